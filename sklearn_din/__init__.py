@@ -1,0 +1,1 @@
+"""Deep Interest Network for click prediction, inside scikit-learn."""
