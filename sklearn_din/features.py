@@ -325,9 +325,8 @@ class EncodedFeatures:
         return self
 
     def __len__(self) -> int:
-        for part in (*self.columns.values(), *self.behaviours.values()):
-            return len(part)
-        return 0
+        parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
+        return len(parts[0]) if parts else 0
 
     def keys(self) -> list[str]:
         """Names that can be read: every field, and ``<history>_mask`` for each history."""
@@ -370,7 +369,7 @@ class EncodedFeatures:
     @property
     def nbytes(self) -> int:
         """Bytes held: follows the real events, never the padding."""
-        parts = [*self.columns.values(), *self.behaviours.values()]
+        parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
         return sum(part.nbytes for part in parts)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -414,7 +413,8 @@ def _check_arrays(X: EncodedFeatures) -> None:
         raise ValueError(
             f"behaviours must be {[b.name for b in schema.behaviours]}, got {sorted(X.behaviours)}."
         )
-    lengths = {name: len(part) for name, part in (*X.columns.items(), *X.behaviours.items())}
+    parts: dict[str, Any] = {**X.columns, **X.behaviours}
+    lengths = {name: len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every field must have one row an impression, got lengths {lengths}.")
     for field in schema.fields:
