@@ -1,0 +1,403 @@
+"""The Deep Interest Network: encoded fields in, one logit an impression out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.layers import (
+    MLP,
+    ActivationUnit,
+    max_events,
+    softmax_events,
+    sum_events,
+)
+
+INITIAL_SCALE = 0.05
+
+
+class FieldEmbeddings(nn.Module):
+    """One table for all vocabularies of a width, each with its own range of rows.
+
+    Packing makes a step's cost follow the ids in the batch: one gather forward and one sparse
+    gradient backward, however many fields there are. Rows start at N(0, 0.05); the padding and
+    unknown rows of each vocabulary start at zero.
+
+    Parameters
+    ----------
+    schema : Schema
+        The fields; fields that share a vocabulary share its rows.
+    embedding_dim : int or dict of str to int
+        Width, or the width of each vocabulary.
+
+    Examples
+    --------
+    >>> from sklearn_din.features import Field, Schema
+    >>> fields = FieldEmbeddings(Schema((Field("item", "categorical", "item", 9),)), 4)
+    >>> fields.weight("item").shape
+    torch.Size([9, 4])
+    """
+
+    def __init__(self, schema: Schema, embedding_dim: int | Mapping[str, int]) -> None:
+        super().__init__()
+        sizes = schema.vocabulary_sizes
+        self.vocabulary_of = {f.name: f.vocabulary for f in schema.fields if f.has_ids}
+        self.width_of = {
+            name: embedding_dim if isinstance(embedding_dim, int) else embedding_dim[name]
+            for name in sizes
+        }
+        self.offset_of: dict[str, int] = {}
+        self.tables = nn.ParameterDict()
+        for width in sorted(set(self.width_of.values())):
+            names = [name for name in sizes if self.width_of[name] == width]
+            ends = np.cumsum([sizes[name] for name in names])
+            self.offset_of |= {n: int(e) - sizes[n] for n, e in zip(names, ends, strict=True)}
+            self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
+        self.sizes = sizes
+        self.slots = self._slots(schema)
+        self._unique_ids = {width: UniqueIds(len(table)) for width, table in self.tables.items()}
+        self.reset_parameters()
+
+    def _slots(self, schema: Schema) -> list[tuple[str, ...]]:
+        """Fields looked up together: a behaviour's attributes lie side by side, if as wide."""
+        slots: list[tuple[str, ...]] = [(name,) for name in schema.names("categorical")]
+        for behaviour in schema.behaviours:
+            one_width = len({self.width(name) for name in behaviour.histories}) == 1
+            slots += [behaviour.histories] if one_width else [(n,) for n in behaviour.histories]
+        return slots
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all rows anew; padding and unknown become zero."""
+        for table in self.tables.values():
+            nn.init.normal_(table, std=INITIAL_SCALE)
+        for vocabulary in self.sizes:
+            self.weight(vocabulary)[:FIRST_KNOWN_ID] = 0.0
+
+    def width(self, field: str) -> int:
+        """Width of a field's embedding."""
+        return self.width_of[self.vocabulary_of[field]]
+
+    def weight(self, vocabulary: str) -> Tensor:
+        """Rows of one vocabulary, shape (n_ids, width): a view, row i belongs to id i."""
+        offset = self.offset_of[vocabulary]
+        table = self.tables[str(self.width_of[vocabulary])]
+        return table[offset : offset + self.sizes[vocabulary]]
+
+    def forward(self, ids: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Ids (n,) of each field -> embeddings (n, width), a behaviour's joined by "+"."""
+        embeddings: dict[str, Tensor] = {}
+        for width, table in self.tables.items():
+            slots = [slot for slot in self.slots if self.width(slot[0]) == int(width)]
+            if not slots:
+                continue
+            blocks = [self._positions(slot, ids) for slot in slots]
+            found = self._look_up(width, table, torch.cat(blocks))
+            parts = found.split([len(block) for block in blocks])
+            for slot, part in zip(slots, parts, strict=True):
+                embeddings["+".join(slot)] = part.view(-1, len(slot) * int(width))
+        return embeddings
+
+    def _positions(self, slot: tuple[str, ...], ids: Mapping[str, Tensor]) -> Tensor:
+        offsets = [self.offset_of[self.vocabulary_of[name]] for name in slot]
+        if len(slot) == 1:
+            return ids[slot[0]] + offsets[0]
+        shifted = [ids[name] + offset for name, offset in zip(slot, offsets, strict=True)]
+        return torch.stack(shifted, dim=1).view(-1)
+
+    def _look_up(self, width: str, table: Tensor, positions: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return table.index_select(0, positions)
+        unique, inverse = self._unique_ids[width](positions)
+        return _LookUp.apply(table, positions, unique, inverse)
+
+
+class UniqueIds:
+    """Distinct values of an id vector in linear time, through a table as long as the ids range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> UniqueIds(9)(torch.tensor([7, 3, 7], dtype=torch.int32))
+    (tensor([3, 7], dtype=torch.int32), tensor([1, 0, 1], dtype=torch.int32))
+    """
+
+    def __init__(self, n_ids: int) -> None:
+        self.n_ids = n_ids
+        self._scratch: np.ndarray | None = None
+
+    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        if ids.device.type != "cpu":
+            unique, inverse = torch.unique(ids, return_inverse=True)
+            return unique, inverse
+        if self._scratch is None:
+            self._scratch = np.empty(self.n_ids, dtype=np.int32)
+        values, scratch = ids.numpy(), self._scratch
+        position = np.arange(len(values), dtype=np.int32)
+        scratch[values] = position  # of equal ids the last one stays
+        distinct = values[scratch.take(values) == position]
+        scratch[distinct] = position[: len(distinct)]
+        return torch.from_numpy(distinct), torch.from_numpy(scratch.take(values))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"n_ids": self.n_ids, "_scratch": None}
+
+
+class _LookUp(torch.autograd.Function):
+    """Gather rows; the gradient is sparse and holds each distinct row once."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor, unique: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(unique, inverse)
+        ctx.shape = table.shape
+        return table.index_select(0, ids)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        unique, inverse = ctx.saved_tensors
+        (gradient,) = gradients
+        rows = gradient.new_zeros(len(unique), gradient.shape[1])
+        rows.index_add_(0, inverse, gradient)
+        sparse = torch.sparse_coo_tensor(
+            unique[None].long(), rows, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse, None, None, None
+
+
+class Interest(nn.Module):
+    """What one behaviour says about the candidate: a vector, and how strong it is.
+
+    Attention as published: ``v_U(A) = sum_j a(e_j, v_A) e_j``, weights not normalised. Base
+    model: all weights one.
+
+    Parameters
+    ----------
+    behaviour : Behaviour
+        Its histories and candidates.
+    width : int
+        Width of an event's embedding, all attributes.
+    pooling : {"attention", "sum", "mean", "max"}
+        How the events become one vector.
+    extended : bool
+        Whether relations of event and candidate enter the unit.
+    normalization : {None, "sqrt", "softmax"}
+        What the weights are divided by: nothing, the root of the history's length, or their
+        exponentials' sum.
+    units, activation
+        Of the activation unit.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        width: int,
+        *,
+        pooling: str,
+        extended: bool,
+        normalization: str | None,
+        units: tuple[int, ...],
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.behaviour = behaviour
+        self.pooling = pooling
+        self.extended = extended
+        self.normalization = normalization
+        if pooling == "attention":
+            n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
+            n_relations = n_candidates + 1 + len(behaviour.numbers) if extended else 0
+            self.unit = ActivationUnit(width, n_relations, units=units, activation=activation)
+
+    def forward(
+        self, queries: Tensor | None, keys: Tensor, batch: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries (n, width), keys (n_events, width) -> interest (n, width), weights (n_events,).
+
+        The weights are those of the sum before division by the root of the length; None where
+        every event counts alike.
+        """
+        rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
+        if self.pooling == "max":
+            return max_events(keys, rows, len(offsets) - 1), None
+        weights = None
+        if self.pooling == "attention":
+            weights = self.unit(queries, keys, self._relations(batch, rows, offsets), rows)
+            if self.normalization == "softmax":
+                weights = softmax_events(weights, rows, len(offsets) - 1)
+        total = sum_events(keys, offsets, weights)
+        return total * self.scale(offsets), weights
+
+    def scale(self, offsets: Tensor) -> Tensor | float:
+        """Factor of each impression's sum, shape (n, 1)."""
+        lengths = offsets.diff().clamp(min=1).unsqueeze(1)
+        if self.pooling == "mean":
+            return 1.0 / lengths
+        return lengths.float().rsqrt() if self.normalization == "sqrt" else 1.0
+
+    def _relations(self, batch: Any, rows: Tensor, offsets: Tensor) -> Tensor | None:
+        """Same id as the candidate by attribute, recency rank, numbers: (n_events, n_relations).
+
+        Unlike the paper: an embedding of finite width cannot say that two ids are equal.
+        """
+        if not self.extended:
+            return None
+        columns = []
+        pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
+        for history, candidate in pairs:
+            if candidate is not None:
+                ids = batch.ids[history]
+                same = (ids == batch.ids[candidate].index_select(0, rows)) & (ids >= FIRST_KNOWN_ID)
+                columns.append(same.float())
+        newest = offsets[1:].index_select(0, rows) - 1
+        columns.append((newest - torch.arange(len(rows), device=rows.device)).float().log1p())
+        columns += [batch.event_numbers[name] for name in self.behaviour.numbers]
+        return torch.stack(columns, dim=1)
+
+
+class DIN(nn.Module):
+    """Deep Interest Network (Zhou et al., KDD 2018).
+
+    Embeddings of the categorical fields, numbers, and one interest vector a behaviour are
+    concatenated and go through an MLP to one logit. ``interest="paper"`` is the published
+    network; ``interest="extended"`` adds relations of event and candidate to the activation
+    unit, and to the MLP the sum of the weights (signed log1p) and candidate * interest.
+
+    Parameters
+    ----------
+    schema : Schema
+        The fields, from the encoder.
+    embedding_dim : int or dict of str to int, default=16
+        Width of the embeddings, or of each vocabulary.
+    pooling : {"attention", "sum", "mean", "max"}, default="attention"
+        "sum" is the paper's base model.
+    interest : {"paper", "extended"}, default="extended"
+        The published network, or with relational inputs.
+    attention_units : tuple of int, default=(64, 16)
+        Hidden layers of the activation unit.
+    attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
+        Their activation.
+    attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
+        "auto" is None for the paper's network and "sqrt" for the extended one.
+    hidden_units : tuple of int, default=(200, 80)
+        Layers of the MLP.
+    activation : {"prelu", "dice", "relu"}, default="prelu"
+        Their activation.
+    dropout : float, default=0.0
+        In the MLP.
+
+    Examples
+    --------
+    >>> from sklearn_din.features import Field, Schema
+    >>> network = DIN(Schema((Field("price", "numeric"), Field("item", "categorical", "item", 9))))
+    >>> sum(parameter.numel() for parameter in network.parameters())
+    19907
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        embedding_dim: int | Mapping[str, int] = 16,
+        pooling: str = "attention",
+        interest: str = "extended",
+        attention_units: tuple[int, ...] = (64, 16),
+        attention_activation: str = "prelu",
+        attention_normalization: str | None = "auto",
+        hidden_units: tuple[int, ...] = (200, 80),
+        activation: str = "prelu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.schema = schema
+        self.extended = interest == "extended"
+        if attention_normalization == "auto":
+            attention_normalization = "sqrt" if self.extended else None
+        self.embeddings = FieldEmbeddings(schema, embedding_dim)
+        self.interests = nn.ModuleList(
+            Interest(
+                behaviour,
+                sum(self.embeddings.width(name) for name in behaviour.histories),
+                pooling="sum" if behaviour.is_bag and pooling == "attention" else pooling,
+                extended=self.extended,
+                normalization=attention_normalization,
+                units=tuple(attention_units),
+                activation=attention_activation,
+            )
+            for behaviour in schema.behaviours
+        )
+        self.mlp = MLP(
+            self._mlp_inputs(), tuple(hidden_units), activation=activation, dropout=dropout
+        )
+        self.output = nn.Linear(self.mlp.n_outputs, 1)
+
+    def _mlp_inputs(self) -> int:
+        total = len(self.schema.names("numeric"))
+        total += sum(self.embeddings.width(name) for name in self.schema.names("categorical"))
+        for behaviour in self.schema.behaviours:
+            width = sum(self.embeddings.width(name) for name in behaviour.histories)
+            total += 2 * width + 1 if self.extended and not behaviour.is_bag else width
+        return total
+
+    def forward(self, batch: Any) -> Tensor:
+        """Batch of n impressions -> logits (n,)."""
+        embeddings = self.embeddings(batch.ids)
+        inputs = [batch.numbers] if self.schema.names("numeric") else []
+        inputs += [embeddings[name] for name in self.schema.names("categorical")]
+        for module in self.interests:
+            inputs += self._interest_inputs(module, embeddings, batch)
+        return self.output(self.mlp(torch.cat(inputs, dim=1))).squeeze(1)
+
+    def _interest_inputs(
+        self, module: Any, embeddings: dict[str, Tensor], batch: Any
+    ) -> list[Tensor]:
+        queries, keys = self._queries_and_keys(module.behaviour, embeddings, len(batch))
+        interest, weights = module(queries, keys, batch)
+        if not self.extended or queries is None:
+            return [interest]
+        offsets = batch.offsets[module.behaviour.name]
+        if weights is None:
+            mass = offsets.diff().unsqueeze(1).float()
+        else:
+            mass = sum_events(weights.unsqueeze(1), offsets)
+        return [interest, queries * interest, mass.sign() * mass.abs().log1p()]
+
+    def _queries_and_keys(
+        self, behaviour: Behaviour, embeddings: dict[str, Tensor], n_rows: int
+    ) -> tuple[Tensor | None, Tensor]:
+        if behaviour.name in embeddings:
+            keys = embeddings["+".join(behaviour.histories)]
+        else:
+            keys = torch.cat([embeddings[name] for name in behaviour.histories], dim=1)
+        if behaviour.is_bag:
+            return None, keys
+        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+        queries = [
+            keys.new_zeros(n_rows, self.embeddings.width(history))
+            if candidate is None
+            else embeddings[candidate]
+            for history, candidate in pairs
+        ]
+        return torch.cat(queries, dim=1), keys
+
+    @torch.no_grad()
+    def attention(self, batch: Any) -> dict[str, Tensor]:
+        """Weight of each event in its impression's interest, by behaviour: (n_events,)."""
+        embeddings = self.embeddings(batch.ids)
+        weights = {}
+        modules: Any = self.interests
+        for module in modules:
+            name = module.behaviour.name
+            queries, keys = self._queries_and_keys(module.behaviour, embeddings, len(batch))
+            found = module(queries, keys, batch)[1]
+            scale = module.scale(batch.offsets[name])
+            if found is None:
+                found = keys.new_ones(len(keys))
+            if isinstance(scale, Tensor):
+                found = found * scale.squeeze(1).index_select(0, batch.rows[name])
+            weights[name] = found
+        return weights

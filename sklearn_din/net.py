@@ -1,0 +1,226 @@
+"""The skorch net behind DINClassifier: how a batch is fed, the loss, the steps, the best look."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from skorch import NeuralNetBinaryClassifier
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
+from skorch.utils import TeeGenerator
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from sklearn_din.batching import Batch, ImpressionBatches
+from sklearn_din.features import EncodedFeatures
+from sklearn_din.module import FieldEmbeddings
+from sklearn_din.optim import RowwiseAdam
+
+EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
+
+
+class TrainingRows(NamedTuple):
+    """What ``DINNet.fit`` takes as X: batches to learn from, and to look at if any."""
+
+    train: ImpressionBatches
+    valid: ImpressionBatches | None
+
+
+class DINNet(NeuralNetBinaryClassifier):
+    """skorch net over opaque batches, with one optimizer for tables and one for the rest.
+
+    ``predict_proba`` takes EncodedFeatures. The net never keeps rows it was trained on.
+
+    Parameters
+    ----------
+    module, *args, **kwargs
+        As for :class:`skorch.NeuralNetBinaryClassifier`.
+    embedding_lr : float, default=0.001
+        Learning rate of the embedding tables.
+    embedding_decay : dict of str to Tensor, default=None
+        By table, each row's factor of the mini-batch aware L2.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        *args: Any,
+        embedding_lr: float = 0.001,
+        embedding_decay: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.embedding_lr = embedding_lr
+        self.embedding_decay = embedding_decay
+        super().__init__(module, *args, **kwargs)
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        return [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+            ("valid_loss", PassthroughScoring(name="valid_loss")),
+        ]
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
+        """Adam for dense parameters, row-wise Adam for the embedding tables."""
+        tables = dict(self.module_.embeddings.tables.items())
+        is_table = {id(table) for table in tables.values()}
+        dense = [p for p in self.module_.parameters() if id(p) not in is_table]
+        self.optimizer_ = torch.optim.Adam(dense, lr=self.lr)
+        if tables:
+            decay = self.embedding_decay or {}
+            groups: Any = [{"params": [t], "decay": decay.get(n)} for n, t in tables.items()]
+            self.embedding_optimizer_ = RowwiseAdam(groups, lr=self.embedding_lr)
+        return self
+
+    def check_data(self, X: Any, y: Any = None) -> None:
+        """Leave the checks to DINClassifier, which made the batches."""
+
+    def get_dataset(self, X: Any, y: Any = None) -> ImpressionBatches:
+        """Batches of encoded impressions in order, sized by their events."""
+        if isinstance(X, ImpressionBatches):
+            return X
+        if not isinstance(X, EncodedFeatures):
+            raise TypeError(
+                f"net_ takes EncodedFeatures, got {type(X).__name__}. "
+                "Call the encoder's transform first, or predict with the classifier."
+            )
+        n_events = sum(int(r.lengths.sum(dtype=np.int64)) for r in X.behaviours.values())
+        by_events = EVENTS_PER_BATCH * len(X) // max(n_events, 1)
+        return ImpressionBatches(X, batch_size=int(np.clip(by_events, 64, 8192)))
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Return the training and the validation batches."""
+        return X.train, X.valid
+
+    def get_iterator(self, dataset: ImpressionBatches, training: bool = False) -> ImpressionBatches:
+        """Batches are their own iterator: whole index blocks, no collate step."""
+        return dataset
+
+    def infer(self, x: Batch, **fit_params: Any) -> Tensor:
+        """Batch -> logits (n,)."""
+        return self.module_(x.to(self.device))
+
+    def get_loss(
+        self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
+    ) -> Tensor:
+        """Weighted negative log-likelihood of the click."""
+        loss = F.binary_cross_entropy_with_logits(
+            y_pred, y_true.to(y_pred.device), weight=X.weights
+        )
+        if not torch.isfinite(loss):
+            raise ValueError(self._divergence_message(X))
+        return loss
+
+    def _divergence_message(self, batch: Batch) -> str:
+        numeric = self.module_.schema.names("numeric")
+        hint = ""
+        if numeric:
+            scales = batch.numbers.abs().amax(dim=0)
+            largest = int(scales.argmax())
+            hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
+        return (
+            f"the loss is no longer finite in epoch {len(self.history)} with lr={self.lr:g} and "
+            f"embedding_lr={self.embedding_lr:g}.{hint} Lower the learning rates, or standardise "
+            "the numeric columns (HistorySequenceEncoder does)."
+        )
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """One step of both optimizers; skorch's own would run the batch once for each."""
+        self._zero_grad_optimizer(set_to_none=True)
+        step = self.train_step_single(batch, **fit_params)
+        named = TeeGenerator(self.get_all_learnable_params())
+        self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+        self._step_optimizer(None)
+        return step
+
+
+class BestLook(Callback):
+    """Keep the weights of the best look at the validation rows; stop when looks stop improving.
+
+    Parameters
+    ----------
+    patience : int
+        Looks without a smaller validation loss before training stops.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Forget earlier looks."""
+        self.best_loss_ = np.inf
+        self.best_look_ = 0
+        self.stopped_ = False
+        self._weights: dict[str, Tensor] = {}
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def on_batch_end(
+        self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Collect what the look predicted."""
+        if not training:
+            self._logits.append(kwargs["y_pred"])
+            self._labels.append(batch[1])
+
+    def on_epoch_end(
+        self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
+    ) -> None:
+        """Record the AUC, keep the weights if the loss is the smallest so far."""
+        labels = torch.cat(self._labels).numpy()
+        logits = torch.cat(self._logits).float().cpu().numpy()
+        self._labels, self._logits = [], []
+        has_both = 0.0 < labels.mean() < 1.0
+        net.history.record("valid_auc", roc_auc_score(labels, logits) if has_both else np.nan)
+        loss, look = net.history[-1, "valid_loss"], len(net.history)
+        if loss < self.best_loss_:
+            self.best_loss_, self.best_look_ = loss, look
+            self._keep(net.module_)
+        elif look - self.best_look_ >= self.patience:
+            self.stopped_ = True
+            raise KeyboardInterrupt  # skorch's own way to leave the loop
+
+    @torch.no_grad()
+    def _keep(self, module: Any) -> None:
+        """Copy into the same memory each time: large tables are not allocated anew."""
+        for name, value in module.state_dict().items():
+            if name in self._weights:
+                self._weights[name].copy_(value)
+            else:
+                self._weights[name] = value.clone()
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Give the best look's weights back."""
+        if self._weights:
+            net.module_.load_state_dict(self._weights)
+        self._weights = {}
+        self._logits, self._labels = [], []
+
+
+def embedding_decay(
+    X: EncodedFeatures, embeddings: FieldEmbeddings, strength: float
+) -> dict[str, Tensor]:
+    """Factors of the mini-batch aware L2: ``strength / n_j`` for each row j of each table.
+
+    n_j is the number of impressions that hold id j as a candidate, elsewhere, or in a history
+    (paper, section 5.1).
+    """
+    counts = {width: np.zeros(len(table)) for width, table in embeddings.tables.items()}
+    for batch, _ in ImpressionBatches(X, batch_size=4096):
+        rows_of = {name: batch.rows[b.name] for b in X.schema.behaviours for name in b.histories}
+        pairs: dict[str, list[np.ndarray]] = {width: [] for width in counts}
+        for name, ids in batch.ids.items():
+            width = str(embeddings.width(name))
+            rows = rows_of[name].numpy() if name in rows_of else np.arange(len(batch))
+            position = ids.numpy() + embeddings.offset_of[embeddings.vocabulary_of[name]]
+            pairs[width].append(rows * len(counts[width]) + position)
+        for width, keys in pairs.items():
+            distinct = np.unique(np.concatenate(keys)) % len(counts[width])
+            counts[width] += np.bincount(distinct, minlength=len(counts[width]))
+    return {
+        width: torch.from_numpy((strength / np.maximum(count, 1)).astype(np.float32))
+        for width, count in counts.items()
+    }
