@@ -1,0 +1,160 @@
+"""Checks that every room of the house shares: frames, column names, times, plain values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def check_frame(frame: Any, columns: Iterable[Any], *, name: str) -> None:
+    """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``.
+
+    Examples
+    --------
+    >>> check_frame(pd.DataFrame({"user": [1]}), ["usr"], name="events")
+    Traceback (most recent call last):
+        ...
+    ValueError: events has no column 'usr'; did you mean 'user'? Its columns are: 'user'.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(
+            f"{name} must be a pandas DataFrame, got {type(frame).__name__}. "
+            "Wrap an array in pd.DataFrame(...); a polars frame has .to_pandas()."
+        )
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()].unique().tolist()
+        raise ValueError(
+            f"{name} must have distinct column names, got {_listed(twice)} more than once. "
+            "Rename or drop the repeated columns."
+        )
+    for column in columns:
+        if column not in frame.columns:
+            close = difflib.get_close_matches(str(column), [str(c) for c in frame.columns], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise ValueError(
+                f"{name} has no column {column!r}{hint} Its columns are: {_listed(frame.columns)}."
+            )
+
+
+def check_names(columns: Any, *, name: str) -> list[Any]:
+    """Column names as a list: one name or a sequence of distinct names."""
+    if isinstance(columns, str):
+        return [columns]
+    if not isinstance(columns, Sequence | pd.Index | np.ndarray):
+        raise TypeError(
+            f"{name} must be a column name or a list of names, got {type(columns).__name__}."
+        )
+    names = list(columns)
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name} must name each column once, got {_listed(names)}.")
+    return names
+
+
+def check_times(times: pd.Series, *, name: str) -> tuple[np.ndarray, str | None, bool]:
+    """Times as int64 or float64, with their unit and whether they carry a zone.
+
+    Parameters
+    ----------
+    times : Series
+        Integers, floats or datetimes, with or without a zone.
+    name : str
+        What to call them in an error.
+
+    Returns
+    -------
+    values : ndarray of int64 or float64
+        Datetimes are counted from 1970 in ``unit`` (UTC where they have a zone).
+    unit : {"s", "ms", "us", "ns"} or None
+        None for numbers.
+    zoned : bool
+        Whether the datetimes carry a zone.
+    """
+    if len(times) == 0 and times.dtype == object:
+        return np.empty(0, dtype=np.int64), None, False
+    is_number = pd.api.types.is_numeric_dtype(times) and not pd.api.types.is_bool_dtype(times)
+    if not is_number and not pd.api.types.is_datetime64_any_dtype(times):
+        raise TypeError(
+            f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
+            "Convert text or dates with pd.to_datetime first."
+        )
+    if times.isna().any():
+        raise ValueError(
+            f"{name} must not have missing times, got {int(times.isna().sum())} (NaN or NaT). "
+            "A row without a time has no past and no future: drop it or fill it in."
+        )
+    if is_number:
+        return _numeric_times(times, name), None, False
+    stamps = pd.DatetimeIndex(times)
+    return stamps.to_numpy("M8").view(np.int64), stamps.unit, stamps.tz is not None
+
+
+def check_max_age(max_age: Any, *, unit: str | None) -> float | int | None:
+    """``max_age`` in the times' own unit: a number, or whole units of a duration."""
+    if max_age is None:
+        return None
+    is_number = isinstance(max_age, Real) and not isinstance(max_age, bool | np.timedelta64)
+    if is_number == (unit is not None):
+        needed = "a number in the time's unit" if unit is None else "a duration such as '30D'"
+        raise TypeError(
+            f"max_age must be {needed} because the times are "
+            f"{'numbers' if unit is None else 'datetimes'}, got {max_age!r}."
+        )
+    if unit is None:
+        age, positive = max_age, max_age > 0
+    else:
+        duration = pd.Timedelta(max_age)
+        age = duration // pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
+        positive = duration > pd.Timedelta(0)
+    if not positive:
+        raise ValueError(f"max_age must be positive, got {max_age!r}. None keeps every age.")
+    return None if age == float("inf") else age
+
+
+def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
+    """The column as a 1-D numpy array: integers stay integers, text becomes objects.
+
+    Examples
+    --------
+    >>> plain_values(pd.Series([7, 8, 7], dtype="category"))
+    array([7, 8, 7])
+    >>> plain_values(pd.Series([2**60 + 1, None], dtype="Int64"))
+    array([1152921504606846977, <NA>], dtype=object)
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes = pd.Series(column).cat.codes.to_numpy()
+        values = plain_values(column.dtype.categories)
+        if (codes < 0).any():
+            values = np.concatenate([values.astype(object), np.array([None])])
+        return values[codes]
+    if pd.api.types.is_float_dtype(column.dtype):
+        numpy_dtype: Any = getattr(column.dtype, "numpy_dtype", column.dtype)
+        return column.to_numpy(dtype=numpy_dtype, na_value=np.nan)
+    if pd.api.types.is_extension_array_dtype(column.dtype) and column.hasnans:
+        return column.to_numpy(dtype=object)  # pandas 3 would make integers floats
+    return column.to_numpy()
+
+
+def _numeric_times(times: pd.Series, name: str) -> np.ndarray:
+    if pd.api.types.is_float_dtype(times):
+        values = times.to_numpy(dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got infinite times. Drop those rows.")
+        return values
+    if not pd.api.types.is_integer_dtype(times):
+        raise TypeError(f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}.")
+    if len(times) and times.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit into int64, got {times.max()}. Use a coarser unit.")
+    return times.to_numpy(dtype=np.int64)
+
+
+def _listed(names: Iterable[Any], limit: int = 20) -> str:
+    shown = [repr(name) for name in names]
+    more = f", ... ({len(shown)} in all)" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + more

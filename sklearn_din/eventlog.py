@@ -1,0 +1,156 @@
+"""The sorted event log that history columns share, and what is cut from it and merged."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+LogKey = tuple[str, str, Any]
+
+
+class EventLog:
+    """The events behind history columns, sorted once and shared by every row.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray of shape (n_events,)
+        One array an event attribute, all of one length. They are read, never written.
+    token : str, default=None
+        Which call made the log. None draws a new one. It is kept through pickling and
+        cutting, so that columns made together still know each other.
+    part : str, default=""
+        Fingerprint of the events that cutting kept, "" for the whole log.
+
+    Examples
+    --------
+    >>> log = EventLog({"item": np.array(["hat", "sock", "hat"], dtype=object)})
+    >>> codes, uniques = log.codes("item")
+    >>> codes, uniques
+    (array([0, 1, 0], dtype=int32), array(['hat', 'sock'], dtype=object))
+    """
+
+    def __init__(
+        self, columns: Mapping[Any, np.ndarray], *, token: str | None = None, part: str = ""
+    ):
+        self.columns = {name: _read_only(values) for name, values in columns.items()}
+        self.token = uuid.uuid4().hex if token is None else token
+        self.part = part
+        self._codes: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns of an event log must have one length, got {lengths}.")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __reduce__(self):
+        return _rebuilt, (self.columns, self.token, self.part)
+
+    def key(self, column: Any) -> LogKey:
+        """What tells this column's events from those of any other log."""
+        return self.token, self.part, column
+
+    def codes(self, column: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Each event's place among the distinct values (int32, -1 missing), and those values."""
+        if column not in self._codes:
+            codes, uniques = pd.factorize(self.columns[column])
+            self._codes[column] = codes.astype(np.int32), np.asarray(uniques)
+        return self._codes[column]
+
+    def cut(
+        self, column: Any, starts: np.ndarray, lengths: np.ndarray
+    ) -> tuple[EventLog, np.ndarray]:
+        """Return a log of only the events that the windows cover, and where they start there.
+
+        Columns of one log that are cut by the same windows get the same starts and fingerprint.
+        """
+        run_starts, run_lengths, moved = _coverage(starts, lengths)
+        if run_lengths.sum() == len(self):
+            whole = EventLog({column: self.columns[column]}, token=self.token, part=self.part)
+            return whole, starts
+        part = _digest(self.part.encode(), run_starts.tobytes(), run_lengths.tobytes())
+        values = self.columns[column][ranges(run_starts, run_lengths)]
+        return EventLog({column: values}, token=self.token, part=part), moved
+
+
+def merge_logs(
+    logs: Sequence[tuple[EventLog, Any]],
+) -> tuple[EventLog, Any, dict[LogKey, int]]:
+    """One log for several (log, column) pairs: it, its column, and where each pair's events start.
+
+    Equal logs are merged into themselves. Merging the same logs for another column gives the
+    same token.
+    """
+    distinct = {log.key(column): log.columns[column] for log, column in logs}
+    log, column = logs[0]
+    if len(distinct) == 1:
+        return log, column, dict.fromkeys(distinct, 0)
+    sizes = [len(values) for values in distinct.values()]
+    offsets = dict(zip(distinct, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+    token = _digest(*(f"{token}/{part};".encode() for token, part, _ in distinct))
+    return EventLog({column: join_values(list(distinct.values()))}, token=token), column, offsets
+
+
+def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate without turning numbers into text or integers into floats.
+
+    Examples
+    --------
+    >>> join_values([np.array([1]), np.array(["a"], dtype=object)])
+    array([1, 'a'], dtype=object)
+    """
+    if not arrays:
+        return np.empty(0, dtype=object)
+    dtypes = {array.dtype for array in arrays}
+    alike = len(dtypes) == 1 or {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
+    dtype = np.result_type(*dtypes) if alike else np.dtype(object)
+    return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``start, start + 1, ...`` of every window, one after the other.
+
+    Examples
+    --------
+    >>> ranges(np.array([5, 0]), np.array([2, 3]))
+    array([5, 6, 0, 1, 2])
+    """
+    stops = np.cumsum(lengths, dtype=np.int64)
+    total = int(stops[-1]) if len(stops) else 0
+    return np.repeat(starts - (stops - lengths), lengths) + np.arange(total)
+
+
+def _coverage(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Merge overlapping windows into runs; where each window starts once only runs are kept."""
+    if len(starts) == 0:
+        return starts, starts, starts
+    order = np.argsort(starts, kind="stable")
+    begins = starts[order]
+    reach = np.maximum.accumulate(begins + lengths[order])
+    opens = np.append(True, begins[1:] > reach[:-1])
+    closes = np.append(opens[1:], True)
+    run_starts = begins[opens]
+    run_lengths = reach[closes] - run_starts
+    shift = np.cumsum(run_lengths) - run_lengths - run_starts
+    moved = np.empty_like(starts)
+    moved[order] = begins + shift[np.cumsum(opens) - 1]
+    return run_starts, run_lengths, moved
+
+
+def _rebuilt(columns: Mapping[Any, np.ndarray], token: str, part: str) -> EventLog:
+    return EventLog(columns, token=token, part=part)
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    view = np.asarray(values).view()
+    view.flags.writeable = False
+    return view

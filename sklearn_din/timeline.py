@@ -1,0 +1,274 @@
+"""Where each impression stands in the event log of its key: the one place that decides "before"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import (
+    UNITS_PER_SECOND,
+    check_max_age,
+    check_times,
+    plain_values,
+)
+
+_INT64 = np.iinfo(np.int64)
+
+
+@dataclass(frozen=True)
+class Past:
+    """The window ``[begin, end)`` of the sorted log that is each impression's past.
+
+    Parameters
+    ----------
+    begin, end : ndarray of int64, shape (n_impressions,)
+        Events of the impression's key strictly before its time, none older than ``max_age``.
+    """
+
+    begin: np.ndarray
+    end: np.ndarray
+
+
+class Timeline:
+    """An event log sorted once by key and time, asked for the past of impressions.
+
+    Events of equal key and time keep the log's order; events without a key are left out. An
+    event is an impression's past when it has the same key and a strictly smaller time.
+
+    Parameters
+    ----------
+    events : DataFrame of shape (n_events, ...)
+        The log, in any order.
+    keys : list of str
+        Columns that must be equal: the user, or several.
+    time : str
+        Integers, floats or datetimes.
+
+    Attributes
+    ----------
+    order : ndarray of int64, shape (n_sorted,)
+        Row of the log of each sorted event.
+    groups : ndarray of int64, shape (n_sorted,)
+        Code of each sorted event's key.
+
+    Examples
+    --------
+    >>> clicks = pd.DataFrame({"user": ["a", "a", "b"], "time": [5, 1, 2]})
+    >>> past = Timeline(clicks, keys=["user"], time="time").past(clicks)
+    >>> past.end - past.begin
+    array([1, 0, 0])
+    """
+
+    def __init__(self, events: pd.DataFrame, *, keys: Sequence[Any], time: Any):
+        self.time = time
+        self._keys = _KeyCodes(events, keys)
+        label = f"events[{time!r}]"
+        self.times, self.unit, self.zoned = check_times(events[time], name=label)
+        self._sort(self._keys.of_events)
+        del self._keys.of_events
+
+    def past(self, impressions: pd.DataFrame, *, max_age: Any = None) -> Past:
+        """Each impression's window of the sorted log."""
+        codes = self._keys.lookup(impressions)
+        times, unit = self.impression_times(impressions)
+        age = check_max_age(max_age, unit=unit)
+        first = np.where(codes < 0, 0, self._first[codes])
+        end = self._search(codes, self._ticks_before(times, unit))
+        if age is None:
+            return Past(first, end)
+        # An event exactly max_age old still counts: none strictly before that moment does.
+        since = self._search(codes, self._ticks_before(_earlier(times, age), unit))
+        return Past(np.maximum(first, since), end)
+
+    def own_past(self) -> Past:
+        """Past of the log's own rows, as :meth:`past` gives it, without a search."""
+        n_sorted = len(self.order)
+        places = np.arange(n_sorted)
+        is_new = np.append(True, self._sorted_keys[1:] != self._sorted_keys[:-1])[:n_sorted]
+        begin, end = np.zeros((2, len(self.times)), dtype=np.int64)
+        end[self.order] = np.maximum.accumulate(np.where(is_new, places, 0))
+        begin[self.order] = self._first[self.groups]
+        return Past(begin, end)
+
+    def impression_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, str | None]:
+        """Impression times in the finer of their own unit and the log's, and that unit."""
+        column = impressions[self.time]
+        times, unit, zoned = check_times(column, name=f"impressions[{self.time!r}]")
+        if len(times) == 0 or len(self.times) == 0:
+            return times, unit
+        mine, theirs = _time_kind(unit, zoned), _time_kind(self.unit, self.zoned)
+        if mine != theirs:
+            raise TypeError(
+                f"the times of impressions and events must be of one kind, got {mine} and "
+                f"{theirs} in {self.time!r}. Use pd.to_datetime, or tz_localize / tz_convert."
+            )
+        if unit and self.unit and UNITS_PER_SECOND[unit] < UNITS_PER_SECOND[self.unit]:
+            finer = pd.DatetimeIndex(column).as_unit(self.unit)  # type: ignore[arg-type]
+            return finer.to_numpy("M8").view(np.int64), self.unit
+        return times, unit
+
+    def elapsed_clock(self, impressions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted event times and impression times as floats from the log's first time.
+
+        Seconds for datetimes, the time's own unit for numbers. Impressions before the first
+        event read 0: they have no past.
+        """
+        times, unit = self.impression_times(impressions)
+        if len(self.times) == 0:
+            return np.zeros(0), np.zeros(len(times))
+        origin = self.times.min().item()
+        return (
+            _since(self.times, origin, self.unit)[self.order],
+            _since(times, origin * _factor(unit, self.unit), unit),
+        )
+
+    def _sort(self, codes: np.ndarray) -> None:
+        by_time = np.arange(len(codes))
+        if not _is_sorted(self.times):
+            by_time = np.argsort(self.times, kind="stable")
+        ordered = self.times[by_time]
+        is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+        self._ticks = ordered[is_new]
+        keys = codes[by_time] * self._stride + (np.cumsum(is_new) - 1)
+        by_key = np.argsort(keys, kind="stable")
+        keys = keys[by_key]
+        n_without_key = np.searchsorted(keys, 0)  # code -1 sorts first
+        self._sorted_keys = keys[n_without_key:]
+        self.order = by_time[by_key[n_without_key:]]
+        self.groups = self._sorted_keys // self._stride
+        self._first = np.searchsorted(self.groups, np.arange(self._keys.n_keys + 1))
+
+    @property
+    def _stride(self) -> int:
+        return len(self._ticks) + 1
+
+    def _ticks_before(self, times: np.ndarray, unit: str | None) -> np.ndarray:
+        """How many of the log's distinct times are strictly smaller than each time."""
+        if self._ticks.dtype.kind == "f":
+            return _sorted_search(self._ticks, times.astype(np.float64))
+        if times.dtype.kind == "f":  # for whole numbers, e < t means e < ceil(t)
+            whole = np.ceil(times)
+            inside = np.abs(whole) < 2.0**63
+            edge = np.where(whole > 0, _INT64.max, _INT64.min)
+            times = np.where(inside, np.where(inside, whole, 0).astype(np.int64), edge)
+            return _sorted_search(self._ticks, times)
+        factor = _factor(unit, self.unit)
+        return _sorted_search(self._ticks, times // factor + (times % factor != 0))
+
+    def _search(self, codes: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+        return _sorted_search(self._sorted_keys, codes * self._stride + ticks)
+
+
+class _KeyCodes:
+    """Turns the key columns of events, then of impressions, into common codes (-1: none)."""
+
+    def __init__(self, events: pd.DataFrame, columns: Sequence[Any]):
+        self._columns = list(columns)
+        self._uniques: list[pd.Index] = []
+        parts = []
+        for column in columns:
+            codes, uniques = pd.factorize(plain_values(events[column]))
+            parts.append(codes.astype(np.int64))
+            self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
+        self._sizes = [len(uniques) for uniques in self._uniques]
+        self._pairs: pd.Index | None = None
+        packed = self._pack(parts)
+        self.n_keys = self._sizes[0]
+        if len(columns) > 1:
+            present = packed >= 0
+            codes, pairs = pd.factorize(packed[present])
+            packed[present] = codes
+            self._pairs = pd.Index(pairs)
+            self.n_keys = len(pairs)
+        self.of_events = packed
+
+    def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
+        parts = [
+            _matched(plain_values(impressions[column]), uniques, column)
+            for column, uniques in zip(self._columns, self._uniques, strict=True)
+        ]
+        packed = self._pack(parts)
+        return packed if self._pairs is None else self._pairs.get_indexer(pd.Index(packed))
+
+    def _pack(self, parts: list[np.ndarray]) -> np.ndarray:
+        packed = parts[0]
+        for part, size in zip(parts[1:], self._sizes[1:], strict=True):
+            packed = np.where((packed < 0) | (part < 0), -1, packed * size + part)
+        return packed
+
+
+def _matched(values: np.ndarray, uniques: pd.Index, column: Any) -> np.ndarray:
+    """Place of each value among ``uniques``, -1 where it is missing or not there."""
+    ours, theirs = _value_kind(values), _value_kind(uniques.to_numpy())
+    if ours and theirs and ours != theirs:
+        raise TypeError(
+            f"{column!r} must hold values of one kind in impressions and events, got {ours} "
+            f"and {theirs}. Convert one of them with astype."
+        )
+    if values.dtype.kind == "f" and uniques.dtype.kind in "iu":
+        # Identifiers that a missing value had made floats: match as integers, exactly.
+        is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
+        whole = np.where(is_whole, values, 0).astype(np.int64)
+        return np.where(is_whole, _matched(whole, uniques, column), -1)
+    if values.dtype.kind in "iu" and uniques.dtype.kind in "iu" and values.dtype != uniques.dtype:
+        values, uniques = values.astype(object), uniques.astype(object)
+    return uniques.get_indexer(pd.Index(values, dtype=values.dtype))
+
+
+def _value_kind(values: np.ndarray) -> str | None:
+    """The kind of identifiers, where it is plain."""
+    if len(values) == 0:
+        return None
+    if values.dtype.kind in "iufb":
+        return "numbers"
+    if values.dtype.kind in "Mm":
+        return "times"
+    kinds = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
+    return kinds.get(pd.api.types.infer_dtype(values, skipna=True))
+
+
+def _time_kind(unit: str | None, zoned: bool) -> str:
+    if unit is None:
+        return "numbers"
+    return "datetimes with a zone" if zoned else "datetimes without a zone"
+
+
+def _factor(finer: str | None, coarser: str | None) -> int:
+    if finer is None or coarser is None:
+        return 1
+    return UNITS_PER_SECOND[finer] // UNITS_PER_SECOND[coarser]
+
+
+def _earlier(times: np.ndarray, age: float) -> np.ndarray:
+    """``times - age`` that stops at the smallest integer instead of wrapping around."""
+    if times.dtype.kind == "f":
+        return times - age
+    age = min(int(age), _INT64.max)
+    return np.where(times < _INT64.min + age, _INT64.min, times - age)
+
+
+def _since(times: np.ndarray, origin: Any, unit: str | None) -> np.ndarray:
+    if times.dtype.kind == "f" or isinstance(origin, float):
+        return np.maximum(times - origin, 0).astype(np.float64)
+    later = np.maximum(times, origin)
+    # Unsigned: the span of two int64 always fits.
+    span = later.astype(np.uint64) - np.asarray(origin, dtype=np.int64).astype(np.uint64)
+    return span.astype(np.float64) / (1 if unit is None else UNITS_PER_SECOND[unit])
+
+
+def _sorted_search(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
+    """``np.searchsorted`` that asks in order: six times faster than random on ten millions."""
+    if _is_sorted(needles):
+        return np.searchsorted(haystack, needles)
+    order = np.argsort(needles)
+    places = np.empty(len(needles), dtype=np.int64)
+    places[order] = np.searchsorted(haystack, needles[order])
+    return places
+
+
+def _is_sorted(values: np.ndarray) -> bool:
+    return bool((values[1:] >= values[:-1]).all())

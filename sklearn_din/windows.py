@@ -1,0 +1,361 @@
+"""History columns: each cell is a window of one sorted event log that all rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype
+from pandas.api.indexers import check_array_indexer
+
+from sklearn_din.eventlog import EventLog, join_values, merge_logs, ranges
+
+MISSING = -1
+_LARGE = 2**27  # from here on Arrow gets 64-bit offsets
+
+
+@register_extension_dtype
+class WindowDtype(ExtensionDtype):
+    """The pandas dtype of a :class:`WindowArray`, registered as "window"."""
+
+    name = "window"
+    type = np.ndarray
+    kind = "O"
+    na_value = None
+
+    @classmethod
+    def construct_array_type(cls) -> type[WindowArray]:  # type: ignore[valid-type]
+        """Return the array class of this dtype."""
+        return WindowArray
+
+    def __str__(self) -> str:
+        # pyarrow writes this string into a Parquet file's pandas metadata; a reader without
+        # this package must find a dtype it knows there.
+        return "object"
+
+    def __repr__(self) -> str:
+        return "WindowDtype()"
+
+
+class WindowArray(ExtensionArray):
+    """A pandas array whose cells are windows of an event log.
+
+    Slicing, taking, masking, concatenating and copying move (start, length) pairs, never
+    events. Pickling, and so joblib, ships only the events that the windows cover. A cell reads
+    as a read-only ndarray, a missing cell as None. Parquet gets plain lists.
+
+    Parameters
+    ----------
+    log : EventLog
+        The shared events.
+    column : str
+        Which of the log's columns the cells show.
+    starts : ndarray of int64, shape (n,)
+        First event of each window.
+    lengths : ndarray of int32, shape (n,)
+        Events in each window, -1 for a missing cell.
+    anchors : ndarray of float64, shape (n,), default=None
+        Where given, a cell reads as ``anchor - values``: the time since each event.
+
+    Examples
+    --------
+    >>> log = EventLog({"item": np.array([5, 6, 7, 8])})
+    >>> history = pd.Series(WindowArray(log, "item", np.array([0, 1]), np.array([1, 3])))
+    >>> history
+    0          [5]
+    1    [6, 7, 8]
+    dtype: window
+    >>> history.iloc[1]
+    array([6, 7, 8])
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        column: Any,
+        starts: np.ndarray,
+        lengths: np.ndarray,
+        anchors: np.ndarray | None = None,
+    ):
+        self.log = log
+        self.column = column
+        self.starts = np.asarray(starts, dtype=np.int64)
+        self.lengths = np.asarray(lengths, dtype=np.int32)
+        self.anchors = None if anchors is None else np.asarray(anchors, dtype=np.float64)
+
+    # What is ours: windows ------------------------------------------------------------------
+
+    def positions(self) -> np.ndarray:
+        """Places in the log of all the windows' events, row after row."""
+        return ranges(self.starts, np.maximum(self.lengths, 0))
+
+    def flatten(self) -> np.ndarray:
+        """All the windows' values in one array, row after row."""
+        values = self.log.columns[self.column][self.positions()]
+        if self.anchors is None:
+            return values
+        return np.repeat(self.anchors, np.maximum(self.lengths, 0)) - values
+
+    def compact(self) -> WindowArray:
+        """Return the same cells over a log of only the events they cover, each once."""
+        filled = self.lengths > 0
+        starts = np.zeros_like(self.starts)
+        log, starts[filled] = self.log.cut(self.column, self.starts[filled], self.lengths[filled])
+        return WindowArray(log, self.column, starts, self.lengths, self.anchors)
+
+    def same_windows(self, other: WindowArray) -> bool:
+        """Whether both show the same events row by row, as columns of one call do."""
+        return (
+            (self.log.token, self.log.part) == (other.log.token, other.log.part)
+            and np.array_equal(self.lengths, other.lengths)
+            and np.array_equal(self.starts, other.starts)
+        )
+
+    def __reduce__(self):
+        small = self.compact()
+        return WindowArray, (small.log, small.column, small.starts, small.lengths, small.anchors)
+
+    def __deepcopy__(self, memo: Any) -> WindowArray:
+        return self.copy()
+
+    # What pandas asks for -------------------------------------------------------------------
+
+    @classmethod
+    def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> WindowArray:
+        scalars = getattr(scalars, "array", scalars)
+        if isinstance(scalars, WindowArray):
+            return scalars.copy()
+        cells = [_checked_cell(cell) for cell in scalars]
+        lengths = np.array([MISSING if c is None else len(c) for c in cells], dtype=np.int32)
+        counts = np.maximum(lengths, 0)
+        values = join_values([np.asarray(cell) for cell in cells if cell is not None and len(cell)])
+        starts = np.where(counts > 0, np.cumsum(counts) - counts, 0)
+        return cls(EventLog({"values": values}), "values", starts, lengths)
+
+    @classmethod
+    def _from_scalars(cls, scalars: Any, *, dtype: Any) -> WindowArray:
+        if not all(cell is None or isinstance(cell, np.ndarray) for cell in scalars):
+            raise TypeError("not history cells")  # pandas then infers the dtype of a result
+        return cls._from_sequence(scalars)
+
+    @classmethod
+    def _from_factorized(cls, values: Any, original: WindowArray) -> WindowArray:
+        return cls._from_sequence(values)
+
+    @classmethod
+    def _concat_same_type(cls, to_concat: Sequence[WindowArray]) -> WindowArray:
+        arrays = list(to_concat)
+        filled = [array for array in arrays if (array.lengths > 0).any()] or arrays[:1]
+        if len({array.anchors is None for array in filled}) > 1:
+            arrays = [array._materialised() for array in arrays]
+            filled = [array for array in arrays if (array.lengths > 0).any()]
+        log, column, offsets = merge_logs([(array.log, array.column) for array in filled])
+        shifts = [offsets.get(array.log.key(array.column), 0) for array in arrays]
+        starts = [
+            np.where(array.lengths > 0, array.starts + shift, 0)
+            for array, shift in zip(arrays, shifts, strict=True)
+        ]
+        anchors = None
+        if filled[0].anchors is not None:
+            anchors = np.concatenate(
+                [
+                    np.full(len(array), np.nan) if array.anchors is None else array.anchors
+                    for array in arrays
+                ]
+            )
+        lengths = np.concatenate([array.lengths for array in arrays])
+        return cls(log, column, np.concatenate(starts), lengths, anchors)
+
+    @property
+    def dtype(self) -> WindowDtype:
+        """The registered dtype."""
+        return WindowDtype()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the windows alone: the log is shared."""
+        anchors = 0 if self.anchors is None else self.anchors.nbytes
+        return self.starts.nbytes + self.lengths.nbytes + anchors
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._cell(row) for row in range(len(self)))
+
+    def __getitem__(self, item: Any) -> Any:
+        item = check_array_indexer(self, item)
+        if isinstance(item, int | np.integer):
+            return self._cell(item)
+        return self._map_rows(lambda rows: rows[item])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        rows = np.arange(len(self))[check_array_indexer(self, key)]
+        is_one_cell = rows.ndim == 0 or not pd.api.types.is_list_like(value)
+        cells = self._from_sequence([value] if is_one_cell else value)
+        source = np.arange(len(self))
+        source[rows] = len(self) + (0 if is_one_cell else np.arange(len(cells)))
+        joined = self._concat_same_type([self, cells])
+        vars(self).update(vars(joined.take(source)))
+
+    def take(
+        self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None
+    ) -> WindowArray:
+        """Rows by position; with ``allow_fill``, -1 gives ``fill_value`` (missing)."""
+        indices = np.asarray(indices, dtype=np.intp)
+        if not allow_fill:
+            return self._map_rows(lambda rows: rows.take(indices))
+        if (indices < -1).any():
+            raise ValueError("with allow_fill, indices must be -1 or a row's position")
+        filler = self._from_sequence([fill_value])
+        indices = np.where(indices < 0, len(self), indices)
+        if len(self) == 0 and (indices > 0).any():
+            raise IndexError("cannot do a non-empty take from an empty array")
+        return self._concat_same_type([self, filler]).take(indices)
+
+    def copy(self) -> WindowArray:
+        """Return the same windows in their own arrays; the log stays shared."""
+        return self._map_rows(np.copy)
+
+    def isna(self) -> np.ndarray:
+        """Which cells are missing (an empty history is not)."""
+        return self.lengths == MISSING
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        # Always one dimension: numpy would stack cells of equal length into two.
+        cells = np.empty(len(self), dtype=object)
+        for row, cell in enumerate(self):
+            cells[row] = cell
+        if dtype is None or np.dtype(dtype) == object:
+            return cells
+        texts = [_format_cell(cell, limit=None) for cell in cells]
+        return np.array(texts, dtype=object).astype(dtype)
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        import pyarrow as pa
+
+        small = self.compact()
+        positions = small.positions()
+        if self.anchors is None:
+            values = pa.array(small.log.columns[self.column], from_pandas=True)
+            if len(positions) >= _LARGE and pa.types.is_string(values.type):
+                values = values.cast(pa.large_string())
+            values = values.take(pa.array(positions))
+        else:
+            values = pa.array(self.flatten())
+        offsets = np.concatenate([[0], np.cumsum(np.maximum(self.lengths, 0))])
+        large = len(positions) >= _LARGE
+        nulls = np.append(self.isna(), False)  # a null offset makes a null list
+        array = (pa.LargeListArray if large else pa.ListArray).from_arrays(
+            pa.array(offsets, pa.int64() if large else pa.int32(), mask=nulls), values
+        )
+        return array if type is None else array.cast(type)
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        """Cast to object (cells) or to text (one string a cell)."""
+        dtype = pd.api.types.pandas_dtype(dtype)
+        if isinstance(dtype, pd.StringDtype):
+            texts = [None if c is None else _format_cell(c, limit=None) for c in self]
+            return pd.array(texts, dtype=dtype)
+        return super().astype(dtype, copy=copy)
+
+    def __eq__(self, other: Any) -> Any:
+        """Cell by cell; a missing cell equals nothing."""
+        if isinstance(other, pd.Series | pd.Index | pd.DataFrame):
+            return NotImplemented
+        if not pd.api.types.is_list_like(other):
+            return np.zeros(len(self), dtype=bool)
+        if len(other) != len(self):
+            raise ValueError(f"Lengths must match to compare: {len(self)} and {len(other)}")
+        pairs = zip(self, self._from_sequence(other), strict=True)
+        return np.array(
+            [a is not None and b is not None and np.array_equal(a, b) for a, b in pairs],
+            dtype=bool,
+        )
+
+    def __ne__(self, other: Any) -> Any:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else ~equal
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _values_for_factorize(self) -> tuple[np.ndarray, Any]:
+        # Cells as tuples can be hashed and ordered, so drop_duplicates and groupby work.
+        cells = np.empty(len(self), dtype=object)
+        for row, cell in enumerate(self):
+            cells[row] = None if cell is None else tuple(cell.tolist())
+        return cells, None
+
+    def _values_for_argsort(self) -> np.ndarray:
+        return self._values_for_factorize()[0]
+
+    def value_counts(self, dropna: bool = True) -> pd.Series:
+        """How often each distinct history occurs."""
+        codes, cells = self.factorize(use_na_sentinel=dropna)
+        counts = np.bincount(codes[codes >= 0], minlength=len(cells))
+        return pd.Series(counts, index=pd.Index(cells), name="count", dtype="int64")
+
+    def _explode(self) -> tuple[Any, np.ndarray]:
+        counts = np.maximum(self.lengths, 1).astype(np.uint64)
+        sources = np.full(int(counts.sum()), MISSING)
+        filled = np.repeat(self.lengths > 0, counts.astype(np.int64))
+        sources[filled] = np.arange(filled.sum())
+        values = pd.Series(self.flatten()).array
+        return pd.api.extensions.take(values, sources, allow_fill=True), counts
+
+    def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
+        return _format_cell
+
+    # Private --------------------------------------------------------------------------------
+
+    def _cell(self, row: Any) -> np.ndarray | None:
+        start, length = self.starts[row], self.lengths[row]
+        if length == MISSING:
+            return None
+        values = self.log.columns[self.column][start : start + length]
+        return values if self.anchors is None else self.anchors[row] - values
+
+    def _map_rows(self, select: Callable[[np.ndarray], np.ndarray]) -> WindowArray:
+        anchors = None if self.anchors is None else select(self.anchors)
+        return WindowArray(
+            self.log, self.column, select(self.starts), select(self.lengths), anchors
+        )
+
+    def _materialised(self) -> WindowArray:
+        if self.anchors is None:
+            return self
+        counts = np.maximum(self.lengths, 0)
+        log = EventLog({self.column: self.flatten()})
+        return WindowArray(log, self.column, np.cumsum(counts) - counts, self.lengths)
+
+
+def _checked_cell(cell: Any) -> Any:
+    if isinstance(cell, np.ndarray):
+        if cell.ndim != 1:
+            raise ValueError(f"a history cell must have one dimension, got {cell.ndim}")
+        return cell
+    if isinstance(cell, list | tuple | pd.Series | ExtensionArray):
+        return _inferred(list(cell))
+    if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+        return None
+    raise TypeError(
+        f"a history cell must be a list, tuple, array or missing, got {type(cell).__name__}"
+    )
+
+
+def _inferred(values: list[Any]) -> np.ndarray:
+    """Integers, floats or objects: never numpy's fixed-width text."""
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = values
+    return pd.Series(objects, dtype=object).infer_objects().to_numpy()
+
+
+def _format_cell(cell: Any, limit: int | None = 5) -> str:
+    if cell is None:
+        return "None"
+    shown = [f"{v:g}" if isinstance(v, float) else str(v) for v in cell.tolist()]
+    if limit is not None and len(shown) > limit:
+        shown = [*shown[:2], "...", *shown[-2:]]
+    return f"[{', '.join(shown)}]"
