@@ -180,17 +180,41 @@ class ActivationUnit(nn.Module):
         return self.last(self.rest(self.first_activation(scores))).squeeze(1)
 
 
-def sum_events(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+def sum_events(
+    values: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Sum of each impression's events: (n_events, width) -> (n_rows, width); empty gives zeros.
 
     Examples
     --------
     >>> import torch
-    >>> sum_events(torch.ones(3, 2), torch.tensor([0, 1, 1, 3]))
+    >>> rows, offsets = torch.tensor([0, 2, 2]), torch.tensor([0, 1, 1, 3])
+    >>> sum_events(torch.ones(3, 2), rows, offsets)
     tensor([[1., 1.],
             [0., 0.],
             [2., 2.]])
     """
+    if weights is not None:
+        values = values * weights.unsqueeze(1)
+    return _SumEvents.apply(values, rows, offsets)
+
+
+class _SumEvents(torch.autograd.Function):
+    """``embedding_bag`` forward; backward a gather, where its own backward pass sorts."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return bag(values, offsets)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        return gradients[0].index_select(0, rows), None, None
+
+
+def bag(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Weighted sum of each impression's events, without a gradient of its own."""
     index = torch.arange(len(values), device=values.device)
     return F.embedding_bag(
         index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True

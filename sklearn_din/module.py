@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.fused import attend, can_fuse
 from sklearn_din.layers import (
     MLP,
     ActivationUnit,
@@ -60,7 +62,6 @@ class FieldEmbeddings(nn.Module):
             self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
         self.sizes = sizes
         self.slots = self._slots(schema)
-        self._unique_ids = {width: UniqueIds(len(table)) for width, table in self.tables.items()}
         self.reset_parameters()
 
     def _slots(self, schema: Schema) -> list[tuple[str, ...]]:
@@ -97,7 +98,7 @@ class FieldEmbeddings(nn.Module):
             if not slots:
                 continue
             blocks = [self._positions(slot, ids) for slot in slots]
-            found = self._look_up(width, table, torch.cat(blocks))
+            found = _LookUp.apply(table, torch.cat(blocks))
             parts = found.split([len(block) for block in blocks])
             for slot, part in zip(slots, parts, strict=True):
                 embeddings["+".join(slot)] = part.view(-1, len(slot) * int(width))
@@ -110,63 +111,29 @@ class FieldEmbeddings(nn.Module):
         shifted = [ids[name] + offset for name, offset in zip(slot, offsets, strict=True)]
         return torch.stack(shifted, dim=1).view(-1)
 
-    def _look_up(self, width: str, table: Tensor, positions: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return table.index_select(0, positions)
-        unique, inverse = self._unique_ids[width](positions)
-        return _LookUp.apply(table, positions, unique, inverse)
-
-
-class UniqueIds:
-    """Distinct values of an id vector in linear time, through a table as long as the ids range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> UniqueIds(9)(torch.tensor([7, 3, 7], dtype=torch.int32))
-    (tensor([3, 7], dtype=torch.int32), tensor([1, 0, 1], dtype=torch.int32))
-    """
-
-    def __init__(self, n_ids: int) -> None:
-        self.n_ids = n_ids
-        self._scratch: np.ndarray | None = None
-
-    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        if ids.device.type != "cpu":
-            unique, inverse = torch.unique(ids, return_inverse=True)
-            return unique, inverse
-        if self._scratch is None:
-            self._scratch = np.empty(self.n_ids, dtype=np.int32)
-        values, scratch = ids.numpy(), self._scratch
-        position = np.arange(len(values), dtype=np.int32)
-        scratch[values] = position  # of equal ids the last one stays
-        distinct = values[scratch.take(values) == position]
-        scratch[distinct] = position[: len(distinct)]
-        return torch.from_numpy(distinct), torch.from_numpy(scratch.take(values))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"n_ids": self.n_ids, "_scratch": None}
-
 
 class _LookUp(torch.autograd.Function):
-    """Gather rows; the gradient is sparse and holds each distinct row once."""
+    """Gather rows; the gradient is sparse and holds each distinct row once, in order."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor, unique: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(unique, inverse)
+    def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
         ctx.shape = table.shape
         return table.index_select(0, ids)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        unique, inverse = ctx.saved_tensors
-        (gradient,) = gradients
-        rows = gradient.new_zeros(len(unique), gradient.shape[1])
-        rows.index_add_(0, inverse, gradient)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        ordered, order = ids.sort()
+        is_first = torch.ones_like(ordered, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
+        starts = is_first.nonzero().squeeze(1)
+        rows = F.embedding_bag(order, gradients[0].contiguous(), starts, mode="sum")
+        distinct = ordered[starts].long().unsqueeze(0)
         sparse = torch.sparse_coo_tensor(
-            unique[None].long(), rows, ctx.shape, is_coalesced=True, check_invariants=False
+            distinct, rows, ctx.shape, is_coalesced=True, check_invariants=False
         )
-        return sparse, None, None, None
+        return sparse, None
 
 
 class Interest(nn.Module):
@@ -224,13 +191,22 @@ class Interest(nn.Module):
         rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
         if self.pooling == "max":
             return max_events(keys, rows, len(offsets) - 1), None
-        weights = None
         if self.pooling == "attention":
-            weights = self.unit(queries, keys, self._relations(batch, rows, offsets), rows)
-            if self.normalization == "softmax":
-                weights = softmax_events(weights, rows, len(offsets) - 1)
-        total = sum_events(keys, offsets, weights)
+            total, weights = self._attend(queries, keys, batch, rows, offsets)
+        else:
+            total, weights = sum_events(keys, rows, offsets), None
         return total * self.scale(offsets), weights
+
+    def _attend(
+        self, queries: Any, keys: Tensor, batch: Any, rows: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        relations = self._relations(batch, rows, offsets)
+        if self.normalization != "softmax" and can_fuse(self.unit):
+            return attend(self.unit, queries, keys, relations, rows, offsets)
+        weights = self.unit(queries, keys, relations, rows)
+        if self.normalization == "softmax":
+            weights = softmax_events(weights, rows, len(offsets) - 1)
+        return sum_events(keys, rows, offsets, weights), weights
 
     def scale(self, offsets: Tensor) -> Tensor | float:
         """Factor of each impression's sum, shape (n, 1)."""
@@ -359,11 +335,11 @@ class DIN(nn.Module):
         interest, weights = module(queries, keys, batch)
         if not self.extended or queries is None:
             return [interest]
-        offsets = batch.offsets[module.behaviour.name]
+        rows, offsets = batch.rows[module.behaviour.name], batch.offsets[module.behaviour.name]
         if weights is None:
             mass = offsets.diff().unsqueeze(1).float()
         else:
-            mass = sum_events(weights.unsqueeze(1), offsets)
+            mass = sum_events(weights.unsqueeze(1), rows, offsets)
         return [interest, queries * interest, mass.sign() * mass.abs().log1p()]
 
     def _queries_and_keys(
