@@ -1,0 +1,390 @@
+"""Columns as flat arrays: distinct values and codes, and histories as windows of events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sklearn_din._validation import plain_values
+from sklearn_din.eventlog import EventLog, ranges
+from sklearn_din.windows import WindowArray
+
+Codes = tuple[np.ndarray, np.ndarray]
+CELLS = "a list, a tuple, an array or a missing value"
+
+
+@dataclass(frozen=True)
+class HistoryCells:
+    """A history column as windows over one flat array of events.
+
+    Parameters
+    ----------
+    name : str
+        The column.
+    values : ndarray or pyarrow ChunkedArray of shape (n_events,)
+        The events, oldest to newest inside each window.
+    starts, lengths : ndarray of shape (n_rows,), int64
+        The windows. Missing cells are empty.
+    anchors : ndarray of shape (n_rows,), default=None
+        Where given, a cell reads as ``anchor - values``.
+    log : (EventLog, column), default=None
+        Where the events are a log that other rows, folds and columns share.
+
+    Examples
+    --------
+    >>> cells = read_history(pd.Series([["hat", "sock", "hat"], None, ["shoe"]], name="clicks"))
+    >>> cells.starts, cells.lengths, cells.newest(2).starts
+    (array([0, 3, 3]), array([3, 0, 1]), array([1, 3, 3]))
+    """
+
+    name: str
+    values: Any
+    starts: np.ndarray
+    lengths: np.ndarray
+    anchors: np.ndarray | None = None
+    log: tuple[EventLog, Any] | None = None
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the events are floats or elapsed times; everything else is an id."""
+        is_float = isinstance(self.values, np.ndarray) and self.values.dtype.kind == "f"
+        return is_float or self.anchors is not None
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the events are dates or durations."""
+        if isinstance(self.values, np.ndarray):
+            return self.values.dtype.kind in "mM"
+        return pa.types.is_temporal(self.values.type)
+
+    def newest(self, max_length: int) -> HistoryCells:
+        """Keep the newest ``max_length`` events of each window."""
+        surplus = np.maximum(self.lengths - max_length, 0)
+        return replace(self, starts=self.starts + surplus, lengths=self.lengths - surplus)
+
+    def expanded(self) -> HistoryCells:
+        """Lay the windows out one after the other, each event as often as it is seen."""
+        values = _take(self.values, ranges(self.starts, self.lengths))
+        if self.anchors is not None:
+            values = np.repeat(self.anchors, self.lengths) - values
+        starts = np.cumsum(self.lengths) - self.lengths
+        return HistoryCells(self.name, values, starts, self.lengths)
+
+    def codes(self, kept: Any) -> Codes:
+        """Codes of the kept events and the distinct values behind them.
+
+        A log is coded once, for all rows and folds, where at least half of it is wanted.
+        """
+        if self.log is not None and 2 * _n_kept(kept) >= len(self.values):
+            log, column = self.log
+            codes, values = log.codes(column)
+            return codes[kept], values
+        return coded(_take(self.values, kept), name=self.name)
+
+    def numbers(self, kept: Any) -> np.ndarray:
+        """Return the kept events as float64, NaN where missing."""
+        values = _take(self.values, kept)
+        if isinstance(values, pa.ChunkedArray):
+            values = values.to_numpy()
+        return as_numbers(pd.Series(values), name=self.name)
+
+
+@dataclass(frozen=True)
+class Events:
+    """The histories of one behaviour over only those events that some row sees.
+
+    Parameters
+    ----------
+    starts, lengths : ndarray of shape (n_rows,)
+        The windows, int64 and int32.
+    counts : ndarray of shape (n_events,), int32
+        How many rows see each event.
+    codes : dict of str to (codes, values)
+        For each history of ids.
+    numbers : dict of str to ndarray of shape (n_events,), float64
+        For each history of numbers.
+    anchors : dict of str to ndarray of shape (n_rows,), float64
+        For those numbers that are times, to be read as time elapsed until the anchor.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    counts: np.ndarray
+    codes: dict[str, Codes] = field(default_factory=dict)
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    anchors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def coded(values: Any, *, name: str) -> Codes:
+    """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
+
+    Examples
+    --------
+    >>> coded(pd.Series(["hat", None, "sock", "hat"]), name="item")
+    (array([ 0, -1,  1,  0], dtype=int32), array(['hat', 'sock'], dtype=object))
+    """
+    try:
+        if isinstance(values, pa.ChunkedArray):
+            return _coded_arrow(values)
+        codes, distinct = pd.factorize(getattr(values, "array", values))
+    except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
+        raise ValueError(
+            f"{name} must hold ids (integers, text, categories), got values that cannot be "
+            f"compared: {_first_present(values)!r}. A column of lists belongs in histories."
+        ) from error
+    if not isinstance(distinct, np.ndarray):
+        distinct = plain_values(pd.Series(distinct))
+    return codes.astype(np.int32), distinct
+
+
+def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
+    """Return the column as float64, NaN where missing; raise where that cannot be."""
+    try:
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must hold numbers, got dtype {column.dtype} with values such as "
+            f"{_first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
+            "categorical."
+        ) from error
+    if np.isinf(numbers).any():
+        raise ValueError(
+            f"Input X contains infinity in {name}. Replace it by a finite number, or by NaN, "
+            "which is given the mean."
+        )
+    return numbers
+
+
+def holds_lists(column: pd.Series) -> bool:
+    """Whether the column's cells are histories: windows, Arrow lists, or lists as objects."""
+    if isinstance(column.array, WindowArray) or _is_arrow_list(column.dtype):
+        return True
+    if column.dtype != object:
+        return False
+    return isinstance(_first_present(column), list | tuple | np.ndarray)
+
+
+def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
+    """Read the cells of a history column, whatever they are made of.
+
+    Parameters
+    ----------
+    column : Series
+        Windows, Arrow lists, or lists, tuples and arrays as objects; text where a separator
+        is given. Missing cells are empty histories.
+    separator : str, default=None
+        Where to split text. Spaces around the parts are cut; an empty part is a missing event.
+
+    Returns
+    -------
+    HistoryCells
+
+    Raises
+    ------
+    ValueError
+        If the cells are not lists.
+    """
+    name = str(column.name)
+    array = column.array
+    if isinstance(array, WindowArray):
+        lengths = np.maximum(array.lengths, 0).astype(np.int64)
+        starts = np.where(lengths > 0, array.starts, 0)
+        values = array.log.columns[array.column]
+        return HistoryCells(name, values, starts, lengths, array.anchors, (array.log, array.column))
+    if column.dtype == object:
+        try:
+            cells = pa.array(column.to_numpy(), from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+            return _read_objects(column, name)  # values that Arrow cannot give one type
+    elif _is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
+        cells = pa.array(array, from_pandas=True)
+    else:
+        raise _not_lists(name, f"dtype {column.dtype}")
+    return _read_arrow(_chunked(cells), name, separator)
+
+
+def read_events(cells: Sequence[HistoryCells], *, max_length: int, numbers: Any = ()) -> Events:
+    """Join the histories of one behaviour and keep only what their windows cover.
+
+    Parameters
+    ----------
+    cells : sequence of HistoryCells
+        At least one; event by event they describe the same things.
+    max_length : int
+        Newest events a row keeps.
+    numbers : collection of str, default=()
+        Which of them are numbers; the rest are ids.
+
+    Raises
+    ------
+    ValueError
+        If their lengths differ in some row.
+    """
+    _check_aligned(cells)
+    first = cells[0]
+    if not all(_same_layout(first, other) for other in cells[1:]):
+        cells = [one.expanded() for one in cells]
+    cells = [one.newest(max_length) for one in cells]
+    starts, counts, kept = _covered(cells[0].starts, cells[0].lengths)
+    events = Events(starts, cells[0].lengths.astype(np.int32), counts)
+    for one in cells:
+        if one.name in numbers:
+            events.numbers[one.name] = one.numbers(kept)
+            if one.anchors is not None:
+                events.anchors[one.name] = one.anchors
+        else:
+            events.codes[one.name] = one.codes(kept)
+    return events
+
+
+def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> HistoryCells:
+    if _is_text(cells.type) and separator is not None:
+        cells = cells.cast(pa.large_string())
+        empty = pc.equal(pc.utf8_trim_whitespace(cells), "")
+        cells = pc.split_pattern(pc.if_else(empty, None, cells), separator)
+    elif pa.types.is_null(cells.type):
+        cells = cells.cast(pa.list_(pa.null()))
+    elif not _is_list(cells.type):
+        hint = ", and separator is None" if _is_text(cells.type) else ""
+        raise _not_lists(name, f"{cells.type} cells{hint}")
+    lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
+    values = pc.list_flatten(cells)
+    if separator is not None and _is_text(values.type):
+        values = pc.utf8_trim_whitespace(values)
+        values = pc.if_else(pc.equal(values, ""), None, values)
+    return HistoryCells(name, _flat_values(values, name), np.cumsum(lengths) - lengths, lengths)
+
+
+def _flat_values(values: pa.ChunkedArray, name: str) -> Any:
+    """Numbers as numpy where that merges nothing; the rest stays with Arrow."""
+    kind = values.type
+    if pa.types.is_nested(kind):
+        raise ValueError(
+            f"{name} must hold flat lists, got {kind} inside each cell. Flatten the cells, or "
+            "give each attribute of the events a column of its own."
+        )
+    if pa.types.is_dictionary(kind):
+        values = values.cast(kind.value_type)
+    if pa.types.is_decimal(kind):
+        values = values.cast(pa.float64())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return values.to_numpy()
+    return values.to_numpy() if pa.types.is_integer(kind) and not values.null_count else values
+
+
+def _read_objects(column: pd.Series, name: str) -> HistoryCells:
+    cells = [() if _is_missing(cell) else cell for cell in column.to_numpy()]
+    for row, cell in enumerate(cells):
+        if isinstance(cell, str | bytes | dict) or np.ndim(cell) != 1:
+            raise _not_lists(name, f"{cell!r} ({type(cell).__name__}) in row {row}")
+    lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
+    values = np.empty(lengths.sum(), dtype=object)
+    values[:] = list(chain.from_iterable(cells))
+    if pd.api.types.infer_dtype(values, skipna=True) == "floating":
+        values = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    return HistoryCells(name, values, np.cumsum(lengths) - lengths, lengths)
+
+
+def _not_lists(name: str, got: str) -> ValueError:
+    return ValueError(
+        f"{name} must hold one history a cell ({CELLS}; or text, with separator='...'), got "
+        f"{got}. Build histories with attach_history, or leave the column out of histories."
+    )
+
+
+def _check_aligned(cells: Sequence[HistoryCells]) -> None:
+    first = cells[0]
+    for other in cells[1:]:
+        differs = np.flatnonzero(first.lengths != other.lengths)
+        if len(differs):
+            row = differs[0]
+            raise ValueError(
+                f"{first.name} and {other.name} describe the same events and must have one "
+                f"length in each row, got {first.lengths[row]} and {other.lengths[row]} in row "
+                f"{row} ({len(differs)} rows differ). Where they are different events, give "
+                "each a key of its own in histories."
+            )
+
+
+def _same_layout(first: HistoryCells, other: HistoryCells) -> bool:
+    return len(first.values) == len(other.values) and np.array_equal(first.starts, other.starts)
+
+
+def _covered(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Where each window starts once only covered events are kept, how often each is, and which."""
+    filled = lengths > 0
+    if not filled.any():
+        return np.zeros_like(starts), np.empty(0, dtype=np.int32), slice(0, 0)
+    low = starts[filled].min()
+    begins = np.where(filled, starts - low, 0)
+    ends = begins + lengths
+    counts = np.zeros(ends.max() + 1, dtype=np.int32)
+    np.add.at(counts, begins, 1)
+    np.add.at(counts, ends, -1)
+    counts = np.cumsum(counts[:-1], out=counts[:-1])
+    is_kept = counts > 0
+    if is_kept.all():
+        return begins, counts, slice(low, low + len(counts))
+    moved = np.cumsum(is_kept)[begins] - 1
+    return np.where(filled, moved, 0), counts[is_kept], np.flatnonzero(is_kept) + low
+
+
+def _n_kept(kept: Any) -> int:
+    return kept.stop - kept.start if isinstance(kept, slice) else len(kept)
+
+
+def _take(values: Any, kept: Any) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[kept]
+    if isinstance(kept, slice):
+        return values.slice(kept.start, kept.stop - kept.start)
+    return values.take(pa.array(kept))
+
+
+def _coded_arrow(values: pa.ChunkedArray) -> Codes:
+    chunks = values.dictionary_encode().chunks
+    if not chunks:
+        return np.empty(0, dtype=np.int32), np.empty(0, dtype=object)
+    codes = np.concatenate([pc.fill_null(chunk.indices, -1).to_numpy() for chunk in chunks])
+    return codes.astype(np.int32, copy=False), chunks[-1].dictionary.to_numpy(zero_copy_only=False)
+
+
+def _chunked(cells: Any) -> pa.ChunkedArray:
+    return cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
+
+
+def _is_arrow_list(dtype: Any) -> bool:
+    return isinstance(dtype, pd.ArrowDtype) and _is_list(dtype.pyarrow_dtype)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_missing(cell: Any) -> bool:
+    return (
+        cell is None
+        or cell is pd.NA
+        or cell is pd.NaT
+        or (isinstance(cell, float) and np.isnan(cell))
+    )
+
+
+def _first_present(values: Any) -> Any:
+    """Return the first value that is not missing, None where there is none."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.to_pylist()
+    return next((value for value in values if not _is_missing(value)), None)

@@ -1,0 +1,141 @@
+"""What the encoder is given: a frame of any make, checked against fit and read by its roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from sklearn.utils.validation import validate_data
+
+from sklearn_din._validation import check_frame
+from sklearn_din.cells import Codes, Events, HistoryCells, as_numbers, coded, read_events
+from sklearn_din.features import EncodedFeatures
+from sklearn_din.roles import Roles
+
+
+@dataclass(frozen=True)
+class ReadFrame:
+    """A frame as flat arrays, before anything is looked up.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n_rows, n_numeric), float64
+        NaN where missing.
+    codes : dict of str to (codes, values)
+        Columns of one id a cell.
+    events : dict of str to Events
+        By behaviour.
+    """
+
+    numbers: np.ndarray
+    codes: dict[str, Codes]
+    events: dict[str, Events]
+
+    def id_columns(self) -> dict[str, tuple[Codes, np.ndarray | None]]:
+        """Codes of every column of ids, and how often each code counts (None: once)."""
+        columns: dict[str, tuple[Codes, np.ndarray | None]]
+        columns = {name: (codes, None) for name, codes in self.codes.items()}
+        for events in self.events.values():
+            columns |= {name: (codes, events.counts) for name, codes in events.codes.items()}
+        return columns
+
+
+def read_frame(
+    frame: pd.DataFrame, cells: Mapping[str, HistoryCells], roles: Roles, *, max_length: int
+) -> ReadFrame:
+    """Read the columns that have a role; histories keep their newest ``max_length`` events."""
+    numbers = np.empty((len(frame), len(roles.numeric)))
+    for position, name in enumerate(roles.numeric):
+        numbers[:, position] = as_numbers(frame[name], name=name)
+    codes = {name: coded(frame[name], name=name) for name in roles.categorical}
+    events = {
+        behaviour.name: read_events(
+            [cells[name] for name in (*behaviour.histories, *behaviour.numbers)],
+            max_length=max_length,
+            numbers=behaviour.numbers,
+        )
+        for behaviour in roles.behaviours
+    }
+    return ReadFrame(numbers, codes, events)
+
+
+def checked_frame(
+    encoder: Any, X: Any, *, reset: bool, droppable: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return X as a pandas frame with text column names and the columns of fit.
+
+    Parameters
+    ----------
+    encoder : estimator
+        Gets ``n_features_in_`` and ``feature_names_in_`` where ``reset``.
+    X : pandas, polars or Arrow frame, or array-like of shape (n_rows, n_columns)
+        Arrays become numeric columns x0, x1, ... or, where the encoder was fitted on a frame,
+        that frame's columns by position.
+    reset : bool
+        Whether this is ``fit``.
+    droppable : sequence of str, default=()
+        Columns of fit that may be absent.
+
+    Returns
+    -------
+    DataFrame
+        The caller's own, never written to, wherever it is a pandas frame.
+    """
+    if isinstance(X, EncodedFeatures):
+        raise TypeError(
+            "X is encoded already (EncodedFeatures). Give the encoder the frame of impressions, "
+            "and its output to the classifier."
+        )
+    fitted = None if reset else getattr(encoder, "feature_names_in_", None)
+    frame = pandas_frame(X)
+    if frame is None:
+        return _array_frame(encoder, X, fitted, reset=reset)
+    check_frame(frame, [], name="X")
+    if not len(frame):
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is "
+            f"required by {type(encoder).__name__}."
+        )
+    present = set(frame.columns)
+    wanted = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
+    if list(frame.columns) != wanted:
+        validate_data(encoder, frame, reset=reset, skip_check_array=True)  # raises, or sets names
+    if hasattr(encoder, "feature_names_in_"):
+        return frame
+    return frame.set_axis(_default_names(frame.shape[1]), axis=1)
+
+
+def pandas_frame(X: Any) -> pd.DataFrame | None:
+    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else."""
+    if isinstance(X, pd.DataFrame):
+        return X
+    if hasattr(X, "to_arrow"):  # polars: with this method it gives text that pandas can read
+        X = X.to_arrow()
+    elif hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.Series):
+        X = pa.table(X)
+    if not isinstance(X, pa.Table):
+        return None
+    return X.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _array_frame(encoder: Any, X: Any, fitted: Any, *, reset: bool) -> pd.DataFrame:
+    array = validate_data(
+        encoder,
+        X,
+        reset=reset,
+        dtype="numeric" if fitted is None else None,
+        ensure_all_finite="allow-nan",
+    )
+    names = _default_names(array.shape[1]) if fitted is None else list(fitted)
+    frame = pd.DataFrame(array, columns=names)
+    if reset:  # numeric throughout, whatever the dtype
+        return frame.astype("float64")
+    return frame
+
+
+def _default_names(n_columns: int) -> list[str]:
+    return [f"x{position}" for position in range(n_columns)]

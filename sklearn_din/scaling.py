@@ -1,0 +1,123 @@
+"""Numbers on a common scale: numeric columns, and the numbers that go with a history's events."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_din.eventlog import ranges
+
+SAMPLED_ROWS = 50_000
+
+
+class NumericColumns:
+    """Standardise columns; a missing number gets the mean and is told apart by an indicator.
+
+    Parameters
+    ----------
+    names : sequence of str
+    numbers : ndarray of shape (n_rows, n_columns)
+        The training rows, NaN where missing.
+    taken : collection of str, default=()
+        Names that no indicator may have: the frame has a column of that name already.
+
+    Attributes
+    ----------
+    names : list of str
+    has_missing : list of str
+        Those with missing numbers at fit. Each gets a second output, 1 where it is missing.
+
+    Examples
+    --------
+    >>> columns = NumericColumns(["price"], np.array([[1.0], [3.0], [np.nan]]))
+    >>> columns.encode(np.array([[3.0], [np.nan]]))
+    {'price': array([1., 0.], dtype=float32), 'price_missing': array([0., 1.], dtype=float32)}
+    """
+
+    def __init__(
+        self, names: Sequence[str], numbers: np.ndarray, *, taken: Collection[str] = ()
+    ) -> None:
+        self.names = list(names)
+        any_missing = np.isnan(numbers).any(axis=0)
+        self.has_missing = [
+            name
+            for name, is_missing in zip(names, any_missing, strict=True)
+            if is_missing and indicator(name) not in taken
+        ]
+        self.scaler = StandardScaler().fit(numbers) if self.names else None
+
+    def encode(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Return float32 outputs by name."""
+        encoded: dict[str, np.ndarray] = {}
+        if self.scaler is None:
+            return encoded
+        scaled = self.scaler.transform(numbers)
+        missing = np.isnan(scaled)
+        scaled[missing] = 0.0
+        for position, name in enumerate(self.names):
+            encoded[name] = scaled[:, position].astype(np.float32)
+            if name in self.has_missing:
+                encoded[indicator(name)] = missing[:, position].astype(np.float32)
+        return encoded
+
+
+@dataclass(frozen=True)
+class EventScale:
+    """How the numbers of a history's events are scaled.
+
+    Parameters
+    ----------
+    shift, scale : float
+        Numbers become ``(number - shift) / scale``.
+    is_elapsed : bool, default=False
+        Times elapsed until the impression: they become ``log1p(elapsed / scale)`` and the
+        events keep their own time, because one event is seen from several impressions.
+
+    Examples
+    --------
+    >>> scale = EventScale.learn(np.array([1.0, 3.0, np.nan]), np.array([1, 1, 5]))
+    >>> scale.encode(np.array([3.0, np.nan]))
+    array([1., 0.], dtype=float32)
+    """
+
+    shift: float
+    scale: float
+    is_elapsed: bool = False
+
+    @classmethod
+    def learn(cls, numbers: np.ndarray, counts: np.ndarray) -> EventScale:
+        """Mean and standard deviation, each event counted as often as rows see it."""
+        present = np.isfinite(numbers)
+        numbers, counts = numbers[present], counts[present]
+        if not len(numbers):
+            return cls(0.0, 1.0)
+        shift = np.average(numbers, weights=counts)
+        spread = np.sqrt(np.average((numbers - shift) ** 2, weights=counts))
+        negligible = 10 * np.finfo(np.float64).eps * abs(shift)
+        return cls(float(shift), float(spread) if spread > negligible else 1.0)
+
+    @classmethod
+    def learn_elapsed(
+        cls, times: np.ndarray, anchors: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+    ) -> EventScale:
+        """Median of the positive times elapsed, over evenly spaced rows where there are many."""
+        step = max(1, len(anchors) // SAMPLED_ROWS)
+        anchors, starts, lengths = anchors[::step], starts[::step], lengths[::step]
+        elapsed = np.repeat(anchors, lengths) - times[ranges(starts, lengths)]
+        elapsed = elapsed[elapsed > 0]
+        return cls(0.0, float(np.median(elapsed)) if len(elapsed) else 1.0, is_elapsed=True)
+
+    def encode(self, numbers: np.ndarray) -> np.ndarray:
+        """Scale numbers, or times elapsed that are given as such: float32, 0 where missing."""
+        scaled = (numbers - self.shift) / self.scale
+        if self.is_elapsed:
+            scaled = np.log1p(np.maximum(scaled, 0.0))
+        return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+
+
+def indicator(name: str) -> str:
+    """Name of the output that is 1 where the column is missing."""
+    return f"{name}_missing"

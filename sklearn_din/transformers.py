@@ -1,0 +1,372 @@
+"""HistorySequenceEncoder: columns of a frame become ids, numbers and ragged histories."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+
+from sklearn_din._validation import check_names
+from sklearn_din.cells import Codes, Events, read_history
+from sklearn_din.features import UNKNOWN_ID, EncodedFeatures, Field, Kind, Ragged, Schema
+from sklearn_din.frames import ReadFrame, checked_frame, read_frame
+from sklearn_din.roles import assign_roles, history_columns, is_auto
+from sklearn_din.scaling import EventScale, NumericColumns, indicator
+from sklearn_din.vocabulary import Occurrences, Vocabulary, plain_ids
+
+MANY_ROWS = 100
+NEARLY_ALL = 0.9
+
+
+class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Encode a frame of impressions with histories for a Deep Interest Network.
+
+    Text, categories, booleans and integers become ids, floats become standardised numbers, and
+    columns of lists become ragged histories of ids. A candidate column and its history share
+    one vocabulary, learnt from both. Ids are int32: 0 is padding, 1 unknown, known values
+    follow in sorted order from 2.
+
+    Parameters
+    ----------
+    histories : "auto" or dict, default="auto"
+        History column -> the candidate column that it is compared with. A tuple of histories
+        with a tuple of candidates is one behaviour with several attributes an event; None
+        stands for no candidate, and a behaviour without any is a bag. In a behaviour, floats
+        with candidate None are numbers of the events. "auto": columns of lists; ``hist_x``
+        pairs with ``x`` where there is such a column; columns that one ``attach_history`` call
+        made are one behaviour.
+    categorical : "auto" or list of str, default="auto"
+        Columns of ids. "auto": text, categories, booleans, integers. Candidates always are.
+    numeric : "auto" or list of str, default="auto"
+        Columns of numbers. "auto": floats. A missing number gets the mean, and an indicator
+        column where numbers were missing at fit.
+    drop : list of str, default=()
+        Columns to leave out. They may be absent at transform.
+    max_length : int, default=50
+        Newest events that a history keeps.
+    min_frequency : int, default=1
+        Values that occur less often in the training rows and their histories are unknown.
+    max_ids : int, default=None
+        Most known values of a vocabulary; the most frequent stay.
+    unknown : {"embed", "error"}, default="embed"
+        What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
+        value always has id 1.
+    separator : str, default=None
+        Splits text in the columns named in ``histories``, e.g. "|" for "Comedy|Drama".
+
+    Attributes
+    ----------
+    schema_ : Schema
+        Every output field and every behaviour.
+    vocabularies_ : dict of str to ndarray
+        Column of ids -> known values; ``vocabularies_[name][i]`` has id ``i + 2``.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+
+    Notes
+    -----
+    Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
+    the events that their histories hold after truncation are learnt from. ``set_output`` has no
+    effect: the output is always :class:`EncodedFeatures`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    >>> encoder = HistorySequenceEncoder()
+    >>> X = encoder.fit_transform(frame)
+    >>> X["hist_item"]
+    array([[4, 0],
+           [2, 3]], dtype=int32)
+    >>> encoder.vocabularies_["item"]
+    array(['hat', 'shoe', 'sock'], dtype=object)
+    """
+
+    _parameter_constraints: dict = {
+        "histories": [StrOptions({"auto"}), dict],
+        "categorical": [StrOptions({"auto"}), "array-like"],
+        "numeric": [StrOptions({"auto"}), "array-like"],
+        "drop": ["array-like"],
+        "max_length": [Interval(Integral, 1, None, closed="left")],
+        "min_frequency": [Interval(Integral, 1, None, closed="left")],
+        "max_ids": [Interval(Integral, 1, None, closed="left"), None],
+        "unknown": [StrOptions({"embed", "error"})],
+        "separator": [str, None],
+    }
+
+    def __init__(
+        self,
+        *,
+        histories: Any = "auto",
+        categorical: Any = "auto",
+        numeric: Any = "auto",
+        drop: Any = (),
+        max_length: int = 50,
+        min_frequency: int = 1,
+        max_ids: int | None = None,
+        unknown: str = "embed",
+        separator: str | None = None,
+    ) -> None:
+        self.histories = histories
+        self.categorical = categorical
+        self.numeric = numeric
+        self.drop = drop
+        self.max_length = max_length
+        self.min_frequency = min_frequency
+        self.max_ids = max_ids
+        self.unknown = unknown
+        self.separator = separator
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> HistorySequenceEncoder:
+        """Learn roles, vocabularies and scales.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            One row is one impression: a candidate shown.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._learn(X)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X: Any, y: Any = None) -> EncodedFeatures:
+        """Fit and encode the same rows, reading them once.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        y : ignored
+
+        Returns
+        -------
+        EncodedFeatures
+        """
+        return self._encode(self._learn(X))
+
+    def transform(self, X: Any) -> EncodedFeatures:
+        """Encode impressions.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            The columns seen at fit, in their order; dropped ones may be absent.
+
+        Returns
+        -------
+        EncodedFeatures
+        """
+        check_is_fitted(self)
+        frame = checked_frame(self, X, reset=False, droppable=self._dropped)
+        names = [n for b in self._roles.behaviours for n in (*b.histories, *b.numbers)]
+        cells = {n: read_history(frame[n], separator=self.separator) for n in names}
+        for name, scale in self._event_scales.items():
+            if not scale.is_elapsed and cells[name].anchors is not None:
+                cells[name] = cells[name].expanded()
+        read = read_frame(frame, cells, self._roles, max_length=self.max_length)
+        if self.unknown == "error":
+            self._refuse_unknown(read)
+        return self._encode(read)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Must be the names seen at fit where they are given.
+
+        Returns
+        -------
+        ndarray of str objects
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features)
+        return np.asarray(self.schema_.feature_names_out(), dtype=object)
+
+    def inverse_transform_ids(self, name: str, ids: Any) -> np.ndarray:
+        """Look up the values behind encoded ids.
+
+        Parameters
+        ----------
+        name : str
+            A column of ids or a history.
+        ids : array-like of int
+            Of any shape; pandas' nullable integers as well.
+
+        Returns
+        -------
+        ndarray of objects
+            None for padding, unknown and missing ids.
+        """
+        check_is_fitted(self)
+        if name not in self.schema_.names("categorical", "history"):
+            raise ValueError(
+                f"{name!r} has no ids; columns of ids are "
+                f"{self.schema_.names('categorical', 'history')}."
+            )
+        if isinstance(ids, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+            ids = ids.to_numpy(dtype=np.int64, na_value=0)
+        return self._vocabularies[self._roles.owners[name]].decode(np.asarray(ids, dtype=np.int64))
+
+    def set_output(self, *, transform: Any = None) -> HistorySequenceEncoder:
+        """Do nothing: a frame of numbers could not carry ids and histories.
+
+        Parameters
+        ----------
+        transform : ignored
+
+        Returns
+        -------
+        self
+        """
+        return self
+
+    def _learn(self, X: Any) -> ReadFrame:
+        frame = checked_frame(self, X, reset=True)
+        self._dropped = check_names(self.drop, name="drop")
+        names = history_columns(frame, histories=self.histories, drop=self._dropped)
+        cells = {n: read_history(frame[n], separator=self.separator) for n in names}
+        self._roles = assign_roles(
+            frame,
+            cells,
+            histories=self.histories,
+            categorical=self.categorical,
+            numeric=self.numeric,
+            drop=self._dropped,
+        )
+        read = read_frame(frame, cells, self._roles, max_length=self.max_length)
+        self._learn_vocabularies(read)
+        self._numeric_columns = NumericColumns(
+            self._roles.numeric, read.numbers, taken=frame.columns
+        )
+        self._event_scales = {
+            name: _event_scale(name, events)
+            for events in read.events.values()
+            for name in events.numbers
+        }
+        self.schema_ = self._make_schema(list(frame.columns))
+        _warn_if_empty(read.events)
+        if is_auto(self.categorical):
+            guessed = set(self._roles.categorical) - self._roles.candidates
+            _warn_if_nearly_unique({n: read.codes[n] for n in guessed}, frame)
+        return read
+
+    def _learn_vocabularies(self, read: ReadFrame) -> None:
+        sources: dict[str, dict[str, Occurrences]] = {}
+        for name, ((codes, values), counts) in read.id_columns().items():
+            occurrences = np.bincount(codes + 1, weights=counts, minlength=len(values) + 1)[1:]
+            owner = self._roles.owners[name]
+            sources.setdefault(owner, {})[name] = Occurrences(
+                plain_ids(values, name=name), occurrences
+            )
+        self._vocabularies = {
+            owner: Vocabulary.learn(
+                shared,
+                min_frequency=self.min_frequency,
+                max_ids=self.max_ids,
+                keep_rare=self.unknown == "error",
+            )
+            for owner, shared in sources.items()
+        }
+        owners = self._roles.owners
+        self.vocabularies_ = {n: self._vocabularies[owner].values for n, owner in owners.items()}
+
+    def _refuse_unknown(self, read: ReadFrame) -> None:
+        for name, ((codes, values), _) in read.id_columns().items():
+            present = np.bincount(codes + 1, minlength=len(values) + 1)[1:] > 0
+            plain = plain_ids(values[present], name=name)
+            vocabulary = self._vocabularies[self._roles.owners[name]]
+            vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
+
+    def _encode(self, read: ReadFrame) -> EncodedFeatures:
+        columns = self._numeric_columns.encode(read.numbers)
+        columns |= {name: self._ids(name, codes) for name, codes in read.codes.items()}
+        behaviours = {}
+        for behaviour, events in read.events.items():
+            values = {name: self._ids(name, codes) for name, codes in events.codes.items()}
+            anchors = {}
+            for name, numbers in events.numbers.items():
+                scale = self._event_scales[name]
+                if name in events.anchors:
+                    values[name] = numbers / scale.scale
+                    anchors[name] = events.anchors[name] / scale.scale
+                else:
+                    values[name] = scale.encode(numbers)
+            behaviours[behaviour] = Ragged(values, events.starts, events.lengths, anchors)
+        return EncodedFeatures(self.schema_, columns, behaviours)
+
+    def _ids(self, name: str, codes: Codes) -> np.ndarray:
+        vocabulary = self._vocabularies[self._roles.owners[name]]
+        ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
+        return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 (missing) is unknown
+
+    def _make_schema(self, columns: list[str]) -> Schema:
+        roles = self._roles
+        numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
+        fields = []
+        for name in columns:
+            if name in roles.numeric:
+                fields.append(Field(name, "numeric"))
+                if name in self._numeric_columns.has_missing:
+                    fields.append(Field(indicator(name), "numeric"))
+            elif name in roles.owners:
+                kind: Kind = "categorical" if name in roles.categorical else "history"
+                owner = roles.owners[name]
+                vocabulary = self._vocabularies[owner]
+                fields.append(Field(name, kind, owner, vocabulary.n_ids, vocabulary.digest))
+            elif name in numbers:
+                fields.append(Field(name, "numeric_history"))
+        return Schema(tuple(fields), roles.behaviours, self.max_length)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _event_scale(name: str, events: Events) -> EventScale:
+    numbers = events.numbers[name]
+    if name in events.anchors:
+        return EventScale.learn_elapsed(
+            numbers, events.anchors[name], events.starts, events.lengths
+        )
+    return EventScale.learn(numbers, events.counts)
+
+
+def _warn_if_empty(events: dict[str, Events]) -> None:
+    for name, histories in events.items():
+        if not histories.lengths.any():
+            warnings.warn(
+                f"every history of {name} is empty at fit: nothing can be learnt from it. Do "
+                "the users of these rows have earlier events?",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _warn_if_nearly_unique(guessed: dict[str, Codes], frame: pd.DataFrame) -> None:
+    for name, (_, values) in guessed.items():
+        is_integer = pd.api.types.is_integer_dtype(frame[name].dtype)
+        if is_integer and len(values) > max(MANY_ROWS, NEARLY_ALL * len(frame)):
+            warnings.warn(
+                f"{name} has {len(values)} different integers in {len(frame)} rows and is "
+                f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, in "
+                f"numeric=[{name!r}] if it is a quantity, in categorical to keep it as it is.",
+                UserWarning,
+                stacklevel=2,
+            )

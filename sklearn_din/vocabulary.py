@@ -1,0 +1,269 @@
+"""Vocabularies: which values of a column have an id of their own, and the way there and back."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sklearn_din.features import FIRST_KNOWN_ID, UNKNOWN_ID
+
+SHOWN_VALUES = 5
+
+
+class Occurrences(NamedTuple):
+    """The distinct values of one column and how often each of them counts."""
+
+    values: np.ndarray
+    counts: np.ndarray
+
+
+class Vocabulary:
+    """Values in id order: ``values[i]`` has the id ``i + 2``.
+
+    Ids 0 and 1 stand for padding and for everything that is not in the vocabulary. Values are
+    sorted, so that the same catalogue gets the same ids whatever the order of the rows.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        Distinct plain values, as :func:`plain_ids` gives them.
+    rare : ndarray, default=()
+        Values seen at fit that have no id of their own.
+
+    Attributes
+    ----------
+    digest : str
+        Fingerprint of the values and their order.
+
+    Examples
+    --------
+    >>> shoes = Vocabulary(np.array(["boot", "sandal"], dtype=object))
+    >>> shoes.encode(np.array(["sandal", "clog"], dtype=object), name="item")
+    array([3, 1], dtype=int32)
+    >>> shoes.decode(np.array([3, 1, 0]))
+    array(['sandal', None, None], dtype=object)
+    """
+
+    def __init__(self, values: np.ndarray, rare: Any = ()) -> None:
+        self._index = pd.Index(values, dtype=values.dtype)  # never pandas 3's own text dtype
+        self.values = values
+        self.rare = np.asarray(rare, dtype=object)
+        self.digest = _digest(values)
+        self._is_text = _is_text(values)
+
+    @classmethod
+    def learn(
+        cls,
+        sources: Mapping[str, Occurrences],
+        *,
+        min_frequency: int = 1,
+        max_ids: int | None = None,
+        keep_rare: bool = False,
+    ) -> Vocabulary:
+        """Learn one vocabulary from the columns that share it.
+
+        Parameters
+        ----------
+        sources : mapping of str to Occurrences
+            By column name. Counts of the same value add up; a value that never counts (an
+            event that no training row sees) is not learnt.
+        min_frequency : int, default=1
+            Values that count less often stay unknown.
+        max_ids : int, default=None
+            Keep only the most frequent values, ties by value.
+        keep_rare : bool, default=False
+            Remember the values that were seen but left out.
+
+        Returns
+        -------
+        Vocabulary
+        """
+        values, counts = _merged(sources)
+        values, counts = values[counts > 0], counts[counts > 0]
+        order = _sorted_order(values)
+        values, counts = values[order], counts[order]
+        kept = counts >= min_frequency
+        if max_ids is not None and kept.sum() > max_ids:
+            ranked = np.argsort(np.where(kept, -counts, 1), kind="stable")
+            kept[ranked[max_ids:]] = False
+        return cls(values[kept], values[~kept] if keep_rare else ())
+
+    @property
+    def n_ids(self) -> int:
+        """Size of an embedding table: the values, padding and unknown."""
+        return len(self.values) + FIRST_KNOWN_ID
+
+    def encode(self, values: np.ndarray, *, name: str) -> np.ndarray:
+        """Give each plain value its id: int32, 1 where it is unknown."""
+        if _is_integer(self.values) and values.dtype == object:
+            values = _spelt_integers(values)
+        elif self._is_text and _is_integer(values) and len(values):
+            warnings.warn(
+                f"{name} was learnt as text and now holds integers: all of them are unknown. "
+                "Give the column the dtype that it had at fit.",
+                UserWarning,
+                stacklevel=2,
+            )
+        found = self._index.get_indexer(pd.Index(values, dtype=values.dtype))
+        return np.where(found < 0, UNKNOWN_ID, found + FIRST_KNOWN_ID).astype(np.int32)
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Give each id its value, None for padding and unknown: an object array."""
+        if ids.size and (ids.min() < 0 or ids.max() >= self.n_ids):
+            raise ValueError(
+                f"ids must lie in range(0, {self.n_ids}), got values from {ids.min()} to "
+                f"{ids.max()}. Are they another column's ids?"
+            )
+        table = np.concatenate([[None] * FIRST_KNOWN_ID, self.values.astype(object)])
+        return table[ids]
+
+    def refuse_unknown(self, values: np.ndarray, ids: np.ndarray, *, name: str) -> None:
+        """Raise where a value is unknown now and was not seen at fit either."""
+        unseen = values[ids == UNKNOWN_ID].astype(object)
+        unseen = unseen[~pd.Index(unseen).isin(self.rare)]
+        if len(unseen):
+            more = ", ..." if len(unseen) > SHOWN_VALUES else ""
+            raise ValueError(
+                f"{name} holds {len(unseen)} values that were not seen at fit: "
+                f"{', '.join(map(repr, unseen[:SHOWN_VALUES]))}{more}. Fit the encoder on rows "
+                "that have them, or use unknown='embed' to give them the unknown id."
+            )
+
+
+def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
+    """Distinct ids as int64, bool, or objects: 7, 7.0 and numpy's 7 become one value.
+
+    Parameters
+    ----------
+    values : ndarray
+        Distinct values, none of them missing.
+    name : str
+        Column, for the error.
+
+    Raises
+    ------
+    ValueError
+        If a float has a fraction, or is so large that neighbouring ids have merged into it.
+
+    Examples
+    --------
+    >>> plain_ids(np.array([3.0, 5.0]), name="item")
+    array([3, 5])
+    """
+    if values.dtype.kind in "iu":
+        fits = values.dtype != np.uint64 or values.max(initial=0) <= np.iinfo(np.int64).max
+        return values.astype(np.int64 if fits else object)
+    if values.dtype.kind == "f":
+        return _whole_numbers(values, name=name)
+    if values.dtype.kind == "b":
+        return values
+    if values.dtype.kind != "O":
+        return np.asarray(pd.Index(values).astype(object), dtype=object)
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":
+        return values
+    plain = np.empty(len(values), dtype=object)
+    plain[:] = [_plain_value(value, name=name) for value in values]
+    inferred = pd.api.types.infer_dtype(plain, skipna=False)
+    if inferred == "boolean":
+        return plain.astype(bool)
+    if inferred == "integer" and all(-(2**63) <= value < 2**63 for value in plain):
+        return plain.astype(np.int64)
+    return plain
+
+
+def _plain_value(value: Any, *, name: str) -> Any:
+    if isinstance(value, float | np.floating):
+        return int(_whole_numbers(np.asarray([value]), name=name)[0])
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
+    broken = values[values != np.floor(values)] if np.isfinite(values).all() else values
+    if len(broken):
+        raise ValueError(
+            f"{name} must hold ids, got floats with fractions or infinity such as {broken[0]!r}. "
+            f"Ids are integers or text: convert the column, or name it in numeric=[{name!r}] if "
+            "it holds quantities."
+        )
+    limit = 2 ** (np.finfo(values.dtype).nmant + 1)
+    if np.abs(values).max(initial=0) >= limit:
+        raise ValueError(
+            f"{name} holds ids as {values.dtype} from {limit} on, where neighbouring ids merge. "
+            "Read the column as integers (dtype 'Int64' where some are missing) or as text."
+        )
+    return values.astype(np.int64)
+
+
+def _merged(sources: Mapping[str, Occurrences]) -> tuple[np.ndarray, np.ndarray]:
+    filled = {name: source for name, source in sources.items() if len(source.values)}
+    if not filled:
+        return np.empty(0, dtype=object), np.empty(0)
+    arrays = _of_one_kind({name: source.values for name, source in filled.items()})
+    if len({array.dtype for array in arrays}) > 1:
+        arrays = [array.astype(object) for array in arrays]
+    codes, values = pd.factorize(np.concatenate(arrays))
+    counts = np.concatenate([source.counts for source in filled.values()])
+    return values, np.bincount(codes, weights=counts, minlength=len(values))
+
+
+def _of_one_kind(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Let text that spells integers join integers; raise where text meets integers otherwise."""
+    integers = [name for name, array in arrays.items() if _is_integer(array)]
+    texts = [name for name, array in arrays.items() if _is_text(array)]
+    if not integers or not texts:
+        return list(arrays.values())
+    arrays = {name: _spelt_integers(a) if name in texts else a for name, a in arrays.items()}
+    for name in texts:
+        if not _is_integer(arrays[name]):
+            raise ValueError(
+                f"{integers[0]} holds integers and {name} holds text: they share a vocabulary "
+                "and could never match. Give both columns one dtype."
+            )
+    return list(arrays.values())
+
+
+def _is_integer(values: np.ndarray) -> bool:
+    return values.dtype == np.int64
+
+
+def _is_text(values: np.ndarray) -> bool:
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=False) == "string"
+
+
+def _spelt_integers(values: np.ndarray) -> np.ndarray:
+    """Text such as "12" as the integer 12; the rest ("012", "1.0", "hat") stays as it is."""
+    spelt = np.empty(len(values), dtype=object)
+    spelt[:] = [int(v) if isinstance(v, str) and _spells_integer(v) else v for v in values]
+    is_integer = pd.api.types.infer_dtype(spelt, skipna=False) == "integer"
+    return spelt.astype(np.int64) if is_integer else spelt
+
+
+def _spells_integer(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and digits.isascii() and len(digits) < 19 and str(int(text)) == text
+
+
+def _sorted_order(values: np.ndarray) -> np.ndarray:
+    try:
+        if _is_text(values):  # by code point as Python's own order, and eight times as fast
+            return pc.sort_indices(pa.array(values, pa.large_string())).to_numpy()
+        return np.argsort(values, kind="stable")
+    except (TypeError, UnicodeEncodeError):  # values of several types, or without an order
+        keys = [f"{type(value).__name__} {value!r}" for value in values]
+        return np.argsort(np.array(keys, dtype=object), kind="stable")
+
+
+def _digest(values: np.ndarray) -> str:
+    if values.dtype == object:
+        spell = str if _is_text(values) else repr
+        content = "\0".join(map(spell, values)).encode("utf-8", "surrogatepass")
+    else:
+        content = values.astype("<i8").tobytes()
+    return hashlib.blake2b(values.dtype.kind.encode() + content, digest_size=8).hexdigest()
