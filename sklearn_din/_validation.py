@@ -57,7 +57,9 @@ def check_names(columns: Any, *, name: str) -> list[Any]:
     return names
 
 
-def check_times(times: pd.Series, *, name: str) -> tuple[np.ndarray, str | None, bool]:
+def check_times(
+    times: pd.Series, *, name: str, unit: str | None = None
+) -> tuple[np.ndarray, str | None, bool]:
     """Times as int64 or float64, with their unit and whether they carry a zone.
 
     Parameters
@@ -66,6 +68,8 @@ def check_times(times: pd.Series, *, name: str) -> tuple[np.ndarray, str | None,
         Integers, floats or datetimes, with or without a zone.
     name : str
         What to call them in an error.
+    unit : {"s", "ms", "us", "ns"}, default=None
+        Datetimes of a coarser unit are brought to this one.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def check_times(times: pd.Series, *, name: str) -> tuple[np.ndarray, str | None,
     if len(times) == 0 and times.dtype == object:
         return np.empty(0, dtype=np.int64), None, False
     is_number = pd.api.types.is_numeric_dtype(times) and not pd.api.types.is_bool_dtype(times)
-    if not is_number and not pd.api.types.is_datetime64_any_dtype(times):
+    if not is_number and getattr(times.dtype, "kind", None) != "M":
         raise TypeError(
             f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
             "Convert text or dates with pd.to_datetime first."
@@ -92,7 +96,9 @@ def check_times(times: pd.Series, *, name: str) -> tuple[np.ndarray, str | None,
     if is_number:
         return _numeric_times(times, name), None, False
     stamps = pd.DatetimeIndex(times)
-    return stamps.to_numpy("M8").view(np.int64), stamps.unit, stamps.tz is not None
+    if unit is not None and UNITS_PER_SECOND[unit] > UNITS_PER_SECOND[stamps.unit]:
+        stamps = stamps.as_unit(unit)  # type: ignore[arg-type]
+    return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
 def check_max_age(max_age: Any, *, unit: str | None) -> float | int | None:

@@ -87,7 +87,8 @@ def sample_negatives(
     rows = np.repeat(np.arange(n_events), 1 + n_negatives)
     sources = np.column_stack([np.arange(n_events), last_row[drawn]]).ravel()
     impressions = events.take(rows).reset_index(drop=True)
-    impressions = impressions.assign(**{name: events[name].array.take(sources) for name in carried})
+    following = {name: events[name].take(sources).set_axis(impressions.index) for name in carried}
+    impressions = impressions.assign(**following)
     y = np.zeros((n_events, 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
@@ -146,11 +147,10 @@ def _check_choice(own: _OwnItems, owner_names: np.ndarray, user: str | None) -> 
     nothing_left = np.flatnonzero(own.free == 0)
     if len(nothing_left) == 0:
         return
+    (owner,) = owner_names[nothing_left[:1]].tolist()
     if user is None:
-        raise ValueError(
-            f"events must have at least two items to sample from, got only {owner_names[0]!r}."
-        )
+        raise ValueError(f"events must have at least two items to sample from, got only {owner!r}.")
     raise ValueError(
-        f"{user} {owner_names[nothing_left[0]]!r} has every item of the log, so there is no "
+        f"{user} {owner!r} has every item of the log, so there is no "
         "negative to sample. Leave such users out, or pass user=None."
     )

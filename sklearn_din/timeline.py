@@ -96,8 +96,9 @@ class Timeline:
 
     def impression_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, str | None]:
         """Impression times in the finer of their own unit and the log's, and that unit."""
-        column = impressions[self.time]
-        times, unit, zoned = check_times(column, name=f"impressions[{self.time!r}]")
+        times, unit, zoned = check_times(
+            impressions[self.time], name=f"impressions[{self.time!r}]", unit=self.unit
+        )
         if len(times) == 0 or len(self.times) == 0:
             return times, unit
         mine, theirs = _time_kind(unit, zoned), _time_kind(self.unit, self.zoned)
@@ -106,9 +107,6 @@ class Timeline:
                 f"the times of impressions and events must be of one kind, got {mine} and "
                 f"{theirs} in {self.time!r}. Use pd.to_datetime, or tz_localize / tz_convert."
             )
-        if unit and self.unit and UNITS_PER_SECOND[unit] < UNITS_PER_SECOND[self.unit]:
-            finer = pd.DatetimeIndex(column).as_unit(self.unit)  # type: ignore[arg-type]
-            return finer.to_numpy("M8").view(np.int64), self.unit
         return times, unit
 
     def elapsed_clock(self, impressions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -193,7 +193,7 @@ class WindowArray(ExtensionArray):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         rows = np.arange(len(self))[check_array_indexer(self, key)]
-        is_one_cell = rows.ndim == 0 or not pd.api.types.is_list_like(value)
+        is_one_cell = rows.ndim == 0 or not _are_cells(value)
         cells = self._from_sequence([value] if is_one_cell else value)
         source = np.arange(len(self))
         source[rows] = len(self) + (0 if is_one_cell else np.arange(len(cells)))
@@ -209,10 +209,10 @@ class WindowArray(ExtensionArray):
             return self._map_rows(lambda rows: rows.take(indices))
         if (indices < -1).any():
             raise ValueError("with allow_fill, indices must be -1 or a row's position")
+        if (indices >= len(self)).any():
+            raise IndexError(f"cannot take row {indices.max()} of {len(self)}: out of bounds")
         filler = self._from_sequence([fill_value])
         indices = np.where(indices < 0, len(self), indices)
-        if len(self) == 0 and (indices > 0).any():
-            raise IndexError("cannot do a non-empty take from an empty array")
         return self._concat_same_type([self, filler]).take(indices)
 
     def copy(self) -> WindowArray:
@@ -228,10 +228,7 @@ class WindowArray(ExtensionArray):
         cells = np.empty(len(self), dtype=object)
         for row, cell in enumerate(self):
             cells[row] = cell
-        if dtype is None or np.dtype(dtype) == object:
-            return cells
-        texts = [_format_cell(cell, limit=None) for cell in cells]
-        return np.array(texts, dtype=object).astype(dtype)
+        return cells if dtype is None else cells.astype(dtype)
 
     def __arrow_array__(self, type: Any = None) -> Any:
         import pyarrow as pa
@@ -256,9 +253,11 @@ class WindowArray(ExtensionArray):
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         """Cast to object (cells) or to text (one string a cell)."""
         dtype = pd.api.types.pandas_dtype(dtype)
+        texts = (None if cell is None else _format_cell(cell, limit=None) for cell in self)
         if isinstance(dtype, pd.StringDtype):
-            texts = [None if c is None else _format_cell(c, limit=None) for c in self]
-            return pd.array(texts, dtype=dtype)
+            return pd.array(list(texts), dtype=dtype)
+        if dtype.kind == "U":  # what str means to pandas 2
+            return np.array([str(text) for text in texts], dtype=object)
         return super().astype(dtype, copy=copy)
 
     def __eq__(self, other: Any) -> Any:
@@ -291,6 +290,14 @@ class WindowArray(ExtensionArray):
     def _values_for_argsort(self) -> np.ndarray:
         return self._values_for_factorize()[0]
 
+    def duplicated(self, keep: Any = "first") -> np.ndarray:
+        """Which cells repeat another."""
+        return pd.Series(self.factorize()[0]).duplicated(keep=keep).to_numpy()
+
+    def unique(self) -> WindowArray:
+        """The first of each distinct cell."""
+        return self[~self.duplicated()]
+
     def value_counts(self, dropna: bool = True) -> pd.Series:
         """How often each distinct history occurs."""
         codes, cells = self.factorize(use_na_sentinel=dropna)
@@ -302,8 +309,7 @@ class WindowArray(ExtensionArray):
         sources = np.full(int(counts.sum()), MISSING)
         filled = np.repeat(self.lengths > 0, counts.astype(np.int64))
         sources[filled] = np.arange(filled.sum())
-        values = pd.Series(self.flatten()).array
-        return pd.api.extensions.take(values, sources, allow_fill=True), counts
+        return pd.Series(self.flatten()).reindex(sources).to_numpy(), counts
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
         return _format_cell
@@ -329,6 +335,15 @@ class WindowArray(ExtensionArray):
         counts = np.maximum(self.lengths, 0)
         log = EventLog({self.column: self.flatten()})
         return WindowArray(log, self.column, np.cumsum(counts) - counts, self.lengths)
+
+
+def _are_cells(value: Any) -> bool:
+    """Whether an assigned value is several cells rather than one."""
+    if isinstance(value, WindowArray):
+        return True
+    if not pd.api.types.is_list_like(value) or len(value) == 0:
+        return False
+    return all(cell is None or pd.api.types.is_list_like(cell) for cell in value)
 
 
 def _checked_cell(cell: Any) -> Any:

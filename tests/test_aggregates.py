@@ -1,0 +1,147 @@
+"""Point-in-time numbers know strictly earlier events only."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_din.aggregates import attach_aggregates
+
+RATINGS = pd.DataFrame(
+    {
+        "user": ["ann", "ann", "bob", "ann"],
+        "item": ["x", "y", "x", "x"],
+        "rating": [4.0, 2.0, np.nan, 3.0],
+        "time": [1, 2, 3, 3],
+    }
+)
+AGGREGATES = {
+    "user_mean": ("user", "rating", "mean"),
+    "item_sum": ("item", "rating", "sum"),
+    "item_count": ("item", None, "count"),
+    "rated": ("item", "rating", "count"),
+    "pair_mean": (("user", "item"), "rating", "mean"),
+}
+
+
+def slow_aggregate(impressions, events, key, column, statistic):
+    """Plain-loop twin: one number an impression."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    numbers = []
+    for impression in impressions.to_dict("records"):
+        past = [
+            1.0 if column is None else event[column]
+            for event in events.to_dict("records")
+            if event["time"] < impression["time"]
+            and all(event[name] == impression[name] is not None for name in keys)
+        ]
+        past = [number for number in past if not pd.isna(number)]
+        total = {"sum": sum(past), "count": len(past)}.get(statistic)
+        if statistic == "mean":
+            total = sum(past) / len(past) if past else np.nan
+        numbers.append(float(total))
+    return numbers
+
+
+def test_a_table_made_by_hand():
+    attached = attach_aggregates(RATINGS, RATINGS, time="time", aggregates=AGGREGATES)
+    expected = pd.DataFrame(
+        {
+            "user_mean": [np.nan, 4.0, np.nan, 3.0],
+            "item_sum": [0.0, 0.0, 4.0, 4.0],
+            "item_count": [0.0, 0.0, 1.0, 1.0],
+            "rated": [0.0, 0.0, 1.0, 1.0],
+            "pair_mean": [np.nan, np.nan, np.nan, 4.0],
+        }
+    )
+    pd.testing.assert_frame_equal(attached[expected.columns], expected)
+    pd.testing.assert_frame_equal(attached[RATINGS.columns], RATINGS)
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", None]),
+        st.integers(0, 2),
+        st.integers(0, 6),
+        st.none() | st.floats(-100, 100),
+    ),
+    max_size=15,
+)
+
+
+def as_frame(rows):
+    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
+    dtypes = {"user": object, "item": "int64", "time": "int64", "rating": "float64"}
+    return pd.DataFrame(
+        {name: pd.Series(column, dtype=dtypes[name])
+         for name, column in zip(dtypes, columns, strict=True)}
+    )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(impressions=ROWS, events=ROWS)
+def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
+    impressions, events = as_frame(impressions), as_frame(events)
+    impressions.index = pd.Index([0] * len(impressions))
+    attached = attach_aggregates(impressions, events, time="time", aggregates=AGGREGATES)
+    for name, specification in AGGREGATES.items():
+        expected = slow_aggregate(impressions, events, *specification)
+        np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_later_label_changes_nothing_before_it():
+    changed = RATINGS.assign(rating=[4.0, 2.0, 1e9, -1e9])  # both at the last time
+    ours, theirs = (
+        attach_aggregates(RATINGS, events, time="time", aggregates=AGGREGATES)
+        for events in (RATINGS, changed)
+    )
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_one_users_huge_numbers_do_not_swallow_anothers():
+    log = pd.DataFrame({"user": [0, 1, 1], "time": [1, 1, 2], "spent": [1e17, 0.25, 0.5]})
+    now = pd.DataFrame({"user": [1], "time": [9]})
+    attached = attach_aggregates(
+        now, log, time="time", aggregates={"total": ("user", "spent", "sum")}
+    )
+    assert attached["total"].tolist() == [0.75]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "Int64", "float32", "Float64", "int64[pyarrow]"])
+def test_any_numeric_dtype_gives_floats(dtype):
+    log = pd.DataFrame({"user": 1, "time": [1, 2, 3], "clicked": pd.Series([1, 0, 1], dtype=dtype)})
+    attached = attach_aggregates(
+        log, log, time="time", aggregates={"rate": ("user", "clicked", "mean")}
+    )
+    assert attached["rate"].dtype == np.float64
+    assert attached["rate"].tolist()[1:] == [1.0, 0.5]
+
+
+def test_datetimes_and_no_events():
+    log = RATINGS.assign(time=pd.to_datetime(RATINGS["time"], unit="h", utc=True))
+    attached = attach_aggregates(log, log, time="time", aggregates=AGGREGATES)
+    assert attached["item_count"].tolist() == [0.0, 0.0, 1.0, 1.0]
+    attached = attach_aggregates(log, log.iloc[:0], time="time", aggregates=AGGREGATES)
+    assert attached["item_count"].tolist() == [0.0] * 4
+    assert attached["user_mean"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("aggregates", "error", "message"),
+    [
+        ({"m": ("user", "rating")}, ValueError, r"aggregates\['m'\] must be \(key, column, stati"),
+        ({"m": ((), "rating", "mean")}, ValueError, "must name at least one key column"),
+        ({"rating": ("user", None, "count")}, ValueError, "already has a column 'rating'. Drop"),
+        ({"m": ("user", "rating", "max")}, ValueError,
+         r"the statistic of aggregates\['m'\] must be one of mean, sum, count, got 'max'"),
+        ({"m": ("usr", "rating", "mean")}, ValueError, "impressions has no column 'usr'"),
+        ({"m": ("user", "ratng", "mean")}, ValueError, "events has no column 'ratng'; did you"),
+        ({"m": ("user", None, "mean")}, ValueError, "must name the column whose mean is wanted"),
+        ({"m": ("user", "item", "mean")}, TypeError,
+         r"needs numbers for a mean, but events\['item'\] has dtype .*use 'count'"),
+    ],
+)  # fmt: skip
+def test_bad_aggregates_are_named(aggregates, error, message):
+    with pytest.raises(error, match=message):
+        attach_aggregates(RATINGS, RATINGS, time="time", aggregates=aggregates)

@@ -1,0 +1,475 @@
+"""Histories hold exactly what came strictly before; loops that nobody could misread say what."""
+
+import datetime as dt
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_din.history import HistoryBuilder, attach_history
+
+CLICKS = pd.DataFrame(
+    {
+        "user": ["ann", "bob", "ann", "ann"],
+        "item": ["shoe", "tie", "sock", "hat"],
+        "time": [10, 10, 40, 30],
+    }
+)
+
+
+def lists(column):
+    return [np.asarray(cell).tolist() for cell in column]
+
+
+def attach(impressions, events, **options):
+    options = {"user": "user", "time": "time", "columns": ["item"]} | options
+    return attach_history(impressions, events, **options)
+
+
+def slow_history(impressions, events, *, max_length, max_age):
+    """Plain-loop twin: per impression the (item, time) pairs of its past."""
+    histories = []
+    for user, now in zip(impressions["user"], impressions["time"], strict=True):
+        past = [
+            (item, then)
+            for who, then, item in zip(events["user"], events["time"], events["item"], strict=True)
+            if who == user and then < now and (max_age is None or then >= now - max_age)
+        ]
+        past.sort(key=lambda event: event[1])  # stable: equal times keep the log's order
+        histories.append(past[-max_length:])
+    return histories
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (10, []),  # the click at 10 is not yet the past at 10
+        (11, ["shoe"]),
+        (40, ["shoe", "hat"]),
+        (99, ["hat", "sock"]),  # only the newest max_length=2
+    ],
+)
+def test_history_stops_strictly_before_the_impression(now, expected):
+    impression = pd.DataFrame({"user": ["ann"], "time": [now]})
+    assert lists(attach(impression, CLICKS, max_length=2)["hist_item"]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("max_age", "expected"), [(10, ["sock"]), (9.5, []), (20, ["hat", "sock"])]
+)
+def test_an_event_exactly_max_age_old_is_kept(max_age, expected):
+    impression = pd.DataFrame({"user": ["ann"], "time": [50]})
+    assert lists(attach(impression, CLICKS, max_age=max_age)["hist_item"]) == [expected]
+
+
+def test_the_frames_stay_as_they_were_and_the_index_is_kept():
+    impressions = pd.DataFrame({"user": ["ann", "ann"], "time": [99, 11]}, index=[7, 7])
+    before, clicks = impressions.copy(), CLICKS.copy()
+    attached = attach(impressions, CLICKS)
+    assert attached.index.tolist() == [7, 7]
+    assert attached.columns.tolist() == ["user", "time", "hist_item"]
+    pd.testing.assert_frame_equal(impressions, before)
+    pd.testing.assert_frame_equal(CLICKS, clicks)
+
+
+TIMES = {
+    "integers": (st.integers(-5, 5), lambda times: pd.Series(times, dtype="int64")),
+    "small integers": (st.integers(-5, 5), lambda times: pd.Series(times, dtype="int8")),
+    "nullable": (st.integers(-5, 5), lambda times: pd.Series(times, dtype="Int32")),
+    "floats": (
+        st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.5, 1e300]),
+        lambda times: pd.Series(times, dtype="float64"),
+    ),
+    "before 1970": (
+        st.integers(-5, 5),
+        lambda times: pd.to_datetime(pd.Series(times, dtype="int64"), unit="D"),
+    ),
+    "zone": (
+        st.integers(-5, 5),
+        lambda times: (
+            pd.to_datetime(pd.Series(times, dtype="int64"), unit="D", utc=True)
+            .dt.tz_convert("Europe/Berlin")
+            .dt.as_unit("s")
+        ),
+    ),
+    "arrow": (
+        st.integers(-5, 5),
+        lambda times: pd.to_datetime(pd.Series(times, dtype="int64"), unit="D").astype(
+            "timestamp[us][pyarrow]"
+        ),
+    ),
+}
+
+
+DATETIMES = ("before 1970", "zone", "arrow")
+
+
+@pytest.mark.parametrize("kind", TIMES)
+@settings(max_examples=30, deadline=None)
+@given(choices=st.data())
+def test_histories_equal_those_of_a_plain_loop(kind, choices):
+    time, as_times = TIMES[kind]
+    rows = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), time), max_size=12)
+    frames = []
+    for _ in range(2):
+        users, times = list(zip(*choices.draw(rows), strict=True)) or [(), ()]
+        frame = pd.DataFrame(
+            {"user": pd.Series(users, dtype=object), "time": as_times(list(times))}
+        )
+        frame.index = pd.Index([3] * len(frame))
+        frames.append(frame)
+    impressions, events = frames
+    events["item"] = np.arange(len(events))
+    max_length = choices.draw(st.integers(1, 4))
+    max_age = choices.draw(st.none() | st.integers(1, 6))
+    if max_age is not None and kind in DATETIMES:
+        max_age = pd.Timedelta(days=max_age)
+    for rows in (impressions, events):
+        attached = attach(rows, events, max_length=max_length, max_age=max_age, elapsed="ago")
+        expected = slow_history(rows, events, max_length=max_length, max_age=max_age)
+        assert lists(attached["hist_item"]) == [[item for item, _ in past] for past in expected]
+        unit = pd.Timedelta(seconds=1) if kind in DATETIMES else 1
+        ages = [
+            [(now - then) / unit for _, then in past]
+            for now, past in zip(rows["time"], expected, strict=True)
+        ]
+        for ours, theirs in zip(attached["ago"], ages, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-9)
+        assert attached["hist_item"].array.same_windows(attached["ago"].array)
+
+
+@pytest.mark.parametrize("now", [2.0, 2.5, 1e300, -1e300])
+def test_whole_and_broken_numbers_compare_exactly(now):
+    events = pd.DataFrame({"user": 1, "time": [1, 2, 3], "item": [1, 2, 3]})
+    impression = pd.DataFrame({"user": [1], "time": [now]})
+    assert lists(attach(impression, events)["hist_item"]) == [[t for t in (1, 2, 3) if t < now]]
+    swapped = attach(events.drop(columns="item"), impression.assign(item=0))
+    assert [len(cell) for cell in swapped["hist_item"]] == [int(now < t) for t in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("s", "ns"), ("ns", "s"), ("us", "ms")])
+def test_datetimes_of_other_resolutions_compare_exactly(ours, theirs):
+    stamps = pd.to_datetime(pd.Series(["1969-12-31 23:59:59", "2024-02-29 12:00:01"]))
+    events = pd.DataFrame({"user": 1, "time": stamps.dt.as_unit(theirs), "item": ["old", "new"]})
+    impressions = pd.DataFrame({"user": 1, "time": stamps.dt.as_unit(ours)})
+    attached = attach(impressions, events, elapsed="ago", max_age="30000D")
+    assert lists(attached["hist_item"]) == [[], ["old"]]
+    assert lists(attached["ago"]) == [[], [(stamps[1] - stamps[0]).total_seconds()]]
+    if ours != "s":
+        later = impressions.assign(time=impressions["time"] + pd.Timedelta(1, unit=ours))
+        assert lists(attach(later, events)["hist_item"]) == [["old"], ["old", "new"]]
+
+
+def test_extreme_integer_times_do_not_wrap_around():
+    low, high = -(2**63) + 1, 2**63 - 1
+    events = pd.DataFrame({"user": 1, "time": [low, high - 1], "item": ["old", "new"]})
+    impressions = pd.DataFrame({"user": 1, "time": [high, low + 5]})
+    attached = attach(impressions, events, max_age=100, elapsed="ago")
+    assert lists(attached["hist_item"]) == [["new"], ["old"]]
+    assert lists(attach(impressions, events, elapsed="ago")["ago"])[1] == [5.0]
+
+
+USERS = {
+    "int": [1, 2, 1],
+    "text": ["a", "b", "a"],
+    "booleans": [True, False, True],
+    "big": [2**60 + 1, 2**60, 2**60 + 1],
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "ours", "theirs"),
+    [
+        ("int", "int32", "int64"),
+        ("int", "uint64", "int64"),
+        ("int", "Int64", "int16"),
+        ("int", "float64", "int64"),
+        ("int", "int64", "float64"),
+        ("int", "category", "int64"),
+        ("int", "int64[pyarrow]", "int64"),
+        ("big", "uint64", "int64"),
+        ("big", "Int64", "int64"),
+        ("text", "object", "category"),
+        ("text", "category", "string"),
+        ("text", "string[pyarrow]", "object"),
+        ("booleans", "bool", "boolean"),
+    ],
+)
+def test_users_match_whatever_their_dtype(values, ours, theirs):
+    events = pd.DataFrame({"user": pd.Series(USERS[values], dtype=theirs), "time": [1, 1, 2]})
+    impressions = pd.DataFrame({"user": pd.Series(USERS[values], dtype=ours), "time": 9})
+    attached = attach(impressions, events.assign(item=[10, 20, 11]))
+    assert lists(attached["hist_item"]) == [[10, 11], [20], [10, 11]]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Int64", "object", "category"])
+def test_a_missing_user_has_no_history_and_is_nobody_elses(dtype):
+    users = pd.Series([1, None, 1], dtype=dtype)
+    events = pd.DataFrame({"user": users, "time": [1, 1, 2], "item": ["a", "b", "c"]})
+    for impressions in (events, events.assign(time=9)):
+        histories = lists(attach(impressions.drop(columns="item"), events)["hist_item"])
+        assert histories[1] == []
+        assert "b" not in histories[0] + histories[2]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        pd.Series(["a", None, "b"], dtype="category"),
+        pd.Series([2**60 + 1, None, 3], dtype="Int64"),
+        pd.Series([2**60 + 1, 2, 3], dtype="int64[pyarrow]"),
+        pd.Series(["a", "b", "c"], dtype="string"),
+        pd.Series([0.5, None, 1.5], dtype="Float64"),
+        pd.Series([True, False, True], dtype="boolean"),
+    ],
+)
+def test_history_values_are_those_of_the_log(items):
+    events = pd.DataFrame({"user": 1, "time": [1, 2, 3], "item": items})
+    impression = pd.DataFrame({"user": [1], "time": [9]})
+    values = attach(impression, events)["hist_item"].iloc[0]
+    for ours, theirs in zip(values, items, strict=True):
+        assert (pd.isna(ours) and pd.isna(theirs)) or ours == theirs
+
+
+def test_no_rows_and_no_events_are_fine():
+    empty = pd.DataFrame(columns=["user", "time", "item"])
+    assert lists(attach(CLICKS, empty, elapsed="ago")["hist_item"]) == [[]] * 4
+    assert len(attach(CLICKS.iloc[:0], CLICKS)) == 0
+    assert len(attach(empty, empty)) == 0
+
+
+def test_one_name_is_as_good_as_a_list_of_one():
+    named = attach(CLICKS, CLICKS, columns="item", prefix="past_")
+    assert lists(named["past_item"]) == lists(attach(CLICKS, CLICKS)["hist_item"])
+
+
+def test_columns_of_one_call_are_kin_and_those_of_two_calls_are_not():
+    once = attach(CLICKS, CLICKS, columns=["item", "user"], elapsed="ago")
+    item = once["hist_item"].array
+    assert item.same_windows(once["hist_user"].array)
+    assert item.same_windows(once["ago"].array)
+    assert not item.same_windows(attach(CLICKS, CLICKS)["hist_item"].array)
+
+
+DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
+BAD_CALLS = [
+    ({"user": "usr"}, ValueError, "events has no column 'usr'; did you mean 'user'"),
+    ({"columns": ["itm"]}, ValueError, "events has no column 'itm'; did you mean 'item'"),
+    ({"columns": []}, ValueError, "columns must name at least one event column, got none"),
+    ({"columns": 3}, TypeError, "columns must be a column name or a list of names, got int"),
+    ({"columns": ["item", "item"]}, ValueError, "columns must name each column once"),
+    ({"elapsed": "hist_item"}, ValueError, "the new columns must have distinct names"),
+    ({"prefix": ""}, ValueError, r"impressions already has columns \['item'\]. Drop them, or"),
+    ({"max_length": 0}, ValueError, "max_length must be an integer of at least 1, got 0"),
+    ({"max_length": 2.5}, ValueError, "max_length must be an integer of at least 1, got 2.5"),
+    ({"max_age": -1}, ValueError, "max_age must be positive, got -1. None keeps every age"),
+    ({"max_age": "30D"}, TypeError, "max_age must be a number in the time's unit because the tim"),
+    ({"max_age": dt.timedelta(3)}, TypeError, "because the times are numbers, got datetime"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD_CALLS)
+def test_bad_options_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        attach(CLICKS, CLICKS, **options)
+
+
+def test_a_number_is_no_age_of_datetimes():
+    with pytest.raises(TypeError, match=r"max_age must be a duration such as '30D' .* got 30"):
+        attach(DATED, DATED, max_age=30)
+    with pytest.raises(ValueError, match="max_age must be positive"):
+        attach(DATED, DATED, max_age="-1D")
+
+
+BAD_FRAMES = [
+    (CLICKS.to_dict(), CLICKS, TypeError, "impressions must be a pandas DataFrame, got dict"),
+    (CLICKS, CLICKS.to_numpy(), TypeError, "events must be a pandas DataFrame, got ndarray"),
+    (CLICKS[["user", "user", "time"]], CLICKS, ValueError,
+     "impressions must have distinct column names, got 'user' more than once"),
+    (CLICKS.drop(columns="time"), CLICKS, ValueError, "impressions has no column 'time'"),
+    (CLICKS, CLICKS.assign(time=["1", "2", "3", "4"]), TypeError,
+     r"events\['time'\] must hold integers, floats or datetimes, got dtype .*pd.to_datetime"),
+    (CLICKS, CLICKS.assign(time=True), TypeError, "integers, floats or datetimes, got dtype bool"),
+    (CLICKS, CLICKS.assign(time=1j), TypeError, "floats or datetimes, got dtype complex"),
+    (CLICKS.assign(time=[1, 2, np.nan, 4]), CLICKS, ValueError,
+     r"impressions\['time'\] must not have missing times, got 1 \(NaN or NaT\)"),
+    (CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf]), ValueError, "must be finite"),
+    (CLICKS, CLICKS.assign(time=np.uint64(2**63 + 5)), ValueError, "must fit into int64"),
+    (DATED, DATED.assign(time=DATED["time"].where(DATED["user"] != "bob")), ValueError,
+     r"events\['time'\] must not have missing times, got 1"),
+    (CLICKS, DATED, TypeError, "of one kind, got numbers and datetimes without a zone in 'time'"),
+    (DATED.assign(time=DATED["time"].dt.tz_localize("UTC")), DATED, TypeError,
+     "got datetimes with a zone and datetimes without a zone"),
+    (CLICKS.assign(user=[1, 2, 3, 4]), CLICKS, TypeError,
+     "'user' must hold values of one kind in impressions and events, got numbers and text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("impressions", "events", "error", "message"), BAD_FRAMES)
+def test_bad_frames_are_named(impressions, events, error, message):
+    with pytest.raises(error, match=message):
+        attach(impressions, events)
+
+
+# HistoryBuilder -----------------------------------------------------------------------------
+
+SHOWN = pd.DataFrame(
+    {
+        "user": ["ann", "ann", "bob", "ann", "ann"],
+        "item": ["shoe", "tie", "tie", "sock", "hat"],
+        "time": [1, 2, 2, 3, 3],
+    },
+    index=[5, 6, 7, 8, 9],
+)
+LABELS = np.array(["no", "yes", "yes", "yes", "no"])
+
+
+@pytest.fixture
+def builder():
+    return HistoryBuilder(user="user", time="time", columns=["item"])
+
+
+def test_training_rows_see_clicks_before_them_and_never_themselves(builder):
+    assert lists(builder.fit_transform(SHOWN, LABELS)["hist_item"]) == [
+        [],
+        [],
+        [],
+        ["tie"],
+        ["tie"],
+    ]
+    assert builder.positive_class_ == "yes"
+    assert builder.events_["item"].tolist() == ["tie", "tie", "sock"]
+
+
+def test_events_all_needs_no_labels():
+    builder = HistoryBuilder(
+        user="user", time="time", columns="item", events="all", elapsed="ago", max_age=1
+    )
+    shown = builder.fit_transform(SHOWN)
+    assert lists(shown["hist_item"]) == [[], ["shoe"], [], ["tie"], ["tie"]]
+    assert lists(shown["ago"]) == [[], [1.0], [], [1.0], [1.0]]
+
+
+def test_transforming_equals_attaching(builder):
+    ours = builder.fit(SHOWN, LABELS).transform(SHOWN)
+    theirs = attach(SHOWN, SHOWN[LABELS == "yes"])
+    assert lists(ours["hist_item"]) == lists(theirs["hist_item"])
+
+
+def test_rows_are_transformed_each_for_itself(builder):
+    whole = lists(builder.fit(SHOWN, LABELS).transform(SHOWN)["hist_item"])
+    for rows in ([4, 0, 2], [1], []):
+        part = builder.transform(SHOWN.iloc[rows])
+        assert lists(part["hist_item"]) == [whole[row] for row in rows]
+        assert part.index.tolist() == SHOWN.index[rows].tolist()
+
+
+def test_partial_fit_appends_and_fit_forgets(builder):
+    later = SHOWN.assign(time=SHOWN["time"] + 10)
+    now = SHOWN.iloc[:1].assign(time=99)
+    builder.partial_fit(SHOWN, LABELS)
+    assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock"]]
+    assert builder.partial_fit(later.iloc[:2], ["yes", "no"]) is builder
+    assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock", "shoe"]]
+    builder.partial_fit(later.iloc[3:4], ["yes"])  # one class is enough from the second time on
+    assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock", "shoe", "sock"]]
+    assert lists(builder.fit(SHOWN, LABELS).transform(now)["hist_item"]) == [["tie", "sock"]]
+
+
+def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder):
+    builder.fit(SHOWN, LABELS)
+    dated = SHOWN.assign(time=pd.to_datetime(SHOWN["time"], unit="D"))
+    with pytest.raises(TypeError, match="'time' of the old and new events together must hold"):
+        builder.partial_fit(dated, LABELS)
+    assert len(builder.events_) == 3
+    assert len(builder.transform(SHOWN)) == 5
+
+
+def test_the_frame_and_labels_stay_as_they_were(builder):
+    before, labels = SHOWN.copy(), LABELS.copy()
+    builder.fit(SHOWN, LABELS).transform(SHOWN)
+    pd.testing.assert_frame_equal(SHOWN, before)
+    assert (labels == LABELS).all()
+
+
+def test_the_scikit_learn_contract(builder):
+    assert builder.get_params()["max_length"] == 50
+    twin = clone(builder).set_params(max_length=1)
+    assert (twin.max_length, builder.max_length) == (1, 50)
+    assert twin.fit(SHOWN, LABELS) is twin
+    assert twin.n_features_in_ == 3
+    assert twin.feature_names_in_.tolist() == ["user", "item", "time"]
+    assert twin.get_feature_names_out().tolist() == ["user", "item", "time", "hist_item"]
+    assert twin.transform(SHOWN).columns.tolist() == twin.get_feature_names_out().tolist()
+    for wish in ("default", "pandas"):
+        assert isinstance(twin.set_output(transform=wish).transform(SHOWN), pd.DataFrame)
+    pipeline = make_pipeline(builder, FunctionTransformer()).set_output(transform="pandas")
+    assert lists(pipeline.fit_transform(SHOWN, LABELS)["hist_item"])[-1] == ["tie"]
+
+
+def test_unfitted_use_is_named(builder):
+    with pytest.raises(NotFittedError, match="HistoryBuilder instance is not fitted yet"):
+        builder.transform(SHOWN)
+    with pytest.raises(NotFittedError):
+        builder.get_feature_names_out()
+
+
+def test_a_pickled_builder_transforms_alike(builder):
+    builder.fit(SHOWN, LABELS).transform(SHOWN)
+    again = pickle.loads(pickle.dumps(builder))
+    assert lists(again.transform(SHOWN)["hist_item"]) == lists(
+        builder.transform(SHOWN)["hist_item"]
+    )
+    assert pickle.loads(pickle.dumps(clone(builder))).user == "user"
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, r"needs y to know which rows were clicks, got None. Pass y, or set events='all'"),
+        ([1] * 5, r"needs two classes in y, got \[1\]. Set events='all'"),
+        ([0, 1, 2, 0, 1], r"needs two classes in y, got \[0, 1, 2\]"),
+        ([0, 1, np.nan, 0, 1], "y must not have missing labels"),
+        ([0, 1], "inconsistent numbers of samples"),
+    ],
+)
+def test_bad_labels_are_named(builder, y, message):
+    with pytest.raises(ValueError, match=message):
+        builder.fit(SHOWN, y)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (SHOWN.to_numpy(), TypeError, "X must be a pandas DataFrame, got ndarray"),
+        (SHOWN.drop(columns="item"), ValueError, "X has no column 'item'"),
+        (SHOWN.assign(time="now"), TypeError, r"X\['time'\] must hold integers, floats or datet"),
+        (SHOWN.assign(hist_item=0), ValueError, r"X already has columns \['hist_item'\]"),
+    ],
+)
+def test_bad_rows_are_named_at_fit(builder, X, error, message):
+    with pytest.raises(error, match=message):
+        builder.fit(X, LABELS)
+
+
+def test_other_columns_at_transform_are_named(builder):
+    builder.fit(SHOWN, LABELS)
+    with pytest.raises(ValueError, match="feature names"):
+        builder.transform(SHOWN[["item", "user", "time"]])
+    with pytest.raises(ValueError, match="feature names"):
+        builder.transform(SHOWN.drop(columns="item"))
+
+
+@pytest.mark.parametrize("options", [{"events": "clicks"}, {"max_length": 0}, {"prefix": 3}])
+def test_unknown_options_are_named(builder, options):
+    with pytest.raises(
+        ValueError, match=f"The '{next(iter(options))}' parameter of HistoryBuilder"
+    ):
+        builder.set_params(**options).fit(SHOWN, LABELS)

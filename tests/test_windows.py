@@ -1,0 +1,334 @@
+"""Window columns survive what people do to frames, and never copy or ship the whole log."""
+
+import copy
+import io
+import json
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.model_selection import GroupKFold, train_test_split
+
+from sklearn_din.eventlog import EventLog, join_values
+from sklearn_din.windows import WindowArray, WindowDtype
+
+ITEMS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"], dtype=object)
+STARTS, LENGTHS = np.array([0, 1, 4, 0, 1]), np.array([2, 3, 0, -1, 3])
+CELLS = [["a", "b"], ["b", "c", "d"], [], None, ["b", "c", "d"]]
+
+
+def lists(column):
+    return [None if cell is None else np.asarray(cell).tolist() for cell in column]
+
+
+@pytest.fixture
+def frame():
+    log = EventLog({"item": ITEMS, "price": np.arange(8) * 1.5})
+    ages = WindowArray(EventLog({"ago": np.arange(8.0)}, token=log.token), "ago", STARTS, LENGTHS)
+    ages.anchors = np.array([10.0, 20.0, 30.0, np.nan, 50.0])
+    return pd.DataFrame(
+        {
+            "user": [1, 2, 1, 3, 2],
+            "hist_item": WindowArray(log, "item", STARTS, LENGTHS),
+            "hist_price": WindowArray(log, "price", STARTS, LENGTHS),
+            "ago": ages,
+        },
+        index=[10, 20, 20, 30, 40],
+    )
+
+
+def test_cells_read_as_arrays_and_missing_cells_as_none(frame):
+    assert lists(frame["hist_item"]) == CELLS
+    assert lists(frame["hist_item"].array) == CELLS
+    assert isinstance(frame["hist_item"].iloc[0], np.ndarray)
+    assert frame["hist_item"].isna().tolist() == [False, False, False, True, False]
+    assert frame["ago"].iloc[1].tolist() == [19.0, 18.0, 17.0]
+    assert frame["ago"].array.flatten().tolist() == [10, 9, 19, 18, 17, 49, 48, 47]
+
+
+def test_a_cell_cannot_write_into_the_log(frame):
+    with pytest.raises(ValueError, match="read-only"):
+        frame["hist_item"].iloc[0][0] = "z"
+
+
+ROW_OPERATIONS = {
+    "iloc": (lambda f: f.iloc[[3, 0, 0]], [3, 0, 0]),
+    "slice": (lambda f: f.iloc[1:4], [1, 2, 3]),
+    "reversed": (lambda f: f.iloc[::-1], [4, 3, 2, 1, 0]),
+    "mask": (lambda f: f[f["user"] == 2], [1, 4]),
+    "query": (lambda f: f.query("user == 1"), [0, 2]),
+    "copy": (lambda f: f.copy(), [0, 1, 2, 3, 4]),
+    "deepcopy": (copy.deepcopy, [0, 1, 2, 3, 4]),
+    "sort_values": (lambda f: f.sort_values("user", kind="stable"), [0, 2, 1, 4, 3]),
+    "sort_index": (lambda f: f.sort_index(ascending=False, kind="stable"), [4, 3, 1, 2, 0]),
+    "concat": (lambda f: pd.concat([f.iloc[:2], f.iloc[4:]]), [0, 1, 4]),
+    "concat empty": (lambda f: pd.concat([f.iloc[:0], f.iloc[:2]]), [0, 1]),
+    "merge": (
+        lambda f: pd.DataFrame({"user": [2, 9, 3]}).merge(f, on="user", how="left"),
+        [1, 4, None, 3],
+    ),
+    "reindex": (lambda f: f.reset_index(drop=True).reindex([4, 7, 0]), [4, None, 0]),
+    "shift": (lambda f: f.shift(1), [None, 0, 1, 2, 3]),
+    "drop_duplicates": (lambda f: f.drop_duplicates(subset="user"), [0, 1, 3]),
+    "groupby head": (lambda f: f.groupby("user").head(1), [0, 1, 3]),
+    "groupby nth": (lambda f: f.groupby("user").nth(1), [2, 4]),
+    "groupby apply": (
+        lambda f: f.groupby("user", group_keys=False)[["hist_item", "hist_price", "ago"]].apply(
+            lambda g: g.iloc[:1]
+        ),
+        [0, 1, 3],
+    ),
+    "train_test_split": (lambda f: train_test_split(f, shuffle=False, test_size=2)[1], [3, 4]),
+    "GroupKFold": (
+        lambda f: f.iloc[next(GroupKFold(3).split(f, groups=f["user"]))[0]],
+        [0, 2, 3],
+    ),
+    "dropna": (lambda f: f.dropna(), [0, 1, 2, 4]),
+    "pickle": (lambda f: pickle.loads(pickle.dumps(f)), [0, 1, 2, 3, 4]),
+    "pickle of rows": (lambda f: pickle.loads(pickle.dumps(f.iloc[[4, 2, 1]])), [4, 2, 1]),
+}
+
+if int(pd.__version__.split(".")[0]) >= 3:  # pandas 2 aggregates no array-valued cells
+    ROW_OPERATIONS["groupby first"] = (lambda f: f.groupby("user").first(), [0, 1, 3])
+
+
+@pytest.mark.parametrize("name", ROW_OPERATIONS)
+def test_rows_keep_their_histories_and_columns_their_kinship(frame, name):
+    operation, rows = ROW_OPERATIONS[name]
+    result = operation(frame)
+    for column in ("hist_item", "hist_price", "ago"):
+        before = lists(frame[column])
+        assert lists(result[column]) == [None if row is None else before[row] for row in rows]
+        assert isinstance(result[column].dtype, WindowDtype)
+    item = result["hist_item"].array
+    assert item.same_windows(result["hist_price"].array)
+    assert item.same_windows(result["ago"].array)
+
+
+def test_moving_rows_shares_the_log(frame):
+    log = frame["hist_item"].array.log
+    for name in ("iloc", "mask", "copy", "deepcopy", "sort_values", "concat", "merge", "shift"):
+        assert ROW_OPERATIONS[name][0](frame)["hist_item"].array.log is log
+
+
+def test_columns_of_another_call_or_of_other_rows_are_no_kin(frame):
+    item = frame["hist_item"].array
+    stranger = WindowArray(EventLog({"item": ITEMS}), "item", STARTS, LENGTHS)
+    assert not item.same_windows(stranger)
+    assert not item.same_windows(frame["hist_price"].array[::-1])
+    # After compaction both windows start at 0, yet they show other events.
+    log = EventLog({"item": ITEMS})
+    first, second = (WindowArray(log, "item", [start], [2]).compact() for start in (0, 4))
+    assert first.starts.tolist() == second.starts.tolist()
+    assert not first.same_windows(second)
+
+
+def test_compacting_keeps_each_covered_event_once():
+    log = EventLog({"item": np.arange(1_000_000)})
+    windows = WindowArray(log, "item", [500, 502, 10, 0], [4, 4, 2, 0])
+    small = windows.compact()
+    assert small.log.columns["item"].tolist() == [10, 11, 500, 501, 502, 503, 504, 505]
+    assert lists(small) == lists(windows)
+    assert small.log.token == log.token
+    assert len(pickle.dumps(windows)) < 2_000
+
+
+def test_the_cache_of_codes_is_not_pickled():
+    log = EventLog({"item": np.array([5, 5, 7] * 1000)})
+    before = len(pickle.dumps(log))
+    codes, uniques = log.codes("item")
+    assert codes.dtype == np.int32
+    assert uniques[codes].tolist() == log.columns["item"].tolist()
+    assert log.codes("item")[0] is codes
+    assert len(pickle.dumps(log)) == before
+
+
+def test_missing_events_have_code_minus_one():
+    log = EventLog({"item": np.array(["a", None, "b"], dtype=object)})
+    assert log.codes("item")[0].tolist() == [0, -1, 1]
+
+
+def test_frames_of_different_logs_concat_into_one(frame):
+    other = WindowArray(EventLog({"item": np.array([7, 8])}), "item", [0], [2])
+    joined = pd.concat([frame["hist_item"], pd.Series(other), frame["hist_item"].iloc[:1]])
+    assert lists(joined) == [*CELLS, [7, 8], ["a", "b"]]
+    parts = [pickle.loads(pickle.dumps(frame.iloc[rows])) for rows in ([0, 3], [1], [2])]
+    whole = pd.concat(parts)
+    assert lists(whole["hist_item"]) == [CELLS[row] for row in (0, 3, 1, 2)]
+    assert whole["ago"].iloc[0].tolist() == [10.0, 9.0]
+    assert whole["hist_item"].array.same_windows(whole["hist_price"].array)
+
+
+def test_the_same_part_read_twice_is_merged_into_itself(frame):
+    parts = [pickle.loads(pickle.dumps(frame)) for _ in range(3)]
+    assert len(pd.concat(parts)["hist_item"].array.log) == 4
+
+
+def test_times_since_and_plain_values_concat_by_value(frame):
+    joined = pd.concat([frame["ago"], frame["hist_price"]], ignore_index=True)
+    assert lists(joined) == [*lists(frame["ago"]), *lists(frame["hist_price"])]
+
+
+def test_joining_values_never_turns_numbers_into_text_or_floats():
+    big = 2**60 + 1
+    joined = join_values([np.array([big]), np.array(["a"], dtype=object), np.array([0.5])])
+    assert joined.tolist() == [big, "a", 0.5]
+    assert join_values([np.array([1], np.int32), np.array([big])]).tolist() == [1, big]
+
+
+def test_assigning_cells(frame):
+    frame["hist_item"] = frame["hist_item"].where(frame["user"] != 1)
+    assert lists(frame["hist_item"]) == [None, CELLS[1], None, None, CELLS[4]]
+    frame.loc[10, "hist_item"] = None
+    assert lists(frame["hist_item"]) == [None, CELLS[1], None, None, CELLS[4]]
+    array = frame["hist_item"].array.copy()
+    array[1] = ["y", "z"]
+    array[[0, 2]] = [["x"], []]
+    assert lists(array) == [["x"], ["y", "z"], [], None, CELLS[4]]
+    assert lists(frame["hist_item"]) == [None, CELLS[1], None, None, CELLS[4]]
+
+
+def test_equality_is_by_cell(frame):
+    item = frame["hist_item"]
+    assert (item == item).tolist() == [True, True, True, False, True]
+    assert (item != item.iloc[::-1].to_numpy()).tolist() == [True, True, False, True, True]
+    assert item.equals(item.copy())
+    assert not item.equals(item.iloc[::-1])
+    assert frame.equals(frame.copy())
+    assert (item == "a").sum() == 0
+    with pytest.raises(ValueError, match="Lengths must match to compare: 5 and 2"):
+        item.array == item.array[:2]  # noqa: B015
+
+
+def test_whole_frame_operations_that_hash_cells(frame):
+    doubled = pd.concat([frame, frame])
+    assert len(doubled.drop_duplicates()) == len(frame)
+    assert frame["hist_item"].duplicated().tolist() == [False, False, False, False, True]
+    assert frame["hist_item"].nunique() == 3
+    assert frame["hist_item"].value_counts().tolist() == [2, 1, 1]
+    assert frame.describe(include="all").loc["unique", "hist_item"] == 3
+    assert lists(frame["hist_item"].unique()) == CELLS[:4]
+    assert lists(frame.sort_values("hist_item", kind="stable")["hist_item"])[0] == []
+
+
+def test_explode_gives_one_row_an_event(frame):
+    exploded = frame["hist_item"].explode()
+    assert exploded.dropna().tolist() == ["a", "b", "b", "c", "d", "b", "c", "d"]
+    assert exploded.index.tolist() == [10, 10, 20, 20, 20, 20, 30, 40, 40, 40]
+    assert exploded.isna().sum() == 2
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_cells_of_equal_length_stay_one_dimensional(length):
+    log = EventLog({"item": np.arange(9)})
+    column = pd.Series(WindowArray(log, "item", [0, 3, 6], [length] * 3))
+    for array in (np.asarray(column), column.to_numpy(), column.astype(object).to_numpy()):
+        assert array.shape == (3,)
+        assert array.dtype == object
+    expected = [list(range(start, start + length)) for start in (0, 3, 6)]
+    assert json.loads(column.to_json(orient="values")) == expected
+    assert pd.read_json(io.StringIO(column.to_json()), typ="series").tolist() == expected
+
+
+def test_frames_can_be_printed(frame):
+    long = WindowArray(EventLog({"item": np.arange(99)}), "item", [0] * 5, [50] * 5)
+    frame["long"] = long
+    for text in (repr(frame), frame.to_string(), frame.to_html()):
+        assert "[a, b]" in text
+        assert "[0, 1, ..., 48, 49]" in text
+        assert "None" in text
+    assert "[b, c, d]" in repr(frame["hist_item"])
+    assert "[10, 9]" in repr(frame["ago"].array)
+    buffer = io.StringIO()
+    frame.info(buf=buffer)
+    assert "window" in buffer.getvalue()
+    assert repr(WindowDtype()) == "WindowDtype()"
+    assert frame["long"].astype(str).iloc[0].endswith("46, 47, 48, 49]")
+
+
+def test_per_row_functions_see_arrays(frame):
+    lengths = frame.dropna().apply(lambda row: len(row["hist_item"]), axis=1)
+    assert lengths.tolist() == [2, 3, 0, 3]
+    assert frame["hist_item"].map(len, na_action="ignore").tolist()[:3] == [2, 3, 0]
+    assert [len(row.hist_item) for row in frame.dropna().itertuples()] == [2, 3, 0, 3]
+
+
+def test_lists_become_windows_and_windows_objects(frame):
+    column = pd.Series([[1, 2], None, [], (3,), np.array([4])], dtype="window")
+    assert lists(column) == [[1, 2], None, [], [3], [4]]
+    assert column.array.log.columns["values"].dtype == np.int64
+    assert lists(column.astype(object)) == lists(column)
+    assert lists(pd.Series(lists(frame["hist_item"])).astype("window")) == CELLS
+    assert lists(pd.Series([None, None], dtype="window")) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "error", "message"),
+    [
+        ([1], TypeError, "a history cell must be a list, tuple, array or missing, got int"),
+        (["ab"], TypeError, "got str"),
+        ([np.zeros((2, 2))], ValueError, "a history cell must have one dimension, got 2"),
+    ],
+)
+def test_other_cells_are_refused(cells, error, message):
+    with pytest.raises(error, match=message):
+        WindowArray._from_sequence(cells)
+
+
+def test_a_log_needs_columns_of_one_length():
+    with pytest.raises(ValueError, match=r"must have one length, got \{'a': 1, 'b': 2\}"):
+        EventLog({"a": np.zeros(1), "b": np.zeros(2)})
+
+
+def test_take_refuses_what_pandas_refuses(frame):
+    item = frame["hist_item"].array
+    with pytest.raises(ValueError, match="indices must be -1 or a row's position"):
+        item.take([-2], allow_fill=True)
+    with pytest.raises(IndexError, match="cannot take row 99 of 5: out of bounds"):
+        item.take([99], allow_fill=True)
+    with pytest.raises(IndexError, match="cannot take row 0 of 0"):
+        item[:0].take([0], allow_fill=True)
+    assert lists(item.take([-1, 0])) == [CELLS[4], CELLS[0]]
+    filled = item.take([-1, 0], allow_fill=True, fill_value=np.array(["x"], dtype=object))
+    assert lists(filled) == [["x"], CELLS[0]]
+
+
+def test_memory_usage_counts_windows_not_the_log(frame):
+    assert frame["hist_item"].memory_usage(index=False) == 5 * 12
+    assert frame["ago"].memory_usage(index=False) == 5 * 20
+
+
+def test_parquet_gets_plain_lists_that_a_reader_without_the_package_reads(frame, tmp_path):
+    path = tmp_path / "frame.parquet"
+    frame.to_parquet(path)
+    back = pd.read_parquet(path)
+    for column in ("hist_item", "hist_price", "ago"):
+        assert lists(back[column]) == lists(frame[column])
+    assert back.index.tolist() == frame.index.tolist()
+    script = (
+        "import sys, pandas as pd; f = pd.read_parquet(sys.argv[1]);"
+        "assert 'sklearn_din' not in sys.modules; print(f['hist_item'].iloc[1].tolist())"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    read = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert read.stdout.strip() == "['b', 'c', 'd']"
+
+
+def test_arrow_conversion_honours_a_wanted_type(frame):
+    pa = pytest.importorskip("pyarrow")
+    array = pa.array(frame["hist_price"], type=pa.large_list(pa.float32()))
+    assert array.type == pa.large_list(pa.float32())
+    assert array.to_pylist() == lists(frame["hist_price"])
+
+
+def test_joblib_files_hold_covered_events_only(frame, tmp_path):
+    log = EventLog({"item": np.arange(1_000_000)})
+    small = pd.DataFrame({"hist_item": WindowArray(log, "item", [5, 8], [2, 3])})
+    joblib.dump(small, tmp_path / "small.joblib")
+    assert (tmp_path / "small.joblib").stat().st_size < 10_000
+    assert lists(joblib.load(tmp_path / "small.joblib")["hist_item"]) == [[5, 6], [8, 9, 10]]
+    assert joblib.hash(frame) == joblib.hash(frame.copy())
