@@ -50,7 +50,8 @@ class Batch:
         numeric = X.schema.names("numeric")
         numbers = [X.columns[name] for name in numeric]
         self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
-        self.ids = {n: torch.from_numpy(X.columns[n]) for n in X.schema.names("categorical")}
+        categorical = X.schema.names("categorical")
+        self.ids = {n: torch.from_numpy(np.ascontiguousarray(X.columns[n])) for n in categorical}
         self.event_numbers: dict[str, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
         self.offsets: dict[str, Tensor] = {}

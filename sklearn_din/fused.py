@@ -89,7 +89,7 @@ class _Attend(torch.autograd.Function):
             scores = torch.addmm(parameters[i + 1], hidden, parameters[i])
             hidden = _leaky(scores, parameters[i + 2])
             steps += [scores, hidden]
-        weights = torch.addmv(parameters[-1], hidden, parameters[-2])
+        weights = torch.mv(hidden, parameters[-2]).add_(parameters[-1])
         ctx.save_for_backward(
             queries, keys, rows, offsets, query_rows, inputs, weights, *parameters, *steps
         )

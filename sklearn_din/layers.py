@@ -232,8 +232,9 @@ def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
             [3.]])
     """
     index = rows[:, None].expand_as(values)
-    start = values.new_zeros(n_rows, values.shape[1])
-    return start.scatter_reduce(0, index, values, reduce="amax", include_self=False)
+    start = values.new_full((n_rows, values.shape[1]), -torch.inf)
+    largest = start.scatter_reduce(0, index, values, reduce="amax")
+    return largest.masked_fill(largest == -torch.inf, 0.0)
 
 
 def softmax_events(scores: Tensor, rows: Tensor, n_rows: int) -> Tensor:

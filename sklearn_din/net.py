@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,10 +147,23 @@ class DINNet(NeuralNetBinaryClassifier):
         """One step of both optimizers; skorch's own would run the batch once for each."""
         self._zero_grad_optimizer(set_to_none=True)
         step = self.train_step_single(batch, **fit_params)
-        named = TeeGenerator(self.get_all_learnable_params())
+        named = TeeGenerator(self._named_gradients())
         self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         self._step_optimizer(None)
         return step
+
+    def _named_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters for callbacks; a table's touched rows stand in for the table.
+
+        Their gradient is the sparse gradient's own memory, each row once: what a callback does
+        to it (clipping) reaches the optimizer.
+        """
+        for name, parameter in self.get_all_learnable_params():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                rows = parameter.grad._values()
+                parameter = torch.empty_like(rows)
+                parameter.grad = rows
+            yield name, parameter
 
 
 class BestLook(Callback):

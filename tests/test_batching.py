@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_din.batching import Batch, ImpressionBatches
+from tests.conftest import make_impressions
+
+
+def test_a_batch_holds_each_real_event_once_and_names_its_impression(impressions):
+    batch = Batch(impressions)
+    ids, mask = impressions["hist_item"], impressions["hist_item_mask"]
+    name = "hist_item+hist_category"
+    assert batch.ids["hist_item"].tolist() == [
+        ids[row, place] for row in range(8) for place in range(mask[row].sum())
+    ]
+    assert batch.rows[name].tolist() == [row for row in range(8) for _ in range(mask[row].sum())]
+    assert batch.offsets[name].tolist() == [0, *np.cumsum(mask.sum(1)).tolist()]
+    np.testing.assert_array_equal(batch.numbers[:, 0], impressions["price"])
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(7, 3), (6, 3), (2, 5), (4, 1), (101, 100)])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_each_epoch_gives_every_row_once_whatever_the_parts(n, batch_size, parts):
+    X = make_impressions(n)
+    y = np.arange(n, dtype=np.float32)
+    batches = ImpressionBatches(
+        X, y, batch_size=batch_size, shuffle=np.random.RandomState(0), parts=parts
+    )
+    for _ in range(2):
+        seen = [label for _ in range(parts) for _, labels in batches for label in labels.tolist()]
+        assert sorted(seen) == list(range(n))
+
+
+def test_rows_labels_and_weights_stay_together():
+    X = make_impressions(20)
+    weights = X["price"].copy()
+    batches = ImpressionBatches(
+        X, X["price"], weights, batch_size=6, shuffle=np.random.RandomState(0)
+    )
+    for batch, labels in batches:
+        torch.testing.assert_close(batch.numbers[:, 0], labels)
+        torch.testing.assert_close(batch.weights, labels)
+
+
+def test_without_shuffle_rows_come_in_order_again_and_again():
+    X = make_impressions(5)
+    batches = ImpressionBatches(X, np.arange(5, dtype=np.float32), batch_size=2)
+    for _ in range(2):
+        assert torch.cat([y for _, y in batches]).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_two_streams_of_one_seed_shuffle_alike():
+    X = make_impressions(30)
+    orders = []
+    for _ in range(2):
+        y = np.arange(30, dtype=np.float32)
+        batches = ImpressionBatches(X, y, batch_size=7, shuffle=np.random.RandomState(3))
+        orders.append(torch.cat([labels for _, labels in batches]).tolist())
+    assert orders[0] == orders[1] != sorted(orders[0])

@@ -1,0 +1,160 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from tests.conftest import make_impressions
+
+windows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=6)
+
+
+def ragged_of(rows):
+    starts = np.array([start for start, _ in rows], dtype=np.int64)
+    lengths = np.array([length for _, length in rows], dtype=np.int32)
+    return Ragged({"item": np.arange(100, 110, dtype=np.int32)}, starts, lengths)
+
+
+@given(windows)
+def test_padded_rows_hold_each_window_and_then_zeros(rows):
+    ragged = ragged_of(rows)
+    padded, mask = ragged.padded("item"), ragged.mask()
+    for i, (start, length) in enumerate(rows):
+        assert padded[i, :length].tolist() == list(range(100 + start, 100 + start + length))
+        assert not padded[i, length:].any()
+        assert mask[i].sum() == length
+        assert mask[i, :length].all()
+
+
+@given(windows)
+def test_compact_keeps_every_row_and_no_uncovered_event(rows):
+    ragged = ragged_of(rows)
+    compact = ragged.compact()
+    np.testing.assert_array_equal(compact.padded("item"), ragged.padded("item"))
+    covered = {i for start, length in rows for i in range(start, start + length)}
+    assert len(compact.columns["item"]) == len(covered)
+
+
+def test_pickling_some_rows_does_not_ship_the_event_log():
+    log = np.zeros(1_000_000, dtype=np.int32)
+    ragged = Ragged({"item": log}, np.array([5, 7]), np.array([2, 1], dtype=np.int32))
+    assert len(pickle.dumps(ragged)) < 2000
+
+
+def test_taking_rows_copies_no_events(impressions):
+    ragged = impressions.behaviours["tags"]
+    assert impressions[2:4].behaviours["tags"].columns["tags"] is ragged.columns["tags"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        slice(2, 5),
+        np.array([3, 0, 3]),
+        np.array([True, False] * 4),
+        [1, 2],
+        [],
+        (np.array([4]), Ellipsis),
+    ],
+)
+def test_rows_are_chosen_as_numpy_would(impressions, rows):
+    plain = rows[0] if isinstance(rows, tuple) else rows
+    chosen = np.arange(8)[np.array(plain, dtype=int) if isinstance(plain, list) else plain]
+    taken = impressions[rows]
+    assert len(taken) == len(chosen)
+    np.testing.assert_array_equal(taken["item"], impressions["item"][chosen])
+    width = taken["hist_item"].shape[1]
+    np.testing.assert_array_equal(taken["hist_item"], impressions["hist_item"][chosen, :width])
+
+
+def test_a_single_row_number_is_refused(impressions):
+    with pytest.raises(TypeError, match=r"rows are chosen by a slice.* got 3.*X\[i : i \+ 1\]"):
+        impressions[3]
+
+
+def test_it_reads_as_a_mapping_of_padded_arrays(impressions):
+    assert "hist_item_mask" in impressions
+    assert "nonsense" not in impressions
+    assert set(impressions) == set(impressions.keys())
+    for name in impressions:
+        assert len(impressions[name]) == len(impressions) == 8
+    assert impressions["hist_item"].dtype == np.int32
+    assert impressions["hist_item_mask"].dtype == bool
+    with pytest.raises(KeyError, match="no field 'nonsense'; the fields are"):
+        impressions["nonsense"]
+
+
+def test_as_an_array_it_has_one_column_an_output_name(impressions):
+    array = np.asarray(impressions)
+    assert array.shape == impressions.shape == (8, len(impressions.schema.feature_names_out()))
+    assert array.dtype == np.float64
+    names = impressions.schema.feature_names_out()
+    np.testing.assert_array_equal(array[:, names.index("item")], impressions["item"])
+    assert names.count("hist_item_4") == 1
+
+
+def test_bytes_follow_the_events_and_not_the_longest_row():
+    short = make_impressions(n=50, max_length=5)
+    columns = {"tags": np.ones(1000, dtype=np.int32)}
+    lengths = np.array([1000] + [0] * 49, dtype=np.int32)
+    short.behaviours["tags"] = Ragged.from_lengths(columns, lengths)
+    assert short.nbytes < 50 * 1000
+
+
+def test_elapsed_histories_read_as_the_log_of_the_time_since():
+    ragged = Ragged(
+        {"hist_elapsed": np.array([1.0, 4.0])},
+        np.array([0, 0]),
+        np.array([1, 2], dtype=np.int32),
+        {"hist_elapsed": np.array([5.0, 6.0])},
+    )
+    np.testing.assert_allclose(ragged.flat("hist_elapsed"), np.log1p([4.0, 5.0, 2.0]), rtol=1e-6)
+    assert pickle.loads(pickle.dumps(ragged)).flat("hist_elapsed").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"item": np.array([12], dtype=np.int32)}, r"item must lie in range\(0, 12\), got .* 12"),
+        ({"item": np.array([3], dtype=np.int64)}, "item must hold int32 ids, got int64"),
+        ({}, r"columns must be \['item'\], got \[\]"),
+    ],
+)
+def test_arrays_that_do_not_fit_the_schema_are_refused(columns, message):
+    schema = Schema((Field("item", "categorical", "item", 12),))
+    with pytest.raises(ValueError, match=message):
+        EncodedFeatures(schema, columns)
+
+
+def test_fields_of_different_lengths_are_refused():
+    schema = Schema((Field("a", "numeric"), Field("b", "numeric")))
+    with pytest.raises(ValueError, match=r"one row an impression, got lengths \{'a': 2, 'b': 3\}"):
+        EncodedFeatures(schema, {"a": np.zeros(2), "b": np.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (Schema((Field("item", "categorical", "item", 9),)), ""),
+        (Schema((Field("shop", "categorical", "shop", 9),)), r"fields ['item'] against ['shop']"),
+        (Schema((Field("item", "numeric"),)), "'item' is categorical in one and numeric"),
+        (
+            Schema((Field("item", "categorical", "item", 8),)),
+            "another vocabulary (9 ids against 8)",
+        ),
+        (
+            Schema((Field("item", "categorical", "item", 9, digest="x"),)),
+            "another vocabulary (9 ids against 9)",
+        ),
+    ],
+)
+def test_difference_names_what_differs(other, difference):
+    mine = Schema((Field("item", "categorical", "item", 9),))
+    assert difference in mine.difference(other)
+    assert bool(difference) == bool(mine.difference(other))
+
+
+def test_a_behaviour_with_some_candidate_is_no_bag():
+    assert not Behaviour("a+b", ("a", "b"), ("x", None)).is_bag

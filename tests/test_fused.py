@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from sklearn_din.fused import attend, can_fuse
+from sklearn_din.layers import ActivationUnit, sum_events
+
+
+def both_ways(units, n_relations, lengths, dtype=torch.float64):
+    """Outputs and gradients of the fused function and of its plain twin."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor(lengths)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    torch.manual_seed(0)
+    unit = ActivationUnit(6, n_relations, units=units, activation="prelu").to(dtype)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    queries = random(len(lengths), 6).requires_grad_()
+    keys = random(len(rows), 6).requires_grad_()
+    relations = random(len(rows), n_relations) if n_relations else None
+    weights = unit(queries, keys, relations, rows)
+    plain = sum_events(keys, rows, offsets, weights), weights
+    fused = attend(unit, queries, keys, relations, rows, offsets)
+
+    def gradients(interest, weights):
+        loss = interest.sin().sum() + (weights * torch.arange(len(rows))).cos().sum()
+        return torch.autograd.grad(loss, [queries, keys, *unit.parameters()])
+
+    return [*plain, *gradients(*plain)], [*fused, *gradients(*fused)]
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 5, 1], [1], [0, 2, 0], [0, 0]])
+@pytest.mark.parametrize("n_relations", [0, 3])
+@pytest.mark.parametrize("units", [(8,), (8, 4), (8, 5, 3)])
+def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
+    units, n_relations, lengths
+):
+    with torch.random.fork_rng(devices=[]):
+        plain, fused = both_ways(units, n_relations, lengths)
+    for expected, found in zip(plain, fused, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_only_prelu_units_are_fused():
+    assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu"))
+    assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="dice"))
+    assert not can_fuse(ActivationUnit(2, 0, units=(4,), activation="relu"))

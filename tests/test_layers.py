@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_din.layers import (
+    MLP,
+    ActivationUnit,
+    Dice,
+    PReLU,
+    max_events,
+    softmax_events,
+    sum_events,
+)
+
+LENGTHS = torch.tensor([3, 0, 1, 4])
+ROWS = torch.repeat_interleave(torch.arange(4), LENGTHS)
+OFFSETS = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)])
+
+
+def by_row(values):
+    return [values[ROWS == row] for row in range(4)]
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_prelu_gives_torchs_numbers_and_gradients(generator):
+    scores = torch.randn(9, 5, generator=generator, requires_grad=True)
+    ours, theirs = PReLU(5), torch.nn.PReLU()
+    for activation in (ours, theirs):
+        scores.grad = None
+        activation(scores).sin().sum().backward()
+        gradient = scores.grad
+        if activation is ours:
+            kept = gradient.clone()
+    torch.testing.assert_close(kept, gradient)
+    torch.testing.assert_close(ours.slope.grad, theirs.weight.grad[0])
+    torch.testing.assert_close(ours(scores), theirs(scores))
+
+
+def test_dice_is_the_papers_formula_in_training(generator):
+    scores = torch.randn(40, 3, generator=generator) * 2 + 1
+    dice = Dice(3)
+    dice.slope.data = torch.tensor([0.1, 0.2, 0.3])
+    mean, variance = scores.mean(0), scores.var(0, unbiased=False)
+    gate = torch.sigmoid((scores - mean) / torch.sqrt(variance + 1e-8))
+    expected = gate * scores + (1 - gate) * dice.slope * scores
+    torch.testing.assert_close(dice(scores), expected)
+
+
+def test_dice_at_prediction_does_not_see_a_rows_neighbours(generator):
+    dice = Dice(2)
+    for _ in range(5):
+        dice(torch.randn(30, 2, generator=generator))
+    dice.eval()
+    scores = torch.randn(6, 2, generator=generator)
+    torch.testing.assert_close(dice(scores)[2:3], dice(scores[2:3]), rtol=0, atol=0)
+
+
+def test_dice_trains_on_a_batch_of_one_row_and_of_none():
+    dice = Dice(2)
+    before = dice.running_mean.clone()
+    assert torch.isfinite(dice(torch.ones(1, 2))).all()
+    assert dice(torch.ones(0, 2)).shape == (0, 2)
+    torch.testing.assert_close(dice.running_mean, before)
+
+
+@pytest.mark.parametrize("n_relations", [0, 2])
+@pytest.mark.parametrize("activation", ["prelu", "dice", "relu", "sigmoid"])
+def test_the_split_first_layer_equals_the_papers_concatenation(activation, n_relations, generator):
+    unit = ActivationUnit(5, n_relations, units=(7, 3), activation=activation).double()
+    queries = torch.randn(4, 5, generator=generator, dtype=torch.float64)
+    keys = torch.randn(8, 5, generator=generator, dtype=torch.float64)
+    relations = torch.randn(8, n_relations, generator=generator, dtype=torch.float64)
+    q = queries[ROWS]
+    joined = torch.cat([q, keys, q - keys, q * keys, relations], dim=1)
+    textbook = unit.last(unit.rest(unit.first_activation(unit.first(joined)))).squeeze(1)
+    ours = unit(queries, keys, relations if n_relations else None, ROWS)
+    torch.testing.assert_close(ours, textbook)
+
+
+def test_weights_start_near_one(generator):
+    unit = ActivationUnit(8, 0, units=(16, 4), activation="prelu")
+    small = 0.05 * torch.randn(4, 8, generator=generator)
+    weights = unit(small, 0.05 * torch.randn(8, 8, generator=generator), None, ROWS)
+    assert (weights - 1).abs().max() < 0.7
+
+
+def test_sums_and_maxima_and_softmax_equal_a_loop_over_impressions(generator):
+    values = torch.randn(8, 3, generator=generator)
+    weights = torch.randn(8, generator=generator)
+    zeros = torch.zeros(3)
+    sums = torch.stack([events.sum(0) if len(events) else zeros for events in by_row(values)])
+    torch.testing.assert_close(sum_events(values, ROWS, OFFSETS), sums)
+    weighted = torch.stack([e.sum(0) for e in by_row(values * weights[:, None])])
+    torch.testing.assert_close(sum_events(values, ROWS, OFFSETS, weights), weighted)
+    maxima = torch.stack([e.amax(0) if len(e) else zeros for e in by_row(values)])
+    torch.testing.assert_close(max_events(values, ROWS, 4), maxima)
+    shares = torch.cat([e.softmax(0) for e in by_row(weights * 50)])
+    torch.testing.assert_close(softmax_events(weights * 50, ROWS, 4), shares)
+
+
+@pytest.mark.parametrize("pool", ["sum", "softmax"])
+def test_gradients_of_pooling_equal_numerical_ones(pool, generator):
+    values = torch.randn(8, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(8, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def pooled(values, weights):
+        scores = softmax_events(weights, ROWS, 4) if pool == "softmax" else weights
+        return sum_events(values, ROWS, OFFSETS, scores)
+
+    assert torch.autograd.gradcheck(pooled, (values, weights))
+
+
+def test_mlp_has_a_layer_an_entry_and_drops_only_in_training():
+    mlp = MLP(4, (8, 3), activation="dice", dropout=0.5)
+    assert [layer.out_features for layer in mlp if isinstance(layer, torch.nn.Linear)] == [8, 3]
+    mlp.eval()
+    inputs = torch.ones(2, 4)
+    torch.testing.assert_close(mlp(inputs), mlp(inputs))
+    assert MLP(4, (), activation="relu").n_outputs == 4
+    assert np.isclose(mlp(inputs).shape[1], 3)

@@ -1,0 +1,238 @@
+"""The flat network against a padded one written as the textbook has it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_din.batching import Batch
+from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.module import DIN, FieldEmbeddings
+from tests.conftest import make_impressions, make_schema
+
+CLICKS = "hist_item+hist_category"
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def padded_logits(network, X, pooling="attention"):
+    """``interest="paper"``, on padded arrays with masks, the concatenation in full."""
+    columns = {name: torch.from_numpy(np.ascontiguousarray(X[name])) for name in X}
+    weight = network.embeddings.weight
+
+    def embedded(name, vocabulary):
+        return nn.functional.embedding(columns[name].long(), weight(vocabulary))
+
+    item, category = embedded("item", "item"), embedded("category", "category")
+    query = torch.cat([item, category], dim=1)
+    keys = torch.cat([embedded("hist_item", "item"), embedded("hist_category", "category")], dim=2)
+    mask = columns["hist_item_mask"][..., None]
+    if pooling == "attention":
+        unit = network.interests[0].unit
+        q = query[:, None].expand_as(keys)
+        hidden = unit.first_activation(unit.first(torch.cat([q, keys, q - keys, q * keys], 2)))
+        interest = (unit.last(unit.rest(hidden)) * keys * mask).sum(1)
+    elif pooling == "max":
+        interest = torch.where(mask, keys, -torch.inf).amax(1)
+        interest = torch.where(mask.any(1), interest, 0.0)
+    else:
+        interest = (keys * mask).sum(1)
+        if pooling == "mean":
+            interest = interest / mask.sum(1).clamp(min=1)
+    tags, tags_mask = embedded("tags", "tags"), columns["tags_mask"][..., None]
+    bag = (tags * tags_mask).sum(1)
+    if pooling == "mean":
+        bag = bag / tags_mask.sum(1).clamp(min=1)
+    if pooling == "max":
+        bag = torch.where(tags_mask, tags, -torch.inf).amax(1)
+        bag = torch.where(tags_mask.any(1), bag, 0.0)
+    inputs = torch.cat([columns["price"][:, None], item, category, interest, bag], dim=1)
+    return network.output(network.mlp(inputs)).squeeze(1)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("activation", ["prelu", "relu"])
+def test_flat_and_padded_networks_give_the_same_numbers_and_gradients(pooling, activation):
+    X = make_impressions(32)
+    network = DIN(
+        X.schema,
+        embedding_dim=4,
+        interest="paper",
+        pooling=pooling,
+        attention_units=(6, 3),
+        attention_activation=activation,
+        hidden_units=(7, 5),
+        activation=activation,
+    )
+    flat, padded = network(Batch(X)), padded_logits(network, X, pooling)
+    torch.testing.assert_close(flat, padded, rtol=1e-5, atol=1e-6)
+    parameters = list(network.parameters())
+    ours = torch.autograd.grad(flat.sin().sum(), parameters)
+    theirs = torch.autograd.grad(padded.sin().sum(), parameters)
+    for found, expected in zip(ours, theirs, strict=True):
+        dense = found.to_dense() if found.is_sparse else found
+        torch.testing.assert_close(dense, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sparse_gradients_hold_each_row_once_in_order():
+    X = make_impressions(32)
+    network = DIN(X.schema, embedding_dim=4)
+    network(Batch(X)).sum().backward()
+    (table,) = network.embeddings.tables.values()
+    rows = table.grad._indices()[0]
+    assert (rows.diff() > 0).all()
+    batch_ids = {name: ids.unique() for name, ids in Batch(X).ids.items()}
+    offsets, vocabulary = network.embeddings.offset_of, network.embeddings.vocabulary_of
+    used = {int(i) + offsets[vocabulary[n]] for n, ids in batch_ids.items() for i in ids}
+    assert set(rows.tolist()) == used
+
+
+def test_the_papers_network_has_no_input_beyond_the_paper():
+    schema = make_schema(numbers=("hist_elapsed",))
+    network = DIN(schema, embedding_dim=4, interest="paper")
+    assert network.interests[0].unit.first.in_features == 4 * 8
+    assert network.mlp[0].in_features == 1 + 4 + 4 + 8 + 4
+    assert network.interests[0].normalization is None
+
+
+def test_the_extended_unit_sees_same_ids_recency_and_numbers():
+    schema = make_schema(numbers=("hist_elapsed",))
+    columns = {
+        "price": np.zeros(2, dtype=np.float32),
+        "item": np.array([7, 1], dtype=np.int32),
+        "category": np.array([3, 1], dtype=np.int32),
+    }
+    events = {
+        "hist_item": np.array([7, 5, 1], dtype=np.int32),
+        "hist_category": np.array([2, 3, 1], dtype=np.int32),
+        "hist_elapsed": np.array([0.5, 0.25, 2.0], dtype=np.float32),
+    }
+    X = EncodedFeatures(
+        schema,
+        columns,
+        {
+            CLICKS: Ragged.from_lengths(events, np.array([2, 1], dtype=np.int32)),
+            "tags": Ragged.from_lengths(
+                {"tags": np.empty(0, np.int32)}, np.zeros(2, dtype=np.int32)
+            ),
+        },
+    )
+    network, batch = DIN(schema), Batch(X)
+    relations = network.interests[0]._relations(batch, batch.rows[CLICKS], batch.offsets[CLICKS])
+    expected = [
+        [1, 0, np.log(2), 0.5],
+        [0, 1, 0, 0.25],
+        [0, 0, 0, 2.0],  # unknown equals no unknown
+    ]
+    torch.testing.assert_close(relations, torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("normalization", ["auto", None, "sqrt", "softmax"])
+def test_a_rows_logit_does_not_depend_on_its_neighbours(interest, pooling, normalization):
+    X = make_impressions(16)
+    network = DIN(
+        X.schema, interest=interest, pooling=pooling, attention_normalization=normalization
+    ).eval()
+    together = network(Batch(X))
+    backwards = network(Batch(X[::-1])).flip(0)
+    alone = torch.cat([network(Batch(X[i : i + 1])) for i in range(16)])
+    torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_candidate_and_history_share_rows_and_vocabularies_do_not():
+    embeddings = FieldEmbeddings(make_schema(), 4)
+    ids = {
+        "item": torch.tensor([7], dtype=torch.int32),
+        "category": torch.tensor([5], dtype=torch.int32),
+        "hist_item": torch.tensor([7, 11], dtype=torch.int32),
+        "hist_category": torch.tensor([5, 2], dtype=torch.int32),
+        "tags": torch.tensor([4], dtype=torch.int32),
+    }
+    found = embeddings(ids)
+    torch.testing.assert_close(found["item"][0], found[CLICKS][0, :4])
+    torch.testing.assert_close(found["category"][0], embeddings.weight("category")[5])
+    torch.testing.assert_close(found[CLICKS][1, :4], embeddings.weight("item")[11])
+    torch.testing.assert_close(found["tags"][0], embeddings.weight("tags")[4])
+
+
+def test_widths_by_vocabulary_give_each_behaviour_its_own_width():
+    X = make_impressions(6)
+    network = DIN(X.schema, embedding_dim={"item": 6, "category": 2, "tags": 3})
+    assert network.embeddings.weight("item").shape == (12, 6)
+    assert network.interests[0].unit.width == 8
+    network(Batch(X)).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_padding_and_unknown_rows_start_at_zero_and_known_ones_small():
+    embeddings = FieldEmbeddings(make_schema(), 16)
+    for vocabulary in ("item", "category", "tags"):
+        assert (embeddings.weight(vocabulary)[:2] == 0).all()
+        assert 0.02 < embeddings.weight(vocabulary)[2:].std() < 0.08
+
+
+def test_attributes_without_a_candidate_take_part_in_the_key_only():
+    schema = Schema(
+        (
+            Field("item", "categorical", "item", 9),
+            Field("hist_item", "history", "item", 9),
+            Field("hist_action", "history", "hist_action", 4),
+        ),
+        (Behaviour("hist_item+hist_action", ("hist_item", "hist_action"), ("item", None)),),
+        max_length=3,
+    )
+    events = {
+        "hist_item": np.array([3, 4], dtype=np.int32),
+        "hist_action": np.array([2, 3], dtype=np.int32),
+    }
+    ragged = Ragged.from_lengths(events, np.array([2], dtype=np.int32))
+    X = EncodedFeatures(schema, {"item": np.array([3], np.int32)}, {ragged_name(schema): ragged})
+    network = DIN(schema)
+    before = network(Batch(X)).item()
+    events["hist_action"][0] = 3
+    assert network(Batch(X)).item() != before
+
+
+def ragged_name(schema):
+    return schema.behaviours[0].name
+
+
+def test_weights_of_attention_are_those_of_the_weighted_sum():
+    X = make_impressions(12)
+    network, batch = DIN(X.schema), Batch(X)
+    weights = network.attention(batch)[CLICKS]
+    keys = network.embeddings(batch.ids)[CLICKS]
+    queries, _ = network._queries_and_keys(
+        network.interests[0].behaviour, network.embeddings(batch.ids), 12
+    )
+    interest, _ = network.interests[0](queries, keys, batch)
+    expected = torch.zeros(12, keys.shape[1])
+    expected.index_add_(0, batch.rows[CLICKS], keys * weights[:, None])
+    torch.testing.assert_close(interest, expected)
+
+
+def test_impressions_without_any_event_train():
+    X = make_impressions(4, max_length=0)
+    network = DIN(X.schema)
+    network(Batch(X)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.mlp.parameters())
+
+
+def test_dice_statistics_are_those_of_real_events():
+    X = make_impressions(64)
+    network = DIN(X.schema, attention_activation="dice", activation="dice").train()
+    network(Batch(X))
+    dice = network.interests[0].unit.first_activation
+    captured = []
+    handle = dice.register_forward_hook(lambda _, inputs, __: captured.append(inputs[0]))
+    network(Batch(X))
+    handle.remove()
+    assert len(captured[0]) == X["hist_item_mask"].sum()
