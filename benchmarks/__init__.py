@@ -1,0 +1,1 @@
+"""Speed and quality of sklearn_din beside its rivals: run with ``python -m benchmarks.NAME``."""

@@ -1,0 +1,283 @@
+"""The arrays on which everybody is measured: numpy and pandas only, same seed, same bits.
+
+A workload is a plain dictionary::
+
+    {"name": str,
+     "attributes": {"item": 100002, "category": 1002},   # name -> number of ids
+     "numeric": ["price", "hour"],
+     "max_length": 100,                                  # T of the padded layout
+     "train": rows, "valid": rows, "test": rows}         # a speed workload has "train" alone
+
+and ``rows`` are arrays by name, histories ragged and shared by all attributes of one event::
+
+    label (n,) float32       group (n,) int64, for GAUC      time (n,) int64
+    item, category (n,) int32, the candidate                 price, hour (n,) float32
+    hist_item, hist_category (n_events,) int32, flat         hist_offsets (n + 1,) int64
+
+Ids: 0 is padding, 1 an id that no training row has, known ids start at 2. Histories run oldest to
+newest and keep the newest ``max_length`` events. ``save`` and ``load`` write this as one ``.npz``.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+PARTS = ("train", "valid", "test")
+SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_000_000}
+
+
+def by_name(name, *, cap=None, longest=None, n_rows=None, seed=0):
+    """Return the workload called ``name``: one of SPEED, "movielens[-user]" or "eshop[-...]".
+
+    "eshop" takes "-time" (split by time) and "-popularity" (popular products as negatives).
+    """
+    base, *options = name.split("-")
+    if name in SPEED:
+        return synthetic(
+            SPEED[name], cap=cap or 100, longest=longest, n_rows=n_rows or 50_000, seed=seed
+        )
+    if base == "movielens":
+        return movielens(split="user" if "user" in options else "time", cap=cap or 50, seed=seed)
+    if base == "eshop":
+        split = "time" if "time" in options else "session"
+        negatives = "popularity" if "popularity" in options else "uniform"
+        return eshop(split=split, negatives=negatives, cap=cap or 50, seed=seed)
+    raise ValueError(f"workload must be one of {[*SPEED, 'movielens', 'eshop']}, got {name!r}.")
+
+
+def synthetic(n_items, *, cap=100, longest=None, n_rows=50_000, n_categories=1_000, seed=0):
+    """Return a speed workload: log-normal histories, 19 events on average, ids by a Zipf law.
+
+    ``longest`` (default ``cap``) bounds the real events, ``cap`` the padded width: the same
+    ``longest`` and ``seed`` under two caps give the same real events. Labels are coin flips.
+    """
+    rng = np.random.RandomState(seed)
+    category_of = 2 + rng.randint(n_categories, size=n_items + 2)
+    lengths = np.exp(rng.normal(2.5, 1.0, size=n_rows)).astype(np.int64)
+    offsets = _offsets(np.minimum(lengths, longest or cap))
+    candidate = _zipf(n_items, n_rows, rng)
+    history = _zipf(n_items, offsets[-1], rng)
+    rows = {
+        "label": (rng.random_sample(n_rows) < 0.3).astype(np.float32),
+        "group": np.arange(n_rows),
+        "time": np.arange(n_rows),
+        "item": candidate.astype(np.int32),
+        "category": category_of[candidate].astype(np.int32),
+        "price": rng.normal(size=n_rows).astype(np.float32),
+        "hour": rng.normal(size=n_rows).astype(np.float32),
+        "hist_item": history.astype(np.int32),
+        "hist_category": category_of[history].astype(np.int32),
+        "hist_offsets": offsets,
+    }
+    return {
+        "name": f"synthetic, {n_items:,} items, events to {longest or cap}, width {cap}",
+        "attributes": {"item": n_items + 2, "category": n_categories + 2},
+        "numeric": ["price", "hour"],
+        "max_length": cap,
+        "train": rows,
+    }
+
+
+def movielens(*, split="time", cap=50, seed=0, hide_unseen=True):
+    """Return MovieLens latest-small: label rating >= 4, history the movies liked strictly earlier.
+
+    The attributes are the movie and its first genre. ``split`` is "time" (80/10/10 of global time)
+    or "user" (80/10/10 of the users, drawn from ``seed``).
+    """
+    folder = _data_home() / "ml-latest-small"
+    ratings = pd.read_csv(folder / "ratings.csv.gz").sort_values(["userId", "timestamp", "movieId"])
+    movies = pd.read_csv(folder / "movies.csv.gz")
+    genre = movies.set_index("movieId")["genres"].str.split("|").str[0]
+    user, time = ratings["userId"].to_numpy(), ratings["timestamp"].to_numpy()
+    item = 2 + pd.factorize(ratings["movieId"], sort=True)[0]
+    category = 2 + pd.factorize(ratings["movieId"].map(genre), sort=True)[0]
+    liked = ratings["rating"].to_numpy() >= 4
+    start, length = _past(user, time, user[liked], time[liked], cap)
+    rows = {
+        "label": liked.astype(np.float32),
+        "group": user,
+        "time": time,
+        **_gather({"item": item[liked], "category": category[liked]}, start, length),
+        "item": item.astype(np.int32),
+        "category": category.astype(np.int32),
+    }
+    if split == "time":
+        part = np.searchsorted(np.quantile(time, [0.8, 0.9]), time, side="left")
+    else:
+        part = _random_parts(user, seed)
+    return _workload(f"movielens by {split}", rows, part, ["item", "category"], cap, hide_unseen)
+
+
+def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0, hide_unseen=True):
+    """Return e-shop clicks: a session's last click against products that the session never saw.
+
+    The history is what the session clicked before; the attributes are product, category, colour
+    and location on the page. ``split`` is "session" (80/10/10 of the sessions, drawn from ``seed``)
+    or "time"; ``negatives`` are drawn "uniform" or by "popularity" (number of clicks).
+    """
+    clicks = pd.read_csv(_data_home() / "eshop-clicks" / "clicks.csv.gz")
+    clicks = clicks.sort_values(["session", "order"], kind="stable")
+    item = 2 + pd.factorize(clicks["item"], sort=True)[0]
+    session = pd.factorize(clicks["session"])[0]
+    table = {"item": np.arange(item.max() + 1)}
+    for name in ("category", "colour", "location"):
+        code = 2 + pd.factorize(clicks[name], sort=True)[0]
+        table[name] = np.zeros(item.max() + 1, dtype=np.int64)
+        table[name][item[::-1]] = code[::-1]  # the first click decides: one product has two
+    first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
+    last = np.r_[first[1:], len(session)] - 1
+    rng = np.random.RandomState(seed)
+    unseen = _negatives(session, item, n_negatives, negatives, rng)
+    candidate = np.column_stack([item[last], unseen]).ravel()
+    repeats = 1 + n_negatives
+    start, length = np.maximum(first, last - cap), np.minimum(last - first, cap)
+    day = pd.to_datetime(clicks["date"]).to_numpy().astype("datetime64[D]").astype(np.int64)[last]
+    group = np.arange(len(last))
+    rows = {
+        "label": np.tile(np.eye(1, repeats, dtype=np.float32)[0], len(last)),
+        "group": np.repeat(group, repeats),
+        "time": np.repeat(day, repeats),
+        **_gather(
+            {name: codes[item] for name, codes in table.items()},
+            np.repeat(start, repeats),
+            np.repeat(length, repeats),
+        ),
+        **{name: codes[candidate].astype(np.int32) for name, codes in table.items()},
+    }
+    if split == "time":
+        part = np.searchsorted(np.quantile(day, [0.8, 0.9]), day, side="left")
+    else:
+        part = _random_parts(group, seed)
+    name = f"eshop by {split}, {negatives} negatives"
+    return _workload(name, rows, np.repeat(part, repeats), list(table), cap, hide_unseen)
+
+
+def pad(rows, name, max_length):
+    """Return the history of attribute ``name`` as (n, max_length) int32, padded with 0 behind."""
+    lengths = np.diff(rows["hist_offsets"])
+    padded = np.zeros((len(lengths), max_length), dtype=np.int32)
+    padded[np.arange(max_length) < lengths[:, None]] = rows[f"hist_{name}"]
+    return padded
+
+
+def take(rows, index):
+    """Return the rows at ``index`` (integers or a boolean mask), histories included."""
+    index = np.arange(len(rows["label"]))[index]
+    offsets = rows["hist_offsets"]
+    flat = {name[5:] for name in rows if name.startswith("hist_")} - {"offsets"}
+    events = {name: rows[f"hist_{name}"] for name in flat}
+    histories = _gather(events, offsets[index], np.diff(offsets)[index])
+    single = {name: values[index] for name, values in rows.items() if not name.startswith("hist_")}
+    return {**single, **histories}
+
+
+def to_frame(workload, part="train"):
+    """Return one part as a DataFrame: ids and numbers in columns, histories as arrays in cells."""
+    rows, columns = workload[part], {}
+    for name in workload["attributes"]:
+        columns[name] = rows[name]
+        cells = np.empty(len(rows["label"]), dtype=object)
+        cells[:] = np.split(rows[f"hist_{name}"], rows["hist_offsets"][1:-1])
+        columns[f"hist_{name}"] = cells
+    columns.update({name: rows[name] for name in workload["numeric"]})
+    return pd.DataFrame(columns)
+
+
+def save(workload, path):
+    """Write a workload as one ``.npz``: arrays as ``part/name``, everything else as JSON."""
+    parts = [part for part in PARTS if part in workload]
+    arrays = {f"{part}/{name}": a for part in parts for name, a in workload[part].items()}
+    facts = {key: value for key, value in workload.items() if key not in PARTS}
+    np.savez(path, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def load(path):
+    """Read what ``save`` wrote."""
+    with np.load(path) as archive:
+        workload = json.loads(str(archive["facts"]))
+        for key in archive.files:
+            if key != "facts":
+                part, name = key.split("/")
+                workload.setdefault(part, {})[name] = archive[key]
+    return workload
+
+
+def _data_home():
+    named = os.environ.get("SKLEARN_DIN_DATA")
+    home = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not home.is_dir():
+        raise FileNotFoundError(
+            f"The real data were looked for in {home}, which is no folder. Set SKLEARN_DIN_DATA "
+            "to the folder that holds ml-latest-small/ and eshop-clicks/."
+        )
+    return home
+
+
+def _zipf(n_items, size, rng):
+    # Zipf-Mandelbrot, P(rank) ~ 1 / (rank + 100), by its inverse distribution; ranks are shuffled
+    # over the ids so that a table's hot rows do not lie side by side.
+    shift = 100.0
+    rank = (shift * (np.power(n_items / shift + 1.0, rng.random_sample(size)) - 1.0)).astype(int)
+    return 2 + rng.permutation(n_items)[np.minimum(rank, n_items - 1)]
+
+
+def _offsets(lengths):
+    return np.r_[0, np.cumsum(lengths)].astype(np.int64)
+
+
+def _past(user, time, event_user, event_time, cap):
+    # Events are sorted by user and time; one sortable key a row finds each row's past by bisection.
+    origin, span = time.min(), int(np.ptp(time)) + 2
+    event_key = event_user * span + (event_time - origin)
+    first = np.searchsorted(event_key, user * span, side="left")
+    stop = np.searchsorted(event_key, user * span + (time - origin), side="left")
+    start = np.maximum(first, stop - cap)
+    return start, stop - start
+
+
+def _gather(events, start, length):
+    offsets = _offsets(length)
+    index = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], length)
+    flat = {f"hist_{name}": values[index].astype(np.int32) for name, values in events.items()}
+    return {**flat, "hist_offsets": offsets}
+
+
+def _negatives(session, item, n_negatives, strategy, rng):
+    catalogue, clicks = np.unique(item, return_counts=True)
+    weight = clicks / clicks.sum() if strategy == "popularity" else None
+    seen = np.zeros((session.max() + 1, item.max() + 1), dtype=bool)
+    seen[session, item] = True
+    drawn = rng.choice(catalogue, size=(len(seen), n_negatives), p=weight)
+    while (again := np.take_along_axis(seen, drawn, axis=1)).any():
+        drawn[again] = rng.choice(catalogue, size=again.sum(), p=weight)
+    return drawn
+
+
+def _random_parts(group, seed):
+    groups, code = np.unique(group, return_inverse=True)
+    share = np.random.RandomState(seed + 1).permutation(len(groups)) / len(groups)
+    return np.searchsorted([0.8, 0.9], share, side="right")[code]
+
+
+def _workload(name, rows, part, attributes, cap, hide_unseen):
+    n_ids = {a: int(max(rows[a].max(), rows[f"hist_{a}"].max(initial=0))) + 1 for a in attributes}
+    workload = {"name": name, "attributes": n_ids, "numeric": [], "max_length": cap}
+    for code, label in enumerate(PARTS):
+        workload[label] = take(rows, part == code)
+    if hide_unseen:
+        _hide_unseen(workload)
+    return workload
+
+
+def _hide_unseen(workload):
+    for name in workload["attributes"]:
+        keys = [name, f"hist_{name}"]
+        known = np.unique(np.concatenate([workload["train"][key] for key in keys]))
+        code = np.ones(workload["attributes"][name], dtype=np.int32)
+        code[known] = 2 + np.arange(len(known), dtype=np.int32)
+        for part in PARTS:
+            workload[part].update({key: code[workload[part][key]] for key in keys})
+        workload["attributes"][name] = 2 + len(known)
