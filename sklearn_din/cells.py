@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -282,8 +282,9 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Any:
 def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     cells = [() if _is_missing(cell) else cell for cell in column.to_numpy()]
     for row, cell in enumerate(cells):
-        if isinstance(cell, str | bytes | dict) or np.ndim(cell) != 1:
-            raise _not_lists(name, f"{cell!r} ({type(cell).__name__}) in row {row}")
+        is_list = isinstance(cell, Sized) and not isinstance(cell, str | bytes | dict)
+        if not is_list or getattr(cell, "ndim", 1) != 1:
+            raise _not_lists(name, f"{cell!r:.40} ({type(cell).__name__}) in row {row}")
     lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
     values = np.empty(lengths.sum(), dtype=object)
     values[:] = list(chain.from_iterable(cells))

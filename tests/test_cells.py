@@ -1,0 +1,234 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sklearn_din.cells import as_numbers, coded, holds_lists, read_events, read_history
+from sklearn_din.eventlog import EventLog
+from sklearn_din.windows import WindowArray
+
+ROWS = [[5, 6, 7], None, [], [6], [7, 7]]
+
+
+def objects(cells):
+    column = np.empty(len(cells), dtype=object)
+    for row, cell in enumerate(cells):
+        column[row] = cell
+    return pd.Series(column, name="clicks", dtype=object)
+
+
+def windows(starts, lengths, *, anchors=None, values=(5, 6, 7, 8, 9), column="item"):
+    log = EventLog({column: np.array(values)}, token="log")
+    array = WindowArray(log, column, np.array(starts), np.array(lengths), anchors)
+    return pd.Series(array, name="clicks")
+
+
+def as_lists(cells):
+    """The cells row by row, the obvious way."""
+    codes, values = cells.codes(slice(0, len(cells.values)))
+    return [
+        [None if c < 0 else values[c] for c in codes[start : start + length]]
+        for start, length in zip(cells.starts, cells.lengths, strict=True)
+    ]
+
+
+def events_as_lists(events, name):
+    codes, values = events.codes[name]
+    return [
+        [None if c < 0 else values[c] for c in codes[start : start + length]]
+        for start, length in zip(events.starts, events.lengths, strict=True)
+    ]
+
+
+LAYOUTS = {
+    "lists": objects(ROWS),
+    "tuples": objects([None if row is None else tuple(row) for row in ROWS]),
+    "arrays": objects([None if row is None else np.array(row, dtype=np.int32) for row in ROWS]),
+    "missing as nan": objects([float("nan") if row is None else row for row in ROWS]),
+    "missing as NA": objects([pd.NA if row is None else row for row in ROWS]),
+    "arrow": pd.Series(pa.array(ROWS), dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="clicks"),
+    "large arrow": pd.Series(ROWS, dtype=pd.ArrowDtype(pa.large_list(pa.int32())), name="clicks"),
+    "sliced arrow": pd.Series(
+        [[9], *ROWS, [9]], dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="clicks"
+    ).iloc[1:-1],
+    "windows": windows([0, 0, 0, 3, 4], [3, -1, 0, 1, 2], values=[5, 6, 7, 6, 7, 7]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_reads_the_same(layout):
+    column = LAYOUTS[layout]
+
+    assert holds_lists(column)
+    assert as_lists(read_history(column)) == [row or [] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ([["hat", None], ["sock"]], [["hat", None], ["sock"]]),
+        ([["hat", float("nan")], []], [["hat", None], []]),
+        ([[True, False], [True]], [[True, False], [True]]),
+        ([[2**60 + 1, None], [2**60]], [[2**60 + 1, None], [2**60]]),
+        ([[2**60 + 1, float("nan")], [2**60]], [[2**60 + 1, None], [2**60]]),
+        ([[2**60 + 1, 2**63], [2**60]], [[2**60 + 1, 2**63], [2**60]]),
+        ([[1, "hat"], ("sock", None)], [[1, "hat"], ["sock", None]]),
+        ([np.array([1, 2]), np.array(["hat"])], [[1, 2], ["hat"]]),
+        ([[1, (2, 3)]], [[1, (2, 3)]]),
+        ([[], []], [[], []]),
+        ([None, None], [[], []]),
+    ],
+)
+def test_events_of_any_type_survive(cells, expected):
+    assert as_lists(read_history(objects(cells))) == expected
+
+
+def test_fixed_size_arrow_lists_read_as_lists():
+    kind = pd.ArrowDtype(pa.list_(pa.int64(), 2))
+    column = pd.Series([[1, 2], None, [3, 4]], dtype=kind, name="clicks")
+
+    assert as_lists(read_history(column)) == [[1, 2], [], [3, 4]]
+
+
+@pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
+def test_text_is_split_at_the_separator(dtype):
+    column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype, name="tags")
+
+    lists = as_lists(read_history(column, separator="|"))
+    assert lists == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "got"),
+    [
+        (pd.Series([1, 2], name="clicks"), "dtype int64"),
+        (pd.Series(["a|b"], name="clicks", dtype=object), "string cells, and separator is None"),
+        (pd.Series(["a|b"], name="clicks"), "string cells, and separator is None"),
+        (objects([[1], 2]), r"2 \(int\) in row 1"),
+        (objects([[1], "ab"]), r"'ab' \(str\) in row 1"),
+        (objects([1.5, None]), "double cells"),
+        (objects([np.zeros((2, 2))]), r"array\(\[\[0.* \(ndarray\) in row 0"),
+    ],
+)
+def test_a_history_of_scalars_is_refused(column, got):
+    message = rf"(?s)clicks must hold one history a cell .* got (large_)?{got}.* attach_history"
+    with pytest.raises(ValueError, match=message):
+        read_history(column)
+
+
+def test_lists_inside_lists_are_refused():
+    with pytest.raises(ValueError, match=r"clicks must hold flat lists, got list<.*> inside"):
+        read_history(objects([[[1], [2]]]))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(-1, 8)).filter(lambda w: sum(w) <= 12),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(1, 5),
+)
+def test_windows_keep_their_newest_events_and_count_who_sees_them(rows, max_length):
+    starts, lengths = zip(*rows, strict=True)
+    log = np.arange(100, 112)
+    column = windows(starts, lengths, values=log)
+    expected = [log[s : s + max(n, 0)][-max_length:].tolist() for s, n in rows]
+
+    events = read_events([read_history(column)], max_length=max_length)
+
+    assert events_as_lists(events, "clicks") == expected
+    codes, values = events.codes["clicks"]
+    seen = [value for row in expected for value in row]
+    assert {values[c]: n for c, n in zip(codes, events.counts, strict=True)} == {
+        value: seen.count(value) for value in seen
+    }
+
+
+def test_a_log_is_coded_once_for_rows_that_cover_it(monkeypatch):
+    column = windows([0, 1], [3, 4])
+    calls = []
+    factorize = pd.factorize
+    monkeypatch.setattr(pd, "factorize", lambda values: calls.append(1) or factorize(values))
+
+    for rows in (column, column.iloc[:1], column.iloc[1:]):
+        read_events([read_history(rows)], max_length=9)
+
+    assert len(calls) == 1
+
+
+def test_a_few_rows_do_not_code_the_whole_log(monkeypatch):
+    column = windows([40], [2], values=np.arange(1000))
+    monkeypatch.setattr(EventLog, "codes", None)
+
+    events = read_events([read_history(column)], max_length=9)
+
+    assert events_as_lists(events, "clicks") == [[40, 41]]
+
+
+def test_aligned_histories_share_their_windows_whatever_they_are_made_of():
+    items = windows([0, 1], [2, 3])
+    categories = objects([["a", "b"], ["b", "c", "d"]]).rename("kinds")
+
+    events = read_events([read_history(items), read_history(categories)], max_length=2)
+
+    assert events_as_lists(events, "clicks") == [[5, 6], [7, 8]]
+    assert events_as_lists(events, "kinds") == [["a", "b"], ["c", "d"]]
+
+
+def test_aligned_histories_of_different_lengths_are_refused():
+    items, categories = objects([[1], [2, 3]]), objects([[1], [2]]).rename("kinds")
+
+    message = r"clicks and kinds describe the same events .* got 2 and 1 in row 1 \(1 rows differ\)"
+    with pytest.raises(ValueError, match=message):
+        read_events([read_history(items), read_history(categories)], max_length=9)
+
+
+def test_times_elapsed_read_as_anchor_minus_time():
+    column = windows([0, 1], [2, 1], anchors=np.array([10.0, 20.0]), values=[1.0, 4.0])
+    cells = read_history(column)
+
+    assert cells.is_numeric
+    assert cells.expanded().values.tolist() == [9.0, 6.0, 16.0]
+    events = read_events([cells], max_length=9, numbers=["clicks"])
+    assert events.numbers["clicks"].tolist() == [1.0, 4.0]
+    assert events.anchors["clicks"].tolist() == [10.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pd.Series([1, None], dtype="Int64"), [1.0, np.nan]),
+        (pd.Series([1.5, None], dtype=pd.ArrowDtype(pa.float64())), [1.5, np.nan]),
+        (pd.Series([1.5, None, 2], dtype=object), [1.5, np.nan, 2.0]),
+        (pd.Series([True, False]), [1.0, 0.0]),
+    ],
+)
+def test_numbers_of_any_dtype_become_floats(column, expected):
+    assert np.array_equal(as_numbers(column, name="price"), expected, equal_nan=True)
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(ValueError, match=r"price must hold numbers, got dtype .* 'dear'"):
+        as_numbers(pd.Series([None, "dear"]), name="price")
+    with pytest.raises(ValueError, match="Input X contains infinity in price"):
+        as_numbers(pd.Series([1.0, -np.inf]), name="price")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [object, "str", "category", pd.ArrowDtype(pa.string()), "string"],
+)
+def test_codes_point_at_the_distinct_values(dtype):
+    values = ["hat", None, "sock", "hat"]
+    codes, distinct = coded(pd.Series(values, dtype=dtype), name="item")
+
+    assert codes.dtype == np.int32
+    assert [None if c < 0 else distinct[c] for c in codes] == values
+
+
+def test_lists_are_no_ids():
+    with pytest.raises(ValueError, match=r"item must hold ids .* compared: \[1\].*in histories"):
+        coded(objects([[1], [2]]), name="item")

@@ -1,0 +1,175 @@
+import pickle
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sklearn_din.vocabulary import Occurrences, Vocabulary, plain_ids
+
+
+def occurrences(values):
+    """Distinct values and counts of a list, the obvious way."""
+    counts = Counter(values)
+    distinct = np.empty(len(counts), dtype=object)
+    distinct[:] = list(counts)
+    return Occurrences(plain_ids(distinct, name="item"), np.array(list(counts.values())))
+
+
+def learn(*columns, **parameters):
+    sources = {f"column{i}": occurrences(values) for i, values in enumerate(columns)}
+    return Vocabulary.learn(sources, **parameters)
+
+
+@given(
+    candidates=st.lists(st.integers(-3, 12)),
+    events=st.lists(st.integers(-3, 12)),
+    min_frequency=st.integers(1, 4),
+    max_ids=st.none() | st.integers(1, 6),
+)
+def test_learning_is_counting_ranking_and_sorting(candidates, events, min_frequency, max_ids):
+    counts = Counter(candidates) + Counter(events)
+    often = [value for value, count in counts.items() if count >= min_frequency]
+    ranked = sorted(often, key=lambda value: (-counts[value], value))[:max_ids]
+
+    vocabulary = learn(candidates, events, min_frequency=min_frequency, max_ids=max_ids)
+
+    assert vocabulary.values.tolist() == sorted(ranked)
+    expected = [sorted(ranked).index(v) + 2 if v in ranked else 1 for v in range(-3, 13)]
+    assert vocabulary.encode(np.arange(-3, 13), name="item").tolist() == expected
+
+
+@given(st.lists(st.one_of(st.text(), st.integers(-5, 5)), min_size=1))
+def test_ids_do_not_depend_on_the_order_of_the_rows(values):
+    if any(isinstance(v, str) for v in values) and any(isinstance(v, int) for v in values):
+        values = [(v,) for v in values]  # tuples of several types have no order either
+    forth, back = learn(values), learn(values[::-1])
+
+    assert forth.values.tolist() == back.values.tolist()
+    assert forth.digest == back.digest
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_text_is_sorted_as_python_sorts_it(values):
+    assert learn(values).values.tolist() == sorted(set(values))
+
+
+@given(st.lists(st.text(min_size=1), unique=True, min_size=1))
+def test_decoding_turns_ids_back_into_values(values):
+    vocabulary = learn(values)
+    ids = vocabulary.encode(np.array(values, dtype=object), name="item")
+
+    assert vocabulary.decode(ids).tolist() == values
+    assert vocabulary.decode(np.array([[0, 1]])).tolist() == [[None, None]]
+
+
+def test_values_that_never_count_are_not_learnt():
+    seen = Occurrences(np.array([5, 6, 7]), np.array([1, 0, 2]))
+
+    assert Vocabulary.learn({"hist_item": seen}).values.tolist() == [5, 7]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([7, 8], dtype=np.int8),
+        np.array([7, 8], dtype=np.uint64),
+        np.array([7.0, 8.0], dtype=np.float32),
+        np.array([np.int32(7), 8.0], dtype=object),
+    ],
+)
+def test_whole_numbers_of_any_type_are_the_same_ids(values):
+    plain = plain_ids(values, name="item")
+
+    assert plain.dtype == np.int64
+    assert plain.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("big", [2**24, 2**53, 2**62, 2**63, 2**70])
+def test_neighbouring_large_ids_stay_apart(big):
+    ids = [big, big + 1, big + 2]
+    vocabulary = learn(ids)
+
+    assert vocabulary.values.tolist() == ids
+    values = plain_ids(np.array(ids, dtype=object), name="item")
+    assert vocabulary.encode(values, name="item").tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2**24), (np.float64, 2**53)])
+def test_ids_as_floats_are_refused_where_neighbours_would_merge(dtype, limit):
+    assert plain_ids(np.array([limit - 1], dtype=dtype), name="item").tolist() == [limit - 1]
+    message = rf"item holds ids as {np.dtype(dtype)} from {limit} on, .*dtype 'Int64'"
+    with pytest.raises(ValueError, match=message):
+        plain_ids(np.array([limit], dtype=dtype), name="item")
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.5], [np.inf]])
+def test_fractions_are_no_ids(values):
+    message = r"item must hold ids, got floats .* such as .*(2\.5|inf).*numeric=\['item'\]"
+    with pytest.raises(ValueError, match=message):
+        plain_ids(np.array(values), name="item")
+    with pytest.raises(ValueError, match=message):
+        plain_ids(np.array(["hat", *values], dtype=object), name="item")
+
+
+def test_booleans_and_dates_keep_their_values():
+    assert learn([True, False]).values.tolist() == [False, True]
+    dates = pd.to_datetime(["2020-01-02", "2020-01-01"]).to_numpy()
+    assert plain_ids(dates, name="day").tolist() == [
+        pd.Timestamp("2020-01-02"),
+        pd.Timestamp("2020-01-01"),
+    ]
+
+
+def test_text_that_spells_integers_joins_them():
+    vocabulary = learn([3, 12], ["12", "-4"])
+
+    assert vocabulary.values.tolist() == [-4, 3, 12]
+    texts = np.array(["12", "012", "12.0", "hat"], dtype=object)
+    assert vocabulary.encode(texts, name="item").tolist() == [4, 1, 1, 1]
+
+
+def test_integers_beside_other_text_are_refused():
+    with pytest.raises(ValueError, match="column0 holds integers and column1 holds text: they"):
+        learn([1, 2], ["hat"])
+
+
+def test_integers_for_a_vocabulary_of_text_warn():
+    vocabulary = learn(["1", "2"])
+
+    with pytest.warns(UserWarning, match="item was learnt as text and now holds integers"):
+        ids = vocabulary.encode(np.array([1, 2]), name="item")
+    assert ids.tolist() == [1, 1]
+
+
+def test_unknown_values_are_named_and_rare_ones_forgiven():
+    vocabulary = learn(["a", "a", "b"], min_frequency=2, keep_rare=True)
+    values = np.array(["a", "b", *"uvwxyz"], dtype=object)
+    ids = vocabulary.encode(values, name="item")
+
+    message = r"item holds 6 values .* 'u', 'v', 'w', 'x', 'y', \.\.\.\. Fit .* unknown='embed'"
+    with pytest.raises(ValueError, match=message):
+        vocabulary.refuse_unknown(values, ids, name="item")
+    vocabulary.refuse_unknown(values[:2], ids[:2], name="item")
+
+
+def test_ids_of_another_vocabulary_are_refused():
+    with pytest.raises(ValueError, match=r"ids must lie in range\(0, 3\), got .* 0 to 3"):
+        learn(["a"]).decode(np.array([0, 3]))
+
+
+def test_digest_tells_catalogues_apart_and_survives_pickling():
+    vocabulary = learn([1, 2, 3])
+
+    assert pickle.loads(pickle.dumps(vocabulary)).digest == learn([3, 2, 1]).digest
+    others = [learn([1, 2]), learn([1, 2, 4]), learn(["1", "2", "3"]), learn([])]
+    assert len({vocabulary.digest, *(other.digest for other in others)}) == 5
+
+
+def test_an_empty_vocabulary_knows_nothing():
+    vocabulary = learn([])
+
+    assert vocabulary.n_ids == 2
+    assert vocabulary.encode(np.array([4, 5]), name="item").tolist() == [1, 1]
