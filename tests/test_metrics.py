@@ -181,7 +181,7 @@ def test_scorer_reads_the_groups_from_a_column(log, model):
 
 def test_scorer_takes_the_groups_by_metadata_routing(log, model, routing):
     X, y = log
-    by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3)
+    by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3, params={})
     by_metadata = cross_val_score(
         model,
         X,
