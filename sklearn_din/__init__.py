@@ -1,1 +1,29 @@
-"""Deep Interest Network for click prediction, inside scikit-learn."""
+"""Deep Interest Network for click prediction, inside scikit-learn.
+
+A click log goes in as a DataFrame, every impression gets the user's past attached, the encoder
+turns columns into ids and masks, the classifier trains a Deep Interest Network on them, and all
+of it behaves like any other scikit-learn Pipeline.
+"""
+
+from sklearn_din.aggregates import attach_aggregates
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.history import HistoryBuilder, attach_history
+from sklearn_din.module import DIN
+from sklearn_din.negatives import sample_negatives
+from sklearn_din.transformers import HistorySequenceEncoder
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DIN",
+    "DINClassifier",
+    "EncodedFeatures",
+    "Field",
+    "HistoryBuilder",
+    "HistorySequenceEncoder",
+    "Schema",
+    "attach_aggregates",
+    "attach_history",
+    "sample_negatives",
+]

@@ -136,7 +136,7 @@ class ImpressionBatches:
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         if self.shuffle is None:
-            for start in range(0, len(self.X), self.batch_size):
+            for start in range(0, max(len(self.X), 1), self.batch_size):
                 yield self._batch(slice(start, start + self.batch_size))
             return
         if not self._waiting:

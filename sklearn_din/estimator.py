@@ -421,6 +421,8 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         return net, rows
 
     def _make_module(self, X: EncodedFeatures) -> DIN:
+        _check_units(self.attention_units, name="attention_units", least=1)
+        _check_units(self.hidden_units, name="hidden_units", least=0)
         sizes = X.schema.vocabulary_sizes
         if isinstance(self.embedding_dim, Mapping) and set(self.embedding_dim) != set(sizes):
             raise ValueError(
@@ -473,6 +475,11 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+
+def _check_units(units: Any, *, name: str, least: int) -> None:
+    if len(units) < least or not all(isinstance(u, Integral) and u >= 1 for u in units):
+        raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
 
 
 def _weights_frame(batch: Batch, behaviour: Behaviour, weights: torch.Tensor, first: int) -> Any:

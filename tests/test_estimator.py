@@ -1,0 +1,389 @@
+"""DINClassifier on encoded features: labels, weights, looks, seeds, persistence, attention."""
+
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from skorch.callbacks import Callback, GradientNormClipping
+
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.net import embedding_decay
+from tests.conftest import make_impressions, make_labels
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    X = make_impressions(400, seed=3)
+    return X, make_labels(X, seed=3)
+
+
+@pytest.fixture(scope="module")
+def fitted(clicks):
+    return DINClassifier(max_epochs=3, random_state=0).fit(*clicks)
+
+
+def quick(**parameters):
+    return DINClassifier(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
+def test_it_learns_whether_the_candidates_category_is_in_the_history():
+    X = make_impressions(4000)
+    y = make_labels(X)
+    for interest, epochs in {"extended": 4, "paper": 10}.items():
+        classifier = DINClassifier(max_epochs=epochs, interest=interest, random_state=0)
+        classifier.fit(X[:3000], y[:3000])
+        assert roc_auc_score(y[3000:], classifier.decision_function(X[3000:])) > 0.85
+
+
+@pytest.mark.parametrize(
+    "labels", [("skip", "view"), (-1, 1), (0, 1), (False, True), (2.0, 5.0)], ids=str
+)
+def test_any_two_labels_train_alike_and_come_back(clicks, labels):
+    X, y = clicks
+    classifier = quick().fit(X, np.array(labels)[y])
+    assert classifier.classes_.tolist() == list(labels)
+    assert set(classifier.predict(X)) <= set(labels)
+    reference = quick().fit(X, y)
+    np.testing.assert_array_equal(classifier.predict_proba(X), reference.predict_proba(X))
+
+
+def test_probabilities_decisions_and_labels_agree_and_are_float32(clicks, fitted):
+    X, _ = clicks
+    probability, decision = fitted.predict_proba(X), fitted.decision_function(X)
+    assert probability.dtype == decision.dtype == np.float32
+    np.testing.assert_allclose(probability[:, 1], 1 / (1 + np.exp(-decision)), rtol=1e-5)
+    np.testing.assert_array_equal(fitted.predict(X), (decision > 0).astype(int))
+
+
+def test_the_net_predicts_and_holds_no_training_rows(clicks, fitted):
+    X, _ = clicks
+    np.testing.assert_allclose(fitted.net_.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
+    big = make_impressions(20_000)
+    sizes = []
+    for rows in (big[:200], big):
+        classifier = quick(max_epochs=1, early_stopping=True).fit(rows, make_labels(rows))
+        sizes.append(len(pickle.dumps(classifier)))
+    assert abs(sizes[1] - sizes[0]) < 20_000
+
+
+def test_equal_seeds_give_equal_bits_and_other_seeds_others(clicks):
+    X, y = clicks
+    first, again = quick(dropout=0.2).fit(X, y), quick(dropout=0.2).fit(X, y)
+    other = quick(dropout=0.2, random_state=1).fit(X, y)
+    np.testing.assert_array_equal(first.predict_proba(X), again.predict_proba(X))
+    assert not np.array_equal(first.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_global_random_states_threads_and_labels_are_left_as_they_were(clicks, seed):
+    X, y = clicks
+    labels = y.copy()
+    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
+    threads = torch.get_num_threads()
+    quick(random_state=seed, dropout=0.1).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    assert torch.equal(torch.random.get_rng_state(), torch_before)
+    assert torch.get_num_threads() == threads
+    np.testing.assert_array_equal(y, labels)
+
+
+def test_one_row_predicts_as_in_company_and_keeps_its_shape(clicks, fitted):
+    X, _ = clicks
+    together = fitted.predict_proba(X[:50])
+    alone = np.concatenate([fitted.predict_proba(X[i : i + 1]) for i in range(50)])
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+    assert fitted.predict_proba(X[:1]).shape == (1, 2)
+    assert fitted.predict_proba(X[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("n", [33, 32, 2, 3])
+def test_a_last_batch_of_one_row_never_breaks_training(clicks, n):
+    X, y = clicks
+    rows = np.concatenate([np.flatnonzero(y)[: n // 2], np.flatnonzero(y == 0)[: n - n // 2]])
+    options = {"activation": "dice", "attention_activation": "dice", "batch_size": 32}
+    classifier = quick(**options).fit(X[rows], y[rows])
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+def test_pickle_and_joblib_and_clone_predict_the_same_bits(clicks, fitted, tmp_path):
+    X, y = clicks
+    expected = fitted.predict_proba(X)
+    joblib.dump(fitted, tmp_path / "classifier.joblib")
+    for copy in (pickle.loads(pickle.dumps(fitted)), joblib.load(tmp_path / "classifier.joblib")):
+        np.testing.assert_array_equal(copy.predict_proba(X), expected)
+    np.testing.assert_array_equal(clone(fitted).fit(X, y).predict_proba(X), expected)
+
+
+def test_a_fresh_process_predicts_the_same_bits(clicks, fitted, tmp_path):
+    X, _ = clicks
+    joblib.dump((fitted, X, fitted.predict_proba(X)), tmp_path / "all.joblib")
+    code = (
+        "import joblib, sys; c, X, p = joblib.load(sys.argv[1]); "
+        "assert (c.predict_proba(X) == p).all()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "all.joblib")], check=True)
+
+
+def test_weights_of_zero_leave_rows_out_of_the_loss(clicks):
+    X, y = clicks
+    wrong = y.copy()
+    wrong[200:] = 1 - wrong[200:]
+    weights = np.repeat([1.0, 0.0], 200)
+    classifier = quick(max_epochs=10).fit(X, wrong, sample_weight=weights)
+    assert roc_auc_score(y, classifier.decision_function(X)) > 0.8
+
+
+def test_weights_of_one_equal_none_and_their_scale_does_not_matter(clicks):
+    X, y = clicks
+    reference = quick().fit(X, y).predict_proba(X)
+    for weight in (1.0, 7.0):
+        weighted = quick().fit(X, y, sample_weight=np.full(len(y), weight))
+        np.testing.assert_allclose(weighted.predict_proba(X), reference, atol=1e-5)
+
+
+def test_class_weight_lifts_the_rare_class_and_equals_sample_weights(clicks):
+    X, y = clicks
+    plain, heavy = quick().fit(X, y), quick(class_weight={0: 1, 1: 5}).fit(X, y)
+    assert heavy.predict_proba(X)[:, 1].mean() > plain.predict_proba(X)[:, 1].mean() + 0.1
+    by_rows = quick().fit(X, y, sample_weight=np.where(y == 1, 5.0, 1.0))
+    np.testing.assert_allclose(by_rows.predict_proba(X), heavy.predict_proba(X), atol=1e-6)
+
+
+class Spoil(Callback):
+    """Let the weights go wrong after the given look."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) > self.after:
+            for parameter in net.module_.parameters():
+                parameter.data.mul_(-3)
+
+
+def test_the_best_looks_weights_come_back(clicks):
+    X, y = clicks
+    seen = []
+
+    class Watch(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            seen.append(torch.nn.utils.parameters_to_vector(net.module_.parameters()).detach())
+
+    classifier = quick(max_epochs=9, patience=2, early_stopping=True, lr=1e-4)
+    classifier.set_params(callbacks=[Spoil(3), Watch()]).fit(X, y)
+    losses = classifier.history_["valid_loss"]
+    best = losses.idxmin()
+    assert len(losses) == best + 3
+    kept = torch.nn.utils.parameters_to_vector(classifier.module_.parameters())
+    torch.testing.assert_close(kept, seen[best], rtol=0, atol=0)
+
+
+def test_history_has_a_row_a_look_and_epochs_are_fractions(clicks):
+    X, y = make_impressions(20_000), None
+    y = make_labels(X)
+    classifier = quick(max_epochs=2, batch_size=64).fit(X, y)
+    history = classifier.history_
+    assert list(history) == ["epoch", "train_loss", "valid_loss", "valid_auc", "seconds"]
+    assert history["epoch"].head(5).tolist() == [0.25, 0.5, 0.75, 1.0, 1.25]
+    assert history.notna().all(axis=None)
+    assert classifier.n_iter_ == 2
+    small = quick().fit(*clicks).history_
+    assert small["epoch"].tolist() == [1, 2]
+    assert small["valid_loss"].isna().all()
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "auto"])
+def test_auto_looks_from_ten_thousand_rows(clicks, early_stopping):
+    history = quick(early_stopping=early_stopping).fit(*clicks).history_
+    assert history["valid_loss"].notna().all() == (early_stopping is True)
+
+
+def validation_rows(**fit_parameters):
+    X = make_impressions(200, seed=3)
+    X.columns["price"] = np.arange(200, dtype=np.float32) / 100
+    seen = []
+
+    class Watch(Callback):
+        def on_batch_end(self, net, batch=None, training=False, **kwargs):
+            if not training:
+                seen.extend((batch[0].numbers[:, 0] * 100).round().int().tolist())
+
+    validation = fit_parameters.pop("validation")
+    classifier = quick(
+        max_epochs=1, early_stopping=True, validation=validation, callbacks=[Watch()]
+    )
+    classifier.fit(X, make_labels(X), **fit_parameters)
+    return seen
+
+
+def test_validation_last_takes_the_last_rows():
+    assert validation_rows(validation="last") == list(range(180, 200))
+
+
+def test_validation_by_groups_never_splits_a_group():
+    groups = np.repeat(np.arange(20), 10)
+    rows = validation_rows(validation="groups", groups=groups)
+    assert len(rows) == 20
+    assert sorted(rows) == [r for r in range(200) if groups[r] in set(groups[rows])]
+
+
+def test_validation_by_groups_needs_groups(clicks):
+    with pytest.raises(ValueError, match=r"needs fit\(..., groups=...\).*din__groups=X\['user'\]"):
+        quick(early_stopping=True, validation="groups").fit(*clicks)
+
+
+def test_l2_counts_impressions_and_shrinks_only_ids_in_the_batch(clicks):
+    X, y = clicks
+    plain = quick().fit(X, y)
+    regular = quick(embedding_l2=50.0).fit(X, y)
+    assert (
+        regular.module_.embeddings.weight("item").norm()
+        < plain.module_.embeddings.weight("item").norm()
+    )
+    decay = embedding_decay(X, plain.module_.embeddings, 2.0)["16"]
+    for vocabulary, fields in {"item": ["item", "hist_item"], "tags": ["tags"]}.items():
+        offset = plain.module_.embeddings.offset_of[vocabulary]
+        for value in range(1, 5):
+            holds = np.zeros(len(X), dtype=bool)
+            for field in fields:
+                ids = X[field].reshape(len(X), -1)
+                holds |= (ids == value).any(axis=1)
+            assert decay[offset + value].item() == pytest.approx(2.0 / max(holds.sum(), 1))
+
+
+def test_clipping_reaches_the_sparse_gradients(clicks):
+    X, y = clicks
+    norms = []
+
+    class Watch(Callback):
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            (table,) = net.module_.embeddings.tables.values()
+            norms.append(table.grad._values().norm().item())
+
+    quick(callbacks=[GradientNormClipping(1e-3), Watch()]).fit(X, y)
+    assert max(norms) <= 1e-3
+    assert min(norms) > 0
+
+
+def test_attention_weights_are_tidy_and_name_every_event(clicks, fitted):
+    X, _ = clicks
+    table = fitted.attention_weights(X)
+    ids, mask = X["hist_item"], X["hist_item_mask"]
+    assert list(table) == ["row", "behaviour", "position", "hist_item", "hist_category", "weight"]
+    assert len(table) == mask.sum()
+    assert table["hist_item"].dtype == pd.Int32Dtype()
+    np.testing.assert_array_equal(ids[table["row"], table["position"]], table["hist_item"])
+    assert table["weight"].notna().all()
+    alone = fitted.attention_weights(X[7:8])
+    of_row = table[table["row"] == 7]
+    np.testing.assert_allclose(alone["weight"], of_row["weight"], rtol=1e-4)
+
+
+def test_the_base_model_weighs_every_event_alike(clicks):
+    X, y = clicks
+    table = quick(pooling="sum", interest="paper").fit(X, y).attention_weights(X)
+    assert (table["weight"] == 1).all()
+    with pytest.raises(ValueError, match=r"attention_weights needs pooling='attention'.*'max'"):
+        quick(pooling="max").fit(X, y).attention_weights(X)
+
+
+def test_unknown_ids_and_empty_histories_never_raise_at_predict(fitted):
+    X = make_impressions(5, max_length=0)
+    X.schema = fitted.schema_
+    for name in ("item", "category"):
+        X.columns[name] = np.ones(5, dtype=np.int32)
+    assert np.isfinite(fitted.predict_proba(X)).all()
+    assert len(fitted.attention_weights(X)) == 0
+
+
+def test_a_diverging_loss_names_learning_rate_and_column():
+    X = np.full((20, 40), 3e38)
+    X[:, 0] = 1.0
+    with pytest.raises(
+        ValueError, match=r"no longer finite in epoch 1 with lr=0.003.*3e\+38.*'x1'"
+    ):
+        quick().fit(X, [0, 1] * 10)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1] * 4, r"y must have two classes, got one class only: \[1\].*sample_negatives"),
+        ([0, 1, 2, 1], r"Only binary classification .* y has 3 classes, \[0, 1, 2\]"),
+        ([0, 1, np.nan, 1], "y must not be missing, got 1 NaN labels"),
+        (["a", "b", None, "a"], "y must not be missing, got 1 NaN labels"),
+        ([0, 1], "inconsistent numbers of samples"),
+        ([0.5, 1.5, 0.25, 0.1], "Unknown label type: continuous"),
+    ],
+)
+def test_labels_that_are_no_clicks_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        quick().fit(
+            make_impressions(4), np.array(labels, dtype=object) if None in labels else labels
+        )
+
+
+def test_zero_rows_are_refused():
+    with pytest.raises(ValueError, match="fit needs at least one impression, got zero rows"):
+        quick().fit(make_impressions(4)[:0], [])
+
+
+@pytest.mark.parametrize("X", [np.zeros((3, 4)), pd.DataFrame({"item": ["a"]})])
+def test_arrays_and_frames_given_after_encoded_features_name_the_usual_cause(fitted, X):
+    with pytest.raises(ValueError, match=r"fitted on EncodedFeatures, got .*BaggingClassifier"):
+        fitted.predict_proba(X)
+
+
+def test_a_frame_of_text_names_the_encoder():
+    frame = pd.DataFrame({"item": ["a", "b"], "price": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"numbers only, got \['item'\].*HistorySequenceEncoder"):
+        quick().fit(frame, [0, 1])
+
+
+def test_another_encoders_output_is_refused(fitted):
+    other = make_impressions(5, numbers=("hist_elapsed",))
+    with pytest.raises(ValueError, match=r"X comes from another encoder.*hist_elapsed"):
+        fitted.predict(other)
+
+
+def test_encoded_features_after_arrays_are_refused():
+    classifier = quick().fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="was fitted on a plain array or frame, got Encoded"):
+        classifier.predict(make_impressions(3))
+
+
+def test_unfitted_use_is_refused(impressions):
+    for method in ("predict", "predict_proba", "decision_function", "attention_weights"):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            getattr(DINClassifier(), method)(impressions)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("pooling", "median", r"'pooling' parameter .* must be a str among .*'attention'"),
+        ("interest", "more", r"'interest' parameter .* must be a str among .*'paper'"),
+        ("activation", "gelu", r"'activation' parameter .* must be a str among .*'dice'"),
+        ("max_epochs", 0, "'max_epochs' parameter"),
+        ("embedding_dim", {"item": 4}, r"name every vocabulary once: \['category', 'item', 'tags'"),
+        ("hidden_units", (0,), r"hidden_units must be whole numbers from 1, got \(0,\)"),
+        ("attention_units", (), r"attention_units must be whole numbers from 1, got \(\)"),
+    ],
+)
+def test_options_that_do_not_exist_list_those_that_do(clicks, parameter, value, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**{parameter: value}).fit(*clicks)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [-1.0] * 400, [0.0] * 400])
+def test_weights_that_cannot_be_are_refused(clicks, weights):
+    with pytest.raises(ValueError, match="sample_weight must"):
+        quick().fit(*clicks, sample_weight=weights)
