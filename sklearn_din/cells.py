@@ -58,6 +58,14 @@ class HistoryCells:
         return is_float or self.anchors is not None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the events are floats without fractions, as integers beside missing ones are."""
+        if self.anchors is not None or not self.is_numeric:
+            return False
+        present = self.values[~np.isnan(self.values)]
+        return bool(len(present)) and bool((present == np.floor(present)).all())
+
+    @property
     def is_time(self) -> bool:
         """Whether the events are dates or durations."""
         if isinstance(self.values, np.ndarray):

@@ -202,8 +202,12 @@ def _candidate_of(
     name: str, frame: pd.DataFrame, cells: Mapping[str, HistoryCells], off_limits: set[str]
 ) -> str | None:
     candidate = name.removeprefix(PREFIX)
-    is_there = candidate in frame.columns and candidate not in {*off_limits, *cells}
-    return candidate if is_there and not cells[name].is_numeric else None
+    if candidate not in frame.columns or candidate in {*off_limits, *cells}:
+        return None
+    if cells[name].is_numeric:  # unless they are integer ids that missing values made floats
+        are_ids = cells[name].is_whole and column_kind(frame[candidate]) == "ids"
+        return candidate if are_ids else None
+    return candidate
 
 
 def _named_behaviours(

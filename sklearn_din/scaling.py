@@ -47,7 +47,9 @@ class NumericColumns:
             for name, is_missing in zip(names, any_missing, strict=True)
             if is_missing and indicator(name) not in taken
         ]
-        self.scaler = StandardScaler().fit(numbers) if self.names else None
+        no_number = np.isnan(numbers).all(axis=0)
+        scaler = StandardScaler().set_output(transform="default")
+        self.scaler = scaler.fit(np.where(no_number, 0.0, numbers)) if self.names else None
 
     def encode(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Return float32 outputs by name."""

@@ -188,7 +188,7 @@ def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
     broken = values[values != np.floor(values)] if np.isfinite(values).all() else values
     if len(broken):
         raise ValueError(
-            f"{name} must hold ids, got floats with fractions or infinity such as {broken[0]!r}. "
+            f"{name} must hold ids, got floats with fractions or infinity such as {broken[0]}. "
             f"Ids are integers or text: convert the column, or name it in numeric=[{name!r}] if "
             "it holds quantities."
         )

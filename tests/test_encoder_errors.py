@@ -1,0 +1,167 @@
+"""What the encoder refuses, and the sentence it says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from sklearn_din.transformers import HistorySequenceEncoder
+
+
+def impressions():
+    return pd.DataFrame(
+        {
+            "item": ["hat", "sock"],
+            "category": [1, 2],
+            "price": [1.5, 2.5],
+            "hist_item": [["sock"], ["hat", "shoe"]],
+            "hist_category": [[2], [1, 3]],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            {"drop": ["itme"]},
+            r"X \(drop\) has no column 'itme'; did you mean 'item'\? Its columns are: 'item', ",
+        ),
+        ({"categorical": ["colour"]}, r"X \(categorical\) has no column 'colour'\. Its columns"),
+        ({"numeric": ["prize"]}, r"X \(numeric\) has no column 'prize'; did you mean 'price'\?"),
+        ({"histories": {"clicks": "item"}}, r"X \(histories\) has no column 'clicks'\. Its col"),
+        ({"histories": {"hist_item": "thing"}}, r"X \(histories\) has no column 'thing'\. Its"),
+        (
+            {"histories": {("hist_item", "hist_category"): "item"}},
+            r"one candidate, or None, for each history, got 'item' for \('hist_item', 'hist_cat",
+        ),
+        (
+            {"histories": {"hist_item": "item", ("hist_item", "hist_category"): (None, None)}},
+            r"name each history column once, got \['hist_item'\] more than once",
+        ),
+        (
+            {"histories": {"price": None}},
+            r"price must hold one history a cell .* got dtype float64\. Build histories with",
+        ),
+        (
+            {"numeric": ["category"], "categorical": ["category"], "histories": {}},
+            r"one part to play, got \['category'\] among the categorical and in numeric\.",
+        ),
+        (
+            {"numeric": ["item"], "histories": {"hist_item": "item"}},
+            r"got \['item'\] among the candidates and in numeric\. Candidates .* categorical\.",
+        ),
+        (
+            {"drop": ["item"], "histories": {"hist_item": "item"}},
+            r"one part to play, got \['item'\] among the candidates and in drop\.",
+        ),
+        ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* such as 'hat'\. Convert"),
+        ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),
+        (
+            {"drop": ["item", "category", "price", "hist_item", "hist_category"]},
+            r"no column is left to encode: X needs a column of ids, numbers or histories",
+        ),
+        ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),
+        ({"unknown": "ignore"}, r"The 'unknown' parameter .* among \{.*'(error|embed)'.*'ignore'"),
+        ({"max_length": 0}, r"The 'max_length' parameter .* in the range \[1, inf\)\. Got 0"),
+        ({"histories": "none"}, r"The 'histories' parameter .* \{'auto'\}.* Got 'none' instead"),
+    ],
+)
+def test_parameters_that_do_not_fit_the_frame(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        HistorySequenceEncoder(**parameters).fit(impressions())
+
+
+def test_aligned_histories_of_different_lengths():
+    frame = impressions()
+    frame.at[1, "hist_category"] = [1]
+    histories = {("hist_item", "hist_category"): ("item", "category")}
+
+    message = r"hist_item and hist_category describe the same events .* got 2 and 1 in row 1"
+    with pytest.raises(ValueError, match=message):
+        HistorySequenceEncoder(histories=histories).fit(frame)
+
+
+@pytest.mark.parametrize("histories", ["auto", {"hist_price": None}])
+def test_numbers_of_events_without_their_ids(histories):
+    frame = impressions().assign(hist_price=[[1.5], [2.5, 3.5]])
+
+    message = r"hist_price holds one number .* histories=\{\('hist_item', 'hist_price'\): \('item"
+    with pytest.raises(ValueError, match=message):
+        HistorySequenceEncoder(histories=histories).fit(frame)
+
+
+def test_a_column_missing_or_unseen_or_moved_at_transform():
+    frame = impressions()
+    fitted = HistorySequenceEncoder(drop=["category"]).fit(frame)
+
+    with pytest.raises(ValueError, match=r"seen at fit time, yet now missing:\n- hist_item"):
+        fitted.transform(frame.drop(columns="hist_item"))
+    with pytest.raises(ValueError, match=r"Feature names unseen at fit time:\n- colour"):
+        fitted.transform(frame.assign(colour="red"))
+    with pytest.raises(ValueError, match="must be in the same order as they were in fit"):
+        fitted.transform(frame[frame.columns[::-1]])
+
+
+def test_a_name_that_an_output_mask_needs():
+    frame = impressions().assign(hist_item_mask=1)
+
+    with pytest.raises(ValueError, match=r"\['hist_item_mask'\] would hide the masks"):
+        HistorySequenceEncoder().fit(frame)
+
+
+def test_repeated_column_names():
+    frame = impressions()
+    frame.columns = ["item", "item", *frame.columns[2:]]
+
+    with pytest.raises(ValueError, match="X must have distinct column names, got 'item' more"):
+        HistorySequenceEncoder().fit(frame)
+
+
+def test_zero_rows():
+    frame = impressions()
+    message = r"Found array with 0 sample\(s\) \(shape=\(0, 5\)\) while a minimum of 1"
+    with pytest.raises(ValueError, match=message):
+        HistorySequenceEncoder().fit(frame.iloc[:0])
+    with pytest.raises(ValueError, match=message):
+        HistorySequenceEncoder().fit(frame).transform(frame.iloc[:0])
+
+
+def test_infinite_numbers():
+    frame = impressions().assign(price=[1.0, np.inf])
+
+    with pytest.raises(ValueError, match=r"Input X contains infinity in price\. Replace it by a"):
+        HistorySequenceEncoder().fit(frame)
+    fitted = HistorySequenceEncoder().fit(impressions())
+    with pytest.raises(ValueError, match="Input X contains infinity in price"):
+        fitted.transform(frame)
+
+
+def test_a_history_that_turns_into_scalars_at_transform():
+    fitted = HistorySequenceEncoder().fit(impressions())
+
+    with pytest.raises(ValueError, match=r"hist_item must hold one history .*string cells"):
+        fitted.transform(impressions().assign(hist_item=["hat", "sock"]))
+
+
+def test_lists_as_ids():
+    with pytest.raises(ValueError, match=r"hist_item must hold ids .* belongs in histories"):
+        HistorySequenceEncoder(histories={}, categorical=["hist_item"]).fit(impressions())
+
+
+def test_what_is_encoded_already():
+    X = HistorySequenceEncoder().fit_transform(impressions())
+
+    with pytest.raises(TypeError, match="X is encoded already"):
+        HistorySequenceEncoder().fit(X)
+
+
+def test_unfitted_use():
+    message = "This HistorySequenceEncoder instance is not fitted yet"
+    for use in (
+        lambda encoder: encoder.transform(impressions()),
+        lambda encoder: encoder.get_feature_names_out(),
+        lambda encoder: encoder.inverse_transform_ids("item", [2]),
+    ):
+        with pytest.raises(NotFittedError, match=message):
+            use(HistorySequenceEncoder())

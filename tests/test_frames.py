@@ -1,0 +1,73 @@
+"""Frames of any make, plain arrays, and what serving sends."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import as_lists, encoder, same, with_windows
+
+
+def test_dropped_columns_may_be_absent_when_serving():
+    frame = with_windows()
+    fitted = encoder().fit(frame)
+
+    same(fitted.transform(frame.drop(columns=["user", "time"])), fitted.transform(frame))
+
+
+@pytest.mark.parametrize("make", ["polars", "arrow"])
+def test_frames_of_other_makes_encode_as_pandas_does(make):
+    frame = as_lists(with_windows(columns=["item"]))
+    frame.loc[3, ["category", "price"]] = None
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    other = pytest.importorskip("polars").from_arrow(table) if make == "polars" else table
+    fitted = encoder().fit(other)
+
+    same(fitted.transform(other), encoder().fit_transform(frame))
+    assert fitted.feature_names_in_.tolist() == frame.columns.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "category", "str", object, pd.ArrowDtype(pa.int64())])
+def test_ids_of_any_dtype_encode_alike(dtype):
+    values = pd.Series([12, 3, 3, 45])
+    frame = pd.DataFrame({"item": values.astype(dtype)})
+    if dtype != "str":
+        frame.loc[0, "item"] = None
+    X = HistorySequenceEncoder().fit_transform(frame)
+
+    assert X["item"].tolist() == ([2, 3, 3, 4] if dtype == "str" else [1, 2, 2, 3])
+
+
+def test_plain_arrays_are_numeric_throughout():
+    array = np.array([[1, 10], [3, 20]])
+    X = HistorySequenceEncoder().fit_transform(array)
+
+    assert X.keys() == ["x0", "x1"]
+    assert X.schema.names("numeric") == ["x0", "x1"]
+    assert X["x0"].tolist() == [-1.0, 1.0]
+
+
+def test_arrays_stand_for_the_columns_of_the_fitted_frame_by_position():
+    frame = pd.DataFrame({"price": [1.0, 3.0], "item": ["a", "b"]})
+    fitted = HistorySequenceEncoder().fit(frame)
+
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        X = fitted.transform(frame.to_numpy())
+    same(X, fitted.transform(frame))
+
+
+def test_column_numbers_are_no_names():
+    frame = pd.DataFrame(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    fitted = HistorySequenceEncoder().fit(frame)
+
+    assert not hasattr(fitted, "feature_names_in_")
+    assert fitted.transform(frame).keys() == ["x0", "x1"]
+
+
+def test_an_encoder_of_an_array_takes_a_frame_by_position():
+    fitted = HistorySequenceEncoder().fit(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    frame = pd.DataFrame({"a": [1.0], "b": [2.0]})
+
+    with pytest.warns(UserWarning, match="X has feature names, but"):
+        assert fitted.transform(frame)["x1"].tolist() == [-1.0]

@@ -1,0 +1,230 @@
+import copy
+import pickle
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import frames
+from sklearn_din.features import EncodedFeatures
+from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import as_lists, encoder, same, with_windows
+
+
+def slow_ids(train, frame, *, max_length, min_frequency=1, max_ids=None):
+    """Ids of item and hist_item by counting one Python value after the other."""
+    counts = Counter(train["item"].tolist())
+    for cell in train["hist_item"]:
+        counts.update(list(cell)[-max_length:])
+    often = [value for value, count in counts.items() if count >= min_frequency]
+    kept = sorted(sorted(often, key=lambda value: (-counts[value], value))[:max_ids])
+    ids = {value: position + 2 for position, value in enumerate(kept)}
+    histories = [[ids.get(v, 1) for v in list(cell)[-max_length:]] for cell in frame["hist_item"]]
+    return [ids.get(value, 1) for value in frame["item"]], histories
+
+
+@pytest.mark.parametrize("layout", ["windows", "lists"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"max_length": 50},
+        {"max_length": 3},
+        {"max_length": 3, "min_frequency": 6},
+        {"max_length": 4, "max_ids": 5},
+    ],
+)
+def test_ids_are_those_of_the_obvious_loop(layout, parameters):
+    frame = with_windows()
+    frame = frame if layout == "windows" else as_lists(frame)
+    train, test = frame.iloc[:40], frame.iloc[40:]
+    fitted = encoder(**parameters).fit(train)
+
+    for rows in (train, test):
+        X = fitted.transform(rows)
+        candidates, histories = slow_ids(train, rows, **parameters)
+        assert X["item"].tolist() == candidates
+        mask = X["hist_item_mask"]
+        assert [r[m].tolist() for r, m in zip(X["hist_item"], mask, strict=True)] == histories
+
+
+@pytest.mark.parametrize("max_length", [2, 50])
+def test_windows_and_lists_encode_alike(max_length):
+    frame = with_windows(columns=["item", "category", "price"])
+    histories = {("hist_item", "hist_category", "hist_price"): ("item", "category", None)}
+    train, test = frame.iloc[::2], frame.iloc[1::2]
+    windows = encoder(histories=histories, max_length=max_length)
+    lists = clone(windows)
+
+    same(windows.fit_transform(train), lists.fit_transform(as_lists(train)))
+    same(windows.transform(test), lists.transform(as_lists(test)))
+
+
+def test_windows_share_the_encoded_log():
+    frame = with_windows(n_events=200, n_users=2)
+    X = encoder().fit_transform(frame)
+
+    clicks = X.behaviours["hist_item+hist_category"]
+    assert len(clicks.columns["hist_item"]) <= len(frame) < clicks.lengths.sum()
+    assert clicks.columns["hist_item"].dtype == np.int32
+
+
+def test_fit_transform_reads_once_and_equals_fit_then_transform(monkeypatch):
+    frame = with_windows(elapsed="hist_elapsed")
+    expected = encoder().fit(frame).transform(frame)
+    calls = []
+    read = frames.read_events
+    monkeypatch.setattr(frames, "read_events", lambda *a, **k: calls.append(1) or read(*a, **k))
+
+    same(encoder().fit_transform(frame), expected)
+    assert len(calls) == 1
+
+
+def test_separated_text_meets_integer_candidates():
+    frame = pd.DataFrame({"item": [1, 22], "hist_item": ["22|1", None], "tags": ["a|b", "b"]})
+    parameters = {"histories": {"hist_item": "item", "tags": None}, "separator": "|"}
+    X = HistorySequenceEncoder(**parameters).fit_transform(frame)
+
+    assert X["hist_item"].tolist() == [[3, 2], [0, 0]]
+    assert X["tags"].tolist() == [[2, 3], [3, 0]]
+
+
+def test_unknown_and_missing_are_one_and_never_padding():
+    train = pd.DataFrame({"item": ["a", "b"], "hist_item": [["a"], ["c"]]})
+    test = pd.DataFrame({"item": ["z", None, "c"], "hist_item": [["z", None, "a"], None, []]})
+    X = HistorySequenceEncoder().fit(train).transform(test)
+
+    assert X["item"].tolist() == [1, 1, 4]
+    assert X["hist_item"].tolist() == [[1, 1, 2], [0, 0, 0], [0, 0, 0]]
+    assert X["hist_item_mask"].tolist() == [[True] * 3, [False] * 3, [False] * 3]
+
+
+def test_unknown_error_names_what_was_not_seen_at_fit():
+    frame = with_windows(columns=["item"])
+    fitted = encoder(unknown="error", min_frequency=3).fit(frame)
+    other = pd.DataFrame(frame).assign(item=[99, 98] + [1] * 58, category=None)
+
+    same(fitted.transform(frame), fitted.fit_transform(frame))
+    with pytest.raises(ValueError, match=r"item holds 2 values .* at fit: 99, 98\. Fit the enc"):
+        fitted.transform(other)
+
+
+def test_unknown_error_looks_at_the_rows_own_events_only():
+    frame = with_windows(columns=["item"])
+    is_old = frame["time"] < 300
+    fitted = encoder(unknown="error", histories={"hist_item": None}, categorical=[]).fit(
+        frame[is_old]
+    )
+
+    fitted.transform(frame[is_old].iloc[:3])
+
+
+@pytest.mark.parametrize("layout", ["windows", "lists"])
+def test_nothing_outside_the_training_fold_is_learnt(layout):
+    frame = with_windows()
+    frame = frame if layout == "windows" else as_lists(frame)
+    for train, _ in GroupKFold(3).split(frame, groups=frame["user"]):
+        rows = frame.iloc[train]
+        fitted = encoder(max_length=4).fit(rows)
+        seen = set(rows["item"]).union(*(list(cell)[-4:] for cell in rows["hist_item"]))
+
+        assert set(fitted.vocabularies_["item"]) == seen
+        alone = pickle.loads(pickle.dumps(rows))
+        assert encoder(max_length=4).fit(alone).schema_ == fitted.schema_
+
+
+def test_rows_encode_alike_alone_together_and_in_any_order():
+    frame = with_windows(elapsed="hist_elapsed")
+    fitted = encoder().fit(frame)
+    X = fitted.transform(frame)
+    order = np.random.default_rng(0).permutation(len(frame))
+
+    same(fitted.transform(frame.iloc[order]), X[order])
+    same(fitted.transform(frame.iloc[[7]]), X[7:8])
+    assert encoder().fit(frame.iloc[order]).schema_ == fitted.schema_
+
+
+@pytest.mark.parametrize("layout", ["windows", "lists"])
+def test_the_callers_frame_is_left_as_it_was(layout):
+    frame = with_windows(elapsed="hist_elapsed")
+    frame = frame if layout == "windows" else as_lists(frame).drop(columns="hist_elapsed")
+    before = copy.deepcopy(as_lists(frame))
+    encoder().fit(frame).transform(frame)
+
+    pd.testing.assert_frame_equal(as_lists(frame), before)
+
+
+def test_ids_decode_to_the_values_they_came_from():
+    frame = with_windows()
+    fitted = encoder()
+    X = fitted.fit_transform(frame)
+
+    assert fitted.inverse_transform_ids("item", X["item"]).tolist() == frame["item"].tolist()
+    decoded = fitted.inverse_transform_ids("hist_category", X["hist_category"])
+    rows = [row[row != np.array(None)].tolist() for row in decoded]
+    assert rows == as_lists(frame)["hist_category"].tolist()
+    ids = pd.Series([2, None, 0, 1], dtype="Int32")
+    assert fitted.inverse_transform_ids("item", ids).tolist() == [0, None, None, None]
+    with pytest.raises(ValueError, match=r"'price' has no ids; columns of ids are \['item', 'ca"):
+        fitted.inverse_transform_ids("price", [2])
+
+
+def test_vocabularies_are_in_id_order_and_shared_with_histories():
+    fitted = encoder().fit(with_windows())
+
+    assert fitted.vocabularies_["category"].tolist() == ["hat", "shoe", "sock"]
+    assert fitted.vocabularies_["hist_item"] is fitted.vocabularies_["item"]
+
+
+def test_pickle_and_clone_encode_alike_and_hold_no_rows():
+    small, large = with_windows(n_events=60), with_windows(n_events=6000)
+    fitted = encoder().fit(small)
+
+    same(pickle.loads(pickle.dumps(fitted)).transform(small), fitted.transform(small))
+    same(clone(fitted).fit_transform(small), fitted.transform(small))
+    assert len(pickle.dumps(encoder().fit(large))) < len(pickle.dumps(fitted)) + 1000
+
+
+def test_output_stays_encoded_whatever_scikit_learn_is_told():
+    frame = with_windows()
+    with sklearn.config_context(transform_output="pandas"):
+        assert isinstance(encoder().fit_transform(frame), EncodedFeatures)
+    pipeline = make_pipeline(encoder()).set_output(transform="pandas")
+    assert isinstance(pipeline.fit_transform(frame), EncodedFeatures)
+
+
+def test_feature_names_are_those_of_the_array():
+    fitted = encoder(max_length=2).fit(with_windows(columns=["item"]))
+    names = fitted.get_feature_names_out()
+
+    assert names.tolist() == ["item", "category", "price", "hist_item_0", "hist_item_1"]
+    X = fitted.transform(with_windows(columns=["item"]))
+    assert np.asarray(X).shape == X.shape == (60, 5)
+    with pytest.raises(ValueError, match="input_features is not equal to feature_names_in_"):
+        fitted.get_feature_names_out(["a"] * fitted.n_features_in_)
+
+
+def test_an_integer_column_of_distinct_values_warns_and_names_drop():
+    frame = pd.DataFrame({"row": np.arange(200), "item": np.arange(200) % 150, "x": 0.5})
+
+    with pytest.warns(
+        UserWarning, match=r"row has 200 different .* drop=\['row'\] if it"
+    ) as caught:
+        HistorySequenceEncoder().fit(frame)
+    assert len(caught) == 1
+    HistorySequenceEncoder(categorical=["row", "item"]).fit(frame)
+    HistorySequenceEncoder().fit(frame.assign(hist_row=[[1]] * 200))
+
+
+def test_empty_histories_warn_at_fit_and_pass_at_predict():
+    frame = as_lists(with_windows(columns=["item"]))
+    empty = frame.assign(hist_item=[[]] * 30 + [None] * 30)
+
+    with pytest.warns(UserWarning, match="every history of hist_item is empty at fit"):
+        X = encoder().fit_transform(empty)
+    assert X["hist_item"].shape == (60, 0)
+    assert not encoder().fit(frame).transform(empty)["hist_item_mask"].any()
