@@ -104,7 +104,9 @@ class _OwnItems:
 
     def __init__(self, owners: np.ndarray, items: np.ndarray, weights: np.ndarray):
         n_items = len(weights)
-        pair_owner, pair_item = np.divmod(np.unique(owners * n_items + items), n_items)
+        pairs = np.sort(owners * n_items + items)
+        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique hashes: slower
+        pair_owner, pair_item = np.divmod(pairs, n_items)
         self._edges = np.concatenate([[0], np.cumsum(weights)])
         self._stride = self._edges[-1] + 1
         self._first = np.searchsorted(pair_owner, np.arange(pair_owner[-1] + 2))
@@ -115,12 +117,14 @@ class _OwnItems:
 
     def draw_others(self, owners: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
         """Item codes of shape (len(owners), size), none of them the owner's own."""
-        owners = owners[:, None]
-        free = self.free[owners]
-        points = (rng.random_sample((len(owners), size)) * free).astype(np.int64)
+        order = np.argsort(owners, kind="stable")  # an owner's searches then lie side by side
+        owners = owners[order, None]
+        points = (rng.random_sample((len(owners), size)) * self.free[owners]).astype(np.int64)
         n_cut = np.searchsorted(self._keys, owners * self._stride + points, side="right")
         moved = points + self._cut[n_cut] - self._cut[self._first[owners]]
-        return np.searchsorted(self._edges, moved, side="right") - 1
+        drawn = np.empty_like(moved)
+        drawn[order] = np.searchsorted(self._edges, moved, side="right") - 1
+        return drawn
 
 
 def _check_options(n_negatives: Any, strategy: Any) -> None:

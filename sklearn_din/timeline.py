@@ -76,13 +76,11 @@ class Timeline:
         codes = self._keys.lookup(impressions)
         times, unit = self.impression_times(impressions)
         age = check_max_age(max_age, unit=unit)
-        first = np.where(codes < 0, 0, self._first[codes])
         end = self._search(codes, self._ticks_before(times, unit))
         if age is None:
-            return Past(first, end)
+            return Past(np.where(codes < 0, 0, self._first[codes]), end)
         # An event exactly max_age old still counts: none strictly before that moment does.
-        since = self._search(codes, self._ticks_before(_earlier(times, age), unit))
-        return Past(np.maximum(first, since), end)
+        return Past(self._search(codes, self._ticks_before(_earlier(times, age), unit)), end)
 
     def own_past(self) -> Past:
         """Past of the log's own rows, as :meth:`past` gives it, without a search."""
@@ -212,8 +210,6 @@ def _matched(values: np.ndarray, uniques: pd.Index, column: Any) -> np.ndarray:
         is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
         whole = np.where(is_whole, values, 0).astype(np.int64)
         return np.where(is_whole, _matched(whole, uniques, column), -1)
-    if values.dtype.kind in "iu" and uniques.dtype.kind in "iu" and values.dtype != uniques.dtype:
-        values, uniques = values.astype(object), uniques.astype(object)
     return uniques.get_indexer(pd.Index(values, dtype=values.dtype))
 
 

@@ -209,6 +209,13 @@ def test_users_match_whatever_their_dtype(values, ours, theirs):
     assert lists(attached["hist_item"]) == [[10, 11], [20], [10, 11]]
 
 
+def test_broken_numbers_are_nobodys_whole_number():
+    events = pd.DataFrame({"user": [0, 1], "time": [1, 2], "item": ["a", "b"]})
+    impressions = pd.DataFrame({"user": [0.0, 1.5, np.nan, np.inf, 1.0], "time": 9})
+    histories = lists(attach(impressions, events)["hist_item"])
+    assert histories == [["a"], [], [], [], ["b"]]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "Int64", "object", "category"])
 def test_a_missing_user_has_no_history_and_is_nobody_elses(dtype):
     users = pd.Series([1, None, 1], dtype=dtype)
@@ -256,6 +263,18 @@ def test_columns_of_one_call_are_kin_and_those_of_two_calls_are_not():
     assert item.same_windows(once["hist_user"].array)
     assert item.same_windows(once["ago"].array)
     assert not item.same_windows(attach(CLICKS, CLICKS)["hist_item"].array)
+
+
+def test_pickling_a_fully_covered_log_keeps_kinship_with_the_original():
+    now = pd.DataFrame({"user": ["bob", "ann", "ann"], "time": [99, 5, 99]})
+    item = attach(now, CLICKS)["hist_item"].array
+    assert pickle.loads(pickle.dumps(item)).same_windows(item)
+
+
+def test_anchors_of_impressions_before_every_event_are_zero():
+    for times in ([5, 99], [5.0, 99.0]):
+        now = pd.DataFrame({"user": "ann", "time": times})
+        assert attach(now, CLICKS, elapsed="ago")["ago"].array.anchors.tolist() == [0.0, 89.0]
 
 
 DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))

@@ -325,6 +325,13 @@ def test_arrow_conversion_honours_a_wanted_type(frame):
     assert array.to_pylist() == lists(frame["hist_price"])
 
 
+def test_very_many_events_get_wide_offsets(frame, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    monkeypatch.setattr("sklearn_din.windows._LARGE", 1)
+    assert pa.array(frame["hist_item"]).type == pa.large_list(pa.large_string())
+    assert pa.array(frame["ago"]).to_pylist() == lists(frame["ago"])
+
+
 def test_joblib_files_hold_covered_events_only(frame, tmp_path):
     log = EventLog({"item": np.arange(1_000_000)})
     small = pd.DataFrame({"hist_item": WindowArray(log, "item", [5, 8], [2, 3])})
