@@ -325,7 +325,8 @@ class RecBole(Rival):
 
     def train(self, loader, *, epochs, valid=None, callback=None):
         self.trainer.epochs = epochs
-        self.trainer.fit(loader, valid, verbose=False, saved=False, callback_fn=callback)
+        with contextlib.chdir(self.folder.name):
+            self.trainer.fit(loader, valid, verbose=False, saved=False, callback_fn=callback)
 
     def train_early(self, *, max_epochs, patience):
         seen, best = [], {}
@@ -357,17 +358,16 @@ class RecBole(Rival):
         for part in workloads.PARTS:
             rows = self.workload[part]
             table, candidate, events = self.coded_events(part)
-            offsets = rows["hist_offsets"]
+            offsets, words = rows["hist_offsets"], events.astype(str)
             longest = max(longest, int(np.diff(offsets).max()))
-            words = events.astype(str)
             lines = ["user_id:token\titem_id:token\titem_id_list:token_seq\tlabel:float"]
             for i in range(self.n_rows(part)):
                 history = " ".join(words[offsets[i] : offsets[i + 1]])
                 lines.append(f"0\t{candidate[i]}\t{history}\t{rows['label'][i]}")
             (folder / f"workload.{part}.inter").write_text("\n".join(lines))
-        header = ["item_id:token", *(f"{a}:token" for a in self.attributes[1:])]
         body = np.column_stack([np.arange(len(table)), table[:, 1:]])[1:].tolist()
-        lines = ["\t".join(map(str, line)) for line in [header, *body]]
+        lines = ["\t".join(f"{name}:token" for name in ["item_id", *self.attributes[1:]])]
+        lines += ["\t".join(map(str, line)) for line in body]
         (folder / "workload.item").write_text("\n".join(lines))
         return longest
 
