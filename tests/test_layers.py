@@ -18,7 +18,7 @@ OFFSETS = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)])
 
 
 def by_row(values):
-    return [values[ROWS == row] for row in range(4)]
+    return [values[row == ROWS] for row in range(4)]
 
 
 @pytest.fixture
