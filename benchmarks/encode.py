@@ -61,7 +61,8 @@ def measure(layout: str, *, n_rows: int, length: int) -> str:
 
 def peak_gb() -> float:
     """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def main() -> None:

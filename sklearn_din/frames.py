@@ -12,7 +12,8 @@ import pyarrow as pa
 from sklearn.utils.validation import validate_data
 
 from sklearn_din._validation import check_frame
-from sklearn_din.cells import Codes, Events, HistoryCells, as_numbers, coded, read_events
+from sklearn_din.cells import Codes, HistoryCells, as_numbers, coded
+from sklearn_din.events import Events, read_events
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.roles import Roles
 

@@ -13,7 +13,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from sklearn_din._validation import check_names
-from sklearn_din.cells import Codes, Events, read_history
+from sklearn_din.cells import Codes, read_history
+from sklearn_din.events import Events
 from sklearn_din.features import UNKNOWN_ID, EncodedFeatures, Field, Kind, Ragged, Schema
 from sklearn_din.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.roles import assign_roles, history_columns, is_auto
