@@ -478,7 +478,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _check_units(units: Any, *, name: str, least: int) -> None:
-    if len(units) < least or not all(isinstance(u, Integral) and u >= 1 for u in units):
+    if len(units) < least or not all(isinstance(u, int | np.integer) and u >= 1 for u in units):
         raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
 
 

@@ -53,7 +53,7 @@ def attend(
     """
     of_query, of_event = unit.split_first_layer()
     parameters = [of_query, unit.first.bias, of_event, unit.first_activation.slope]
-    layers = list(unit.rest)
+    layers: list[Any] = list(unit.rest)
     for linear, activation in zip(layers[::2], layers[1::2], strict=True):
         parameters += [linear.weight.t(), linear.bias, activation.slope]
     parameters += [unit.last.weight[0], unit.last.bias]
