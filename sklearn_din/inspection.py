@@ -1,0 +1,264 @@
+"""What a fitted Pipeline says about impressions: which past events counted, what to show next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from sklearn_din._validation import check_frame, check_names
+from sklearn_din.features import EncodedFeatures, Ragged
+from sklearn_din.pipelines import FittedParts, fitted_parts, original_weights
+
+PAIRS_PER_BLOCK = 65_536
+CHECKED_PAIRS = 256
+RESULT_COLUMNS = ("row", "rank", "probability")
+
+
+def explain(pipeline: Any, X: Any) -> pd.DataFrame:
+    """Say which past events counted for each impression, in the caller's own values.
+
+    The Pipeline's twin of :meth:`DINClassifier.attention_weights`.
+
+    Parameters
+    ----------
+    pipeline : Pipeline, or search over one
+        Fitted; a HistorySequenceEncoder among its steps and a DINClassifier at its end.
+    X : DataFrame
+        Impressions, as given to the Pipeline's ``predict_proba``.
+
+    Returns
+    -------
+    DataFrame
+        One row an event, oldest first: row (position of the impression in X), behaviour,
+        position (0 is the oldest event kept), one column of original values an attribute
+        (None for a value not seen at fit, and where the behaviour lacks the attribute), weight,
+        and share: the weight over the sum of absolute weights of the impression's behaviour,
+        so that shares compare across impressions.
+
+    Raises
+    ------
+    TypeError
+        If ``pipeline`` is not such a Pipeline.
+    ValueError
+        If the classifier has no attention: ``pooling="max"``, or no history.
+
+    See Also
+    --------
+    sklearn_din.display.AttentionDisplay : The same as a picture.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din.estimator import DINClassifier
+    >>> from sklearn_din.transformers import HistorySequenceEncoder
+    >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    >>> model = make_pipeline(
+    ...     HistorySequenceEncoder(), DINClassifier(pooling="mean", max_epochs=1)
+    ... ).fit(shown, [0, 1])
+    >>> explain(model, shown).drop(columns="behaviour")
+       row  position hist_item  weight  share
+    0    0         0      sock     1.0    1.0
+    1    1         0       hat     0.5    0.5
+    2    1         1      shoe     0.5    0.5
+    """
+    parts = fitted_parts(pipeline, purpose="explain")
+    return original_weights(parts, parts.encode(X))
+
+
+def rank_candidates(
+    pipeline: Any, users: pd.DataFrame, candidates: pd.DataFrame, *, top_k: int = 10
+) -> pd.DataFrame:
+    """Score a catalogue for each user and return the best candidates.
+
+    Users and candidates are encoded once each, not once a pair, and then scored in blocks of
+    bounded memory. The probabilities are those of scoring each pair alone.
+
+    Parameters
+    ----------
+    pipeline : Pipeline, or search over one
+        Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
+        end.
+    users : DataFrame of shape (n_users, ...)
+        One row a user at a moment: every column the Pipeline was fitted on, histories
+        included, but those of the candidate. Other columns are not used.
+    candidates : DataFrame of shape (n_candidates, ...)
+        One row a candidate: the candidate's columns. Columns that the Pipeline does not know,
+        such as a title, come back in the result.
+    top_k : int, default=10
+        Candidates to return for each user; all where there are fewer.
+
+    Returns
+    -------
+    DataFrame
+        The users in their order and the best candidate first: row (position in ``users``),
+        rank (from 1), the columns of ``candidates``, probability (of the click).
+        Equally probable candidates keep their order.
+
+    Raises
+    ------
+    ValueError
+        If a column is in both frames or in neither, a frame has no rows, ``top_k`` is less
+        than 1, or a step of the Pipeline computes a column from user and candidate together.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din.estimator import DINClassifier
+    >>> from sklearn_din.transformers import HistorySequenceEncoder
+    >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    >>> model = make_pipeline(
+    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, random_state=0)
+    ... ).fit(shown, [0, 1])
+    >>> best = rank_candidates(model, shown[["hist_item"]], shown[["item"]], top_k=1)
+    >>> best[["row", "rank", "item"]]
+       row  rank  item
+    0    0     1  sock
+    1    1     1  sock
+    """
+    parts = fitted_parts(pipeline, purpose="rank_candidates")
+    _check_ranking(users, candidates, top_k)
+    pairs = _Pairs(parts, users, candidates, _columns_of_fit(parts, pipeline, users, candidates))
+    n_best = min(top_k, len(candidates))
+    best: list[np.ndarray] = []
+    logits: list[np.ndarray] = []
+    for block in pairs.logits():
+        order = np.argsort(-block, axis=1, kind="stable")[:, :n_best]
+        best.append(order)
+        logits.append(np.take_along_axis(block, order, axis=1))
+    chosen = candidates.take(np.concatenate(best).ravel()).reset_index(drop=True)
+    chosen.insert(0, "row", np.repeat(np.arange(len(users)), n_best))
+    chosen.insert(1, "rank", np.tile(np.arange(1, n_best + 1), len(users)))
+    chosen["probability"] = expit(np.concatenate(logits).ravel())
+    return chosen
+
+
+class _Pairs:
+    """Users and candidates, each encoded once beside a stand-in for the other."""
+
+    def __init__(
+        self, parts: FittedParts, users: pd.DataFrame, candidates: pd.DataFrame, names: list[str]
+    ) -> None:
+        self.parts, self.users, self.candidates, self.names = parts, users, candidates, names
+        self.of_user = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
+        blocks = [self.encode(np.zeros_like(block), block) for block in _blocks(len(candidates))]
+        self.of_candidate = self._candidate_fields(blocks)
+        self._refuse_joint_fields()
+
+    def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
+        """Pairs by their rows, the slow way: as one frame through every step."""
+        left = self.users.take(users).reset_index(drop=True)
+        right = self.candidates.take(candidates).reset_index(drop=True)
+        frame = {name: (left if name in left else right)[name] for name in self.names}
+        return self.parts.encode(pd.DataFrame(frame))
+
+    def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
+        """Pairs by their rows: ids and windows are taken, no event is read or copied."""
+        of = self.of_candidate
+        columns = {
+            name: of[name][candidates] if name in of else values[users]
+            for name, values in self.of_user.columns.items()
+        }
+        behaviours = {
+            name: of[name].take(candidates) if name in of else ragged.take(users)
+            for name, ragged in self.of_user.behaviours.items()
+        }
+        return EncodedFeatures._trusted(self.of_user.schema, columns, behaviours)
+
+    def logits(self) -> Iterator[np.ndarray]:
+        """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
+        n_users, n_candidates = len(self.users), len(self.candidates)
+        for users in _blocks(n_users, max(1, PAIRS_PER_BLOCK // n_candidates)):
+            parts = [self._score(users, candidates) for candidates in _blocks(n_candidates)]
+            yield np.concatenate(parts, axis=1)
+
+    def _score(self, users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        X = self.take(np.repeat(users, len(candidates)), np.tile(candidates, len(users)))
+        return self.parts.classifier.decision_function(X).reshape(len(users), len(candidates))
+
+    def _candidate_fields(self, blocks: list[EncodedFeatures]) -> dict[str, Any]:
+        """Encoded fields that follow the candidate; what a step added follows what moves it."""
+        fields: dict[str, Any] = {}
+        for name in self.of_user.columns:
+            values = np.concatenate([block.columns[name] for block in blocks])
+            is_added = name not in self.users and name not in self.candidates
+            if name in self.candidates or (is_added and (values != values[0]).any()):
+                fields[name] = values
+        for behaviour in self.of_user.schema.behaviours:
+            if behaviour.histories[0] in self.candidates:  # a bag, such as a film's genres
+                fields[behaviour.name] = _joined([b.behaviours[behaviour.name] for b in blocks])
+        return fields
+
+    def _refuse_joint_fields(self) -> None:
+        """Compare pairs spread over both frames with the same pairs encoded together."""
+        n_pairs = min(CHECKED_PAIRS, max(len(self.users), len(self.candidates)))
+        users = np.linspace(0, len(self.users) - 1, n_pairs).astype(np.intp)
+        candidates = np.linspace(len(self.candidates) - 1, 0, n_pairs).astype(np.intp)
+        together, apart = self.encode(users, candidates), self.take(users, candidates)
+        joint = [n for n in together if not np.array_equal(together[n], apart[n])]
+        if joint:
+            raise ValueError(
+                f"rank_candidates encodes users and candidates apart, but {joint} depend on both: "
+                "a step before the encoder computes them from the pair. Score such pairs with "
+                "predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
+            )
+
+
+def _joined(parts: list[Ragged]) -> Ragged:
+    lengths = np.concatenate([ragged.lengths for ragged in parts])
+    names = parts[0].columns
+    columns = {name: np.concatenate([ragged.flat(name) for ragged in parts]) for name in names}
+    return Ragged.from_lengths(columns, lengths)
+
+
+def _blocks(n_rows: int, size: int = PAIRS_PER_BLOCK) -> list[np.ndarray]:
+    return [np.arange(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def _check_ranking(users: Any, candidates: Any, top_k: Any) -> None:
+    check_frame(users, [], name="users")
+    check_frame(candidates, [], name="candidates")
+    for name, frame in (("users", users), ("candidates", candidates)):
+        if not len(frame):
+            raise ValueError(f"{name} must have at least one row, got none.")
+    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
+        raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}.")
+    both = [name for name in users.columns if name in candidates]
+    if both:
+        raise ValueError(
+            f"a column belongs to the user or to the candidate, got {both} in both frames. Drop "
+            "them from users if the candidate has them, from candidates otherwise."
+        )
+    taken = [name for name in RESULT_COLUMNS if name in candidates]
+    if taken:
+        raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
+
+
+def _columns_of_fit(
+    parts: FittedParts, pipeline: Any, users: pd.DataFrame, candidates: pd.DataFrame
+) -> list[str]:
+    """Columns that the Pipeline wants, in the order of its fit."""
+    fitted = getattr(pipeline, "feature_names_in_", None)
+    if fitted is None:
+        raise ValueError(
+            "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell the "
+            "candidate's columns from the user's. Fit it on a DataFrame."
+        )
+    dropped = check_names(getattr(parts.encoder, "drop", ()), name="drop")
+    absent = [n for n in fitted if n not in users and n not in candidates and n not in dropped]
+    if absent:
+        raise ValueError(
+            f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
+            f"candidates. users has {list(users.columns)}, candidates {list(candidates.columns)}."
+        )
+    names = [name for name in fitted if name in users or name in candidates]
+    if not any(name in candidates for name in names):
+        raise ValueError(
+            f"candidates must have columns that the Pipeline was fitted on, {list(fitted)}, got "
+            f"{list(candidates.columns)}: every candidate would score the same."
+        )
+    return names

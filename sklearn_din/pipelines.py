@@ -1,0 +1,142 @@
+"""What a fitted Pipeline of transformers and a DINClassifier knows: its parts, its weights."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_din.features import EncodedFeatures
+
+ENCODED = ("row", "behaviour", "position")
+
+
+class FittedParts(NamedTuple):
+    """The parts of a fitted Pipeline.
+
+    Parameters
+    ----------
+    transformers : Pipeline
+        Every step but the last; ``transform`` gives EncodedFeatures.
+    encoder : transformer
+        The one among them that gives ids and takes them back.
+    classifier : DINClassifier
+        The last step.
+    """
+
+    transformers: Any
+    encoder: Any
+    classifier: Any
+
+    def encode(self, X: Any) -> EncodedFeatures:
+        """Impressions as the classifier sees them."""
+        return self.transformers.transform(X)
+
+    def decode(self, name: str, ids: Any) -> np.ndarray:
+        """Original values of encoded ids, None where unknown or missing."""
+        return self.encoder.inverse_transform_ids(name, ids)
+
+
+def classifier_of(estimator: Any, *, purpose: str) -> Any:
+    """Return the fitted classifier: the estimator itself, a Pipeline's last step, a search's best.
+
+    Parameters
+    ----------
+    estimator : DINClassifier, Pipeline or search
+    purpose : str
+        Who asks, for the error.
+
+    Raises
+    ------
+    TypeError
+        If there is no DINClassifier.
+    NotFittedError
+        If it is not fitted.
+    """
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if isinstance(last, type) or not hasattr(last, "attention_weights"):
+        raise TypeError(
+            f"{purpose} needs a DINClassifier, or a Pipeline that ends in one, got "
+            f"{_described(estimator)}."
+        )
+    check_is_fitted(last)
+    return last
+
+
+def fitted_parts(pipeline: Any, *, purpose: str) -> FittedParts:
+    """Return the parts of a fitted Pipeline of transformers and a DINClassifier.
+
+    Parameters
+    ----------
+    pipeline : Pipeline, or search over one
+        With a HistorySequenceEncoder among its steps.
+    purpose : str
+        Who asks, for the error.
+
+    Raises
+    ------
+    TypeError
+        If it is no Pipeline, does not end in a DINClassifier, or has no encoder.
+    NotFittedError
+        If it is not fitted.
+    """
+    pipeline = getattr(pipeline, "best_estimator_", pipeline)
+    if not isinstance(pipeline, Pipeline):
+        raise TypeError(
+            f"{purpose} needs the whole fitted Pipeline, HistorySequenceEncoder and "
+            f"DINClassifier, got {_described(pipeline)}. The encoder is what gives original "
+            "values back."
+        )
+    classifier = classifier_of(pipeline, purpose=purpose)
+    encoders = [s for s in _flat_steps(pipeline) if hasattr(s, "inverse_transform_ids")]
+    if not encoders:
+        raise TypeError(
+            f"{purpose} needs a HistorySequenceEncoder among the Pipeline's steps, got "
+            f"{_described(pipeline)}."
+        )
+    return FittedParts(pipeline[:-1], encoders[-1], classifier)
+
+
+def original_weights(parts: FittedParts, X: EncodedFeatures) -> pd.DataFrame:
+    """Attention weights with original values in place of ids, and each weight's share.
+
+    Parameters
+    ----------
+    parts : FittedParts
+    X : EncodedFeatures
+        From ``parts.encode``.
+
+    Returns
+    -------
+    DataFrame
+        As ``DINClassifier.attention_weights``, each attribute's column an object column of
+        original values (None where unknown or missing), and ``share``: the weight over the sum
+        of absolute weights of that impression's behaviour (0 where all are 0).
+    """
+    table = parts.classifier.attention_weights(X)
+    for name in table.columns.drop([*ENCODED, "weight"]):
+        values = parts.decode(name, table[name])
+        table[name] = pd.Series(values, index=table.index, dtype=object)
+    totals = table["weight"].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
+    table["share"] = (table["weight"] / totals.where(totals > 0, 1.0)).astype("float32")
+    return table
+
+
+def _flat_steps(pipeline: Pipeline) -> list[Any]:
+    steps: list[Any] = []
+    for _, step in pipeline.steps[:-1]:
+        steps += [*_flat_steps(step), step.steps[-1][1]] if isinstance(step, Pipeline) else [step]
+    return steps
+
+
+def _described(estimator: Any) -> str:
+    if isinstance(estimator, type):
+        return f"the class {estimator.__name__} (make an instance and fit it)"
+    if isinstance(estimator, Pipeline):
+        names = [type(step).__name__ for _, step in estimator.steps]
+        return f"a Pipeline of {', '.join(names)}"
+    return type(estimator).__name__

@@ -1,0 +1,242 @@
+"""Explanations speak the caller's own values; a ranking equals scoring each pair alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_din import inspection
+from sklearn_din.datasets import make_click_log
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.history import HistoryBuilder, attach_history
+from sklearn_din.inspection import explain, rank_candidates
+from sklearn_din.transformers import HistorySequenceEncoder
+
+CANDIDATE = ["item", "category", "price"]
+
+
+def make_frame(n_users=12, seed=0):
+    log = make_click_log(
+        n_users=n_users, n_items=30, n_categories=5, mean_length=4, random_state=seed
+    )
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    frame["tags"] = [["red", "new"][: row % 3] for row in range(len(frame))]
+    frame["item"] = "i" + frame["item"].astype(str)
+    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame["age"] = np.where(frame["user"] % 4, frame["user"] / 7.0, np.nan)
+    frame["price"] = frame["price"].where(frame["category"] != 2)
+    return frame, log.y
+
+
+@pytest.fixture(scope="module")
+def frame_and_labels():
+    return make_frame()
+
+
+@pytest.fixture(scope="module")
+def pipeline(frame_and_labels):
+    frame, y = frame_and_labels
+    histories = {("hist_item", "hist_category"): ("item", "category"), "tags": None}
+    encoder = HistorySequenceEncoder(histories=histories, drop=["user", "time"])
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
+@pytest.fixture
+def users(frame_and_labels):
+    frame, _ = frame_and_labels
+    return frame.drop_duplicates("user", keep="last").drop(columns=[*CANDIDATE, "tags"])
+
+
+@pytest.fixture
+def candidates(frame_and_labels):
+    frame, _ = frame_and_labels
+    chosen = frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
+    return chosen.assign(title=["Title of " + item for item in chosen["item"]])
+
+
+def score_each_pair_alone(pipeline, users, candidates):
+    """The slow twin: one frame of one row a pair, through every step."""
+    scores = np.empty((len(users), len(candidates)))
+    for i in range(len(users)):
+        for j in range(len(candidates)):
+            pair = pd.concat(
+                [
+                    users.iloc[[i]].reset_index(drop=True),
+                    candidates.iloc[[j]].reset_index(drop=True),
+                ],
+                axis=1,
+            )
+            names = [name for name in pipeline.feature_names_in_ if name in pair]
+            scores[i, j] = pipeline.predict_proba(pair[names])[0, 1]
+    return scores
+
+
+def test_explain_names_every_event_by_the_value_in_the_frame(pipeline, frame_and_labels):
+    frame, _ = frame_and_labels
+    table = explain(pipeline, frame)
+    for row, events in table.groupby("row"):
+        assert events["hist_item"].tolist() == list(frame["hist_item"].iloc[row])
+        assert events["hist_category"].tolist() == list(frame["hist_category"].iloc[row])
+        assert events["position"].tolist() == list(range(len(events)))
+
+
+def test_explain_gives_the_weights_of_the_classifier(pipeline, frame_and_labels):
+    frame, _ = frame_and_labels
+    table = explain(pipeline, frame[:20])
+    weights = pipeline[-1].attention_weights(pipeline[:-1].transform(frame[:20]))
+    pd.testing.assert_frame_equal(
+        table[["row", "behaviour", "position", "weight"]],
+        weights[["row", "behaviour", "position", "weight"]],
+    )
+
+
+def test_shares_are_weights_over_the_sum_of_absolute_weights():
+    class Fixed:
+        def attention_weights(self, X):
+            return X
+
+    class Reader:
+        def inverse_transform_ids(self, name, ids):
+            return np.array(["hat", "sock", None], dtype=object)[ids]
+
+    given = pd.DataFrame(
+        {
+            "row": [0, 0, 0, 2, 2],
+            "behaviour": ["clicks", "clicks", "carts", "clicks", "clicks"],
+            "position": [0, 1, 0, 0, 1],
+            "hist_item": [0, 1, 2, 0, 0],
+            "weight": np.array([3.0, -1.0, -2.0, 0.0, 0.0], dtype="float32"),
+        }
+    )
+    table = inspection.original_weights(inspection.FittedParts(None, Reader(), Fixed()), given)
+    assert table["share"].tolist() == [0.75, -0.25, -1.0, 0.0, 0.0]
+    assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
+
+
+def test_a_value_not_seen_at_fit_is_none(pipeline, frame_and_labels):
+    frame, _ = frame_and_labels
+    one = frame[:1].assign(hist_item=[["i1", "never seen"]], hist_category=[[1, 2]])
+    assert explain(pipeline, one)["hist_item"].tolist()[1] is None
+
+
+def test_explain_of_rows_without_a_past_is_an_empty_table(pipeline, frame_and_labels):
+    frame, _ = frame_and_labels
+    one = frame[:1].assign(hist_item=[[]], hist_category=[[]])
+    table = explain(pipeline, one)
+    assert len(table) == 0
+    assert table.columns[-2:].tolist() == ["weight", "share"]
+
+
+@pytest.mark.parametrize("block", [65_536, 7, 1])
+def test_ranking_equals_scoring_each_pair_alone(pipeline, users, candidates, monkeypatch, block):
+    monkeypatch.setattr(inspection, "PAIRS_PER_BLOCK", block)
+    users, candidates = users[:4], candidates[:9]
+    expected = score_each_pair_alone(pipeline, users, candidates)
+    ranking = rank_candidates(pipeline, users, candidates, top_k=9)
+    assert ranking["row"].tolist() == np.repeat(range(4), 9).tolist()
+    assert ranking["rank"].tolist() == list(range(1, 10)) * 4
+    position = {item: j for j, item in enumerate(candidates["item"])}
+    pair = expected[ranking["row"], ranking["item"].map(position)]
+    np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
+    assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
+
+
+def test_top_k_is_the_head_of_the_full_ranking(pipeline, users, candidates):
+    full = rank_candidates(pipeline, users, candidates, top_k=10**6)
+    assert len(full) == len(users) * len(candidates)
+    head = rank_candidates(pipeline, users, candidates, top_k=3)
+    pd.testing.assert_frame_equal(head, full[full["rank"] <= 3].reset_index(drop=True))
+
+
+def test_a_ranking_carries_all_candidate_columns(pipeline, users, candidates):
+    ranking = rank_candidates(pipeline, users, candidates, top_k=2)
+    assert ranking.columns.tolist() == ["row", "rank", *candidates.columns, "probability"]
+    assert (ranking["title"] == "Title of " + ranking["item"]).all()
+
+
+def test_each_history_is_encoded_once_whatever_the_catalogue(
+    pipeline, users, candidates, monkeypatch
+):
+    seen = []
+    encode = HistorySequenceEncoder.transform
+    monkeypatch.setattr(
+        HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
+    )
+    monkeypatch.setattr(inspection, "CHECKED_PAIRS", 5)
+    rank_candidates(pipeline, users, candidates)
+    assert seen == [len(users), len(candidates), 5]
+
+
+def test_ties_keep_the_order_of_the_catalogue(pipeline, users, candidates):
+    twice = candidates.iloc[[0, 0, 0]].assign(title=["a", "b", "c"])
+    assert rank_candidates(pipeline, users[:2], twice)["title"].tolist() == [*"abcabc"]
+
+
+def test_ranking_works_behind_a_history_builder_and_in_a_search():
+    log = make_click_log(n_users=10, n_items=12, n_categories=3, mean_length=4, random_state=1)
+    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    pipeline = Pipeline(
+        [("past", builder), ("encode", encoder), ("din", DINClassifier(max_epochs=1))]
+    )
+    search = GridSearchCV(pipeline, {"din__pooling": ["sum"]}, cv=2).fit(log.impressions, log.y)
+    now = log.impressions.drop_duplicates("user", keep="last")
+    users, candidates = now[["user", "time", "device"]][:3], now[CANDIDATE][:4]
+    ranking = rank_candidates(search, users, candidates, top_k=1)
+    expected = score_each_pair_alone(search.best_estimator_, users, candidates)
+    np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
+    assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
+
+
+def test_a_step_that_mixes_user_and_candidate_is_refused(frame_and_labels):
+    frame, y = frame_and_labels
+    frame = frame[["item", "price", "age", "hist_item"]].fillna(1.0).assign(age=frame["user"] / 9)
+    mix = FunctionTransformer(lambda X: X.assign(ratio=X["price"] / (1 + X["age"])))
+    encoder = HistorySequenceEncoder()
+    pipeline = make_pipeline(mix, encoder, DINClassifier(max_epochs=1)).fit(frame, y)
+    with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
+        rank_candidates(pipeline, frame[["age", "hist_item"]][:40], frame[["item", "price"]][:9])
+
+
+def test_explain_needs_the_fitted_pipeline(pipeline, frame_and_labels):
+    frame, _ = frame_and_labels
+    with pytest.raises(TypeError, match=r"needs the whole fitted Pipeline.*got DINClassifier\."):
+        explain(pipeline[-1], frame)
+    with pytest.raises(TypeError, match="got a Pipeline of HistorySequenceEncoder"):
+        explain(pipeline[:-1], frame)
+    with pytest.raises(TypeError, match="needs a HistorySequenceEncoder among"):
+        explain(make_pipeline(DINClassifier().fit([[0.0], [1.0]], [0, 1])), frame)
+    with pytest.raises(NotFittedError):
+        explain(make_pipeline(HistorySequenceEncoder(), DINClassifier()), frame)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda u, c: (u, c, 0), r"top_k must be an integer of at least 1, got 0"),
+        (lambda u, c: (u, c[:0], 1), "candidates must have at least one row, got none"),
+        (lambda u, c: (u[:0], c, 1), "users must have at least one row, got none"),
+        (lambda u, c: (u.assign(price=1.0), c, 1), r"got \['price'\] in both frames"),
+        (lambda u, c: (u, c.drop(columns="price"), 1), r"\['price'\], which are neither in users"),
+        (lambda u, c: (u, c.assign(rank=1), 1), r"columns \['rank'\] of its own"),
+        (
+            lambda u, c: (u.merge(c, how="cross"), pd.DataFrame({"name": ["x"]}), 1),
+            "every candidate would score the same",
+        ),
+    ],
+)
+def test_ranking_says_what_is_wrong_with_the_frames(pipeline, users, candidates, change, message):
+    users, candidates, top_k = change(users, candidates)
+    with pytest.raises(ValueError, match=message):
+        rank_candidates(pipeline, users, candidates, top_k=top_k)
+
+
+def test_ranking_needs_frames(pipeline, users):
+    with pytest.raises(TypeError, match="candidates must be a pandas DataFrame, got list"):
+        rank_candidates(pipeline, users, ["i1", "i2"])
