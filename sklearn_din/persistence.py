@@ -1,0 +1,407 @@
+"""A fitted model outside this package: ONNX for servers without torch; joblib for the rest.
+
+To keep a fitted classifier or Pipeline for Python, use ``joblib.dump`` and ``joblib.load``, as
+for any other scikit-learn estimator: predictions come back bit for bit, the encoder's
+vocabularies travel with the weights, training rows and optimizer moments do not. There is no
+format of our own because joblib already keeps all of it, and a second format would need its own
+readers for every future version. As with all pickles, load only files you trust, with the package
+versions they were written by. :func:`export_onnx` writes a file without code, which other
+versions, languages and machines can read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from torch import Tensor, nn
+
+from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Field
+from sklearn_din.layers import ActivationUnit, Dice, PReLU
+from sklearn_din.module import DIN, Interest
+from sklearn_din.pipelines import FittedParts, classifier_of, fitted_parts
+from sklearn_din.scaling import EventScale
+
+OPSET = 17
+IR_VERSION = 8
+METADATA_KEY = "sklearn_din"
+RECIPE_VERSION = 1
+OUTPUTS = ("probability", "logit")
+MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB a file
+HIDDEN = np.float32(-1e30)  # a score that no event has
+
+
+def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
+    """Write a fitted model as an ONNX file, for serving without torch and without this package.
+
+    The file takes any number of impressions and histories of any length. Its inputs are named
+    as the keys of :class:`~sklearn_din.features.EncodedFeatures`: each field, (n,) or (n, T),
+    and for each behaviour the mask (n, T) of its first history. Its outputs are ``probability``
+    of the click and ``logit``, both (n,).
+
+    Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
+    "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
+    ids from 2, means, scales), ``max_length``, the separator, and the classes. With it
+    ``examples/serve_onnx.py`` serves plain dictionaries in forty lines of numpy. Steps before
+    the encoder are not written: the server has to do what they do. A value not seen at fit is
+    unknown to the server (id 1), also where the encoder has ``unknown="error"``.
+
+    Parameters
+    ----------
+    estimator : DINClassifier, Pipeline or search
+        Fitted. A Pipeline has a HistorySequenceEncoder among its steps and ends in a
+        DINClassifier.
+    path : str or path-like
+        File to write.
+
+    Raises
+    ------
+    ImportError
+        If onnx is not installed.
+    TypeError
+        If ``estimator`` is something else, the network has a layer that is not this package's,
+        or ids are neither text nor integers nor booleans.
+    ValueError
+        If a field has the name of an output, or the file would be larger than 2 GiB.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import onnxruntime  # doctest: +SKIP
+    >>> from sklearn_din import DINClassifier
+    >>> X = np.random.RandomState(0).normal(size=(100, 1)).astype("float32")
+    >>> classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0)
+    >>> export_onnx(classifier, "model.onnx")  # doctest: +SKIP
+    >>> session = onnxruntime.InferenceSession("model.onnx")  # doctest: +SKIP
+    >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
+    """
+    onnx = _import_onnx()
+    found = getattr(estimator, "best_estimator_", estimator)
+    classifier = classifier_of(found, purpose="export_onnx")
+    recipe = ""
+    if isinstance(found, Pipeline):
+        recipe = json.dumps(_recipe(fitted_parts(found, purpose="export_onnx")))
+    _check_exportable(classifier.module_, len(recipe))
+    graph = _Graph(onnx)
+    _add_network(graph, classifier.module_)
+    model = graph.model()
+    if recipe:
+        onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
+    onnx.checker.check_model(model)
+    onnx.save_model(model, os.fspath(path))
+
+
+def _import_onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "export_onnx needs the package onnx, which is not installed. "
+            "Install it with: pip install 'sklearn-din[onnx]'"
+        ) from error
+    return onnx
+
+
+def _check_exportable(module: DIN, n_recipe_bytes: int) -> None:
+    names = [field.name for field in module.schema.fields]
+    taken = sorted(set(names) & set(OUTPUTS))
+    if taken:
+        raise ValueError(
+            f"fields {taken} have the names of the file's outputs. Rename those columns and fit "
+            "again."
+        )
+    weights = [*module.parameters(), *module.buffers()]
+    n_bytes = n_recipe_bytes + sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    if n_bytes > MOST_BYTES:
+        raise ValueError(
+            f"an ONNX file holds at most 2 GiB, and this model takes {n_bytes / 2**30:.1f} GiB. "
+            "Fit with a smaller embedding_dim, or with max_ids or min_frequency in the encoder."
+        )
+
+
+class _Graph:
+    """An ONNX graph under construction. Operands are names, or arrays that become constants."""
+
+    def __init__(self, onnx: Any) -> None:
+        self.onnx = onnx
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.constants: list[Any] = []
+
+    def input(self, name: str, dtype: Any, dims: tuple[str, ...]) -> str:
+        """Declare an input; equal names of dimensions have equal sizes."""
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
+        return name
+
+    def output(self, name: str, value: str) -> None:
+        """Give a float32 value of shape (n,) out under a name."""
+        self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
+        kind = self.onnx.TensorProto.FLOAT
+        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ("n",)))
+
+    def constant(self, value: Any) -> str:
+        """Store an array or a tensor; the same name may be used by several nodes."""
+        name = f"/constant_{len(self.constants)}"
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, operation: str, *operands: Any, **attributes: Any) -> str:
+        """Append a node and return the name of what it computes."""
+        result = f"/{operation}_{len(self.nodes)}"  # no column starts with a slash and ends so
+        names = [one if isinstance(one, str) else self.constant(one) for one in operands]
+        self.nodes.append(self.onnx.helper.make_node(operation, names, [result], **attributes))
+        return result
+
+    def model(self) -> Any:
+        """Return the whole as a model."""
+        helper = self.onnx.helper
+        graph = helper.make_graph(
+            self.nodes, "sklearn_din", self.inputs, self.outputs, self.constants
+        )
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="sklearn_din",
+        )
+
+
+def _add_network(graph: _Graph, module: DIN) -> None:
+    """As ``DIN.forward``, on padded histories and masks instead of flat events."""
+    schema = module.schema
+    events = _add_inputs(graph, module)
+    tables = {
+        name: graph.constant(module.embeddings.weight(name)) for name in module.embeddings.sizes
+    }
+    embedded = {
+        field.name: graph.add(
+            "Gather", tables[field.vocabulary], events.get(field.name, field.name)
+        )
+        for field in schema.fields
+        if field.has_ids
+    }
+    numbers = [graph.add("Unsqueeze", name, _axes(1)) for name in schema.names("numeric")]
+    parts = [*numbers, *(embedded[name] for name in schema.names("categorical"))]
+    modules: Any = module.interests
+    for interest in modules:
+        parts += _interest(graph, module, interest, embedded, events)
+    hidden = _layers(graph, graph.add("Concat", *parts, axis=1), [*module.mlp, module.output])
+    logit = graph.add("Squeeze", hidden, _axes(1))
+    graph.output("probability", graph.add("Sigmoid", logit))
+    graph.output("logit", logit)
+
+
+def _add_inputs(graph: _Graph, module: DIN) -> dict[str, str]:
+    """Declare the inputs; histories and masks get one empty position more, so none is of size 0."""
+    schema, events = module.schema, {}
+    one_more = np.array([0, 0, 0, 1], dtype=np.int64)
+    for field in schema.fields:
+        dims = ("n", f"T_{schema.behaviour_of(field.name).name}") if field.is_history else ("n",)
+        name = graph.input(field.name, np.int32 if field.has_ids else np.float32, dims)
+        if field.is_history:
+            events[name] = graph.add("Pad", name, one_more)
+    for behaviour in schema.behaviours:
+        mask = graph.input(_mask_name(behaviour), np.bool_, ("n", f"T_{behaviour.name}"))
+        as_numbers = graph.add("Cast", mask, to=graph.onnx.TensorProto.FLOAT)
+        events[mask] = graph.add("Pad", as_numbers, one_more)
+    return events
+
+
+def _interest(
+    graph: _Graph, module: DIN, interest: Interest, embedded: dict[str, str], events: dict[str, str]
+) -> list[str]:
+    """As ``DIN._interest_inputs`` and ``Interest.forward``: parts of the MLP's input."""
+    behaviour = interest.behaviour
+    keys = graph.add("Concat", *(embedded[n] for n in behaviour.histories), axis=2)  # (n, T, width)
+    mask = events[_mask_name(behaviour)]  # (n, T), float
+    lengths = graph.add("ReduceSum", mask, _axes(1))  # (n, 1)
+    queries = None if behaviour.is_bag else _queries(graph, module, behaviour, embedded, lengths)
+    weights = mask
+    if interest.pooling == "attention":
+        relations = _relations(graph, behaviour, events) if interest.extended else []
+        scores = _unit(graph, interest.unit, queries, keys, relations)
+        weights = _normalised(graph, interest, scores, mask)
+    if interest.pooling == "max":
+        vector = _largest(graph, keys, mask)
+    else:
+        row = graph.add("Unsqueeze", weights, _axes(1))
+        vector = graph.add("Squeeze", graph.add("MatMul", row, keys), _axes(1))
+        vector = _scaled(graph, interest, vector, lengths)
+    if not interest.extended or queries is None:
+        return [vector]
+    mass = graph.add("ReduceSum", weights, _axes(1))
+    size = graph.add("Log", graph.add("Add", graph.add("Abs", mass), np.float32(1)))
+    signed = graph.add("Mul", graph.add("Sign", mass), size)
+    return [vector, graph.add("Mul", queries, vector), signed]
+
+
+def _queries(
+    graph: _Graph, module: DIN, behaviour: Behaviour, embedded: dict[str, str], lengths: str
+) -> str:
+    """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
+    parts = []
+    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+        if candidate is not None:
+            parts.append(embedded[candidate])
+            continue
+        zeros = np.zeros((1, module.embeddings.width(history)), dtype=np.float32)
+        parts.append(graph.add("Mul", lengths, zeros))
+    return graph.add("Concat", *parts, axis=1)
+
+
+def _relations(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
+    """As ``Interest._relations``: same id as the candidate, recency, numbers; each (n, T)."""
+    columns = []
+    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+        if candidate is not None:
+            ids = events[history]
+            same = graph.add("Equal", ids, graph.add("Unsqueeze", candidate, _axes(1)))
+            is_known = graph.add("GreaterOrEqual", ids, np.int32(FIRST_KNOWN_ID))
+            both = graph.add("And", same, is_known)
+            columns.append(graph.add("Cast", both, to=graph.onnx.TensorProto.FLOAT))
+    from_newest = graph.add("CumSum", events[_mask_name(behaviour)], np.int64(1), reverse=1)
+    columns.append(graph.add("Log", graph.add("Max", from_newest, np.float32(1))))
+    return columns + [events[name] for name in behaviour.numbers]
+
+
+def _unit(
+    graph: _Graph, unit: ActivationUnit, queries: Any, keys: str, relations: list[str]
+) -> str:
+    """As ``ActivationUnit.forward``: (n, T)."""
+    of_query, of_event = unit.split_first_layer()
+    query_part = graph.add("Add", graph.add("MatMul", queries, of_query), unit.first.bias)
+    products = graph.add("Mul", graph.add("Unsqueeze", queries, _axes(1)), keys)
+    columns = [graph.add("Unsqueeze", relation, _axes(2)) for relation in relations]
+    inputs = graph.add("Concat", keys, products, *columns, axis=2)
+    event_part = graph.add("MatMul", inputs, of_event)
+    scores = graph.add("Add", event_part, graph.add("Unsqueeze", query_part, _axes(1)))
+    hidden = _layers(graph, scores, [unit.first_activation, *unit.rest, unit.last])
+    return graph.add("Squeeze", hidden, _axes(2))
+
+
+def _normalised(graph: _Graph, interest: Interest, scores: str, mask: str) -> str:
+    """Scores as weights: zero where there is no event."""
+    is_event = graph.add("Cast", mask, to=graph.onnx.TensorProto.BOOL)
+    if interest.normalization == "softmax":
+        scores = graph.add("Softmax", graph.add("Where", is_event, scores, HIDDEN), axis=1)
+    return graph.add("Where", is_event, scores, np.float32(0))
+
+
+def _largest(graph: _Graph, keys: str, mask: str) -> str:
+    columns = graph.add("Unsqueeze", mask, _axes(2))
+    is_event = graph.add("Cast", columns, to=graph.onnx.TensorProto.BOOL)
+    shown = graph.add("Where", is_event, keys, HIDDEN)
+    largest = graph.add("ReduceMax", shown, axes=[1], keepdims=0)
+    any_event = graph.add("ReduceMax", columns, axes=[1], keepdims=0)  # (n, 1)
+    return graph.add("Mul", any_event, largest)
+
+
+def _scaled(graph: _Graph, interest: Interest, total: str, lengths: str) -> str:
+    """As ``Interest.scale``."""
+    divisor = graph.add("Max", lengths, np.float32(1))
+    if interest.pooling == "mean":
+        return graph.add("Div", total, divisor)
+    if interest.normalization == "sqrt":
+        return graph.add("Div", total, graph.add("Sqrt", divisor))
+    return total
+
+
+def _layers(graph: _Graph, value: str, layers: list[Any]) -> str:
+    """Layers one after the other, on the last axis; dropout does nothing at prediction."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            value = graph.add("Add", graph.add("MatMul", value, layer.weight.t()), layer.bias)
+        elif isinstance(layer, PReLU):
+            value = graph.add("PRelu", value, layer.slope.reshape(1))
+        elif isinstance(layer, Dice):
+            value = _dice(graph, value, layer)
+        elif isinstance(layer, nn.ReLU):
+            value = graph.add("Relu", value)
+        elif isinstance(layer, nn.Sigmoid):
+            value = graph.add("Sigmoid", value)
+        elif not isinstance(layer, nn.Dropout):
+            raise TypeError(
+                f"export_onnx cannot write a layer of type {type(layer).__name__}; it can write "
+                "Linear, PReLU, Dice, ReLU, Sigmoid and Dropout."
+            )
+    return value
+
+
+def _dice(graph: _Graph, scores: str, dice: Any) -> str:
+    """``s * (slope + gate * (1 - slope))`` with the running averages."""
+    scale = (dice.running_var + dice.eps).rsqrt()
+    normed = graph.add("Add", graph.add("Mul", scores, scale), -dice.running_mean * scale)
+    gate = graph.add("Mul", graph.add("Sigmoid", normed), 1 - dice.slope)
+    return graph.add("Mul", scores, graph.add("Add", gate, dice.slope))
+
+
+def _axes(*axes: int) -> np.ndarray:
+    return np.array(axes, dtype=np.int64)
+
+
+def _mask_name(behaviour: Behaviour) -> str:
+    return f"{behaviour.histories[0]}_mask"
+
+
+def _recipe(parts: FittedParts) -> dict[str, Any]:
+    """How to make the file's inputs out of plain values, ready for JSON."""
+    encoder, schema = parts.encoder, parts.classifier.schema_
+    scales = _scales(encoder)
+    inputs, source = [], ""
+    for field in schema.fields:
+        source = field.name if field.name in scales else source  # an indicator follows its column
+        inputs.append(_input_recipe(field, scales, source))
+    for behaviour in schema.behaviours:
+        name = behaviour.histories[0]
+        inputs.append({"name": _mask_name(behaviour), "kind": "mask", "column": name})
+    return {
+        "version": RECIPE_VERSION,
+        "classes": parts.classifier.classes_.tolist(),
+        "max_length": schema.max_length,
+        "separator": encoder.separator,
+        "inputs": inputs,
+        "vocabularies": {
+            field.vocabulary: _plain_values(encoder.vocabularies_[field.name], field.name)
+            for field in schema.fields
+            if field.has_ids
+        },
+    }
+
+
+def _input_recipe(field: Field, scales: dict[str, Any], source: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
+    if field.has_ids:
+        return recipe | {"vocabulary": field.vocabulary}
+    if field.name not in scales:
+        return recipe | {"kind": "missing", "column": source}
+    scale = scales[field.name]
+    return recipe | {"shift": scale.shift, "scale": scale.scale, "is_elapsed": scale.is_elapsed}
+
+
+def _plain_values(values: np.ndarray, name: str) -> list[Any]:
+    plain = values.tolist()
+    others = [value for value in plain if not isinstance(value, str | int)]  # bool is an int
+    if others:
+        raise TypeError(
+            f"export_onnx writes ids as JSON, which has text, integers and booleans; {name} holds "
+            f"{others[0]!r} ({type(others[0]).__name__}). Make the column text, or export the "
+            "classifier alone: pipeline[-1]."
+        )
+    return plain
+
+
+def _scales(encoder: Any) -> dict[str, EventScale]:
+    """How each column of numbers is scaled."""
+    numeric = encoder._numeric_columns
+    scaler = numeric.scaler
+    scales = dict(encoder._event_scales)
+    for position, name in enumerate(numeric.names):
+        scales[name] = EventScale(float(scaler.mean_[position]), float(scaler.scale_[position]))
+    return scales

@@ -1,0 +1,386 @@
+"""An exported file gives the same numbers as the classifier, on any batch and any length."""
+
+import builtins
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_din import persistence
+from sklearn_din.datasets import make_click_log
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.history import attach_history
+from sklearn_din.persistence import export_onnx
+from sklearn_din.transformers import HistorySequenceEncoder
+from tests.conftest import make_impressions, make_labels
+
+WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "serve_onnx.py"
+CLICKS = "hist_item+hist_category"
+
+
+@pytest.fixture
+def onnx():
+    return pytest.importorskip("onnx", reason=WHY)
+
+
+@pytest.fixture
+def runtime(onnx):
+    return pytest.importorskip("onnxruntime", reason=WHY)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "model.onnx")
+
+
+def fitted_classifier(X=None, **parameters):
+    """A classifier whose weights, slopes and running averages are far from where they start."""
+    X = make_impressions(64, seed=1) if X is None else X
+    small = {"attention_units": (8, 4), "hidden_units": (9, 5), "embedding_dim": 4}
+    classifier = DINClassifier(**{**small, "max_epochs": 2, "random_state": 0, **parameters})
+    classifier.fit(X, make_labels(X))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*classifier.module_.parameters(), *classifier.module_.buffers()]:
+            tensor += 0.3 * torch.rand(tensor.shape, generator=generator)
+    return classifier
+
+
+def session_of(runtime, path):
+    return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def outputs(session, X):
+    """What the file says of encoded impressions: its inputs are named as their keys."""
+    return session.run(None, {one.name: X[one.name] for one in session.get_inputs()})
+
+
+def assert_same(session, classifier, X):
+    probability, logit = outputs(session, X)
+    expected = classifier.predict_proba(X)[:, 1]
+    assert probability.shape == logit.shape == (len(X),)
+    np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logit, classifier.decision_function(X), rtol=1e-5, atol=1e-5)
+
+
+def other_batches(**options):
+    """Many rows, one row, one row without events, several, and longer histories than any before."""
+    X = make_impressions(50, seed=7, **options)
+    long = make_impressions(9, seed=8, **{**options, "max_length": 30})
+    long = EncodedFeatures(X.schema, long.columns, long.behaviours)
+    without = [row for row in range(50) if not X[row : row + 1][CLICKS.split("+")[0]].size]
+    assert len(without) > 1
+    return [X, X[1:2], X[:1], X[without], long]
+
+
+NETWORKS = [
+    {"interest": interest, "pooling": pooling}
+    for interest in ("paper", "extended")
+    for pooling in ("attention", "sum", "mean", "max")
+]
+NETWORKS += [
+    {"interest": interest, "attention_normalization": normalization}
+    for interest in ("paper", "extended")
+    for normalization in (None, "sqrt", "softmax")
+]
+NETWORKS += [{"attention_activation": name} for name in ("dice", "relu", "sigmoid")]
+NETWORKS += [
+    {"activation": "dice", "attention_activation": "dice", "attention_normalization": "softmax"},
+    {"activation": "relu", "dropout": 0.3},
+    {"embedding_dim": {"item": 6, "category": 2, "tags": 3}},
+    {"attention_units": (7,), "hidden_units": (6,)},
+]
+
+
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=lambda network: "-".join(map(str, network.values()))
+)
+def test_a_file_gives_the_classifiers_probabilities(network, runtime, path):
+    classifier = fitted_classifier(**network)
+    export_onnx(classifier, path)
+    session = session_of(runtime, path)
+    for X in other_batches():
+        assert_same(session, classifier, X)
+
+
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+def test_numbers_of_events_reach_the_file(interest, runtime, path):
+    options = {"numbers": ("hist_elapsed",)}
+    classifier = fitted_classifier(make_impressions(64, seed=1, **options), interest=interest)
+    export_onnx(classifier, path)
+    for X in other_batches(**options):
+        assert_same(session_of(runtime, path), classifier, X)
+
+
+def test_an_attribute_without_a_candidate_and_a_bag_alone(runtime, path):
+    fields = (
+        Field("item", "categorical", "item", 9),
+        Field("hist_item", "history", "item", 9),
+        Field("hist_action", "history", "hist_action", 4),
+        Field("words", "history", "words", 6),
+    )
+    clicks = Behaviour("hist_item+hist_action", ("hist_item", "hist_action"), ("item", None))
+    schema = Schema(fields, (clicks, Behaviour("words", ("words",), (None,))), max_length=3)
+    rng = np.random.default_rng(0)
+    lengths = np.arange(40, dtype=np.int32) % 4
+
+    def ids(n_ids, n=None):
+        return rng.integers(1, n_ids, n or lengths.sum()).astype(np.int32)
+
+    X = EncodedFeatures(
+        schema,
+        {"item": ids(9, 40)},
+        {
+            clicks.name: Ragged.from_lengths({"hist_item": ids(9), "hist_action": ids(4)}, lengths),
+            "words": Ragged.from_lengths({"words": ids(6)}, lengths[::-1].copy()),
+        },
+    )
+    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, rng.integers(0, 2, 40))
+    export_onnx(classifier, path)
+    assert_same(session_of(runtime, path), classifier, X)
+
+
+def test_plain_numbers_need_no_encoder(runtime, path):
+    X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0)
+    export_onnx(classifier, path)
+    feed = {"x0": X[:, 0], "x1": X[:, 1]}
+    (probability,) = session_of(runtime, path).run(["probability"], feed)
+    np.testing.assert_allclose(probability, classifier.predict_proba(X)[:, 1], rtol=0, atol=1e-5)
+
+
+def test_padding_never_changes_the_files_numbers(runtime, path):
+    classifier = fitted_classifier(pooling="max")
+    export_onnx(classifier, path)
+    session, X = session_of(runtime, path), make_impressions(20)
+    feed = {one.name: X[one.name] for one in session.get_inputs()}
+    wider = {
+        name: np.pad(array, ((0, 0), (0, 17))) if array.ndim == 2 else array
+        for name, array in feed.items()
+    }
+    assert (session.run(None, feed)[1] == session.run(None, wider)[1]).all()
+
+
+def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
+    classifier = fitted_classifier()
+    export_onnx(classifier, path)
+    model = onnx.load(path)
+    dims = {
+        one.name: [dim.dim_param for dim in one.type.tensor_type.shape.dim]
+        for one in model.graph.input
+    }
+    assert dims["item"] == ["n"]
+    assert (
+        dims["hist_item"] == dims["hist_category"] == dims["hist_item_mask"] == ["n", f"T_{CLICKS}"]
+    )
+    assert dims["tags"] == ["n", "T_tags"]
+    shapes = [tuple(constant.dims) for constant in model.graph.initializer]
+    assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]
+    assert [opset.version for opset in model.opset_import] == [persistence.OPSET]
+
+
+def make_frame(n_users=30, seed=0):
+    """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
+    log = make_click_log(
+        n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
+    )
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    rng = np.random.default_rng(seed)
+    lengths = frame["hist_item"].map(len)
+    frame["item"] = "i" + frame["item"].astype(str)
+    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
+    frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
+    frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
+    frame["is_new"] = rng.random(len(frame)) < 0.5
+    frame["price"] = frame["price"].where(frame["category"] != 2)
+    frame["age"] = rng.normal(40, 10, len(frame))
+    return frame.drop(columns=["user", "time"]), log.y
+
+
+HISTORIES = {
+    ("hist_item", "hist_category", "hist_price"): ("item", "category", None),
+    "tags": None,
+}
+
+
+def fitted_pipeline(frame, y, **parameters):
+    encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|", max_length=6)
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0, **parameters)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
+def served(path, rows):
+    return runpy.run_path(str(EXAMPLE))["Server"](path).predict(rows)
+
+
+def test_the_server_answers_plain_dictionaries_as_the_pipeline_answers_frames(runtime, path):
+    pipeline = fitted_pipeline(*make_frame())
+    export_onnx(pipeline, path)
+    frame, _ = make_frame(n_users=20, seed=3)
+    frame.loc[:5, "item"] = "never seen"
+    frame.loc[6:9, "item"] = None
+    frame["hist_item"] = [[*cell[:-1], None] if cell else cell for cell in frame["hist_item"]]
+    assert (frame["hist_item"].map(len) > 6).any()
+    expected = pipeline.predict_proba(frame)[:, 1]
+    rows = json.loads(frame.to_json(orient="records"))
+    np.testing.assert_allclose(served(path, rows), expected, rtol=0, atol=1e-5)
+    alone = [served(path, [row])[0] for row in rows[:3]]
+    np.testing.assert_allclose(alone, expected[:3], rtol=0, atol=1e-5)
+
+
+def test_times_elapsed_are_served_as_seconds(runtime, path):
+    log = make_click_log(n_users=30, n_items=20, n_categories=4, mean_length=5, random_state=0)
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "time"]
+    )
+    elapsed = [
+        ((now - pd.to_datetime(list(cell))) / pd.Timedelta("1s")).tolist()
+        for now, cell in zip(frame["time"], frame["hist_time"], strict=True)
+    ]
+    frame = frame.drop(columns=["user", "time", "hist_time"]).assign(hist_elapsed=elapsed)
+    frame["hist_item"] = [list(map(int, cell)) for cell in frame["hist_item"]]
+    histories = {("hist_item", "hist_elapsed"): ("item", None)}
+    encoder = HistorySequenceEncoder(histories=histories)
+    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    pipeline.fit(frame, log.y)
+    export_onnx(pipeline, path)
+    rows = json.loads(frame.to_json(orient="records", double_precision=15))
+    expected = pipeline.predict_proba(frame)[:, 1]
+    np.testing.assert_allclose(served(path, rows), expected, rtol=0, atol=1e-5)
+
+
+def test_a_row_without_anything_is_served(runtime, path):
+    frame, y = make_frame()
+    pipeline = fitted_pipeline(frame, y)
+    export_onnx(pipeline, path)
+    blank = frame.head(1).astype(object).copy()
+    blank.loc[:, :] = None
+    expected = pipeline.predict_proba(blank.astype({"price": float, "age": float}))[:, 1]
+    np.testing.assert_allclose(served(path, [{}]), expected, rtol=0, atol=1e-5)
+
+
+def test_the_server_needs_neither_torch_nor_this_package(runtime, path):
+    frame, y = make_frame()
+    export_onnx(fitted_pipeline(frame, y), path)
+    code = (
+        "import runpy, sys; Server = runpy.run_path(sys.argv[1])['Server']; "
+        "print(Server(sys.argv[2]).predict([{'item': 'i3', 'price': 2}])[0]); "
+        "assert not {'torch', 'sklearn', 'pandas', 'onnx', 'sklearn_din'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(EXAMPLE), path]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert 0 < float(printed) < 1
+
+
+def test_the_recipe_is_json_beside_the_network(onnx, path):
+    frame = pd.DataFrame(
+        {
+            "item": ["hat", "sock", "hat", "shoe"],
+            "price": [1.0, 3.0, np.nan, 2.0],
+            "hist_item": [["sock"], [], ["hat", "shoe"], ["hat"]],
+        }
+    )
+    pipeline = make_pipeline(HistorySequenceEncoder(max_length=7), DINClassifier(max_epochs=1))
+    search = GridSearchCV(pipeline, {"dinclassifier__pooling": ["sum"]}, cv=2)
+    search.fit(frame, ["skip", "click", "skip", "click"])
+    export_onnx(search, path)
+    (entry,) = onnx.load(path).metadata_props
+    assert entry.key == "sklearn_din"
+    assert json.loads(entry.value) == {
+        "version": 1,
+        "classes": ["click", "skip"],
+        "max_length": 7,
+        "separator": None,
+        "inputs": [
+            {"name": "item", "kind": "categorical", "column": "item", "vocabulary": "item"},
+            {
+                "name": "price",
+                "kind": "numeric",
+                "column": "price",
+                "shift": 2.0,
+                "scale": pytest.approx(np.std([1, 2, 3])),
+                "is_elapsed": False,
+            },
+            {"name": "price_missing", "kind": "missing", "column": "price"},
+            {"name": "hist_item", "kind": "history", "column": "hist_item", "vocabulary": "item"},
+            {"name": "hist_item_mask", "kind": "mask", "column": "hist_item"},
+        ],
+        "vocabularies": {"item": ["hat", "shoe", "sock"]},
+    }
+
+
+def test_a_bare_classifier_has_no_recipe(onnx, path):
+    export_onnx(fitted_classifier(), path)
+    assert not onnx.load(path).metadata_props
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch, path):
+    original = builtins.__import__
+
+    def without_onnx(name, *args, **kwargs):
+        if name == "onnx":
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    classifier = fitted_classifier()
+    monkeypatch.delitem(sys.modules, "onnx", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[onnx\]'"):
+        export_onnx(classifier, path)
+
+
+def test_what_cannot_be_exported_says_so(onnx, path):
+    with pytest.raises(
+        TypeError, match=r"export_onnx needs a DINClassifier, .* got StandardScaler"
+    ):
+        export_onnx(StandardScaler(), path)
+    X, y = np.eye(4), [0, 1, 0, 1]
+    scaled = make_pipeline(StandardScaler(), DINClassifier(max_epochs=1)).fit(X, y)
+    with pytest.raises(TypeError, match="export_onnx needs a HistorySequenceEncoder among"):
+        export_onnx(scaled, path)
+    frame = pd.DataFrame({"logit": [0.0, 1.0, 2.0, 3.0]})
+    named = DINClassifier(max_epochs=1).fit(frame, y)
+    with pytest.raises(
+        ValueError, match=r"fields \['logit'\] have the names of the file's outputs"
+    ):
+        export_onnx(named, path)
+
+
+def test_a_foreign_layer_is_refused(onnx, path):
+    classifier = fitted_classifier()
+    classifier.module_.mlp.append(torch.nn.Tanh())
+    with pytest.raises(TypeError, match=r"cannot write a layer of type Tanh; it can write Linear"):
+        export_onnx(classifier, path)
+
+
+def test_ids_that_json_lacks_are_refused(onnx, path):
+    days = pd.to_datetime(["2024-01-01", "2024-01-02"] * 2).date
+    frame = pd.DataFrame({"day": pd.Series(days, dtype=object)})
+    pipeline = make_pipeline(
+        HistorySequenceEncoder(categorical=["day"]), DINClassifier(max_epochs=1)
+    )
+    pipeline.fit(frame, [0, 1, 0, 1])
+    with pytest.raises(TypeError, match=r"day holds datetime\.date\(2024, 1, 1\) \(date\)"):
+        export_onnx(pipeline, path)
+
+
+def test_a_file_beyond_protobufs_limit_is_refused(onnx, monkeypatch, path):
+    monkeypatch.setattr(persistence, "MOST_BYTES", 100)
+    with pytest.raises(
+        ValueError, match=r"at most 2 GiB, and this model takes .* smaller embedding"
+    ):
+        export_onnx(fitted_classifier(), path)
