@@ -1,0 +1,254 @@
+"""Pictures show the caller's values in the order of time, and say so when there is nothing."""
+
+import builtins
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din.display import AttentionDisplay, TrainingDisplay
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.inspection import explain
+from sklearn_din.transformers import HistorySequenceEncoder
+
+matplotlib = pytest.importorskip("matplotlib", reason="install sklearn-din[plot] to draw")
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    pyplot.close("all")
+
+
+SHOWN = pd.DataFrame(
+    {
+        "item": [1, 2, 3, 1],
+        "kind": ["hat", "shoe", "shoe", "hat"],
+        "hist_item": [[2, 1, 3], [2, 1, 3], [1], []],
+        "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
+    }
+)
+PAIR = {("hist_item", "hist_kind"): ("item", "kind")}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_pipeline(
+        HistorySequenceEncoder(histories=PAIR), DINClassifier(max_epochs=2, random_state=0)
+    ).fit(SHOWN, [0, 1, 0, 1])
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def drawn(display):
+    display.figure_.canvas.draw()
+    texts = [display.ax_.get_title(), display.ax_.get_xlabel(), display.ax_.get_ylabel()]
+    return " ".join([*texts, *(text.get_text() for text in display.ax_.texts)])
+
+
+def test_one_impression_is_bars_from_the_oldest_to_the_newest(model):
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1])
+    assert ticks(display.ax_.yaxis) == ["2 · shoe", "1 · hat", "3 · shoe"]
+    top, bottom = display.ax_.get_ylim()[1], display.ax_.get_ylim()[0]
+    assert top < 0 < 2 < bottom, "the newest event is at the bottom"
+    widths = [bar.get_width() for bar in display.ax_.patches]
+    np.testing.assert_allclose(widths, explain(model, SHOWN[:1])["weight"], rtol=1e-6)
+
+
+def test_the_title_names_the_candidate_and_its_probability(model):
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1])
+    probability = model.predict_proba(SHOWN[:1])[0, 1]
+    assert f"1 · hat (click probability {probability:.0%})" in drawn(display)
+
+
+def test_names_stand_in_for_ids_in_events_and_candidate(model):
+    titles = pd.Series({1: "Bowler", 2: "Boot", 3: "Sneaker"})
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)
+    assert ticks(display.ax_.yaxis) == ["Boot · shoe", "Bowler · hat", "Sneaker · shoe"]
+    assert "Bowler · hat" in drawn(display)
+    by_column = {"hist_kind": {"shoe": "footwear"}}
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=by_column)
+    assert ticks(display.ax_.yaxis) == ["2 · footwear", "1 · hat", "3 · footwear"]
+
+
+def test_an_event_not_seen_at_fit_reads_as_unknown(model):
+    row = SHOWN[:1].assign(item=[77], hist_item=[[99, 99, 1]], hist_kind=[["tie", "hat", "hat"]])
+    display = AttentionDisplay.from_estimator(model, row)
+    assert ticks(display.ax_.yaxis) == ["unknown", "unknown · hat", "1 · hat"]
+    assert "unknown · hat" in display.ax_.get_title()
+
+
+def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
+    display = AttentionDisplay.from_estimator(model, SHOWN[:2])
+    assert ticks(display.ax_.xaxis) == ["2 · shoe", "1 · hat", "3 · shoe"]
+    assert [text.split(" (")[0] for text in ticks(display.ax_.yaxis)] == ["1 · hat", "2 · shoe"]
+    weights = explain(model, SHOWN[:2])["weight"].to_numpy().reshape(2, 3)
+    np.testing.assert_allclose(display.ax_.images[0].get_array(), weights, rtol=1e-6)
+
+
+def test_rows_with_other_histories_cannot_share_a_heat_map(model):
+    with pytest.raises(
+        ValueError, match=r"must share one history.*row 0 has 3 events, row 2 has 1"
+    ):
+        AttentionDisplay.from_estimator(model, SHOWN[:3])
+    with pytest.raises(ValueError, match="row 0 has 1 events, row 1 has 0"):
+        AttentionDisplay.from_estimator(model, SHOWN[2:])
+
+
+def test_an_empty_history_is_said_in_the_picture(model):
+    display = AttentionDisplay.from_estimator(model, SHOWN[3:])
+    assert "No past events" in drawn(display)
+    assert "1 · hat" in drawn(display)
+
+
+def table(weights, row=0):
+    n = len(weights)
+    return pd.DataFrame(
+        {
+            "row": row,
+            "behaviour": "hist_item",
+            "position": range(n),
+            "hist_item": [f"item {i}" for i in range(n)],
+            "weight": weights,
+        }
+    )
+
+
+def test_a_tables_picture_equals_the_estimators(model):
+    ours = AttentionDisplay.from_estimator(model, SHOWN[:2])
+    theirs = AttentionDisplay.from_predictions(explain(model, SHOWN[:2]), candidates=["a", "b"])
+    np.testing.assert_array_equal(ours.weights, theirs.weights)
+    assert ours.events == theirs.events
+    assert ticks(theirs.ax_.yaxis) == ["a", "b"]
+
+
+@pytest.mark.parametrize("n_events", [1, 50, 300])
+def test_histories_of_any_length_keep_readable_labels(n_events):
+    display = AttentionDisplay.from_predictions(table(np.linspace(-1, 1, n_events)))
+    display.figure_.canvas.draw()
+    labels = display.ax_.yaxis.get_ticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert labels[-1].get_text() == f"item {n_events - 1}"
+    assert all(low.y1 <= high.y0 + 1 for high, low in pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0, "names stay inside the figure"
+
+
+def test_weights_below_zero_are_drawn_to_the_left_and_explained():
+    display = AttentionDisplay.from_predictions(table([0.5, -0.2]))
+    assert display.ax_.get_xlim()[0] < -0.2
+    assert "below 0: counted against" in display.ax_.get_xlabel()
+    right, left = display.ax_.patches
+    assert right.get_facecolor() != left.get_facecolor()
+    positive = AttentionDisplay.from_predictions(table([0.5, 0.2]))
+    assert "below 0" not in positive.ax_.get_xlabel()
+
+
+def test_long_names_and_prices_are_shown_as_text():
+    names = {"item 0": "Twelve pairs of very long woollen socks for $5 or $6, blue"}
+    display = AttentionDisplay.from_predictions(table([0.5, 0.2]), names=names)
+    display.figure_.canvas.draw()
+    label = ticks(display.ax_.yaxis)[0]
+    assert len(label) < 30
+    assert label.startswith("Twelve pairs")
+    assert label.endswith("blue")
+    AttentionDisplay.from_predictions(table([1.0]), names={"item 0": "$a_{"}).figure_.canvas.draw()
+
+
+def test_a_given_axes_is_drawn_into():
+    figure, ax = pyplot.subplots()
+    display = AttentionDisplay.from_predictions(table([0.5, 0.2]), ax=ax)
+    assert display.ax_ is ax
+    assert display.figure_ is figure
+    assert len(pyplot.get_fignums()) == 1
+
+
+def test_several_behaviours_must_be_chosen_from():
+    both = pd.concat([table([0.5]), table([0.1, 0.2]).assign(behaviour="hist_cart")])
+    with pytest.raises(ValueError, match=r"one of \['hist_item', 'hist_cart'\], got None"):
+        AttentionDisplay.from_predictions(both)
+    display = AttentionDisplay.from_predictions(both, behaviour="hist_cart")
+    assert display.weights.tolist() == [[0.1, 0.2]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: AttentionDisplay.from_predictions([0.1]), "explain or .* got list"),
+        (lambda: AttentionDisplay.from_predictions(pd.DataFrame({"a": [1]})), r"got \['a'\]"),
+        (lambda: AttentionDisplay.from_predictions(table([1.0]), candidates=[]), "each of the 1"),
+        (lambda: AttentionDisplay.from_predictions(table([1.0]), names=["hat"]), "got list"),
+        (lambda: AttentionDisplay.from_estimator(DINClassifier(), SHOWN), "whole fitted Pipeline"),
+        (lambda: TrainingDisplay.from_estimator(HistorySequenceEncoder()), "needs a DINClassifier"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def history(valid=(0.61, 0.55, 0.58)):
+    return pd.DataFrame(
+        {
+            "epoch": [0.5, 1.0, 1.5],
+            "train_loss": [0.6, 0.5, 0.4],
+            "valid_loss": valid,
+            "valid_auc": [0.6, 0.7, 0.72] if np.isfinite(valid).all() else np.nan,
+        }
+    )
+
+
+def test_training_marks_the_look_with_the_smallest_validation_loss():
+    display = TrainingDisplay(history=history()).plot()
+    loss, auc = display.ax_
+    assert display.best_epoch == 1.0
+    assert "epoch 1 is kept" in loss.get_title()
+    assert [text.get_text() for text in auc.texts] == ["kept: 0.7000"]
+    assert [line.get_label() for line in loss.lines][:2] == ["training rows", "validation rows"]
+
+
+def test_training_without_validation_rows_is_one_panel():
+    display = TrainingDisplay(history=history(valid=(np.nan,) * 3)).plot()
+    assert len(display.ax_) == 1
+    assert display.best_epoch is None
+    assert "no validation rows" in display.ax_[0].get_title()
+
+
+def test_training_is_drawn_from_a_classifier_a_pipeline_and_into_given_axes(model):
+    assert len(TrainingDisplay.from_estimator(model[-1]).ax_) == 1
+    figure, ax = pyplot.subplots()
+    assert TrainingDisplay.from_estimator(model, ax=ax).figure_ is figure
+    display = TrainingDisplay(history=history()).plot(ax=pyplot.subplots()[1])
+    display.figure_.canvas.draw()
+    assert display.ax_[0].get_position().y0 > display.ax_[1].get_position().y1
+
+
+def test_a_training_without_a_finished_look_has_no_picture():
+    with pytest.raises(ValueError, match="at least one finished look"):
+        TrainingDisplay(history=history()[:0]).plot()
+
+
+def test_an_unfitted_model_has_no_picture():
+    with pytest.raises(NotFittedError):
+        TrainingDisplay.from_estimator(DINClassifier())
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    original = builtins.__import__
+
+    def missing(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[plot\]'"):
+        TrainingDisplay(history=history()).plot()
+    with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):
+        AttentionDisplay.from_predictions(table([1.0]))
