@@ -87,7 +87,8 @@ def compare(make):
     summary = summary.drop(columns=("fit seconds", "sem"))
     if "best possible" in summary.index:
         ceiling = summary.loc["best possible", ("AUC", "mean")]
-        summary["share of the way"] = (summary[("AUC", "mean")] - 0.5) / (ceiling - 0.5)
+        share = (summary[("AUC", "mean")] - 0.5) / (ceiling - 0.5)
+        summary[("share of the way", "mean")] = share
     print(summary.to_string(float_format="{:.4f}".format), flush=True)
 
 

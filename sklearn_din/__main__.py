@@ -119,7 +119,8 @@ def cross_validate(study: Study, *, n_folds: int) -> pd.DataFrame:
         rows.append(("best possible", *score(study.y, study.ceiling, users)))
     table = pd.DataFrame(rows, columns=["model", "AUC", "GAUC"]).set_index("model")
     base = table["AUC"].iloc[0]
-    table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
+    if base > 0.5:
+        table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
     return table
 
 
@@ -131,7 +132,7 @@ def score(y: np.ndarray, probability: np.ndarray, users: pd.Series) -> tuple[flo
 def draw_attention(study: Study, path: Path) -> None:
     """Picture of one impression's history: what the model looked at."""
     model = make_model(study).fit(study.X, study.y)
-    histories = study.X[[name for name in study.X if str(name).startswith("hist_")][0]]
+    histories = study.X[next(name for name in study.X if str(name).startswith("hist_"))]
     lengths = np.array([len(history) for history in histories])
     clicked = np.flatnonzero((study.y == 1) & (lengths >= min(15, lengths.max())))
     best = clicked[model.predict_proba(study.X.iloc[clicked])[:, 1].argmax()]

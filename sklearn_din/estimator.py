@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
@@ -19,9 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.batching import Batch, ImpressionBatches
 from sklearn_din.features import Behaviour, EncodedFeatures
+from sklearn_din.holdout import split_rows
 from sklearn_din.inputs import check_binary_target, check_encoded, check_rows
 from sklearn_din.module import DIN
 from sklearn_din.net import BestLook, DINNet, TrainingRows, embedding_decay
+from sklearn_din.progress import ProgressBar, finish_interrupted
 
 EARLY_STOPPING_ROWS = 10_000
 LARGE_BATCH_ROWS = 100_000
@@ -92,7 +93,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         Seed of initial weights, validation rows, order of rows and dropout. None draws fresh
         entropy; the global random states of numpy and torch are never touched.
     verbose : int, default=0
-        0 is silent, 1 logs each look.
+        0 is silent, 1 shows a progress bar with losses, AUC and time left.
 
     Attributes
     ----------
@@ -234,11 +235,18 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         y = clicks.astype(np.float32)
         weights = self._weights(X, clicks, sample_weight)
         seeds = self._random_state()
-        train, valid = self._split(y, groups, seeds)
+        train, valid = np.arange(len(y)), None
+        stops = self.early_stopping
+        if len(y) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
+            train, valid = split_rows(
+                y, groups, how=self.validation, share=self.validation_fraction, seeds=seeds
+            )
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(seeds.randint(2**31))
             net, rows = self._make_net(X, y, weights, train, valid, seeds)
             net.fit(rows, None)
+        any_callbacks = bool(self.callbacks)
+        finish_interrupted(net, looks_per_epoch=rows.train.parts, any_callbacks=any_callbacks)
         self._keep(net, rows)
         return self
 
@@ -349,35 +357,6 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
             return np.random.RandomState(np.random.SeedSequence().generate_state(4))
         return check_random_state(self.random_state)
 
-    def _split(
-        self, y: np.ndarray, groups: Any, seeds: np.random.RandomState
-    ) -> tuple[Any, np.ndarray | None]:
-        """Training and validation rows; None where training never looks."""
-        rows = np.arange(len(y))
-        stops = self.early_stopping
-        if not (len(y) >= EARLY_STOPPING_ROWS if stops == "auto" else stops):
-            return rows, None
-        if self.validation == "last":
-            n_valid = max(1, round(self.validation_fraction * len(y)))
-            return rows[:-n_valid], rows[-n_valid:]
-        if self.validation == "groups":
-            if groups is None:
-                raise ValueError(
-                    "validation='groups' needs fit(..., groups=...), got None. In a Pipeline "
-                    "pass din__groups=X['user'], with 'din' the step's name."
-                )
-            groups = check_rows(groups, len(y), name="groups", numeric=False)
-            splitter = GroupShuffleSplit(1, test_size=self.validation_fraction, random_state=seeds)
-            return next(splitter.split(rows, groups=groups))
-        smallest = min(np.bincount(y.astype(int)))
-        share = min(self.validation_fraction, 1 - self.validation_fraction)
-        stratify = y if smallest >= 2 and share * len(y) >= 2 else None
-        return tuple(
-            train_test_split(
-                rows, test_size=self.validation_fraction, stratify=stratify, random_state=seeds
-            )
-        )
-
     def _make_net(
         self,
         X: EncodedFeatures,
@@ -446,6 +425,8 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         callbacks = list(self.callbacks or [])
         if looks:
             callbacks.insert(0, ("best_look", BestLook(self.patience)))
+        if self.verbose:
+            callbacks.append(("progress", ProgressBar()))
         return callbacks
 
     def _device(self) -> str:

@@ -16,13 +16,14 @@ import sklearn_din.metrics
 PACKAGE = Path(sklearn_din.__file__).parent
 # CONTRIBUTING.md draws the same floors: a file imports only from lines above its own.
 FLOORS = [
-    {"_validation", "eventlog"},
-    {"windows", "features", "layers", "metrics", "timeline"},
+    {"_validation", "eventlog", "progress"},
+    {"windows", "features", "layers", "metrics", "timeline", "drawing"},
     {"cells", "scaling", "vocabulary", "fused", "history", "negatives", "aggregates"},
     {"events", "roles", "module", "batching", "optim", "datasets"},
-    {"frames", "net", "inputs"},
-    {"transformers", "estimator"},
-    {"pipelines", "summary", "progress"},
+    {"frames", "net", "inputs", "summary"},
+    {"transformers", "holdout", "diagram"},
+    {"estimator"},
+    {"pipelines"},
     {"display", "inspection", "persistence"},
     {"__main__"},
     {"__init__"},

@@ -15,7 +15,7 @@ def small_log(monkeypatch):
         command,
         "MODELS",
         {
-            "base model (sum pooling)": {"pooling": "sum", "interest": "paper", "max_epochs": 1},
+            "base model (sum pooling)": {"pooling": "sum", "max_epochs": 12},
             "DIN": {"max_epochs": 1},
         },
     )
@@ -79,7 +79,7 @@ def test_wrong_names_say_what_the_log_has(small_log, tmp_path, names, message):
 
 
 def test_a_missing_file_and_missing_names_are_said(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="no file .*nothing.csv"):
+    with pytest.raises(SystemExit, match=r"no file .*nothing\.csv"):
         command.read_log(tmp_path / "nothing.csv")
     with pytest.raises(SystemExit):
         command.parse(["log.csv"])

@@ -3,6 +3,10 @@
 import pickle
 import re
 
+import numpy as np
+import pytest
+from skorch.callbacks import Callback
+
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.progress import ProgressBar
 
@@ -54,3 +58,33 @@ def test_a_classifier_with_a_bar_can_be_pickled(capsys):
 def test_training_is_silent_by_default(capfd):
     fitted()
     assert capfd.readouterr() == ("", "")
+
+
+class PressCtrlC(Callback):
+    """What a user does at the given batch of training."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.batch -= training
+        if self.batch < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("batch", "epoch", "kept"),
+    [(1, 1, "the latest weights"), (8, 3, "the weights of the best look so far")],
+)
+def test_ctrl_c_warns_and_leaves_a_usable_classifier(batch, epoch, kept):
+    message = rf"interrupted in epoch {epoch} of 5: {kept} are kept and the classifier can be used"
+    with pytest.warns(UserWarning, match=message):
+        classifier = fitted(callbacks=[PressCtrlC(batch)], max_epochs=5, patience=9)
+    assert np.isfinite(classifier.predict_proba(X)).all()
+    assert len(classifier.history_) == epoch - 1
+    assert classifier.history_["train_loss"].notna().all()
+
+
+def test_early_stopping_does_not_warn():
+    classifier = fitted(lr=0.5, max_epochs=40, patience=1)
+    assert len(classifier.history_) < 40
