@@ -131,7 +131,7 @@ def score(y: np.ndarray, probability: np.ndarray, users: pd.Series) -> tuple[flo
 
 def draw_attention(study: Study, path: Path) -> None:
     """Picture of one impression's history: what the model looked at."""
-    model = make_model(study).fit(study.X, study.y)
+    model = make_model(study, **MODELS["DIN"]).fit(study.X, study.y)
     histories = study.X[next(name for name in study.X if str(name).startswith("hist_"))]
     lengths = np.array([len(history) for history in histories])
     clicked = np.flatnonzero((study.y == 1) & (lengths >= min(15, lengths.max())))
