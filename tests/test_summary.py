@@ -1,0 +1,135 @@
+"""The summary and the drawing say what the network is: nothing left out, nothing made up."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from sklearn_din.diagram import network_diagram
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.features import Field, Schema
+from sklearn_din.module import DIN
+from sklearn_din.summary import interest_text, layers_text, part_sizes, summarize
+
+from .conftest import make_impressions, make_labels, make_schema
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    X = make_impressions(32, numbers=("elapsed",))
+    return DINClassifier(embedding_dim={"item": 8, "category": 4, "tags": 2}, max_epochs=1).fit(
+        X, make_labels(X)
+    )
+
+
+def test_the_summary_of_a_small_network_is_this_text(classifier):
+    assert summarize(classifier).splitlines() == [
+        "column         kind                vocabulary  ids  width",
+        "price          number                                   1",
+        "item           id                  item         12      8",
+        "category       id                  category      6      4",
+        "hist_item      history of ids      item         12      8",
+        "hist_category  history of ids      category      6      4",
+        "elapsed        history of numbers                       1",
+        "tags           history of ids      tags          5      2",
+        "",
+        "behaviour                        compared with   becomes interest by",
+        "hist_item+hist_category+elapsed  item, category  attention, "
+        "/ sqrt(length), newest 5 events",
+        "tags                             nothing         sum, / sqrt(length), newest 5 events",
+        "",
+        "part                                  layers                        parameters",
+        "embedding of item                     12 x 8                                96",
+        "embedding of category                 6 x 4                                 24",
+        "embedding of tags                     5 x 2                                 10",
+        "attention of hist_item+hist_category  52 -> 64 -> 16 -> 1 (PReLU)        4,451",
+        "MLP                                   40 -> 200 -> 80 -> 1 (PReLU)      24,363",
+        "total                                                                   28,944",
+    ]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"pooling": "sum", "interest": "paper"},
+        {"pooling": "max"},
+        {"activation": "dice", "attention_activation": "sigmoid", "dropout": 0.5},
+        {"attention_units": (3,), "hidden_units": ()},
+        {"embedding_dim": {"item": 3, "category": 5, "tags": 7}},
+    ],
+)
+def test_the_parts_hold_every_parameter_once(parameters):
+    module = DIN(make_schema(), **parameters)
+    total = sum(parameter.numel() for parameter in module.parameters())
+    assert sum(size for _, _, size in part_sizes(module)) == total
+
+
+def test_layers_are_named_in_the_order_of_the_data():
+    module = DIN(make_schema(), attention_units=(7, 5, 3), activation="dice", dropout=0.1)
+    assert layers_text(module.interests[0].unit).endswith("-> 7 -> 5 -> 3 -> 1 (PReLU)")
+    assert layers_text(module.mlp).endswith("-> 200 -> 80 (Dice)")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"interest": "paper"}, "attention"),
+        ({"attention_normalization": "softmax"}, "attention, softmax"),
+        ({"pooling": "mean"}, "mean"),
+    ],
+)
+def test_interest_is_described_by_pooling_and_normalization(parameters, text):
+    assert interest_text(DIN(make_schema(), **parameters).interests[0]) == text
+
+
+def test_an_unfitted_classifier_has_no_summary():
+    with pytest.raises(NotFittedError):
+        summarize(DINClassifier())
+
+
+def texts(svg):
+    return [element.text for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
+    shown = texts(network_diagram(classifier.module_))
+    for text in ("price", "item, category", "hist_item, hist_category", "elapsed", "tags"):
+        assert text in shown
+    for text in ("item 12 × 8", "52 → 64 → 16 → 1 (PReLU)", "40 wide", "200 → 80"):  # noqa: RUF001
+        assert text in shown
+    assert "attention to each event" in shown
+    assert "sum of the events" in shown
+
+
+def test_the_base_model_draws_no_attention():
+    shown = texts(network_diagram(DIN(make_schema(), pooling="sum")))
+    assert "attention to each event" not in shown
+
+
+def test_the_drawing_survives_any_name_and_any_number_of_columns():
+    names = [f"column <{number}> & 'more' of a long name" for number in range(40)]
+    numbers = [Field(name, "numeric") for name in names]
+    ids = [Field(f"id{n}", "categorical", f"id{n}", 10**6) for n in range(30)]
+    shown = texts(network_diagram(DIN(Schema((*numbers, *ids)), embedding_dim=1)))
+    assert "+39 more" in shown
+    listed = [text for text in shown if re.match(r"id\d+ 1,000,000", text)]
+    (rest,) = [text for text in shown if text.startswith("and ")]
+    assert len(listed) + int(rest.split()[1]) == 30
+
+
+def test_every_shape_lies_on_the_canvas(classifier):
+    root = ElementTree.fromstring(network_diagram(classifier.module_))
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    boxes = [
+        [float(rect.attrib.get(name, 0)) for name in ("x", "y", "width", "height")]
+        for rect in root.iter(f"{SVG}rect")
+    ]
+    x, y, w, h = np.array(boxes).T
+    assert min(x.min(), y.min()) >= 0
+    assert (x + w).max() <= width
+    assert (y + h).max() <= height
