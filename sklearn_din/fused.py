@@ -76,7 +76,7 @@ class _Attend(torch.autograd.Function):
         of_query, bias, of_event, slope = parameters[:4]
         width = keys.shape[1]
         query_rows = queries.index_select(0, rows)
-        inputs = keys.new_empty(len(keys), of_event.shape[0])  # [k, q * k, relations]
+        inputs = keys.new_empty(keys.shape[0], of_event.shape[0])  # [k, q * k, relations]
         inputs[:, :width] = keys
         torch.mul(keys, query_rows, out=inputs[:, width : 2 * width])
         if relations is not None:

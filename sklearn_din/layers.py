@@ -215,7 +215,7 @@ class _SumEvents(torch.autograd.Function):
 
 def bag(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Weighted sum of each impression's events, without a gradient of its own."""
-    index = torch.arange(len(values), device=values.device)
+    index = torch.arange(values.shape[0], device=values.device)
     return F.embedding_bag(
         index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )

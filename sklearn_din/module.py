@@ -99,7 +99,7 @@ class FieldEmbeddings(nn.Module):
                 continue
             blocks = [self._positions(slot, ids) for slot in slots]
             found = _LookUp.apply(table, torch.cat(blocks))
-            parts = found.split([len(block) for block in blocks])
+            parts = found.split([block.shape[0] for block in blocks])
             for slot, part in zip(slots, parts, strict=True):
                 embeddings["+".join(slot)] = part.view(-1, len(slot) * int(width))
         return embeddings
@@ -190,7 +190,7 @@ class Interest(nn.Module):
         """
         rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
         if self.pooling == "max":
-            return max_events(keys, rows, len(offsets) - 1), None
+            return max_events(keys, rows, offsets.shape[0] - 1), None
         if self.pooling == "attention":
             total, weights = self._attend(queries, keys, batch, rows, offsets)
         else:
@@ -205,7 +205,7 @@ class Interest(nn.Module):
             return attend(self.unit, queries, keys, relations, rows, offsets)
         weights = self.unit(queries, keys, relations, rows)
         if self.normalization == "softmax":
-            weights = softmax_events(weights, rows, len(offsets) - 1)
+            weights = softmax_events(weights, rows, offsets.shape[0] - 1)
         return sum_events(keys, rows, offsets, weights), weights
 
     def scale(self, offsets: Tensor) -> Tensor | float:
@@ -230,7 +230,7 @@ class Interest(nn.Module):
                 same = (ids == batch.ids[candidate].index_select(0, rows)) & (ids >= FIRST_KNOWN_ID)
                 columns.append(same.float())
         newest = offsets[1:].index_select(0, rows) - 1
-        columns.append((newest - torch.arange(len(rows), device=rows.device)).float().log1p())
+        columns.append((newest - torch.arange(rows.shape[0], device=rows.device)).float().log1p())
         columns += [batch.event_numbers[name] for name in self.behaviour.numbers]
         return torch.stack(columns, dim=1)
 
@@ -320,7 +320,10 @@ class DIN(nn.Module):
         return total
 
     def forward(self, batch: Any) -> Tensor:
-        """Batch of n impressions -> logits (n,)."""
+        """Batch of n impressions -> logits (n,).
+
+        Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
+        """
         embeddings = self.embeddings(batch.ids)
         inputs = [batch.numbers] if self.schema.names("numeric") else []
         inputs += [embeddings[name] for name in self.schema.names("categorical")]
@@ -331,7 +334,7 @@ class DIN(nn.Module):
     def _interest_inputs(
         self, module: Any, embeddings: dict[str, Tensor], batch: Any
     ) -> list[Tensor]:
-        queries, keys = self._queries_and_keys(module.behaviour, embeddings, len(batch))
+        queries, keys = self._queries_and_keys(module.behaviour, embeddings, batch.n_rows)
         interest, weights = module(queries, keys, batch)
         if not self.extended or queries is None:
             return [interest]

@@ -23,7 +23,6 @@ from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Field
 from sklearn_din.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.module import DIN, Interest
 from sklearn_din.pipelines import FittedParts, classifier_of, fitted_parts
-from sklearn_din.scaling import EventScale
 
 OPSET = 17
 IR_VERSION = 8
@@ -353,7 +352,7 @@ def _mask_name(behaviour: Behaviour) -> str:
 def _recipe(parts: FittedParts) -> dict[str, Any]:
     """How to make the file's inputs out of plain values, ready for JSON."""
     encoder, schema = parts.encoder, parts.classifier.schema_
-    scales = _scales(encoder)
+    scales = encoder.scales_
     inputs, source = [], ""
     for field in schema.fields:
         source = field.name if field.name in scales else source  # an indicator follows its column
@@ -395,13 +394,3 @@ def _plain_values(values: np.ndarray, name: str) -> list[Any]:
             "classifier alone: pipeline[-1]."
         )
     return plain
-
-
-def _scales(encoder: Any) -> dict[str, EventScale]:
-    """How each column of numbers is scaled."""
-    numeric = encoder._numeric_columns
-    scaler = numeric.scaler
-    scales = dict(encoder._event_scales)
-    for position, name in enumerate(numeric.names):
-        scales[name] = EventScale(float(scaler.mean_[position]), float(scaler.scale_[position]))
-    return scales

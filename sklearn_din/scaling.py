@@ -51,6 +51,14 @@ class NumericColumns:
         scaler = StandardScaler().set_output(transform="default")
         self.scaler = scaler.fit(np.where(no_number, 0.0, numbers)) if self.names else None
 
+    @property
+    def scales(self) -> dict[str, EventScale]:
+        """Mean and standard deviation by name."""
+        if self.scaler is None:
+            return {}
+        pairs = zip(self.scaler.mean_.tolist(), self.scaler.scale_.tolist(), strict=True)
+        return {name: EventScale(*pair) for name, pair in zip(self.names, pairs, strict=True)}
+
     def encode(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Return float32 outputs by name."""
         encoded: dict[str, np.ndarray] = {}

@@ -67,6 +67,9 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         Every output field and every behaviour.
     vocabularies_ : dict of str to ndarray
         Column of ids -> known values; ``vocabularies_[name][i]`` has id ``i + 2``.
+    scales_ : dict of str to EventScale
+        Column of numbers -> its ``shift`` and ``scale``: it is encoded as ``(number - shift) /
+        scale``; times elapsed (``is_elapsed``) as ``log1p(elapsed / scale)``.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
 
@@ -257,6 +260,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             for events in read.events.values()
             for name in events.numbers
         }
+        self.scales_ = self._numeric_columns.scales | self._event_scales
         self.schema_ = self._make_schema(list(frame.columns))
         _warn_if_empty(read.events)
         if is_auto(self.categorical):

@@ -28,7 +28,12 @@ FLOORS = [
     {"__main__"},
     {"__init__"},
 ]
-NEVER = {"estimator": {"transformers"}, "display": {"transformers"}, "inspection": {"transformers"}}
+NEVER = {
+    "estimator": {"transformers"},
+    "display": {"transformers"},
+    "inspection": {"transformers"},
+    "persistence": {"transformers"},
+}
 RANK = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 PUBLIC = {
     **{name: getattr(sklearn_din, name) for name in sklearn_din.__all__},

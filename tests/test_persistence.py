@@ -1,11 +1,13 @@
 """An exported file gives the same numbers as the classifier, on any batch and any length."""
 
 import builtins
+import copy
 import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din import persistence
+from sklearn_din.batching import Batch
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
@@ -188,6 +191,43 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     shapes = [tuple(constant.dims) for constant in model.graph.initializer]
     assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]
     assert [opset.version for opset in model.opset_import] == [persistence.OPSET]
+
+
+class FlatTensors(torch.nn.Module):
+    """A network as ``torch.export`` wants it: plain tensors in, no batch object."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, numbers, ids, rows, offsets):
+        sizes = {"n_rows": numbers.shape[0], "event_numbers": {}}
+        return self.network(
+            SimpleNamespace(numbers=numbers, ids=ids, rows=rows, offsets=offsets, **sizes)
+        )
+
+
+@pytest.mark.parametrize("network", [{}, {"activation": "dice", "attention_activation": "dice"}])
+def test_torch_export_takes_the_module_with_free_sizes(network):
+    module = copy.deepcopy(fitted_classifier(**network).module_).requires_grad_(False)
+
+    def tensors(X):
+        batch = Batch(X)
+        return batch.numbers, batch.ids, batch.rows, batch.offsets
+
+    n, events, tags = (torch.export.Dim(name) for name in ("n", "events", "tags"))
+    dims = {"item": n, "category": n, "hist_item": events, "hist_category": events, "tags": tags}
+    free = (
+        {0: n},
+        {name: {0: dim} for name, dim in dims.items()},
+        {CLICKS: {0: events}, "tags": {0: tags}},
+        {CLICKS: {0: n + 1}, "tags": {0: n + 1}},
+    )
+    program = torch.export.export(
+        FlatTensors(module), tensors(make_impressions(9)), dynamic_shapes=free, strict=False
+    )
+    for X in [make_impressions(n, seed=3) for n in (2, 50)]:
+        torch.testing.assert_close(program.module()(*tensors(X)), module(Batch(X)))
 
 
 def make_frame(n_users=30, seed=0):
