@@ -2,10 +2,11 @@
 
 import pickle
 import re
+import signal
 
 import numpy as np
 import pytest
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.progress import ProgressBar
@@ -61,30 +62,66 @@ def test_training_is_silent_by_default(capfd):
 
 
 class PressCtrlC(Callback):
-    """What a user does at the given batch of training."""
+    """What a user does: the terminal's signal at a batch of training, or at a look's end."""
 
-    def __init__(self, batch):
-        self.batch = batch
+    def __init__(self, *, batch=None, look=None):
+        self.batch, self.look, self.seen = batch, look, 0
 
     def on_batch_end(self, net, training=False, **kwargs):
-        self.batch -= training
-        if self.batch < 0:
-            raise KeyboardInterrupt
+        self.seen += training
+        if training and self.seen == self.batch:
+            signal.raise_signal(signal.SIGINT)
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == self.look:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
+    with pytest.warns(UserWarning, match="interrupted in epoch 1 of 3: the latest weights are"):
+        classifier = fitted(callbacks=[PressCtrlC(batch=2)], early_stopping=early_stopping)
+    assert len(classifier.history_) == 0
+    assert np.isfinite(classifier.predict_proba(X)).all()
+    pickle.loads(pickle.dumps(classifier)).predict(X)
+
+
+def test_ctrl_c_later_keeps_the_best_look_and_drops_the_unfinished_one():
+    whole = fitted(max_epochs=2)
+    with pytest.warns(UserWarning, match="epoch 3 of 9: the weights of the best look so far are"):
+        classifier = fitted(max_epochs=9, callbacks=[PressCtrlC(batch=2 * 4 + 2)])
+    columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
+    assert classifier.history_[columns].equals(whole.history_[columns])
+    np.testing.assert_array_equal(classifier.predict_proba(X), whole.predict_proba(X))
+
+
+def test_ctrl_c_at_the_end_of_a_look_warns_too(monkeypatch):
+    press, original = PressCtrlC(look=2), DINClassifier._callbacks
+    monkeypatch.setattr(DINClassifier, "_callbacks", lambda *args: [*original(*args), press])
+    with pytest.warns(UserWarning, match="interrupted in epoch 2 of 3"):
+        assert len(fitted(patience=9).history_) == 2
 
 
 @pytest.mark.parametrize(
-    ("batch", "epoch", "kept"),
-    [(1, 1, "the latest weights"), (8, 3, "the weights of the best look so far")],
+    "parameters",
+    [
+        {"patience": 1, "max_epochs": 200, "lr": 0.5},
+        {"callbacks": [EarlyStopping(patience=1, monitor="train_loss", threshold=0.5, sink=len)]},
+        {},
+    ],
 )
-def test_ctrl_c_warns_and_leaves_a_usable_classifier(batch, epoch, kept):
-    message = rf"interrupted in epoch {epoch} of 5: {kept} are kept and the classifier can be used"
-    with pytest.warns(UserWarning, match=message):
-        classifier = fitted(callbacks=[PressCtrlC(batch)], max_epochs=5, patience=9)
-    assert np.isfinite(classifier.predict_proba(X)).all()
-    assert len(classifier.history_) == epoch - 1
-    assert classifier.history_["train_loss"].notna().all()
+def test_stopping_early_or_on_time_does_not_warn(parameters):
+    classifier = fitted(**parameters)
+    assert len(classifier.history_) < 200
 
 
-def test_early_stopping_does_not_warn():
-    classifier = fitted(lr=0.5, max_epochs=40, patience=1)
-    assert len(classifier.history_) < 40
+def test_a_verbose_training_survives_ctrl_c(capfd):
+    with pytest.warns(UserWarning, match="interrupted"):
+        fitted(verbose=1, callbacks=[PressCtrlC(batch=6)])
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "trained 1 of 3 epochs, kept 1" in err
+
+
+def test_the_bar_changes_no_number(capfd):
+    np.testing.assert_array_equal(fitted().predict_proba(X), fitted(verbose=1).predict_proba(X))
