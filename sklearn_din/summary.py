@@ -46,6 +46,11 @@ def summarize(classifier: Any) -> str:
     MLP    2 -> 4 -> 1 (PReLU)          18
     total                               18
     """
+    if not hasattr(classifier, "attention_weights"):
+        raise TypeError(
+            f"summarize needs a fitted DINClassifier, got {type(classifier).__name__}. Of a "
+            "Pipeline give the last step, pipeline[-1]."
+        )
     check_is_fitted(classifier, "module_")
     module = classifier.module_
     tables = [

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 from sklearn_din.diagram import network_diagram
 from sklearn_din.estimator import DINClassifier
@@ -90,6 +91,11 @@ def test_interest_is_described_by_pooling_and_normalization(parameters, text):
 def test_an_unfitted_classifier_has_no_summary():
     with pytest.raises(NotFittedError):
         summarize(DINClassifier())
+
+
+def test_a_pipeline_is_sent_to_its_last_step(classifier):
+    with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
+        summarize(make_pipeline(classifier))
 
 
 def texts(svg):
