@@ -33,7 +33,29 @@ class PReLU(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Shape (n, n_features) in and out."""
+        if scores.requires_grad:
+            return _LearntLeaky.apply(scores, self.slope)
         return scores.relu() + self.slope * scores.clamp(max=0.0)
+
+
+class _LearntLeaky(torch.autograd.Function):
+    """The same in one pass over the scores each way, and one more for the slope."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(scores, slope)
+        return F.leaky_relu(scores, slope.item())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        return leaky_backward(gradients[0], *ctx.saved_tensors)
+
+
+def leaky_backward(of_output: Tensor, scores: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a leaky rectifier's scores and of its slope."""
+    of_slope = torch.dot(of_output.flatten(), scores.clamp(max=0.0).flatten())
+    of_scores = torch.ops.aten.leaky_relu_backward(of_output, scores, slope.item(), False)
+    return of_scores, of_slope
 
 
 class Dice(nn.Module):
