@@ -6,24 +6,32 @@ of it behaves like any other scikit-learn Pipeline.
 """
 
 from sklearn_din.aggregates import attach_aggregates
+from sklearn_din.display import AttentionDisplay, TrainingDisplay
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.history import HistoryBuilder, attach_history
+from sklearn_din.inspection import explain, rank_candidates
 from sklearn_din.module import DIN
 from sklearn_din.negatives import sample_negatives
+from sklearn_din.persistence import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DIN",
+    "AttentionDisplay",
     "DINClassifier",
     "EncodedFeatures",
     "Field",
     "HistoryBuilder",
     "HistorySequenceEncoder",
     "Schema",
+    "TrainingDisplay",
     "attach_aggregates",
     "attach_history",
+    "explain",
+    "export_onnx",
+    "rank_candidates",
     "sample_negatives",
 ]

@@ -17,12 +17,14 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.batching import Batch, ImpressionBatches
+from sklearn_din.diagram import network_diagram
 from sklearn_din.features import Behaviour, EncodedFeatures
 from sklearn_din.holdout import split_rows
 from sklearn_din.inputs import check_binary_target, check_encoded, check_rows
 from sklearn_din.module import DIN
 from sklearn_din.net import BestLook, DINNet, TrainingRows, embedding_decay
 from sklearn_din.progress import ProgressBar, finish_interrupted
+from sklearn_din.summary import summarize
 
 EARLY_STOPPING_ROWS = 10_000
 LARGE_BATCH_ROWS = 100_000
@@ -336,6 +338,21 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         columns += list(dict.fromkeys(name for b in behaviours for name in b.histories))
         table = pd.concat(frames, ignore_index=True)[[*columns, "weight"]]
         return table.sort_values(["row", "behaviour", "position"], ignore_index=True)
+
+    def summary(self) -> str:
+        """Columns, behaviours, layers and parameters of the fitted network, as text."""
+        check_is_fitted(self)
+        return summarize(self)
+
+    def _repr_html_inner(self) -> str:
+        html = super()._repr_html_inner()
+        return html + network_diagram(self.module_) if hasattr(self, "module_") else html
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
 
     def _weights(self, X: EncodedFeatures, clicks: np.ndarray, sample_weight: Any) -> Any:
         """Weights of mean one, None where all are equal."""

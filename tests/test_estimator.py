@@ -387,3 +387,12 @@ def test_options_that_do_not_exist_list_those_that_do(clicks, parameter, value, 
 def test_weights_that_cannot_be_are_refused(clicks, weights):
     with pytest.raises(ValueError, match="sample_weight must"):
         quick().fit(*clicks, sample_weight=weights)
+
+
+def test_summary_and_html_show_the_fitted_network(fitted):
+    assert "hist_item+hist_category" in fitted.summary()
+    assert "<svg" in fitted._repr_html_()
+    assert "<svg" in fitted._repr_mimebundle_()["text/html"]
+    with pytest.raises(NotFittedError):
+        DINClassifier().summary()
+    assert "<svg" not in DINClassifier()._repr_html_()
