@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sklearn_din.features import EncodedFeatures
 
+EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
+CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
+
 
 class Batch:
     """Tensors of some impressions: real events only, one flat list a behaviour.
@@ -21,6 +24,9 @@ class Batch:
         The impressions of this batch.
     weights : ndarray of shape (n,), default=None
         Factor of each impression's loss.
+    shared : bool, default=False
+        Whether all impressions have the first one's histories, which are then held once:
+        the batch has one row of events and many candidates.
 
     Attributes
     ----------
@@ -44,8 +50,11 @@ class Batch:
     (3, torch.Size([3, 1]))
     """
 
-    def __init__(self, X: EncodedFeatures, weights: np.ndarray | None = None) -> None:
+    def __init__(
+        self, X: EncodedFeatures, weights: np.ndarray | None = None, *, shared: bool = False
+    ) -> None:
         self.n_rows = len(X)
+        self.shared = shared
         self.weights = None if weights is None else torch.from_numpy(weights)
         numeric = X.schema.names("numeric")
         numbers = [X.columns[name] for name in numeric]
@@ -57,15 +66,17 @@ class Batch:
         self.offsets: dict[str, Tensor] = {}
         for behaviour in X.schema.behaviours:
             ragged = X.behaviours[behaviour.name]
+            if shared:
+                ragged = ragged.take(slice(0, 1))
             index = ragged.event_index()
             for name in behaviour.histories:
                 self.ids[name] = torch.from_numpy(ragged.flat(name, index))
             for name in behaviour.numbers:
                 self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
-            offsets = np.zeros(len(X) + 1, dtype=np.int64)
+            offsets = np.zeros(len(ragged) + 1, dtype=np.int64)
             np.cumsum(ragged.lengths, out=offsets[1:])
             self.offsets[behaviour.name] = torch.from_numpy(offsets)
-            rows = np.repeat(np.arange(len(X)), ragged.lengths)
+            rows = np.repeat(np.arange(len(ragged)), ragged.lengths)
             self.rows[behaviour.name] = torch.from_numpy(rows)
 
     def __len__(self) -> int:
@@ -154,3 +165,54 @@ class ImpressionBatches:
     def _batch(self, rows: slice | np.ndarray) -> tuple[Batch, Tensor]:
         weights = None if self.weights is None else self.weights[rows]
         return Batch(self.X[rows], weights), torch.from_numpy(self.y[rows])
+
+
+class ScoringBatches:
+    """Batches of impressions in order, sized by their events, for prediction.
+
+    Candidates of one user that follow each other have the same histories. Where the runs are
+    long, each batch holds one run's histories once.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        All impressions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
+    >>> schema = Schema((Field("price", "numeric"),))
+    >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})
+    >>> [len(y) for batch, y in ScoringBatches(X)]
+    [5]
+    """
+
+    def __init__(self, X: EncodedFeatures) -> None:
+        self.X = X
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+        runs = _runs(self.X)
+        shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
+        for begin, end in pairwise(runs if shared else [0, len(self.X)]):
+            lengths = [r.lengths[begin:end] for r in self.X.behaviours.values()]
+            n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
+            size = int(np.clip(EVENTS_PER_BATCH * (end - begin) // max(n_events, 1), 64, 8192))
+            for start in range(begin, max(end, begin + 1), size):
+                rows = slice(start, min(start + size, end))
+                batch = Batch(self.X[rows], shared=shared and rows.stop > start)
+                yield batch, torch.zeros(len(batch))
+
+
+def _runs(X: EncodedFeatures) -> list[int]:
+    """Where the histories change from one impression to the next, both ends included."""
+    changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
+    for ragged in X.behaviours.values():
+        for values in (ragged.starts, ragged.lengths, *ragged.anchors.values()):
+            changes |= values[1:] != values[:-1]
+    if not X.behaviours:
+        changes[:] = True
+    return [0, *(np.flatnonzero(changes) + 1).tolist(), len(X)]

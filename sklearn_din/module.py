@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din._validation import check_choice
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.fused import attend, can_fuse
 from sklearn_din.layers import (
@@ -21,6 +22,13 @@ from sklearn_din.layers import (
 )
 
 INITIAL_SCALE = 0.05
+OPTIONS: dict[str, tuple[str | None, ...]] = {
+    "pooling": ("attention", "sum", "mean", "max"),
+    "interest": ("paper", "extended"),
+    "attention_activation": ("prelu", "dice", "relu", "sigmoid"),
+    "attention_normalization": ("auto", "sqrt", "softmax", None),
+    "activation": ("prelu", "dice", "relu"),
+}
 
 
 class FieldEmbeddings(nn.Module):
@@ -50,7 +58,7 @@ class FieldEmbeddings(nn.Module):
         sizes = schema.vocabulary_sizes
         self.vocabulary_of = {f.name: f.vocabulary for f in schema.fields if f.has_ids}
         self.width_of = {
-            name: embedding_dim if isinstance(embedding_dim, int) else embedding_dim[name]
+            name: embedding_dim[name] if isinstance(embedding_dim, Mapping) else int(embedding_dim)
             for name in sizes
         }
         self.offset_of: dict[str, int] = {}
@@ -191,7 +199,9 @@ class Interest(nn.Module):
         rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
         if self.pooling == "max":
             return max_events(keys, rows, offsets.shape[0] - 1), None
-        if self.pooling == "attention":
+        if self.pooling == "attention" and batch.shared:
+            total, weights = self._attend_shared(queries, keys, batch, rows, offsets)
+        elif self.pooling == "attention":
             total, weights = self._attend(queries, keys, batch, rows, offsets)
         else:
             total, weights = sum_events(keys, rows, offsets), None
@@ -200,13 +210,26 @@ class Interest(nn.Module):
     def _attend(
         self, queries: Any, keys: Tensor, batch: Any, rows: Tensor, offsets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        relations = self._relations(batch, rows, offsets)
+        same, common = self._relations(batch, rows, offsets)
+        relations = None
+        if self.extended:
+            relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
         if self.normalization != "softmax" and can_fuse(self.unit):
             return attend(self.unit, queries, keys, relations, rows, offsets)
         weights = self.unit(queries, keys, relations, rows)
         if self.normalization == "softmax":
             weights = softmax_events(weights, rows, offsets.shape[0] - 1)
         return sum_events(keys, rows, offsets, weights), weights
+
+    def _attend_shared(
+        self, queries: Any, keys: Tensor, batch: Any, rows: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """All candidates against one history: weights (n, n_events)."""
+        same, common = self._relations(batch, rows, offsets)
+        weights = self.unit.of_candidates(queries, keys, same, common)
+        if self.normalization == "softmax":
+            weights = weights.softmax(dim=1)
+        return weights @ keys, weights
 
     def scale(self, offsets: Tensor) -> Tensor | float:
         """Factor of each impression's sum, shape (n, 1)."""
@@ -215,24 +238,25 @@ class Interest(nn.Module):
             return 1.0 / lengths
         return lengths.float().rsqrt() if self.normalization == "sqrt" else 1.0
 
-    def _relations(self, batch: Any, rows: Tensor, offsets: Tensor) -> Tensor | None:
-        """Same id as the candidate by attribute, recency rank, numbers: (n_events, n_relations).
+    def _relations(
+        self, batch: Any, rows: Tensor, offsets: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Same id as the candidate by attribute; recency rank and numbers of the event.
 
         Unlike the paper: an embedding of finite width cannot say that two ids are equal.
         """
         if not self.extended:
-            return None
-        columns = []
+            return [], []
+        same = []
         pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
         for history, candidate in pairs:
             if candidate is not None:
-                ids = batch.ids[history]
-                same = (ids == batch.ids[candidate].index_select(0, rows)) & (ids >= FIRST_KNOWN_ID)
-                columns.append(same.float())
+                ids, shown = batch.ids[history], batch.ids[candidate]
+                shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
+                same.append((ids == shown) & (ids >= FIRST_KNOWN_ID))
         newest = offsets[1:].index_select(0, rows) - 1
-        columns.append((newest - torch.arange(rows.shape[0], device=rows.device)).float().log1p())
-        columns += [batch.event_numbers[name] for name in self.behaviour.numbers]
-        return torch.stack(columns, dim=1)
+        recency = (newest - torch.arange(rows.shape[0], device=rows.device)).float().log1p()
+        return same, [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
 
 
 class DIN(nn.Module):
@@ -289,6 +313,9 @@ class DIN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        chosen = (pooling, interest, attention_activation, attention_normalization, activation)
+        for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
+            check_choice(value, options, name=name)
         self.schema = schema
         self.extended = interest == "extended"
         if attention_normalization == "auto":
@@ -336,11 +363,14 @@ class DIN(nn.Module):
     ) -> list[Tensor]:
         queries, keys = self._queries_and_keys(module.behaviour, embeddings, batch.n_rows)
         interest, weights = module(queries, keys, batch)
+        interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if not self.extended or queries is None:
             return [interest]
         rows, offsets = batch.rows[module.behaviour.name], batch.offsets[module.behaviour.name]
         if weights is None:
-            mass = offsets.diff().unsqueeze(1).float()
+            mass = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        elif batch.shared:
+            mass = weights.sum(1, keepdim=True)
         else:
             mass = sum_events(weights.unsqueeze(1), rows, offsets)
         return [interest, queries * interest, mass.sign() * mass.abs().log1p()]

@@ -14,12 +14,10 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batching import Batch, ImpressionBatches
+from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.module import FieldEmbeddings
 from sklearn_din.optim import RowwiseAdam
-
-EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 
 
 def keep_freed_memory() -> None:
@@ -89,18 +87,14 @@ class DINNet(NeuralNetBinaryClassifier):
     def check_data(self, X: Any, y: Any = None) -> None:
         """Leave the checks to DINClassifier, which made the batches."""
 
-    def get_dataset(self, X: Any, y: Any = None) -> ImpressionBatches:
-        """Batches of encoded impressions in order, sized by their events."""
-        if isinstance(X, ImpressionBatches):
-            return X
+    def get_dataset(self, X: Any, y: Any = None) -> ScoringBatches:
+        """Batches of encoded impressions in order."""
         if not isinstance(X, EncodedFeatures):
             raise TypeError(
                 f"net_ takes EncodedFeatures, got {type(X).__name__}. "
                 "Call the encoder's transform first, or predict with the classifier."
             )
-        n_events = sum(int(r.lengths.sum(dtype=np.int64)) for r in X.behaviours.values())
-        by_events = EVENTS_PER_BATCH * len(X) // max(n_events, 1)
-        return ImpressionBatches(X, batch_size=int(np.clip(by_events, 64, 8192)))
+        return ScoringBatches(X)
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **kwargs: Any) -> DINNet:
         """Train as skorch does."""
@@ -111,7 +105,7 @@ class DINNet(NeuralNetBinaryClassifier):
         """Return the training and the validation batches."""
         return X.train, X.valid
 
-    def get_iterator(self, dataset: ImpressionBatches, training: bool = False) -> ImpressionBatches:
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Batches are their own iterator: whole index blocks, no collate step."""
         return dataset
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.batching import Batch, ImpressionBatches
+from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
 from tests.conftest import make_impressions
 
 
@@ -57,3 +57,19 @@ def test_two_streams_of_one_seed_shuffle_alike():
         batches = ImpressionBatches(X, y, batch_size=7, shuffle=np.random.RandomState(3))
         orders.append(torch.cat([labels for _, labels in batches]).tolist())
     assert orders[0] == orders[1] != sorted(orders[0])
+
+
+def test_runs_of_one_history_are_scored_as_shared_and_others_are_not():
+    X = make_impressions(6)
+    runs = X[np.repeat([3, 1, 4], 40)]
+    batches = [batch for batch, _ in ScoringBatches(runs)]
+    assert [len(batch) for batch in batches] == [40, 40, 40]
+    assert all(batch.shared for batch in batches)
+    assert not any(batch.shared for batch, _ in ScoringBatches(X))
+    assert sum(len(batch) for batch, _ in ScoringBatches(X)) == 6
+
+
+def test_equal_windows_at_other_times_are_no_shared_history():
+    X = make_impressions(64)[np.full(64, 3)]
+    X.behaviours["tags"].anchors["when"] = np.arange(64.0)
+    assert not any(batch.shared for batch, _ in ScoringBatches(X))

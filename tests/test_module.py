@@ -123,7 +123,8 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
         },
     )
     network, batch = DIN(schema), Batch(X)
-    relations = network.interests[0]._relations(batch, batch.rows[CLICKS], batch.offsets[CLICKS])
+    same, common = network.interests[0]._relations(batch, batch.rows[CLICKS], batch.offsets[CLICKS])
+    relations = torch.stack([*same, *common], dim=1)
     expected = [
         [1, 0, np.log(2), 0.5],
         [0, 1, 0, 0.25],
@@ -236,3 +237,23 @@ def test_dice_statistics_are_those_of_real_events():
     network(Batch(X))
     handle.remove()
     assert len(captured[0]) == X["hist_item_mask"].sum()
+
+
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("normalization", ["auto", "softmax"])
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_candidates_of_one_shared_history_equal_rows_of_their_own(
+    interest, pooling, normalization, is_empty
+):
+    X = make_impressions(16, numbers=("hist_elapsed",))
+    columns, lengths = X.columns, X["hist_item_mask"].sum(axis=1)
+    row = lengths.argmin() if is_empty else lengths.argmax()
+    repeated = X[np.full(16, row)]
+    repeated.columns = columns
+    network = DIN(
+        X.schema, interest=interest, pooling=pooling, attention_normalization=normalization
+    ).eval()
+    with torch.no_grad():
+        shared, own = network(Batch(repeated, shared=True)), network(Batch(repeated))
+    torch.testing.assert_close(shared, own, rtol=0, atol=1e-6)

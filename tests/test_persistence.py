@@ -203,7 +203,9 @@ class FlatTensors(torch.nn.Module):
     def forward(self, numbers, ids, rows, offsets):
         sizes = {"n_rows": numbers.shape[0], "event_numbers": {}}
         return self.network(
-            SimpleNamespace(numbers=numbers, ids=ids, rows=rows, offsets=offsets, **sizes)
+            SimpleNamespace(
+                numbers=numbers, ids=ids, rows=rows, offsets=offsets, shared=False, **sizes
+            )
         )
 
 
