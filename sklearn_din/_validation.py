@@ -43,6 +43,26 @@ def check_frame(frame: Any, columns: Iterable[Any], *, name: str) -> None:
             )
 
 
+def check_name(column: Any, *, name: str) -> None:
+    """Raise unless ``column`` can name one column."""
+    if not pd.api.types.is_hashable(column):
+        raise TypeError(f"{name} must be one column name, got {column!r}.")
+
+
+def check_choice(value: Any, choices: Sequence[Any], *, name: str) -> None:
+    """Raise unless ``value`` is one of the options that exist.
+
+    Examples
+    --------
+    >>> check_choice("avg", ("sum", "mean", None), name="pooling")
+    Traceback (most recent call last):
+        ...
+    ValueError: pooling must be one of sum, mean, None, got 'avg'.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}.")
+
+
 def check_names(columns: Any, *, name: str) -> list[Any]:
     """Column names as a list: one name or a sequence of distinct names."""
     if isinstance(columns, str):
@@ -115,7 +135,7 @@ def check_max_age(max_age: Any, *, unit: str | None) -> float | int | None:
     if unit is None:
         age, positive = max_age, max_age > 0
     else:
-        duration = pd.Timedelta(max_age)
+        duration = _duration(max_age)
         age = duration // pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
         positive = duration > pd.Timedelta(0)
     if not positive:
@@ -145,6 +165,17 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
     if pd.api.types.is_extension_array_dtype(column.dtype) and column.hasnans:
         return column.to_numpy(dtype=object)  # pandas 3 would make integers floats
     return column.to_numpy()
+
+
+def _duration(max_age: Any) -> pd.Timedelta:
+    without_unit = isinstance(max_age, str) and max_age.strip().isdecimal()  # nanoseconds
+    try:
+        duration = None if without_unit else pd.Timedelta(max_age)
+    except (TypeError, ValueError):
+        duration = None
+    if duration is None:
+        raise ValueError(f"max_age must be a duration such as '30D' or '12h', got {max_age!r}.")
+    return duration
 
 
 def _numeric_times(times: pd.Series, name: str) -> np.ndarray:

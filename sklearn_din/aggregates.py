@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_frame, plain_values
+from sklearn_din._validation import check_frame, check_name, plain_values
 from sklearn_din.timeline import Past, Timeline
 
 STATISTICS = ("mean", "sum", "count")
@@ -64,6 +64,7 @@ def attach_aggregates(
     2  bob       5     3        NaN  0.0
     3  ann       3     3        3.0  2.0
     """
+    check_name(time, name="time")
     check_frame(impressions, [time], name="impressions")
     check_frame(events, [time], name="events")
     by_key: dict[tuple[Any, ...], dict[str, tuple[str | None, str]]] = {}

@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from sklearn_din._validation import check_frame, check_names, plain_values
+from sklearn_din._validation import (
+    check_choice,
+    check_frame,
+    check_name,
+    check_names,
+    plain_values,
+)
 
 STRATEGIES = ("uniform", "popularity")
 
@@ -71,6 +77,8 @@ def sample_negatives(
     4     2   tie  1
     5     2  sock  0
     """
+    check_name(item, name="item")
+    check_name(user, name="user")
     carried = [item, *check_names(item_columns, name="item_columns")]
     check_frame(events, [*carried, *([] if user is None else [user])], name="events")
     _check_options(n_negatives, strategy)
@@ -131,14 +139,18 @@ def _check_options(n_negatives: Any, strategy: Any) -> None:
     is_count = isinstance(n_negatives, Integral) and not isinstance(n_negatives, bool)
     if not is_count or n_negatives < 1:
         raise ValueError(f"n_negatives must be an integer of at least 1, got {n_negatives!r}.")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    check_choice(strategy, STRATEGIES, name="strategy")
 
 
 def _codes(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     if len(events) == 0:
         raise ValueError("events must have at least one row, got none.")
-    codes, uniques = pd.factorize(plain_values(events[column]))
+    values = plain_values(events[column])
+    try:
+        codes, uniques = pd.factorize(values)
+    except TypeError as error:  # lists, dicts: not hashable
+        kind = next(type(v).__name__ for v in values if not pd.api.types.is_hashable(v))
+        raise ValueError(f"events[{column!r}] must hold ids, got {kind}s.") from error
     if (codes < 0).any():
         raise ValueError(
             f"events[{column!r}] must not be missing, got {int((codes < 0).sum())} rows without. "
