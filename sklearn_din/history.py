@@ -18,7 +18,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_din._validation import check_frame, check_names, check_times, plain_values
+from sklearn_din._validation import (
+    check_frame,
+    check_name,
+    check_names,
+    check_times,
+    plain_values,
+)
 from sklearn_din.eventlog import EventLog
 from sklearn_din.timeline import Past, Timeline
 from sklearn_din.windows import WindowArray
@@ -88,6 +94,8 @@ def attach_history(
     1  ann     9     3  [7, 9, 7]  [2, 1, 1]
     2  eve     9     3         []         []
     """
+    check_name(user, name="user")
+    check_name(time, name="time")
     names = check_names(columns, name="columns")
     check_frame(events, [user, time, *names], name="events")
     _check_impressions(impressions, user, time, _history_names(names, prefix, elapsed))
@@ -134,6 +142,8 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     ----------
     events_ : DataFrame
         The remembered log: user, time and history columns.
+    classes_ : ndarray of shape (2,) or None
+        The labels seen at fit; None with ``events="all"``.
     positive_class_ : label or None
         Which label made a row an event; None with ``events="all"``.
     feature_names_in_ : ndarray of str
@@ -185,7 +195,8 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     def fit(self, X: pd.DataFrame, y: Any = None) -> HistoryBuilder:
         """Remember the events among the rows of X, forgetting earlier ones."""
         self._check_rows(X, reset=True)
-        self.positive_class_ = _larger_of_two(y) if self.events == "positive" else None
+        self.classes_: Any = _two_classes(y) if self.events == "positive" else None
+        self.positive_class_ = None if self.classes_ is None else self.classes_[1]
         self.events_ = self._events_among(X, y)
         self._sorted: tuple[Timeline, EventLog] | None = None
         return self
@@ -228,6 +239,8 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     def _check_rows(self, X: Any, *, reset: bool) -> None:
         check_frame(X, [], name="X")
+        check_name(self.user, name="user")
+        check_name(self.time, name="time")
         validate_data(self, X, skip_check_array=True, reset=reset)
         names = check_names(self.columns, name="columns")
         check_frame(X, [self.user, self.time, *names], name="X")
@@ -241,6 +254,11 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             return log.reset_index(drop=True)
         labels = _checked_labels(y)
         check_consistent_length(X, labels)
+        unseen = pd.unique(labels[~pd.Series(labels).isin(self.classes_).to_numpy()]).tolist()
+        if unseen:
+            raise ValueError(
+                f"y has labels {unseen} that were not seen at fit: {self.classes_.tolist()}."
+            )
         return log[labels == self.positive_class_].reset_index(drop=True)
 
     def __getstate__(self) -> dict:
@@ -292,6 +310,10 @@ def _same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequenc
 
 
 def _history_names(columns: Sequence[Any], prefix: str, elapsed: str | None) -> list[str]:
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be text, got {prefix!r}.")
+    if elapsed is not None and not isinstance(elapsed, str):
+        raise TypeError(f"elapsed must be text or None, got {elapsed!r}.")
     names = [f"{prefix}{column}" for column in columns]
     if elapsed is not None:
         names.append(elapsed)
@@ -330,11 +352,11 @@ def _checked_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def _larger_of_two(y: Any) -> Any:
+def _two_classes(y: Any) -> np.ndarray:
     classes = np.unique(_checked_labels(y))
     if len(classes) != 2:
         raise ValueError(
             f"HistoryBuilder(events='positive') needs two classes in y, got {classes.tolist()}. "
             "Set events='all' to remember every row."
         )
-    return classes[1]
+    return classes
