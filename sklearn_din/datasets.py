@@ -9,6 +9,7 @@ import shutil
 import urllib.request
 import zipfile
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -202,6 +203,8 @@ def fetch_movielens(
 
 def _check_at_least(least, **values):
     for name, value in values.items():
+        if not isinstance(value, Real):
+            raise ValueError(f"{name} must be a number, got {value!r}.")
         if not value >= least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 

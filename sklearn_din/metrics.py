@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,9 @@ def relative_improvement(score: float, base_score: float) -> float:
     >>> round(relative_improvement(0.72, 0.70), 6)
     0.1
     """
+    for name, auc in {"score": score, "base_score": base_score}.items():
+        if not isinstance(auc, Real) or not 0 <= auc <= 1:
+            raise ValueError(f"{name} must be an AUC between 0 and 1, got {auc!r}.")
     if not base_score > 0.5:
         raise ValueError(
             f"base_score must be above 0.5, the AUC of a random ranking, got {base_score}. "
@@ -356,6 +360,10 @@ def _probabilities(values) -> NDArray[np.float64]:
 
 
 def _group_codes(groups) -> NDArray[np.intp]:
+    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
+        is_frame = isinstance(groups, pd.DataFrame)
+        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
+        raise ValueError(f"groups must be one column, X['user'], got {got}.")
     codes = pd.factorize(pd.Series(groups))[0]
     if (codes < 0).any():
         raise ValueError(
