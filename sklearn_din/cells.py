@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Set, Sized
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -148,12 +148,15 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
 
 
 def holds_lists(column: pd.Series) -> bool:
-    """Whether the column's cells are histories: windows, Arrow lists, or lists as objects."""
+    """Whether the column's cells are histories: windows, Arrow lists, or lists as objects.
+
+    Dicts and sets are meant as histories too: :func:`read_history` says what is wrong with them.
+    """
     if isinstance(column.array, WindowArray) or _is_arrow_list(column.dtype):
         return True
     if column.dtype != object:
         return False
-    return isinstance(_first_present(column), list | tuple | np.ndarray)
+    return isinstance(_first_present(column), list | tuple | np.ndarray | Mapping | Set)
 
 
 def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
@@ -176,6 +179,8 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
     ValueError
         If the cells are not lists.
     """
+    if separator == "":
+        raise ValueError("separator must be text of at least one character, got ''.")
     name = str(column.name)
     array = column.array
     if isinstance(array, WindowArray):
@@ -184,6 +189,7 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
         values = array.log.columns[array.column]
         return HistoryCells(name, values, starts, lengths, array.anchors, (array.log, array.column))
     if column.dtype == object:
+        _check_order(column, name)
         try:
             cells = pa.array(column.to_numpy(), from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
@@ -233,7 +239,7 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Any:
 def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     cells = [() if _is_missing(cell) else cell for cell in column.to_numpy()]
     for row, cell in enumerate(cells):
-        is_list = isinstance(cell, Sized) and not isinstance(cell, str | bytes | dict)
+        is_list = isinstance(cell, Sized) and not isinstance(cell, str | bytes)
         if not is_list or getattr(cell, "ndim", 1) != 1:
             raise _not_lists(name, f"{cell!r:.40} ({type(cell).__name__}) in row {row}")
     lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
@@ -242,6 +248,16 @@ def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     if pd.api.types.infer_dtype(values, skipna=True) == "floating":
         values = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
     return HistoryCells(name, values, np.cumsum(lengths) - lengths, lengths)
+
+
+def _check_order(column: pd.Series, name: str) -> None:
+    """Refuse cells that Arrow would take without an order of events."""
+    for kind in set(map(type, column.to_numpy())):
+        if issubclass(kind, Mapping | Set):
+            raise ValueError(
+                f"{name} has cells of type {kind.__name__}: a history cell is a list, oldest to "
+                "newest."
+            )
 
 
 def _not_lists(name: str, got: str) -> ValueError:

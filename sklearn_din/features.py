@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -44,6 +44,11 @@ class Field:
     vocabulary: str = ""
     n_ids: int = 0
     digest: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = get_args(Kind)
+        if self.kind not in kinds:
+            raise ValueError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}.")
 
     @property
     def is_history(self) -> bool:
@@ -395,11 +400,13 @@ def _row_selector(key: Any) -> Any:
         key = key[0]
     if isinstance(key, slice):
         return key
-    rows = np.asarray(key)
-    if rows.ndim != 1:
+    is_cell = isinstance(key, tuple)  # X[row, name], as numpy and pandas have it
+    rows = np.empty(()) if is_cell else np.asarray(key)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
+        one = "value use X['item'][3]" if is_cell else "impression use X[i : i + 1]"
         raise TypeError(
             f"rows are chosen by a slice, a 1-D index array or a 1-D bool mask, got {key!r}. "
-            "For one impression use X[i : i + 1]."
+            f"For one {one}."
         )
     return rows.astype(np.intp) if rows.size == 0 and rows.dtype != bool else rows
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 from sklearn_din._validation import check_frame
 from sklearn_din.cells import Codes, HistoryCells, as_numbers, coded
 from sklearn_din.events import Events, read_events
 from sklearn_din.features import EncodedFeatures
-from sklearn_din.roles import Roles
+from sklearn_din.roles import PREFIX, Roles
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def checked_frame(
             "X is encoded already (EncodedFeatures). Give the encoder the frame of impressions, "
             "and its output to the classifier."
         )
+    _check_is_table(X)
     fitted = None if reset else getattr(encoder, "feature_names_in_", None)
     frame = pandas_frame(X)
     if frame is None:
@@ -104,7 +107,12 @@ def checked_frame(
     present = set(frame.columns)
     wanted = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
     if list(frame.columns) != wanted:
-        validate_data(encoder, frame, reset=reset, skip_check_array=True)  # raises, or sets names
+        try:
+            validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
+        except ValueError as error:
+            if not any(name.startswith(PREFIX) for name in wanted if name not in present):
+                raise
+            raise ValueError(f"{error}attach_history makes the history columns.") from error
     if hasattr(encoder, "feature_names_in_"):
         return frame
     return frame.set_axis(_default_names(frame.shape[1]), axis=1)
@@ -121,6 +129,19 @@ def pandas_frame(X: Any) -> pd.DataFrame | None:
     if not isinstance(X, pa.Table):
         return None
     return X.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _check_is_table(X: Any) -> None:
+    if isinstance(X, pd.Series):
+        raise TypeError("X must be a DataFrame, got a Series. For one row use X.iloc[[i]].")
+    is_records = isinstance(X, list) and bool(X) and isinstance(X[0], Mapping)
+    is_dict = isinstance(X, Mapping) and not issparse(X)  # scipy's dok_array is a dict
+    if X is None or is_records or is_dict or isinstance(X, str | PathLike):
+        got = "list of dicts" if is_records else "None" if X is None else type(X).__name__
+        raise TypeError(
+            f"X must be a DataFrame with one row an impression, got {got}. Use pd.DataFrame(X); "
+            "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
+        )
 
 
 def _array_frame(encoder: Any, X: Any, fitted: Any, *, reset: bool) -> pd.DataFrame:

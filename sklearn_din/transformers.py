@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from sklearn_din._validation import check_names
 from sklearn_din.cells import Codes, read_history
 from sklearn_din.events import Events
-from sklearn_din.features import UNKNOWN_ID, EncodedFeatures, Field, Kind, Ragged, Schema
+from sklearn_din.features import (
+    PADDING_ID,
+    UNKNOWN_ID,
+    EncodedFeatures,
+    Field,
+    Kind,
+    Ragged,
+    Schema,
+)
 from sklearn_din.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.roles import assign_roles, history_columns, is_auto
 from sklearn_din.scaling import EventScale, NumericColumns, indicator
@@ -47,7 +56,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
     numeric : "auto" or list of str, default="auto"
         Columns of numbers. "auto": floats. A missing number gets the mean, and an indicator
         column where numbers were missing at fit.
-    drop : list of str, default=()
+    drop : str, list of str or None, default=()
         Columns to leave out. They may be absent at transform.
     max_length : int, default=50
         Newest events that a history keeps.
@@ -93,10 +102,10 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
     """
 
     _parameter_constraints: dict = {
-        "histories": [StrOptions({"auto"}), dict],
+        "histories": "no_validation",
         "categorical": [StrOptions({"auto"}), "array-like"],
         "numeric": [StrOptions({"auto"}), "array-like"],
-        "drop": ["array-like"],
+        "drop": [str, "array-like", None],
         "max_length": [Interval(Integral, 1, None, closed="left")],
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
@@ -220,9 +229,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 f"{name!r} has no ids; columns of ids are "
                 f"{self.schema_.names('categorical', 'history')}."
             )
-        if isinstance(ids, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
-            ids = ids.to_numpy(dtype=np.int64, na_value=0)
-        return self._vocabularies[self._roles.owners[name]].decode(np.asarray(ids, dtype=np.int64))
+        return self._vocabularies[self._roles.owners[name]].decode(_whole_numbers(ids))
 
     def set_output(self, *, transform: Any = None) -> HistorySequenceEncoder:
         """Do nothing: a frame of numbers could not carry ids and histories.
@@ -239,7 +246,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
 
     def _learn(self, X: Any) -> ReadFrame:
         frame = checked_frame(self, X, reset=True)
-        self._dropped = check_names(self.drop, name="drop")
+        _check_histories(self.histories)
+        self._dropped = [] if self.drop is None else check_names(self.drop, name="drop")
         names = history_columns(frame, histories=self.histories, drop=self._dropped)
         cells = {n: read_history(frame[n], separator=self.separator) for n in names}
         self._roles = assign_roles(
@@ -342,6 +350,27 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _check_histories(histories: Any) -> None:
+    if not is_auto(histories) and not isinstance(histories, Mapping):
+        raise ValueError(
+            "histories must be 'auto' or a dict of history and candidate columns, such as "
+            f"{{'hist_item': 'item'}}, got {histories!r}."
+        )
+
+
+def _whole_numbers(ids: Any) -> np.ndarray:
+    values = np.asarray(ids)
+    if values.dtype.kind not in "iu":  # floats and objects where some are missing
+        missing = np.asarray(pd.isna(values))
+        for value in values[~missing].tolist():
+            if isinstance(value, bool) or not isinstance(value, Real) or value % 1:
+                raise ValueError(
+                    f"ids must be integers, got {value!r}. Original values need no decoding."
+                )
+        values = np.where(missing, PADDING_ID, values)
+    return values.astype(np.int64)
 
 
 def _event_scale(name: str, events: Events) -> EventScale:

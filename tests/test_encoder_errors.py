@@ -64,7 +64,7 @@ def impressions():
         ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),
         ({"unknown": "ignore"}, r"The 'unknown' parameter .* among \{.*'(error|embed)'.*'ignore'"),
         ({"max_length": 0}, r"The 'max_length' parameter .* in the range \[1, inf\)\. Got 0"),
-        ({"histories": "none"}, r"The 'histories' parameter .* \{'auto'\}.* Got 'none' instead"),
+        ({"histories": "none"}, r"'auto' or a dict .* \{'hist_item': 'item'\}, got 'none'"),
     ],
 )
 def test_parameters_that_do_not_fit_the_frame(parameters, message):
