@@ -183,6 +183,26 @@ class ActivationUnit(nn.Module):
         self.last = nn.Linear(units[-1], 1)
         nn.init.ones_(self.last.bias)
 
+    @torch.no_grad()
+    def start_as_matching(self, n_same: int) -> None:
+        """Start near the number of attributes equal to the candidate's, not near sum pooling.
+
+        One hidden unit a layer passes the sum of the first ``n_same`` relations (the same-id
+        bits) on, the others start at random. Attention then has the right sign from the first
+        step: started elsewhere, it can settle on weights that rank events upside down.
+        """
+        same = slice(4 * self.width, 4 * self.width + n_same)
+        self.first.weight[0] = 0.0
+        self.first.weight[0, same] = 1.0
+        self.first.bias[0] = 0.0
+        layers: list[Any] = list(self.rest)
+        for layer in layers[::2]:
+            layer.weight[0] = 0.0
+            layer.weight[0, 0] = 1.0
+            layer.bias[0] = 0.0
+        self.last.weight[0, 0] = 1.0
+        self.last.bias.fill_(0.1)
+
     def split_first_layer(self) -> tuple[Tensor, Tensor]:
         """Weights of the query, and of the event's ``[k, q * k, relations]``, transposed."""
         of_query, of_key, of_difference, of_product, of_relations = self.first.weight.split(

@@ -21,7 +21,7 @@ from sklearn_din.layers import (
     sum_events,
 )
 
-INITIAL_SCALE = 0.05
+INITIAL_SCALE = {"paper": 0.05, "extended": 0.01}
 OPTIONS: dict[str, tuple[str | None, ...]] = {
     "pooling": ("attention", "sum", "mean", "max"),
     "interest": ("paper", "extended"),
@@ -35,7 +35,7 @@ class FieldEmbeddings(nn.Module):
     """One table for all vocabularies of a width, each with its own range of rows.
 
     Packing makes a step's cost follow the ids in the batch: one gather forward and one sparse
-    gradient backward, however many fields there are. Rows start at N(0, 0.05); the padding and
+    gradient backward, however many fields there are. Rows start at N(0, scale); the padding and
     unknown rows of each vocabulary start at zero.
 
     Parameters
@@ -44,6 +44,8 @@ class FieldEmbeddings(nn.Module):
         The fields; fields that share a vocabulary share its rows.
     embedding_dim : int or dict of str to int
         Width, or the width of each vocabulary.
+    scale : float, default=0.05
+        Standard deviation of a known id's first embedding.
 
     Examples
     --------
@@ -53,8 +55,11 @@ class FieldEmbeddings(nn.Module):
     torch.Size([9, 4])
     """
 
-    def __init__(self, schema: Schema, embedding_dim: int | Mapping[str, int]) -> None:
+    def __init__(
+        self, schema: Schema, embedding_dim: int | Mapping[str, int], *, scale: float = 0.05
+    ) -> None:
         super().__init__()
+        self.scale = scale
         sizes = schema.vocabulary_sizes
         self.vocabulary_of = {f.name: f.vocabulary for f in schema.fields if f.has_ids}
         self.width_of = {
@@ -84,7 +89,7 @@ class FieldEmbeddings(nn.Module):
     def reset_parameters(self) -> None:
         """Draw all rows anew; padding and unknown become zero."""
         for table in self.tables.values():
-            nn.init.normal_(table, std=INITIAL_SCALE)
+            nn.init.normal_(table, std=self.scale)
         for vocabulary in self.sizes:
             self.weight(vocabulary)[:FIRST_KNOWN_ID] = 0.0
 
@@ -187,6 +192,8 @@ class Interest(nn.Module):
             n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
             n_relations = n_candidates + 1 + len(behaviour.numbers) if extended else 0
             self.unit = ActivationUnit(width, n_relations, units=units, activation=activation)
+            if extended:
+                self.unit.start_as_matching(n_candidates)
 
     def forward(
         self, queries: Tensor | None, keys: Tensor, batch: Any
@@ -265,7 +272,8 @@ class DIN(nn.Module):
     Embeddings of the categorical fields, numbers, and one interest vector a behaviour are
     concatenated and go through an MLP to one logit. ``interest="paper"`` is the published
     network; ``interest="extended"`` adds relations of event and candidate to the activation
-    unit, and to the MLP the sum of the weights (signed log1p) and candidate * interest.
+    unit, and gives the MLP candidate * interest and the sum of the weights (signed log1p) in place
+    of the interest.
 
     Parameters
     ----------
@@ -320,7 +328,7 @@ class DIN(nn.Module):
         self.extended = interest == "extended"
         if attention_normalization == "auto":
             attention_normalization = "sqrt" if self.extended else None
-        self.embeddings = FieldEmbeddings(schema, embedding_dim)
+        self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(
             Interest(
                 behaviour,
@@ -343,7 +351,7 @@ class DIN(nn.Module):
         total += sum(self.embeddings.width(name) for name in self.schema.names("categorical"))
         for behaviour in self.schema.behaviours:
             width = sum(self.embeddings.width(name) for name in behaviour.histories)
-            total += 2 * width + 1 if self.extended and not behaviour.is_bag else width
+            total += width + 1 if self.extended and not behaviour.is_bag else width
         return total
 
     def forward(self, batch: Any) -> Tensor:
@@ -373,7 +381,8 @@ class DIN(nn.Module):
             mass = weights.sum(1, keepdim=True)
         else:
             mass = sum_events(weights.unsqueeze(1), rows, offsets)
-        return [interest, queries * interest, mass.sign() * mass.abs().log1p()]
+        # Unlike the paper: the interest itself is a fingerprint of the user, and overfits
+        return [queries * interest, mass.sign() * mass.abs().log1p()]
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], n_rows: int

@@ -238,7 +238,7 @@ def _interest(
     mass = graph.add("ReduceSum", weights, _axes(1))
     size = graph.add("Log", graph.add("Add", graph.add("Abs", mass), np.float32(1)))
     signed = graph.add("Mul", graph.add("Sign", mass), size)
-    return [vector, graph.add("Mul", queries, vector), signed]
+    return [graph.add("Mul", queries, vector), signed]
 
 
 def _queries(

@@ -122,3 +122,14 @@ def test_mlp_has_a_layer_an_entry_and_drops_only_in_training():
     torch.testing.assert_close(mlp(inputs), mlp(inputs))
     assert MLP(4, (), activation="relu").n_outputs == 4
     assert np.isclose(mlp(inputs).shape[1], 3)
+
+
+def test_a_unit_that_starts_as_matching_weighs_same_ids_more(generator):
+    unit = ActivationUnit(8, 3, units=(16, 4), activation="prelu")
+    unit.start_as_matching(2)
+    small = 0.01 * torch.randn(4, 8, generator=generator)
+    keys = 0.01 * torch.randn(8, 8, generator=generator)
+    relations = torch.zeros(8, 3)
+    relations[::2, :2] = 1.0
+    weights = unit(small, keys, relations, ROWS)
+    assert weights[::2].min() > weights[1::2].max() + 1
