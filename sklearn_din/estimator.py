@@ -20,7 +20,13 @@ from sklearn_din.batching import Batch, ImpressionBatches
 from sklearn_din.diagram import network_diagram
 from sklearn_din.features import Behaviour, EncodedFeatures
 from sklearn_din.holdout import split_rows
-from sklearn_din.inputs import check_binary_target, check_encoded, check_rows
+from sklearn_din.inputs import (
+    check_binary_target,
+    check_class_weight,
+    check_encoded,
+    check_parameters,
+    check_rows,
+)
 from sklearn_din.module import DIN
 from sklearn_din.net import BestLook, DINNet, TrainingRows, embedding_decay
 from sklearn_din.progress import ProgressBar, finish_interrupted
@@ -231,8 +237,10 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
             For labels of one or more than two kinds, missing labels, numbers that are not
             finite, lengths that differ, or a loss that is no longer finite.
         """
+        check_parameters(self)
         X, y = check_encoded(self, X, y, reset=True)
         self.classes_, clicks = check_binary_target(y)
+        check_class_weight(self.class_weight, self.classes_)
         self.schema_ = X.schema
         y = clicks.astype(np.float32)
         weights = self._weights(X, clicks, sample_weight)
@@ -247,6 +255,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
             torch.manual_seed(seeds.randint(2**31))
             net, rows = self._make_net(X, y, weights, train, valid, seeds)
             net.fit(rows, None)
+        self.n_iter_ = math.ceil(len(net.history) / rows.train.parts)
         any_callbacks = bool(self.callbacks)
         finish_interrupted(net, looks_per_epoch=rows.train.parts, any_callbacks=any_callbacks)
         self._keep(net, rows)
@@ -417,8 +426,6 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         return net, rows
 
     def _make_module(self, X: EncodedFeatures) -> DIN:
-        _check_units(self.attention_units, name="attention_units", least=1)
-        _check_units(self.hidden_units, name="hidden_units", least=0)
         sizes = X.schema.vocabulary_sizes
         if isinstance(self.embedding_dim, Mapping) and set(self.embedding_dim) != set(sizes):
             raise ValueError(
@@ -467,17 +474,11 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
             table[column] = np.array(known, dtype=float)
         table["seconds"] = [entry.get("dur", np.nan) for entry in net.history]
         self.history_ = table
-        self.n_iter_ = math.ceil(table["epoch"].iloc[-1]) if len(table) else 0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
-
-
-def _check_units(units: Any, *, name: str, least: int) -> None:
-    if len(units) < least or not all(isinstance(u, int | np.integer) and u >= 1 for u in units):
-        raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
 
 
 def _weights_frame(batch: Batch, behaviour: Behaviour, weights: torch.Tensor, first: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ def split_rows(
     valid : ndarray of shape (n_valid,)
         Row numbers.
 
+    Raises
+    ------
+    ValueError
+        Where no row is left to train on, or groups are wanted and are not there.
+
     Examples
     --------
     >>> import numpy as np
@@ -43,6 +49,7 @@ def split_rows(
     rows = np.arange(len(y))
     if how == "last":
         n_valid = max(1, round(share * len(y)))
+        _check_rest(len(y) - n_valid, share, f"{len(y)} rows")
         return rows[:-n_valid], rows[-n_valid:]
     if how == "groups":
         if groups is None:
@@ -51,12 +58,25 @@ def split_rows(
                 "pass din__groups=X['user'], with 'din' the step's name."
             )
         groups = check_rows(groups, len(y), name="groups", numeric=False)
+        n_groups = len(np.unique(groups))
+        if n_groups < 2:
+            raise ValueError(f"validation='groups' needs at least two groups, got {n_groups}.")
+        _check_rest(n_groups - math.ceil(share * n_groups), share, f"{n_groups} groups")
         return next(
             GroupShuffleSplit(1, test_size=share, random_state=seeds).split(rows, y, groups)
         )
+    _check_rest(len(y) - math.ceil(share * len(y)), share, f"{len(y)} rows")
     smallest = min(np.bincount(y.astype(int)))
     is_enough = smallest >= 2 and min(share, 1 - share) * len(y) >= 2
     train, valid = train_test_split(
         rows, test_size=share, stratify=y if is_enough else None, random_state=seeds
     )
     return train, valid
+
+
+def _check_rest(n_left: int, share: float, whole: str) -> None:
+    if n_left < 1:
+        raise ValueError(
+            f"validation_fraction={share:g} of {whole} leaves no training rows. Lower it, or give "
+            f"more {whole.split()[1]}."
+        )

@@ -1,16 +1,81 @@
-"""What the classifier is given: encoded features or plain numbers, labels, weights."""
+"""What the classifier is given: parameters, encoded features or plain numbers, labels, weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _num_samples, check_array, validate_data
+from skorch.callbacks import Callback
 
 from sklearn_din.features import EncodedFeatures, Field, Schema
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise where a parameter is wrong in a way that its scikit-learn constraint cannot say.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+    """
+    _check_units(estimator.attention_units, name="attention_units")
+    _check_units(estimator.hidden_units, name="hidden_units")
+    if not len(estimator.attention_units):
+        got = estimator.attention_units
+        raise ValueError(f"attention_units must have at least one layer, got {got!r}.")
+    if isinstance(estimator.embedding_dim, Mapping):
+        for column, width in estimator.embedding_dim.items():
+            if not _is_count(width):
+                raise ValueError(
+                    f"embedding_dim[{column!r}] must be an integer of at least 1, got {width!r}."
+                )
+    for item in estimator.callbacks or []:
+        is_named = isinstance(item, tuple | list) and len(item) == 2
+        callback = item[1] if is_named else item
+        is_class = isinstance(callback, type) and issubclass(callback, Callback)
+        if not is_class and not isinstance(callback, Callback):
+            raise ValueError(
+                f"callbacks must be skorch callbacks, such as EarlyStopping(), got {callback!r}."
+            )
+    _check_device(estimator.device)
+
+
+def _check_units(units: Any, *, name: str) -> None:
+    if not all(map(_is_count, units)):
+        raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got {device!r}."
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device!r} needs a CUDA GPU and a torch build for it. Use device='auto'."
+        )
+
+
+def check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
+    """Raise where a dict of class weights names labels that y does not have."""
+    if not isinstance(class_weight, dict):
+        return
+    labels = classes.tolist()
+    if not set(class_weight) <= set(labels):
+        raise ValueError(f"class_weight must name the labels {labels}, got {list(class_weight)}.")
 
 
 def check_encoded(

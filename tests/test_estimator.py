@@ -375,7 +375,7 @@ def test_unfitted_use_is_refused(impressions):
         ("max_epochs", 0, "'max_epochs' parameter"),
         ("embedding_dim", {"item": 4}, r"name every vocabulary once: \['category', 'item', 'tags'"),
         ("hidden_units", (0,), r"hidden_units must be whole numbers from 1, got \(0,\)"),
-        ("attention_units", (), r"attention_units must be whole numbers from 1, got \(\)"),
+        ("attention_units", (8, 0), r"attention_units must be whole numbers from 1, got \(8, 0\)"),
     ],
 )
 def test_options_that_do_not_exist_list_those_that_do(clicks, parameter, value, message):

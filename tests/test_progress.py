@@ -82,6 +82,7 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
     with pytest.warns(UserWarning, match="interrupted in epoch 1 of 3: the latest weights are"):
         classifier = fitted(callbacks=[PressCtrlC(batch=2)], early_stopping=early_stopping)
     assert len(classifier.history_) == 0
+    assert classifier.n_iter_ == 1
     assert np.isfinite(classifier.predict_proba(X)).all()
     pickle.loads(pickle.dumps(classifier)).predict(X)
 
@@ -90,6 +91,7 @@ def test_ctrl_c_later_keeps_the_best_look_and_drops_the_unfinished_one():
     whole = fitted(max_epochs=2)
     with pytest.warns(UserWarning, match="epoch 3 of 9: the weights of the best look so far are"):
         classifier = fitted(max_epochs=9, callbacks=[PressCtrlC(batch=2 * 4 + 2)])
+    assert (whole.n_iter_, classifier.n_iter_) == (2, 3)
     columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
     assert classifier.history_[columns].equals(whole.history_[columns])
     np.testing.assert_array_equal(classifier.predict_proba(X), whole.predict_proba(X))

@@ -1,0 +1,369 @@
+"""Plain mistakes, and the sentence that each is answered with."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.callbacks import EarlyStopping
+
+from sklearn_din import (
+    DIN,
+    DINClassifier,
+    Field,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_aggregates,
+    attach_history,
+    sample_negatives,
+)
+from sklearn_din.datasets import make_click_log
+from sklearn_din.holdout import split_rows
+from sklearn_din.metrics import group_roc_auc_score, relative_improvement
+from tests.conftest import make_impressions, make_labels, make_schema
+
+CLICKS = pd.DataFrame(
+    {"user": [1, 1, 1, 2, 2], "time": [1, 2, 3, 1, 2], "item": ["hat", "tie", "hat", "cap", "tie"]}
+)
+DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
+SHOWN = pd.DataFrame(
+    {"item": ["hat", "sock"], "price": [1.5, 2.5], "hist_item": [["sock"], ["hat", "shoe"]]}
+)
+
+
+def says(sentence, error=ValueError):
+    """Expect the whole sentence, to the letter."""
+    return pytest.raises(error, match=f"^{re.escape(sentence)}$")
+
+
+# Rows set aside -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "share", "got", "more"),
+    [
+        ("last", 0.99, "0.99 of 2 rows", "rows"),
+        ("random", 0.99, "0.99 of 2 rows", "rows"),
+        ("groups", 0.8, "0.8 of 2 groups", "groups"),
+    ],
+)
+def test_a_split_that_leaves_nothing_to_train_on(how, share, got, more):
+    seeds = np.random.RandomState(0)
+    message = f"validation_fraction={got} leaves no training rows. Lower it, or give more {more}."
+    with says(message):
+        split_rows(np.array([0.0, 1.0]), ["a", "b"], how=how, share=share, seeds=seeds)
+    halves = split_rows(np.array([0.0, 1.0]), ["a", "b"], how=how, share=0.5, seeds=seeds)
+    assert sorted(np.concatenate(halves)) == [0, 1]
+
+
+def test_a_split_by_one_group():
+    with says("validation='groups' needs at least two groups, got 1."):
+        split_rows(
+            np.array([0.0, 1.0]),
+            ["a", "a"],
+            how="groups",
+            share=0.5,
+            seeds=np.random.RandomState(0),
+        )
+
+
+# The network --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"pooling": "avg"}, "pooling must be one of attention, sum, mean, max, got 'avg'."),
+        ({"interest": "more"}, "interest must be one of paper, extended, got 'more'."),
+        ({"activation": "gelu"}, "activation must be one of prelu, dice, relu, got 'gelu'."),
+        (
+            {"attention_activation": "tanh"},
+            "attention_activation must be one of prelu, dice, relu, sigmoid, got 'tanh'.",
+        ),
+        (
+            {"attention_normalization": "l2"},
+            "attention_normalization must be one of auto, sqrt, softmax, None, got 'l2'.",
+        ),
+    ],
+)
+def test_options_of_the_network_that_do_not_exist(parameters, message):
+    with says(message):
+        DIN(make_schema(), **parameters)
+
+
+def test_a_kind_of_field_that_does_not_exist():
+    with says("kind must be one of numeric, categorical, history, numeric_history, got 'number'."):
+        Field("price", "number")
+
+
+def test_numpys_integers_are_widths_too():
+    network = DIN(make_schema(), embedding_dim=np.int64(4))
+    assert network.embeddings.weight("item").shape == (12, 4)
+
+
+# The classifier -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got 'gpu'."),
+        (
+            {"callbacks": ["early"]},
+            "callbacks must be skorch callbacks, such as EarlyStopping(), got 'early'.",
+        ),
+        (
+            {"callbacks": [EarlyStopping(), int]},
+            "callbacks must be skorch callbacks, such as EarlyStopping(), got <class 'int'>.",
+        ),
+        (
+            {"embedding_dim": {"item": 0}},
+            "embedding_dim['item'] must be an integer of at least 1, got 0.",
+        ),
+        (
+            {"embedding_dim": {"item": "8"}},
+            "embedding_dim['item'] must be an integer of at least 1, got '8'.",
+        ),
+        ({"attention_units": ()}, "attention_units must have at least one layer, got ()."),
+        ({"class_weight": {"yes": 2}}, "class_weight must name the labels [0, 1], got ['yes']."),
+    ],
+)
+def test_parameters_of_the_classifier(parameters, message):
+    X = make_impressions(20)
+    with says(message):
+        DINClassifier(**parameters).fit(X, np.arange(20) % 2)
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with says("device='cuda' needs a CUDA GPU and a torch build for it. Use device='auto'."):
+        DINClassifier(device="cuda").fit(make_impressions(20), np.arange(20) % 2)
+
+
+def test_what_those_parameters_may_be():
+    X = make_impressions(40)
+    classifier = DINClassifier(
+        callbacks=[("stop", EarlyStopping(monitor="train_loss")), EarlyStopping],
+        class_weight={1: 2.0},
+        embedding_dim={"item": np.int64(4), "category": 2, "tags": 2},
+        device="cpu",
+        early_stopping=True,
+        max_epochs=2,
+    )
+    classifier.set_params(callbacks=classifier.callbacks[:1]).fit(X, make_labels(X))
+    assert classifier.n_iter_ == math.ceil(classifier.history_["epoch"].iloc[-1])
+
+
+# The encoder --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("X", "got"),
+    [
+        ({"item": ["hat"]}, "dict"),
+        ([{"item": "hat"}], "list of dicts"),
+        ("clicks.csv", "str"),
+        (Path("clicks.csv"), type(Path()).__name__),
+        (None, "None"),
+    ],
+)
+def test_what_is_no_frame(X, got):
+    message = (
+        f"X must be a DataFrame with one row an impression, got {got}. Use pd.DataFrame(X); "
+        "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
+    )
+    with says(message, TypeError):
+        HistorySequenceEncoder().fit(X)
+    with says(message, TypeError):
+        HistorySequenceEncoder().fit(SHOWN).transform(X)
+
+
+def test_one_row_as_a_series():
+    fitted = HistorySequenceEncoder().fit(SHOWN)
+    with says("X must be a DataFrame, got a Series. For one row use X.iloc[[i]].", TypeError):
+        fitted.transform(SHOWN.iloc[0])
+    assert len(fitted.transform(SHOWN.iloc[[0]])) == 1
+
+
+def test_histories_that_are_missing_at_transform():
+    fitted = HistorySequenceEncoder().fit(SHOWN)
+    end = "yet now missing:\n- {}\n"
+    with pytest.raises(
+        ValueError, match=end.format("hist_item") + r"attach_history makes the history columns\.$"
+    ):
+        fitted.transform(SHOWN.drop(columns="hist_item"))
+    with pytest.raises(ValueError, match=end.format("price") + "$"):
+        fitted.transform(SHOWN.drop(columns="price"))
+
+
+@pytest.mark.parametrize("histories", ["auto", {"hist_item": "item"}])
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([{"a": 1}, {"b": 2}], "dict"),
+        ([{"hat", "sock"}, {"tie"}], "set"),
+        ([["hat"], {"tie"}], "set"),
+        ([frozenset({"hat"}), frozenset({"tie"})], "frozenset"),
+    ],
+)
+def test_cells_that_have_no_order(histories, cells, kind):
+    frame = SHOWN.assign(hist_item=pd.Series(cells, dtype=object))
+    message = f"hist_item has cells of type {kind}: a history cell is a list, oldest to newest."
+    with says(message):
+        HistorySequenceEncoder(histories=histories).fit(frame)
+
+
+def test_an_empty_separator():
+    with says("separator must be text of at least one character, got ''."):
+        HistorySequenceEncoder(separator="").fit(SHOWN)
+
+
+@pytest.mark.parametrize("histories", ["hist_item", ["hist_item"]])
+def test_histories_without_their_candidates(histories):
+    with says(
+        "histories must be 'auto' or a dict of history and candidate columns, such as "
+        f"{{'hist_item': 'item'}}, got {histories!r}."
+    ):
+        HistorySequenceEncoder(histories=histories).fit(SHOWN)
+
+
+@pytest.mark.parametrize(("drop", "left"), [("price", 2), (["price"], 2), (None, 3), ((), 3)])
+def test_one_name_and_none_may_be_dropped(drop, left):
+    X = HistorySequenceEncoder(drop=drop).fit_transform(SHOWN)
+    assert len(X.schema.fields) == left
+
+
+@pytest.mark.parametrize(
+    ("ids", "got"),
+    [
+        (["a"], "'a'"),
+        (["2"], "'2'"),
+        (pd.Series(["2"]), "'2'"),
+        ([2.5], "2.5"),
+        ([True], "True"),
+        ("a", "'a'"),
+    ],
+)
+def test_ids_that_are_none(ids, got):
+    fitted = HistorySequenceEncoder().fit(SHOWN)
+    with says(f"ids must be integers, got {got}. Original values need no decoding."):
+        fitted.inverse_transform_ids("item", ids)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [3, None],
+        np.array([3.0, np.nan]),
+        pd.array([3, None], dtype="Int32"),
+        pd.Series([3, None], dtype="Int64"),
+    ],
+)
+def test_missing_ids_stand_for_nothing(ids):
+    fitted = HistorySequenceEncoder().fit(SHOWN)
+    assert fitted.inverse_transform_ids("item", ids).tolist() == ["shoe", None]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ((3, "item"), "value use X['item'][3]"),
+        ((3, 4), "value use X['item'][3]"),
+        ([0.5], "impression use X[i : i + 1]"),
+        (["item"], "impression use X[i : i + 1]"),
+    ],
+)
+def test_what_chooses_no_rows(key, hint):
+    with says(
+        "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, "
+        f"got {key!r}. For one {hint}.",
+        TypeError,
+    ):
+        make_impressions(8)[key]
+
+
+# Histories and negatives --------------------------------------------------------------------
+
+
+def test_labels_that_fit_never_saw():
+    builder = HistoryBuilder(user="user", time="time", columns="item")
+    builder.fit(CLICKS, [0, 1, 0, 1, 1])
+    with says("y has labels [2] that were not seen at fit: [0, 1]."):
+        builder.partial_fit(CLICKS, [2] * 5)
+    assert len(builder.events_) == 3
+    builder.partial_fit(CLICKS, [0] * 5)  # nothing was clicked today: not an error
+    assert builder.partial_fit(CLICKS, [True] * 5).classes_.tolist() == [0, 1]
+    assert len(builder.events_) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefix": None}, "prefix must be text, got None."),
+        ({"elapsed": 5}, "elapsed must be text or None, got 5."),
+        ({"user": ["user"]}, "user must be one column name, got ['user']."),
+        ({"time": ["time"]}, "time must be one column name, got ['time']."),
+    ],
+)
+def test_names_of_columns(options, message):
+    named = {"user": "user", "time": "time", "columns": "item", **options}
+    with says(message, TypeError):
+        attach_history(CLICKS, CLICKS, **named)
+    if not {"prefix", "elapsed"} & set(options):
+        with says(message, TypeError):
+            HistoryBuilder(**named, events="all").fit(CLICKS)
+
+
+def test_names_of_columns_elsewhere():
+    with says("time must be one column name, got ['time'].", TypeError):
+        attach_aggregates(CLICKS, CLICKS, time=["time"], aggregates={"n": ("user", None, "count")})
+    with says("user must be one column name, got ['user'].", TypeError):
+        sample_negatives(CLICKS, item="item", user=["user"])
+    with says("item must be one column name, got ['item'].", TypeError):
+        sample_negatives(CLICKS, item=["item"])
+
+
+@pytest.mark.parametrize("max_age", ["30 moons", "30", [1]])
+def test_ages_that_are_no_durations(max_age):
+    with says(f"max_age must be a duration such as '30D' or '12h', got {max_age!r}."):
+        attach_history(DATED, DATED, user="user", time="time", columns="item", max_age=max_age)
+
+
+def test_negatives_of_lists():
+    with says("events['item'] must hold ids, got lists."):
+        sample_negatives(CLICKS.assign(item=[["hat"]] * 5), item="item")
+
+
+# Metrics and data ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ((70, 60), "score must be an AUC between 0 and 1, got 70."),
+        ((0.7, 60), "base_score must be an AUC between 0 and 1, got 60."),
+        ((0.7, float("nan")), "base_score must be an AUC between 0 and 1, got nan."),
+        (("0.7", 0.6), "score must be an AUC between 0 and 1, got '0.7'."),
+        ((float("nan"), 0.6), "score must be an AUC between 0 and 1, got nan."),
+    ],
+)
+def test_scores_that_are_no_auc(scores, message):
+    with says(message):
+        relative_improvement(*scores)
+
+
+@pytest.mark.parametrize(
+    ("groups", "got"),
+    [(pd.DataFrame({"user": [1, 1]}), "a DataFrame"), (np.ones((2, 1)), "shape (2, 1)")],
+)
+def test_groups_of_two_dimensions(groups, got):
+    with says(f"groups must be one column, X['user'], got {got}."):
+        group_roc_auc_score([0, 1], [0.1, 0.2], groups=groups)
+
+
+def test_sizes_of_a_log_that_are_text():
+    with says("n_users must be a number, got '5'."):
+        make_click_log(n_users="5")
