@@ -1,0 +1,69 @@
+"""Sphinx configuration. Everything is built from this repository, without the network."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import sklearn_din
+
+project = "sklearn_din"
+author = "The sklearn_din developers"
+copyright = author
+version = release = sklearn_din.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb"]
+
+autosummary_generate = True
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "capture_repr": ("_repr_html_",),
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "write_computation_times": False,
+    "show_signature": False,
+    "within_subsection_order": "ExampleTitleSortKey",
+    "thumbnail_size": (400, 280),
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn_din"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_context = {"default_mode": "light"}
+html_theme_options = {
+    "show_prev_next": False,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_toc_level": 2,
+}
+html_sidebars = {"index": [], "chinese": [], "coming_from": []}
+
+
+def _escape_defaults(app, what, name, obj, options, lines):
+    """Keep docutils from reading a default that ends in an underscore as the name of a link."""
+    lines[:] = [re.sub(r'(default="\w*)_"', r'\1\\_"', line) for line in lines]
+
+
+def setup(app):
+    """Run after numpydoc, whose output it edits."""
+    app.connect("autodoc-process-docstring", _escape_defaults, priority=900)
