@@ -1,0 +1,61 @@
+"""
+A first model
+=============
+
+From a click log to a cross-checked Deep Interest Network. The log is the embedded one: it is made
+with known click probabilities, so we know how good a model can be.
+"""
+
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
+from sklearn_din.datasets import make_click_log
+from sklearn_din.metrics import group_roc_auc_score
+
+log = make_click_log(n_users=600, n_items=300, n_categories=15, random_state=0)
+log.impressions.head()
+
+# %%
+# One row is one candidate shown. ``attach_history`` adds what its user clicked strictly before:
+# a cell of a history column is the list of those events, oldest first.
+
+X = attach_history(
+    log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+)
+X[["user", "item", "hist_item", "hist_category"]].tail()
+
+# %%
+# Split by user: nobody in the test set was seen in training.
+
+users = X["user"]
+train, test = next(GroupShuffleSplit(1, test_size=0.25, random_state=0).split(X, groups=users))
+
+model = Pipeline(
+    [
+        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+        ("din", DINClassifier(max_epochs=5, random_state=0)),
+    ]
+)
+model.fit(X.iloc[train], log.y[train])
+
+# %%
+# AUC, GAUC (the AUC among each user's own impressions), and what the true probabilities reach.
+
+probability = model.predict_proba(X.iloc[test])[:, 1]
+truth = log.probability[test]
+for name, scores in {"DIN": probability, "best possible": truth}.items():
+    auc = roc_auc_score(log.y[test], scores)
+    gauc = group_roc_auc_score(log.y[test], scores, groups=users.iloc[test])
+    print(f"{name:>13}: AUC {auc:.3f}, GAUC {gauc:.3f}")
+
+# %%
+# What was fitted: columns, behaviours, layers and the number of parameters; and the same as a
+# drawing, as a notebook shows a fitted classifier.
+
+print(model["din"].summary())
+
+# %%
+
+model["din"]

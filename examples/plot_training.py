@@ -1,0 +1,41 @@
+"""
+Training curve and early stopping
+=================================
+
+Click models overfit within a few passes over the data. Watch the validation loss, and keep the
+weights of its best look.
+"""
+
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder, TrainingDisplay, attach_history
+from sklearn_din.datasets import make_click_log
+
+log = make_click_log(n_users=1000, n_items=300, n_categories=15, random_state=0)
+X = attach_history(
+    log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+)
+
+# %%
+# ``early_stopping="auto"``, the default, is on from 10,000 rows. Here it is asked for by name,
+# with whole users set aside: ``validation="groups"`` needs the groups at ``fit``, and a Pipeline
+# hands them to its step ``din`` as ``din__groups``. For rows sorted by time take
+# ``validation="last"``.
+
+model = Pipeline(
+    [
+        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+        (
+            "din",
+            DINClassifier(early_stopping=True, validation="groups", patience=6, random_state=0),
+        ),
+    ]
+)
+model.fit(X, log.y, din__groups=X["user"])
+TrainingDisplay.from_estimator(model)
+
+# %%
+# The training loss keeps falling; the validation loss turns. Training stopped after ``patience``
+# looks without improvement, and the weights of the marked look were kept.
+
+model["din"].history_.round(3)
