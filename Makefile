@@ -26,6 +26,10 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks.speed
 
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 quality: setup
 	$(BIN)/python -m benchmarks.quality
 
