@@ -22,7 +22,7 @@ from sklearn_din import DINClassifier, EncodedFeatures, Field, Schema
 from sklearn_din.features import Behaviour, Ragged
 
 SECTIONS = ["train", "layout", "score", "candidates", "memory", "rivals"]
-RIVALS = ["deepctr-torch", "torch-rechub", "fuxictr", "recbole"]
+RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
 BATCH = 1024
 CLICKS = "hist_item+hist_category"
 
@@ -186,9 +186,8 @@ def report_memory():
 
 
 def report_rivals():
-    print(
-        "\n| rows/s | workload | train | score | ours: train | ours: score |\n|---|---|---|---|---|---|"
-    )
+    print("\n| rows/s | workload | train | score | ours: train | ours: score |")
+    print("|---|---|---|---|---|---|")
     for name in ("synthetic-100k", "synthetic-1m"):
         for rival in RIVALS:
             mine = BATCH / ours("train", name)["step"], ours("score", name)["rows_per_s"]
@@ -197,7 +196,7 @@ def report_rivals():
             except (subprocess.SubprocessError, RuntimeError) as error:
                 print(f"| {rival} | {name} | {type(error).__name__} | | | |", flush=True)
                 continue
-            rates = [theirs[task]["rows_per_s"] for task in ("train", "score")]
+            rates = [theirs[task]["rows_per_second"] for task in ("train", "score")]
             ratios = [f"{m:,.0f} ({m / t:.1f} x)" for m, t in zip(mine, rates, strict=True)]
             cells = [f"{rate:,.0f}" for rate in rates] + ratios
             print(f"| {rival} | {name} | {' | '.join(cells)} |", flush=True)
@@ -207,9 +206,8 @@ def main():
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(child(sys.argv[2], sys.argv[3], json.loads(sys.argv[4]))))
         return
-    print(
-        f"load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    threads = torch.get_num_threads()
+    print(f"load {os.getloadavg()[0]:.1f}, {threads} threads, torch {torch.__version__}")
     for section in sys.argv[1:] or SECTIONS:
         globals()[f"report_{section}"]()
 

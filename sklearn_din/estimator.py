@@ -53,8 +53,9 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         How a history becomes one vector. "sum" is the paper's base model.
     interest : {"paper", "extended"}, default="extended"
         "paper" is the published network exactly. "extended" lets the activation unit see which
-        attributes equal the candidate's and how recent each event is, lets the MLP see the sum
-        of the weights and candidate * interest, and divides by the root of the length.
+        attributes equal the candidate's and how recent each event is, gives the MLP candidate *
+        interest and the sum of the weights in place of the interest, and divides by the root
+        of the length.
     attention_units : tuple of int, default=(64, 16)
         Hidden layers of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
@@ -339,7 +340,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
             )
         self.module_.eval()
         frames, first = [], 0
-        for batch, _ in self.net_.get_dataset(X):
+        for batch, _ in ImpressionBatches(X, batch_size=1024):
             weights = self.module_.attention(batch.to(self.net_.device))
             frames += [_weights_frame(batch, b, weights[b.name], first) for b in behaviours]
             first += len(batch)
