@@ -25,6 +25,7 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb"]
 
 autosummary_generate = True
+autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {
@@ -39,6 +40,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "within_subsection_order": "ExampleTitleSortKey",
     "thumbnail_size": (400, 280),
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "one_row.svg"),
 }
 
 html_theme = "pydata_sphinx_theme"

@@ -6,6 +6,7 @@ Rank a catalogue for each user
 are encoded once each, and the probabilities are those of ``predict_proba``.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -29,13 +30,23 @@ model.fit(X, log.y)
 # row a user at a moment, with all other columns.
 
 catalogue = log.impressions.drop_duplicates("item")[["item", "category", "price"]]
-users = X.drop_duplicates("user", keep="last")[["device", "hist_item", "hist_category"]].head(3)
-rank_candidates(model, users, catalogue, top_k=3)
+users = X.drop_duplicates("user", keep="last")[["device", "hist_item", "hist_category"]].tail(3)
+best = rank_candidates(model, users, catalogue, top_k=5)
+best.head(5)
 
 # %%
-# What did the first user do before? The categories at the top should look familiar.
+# Why these? Left, what the first user clicked before, by category; right, the categories of the
+# five best items.
 
-values, counts = np.unique(users["hist_category"].iloc[0], return_counts=True)
-print("past categories, by number of events:")
-for category, count in sorted(zip(values, counts, strict=True), key=lambda pair: -pair[1]):
-    print(f"  category {category}: {count}")
+user = best[best["row"] == 0]
+past, counts = np.unique(users["hist_category"].iloc[0], return_counts=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
+left.barh([f"category {category}" for category in past], counts, color="#ea7a30")
+left.set(xlabel="past events")
+names = [
+    f"item {item}, category {category}" for item, category in user[["item", "category"]].values
+]
+right.barh(names, user["probability"], color="#3b82f6")
+right.invert_yaxis()
+right.set(xlabel="probability of a click")
+figure.show()
