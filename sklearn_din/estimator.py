@@ -412,7 +412,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         )
         decay = None
         if self.embedding_l2:
-            decay = embedding_decay(X[train], module.embeddings, self.embedding_l2)
+            decay = embedding_decay(rows.train.X, module.embeddings, self.embedding_l2)
         net = DINNet(
             module,
             lr=self.lr,
@@ -470,10 +470,9 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         self.net_ = net
         self.module_ = net.module_
         table = pd.DataFrame({"epoch": np.arange(1, len(net.history) + 1) / rows.train.parts})
-        for column, key in (("train_loss",) * 2, ("valid_loss",) * 2, ("valid_auc",) * 2):
-            known = [entry.get(key, np.nan) for entry in net.history]
-            table[column] = np.array(known, dtype=float)
-        table["seconds"] = [entry.get("dur", np.nan) for entry in net.history]
+        for key in ("train_loss", "valid_loss", "valid_auc", "dur"):
+            table[key] = np.array([look.get(key, np.nan) for look in net.history], dtype=float)
+        table = table.rename(columns={"dur": "seconds"})
         self.history_ = table
 
     def __sklearn_tags__(self) -> Any:
