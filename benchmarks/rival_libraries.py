@@ -271,6 +271,7 @@ class FuxiCTR(Rival):
     def train(self, loader, *, epochs, valid=None):
         if valid is None:
             self.net._eval_steps = len(loader) * epochs + 1  # it evaluates or fails
+            self.net.load_weights = lambda checkpoint: None  # no best look to go back to
         self.net.fit(loader, epochs=epochs, validation_data=valid)
 
     def train_early(self, *, max_epochs, patience):
