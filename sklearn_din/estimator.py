@@ -27,8 +27,9 @@ from sklearn_din.inputs import (
     check_parameters,
     check_rows,
 )
+from sklearn_din.looks import BestLook
 from sklearn_din.module import DIN
-from sklearn_din.net import BestLook, DINNet, TrainingRows, embedding_decay
+from sklearn_din.net import DINNet, TrainingRows, embedding_decay
 from sklearn_din.progress import ProgressBar, finish_interrupted
 from sklearn_din.summary import summarize
 

@@ -1,4 +1,4 @@
-"""The skorch net behind DINClassifier: how a batch is fed, the loss, the steps, the best look."""
+"""The skorch net behind DINClassifier: how a batch is fed, the loss, the steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.utils import TeeGenerator
@@ -158,69 +157,6 @@ class DINNet(NeuralNetBinaryClassifier):
                 parameter = torch.empty_like(rows)
                 parameter.grad = rows
             yield name, parameter
-
-
-class BestLook(Callback):
-    """Keep the weights of the best look at the validation rows; stop when looks stop improving.
-
-    Parameters
-    ----------
-    patience : int
-        Looks without a smaller validation loss before training stops.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Forget earlier looks."""
-        self.best_loss_ = np.inf
-        self.best_look_ = 0
-        self.stopped_ = False
-        self._weights: dict[str, Tensor] = {}
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
-
-    def on_batch_end(
-        self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
-    ) -> None:
-        """Collect what the look predicted."""
-        if not training:
-            self._logits.append(kwargs["y_pred"])
-            self._labels.append(batch[1])
-
-    def on_epoch_end(
-        self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
-    ) -> None:
-        """Record the AUC, keep the weights if the loss is the smallest so far."""
-        labels = torch.cat(self._labels).numpy()
-        logits = torch.cat(self._logits).float().cpu().numpy()
-        self._labels, self._logits = [], []
-        has_both = 0.0 < labels.mean() < 1.0
-        net.history.record("valid_auc", roc_auc_score(labels, logits) if has_both else np.nan)
-        loss, look = net.history[-1, "valid_loss"], len(net.history)
-        if loss < self.best_loss_:
-            self.best_loss_, self.best_look_ = loss, look
-            self._keep(net.module_)
-        elif look - self.best_look_ >= self.patience:
-            self.stopped_ = True
-            raise KeyboardInterrupt  # skorch's own way to leave the loop
-
-    @torch.no_grad()
-    def _keep(self, module: Any) -> None:
-        """Copy into the same memory each time: large tables are not allocated anew."""
-        for name, value in module.state_dict().items():
-            if name in self._weights:
-                self._weights[name].copy_(value)
-            else:
-                self._weights[name] = value.clone()
-
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Give the best look's weights back."""
-        if self._weights:
-            net.module_.load_state_dict(self._weights)
-        self._weights = {}
-        self._logits, self._labels = [], []
 
 
 def embedding_decay(

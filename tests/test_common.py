@@ -16,7 +16,7 @@ import sklearn_din.metrics
 PACKAGE = Path(sklearn_din.__file__).parent
 # CONTRIBUTING.md draws the same floors: a file imports only from lines above its own.
 FLOORS = [
-    {"_validation", "eventlog", "progress"},
+    {"_validation", "eventlog", "progress", "looks"},
     {"windows", "features", "layers", "metrics", "timeline", "drawing"},
     {"cells", "scaling", "vocabulary", "fused", "history", "negatives", "aggregates"},
     {"events", "roles", "module", "batching", "optim", "datasets"},

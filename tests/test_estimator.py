@@ -11,10 +11,11 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback, GradientNormClipping
 
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.looks import AVERAGED_LOOKS
 from sklearn_din.net import embedding_decay
 from tests.conftest import make_impressions, make_labels
 
@@ -169,7 +170,7 @@ class Spoil(Callback):
                 parameter.data.mul_(-3)
 
 
-def test_the_best_looks_weights_come_back(clicks):
+def test_the_best_looks_average_comes_back(clicks):
     X, y = clicks
     seen = []
 
@@ -177,13 +178,24 @@ def test_the_best_looks_weights_come_back(clicks):
         def on_epoch_end(self, net, **kwargs):
             seen.append(torch.nn.utils.parameters_to_vector(net.module_.parameters()).detach())
 
-    classifier = quick(max_epochs=9, patience=2, early_stopping=True, lr=1e-4)
-    classifier.set_params(callbacks=[Spoil(3), Watch()]).fit(X, y)
+    classifier = quick(max_epochs=15, patience=2, early_stopping=True, lr=1e-4)
+    classifier.set_params(callbacks=[Spoil(6), Watch()]).fit(X, y)
     losses = classifier.history_["valid_loss"]
     best = losses.idxmin()
     assert len(losses) == best + 3
+    average = seen[0]
+    for look, weights in enumerate(seen[: best + 1], start=1):
+        average = average + (weights - average) / min(look, AVERAGED_LOOKS)
     kept = torch.nn.utils.parameters_to_vector(classifier.module_.parameters())
-    torch.testing.assert_close(kept, seen[best], rtol=0, atol=0)
+    torch.testing.assert_close(kept, average, rtol=0, atol=1e-7)
+
+
+def test_a_look_judges_the_weights_that_it_keeps(clicks):
+    X, y = clicks
+    classifier = quick(max_epochs=3, early_stopping=True, validation="last").fit(X, y)
+    valid = slice(len(y) - round(0.1 * len(y)), None)
+    loss = log_loss(y[valid], classifier.predict_proba(X[valid])[:, 1])
+    assert loss == pytest.approx(classifier.history_["valid_loss"].min(), abs=1e-6)
 
 
 def test_history_has_a_row_a_look_and_epochs_are_fractions(clicks):
