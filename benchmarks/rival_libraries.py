@@ -26,6 +26,7 @@ class Rival:
     """
 
     package = ""
+    makes_own_loader = False  # train ignores the loader it is given
 
     def __init__(self, workload, *, batch_size=1024):
         self.workload, self.batch_size = workload, batch_size
@@ -70,6 +71,7 @@ class DeepCTRTorch(Rival):
     """deepctr-torch: one float matrix of all columns; dense L2 and Adam over whole tables."""
 
     package = "deepctr-torch"
+    makes_own_loader = True
 
     def build(self, seed):
         from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat

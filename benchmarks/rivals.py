@@ -1,11 +1,12 @@
 """Speed and quality of other libraries' DIN, each measured in a process of its own.
 
-Four questions, of a rival by name and a workload (see ``workloads.py``)::
+Five questions, of a rival by name and a workload (see ``workloads.py``)::
 
     train_speed("fuxictr", workload)    rows/s of steady steps in the library's own training loop
     score_speed("fuxictr", workload)    rows/s of the library's own predict call
     fit_predict("fuxictr", workload)    test scores after early stopping on the validation AUC
     epoch_aucs("fuxictr", workload)     test AUC after each of the first epochs
+    fit_memory("fuxictr", "synthetic-100k")  bytes of arrays and model at the peak of training
 
 ``run_child`` asks them in a child process, with the interpreter named by RIVALS_PYTHON (made as
 ``rivals-requirements.txt`` says); the same by hand::
@@ -83,6 +84,43 @@ def train_speed(name, workload, *, batch_size=1024, n_steps=30, seconds=60.0, se
         "rows_per_second_without_loading": batch_size / max(step - loading, 1e-9),
         "n_steps": len(clock.step_seconds()),
     }
+
+
+def fit_memory(name, workload_name, *, batch_size=1024, n_rows=1_000_000, n_steps=10, seed=0):
+    """Measure what the first steps of a training hold beyond the imports: arrays, model, moments.
+
+    The library's own arrays are made before the peak counts, and the flat ones let go: neither
+    what making them takes nor what they are made from is held against it.
+
+    Returns
+    -------
+    dict : ``fit``, bytes at the peak, of which ``arrays`` is what the library is given.
+    """
+    RIVALS[name](workloads.by_name("synthetic-10k", n_rows=2048)).build(seed)  # for its imports
+    before = resident()
+    workload = workloads.by_name(workload_name, n_rows=n_rows)
+    rival = RIVALS[name](workload, batch_size=batch_size)
+    arrays = rival.inputs("train")
+    workload["train"] = {"label": workload["train"]["label"]}
+    rival.inputs = lambda part: arrays
+    reset_peak()
+    rival.build(seed)
+    loader = None if rival.makes_own_loader else rival.loader("train", shuffle=True)
+    StepClock(rival.optimizer(), n_steps=n_steps, seconds=600.0)
+    with contextlib.suppress(_BudgetSpentError):
+        rival.train(loader, epochs=1)
+    held = sum(values.nbytes for values in arrays.values())
+    return {"fit": resident("VmHWM") - before, "arrays": held}
+
+
+def resident(which="VmRSS"):
+    """Bytes that this process holds now, or with "VmHWM" at most since ``reset_peak``. Linux."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{which}:")[1].split()[0])
+
+
+def reset_peak():
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def score_speed(name, workload, *, batch_size=1024, n_rows=20_000, repeats=3, seed=0):
@@ -173,6 +211,8 @@ def _loading_seconds(loader, *, n_batches):
 
 
 def _measure(options):
+    if options.task == "memory":
+        return fit_memory(options.rival, options.workload)
     if options.npz:
         workload = workloads.load(options.npz)
     else:
@@ -186,7 +226,8 @@ def _measure(options):
         budget = {"n_steps": options.n_steps, "seconds": options.seconds}
         facts["train"] = train_speed(options.rival, workload, **common, **budget)
     if options.task in ("score", "speed"):
-        facts["score"] = score_speed(options.rival, workload, **common)
+        n_rows = options.n_score_rows
+        facts["score"] = score_speed(options.rival, workload, **common, n_rows=n_rows)
     if options.task == "quality":
         stop = {"max_epochs": options.max_epochs, "patience": options.patience}
         scores, facts["quality"] = fit_predict(options.rival, workload, **common, **stop)
@@ -201,7 +242,7 @@ def _measure(options):
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals")
     parser.add_argument("--rival", choices=RIVALS, required=True)
-    tasks = ["train", "score", "speed", "quality", "quality-by-epoch"]
+    tasks = ["train", "score", "speed", "quality", "quality-by-epoch", "memory"]
     parser.add_argument("--task", choices=tasks, default="speed")
     parser.add_argument("--workload", default="synthetic-100k", help="see workloads.by_name")
     parser.add_argument("--npz", help="a file by workloads.save, instead of --workload")
@@ -209,6 +250,7 @@ def _parser():
     parser.add_argument("--longest", type=int, help="longest history; default: the cap")
     parser.add_argument("--batch-size", type=int, help="default: 1024, for quality 256")
     parser.add_argument("--n-steps", type=int, default=30)
+    parser.add_argument("--n-score-rows", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=60.0, help="end of timing, if earlier")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-epochs", type=int, default=20)

@@ -1,8 +1,9 @@
 """Training, scoring and memory beside the rivals and the roofline, each in its own process.
 
-``python -m benchmarks.speed [train] [layout] [score] [candidates] [memory] [rivals]``. Rivals run
-with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``). Rates are medians of
-steps after a warm-up; ratios are of one run.
+``python -m benchmarks.speed [train] [profile] [layout] [score] [candidates] [memory] [rivals]``.
+Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
+RIVALS names, all by default. Rates are medians of steps after a warm-up; what is compared runs in
+turn, round by round, and a ratio is the median of the rounds' ratios.
 """
 
 import json
@@ -10,25 +11,32 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
 from benchmarks import workloads
-from benchmarks.rivals import run_child, sgemm_rate
+from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
 from sklearn_din import DINClassifier, EncodedFeatures, Field, Schema
 from sklearn_din.features import Behaviour, Ragged
 
-SECTIONS = ["train", "layout", "score", "candidates", "memory", "rivals"]
+SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
+PADDED_RIVALS = [name for name in RIVALS if name in ("deepctr-torch", "torch-rechub")]
+RIVAL_BUDGETS = {  # workload and cap: what one rival may spend on it
+    ("synthetic-100k", 100): {},
+    ("synthetic-1m", 100): {},
+    ("synthetic-100k", 500): {"n_steps": 6, "n_score_rows": 6_000},
+}
+RIVAL_SECONDS = 240
+ROUNDS = 5
 BATCH = 1024
 CLICKS = "hist_item+hist_category"
 
 
 def encoded(workload, part="train"):
-    """EncodedFeatures of a workload's flat arrays."""
+    """EncodedFeatures of a workload's flat arrays, which are not copied."""
     rows, sizes = workload[part], workload["attributes"]
     fields = [Field(name, "numeric") for name in workload["numeric"]]
     fields += [Field(name, "categorical", name, n) for name, n in sizes.items()]
@@ -36,9 +44,8 @@ def encoded(workload, part="train"):
     histories = tuple(f"hist_{name}" for name in sizes)
     clicks = Behaviour("+".join(histories), histories, tuple(sizes))
     schema = Schema(tuple(fields), (clicks,), workload["max_length"])
-    columns = {name: rows[name].astype(np.float32) for name in workload["numeric"]}
-    columns |= {name: rows[name].astype(np.int32) for name in sizes}
-    events = {name: rows[name].astype(np.int32) for name in histories}
+    columns = {name: rows[name] for name in [*workload["numeric"], *sizes]}
+    events = {name: rows[name] for name in histories}
     ragged = Ragged.from_lengths(events, np.diff(rows["hist_offsets"]))
     return EncodedFeatures(schema, columns, {clicks.name: ragged})
 
@@ -57,11 +64,101 @@ class StepClock(Callback):
 def train(workload, n_steps=60):
     """Median seconds of a training step of the default model, data path included."""
     clock = StepClock()
+    fit_epochs(workload, n_steps + 10, clock)
+    return {"step": float(np.median(np.diff(clock.times)[10:])), **roofline(workload)}
+
+
+def fit_epochs(workload, n_steps, callback):
+    """Train the default model for as many epochs as hold ``n_steps``."""
     X, y = encoded(workload), workload["train"]["label"].astype(int)
-    epochs = -(-(n_steps + 10) * BATCH // len(y))
+    epochs = -(-n_steps * BATCH // len(y))
     options = {"batch_size": BATCH, "max_epochs": epochs, "early_stopping": False}
-    DINClassifier(callbacks=[clock], random_state=0, **options).fit(X, y)
-    return {"step": float(np.median(np.diff(clock.times)[10:]))}
+    DINClassifier(callbacks=[callback], random_state=0, **options).fit(X, y)
+
+
+class Laps(Callback):
+    """Seconds of each step by part: from one mark to the next belongs to the part that ends there.
+
+    Marks are hooks of modules, of their outputs' gradients and of optimizers.
+    """
+
+    def on_train_begin(self, net, **kwargs):
+        self.steps, self.last = [], time.perf_counter()
+        module = net.module_
+        embeddings, mlp, output = module.embeddings, module.mlp, module.output
+        self.part(embeddings, embeddings, "embeddings, forward", "attention, backward")
+        for interest in module.interests:
+            self.part(interest, interest, "attention and relations, forward", "rest")
+        mlp.register_forward_pre_hook(self.before_mlp)
+        self.part(mlp, output, "MLP, forward", "rest")
+        for optimizer in (net.optimizer_, net.embedding_optimizer_):
+            optimizer.register_step_pre_hook(lambda *args: self.lap("rest"))
+        net.optimizer_.register_step_post_hook(lambda *args: self.lap("optimizer, dense"))
+        net.embedding_optimizer_.register_step_post_hook(
+            lambda *args: self.lap("optimizer, tables")
+        )
+
+    def part(self, first, last, name, before_backward):
+        """Mark where the forward of these modules begins and ends, and where backward begins."""
+
+        def end(module, inputs, outputs):
+            self.lap(name)
+            tensors = outputs.values() if isinstance(outputs, dict) else outputs
+            for tensor in [outputs] if torch.is_tensor(outputs) else tensors:
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: self.lap(before_backward))
+
+        first.register_forward_pre_hook(lambda *args: self.lap("rest"))
+        last.register_forward_hook(end)
+
+    def before_mlp(self, module, inputs):
+        inputs[0].register_hook(lambda gradient: self.lap("MLP, backward"))
+
+    def lap(self, name):
+        now = time.perf_counter()
+        self.steps[-1][name] = self.steps[-1].get(name, 0.0) + now - self.last
+        self.last = now
+
+    def on_batch_begin(self, net, **kwargs):
+        self.steps.append({})
+        self.lap("batch")
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        self.lap("embeddings, backward")
+
+    def on_batch_end(self, net, **kwargs):
+        self.lap("rest")
+
+
+class Products(Callback):
+    """Seconds a step of the matrix products' kernels, by torch's profiler."""
+
+    names = ("mm", "addmm", "bmm", "mv", "addmv")
+
+    def on_train_begin(self, net, **kwargs):
+        self.n_steps, self.profiler = -10, torch.profiler.profile()
+
+    def on_batch_end(self, net, **kwargs):
+        self.n_steps += 1
+        if self.n_steps == 0:
+            self.profiler.start()
+
+    def on_train_end(self, net, **kwargs):
+        self.profiler.stop()
+        events = self.profiler.key_averages()
+        kernels = [e for e in events if e.key.removeprefix("aten::").rstrip("_") in self.names]
+        self.seconds = 1e-6 * sum(e.self_cpu_time_total for e in kernels) / self.n_steps
+
+
+def profile(workload):
+    """Seconds a step by part (medians), and those of matrix products wherever they stand."""
+    laps, products = Laps(), Products()
+    fit_epochs(workload, 100, laps)
+    fit_epochs(workload, 30, products)
+    steps = laps.steps[10:]
+    names = sorted(steps[-1], key="rest".__eq__)  # the rest last
+    parts = {name: float(np.median([step[name] for step in steps])) for name in names}
+    return {"parts": parts, "products": products.seconds, **roofline(workload)}
 
 
 def roofline(workload):
@@ -106,20 +203,15 @@ def candidates(n=10_000, length=100):
 
 
 def memory(n_rows=1_000_000):
-    """Peak memory of fit beyond what the process held before the data, and the padded layout's."""
-    before = peak()
+    """Peak memory of fit beyond the imports: encoded rows, model, moments, workspace."""
+    before = resident()
     workload = workloads.by_name("synthetic-100k", n_rows=n_rows)
     X, y = encoded(workload), workload["train"]["label"].astype(int)
     del workload
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, Linux only
+    reset_peak()
     DINClassifier(batch_size=BATCH, max_epochs=1, early_stopping=False, random_state=0).fit(X, y)
-    padded = n_rows * 100 * (2 * 8 + 1)  # two int64 ids and a mask, as the rivals' tensors hold
-    return {"fit": peak() - before, "data": X.nbytes, "padded": padded}
-
-
-def peak():
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    padded = n_rows * 100 * (2 * 8 + 1)  # two int64 ids and a mask an event
+    return {"fit": resident("VmHWM") - before, "data": X.nbytes, "padded": padded}
 
 
 def best_of(function, repeats=3):
@@ -141,28 +233,57 @@ def ours(task, name="synthetic-100k", **options):
 def child(task, name, options):
     if task in ("candidates", "memory"):
         return {"candidates": candidates, "memory": memory}[task]()
-    workload = workloads.by_name(name, n_rows=40_000, **options)
-    return {"train": train, "score": score, "roofline": roofline}[task](workload)
+    workload = workloads.by_name(name, **options)
+    return {"train": train, "profile": profile, "score": score}[task](workload)
+
+
+def rounds(runs):
+    """Ask for training steps in turn, round by round: one list of answers each run."""
+    found = [
+        {key: ours("train", *args, **options) for key, (args, options) in runs.items()}
+        for _ in range(ROUNDS)
+    ]
+    return {key: [answers[key] for answers in found] for key in runs}
+
+
+def ratio(above, below):
+    """Median and range of the rounds' ratios of two steps."""
+    ratios = [a["step"] / b["step"] for a, b in zip(above, below, strict=True)]
+    return f"{np.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def report_train():
-    print(
-        "| training, default model | ms a step | rows/s | times the roofline |\n|---|---|---|---|"
-    )
-    for name in ("synthetic-10k", "synthetic-100k", "synthetic-1m"):
-        limit = ours("roofline", name)
-        step = np.median([ours("train", name)["step"] for _ in range(3)])
-        ratio = step / limit["roofline"]
-        print(f"| {name} | {1e3 * step:.1f} | {BATCH / step:,.0f} | {ratio:.2f} |", flush=True)
-    print(f"\nsgemm {limit['gflops']:.0f} GFLOP/s; roofline {1e3 * limit['roofline']:.1f} ms")
+    found = rounds({name: ([name], {}) for name in workloads.SPEED})
+    limit = min(answer["roofline"] for answers in found.values() for answer in answers)
+    rate = max(answer["gflops"] for answers in found.values() for answer in answers)
+    print("| training | ms a step: median, best | rows/s | times the roofline |\n|---|---|---|---|")
+    for name, answers in found.items():
+        steps = [answer["step"] for answer in answers]
+        step = np.median(steps)
+        cells = f"{1e3 * step:.1f}, {1e3 * min(steps):.1f} | {BATCH / step:,.0f}"
+        print(f"| {name} | {cells} | {step / limit:.2f} |")
+    print(f"\n{ROUNDS} rounds; best sgemm {rate:.0f} GFLOP/s; roofline {1e3 * limit:.1f} ms")
+    compared = ratio(found["synthetic-1m"], found["synthetic-10k"])
+    print(f"1 M ids against 10 k ids: {compared} the step", flush=True)
+
+
+def report_profile():
+    found = ours("profile")
+    total = sum(found["parts"].values())
+    print("\n| where a step's time goes | ms | share |\n|---|---|---|")
+    for name, seconds in found["parts"].items():
+        print(f"| {name} | {1e3 * seconds:.2f} | {seconds / total:.0%} |")
+    print(f"| all | {1e3 * total:.2f} | |")
+    products, limit = found["products"], found["roofline"]
+    print(f"| of which matrix products | {1e3 * products:.2f} | {products / total:.0%} |")
+    print(f"| they need at the sgemm rate | {1e3 * limit:.2f} | {limit / total:.0%} |", flush=True)
 
 
 def report_layout():
-    steps = {}
-    for cap in (100, 500, 100, 500):
-        found = ours("train", cap=cap, longest=100)["step"]
-        steps[cap] = min(found, steps.get(cap, np.inf))
-    print(f"\nhistory cap 500 against 100, the same real events: {steps[500] / steps[100]:.2f} x")
+    caps = {cap: ([], {"cap": cap, "longest": 100}) for cap in (100, 500)}
+    found = rounds(caps)
+    compared = ratio(found[500], found[100])
+    print(f"\nhistory cap 500 against 100, the same real events: {compared} the step", flush=True)
 
 
 def report_score():
@@ -179,27 +300,41 @@ def report_candidates():
 
 def report_memory():
     found = ours("memory")
+    fit, padded = found["fit"], found["padded"]
     print(
-        f"\nfit of 1,000,000 rows: peak {found['fit'] / 1e9:.2f} GB, of which encoded data "
-        f"{found['data'] / 1e9:.2f}; the padded layout alone holds {found['padded'] / 1e9:.2f} GB"
+        f"\nfit of 1,000,000 rows: peak {fit / 1e9:.2f} GB, of which encoded data "
+        f"{found['data'] / 1e9:.2f}; the padded layout alone, int64 ids and a mask, "
+        f"{padded / 1e9:.2f} GB ({fit / padded:.2f})",
+        flush=True,
     )
+    for rival in PADDED_RIVALS:
+        theirs = run_child(rival, "memory", timeout=RIVAL_SECONDS)
+        print(
+            f"{rival}'s fit of the same rows: peak {theirs['fit'] / 1e9:.2f} GB, of which its "
+            f"arrays {theirs['arrays'] / 1e9:.2f}: ours is {fit / theirs['fit']:.2f} of it",
+            flush=True,
+        )
 
 
 def report_rivals():
     print("\n| rows/s | workload | train | score | ours: train | ours: score |")
     print("|---|---|---|---|---|---|")
-    for name in ("synthetic-100k", "synthetic-1m"):
+    for (name, cap), budget in RIVAL_BUDGETS.items():
         for rival in RIVALS:
-            mine = BATCH / ours("train", name)["step"], ours("score", name)["rows_per_s"]
+            mine = [BATCH / ours("train", name, cap=cap)["step"]]
+            mine.append(ours("score", name, cap=cap)["rows_per_s"])
+            head = f"| {rival} | {name}, histories to {cap} |"
             try:
-                theirs = run_child(rival, "speed", timeout=400, workload=name)
+                theirs = run_child(
+                    rival, "speed", timeout=RIVAL_SECONDS, workload=name, cap=cap, **budget
+                )
             except (subprocess.SubprocessError, RuntimeError) as error:
-                print(f"| {rival} | {name} | {type(error).__name__} | | | |", flush=True)
+                print(f"{head} {type(error).__name__} | | | |", flush=True)
                 continue
             rates = [theirs[task]["rows_per_second"] for task in ("train", "score")]
             ratios = [f"{m:,.0f} ({m / t:.1f} x)" for m, t in zip(mine, rates, strict=True)]
             cells = [f"{rate:,.0f}" for rate in rates] + ratios
-            print(f"| {rival} | {name} | {' | '.join(cells)} |", flush=True)
+            print(f"{head} {' | '.join(cells)} |", flush=True)
 
 
 def main():
