@@ -3,8 +3,9 @@
 ``python -m benchmarks.equal_epochs [--cache equal_epochs.json] [--seeds 5] [--methods ...]`` runs
 what the cache lacks, one thing after another, seeds outermost, and prints a table a data set;
 ``--table`` only prints, ``--again ours`` first forgets what the cache holds of a method. Everybody
-gets the same rows to learn from, batches of 256, no early stopping and its own defaults beyond the
-sizes. The rivals run in the environment of RIVALS_PYTHON (``rivals-requirements.txt``).
+gets the same rows to learn from, batches of 256, no early stopping and, beyond the sizes, its own
+defaults. Differences are paired by seed. The rivals run in the environment of RIVALS_PYTHON
+(``rivals-requirements.txt``).
 """
 
 import argparse
@@ -67,35 +68,31 @@ def fill(results, options):
 
 
 def print_table(name, methods):
-    """Print means and standard errors, and the paired differences to the best rival."""
-    curves = {
-        m: {s: [*aucs, max(aucs)] for s, aucs in seeds.items()} for m, seeds in methods.items()
-    }
+    """Print means and standard errors over seeds, and our paired difference to each rival."""
     columns = [*(f"epoch {e}" for e in range(1, N_EPOCHS + 1)), "best of them"]
     print(f"\n### {name}: test AUC\n\n| | {' | '.join(columns)} | seeds |")
     print("|" + "---|" * (len(columns) + 2))
+    curves = {
+        method: {seed: np.array([*aucs, max(aucs)]) for seed, aucs in seeds.items()}
+        for method, seeds in methods.items()
+    }
     for method, seeds in curves.items():
-        print_row(method, np.array([*seeds.values()]), "{:.4f}")
-    rivals_curves = {method: seeds for method, seeds in curves.items() if method != "ours"}
-    if not rivals_curves or "ours" not in curves:
-        return
-    seeds = sorted(set.intersection(*(set(found) for found in curves.values())))
-    if not seeds:
-        return
-    ours = np.array([curves["ours"][s] for s in seeds])
-    theirs = np.array([[found[s] for s in seeds] for found in rivals_curves.values()])
-    best = theirs.mean(axis=1).argmax(axis=0)  # the best rival of a column, by its mean
-    gaps = ours - np.stack([theirs[b, :, column] for column, b in enumerate(best)], axis=1)
-    print_row("ours - best rival", gaps, "{:+.4f}")
-    names = [list(rivals_curves)[b] for b in best]
-    print(f"| best rival | {' | '.join(names)} | |")
+        print_row(method, list(seeds.values()), "{:.4f}")
+    ours = curves.pop("ours", {})
+    for method, theirs in curves.items():
+        gaps = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        print_row(f"ours - {method}", gaps, "{:+.4f}")
 
 
 def print_row(label, values, form):
     """Print mean (standard error) of each column; ``values`` has a row a seed."""
-    mean, n_seeds = values.mean(axis=0), len(values)
-    error = values.std(axis=0, ddof=1) / n_seeds**0.5 if n_seeds > 1 else np.full(len(mean), np.nan)
-    cells = [f"{form.format(m)} ({e:.4f})" for m, e in zip(mean, error, strict=True)]
+    n_seeds = len(values)
+    if not n_seeds:
+        return
+    cells = [form.format(mean) for mean in np.mean(values, axis=0)]
+    if n_seeds > 1:
+        errors = np.std(values, axis=0, ddof=1) / n_seeds**0.5
+        cells = [f"{cell} ({error:.4f})" for cell, error in zip(cells, errors, strict=True)]
     print(f"| {label} | {' | '.join(cells)} | {n_seeds} |")
 
 

@@ -290,7 +290,8 @@ class RecBole(Rival):
     """RecBole: text files of its own, attributes looked up by item, all histories padded alike.
 
     Its DIN leaves numbers out and gives the attention the MLP's widths: its own attention layer is
-    put in again at everybody's widths. The arrays are its own, built before the clock starts.
+    put in again at everybody's widths. The arrays are its own, built before the clock starts, and
+    its table holds the items that occur, not all ids.
     """
 
     package = "recbole"
