@@ -96,7 +96,7 @@ def fit_memory(name, workload_name, *, batch_size=1024, n_rows=1_000_000, n_step
     -------
     dict : ``fit``, bytes at the peak, of which ``arrays`` is what the library is given.
     """
-    RIVALS[name](workloads.by_name("synthetic-10k", n_rows=2048)).build(seed)  # for its imports
+    RIVALS[name](workloads.by_name("synthetic-10k", n_rows=64)).build(seed)  # for its imports
     before = resident()
     workload = workloads.by_name(workload_name, n_rows=n_rows)
     rival = RIVALS[name](workload, batch_size=batch_size)

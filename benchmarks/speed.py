@@ -204,6 +204,8 @@ def candidates(n=10_000, length=100):
 
 def memory(n_rows=1_000_000):
     """Peak memory of fit beyond the imports: encoded rows, model, moments, workspace."""
+    few = workloads.by_name("synthetic-10k", n_rows=64)
+    DINClassifier(max_epochs=1).fit(encoded(few), few["train"]["label"])  # for its imports
     before = resident()
     workload = workloads.by_name("synthetic-100k", n_rows=n_rows)
     X, y = encoded(workload), workload["train"]["label"].astype(int)
