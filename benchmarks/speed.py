@@ -310,12 +310,25 @@ def report_memory():
         flush=True,
     )
     for rival in PADDED_RIVALS:
-        theirs = run_child(rival, "memory", timeout=RIVAL_SECONDS)
+        theirs, trouble = ask(rival, "memory")
+        if trouble:
+            print(f"{rival}: {trouble}", flush=True)
+            continue
         print(
             f"{rival}'s fit of the same rows: peak {theirs['fit'] / 1e9:.2f} GB, of which its "
             f"arrays {theirs['arrays'] / 1e9:.2f}: ours is {fit / theirs['fit']:.2f} of it",
             flush=True,
         )
+
+
+def ask(rival, task, **options):
+    """Answer of a rival's process, and what went wrong with it if anything."""
+    try:
+        return run_child(rival, task, timeout=RIVAL_SECONDS, **options), None
+    except subprocess.TimeoutExpired:
+        return None, f"more than {RIVAL_SECONDS} s"
+    except RuntimeError as error:
+        return None, str(error).splitlines()[-1]
 
 
 def report_rivals():
@@ -326,12 +339,9 @@ def report_rivals():
             mine = [BATCH / ours("train", name, cap=cap)["step"]]
             mine.append(ours("score", name, cap=cap)["rows_per_s"])
             head = f"| {rival} | {name}, histories to {cap} |"
-            try:
-                theirs = run_child(
-                    rival, "speed", timeout=RIVAL_SECONDS, workload=name, cap=cap, **budget
-                )
-            except (subprocess.SubprocessError, RuntimeError) as error:
-                print(f"{head} {type(error).__name__} | | | |", flush=True)
+            theirs, trouble = ask(rival, "speed", workload=name, cap=cap, **budget)
+            if trouble:
+                print(f"{head} {trouble} | | | |", flush=True)
                 continue
             rates = [theirs[task]["rows_per_second"] for task in ("train", "score")]
             ratios = [f"{m:,.0f} ({m / t:.1f} x)" for m, t in zip(mine, rates, strict=True)]
