@@ -142,6 +142,15 @@ def run(name, method, seed, workload):
     return {**measures(workload["test"], probability), **more, "seconds": seconds}
 
 
+def _never_reached(results, name, method, seed):
+    """What the defaults found, where early stopping ended them before a limit that was raised."""
+    found = results.get(name, {}).get("DINClassifier()", {}).get(str(seed), {})
+    limit = DINClassifier().max_epochs
+    if method == "max_epochs tripled" and found.get("epochs", limit) < limit:
+        return {**found, "seconds": 0.0}
+    return None
+
+
 def _attention_auc(classifier, X, rows):
     weights = classifier.attention_weights(X)["weight"]
     return roc_auc_score(rows["relevance"] > 0.2, weights)
@@ -326,7 +335,8 @@ def _fill(results, options):
                 missing = [m for m in missing if m != "best possible"]
             workload = data_set(name, seed) if missing else None
             for method in missing:
-                found = run(name, method, seed, workload)
+                found = _never_reached(results, name, method, seed)
+                found = found or run(name, method, seed, workload)
                 results.setdefault(name, {}).setdefault(method, {})[str(seed)] = found
                 options.cache.write_text(json.dumps(results, indent=1) + "\n")
                 shown = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
