@@ -12,6 +12,7 @@ from torch import Tensor
 from sklearn_din.features import EncodedFeatures
 
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
+PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
 
 
@@ -200,7 +201,8 @@ class ScoringBatches:
         for begin, end in pairwise(runs if shared else [0, len(self.X)]):
             lengths = [r.lengths[begin:end] for r in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
-            size = int(np.clip(EVENTS_PER_BATCH * (end - begin) // max(n_events, 1), 64, 8192))
+            most = PAIRS_PER_BATCH if shared else EVENTS_PER_BATCH
+            size = int(np.clip(most * (end - begin) // max(n_events, 1), 64, 16_384))
             for start in range(begin, max(end, begin + 1), size):
                 rows = slice(start, min(start + size, end))
                 batch = Batch(self.X[rows], shared=shared and rows.stop > start)

@@ -221,33 +221,6 @@ class ActivationUnit(nn.Module):
         if relations is not None:
             events.append(relations)
         scores = torch.addmm(query_part.index_select(0, rows), torch.cat(events, 1), of_event)
-        return self._upper_layers(scores)
-
-    def of_candidates(
-        self, queries: Tensor, keys: Tensor, same: list[Tensor], common: list[Tensor]
-    ) -> Tensor:
-        """Weights (n_rows, n_events) of all candidates for the events of one shared history.
-
-        ``Wp (q * k)`` is ``(Wp diag(k)) q``: one matrix product for all events, no ``q * k``.
-        Of the relations, ``same`` (n_rows, n_events) are rarely True, and ``common``
-        (n_events,) are the same for all candidates.
-        """
-        of_query, of_event = self.split_first_layer()
-        of_key, of_product, of_relations = of_event.tensor_split((self.width, 2 * self.width))
-        per_event = (keys.unsqueeze(1) * of_product.t()).flatten(0, 1)  # (n_events * units, width)
-        events = keys @ of_key
-        if common:
-            events += torch.stack(common, dim=1) @ of_relations[len(same) :]
-        scores = torch.addmm(events.view(-1), queries, per_event.t())
-        scores = scores.view(queries.shape[0], keys.shape[0], self.first.out_features)
-        scores += torch.addmm(self.first.bias, queries, of_query).unsqueeze(1)
-        scores = scores.flatten(0, 1)
-        for relation, weight in zip(same, of_relations, strict=False):
-            places = relation.flatten().nonzero().squeeze(1)
-            scores.index_add_(0, places, weight.expand(len(places), -1))
-        return self._upper_layers(scores).view(queries.shape[0], keys.shape[0])
-
-    def _upper_layers(self, scores: Tensor) -> Tensor:
         return self.last(self.rest(self.first_activation(scores))).squeeze(1)
 
 

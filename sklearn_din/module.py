@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din._validation import check_choice
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.fused import attend, can_fuse
+from sklearn_din.fused import attend, attend_candidates, can_fuse
 from sklearn_din.layers import (
     MLP,
     ActivationUnit,
@@ -233,7 +233,7 @@ class Interest(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """All candidates against one history: weights (n, n_events)."""
         same, common = self._relations(batch, rows, offsets)
-        weights = self.unit.of_candidates(queries, keys, same, common)
+        weights = attend_candidates(self.unit, queries, keys, same, common)
         if self.normalization == "softmax":
             weights = weights.softmax(dim=1)
         return weights @ keys, weights
@@ -273,7 +273,7 @@ class DIN(nn.Module):
     concatenated and go through an MLP to one logit. ``interest="paper"`` is the published
     network; ``interest="extended"`` adds relations of event and candidate to the activation
     unit, and gives the MLP candidate * interest and the sum of the weights (signed log1p) in place
-    of the interest.
+    of the interest, once with the attention's weights and once with all weights one.
 
     Parameters
     ----------
@@ -342,16 +342,19 @@ class DIN(nn.Module):
             for behaviour in schema.behaviours
         )
         self.mlp = MLP(
-            self._mlp_inputs(), tuple(hidden_units), activation=activation, dropout=dropout
+            self._mlp_inputs(pooling), tuple(hidden_units), activation=activation, dropout=dropout
         )
         self.output = nn.Linear(self.mlp.n_outputs, 1)
 
-    def _mlp_inputs(self) -> int:
+    def _mlp_inputs(self, pooling: str) -> int:
         total = len(self.schema.names("numeric"))
         total += sum(self.embeddings.width(name) for name in self.schema.names("categorical"))
         for behaviour in self.schema.behaviours:
             width = sum(self.embeddings.width(name) for name in behaviour.histories)
-            total += width + 1 if self.extended and not behaviour.is_bag else width
+            if self.extended and not behaviour.is_bag:
+                total += (width + 1) * (2 if pooling == "attention" else 1)
+            else:
+                total += width
         return total
 
     def forward(self, batch: Any) -> Tensor:
@@ -375,14 +378,16 @@ class DIN(nn.Module):
         if not self.extended or queries is None:
             return [interest]
         rows, offsets = batch.rows[module.behaviour.name], batch.offsets[module.behaviour.name]
+        lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
         if weights is None:
-            mass = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
-        elif batch.shared:
+            return _strength(queries * interest, lengths)
+        if batch.shared:
             mass = weights.sum(1, keepdim=True)
         else:
             mass = sum_events(weights.unsqueeze(1), rows, offsets)
-        # Unlike the paper: the interest itself is a fingerprint of the user, and overfits
-        return [queries * interest, mass.sign() * mass.abs().log1p()]
+        # Unlike the paper: the base model's view stays beside attention's, which may neglect it
+        base = sum_events(keys, rows, offsets) * lengths.clamp(min=1.0).rsqrt()
+        return [*_strength(queries * interest, mass), *_strength(queries * base, lengths)]
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], n_rows: int
@@ -419,3 +424,11 @@ class DIN(nn.Module):
                 found = found * scale.squeeze(1).index_select(0, batch.rows[name])
             weights[name] = found
         return weights
+
+
+def _strength(match: Tensor, mass: Tensor) -> list[Tensor]:
+    """Inputs of the extended MLP for one pooling: (n, width) and (n, 1).
+
+    Unlike the paper without the interest itself: it is a fingerprint of the user, and overfits.
+    """
+    return [match, mass.sign() * mass.abs().log1p()]
