@@ -17,6 +17,7 @@ from torch.nn.functional import leaky_relu, leaky_relu_
 
 from sklearn_din.layers import ActivationUnit, PReLU, bag, leaky_backward
 
+SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
 SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
 
@@ -165,10 +166,10 @@ class _Attend(torch.autograd.Function):
             inputs[:, 2 * width :] = relations
         scores = torch.addmm(bias, queries, of_query).index_select(0, rows)
         scores.addmm_(inputs, of_event)
-        steps = [inputs, scores, leaky_relu(scores, slope.item())]
+        steps = [inputs, *_rectify(scores, slope.item())]
         for i in range(4, len(parameters) - 2, 3):
             scores = torch.addmm(parameters[i + 1], steps[-1], parameters[i])
-            steps += [scores, leaky_relu(scores, parameters[i + 2].item())]
+            steps += _rectify(scores, parameters[i + 2].item())
         weights = torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
         ctx.save_for_backward(
             queries, keys, rows, offsets, query_rows, weights, *parameters, *steps
@@ -191,10 +192,18 @@ class _Attend(torch.autograd.Function):
         of_key, of_product = of_inputs.split(width, dim=1)
         of_keys = of_interest.mul_(weights.unsqueeze(1)).add_(of_key)
         of_keys.addcmul_(of_product, query_rows)
-        of_queries = bag(of_product * keys, offsets)
+        of_queries = bag(torch.mul(of_product, keys, out=query_rows), offsets)
         of_queries.addmm_(of_query_part, parameters[0].t())
         first = [queries.t() @ of_query_part, of_query_part.sum(0), of_event]
         return (of_queries, of_keys, None, None, None, *first, *above)
+
+
+def _rectify(scores: Tensor, slope: float) -> list[Tensor]:
+    """What the backward pass needs of the scores, and the leaky rectifier's output."""
+    if slope < SMALLEST_SLOPE:
+        return [scores, leaky_relu(scores, slope)]
+    output = leaky_relu_(scores, slope)  # in place: it tells the scores well enough
+    return [output, output]
 
 
 def _hidden_layers(
@@ -202,16 +211,36 @@ def _hidden_layers(
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradient of the first layer's scores, and of its slope and all parameters above it.
 
-    ``steps`` are the inputs, then scores and output of each hidden layer.
+    ``steps`` are the inputs, then what ``_rectify`` gave for each hidden layer. Each is
+    overwritten after its last use: memory that is in the cache is faster than new memory.
     """
     gradients = [of_weights @ steps[-1], of_weights.sum().reshape(1)]
     of_hidden = torch.outer(of_weights, parameters[-2])
     for layer in range(len(steps) // 2 - 1, -1, -1):
         place = 3 * layer + 3  # of the layer's slope; before it stand its weight and bias
-        scores, below = steps[2 * layer + 1], steps[2 * layer]
-        of_scores, of_slope = leaky_backward(of_hidden, scores, parameters[place])
+        of_scores, of_slope = _rectify_backward(of_hidden, steps[2 * layer + 1], parameters[place])
         gradients = [of_slope, *gradients]
         if layer:
-            gradients = [below.t() @ of_scores, of_scores.sum(0), *gradients]
+            of_weight = _transposed_product(of_scores, steps[2 * layer]).t()
+            gradients = [of_weight, of_scores.sum(0), *gradients]
             of_hidden = of_scores @ parameters[place - 2].t()
     return of_scores, gradients
+
+
+def _rectify_backward(of_output: Tensor, kept: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of scores and slope; both large arguments are overwritten."""
+    factor = slope.item()
+    if factor < SMALLEST_SLOPE:
+        return leaky_backward(of_output, kept, slope)
+    leaky_backward_into = torch.ops.aten.leaky_relu_backward.grad_input
+    of_scores = leaky_backward_into(of_output, kept, factor, False, grad_input=of_output)
+    below_zero = kept.clamp_(max=0.0)  # slope * score there, as the gradient is slope * its own
+    return of_scores, torch.dot(of_scores.view(-1), below_zero.view(-1)) / factor**2
+
+
+def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
+    """``left.t() @ right`` of long, thin matrices: by parts, which both threads share better."""
+    n = left.shape[0] // 8 * 8
+    parts = [tensor[:n].view(8, n // 8, tensor.shape[1]) for tensor in (left, right)]
+    product = torch.bmm(parts[0].transpose(1, 2), parts[1]).sum(0)
+    return product.addmm_(left[n:].t(), right[n:])

@@ -6,7 +6,7 @@ from sklearn_din.fused import attend, attend_candidates, can_fuse
 from sklearn_din.layers import ActivationUnit, sum_events
 
 
-def both_ways(units, n_relations, lengths, dtype=torch.float64):
+def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64):
     """Outputs and gradients of the fused function and of its plain twin."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor(lengths)
@@ -14,6 +14,9 @@ def both_ways(units, n_relations, lengths, dtype=torch.float64):
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     torch.manual_seed(0)
     unit = ActivationUnit(6, n_relations, units=units, activation="prelu").to(dtype)
+
+    for activation in [unit.first_activation, *list(unit.rest)[1::2]]:
+        torch.nn.init.constant_(activation.slope, slope)
 
     def random(*shape):
         return torch.randn(*shape, generator=generator, dtype=dtype)
@@ -35,12 +38,13 @@ def both_ways(units, n_relations, lengths, dtype=torch.float64):
 @pytest.mark.parametrize("lengths", [[3, 0, 5, 1], [1], [0, 2, 0], [0, 0]])
 @pytest.mark.parametrize("n_relations", [0, 3])
 @pytest.mark.parametrize("units", [(8,), (8, 4), (8, 5, 3)])
+@pytest.mark.parametrize("slope", [0.25, 1.0, 0.0, -0.1])
 def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
-    units, n_relations, lengths
+    units, n_relations, lengths, slope
 ):
     with torch.random.fork_rng(devices=[]):
-        plain, fused = both_ways(units, n_relations, lengths)
-    for expected, found in zip(plain, fused, strict=True):
+        plain, ours = both_ways(units, n_relations, lengths, slope)
+    for expected, found in zip(plain, ours, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
