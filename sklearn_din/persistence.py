@@ -230,11 +230,24 @@ def _interest(
     if interest.pooling == "max":
         vector = _largest(graph, keys, mask)
     else:
-        row = graph.add("Unsqueeze", weights, _axes(1))
-        vector = graph.add("Squeeze", graph.add("MatMul", row, keys), _axes(1))
-        vector = _scaled(graph, interest, vector, lengths)
+        vector = _scaled(graph, interest, _weighted_sum(graph, weights, keys), lengths)
     if not interest.extended or queries is None:
         return [vector]
+    parts = _strength(graph, queries, vector, weights)
+    if interest.pooling == "attention":
+        root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
+        base = graph.add("Div", _weighted_sum(graph, mask, keys), root)
+        parts += _strength(graph, queries, base, mask)
+    return parts
+
+
+def _weighted_sum(graph: _Graph, weights: str, keys: str) -> str:
+    row = graph.add("Unsqueeze", weights, _axes(1))
+    return graph.add("Squeeze", graph.add("MatMul", row, keys), _axes(1))
+
+
+def _strength(graph: _Graph, queries: str, vector: str, weights: str) -> list[str]:
+    """As ``module._strength``, the mass being the sum of the weights."""
     mass = graph.add("ReduceSum", weights, _axes(1))
     size = graph.add("Log", graph.add("Add", graph.add("Abs", mass), np.float32(1)))
     signed = graph.add("Mul", graph.add("Sign", mass), size)
