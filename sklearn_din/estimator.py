@@ -55,8 +55,8 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
     interest : {"paper", "extended"}, default="extended"
         "paper" is the published network exactly. "extended" lets the activation unit see which
         attributes equal the candidate's and how recent each event is, gives the MLP candidate *
-        interest and the sum of the weights in place of the interest, and divides by the root
-        of the length.
+        interest and the sum of the weights in place of the interest, once with attention's
+        weights and once with all weights one, and divides by the root of the length.
     attention_units : tuple of int, default=(64, 16)
         Hidden layers of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
@@ -84,7 +84,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         Most passes over the training rows.
     early_stopping : bool or "auto", default="auto"
         Whether to set validation rows aside, stop when their loss stops falling and keep the
-        best weights. "auto": from 10,000 rows.
+        best average of four looks' weights. "auto": from 10,000 rows.
     validation : {"random", "last", "groups"}, default="random"
         Which rows those are: any; the last ones in the given order (rows sorted by time); or
         all rows of some of the ``groups`` given to ``fit``.
