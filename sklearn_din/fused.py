@@ -1,4 +1,4 @@
-"""Attention over flat events as one autograd function: the optimised twin of ActivationUnit.
+"""The activation unit, and the MLP, each as one autograd function: optimised twins of layers.
 
 The plain composition of :mod:`sklearn_din.layers` keeps some twenty numbers an event and unit and
 walks through memory for each of them several times. Here every matrix product and every pass is
@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, leaky_relu_
 
-from sklearn_din.layers import ActivationUnit, PReLU, bag, leaky_backward
+from sklearn_din.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
 
 SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
+LONG = 4096  # rows from which on a product over them goes by parts
 SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
 
@@ -63,7 +64,7 @@ def attend(
     parameters = [of_query, unit.first.bias, of_event, unit.first_activation.slope]
     layers: list[Any] = list(unit.rest)
     for linear, activation in zip(layers[::2], layers[1::2], strict=True):
-        parameters += [linear.weight.t(), linear.bias, activation.slope]
+        parameters += [linear.weight, linear.bias, activation.slope]
     parameters += [unit.last.weight[0], unit.last.bias]
     return _Attend.apply(queries, keys, relations, rows, offsets, *parameters)
 
@@ -156,7 +157,7 @@ class _Attend(torch.autograd.Function):
         offsets: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        of_query, bias, of_event, slope = parameters[:4]
+        of_query, bias, of_event = parameters[:3]
         width = keys.shape[1]
         query_rows = queries.index_select(0, rows)
         inputs = keys.new_empty(keys.shape[0], of_event.shape[0])  # [k, q * k, relations]
@@ -166,13 +167,9 @@ class _Attend(torch.autograd.Function):
             inputs[:, 2 * width :] = relations
         scores = torch.addmm(bias, queries, of_query).index_select(0, rows)
         scores.addmm_(inputs, of_event)
-        steps = [inputs, *_rectify(scores, slope.item())]
-        for i in range(4, len(parameters) - 2, 3):
-            scores = torch.addmm(parameters[i + 1], steps[-1], parameters[i])
-            steps += _rectify(scores, parameters[i + 2].item())
-        weights = torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
+        steps, weights = _hidden_layers(scores, parameters[3:])
         ctx.save_for_backward(
-            queries, keys, rows, offsets, query_rows, weights, *parameters, *steps
+            queries, keys, rows, offsets, query_rows, weights, *parameters, inputs, *steps
         )
         ctx.n_parameters = len(parameters)
         return bag(keys, offsets, weights), weights
@@ -185,7 +182,7 @@ class _Attend(torch.autograd.Function):
         width = keys.shape[1]
         of_interest = gradients[0].index_select(0, rows)
         of_weights = (keys * of_interest).sum(1).add_(gradients[1])
-        of_scores, above = _hidden_layers(of_weights, steps, parameters)
+        of_scores, above = _hidden_layers_backward(of_weights, steps[1:], parameters[3:])
         of_query_part = bag(of_scores, offsets)
         of_event = steps[0].t() @ of_scores
         of_inputs = of_scores @ parameters[2][: 2 * width].t()
@@ -198,6 +195,57 @@ class _Attend(torch.autograd.Function):
         return (of_queries, of_keys, None, None, None, *first, *above)
 
 
+def can_fuse_mlp(mlp: MLP) -> bool:
+    """Whether it has layers, all their activations are PReLU, and nothing is dropped."""
+    activations = list(mlp)[1::2]
+    if torch.compiler.is_compiling() or not activations:
+        return False
+    return all(isinstance(activation, PReLU) for activation in activations)
+
+
+def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
+    """``output(mlp(inputs))`` of shape (n,): inputs (n, n_inputs) to one logit a row."""
+    layers: list[Any] = list(mlp)
+    parameters = []
+    for linear, activation in zip(layers[::2], layers[1::2], strict=True):
+        parameters += [linear.weight, linear.bias, activation.slope]
+    return _Logits.apply(inputs, *parameters, output.weight[0], output.bias)
+
+
+class _Logits(torch.autograd.Function):
+    """``weight, bias, slope`` a layer, then weight and bias of the last."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
+        scores = torch.addmm(parameters[1], inputs, parameters[0].t())
+        steps, logits = _hidden_layers(scores, parameters[2:])
+        ctx.save_for_backward(inputs, *parameters, *steps)
+        ctx.n_parameters = len(parameters)
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        inputs = ctx.saved_tensors[0]
+        parameters = ctx.saved_tensors[1 : 1 + ctx.n_parameters]
+        steps = ctx.saved_tensors[1 + ctx.n_parameters :]
+        of_scores, above = _hidden_layers_backward(gradients[0], steps, parameters[2:])
+        of_inputs = of_scores @ parameters[0]
+        return (of_inputs, of_scores.t() @ inputs, of_scores.sum(0), *above)
+
+
+def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """From the first layer's scores to one number a row; scores are overwritten.
+
+    ``parameters`` are the first slope, then weight, bias, slope a layer, then weight and bias of
+    the last. The first answer holds what ``_rectify`` gave for each layer.
+    """
+    steps = _rectify(scores, parameters[0].item())
+    for i in range(1, len(parameters) - 2, 3):
+        weight, bias, slope = parameters[i : i + 3]
+        steps += _rectify(torch.addmm(bias, steps[-1], weight.t()), slope.item())
+    return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
+
+
 def _rectify(scores: Tensor, slope: float) -> list[Tensor]:
     """What the backward pass needs of the scores, and the leaky rectifier's output."""
     if slope < SMALLEST_SLOPE:
@@ -206,24 +254,24 @@ def _rectify(scores: Tensor, slope: float) -> list[Tensor]:
     return [output, output]
 
 
-def _hidden_layers(
-    of_weights: Tensor, steps: Sequence[Tensor], parameters: Sequence[Tensor]
+def _hidden_layers_backward(
+    of_result: Tensor, steps: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradient of the first layer's scores, and of its slope and all parameters above it.
+    """Gradient of the first layer's scores, and of all ``parameters``.
 
-    ``steps`` are the inputs, then what ``_rectify`` gave for each hidden layer. Each is
-    overwritten after its last use: memory that is in the cache is faster than new memory.
+    Each of ``steps`` is overwritten after its last use: memory that is in the cache is faster
+    than new memory.
     """
-    gradients = [of_weights @ steps[-1], of_weights.sum().reshape(1)]
-    of_hidden = torch.outer(of_weights, parameters[-2])
+    gradients = [of_result @ steps[-1], of_result.sum().reshape(1)]
+    of_output = torch.outer(of_result, parameters[-2])
     for layer in range(len(steps) // 2 - 1, -1, -1):
-        place = 3 * layer + 3  # of the layer's slope; before it stand its weight and bias
-        of_scores, of_slope = _rectify_backward(of_hidden, steps[2 * layer + 1], parameters[place])
+        slope = parameters[3 * layer]
+        of_scores, of_slope = _rectify_backward(of_output, steps[2 * layer], slope)
         gradients = [of_slope, *gradients]
         if layer:
-            of_weight = _transposed_product(of_scores, steps[2 * layer]).t()
+            of_weight = _transposed_product(of_scores, steps[2 * layer - 1])
             gradients = [of_weight, of_scores.sum(0), *gradients]
-            of_hidden = of_scores @ parameters[place - 2].t()
+            of_output = of_scores @ parameters[3 * layer - 2]
     return of_scores, gradients
 
 
@@ -239,7 +287,9 @@ def _rectify_backward(of_output: Tensor, kept: Tensor, slope: Tensor) -> tuple[T
 
 
 def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left.t() @ right`` of long, thin matrices: by parts, which both threads share better."""
+    """``left.t() @ right``; long, thin ones by parts, which the threads share better."""
+    if left.shape[0] < LONG:
+        return left.t() @ right
     n = left.shape[0] // 8 * 8
     parts = [tensor[:n].view(8, n // 8, tensor.shape[1]) for tensor in (left, right)]
     product = torch.bmm(parts[0].transpose(1, 2), parts[1]).sum(0)

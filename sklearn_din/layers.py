@@ -265,6 +265,20 @@ def bag(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tenso
     )
 
 
+def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]`` without a gradient: ``embedding_bag`` fetches ahead, others wait for memory.
+
+    Examples
+    --------
+    >>> import torch
+    >>> gather_rows(torch.eye(3), torch.tensor([2, 0]))
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
+    each = torch.arange(ids.shape[0], dtype=ids.dtype, device=ids.device)
+    return F.embedding_bag(ids, table, each, mode="sum")
+
+
 def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     """Largest value of each impression's events by column; empty gives zeros.
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sklearn_din.layers import gather_rows
+
 
 class RowwiseAdam(torch.optim.Optimizer):
     """Adam on the rows that the batch touched; all other rows and their moments rest.
@@ -70,11 +72,11 @@ class RowwiseAdam(torch.optim.Optimizer):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         rows, gradient = table.grad._indices()[0], table.grad._values()
-        values = table.index_select(0, rows)
+        values = gather_rows(table, rows)
         if group["decay"] is not None:
             gradient = torch.addcmul(gradient, values, group["decay"][rows, None])
-        mean = state["mean"].index_select(0, rows).lerp_(gradient, 1 - beta1)
-        square = state["square"].index_select(0, rows).mul_(beta2)
+        mean = gather_rows(state["mean"], rows).lerp_(gradient, 1 - beta1)
+        square = gather_rows(state["square"], rows).mul_(beta2)
         square.addcmul_(gradient, gradient, value=1 - beta2)
         state["mean"].index_copy_(0, rows, mean)
         state["square"].index_copy_(0, rows, square)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from sklearn_din import fused
-from sklearn_din.fused import attend, attend_candidates, can_fuse
-from sklearn_din.layers import ActivationUnit, sum_events
+from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.layers import MLP, ActivationUnit, sum_events
 
 
 def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64):
@@ -77,3 +77,29 @@ def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
     expected = unit(queries, keys.repeat(n_rows, 1), relations, rows)
     found = attend_candidates(unit, queries, keys, same, common)
     torch.testing.assert_close(found, expected.view(n_rows, n_events), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 9, 4100])
+@pytest.mark.parametrize("units", [(7,), (7, 4), (5, 6, 3)])
+@pytest.mark.parametrize("slope", [0.25, 0.0])
+def test_the_fused_mlp_equals_its_plain_twin_in_numbers_and_gradients(n_rows, units, slope):
+    generator = torch.Generator().manual_seed(3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mlp = MLP(6, units, activation="prelu").double()
+        output = torch.nn.Linear(units[-1], 1).double()
+    for activation in list(mlp)[1::2]:
+        torch.nn.init.constant_(activation.slope, slope)
+    inputs = torch.randn(n_rows, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    both = [output(mlp(inputs)).squeeze(1), logits_of(mlp, output, inputs)]
+    wanted = [inputs, *mlp.parameters(), *output.parameters()]
+    plain, ours = ([out, *torch.autograd.grad(out.sin().sum(), wanted)] for out in both)
+    for expected, found in zip(plain, ours, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_only_prelu_mlps_without_dropout_are_fused():
+    assert can_fuse_mlp(MLP(4, (3, 2), activation="prelu"))
+    assert not can_fuse_mlp(MLP(4, (3, 2), activation="dice"))
+    assert not can_fuse_mlp(MLP(4, (3, 2), activation="prelu", dropout=0.5))
+    assert not can_fuse_mlp(MLP(4, (), activation="prelu"))

@@ -7,6 +7,7 @@ from sklearn_din.layers import (
     ActivationUnit,
     Dice,
     PReLU,
+    gather_rows,
     max_events,
     softmax_events,
     sum_events,
@@ -133,3 +134,11 @@ def test_a_unit_that_starts_as_matching_weighs_same_ids_more(generator):
     relations[::2, :2] = 1.0
     weights = unit(small, keys, relations, ROWS)
     assert weights[::2].min() > weights[1::2].max() + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("ids", [[], [4], [1, 1, 0]])
+def test_gathered_rows_are_the_tables_rows_bit_by_bit(ids, dtype, generator):
+    table = torch.randn(5, 3, generator=generator)
+    rows = torch.tensor(ids, dtype=dtype)
+    torch.testing.assert_close(gather_rows(table, rows), table[rows.long()], rtol=0, atol=0)
