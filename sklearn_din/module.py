@@ -12,10 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din._validation import check_choice
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.fused import attend, attend_candidates, can_fuse
+from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.layers import (
     MLP,
     ActivationUnit,
+    gather_rows,
     max_events,
     softmax_events,
     sum_events,
@@ -132,7 +133,7 @@ class _LookUp(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.shape = table.shape
-        return table.index_select(0, ids)
+        return gather_rows(table, ids)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -258,9 +259,10 @@ class Interest(nn.Module):
         pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
         for history, candidate in pairs:
             if candidate is not None:
-                ids, shown = batch.ids[history], batch.ids[candidate]
+                shown = batch.ids[candidate]
+                shown = shown.masked_fill(shown < FIRST_KNOWN_ID, -1)  # equals no event's id
                 shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
-                same.append((ids == shown) & (ids >= FIRST_KNOWN_ID))
+                same.append(batch.ids[history] == shown)
         newest = offsets[1:].index_select(0, rows) - 1
         recency = (newest - torch.arange(rows.shape[0], device=rows.device)).float().log1p()
         return same, [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
@@ -367,7 +369,10 @@ class DIN(nn.Module):
         inputs += [embeddings[name] for name in self.schema.names("categorical")]
         for module in self.interests:
             inputs += self._interest_inputs(module, embeddings, batch)
-        return self.output(self.mlp(torch.cat(inputs, dim=1))).squeeze(1)
+        joined = torch.cat(inputs, dim=1)
+        if can_fuse_mlp(self.mlp):
+            return logits_of(self.mlp, self.output, joined)
+        return self.output(self.mlp(joined)).squeeze(1)
 
     def _interest_inputs(
         self, module: Any, embeddings: dict[str, Tensor], batch: Any
