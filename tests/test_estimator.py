@@ -152,9 +152,10 @@ def test_weights_of_one_equal_none_and_their_scale_does_not_matter(clicks):
 
 def test_class_weight_lifts_the_rare_class_and_equals_sample_weights(clicks):
     X, y = clicks
-    plain, heavy = quick().fit(X, y), quick(class_weight={0: 1, 1: 5}).fit(X, y)
+    plain = quick(max_epochs=4).fit(X, y)
+    heavy = quick(max_epochs=4, class_weight={0: 1, 1: 5}).fit(X, y)
     assert heavy.predict_proba(X)[:, 1].mean() > plain.predict_proba(X)[:, 1].mean() + 0.1
-    by_rows = quick().fit(X, y, sample_weight=np.where(y == 1, 5.0, 1.0))
+    by_rows = quick(max_epochs=4).fit(X, y, sample_weight=np.where(y == 1, 5.0, 1.0))
     np.testing.assert_allclose(by_rows.predict_proba(X), heavy.predict_proba(X), atol=1e-6)
 
 
