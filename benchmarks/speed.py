@@ -85,12 +85,10 @@ class Laps(Callback):
     def on_train_begin(self, net, **kwargs):
         self.steps, self.last = [], time.perf_counter()
         module = net.module_
-        embeddings, mlp, output = module.embeddings, module.mlp, module.output
-        self.part(embeddings, embeddings, "embeddings, forward", "attention, backward")
+        self.part(module.embeddings, "embeddings, forward", "attention, backward")
         for interest in module.interests:
-            self.part(interest, interest, "attention and relations, forward", "rest")
-        mlp.register_forward_pre_hook(self.before_mlp)
-        self.part(mlp, output, "MLP, forward", "rest")
+            self.part(interest, "attention and relations, forward", "MLP and its inputs, backward")
+        self.part(module, "MLP and its inputs, forward", "rest")
         for optimizer in (net.optimizer_, net.embedding_optimizer_):
             optimizer.register_step_pre_hook(lambda *args: self.lap("rest"))
         net.optimizer_.register_step_post_hook(lambda *args: self.lap("optimizer, dense"))
@@ -98,8 +96,8 @@ class Laps(Callback):
             lambda *args: self.lap("optimizer, tables")
         )
 
-    def part(self, first, last, name, before_backward):
-        """Mark where the forward of these modules begins and ends, and where backward begins."""
+    def part(self, module, name, before_backward):
+        """Mark where a module's forward begins and ends, and where its backward begins."""
 
         def end(module, inputs, outputs):
             self.lap(name)
@@ -108,11 +106,8 @@ class Laps(Callback):
                 if tensor.requires_grad:
                     tensor.register_hook(lambda gradient: self.lap(before_backward))
 
-        first.register_forward_pre_hook(lambda *args: self.lap("rest"))
-        last.register_forward_hook(end)
-
-    def before_mlp(self, module, inputs):
-        inputs[0].register_hook(lambda gradient: self.lap("MLP, backward"))
+        module.register_forward_pre_hook(lambda *args: self.lap("rest"))
+        module.register_forward_hook(end)
 
     def lap(self, name):
         now = time.perf_counter()
