@@ -162,7 +162,7 @@ def roofline(workload):
     width = 16 * len(workload["attributes"])
     n_relations = len(workload["attributes"]) + 1
     unit = mean_length * ((2 * width + n_relations) * 64 + 64 * 16 + 16) + width * 64
-    inputs = len(workload["numeric"]) + 2 * width + 1
+    inputs = len(workload["numeric"]) + 3 * width + 2
     forward = 2 * BATCH * (unit + inputs * 200 + 200 * 80 + 80)
     rate = sgemm_rate() * 1e9
     return {"roofline": 3 * forward / rate, "gflops": rate / 1e9}
