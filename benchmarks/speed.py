@@ -24,6 +24,7 @@ from sklearn_din.features import Behaviour, Ragged
 SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
 PADDED_RIVALS = [name for name in RIVALS if name in ("deepctr-torch", "torch-rechub")]
+RIVAL_ROUNDS = 3
 RIVAL_BUDGETS = {  # workload and cap: what one rival may spend on it
     ("synthetic-100k", 100): {},
     ("synthetic-1m", 100): {},
@@ -331,17 +332,27 @@ def report_rivals():
     print("|---|---|---|---|---|---|")
     for (name, cap), budget in RIVAL_BUDGETS.items():
         for rival in RIVALS:
-            mine = [BATCH / ours("train", name, cap=cap)["step"]]
-            mine.append(ours("score", name, cap=cap)["rows_per_s"])
+            mine, theirs, trouble = in_turn(rival, name, cap, budget)
             head = f"| {rival} | {name}, histories to {cap} |"
-            theirs, trouble = ask(rival, "speed", workload=name, cap=cap, **budget)
             if trouble:
                 print(f"{head} {trouble} | | | |", flush=True)
                 continue
-            rates = [theirs[task]["rows_per_second"] for task in ("train", "score")]
-            ratios = [f"{m:,.0f} ({m / t:.1f} x)" for m, t in zip(mine, rates, strict=True)]
-            cells = [f"{rate:,.0f}" for rate in rates] + ratios
+            ratios = [f"{m:,.0f} ({m / t:.1f} x)" for m, t in zip(mine, theirs, strict=True)]
+            cells = [f"{rate:,.0f}" for rate in theirs] + ratios
             print(f"{head} {' | '.join(cells)} |", flush=True)
+
+
+def in_turn(rival, name, cap, budget):
+    """Rows/s of training and scoring, ours and theirs: medians of rounds in turn."""
+    mine, theirs = [], []
+    for _ in range(RIVAL_ROUNDS if cap <= 100 else 1):
+        step = ours("train", name, cap=cap)["step"]
+        mine.append([BATCH / step, ours("score", name, cap=cap)["rows_per_s"]])
+        found, trouble = ask(rival, "speed", workload=name, cap=cap, **budget)
+        if trouble:
+            return mine, theirs, trouble
+        theirs.append([found[task]["rows_per_second"] for task in ("train", "score")])
+    return np.median(mine, axis=0), np.median(theirs, axis=0), None
 
 
 def main():
