@@ -127,7 +127,8 @@ def rank_candidates(
     best: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     for block in pairs.logits():
-        order = np.argsort(-block, axis=1, kind="stable")[:, :n_best]
+        # Products are not the same to the last bit in every place of a batch: ties are near-ties
+        order = np.argsort(-block.round(5), axis=1, kind="stable")[:, :n_best]
         best.append(order)
         logits.append(np.take_along_axis(block, order, axis=1))
     chosen = candidates.take(np.concatenate(best).ravel()).reset_index(drop=True)
