@@ -61,6 +61,14 @@ def test_training_is_silent_by_default(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_reaches_python():
+    """A shell's background job starts with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class PressCtrlC(Callback):
     """What a user does: the terminal's signal at a batch of training, or at a look's end."""
 
