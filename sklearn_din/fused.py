@@ -24,10 +24,7 @@ SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
 def can_fuse(unit: ActivationUnit) -> bool:
     """Whether all activations of the unit are PReLU, and sizes are known (not in torch.export)."""
-    if torch.compiler.is_compiling():
-        return False
-    activations = [unit.first_activation, *list(unit.rest)[1::2]]
-    return all(isinstance(activation, PReLU) for activation in activations)
+    return _are_prelu([unit.first_activation, *list(unit.rest)[1::2]])
 
 
 def attend(
@@ -61,12 +58,9 @@ def attend(
     weights : Tensor of shape (n_events,)
     """
     of_query, of_event = unit.split_first_layer()
-    parameters = [of_query, unit.first.bias, of_event, unit.first_activation.slope]
-    layers: list[Any] = list(unit.rest)
-    for linear, activation in zip(layers[::2], layers[1::2], strict=True):
-        parameters += [linear.weight, linear.bias, activation.slope]
-    parameters += [unit.last.weight[0], unit.last.bias]
-    return _Attend.apply(queries, keys, relations, rows, offsets, *parameters)
+    first = [of_query, unit.first.bias, of_event, unit.first_activation.slope]
+    above = _layer_parameters(unit.rest, unit.last)
+    return _Attend.apply(queries, keys, relations, rows, offsets, *first, *above)
 
 
 @torch.no_grad()
@@ -197,19 +191,12 @@ class _Attend(torch.autograd.Function):
 
 def can_fuse_mlp(mlp: MLP) -> bool:
     """Whether it has layers, all their activations are PReLU, and nothing is dropped."""
-    activations = list(mlp)[1::2]
-    if torch.compiler.is_compiling() or not activations:
-        return False
-    return all(isinstance(activation, PReLU) for activation in activations)
+    return _are_prelu(list(mlp)[1::2])
 
 
 def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
     """``output(mlp(inputs))`` of shape (n,): inputs (n, n_inputs) to one logit a row."""
-    layers: list[Any] = list(mlp)
-    parameters = []
-    for linear, activation in zip(layers[::2], layers[1::2], strict=True):
-        parameters += [linear.weight, linear.bias, activation.slope]
-    return _Logits.apply(inputs, *parameters, output.weight[0], output.bias)
+    return _Logits.apply(inputs, *_layer_parameters(mlp, output))
 
 
 class _Logits(torch.autograd.Function):
@@ -231,6 +218,22 @@ class _Logits(torch.autograd.Function):
         of_scores, above = _hidden_layers_backward(gradients[0], steps, parameters[2:])
         of_inputs = of_scores @ parameters[0]
         return (of_inputs, of_scores.t() @ inputs, of_scores.sum(0), *above)
+
+
+def _are_prelu(activations: Sequence[Any]) -> bool:
+    """Whether there are any and all are PReLU; never in torch.export, which leaves sizes free."""
+    if torch.compiler.is_compiling() or not activations:
+        return False
+    return all(isinstance(activation, PReLU) for activation in activations)
+
+
+def _layer_parameters(hidden: MLP, last: nn.Linear) -> list[Tensor]:
+    """Weight, bias and slope of each hidden layer, then weight and bias of the last."""
+    layers: list[Any] = list(hidden)
+    parameters = []
+    for linear, activation in zip(layers[::2], layers[1::2], strict=True):
+        parameters += [linear.weight, linear.bias, activation.slope]
+    return [*parameters, last.weight[0], last.bias]
 
 
 def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
