@@ -198,7 +198,7 @@ class ScoringBatches:
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         runs = _runs(self.X)
         shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
-        for begin, end in pairwise(runs if shared else [0, len(self.X)]):
+        for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
             lengths = [r.lengths[begin:end] for r in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
             most = PAIRS_PER_BATCH if shared else EVENTS_PER_BATCH
@@ -209,7 +209,7 @@ class ScoringBatches:
                 yield batch, torch.zeros(len(batch))
 
 
-def _runs(X: EncodedFeatures) -> list[int]:
+def _runs(X: EncodedFeatures) -> np.ndarray:
     """Where the histories change from one impression to the next, both ends included."""
     changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
     for ragged in X.behaviours.values():
@@ -217,4 +217,4 @@ def _runs(X: EncodedFeatures) -> list[int]:
             changes |= values[1:] != values[:-1]
     if not X.behaviours:
         changes[:] = True
-    return [0, *(np.flatnonzero(changes) + 1).tolist(), len(X)]
+    return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(X)]])

@@ -28,7 +28,7 @@ from sklearn_din.inputs import (
     check_rows,
 )
 from sklearn_din.looks import BestLook
-from sklearn_din.module import DIN
+from sklearn_din.module import DIN, OPTIONS
 from sklearn_din.net import DINNet, TrainingRows, embedding_decay
 from sklearn_din.progress import ProgressBar, finish_interrupted
 from sklearn_din.summary import summarize
@@ -139,13 +139,12 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "embedding_dim": [Interval(Integral, 1, None, closed="left"), Mapping],
-        "pooling": [StrOptions({"attention", "sum", "mean", "max"})],
-        "interest": [StrOptions({"paper", "extended"})],
+        **{
+            name: [StrOptions({option for option in options if option}), *({None} & set(options))]
+            for name, options in OPTIONS.items()
+        },
         "attention_units": [tuple, list],
-        "attention_activation": [StrOptions({"prelu", "dice", "relu", "sigmoid"})],
-        "attention_normalization": [StrOptions({"auto", "sqrt", "softmax"}), None],
         "hidden_units": [tuple, list],
-        "activation": [StrOptions({"prelu", "dice", "relu"})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "embedding_l2": [Interval(Real, 0, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],

@@ -49,7 +49,7 @@ def split_rows(
     rows = np.arange(len(y))
     if how == "last":
         n_valid = max(1, round(share * len(y)))
-        _check_rest(len(y) - n_valid, share, f"{len(y)} rows")
+        _check_rest(len(y) - n_valid, share, len(y), "rows")
         return rows[:-n_valid], rows[-n_valid:]
     if how == "groups":
         if groups is None:
@@ -61,11 +61,11 @@ def split_rows(
         n_groups = len(np.unique(groups))
         if n_groups < 2:
             raise ValueError(f"validation='groups' needs at least two groups, got {n_groups}.")
-        _check_rest(n_groups - math.ceil(share * n_groups), share, f"{n_groups} groups")
+        _check_rest(n_groups - math.ceil(share * n_groups), share, n_groups, "groups")
         return next(
             GroupShuffleSplit(1, test_size=share, random_state=seeds).split(rows, y, groups)
         )
-    _check_rest(len(y) - math.ceil(share * len(y)), share, f"{len(y)} rows")
+    _check_rest(len(y) - math.ceil(share * len(y)), share, len(y), "rows")
     smallest = min(np.bincount(y.astype(int)))
     is_enough = smallest >= 2 and min(share, 1 - share) * len(y) >= 2
     train, valid = train_test_split(
@@ -74,9 +74,9 @@ def split_rows(
     return train, valid
 
 
-def _check_rest(n_left: int, share: float, whole: str) -> None:
+def _check_rest(n_left: int, share: float, n: int, what: str) -> None:
     if n_left < 1:
         raise ValueError(
-            f"validation_fraction={share:g} of {whole} leaves no training rows. Lower it, or give "
-            f"more {whole.split()[1]}."
+            f"validation_fraction={share:g} of {n} {what} leaves no training rows. Lower it, or "
+            f"give more {what}."
         )
