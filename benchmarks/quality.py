@@ -90,22 +90,29 @@ def data_set(name, seed):
     return workload
 
 
-def encode(workload, *parts):
-    """Return the parts' rows, one after the other, as EncodedFeatures, and their labels."""
-    attributes, rows = workload["attributes"], [workload[part] for part in parts]
+def schema_of(workload):
+    """Schema of a workload's arrays: attributes and numbers, one behaviour of all histories."""
+    attributes = workload["attributes"]
     fields = [Field(a, "categorical", a, n) for a, n in attributes.items()]
     fields += [Field(name, "numeric") for name in workload["numeric"]]
     fields += [Field(f"hist_{a}", "history", a, n) for a, n in attributes.items()]
     histories = tuple(f"hist_{a}" for a in attributes)
     behaviour = Behaviour("+".join(histories), histories, tuple(attributes))
-    schema = Schema(tuple(fields), (behaviour,), workload["max_length"])
+    return Schema(tuple(fields), (behaviour,), workload["max_length"])
+
+
+def encode(workload, *parts):
+    """Return the parts' rows, one after the other, as EncodedFeatures, and their labels."""
+    schema, rows = schema_of(workload), [workload[part] for part in parts]
+    (behaviour,) = schema.behaviours
 
     def joined(key):
         return np.concatenate([part[key] for part in rows])
 
-    columns = {name: joined(name) for name in [*attributes, *workload["numeric"]]}
+    columns = {name: joined(name) for name in schema.names("categorical", "numeric")}
     lengths = np.concatenate([np.diff(part["hist_offsets"]) for part in rows])
-    ragged = Ragged.from_lengths({name: joined(name) for name in histories}, lengths)
+    events = {name: joined(name) for name in behaviour.histories}
+    ragged = Ragged.from_lengths(events, lengths)
     return EncodedFeatures(schema, columns, {behaviour.name: ragged}), joined("label")
 
 
@@ -137,9 +144,9 @@ def measures(rows, probability):
 def run(name, method, seed, workload):
     """Fit one method on one data set; return what was measured."""
     began, more = time.perf_counter(), {}
-    if method in OURS or method in VARIANTS:
-        parameters = (OURS | VARIANTS)[method]
-        classifier = fit_ours(workload, seed=seed, **parameters)
+    ours = OURS | VARIANTS
+    if method in ours:
+        classifier = fit_ours(workload, seed=seed, **ours[method])
         X, _ = encode(workload, "test")
         probability = classifier.predict_proba(X)[:, 1]
         more["epochs"] = classifier.n_iter_

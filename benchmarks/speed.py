@@ -17,9 +17,10 @@ import torch
 from skorch.callbacks import Callback
 
 from benchmarks import workloads
+from benchmarks.quality import schema_of
 from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
-from sklearn_din import DINClassifier, EncodedFeatures, Field, Schema
-from sklearn_din.features import Behaviour, Ragged
+from sklearn_din import DINClassifier, EncodedFeatures
+from sklearn_din.features import Ragged
 
 SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
@@ -38,15 +39,10 @@ CLICKS = "hist_item+hist_category"
 
 def encoded(workload, part="train"):
     """EncodedFeatures of a workload's flat arrays, which are not copied."""
-    rows, sizes = workload[part], workload["attributes"]
-    fields = [Field(name, "numeric") for name in workload["numeric"]]
-    fields += [Field(name, "categorical", name, n) for name, n in sizes.items()]
-    fields += [Field(f"hist_{name}", "history", name, n) for name, n in sizes.items()]
-    histories = tuple(f"hist_{name}" for name in sizes)
-    clicks = Behaviour("+".join(histories), histories, tuple(sizes))
-    schema = Schema(tuple(fields), (clicks,), workload["max_length"])
-    columns = {name: rows[name] for name in [*workload["numeric"], *sizes]}
-    events = {name: rows[name] for name in histories}
+    rows, schema = workload[part], schema_of(workload)
+    (clicks,) = schema.behaviours
+    columns = {name: rows[name] for name in schema.names("categorical", "numeric")}
+    events = {name: rows[name] for name in clicks.histories}
     ragged = Ragged.from_lengths(events, np.diff(rows["hist_offsets"]))
     return EncodedFeatures(schema, columns, {clicks.name: ragged})
 

@@ -97,7 +97,7 @@ def rank_candidates(
     DataFrame
         The users in their order and the best candidate first: row (position in ``users``),
         rank (from 1), the columns of ``candidates``, probability (of the click).
-        Equally probable candidates keep their order.
+        Equally probable candidates (logits level to 1e-5) keep their order.
 
     Raises
     ------
