@@ -2,8 +2,7 @@
 
 The plain composition of :mod:`sklearn_din.layers` keeps some twenty numbers an event and unit and
 walks through memory for each of them several times. Here every matrix product and every pass is
-written once, backward too. ``tests/test_fused.py`` holds it against
-its twin.
+written once, backward too. ``tests/test_fused.py`` holds it against its twin.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def attend(
     queries : Tensor of shape (n_rows, width)
         Candidates.
     keys : Tensor of shape (n_events, width)
-        Events.
+        Events. Detached queries and keys cost no gradient.
     relations : Tensor of shape (n_events, n_relations) or None
         Constants of the pair: they get no gradient.
     rows : Tensor of shape (n_events,), int64
@@ -153,40 +152,39 @@ class _Attend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         of_query, bias, of_event = parameters[:3]
         width = keys.shape[1]
-        query_rows = queries.index_select(0, rows)
         inputs = keys.new_empty(keys.shape[0], of_event.shape[0])  # [k, q * k, relations]
         inputs[:, :width] = keys
-        torch.mul(keys, query_rows, out=inputs[:, width : 2 * width])
+        torch.mul(keys, queries.index_select(0, rows), out=inputs[:, width : 2 * width])
         if relations is not None:
             inputs[:, 2 * width :] = relations
         scores = torch.addmm(bias, queries, of_query).index_select(0, rows)
         scores.addmm_(inputs, of_event)
         steps, weights = _hidden_layers(scores, parameters[3:])
-        ctx.save_for_backward(
-            queries, keys, rows, offsets, query_rows, weights, *parameters, inputs, *steps
-        )
+        ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
         ctx.n_parameters = len(parameters)
         return bag(keys, offsets, weights), weights
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        queries, keys, rows, offsets, query_rows, weights = ctx.saved_tensors[:6]
-        parameters = ctx.saved_tensors[6 : 6 + ctx.n_parameters]
-        steps = ctx.saved_tensors[6 + ctx.n_parameters :]
-        width = keys.shape[1]
+        queries, keys, rows, offsets, weights = ctx.saved_tensors[:5]
+        parameters = ctx.saved_tensors[5 : 5 + ctx.n_parameters]
+        steps = ctx.saved_tensors[5 + ctx.n_parameters :]
         of_interest = gradients[0].index_select(0, rows)
         of_weights = (keys * of_interest).sum(1).add_(gradients[1])
         of_scores, above = _hidden_layers_backward(of_weights, steps[1:], parameters[3:])
         of_query_part = bag(of_scores, offsets)
         of_event = steps[0].t() @ of_scores
-        of_inputs = of_scores @ parameters[2][: 2 * width].t()
-        of_key, of_product = of_inputs.split(width, dim=1)
-        of_keys = of_interest.mul_(weights.unsqueeze(1)).add_(of_key)
-        of_keys.addcmul_(of_product, query_rows)
-        of_queries = bag(torch.mul(of_product, keys, out=query_rows), offsets)
-        of_queries.addmm_(of_query_part, parameters[0].t())
         first = [queries.t() @ of_query_part, of_query_part.sum(0), of_event]
-        return (of_queries, of_keys, None, None, None, *first, *above)
+        of_pair: tuple[Tensor | None, Tensor | None] = (None, None)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            width = keys.shape[1]
+            of_inputs = of_scores @ parameters[2][: 2 * width].t()
+            of_key, of_product = of_inputs.split(width, dim=1)
+            of_queries = bag(of_product * keys, offsets)
+            of_queries.addmm_(of_query_part, parameters[0].t())
+            of_keys = of_interest.mul_(weights.unsqueeze(1)).add_(of_key)
+            of_pair = (of_queries, of_keys.addcmul_(of_product, queries.index_select(0, rows)))
+        return (*of_pair, None, None, None, *first, *above)
 
 
 def can_fuse_mlp(mlp: MLP) -> bool:

@@ -86,17 +86,48 @@ class Dice(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Shape (n, n_features) in and out."""
-        learns = self.training and len(scores) > 1
-        normed = F.batch_norm(
-            scores,
-            self.running_mean,  # type: ignore[arg-type]
-            self.running_var,  # type: ignore[arg-type]
-            training=learns,
-            momentum=self.momentum,
-            eps=self.eps,
-        )
-        gate = torch.sigmoid(normed)
+        mean: Any = self.running_mean
+        variance: Any = self.running_var
+        if self.training and len(scores) > 1:
+            return _BatchDice.apply(scores, self.slope, mean, variance, self.momentum, self.eps)
+        gate = torch.sigmoid(F.batch_norm(scores, mean, variance, eps=self.eps))
         return gate * scores + (1 - gate) * self.slope * scores
+
+
+class _BatchDice(torch.autograd.Function):
+    """Dice by the batch's own statistics, in few passes over the scores."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        slope: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        normed, mean, inverse_std = torch.native_batch_norm(
+            scores, None, None, running_mean, running_var, True, momentum, eps
+        )
+        gate = normed.sigmoid_()
+        factor = torch.addcmul(slope, 1 - slope, gate)
+        ctx.save_for_backward(scores, slope, gate, factor, mean, inverse_std)
+        return scores * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        scores, slope, gate, factor, mean, inverse_std = ctx.saved_tensors
+        product = gradients[0] * scores
+        of_slope = product.sum(0) - (product * gate).sum(0)
+        # Batch norm's own backward pass, its sums by kernels that are three times as fast.
+        of_normed = torch.ops.aten.sigmoid_backward(product, gate)
+        average, centred = of_normed.mean(0), scores - mean
+        shrink = (of_normed * centred).mean(0) * inverse_std**2
+        scale = (1 - slope) * inverse_std
+        of_scores = torch.addcmul(-scale * average, of_normed, scale)
+        of_scores.addcmul_(centred, -scale * shrink).addcmul_(gradients[0], factor)
+        return (of_scores, of_slope, None, None, None, None)
 
 
 ACTIVATIONS: dict[str, Any] = {

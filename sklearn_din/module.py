@@ -160,8 +160,8 @@ class Interest(nn.Module):
     ----------
     behaviour : Behaviour
         Its histories and candidates.
-    width : int
-        Width of an event's embedding, all attributes.
+    widths : tuple of int
+        Width of each attribute's embedding.
     pooling : {"attention", "sum", "mean", "max"}
         How the events become one vector.
     extended : bool
@@ -176,7 +176,7 @@ class Interest(nn.Module):
     def __init__(
         self,
         behaviour: Behaviour,
-        width: int,
+        widths: tuple[int, ...],
         *,
         pooling: str,
         extended: bool,
@@ -192,9 +192,12 @@ class Interest(nn.Module):
         if pooling == "attention":
             n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
             n_relations = n_candidates + 1 + len(behaviour.numbers) if extended else 0
-            self.unit = ActivationUnit(width, n_relations, units=units, activation=activation)
+            self.unit = ActivationUnit(sum(widths), n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(n_candidates)
+            alone = torch.tensor([candidate is None for candidate in behaviour.candidates])
+            columns = alone.repeat_interleave(torch.tensor(widths)) if alone.any() else None
+            self.register_buffer("without_candidate", columns, persistent=False)
 
     def forward(
         self, queries: Tensor | None, keys: Tensor, batch: Any
@@ -222,12 +225,23 @@ class Interest(nn.Module):
         relations = None
         if self.extended:
             relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
+        if self.extended:
+            queries, keys = queries.detach(), self._held(keys)
         if self.normalization != "softmax" and can_fuse(self.unit):
             return attend(self.unit, queries, keys, relations, rows, offsets)
         weights = self.unit(queries, keys, relations, rows)
         if self.normalization == "softmax":
             weights = softmax_events(weights, rows, offsets.shape[0] - 1)
         return sum_events(keys, rows, offsets, weights), weights
+
+    def _held(self, keys: Tensor) -> Tensor:
+        """Keys that attention's gradient does not move, but where no candidate trains them.
+
+        Unlike the paper: embeddings learn from the candidate and from the base model's view.
+        Attention only weighs them: moving them too, it learns users by heart.
+        """
+        alone: Any = self.without_candidate
+        return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
 
     def _attend_shared(
         self, queries: Any, keys: Tensor, batch: Any, rows: Tensor, offsets: Tensor
@@ -275,7 +289,8 @@ class DIN(nn.Module):
     concatenated and go through an MLP to one logit. ``interest="paper"`` is the published
     network; ``interest="extended"`` adds relations of event and candidate to the activation
     unit, and gives the MLP candidate * interest and the sum of the weights (signed log1p) in place
-    of the interest, once with the attention's weights and once with all weights one.
+    of the interest, once with the attention's weights and once with all weights one. There the
+    attention weighs embeddings and does not train them: the candidate and the unweighted sum do.
 
     Parameters
     ----------
@@ -334,7 +349,7 @@ class DIN(nn.Module):
         self.interests = nn.ModuleList(
             Interest(
                 behaviour,
-                sum(self.embeddings.width(name) for name in behaviour.histories),
+                tuple(self.embeddings.width(name) for name in behaviour.histories),
                 pooling="sum" if behaviour.is_bag and pooling == "attention" else pooling,
                 extended=self.extended,
                 normalization=attention_normalization,

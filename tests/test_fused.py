@@ -6,7 +6,7 @@ from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp,
 from sklearn_din.layers import MLP, ActivationUnit, sum_events
 
 
-def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64):
+def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, detached=False):
     """Outputs and gradients of the fused function and of its plain twin."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor(lengths)
@@ -23,14 +23,16 @@ def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64):
 
     queries = random(len(lengths), 6).requires_grad_()
     keys = random(len(rows), 6).requires_grad_()
+    pair = (queries.detach(), keys.detach()) if detached else (queries, keys)
     relations = random(len(rows), n_relations) if n_relations else None
-    weights = unit(queries, keys, relations, rows)
-    plain = sum_events(keys, rows, offsets, weights), weights
-    fused = attend(unit, queries, keys, relations, rows, offsets)
+    weights = unit(*pair, relations, rows)
+    plain = sum_events(pair[1], rows, offsets, weights), weights
+    fused = attend(unit, *pair, relations, rows, offsets)
+    wanted = [*unit.parameters()] if detached else [queries, keys, *unit.parameters()]
 
     def gradients(interest, weights):
         loss = interest.sin().sum() + (weights * torch.arange(len(rows))).cos().sum()
-        return torch.autograd.grad(loss, [queries, keys, *unit.parameters()])
+        return torch.autograd.grad(loss, wanted)
 
     return [*plain, *gradients(*plain)], [*fused, *gradients(*fused)]
 
@@ -39,11 +41,12 @@ def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64):
 @pytest.mark.parametrize("n_relations", [0, 3])
 @pytest.mark.parametrize("units", [(8,), (8, 4), (8, 5, 3)])
 @pytest.mark.parametrize("slope", [0.25, 1.0, 0.0, -0.1])
+@pytest.mark.parametrize("detached", [False, True])
 def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
-    units, n_relations, lengths, slope
+    units, n_relations, lengths, slope, detached
 ):
     with torch.random.fork_rng(devices=[]):
-        plain, ours = both_ways(units, n_relations, lengths, slope)
+        plain, ours = both_ways(units, n_relations, lengths, slope, detached=detached)
     for expected, found in zip(plain, ours, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 

@@ -42,13 +42,23 @@ def test_prelu_gives_torchs_numbers_and_gradients(generator):
 
 
 def test_dice_is_the_papers_formula_in_training(generator):
-    scores = torch.randn(40, 3, generator=generator) * 2 + 1
+    scores = (torch.randn(40, 3, generator=generator) * 2 + 1).requires_grad_()
+    weight = torch.randn(40, 3, generator=generator)
     dice = Dice(3)
     dice.slope.data = torch.tensor([0.1, 0.2, 0.3])
     mean, variance = scores.mean(0), scores.var(0, unbiased=False)
     gate = torch.sigmoid((scores - mean) / torch.sqrt(variance + 1e-8))
     expected = gate * scores + (1 - gate) * dice.slope * scores
-    torch.testing.assert_close(dice(scores), expected)
+    found = dice(scores)
+    torch.testing.assert_close(found, expected)
+    for twin, ours in zip(
+        torch.autograd.grad(expected, (scores, dice.slope), weight),
+        torch.autograd.grad(found, (scores, dice.slope), weight),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, twin)
+    torch.testing.assert_close(dice.running_mean, 0.1 * mean.detach())
+    torch.testing.assert_close(dice.running_var, 0.9 + 0.1 * scores.detach().var(0))
 
 
 def test_dice_at_prediction_does_not_see_a_rows_neighbours(generator):

@@ -180,7 +180,8 @@ def test_padding_and_unknown_rows_start_at_zero_and_known_ones_small():
         assert 0.02 < embeddings.weight(vocabulary)[2:].std() < 0.08
 
 
-def test_attributes_without_a_candidate_take_part_in_the_key_only():
+def one_history_with_actions():
+    """Two clicks with an action each, which no candidate has."""
     schema = Schema(
         (
             Field("item", "categorical", "item", 9),
@@ -195,11 +196,37 @@ def test_attributes_without_a_candidate_take_part_in_the_key_only():
         "hist_action": np.array([2, 3], dtype=np.int32),
     }
     ragged = Ragged.from_lengths(events, np.array([2], dtype=np.int32))
-    X = EncodedFeatures(schema, {"item": np.array([3], np.int32)}, {ragged_name(schema): ragged})
-    network = DIN(schema)
+    columns = {"item": np.array([3], np.int32)}
+    return EncodedFeatures(schema, columns, {ragged_name(schema): ragged})
+
+
+def test_attributes_without_a_candidate_take_part_in_the_key_only():
+    X = one_history_with_actions()
+    network = DIN(X.schema)
     before = network(Batch(X)).item()
-    events["hist_action"][0] = 3
+    X.behaviours[ragged_name(X.schema)].columns["hist_action"][0] = 3
     assert network(Batch(X)).item() != before
+
+
+@pytest.mark.parametrize("activation", ["prelu", "dice"])
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_does(
+    interest, activation
+):
+    X = one_history_with_actions()
+    network = DIN(X.schema, interest=interest, attention_activation=activation)
+    interests, batch = network.interests[0], Batch(X)
+    queries, keys = network._queries_and_keys(
+        interests.behaviour, network.embeddings(batch.ids), len(batch)
+    )
+    total, weights = interests(queries, keys, batch)
+    (total.square().sum() + weights.square().sum()).backward()
+    (table,) = network.embeddings.tables.values()
+    rows = table.grad._indices()[0][table.grad._values().abs().sum(1) > 0].tolist()
+    offset = network.embeddings.offset_of
+    actions = [offset["hist_action"] + 2, offset["hist_action"] + 3]
+    items = [offset["item"] + 3, offset["item"] + 4]
+    assert sorted(rows) == sorted(actions if interest == "extended" else items + actions)
 
 
 def ragged_name(schema):
