@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from sklearn_din.features import EncodedFeatures
 
-T = TypeVar("T")
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
@@ -210,22 +207,6 @@ class ScoringBatches:
                 rows = slice(start, min(start + size, end))
                 batch = Batch(self.X[rows], shared=shared and rows.stop > start)
                 yield batch, torch.zeros(len(batch))
-
-
-def one_ahead(batches: Iterable[T]) -> Iterator[T]:
-    """Yield the batches, each made in a thread while the one before is worked on.
-
-    Examples
-    --------
-    >>> list(one_ahead([3, 1, 2]))
-    [3, 1, 2]
-    """
-    source = iter(batches)
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, source, None)
-        while (batch := following.result()) is not None:
-            following = thread.submit(next, source, None)
-            yield batch
 
 
 def _runs(X: EncodedFeatures) -> np.ndarray:

@@ -13,7 +13,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches, one_ahead
+from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.module import FieldEmbeddings
 from sklearn_din.optim import RowwiseAdam
@@ -106,7 +106,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Batches are their own iterator: whole index blocks, no collate step."""
-        return one_ahead(dataset) if training else dataset
+        return dataset
 
     def infer(self, x: Batch, **fit_params: Any) -> Tensor:
         """Batch -> logits (n,)."""

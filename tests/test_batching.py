@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches, one_ahead
+from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
 from tests.conftest import make_impressions
 
 
@@ -73,20 +73,3 @@ def test_equal_windows_at_other_times_are_no_shared_history():
     X = make_impressions(64)[np.full(64, 3)]
     X.behaviours["tags"].anchors["when"] = np.arange(64.0)
     assert not any(batch.shared for batch, _ in ScoringBatches(X))
-
-
-def test_one_ahead_makes_one_batch_more_than_were_asked_for_and_passes_errors_on():
-    made = []
-
-    def batches():
-        for number in range(1, 4):
-            made.append(number)
-            yield number
-        raise MemoryError("no room for the next batch")
-
-    stream = one_ahead(batches())
-    assert next(stream) == 1
-    stream.close()
-    assert made == [1, 2]
-    with pytest.raises(MemoryError, match="no room"):
-        list(one_ahead(batches()))
