@@ -56,7 +56,8 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         "paper" is the published network exactly. "extended" lets the activation unit see which
         attributes equal the candidate's and how recent each event is, gives the MLP candidate *
         interest and the sum of the weights in place of the interest, once with attention's
-        weights and once with all weights one, and divides by the root of the length.
+        weights and once with all weights one, divides by the root of the length, and leaves
+        attention's gradient out of the embeddings (but where no candidate trains them).
     attention_units : tuple of int, default=(64, 16)
         Hidden layers of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
