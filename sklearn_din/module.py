@@ -225,7 +225,6 @@ class Interest(nn.Module):
         relations = None
         if self.extended:
             relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
-        if self.extended:
             queries, keys = queries.detach(), self._held(keys)
         if self.normalization != "softmax" and can_fuse(self.unit):
             return attend(self.unit, queries, keys, relations, rows, offsets)
