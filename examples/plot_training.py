@@ -17,7 +17,7 @@ X = attach_history(
 )
 
 # %%
-# ``early_stopping="auto"``, the default, is on from 10,000 rows. Here it is asked for by name,
+# ``early_stopping="auto"``, the default, is on from 1,000 rows. Here it is asked for by name,
 # with whole users set aside: ``validation="groups"`` needs the groups at ``fit``, and a Pipeline
 # hands them to its step ``din`` as ``din__groups``. For rows sorted by time take
 # ``validation="last"``.

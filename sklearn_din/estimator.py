@@ -33,7 +33,7 @@ from sklearn_din.net import DINNet, TrainingRows, embedding_decay
 from sklearn_din.progress import ProgressBar, finish_interrupted
 from sklearn_din.summary import summarize
 
-EARLY_STOPPING_ROWS = 10_000
+EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
 BATCHES_PER_LOOK = 50
 MOST_LOOKS_PER_EPOCH = 4
@@ -85,7 +85,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         Most passes over the training rows.
     early_stopping : bool or "auto", default="auto"
         Whether to set validation rows aside, stop when their loss stops falling and keep the
-        best average of four looks' weights. "auto": from 10,000 rows.
+        best average of four looks' weights. "auto": from 1,000 rows.
     validation : {"random", "last", "groups"}, default="random"
         Which rows those are: any; the last ones in the given order (rows sorted by time); or
         all rows of some of the ``groups`` given to ``fit``.

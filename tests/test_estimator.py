@@ -38,7 +38,7 @@ def quick(**parameters):
 def test_it_learns_whether_the_candidates_category_is_in_the_history():
     X = make_impressions(4000)
     y = make_labels(X)
-    for interest, epochs in {"extended": 4, "paper": 10}.items():
+    for interest, epochs in {"extended": 6, "paper": 20}.items():
         classifier = DINClassifier(max_epochs=epochs, interest=interest, random_state=0)
         classifier.fit(X[:3000], y[:3000])
         assert roc_auc_score(y[3000:], classifier.decision_function(X[3000:])) > 0.85

@@ -222,6 +222,6 @@ def test_movielens_runs_with_genres_as_a_bag(shared_data):
     encoder = HistorySequenceEncoder(
         drop=["user", "time"], histories={"hist_item": "item", "genres": None}, separator="|"
     )
-    model = Pipeline([("encode", encoder), ("din", DINClassifier(max_epochs=2, random_state=0))])
+    model = Pipeline([("encode", encoder), ("din", DINClassifier(max_epochs=4, random_state=0))])
     model.fit(X.iloc[train], y[train])
     assert roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1]) > 0.55
