@@ -44,6 +44,13 @@ def test_it_learns_whether_the_candidates_category_is_in_the_history():
         assert roc_auc_score(y[3000:], classifier.decision_function(X[3000:])) > 0.85
 
 
+def test_early_stopping_is_on_from_a_thousand_rows():
+    X = make_impressions(1000)
+    y = make_labels(X)
+    fits = [quick(max_epochs=1).fit(X[:n], y[:n]) for n in (999, 1000)]
+    assert [fit.history_["valid_loss"].notna().any() for fit in fits] == [False, True]
+
+
 @pytest.mark.parametrize(
     "labels", [("skip", "view"), (-1, 1), (0, 1), (False, True), (2.0, 5.0)], ids=str
 )
@@ -214,7 +221,7 @@ def test_history_has_a_row_a_look_and_epochs_are_fractions(clicks):
 
 
 @pytest.mark.parametrize("early_stopping", [True, False, "auto"])
-def test_auto_looks_from_ten_thousand_rows(clicks, early_stopping):
+def test_it_looks_where_asked_to_and_of_itself_not_at_few_rows(clicks, early_stopping):
     history = quick(early_stopping=early_stopping).fit(*clicks).history_
     assert history["valid_loss"].notna().all() == (early_stopping is True)
 
