@@ -325,9 +325,14 @@ def _markdown(frame):
     head = ["", *map(str, frame.columns)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += [
-        f"| {name} | " + " | ".join(map(str, row)) + " |" for name, *row in frame.itertuples()
+        f"| {name} | " + " | ".join(map(_cell, row)) + " |" for name, *row in frame.itertuples()
     ]
     return "\n".join(lines)
+
+
+def _cell(text):
+    """A cell: empty where nothing was run, without an error where one seed was."""
+    return "" if text.startswith("nan") else text.replace(" ± nan", "")
 
 
 def main():

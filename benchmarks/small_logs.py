@@ -22,7 +22,7 @@ DATA_SETS = [
 SIZES = [300, 1000, 2000, 4000, 9000]
 CHOICES = {
     "3 epochs": {"max_epochs": 3, "early_stopping": False},
-    "20 epochs": {"early_stopping": False},
+    "20 epochs": {"max_epochs": 20, "early_stopping": False},
     "early stopping": {"early_stopping": True},
 }
 

@@ -195,9 +195,9 @@ class Interest(nn.Module):
             self.unit = ActivationUnit(sum(widths), n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(n_candidates)
-            alone = torch.tensor([candidate is None for candidate in behaviour.candidates])
-            columns = alone.repeat_interleave(torch.tensor(widths)) if alone.any() else None
-            self.register_buffer("without_candidate", columns, persistent=False)
+                alone = torch.tensor([candidate is None for candidate in behaviour.candidates])
+                columns = alone.repeat_interleave(torch.tensor(widths)) if alone.any() else None
+                self.register_buffer("without_candidate", columns, persistent=False)
 
     def forward(
         self, queries: Tensor | None, keys: Tensor, batch: Any
