@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.module import FieldEmbeddings
-from sklearn_din.optim import RowwiseAdam
+from sklearn_din.optim import RowwiseRMSprop
 
 
 def keep_freed_memory() -> None:
@@ -72,16 +72,29 @@ class DINNet(NeuralNetBinaryClassifier):
         ]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
-        """Adam for dense parameters, row-wise Adam for the embedding tables."""
-        tables = dict(self.module_.embeddings.tables.items())
+        """Adam for dense parameters, the row-wise optimizer for the embedding tables."""
+        embeddings = self.module_.embeddings
+        tables = dict(embeddings.tables.items())
         is_table = {id(table) for table in tables.values()}
         dense = [p for p in self.module_.parameters() if id(p) not in is_table]
         self.optimizer_ = torch.optim.Adam(dense, lr=self.lr, fused=True)
         if tables:
-            decay = self.embedding_decay or {}
-            groups: Any = [{"params": [t], "decay": decay.get(n)} for n, t in tables.items()]
-            self.embedding_optimizer_ = RowwiseAdam(groups, lr=self.embedding_lr)
+            decay = {w: d.to(self.device) for w, d in (self.embedding_decay or {}).items()}
+            groups: Any = [
+                {"params": [table], "starts": embeddings.starts(width), "decay": decay.get(width)}
+                for width, table in tables.items()
+            ]
+            self.embedding_optimizer_ = RowwiseRMSprop(groups, lr=self.embedding_lr)
         return self
+
+    def forget_training(self) -> None:
+        """Let go of the optimizers' moments and of the tables' decay."""
+        self.embedding_decay = None
+        for name in self._optimizers:
+            optimizer = getattr(self, f"{name}_")
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                group.pop("decay", None)
 
     def check_data(self, X: Any, y: Any = None) -> None:
         """Leave the checks to DINClassifier, which made the batches."""
@@ -164,21 +177,23 @@ def embedding_decay(
 ) -> dict[str, Tensor]:
     """Factors of the mini-batch aware L2: ``strength / n_j`` for each row j of each table.
 
-    n_j is the number of impressions that hold id j as a candidate, elsewhere, or in a history
+    n_j is the number of times that id j occurs in X, as a candidate, elsewhere, or in histories
     (paper, section 5.1).
     """
     counts = {width: np.zeros(len(table)) for width, table in embeddings.tables.items()}
-    for batch, _ in ImpressionBatches(X, batch_size=4096):
-        rows_of = {name: batch.rows[b.name] for b in X.schema.behaviours for name in b.histories}
-        pairs: dict[str, list[np.ndarray]] = {width: [] for width in counts}
-        for name, ids in batch.ids.items():
-            width = str(embeddings.width(name))
-            rows = rows_of[name].numpy() if name in rows_of else np.arange(len(batch))
-            position = ids.numpy() + embeddings.offset_of[embeddings.vocabulary_of[name]]
-            pairs[width].append(rows * len(counts[width]) + position)
-        for width, keys in pairs.items():
-            distinct = np.unique(np.concatenate(keys)) % len(counts[width])
-            counts[width] += np.bincount(distinct, minlength=len(counts[width]))
+
+    def add(name: str, ids: np.ndarray, times: np.ndarray | None) -> None:
+        start = embeddings.offset_of[embeddings.vocabulary_of[name]]
+        found = np.bincount(ids, times)
+        counts[str(embeddings.width(name))][start : start + len(found)] += found
+
+    for name in X.schema.names("categorical"):
+        add(name, X.columns[name], None)
+    for behaviour in X.schema.behaviours:
+        ragged = X.behaviours[behaviour.name]
+        times = ragged.coverage()
+        for name in behaviour.histories:
+            add(name, ragged.columns[name], times)
     return {
         width: torch.from_numpy((strength / np.maximum(count, 1)).astype(np.float32))
         for width, count in counts.items()

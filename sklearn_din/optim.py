@@ -7,16 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.layers import gather_rows
 
 
-class RowwiseAdam(torch.optim.Optimizer):
-    """Adam on the rows that the batch touched; all other rows and their moments rest.
+class RowwiseRMSprop(torch.optim.Optimizer):
+    """Adam without momentum and with one second moment a row, on the rows the batch touched.
 
-    A dense Adam keeps moving a row long after its id was seen once, and its cost is the table's.
-    Here a step costs what the batch's distinct ids cost. Gradients must be sparse and hold each
-    row once, as :class:`sklearn_din.module.FieldEmbeddings` makes them.
+    Row j with gradient g moves by ``lr * g / sqrt(v_j + v)``: v_j is the row's second moment
+    (mean square of its gradients, a moving average from zero), v that of all rows of its
+    vocabulary that batches touched. A row seen once moves by what it was told relative to
+    others: Adam, which divides by the row's own moment alone, moves it as far as any other, and
+    rare ids learn noise. A row whose gradients are large is slowed down by its own moment.
+
+    A step costs what the batch's distinct ids cost, all other rows rest. Gradients must be
+    sparse and hold each row once, in order, as :class:`sklearn_din.module.FieldEmbeddings` makes
+    them.
 
     Parameters
     ----------
@@ -24,10 +31,12 @@ class RowwiseAdam(torch.optim.Optimizer):
         Tables of shape (n_ids, dim).
     lr : float
         Learning rate.
-    betas : tuple of float, default=(0.9, 0.999)
-        Decay of the first and second moment.
+    beta : float, default=0.999
+        Decay of the second moments.
     eps : float, default=1e-8
         Added to the denominator.
+    starts : Tensor of shape (n_vocabularies,), int64, default=None
+        First row of each vocabulary, in order. None: the table is one vocabulary.
     decay : Tensor of shape (n_ids,), default=None
         Factor of each row's own mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]``
         is added to the gradient of each row j in the batch.
@@ -36,7 +45,7 @@ class RowwiseAdam(torch.optim.Optimizer):
     --------
     >>> import torch
     >>> table = torch.nn.Parameter(torch.zeros(4, 2))
-    >>> optimizer = RowwiseAdam([table], lr=0.1)
+    >>> optimizer = RowwiseRMSprop([table], lr=0.1)
     >>> gradient = torch.ones(1, 2)
     >>> table.grad = torch.sparse_coo_tensor([[2]], gradient, (4, 2), check_invariants=True)
     >>> optimizer.step()
@@ -49,11 +58,13 @@ class RowwiseAdam(torch.optim.Optimizer):
         params: Iterable[Tensor],
         *,
         lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
+        beta: float = 0.999,
         eps: float = 1e-8,
+        starts: Tensor | None = None,
         decay: Tensor | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "decay": decay})
+        options = {"lr": lr, "beta": beta, "eps": eps, "starts": starts, "decay": decay}
+        super().__init__(params, options)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -64,23 +75,36 @@ class RowwiseAdam(torch.optim.Optimizer):
                     self._update_rows(table, group)
 
     def _update_rows(self, table: Any, group: dict[str, Any]) -> None:
-        state = self.state[table]
+        state, beta = self.state[table], group["beta"]
         if not state:
-            state["step"] = 0
-            state["mean"] = torch.zeros_like(table)
-            state["square"] = torch.zeros_like(table)
-        state["step"] += 1
-        beta1, beta2 = group["betas"]
+            starts = torch.tensor([0]) if group["starts"] is None else group["starts"]
+            state["starts"] = starts.to(table.device)
+            state["square"] = table.new_zeros(len(table))
+            state["total"] = table.new_zeros(len(starts))
+            state["share"] = table.new_zeros(len(starts))
         rows, gradient = table.grad._indices()[0], table.grad._values()
         values = gather_rows(table, rows)
         if group["decay"] is not None:
-            gradient = torch.addcmul(gradient, values, group["decay"][rows, None])
-        mean = gather_rows(state["mean"], rows).lerp_(gradient, 1 - beta1)
-        square = gather_rows(state["square"], rows).mul_(beta2)
-        square.addcmul_(gradient, gradient, value=1 - beta2)
-        state["mean"].index_copy_(0, rows, mean)
+            gradient = torch.addcmul(gradient, values, group["decay"][rows].unsqueeze(1))
+        latest = (gradient * gradient).mean(1)
+        typical = _typical_square(latest, rows, state, beta)
+        square = state["square"][rows].lerp_(latest, 1 - beta)
         state["square"].index_copy_(0, rows, square)
-        correction = (1 - beta2 ** state["step"]) ** 0.5
-        size = group["lr"] * correction / (1 - beta1 ** state["step"])
-        denominator = square.sqrt_().add_(group["eps"] * correction)
-        table.index_copy_(0, rows, values.addcdiv_(mean, denominator, value=-size))
+        denominator = square.add_(typical).sqrt_().add_(group["eps"]).unsqueeze(1)
+        table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
+
+
+def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: float) -> Tensor:
+    """Moving average of the touched rows' squares in each row's vocabulary: one number a row.
+
+    ``total / share`` is the average of the batches that held the vocabulary, ``share`` the weight
+    these have by now.
+    """
+    first = torch.searchsorted(rows, state["starts"])
+    each = torch.arange(len(rows), device=rows.device)
+    mean = F.embedding_bag(each, latest.unsqueeze(1), first, mode="mean").squeeze(1)
+    counts = torch.cat([first, first.new_tensor([len(rows)])]).diff()
+    state["total"].lerp_(mean, 1 - beta)  # an empty bag gives zero
+    state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
+    typical = state["total"] / state["share"].clamp(min=1 - beta)
+    return typical.repeat_interleave(counts)

@@ -260,23 +260,37 @@ def test_validation_by_groups_needs_groups(clicks):
         quick(early_stopping=True, validation="groups").fit(*clicks)
 
 
-def test_l2_counts_impressions_and_shrinks_only_ids_in_the_batch(clicks):
+def test_l2_counts_occurrences_and_shrinks_only_ids_in_the_batch(clicks):
     X, y = clicks
-    plain = quick().fit(X, y)
-    regular = quick(embedding_l2=50.0).fit(X, y)
+    plain, regular = (quick(embedding_l2=strength).fit(X, y) for strength in (0.0, 500.0))
     assert (
         regular.module_.embeddings.weight("item").norm()
-        < plain.module_.embeddings.weight("item").norm()
+        < 0.9 * plain.module_.embeddings.weight("item").norm()
     )
-    decay = embedding_decay(X, plain.module_.embeddings, 2.0)["16"]
+    rows = X[np.r_[0:400, 0:40, 7, 7]]  # some rows twice: they share their windows of events
+    decay = embedding_decay(rows, plain.module_.embeddings, 2.0)["16"]
     for vocabulary, fields in {"item": ["item", "hist_item"], "tags": ["tags"]}.items():
         offset = plain.module_.embeddings.offset_of[vocabulary]
         for value in range(1, 5):
-            holds = np.zeros(len(X), dtype=bool)
-            for field in fields:
-                ids = X[field].reshape(len(X), -1)
-                holds |= (ids == value).any(axis=1)
-            assert decay[offset + value].item() == pytest.approx(2.0 / max(holds.sum(), 1))
+            times = sum((rows[field] == value).sum() for field in fields)
+            assert decay[offset + value].item() == pytest.approx(2.0 / max(times, 1))
+
+
+@pytest.mark.parametrize("batch_size", [50, 100, 1000])
+def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
+    X, y = clicks
+    passed = []
+
+    class Watch(Callback):
+        def on_train_begin(self, net, **kwargs):
+            passed.append(net.embedding_decay["16"].clone())
+
+    classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[Watch()]).fit(X, y)
+    embeddings = classifier.module_.embeddings
+    torch.testing.assert_close(
+        *passed, embedding_decay(X, embeddings, 3.0 / min(batch_size, 400))["16"]
+    )
+    assert classifier.net_.embedding_decay is None  # of use in training only
 
 
 def test_clipping_reaches_the_sparse_gradients(clicks):

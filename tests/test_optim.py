@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from sklearn_din.optim import RowwiseAdam
+from sklearn_din.optim import RowwiseRMSprop
 
 
 def sparse(rows, values, n_rows=6):
@@ -10,28 +11,72 @@ def sparse(rows, values, n_rows=6):
     )
 
 
-def test_it_equals_torchs_sparse_adam():
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(6, 3, generator=generator)
-    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    optimizers = [RowwiseAdam([ours], lr=0.02), torch.optim.SparseAdam([theirs], lr=0.02)]
-    for rows in ([0, 2], [2, 5], [0], [1, 2, 3]):
-        gradient = torch.randn(len(rows), 3, generator=generator)
-        for table, optimizer in zip((ours, theirs), optimizers, strict=True):
-            table.grad = sparse(rows, gradient)
-            optimizer.step()
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+def by_the_formula(table, batches, *, lr, starts, beta=0.999, eps=1e-8):
+    """One row and one vocabulary after the other, in float64."""
+    table = table.astype(float).copy()
+    square = np.zeros(len(table))
+    vocabulary = np.searchsorted(starts, np.arange(len(table)), side="right") - 1
+    seen = [[] for _ in starts]  # by vocabulary: (batch, mean square of its touched rows)
+    for batch, (rows, gradient) in enumerate(batches):
+        for v in range(len(starts)):
+            own = [i for i, row in enumerate(rows) if vocabulary[row] == v]
+            if own:
+                seen[v].append((batch, np.mean([np.mean(gradient[i] ** 2) for i in own])))
+        for i, row in enumerate(rows):
+            square[row] = beta * square[row] + (1 - beta) * np.mean(gradient[i] ** 2)
+            ages, means = np.array(seen[vocabulary[row]]).T
+            typical = np.average(means, weights=beta ** (batch - ages))
+            table[row] -= lr * gradient[i] / (np.sqrt(square[row] + typical) + eps)
+    return table
+
+
+@pytest.mark.parametrize("starts", [[0], [0, 2, 5]], ids=["one vocabulary", "three"])
+@pytest.mark.parametrize("beta", [0.999, 0.6])
+def test_it_equals_the_formula_row_by_row(starts, beta):
+    rng = np.random.RandomState(0)
+    start = rng.normal(size=(6, 3)).astype(np.float32)
+    batches = [
+        (rows, rng.normal(size=(len(rows), 3)).astype(np.float32))
+        for rows in ([0, 2], [2, 5], [0], [1, 2, 3], [5], [0, 1, 2, 3, 4, 5])
+    ]
+    table = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    optimizer = RowwiseRMSprop([table], lr=0.02, beta=beta, starts=torch.tensor(starts))
+    for rows, gradient in batches:
+        table.grad = sparse(rows, torch.from_numpy(gradient))
+        optimizer.step()
+    expected = by_the_formula(start, batches, lr=0.02, starts=starts, beta=beta)
+    np.testing.assert_allclose(table.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_that_was_told_little_moves_little():
+    table = torch.nn.Parameter(torch.zeros(6, 2))
+    table.grad = sparse([0, 1], torch.tensor([[1.0, 1.0], [0.1, 0.1]]))
+    RowwiseRMSprop([table], lr=0.1).step()
+    assert table[1, 0].item() == pytest.approx(table[0, 0].item() / 10, rel=0.01)
+
+
+def test_the_large_gradients_of_one_vocabulary_do_not_slow_another():
+    moved = []
+    for of_others in (1.0, 1000.0):
+        table = torch.nn.Parameter(torch.zeros(6, 2))
+        optimizer = RowwiseRMSprop([table], lr=0.1, starts=torch.tensor([0, 3]))
+        table.grad = sparse([0, 4], torch.tensor([[of_others, of_others], [1.0, 1.0]]))
+        optimizer.step()
+        moved.append(table[4].detach().clone())
+    assert torch.equal(*moved)
 
 
 def test_rows_outside_the_batch_rest_with_their_moments():
     table = torch.nn.Parameter(torch.ones(6, 2))
-    optimizer = RowwiseAdam([table], lr=0.1)
+    optimizer = RowwiseRMSprop([table], lr=0.1)
     table.grad = sparse([1], torch.ones(1, 2))
     optimizer.step()
     moved = table.detach().clone()
+    square = optimizer.state[table]["square"][1].clone()
     table.grad = sparse([4], torch.ones(1, 2))
     optimizer.step()
     torch.testing.assert_close(table[1], moved[1], rtol=0, atol=0)
+    assert optimizer.state[table]["square"][1] == square
     assert (table[[0, 2, 3, 5]] == 1).all()
 
 
@@ -39,8 +84,8 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     strength, counts = 0.5, np.array([1, 4, 2, 0, 1, 1])
     decay = torch.from_numpy(strength / np.maximum(counts, 1)).float()
     plain, regular = (torch.nn.Parameter(torch.full((6, 2), 0.3)) for _ in range(2))
-    ours = RowwiseAdam([regular], lr=0.1, decay=decay)
-    twin = RowwiseAdam([plain], lr=0.1)
+    ours = RowwiseRMSprop([regular], lr=0.1, decay=decay)
+    twin = RowwiseRMSprop([plain], lr=0.1)
     for rows in ([0, 1], [1, 2]):
         gradient = torch.full((2, 2), 0.01)
         by_hand = gradient.clone()
@@ -55,5 +100,5 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
 
 def test_tables_without_a_gradient_are_left_alone():
     table = torch.nn.Parameter(torch.ones(2, 2))
-    RowwiseAdam([table], lr=0.1).step()
+    RowwiseRMSprop([table], lr=0.1).step()
     assert (table == 1).all()
