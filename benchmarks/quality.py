@@ -62,12 +62,14 @@ OURS = {
 }
 VARIANTS = {  # one default changed: the paper's techniques, then neighbours; where --methods asks
     "Dice": {"activation": "dice", "attention_activation": "dice"},
-    "mini-batch aware L2": {"embedding_l2": 0.01},
+    "no mini-batch aware L2": {"embedding_l2": 0.0},
+    "embedding_l2=10": {"embedding_l2": 10.0},
+    "embedding_l2=250": {"embedding_l2": 250.0},
     "softmax": {"attention_normalization": "softmax"},
     "weights not divided": {"attention_normalization": None},
     "embedding_dim=8": {"embedding_dim": 8},
     "lr=0.001": {"lr": 0.001},
-    "embedding_lr=0.003": {"embedding_lr": 0.003},
+    "embedding_lr=0.001": {"embedding_lr": 0.001},
     "batch_size=1024": {"batch_size": 1024},
     "patience=8": {"patience": 8},
     "dropout=0.3": {"dropout": 0.3},

@@ -7,7 +7,7 @@ from torch import nn
 
 from sklearn_din.batching import Batch
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from sklearn_din.module import DIN, FieldEmbeddings
+from sklearn_din.module import DIN, NUMBERS_HIDDEN, FieldEmbeddings
 from tests.conftest import make_impressions, make_schema
 
 CLICKS = "hist_item+hist_category"
@@ -284,3 +284,31 @@ def test_candidates_of_one_shared_history_equal_rows_of_their_own(
     with torch.no_grad():
         shared, own = network(Batch(repeated, shared=True)), network(Batch(repeated))
     torch.testing.assert_close(shared, own, rtol=0, atol=1e-6)
+
+
+def seen_numbers(network, X):
+    """What reaches the first layer of the MLP of each impression's price."""
+    inputs = []
+    first = next(iter(network.mlp))
+    first.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    network(Batch(X))
+    return inputs[0][:, 0].detach().numpy()
+
+
+def test_training_hides_some_numbers_beside_ids_and_leaves_the_others_as_they_are():
+    X = make_impressions(4000)
+    network = DIN(X.schema, activation="dice")  # whose MLP is called layer by layer
+    price = seen_numbers(network.train(), X)
+    hidden = price == 0.0
+    assert abs(hidden.mean() - NUMBERS_HIDDEN) < 0.02
+    np.testing.assert_array_equal(price[~hidden], X["price"][~hidden])
+
+
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+def test_no_number_is_hidden_at_prediction_in_the_paper_or_without_ids(interest):
+    X = make_impressions(500)
+    network = DIN(X.schema, interest=interest, activation="dice").train(interest == "paper")
+    np.testing.assert_array_equal(seen_numbers(network, X), X["price"])
+    alone = EncodedFeatures(Schema((Field("price", "numeric"),)), {"price": X["price"]})
+    network = DIN(alone.schema, interest=interest, activation="dice").train()
+    np.testing.assert_array_equal(seen_numbers(network, alone), X["price"])
