@@ -252,16 +252,12 @@ class Ragged:
         padded[mask] = values
         return padded
 
-    def coverage(self) -> np.ndarray:
-        """How many rows hold each event of the shared columns, shape (n_events,)."""
-        n_events = len(next(iter(self.columns.values())))
-        begun = np.bincount(self.starts, minlength=n_events + 1)
-        ended = np.bincount(self.starts + self.lengths, minlength=n_events + 1)
-        return np.cumsum(begun - ended)[:n_events]
-
     def compact(self) -> Ragged:
         """Return the same rows over a copy of only those events that some row holds."""
-        kept = self.coverage() > 0
+        covered = np.zeros(len(next(iter(self.columns.values()))) + 1, dtype=np.int64)
+        np.add.at(covered, self.starts, 1)
+        np.add.at(covered, self.starts + self.lengths, -1)
+        kept = np.cumsum(covered[:-1]) > 0
         position = np.concatenate([[0], np.cumsum(kept)])
         columns = {name: values[kept] for name, values in self.columns.items()}
         return Ragged(columns, position[self.starts], self.lengths, self.anchors)

@@ -18,6 +18,8 @@ from sklearn_din.features import EncodedFeatures
 from sklearn_din.module import FieldEmbeddings
 from sklearn_din.optim import RowwiseRMSprop
 
+COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, for the memory's sake
+
 
 def keep_freed_memory() -> None:
     """Have glibc keep the memory that one step frees for the next one.
@@ -181,19 +183,17 @@ def embedding_decay(
     (paper, section 5.1).
     """
     counts = {width: np.zeros(len(table)) for width, table in embeddings.tables.items()}
-
-    def add(name: str, ids: np.ndarray, times: np.ndarray | None) -> None:
-        start = embeddings.offset_of[embeddings.vocabulary_of[name]]
-        found = np.bincount(ids, times)
-        counts[str(embeddings.width(name))][start : start + len(found)] += found
-
-    for name in X.schema.names("categorical"):
-        add(name, X.columns[name], None)
-    for behaviour in X.schema.behaviours:
-        ragged = X.behaviours[behaviour.name]
-        times = ragged.coverage()
-        for name in behaviour.histories:
-            add(name, ragged.columns[name], times)
+    for first in range(0, len(X), COUNTED_ROWS):
+        block = X[first : first + COUNTED_ROWS]
+        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
+        for behaviour in X.schema.behaviours:
+            ragged = block.behaviours[behaviour.name]
+            index = ragged.event_index()
+            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
+        for name, values in ids.items():
+            found = np.bincount(values)
+            start = embeddings.offset_of[embeddings.vocabulary_of[name]]
+            counts[str(embeddings.width(name))][start : start + len(found)] += found
     return {
         width: torch.from_numpy((strength / np.maximum(count, 1)).astype(np.float32))
         for width, count in counts.items()

@@ -37,12 +37,6 @@ def test_compact_keeps_every_row_and_no_uncovered_event(rows):
     assert len(compact.columns["item"]) == len(covered)
 
 
-@given(windows)
-def test_coverage_counts_the_rows_that_hold_each_event(rows):
-    expected = [sum(a <= event < a + n for a, n in rows) for event in range(10)]
-    assert ragged_of(rows).coverage().tolist() == expected
-
-
 def test_pickling_some_rows_does_not_ship_the_event_log():
     log = np.zeros(1_000_000, dtype=np.int32)
     ragged = Ragged({"item": log}, np.array([5, 7]), np.array([2, 1], dtype=np.int32))
