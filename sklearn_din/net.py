@@ -96,7 +96,8 @@ class DINNet(NeuralNetBinaryClassifier):
             optimizer = getattr(self, f"{name}_")
             optimizer.state.clear()
             for group in optimizer.param_groups:
-                group.pop("decay", None)
+                if "decay" in group:  # a further step finds none
+                    group["decay"] = None
 
     def check_data(self, X: Any, y: Any = None) -> None:
         """Leave the checks to DINClassifier, which made the batches."""

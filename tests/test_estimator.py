@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback, GradientNormClipping
 
+from sklearn_din.batching import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.looks import AVERAGED_LOOKS
 from sklearn_din.net import embedding_decay
@@ -291,6 +292,9 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
         *passed, embedding_decay(X, embeddings, 3.0 / min(batch_size, 400))["16"]
     )
     assert classifier.net_.embedding_decay is None  # of use in training only
+    assert all(g["decay"] is None for g in classifier.net_.embedding_optimizer_.param_groups)
+    batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))
+    classifier.net_.train_step(batch)  # a fitted net still takes a step
 
 
 def test_clipping_reaches_the_sparse_gradients(clicks):
