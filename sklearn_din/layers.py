@@ -290,7 +290,7 @@ class _SumEvents(torch.autograd.Function):
 
 def bag(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Weighted sum of each impression's events, without a gradient of its own."""
-    index = torch.arange(values.shape[0], device=values.device)
+    index = counted(values.shape[0], device=values.device)
     return F.embedding_bag(
         index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
@@ -306,8 +306,28 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     tensor([[0., 0., 1.],
             [1., 0., 0.]])
     """
-    each = torch.arange(ids.shape[0], dtype=ids.dtype, device=ids.device)
+    each = counted(ids.shape[0], device=ids.device, dtype=ids.dtype)
     return F.embedding_bag(ids, table, each, mode="sum")
+
+
+def counted(n: int, *, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """``torch.arange(n)``, which a step asks for again and again: kept, so never write to it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> counted(3, device=torch.device("cpu"))
+    tensor([0, 1, 2])
+    """
+    if torch.compiler.is_compiling():  # sizes are free
+        return torch.arange(n, device=device, dtype=dtype)
+    kept = _COUNTED.get((device, dtype))
+    if kept is None or kept.shape[0] < n:
+        kept = _COUNTED[device, dtype] = torch.arange(n, device=device, dtype=dtype)
+    return kept[:n]
+
+
+_COUNTED: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
 
 def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:

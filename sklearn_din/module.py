@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din._validation import check_choice
+from sklearn_din.embeddings import Bag, FieldEmbeddings
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.layers import (
     MLP,
     ActivationUnit,
-    gather_rows,
     max_events,
     softmax_events,
     sum_events,
@@ -31,129 +29,6 @@ OPTIONS: dict[str, tuple[str | None, ...]] = {
     "attention_normalization": ("auto", "sqrt", "softmax", None),
     "activation": ("prelu", "dice", "relu"),
 }
-
-
-class FieldEmbeddings(nn.Module):
-    """One table for all vocabularies of a width, each with its own range of rows.
-
-    Packing makes a step's cost follow the ids in the batch: one gather forward and one sparse
-    gradient backward, however many fields there are. Rows start at N(0, scale); the padding and
-    unknown rows of each vocabulary start at zero.
-
-    Parameters
-    ----------
-    schema : Schema
-        The fields; fields that share a vocabulary share its rows.
-    embedding_dim : int or dict of str to int
-        Width, or the width of each vocabulary.
-    scale : float, default=0.05
-        Standard deviation of a known id's first embedding.
-
-    Examples
-    --------
-    >>> from sklearn_din.features import Field, Schema
-    >>> fields = FieldEmbeddings(Schema((Field("item", "categorical", "item", 9),)), 4)
-    >>> fields.weight("item").shape
-    torch.Size([9, 4])
-    """
-
-    def __init__(
-        self, schema: Schema, embedding_dim: int | Mapping[str, int], *, scale: float = 0.05
-    ) -> None:
-        super().__init__()
-        self.scale = scale
-        sizes = schema.vocabulary_sizes
-        self.vocabulary_of = {f.name: f.vocabulary for f in schema.fields if f.has_ids}
-        self.width_of = {
-            name: embedding_dim[name] if isinstance(embedding_dim, Mapping) else int(embedding_dim)
-            for name in sizes
-        }
-        self.offset_of: dict[str, int] = {}
-        self.tables = nn.ParameterDict()
-        for width in sorted(set(self.width_of.values())):
-            names = [name for name in sizes if self.width_of[name] == width]
-            ends = np.cumsum([sizes[name] for name in names])
-            self.offset_of |= {n: int(e) - sizes[n] for n, e in zip(names, ends, strict=True)}
-            self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
-        self.sizes = sizes
-        self.slots = self._slots(schema)
-        self.reset_parameters()
-
-    def _slots(self, schema: Schema) -> list[tuple[str, ...]]:
-        """Fields looked up together: a behaviour's attributes lie side by side, if as wide."""
-        slots: list[tuple[str, ...]] = [(name,) for name in schema.names("categorical")]
-        for behaviour in schema.behaviours:
-            one_width = len({self.width(name) for name in behaviour.histories}) == 1
-            slots += [behaviour.histories] if one_width else [(n,) for n in behaviour.histories]
-        return slots
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw all rows anew; padding and unknown become zero."""
-        for table in self.tables.values():
-            nn.init.normal_(table, std=self.scale)
-        for vocabulary in self.sizes:
-            self.weight(vocabulary)[:FIRST_KNOWN_ID] = 0.0
-
-    def starts(self, width: str) -> Tensor:
-        """First row of each vocabulary in the table of that width, in order."""
-        names = [name for name, its in self.width_of.items() if its == int(width)]
-        return torch.tensor([self.offset_of[name] for name in names])
-
-    def width(self, field: str) -> int:
-        """Width of a field's embedding."""
-        return self.width_of[self.vocabulary_of[field]]
-
-    def weight(self, vocabulary: str) -> Tensor:
-        """Rows of one vocabulary, shape (n_ids, width): a view, row i belongs to id i."""
-        offset = self.offset_of[vocabulary]
-        table = self.tables[str(self.width_of[vocabulary])]
-        return table[offset : offset + self.sizes[vocabulary]]
-
-    def forward(self, ids: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Ids (n,) of each field -> embeddings (n, width), a behaviour's joined by "+"."""
-        embeddings: dict[str, Tensor] = {}
-        for width, table in self.tables.items():
-            slots = [slot for slot in self.slots if self.width(slot[0]) == int(width)]
-            if not slots:
-                continue
-            blocks = [self._positions(slot, ids) for slot in slots]
-            found = _LookUp.apply(table, torch.cat(blocks))
-            parts = found.split([block.shape[0] for block in blocks])
-            for slot, part in zip(slots, parts, strict=True):
-                embeddings["+".join(slot)] = part.view(-1, len(slot) * int(width))
-        return embeddings
-
-    def _positions(self, slot: tuple[str, ...], ids: Mapping[str, Tensor]) -> Tensor:
-        offsets = [self.offset_of[self.vocabulary_of[name]] for name in slot]
-        if len(slot) == 1:
-            return ids[slot[0]] + offsets[0]
-        shifted = [ids[name] + offset for name, offset in zip(slot, offsets, strict=True)]
-        return torch.stack(shifted, dim=1).view(-1)
-
-
-class _LookUp(torch.autograd.Function):
-    """Gather rows; the gradient is sparse and holds each distinct row once, in order."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(ids)
-        ctx.shape = table.shape
-        return gather_rows(table, ids)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (ids,) = ctx.saved_tensors
-        ordered, order = ids.sort()
-        is_first = torch.ones_like(ordered, dtype=torch.bool)
-        torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
-        starts = is_first.nonzero().squeeze(1)
-        rows = F.embedding_bag(order, gradients[0].contiguous(), starts, mode="sum")
-        distinct = ordered[starts].long().unsqueeze(0)
-        sparse = torch.sparse_coo_tensor(
-            distinct, rows, ctx.shape, is_coalesced=True, check_invariants=False
-        )
-        return sparse, None
 
 
 class Interest(nn.Module):
@@ -205,23 +80,30 @@ class Interest(nn.Module):
                 columns = alone.repeat_interleave(torch.tensor(widths)) if alone.any() else None
                 self.register_buffer("without_candidate", columns, persistent=False)
 
-    def forward(
-        self, queries: Tensor | None, keys: Tensor, batch: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries (n, width), keys (n_events, width) -> interest (n, width), weights (n_events,).
+    @property
+    def needs_sums(self) -> bool:
+        """Whether the unweighted sums of events are used: as interest, or beside attention's."""
+        beside_attention = self.extended and self.pooling == "attention"
+        return self.pooling in ("sum", "mean") or beside_attention
 
-        The weights are those of the sum before division by the root of the length; None where
-        every event counts alike.
+    def forward(
+        self, queries: Tensor | None, keys: Tensor, sums: Tensor | None, batch: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries (n, width), keys (n_events, width), sums (n, width) -> interest, weights.
+
+        ``sums`` are those of the keys, where :attr:`needs_sums`. Interest (n, width) and weights
+        (n_events,): those of the sum before division by the root of the length; None where every
+        event counts alike.
         """
         rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
         if self.pooling == "max":
             return max_events(keys, rows, offsets.shape[0] - 1), None
+        total: Any = sums
+        weights = None
         if self.pooling == "attention" and batch.shared:
             total, weights = self._attend_shared(queries, keys, batch, rows, offsets)
         elif self.pooling == "attention":
             total, weights = self._attend(queries, keys, batch, rows, offsets)
-        else:
-            total, weights = sum_events(keys, rows, offsets), None
         return total * self.scale(offsets), weights
 
     def _attend(
@@ -385,15 +267,26 @@ class DIN(nn.Module):
 
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
-        embeddings = self.embeddings(batch.ids)
+        embeddings, sums = self.look_up(batch)
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
         inputs += [embeddings[name] for name in self.schema.names("categorical")]
         for module in self.interests:
-            inputs += self._interest_inputs(module, embeddings, batch)
+            inputs += self._interest_inputs(module, embeddings, sums, batch)
         joined = torch.cat(inputs, dim=1)
         if can_fuse_mlp(self.mlp):
             return logits_of(self.mlp, self.output, joined)
         return self.output(self.mlp(joined)).squeeze(1)
+
+    def look_up(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """All embeddings of the batch, and the sums of events that the interests use."""
+        bags: dict[str, Bag] = {}
+        modules: Any = self.interests
+        for module in modules:
+            if module.needs_sums:
+                name = module.behaviour.name
+                bag = Bag(batch.rows[name], batch.offsets[name])
+                bags |= dict.fromkeys(self.embeddings.slots_of(module.behaviour), bag)
+        return self.embeddings(batch.ids, bags)
 
     def _numbers(self, batch: Any) -> Tensor:
         """Numbers (n, n_numeric); in training some are hidden behind zero, the average.
@@ -407,65 +300,66 @@ class DIN(nn.Module):
         return batch.numbers * (torch.rand_like(batch.numbers) >= NUMBERS_HIDDEN)
 
     def _interest_inputs(
-        self, module: Any, embeddings: dict[str, Tensor], batch: Any
+        self, module: Any, embeddings: dict[str, Tensor], sums: dict[str, Tensor], batch: Any
     ) -> list[Tensor]:
-        queries, keys = self._queries_and_keys(module.behaviour, embeddings, batch.n_rows)
-        interest, weights = module(queries, keys, batch)
+        behaviour = module.behaviour
+        keys = self._joined(behaviour, embeddings)
+        total = self._joined(behaviour, sums) if module.needs_sums else None
+        queries = self._queries(behaviour, embeddings, batch.n_rows)
+        interest, weights = module(queries, keys, total, batch)
         interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if not self.extended or queries is None:
             return [interest]
-        rows, offsets = batch.rows[module.behaviour.name], batch.offsets[module.behaviour.name]
+        rows, offsets = batch.rows[behaviour.name], batch.offsets[behaviour.name]
         lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        # Unlike the paper no interest by itself: it is a fingerprint of the user, and overfits.
         if weights is None:
-            return _strength(queries * interest, lengths)
+            return [queries * interest, lengths.log1p()]
         if batch.shared:
             mass = weights.sum(1, keepdim=True)
         else:
             mass = sum_events(weights.unsqueeze(1), rows, offsets)
+        matched = [queries * interest, mass.sign() * mass.abs().log1p()]
         # Unlike the paper: the base model's view stays beside attention's, which may neglect it
-        base = sum_events(keys, rows, offsets) * lengths.clamp(min=1.0).rsqrt()
-        return [*_strength(queries * interest, mass), *_strength(queries * base, lengths)]
+        base = total * lengths.clamp(min=1.0).rsqrt()
+        return [*matched, queries * base, lengths.log1p()]
 
-    def _queries_and_keys(
+    def _joined(self, behaviour: Behaviour, by_slot: dict[str, Tensor]) -> Tensor:
+        """Attributes of a behaviour side by side."""
+        parts = [by_slot[name] for name in self.embeddings.slots_of(behaviour)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _queries(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], n_rows: int
-    ) -> tuple[Tensor | None, Tensor]:
-        if behaviour.name in embeddings:
-            keys = embeddings["+".join(behaviour.histories)]
-        else:
-            keys = torch.cat([embeddings[name] for name in behaviour.histories], dim=1)
+    ) -> Tensor | None:
+        """Candidate's embedding by attribute, zeros where there is none; None for a bag."""
         if behaviour.is_bag:
-            return None, keys
-        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-        queries = [
-            keys.new_zeros(n_rows, self.embeddings.width(history))
-            if candidate is None
-            else embeddings[candidate]
-            for history, candidate in pairs
-        ]
-        return torch.cat(queries, dim=1), keys
+            return None
+        parts: list[Tensor] = []
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+            if candidate is None:
+                some = next(iter(embeddings.values()))
+                parts.append(some.new_zeros(n_rows, self.embeddings.width(history)))
+            else:
+                parts.append(embeddings[candidate])
+        return torch.cat(parts, dim=1)
 
     @torch.no_grad()
     def attention(self, batch: Any) -> dict[str, Tensor]:
         """Weight of each event in its impression's interest, by behaviour: (n_events,)."""
-        embeddings = self.embeddings(batch.ids)
+        embeddings, _ = self.look_up(batch)
         weights = {}
         modules: Any = self.interests
         for module in modules:
-            name = module.behaviour.name
-            queries, keys = self._queries_and_keys(module.behaviour, embeddings, len(batch))
-            found = module(queries, keys, batch)[1]
-            scale = module.scale(batch.offsets[name])
-            if found is None:
-                found = keys.new_ones(len(keys))
+            behaviour, name = module.behaviour, module.behaviour.name
+            rows, offsets = batch.rows[name], batch.offsets[name]
+            keys = self._joined(behaviour, embeddings)
+            found = keys.new_ones(len(keys))
+            if module.pooling == "attention":
+                queries = self._queries(behaviour, embeddings, len(batch))
+                found = module(queries, keys, None, batch)[1]
+            scale = module.scale(offsets)
             if isinstance(scale, Tensor):
-                found = found * scale.squeeze(1).index_select(0, batch.rows[name])
+                found = found * scale.squeeze(1).index_select(0, rows)
             weights[name] = found
         return weights
-
-
-def _strength(match: Tensor, mass: Tensor) -> list[Tensor]:
-    """Inputs of the extended MLP for one pooling: (n, width) and (n, 1).
-
-    Unlike the paper without the interest itself: it is a fingerprint of the user, and overfits.
-    """
-    return [match, mass.sign() * mass.abs().log1p()]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
+from sklearn_din.embeddings import FieldEmbeddings
 from sklearn_din.features import EncodedFeatures
-from sklearn_din.module import FieldEmbeddings
 from sklearn_din.optim import RowwiseRMSprop
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, for the memory's sake
@@ -151,6 +151,11 @@ class DINNet(NeuralNetBinaryClassifier):
             f"embedding_lr={self.embedding_lr:g}.{hint} Lower the learning rates, or standardise "
             "the numeric columns (HistorySequenceEncoder does)."
         )
+
+    def _set_training(self, training: bool = True) -> None:
+        """As skorch does before each batch, but walk through the modules only to change them."""
+        if self.module_.training != training:
+            super()._set_training(training)
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """One step of both optimizers; skorch's own would run the batch once for each."""

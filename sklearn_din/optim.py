@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.layers import gather_rows
 
@@ -22,8 +21,8 @@ class RowwiseRMSprop(torch.optim.Optimizer):
     rare ids learn noise. A row whose gradients are large is slowed down by its own moment.
 
     A step costs what the batch's distinct ids cost, all other rows rest. Gradients must be
-    sparse and hold each row once, in order, as :class:`sklearn_din.module.FieldEmbeddings` makes
-    them.
+    sparse and hold each row once, in order:
+    :class:`sklearn_din.embeddings.FieldEmbeddings` makes them so.
 
     Parameters
     ----------
@@ -85,10 +84,11 @@ class RowwiseRMSprop(torch.optim.Optimizer):
         rows, gradient = table.grad._indices()[0], table.grad._values()
         values = gather_rows(table, rows)
         if group["decay"] is not None:
-            gradient = torch.addcmul(gradient, values, group["decay"][rows].unsqueeze(1))
+            decay = group["decay"].index_select(0, rows)
+            gradient = torch.addcmul(gradient, values, decay.unsqueeze(1))
         latest = (gradient * gradient).mean(1)
         typical = _typical_square(latest, rows, state, beta)
-        square = state["square"][rows].lerp_(latest, 1 - beta)
+        square = state["square"].index_select(0, rows).lerp_(latest, 1 - beta)
         state["square"].index_copy_(0, rows, square)
         denominator = square.add_(typical).sqrt_().add_(group["eps"]).unsqueeze(1)
         table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
@@ -101,10 +101,9 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: f
     these have by now.
     """
     first = torch.searchsorted(rows, state["starts"])
-    each = torch.arange(len(rows), device=rows.device)
-    mean = F.embedding_bag(each, latest.unsqueeze(1), first, mode="mean").squeeze(1)
     counts = torch.cat([first, first.new_tensor([len(rows)])]).diff()
-    state["total"].lerp_(mean, 1 - beta)  # an empty bag gives zero
+    mean = torch.segment_reduce(latest, "sum", lengths=counts) / counts.clamp(min=1)
+    state["total"].lerp_(mean, 1 - beta)  # an empty segment gives zero
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
     return typical.repeat_interleave(counts)

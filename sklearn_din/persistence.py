@@ -247,7 +247,7 @@ def _weighted_sum(graph: _Graph, weights: str, keys: str) -> str:
 
 
 def _strength(graph: _Graph, queries: str, vector: str, weights: str) -> list[str]:
-    """As ``module._strength``, the mass being the sum of the weights."""
+    """As ``DIN._interest_inputs``, the mass being the sum of the weights."""
     mass = graph.add("ReduceSum", weights, _axes(1))
     size = graph.add("Log", graph.add("Add", graph.add("Abs", mass), np.float32(1)))
     signed = graph.add("Mul", graph.add("Sign", mass), size)

@@ -17,8 +17,8 @@ PACKAGE = Path(sklearn_din.__file__).parent
 # CONTRIBUTING.md draws the same floors: a file imports only from lines above its own.
 FLOORS = [
     {"_validation", "eventlog", "progress", "looks"},
-    {"windows", "features", "layers", "metrics", "timeline", "drawing"},
-    {"cells", "scaling", "vocabulary", "fused", "history", "negatives", "aggregates"},
+    {"windows", "features", "layers", "metrics", "timeline", "drawing", "products"},
+    {"cells", "scaling", "vocabulary", "fused", "history", "negatives", "aggregates", "embeddings"},
     {"events", "roles", "module", "batching", "optim", "datasets"},
     {"frames", "net", "inputs", "summary"},
     {"transformers", "holdout", "diagram"},

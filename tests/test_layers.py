@@ -7,6 +7,7 @@ from sklearn_din.layers import (
     ActivationUnit,
     Dice,
     PReLU,
+    counted,
     gather_rows,
     max_events,
     softmax_events,
@@ -152,3 +153,12 @@ def test_gathered_rows_are_the_tables_rows_bit_by_bit(ids, dtype, generator):
     table = torch.randn(5, 3, generator=generator)
     rows = torch.tensor(ids, dtype=dtype)
     torch.testing.assert_close(gather_rows(table, rows), table[rows.long()], rtol=0, atol=0)
+
+
+def test_counted_numbers_are_those_of_arange_at_any_size_and_of_any_kind():
+    cpu = torch.device("cpu")
+    for n in (3, 0, 10, 7):
+        for dtype in (torch.int32, torch.int64):
+            expected = torch.arange(n, dtype=dtype)
+            assert torch.equal(counted(n, device=cpu, dtype=dtype), expected)
+            assert counted(n, device=cpu, dtype=dtype).dtype == dtype

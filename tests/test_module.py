@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from sklearn_din.batching import Batch
+from sklearn_din.embeddings import FieldEmbeddings
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from sklearn_din.module import DIN, NUMBERS_HIDDEN, FieldEmbeddings
+from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from tests.conftest import make_impressions, make_schema
 
 CLICKS = "hist_item+hist_category"
@@ -157,7 +158,7 @@ def test_candidate_and_history_share_rows_and_vocabularies_do_not():
         "hist_category": torch.tensor([5, 2], dtype=torch.int32),
         "tags": torch.tensor([4], dtype=torch.int32),
     }
-    found = embeddings(ids)
+    found, _ = embeddings(ids, {})
     torch.testing.assert_close(found["item"][0], found[CLICKS][0, :4])
     torch.testing.assert_close(found["category"][0], embeddings.weight("category")[5])
     torch.testing.assert_close(found[CLICKS][1, :4], embeddings.weight("item")[11])
@@ -216,10 +217,10 @@ def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_doe
     X = one_history_with_actions()
     network = DIN(X.schema, interest=interest, attention_activation=activation)
     interests, batch = network.interests[0], Batch(X)
-    queries, keys = network._queries_and_keys(
-        interests.behaviour, network.embeddings(batch.ids), len(batch)
-    )
-    total, weights = interests(queries, keys, batch)
+    embeddings, _ = network.look_up(batch)
+    queries = network._queries(interests.behaviour, embeddings, len(batch))
+    keys = embeddings[interests.behaviour.name]
+    total, weights = interests(queries, keys, None, batch)
     (total.square().sum() + weights.square().sum()).backward()
     (table,) = network.embeddings.tables.values()
     rows = table.grad._indices()[0][table.grad._values().abs().sum(1) > 0].tolist()
@@ -237,11 +238,10 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     X = make_impressions(12)
     network, batch = DIN(X.schema), Batch(X)
     weights = network.attention(batch)[CLICKS]
-    keys = network.embeddings(batch.ids)[CLICKS]
-    queries, _ = network._queries_and_keys(
-        network.interests[0].behaviour, network.embeddings(batch.ids), 12
-    )
-    interest, _ = network.interests[0](queries, keys, batch)
+    embeddings, _ = network.look_up(batch)
+    keys = embeddings[CLICKS]
+    queries = network._queries(network.interests[0].behaviour, embeddings, 12)
+    interest, _ = network.interests[0](queries, keys, None, batch)
     expected = torch.zeros(12, keys.shape[1])
     expected.index_add_(0, batch.rows[CLICKS], keys * weights[:, None])
     torch.testing.assert_close(interest, expected)
