@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from torch.nn.functional import leaky_relu, leaky_relu_
 
 from sklearn_din.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
+from sklearn_din.products import padded_length, product, transposed_product
 
 SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
-LONG = 4096  # rows from which on a product over them goes by parts
+ALIGNED = 8  # numbers whose memory a processor reads at a time
 SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
 
@@ -151,15 +153,12 @@ class _Attend(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         of_query, bias, of_event = parameters[:3]
-        width = keys.shape[1]
-        inputs = keys.new_empty(keys.shape[0], of_event.shape[0])  # [k, q * k, relations]
-        inputs[:, :width] = keys
-        torch.mul(keys, queries.index_select(0, rows), out=inputs[:, width : 2 * width])
-        if relations is not None:
-            inputs[:, 2 * width :] = relations
-        scores = torch.addmm(bias, queries, of_query).index_select(0, rows)
-        scores.addmm_(inputs, of_event)
+        inputs = _pair_inputs(queries, keys, relations, rows)
+        n_events, n_inputs = keys.shape[0], of_event.shape[0]
+        scores = product(inputs, F.pad(of_event, (0, 0, 0, inputs.shape[1] - n_inputs)))
+        scores[:n_events] += torch.addmm(bias, queries, of_query).index_select(0, rows)
         steps, weights = _hidden_layers(scores, parameters[3:])
+        weights = weights[:n_events]
         ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
         ctx.n_parameters = len(parameters)
         return bag(keys, offsets, weights), weights
@@ -170,10 +169,12 @@ class _Attend(torch.autograd.Function):
         parameters = ctx.saved_tensors[5 : 5 + ctx.n_parameters]
         steps = ctx.saved_tensors[5 + ctx.n_parameters :]
         of_interest = gradients[0].index_select(0, rows)
-        of_weights = (keys * of_interest).sum(1).add_(gradients[1])
+        of_weights = keys.new_zeros(steps[0].shape[0])
+        torch.sum(keys * of_interest, 1, out=of_weights[: keys.shape[0]]).add_(gradients[1])
         of_scores, above = _hidden_layers_backward(of_weights, steps[1:], parameters[3:])
+        of_event = transposed_product(steps[0], of_scores)[: parameters[2].shape[0]]
+        of_scores = of_scores[: keys.shape[0]]
         of_query_part = bag(of_scores, offsets)
-        of_event = steps[0].t() @ of_scores
         first = [queries.t() @ of_query_part, of_query_part.sum(0), of_event]
         of_pair: tuple[Tensor | None, Tensor | None] = (None, None)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
@@ -185,6 +186,26 @@ class _Attend(torch.autograd.Function):
             of_keys = of_interest.mul_(weights.unsqueeze(1)).add_(of_key)
             of_pair = (of_queries, of_keys.addcmul_(of_product, queries.index_select(0, rows)))
         return (*of_pair, None, None, None, *first, *above)
+
+
+def _pair_inputs(queries: Tensor, keys: Tensor, relations: Tensor | None, rows: Tensor) -> Tensor:
+    """``[k, q * k, relations]`` of all events, and zeros below and beside them.
+
+    The padding makes the number of rows one that comes again, and lets rows begin where the
+    memory is aligned. The queries are gathered straight to their place.
+    """
+    n_events, width = keys.shape
+    n_inputs = 2 * width + (0 if relations is None else relations.shape[1])
+    places = queries.new_zeros(queries.shape[0], -(-n_inputs // ALIGNED) * ALIGNED)
+    places[:, width : 2 * width] = queries
+    inputs = keys.new_empty(padded_length(n_events), places.shape[1])
+    torch.index_select(places, 0, rows, out=inputs[:n_events])
+    inputs[n_events:] = 0.0
+    inputs[:n_events, :width] = keys
+    inputs[:n_events, width : 2 * width] *= keys
+    if relations is not None:
+        inputs[:n_events, 2 * width : n_inputs] = relations
+    return inputs
 
 
 def can_fuse_mlp(mlp: MLP) -> bool:
@@ -202,7 +223,7 @@ class _Logits(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        scores = torch.addmm(parameters[1], inputs, parameters[0].t())
+        scores = product(inputs, parameters[0].t(), parameters[1])
         steps, logits = _hidden_layers(scores, parameters[2:])
         ctx.save_for_backward(inputs, *parameters, *steps)
         ctx.n_parameters = len(parameters)
@@ -214,8 +235,8 @@ class _Logits(torch.autograd.Function):
         parameters = ctx.saved_tensors[1 : 1 + ctx.n_parameters]
         steps = ctx.saved_tensors[1 + ctx.n_parameters :]
         of_scores, above = _hidden_layers_backward(gradients[0], steps, parameters[2:])
-        of_inputs = of_scores @ parameters[0]
-        return (of_inputs, of_scores.t() @ inputs, of_scores.sum(0), *above)
+        of_inputs = product(of_scores, parameters[0])
+        return (of_inputs, transposed_product(of_scores, inputs), of_scores.sum(0), *above)
 
 
 def _are_prelu(activations: Sequence[Any]) -> bool:
@@ -243,7 +264,7 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
     steps = _rectify(scores, parameters[0].item())
     for i in range(1, len(parameters) - 2, 3):
         weight, bias, slope = parameters[i : i + 3]
-        steps += _rectify(torch.addmm(bias, steps[-1], weight.t()), slope.item())
+        steps += _rectify(product(steps[-1], weight.t(), bias), slope.item())
     return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
@@ -270,9 +291,9 @@ def _hidden_layers_backward(
         of_scores, of_slope = _rectify_backward(of_output, steps[2 * layer], slope)
         gradients = [of_slope, *gradients]
         if layer:
-            of_weight = _transposed_product(of_scores, steps[2 * layer - 1])
+            of_weight = transposed_product(of_scores, steps[2 * layer - 1])
             gradients = [of_weight, of_scores.sum(0), *gradients]
-            of_output = of_scores @ parameters[3 * layer - 2]
+            of_output = product(of_scores, parameters[3 * layer - 2])
     return of_scores, gradients
 
 
@@ -285,13 +306,3 @@ def _rectify_backward(of_output: Tensor, kept: Tensor, slope: Tensor) -> tuple[T
     of_scores = leaky_backward_into(of_output, kept, factor, False, grad_input=of_output)
     below_zero = kept.clamp_(max=0.0)  # slope * score there, as the gradient is slope * its own
     return of_scores, torch.dot(of_scores.view(-1), below_zero.view(-1)) / factor**2
-
-
-def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left.t() @ right``; long, thin ones by parts, which the threads share better."""
-    if left.shape[0] < LONG:
-        return left.t() @ right
-    n = left.shape[0] // 8 * 8
-    parts = [tensor[:n].view(8, n // 8, tensor.shape[1]) for tensor in (left, right)]
-    product = torch.bmm(parts[0].transpose(1, 2), parts[1]).sum(0)
-    return product.addmm_(left[n:].t(), right[n:])

@@ -51,6 +51,14 @@ def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_long_histories_in_float32_equal_the_plain_twin():
+    lengths = torch.randint(0, 40, (300,), generator=torch.Generator().manual_seed(4)).tolist()
+    with torch.random.fork_rng(devices=[]):
+        plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=True)
+    for expected, found in zip(plain, ours, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
+
+
 def test_only_prelu_units_are_fused():
     assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu"))
     assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="dice"))

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from sklearn_din import products
+from sklearn_din.products import padded_length, product, transposed_product
+
+SHAPES = [(1024, 100, 200), (4864, 72, 64), (4096, 16, 128), (4097, 72, 64), (20, 3, 2), (0, 3, 2)]
+
+
+def random(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=dtype)
+
+
+def asks_onednn(run):
+    with torch.profiler.profile() as profiler:
+        run()
+    return any("convolution" in event.key for event in profiler.key_averages())
+
+
+@pytest.mark.parametrize(("n", "k", "m"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_are_those_of_matrices(n, k, m, dtype):
+    left, right, bias = random(n, k, dtype=dtype), random(k, m, dtype=dtype), random(m, dtype=dtype)
+    close = {"rtol": 1e-4, "atol": 2e-4} if dtype == torch.float32 else {}
+    torch.testing.assert_close(product(left, right), left @ right, **close)
+    torch.testing.assert_close(product(left, right, bias), left @ right + bias, **close)
+    torch.testing.assert_close(product(left, right.t().contiguous().t()), left @ right, **close)
+    other = random(n, m, dtype=dtype)
+    found = transposed_product(left, other)
+    torch.testing.assert_close(found, left.t() @ other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_large_products_go_to_onednn_and_small_ones_do_not(n_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        large, small = random(4864, 72), random(64, 72)
+        weight, scores = random(72, 64), random(4864, 64)
+        assert asks_onednn(lambda: product(large, weight)) == torch.backends.mkldnn.is_available()
+        assert asks_onednn(lambda: transposed_product(large, scores))
+        assert not asks_onednn(lambda: product(small, weight))
+        assert not asks_onednn(lambda: product(large.double(), weight.double()))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_lengths_are_padded_by_little_to_few_that_come_again():
+    lengths = {n: padded_length(n) for n in range(70_000)}
+    assert all(n <= padded <= n * 33 / 32 for n, padded in lengths.items())
+    assert len({p for n, p in lengths.items() if 1 << 14 <= n < 1 << 15}) <= 33
+    assert all(p % products.IMAGES == 0 for n, p in lengths.items() if n >= 1024)
