@@ -22,6 +22,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import operator
 import os
 import resource
 import subprocess
@@ -167,7 +168,7 @@ def epoch_aucs(name, workload, *, batch_size=256, seed=0, n_epochs=3):
     return aucs
 
 
-def sgemm_rate(size=1024):
+def sgemm_rate(product=operator.matmul, size=1024):
     """Return GFLOP/s of a square float32 product, now: tells a busy machine from an idle one."""
     import torch
 
@@ -175,7 +176,7 @@ def sgemm_rate(size=1024):
     seconds = []
     for _ in range(20):
         begin = time.perf_counter()
-        left @ right
+        product(left, right)
         seconds.append(time.perf_counter() - begin)
     return 2e-9 * size**3 / float(np.median(seconds))
 

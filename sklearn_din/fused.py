@@ -20,7 +20,7 @@ from sklearn_din.products import padded_length, product, transposed_product
 
 SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
 ALIGNED = 8  # numbers whose memory a processor reads at a time
-SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
+SCORES_PER_BLOCK = 1 << 21
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -75,8 +75,7 @@ def attend_candidates(
     """Weights of all candidates for the events of one shared history, without gradients.
 
     ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: one matrix for the history, and one product
-    with it for all candidates. Candidates come in blocks whose scores stay in the cache, events
-    first: so each thread finds in its own cache what it wrote the step before.
+    with it for all candidates. Candidates come in blocks whose scores stay in the cache.
 
     Parameters
     ----------
@@ -98,45 +97,32 @@ def attend_candidates(
     n_rows, n_events = queries.shape[0], keys.shape[0]
     of_query, of_event = unit.split_first_layer()
     of_key, of_product, of_relations = of_event.tensor_split((unit.width, 2 * unit.width))
-    constant = torch.addmm(unit.first.bias, keys, of_key)
+    constant = torch.addmm(unit.first.bias, keys, of_key)  # (n_events, units)
     if common:
         constant.addmm_(torch.stack(list(common), dim=1), of_relations[len(same) :])
     history = torch.addcmul(of_query.t(), keys.unsqueeze(1), of_product.t()).flatten(0, 1)
     history = torch.cat([history, constant.view(-1, 1)], dim=1)  # (n_events * units, width + 1)
     candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
+    weights = queries.new_empty(n_rows, n_events)
     block = 16 * max(1, SCORES_PER_BLOCK // (16 * max(1, constant.numel())))
-    memory = queries.new_empty(constant.numel(), min(block, n_rows)).view(-1)
-    weights = queries.new_empty(n_events, n_rows)
     for start in range(0, n_rows, block):
-        rows = slice(start, min(start + block, n_rows))
-        n = rows.stop - start
-        scores = memory[: constant.numel() * n].view(-1, n)
-        torch.mm(history, candidates[rows].t(), out=scores)
-        hidden = scores.view(*constant.shape, n)  # (n_events, units, n)
+        rows = slice(start, start + block)
+        n = candidates[rows].shape[0]
+        hidden = product(candidates[rows], history.t()).view(n, *constant.shape)
         for relation, weight in zip(same, of_relations, strict=False):
-            candidate, event = relation[rows].nonzero(as_tuple=True)
-            if len(event):
-                hidden[event, :, candidate] += weight
-        weights[:, rows] = _upper_layers(unit, hidden).squeeze(1)
-    return weights.t()
+            pairs = relation[rows].nonzero(as_tuple=True)
+            if len(pairs[0]):
+                hidden[pairs] += weight
+        weights[rows] = _upper_layers(unit, hidden.flatten(0, 1)).view(n, n_events)
+    return weights
 
 
-def _upper_layers(unit: ActivationUnit, hidden: Tensor) -> Tensor:
-    """First layer's scores (n_events, units, n), overwritten -> weights (n_events, 1, n)."""
-    layers: list[Any] = [unit.first_activation, *unit.rest, unit.last]
-    for activation, linear in zip(layers[::2], layers[1::2], strict=True):
-        hidden = _activate(activation, hidden)
-        weight = linear.weight.expand(hidden.shape[0], -1, -1)
-        hidden = torch.baddbmm(linear.bias.unsqueeze(1), weight, hidden)
-    return hidden
-
-
-def _activate(activation: Any, scores: Tensor) -> Tensor:
-    if isinstance(activation, PReLU):
-        return leaky_relu_(scores, activation.slope.item())
-    n_events, units, n = scores.shape
-    flat = scores.transpose(1, 2).reshape(n_events * n, units)
-    return activation(flat).view(n_events, n, units).transpose(1, 2)
+def _upper_layers(unit: ActivationUnit, scores: Tensor) -> Tensor:
+    """First layer's scores (n, units), overwritten -> weights (n,)."""
+    if can_fuse(unit):
+        above = _layer_parameters(unit.rest, unit.last)
+        return _hidden_layers(scores, [unit.first_activation.slope, *above])[1]
+    return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
 
 
 class _Attend(torch.autograd.Function):
