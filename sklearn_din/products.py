@@ -86,7 +86,7 @@ def _is_for_convolution(left: Tensor, m: int) -> bool:
 def _images(matrix: Tensor) -> Tensor:
     """Rows as pixels, columns as channels, in the order of memory that oneDNN likes."""
     n, k = matrix.shape
-    return matrix.view(IMAGES, n // IMAGES, 1, k).permute(0, 3, 1, 2)
+    return matrix.reshape(IMAGES, n // IMAGES, 1, k).permute(0, 3, 1, 2)
 
 
 def _rows(images: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ def test_products_are_those_of_matrices(n, k, m, dtype):
     torch.testing.assert_close(product(left, right), left @ right, **close)
     torch.testing.assert_close(product(left, right, bias), left @ right + bias, **close)
     torch.testing.assert_close(product(left, right.t().contiguous().t()), left @ right, **close)
+    strided = random(n, k + 3, dtype=dtype)[:, :k]
+    torch.testing.assert_close(product(strided, right), strided @ right, **close)
     other = random(n, m, dtype=dtype)
     found = transposed_product(left, other)
     torch.testing.assert_close(found, left.t() @ other, rtol=1e-3, atol=1e-3)
