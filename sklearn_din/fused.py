@@ -20,7 +20,7 @@ from sklearn_din.products import padded_length, product, transposed_product
 
 SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
 ALIGNED = 8  # numbers whose memory a processor reads at a time
-SCORES_PER_BLOCK = 1 << 21
+SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -159,14 +159,13 @@ class _Attend(torch.autograd.Function):
         torch.sum(keys * of_interest, 1, out=of_weights[: keys.shape[0]]).add_(gradients[1])
         of_scores, above = _hidden_layers_backward(of_weights, steps[1:], parameters[3:])
         of_event = transposed_product(steps[0], of_scores)[: parameters[2].shape[0]]
-        of_scores = of_scores[: keys.shape[0]]
-        of_query_part = bag(of_scores, offsets)
+        of_query_part = bag(of_scores[: keys.shape[0]], offsets)
         first = [queries.t() @ of_query_part, of_query_part.sum(0), of_event]
         of_pair: tuple[Tensor | None, Tensor | None] = (None, None)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             width = keys.shape[1]
-            of_inputs = of_scores @ parameters[2][: 2 * width].t()
-            of_key, of_product = of_inputs.split(width, dim=1)
+            of_inputs = product(of_scores, parameters[2][: 2 * width].t())
+            of_key, of_product = of_inputs[: keys.shape[0]].split(width, dim=1)
             of_queries = bag(of_product * keys, offsets)
             of_queries.addmm_(of_query_part, parameters[0].t())
             of_keys = of_interest.mul_(weights.unsqueeze(1)).add_(of_key)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sklearn_din import fused
+from sklearn_din import fused, products
 from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.layers import MLP, ActivationUnit, sum_events
 
@@ -51,10 +51,12 @@ def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_long_histories_in_float32_equal_the_plain_twin():
-    lengths = torch.randint(0, 40, (300,), generator=torch.Generator().manual_seed(4)).tolist()
+@pytest.mark.parametrize("detached", [False, True])
+def test_long_histories_in_float32_equal_the_plain_twin(detached):
+    lengths = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(4)).tolist()
+    assert sum(lengths) * 16 * 64 > products.SMALLEST  # so that oneDNN is asked
     with torch.random.fork_rng(devices=[]):
-        plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=True)
+        plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=detached)
     for expected, found in zip(plain, ours, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
 
