@@ -278,8 +278,8 @@ def print_tables(results):
         cells = mean.map("{:.4f}".format) + " ± " + sem.map("{:.4f}".format)
         columns = [m for m in methods if m in cells]
         print(f"\n### {measure}\n\n{_markdown(cells.loc[order, columns])}")
-    for methods_ranked, ranks in mean_ranks(results).items():
-        print(f"\n### mean rank by GAUC, {methods_ranked}\n")
+    for seeds, ranks in mean_ranks(results).items():
+        print(f"\n### mean rank by GAUC, {seeds}\n")
         print(_markdown(ranks.map("{:.2f}".format).to_frame("rank")))
     print("\n### GAUC of DINClassifier() minus the method's, by seed\n")
     others = [m for m in methods[1:] if m in table.index.get_level_values("method")]
@@ -291,7 +291,7 @@ def print_tables(results):
 def mean_ranks(results):
     """Mean ranks over data sets, each method by the same seeds; variants and the ceiling left out.
 
-    Once for the methods that ran most seeds, once for all that ran on every data set.
+    Once for each number of seeds: the methods that ran at least as many on every data set.
     """
     left_out = {"best possible", "max_epochs tripled", *VARIANTS}
     methods = {m for found in results.values() for m in found} - left_out

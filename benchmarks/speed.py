@@ -258,14 +258,14 @@ def report_train():
     every = [answer for answers in found.values() for answer in answers]
     limit, lower = (min(answer[key] for answer in every) for key in ("roofline", "lower"))
     rate, other = (max(answer[key] for answer in every) for key in ("gflops", "onednn_gflops"))
-    head = ["training", "ms a step: median, best", "rows/s", "times the roofline", "of oneDNN"]
+    head = ["training", "ms a step: median, best", "rows/s", "times the roofline", "by oneDNN"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for name, answers in found.items():
         steps = [answer["step"] for answer in answers]
         step = np.median(steps)
         cells = f"{1e3 * step:.1f}, {1e3 * min(steps):.1f} | {BATCH / step:,.0f}"
         print(f"| {name} | {cells} | {step / limit:.2f} | {step / lower:.2f} |")
-    print(f"\n{ROUNDS} rounds; best sgemm {rate:.0f} GFLOP/s: roofline {1e3 * limit:.1f} ms; ")
+    print(f"\n{ROUNDS} rounds; best sgemm {rate:.0f} GFLOP/s: roofline {1e3 * limit:.1f} ms")
     print(f"by oneDNN {other:.0f} GFLOP/s: with the faster of both {1e3 * lower:.1f} ms")
     compared = ratio(found["synthetic-1m"], found["synthetic-10k"])
     print(f"1 M ids against 10 k ids: {compared} the step", flush=True)

@@ -71,9 +71,12 @@ class FieldEmbeddings(nn.Module):
         """Fields looked up together: a behaviour's attributes lie side by side, if as wide."""
         slots: list[tuple[str, ...]] = [(name,) for name in schema.names("categorical")]
         for behaviour in schema.behaviours:
-            one_width = len({self.width(name) for name in behaviour.histories}) == 1
-            slots += [behaviour.histories] if one_width else [(n,) for n in behaviour.histories]
+            slots += self._slots_of(behaviour)
         return slots
+
+    def _slots_of(self, behaviour: Behaviour) -> list[tuple[str, ...]]:
+        one_width = len({self.width(name) for name in behaviour.histories}) == 1
+        return [behaviour.histories] if one_width else [(name,) for name in behaviour.histories]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -100,8 +103,7 @@ class FieldEmbeddings(nn.Module):
 
     def slots_of(self, behaviour: Behaviour) -> list[str]:
         """Names under which a behaviour's events are found: one, where attributes are as wide."""
-        joined = "+".join(behaviour.histories)
-        return [joined] if behaviour.histories in self.slots else list(behaviour.histories)
+        return ["+".join(slot) for slot in self._slots_of(behaviour)]
 
     def forward(
         self, ids: Mapping[str, Tensor], bags: Mapping[str, Bag]

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
-from torch.nn.functional import leaky_relu, leaky_relu_
+from torch.nn.functional import leaky_relu, leaky_relu_, pad
 
 from sklearn_din.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
 from sklearn_din.products import padded_length, product, transposed_product
@@ -140,8 +139,8 @@ class _Attend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         of_query, bias, of_event = parameters[:3]
         inputs = _pair_inputs(queries, keys, relations, rows)
-        n_events, n_inputs = keys.shape[0], of_event.shape[0]
-        scores = product(inputs, F.pad(of_event, (0, 0, 0, inputs.shape[1] - n_inputs)))
+        n_events, n_padding = keys.shape[0], inputs.shape[1] - of_event.shape[0]
+        scores = product(inputs, pad(of_event, (0, 0, 0, n_padding)))
         scores[:n_events] += torch.addmm(bias, queries, of_query).index_select(0, rows)
         steps, weights = _hidden_layers(scores, parameters[3:])
         weights = weights[:n_events]

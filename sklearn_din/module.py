@@ -15,6 +15,7 @@ from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp,
 from sklearn_din.layers import (
     MLP,
     ActivationUnit,
+    counted,
     max_events,
     softmax_events,
     sum_events,
@@ -165,7 +166,7 @@ class Interest(nn.Module):
                 shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
                 same.append(batch.ids[history] == shown)
         newest = offsets[1:].index_select(0, rows) - 1
-        recency = (newest - torch.arange(rows.shape[0], device=rows.device)).float().log1p()
+        recency = (newest - counted(rows.shape[0], device=rows.device)).float().log1p()
         return same, [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
 
 
@@ -267,7 +268,7 @@ class DIN(nn.Module):
 
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
-        embeddings, sums = self.look_up(batch)
+        embeddings, sums = self.embeddings(batch.ids, self._bags(batch))
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
         inputs += [embeddings[name] for name in self.schema.names("categorical")]
         for module in self.interests:
@@ -277,8 +278,8 @@ class DIN(nn.Module):
             return logits_of(self.mlp, self.output, joined)
         return self.output(self.mlp(joined)).squeeze(1)
 
-    def look_up(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """All embeddings of the batch, and the sums of events that the interests use."""
+    def _bags(self, batch: Any) -> dict[str, Bag]:
+        """Where the events lie whose unweighted sums the interests use, by slot."""
         bags: dict[str, Bag] = {}
         modules: Any = self.interests
         for module in modules:
@@ -286,7 +287,7 @@ class DIN(nn.Module):
                 name = module.behaviour.name
                 bag = Bag(batch.rows[name], batch.offsets[name])
                 bags |= dict.fromkeys(self.embeddings.slots_of(module.behaviour), bag)
-        return self.embeddings(batch.ids, bags)
+        return bags
 
     def _numbers(self, batch: Any) -> Tensor:
         """Numbers (n, n_numeric); in training some are hidden behind zero, the average.
@@ -335,19 +336,19 @@ class DIN(nn.Module):
         """Candidate's embedding by attribute, zeros where there is none; None for a bag."""
         if behaviour.is_bag:
             return None
-        parts: list[Tensor] = []
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-            if candidate is None:
-                some = next(iter(embeddings.values()))
-                parts.append(some.new_zeros(n_rows, self.embeddings.width(history)))
-            else:
-                parts.append(embeddings[candidate])
+        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+        parts = [
+            self.output.weight.new_zeros(n_rows, self.embeddings.width(history))
+            if candidate is None
+            else embeddings[candidate]
+            for history, candidate in pairs
+        ]
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
     def attention(self, batch: Any) -> dict[str, Tensor]:
         """Weight of each event in its impression's interest, by behaviour: (n_events,)."""
-        embeddings, _ = self.look_up(batch)
+        embeddings, _ = self.embeddings(batch.ids, {})
         weights = {}
         modules: Any = self.interests
         for module in modules:

@@ -1,8 +1,8 @@
 """Products of long matrices, by the faster of the two libraries that torch has on a CPU.
 
-``torch.mm`` calls MKL, which on processors of other makers than Intel uses half their width.
-Convolutions call oneDNN, which uses all of it. A product of n rows is a convolution with a
-window of one pixel over n pixels: the same numbers in the same places, no copy.
+``torch.mm`` calls MKL, convolutions call oneDNN, which was measured at up to twice MKL's rate on
+an AMD processor with AVX-512 (``benchmarks/README.md``). A product of n rows is a convolution with
+a window of one pixel over n pixels: the same numbers in the same places, no copy.
 
 oneDNN compiles a kernel for each shape and keeps it: give it sizes that come again
 (:func:`padded_length`).

@@ -434,3 +434,14 @@ def test_summary_and_html_show_the_fitted_network(fitted):
     with pytest.raises(NotFittedError):
         DINClassifier().summary()
     assert "<svg" not in DINClassifier()._repr_html_()
+
+
+def test_every_batch_meets_all_modules_in_its_own_mode():
+    class Modes(Callback):
+        def on_batch_end(self, net, training=False, **kwargs):
+            seen.add((training, *{module.training for module in net.module_.modules()}))
+
+    seen = set()
+    X, y = make_impressions(64), np.arange(64) % 2
+    DINClassifier(max_epochs=3, early_stopping=True, callbacks=[Modes()]).fit(X, y)
+    assert seen == {(True, True), (False, False)}

@@ -217,7 +217,7 @@ def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_doe
     X = one_history_with_actions()
     network = DIN(X.schema, interest=interest, attention_activation=activation)
     interests, batch = network.interests[0], Batch(X)
-    embeddings, _ = network.look_up(batch)
+    embeddings, _ = network.embeddings(batch.ids, {})
     queries = network._queries(interests.behaviour, embeddings, len(batch))
     keys = embeddings[interests.behaviour.name]
     total, weights = interests(queries, keys, None, batch)
@@ -238,7 +238,7 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     X = make_impressions(12)
     network, batch = DIN(X.schema), Batch(X)
     weights = network.attention(batch)[CLICKS]
-    embeddings, _ = network.look_up(batch)
+    embeddings, _ = network.embeddings(batch.ids, {})
     keys = embeddings[CLICKS]
     queries = network._queries(network.interests[0].behaviour, embeddings, 12)
     interest, _ = network.interests[0](queries, keys, None, batch)
