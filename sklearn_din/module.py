@@ -15,6 +15,7 @@ from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp,
 from sklearn_din.layers import (
     MLP,
     ActivationUnit,
+    bag,
     counted,
     max_events,
     softmax_events,
@@ -89,28 +90,36 @@ class Interest(nn.Module):
 
     def forward(
         self, queries: Tensor | None, keys: Tensor, sums: Tensor | None, batch: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries (n, width), keys (n_events, width), sums (n, width) -> interest, weights.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Queries (n, width), keys (n_events, width), sums (n, width) -> a history in three views.
 
-        ``sums`` are those of the keys, where :attr:`needs_sums`. Interest (n, width) and weights
+        ``sums`` are those of the keys, where :attr:`needs_sums`. Interest (n, width). Weights
         (n_events,): those of the sum before division by the root of the length; None where every
-        event counts alike.
+        event counts alike. Matches (n, n_candidates): how many events have the candidate's id,
+        by attribute; None for the published network.
         """
         rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
+        same = self._same_ids(batch, rows)
+        matches = _count_matches(same, offsets, shared=batch.shared) if same else None
         if self.pooling == "max":
-            return max_events(keys, rows, offsets.shape[0] - 1), None
+            return max_events(keys, rows, offsets.shape[0] - 1), None, matches
         total: Any = sums
         weights = None
-        if self.pooling == "attention" and batch.shared:
-            total, weights = self._attend_shared(queries, keys, batch, rows, offsets)
-        elif self.pooling == "attention":
-            total, weights = self._attend(queries, keys, batch, rows, offsets)
-        return total * self.scale(offsets), weights
+        if self.pooling == "attention":
+            common = self._common(batch, rows, offsets)
+            attend = self._attend_shared if batch.shared else self._attend
+            total, weights = attend(queries, keys, same, common, rows, offsets)
+        return total * self.scale(offsets), weights, matches
 
     def _attend(
-        self, queries: Any, keys: Tensor, batch: Any, rows: Tensor, offsets: Tensor
+        self,
+        queries: Any,
+        keys: Tensor,
+        same: list[Tensor],
+        common: list[Tensor],
+        rows: Tensor,
+        offsets: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        same, common = self._relations(batch, rows, offsets)
         relations = None
         if self.extended:
             relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
@@ -132,10 +141,15 @@ class Interest(nn.Module):
         return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
 
     def _attend_shared(
-        self, queries: Any, keys: Tensor, batch: Any, rows: Tensor, offsets: Tensor
+        self,
+        queries: Any,
+        keys: Tensor,
+        same: list[Tensor],
+        common: list[Tensor],
+        rows: Tensor,
+        offsets: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """All candidates against one history: weights (n, n_events)."""
-        same, common = self._relations(batch, rows, offsets)
         weights = attend_candidates(self.unit, queries, keys, same, common)
         if self.normalization == "softmax":
             weights = weights.softmax(dim=1)
@@ -148,16 +162,15 @@ class Interest(nn.Module):
             return 1.0 / lengths
         return lengths.float().rsqrt() if self.normalization == "sqrt" else 1.0
 
-    def _relations(
-        self, batch: Any, rows: Tensor, offsets: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Same id as the candidate by attribute; recency rank and numbers of the event.
+    def _same_ids(self, batch: Any, rows: Tensor) -> list[Tensor]:
+        """Whether each event has the candidate's id, by attribute: (n_events,).
 
-        Unlike the paper: an embedding of finite width cannot say that two ids are equal.
+        Where one history is shared (n, n_events). Unlike the paper, to whose network nothing of it
+        is given: an embedding of finite width cannot say that two ids are equal.
         """
+        same: list[Tensor] = []
         if not self.extended:
-            return [], []
-        same = []
+            return same
         pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
         for history, candidate in pairs:
             if candidate is not None:
@@ -165,9 +178,22 @@ class Interest(nn.Module):
                 shown = shown.masked_fill(shown < FIRST_KNOWN_ID, -1)  # equals no event's id
                 shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
                 same.append(batch.ids[history] == shown)
+        return same
+
+    def _common(self, batch: Any, rows: Tensor, offsets: Tensor) -> list[Tensor]:
+        """Recency rank and numbers of each event: the same for all candidates."""
+        if not self.extended:
+            return []
         newest = offsets[1:].index_select(0, rows) - 1
         recency = (newest - counted(rows.shape[0], device=rows.device)).float().log1p()
-        return same, [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
+        return [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
+
+
+def _count_matches(same: list[Tensor], offsets: Tensor, *, shared: bool) -> Tensor:
+    """Events with the candidate's id: (n, n_candidates)."""
+    if shared:
+        return torch.stack([bits.sum(1) for bits in same], dim=1).float()
+    return bag(torch.stack(same, dim=1).float(), offsets)
 
 
 class DIN(nn.Module):
@@ -177,7 +203,8 @@ class DIN(nn.Module):
     concatenated and go through an MLP to one logit. ``interest="paper"`` is the published
     network; ``interest="extended"`` adds relations of event and candidate to the activation
     unit, and gives the MLP candidate * interest and the sum of the weights (signed log1p) in place
-    of the interest, once with the attention's weights and once with all weights one. There the
+    of the interest, once with the attention's weights and once with all weights one, and how many
+    events have the candidate's id, by attribute. There the
     attention weighs embeddings and does not train them: the candidate and the unweighted sum do;
     and beside ids each training step hides 15 % of the numbers.
 
@@ -259,6 +286,7 @@ class DIN(nn.Module):
             width = sum(self.embeddings.width(name) for name in behaviour.histories)
             if self.extended and not behaviour.is_bag:
                 total += (width + 1) * (2 if pooling == "attention" else 1)
+                total += sum(candidate is not None for candidate in behaviour.candidates)
             else:
                 total += width
         return total
@@ -307,15 +335,18 @@ class DIN(nn.Module):
         keys = self._joined(behaviour, embeddings)
         total = self._joined(behaviour, sums) if module.needs_sums else None
         queries = self._queries(behaviour, embeddings, batch.n_rows)
-        interest, weights = module(queries, keys, total, batch)
+        interest, weights, matches = module(queries, keys, total, batch)
         interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if not self.extended or queries is None:
             return [interest]
         rows, offsets = batch.rows[behaviour.name], batch.offsets[behaviour.name]
         lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        # Unlike the paper: where repeated interest both draws and tires, attention, which starts
+        # as this count, sees no slope to learn by; beside the count it does.
+        counts = [lengths.log1p(), matches.log1p()]
         # Unlike the paper no interest by itself: it is a fingerprint of the user, and overfits.
         if weights is None:
-            return [queries * interest, lengths.log1p()]
+            return [queries * interest, *counts]
         if batch.shared:
             mass = weights.sum(1, keepdim=True)
         else:
@@ -323,7 +354,7 @@ class DIN(nn.Module):
         matched = [queries * interest, mass.sign() * mass.abs().log1p()]
         # Unlike the paper: the base model's view stays beside attention's, which may neglect it
         base = total * lengths.clamp(min=1.0).rsqrt()
-        return [*matched, queries * base, lengths.log1p()]
+        return [*matched, queries * base, *counts]
 
     def _joined(self, behaviour: Behaviour, by_slot: dict[str, Tensor]) -> Tensor:
         """Attributes of a behaviour side by side."""

@@ -222,10 +222,11 @@ def _interest(
     mask = events[_mask_name(behaviour)]  # (n, T), float
     lengths = graph.add("ReduceSum", mask, _axes(1))  # (n, 1)
     queries = None if behaviour.is_bag else _queries(graph, module, behaviour, embedded, lengths)
+    same = _same_ids(graph, behaviour, events) if interest.extended else []
     weights = mask
     if interest.pooling == "attention":
-        relations = _relations(graph, behaviour, events) if interest.extended else []
-        scores = _unit(graph, interest.unit, queries, keys, relations)
+        common = _common(graph, behaviour, events) if interest.extended else []
+        scores = _unit(graph, interest.unit, queries, keys, [*same, *common])
         weights = _normalised(graph, interest, scores, mask)
     if interest.pooling == "max":
         vector = _largest(graph, keys, mask)
@@ -238,7 +239,7 @@ def _interest(
         root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
         base = graph.add("Div", _weighted_sum(graph, mask, keys), root)
         parts += _strength(graph, queries, base, mask)
-    return parts
+    return parts + [_signed_log(graph, graph.add("ReduceSum", bits, _axes(1))) for bits in same]
 
 
 def _weighted_sum(graph: _Graph, weights: str, keys: str) -> str:
@@ -249,9 +250,12 @@ def _weighted_sum(graph: _Graph, weights: str, keys: str) -> str:
 def _strength(graph: _Graph, queries: str, vector: str, weights: str) -> list[str]:
     """As ``DIN._interest_inputs``, the mass being the sum of the weights."""
     mass = graph.add("ReduceSum", weights, _axes(1))
-    size = graph.add("Log", graph.add("Add", graph.add("Abs", mass), np.float32(1)))
-    signed = graph.add("Mul", graph.add("Sign", mass), size)
-    return [graph.add("Mul", queries, vector), signed]
+    return [graph.add("Mul", queries, vector), _signed_log(graph, mass)]
+
+
+def _signed_log(graph: _Graph, value: str) -> str:
+    size = graph.add("Log", graph.add("Add", graph.add("Abs", value), np.float32(1)))
+    return graph.add("Mul", graph.add("Sign", value), size)
 
 
 def _queries(
@@ -268,8 +272,8 @@ def _queries(
     return graph.add("Concat", *parts, axis=1)
 
 
-def _relations(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
-    """As ``Interest._relations``: same id as the candidate, recency, numbers; each (n, T)."""
+def _same_ids(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
+    """As ``Interest._same_ids``: (n, T) each."""
     columns = []
     for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
         if candidate is not None:
@@ -278,9 +282,14 @@ def _relations(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> l
             is_known = graph.add("GreaterOrEqual", ids, np.int32(FIRST_KNOWN_ID))
             both = graph.add("And", same, is_known)
             columns.append(graph.add("Cast", both, to=graph.onnx.TensorProto.FLOAT))
+    return columns
+
+
+def _common(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
+    """As ``Interest._common``: (n, T) each."""
     from_newest = graph.add("CumSum", events[_mask_name(behaviour)], np.int64(1), reverse=1)
-    columns.append(graph.add("Log", graph.add("Max", from_newest, np.float32(1))))
-    return columns + [events[name] for name in behaviour.numbers]
+    recency = graph.add("Log", graph.add("Max", from_newest, np.float32(1)))
+    return [recency, *(events[name] for name in behaviour.numbers)]
 
 
 def _unit(

@@ -7,7 +7,7 @@ from torch import nn
 
 from sklearn_din.batching import Batch
 from sklearn_din.embeddings import FieldEmbeddings
-from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from tests.conftest import make_impressions, make_schema
 
@@ -124,7 +124,8 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
         },
     )
     network, batch = DIN(schema), Batch(X)
-    same, common = network.interests[0]._relations(batch, batch.rows[CLICKS], batch.offsets[CLICKS])
+    interest, rows, offsets = network.interests[0], batch.rows[CLICKS], batch.offsets[CLICKS]
+    same, common = interest._same_ids(batch, rows), interest._common(batch, rows, offsets)
     relations = torch.stack([*same, *common], dim=1)
     expected = [
         [1, 0, np.log(2), 0.5],
@@ -132,6 +133,24 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
         [0, 0, 0, 2.0],  # unknown equals no unknown
     ]
     torch.testing.assert_close(relations, torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_extended_network_counts_events_with_the_candidates_id(pooling, shared):
+    X = make_impressions(16)
+    if shared:  # all rows have one history, the longest
+        longest = np.full(16, X.behaviours[CLICKS].lengths.argmax())
+        histories = {name: ragged.take(longest) for name, ragged in X.behaviours.items()}
+        X = EncodedFeatures(X.schema, X.columns, histories)
+    network, batch = DIN(X.schema, pooling=pooling).eval(), Batch(X, shared=shared)
+    found = []
+    network.interests[0].register_forward_hook(lambda *call: found.append(call[2][2]))
+    network(batch)
+    pairs = [(X[f"hist_{name}"], X[name][:, None]) for name in ("item", "category")]
+    expected = [((events == ids) & (ids >= FIRST_KNOWN_ID)).sum(1) for events, ids in pairs]
+    assert 0 < np.sum(expected) < X["hist_item_mask"].sum()
+    torch.testing.assert_close(found[0], torch.tensor(np.stack(expected, 1)).float())
 
 
 @pytest.mark.parametrize("interest", ["paper", "extended"])
@@ -220,7 +239,7 @@ def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_doe
     embeddings, _ = network.embeddings(batch.ids, {})
     queries = network._queries(interests.behaviour, embeddings, len(batch))
     keys = embeddings[interests.behaviour.name]
-    total, weights = interests(queries, keys, None, batch)
+    total, weights, _ = interests(queries, keys, None, batch)
     (total.square().sum() + weights.square().sum()).backward()
     (table,) = network.embeddings.tables.values()
     rows = table.grad._indices()[0][table.grad._values().abs().sum(1) > 0].tolist()
@@ -241,7 +260,7 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     embeddings, _ = network.embeddings(batch.ids, {})
     keys = embeddings[CLICKS]
     queries = network._queries(network.interests[0].behaviour, embeddings, 12)
-    interest, _ = network.interests[0](queries, keys, None, batch)
+    interest, *_ = network.interests[0](queries, keys, None, batch)
     expected = torch.zeros(12, keys.shape[1])
     expected.index_add_(0, batch.rows[CLICKS], keys * weights[:, None])
     torch.testing.assert_close(interest, expected)
