@@ -50,7 +50,8 @@ REAL = {
     "MovieLens by time, means": "movielens",
     "MovieLens by user, means": "movielens-user",
 }
-DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS)]
+MADE = {"repetition tires": "tiring"}
+DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]
 OURS = {
     "DINClassifier()": {},
     "max_epochs tripled": {"max_epochs": 60},
@@ -86,7 +87,7 @@ def data_set(name, seed):
     """Return a workload (``workloads.py``); a click log also holds its truth in the test part."""
     if name.startswith("click log: "):
         return _click_log(name.removeprefix("click log: "), seed)
-    workload = workloads.by_name(REAL[name], seed=seed)
+    workload = workloads.by_name((REAL | MADE)[name], seed=seed)
     if name.endswith(", means"):
         _add_means(workload, workloads.movielens(split=_split(name), seed=seed, hide_unseen=False))
     return workload
@@ -378,7 +379,7 @@ def _fill(results, options):
             missing = [m for m in wanted if str(seed) not in results.get(name, {}).get(m, {})]
             limit = {m: options.rival_seeds if m in RIVALS else options.seeds for m in missing}
             missing = [m for m in missing if seed < limit[m]]
-            if not name.startswith("click log"):
+            if name in REAL:
                 missing = [m for m in missing if m != "best possible"]
             workload = data_set(name, seed) if missing else None
             for method in missing:

@@ -30,7 +30,7 @@ SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_0
 
 
 def by_name(name, *, cap=None, longest=None, n_rows=None, seed=0):
-    """Return the workload called ``name``: one of SPEED, "movielens[-user]" or "eshop[-...]".
+    """Return the workload called ``name``: of SPEED, "movielens[-user]", "eshop[-...]", "tiring".
 
     "eshop" takes "-time" (split by time) and "-popularity" (popular products as negatives).
     """
@@ -45,7 +45,10 @@ def by_name(name, *, cap=None, longest=None, n_rows=None, seed=0):
         split = "time" if "time" in options else "session"
         negatives = "popularity" if "popularity" in options else "uniform"
         return eshop(split=split, negatives=negatives, cap=cap or 50, seed=seed)
-    raise ValueError(f"workload must be one of {[*SPEED, 'movielens', 'eshop']}, got {name!r}.")
+    if base == "tiring":
+        return tiring(cap=cap or 50, seed=seed)
+    known = [*SPEED, "movielens", "eshop", "tiring"]
+    raise ValueError(f"workload must be one of {known}, got {name!r}.")
 
 
 def synthetic(n_items, *, cap=100, longest=None, n_rows=50_000, n_categories=1_000, seed=0):
@@ -153,6 +156,45 @@ def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0
         part = _random_parts(group, seed)
     name = f"eshop by {split}, {negatives} negatives"
     return _workload(name, rows, np.repeat(part, repeats), list(table), cap, hide_unseen)
+
+
+def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, cap=50, seed=0):
+    """Return a made log in which a category draws by all its past events and tires by the newest.
+
+    Log-odds of a click: ``-1 + 5/3 log(1 + m) - 3 r`` with m past events of the candidate's
+    category and r of them among the newest three. On average both cancel out: no model whose
+    attention has one sign finds either. Parts are 80/10/10 of the users; the truth is in
+    ``probability``.
+    """
+    rng = np.random.RandomState(seed)
+    taste = rng.dirichlet(np.full(n_categories, 0.15), n_users)
+
+    def drawn(share, size):
+        chance = (share * taste + (1 - share) / n_categories).cumsum(1)
+        category = (rng.random_sample((n_users, size, 1)) > chance[:, None, :-1]).sum(2)
+        return category, category + n_categories * rng.randint(38, size=category.shape)
+
+    category, item = drawn(1.0, n_events)
+    shown_category, shown = drawn(0.5, n_shown)
+    n_past = np.tile(8 + 2 * np.arange(n_shown), (n_users, 1))
+    rank = n_past[:, :, None] - 1 - np.arange(n_events)  # 0 is the newest event
+    same = (category[:, None] == shown_category[:, :, None]) & (rank >= 0)
+    logit = -1 + 5 / 3 * np.log1p(same.sum(2)) - 3 * (same & (rank < 3)).sum(2)
+    probability = 1 / (1 + np.exp(-logit.ravel()))
+    user = np.repeat(np.arange(n_users), n_shown)
+    length = np.minimum(n_past.ravel(), cap)
+    start = user * n_events + n_past.ravel() - length
+    rows = {
+        "label": (rng.random_sample(len(user)) < probability).astype(np.float32),
+        "probability": probability,
+        "group": user,
+        "time": n_past.ravel(),
+        **_gather({"item": 2 + item.ravel(), "category": 2 + category.ravel()}, start, length),
+        "item": (2 + shown.ravel()).astype(np.int32),
+        "category": (2 + shown_category.ravel()).astype(np.int32),
+    }
+    part = _random_parts(user, seed)
+    return _workload("repetition tires", rows, part, ["item", "category"], cap, hide_unseen=True)
 
 
 def pad(rows, name, max_length):
