@@ -158,13 +158,13 @@ def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0
     return _workload(name, rows, np.repeat(part, repeats), list(table), cap, hide_unseen)
 
 
-def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, cap=50, seed=0):
+def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, n_each=38, cap=50, seed=0):
     """Return a made log in which a category draws by all its past events and tires by the newest.
 
     Log-odds of a click: ``-1 + 5/3 log(1 + m) - 3 r`` with m past events of the candidate's
     category and r of them among the newest three. On average both cancel out: no model whose
-    attention has one sign finds either. Parts are 80/10/10 of the users; the truth is in
-    ``probability``.
+    attention has one sign finds either. A category has ``n_each`` items. Parts are 80/10/10 of the
+    users; the truth is in ``probability``.
     """
     rng = np.random.RandomState(seed)
     taste = rng.dirichlet(np.full(n_categories, 0.15), n_users)
@@ -172,7 +172,7 @@ def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, cap=50, se
     def drawn(share, size):
         chance = (share * taste + (1 - share) / n_categories).cumsum(1)
         category = (rng.random_sample((n_users, size, 1)) > chance[:, None, :-1]).sum(2)
-        return category, category + n_categories * rng.randint(38, size=category.shape)
+        return category, category + n_categories * rng.randint(n_each, size=category.shape)
 
     category, item = drawn(1.0, n_events)
     shown_category, shown = drawn(0.5, n_shown)

@@ -107,8 +107,10 @@ class Interest(nn.Module):
         weights = None
         if self.pooling == "attention":
             common = self._common(batch, rows, offsets)
-            attend = self._attend_shared if batch.shared else self._attend
-            total, weights = attend(queries, keys, same, common, rows, offsets)
+            if batch.shared:
+                total, weights = self._attend_shared(queries, keys, same, common)
+            else:
+                total, weights = self._attend(queries, keys, same, common, rows, offsets)
         return total * self.scale(offsets), weights, matches
 
     def _attend(
@@ -141,13 +143,7 @@ class Interest(nn.Module):
         return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
 
     def _attend_shared(
-        self,
-        queries: Any,
-        keys: Tensor,
-        same: list[Tensor],
-        common: list[Tensor],
-        rows: Tensor,
-        offsets: Tensor,
+        self, queries: Any, keys: Tensor, same: list[Tensor], common: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """All candidates against one history: weights (n, n_events)."""
         weights = attend_candidates(self.unit, queries, keys, same, common)
@@ -165,8 +161,8 @@ class Interest(nn.Module):
     def _same_ids(self, batch: Any, rows: Tensor) -> list[Tensor]:
         """Whether each event has the candidate's id, by attribute: (n_events,).
 
-        Where one history is shared (n, n_events). Unlike the paper, to whose network nothing of it
-        is given: an embedding of finite width cannot say that two ids are equal.
+        Where one history is shared, (n, n_events). Unlike the paper, whose network is not told: an
+        embedding of finite width cannot say that two ids are equal.
         """
         same: list[Tensor] = []
         if not self.extended:
@@ -204,9 +200,9 @@ class DIN(nn.Module):
     network; ``interest="extended"`` adds relations of event and candidate to the activation
     unit, and gives the MLP candidate * interest and the sum of the weights (signed log1p) in place
     of the interest, once with the attention's weights and once with all weights one, and how many
-    events have the candidate's id, by attribute. There the
-    attention weighs embeddings and does not train them: the candidate and the unweighted sum do;
-    and beside ids each training step hides 15 % of the numbers.
+    events have the candidate's id, by attribute. There the attention weighs embeddings and does
+    not train them: the candidate and the unweighted sum do; and beside ids each training step
+    hides 15 % of the numbers.
 
     Parameters
     ----------
