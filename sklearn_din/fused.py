@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, leaky_relu_, pad
 
 from sklearn_din.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
-from sklearn_din.products import padded_length, product, transposed_product
+from sklearn_din.products import added_product, padded_length, product, transposed_product
 
-SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
+SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input ...
+LEAST_BEND = 0.1  # ... and, where its slopes differ by so much, sums tell its slope's gradient
 ALIGNED = 8  # numbers whose memory a processor reads at a time
 SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
@@ -140,8 +141,11 @@ class _Attend(torch.autograd.Function):
         of_query, bias, of_event = parameters[:3]
         inputs = _pair_inputs(queries, keys, relations, rows)
         n_events, n_padding = keys.shape[0], inputs.shape[1] - of_event.shape[0]
-        scores = product(inputs, pad(of_event, (0, 0, 0, n_padding)))
-        scores[:n_events] += torch.addmm(bias, queries, of_query).index_select(0, rows)
+        scores = keys.new_empty(inputs.shape[0], of_event.shape[1])
+        query_part = torch.addmm(bias, queries, of_query)
+        torch.index_select(query_part, 0, rows, out=scores[:n_events])
+        scores[n_events:] = 0.0
+        scores = added_product(scores, inputs, pad(of_event, (0, 0, 0, n_padding)))
         steps, weights = _hidden_layers(scores, parameters[3:])
         weights = weights[:n_events]
         ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
@@ -153,21 +157,23 @@ class _Attend(torch.autograd.Function):
         queries, keys, rows, offsets, weights = ctx.saved_tensors[:5]
         parameters = ctx.saved_tensors[5 : 5 + ctx.n_parameters]
         steps = ctx.saved_tensors[5 + ctx.n_parameters :]
-        of_interest = gradients[0].index_select(0, rows)
+        n_events = keys.shape[0]
         of_weights = keys.new_zeros(steps[0].shape[0])
-        torch.sum(keys * of_interest, 1, out=of_weights[: keys.shape[0]]).add_(gradients[1])
+        of_interest = gradients[0].index_select(0, rows)
+        torch.sum(of_interest.mul_(keys), 1, out=of_weights[:n_events]).add_(gradients[1])
         of_scores, above = _hidden_layers_backward(of_weights, steps[1:], parameters[3:])
         of_event = transposed_product(steps[0], of_scores)[: parameters[2].shape[0]]
-        of_query_part = bag(of_scores[: keys.shape[0]], offsets)
+        of_query_part = bag(of_scores[:n_events], offsets)
         first = [queries.t() @ of_query_part, of_query_part.sum(0), of_event]
         of_pair: tuple[Tensor | None, Tensor | None] = (None, None)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             width = keys.shape[1]
             of_inputs = product(of_scores, parameters[2][: 2 * width].t())
-            of_key, of_product = of_inputs[: keys.shape[0]].split(width, dim=1)
+            of_key, of_product = of_inputs[:n_events].split(width, dim=1)
             of_queries = bag(of_product * keys, offsets)
             of_queries.addmm_(of_query_part, parameters[0].t())
-            of_keys = of_interest.mul_(weights.unsqueeze(1)).add_(of_key)
+            of_keys = gradients[0].index_select(0, rows)
+            of_keys.mul_(weights.unsqueeze(1)).add_(of_key)
             of_pair = (of_queries, of_keys.addcmul_(of_product, queries.index_select(0, rows)))
         return (*of_pair, None, None, None, *first, *above)
 
@@ -176,19 +182,18 @@ def _pair_inputs(queries: Tensor, keys: Tensor, relations: Tensor | None, rows: 
     """``[k, q * k, relations]`` of all events, and zeros below and beside them.
 
     The padding makes the number of rows one that comes again, and lets rows begin where the
-    memory is aligned. The queries are gathered straight to their place.
+    memory is aligned.
     """
     n_events, width = keys.shape
     n_inputs = 2 * width + (0 if relations is None else relations.shape[1])
-    places = queries.new_zeros(queries.shape[0], -(-n_inputs // ALIGNED) * ALIGNED)
-    places[:, width : 2 * width] = queries
-    inputs = keys.new_empty(padded_length(n_events), places.shape[1])
-    torch.index_select(places, 0, rows, out=inputs[:n_events])
+    inputs = keys.new_empty(padded_length(n_events), -(-n_inputs // ALIGNED) * ALIGNED)
     inputs[n_events:] = 0.0
-    inputs[:n_events, :width] = keys
-    inputs[:n_events, width : 2 * width] *= keys
+    inputs[:, n_inputs:] = 0.0
+    of_events = inputs[:n_events]
+    of_events[:, :width] = keys
+    torch.mul(queries.index_select(0, rows), keys, out=of_events[:, width : 2 * width])
     if relations is not None:
-        inputs[:n_events, 2 * width : n_inputs] = relations
+        of_events[:, 2 * width : n_inputs] = relations
     return inputs
 
 
@@ -254,10 +259,14 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
 
 def _rectify(scores: Tensor, slope: float) -> list[Tensor]:
     """What the backward pass needs of the scores, and the leaky rectifier's output."""
-    if slope < SMALLEST_SLOPE:
+    if not _tells_its_input(slope):
         return [scores, leaky_relu(scores, slope)]
     output = leaky_relu_(scores, slope)  # in place: it tells the scores well enough
     return [output, output]
+
+
+def _tells_its_input(slope: float) -> bool:
+    return slope >= SMALLEST_SLOPE and abs(1.0 - slope) >= LEAST_BEND
 
 
 def _hidden_layers_backward(
@@ -268,25 +277,38 @@ def _hidden_layers_backward(
     Each of ``steps`` is overwritten after its last use: memory that is in the cache is faster
     than new memory.
     """
-    gradients = [of_result @ steps[-1], of_result.sum().reshape(1)]
-    of_output = torch.outer(of_result, parameters[-2])
+    weight = parameters[-2]
+    of_weight = of_result @ steps[-1]
+    gradients = [of_weight, of_result.sum().reshape(1)]
+    of_output = torch.outer(of_result, weight)
     for layer in range(len(steps) // 2 - 1, -1, -1):
-        slope = parameters[3 * layer]
-        of_scores, of_slope = _rectify_backward(of_output, steps[2 * layer], slope)
+        # Sum of output times its gradient, since the output went into a product with the weight.
+        total = torch.sum(weight * of_weight)
+        of_scores, of_slope = _rectify_backward(
+            of_output, steps[2 * layer], parameters[3 * layer], total
+        )
         gradients = [of_slope, *gradients]
         if layer:
+            weight = parameters[3 * layer - 2]
             of_weight = transposed_product(of_scores, steps[2 * layer - 1])
             gradients = [of_weight, of_scores.sum(0), *gradients]
-            of_output = product(of_scores, parameters[3 * layer - 2])
+            of_output = product(of_scores, weight)
     return of_scores, gradients
 
 
-def _rectify_backward(of_output: Tensor, kept: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of scores and slope; both large arguments are overwritten."""
+def _rectify_backward(
+    of_output: Tensor, kept: Tensor, slope: Tensor, total: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of scores and slope; ``of_output`` is overwritten.
+
+    Above zero output * gradient is the same for output and scores; below, where it is the slope
+    times what the slope's gradient sums, the scores' gradient has the slope once more. So the
+    latter's sum is missing from ``total``, that of the outputs, by (1 - slope) of that.
+    """
     factor = slope.item()
-    if factor < SMALLEST_SLOPE:
+    if not _tells_its_input(factor):
         return leaky_backward(of_output, kept, slope)
     leaky_backward_into = torch.ops.aten.leaky_relu_backward.grad_input
     of_scores = leaky_backward_into(of_output, kept, factor, False, grad_input=of_output)
-    below_zero = kept.clamp_(max=0.0)  # slope * score there, as the gradient is slope * its own
-    return of_scores, torch.dot(of_scores.view(-1), below_zero.view(-1)) / factor**2
+    missing = total - torch.dot(of_scores.view(-1), kept.view(-1))
+    return of_scores, missing / (factor * (1.0 - factor))

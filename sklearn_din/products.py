@@ -1,8 +1,9 @@
 """Products of long matrices, by the faster of the two libraries that torch has on a CPU.
 
-``torch.mm`` calls MKL, convolutions call oneDNN, which was measured at up to twice MKL's rate on
-an AMD processor with AVX-512 (``benchmarks/README.md``). A product of n rows is a convolution with
-a window of one pixel over n pixels: the same numbers in the same places, no copy.
+``torch.mm`` calls MKL, convolutions call oneDNN. On an AMD processor with AVX-512, which MKL leaves
+unused there, oneDNN was measured at up to twice MKL's rate; on one with AVX2 alone at a third of it
+for the gradients of weights (``benchmarks/README.md``). A product of n rows is a convolution with a
+window of one pixel over n pixels: the same numbers in the same places, no copy.
 
 oneDNN compiles a kernel for each shape and keeps it: give it sizes that come again
 (:func:`padded_length`).
@@ -18,6 +19,9 @@ IMAGES = 16  # that the rows are dealt to: with fewer, torch does not ask oneDNN
 SMALLEST = 1 << 23  # multiplications: below, a convolution's longer way in costs more
 LONG = 4096  # rows from which on threads should share a sum over them
 PARTS = 8  # that they share, where MKL multiplies
+ONEDNN_IS_FASTER = (
+    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+)
 
 
 def padded_length(n_rows: int) -> int:
@@ -48,6 +52,20 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return _rows(F.conv2d(_images(left), window, bias))
 
 
+def added_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """``total + left @ right``, where total (n, m) is overwritten: (n, k), (k, m) -> (n, m).
+
+    Examples
+    --------
+    >>> import torch
+    >>> added_product(torch.ones(1, 1), torch.tensor([[2.0]]), torch.tensor([[3.0]]))
+    tensor([[7.]])
+    """
+    if _is_for_convolution(left, right.shape[1]):
+        return product(left, right).add_(total)
+    return total.addmm_(left, right)
+
+
 def transposed_product(left: Tensor, right: Tensor) -> Tensor:
     """``left.t() @ right``: (n, k), (n, m) -> (k, m).
 
@@ -75,11 +93,11 @@ def transposed_product(left: Tensor, right: Tensor) -> Tensor:
 def _is_for_convolution(left: Tensor, m: int) -> bool:
     n, k = left.shape
     return (
-        n * k * m >= SMALLEST
+        ONEDNN_IS_FASTER
+        and n * k * m >= SMALLEST
         and n % IMAGES == 0
         and left.dtype == torch.float32
         and left.is_cpu
-        and torch.backends.mkldnn.is_available()
     )
 
 
