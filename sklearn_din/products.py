@@ -2,14 +2,17 @@
 
 ``torch.mm`` calls MKL, convolutions call oneDNN. On an AMD processor with AVX-512, which MKL leaves
 unused there, oneDNN was measured at up to twice MKL's rate; on one with AVX2 alone at a third of it
-for the gradients of weights (``benchmarks/README.md``). A product of n rows is a convolution with a
-window of one pixel over n pixels: the same numbers in the same places, no copy.
+for the gradients of weights (``benchmarks/README.md``). Elsewhere nobody has measured, and MKL
+multiplies. A product of n rows is a convolution with a window of one pixel over n pixels: the same
+numbers in the same places, no copy.
 
 oneDNN compiles a kernel for each shape and keeps it: give it sizes that come again
 (:func:`padded_length`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +22,11 @@ IMAGES = 16  # that the rows are dealt to: with fewer, torch does not ask oneDNN
 SMALLEST = 1 << 23  # multiplications: below, a convolution's longer way in costs more
 LONG = 4096  # rows from which on threads should share a sum over them
 PARTS = 8  # that they share, where MKL multiplies
-ONEDNN_IS_FASTER = (
-    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+PROCESSOR: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+ONEDNN_IS_FASTER = bool(
+    torch.backends.mkldnn.is_available()
+    and PROCESSOR.get("sse4a")  # AMD's own
+    and PROCESSOR.get("avx512_f")
 )
 
 
