@@ -17,8 +17,8 @@ from torch.nn.functional import leaky_relu, leaky_relu_, pad
 from sklearn_din.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
 from sklearn_din.products import added_product, padded_length, product, transposed_product
 
-SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input ...
-LEAST_BEND = 0.1  # ... and, where its slopes differ by so much, sums tell its slope's gradient
+SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
+LEAST_BEND = 0.1  # from here on between its two slopes, sums tell the gradient of the lower one
 ALIGNED = 8  # numbers whose memory a processor reads at a time
 SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
 
@@ -272,17 +272,13 @@ def _tells_its_input(slope: float) -> bool:
 def _hidden_layers_backward(
     of_result: Tensor, steps: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradient of the first layer's scores, and of all ``parameters``.
-
-    Each of ``steps`` is overwritten after its last use: memory that is in the cache is faster
-    than new memory.
-    """
+    """Gradient of the first layer's scores, and of all ``parameters``."""
     weight = parameters[-2]
     of_weight = of_result @ steps[-1]
     gradients = [of_weight, of_result.sum().reshape(1)]
     of_output = torch.outer(of_result, weight)
     for layer in range(len(steps) // 2 - 1, -1, -1):
-        # Sum of output times its gradient, since the output went into a product with the weight.
+        # The sum of output * its gradient over all rows: the output met the weight in a product.
         total = torch.sum(weight * of_weight)
         of_scores, of_slope = _rectify_backward(
             of_output, steps[2 * layer], parameters[3 * layer], total
@@ -301,14 +297,14 @@ def _rectify_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of scores and slope; ``of_output`` is overwritten.
 
-    Above zero output * gradient is the same for output and scores; below, where it is the slope
-    times what the slope's gradient sums, the scores' gradient has the slope once more. So the
-    latter's sum is missing from ``total``, that of the outputs, by (1 - slope) of that.
+    ``total`` is the sum of output * its gradient, which above zero is output * the scores'
+    gradient. Below, the latter has the slope once more. So the two sums differ by
+    ``slope * (1 - slope)`` times the slope's gradient: no pass tells the sides apart.
     """
     factor = slope.item()
     if not _tells_its_input(factor):
         return leaky_backward(of_output, kept, slope)
     leaky_backward_into = torch.ops.aten.leaky_relu_backward.grad_input
     of_scores = leaky_backward_into(of_output, kept, factor, False, grad_input=of_output)
-    missing = total - torch.dot(of_scores.view(-1), kept.view(-1))
-    return of_scores, missing / (factor * (1.0 - factor))
+    difference = total - torch.dot(of_scores.view(-1), kept.view(-1))
+    return of_scores, difference / (factor * (1.0 - factor))

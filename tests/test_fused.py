@@ -114,6 +114,25 @@ def test_the_fused_mlp_equals_its_plain_twin_in_numbers_and_gradients(n_rows, un
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("slope", [0.25, 0.95])
+def test_a_second_backward_pass_gives_the_same_gradients(slope):
+    generator = torch.Generator().manual_seed(5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unit = ActivationUnit(3, 0, units=(5, 4), activation="prelu")
+        mlp, output = MLP(3, (6, 4), activation="prelu"), torch.nn.Linear(4, 1)
+    for activation in [unit.first_activation, *list(unit.rest)[1::2], *list(mlp)[1::2]]:
+        torch.nn.init.constant_(activation.slope, slope)
+    queries, keys = (torch.randn(n, 3, generator=generator).requires_grad_() for n in (2, 3))
+    rows, offsets = torch.tensor([0, 0, 1]), torch.tensor([0, 2, 3])
+    interest, weights = attend(unit, queries, keys, None, rows, offsets)
+    loss = (logits_of(mlp, output, interest) * weights[1:]).sum()
+    wanted = [queries, keys, *unit.parameters(), *mlp.parameters(), *output.parameters()]
+    first, second = (torch.autograd.grad(loss, wanted, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(gradient.abs().max() > 0 for gradient in first)
+
+
 def test_only_prelu_mlps_without_dropout_are_fused():
     assert can_fuse_mlp(MLP(4, (3, 2), activation="prelu"))
     assert not can_fuse_mlp(MLP(4, (3, 2), activation="dice"))
