@@ -64,8 +64,8 @@ OURS = {
 VARIANTS = {  # one default changed: the paper's techniques, then neighbours; where --methods asks
     "Dice": {"activation": "dice", "attention_activation": "dice"},
     "no mini-batch aware L2": {"embedding_l2": 0.0},
-    "embedding_l2=10": {"embedding_l2": 10.0},
-    "embedding_l2=250": {"embedding_l2": 250.0},
+    "embedding_l2=50": {"embedding_l2": 50.0},
+    "embedding_l2=1000": {"embedding_l2": 1000.0},
     "softmax": {"attention_normalization": "softmax"},
     "weights not divided": {"attention_normalization": None},
     "embedding_dim=8": {"embedding_dim": 8},

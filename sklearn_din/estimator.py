@@ -72,7 +72,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         Their activation.
     dropout : float, default=0.0
         Share of the MLP's activations dropped in training.
-    embedding_l2 : float, default=50.0
+    embedding_l2 : float, default=250.0
         Strength of the paper's mini-batch aware regularisation (section 5.1): only ids in the
         batch are shrunk, the rarer the more: each by ``embedding_l2`` over ``batch_size`` times
         the number of its occurrences in the training rows. An embedding then has the prior
@@ -177,7 +177,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         hidden_units: tuple[int, ...] = (200, 80),
         activation: str = "prelu",
         dropout: float = 0.0,
-        embedding_l2: float = 50.0,
+        embedding_l2: float = 250.0,
         lr: float = 0.003,
         embedding_lr: float | None = None,
         batch_size: int | str = "auto",
