@@ -259,13 +259,14 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
 
 def _rectify(scores: Tensor, slope: float) -> list[Tensor]:
     """What the backward pass needs of the scores, and the leaky rectifier's output."""
-    if not _tells_its_input(slope):
+    if not _output_suffices(slope):
         return [scores, leaky_relu(scores, slope)]
-    output = leaky_relu_(scores, slope)  # in place: it tells the scores well enough
+    output = leaky_relu_(scores, slope)  # in place
     return [output, output]
 
 
-def _tells_its_input(slope: float) -> bool:
+def _output_suffices(slope: float) -> bool:
+    """Whether the backward pass needs the rectifier's output alone, not its input."""
     return slope >= SMALLEST_SLOPE and abs(1.0 - slope) >= LEAST_BEND
 
 
@@ -302,7 +303,7 @@ def _rectify_backward(
     ``slope * (1 - slope)`` times the slope's gradient: no pass tells the sides apart.
     """
     factor = slope.item()
-    if not _tells_its_input(factor):
+    if not _output_suffices(factor):
         return leaky_backward(of_output, kept, slope)
     leaky_backward_into = torch.ops.aten.leaky_relu_backward.grad_input
     of_scores = leaky_backward_into(of_output, kept, factor, False, grad_input=of_output)
