@@ -1,0 +1,83 @@
+"""The house: one map, which CONTRIBUTING.md draws; imports only go down it; files stay readable."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import sklearn_din
+
+PACKAGE = Path(sklearn_din.__file__).parent
+FILES = sorted(
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+
+def read_map():
+    """File -> (row, wing), and wing -> wings that it may import from, out of CONTRIBUTING.md."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places, allowed, wing = {}, {}, ""
+    for first, wings, file in re.findall(
+        r"^\|([^|\n]*)\|([^|\n]*)\| `([\w/]+\.py)` \|", text, re.M
+    ):
+        if first.strip():
+            wing = first.strip()
+            allowed[wing] = {wing, *(name.strip() for name in wings.split(","))}
+        places[file] = len(places), wing
+    return places, allowed
+
+
+PLACES, ALLOWED = read_map()
+
+
+def imports_of(file):
+    """Files of the package that a file imports from, also inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sklearn_din"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        paths = {f"{name.removeprefix('sklearn_din.').replace('.', '/')}.py" for name in names}
+        inside = {name for name in names if name.startswith("sklearn_din")}
+        assert not inside or paths & set(FILES), f"{file} imports {inside}: name the file itself"
+        found |= paths & set(FILES)
+    return found
+
+
+def test_the_map_shows_every_file_and_no_other():
+    assert sorted(PLACES) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_only_go_down_the_map(file):
+    row, wing = PLACES[file]
+    for imported in imports_of(file):
+        its_row, its_wing = PLACES[imported]
+        assert its_row < row, f"{file} must not import {imported}, which stands below it"
+        assert its_wing in ALLOWED[wing], f"{wing} ({file}) must not import {its_wing} ({imported})"
+
+
+WITHOUT_TORCH = ("logs", "features", "encoding", "encoder")
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if PLACES[file][1] in WITHOUT_TORCH])
+def test_frames_never_meet_torch(file):
+    source = (PACKAGE / file).read_text(encoding="utf-8")
+    assert not re.search(r"^\s*(import|from) (torch|skorch)", source, re.M)
+
+
+def test_the_map_refuses_what_it_should():
+    encoding = next(wing for file, (_, wing) in PLACES.items() if file.endswith("cells.py"))
+    assert not ALLOWED[encoding] & {"network", "training", "estimator", "batches"}
+    assert PLACES["module.py"][0] < PLACES["estimator.py"][0]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_can_be_read_in_one_sitting(file):
+    assert len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) <= 500
