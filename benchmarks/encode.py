@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.eventlog import EventLog
+from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.windows import WindowArray
 from sklearn_din.transformers import HistorySequenceEncoder
-from sklearn_din.windows import WindowArray
 
 LAYOUTS = ("windows", "arrow", "python")
 COLUMNS = {"item": 100_000, "category": 1_000}

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from sklearn_din.history import attach_history
+from sklearn_din.logs.history import attach_history
 
 EVENTS_PER_USER = 20
 BYTES_PER_GB = 1e9

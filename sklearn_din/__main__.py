@@ -22,9 +22,9 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.datasets import make_click_log
 from sklearn_din.display import AttentionDisplay
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.history import attach_history
+from sklearn_din.logs.history import attach_history
+from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
-from sklearn_din.negatives import sample_negatives
 from sklearn_din.transformers import HistorySequenceEncoder
 
 MODELS = {

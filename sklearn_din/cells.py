@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sklearn_din._validation import plain_values
-from sklearn_din.eventlog import EventLog, ranges
-from sklearn_din.windows import WindowArray
+from sklearn_din.logs.eventlog import EventLog, ranges
+from sklearn_din.logs.windows import WindowArray
 
 Codes = tuple[np.ndarray, np.ndarray]
 CELLS = "a list, a tuple, an array or a missing value"

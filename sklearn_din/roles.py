@@ -12,7 +12,7 @@ import pyarrow as pa
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.cells import HistoryCells, holds_lists
 from sklearn_din.features import Behaviour
-from sklearn_din.windows import WindowArray
+from sklearn_din.logs.windows import WindowArray
 
 PREFIX = "hist_"
 ColumnKind = Literal["ids", "numbers", "time", "history"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_din.eventlog import ranges
+from sklearn_din.logs.eventlog import ranges
 
 SAMPLED_ROWS = 50_000
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from sklearn_din.history import attach_history
+from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din.aggregates import attach_aggregates
+from sklearn_din.logs.aggregates import attach_aggregates
 
 RATINGS = pd.DataFrame(
     {

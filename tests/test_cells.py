@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_din.cells import as_numbers, coded, holds_lists, read_history
-from sklearn_din.eventlog import EventLog
 from sklearn_din.events import read_events
-from sklearn_din.windows import WindowArray
+from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.windows import WindowArray
 
 ROWS = [[5, 6, 7], None, [], [6], [7, 7]]
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from sklearn_din import datasets
 from sklearn_din.datasets import fetch_movielens, make_click_log
-from sklearn_din.history import attach_history
+from sklearn_din.logs.history import attach_history
 from sklearn_din.metrics import expected_calibration_error
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_din.history import HistoryBuilder, attach_history
+from sklearn_din.logs.history import HistoryBuilder, attach_history
 
 CLICKS = pd.DataFrame(
     {

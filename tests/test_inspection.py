@@ -11,8 +11,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_din import inspection
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.history import HistoryBuilder, attach_history
 from sklearn_din.inspection import explain, rank_candidates
+from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
 CANDIDATE = ["item", "category", "price"]

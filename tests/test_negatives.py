@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din.negatives import sample_negatives
+from sklearn_din.logs.negatives import sample_negatives
 
 EVENTS = pd.DataFrame(
     {

@@ -22,7 +22,7 @@ from sklearn_din.batching import Batch
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from sklearn_din.history import attach_history
+from sklearn_din.logs.history import attach_history
 from sklearn_din.persistence import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.conftest import make_impressions, make_labels

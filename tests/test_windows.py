@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import GroupKFold, train_test_split
 
-from sklearn_din.eventlog import EventLog, join_values
-from sklearn_din.windows import WindowArray, WindowDtype
+from sklearn_din.logs.eventlog import EventLog, join_values
+from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 ITEMS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"], dtype=object)
 STARTS, LENGTHS = np.array([0, 1, 4, 0, 1]), np.array([2, 3, 0, -1, 3])
@@ -327,7 +327,7 @@ def test_arrow_conversion_honours_a_wanted_type(frame):
 
 def test_very_many_events_get_wide_offsets(frame, monkeypatch):
     pa = pytest.importorskip("pyarrow")
-    monkeypatch.setattr("sklearn_din.windows._LARGE", 1)
+    monkeypatch.setattr("sklearn_din.logs.windows._LARGE", 1)
     assert pa.array(frame["hist_item"]).type == pa.large_list(pa.large_string())
     assert pa.array(frame["ago"]).to_pylist() == lists(frame["ago"])
 

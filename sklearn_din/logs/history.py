@@ -25,9 +25,9 @@ from sklearn_din._validation import (
     check_times,
     plain_values,
 )
-from sklearn_din.eventlog import EventLog
-from sklearn_din.timeline import Past, Timeline
-from sklearn_din.windows import WindowArray
+from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.timeline import Past, Timeline
+from sklearn_din.logs.windows import WindowArray
 
 
 def attach_history(
@@ -80,7 +80,7 @@ def attach_history(
     See Also
     --------
     HistoryBuilder : The same as a transformer, for splits by time and for serving.
-    sklearn_din.aggregates.attach_aggregates : Means and counts of what came before.
+    sklearn_din.logs.aggregates.attach_aggregates : Means and counts of what came before.
 
     Examples
     --------

@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype
 from pandas.api.indexers import check_array_indexer
 
-from sklearn_din.eventlog import EventLog, join_values, merge_logs, ranges
+from sklearn_din.logs.eventlog import EventLog, join_values, merge_logs, ranges
 
 MISSING = -1
 _LARGE = 2**27  # from here on Arrow gets 64-bit offsets

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import check_frame, check_name, plain_values
-from sklearn_din.timeline import Past, Timeline
+from sklearn_din.logs.timeline import Past, Timeline
 
 STATISTICS = ("mean", "sum", "count")
 
