@@ -14,8 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from sklearn_din._validation import check_names
-from sklearn_din.cells import Codes, read_history
-from sklearn_din.events import Events
+from sklearn_din.encoding.cells import Codes, read_history
+from sklearn_din.encoding.events import Events
+from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
+from sklearn_din.encoding.roles import assign_roles, history_columns, is_auto
+from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
+from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 from sklearn_din.features import (
     PADDING_ID,
     UNKNOWN_ID,
@@ -25,10 +29,6 @@ from sklearn_din.features import (
     Ragged,
     Schema,
 )
-from sklearn_din.frames import ReadFrame, checked_frame, read_frame
-from sklearn_din.roles import assign_roles, history_columns, is_auto
-from sklearn_din.scaling import EventScale, NumericColumns, indicator
-from sklearn_din.vocabulary import Occurrences, Vocabulary, plain_ids
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.cells import as_numbers, coded, holds_lists, read_history
-from sklearn_din.events import read_events
+from sklearn_din.encoding.cells import as_numbers, coded, holds_lists, read_history
+from sklearn_din.encoding.events import read_events
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import frames
+from sklearn_din.encoding import frames
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, same, with_windows

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.vocabulary import Occurrences, Vocabulary, plain_ids
+from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 
 
 def occurrences(values):

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din._validation import check_frame, check_names
-from sklearn_din.cells import HistoryCells, holds_lists
+from sklearn_din.encoding.cells import HistoryCells, holds_lists
 from sklearn_din.features import Behaviour
 from sklearn_din.logs.windows import WindowArray
 

@@ -14,10 +14,10 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 from sklearn_din._validation import check_frame
-from sklearn_din.cells import Codes, HistoryCells, as_numbers, coded
-from sklearn_din.events import Events, read_events
+from sklearn_din.encoding.cells import Codes, HistoryCells, as_numbers, coded
+from sklearn_din.encoding.events import Events, read_events
+from sklearn_din.encoding.roles import PREFIX, Roles
 from sklearn_din.features import EncodedFeatures
-from sklearn_din.roles import PREFIX, Roles
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din.cells import Codes, HistoryCells
+from sklearn_din.encoding.cells import Codes, HistoryCells
 
 
 @dataclass(frozen=True)

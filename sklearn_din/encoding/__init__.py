@@ -1,0 +1,1 @@
+"""From the columns of a frame to ids and numbers, without torch."""
