@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.batching import Batch, ImpressionBatches
+from sklearn_din.batches.in_memory import Batch, ImpressionBatches
 from sklearn_din.diagram import network_diagram
 from sklearn_din.features import Behaviour, EncodedFeatures
 from sklearn_din.holdout import split_rows

@@ -13,7 +13,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
+from sklearn_din.batches.in_memory import Batch, ImpressionBatches, ScoringBatches
 from sklearn_din.embeddings import FieldEmbeddings
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.optim import RowwiseRMSprop

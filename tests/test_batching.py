@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.batching import Batch, ImpressionBatches, ScoringBatches
+from sklearn_din.batches.in_memory import Batch, ImpressionBatches, ScoringBatches
 from tests.conftest import make_impressions
 
 

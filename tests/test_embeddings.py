@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sklearn_din.batching import Batch
+from sklearn_din.batches.in_memory import Batch
 from sklearn_din.embeddings import Bag, FieldEmbeddings
 from sklearn_din.layers import sum_events
 from tests.conftest import make_impressions, make_schema

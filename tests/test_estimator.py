@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback, GradientNormClipping
 
-from sklearn_din.batching import ImpressionBatches
+from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.looks import AVERAGED_LOOKS
 from sklearn_din.net import embedding_decay

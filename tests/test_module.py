@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_din.batching import Batch
+from sklearn_din.batches.in_memory import Batch
 from sklearn_din.embeddings import FieldEmbeddings
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN, NUMBERS_HIDDEN

@@ -1,0 +1,1 @@
+"""From encoded features to tensors, whole batches at a time."""
