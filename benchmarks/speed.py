@@ -21,7 +21,7 @@ from benchmarks.quality import schema_of
 from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
 from sklearn_din import DINClassifier, EncodedFeatures
 from sklearn_din.features import Ragged
-from sklearn_din.products import product
+from sklearn_din.network.matmul import product
 
 SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
@@ -128,7 +128,7 @@ class Products(Callback):
 
     names = (
         *("mm", "addmm", "bmm", "mv", "addmv"),
-        *("mkldnn_convolution", "convolution_backward"),  # sklearn_din.products
+        *("mkldnn_convolution", "convolution_backward"),  # sklearn_din.network.matmul
     )
 
     def on_train_begin(self, net, **kwargs):

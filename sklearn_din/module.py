@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din._validation import check_choice
-from sklearn_din.embeddings import Bag, FieldEmbeddings
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
-from sklearn_din.layers import (
+from sklearn_din.network.embeddings import Bag, FieldEmbeddings
+from sklearn_din.network.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.network.layers import (
     MLP,
     ActivationUnit,
     bag,

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.batches.in_memory import Batch, ImpressionBatches, ScoringBatches
-from sklearn_din.embeddings import FieldEmbeddings
 from sklearn_din.features import EncodedFeatures
+from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.optim import RowwiseRMSprop
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, for the memory's sake

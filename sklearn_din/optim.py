@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_din.layers import gather_rows
+from sklearn_din.network.layers import gather_rows
 
 
 class RowwiseRMSprop(torch.optim.Optimizer):
@@ -22,7 +22,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
 
     A step costs what the batch's distinct ids cost, all other rows rest. Gradients must be
     sparse and hold each row once, in order:
-    :class:`sklearn_din.embeddings.FieldEmbeddings` makes them so.
+    :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them so.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ def layers_text(part: nn.Module) -> str:
 
     Examples
     --------
-    >>> from sklearn_din.layers import MLP
+    >>> from sklearn_din.network.layers import MLP
     >>> layers_text(MLP(4, (8, 2), activation="dice"))
     '4 -> 8 -> 2 (Dice)'
     """

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sklearn_din.batches.in_memory import Batch
-from sklearn_din.embeddings import Bag, FieldEmbeddings
-from sklearn_din.layers import sum_events
+from sklearn_din.network.embeddings import Bag, FieldEmbeddings
+from sklearn_din.network.layers import sum_events
 from tests.conftest import make_impressions, make_schema
 
 CLICKS = "hist_item+hist_category"

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from sklearn_din import fused, products
-from sklearn_din.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
-from sklearn_din.layers import MLP, ActivationUnit, sum_events
+from sklearn_din.network import fused, matmul
+from sklearn_din.network.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.network.layers import MLP, ActivationUnit, sum_events
 
 
 def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, detached=False):
@@ -54,9 +54,9 @@ def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
 @pytest.mark.parametrize("onednn_is_faster", [False, True])
 @pytest.mark.parametrize("detached", [False, True])
 def test_long_histories_in_float32_equal_the_plain_twin(detached, onednn_is_faster, monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", onednn_is_faster)
+    monkeypatch.setattr(matmul, "ONEDNN_IS_FASTER", onednn_is_faster)
     lengths = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(4)).tolist()
-    assert sum(lengths) * 16 * 64 > products.SMALLEST  # so that oneDNN may be asked
+    assert sum(lengths) * 16 * 64 > matmul.SMALLEST  # so that oneDNN may be asked
     with torch.random.fork_rng(devices=[]):
         plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=detached)
     for expected, found in zip(plain, ours, strict=True):

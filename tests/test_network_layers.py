@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.layers import (
+from sklearn_din.network.layers import (
     MLP,
     ActivationUnit,
     Dice,

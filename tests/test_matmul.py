@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sklearn_din import products
-from sklearn_din.products import added_product, padded_length, product, transposed_product
+from sklearn_din.network import matmul
+from sklearn_din.network.matmul import added_product, padded_length, product, transposed_product
 
 SHAPES = [(1024, 100, 200), (4864, 72, 64), (4096, 16, 128), (4097, 72, 64), (20, 3, 2), (0, 3, 2)]
 
@@ -21,7 +21,7 @@ def asks_onednn(run):
 @pytest.mark.parametrize(("n", "k", "m"), SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_are_those_of_matrices(n, k, m, dtype, onednn_is_faster, monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", onednn_is_faster)
+    monkeypatch.setattr(matmul, "ONEDNN_IS_FASTER", onednn_is_faster)
     left, right, bias = random(n, k, dtype=dtype), random(k, m, dtype=dtype), random(m, dtype=dtype)
     close = {"rtol": 1e-4, "atol": 2e-4} if dtype == torch.float32 else {}
     torch.testing.assert_close(product(left, right), left @ right, **close)
@@ -41,7 +41,7 @@ def test_products_are_those_of_matrices(n, k, m, dtype, onednn_is_faster, monkey
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_large_products_go_to_onednn_and_small_ones_do_not(n_threads, monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
+    monkeypatch.setattr(matmul, "ONEDNN_IS_FASTER", True)
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
@@ -56,7 +56,7 @@ def test_large_products_go_to_onednn_and_small_ones_do_not(n_threads, monkeypatc
 
 
 def test_onednn_is_not_asked_where_mkl_is_as_fast(monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", False)
+    monkeypatch.setattr(matmul, "ONEDNN_IS_FASTER", False)
     large, weight, scores = random(4864, 72), random(72, 64), random(4864, 64)
     assert not asks_onednn(lambda: product(large, weight))
     assert not asks_onednn(lambda: transposed_product(large, scores))
@@ -66,4 +66,4 @@ def test_lengths_are_padded_by_little_to_few_that_come_again():
     lengths = {n: padded_length(n) for n in range(70_000)}
     assert all(n <= padded <= n * 33 / 32 for n, padded in lengths.items())
     assert len({p for n, p in lengths.items() if 1 << 14 <= n < 1 << 15}) <= 33
-    assert all(p % products.IMAGES == 0 for n, p in lengths.items() if n >= 1024)
+    assert all(p % matmul.IMAGES == 0 for n, p in lengths.items() if n >= 1024)

@@ -1,8 +1,8 @@
 """The activation unit, and the MLP, each as one autograd function: optimised twins of layers.
 
-The plain composition of :mod:`sklearn_din.layers` keeps some twenty numbers an event and unit and
-walks through memory for each of them several times. Here every matrix product and every pass is
-written once, backward too. ``tests/test_fused.py`` holds it against its twin.
+The plain composition of :mod:`sklearn_din.network.layers` keeps some twenty numbers per event and
+unit and walks through memory for each of them several times. Here every matrix product and every
+pass is written once, backward too. ``tests/test_fused.py`` holds it against its twin.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, leaky_relu_, pad
 
-from sklearn_din.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
-from sklearn_din.products import added_product, padded_length, product, transposed_product
+from sklearn_din.network.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
+from sklearn_din.network.matmul import added_product, padded_length, product, transposed_product
 
 SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
 LEAST_BEND = 0.1  # from here on between its two slopes, sums tell the gradient of the lower one

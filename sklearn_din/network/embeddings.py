@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.layers import bag, counted, gather_rows
+from sklearn_din.network.layers import bag, counted, gather_rows
 
 
 class Bag(NamedTuple):
-    """Where each impression's events lie: see :mod:`sklearn_din.layers`."""
+    """Where each impression's events lie: see :mod:`sklearn_din.network.layers`."""
 
     rows: Tensor
     offsets: Tensor

@@ -1,0 +1,1 @@
+"""From tensors to one logit: the parts of the Deep Interest Network."""
