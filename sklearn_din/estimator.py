@@ -19,19 +19,19 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_din.batches.in_memory import Batch, ImpressionBatches
 from sklearn_din.diagram import network_diagram
 from sklearn_din.features import Behaviour, EncodedFeatures
-from sklearn_din.holdout import split_rows
-from sklearn_din.inputs import (
+from sklearn_din.module import DIN, OPTIONS
+from sklearn_din.summary import summarize
+from sklearn_din.training.early_stopping import BestLook
+from sklearn_din.training.holdout import split_rows
+from sklearn_din.training.inputs import (
     check_binary_target,
     check_class_weight,
     check_encoded,
     check_parameters,
     check_rows,
 )
-from sklearn_din.looks import BestLook
-from sklearn_din.module import DIN, OPTIONS
-from sklearn_din.net import DINNet, TrainingRows, embedding_decay
-from sklearn_din.progress import ProgressBar, finish_interrupted
-from sklearn_din.summary import summarize
+from sklearn_din.training.net import DINNet, TrainingRows, embedding_decay
+from sklearn_din.training.progress import ProgressBar, finish_interrupted
 
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000

@@ -16,8 +16,8 @@ from skorch.callbacks import Callback, GradientNormClipping
 
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.looks import AVERAGED_LOOKS
-from sklearn_din.net import embedding_decay
+from sklearn_din.training.early_stopping import AVERAGED_LOOKS
+from sklearn_din.training.net import embedding_decay
 from tests.conftest import make_impressions, make_labels
 
 

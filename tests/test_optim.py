@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.optim import RowwiseRMSprop
+from sklearn_din.training.optim import RowwiseRMSprop
 
 
 def sparse(rows, values, n_rows=6):

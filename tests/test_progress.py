@@ -9,7 +9,7 @@ import pytest
 from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.progress import ProgressBar
+from sklearn_din.training.progress import ProgressBar
 
 from .conftest import make_impressions, make_labels
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from sklearn_din.inputs import check_rows
+from sklearn_din.training.inputs import check_rows
 
 
 def split_rows(

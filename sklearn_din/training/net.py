@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.batches.in_memory import Batch, ImpressionBatches, ScoringBatches
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.network.embeddings import FieldEmbeddings
-from sklearn_din.optim import RowwiseRMSprop
+from sklearn_din.training.optim import RowwiseRMSprop
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, for the memory's sake
 

@@ -1,0 +1,1 @@
+"""How the network is trained: the skorch net, its optimizer, when it stops."""
