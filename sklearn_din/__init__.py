@@ -5,15 +5,16 @@ turns columns into ids and masks, the classifier trains a Deep Interest Network 
 of it behaves like any other scikit-learn Pipeline.
 """
 
-from sklearn_din.display import AttentionDisplay, TrainingDisplay
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import EncodedFeatures, Field, Schema
-from sklearn_din.inspection import explain, rank_candidates
+from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
+from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.module import DIN
 from sklearn_din.persistence import export_onnx
+from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.transformers import HistorySequenceEncoder
 
 __version__ = "0.1.0"

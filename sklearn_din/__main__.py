@@ -20,8 +20,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.datasets import make_click_log
-from sklearn_din.display import AttentionDisplay
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement

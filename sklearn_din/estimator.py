@@ -17,10 +17,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.batches.in_memory import Batch, ImpressionBatches
-from sklearn_din.diagram import network_diagram
 from sklearn_din.features import Behaviour, EncodedFeatures
+from sklearn_din.inspection.diagram import network_diagram
+from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN, OPTIONS
-from sklearn_din.summary import summarize
 from sklearn_din.training.early_stopping import BestLook
 from sklearn_din.training.holdout import split_rows
 from sklearn_din.training.inputs import (

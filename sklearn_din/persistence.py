@@ -20,9 +20,9 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Field
+from sklearn_din.inspection.fitted import FittedParts, classifier_of, fitted_parts
 from sklearn_din.module import DIN, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
-from sklearn_din.pipelines import FittedParts, classifier_of, fitted_parts
 
 OPSET = 17
 IR_VERSION = 8

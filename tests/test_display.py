@@ -9,9 +9,9 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din.display import AttentionDisplay, TrainingDisplay
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.inspection import explain
+from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
+from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
 
 matplotlib = pytest.importorskip("matplotlib", reason="install sklearn-din[plot] to draw")

@@ -8,11 +8,11 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din.diagram import network_diagram
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Field, Schema
+from sklearn_din.inspection.diagram import network_diagram
+from sklearn_din.inspection.summary import interest_text, layers_text, part_sizes, summarize
 from sklearn_din.module import DIN
-from sklearn_din.summary import interest_text, layers_text, part_sizes, summarize
 
 from .conftest import make_impressions, make_labels, make_schema
 

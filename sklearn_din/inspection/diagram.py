@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from sklearn_din.inspection.summary import interest_text, layers_text, n_parameters, part_sizes
 from sklearn_din.module import DIN
-from sklearn_din.summary import interest_text, layers_text, n_parameters, part_sizes
 
 ROW, GAP, TOP = 62, 14, 12
 COLUMNS = {"columns": (10, 176), "embeddings": (222, 140), "interest": (412, 196)}

@@ -8,11 +8,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_din import inspection
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.inspection import explain, rank_candidates
+from sklearn_din.inspection.explain import explain
+from sklearn_din.inspection.fitted import FittedParts, original_weights
 from sklearn_din.logs.history import HistoryBuilder, attach_history
+from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.transformers import HistorySequenceEncoder
 
 CANDIDATE = ["item", "category", "price"]
@@ -114,7 +115,7 @@ def test_shares_are_weights_over_the_sum_of_absolute_weights():
             "weight": np.array([3.0, -1.0, -2.0, 0.0, 0.0], dtype="float32"),
         }
     )
-    table = inspection.original_weights(inspection.FittedParts(None, Reader(), Fixed()), given)
+    table = original_weights(FittedParts(None, Reader(), Fixed()), given)
     assert table["share"].tolist() == [0.75, -0.25, -1.0, 0.0, 0.0]
     assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
 
@@ -135,7 +136,7 @@ def test_explain_of_rows_without_a_past_is_an_empty_table(pipeline, frame_and_la
 
 @pytest.mark.parametrize("block", [65_536, 7, 1])
 def test_ranking_equals_scoring_each_pair_alone(pipeline, users, candidates, monkeypatch, block):
-    monkeypatch.setattr(inspection, "PAIRS_PER_BLOCK", block)
+    monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
     users, candidates = users[:4], candidates[:9]
     expected = score_each_pair_alone(pipeline, users, candidates)
     ranking = rank_candidates(pipeline, users, candidates, top_k=9)
@@ -168,7 +169,7 @@ def test_each_history_is_encoded_once_whatever_the_catalogue(
     monkeypatch.setattr(
         HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
     )
-    monkeypatch.setattr(inspection, "CHECKED_PAIRS", 5)
+    monkeypatch.setattr("sklearn_din.serving.ranking.CHECKED_PAIRS", 5)
     rank_candidates(pipeline, users, candidates)
     assert seen == [len(users), len(candidates), 5]
 

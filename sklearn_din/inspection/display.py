@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.drawing import (
+from sklearn_din.features import Behaviour, EncodedFeatures
+from sklearn_din.inspection.drawing import (
     draw_auc,
     draw_bars,
     draw_heat,
@@ -18,8 +19,7 @@ from sklearn_din.drawing import (
     new_panels,
     short,
 )
-from sklearn_din.features import Behaviour, EncodedFeatures
-from sklearn_din.pipelines import (
+from sklearn_din.inspection.fitted import (
     ENCODED,
     FittedParts,
     classifier_of,
@@ -135,7 +135,7 @@ class AttentionDisplay:
         Parameters
         ----------
         weights : DataFrame
-            From :func:`sklearn_din.inspection.explain`, or ``attention_weights``: row,
+            From :func:`sklearn_din.explain`, or ``attention_weights``: row,
             behaviour, position, attributes, weight.
         candidates : sequence, default=None
             What was shown in each row, in order; "row 0" and so on by default.

@@ -1,4 +1,4 @@
-"""What a fitted Pipeline says about impressions: which past events counted, what to show next."""
+"""What to show next: a catalogue of candidates scored for each user."""
 
 from __future__ import annotations
 
@@ -12,62 +12,11 @@ from scipy.special import expit
 
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.features import EncodedFeatures, Ragged
-from sklearn_din.pipelines import FittedParts, fitted_parts, original_weights
+from sklearn_din.inspection.fitted import FittedParts, fitted_parts
 
 PAIRS_PER_BLOCK = 65_536
 CHECKED_PAIRS = 256
 RESULT_COLUMNS = ("row", "rank", "probability")
-
-
-def explain(pipeline: Any, X: Any) -> pd.DataFrame:
-    """Say which past events counted for each impression, in the caller's own values.
-
-    The Pipeline's twin of :meth:`DINClassifier.attention_weights`.
-
-    Parameters
-    ----------
-    pipeline : Pipeline, or search over one
-        Fitted; a HistorySequenceEncoder among its steps and a DINClassifier at its end.
-    X : DataFrame
-        Impressions, as given to the Pipeline's ``predict_proba``.
-
-    Returns
-    -------
-    DataFrame
-        One row an event, oldest first: row (position of the impression in X), behaviour,
-        position (0 is the oldest event kept), one column of original values an attribute
-        (None for a value not seen at fit, and where the behaviour lacks the attribute), weight,
-        and share: the weight over the sum of absolute weights of the impression's behaviour,
-        so that shares compare across impressions.
-
-    Raises
-    ------
-    TypeError
-        If ``pipeline`` is not such a Pipeline.
-    ValueError
-        If the classifier has no attention: ``pooling="max"``, or no history.
-
-    See Also
-    --------
-    sklearn_din.display.AttentionDisplay : The same as a picture.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn_din.estimator import DINClassifier
-    >>> from sklearn_din.transformers import HistorySequenceEncoder
-    >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
-    >>> model = make_pipeline(
-    ...     HistorySequenceEncoder(), DINClassifier(pooling="mean", max_epochs=1)
-    ... ).fit(shown, [0, 1])
-    >>> explain(model, shown).drop(columns="behaviour")
-       row  position hist_item  weight  share
-    0    0         0      sock     1.0    1.0
-    1    1         0       hat     0.5    0.5
-    2    1         1      shoe     0.5    0.5
-    """
-    parts = fitted_parts(pipeline, purpose="explain")
-    return original_weights(parts, parts.encode(X))
 
 
 def rank_candidates(
