@@ -20,7 +20,7 @@ import torch
 from benchmarks.workloads import by_name, to_frame
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import EncodedFeatures
-from sklearn_din.persistence import export_onnx
+from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 
 HISTORIES = {("hist_item", "hist_category"): ("item", "category")}

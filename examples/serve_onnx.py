@@ -91,7 +91,7 @@ def main():
 
     from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
     from sklearn_din.datasets import make_click_log
-    from sklearn_din.persistence import export_onnx
+    from sklearn_din.serving.export import export_onnx
 
     log = make_click_log(n_users=300, n_items=200, n_categories=10, random_state=0)
     X = attach_history(

@@ -13,7 +13,7 @@ from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.module import DIN
-from sklearn_din.persistence import export_onnx
+from sklearn_din.serving.export import export_onnx
 from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.transformers import HistorySequenceEncoder
 

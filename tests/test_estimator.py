@@ -1,4 +1,4 @@
-"""DINClassifier on encoded features: labels, weights, looks, seeds, persistence, attention."""
+"""DINClassifier on encoded features: labels, weights, looks, seeds, pickling, attention."""
 
 import pickle
 import subprocess

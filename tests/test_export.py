@@ -17,13 +17,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_din import persistence
 from sklearn_din.batches.in_memory import Batch
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.logs.history import attach_history
-from sklearn_din.persistence import export_onnx
+from sklearn_din.serving import export
+from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.conftest import make_impressions, make_labels
 
@@ -190,7 +190,7 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     assert dims["tags"] == ["n", "T_tags"]
     shapes = [tuple(constant.dims) for constant in model.graph.initializer]
     assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]
-    assert [opset.version for opset in model.opset_import] == [persistence.OPSET]
+    assert [opset.version for opset in model.opset_import] == [export.OPSET]
 
 
 class FlatTensors(torch.nn.Module):
@@ -421,7 +421,7 @@ def test_ids_that_json_lacks_are_refused(onnx, path):
 
 
 def test_a_file_beyond_protobufs_limit_is_refused(onnx, monkeypatch, path):
-    monkeypatch.setattr(persistence, "MOST_BYTES", 100)
+    monkeypatch.setattr(export, "MOST_BYTES", 100)
     with pytest.raises(
         ValueError, match=r"at most 2 GiB, and this model takes .* smaller embedding"
     ):
