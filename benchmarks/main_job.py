@@ -7,7 +7,6 @@ DIN over five seeds. The data folder is ``../shared/data``, or the variable SKLE
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
+from benchmarks.real_data import real_data_folder
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
 from sklearn_din.datasets import fetch_movielens, make_click_log
 from sklearn_din.metrics import group_roc_auc_score
 
-DATA = Path(os.environ.get("SKLEARN_DIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SEEDS = range(5)
 MODELS = {
     "sum pooling (the paper's base model)": {"pooling": "sum", "interest": "paper"},
@@ -37,7 +36,7 @@ def pipeline(drop, **parameters):
 
 def eshop(seed):
     """Last click of each session against four sampled products; history from the session."""
-    clicks = pd.read_csv(DATA / "eshop-clicks" / "clicks.csv.gz")
+    clicks = pd.read_csv(real_data_folder() / "eshop-clicks" / "clicks.csv.gz")
     last = clicks.groupby("session")["order"].transform("max")
     chosen = clicks.loc[
         (clicks["order"] == last) & (last > 1), ["session", "order", "item", "category", "price"]
@@ -94,7 +93,7 @@ def compare(make):
 
 def movielens():
     """GridSearchCV over embedding_dim x pooling, and cross_val_score, by user."""
-    data = fetch_movielens("latest-small", data_home=DATA, download_if_missing=False)
+    data = fetch_movielens("latest-small", data_home=real_data_folder(), download_if_missing=False)
     ratings = data.ratings.merge(data.movies[["item", "genres"]], on="item")
     y = (ratings["rating"] >= 4).to_numpy().astype(int)
     X = attach_history(

@@ -19,11 +19,11 @@ newest and keep the newest ``max_length`` events. ``save`` and ``load`` write th
 """
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.real_data import real_data_folder
 
 PARTS = ("train", "valid", "test")
 SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_000_000}
@@ -90,7 +90,7 @@ def movielens(*, split="time", cap=50, seed=0, hide_unseen=True):
     The attributes are the movie and its first genre. ``split`` is "time" (80/10/10 of global time)
     or "user" (80/10/10 of the users, drawn from ``seed``).
     """
-    folder = _data_home() / "ml-latest-small"
+    folder = real_data_folder() / "ml-latest-small"
     ratings = pd.read_csv(folder / "ratings.csv.gz").sort_values(["userId", "timestamp", "movieId"])
     movies = pd.read_csv(folder / "movies.csv.gz")
     genre = movies.set_index("movieId")["genres"].str.split("|").str[0]
@@ -121,7 +121,7 @@ def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0
     and location on the page. ``split`` is "session" (80/10/10 of the sessions, drawn from ``seed``)
     or "time"; ``negatives`` are drawn "uniform" or by "popularity" (number of clicks).
     """
-    clicks = pd.read_csv(_data_home() / "eshop-clicks" / "clicks.csv.gz")
+    clicks = pd.read_csv(real_data_folder() / "eshop-clicks" / "clicks.csv.gz")
     clicks = clicks.sort_values(["session", "order"], kind="stable")
     item = 2 + pd.factorize(clicks["item"], sort=True)[0]
     session = pd.factorize(clicks["session"])[0]
@@ -245,17 +245,6 @@ def load(path):
                 part, name = key.split("/")
                 workload.setdefault(part, {})[name] = archive[key]
     return workload
-
-
-def _data_home():
-    named = os.environ.get("SKLEARN_DIN_DATA")
-    home = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not home.is_dir():
-        raise FileNotFoundError(
-            f"The real data were looked for in {home}, which is no folder. Set SKLEARN_DIN_DATA "
-            "to the folder that holds ml-latest-small/ and eshop-clicks/."
-        )
-    return home
 
 
 def _zipf(n_items, size, rng):

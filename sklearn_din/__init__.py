@@ -5,17 +5,24 @@ turns columns into ids and masks, the classifier trains a Deep Interest Network 
 of it behaves like any other scikit-learn Pipeline.
 """
 
-from sklearn_din.estimator import DINClassifier
-from sklearn_din.features import EncodedFeatures, Field, Schema
-from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
-from sklearn_din.inspection.explain import explain
-from sklearn_din.logs.aggregates import attach_aggregates
-from sklearn_din.logs.history import HistoryBuilder, attach_history
-from sklearn_din.logs.negatives import sample_negatives
-from sklearn_din.module import DIN
-from sklearn_din.serving.export import export_onnx
-from sklearn_din.serving.ranking import rank_candidates
-from sklearn_din.transformers import HistorySequenceEncoder
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sklearn_din.estimator import DINClassifier
+    from sklearn_din.features.encoded import EncodedFeatures
+    from sklearn_din.features.schema import Field, Schema
+    from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
+    from sklearn_din.inspection.explain import explain
+    from sklearn_din.logs.aggregates import attach_aggregates
+    from sklearn_din.logs.history import HistoryBuilder, attach_history
+    from sklearn_din.logs.negatives import sample_negatives
+    from sklearn_din.module import DIN
+    from sklearn_din.serving.export import export_onnx
+    from sklearn_din.serving.ranking import rank_candidates
+    from sklearn_din.transformers import HistorySequenceEncoder
 
 __version__ = "0.1.0"
 
@@ -36,3 +43,35 @@ __all__ = [
     "rank_candidates",
     "sample_negatives",
 ]
+
+# Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
+_WINGS = ("datasets", "features", "metrics")
+_FILE_OF = {
+    "DIN": "module",
+    "AttentionDisplay": "inspection.display",
+    "DINClassifier": "estimator",
+    "EncodedFeatures": "features.encoded",
+    "Field": "features.schema",
+    "HistoryBuilder": "logs.history",
+    "HistorySequenceEncoder": "transformers",
+    "Schema": "features.schema",
+    "TrainingDisplay": "inspection.display",
+    "attach_aggregates": "logs.aggregates",
+    "attach_history": "logs.history",
+    "explain": "inspection.explain",
+    "export_onnx": "serving.export",
+    "rank_candidates": "serving.ranking",
+    "sample_negatives": "logs.negatives",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WINGS:
+        return importlib.import_module(f"sklearn_din.{name}")
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'sklearn_din' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sklearn_din.{_FILE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_WINGS})

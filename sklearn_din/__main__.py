@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.datasets import make_click_log
+from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import attach_history

@@ -16,8 +16,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.batches.in_memory import Batch, ImpressionBatches
-from sklearn_din.features import Behaviour, EncodedFeatures
+from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN, OPTIONS
@@ -470,13 +472,11 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         """Fitted attributes; what only training needs of the optimizers is let go."""
         net.forget_training()
         net.module_.eval()
-        self.net_ = net
-        self.module_ = net.module_
+        self.net_, self.module_ = net, net.module_
         table = pd.DataFrame({"epoch": np.arange(1, len(net.history) + 1) / rows.train.parts})
         for key in ("train_loss", "valid_loss", "valid_auc", "dur"):
             table[key] = np.array([look.get(key, np.nan) for look in net.history], dtype=float)
-        table = table.rename(columns={"dur": "seconds"})
-        self.history_ = table
+        self.history_ = table.rename(columns={"dur": "seconds"})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

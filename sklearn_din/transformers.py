@@ -20,15 +20,9 @@ from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.encoding.roles import assign_roles, history_columns, is_auto
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
-from sklearn_din.features import (
-    PADDING_ID,
-    UNKNOWN_ID,
-    EncodedFeatures,
-    Field,
-    Kind,
-    Ragged,
-    Schema,
-)
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Field, Kind, Schema
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9

@@ -47,7 +47,7 @@ def test_each_message_in_troubleshooting_is_one_of_ours():
     page = (DOCS / "guide" / "troubleshooting.rst").read_text(encoding="utf-8")
     messages = re.findall(r"^``(.+)``\n   \S", page, re.M)
     assert len(messages) >= 15
-    source = " ".join(p.read_text(encoding="utf-8") for p in HOUSE.glob("sklearn_din/*.py"))
+    source = " ".join(p.read_text(encoding="utf-8") for p in HOUSE.glob("sklearn_din/**/*.py"))
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # sentences that go on in the next line
     for message in messages:
         assert message in source, message

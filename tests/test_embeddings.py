@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sklearn_din.batches.in_memory import Batch
+from sklearn_din.batches.batch import Batch
 from sklearn_din.network.embeddings import Bag, FieldEmbeddings
 from sklearn_din.network.layers import sum_events
-from tests.conftest import make_impressions, make_schema
+from tests.encoded_impressions import make_impressions, make_schema
 
 CLICKS = "hist_item+hist_category"
 

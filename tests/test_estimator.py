@@ -18,7 +18,7 @@ from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.early_stopping import AVERAGED_LOOKS
 from sklearn_din.training.net import embedding_decay
-from tests.conftest import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels
 
 
 @pytest.fixture(scope="module")

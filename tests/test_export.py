@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_din.batches.in_memory import Batch
+from sklearn_din.batches.batch import Batch
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
@@ -25,7 +25,7 @@ from sklearn_din.logs.history import attach_history
 from sklearn_din.serving import export
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.conftest import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "serve_onnx.py"

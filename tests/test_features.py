@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from tests.conftest import make_impressions
+from tests.encoded_impressions import make_impressions
 
 windows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=6)
 

@@ -23,7 +23,7 @@ from sklearn_din import (
 from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.training.holdout import split_rows
-from tests.conftest import make_impressions, make_labels, make_schema
+from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
 CLICKS = pd.DataFrame(
     {"user": [1, 1, 1, 2, 2], "time": [1, 2, 3, 1, 2], "item": ["hat", "tie", "hat", "cap", "tie"]}

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_din.batches.in_memory import Batch
+from sklearn_din.batches.batch import Batch
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from sklearn_din.network.embeddings import FieldEmbeddings
-from tests.conftest import make_impressions, make_schema
+from tests.encoded_impressions import make_impressions, make_schema
 
 CLICKS = "hist_item+hist_category"
 

@@ -10,8 +10,7 @@ from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.progress import ProgressBar
-
-from .conftest import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels
 
 X = make_impressions(64)
 y = make_labels(X)

@@ -13,8 +13,7 @@ from sklearn_din.features import Field, Schema
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.summary import interest_text, layers_text, part_sizes, summarize
 from sklearn_din.module import DIN
-
-from .conftest import make_impressions, make_labels, make_schema
+from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
 SVG = "{http://www.w3.org/2000/svg}"
 

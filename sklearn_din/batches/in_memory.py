@@ -1,4 +1,4 @@
-"""Batches by whole index blocks: no Python and no collate step by row."""
+"""Batches of impressions in memory, by whole index blocks: no Python and no collate per row."""
 
 from __future__ import annotations
 
@@ -9,89 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.features import EncodedFeatures
+from sklearn_din.batches.batch import Batch
+from sklearn_din.features.encoded import EncodedFeatures
 
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
-
-
-class Batch:
-    """Tensors of some impressions: real events only, one flat list a behaviour.
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-        The impressions of this batch.
-    weights : ndarray of shape (n,), default=None
-        Factor of each impression's loss.
-    shared : bool, default=False
-        Whether all impressions have the first one's histories, which are then held once:
-        the batch has one row of events and many candidates.
-
-    Attributes
-    ----------
-    numbers : Tensor of shape (n, n_numeric), float32
-    ids : dict of str to Tensor, int32
-        (n,) for a categorical field, (n_events,) for a history.
-    event_numbers : dict of str to Tensor of shape (n_events,), float32
-        Numeric histories.
-    rows : dict of str to Tensor of shape (n_events,), int64
-        By behaviour: the impression of each event.
-    offsets : dict of str to Tensor of shape (n + 1,), int64
-        By behaviour: where each impression's events begin.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> batch = Batch(EncodedFeatures(schema, {"price": np.ones(3, dtype="float32")}))
-    >>> len(batch), batch.numbers.shape
-    (3, torch.Size([3, 1]))
-    """
-
-    def __init__(
-        self, X: EncodedFeatures, weights: np.ndarray | None = None, *, shared: bool = False
-    ) -> None:
-        self.n_rows = len(X)
-        self.shared = shared
-        self.weights = None if weights is None else torch.from_numpy(weights)
-        numeric = X.schema.names("numeric")
-        numbers = [X.columns[name] for name in numeric]
-        self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
-        categorical = X.schema.names("categorical")
-        self.ids = {n: torch.from_numpy(np.ascontiguousarray(X.columns[n])) for n in categorical}
-        self.event_numbers: dict[str, Tensor] = {}
-        self.rows: dict[str, Tensor] = {}
-        self.offsets: dict[str, Tensor] = {}
-        for behaviour in X.schema.behaviours:
-            ragged = X.behaviours[behaviour.name]
-            if shared:
-                ragged = ragged.take(slice(0, 1))
-            index = ragged.event_index()
-            for name in behaviour.histories:
-                self.ids[name] = torch.from_numpy(ragged.flat(name, index))
-            for name in behaviour.numbers:
-                self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
-            offsets = np.zeros(len(ragged) + 1, dtype=np.int64)
-            np.cumsum(ragged.lengths, out=offsets[1:])
-            self.offsets[behaviour.name] = torch.from_numpy(offsets)
-            rows = np.repeat(np.arange(len(ragged)), ragged.lengths)
-            self.rows[behaviour.name] = torch.from_numpy(rows)
-
-    def __len__(self) -> int:
-        return self.n_rows
-
-    def to(self, device: str | torch.device) -> Batch:
-        """Move every tensor to the device; the same object on the CPU."""
-        if torch.device(device).type == "cpu":
-            return self
-        self.numbers = self.numbers.to(device)
-        self.weights = None if self.weights is None else self.weights.to(device)
-        for group in (self.ids, self.event_numbers, self.rows, self.offsets):
-            group.update({name: tensor.to(device) for name, tensor in group.items()})
-        return self
 
 
 class ImpressionBatches:

@@ -17,7 +17,7 @@ from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import Codes, HistoryCells, as_numbers, coded
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import PREFIX, Roles
-from sklearn_din.features import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.encoding.cells import HistoryCells, holds_lists
-from sklearn_din.features import Behaviour
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.logs.windows import WindowArray
 
 PREFIX = "hist_"

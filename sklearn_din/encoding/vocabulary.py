@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sklearn_din.features import FIRST_KNOWN_ID, UNKNOWN_ID
+from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.features import Behaviour, EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.drawing import (
     draw_auc,
     draw_bars,

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.features import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures
 
 ENCODED = ("row", "behaviour", "position")
 

@@ -8,7 +8,7 @@ from typing import Any
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_din.features import Behaviour, Field
+from sklearn_din.features.schema import Behaviour, Field
 from sklearn_din.module import DIN
 
 KINDS = {

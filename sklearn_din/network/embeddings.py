@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.network.layers import bag, counted, gather_rows
 
 

@@ -19,9 +19,10 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, Field
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field
 from sklearn_din.inspection.fitted import FittedParts, classifier_of, fitted_parts
-from sklearn_din.module import DIN, Interest
+from sklearn_din.module import DIN
+from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 
 OPSET = 17

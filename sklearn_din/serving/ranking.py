@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.special import expit
 
 from sklearn_din._validation import check_frame, check_names
-from sklearn_din.features import EncodedFeatures, Ragged
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
 from sklearn_din.inspection.fitted import FittedParts, fitted_parts
 
 PAIRS_PER_BLOCK = 65_536

@@ -13,7 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _num_samples, check_array, validate_data
 from skorch.callbacks import Callback
 
-from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Field, Schema
 
 
 def check_parameters(estimator: Any) -> None:

@@ -13,8 +13,9 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.in_memory import Batch, ImpressionBatches, ScoringBatches
-from sklearn_din.features import EncodedFeatures
+from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
+from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.training.optim import RowwiseRMSprop
 

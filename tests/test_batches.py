@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.batches.in_memory import Batch, ImpressionBatches, ScoringBatches
-from tests.conftest import make_impressions
+from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
+from tests.encoded_impressions import make_impressions
 
 
 def test_a_batch_holds_each_real_event_once_and_names_its_impression(impressions):

@@ -1,0 +1,182 @@
+"""EncodedFeatures: what travels from the encoder to the classifier, ids and ragged histories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import Schema
+
+
+class EncodedFeatures:
+    """Impressions as id arrays and ragged histories, read as a mapping of padded arrays.
+
+    ``X["item"]`` is an int32 array of shape (n,), ``X["hist_item"]`` an int32 array of shape
+    (n, T) padded on the right with 0 to the longest history of the rows at hand, and
+    ``X["hist_item_mask"]`` the bool array that is True on real events. ``X[10:20]``,
+    ``X[index_array]`` and ``X[bool_mask]`` are EncodedFeatures again. ``len(X)`` is the number
+    of impressions. Ids: 0 padding, 1 unknown, known ids from 2.
+
+    Parameters
+    ----------
+    schema : Schema
+        What each array means.
+    columns : dict of str to ndarray of shape (n,)
+        float32 numbers and int32 ids, one array for each field that is not a history.
+    behaviours : dict of str to Ragged, default=None
+        The histories, by behaviour name.
+
+    Raises
+    ------
+    ValueError
+        Where arrays and schema do not fit: a name, a length, an id outside its vocabulary.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_din.features import Behaviour, Field, Ragged, Schema
+    >>> schema = Schema(
+    ...     (Field("item", "categorical", "item", 9), Field("hist_item", "history", "item", 9)),
+    ...     (Behaviour("hist_item", ("hist_item",), ("item",)),),
+    ...     max_length=2,
+    ... )
+    >>> history = Ragged.from_lengths({"hist_item": np.array([3, 4, 5], "int32")}, np.array([1, 2]))
+    >>> X = EncodedFeatures(schema, {"item": np.array([5, 2], "int32")}, {"hist_item": history})
+    >>> X.shape, list(X[1:]["hist_item"][0])
+    ((2, 3), [np.int32(4), np.int32(5)])
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        columns: Mapping[str, np.ndarray],
+        behaviours: Mapping[str, Ragged] | None = None,
+    ) -> None:
+        self.schema = schema
+        self.columns = dict(columns)
+        self.behaviours = dict(behaviours or {})
+        _check_arrays(self)
+
+    @classmethod
+    def _trusted(
+        cls, schema: Schema, columns: dict[str, np.ndarray], behaviours: dict[str, Ragged]
+    ) -> EncodedFeatures:
+        self = cls.__new__(cls)
+        self.schema, self.columns, self.behaviours = schema, columns, behaviours
+        return self
+
+    def __len__(self) -> int:
+        parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
+        return len(parts[0]) if parts else 0
+
+    def keys(self) -> list[str]:
+        """Names that can be read: every field, and ``<history>_mask`` for each history."""
+        names: list[str] = []
+        for field in self.schema.fields:
+            names.append(field.name)
+            if field.is_history:
+                names.append(f"{field.name}_mask")
+        return names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self._read(key)
+        rows = _row_selector(key)
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        behaviours = {name: ragged.take(rows) for name, ragged in self.behaviours.items()}
+        return self._trusted(self.schema, columns, behaviours)
+
+    def _read(self, name: str) -> np.ndarray:
+        if name in self.columns:
+            return self.columns[name]
+        if name not in self:
+            raise KeyError(f"no field {name!r}; the fields are {self.keys()}")
+        is_mask = name not in {field.name for field in self.schema.fields}
+        history = name.removesuffix("_mask") if is_mask else name
+        ragged = self.behaviours[self.schema.behaviour_of(history).name]
+        return ragged.mask() if is_mask else ragged.padded(history)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of ``np.asarray(X)``: impressions by ``len(get_feature_names_out())``."""
+        return len(self), len(self.schema.feature_names_out())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: follows the real events, never the padding."""
+        parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
+        return sum(part.nbytes for part in parts)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        blocks = []
+        for field in self.schema.fields:
+            if field.is_history:
+                ragged = self.behaviours[self.schema.behaviour_of(field.name).name]
+                blocks.append(ragged.padded(field.name, self.schema.max_length))
+            else:
+                blocks.append(self.columns[field.name][:, None])
+        if not blocks:
+            return np.empty((len(self), 0), dtype=dtype or np.float64)
+        return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{field.name}: {field.kind}" for field in self.schema.fields)
+        return f"EncodedFeatures({len(self)} impressions; {kinds})"
+
+
+def _row_selector(key: Any) -> Any:
+    """Turn what scikit-learn and people index rows with into a slice or an array."""
+    if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
+        key = key[0]
+    if isinstance(key, slice):
+        return key
+    is_cell = isinstance(key, tuple)  # X[row, name], as numpy and pandas have it
+    rows = np.empty(()) if is_cell else np.asarray(key)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
+        one = "value use X['item'][3]" if is_cell else "impression use X[i : i + 1]"
+        raise TypeError(
+            f"rows are chosen by a slice, a 1-D index array or a 1-D bool mask, got {key!r}. "
+            f"For one {one}."
+        )
+    return rows.astype(np.intp) if rows.size == 0 and rows.dtype != bool else rows
+
+
+def _check_arrays(X: EncodedFeatures) -> None:
+    schema = X.schema
+    wanted = {field.name for field in schema.fields if not field.is_history}
+    if wanted != set(X.columns):
+        raise ValueError(f"columns must be {sorted(wanted)}, got {sorted(X.columns)}.")
+    if {behaviour.name for behaviour in schema.behaviours} != set(X.behaviours):
+        raise ValueError(
+            f"behaviours must be {[b.name for b in schema.behaviours]}, got {sorted(X.behaviours)}."
+        )
+    parts: dict[str, Any] = {**X.columns, **X.behaviours}
+    lengths = {name: len(part) for name, part in parts.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"every field must have one row an impression, got lengths {lengths}.")
+    for field in schema.fields:
+        if field.has_ids:
+            behaviour = schema.behaviour_of(field.name).name if field.is_history else ""
+            ids = (
+                X.behaviours[behaviour].columns[field.name] if behaviour else X.columns[field.name]
+            )
+            _check_ids(ids, n_ids=field.n_ids, name=field.name)
+
+
+def _check_ids(ids: np.ndarray, *, n_ids: int, name: str) -> None:
+    if ids.dtype != np.int32:
+        raise ValueError(f"{name} must hold int32 ids, got {ids.dtype}. Encode the column first.")
+    if ids.size and (ids.min() < 0 or ids.max() >= n_ids):
+        raise ValueError(
+            f"{name} must lie in range(0, {n_ids}), got values from {ids.min()} to {ids.max()}. "
+            "Was the encoder fitted on another catalogue?"
+        )

@@ -1,0 +1,166 @@
+"""What each encoded array means: fields, behaviours and the schema that holds both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+PADDING_ID = 0
+UNKNOWN_ID = 1
+FIRST_KNOWN_ID = 2
+
+Kind = Literal["numeric", "categorical", "history", "numeric_history"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One encoded column.
+
+    Parameters
+    ----------
+    name : str
+        Column name in the frame and key in :class:`EncodedFeatures`.
+    kind : {"numeric", "categorical", "history", "numeric_history"}
+        One number, one id, a list of ids, or a list of numbers an impression.
+    vocabulary : str, default=""
+        Whose vocabulary the ids belong to: the candidate ``item`` and its history
+        ``hist_item`` share one. Empty for numbers.
+    n_ids : int, default=0
+        Size of that vocabulary with padding (0) and unknown (1) included. 0 for numbers.
+    digest : str, default=""
+        Fingerprint of the vocabulary's values: two encoders fitted on other catalogues differ.
+
+    Examples
+    --------
+    >>> Field("hist_item", "history", vocabulary="item", n_ids=12).is_history
+    True
+    """
+
+    name: str
+    kind: Kind
+    vocabulary: str = ""
+    n_ids: int = 0
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = get_args(Kind)
+        if self.kind not in kinds:
+            raise ValueError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}.")
+
+    @property
+    def is_history(self) -> bool:
+        """Whether a cell holds one value an event."""
+        return self.kind in ("history", "numeric_history")
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the values are ids of a vocabulary."""
+        return self.kind in ("categorical", "history")
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Histories of the same events: one length, one attention.
+
+    Parameters
+    ----------
+    name : str
+        The histories' names, joined by "+".
+    histories : tuple of str
+        Id histories, one an attribute of the event (item, category).
+    candidates : tuple of (str or None)
+        The candidate column each history is compared with, None where there is none.
+        A behaviour without any candidate is a bag: it is pooled.
+    numbers : tuple of str, default=()
+        Numeric histories of the same events (time elapsed, price paid).
+
+    Examples
+    --------
+    >>> Behaviour("tags", ("tags",), (None,)).is_bag
+    True
+    """
+
+    name: str
+    histories: tuple[str, ...]
+    candidates: tuple[str | None, ...]
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether no history has a candidate to be compared with."""
+        return all(candidate is None for candidate in self.candidates)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Every field, which histories form a behaviour, and the longest history.
+
+    Parameters
+    ----------
+    fields : tuple of Field
+        In the order of the output columns.
+    behaviours : tuple of Behaviour, default=()
+        Each history field belongs to exactly one.
+    max_length : int, default=0
+        Most events a history keeps (the newest ones).
+
+    Examples
+    --------
+    >>> schema = Schema((Field("age", "numeric"), Field("item", "categorical", "item", 9)))
+    >>> schema["item"].n_ids
+    9
+    """
+
+    fields: tuple[Field, ...]
+    behaviours: tuple[Behaviour, ...] = ()
+    max_length: int = 0
+
+    def __getitem__(self, name: str) -> Field:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(f"no field {name!r}; the fields are {[f.name for f in self.fields]}")
+
+    def names(self, *kinds: Kind) -> list[str]:
+        """Names of the fields of the given kinds, in order."""
+        return [field.name for field in self.fields if field.kind in kinds]
+
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """Number of ids of each vocabulary, padding and unknown included."""
+        return {field.vocabulary: field.n_ids for field in self.fields if field.has_ids}
+
+    def behaviour_of(self, name: str) -> Behaviour:
+        """Return the behaviour that the history field ``name`` belongs to."""
+        for behaviour in self.behaviours:
+            if name in behaviour.histories + behaviour.numbers:
+                return behaviour
+        raise KeyError(f"no history {name!r} in the schema")
+
+    def feature_names_out(self) -> list[str]:
+        """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them."""
+        names: list[str] = []
+        for field in self.fields:
+            if field.is_history:
+                names.extend(f"{field.name}_{position}" for position in range(self.max_length))
+            else:
+                names.append(field.name)
+        return names
+
+    def difference(self, other: Schema) -> str:
+        """Say what differs between two schemas; an empty string where nothing does."""
+        mine = {field.name: field for field in self.fields}
+        theirs = {field.name: field for field in other.fields}
+        if mine.keys() != theirs.keys():
+            return f"fields {sorted(mine)} against {sorted(theirs)}"
+        for name, field in mine.items():
+            if (field.kind, field.vocabulary) != (theirs[name].kind, theirs[name].vocabulary):
+                return f"{name!r} is {field.kind} in one and {theirs[name].kind} in the other"
+            if field != theirs[name]:
+                return (
+                    f"{name!r} has another vocabulary ({field.n_ids} ids against "
+                    f"{theirs[name].n_ids})"
+                )
+        if self != other:
+            return f"behaviours {self.behaviours} against {other.behaviours}"
+        return ""

@@ -1,0 +1,57 @@
+"""Encoded impressions of a few rows, with every kind of field, and labels for them."""
+
+import numpy as np
+
+from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+
+
+def make_schema(*, numbers=(), max_length=5):
+    fields = (
+        Field("price", "numeric"),
+        Field("item", "categorical", "item", 12),
+        Field("category", "categorical", "category", 6),
+        Field("hist_item", "history", "item", 12),
+        Field("hist_category", "history", "category", 6),
+        *(Field(name, "numeric_history") for name in numbers),
+        Field("tags", "history", "tags", 5),
+    )
+    clicks = Behaviour(
+        "hist_item+hist_category", ("hist_item", "hist_category"), ("item", "category"), numbers
+    )
+    return Schema(fields, (clicks, Behaviour("tags", ("tags",), (None,))), max_length)
+
+
+def make_impressions(n=8, seed=0, *, numbers=(), max_length=5):
+    """Impressions with every kind of field; the first one has no history at all."""
+    rng = np.random.default_rng(seed)
+    schema = make_schema(numbers=numbers, max_length=max_length)
+    lengths = rng.integers(0, max_length + 1, size=n).astype(np.int32)
+    lengths[0] = 0
+    n_events = int(lengths.sum())
+    events = {
+        "hist_item": rng.integers(1, 12, n_events).astype(np.int32),
+        "hist_category": rng.integers(1, 6, n_events).astype(np.int32),
+        **{name: rng.normal(size=n_events).astype(np.float32) for name in numbers},
+    }
+    tag_lengths = rng.integers(0, 3, size=n).astype(np.int32)
+    tags = rng.integers(1, 5, int(tag_lengths.sum())).astype(np.int32)
+    return EncodedFeatures(
+        schema,
+        {
+            "price": rng.normal(size=n).astype(np.float32),
+            "item": rng.integers(1, 12, n).astype(np.int32),
+            "category": rng.integers(1, 6, n).astype(np.int32),
+        },
+        {
+            "hist_item+hist_category": Ragged.from_lengths(events, lengths),
+            "tags": Ragged.from_lengths({"tags": tags}, tag_lengths),
+        },
+    )
+
+
+def make_labels(X, seed=0):
+    """Click where the candidate's category is in the history, most of the time."""
+    rng = np.random.default_rng(seed)
+    ids, mask = X["hist_category"], X["hist_category_mask"]
+    clicked = ((ids == X["category"][:, None]) & mask).any(axis=1)
+    return np.where(rng.random(len(X)) < 0.1, ~clicked, clicked).astype(int)

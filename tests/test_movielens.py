@@ -1,0 +1,129 @@
+import hashlib
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_din.datasets import fetch_movielens
+from sklearn_din.datasets import movielens as movielens_file
+
+CSV = {
+    "ratings.csv": "userId,movieId,rating,timestamp\n1,10,4.5,60\n2,20,3.0,0\n",
+    "movies.csv": 'movieId,title,genres\n10,"Café, The (1995)",Comedy|War\n20,Heat,Crime\n',
+}
+DAT = {
+    "ratings.dat": "1::10::4.5::60\n2::20::3::0\n",
+    "movies.dat": "10::Café, The (1995)::Comedy|War\n20::Heat::Crime\n",
+}
+U = {
+    "u.data": "1\t10\t4.5\t60\n2\t20\t3\t0\n",
+    "u.genre": "Comedy|0\nCrime|1\nWar|2\n\n",
+    "u.item": "10|Café, The (1995)|01-Jan-1995||http://a|1|0|1\n20|Heat||||0|1|0\n",
+}
+LAYOUTS = {"latest-small": CSV, "20m": CSV, "25m": CSV, "1m": DAT, "100k": U}
+RATINGS = pd.DataFrame(
+    {
+        "user": np.array([1, 2], dtype="int32"),
+        "item": np.array([10, 20], dtype="int32"),
+        "rating": np.array([4.5, 3.0], dtype="float32"),
+        "time": pd.to_datetime([60, 0], unit="s"),
+    }
+)
+MOVIES = [(10, "Café, The (1995)", "Comedy|War"), (20, "Heat", "Crime")]
+
+
+@pytest.fixture
+def grouplens(tmp_path, monkeypatch):
+    """A GroupLens on this disk: write_zip(variant) publishes an edition and its checksum."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.setattr(movielens_file, "_MOVIELENS_URL", f"{site.as_uri()}/ml-{{}}.zip")
+
+    def write_zip(variant):
+        path = site / f"ml-{variant}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in LAYOUTS[variant].items():
+                encoded = text.encode("utf-8" if name.endswith(".csv") else "latin-1")
+                archive.writestr(f"ml-{variant}/{name}", encoded)
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(movielens_file._MOVIELENS_SHA256, variant, checksum)
+        return path
+
+    return write_zip
+
+
+@pytest.mark.parametrize("variant", LAYOUTS)
+def test_every_edition_reads_alike_from_the_network_and_then_from_disk(
+    variant, grouplens, tmp_path
+):
+    published = grouplens(variant)
+    home = tmp_path / "home"
+    first = fetch_movielens(variant, data_home=home)
+    published.unlink()
+    second = fetch_movielens(variant, data_home=home, download_if_missing=False)
+    for movielens in (first, second):
+        pd.testing.assert_frame_equal(
+            movielens.ratings, RATINGS.astype({"time": movielens.ratings["time"].dtype})
+        )
+        assert list(movielens.movies.itertuples(index=False, name=None)) == MOVIES
+        assert list(movielens.movies.columns) == ["item", "title", "genres"]
+        assert movielens.url == published.as_uri()
+        assert movielens.DESCR.startswith(f"MovieLens {variant}: 2 ratings")
+    assert [path.name for path in home.iterdir()] == [published.name]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_extracted_folder_comes_first(suffix, tmp_path):
+    folder = tmp_path / "ml-latest-small"
+    folder.mkdir()
+    pd.DataFrame([[1, 10, 4.5, 60], [2, 20, 3.0, 0]]).to_csv(
+        folder / f"ratings.csv{suffix}", header=["u", "i", "r", "t"], index=False
+    )
+    pd.DataFrame(MOVIES).to_csv(folder / f"movies.csv{suffix}", index=False)
+    movielens = fetch_movielens(data_home=tmp_path, download_if_missing=False)
+    assert movielens.ratings["rating"].tolist() == [4.5, 3.0]
+    assert list(movielens.movies.itertuples(index=False, name=None)) == MOVIES
+
+
+def test_a_folder_without_its_files_is_named(tmp_path):
+    (tmp_path / "ml-latest-small").mkdir()
+    with pytest.raises(OSError, match=r"needs ratings\.csv or ratings\.csv\.gz in .*Extract the"):
+        fetch_movielens(data_home=tmp_path)
+
+
+def test_a_damaged_zip_is_refused(grouplens, tmp_path):
+    published = grouplens("1m")
+    (tmp_path / "ml-1m.zip").write_bytes(published.read_bytes()[:-1])
+    with pytest.raises(OSError, match=r"ml-1m\.zip must have the SHA-256 .*Download it again"):
+        fetch_movielens("1m", data_home=tmp_path)
+
+
+def test_a_damaged_download_leaves_nothing_behind(grouplens, tmp_path):
+    published = grouplens("1m")
+    published.write_bytes(published.read_bytes()[:-1])
+    with pytest.raises(OSError, match=r"ml-1m\.zip must have the SHA-256"):
+        fetch_movielens("1m", data_home=tmp_path / "home")
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_without_network_the_message_says_where_to_put_the_file(grouplens, tmp_path):
+    grouplens("100k").unlink()
+    by_hand = r"Download file:.*ml-100k\.zip by hand and put the zip at .*home.ml-100k\.zip"
+    with pytest.raises(OSError, match=rf"could not be downloaded \(.*\)\. {by_hand}"):
+        fetch_movielens("100k", data_home=tmp_path / "home")
+    with pytest.raises(OSError, match=rf"not in .*home, and downloads are off\. {by_hand}"):
+        fetch_movielens("100k", data_home=tmp_path / "home", download_if_missing=False)
+
+
+def test_an_unknown_edition_lists_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match=r"one of \['latest-small', '100k', .*\], got '2m'"):
+        fetch_movielens("2m", data_home=tmp_path)
+
+
+def test_the_real_latest_small_edition(shared_data):
+    movielens = fetch_movielens("latest-small", data_home=shared_data, download_if_missing=False)
+    assert movielens.ratings.shape == (100_836, 4)
+    assert movielens.ratings["user"].nunique() == 610
+    assert movielens.movies.loc[0, "title"] == "Toy Story (1995)"
+    assert movielens.ratings["time"].dt.year.agg(["min", "max"]).tolist() == [1996, 2018]
