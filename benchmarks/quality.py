@@ -116,7 +116,7 @@ def encode(workload, *parts):
     lengths = np.concatenate([np.diff(part["hist_offsets"]) for part in rows])
     events = {name: joined(name) for name in behaviour.histories}
     ragged = Ragged.from_lengths(events, lengths)
-    return EncodedFeatures(schema, columns, {behaviour.name: ragged}), joined("label")
+    return EncodedFeatures(schema, columns, {behaviour.histories: ragged}), joined("label")
 
 
 def fit_ours(workload, *, seed, **parameters):

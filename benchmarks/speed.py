@@ -35,7 +35,7 @@ RIVAL_BUDGETS = {  # workload and cap: what one rival may spend on it
 RIVAL_SECONDS = 240
 ROUNDS = 5
 BATCH = 1024
-CLICKS = "hist_item+hist_category"
+CLICKS = ("hist_item", "hist_category")
 
 
 def encoded(workload, part="train"):
@@ -45,7 +45,7 @@ def encoded(workload, part="train"):
     columns = {name: rows[name] for name in schema.names("categorical", "numeric")}
     events = {name: rows[name] for name in clicks.histories}
     ragged = Ragged.from_lengths(events, np.diff(rows["hist_offsets"]))
-    return EncodedFeatures(schema, columns, {clicks.name: ragged})
+    return EncodedFeatures(schema, columns, {clicks.histories: ragged})
 
 
 class StepClock(Callback):

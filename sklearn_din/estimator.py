@@ -347,7 +347,7 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         frames, first = [], 0
         for batch, _ in ImpressionBatches(X, batch_size=1024):
             weights = self.module_.attention(batch.to(self.net_.device))
-            frames += [_weights_frame(batch, b, weights[b.name], first) for b in behaviours]
+            frames += [_weights_frame(batch, b, weights[b.histories], first) for b in behaviours]
             first += len(batch)
         columns = ["row", "behaviour", "position"]
         columns += list(dict.fromkeys(name for b in behaviours for name in b.histories))
@@ -486,8 +486,8 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
 
 def _weights_frame(batch: Batch, behaviour: Behaviour, weights: torch.Tensor, first: int) -> Any:
     """Tidy rows of one behaviour in one batch; ``first`` is the batch's first impression."""
-    rows = batch.rows[behaviour.name].cpu().numpy()
-    starts = batch.offsets[behaviour.name].cpu().numpy()[rows]
+    rows = batch.rows[behaviour.histories].cpu().numpy()
+    starts = batch.offsets[behaviour.histories].cpu().numpy()[rows]
     ids = {name: pd.array(batch.ids[name].cpu().numpy(), "Int32") for name in behaviour.histories}
     return pd.DataFrame(
         {

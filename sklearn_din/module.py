@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_din._validation import check_choice
 from sklearn_din.features.schema import Behaviour, Schema
-from sklearn_din.network.embeddings import Bag, FieldEmbeddings
+from sklearn_din.network.embeddings import Bag, FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import (
@@ -131,7 +131,7 @@ class DIN(nn.Module):
         """
         embeddings, sums = self.embeddings(batch.ids, self._bags(batch))
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
-        inputs += [embeddings[name] for name in self.schema.names("categorical")]
+        inputs += [embeddings[(name,)] for name in self.schema.names("categorical")]
         for module in self.interests:
             inputs += self._interest_inputs(module, embeddings, sums, batch)
         joined = torch.cat(inputs, dim=1)
@@ -139,14 +139,14 @@ class DIN(nn.Module):
             return logits_of(self.mlp, self.output, joined)
         return self.output(self.mlp(joined)).squeeze(1)
 
-    def _bags(self, batch: Any) -> dict[str, Bag]:
+    def _bags(self, batch: Any) -> dict[Slot, Bag]:
         """Where the events lie whose unweighted sums the interests use, by slot."""
-        bags: dict[str, Bag] = {}
+        bags: dict[Slot, Bag] = {}
         modules: Any = self.interests
         for module in modules:
             if module.needs_sums:
-                name = module.behaviour.name
-                bag = Bag(batch.rows[name], batch.offsets[name])
+                key = module.behaviour.histories
+                bag = Bag(batch.rows[key], batch.offsets[key])
                 bags |= dict.fromkeys(self.embeddings.slots_of(module.behaviour), bag)
         return bags
 
@@ -162,7 +162,7 @@ class DIN(nn.Module):
         return batch.numbers * (torch.rand_like(batch.numbers) >= NUMBERS_HIDDEN)
 
     def _interest_inputs(
-        self, module: Any, embeddings: dict[str, Tensor], sums: dict[str, Tensor], batch: Any
+        self, module: Any, embeddings: dict[Slot, Tensor], sums: dict[Slot, Tensor], batch: Any
     ) -> list[Tensor]:
         behaviour = module.behaviour
         keys = self._joined(behaviour, embeddings)
@@ -172,7 +172,7 @@ class DIN(nn.Module):
         interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if not self.extended or queries is None:
             return [interest]
-        rows, offsets = batch.rows[behaviour.name], batch.offsets[behaviour.name]
+        rows, offsets = batch.rows[behaviour.histories], batch.offsets[behaviour.histories]
         lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
         # Unlike the paper: where repeated interest both draws and tires, attention, which starts
         # as this count, sees no slope to learn by; beside the count it does.
@@ -189,13 +189,13 @@ class DIN(nn.Module):
         base = total * lengths.clamp(min=1.0).rsqrt()
         return [*matched, queries * base, *counts]
 
-    def _joined(self, behaviour: Behaviour, by_slot: dict[str, Tensor]) -> Tensor:
+    def _joined(self, behaviour: Behaviour, by_slot: dict[Slot, Tensor]) -> Tensor:
         """Attributes of a behaviour side by side."""
-        parts = [by_slot[name] for name in self.embeddings.slots_of(behaviour)]
+        parts = [by_slot[slot] for slot in self.embeddings.slots_of(behaviour)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _queries(
-        self, behaviour: Behaviour, embeddings: dict[str, Tensor], n_rows: int
+        self, behaviour: Behaviour, embeddings: dict[Slot, Tensor], n_rows: int
     ) -> Tensor | None:
         """Candidate's embedding by attribute, zeros where there is none; None for a bag."""
         if behaviour.is_bag:
@@ -204,20 +204,20 @@ class DIN(nn.Module):
         parts = [
             self.output.weight.new_zeros(n_rows, self.embeddings.width(history))
             if candidate is None
-            else embeddings[candidate]
+            else embeddings[(candidate,)]
             for history, candidate in pairs
         ]
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
-    def attention(self, batch: Any) -> dict[str, Tensor]:
+    def attention(self, batch: Any) -> dict[tuple[str, ...], Tensor]:
         """Weight of each event in its impression's interest, by behaviour: (n_events,)."""
         embeddings, _ = self.embeddings(batch.ids, {})
         weights = {}
         modules: Any = self.interests
         for module in modules:
-            behaviour, name = module.behaviour, module.behaviour.name
-            rows, offsets = batch.rows[name], batch.offsets[name]
+            behaviour, key = module.behaviour, module.behaviour.histories
+            rows, offsets = batch.rows[key], batch.offsets[key]
             keys = self._joined(behaviour, embeddings)
             found = keys.new_ones(len(keys))
             if module.pooling == "attention":
@@ -226,5 +226,5 @@ class DIN(nn.Module):
             scale = module.scale(offsets)
             if isinstance(scale, Tensor):
                 found = found * scale.squeeze(1).index_select(0, rows)
-            weights[name] = found
+            weights[key] = found
         return weights

@@ -376,12 +376,12 @@ def _event_scale(name: str, events: Events) -> EventScale:
     return EventScale.learn(numbers, events.counts)
 
 
-def _warn_if_empty(events: dict[str, Events]) -> None:
-    for name, histories in events.items():
+def _warn_if_empty(events: dict[tuple[str, ...], Events]) -> None:
+    for names, histories in events.items():
         if not histories.lengths.any():
             warnings.warn(
-                f"every history of {name} is empty at fit: nothing can be learnt from it. Do "
-                "the users of these rows have earlier events?",
+                f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from "
+                "it. Do the users of these rows have earlier events?",
                 UserWarning,
                 stacklevel=2,
             )

@@ -43,8 +43,8 @@ def make_impressions(n=8, seed=0, *, numbers=(), max_length=5):
             "category": rng.integers(1, 6, n).astype(np.int32),
         },
         {
-            "hist_item+hist_category": Ragged.from_lengths(events, lengths),
-            "tags": Ragged.from_lengths({"tags": tags}, tag_lengths),
+            ("hist_item", "hist_category"): Ragged.from_lengths(events, lengths),
+            ("tags",): Ragged.from_lengths({"tags": tags}, tag_lengths),
         },
     )
 

@@ -10,7 +10,7 @@ from tests.encoded_impressions import make_impressions
 def test_a_batch_holds_each_real_event_once_and_names_its_impression(impressions):
     batch = Batch(impressions)
     ids, mask = impressions["hist_item"], impressions["hist_item_mask"]
-    name = "hist_item+hist_category"
+    name = ("hist_item", "hist_category")
     assert batch.ids["hist_item"].tolist() == [
         ids[row, place] for row in range(8) for place in range(mask[row].sum())
     ]
@@ -72,5 +72,5 @@ def test_runs_of_one_history_are_scored_as_shared_and_others_are_not():
 
 def test_equal_windows_at_other_times_are_no_shared_history():
     X = make_impressions(64)[np.full(64, 3)]
-    X.behaviours["tags"].anchors["when"] = np.arange(64.0)
+    X.behaviours[("tags",)].anchors["when"] = np.arange(64.0)
     assert not any(batch.shared for batch, _ in ScoringBatches(X))

@@ -8,7 +8,7 @@ from sklearn_din.network.embeddings import Bag, FieldEmbeddings
 from sklearn_din.network.layers import sum_events
 from tests.encoded_impressions import make_impressions, make_schema
 
-CLICKS = "hist_item+hist_category"
+CLICKS = ("hist_item", "hist_category")
 
 
 def plain(embeddings, ids, bags):
@@ -17,8 +17,8 @@ def plain(embeddings, ids, bags):
     def rows(name):
         return embeddings.weight(embeddings.vocabulary_of[name])[ids[name].long()]
 
-    found = {"+".join(slot): torch.cat([rows(n) for n in slot], 1) for slot in embeddings.slots}
-    sums = {name: sum_events(found[name], bag.rows, bag.offsets) for name, bag in bags.items()}
+    found = {slot: torch.cat([rows(n) for n in slot], 1) for slot in embeddings.slots}
+    sums = {slot: sum_events(found[slot], bag.rows, bag.offsets) for slot, bag in bags.items()}
     return found, sums
 
 
@@ -36,12 +36,12 @@ def test_look_ups_equal_plain_indexing_in_numbers_and_gradients(batch, width, us
     (behaviour, tags) = make_schema().behaviours
     names = [*embeddings.slots_of(behaviour), *embeddings.slots_of(tags)]
     asked = {} if used == "candidates" else dict.fromkeys(names[:-1], bag_of(batch, CLICKS))
-    asked |= {} if used == "candidates" else {"tags": bag_of(batch, "tags")}
+    asked |= {} if used == "candidates" else {("tags",): bag_of(batch, ("tags",))}
     ours, theirs = embeddings(batch.ids, asked), plain(embeddings, batch.ids, asked)
     assert [part.keys() for part in ours] == [part.keys() for part in theirs]
     gradients = []
     for found, sums in (ours, theirs):
-        parts = [found["item"]]
+        parts = [found[("item",)]]
         parts += [found[name] for name in names if "events" in used]
         parts += [sums[name] for name in names if "sums" in used]
         loss = sum(part.sin().sum() for part in parts)

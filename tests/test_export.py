@@ -29,7 +29,7 @@ from tests.encoded_impressions import make_impressions, make_labels
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "serve_onnx.py"
-CLICKS = "hist_item+hist_category"
+CLICKS = ("hist_item", "hist_category")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def other_batches(**options):
     X = make_impressions(50, seed=7, **options)
     long = make_impressions(9, seed=8, **{**options, "max_length": 30})
     long = EncodedFeatures(X.schema, long.columns, long.behaviours)
-    without = [row for row in range(50) if not X[row : row + 1][CLICKS.split("+")[0]].size]
+    without = [row for row in range(50) if not X[row : row + 1][CLICKS[0]].size]
     assert len(without) > 1
     return [X, X[1:2], X[:1], X[without], long]
 
@@ -145,8 +145,10 @@ def test_an_attribute_without_a_candidate_and_a_bag_alone(runtime, path):
         schema,
         {"item": ids(9, 40)},
         {
-            clicks.name: Ragged.from_lengths({"hist_item": ids(9), "hist_action": ids(4)}, lengths),
-            "words": Ragged.from_lengths({"words": ids(6)}, lengths[::-1].copy()),
+            clicks.histories: Ragged.from_lengths(
+                {"hist_item": ids(9), "hist_action": ids(4)}, lengths
+            ),
+            ("words",): Ragged.from_lengths({"words": ids(6)}, lengths[::-1].copy()),
         },
     )
     classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, rng.integers(0, 2, 40))
@@ -185,7 +187,7 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     }
     assert dims["item"] == ["n"]
     assert (
-        dims["hist_item"] == dims["hist_category"] == dims["hist_item_mask"] == ["n", f"T_{CLICKS}"]
+        dims["hist_item"] == dims["hist_category"] == dims["hist_item_mask"] == ["n", "T_hist_item"]
     )
     assert dims["tags"] == ["n", "T_tags"]
     shapes = [tuple(constant.dims) for constant in model.graph.initializer]
@@ -222,8 +224,8 @@ def test_torch_export_takes_the_module_with_free_sizes(network):
     free = (
         {0: n},
         {name: {0: dim} for name, dim in dims.items()},
-        {CLICKS: {0: events}, "tags": {0: tags}},
-        {CLICKS: {0: n + 1}, "tags": {0: n + 1}},
+        {CLICKS: {0: events}, ("tags",): {0: tags}},
+        {CLICKS: {0: n + 1}, ("tags",): {0: n + 1}},
     )
     program = torch.export.export(
         FlatTensors(module), tensors(make_impressions(9)), dynamic_shapes=free, strict=False

@@ -44,8 +44,8 @@ def test_pickling_some_rows_does_not_ship_the_event_log():
 
 
 def test_taking_rows_copies_no_events(impressions):
-    ragged = impressions.behaviours["tags"]
-    assert impressions[2:4].behaviours["tags"].columns["tags"] is ragged.columns["tags"]
+    ragged = impressions.behaviours[("tags",)]
+    assert impressions[2:4].behaviours[("tags",)].columns["tags"] is ragged.columns["tags"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_bytes_follow_the_events_and_not_the_longest_row():
     short = make_impressions(n=50, max_length=5)
     columns = {"tags": np.ones(1000, dtype=np.int32)}
     lengths = np.array([1000] + [0] * 49, dtype=np.int32)
-    short.behaviours["tags"] = Ragged.from_lengths(columns, lengths)
+    short.behaviours[("tags",)] = Ragged.from_lengths(columns, lengths)
     assert short.nbytes < 50 * 1000
 
 

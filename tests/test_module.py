@@ -11,7 +11,7 @@ from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from sklearn_din.network.embeddings import FieldEmbeddings
 from tests.encoded_impressions import make_impressions, make_schema
 
-CLICKS = "hist_item+hist_category"
+CLICKS = ("hist_item", "hist_category")
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,7 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
         columns,
         {
             CLICKS: Ragged.from_lengths(events, np.array([2, 1], dtype=np.int32)),
-            "tags": Ragged.from_lengths(
+            ("tags",): Ragged.from_lengths(
                 {"tags": np.empty(0, np.int32)}, np.zeros(2, dtype=np.int32)
             ),
         },
@@ -178,10 +178,10 @@ def test_candidate_and_history_share_rows_and_vocabularies_do_not():
         "tags": torch.tensor([4], dtype=torch.int32),
     }
     found, _ = embeddings(ids, {})
-    torch.testing.assert_close(found["item"][0], found[CLICKS][0, :4])
-    torch.testing.assert_close(found["category"][0], embeddings.weight("category")[5])
+    torch.testing.assert_close(found[("item",)][0], found[CLICKS][0, :4])
+    torch.testing.assert_close(found[("category",)][0], embeddings.weight("category")[5])
     torch.testing.assert_close(found[CLICKS][1, :4], embeddings.weight("item")[11])
-    torch.testing.assert_close(found["tags"][0], embeddings.weight("tags")[4])
+    torch.testing.assert_close(found[("tags",)][0], embeddings.weight("tags")[4])
 
 
 def test_widths_by_vocabulary_give_each_behaviour_its_own_width():
@@ -238,7 +238,7 @@ def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_doe
     interests, batch = network.interests[0], Batch(X)
     embeddings, _ = network.embeddings(batch.ids, {})
     queries = network._queries(interests.behaviour, embeddings, len(batch))
-    keys = embeddings[interests.behaviour.name]
+    keys = embeddings[interests.behaviour.histories]
     total, weights, _ = interests(queries, keys, None, batch)
     (total.square().sum() + weights.square().sum()).backward()
     (table,) = network.embeddings.tables.values()
@@ -250,7 +250,7 @@ def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_doe
 
 
 def ragged_name(schema):
-    return schema.behaviours[0].name
+    return schema.behaviours[0].histories
 
 
 def test_weights_of_attention_are_those_of_the_weighted_sum():

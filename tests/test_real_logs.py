@@ -52,7 +52,7 @@ def test_eshop_clicks_decode_to_the_log(eshop):
     for name in ("hist_item", "hist_category"):
         expected = [cell[-20:].tolist() for cell in eshop[name].iloc[rows]]
         assert decoded(encoder, X[rows], name) == expected
-    events = X.behaviours[behaviour.name].columns["hist_item"]
+    events = X.behaviours[behaviour.histories].columns["hist_item"]
     assert len(events) < len(eshop) < X["hist_item_mask"].sum()
 
 

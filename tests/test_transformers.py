@@ -68,7 +68,7 @@ def test_windows_share_the_encoded_log():
     frame = with_windows(n_events=200, n_users=2)
     X = encoder().fit_transform(frame)
 
-    clicks = X.behaviours["hist_item+hist_category"]
+    clicks = X.behaviours[("hist_item", "hist_category")]
     assert len(clicks.columns["hist_item"]) <= len(frame) < clicks.lengths.sum()
     assert clicks.columns["hist_item"].dtype == np.int32
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,10 +31,10 @@ class Batch:
         (n,) for a categorical field, (n_events,) for a history.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories.
-    rows : dict of str to Tensor of shape (n_events,), int64
-        By behaviour: the impression of each event.
-    offsets : dict of str to Tensor of shape (n + 1,), int64
-        By behaviour: where each impression's events begin.
+    rows : dict of tuple of str to Tensor of shape (n_events,), int64
+        By the histories of each behaviour: the impression of each event.
+    offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
+        By the histories of each behaviour: where each impression's events begin.
 
     Examples
     --------
@@ -56,10 +58,10 @@ class Batch:
         categorical = X.schema.names("categorical")
         self.ids = {n: torch.from_numpy(np.ascontiguousarray(X.columns[n])) for n in categorical}
         self.event_numbers: dict[str, Tensor] = {}
-        self.rows: dict[str, Tensor] = {}
-        self.offsets: dict[str, Tensor] = {}
+        self.rows: dict[tuple[str, ...], Tensor] = {}
+        self.offsets: dict[tuple[str, ...], Tensor] = {}
         for behaviour in X.schema.behaviours:
-            ragged = X.behaviours[behaviour.name]
+            ragged = X.behaviours[behaviour.histories]
             if shared:
                 ragged = ragged.take(slice(0, 1))
             index = ragged.event_index()
@@ -69,9 +71,9 @@ class Batch:
                 self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
             offsets = np.zeros(len(ragged) + 1, dtype=np.int64)
             np.cumsum(ragged.lengths, out=offsets[1:])
-            self.offsets[behaviour.name] = torch.from_numpy(offsets)
+            self.offsets[behaviour.histories] = torch.from_numpy(offsets)
             rows = np.repeat(np.arange(len(ragged)), ragged.lengths)
-            self.rows[behaviour.name] = torch.from_numpy(rows)
+            self.rows[behaviour.histories] = torch.from_numpy(rows)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -82,6 +84,7 @@ class Batch:
             return self
         self.numbers = self.numbers.to(device)
         self.weights = None if self.weights is None else self.weights.to(device)
-        for group in (self.ids, self.event_numbers, self.rows, self.offsets):
-            group.update({name: tensor.to(device) for name, tensor in group.items()})
+        groups: list[dict[Any, Tensor]] = [self.ids, self.event_numbers, self.rows, self.offsets]
+        for group in groups:
+            group.update({key: tensor.to(device) for key, tensor in group.items()})
         return self

@@ -30,13 +30,13 @@ class ReadFrame:
         NaN where missing.
     codes : dict of str to (codes, values)
         Columns of one id a cell.
-    events : dict of str to Events
-        By behaviour.
+    events : dict of tuple of str to Events
+        By the histories of each behaviour.
     """
 
     numbers: np.ndarray
     codes: dict[str, Codes]
-    events: dict[str, Events]
+    events: dict[tuple[str, ...], Events]
 
     def id_columns(self) -> dict[str, tuple[Codes, np.ndarray | None]]:
         """Codes of every column of ids, and how often each code counts (None: once)."""
@@ -56,7 +56,7 @@ def read_frame(
         numbers[:, position] = as_numbers(frame[name], name=name)
     codes = {name: coded(frame[name], name=name) for name in roles.categorical}
     events = {
-        behaviour.name: read_events(
+        behaviour.histories: read_events(
             [cells[name] for name in (*behaviour.histories, *behaviour.numbers)],
             max_length=max_length,
             numbers=behaviour.numbers,

@@ -26,8 +26,8 @@ class EncodedFeatures:
         What each array means.
     columns : dict of str to ndarray of shape (n,)
         float32 numbers and int32 ids, one array for each field that is not a history.
-    behaviours : dict of str to Ragged, default=None
-        The histories, by behaviour name.
+    behaviours : dict of tuple of str to Ragged, default=None
+        The histories, by the ``histories`` of their behaviour: ``("hist_item", "hist_category")``.
 
     Raises
     ------
@@ -44,7 +44,7 @@ class EncodedFeatures:
     ...     max_length=2,
     ... )
     >>> history = Ragged.from_lengths({"hist_item": np.array([3, 4, 5], "int32")}, np.array([1, 2]))
-    >>> X = EncodedFeatures(schema, {"item": np.array([5, 2], "int32")}, {"hist_item": history})
+    >>> X = EncodedFeatures(schema, {"item": np.array([5, 2], "int32")}, {("hist_item",): history})
     >>> X.shape, list(X[1:]["hist_item"][0])
     ((2, 3), [np.int32(4), np.int32(5)])
     """
@@ -53,7 +53,7 @@ class EncodedFeatures:
         self,
         schema: Schema,
         columns: Mapping[str, np.ndarray],
-        behaviours: Mapping[str, Ragged] | None = None,
+        behaviours: Mapping[tuple[str, ...], Ragged] | None = None,
     ) -> None:
         self.schema = schema
         self.columns = dict(columns)
@@ -62,7 +62,10 @@ class EncodedFeatures:
 
     @classmethod
     def _trusted(
-        cls, schema: Schema, columns: dict[str, np.ndarray], behaviours: dict[str, Ragged]
+        cls,
+        schema: Schema,
+        columns: dict[str, np.ndarray],
+        behaviours: dict[tuple[str, ...], Ragged],
     ) -> EncodedFeatures:
         self = cls.__new__(cls)
         self.schema, self.columns, self.behaviours = schema, columns, behaviours
@@ -92,7 +95,7 @@ class EncodedFeatures:
             return self._read(key)
         rows = _row_selector(key)
         columns = {name: values[rows] for name, values in self.columns.items()}
-        behaviours = {name: ragged.take(rows) for name, ragged in self.behaviours.items()}
+        behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         return self._trusted(self.schema, columns, behaviours)
 
     def _read(self, name: str) -> np.ndarray:
@@ -102,7 +105,7 @@ class EncodedFeatures:
             raise KeyError(f"no field {name!r}; the fields are {self.keys()}")
         is_mask = name not in {field.name for field in self.schema.fields}
         history = name.removesuffix("_mask") if is_mask else name
-        ragged = self.behaviours[self.schema.behaviour_of(history).name]
+        ragged = self.behaviours[self.schema.behaviour_of(history).histories]
         return ragged.mask() if is_mask else ragged.padded(history)
 
     @property
@@ -120,7 +123,7 @@ class EncodedFeatures:
         blocks = []
         for field in self.schema.fields:
             if field.is_history:
-                ragged = self.behaviours[self.schema.behaviour_of(field.name).name]
+                ragged = self.behaviours[self.schema.behaviour_of(field.name).histories]
                 blocks.append(ragged.padded(field.name, self.schema.max_length))
             else:
                 blocks.append(self.columns[field.name][:, None])
@@ -155,21 +158,21 @@ def _check_arrays(X: EncodedFeatures) -> None:
     wanted = {field.name for field in schema.fields if not field.is_history}
     if wanted != set(X.columns):
         raise ValueError(f"columns must be {sorted(wanted)}, got {sorted(X.columns)}.")
-    if {behaviour.name for behaviour in schema.behaviours} != set(X.behaviours):
+    if {behaviour.histories for behaviour in schema.behaviours} != set(X.behaviours):
         raise ValueError(
-            f"behaviours must be {[b.name for b in schema.behaviours]}, got {sorted(X.behaviours)}."
+            f"behaviours must have the keys {[b.histories for b in schema.behaviours]}, got "
+            f"{list(X.behaviours)}."
         )
-    parts: dict[str, Any] = {**X.columns, **X.behaviours}
+    parts: dict[Any, Any] = {**X.columns, **X.behaviours}
     lengths = {name: len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every field must have one row an impression, got lengths {lengths}.")
     for field in schema.fields:
         if field.has_ids:
-            behaviour = schema.behaviour_of(field.name).name if field.is_history else ""
-            ids = (
-                X.behaviours[behaviour].columns[field.name] if behaviour else X.columns[field.name]
-            )
-            _check_ids(ids, n_ids=field.n_ids, name=field.name)
+            columns = X.columns
+            if field.is_history:
+                columns = X.behaviours[schema.behaviour_of(field.name).histories].columns
+            _check_ids(columns[field.name], n_ids=field.n_ids, name=field.name)
 
 
 def _check_ids(ids: np.ndarray, *, n_ids: int, name: str) -> None:

@@ -65,7 +65,8 @@ class Behaviour:
     Parameters
     ----------
     name : str
-        The histories' names, joined by "+".
+        What people read: the histories' names, joined by "+". Not a key: a column may have the
+        same name. What belongs to a behaviour is found by its ``histories``.
     histories : tuple of str
         Id histories, one an attribute of the event (item, category).
     candidates : tuple of (str or None)

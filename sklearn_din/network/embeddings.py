@@ -13,6 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.network.layers import bag, counted, gather_rows
 
+Slot = tuple[str, ...]  # names of the fields that are looked up together
+
 
 class Bag(NamedTuple):
     """Where each impression's events lie: see :mod:`sklearn_din.network.layers`."""
@@ -67,16 +69,11 @@ class FieldEmbeddings(nn.Module):
         self.slots = self._slots(schema)
         self.reset_parameters()
 
-    def _slots(self, schema: Schema) -> list[tuple[str, ...]]:
-        """Fields looked up together: a behaviour's attributes lie side by side, if as wide."""
-        slots: list[tuple[str, ...]] = [(name,) for name in schema.names("categorical")]
+    def _slots(self, schema: Schema) -> list[Slot]:
+        slots: list[Slot] = [(name,) for name in schema.names("categorical")]
         for behaviour in schema.behaviours:
-            slots += self._slots_of(behaviour)
+            slots += self.slots_of(behaviour)
         return slots
-
-    def _slots_of(self, behaviour: Behaviour) -> list[tuple[str, ...]]:
-        one_width = len({self.width(name) for name in behaviour.histories}) == 1
-        return [behaviour.histories] if one_width else [(name,) for name in behaviour.histories]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -101,47 +98,48 @@ class FieldEmbeddings(nn.Module):
         table = self.tables[str(self.width_of[vocabulary])]
         return table[offset : offset + self.sizes[vocabulary]]
 
-    def slots_of(self, behaviour: Behaviour) -> list[str]:
-        """Names under which a behaviour's events are found: one, where attributes are as wide."""
-        return ["+".join(slot) for slot in self._slots_of(behaviour)]
+    def slots_of(self, behaviour: Behaviour) -> list[Slot]:
+        """Slots that hold a behaviour's events: one where its attributes are equally wide."""
+        one_width = len({self.width(name) for name in behaviour.histories}) == 1
+        return [behaviour.histories] if one_width else [(name,) for name in behaviour.histories]
 
     def forward(
-        self, ids: Mapping[str, Tensor], bags: Mapping[str, Bag]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        self, ids: Mapping[str, Tensor], bags: Mapping[Slot, Bag]
+    ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
         """Rows of all ids, and sums of histories' events.
 
         Parameters
         ----------
         ids : dict of str to Tensor of shape (n_ids,)
             Of each field.
-        bags : dict of str to Bag
-            The histories whose sums are asked, by slot.
+        bags : dict of Slot to Bag
+            The slots whose sums are asked, and where their events lie.
 
         Returns
         -------
-        embeddings : dict of str to Tensor of shape (n_ids, width)
-            By slot: a field, or a behaviour's histories joined by "+".
-        sums : dict of str to Tensor of shape (n_rows, width)
+        embeddings : dict of Slot to Tensor of shape (n_ids, width)
+            A slot is the names of the fields that were looked up together: ``("item",)``, or a
+            behaviour's histories, whose attributes then lie side by side.
+        sums : dict of Slot to Tensor of shape (n_rows, width)
             Of the slots in ``bags``.
         """
-        embeddings: dict[str, Tensor] = {}
-        sums: dict[str, Tensor] = {}
+        embeddings: dict[Slot, Tensor] = {}
+        sums: dict[Slot, Tensor] = {}
         for width, table in self.tables.items():
             slots = [slot for slot in self.slots if self.width(slot[0]) == int(width)]
             if not slots:
                 continue
-            names = ["+".join(slot) for slot in slots]
             blocks = [self._positions(slot, ids) for slot in slots]
             pieces = [
-                _Piece(block.shape[0], len(slot), bags.get(name))
-                for name, slot, block in zip(names, slots, blocks, strict=True)
+                _Piece(block.shape[0], len(slot), bags.get(slot))
+                for slot, block in zip(slots, blocks, strict=True)
             ]
             found = _LookUp.apply(table, torch.cat(blocks), pieces)
-            embeddings |= zip(names, found[: len(names)], strict=True)
-            sums |= zip((n for n in names if n in bags), found[len(names) :], strict=True)
+            embeddings |= zip(slots, found[: len(slots)], strict=True)
+            sums |= zip((slot for slot in slots if slot in bags), found[len(slots) :], strict=True)
         return embeddings, sums
 
-    def _positions(self, slot: tuple[str, ...], ids: Mapping[str, Tensor]) -> Tensor:
+    def _positions(self, slot: Slot, ids: Mapping[str, Tensor]) -> Tensor:
         offsets = [self.offset_of[self.vocabulary_of[name]] for name in slot]
         if len(slot) == 1:
             return ids[slot[0]] + offsets[0]

@@ -84,7 +84,10 @@ class Interest(nn.Module):
         event counts alike. Matches (n, n_candidates): how many events have the candidate's id,
         by attribute; None for the published network.
         """
-        rows, offsets = batch.rows[self.behaviour.name], batch.offsets[self.behaviour.name]
+        rows, offsets = (
+            batch.rows[self.behaviour.histories],
+            batch.offsets[self.behaviour.histories],
+        )
         same = self._same_ids(batch, rows)
         matches = _count_matches(same, offsets, shared=batch.shared) if same else None
         if self.pooling == "max":

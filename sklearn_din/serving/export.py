@@ -203,12 +203,12 @@ def _add_inputs(graph: _Graph, module: DIN) -> dict[str, str]:
     schema, events = module.schema, {}
     one_more = np.array([0, 0, 0, 1], dtype=np.int64)
     for field in schema.fields:
-        dims = ("n", f"T_{schema.behaviour_of(field.name).name}") if field.is_history else ("n",)
+        dims = ("n", _length_name(schema.behaviour_of(field.name))) if field.is_history else ("n",)
         name = graph.input(field.name, np.int32 if field.has_ids else np.float32, dims)
         if field.is_history:
             events[name] = graph.add("Pad", name, one_more)
     for behaviour in schema.behaviours:
-        mask = graph.input(_mask_name(behaviour), np.bool_, ("n", f"T_{behaviour.name}"))
+        mask = graph.input(_mask_name(behaviour), np.bool_, ("n", _length_name(behaviour)))
         as_numbers = graph.add("Cast", mask, to=graph.onnx.TensorProto.FLOAT)
         events[mask] = graph.add("Pad", as_numbers, one_more)
     return events
@@ -366,6 +366,11 @@ def _dice(graph: _Graph, scores: str, dice: Any) -> str:
 
 def _axes(*axes: int) -> np.ndarray:
     return np.array(axes, dtype=np.int64)
+
+
+def _length_name(behaviour: Behaviour) -> str:
+    """Name of the dimension of a behaviour's events."""
+    return f"T_{behaviour.histories[0]}"
 
 
 def _mask_name(behaviour: Behaviour) -> str:

@@ -115,8 +115,8 @@ class _Pairs:
             for name, values in self.of_user.columns.items()
         }
         behaviours = {
-            name: of[name].take(candidates) if name in of else ragged.take(users)
-            for name, ragged in self.of_user.behaviours.items()
+            key: of[key].take(candidates) if key in of else ragged.take(users)
+            for key, ragged in self.of_user.behaviours.items()
         }
         return EncodedFeatures._trusted(self.of_user.schema, columns, behaviours)
 
@@ -131,9 +131,9 @@ class _Pairs:
         X = self.take(np.repeat(users, len(candidates)), np.tile(candidates, len(users)))
         return self.parts.classifier.decision_function(X).reshape(len(users), len(candidates))
 
-    def _candidate_fields(self, blocks: list[EncodedFeatures]) -> dict[str, Any]:
+    def _candidate_fields(self, blocks: list[EncodedFeatures]) -> dict[Any, Any]:
         """Encoded fields that follow the candidate; what a step added follows what moves it."""
-        fields: dict[str, Any] = {}
+        fields: dict[Any, Any] = {}
         for name in self.of_user.columns:
             values = np.concatenate([block.columns[name] for block in blocks])
             is_added = name not in self.users and name not in self.candidates
@@ -141,7 +141,8 @@ class _Pairs:
                 fields[name] = values
         for behaviour in self.of_user.schema.behaviours:
             if behaviour.histories[0] in self.candidates:  # a bag, such as a film's genres
-                fields[behaviour.name] = _joined([b.behaviours[behaviour.name] for b in blocks])
+                key = behaviour.histories
+                fields[key] = _joined([block.behaviours[key] for block in blocks])
         return fields
 
     def _refuse_joint_fields(self) -> None:

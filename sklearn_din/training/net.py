@@ -194,7 +194,7 @@ def embedding_decay(
         block = X[first : first + COUNTED_ROWS]
         ids = {name: block.columns[name] for name in X.schema.names("categorical")}
         for behaviour in X.schema.behaviours:
-            ragged = block.behaviours[behaviour.name]
+            ragged = block.behaviours[behaviour.histories]
             index = ragged.event_index()
             ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
         for name, values in ids.items():
