@@ -20,6 +20,7 @@ from benchmarks import workloads
 from benchmarks.quality import schema_of
 from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
 from sklearn_din import DINClassifier, EncodedFeatures
+from sklearn_din._spans import Spans
 from sklearn_din.features import Ragged
 from sklearn_din.network.matmul import product
 
@@ -190,7 +191,7 @@ def candidates(n=10_000, length=100):
     sizes = workload["attributes"]
     one = {f"hist_{name}": rng.randint(2, k, length).astype(np.int32) for name, k in sizes.items()}
     lengths = np.full(n, length, dtype=np.int32)
-    shared = Ragged(one, np.zeros(n, dtype=np.int64), lengths)
+    shared = Ragged(one, Spans(np.zeros(n, dtype=np.int64), lengths))
     own = Ragged.from_lengths({name: np.tile(ids, n) for name, ids in one.items()}, lengths)
     columns = {name: values[:n] for name, values in X.columns.items()}
     both = [EncodedFeatures(X.schema, columns, {CLICKS: ragged}) for ragged in (shared, own)]

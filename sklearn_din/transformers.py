@@ -14,10 +14,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from sklearn_din._validation import check_names
-from sklearn_din.encoding.cells import Codes, read_history
+from sklearn_din.encoding.cells import Codes
+from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
-from sklearn_din.encoding.roles import assign_roles, history_columns, is_auto
+from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.encoded import EncodedFeatures
@@ -176,12 +177,12 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         """
         check_is_fitted(self)
         frame = checked_frame(self, X, reset=False, droppable=self._dropped)
-        names = [n for b in self._roles.behaviours for n in (*b.histories, *b.numbers)]
-        cells = {n: read_history(frame[n], separator=self.separator) for n in names}
-        for name, scale in self._event_scales.items():
-            if not scale.is_elapsed and cells[name].anchors is not None:
-                cells[name] = cells[name].expanded()
-        read = read_frame(frame, cells, self._roles, max_length=self.max_length)
+        read = read_frame(
+            Columns(frame, separator=self.separator),
+            self._roles,
+            max_length=self.max_length,
+            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
+        )
         if self.unknown == "error":
             self._refuse_unknown(read)
         return self._encode(read)
@@ -238,21 +239,32 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         """
         return self
 
+    @property
+    def vocabularies_(self) -> dict[str, np.ndarray]:
+        """Column of ids -> its known values, in the order of their ids from 2."""
+        check_is_fitted(self)
+        owners = self._roles.owners
+        return {name: self._vocabularies[owner].values for name, owner in owners.items()}
+
+    @property
+    def scales_(self) -> dict[str, EventScale]:
+        """Column of numbers -> how it is scaled."""
+        check_is_fitted(self)
+        return self._numeric_columns.scales | self._event_scales
+
     def _learn(self, X: Any) -> ReadFrame:
         frame = checked_frame(self, X, reset=True)
         _check_histories(self.histories)
         self._dropped = [] if self.drop is None else check_names(self.drop, name="drop")
-        names = history_columns(frame, histories=self.histories, drop=self._dropped)
-        cells = {n: read_history(frame[n], separator=self.separator) for n in names}
+        columns = Columns(frame, separator=self.separator)
         self._roles = assign_roles(
-            frame,
-            cells,
+            columns,
             histories=self.histories,
             categorical=self.categorical,
             numeric=self.numeric,
             drop=self._dropped,
         )
-        read = read_frame(frame, cells, self._roles, max_length=self.max_length)
+        read = read_frame(columns, self._roles, max_length=self.max_length)
         self._learn_vocabularies(read)
         self._numeric_columns = NumericColumns(
             self._roles.numeric, read.numbers, taken=frame.columns
@@ -262,7 +274,6 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             for events in read.events.values()
             for name in events.numbers
         }
-        self.scales_ = self._numeric_columns.scales | self._event_scales
         self.schema_ = self._make_schema(list(frame.columns))
         _warn_if_empty(read.events)
         if is_auto(self.categorical):
@@ -287,8 +298,6 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             )
             for owner, shared in sources.items()
         }
-        owners = self._roles.owners
-        self.vocabularies_ = {n: self._vocabularies[owner].values for n, owner in owners.items()}
 
     def _refuse_unknown(self, read: ReadFrame) -> None:
         for name, ((codes, values), _) in read.id_columns().items():
@@ -307,11 +316,10 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             for name, numbers in events.numbers.items():
                 scale = self._event_scales[name]
                 if name in events.anchors:
-                    values[name] = numbers / scale.scale
-                    anchors[name] = events.anchors[name] / scale.scale
+                    values[name], anchors[name] = scale.encode_times(numbers, events.anchors[name])
                 else:
                     values[name] = scale.encode(numbers)
-            behaviours[behaviour] = Ragged(values, events.starts, events.lengths, anchors)
+            behaviours[behaviour] = Ragged(values, events.spans, anchors)
         return EncodedFeatures(self.schema_, columns, behaviours)
 
     def _ids(self, name: str, codes: Codes) -> np.ndarray:
@@ -370,15 +378,13 @@ def _whole_numbers(ids: Any) -> np.ndarray:
 def _event_scale(name: str, events: Events) -> EventScale:
     numbers = events.numbers[name]
     if name in events.anchors:
-        return EventScale.learn_elapsed(
-            numbers, events.anchors[name], events.starts, events.lengths
-        )
+        return EventScale.learn_elapsed(numbers, events.anchors[name], events.spans)
     return EventScale.learn(numbers, events.counts)
 
 
 def _warn_if_empty(events: dict[tuple[str, ...], Events]) -> None:
     for names, histories in events.items():
-        if not histories.lengths.any():
+        if not histories.spans.lengths.any():
             warnings.warn(
                 f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from "
                 "it. Do the users of these rows have earlier events?",

@@ -31,7 +31,7 @@ def as_lists(cells):
     codes, values = cells.codes(slice(0, len(cells.values)))
     return [
         [None if c < 0 else values[c] for c in codes[start : start + length]]
-        for start, length in zip(cells.starts, cells.lengths, strict=True)
+        for start, length in zip(cells.spans.starts, cells.spans.lengths, strict=True)
     ]
 
 
@@ -39,7 +39,7 @@ def events_as_lists(events, name):
     codes, values = events.codes[name]
     return [
         [None if c < 0 else values[c] for c in codes[start : start + length]]
-        for start, length in zip(events.starts, events.lengths, strict=True)
+        for start, length in zip(events.spans.starts, events.spans.lengths, strict=True)
     ]
 
 

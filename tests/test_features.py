@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sklearn_din._spans import Spans
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from tests.encoded_impressions import make_impressions
 
@@ -14,7 +15,7 @@ windows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=6)
 def ragged_of(rows):
     starts = np.array([start for start, _ in rows], dtype=np.int64)
     lengths = np.array([length for _, length in rows], dtype=np.int32)
-    return Ragged({"item": np.arange(100, 110, dtype=np.int32)}, starts, lengths)
+    return Ragged({"item": np.arange(100, 110, dtype=np.int32)}, Spans(starts, lengths))
 
 
 @given(windows)
@@ -39,7 +40,7 @@ def test_compact_keeps_every_row_and_no_uncovered_event(rows):
 
 def test_pickling_some_rows_does_not_ship_the_event_log():
     log = np.zeros(1_000_000, dtype=np.int32)
-    ragged = Ragged({"item": log}, np.array([5, 7]), np.array([2, 1], dtype=np.int32))
+    ragged = Ragged({"item": log}, Spans(np.array([5, 7]), np.array([2, 1], dtype=np.int32)))
     assert len(pickle.dumps(ragged)) < 2000
 
 
@@ -106,8 +107,7 @@ def test_bytes_follow_the_events_and_not_the_longest_row():
 def test_elapsed_histories_read_as_the_log_of_the_time_since():
     ragged = Ragged(
         {"hist_elapsed": np.array([1.0, 4.0])},
-        np.array([0, 0]),
-        np.array([1, 2], dtype=np.int32),
+        Spans(np.array([0, 0]), np.array([1, 2], dtype=np.int32)),
         {"hist_elapsed": np.array([5.0, 6.0])},
     )
     np.testing.assert_allclose(ragged.flat("hist_elapsed"), np.log1p([4.0, 5.0, 2.0]), rtol=1e-6)

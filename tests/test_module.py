@@ -140,7 +140,7 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
 def test_the_extended_network_counts_events_with_the_candidates_id(pooling, shared):
     X = make_impressions(16)
     if shared:  # all rows have one history, the longest
-        longest = np.full(16, X.behaviours[CLICKS].lengths.argmax())
+        longest = np.full(16, X.behaviours[CLICKS].spans.lengths.argmax())
         histories = {name: ragged.take(longest) for name, ragged in X.behaviours.items()}
         X = EncodedFeatures(X.schema, X.columns, histories)
     network, batch = DIN(X.schema, pooling=pooling).eval(), Batch(X, shared=shared)

@@ -69,7 +69,7 @@ def test_windows_share_the_encoded_log():
     X = encoder().fit_transform(frame)
 
     clicks = X.behaviours[("hist_item", "hist_category")]
-    assert len(clicks.columns["hist_item"]) <= len(frame) < clicks.lengths.sum()
+    assert len(clicks.columns["hist_item"]) <= len(frame) < clicks.spans.lengths.sum()
     assert clicks.columns["hist_item"].dtype == np.int32
 
 

@@ -64,15 +64,16 @@ class Batch:
             ragged = X.behaviours[behaviour.histories]
             if shared:
                 ragged = ragged.take(slice(0, 1))
-            index = ragged.event_index()
+            index = ragged.spans.index()
             for name in behaviour.histories:
                 self.ids[name] = torch.from_numpy(ragged.flat(name, index))
             for name in behaviour.numbers:
                 self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
+            lengths = ragged.spans.lengths
             offsets = np.zeros(len(ragged) + 1, dtype=np.int64)
-            np.cumsum(ragged.lengths, out=offsets[1:])
+            np.cumsum(lengths, out=offsets[1:])
             self.offsets[behaviour.histories] = torch.from_numpy(offsets)
-            rows = np.repeat(np.arange(len(ragged)), ragged.lengths)
+            rows = np.repeat(np.arange(len(ragged)), lengths)
             self.rows[behaviour.histories] = torch.from_numpy(rows)
 
     def __len__(self) -> int:

@@ -122,7 +122,7 @@ class ScoringBatches:
         runs = _runs(self.X)
         shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
-            lengths = [r.lengths[begin:end] for r in self.X.behaviours.values()]
+            lengths = [ragged.spans.lengths[begin:end] for ragged in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
             most = PAIRS_PER_BATCH if shared else EVENTS_PER_BATCH
             size = int(np.clip(most * (end - begin) // max(n_events, 1), 64, 16_384))
@@ -136,7 +136,8 @@ def _runs(X: EncodedFeatures) -> np.ndarray:
     """Where the histories change from one impression to the next, both ends included."""
     changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
     for ragged in X.behaviours.values():
-        for values in (ragged.starts, ragged.lengths, *ragged.anchors.values()):
+        spans = ragged.spans
+        for values in (spans.starts, spans.lengths, *ragged.anchors.values()):
             changes |= values[1:] != values[:-1]
     if not X.behaviours:
         changes[:] = True

@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sklearn_din._spans import Spans
 from sklearn_din._validation import plain_values
-from sklearn_din.logs.eventlog import EventLog, ranges
+from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
 Codes = tuple[np.ndarray, np.ndarray]
@@ -30,7 +31,7 @@ class HistoryCells:
         The column.
     values : ndarray or pyarrow ChunkedArray of shape (n_events,)
         The events, oldest to newest inside each window.
-    starts, lengths : ndarray of shape (n_rows,), int64
+    spans : Spans
         The windows. Missing cells are empty.
     anchors : ndarray of shape (n_rows,), default=None
         Where given, a cell reads as ``anchor - values``.
@@ -40,14 +41,13 @@ class HistoryCells:
     Examples
     --------
     >>> cells = read_history(pd.Series([["hat", "sock", "hat"], None, ["shoe"]], name="clicks"))
-    >>> cells.starts, cells.lengths, cells.newest(2).starts
-    (array([0, 3, 3]), array([3, 0, 1]), array([1, 3, 3]))
+    >>> cells.spans.lengths, cells.newest(2).spans.index()
+    (array([3, 0, 1], dtype=int32), array([1, 2, 3]))
     """
 
     name: str
     values: Any
-    starts: np.ndarray
-    lengths: np.ndarray
+    spans: Spans
     anchors: np.ndarray | None = None
     log: tuple[EventLog, Any] | None = None
 
@@ -74,16 +74,15 @@ class HistoryCells:
 
     def newest(self, max_length: int) -> HistoryCells:
         """Keep the newest ``max_length`` events of each window."""
-        surplus = np.maximum(self.lengths - max_length, 0)
-        return replace(self, starts=self.starts + surplus, lengths=self.lengths - surplus)
+        return replace(self, spans=self.spans.newest(max_length))
 
     def expanded(self) -> HistoryCells:
         """Lay the windows out one after the other, each event as often as it is seen."""
-        values = _take(self.values, ranges(self.starts, self.lengths))
-        if self.anchors is not None:
-            values = np.repeat(self.anchors, self.lengths) - values
-        starts = np.cumsum(self.lengths) - self.lengths
-        return HistoryCells(self.name, values, starts, self.lengths)
+        if self.anchors is None:
+            values = _take(self.values, self.spans.index())
+        else:
+            values = self.spans.elapsed(self.values, self.anchors)
+        return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
     def codes(self, kept: Any) -> Codes:
         """Codes of the kept events and the distinct values behind them.
@@ -184,10 +183,9 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
     name = str(column.name)
     array = column.array
     if isinstance(array, WindowArray):
-        lengths = np.maximum(array.lengths, 0).astype(np.int64)
-        starts = np.where(lengths > 0, array.starts, 0)
         values = array.log.columns[array.column]
-        return HistoryCells(name, values, starts, lengths, array.anchors, (array.log, array.column))
+        log = (array.log, array.column)
+        return HistoryCells(name, values, array.spans, array.anchors, log)
     if column.dtype == object:
         _check_order(column, name)
         try:
@@ -216,7 +214,7 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
     if separator is not None and _is_text(values.type):
         values = pc.utf8_trim_whitespace(values)
         values = pc.if_else(pc.equal(values, ""), None, values)
-    return HistoryCells(name, _flat_values(values, name), np.cumsum(lengths) - lengths, lengths)
+    return HistoryCells(name, _flat_values(values, name), Spans.from_lengths(lengths))
 
 
 def _flat_values(values: pa.ChunkedArray, name: str) -> Any:
@@ -247,7 +245,7 @@ def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     values[:] = list(chain.from_iterable(cells))
     if pd.api.types.infer_dtype(values, skipna=True) == "floating":
         values = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    return HistoryCells(name, values, np.cumsum(lengths) - lengths, lengths)
+    return HistoryCells(name, values, Spans.from_lengths(lengths))
 
 
 def _check_order(column: pd.Series, name: str) -> None:

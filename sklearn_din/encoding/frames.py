@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -14,7 +14,8 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 from sklearn_din._validation import check_frame
-from sklearn_din.encoding.cells import Codes, HistoryCells, as_numbers, coded
+from sklearn_din.encoding.cells import Codes, as_numbers, coded
+from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import PREFIX, Roles
 from sklearn_din.features.encoded import EncodedFeatures
@@ -29,7 +30,7 @@ class ReadFrame:
     numbers : ndarray of shape (n_rows, n_numeric), float64
         NaN where missing.
     codes : dict of str to (codes, values)
-        Columns of one id a cell.
+        Columns of one id per cell.
     events : dict of tuple of str to Events
         By the histories of each behaviour.
     """
@@ -48,21 +49,41 @@ class ReadFrame:
 
 
 def read_frame(
-    frame: pd.DataFrame, cells: Mapping[str, HistoryCells], roles: Roles, *, max_length: int
+    columns: Columns, roles: Roles, *, max_length: int, as_numbers_alone: Collection[str] = ()
 ) -> ReadFrame:
-    """Read the columns that have a role; histories keep their newest ``max_length`` events."""
+    """Read the columns that have a role.
+
+    Parameters
+    ----------
+    columns : Columns
+        The frame.
+    roles : Roles
+        Which part each column plays.
+    max_length : int
+        Newest events that a history keeps.
+    as_numbers_alone : collection of str, default=()
+        Histories of times whose elapsed times are wanted as plain numbers, one for each event
+        and row.
+
+    Returns
+    -------
+    ReadFrame
+    """
+    frame = columns.frame
     numbers = np.empty((len(frame), len(roles.numeric)))
     for position, name in enumerate(roles.numeric):
         numbers[:, position] = as_numbers(frame[name], name=name)
     codes = {name: coded(frame[name], name=name) for name in roles.categorical}
-    events = {
-        behaviour.histories: read_events(
-            [cells[name] for name in (*behaviour.histories, *behaviour.numbers)],
-            max_length=max_length,
-            numbers=behaviour.numbers,
+    events = {}
+    for behaviour in roles.behaviours:
+        names = (*behaviour.histories, *behaviour.numbers)
+        cells = [columns.history(name) for name in names]
+        for place, one in enumerate(cells):
+            if one.anchors is not None and one.name in as_numbers_alone:
+                cells[place] = one.expanded()
+        events[behaviour.histories] = read_events(
+            cells, max_length=max_length, numbers=behaviour.numbers
         )
-        for behaviour in roles.behaviours
-    }
     return ReadFrame(numbers, codes, events)
 
 

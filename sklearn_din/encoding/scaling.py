@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_din.logs.eventlog import ranges
+from sklearn_din._spans import Spans, log_elapsed
 
 SAMPLED_ROWS = 50_000
 
@@ -110,13 +110,10 @@ class EventScale:
         return cls(float(shift), float(spread) if spread > negligible else 1.0)
 
     @classmethod
-    def learn_elapsed(
-        cls, times: np.ndarray, anchors: np.ndarray, starts: np.ndarray, lengths: np.ndarray
-    ) -> EventScale:
+    def learn_elapsed(cls, times: np.ndarray, anchors: np.ndarray, spans: Spans) -> EventScale:
         """Median of the positive times elapsed, over evenly spaced rows where there are many."""
         step = max(1, len(anchors) // SAMPLED_ROWS)
-        anchors, starts, lengths = anchors[::step], starts[::step], lengths[::step]
-        elapsed = np.repeat(anchors, lengths) - times[ranges(starts, lengths)]
+        elapsed = spans.take(slice(None, None, step)).elapsed(times, anchors[::step])
         elapsed = elapsed[elapsed > 0]
         return cls(0.0, float(np.median(elapsed)) if len(elapsed) else 1.0, is_elapsed=True)
 
@@ -124,8 +121,16 @@ class EventScale:
         """Scale numbers, or times elapsed that are given as such: float32, 0 where missing."""
         scaled = (numbers - self.shift) / self.scale
         if self.is_elapsed:
-            scaled = np.log1p(np.maximum(scaled, 0.0))
+            scaled = log_elapsed(scaled)
         return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+
+    def encode_times(self, times: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scale event times and the times of their rows: their differences are then scaled.
+
+        :class:`sklearn_din.features.Ragged` takes the difference and its ``log1p`` when it is
+        read, because one event is seen from several rows.
+        """
+        return times / self.scale, anchors / self.scale
 
 
 def indicator(name: str) -> str:

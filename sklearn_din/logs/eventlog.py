@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din._spans import Spans
+
 LogKey = tuple[str, str, Any]
 
 
@@ -62,20 +64,18 @@ class EventLog:
             self._codes[column] = codes.astype(np.int32), np.asarray(uniques)
         return self._codes[column]
 
-    def cut(
-        self, column: Any, starts: np.ndarray, lengths: np.ndarray
-    ) -> tuple[EventLog, np.ndarray]:
-        """Return a log of only the events that the windows cover, and where they start there.
+    def cut(self, column: Any, spans: Spans) -> tuple[EventLog, Spans]:
+        """Return a log of only the events that the windows cover, and the windows over it.
 
-        Columns of one log that are cut by the same windows get the same starts and fingerprint.
+        Columns of one log that are cut by the same windows get the same windows and fingerprint.
         """
-        run_starts, run_lengths, moved = _coverage(starts, lengths)
-        if run_lengths.sum() == len(self):
-            whole = EventLog({column: self.columns[column]}, token=self.token, part=self.part)
-            return whole, starts
-        part = _digest(self.part.encode(), run_starts.tobytes(), run_lengths.tobytes())
-        values = self.columns[column][ranges(run_starts, run_lengths)]
-        return EventLog({column: values}, token=self.token, part=part), moved
+        covered = spans.covered()
+        part = self.part
+        if covered.n_events < len(self):
+            runs = (covered.run_starts.tobytes(), covered.run_lengths.tobytes())
+            part = _digest(part.encode(), *runs)
+        values = self.columns[column][covered.kept]
+        return EventLog({column: values}, token=self.token, part=part), covered.spans
 
 
 def merge_logs(
@@ -110,36 +110,6 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     alike = len(dtypes) == 1 or {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
     dtype = np.result_type(*dtypes) if alike else np.dtype(object)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """``start, start + 1, ...`` of every window, one after the other.
-
-    Examples
-    --------
-    >>> ranges(np.array([5, 0]), np.array([2, 3]))
-    array([5, 6, 0, 1, 2])
-    """
-    stops = np.cumsum(lengths, dtype=np.int64)
-    total = int(stops[-1]) if len(stops) else 0
-    return np.repeat(starts - (stops - lengths), lengths) + np.arange(total)
-
-
-def _coverage(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Merge overlapping windows into runs; where each window starts once only runs are kept."""
-    if len(starts) == 0:
-        return starts, starts, starts
-    order = np.argsort(starts, kind="stable")
-    begins = starts[order]
-    reach = np.maximum.accumulate(begins + lengths[order])
-    opens = np.append(True, begins[1:] > reach[:-1])
-    closes = np.append(opens[1:], True)
-    run_starts = begins[opens]
-    run_lengths = reach[closes] - run_starts
-    shift = np.cumsum(run_lengths) - run_lengths - run_starts
-    moved = np.empty_like(starts)
-    moved[order] = begins + shift[np.cumsum(opens) - 1]
-    return run_starts, run_lengths, moved
 
 
 def _rebuilt(columns: Mapping[Any, np.ndarray], token: str, part: str) -> EventLog:

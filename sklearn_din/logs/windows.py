@@ -10,7 +10,8 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype
 from pandas.api.indexers import check_array_indexer
 
-from sklearn_din.logs.eventlog import EventLog, join_values, merge_logs, ranges
+from sklearn_din._spans import Spans
+from sklearn_din.logs.eventlog import EventLog, join_values, merge_logs
 
 MISSING = -1
 _LARGE = 2**27  # from here on Arrow gets 64-bit offsets
@@ -87,31 +88,28 @@ class WindowArray(ExtensionArray):
 
     # What is ours: windows ------------------------------------------------------------------
 
-    def positions(self) -> np.ndarray:
-        """Places in the log of all the windows' events, row after row."""
-        return ranges(self.starts, np.maximum(self.lengths, 0))
+    @property
+    def spans(self) -> Spans:
+        """The windows; a missing cell is an empty one."""
+        return Spans(self.starts, np.maximum(self.lengths, 0))
 
     def flatten(self) -> np.ndarray:
         """All the windows' values in one array, row after row."""
-        values = self.log.columns[self.column][self.positions()]
+        values = self.log.columns[self.column]
         if self.anchors is None:
-            return values
-        return np.repeat(self.anchors, np.maximum(self.lengths, 0)) - values
+            return values[self.spans.index()]
+        return self.spans.elapsed(values, self.anchors)
 
     def compact(self) -> WindowArray:
         """Return the same cells over a log of only the events they cover, each once."""
-        filled = self.lengths > 0
-        starts = np.zeros_like(self.starts)
-        log, starts[filled] = self.log.cut(self.column, self.starts[filled], self.lengths[filled])
-        return WindowArray(log, self.column, starts, self.lengths, self.anchors)
+        log, spans = self.log.cut(self.column, self.spans)
+        return WindowArray(log, self.column, spans.starts, self.lengths, self.anchors)
 
     def same_windows(self, other: WindowArray) -> bool:
         """Whether both show the same events row by row, as columns of one call do."""
-        return (
-            (self.log.token, self.log.part) == (other.log.token, other.log.part)
-            and np.array_equal(self.lengths, other.lengths)
-            and np.array_equal(self.starts, other.starts)
-        )
+        return (self.log.token, self.log.part) == (other.log.token, other.log.part) and Spans(
+            self.starts, self.lengths
+        ).same(Spans(other.starts, other.lengths))
 
     def __reduce__(self):
         small = self.compact()
@@ -129,9 +127,8 @@ class WindowArray(ExtensionArray):
             return scalars.copy()
         cells = [_checked_cell(cell) for cell in scalars]
         lengths = np.array([MISSING if c is None else len(c) for c in cells], dtype=np.int32)
-        counts = np.maximum(lengths, 0)
         values = join_values([np.asarray(cell) for cell in cells if cell is not None and len(cell)])
-        starts = np.where(counts > 0, np.cumsum(counts) - counts, 0)
+        starts = Spans.from_lengths(np.maximum(lengths, 0)).starts
         return cls(EventLog({"values": values}), "values", starts, lengths)
 
     @classmethod
@@ -234,7 +231,7 @@ class WindowArray(ExtensionArray):
         import pyarrow as pa
 
         small = self.compact()
-        positions = small.positions()
+        positions = small.spans.index()
         if self.anchors is None:
             values = pa.array(small.log.columns[self.column], from_pandas=True)
             if len(positions) >= _LARGE and pa.types.is_string(values.type):
@@ -242,7 +239,7 @@ class WindowArray(ExtensionArray):
             values = values.take(pa.array(positions))
         else:
             values = pa.array(self.flatten())
-        offsets = np.concatenate([[0], np.cumsum(np.maximum(self.lengths, 0))])
+        offsets = np.concatenate([[0], np.cumsum(self.spans.lengths)])
         large = len(positions) >= _LARGE
         nulls = np.append(self.isna(), False)  # a null offset makes a null list
         array = (pa.LargeListArray if large else pa.ListArray).from_arrays(
@@ -332,9 +329,9 @@ class WindowArray(ExtensionArray):
     def _materialised(self) -> WindowArray:
         if self.anchors is None:
             return self
-        counts = np.maximum(self.lengths, 0)
         log = EventLog({self.column: self.flatten()})
-        return WindowArray(log, self.column, np.cumsum(counts) - counts, self.lengths)
+        starts = Spans.from_lengths(self.spans.lengths).starts
+        return WindowArray(log, self.column, starts, self.lengths)
 
 
 def _are_cells(value: Any) -> bool:

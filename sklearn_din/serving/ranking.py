@@ -161,7 +161,7 @@ class _Pairs:
 
 
 def _joined(parts: list[Ragged]) -> Ragged:
-    lengths = np.concatenate([ragged.lengths for ragged in parts])
+    lengths = np.concatenate([ragged.spans.lengths for ragged in parts])
     names = parts[0].columns
     columns = {name: np.concatenate([ragged.flat(name) for ragged in parts]) for name in names}
     return Ragged.from_lengths(columns, lengths)

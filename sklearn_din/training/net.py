@@ -195,7 +195,7 @@ def embedding_decay(
         ids = {name: block.columns[name] for name in X.schema.names("categorical")}
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]
-            index = ragged.event_index()
+            index = ragged.spans.index()
             ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
         for name, values in ids.items():
             found = np.bincount(values)

@@ -1,0 +1,163 @@
+"""Windows over flat arrays: where each row's events begin, and how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``.
+
+    History columns, the cells of a frame, the events of a behaviour and ragged features are all
+    windows over flat arrays of events. Windows may overlap, and one window may serve many rows.
+
+    Parameters
+    ----------
+    starts : ndarray of shape (n_rows,), int64
+        First event of each row. Of no meaning where the row is empty.
+    lengths : ndarray of shape (n_rows,), int32
+        Number of events of each row, zero or more.
+
+    Examples
+    --------
+    >>> spans = Spans(np.array([0, 1, 0]), np.array([2, 2, 0], dtype=np.int32))
+    >>> spans.index()
+    array([0, 1, 1, 2])
+    >>> spans.newest(1).index()
+    array([1, 2])
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def from_lengths(cls, lengths: np.ndarray) -> Spans:
+        """Rows that follow each other: row ``i`` takes the next ``lengths[i]`` events."""
+        ends = np.cumsum(lengths, dtype=np.int64)
+        return cls(ends - lengths, lengths.astype(np.int32, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the windows; the events are not counted."""
+        return self.starts.nbytes + self.lengths.nbytes
+
+    def take(self, rows: Any) -> Spans:
+        """Rows by slice, index array or boolean mask."""
+        return Spans(self.starts[rows], self.lengths[rows])
+
+    def newest(self, max_length: int) -> Spans:
+        """Keep the last ``max_length`` events of each row."""
+        surplus = np.maximum(self.lengths - max_length, 0)
+        return Spans(self.starts + surplus, self.lengths - surplus)
+
+    def index(self) -> np.ndarray:
+        """Position of every event, row after row: shape (sum(lengths),), int64."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        index = np.repeat(self.starts - ends + self.lengths, self.lengths)
+        index += np.arange(len(index))
+        return index
+
+    def elapsed(
+        self, times: np.ndarray, anchors: np.ndarray, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Time from every event to its row, row after row: shape (sum(lengths),).
+
+        Parameters
+        ----------
+        times : ndarray of shape (n_events,)
+            When each event was.
+        anchors : ndarray of shape (n_rows,)
+            When each row is, in the same unit.
+        index : ndarray, default=None
+            :meth:`index`, where the caller has it already.
+        """
+        return np.repeat(anchors, self.lengths) - times[self.index() if index is None else index]
+
+    def same(self, other: Spans) -> bool:
+        """Whether both have the same windows, row by row."""
+        return np.array_equal(self.lengths, other.lengths) and np.array_equal(
+            self.starts, other.starts
+        )
+
+    def covered(self) -> Covered:
+        """Find the events that some row holds, and the windows over those alone.
+
+        Windows that overlap or touch are merged into runs, in the order of their starts: the cost
+        follows the rows, never the array of events behind them.
+        """
+        filled = np.flatnonzero(self.lengths)
+        starts, lengths = self.starts[filled], self.lengths[filled]
+        order: Any = slice(None)
+        if (starts[1:] < starts[:-1]).any():
+            order = np.argsort(starts, kind="stable")
+        begins = starts[order]
+        reach = np.maximum.accumulate(begins + lengths[order])
+        opens = np.append(True, begins[1:] > reach[:-1])[: len(begins)]
+        closes = np.append(opens[1:], True)[: len(begins)]
+        run_starts = begins[opens]
+        run_lengths = reach[closes] - run_starts
+        shift = np.cumsum(run_lengths) - run_lengths - run_starts
+        moved = np.zeros(len(self), dtype=np.int64)
+        moved[filled[order]] = begins + shift[np.cumsum(opens) - 1]
+        return Covered(Spans(moved, self.lengths), run_starts, run_lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Covered:
+    """The events that some row holds.
+
+    Parameters
+    ----------
+    spans : Spans
+        The same rows over only those events.
+    run_starts, run_lengths : ndarray of shape (n_runs,), int64
+        Those events as runs of the original array, in order.
+
+    Examples
+    --------
+    >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).covered()
+    >>> covered.kept, covered.spans.starts, covered.counts()
+    (slice(6, 9, None), array([1, 0]), array([1, 2, 1], dtype=int32))
+    """
+
+    spans: Spans
+    run_starts: np.ndarray
+    run_lengths: np.ndarray
+
+    @property
+    def n_events(self) -> int:
+        """Number of events that some row holds."""
+        return int(self.run_lengths.sum())
+
+    @property
+    def kept(self) -> Any:
+        """What picks those events out of the original array: a slice where they are one run."""
+        if len(self.run_starts) > 1:
+            return Spans(self.run_starts, self.run_lengths).index()
+        begin = int(self.run_starts.sum())
+        return slice(begin, begin + self.n_events)
+
+    def counts(self) -> np.ndarray:
+        """How many rows hold each of those events: shape (n_events,), int32."""
+        changes = np.zeros(self.n_events + 1, dtype=np.int32)
+        np.add.at(changes, self.spans.starts, 1)
+        np.add.at(changes, self.spans.starts + self.spans.lengths, -1)
+        return np.cumsum(changes[:-1], dtype=np.int32)
+
+
+def log_elapsed(elapsed: np.ndarray) -> np.ndarray:
+    """``log1p`` of times elapsed, float32; a time before its event counts as none elapsed.
+
+    Examples
+    --------
+    >>> log_elapsed(np.array([0.0, -5.0, np.expm1(2.0)]))
+    array([0., 0., 2.], dtype=float32)
+    """
+    return np.log1p(np.maximum(elapsed, 0.0)).astype(np.float32)
