@@ -167,6 +167,20 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
     return column.to_numpy()
 
 
+def time_values(column: pd.Series) -> np.ndarray:
+    """Times as a plain array: datetimes as datetime64 (UTC where they have a zone), else numbers.
+
+    Examples
+    --------
+    >>> time_values(pd.Series(pd.to_datetime(["2024-01-01T01:00+01:00"])))
+    array(['2024-01-01T00:00:00'], dtype='datetime64[us]')
+    """
+    if getattr(column.dtype, "kind", None) == "M":
+        stamps = pd.DatetimeIndex(column)
+        return (stamps if stamps.tz is None else stamps.tz_convert(None)).to_numpy()
+    return plain_values(column)
+
+
 def _duration(max_age: Any) -> pd.Timedelta:
     without_unit = isinstance(max_age, str) and max_age.strip().isdecimal()  # nanoseconds
     try:

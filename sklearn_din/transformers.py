@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -13,20 +12,23 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from sklearn_din._validation import check_names
+from sklearn_din._validation import (
+    check_frame,
+    check_names,
+    check_times,
+    plain_values,
+    time_values,
+)
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
-from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
+from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Field, Kind, Schema
-
-MANY_ROWS = 100
-NEARLY_ALL = 0.9
 
 
 class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -44,15 +46,27 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         with a tuple of candidates is one behaviour with several attributes an event; None
         stands for no candidate, and a behaviour without any is a bag. In a behaviour, floats
         with candidate None are numbers of the events. "auto": columns of lists; ``hist_x``
-        pairs with ``x`` where there is such a column; columns that one ``attach_history`` call
-        made are one behaviour.
+        pairs with ``x`` where there is such a column; histories of the same events are one
+        behaviour (columns of one ``attach_history`` call, also after a file has made lists of
+        them: equal lengths in every row).
     categorical : "auto" or list of str, default="auto"
-        Columns of ids. "auto": text, categories, booleans, integers. Candidates always are.
+        Columns of ids in addition to those that the rules find: text, categories, booleans,
+        integers, and floats that are all whole and have a history. The history of a column that
+        is named here holds ids too. Candidates always are ids.
     numeric : "auto" or list of str, default="auto"
-        Columns of numbers. "auto": floats. A missing number gets the mean, and an indicator
-        column where numbers were missing at fit.
+        Columns of numbers in addition to those that the rules find: floats. The history of a
+        column that is named here holds numbers too. A missing number gets the mean, and an
+        indicator column where numbers were missing at fit.
     drop : str, list of str or None, default=()
         Columns to leave out. They may be absent at transform.
+    user : str, default=None
+        Column that says whose each row is. It is no feature: it travels beside them, so that
+        ``DINClassifier(validation="groups")`` and scores by user need no more arguments. It may
+        be absent at transform.
+    time : str, default=None
+        Column that says when each row was: integers, floats or datetimes. It is no feature: it
+        travels beside them, so that ``DINClassifier(validation="last")`` and :class:`TimeSplit`
+        know what came last. It may be absent at transform.
     max_length : int, default=50
         Newest events that a history keeps.
     min_frequency : int, default=1
@@ -73,7 +87,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         Column of ids -> known values; ``vocabularies_[name][i]`` has id ``i + 2``.
     scales_ : dict of str to EventScale
         Column of numbers -> its ``shift`` and ``scale``: it is encoded as ``(number - shift) /
-        scale``; times elapsed (``is_elapsed``) as ``log1p(elapsed / scale)``.
+        scale``; times elapsed (``is_elapsed``) as ``log1p(elapsed / scale)``, whose scale is
+        the power of two nearest to their median.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
 
@@ -101,6 +116,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         "categorical": [StrOptions({"auto"}), "array-like"],
         "numeric": [StrOptions({"auto"}), "array-like"],
         "drop": [str, "array-like", None],
+        "user": [str, None],
+        "time": [str, None],
         "max_length": [Interval(Integral, 1, None, closed="left")],
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
@@ -115,6 +132,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         categorical: Any = "auto",
         numeric: Any = "auto",
         drop: Any = (),
+        user: str | None = None,
+        time: str | None = None,
         max_length: int = 50,
         min_frequency: int = 1,
         max_ids: int | None = None,
@@ -125,6 +144,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         self.categorical = categorical
         self.numeric = numeric
         self.drop = drop
+        self.user = user
+        self.time = time
         self.max_length = max_length
         self.min_frequency = min_frequency
         self.max_ids = max_ids
@@ -161,7 +182,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         -------
         EncodedFeatures
         """
-        return self._encode(self._learn(X))
+        return self._encode(*self._learn(X))
 
     def transform(self, X: Any) -> EncodedFeatures:
         """Encode impressions.
@@ -176,7 +197,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         EncodedFeatures
         """
         check_is_fitted(self)
-        frame = checked_frame(self, X, reset=False, droppable=self._dropped)
+        frame = checked_frame(self, X, reset=False, droppable=self._may_be_absent)
         read = read_frame(
             Columns(frame, separator=self.separator),
             self._roles,
@@ -185,7 +206,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         )
         if self.unknown == "error":
             self._refuse_unknown(read)
-        return self._encode(read)
+        return self._encode(read, frame)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
@@ -252,17 +273,22 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         check_is_fitted(self)
         return self._numeric_columns.scales | self._event_scales
 
-    def _learn(self, X: Any) -> ReadFrame:
+    def _learn(self, X: Any) -> tuple[ReadFrame, pd.DataFrame]:
         frame = checked_frame(self, X, reset=True)
         _check_histories(self.histories)
-        self._dropped = [] if self.drop is None else check_names(self.drop, name="drop")
+        drop = [] if self.drop is None else check_names(self.drop, name="drop")
+        apart = [name for name in (self.user, self.time) if name is not None]
+        check_frame(frame, apart, name="X (user and time)")
+        if self.time is not None:
+            check_times(frame[self.time], name=f"X[{self.time!r}]")
         columns = Columns(frame, separator=self.separator)
         self._roles = assign_roles(
             columns,
             histories=self.histories,
             categorical=self.categorical,
             numeric=self.numeric,
-            drop=self._dropped,
+            drop=drop,
+            apart=apart,
         )
         read = read_frame(columns, self._roles, max_length=self.max_length)
         self._learn_vocabularies(read)
@@ -270,16 +296,16 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             self._roles.numeric, read.numbers, taken=frame.columns
         )
         self._event_scales = {
-            name: _event_scale(name, events)
+            name: EventScale.of_events(name, events)
             for events in read.events.values()
             for name in events.numbers
         }
         self.schema_ = self._make_schema(list(frame.columns))
-        _warn_if_empty(read.events)
-        if is_auto(self.categorical):
-            guessed = set(self._roles.categorical) - self._roles.candidates
-            _warn_if_nearly_unique({n: read.codes[n] for n in guessed}, frame)
-        return read
+        chosen = [] if is_auto(self.categorical) else check_names(self.categorical, name="")
+        say(self._roles.notices)
+        say(empty_histories(read.events))
+        say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
+        return read, frame
 
     def _learn_vocabularies(self, read: ReadFrame) -> None:
         sources: dict[str, dict[str, Occurrences]] = {}
@@ -306,7 +332,13 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             vocabulary = self._vocabularies[self._roles.owners[name]]
             vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
 
-    def _encode(self, read: ReadFrame) -> EncodedFeatures:
+    @property
+    def _may_be_absent(self) -> list[str | None]:
+        """Columns of fit that no feature is made of."""
+        drop = [] if self.drop is None else check_names(self.drop, name="drop")
+        return [*drop, self.user, self.time]
+
+    def _encode(self, read: ReadFrame, frame: pd.DataFrame) -> EncodedFeatures:
         columns = self._numeric_columns.encode(read.numbers)
         columns |= {name: self._ids(name, codes) for name, codes in read.codes.items()}
         behaviours = {}
@@ -320,7 +352,9 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 else:
                     values[name] = scale.encode(numbers)
             behaviours[behaviour] = Ragged(values, events.spans, anchors)
-        return EncodedFeatures(self.schema_, columns, behaviours)
+        users = plain_values(frame[self.user]) if self.user in frame else None
+        times = time_values(frame[self.time]) if self.time in frame else None
+        return EncodedFeatures(self.schema_, columns, behaviours, users=users, times=times)
 
     def _ids(self, name: str, codes: Codes) -> np.ndarray:
         vocabulary = self._vocabularies[self._roles.owners[name]]
@@ -343,7 +377,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 fields.append(Field(name, kind, owner, vocabulary.n_ids, vocabulary.digest))
             elif name in numbers:
                 fields.append(Field(name, "numeric_history"))
-        return Schema(tuple(fields), roles.behaviours, self.max_length)
+        return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -373,34 +407,3 @@ def _whole_numbers(ids: Any) -> np.ndarray:
                 )
         values = np.where(missing, PADDING_ID, values)
     return values.astype(np.int64)
-
-
-def _event_scale(name: str, events: Events) -> EventScale:
-    numbers = events.numbers[name]
-    if name in events.anchors:
-        return EventScale.learn_elapsed(numbers, events.anchors[name], events.spans)
-    return EventScale.learn(numbers, events.counts)
-
-
-def _warn_if_empty(events: dict[tuple[str, ...], Events]) -> None:
-    for names, histories in events.items():
-        if not histories.spans.lengths.any():
-            warnings.warn(
-                f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from "
-                "it. Do the users of these rows have earlier events?",
-                UserWarning,
-                stacklevel=2,
-            )
-
-
-def _warn_if_nearly_unique(guessed: dict[str, Codes], frame: pd.DataFrame) -> None:
-    for name, (_, values) in guessed.items():
-        is_integer = pd.api.types.is_integer_dtype(frame[name].dtype)
-        if is_integer and len(values) > max(MANY_ROWS, NEARLY_ALL * len(frame)):
-            warnings.warn(
-                f"{name} has {len(values)} different integers in {len(frame)} rows and is "
-                f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, in "
-                f"numeric=[{name!r}] if it is a quantity, in categorical to keep it as it is.",
-                UserWarning,
-                stacklevel=2,
-            )

@@ -84,9 +84,11 @@ def test_aligned_histories_of_different_lengths():
 
 @pytest.mark.parametrize("histories", ["auto", {"hist_price": None}])
 def test_numbers_of_events_without_their_ids(histories):
-    frame = impressions().assign(hist_price=[[1.5], [2.5, 3.5]])
+    frame = impressions().assign(hist_price=[[1.5], [2.5]])
 
-    message = r"hist_price holds one number .* histories=\{\('hist_item', 'hist_price'\): \('item"
+    message = (
+        r"hist_price holds one number per .* histories=\{\('hist_item', 'hist_price'\): \('item"
+    )
     with pytest.raises(ValueError, match=message):
         HistorySequenceEncoder(histories=histories).fit(frame)
 

@@ -130,7 +130,7 @@ def test_arrays_that_do_not_fit_the_schema_are_refused(columns, message):
 
 def test_fields_of_different_lengths_are_refused():
     schema = Schema((Field("a", "numeric"), Field("b", "numeric")))
-    with pytest.raises(ValueError, match=r"one row an impression, got lengths \{'a': 2, 'b': 3\}"):
+    with pytest.raises(ValueError, match=r"one row per impression, got lengths \{'a': 2, 'b': 3\}"):
         EncodedFeatures(schema, {"a": np.zeros(2), "b": np.zeros(3)})
 
 

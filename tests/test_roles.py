@@ -1,10 +1,18 @@
 """Which part each column plays, by name and by the rules."""
 
+import io
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.preprocessing import FunctionTransformer
 
+from sklearn_din import DINClassifier
+from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.click_frames import as_lists, encoder, with_windows
+from tests.click_frames import as_lists, encoder, same, with_windows
 
 
 def test_auto_finds_every_part():
@@ -32,14 +40,20 @@ def test_auto_finds_every_part():
     assert tags.is_bag
 
 
-def test_auto_joins_only_columns_of_one_call():
+def behaviours_of(frame, **parameters):
+    behaviours = encoder(**parameters).fit(frame).schema_.behaviours
+    return [(*behaviour.histories, *behaviour.numbers) for behaviour in behaviours]
+
+
+def test_auto_joins_histories_of_the_same_events_and_no_others():
     frame = with_windows(columns=["item"])
     frame["hist_category"] = with_windows(columns=["category"])["hist_category"]
+    assert behaviours_of(frame) == [("hist_item", "hist_category")]  # two calls on one log
 
-    names = [behaviour.name for behaviour in encoder().fit(frame).schema_.behaviours]
-    assert names == ["hist_item", "hist_category"]
-    names = [b.name for b in encoder().fit(as_lists(with_windows())).schema_.behaviours]
-    assert names == ["hist_item", "hist_category"]
+    shorter = frame.assign(hist_category=[cell[1:] for cell in frame["hist_category"]])
+    assert behaviours_of(shorter) == [("hist_item",), ("hist_category",)]
+    tagged = frame.assign(tags=[list(cell) for cell in frame["hist_category"]])
+    assert ("tags",) in behaviours_of(tagged.drop(columns=["hist_category", "category"]))
 
 
 def test_a_joint_history_without_candidate_stays_in_its_behaviour():
@@ -78,7 +92,195 @@ def test_naming_one_part_leaves_the_rules_to_the_others():
     frame["age"] = 30
 
     fitted = encoder(numeric=["age"]).fit(frame)
-    assert fitted.schema_.names("numeric") == ["age"]
+    assert fitted.schema_.names("numeric") == ["price", "age"]
     assert fitted.schema_.names("categorical") == ["item", "category"]
-    fitted = encoder(histories={"hist_item": "item"}, categorical=[]).fit(frame)
-    assert fitted.schema_.names("categorical", "history") == ["item", "hist_item"]
+    fitted = encoder(histories={"hist_item": "item"}).fit(frame)
+    assert fitted.schema_.names("history") == ["hist_item"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "numeric", "categorical"),
+    [
+        ({}, ["price"], ["stars", "item"]),
+        ({"numeric": ["stars"]}, ["stars", "price"], ["item"]),
+        ({"categorical": ["stars"]}, ["price"], ["stars", "item"]),
+        ({"numeric": ["stars"], "categorical": ["item"]}, ["stars", "price"], ["item"]),
+    ],
+)
+def test_named_columns_are_exceptions_and_remove_no_other(parameters, numeric, categorical):
+    frame = pd.DataFrame({"stars": [1, 2], "price": [0.5, 1.5], "item": ["hat", "tie"]})
+    schema = HistorySequenceEncoder(**parameters).fit(frame).schema_
+    assert schema.names("numeric") == numeric
+    assert schema.names("categorical") == categorical
+
+
+def floats_of_a_log():
+    """A log whose items became floats because one of them is missing."""
+    log = pd.DataFrame(
+        {"user": [1] * 5, "item": [12345.0, np.nan, 12346.0, 12345.0, 12347.0], "time": range(5)}
+    )
+    return attach_history(log, log, user="user", time="time", columns="item")
+
+
+def test_float_ids_with_a_history_are_ids_and_that_is_said():
+    with pytest.warns(UserWarning, match="item and hist_item hold whole numbers as floats, as ids"):
+        X = encoder().fit_transform(floats_of_a_log())
+    assert X.schema.names("categorical", "history") == ["item", "hist_item"]
+    assert X["item"].tolist() == [2, 1, 3, 2, 4]
+    assert X["hist_item"][3].tolist() == [2, 1, 3, 0]
+
+
+@pytest.mark.parametrize("name", ["item", "hist_item"])
+def test_a_history_and_its_candidate_play_one_part_whichever_is_named(name):
+    schema = encoder(categorical=[name]).fit(floats_of_a_log()).schema_
+    assert schema.behaviours[0].candidates == ("item",)
+
+    frame = floats_of_a_log().assign(shop=["a", "b"] * 2 + ["a"])
+    frame["hist_shop"] = [["a"] * len(cell) for cell in frame["hist_item"]]
+    schema = encoder(numeric=[name]).fit(frame).schema_
+    assert schema.behaviours[0].numbers == ("hist_item",)
+    assert schema["item"].kind == "numeric"
+
+
+def test_quantities_with_fractions_stay_numbers():
+    frame = floats_of_a_log().assign(item=[0.5, 1.0, 2.5, 3.0, 4.0], shop=list("ababa"))
+    frame["hist_shop"] = [["a"] * len(cell) for cell in frame["hist_item"]]
+    schema = encoder().fit(frame).schema_
+    assert schema["item"].kind == "numeric"
+    assert schema.behaviours[0].numbers == ("hist_item",)
+
+
+@pytest.mark.parametrize("cells", [["[22 29 7]", "[]", None], ["['a', 'b']", "[]", "['c']"]])
+def test_histories_that_a_csv_file_made_text_are_refused(cells):
+    frame = pd.DataFrame({"item": [22, 29, 7], "hist_item": cells})
+    message = r"hist_item holds text such as .* where lists .* Parquet .* separator='\|'"
+    with pytest.raises(ValueError, match=message):
+        HistorySequenceEncoder().fit(frame)
+    with pytest.warns(UserWarning, match="hist_item holds lists as text"):
+        HistorySequenceEncoder().fit(frame.rename(columns={"item": "shown"}))
+
+
+def test_a_separator_alone_applies_to_text_histories():
+    frame = pd.DataFrame({"item": ["22", "7", "29"], "hist_item": ["22|29|7", None, "7"]})
+    X = HistorySequenceEncoder(separator="|").fit_transform(frame)
+    assert X["hist_item"].tolist() == [[2, 3, 4], [0, 0, 0], [4, 0, 0]]
+    with pytest.raises(
+        ValueError, match=r"separator=';' splits nothing in hist_item.* '22\|29\|7'"
+    ):
+        HistorySequenceEncoder(separator=";").fit(frame)
+
+
+def trips(frame):
+    """The same table as attached, through files, and in other libraries."""
+    table = pa.table({name: pa.array(frame[name]) for name in frame})
+    parquet, feather = io.BytesIO(), io.BytesIO()
+    frame.to_parquet(parquet)
+    frame.to_feather(feather)
+    yield pd.read_parquet(parquet)
+    yield pd.read_feather(feather)
+    yield pytest.importorskip("polars").from_arrow(table)
+    yield table
+    yield frame.astype({name: object for name in frame if name.startswith("hist_")})
+    yield as_lists(frame)
+
+
+def test_the_same_table_gives_the_same_network():
+    frame = with_windows(
+        n_events=120, columns=["item", "category", "price"], elapsed="hist_elapsed"
+    )
+    y = np.arange(len(frame)) % 3 == 0
+    fitted = encoder().fit(frame)
+    classifier = DINClassifier(max_epochs=2, random_state=0).fit(fitted.transform(frame), y)
+    expected = classifier.predict_proba(fitted.transform(frame))
+    for other in trips(frame):
+        again = encoder().fit(other)
+        assert again.schema_ == fitted.schema_
+        trained = DINClassifier(max_epochs=2, random_state=0).fit(again.transform(other), y)
+        np.testing.assert_array_equal(trained.predict_proba(again.transform(other)), expected)
+
+
+def test_a_history_without_its_candidate_is_said():
+    frame = with_windows(columns=["item"])
+    message = r"histories hist_item have no candidate: pooled without attention; name pairs in hist"
+    with pytest.warns(UserWarning, match=message):
+        encoder().fit(frame.rename(columns={"item": "shown"}))
+    texts = frame.assign(item="item " + frame["item"].astype(str))
+    texts["past"] = [[f"item {one}" for one in cell] for cell in frame["hist_item"]]
+    message = r"histories past have no candidate.* histories=\{'past': 'item'\}"
+    with pytest.warns(UserWarning, match=message):
+        encoder(drop=["user", "time", "hist_item"]).fit(texts)
+
+
+def test_prefixes_of_column_transformer_are_seen_through():
+    frame = with_windows(columns=["item"])
+    columns = ColumnTransformer(
+        [("numbers", FunctionTransformer(), ["price"])], remainder="passthrough"
+    ).set_output(transform="pandas")
+    columns.set_params(verbose_feature_names_out=True)
+    out = columns.fit_transform(frame)
+    assert "remainder__hist_item" in out.columns
+    schema = HistorySequenceEncoder(drop=["remainder__user", "remainder__time"]).fit(out).schema_
+    assert schema.behaviours[0].candidates == ("remainder__item",)
+
+
+def test_a_behaviour_may_stand_beside_a_column_of_its_name():
+    frame = with_windows()
+    frame["item+hist_category"] = ["x", "y"] * 30
+    frame["hist_item+hist_category"] = [["x"], ["y", "z"]] * 30
+    schema = encoder().fit(frame).schema_
+    assert [b.histories for b in schema.behaviours] == [
+        ("hist_item", "hist_category"),
+        ("hist_item+hist_category",),
+    ]
+
+
+@pytest.mark.parametrize(
+    "missing", [[None, None], [np.nan, np.nan], pd.array([None, None], "Float64")]
+)
+def test_a_batch_of_new_users_has_empty_histories(missing):
+    frame = with_windows(columns=["item"])
+    fitted = encoder().fit(frame)
+    batch = frame.iloc[:2].assign(hist_item=missing)
+    assert fitted.transform(batch)["hist_item_mask"].sum() == 0
+    nothing = frame.iloc[:2].assign(
+        hist_item=pd.Series([None, None], dtype=pd.ArrowDtype(pa.null()))
+    )
+    nothing.index = batch.index
+    assert fitted.transform(nothing)["hist_item"].shape == (2, 0)
+
+
+def test_dates_are_no_features_and_the_schema_says_so():
+    frame = with_windows().assign(when=pd.Timestamp("2020-01-01"))
+    assert encoder().fit(frame).schema_.unused == ("when",)
+    schema = encoder(histories={"hist_item": "item"}).fit(frame).schema_
+    assert schema.unused == ("hist_category", "when")
+
+
+def test_user_and_time_travel_beside_the_features():
+    frame = with_windows()
+    fitted = HistorySequenceEncoder(user="user", time="time").fit(frame)
+    X = fitted.transform(frame)
+    assert {"user", "time"}.isdisjoint(X.keys())
+    assert X.users.tolist() == frame["user"].tolist()
+    assert X[10:12].times.tolist() == frame["time"].tolist()[10:12]
+    without = fitted.transform(frame.drop(columns=["user", "time"]))
+    assert without.users is None
+    assert without.times is None
+    same(without, X)
+    dated = frame.assign(time=pd.to_datetime(frame["time"], unit="D", utc=True))
+    times = HistorySequenceEncoder(user="user", time="time").fit_transform(dated).times
+    assert times.dtype.kind == "M"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"time": "2024-01-01"}, r"X\['time'\] must hold integers, floats or datetimes"),
+        ({"time": np.nan}, r"X\['time'\] must not have missing times, got 60"),
+    ],
+)
+def test_times_that_cannot_order_rows_are_refused(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        HistorySequenceEncoder(time="time").fit(with_windows().assign(**change))
+    with pytest.raises(ValueError, match=r"X \(user and time\) has no column 'usr'; did you mean"):
+        HistorySequenceEncoder(user="usr").fit(with_windows())

@@ -37,7 +37,7 @@ def test_an_indicator_never_takes_another_columns_name():
 def test_times_elapsed_are_scaled_logs_of_anchor_minus_time():
     frame = with_windows(elapsed="hist_elapsed")
     elapsed = [np.asarray(cell) for cell in frame["hist_elapsed"]]
-    scale = np.median(np.concatenate(elapsed))
+    scale = 2.0 ** np.round(np.log2(np.median(np.concatenate(elapsed))))
     X = encoder().fit_transform(frame)
 
     mask = X["hist_elapsed_mask"]
@@ -62,3 +62,14 @@ def test_plain_numbers_of_events_may_come_as_windows_when_serving():
     fitted = encoder(histories=histories).fit(as_lists(frame))
 
     same(fitted.transform(frame), fitted.transform(as_lists(frame)))
+
+
+def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
+    frame = with_windows(n_events=120, elapsed="hist_elapsed")
+    windows, lists = encoder().fit(frame), encoder().fit(as_lists(frame))
+    assert windows.scales_["hist_elapsed"].is_elapsed
+    assert lists.scales_ == windows.scales_
+    same(windows.transform(frame), lists.transform(as_lists(frame)))
+
+    prices = frame["hist_elapsed"].map(lambda cell: cell[::-1].tolist())  # they grow
+    assert not encoder().fit(frame.assign(hist_elapsed=prices)).scales_["hist_elapsed"].is_elapsed

@@ -62,8 +62,14 @@ class HistoryCells:
         """Whether the events are floats without fractions, as integers beside missing ones are."""
         if self.anchors is not None or not self.is_numeric:
             return False
-        present = self.values[~np.isnan(self.values)]
-        return bool(len(present)) and bool((present == np.floor(present)).all())
+        return are_whole(self.values)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the events are integers."""
+        if isinstance(self.values, np.ndarray):
+            return self.values.dtype.kind in "iu"
+        return pa.types.is_integer(self.values.type)
 
     @property
     def is_time(self) -> bool:
@@ -95,6 +101,10 @@ class HistoryCells:
             return codes[kept], values
         return coded(_take(self.values, kept), name=self.name)
 
+    def distinct(self) -> np.ndarray:
+        """Distinct values of all events."""
+        return self.codes(slice(0, len(self.values)))[1]
+
     def numbers(self, kept: Any) -> np.ndarray:
         """Return the kept events as float64, NaN where missing."""
         values = _take(self.values, kept)
@@ -121,7 +131,7 @@ def coded(values: Any, *, name: str) -> Codes:
     except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
         raise ValueError(
             f"{name} must hold ids (integers, text, categories), got values that cannot be "
-            f"compared: {_first_present(values)!r}. A column of lists belongs in histories."
+            f"compared: {first_present(values)!r}. A column of lists belongs in histories."
         ) from error
     if not isinstance(distinct, np.ndarray):
         distinct = plain_values(pd.Series(distinct))
@@ -135,7 +145,7 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must hold numbers, got dtype {column.dtype} with values such as "
-            f"{_first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
+            f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
             "categorical."
         ) from error
     if np.isinf(numbers).any():
@@ -144,6 +154,12 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
             "which is given the mean."
         )
     return numbers
+
+
+def are_whole(numbers: np.ndarray) -> bool:
+    """Whether there are numbers and none has a fraction; missing ones do not count."""
+    present = numbers[~np.isnan(numbers)]
+    return bool(len(present)) and bool((present == np.floor(present)).all())
 
 
 def holds_lists(column: pd.Series) -> bool:
@@ -155,7 +171,7 @@ def holds_lists(column: pd.Series) -> bool:
         return True
     if column.dtype != object:
         return False
-    return isinstance(_first_present(column), list | tuple | np.ndarray | Mapping | Set)
+    return isinstance(first_present(column), list | tuple | np.ndarray | Mapping | Set)
 
 
 def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
@@ -194,6 +210,8 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
             return _read_objects(column, name)  # values that Arrow cannot give one type
     elif _is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
         cells = pa.array(array, from_pandas=True)
+    elif column.isna().all():  # a batch of new users: no dtype says that these were lists
+        cells = pa.nulls(len(column))
     else:
         raise _not_lists(name, f"dtype {column.dtype}")
     return _read_arrow(_chunked(cells), name, separator)
@@ -312,7 +330,7 @@ def _is_missing(cell: Any) -> bool:
     )
 
 
-def _first_present(values: Any) -> Any:
+def first_present(values: Any) -> Any:
     """Return the first value that is not missing, None where there is none."""
     if isinstance(values, pa.ChunkedArray):
         values = values.to_pylist()

@@ -15,9 +15,9 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import Codes, as_numbers, coded
-from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.columns import Columns, is_history_name
 from sklearn_din.encoding.events import Events, read_events
-from sklearn_din.encoding.roles import PREFIX, Roles
+from sklearn_din.encoding.roles import Roles
 from sklearn_din.features.encoded import EncodedFeatures
 
 
@@ -88,7 +88,7 @@ def read_frame(
 
 
 def checked_frame(
-    encoder: Any, X: Any, *, reset: bool, droppable: Sequence[str] = ()
+    encoder: Any, X: Any, *, reset: bool, droppable: Sequence[str | None] = ()
 ) -> pd.DataFrame:
     """Return X as a pandas frame with text column names and the columns of fit.
 
@@ -131,7 +131,7 @@ def checked_frame(
         try:
             validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
         except ValueError as error:
-            if not any(name.startswith(PREFIX) for name in wanted if name not in present):
+            if not any(is_history_name(name) for name in wanted if name not in present):
                 raise
             raise ValueError(f"{error}attach_history makes the history columns.") from error
     if hasattr(encoder, "feature_names_in_"):

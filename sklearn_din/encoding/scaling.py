@@ -9,8 +9,10 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans, log_elapsed
+from sklearn_din.encoding.events import Events
 
 SAMPLED_ROWS = 50_000
+SHRINKING_STEPS = 20  # so many without one that grows are no accident
 
 
 class NumericColumns:
@@ -98,6 +100,18 @@ class EventScale:
     is_elapsed: bool = False
 
     @classmethod
+    def of_events(cls, name: str, events: Events) -> EventScale:
+        """Learn how the numbers of one history are scaled."""
+        numbers = events.numbers[name]
+        sampled = slice(None, None, max(1, len(events.spans) // SAMPLED_ROWS))
+        spans = events.spans.take(sampled)
+        if name in events.anchors:
+            return cls.learn_elapsed(spans.elapsed(numbers, events.anchors[name][sampled]))
+        if _are_elapsed(numbers, spans):
+            return cls.learn_elapsed(numbers[spans.index()])
+        return cls.learn(numbers, events.counts)
+
+    @classmethod
     def learn(cls, numbers: np.ndarray, counts: np.ndarray) -> EventScale:
         """Mean and standard deviation, each event counted as often as rows see it."""
         present = np.isfinite(numbers)
@@ -110,12 +124,15 @@ class EventScale:
         return cls(float(shift), float(spread) if spread > negligible else 1.0)
 
     @classmethod
-    def learn_elapsed(cls, times: np.ndarray, anchors: np.ndarray, spans: Spans) -> EventScale:
-        """Median of the positive times elapsed, over evenly spaced rows where there are many."""
-        step = max(1, len(anchors) // SAMPLED_ROWS)
-        elapsed = spans.take(slice(None, None, step)).elapsed(times, anchors[::step])
+    def learn_elapsed(cls, elapsed: np.ndarray) -> EventScale:
+        """Power of two nearest to the median of the positive times elapsed.
+
+        Dividing by a power of two is exact: it makes no difference whether times are divided
+        before they are subtracted, as for windows, or after, as for the same histories as lists.
+        """
         elapsed = elapsed[elapsed > 0]
-        return cls(0.0, float(np.median(elapsed)) if len(elapsed) else 1.0, is_elapsed=True)
+        scale = 2.0 ** np.round(np.log2(np.median(elapsed))) if len(elapsed) else 1.0
+        return cls(0.0, float(scale), is_elapsed=True)
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:
         """Scale numbers, or times elapsed that are given as such: float32, 0 where missing."""
@@ -131,6 +148,23 @@ class EventScale:
         read, because one event is seen from several rows.
         """
         return times / self.scale, anchors / self.scale
+
+
+def _are_elapsed(numbers: np.ndarray, spans: Spans) -> bool:
+    """Whether numbers are times elapsed, which a file has parted from their anchors.
+
+    From the oldest event to the newest they never grow and are never negative, in every row;
+    quantities such as prices do not keep to that.
+    """
+    values = numbers[spans.index()]
+    if len(values) == 0 or not values.min() >= 0:
+        return False
+    steps = np.diff(values)
+    inside = np.ones(len(steps), dtype=bool)
+    starts = Spans.from_lengths(spans.lengths).starts[spans.lengths > 0]
+    inside[starts[1:] - 1] = False  # from one row's newest event to the next row's oldest
+    steps = steps[inside]
+    return bool((steps < 0).sum() >= SHRINKING_STEPS and (steps <= 0).all())
 
 
 def indicator(name: str) -> str:

@@ -29,6 +29,13 @@ class EncodedFeatures:
     behaviours : dict of tuple of str to Ragged, default=None
         The histories, by the ``histories`` of their behaviour: ``("hist_item", "hist_category")``.
 
+    users : ndarray of shape (n,), default=None
+        Whose each impression is. No feature: it travels beside them for validation rows and
+        scores by user.
+    times : ndarray of shape (n,), default=None
+        When each impression was. No feature: it travels beside them for validation rows and
+        splits by time.
+
     Raises
     ------
     ValueError
@@ -54,10 +61,14 @@ class EncodedFeatures:
         schema: Schema,
         columns: Mapping[str, np.ndarray],
         behaviours: Mapping[tuple[str, ...], Ragged] | None = None,
+        *,
+        users: np.ndarray | None = None,
+        times: np.ndarray | None = None,
     ) -> None:
         self.schema = schema
         self.columns = dict(columns)
         self.behaviours = dict(behaviours or {})
+        self.users, self.times = users, times
         _check_arrays(self)
 
     @classmethod
@@ -66,9 +77,12 @@ class EncodedFeatures:
         schema: Schema,
         columns: dict[str, np.ndarray],
         behaviours: dict[tuple[str, ...], Ragged],
+        users: np.ndarray | None = None,
+        times: np.ndarray | None = None,
     ) -> EncodedFeatures:
         self = cls.__new__(cls)
         self.schema, self.columns, self.behaviours = schema, columns, behaviours
+        self.users, self.times = users, times
         return self
 
     def __len__(self) -> int:
@@ -96,7 +110,9 @@ class EncodedFeatures:
         rows = _row_selector(key)
         columns = {name: values[rows] for name, values in self.columns.items()}
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
-        return self._trusted(self.schema, columns, behaviours)
+        users = None if self.users is None else self.users[rows]
+        times = None if self.times is None else self.times[rows]
+        return self._trusted(self.schema, columns, behaviours, users, times)
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:
@@ -163,10 +179,10 @@ def _check_arrays(X: EncodedFeatures) -> None:
             f"behaviours must have the keys {[b.histories for b in schema.behaviours]}, got "
             f"{list(X.behaviours)}."
         )
-    parts: dict[Any, Any] = {**X.columns, **X.behaviours}
-    lengths = {name: len(part) for name, part in parts.items()}
+    parts: dict[Any, Any] = {**X.columns, **X.behaviours, "users": X.users, "times": X.times}
+    lengths = {name: len(part) for name, part in parts.items() if part is not None}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"every field must have one row an impression, got lengths {lengths}.")
+        raise ValueError(f"every field must have one row per impression, got lengths {lengths}.")
     for field in schema.fields:
         if field.has_ids:
             columns = X.columns

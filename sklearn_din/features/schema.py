@@ -104,6 +104,9 @@ class Schema:
         Each history field belongs to exactly one.
     max_length : int, default=0
         Most events a history keeps (the newest ones).
+    unused : tuple of str, default=()
+        Columns of the frame of which no feature was made: dates, and histories that the user did
+        not name.
 
     Examples
     --------
@@ -115,6 +118,7 @@ class Schema:
     fields: tuple[Field, ...]
     behaviours: tuple[Behaviour, ...] = ()
     max_length: int = 0
+    unused: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Field:
         for field in self.fields:
