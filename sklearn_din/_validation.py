@@ -161,10 +161,23 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
         return values[codes]
     if pd.api.types.is_float_dtype(column.dtype):
         numpy_dtype: Any = getattr(column.dtype, "numpy_dtype", column.dtype)
+        if numpy_dtype == np.float16:  # pandas has no index of them
+            numpy_dtype = np.float32
         return column.to_numpy(dtype=numpy_dtype, na_value=np.nan)
     if pd.api.types.is_extension_array_dtype(column.dtype) and column.hasnans:
         return column.to_numpy(dtype=object)  # pandas 3 would make integers floats
     return column.to_numpy()
+
+
+def check_keys(values: np.ndarray, *, name: str) -> None:
+    """Raise where a value could be no key: lists, dicts."""
+    if values.dtype == object:
+        for value in values:
+            if not pd.api.types.is_hashable(value):
+                raise TypeError(
+                    f"{name} must hold one key per row, text or integers, got {value!r:.40} "
+                    f"({type(value).__name__}). Make one value of it, or explode the column."
+                )
 
 
 def time_values(column: pd.Series) -> np.ndarray:

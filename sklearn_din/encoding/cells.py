@@ -17,6 +17,7 @@ from sklearn_din._validation import plain_values
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
+LARGEST = float(np.finfo(np.float32).max)
 Codes = tuple[np.ndarray, np.ndarray]
 CELLS = "a list, a tuple, an array or a missing value"
 
@@ -124,6 +125,8 @@ def coded(values: Any, *, name: str) -> Codes:
     try:
         if isinstance(values, pa.ChunkedArray):
             return _coded_arrow(values)
+        if isinstance(values, pd.Series) and values.dtype == np.float16:  # no index of these
+            values = values.astype(np.float32)
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
             is_numpy = isinstance(values.dtype, np.dtype)
             values = values.to_numpy() if is_numpy else values.array
@@ -140,6 +143,11 @@ def coded(values: Any, *, name: str) -> Codes:
 
 def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
     """Return the column as float64, NaN where missing; raise where that cannot be."""
+    if getattr(column.dtype, "kind", "O") in "mM":
+        raise ValueError(
+            f"{name} must hold numbers, got dates ({column.dtype}). Give it the dtype that it had "
+            "at fit."
+        )
     try:
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -148,10 +156,12 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
             f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
             "categorical."
         ) from error
-    if np.isinf(numbers).any():
+    largest = np.abs(numbers).max(initial=0.0, where=~np.isnan(numbers))
+    if largest > LARGEST:
+        what = "infinity" if np.isinf(largest) else f"a value too large for float32, {largest:g},"
         raise ValueError(
-            f"Input X contains infinity in {name}. Replace it by a finite number, or by NaN, "
-            "which is given the mean."
+            f"Input X contains {what} in {name}. Replace it by a finite number, or by NaN, which "
+            "is given the mean."
         )
     return numbers
 

@@ -104,9 +104,10 @@ class Vocabulary:
         """Give each plain value its id: int32, 1 where it is unknown."""
         if _is_integer(self.values) and values.dtype == object:
             values = _spelt_integers(values)
-        elif self._is_text and _is_integer(values) and len(values):
+        learnt, given = _kind(self.values), _kind(values)
+        if learnt and given and learnt != given:
             warnings.warn(
-                f"{name} was learnt as text and now holds integers: all of them are unknown. "
+                f"{name} was learnt as {learnt} and now holds {given}: all of them are unknown. "
                 "Give the column the dtype that it had at fit.",
                 UserWarning,
                 stacklevel=2,
@@ -248,6 +249,16 @@ def _spelt_integers(values: np.ndarray) -> np.ndarray:
 def _spells_integer(text: str) -> bool:
     digits = text.removeprefix("-")
     return digits.isdecimal() and digits.isascii() and len(digits) < 19 and str(int(text)) == text
+
+
+def _kind(values: np.ndarray) -> str | None:
+    """What ids are, where all are of one kind."""
+    if len(values) == 0:
+        return None
+    if values.dtype.kind in "biu":
+        return "booleans" if values.dtype.kind == "b" else "integers"
+    kinds = {"string": "text", "datetime": "dates", "datetime64": "dates", "date": "dates"}
+    return kinds.get(pd.api.types.infer_dtype(values, skipna=False))
 
 
 def _sorted_order(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sklearn_din._validation import (
     UNITS_PER_SECOND,
+    check_keys,
     check_max_age,
     check_times,
     plain_values,
@@ -167,7 +168,7 @@ class _KeyCodes:
         self._uniques: list[pd.Index] = []
         parts = []
         for column in columns:
-            codes, uniques = pd.factorize(plain_values(events[column]))
+            codes, uniques = _factorized(plain_values(events[column]), name=f"events[{column!r}]")
             parts.append(codes.astype(np.int64))
             self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
         self._sizes = [len(uniques) for uniques in self._uniques]
@@ -195,6 +196,14 @@ class _KeyCodes:
         for part, size in zip(parts[1:], self._sizes[1:], strict=True):
             packed = np.where((packed < 0) | (part < 0), -1, packed * size + part)
         return packed
+
+
+def _factorized(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return pd.factorize(values)
+    except TypeError:  # some value is not hashable: say which
+        check_keys(values, name=name)
+        raise
 
 
 def _matched(values: np.ndarray, uniques: pd.Index, column: Any) -> np.ndarray:

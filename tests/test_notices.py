@@ -1,0 +1,115 @@
+"""What looks like something else is said once, or refused; never taken for another meaning."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din.logs.history import attach_history
+from sklearn_din.transformers import HistorySequenceEncoder
+
+
+def impressions(**columns):
+    return pd.DataFrame({"item": [1, 2, 3] * 10, **columns})
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["1.5", "2", "-3e2"], r"price holds numbers as text, '1\.5', and .* pd\.to_numeric"),
+        (["2024-01-02", "2024-1-3", "2024-01-04 10:00"], "price holds dates as text, '2024-01-02'"),
+        (["24/12/2024", "1/1/2025", "2/1/2025"], "price holds dates as text, '24/12/2024'"),
+        (["[1, 2]", "[]", "(3)"], r"price holds lists as text, '\[1, 2\]'.*from Parquet"),
+    ],
+)
+def test_text_that_looks_like_something_else_is_said(cells, message):
+    frame = impressions(price=cells * 10)
+    with pytest.warns(UserWarning, match=message):
+        HistorySequenceEncoder().fit(frame)
+    HistorySequenceEncoder(categorical=["price"]).fit(frame)  # the user knows: nothing is said
+
+
+@pytest.mark.parametrize("cells", [["1", "2", "3"], ["1.5", "two", "3"], ["2024", "x-1", "2025"]])
+def test_plain_ids_as_text_are_taken_without_a_word(cells):
+    HistorySequenceEncoder().fit(impressions(price=cells * 10))
+
+
+@pytest.mark.parametrize(
+    ("column", "now", "message"),
+    [
+        ("price", pd.Timestamp("2024-01-01"), r"price must hold numbers, got dates"),
+        ("price", "dear", "price must hold numbers, got dtype"),
+        ("price", 1e300, r"Input X contains a value too large for float32, 1e\+300, in price"),
+        ("item", 0.5, "item must hold ids, got floats with fractions"),
+    ],
+)
+def test_another_kind_at_transform_is_refused(column, now, message):
+    fitted = HistorySequenceEncoder().fit(impressions(price=0.5, shop="a"))
+    with pytest.raises(ValueError, match=message):
+        fitted.transform(impressions(price=0.5, shop="a").assign(**{column: now}))
+
+
+@pytest.mark.parametrize(
+    ("column", "now", "message"),
+    [
+        ("item", "hat", "item was learnt as integers and now holds text: all of them are unknown"),
+        ("item", True, "item was learnt as integers and now holds booleans"),
+        ("shop", 3, "shop was learnt as text and now holds integers"),
+        ("shop", pd.Timestamp("2024-01-01"), "shop was learnt as text and now holds dates"),
+    ],
+)
+def test_ids_of_another_kind_at_transform_are_unknown_and_that_is_said(column, now, message):
+    fitted = HistorySequenceEncoder().fit(impressions(price=0.5, shop="a"))
+    with pytest.warns(UserWarning, match=message):
+        X = fitted.transform(impressions(price=0.5, shop="a").assign(**{column: now}))
+    assert (X[column] == 1).all()
+
+
+def test_integers_may_come_as_text_that_spells_them():
+    fitted = HistorySequenceEncoder().fit(impressions())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fitted.transform(impressions().astype(str))["item"][:3].tolist() == [2, 3, 4]
+
+
+def test_a_column_may_have_an_empty_name():
+    frame = impressions(**{"": ["a", "b", "c"] * 10, "hist_": [["a"], [], ["c", "b"]] * 10})
+    X = HistorySequenceEncoder().fit_transform(frame)
+    assert X.schema.behaviours[0].candidates == ("",)
+    assert X[""][:3].tolist() == [2, 3, 4]
+
+
+def test_small_floats_are_keys_and_ids_too():
+    log = pd.DataFrame(
+        {
+            "user": np.array([1, 1, 2], dtype=np.float16),
+            "item": np.array([7, 8, np.nan], dtype=np.float16),
+            "time": [1, 2, 3],
+        }
+    )
+    frame = attach_history(log, log, user="user", time="time", columns="item")
+    assert frame["hist_item"].iloc[1].tolist() == [7.0]
+    encoder = HistorySequenceEncoder(drop=["user", "time"], categorical=["item"])
+    assert encoder.fit_transform(frame)["item"].tolist() == [2, 3, 1]
+
+
+def test_keys_that_cannot_be_compared_are_named():
+    log = pd.DataFrame({"user": [[1], [2]], "item": [1, 2], "time": [1, 2]})
+    with pytest.raises(TypeError, match=r"events\['user'\] must hold one key per row.* \[1\]"):
+        attach_history(log, log, user="user", time="time", columns="item")
+
+
+def test_an_array_that_was_a_frame_with_histories_says_what_to_set():
+    frame = impressions(hist_item=[[1], [2, 3], []] * 10, price=0.5)
+    columns = ColumnTransformer([("scale", "passthrough", ["price"])], remainder="passthrough")
+    message = (
+        r"lists such as \[1\] in its cells.* ColumnTransformer .*set_output\(transform='pandas'"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_pipeline(columns, HistorySequenceEncoder()).fit(frame)
+    columns.set_output(transform="pandas")
+    schema = make_pipeline(columns, HistorySequenceEncoder()).fit(frame)[-1].schema_
+    assert schema.behaviours[0].candidates == ("remainder__item",)
