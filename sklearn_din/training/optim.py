@@ -1,27 +1,32 @@
-"""Optimizers whose cost follows the rows touched, not the size of the table."""
+"""The embeddings' optimizer, whose cost follows the rows touched, and the strength of their L2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.network.layers import gather_rows
+
+COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
 
 class RowwiseRMSprop(torch.optim.Optimizer):
-    """Adam without momentum and with one second moment a row, on the rows the batch touched.
+    """Adam without momentum and with one second moment per row, on the rows the batch touched.
 
     Row j with gradient g moves by ``lr * g / sqrt(v_j + v)``: v_j is the row's second moment
     (mean square of its gradients, a moving average from zero), v that of all rows of its
-    vocabulary that batches touched. A row seen once moves by what it was told relative to
-    others: Adam, which divides by the row's own moment alone, moves it as far as any other, and
-    rare ids learn noise. A row whose gradients are large is slowed down by its own moment.
+    vocabulary that batches touched. A row seen once moves in proportion to its gradient, relative
+    to the vocabulary's typical gradient: Adam, which divides by the row's own moment alone, moves
+    it as far as any other, and rare ids learn noise. A row whose gradients are large is slowed
+    down by its own moment.
 
-    A step costs what the batch's distinct ids cost, all other rows rest. Gradients must be
-    sparse and hold each row once, in order:
+    The cost of a step grows with the batch's distinct ids; all other rows stay as they are.
+    Gradients must be sparse and hold each row once, in order:
     :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them so.
 
     Parameters
@@ -54,7 +59,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
         beta: float = 0.999,
@@ -66,14 +71,14 @@ class RowwiseRMSprop(torch.optim.Optimizer):
         super().__init__(params, options)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every row that has a gradient."""
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is not None:
-                    self._update_rows(table, group)
+                    self._update_rows(table, table.grad, group)
 
-    def _update_rows(self, table: Any, group: dict[str, Any]) -> None:
+    def _update_rows(self, table: Tensor, sparse: Tensor, group: dict[str, Any]) -> None:
         state, beta = self.state[table], group["beta"]
         if not state:
             starts = torch.tensor([0]) if group["starts"] is None else group["starts"]
@@ -81,7 +86,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
             state["square"] = table.new_zeros(len(table))
             state["total"] = table.new_zeros(len(starts))
             state["share"] = table.new_zeros(len(starts))
-        rows, gradient = table.grad._indices()[0], table.grad._values()
+        rows, gradient = sparse._indices()[0], sparse._values()
         values = gather_rows(table, rows)
         if group["decay"] is not None:
             decay = group["decay"].index_select(0, rows)
@@ -95,7 +100,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
 
 
 def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: float) -> Tensor:
-    """Moving average of the touched rows' squares in each row's vocabulary: one number a row.
+    """Moving average of the touched rows' squares in each row's vocabulary: one number per row.
 
     ``total / share`` is the average of the batches that held the vocabulary, ``share`` the weight
     these have by now.
@@ -107,3 +112,35 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: f
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
     return typical.repeat_interleave(counts)
+
+
+def embedding_decay(X: EncodedFeatures, strength: float) -> dict[str, np.ndarray]:
+    """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        The training impressions. n_j is the number of times that id j occurs in them, as a
+        candidate, elsewhere, or in histories (paper, section 5.1).
+    strength : float
+        Factor of an id that occurs once.
+
+    Returns
+    -------
+    decay : dict of str to ndarray of shape (n_ids,), float32
+        By vocabulary.
+    """
+    counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
+    for first in range(0, len(X), COUNTED_ROWS):
+        block = X[first : first + COUNTED_ROWS]
+        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
+        for behaviour in X.schema.behaviours:
+            ragged = block.behaviours[behaviour.histories]
+            index = ragged.spans.index()
+            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
+        for name, values in ids.items():
+            found = np.bincount(values)
+            counts[X.schema[name].vocabulary][: len(found)] += found
+    return {
+        name: (strength / np.maximum(count, 1)).astype(np.float32) for name, count in counts.items()
+    }
