@@ -143,7 +143,7 @@ class Interest(nn.Module):
 
     @torch.no_grad()
     def event_weights(self, queries: Tensor | None, keys: Tensor, batch: Batch) -> Tensor:
-        """Factor of each event in its impression's interest, ones where ``pooling`` is "max".
+        """Factor of each event in its impression's interest; "max" pooling has no such factors.
 
         queries : (n_rows, width), or None for a bag
         keys : (n_events, width)
