@@ -25,7 +25,11 @@ from sklearn_din.logs.history import attach_history
 from sklearn_din.serving import export
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import (
+    make_impressions,
+    make_impressions_with_a_column_named_like_a_behaviour,
+    make_labels,
+)
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "serve_onnx.py"
@@ -154,6 +158,19 @@ def test_an_attribute_without_a_candidate_and_a_bag_alone(runtime, path):
     classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, rng.integers(0, 2, 40))
     export_onnx(classifier, path)
     assert_same(session_of(runtime, path), classifier, X)
+
+
+def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):
+    X = make_impressions_with_a_column_named_like_a_behaviour()
+    classifier = fitted_classifier(X)
+    export_onnx(classifier, path)
+    session, column = session_of(runtime, path), "hist_item+hist_category"
+    names = [one.name for one in session.get_inputs()]
+    histories = [*CLICKS, column, f"{CLICKS[0]}_mask", f"{column}_mask"]
+    assert names == ["item", "category", *histories]
+    assert session.get_inputs()[-1].shape == ["n", f"T_{column}"]
+    assert_same(session, classifier, X)
+    assert_same(session, classifier, make_impressions_with_a_column_named_like_a_behaviour(9, 1))
 
 
 def test_plain_numbers_need_no_encoder(runtime, path):

@@ -10,40 +10,42 @@ import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.network.layers import gather_rows
+from sklearn_din.network.segments import gather_rows
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
 
 class RowwiseRMSprop(torch.optim.Optimizer):
-    """Adam without momentum and with one second moment per row, on the rows the batch touched.
+    """Adam without momentum and with one second moment per row, on the rows of the batch only.
 
     Row j with gradient g moves by ``lr * g / sqrt(v_j + v)``: v_j is the row's second moment
-    (mean square of its gradients, a moving average from zero), v that of all rows of its
-    vocabulary that batches touched. A row seen once moves in proportion to its gradient, relative
-    to the vocabulary's typical gradient: Adam, which divides by the row's own moment alone, moves
-    it as far as any other, and rare ids learn noise. A row whose gradients are large is slowed
-    down by its own moment.
+    (a moving average, from zero, of the mean square of its gradients), v that of all rows of its
+    vocabulary that were in a batch. A row seen once thus moves in proportion to its gradient,
+    relative to the vocabulary's typical gradient. Adam divides by the row's own moment alone and
+    moves it as far as any other, so that rare ids learn noise (benchmarks/quality-results.md,
+    "Rare ids"). A row whose gradients are often large is slowed down by its own moment.
 
-    The cost of a step grows with the batch's distinct ids; all other rows stay as they are.
-    Gradients must be sparse and hold each row once, in order:
-    :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them so.
+    The cost of a step follows the number of distinct ids in the batch, since all other rows stay
+    as they are. Gradients must be sparse and hold each row once, in ascending order, as
+    :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them.
 
     Parameters
     ----------
     params : iterable of Tensor
-        Tables of shape (n_ids, dim).
+        Embedding tables of shape (n_ids, dim).
     lr : float
-        Learning rate.
+        Learning rate: about how far a row moves whose gradient is as large as is typical of its
+        vocabulary.
     beta : float, default=0.999
-        Decay of the second moments.
+        Share of a second moment that is kept when a new gradient enters it.
     eps : float, default=1e-8
-        Added to the denominator.
+        Added to the denominator, against division by zero.
     starts : Tensor of shape (n_vocabularies,), int64, default=None
-        First row of each vocabulary, in order. None: the table is one vocabulary.
+        First row of each vocabulary in the table, in ascending order. None: the table is one
+        vocabulary.
     decay : Tensor of shape (n_ids,), default=None
-        Factor of each row's own mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]``
-        is added to the gradient of each row j in the batch.
+        Factor of each row's mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]`` is
+        added to the gradient of each row j in the batch. None: nothing is added.
 
     Examples
     --------
@@ -100,15 +102,20 @@ class RowwiseRMSprop(torch.optim.Optimizer):
 
 
 def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: float) -> Tensor:
-    """Moving average of the touched rows' squares in each row's vocabulary: one number per row.
+    """Second moment of the vocabulary that each row belongs to: one number per row of the batch.
 
-    ``total / share`` is the average of the batches that held the vocabulary, ``share`` the weight
-    these have by now.
+    For each vocabulary, ``total`` is the moving average over batches of its rows' mean square,
+    zero where a batch has none of its rows, and ``share`` that of 1 and 0 for batches that have
+    some and none. ``total / share`` is thus the average over the batches that have some.
+
+    latest : (n_rows,), mean square of each row's gradient in this batch
+    rows : (n_rows,), ascending
+    typical : (n_rows,)
     """
     first = torch.searchsorted(rows, state["starts"])
     counts = torch.cat([first, first.new_tensor([len(rows)])]).diff()
     mean = torch.segment_reduce(latest, "sum", lengths=counts) / counts.clamp(min=1)
-    state["total"].lerp_(mean, 1 - beta)  # an empty segment gives zero
+    state["total"].lerp_(mean, 1 - beta)  # zero for a vocabulary without rows here
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
     return typical.repeat_interleave(counts)
