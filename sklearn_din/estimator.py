@@ -347,7 +347,9 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         frames, first = [], 0
         for batch, _ in ImpressionBatches(X, batch_size=1024):
             weights = self.module_.attention(batch.to(self.net_.device))
-            frames += [_weights_frame(batch, b, weights[b.histories], first) for b in behaviours]
+            for b in behaviours:
+                frame = _weights_frame(batch, b, weights[b.histories], first)
+                frames.append(frame.assign(behaviour=self.schema_.display_name(b)))
             first += len(batch)
         columns = ["row", "behaviour", "position"]
         columns += list(dict.fromkeys(name for b in behaviours for name in b.histories))

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field
-from sklearn_din.inspection.fitted import FittedParts, classifier_of, fitted_parts
+from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
@@ -83,7 +83,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     classifier = classifier_of(found, purpose="export_onnx")
     recipe = ""
     if isinstance(found, Pipeline):
-        recipe = json.dumps(_recipe(fitted_parts(found, purpose="export_onnx")))
+        recipe = json.dumps(_recipe(fitted_pipeline(found, purpose="export_onnx")))
     _check_exportable(classifier.module_, len(recipe))
     graph = _Graph(onnx)
     _add_network(graph, classifier.module_)
@@ -377,7 +377,7 @@ def _mask_name(behaviour: Behaviour) -> str:
     return f"{behaviour.histories[0]}_mask"
 
 
-def _recipe(parts: FittedParts) -> dict[str, Any]:
+def _recipe(parts: FittedPipeline) -> dict[str, Any]:
     """How to make the file's inputs out of plain values, ready for JSON."""
     encoder, schema = parts.encoder, parts.classifier.schema_
     scales = encoder.scales_
