@@ -14,6 +14,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 
+Ids = np.ndarray | pd.Series
 ENCODED = ("row", "behaviour", "position")
 
 
@@ -24,7 +25,7 @@ class FittedEncoder(Protocol):
     vocabularies_: dict[str, np.ndarray]
     scales_: dict[str, Any]
 
-    def inverse_transform_ids(self, name: str, ids: Any) -> np.ndarray:
+    def inverse_transform_ids(self, name: str, ids: Ids) -> np.ndarray:
         """Return the values of one column's ids, None where unknown or missing."""
 
 
@@ -36,13 +37,13 @@ class FittedClassifier(Protocol):
     module_: DIN
     history_: pd.DataFrame
 
-    def attention_weights(self, X: Any) -> pd.DataFrame:
+    def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
         """Return one row per event."""
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: EncodedFeatures) -> np.ndarray:
         """Return the probability of both classes, shape (n, 2)."""
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: EncodedFeatures) -> np.ndarray:
         """Return the log-odds of the click, shape (n,)."""
 
 
@@ -67,7 +68,7 @@ class FittedPipeline(NamedTuple):
         """Impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
-    def decode(self, name: str, ids: Any) -> np.ndarray:
+    def decode(self, name: str, ids: Ids) -> np.ndarray:
         """Original values of encoded ids, None where unknown or missing."""
         return self.encoder.inverse_transform_ids(name, ids)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.features.schema import Field
@@ -28,7 +28,7 @@ KINDS = {
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
 
-def summarize(classifier: Any) -> str:
+def summarize(classifier: BaseEstimator) -> str:
     """Describe a fitted DINClassifier: columns, behaviours, layers and parameters.
 
     Parameters
