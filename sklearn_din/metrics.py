@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import make_scorer
 from sklearn.utils import check_consistent_length, column_or_1d
+
+from sklearn_din._group_scorer import GroupScorer
 
 __all__ = [
     "correct_for_sampling",
@@ -29,9 +29,9 @@ def group_roc_auc_score(
 ) -> float:
     """Impression-weighted mean of the per-group ROC AUC (GAUC).
 
-    The AUC over all impressions also rewards telling busy users from quiet ones. GAUC
-    asks only whether each group's (usually: each user's) own impressions are ranked
-    well: ``sum_g w_g AUC_g / sum_g w_g`` (Zhou et al., KDD 2018, "Metrics"), where
+    The AUC over all impressions also rewards telling users who click often from those who
+    click rarely. GAUC asks only whether each group's (usually: each user's) own impressions
+    are ranked well: ``sum_g w_g AUC_g / sum_g w_g`` (Zhou et al., KDD 2018, "Metrics"), where
     ``w_g`` is the number of impressions of group g, or the sum of their sample weights.
 
     A group whose labels are all equal has no AUC: it is left out, and so is its weight.
@@ -40,13 +40,10 @@ def group_roc_auc_score(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values (numbers, booleans or strings); the larger is the positive class.
-
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions; equal scores count half.
-
     groups : array-like of shape (n_samples,)
         The group of each impression, of any type that can be hashed.
-
     sample_weight : array-like of shape (n_samples,), default=None
         Weights within each group's AUC and, summed, of the group. None means 1 each.
 
@@ -77,12 +74,12 @@ def group_roc_auc_score(
     if not ranked.any():
         raise ValueError(
             f"GAUC needs at least one group with both classes, got {auc.size} groups of one "
-            "class each. Use larger groups, or more impressions a group."
+            "class each. Use larger groups, or more impressions per group."
         )
     return float(np.average(auc[ranked], weights=group_weight[ranked]))
 
 
-def group_roc_auc_scorer(groups: str | None = None) -> _GroupROCAUCScorer:
+def group_roc_auc_scorer(groups: str | None = None) -> GroupScorer:
     """Make a GAUC scorer for ``cross_val_score``, ``GridSearchCV`` and the like.
 
     Parameters
@@ -118,7 +115,7 @@ def group_roc_auc_scorer(groups: str | None = None) -> _GroupROCAUCScorer:
     >>> cross_val_score(model, X, [1, 0, 1, 0] * 5, scoring=group_roc_auc_scorer("user"), cv=2)
     array([1., 1.])
     """
-    return _GroupROCAUCScorer(groups)
+    return GroupScorer(group_roc_auc_score, groups)
 
 
 def relative_improvement(score: float, base_score: float) -> float:
@@ -131,7 +128,6 @@ def relative_improvement(score: float, base_score: float) -> float:
     ----------
     score : float
         AUC or GAUC of the model.
-
     base_score : float
         The same of the base model; above 0.5.
 
@@ -174,13 +170,10 @@ def expected_calibration_error(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values; the larger is the positive class.
-
     y_prob : array-like of shape (n_samples,)
         Probabilities of the positive class.
-
     n_bins : int, default=10
         Number of bins; fewer are used where probabilities repeat.
-
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the impressions in the means; the bins hold equal counts of rows.
 
@@ -219,7 +212,6 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[
     ----------
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of the positive class.
-
     sampling_rate : float
         The share of the negatives that the model was trained on, in (0, 1].
 
@@ -243,65 +235,21 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[
     return prob / (prob + (1 - prob) / sampling_rate)
 
 
-class _GroupROCAUCScorer:
-    """A scorer around ``make_scorer`` that finds the groups in X or in the metadata."""
-
-    _response_method = ("decision_function", "predict_proba")
-
-    def __init__(self, groups: str | None) -> None:
-        self._groups = groups
-        self._scorer = make_scorer(group_roc_auc_score, response_method=self._response_method)
-
-    def __call__(self, estimator, X, y_true, sample_weight=None, **metadata) -> float:
-        """Return the GAUC of the estimator's ranking of X."""
-        if self._groups is None and "groups" not in metadata:
-            raise ValueError(
-                "group_roc_auc_scorer() got no groups. Name the column of X that holds them, "
-                "as in group_roc_auc_scorer('user'), or pass groups by metadata routing: "
-                "sklearn.set_config(enable_metadata_routing=True), "
-                "scorer.set_score_request(groups=True) and groups in the metadata."
-            )
-        scorer = self._scorer
-        if self._groups is not None:
-            scorer = make_scorer(
-                group_roc_auc_score,
-                response_method=self._response_method,
-                groups=_column(X, self._groups),
-            )
-        if sample_weight is not None:
-            metadata["sample_weight"] = sample_weight
-        return scorer(estimator, X, y_true, **metadata)
-
-    def __repr__(self) -> str:
-        return f"group_roc_auc_scorer(groups={self._groups!r})"
-
-    def set_score_request(self, **requests: bool | str | None) -> _GroupROCAUCScorer:
-        """Say which metadata (``groups``, ``sample_weight``) the scorer wants; return self."""
-        self._scorer.set_score_request(**requests)
-        return self
-
-    def get_metadata_routing(self) -> Any:
-        """Return the metadata request; groups of a column are never asked for."""
-        routing = self._scorer.get_metadata_routing()
-        if self._groups is not None:
-            # The splitter may want groups: passing them must not be an error here.
-            routing.score.add_request(param="groups", alias=False)
-        return routing
-
-    def _accept_sample_weight(self) -> bool:  # asked by scikit-learn's multimetric scoring
-        return True
-
-
-def _auc_by_group(positive, score, group, weight):
+def _auc_by_group(
+    positive: NDArray[np.bool_],
+    score: NDArray[np.float64],
+    group: NDArray[np.intp],
+    weight: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """AUC (NaN for one class) and total weight of each group, by one sort over all."""
     if not group.size:
         return np.empty(0), np.empty(0)
     order = np.lexsort((score, group))
     positive, score, group, weight = positive[order], score[order], group[order], weight[order]
-    n_groups = group[-1] + 1
+    n_groups = int(group[-1]) + 1
     group_weight = np.bincount(group, weights=weight, minlength=n_groups)
-    # Mean weight 1 in each class of each group: AUC does not mind, and the running sums below
-    # stay exact without weights and accurate with them.
+    # Weights are scaled to mean 1 in each class of each group. That changes no AUC; without
+    # sample weights the running sums below are then exact, with them they stay accurate.
     group_class = 2 * group + positive
     total = np.bincount(group_class, weights=weight)
     scale = np.divide(np.bincount(group_class), total, out=np.zeros_like(total), where=total > 0)
@@ -316,10 +264,11 @@ def _auc_by_group(positive, score, group, weight):
     below -= below[first_block][group[first]]
     won = np.add.reduceat(hits * (below + misses / 2), first_block)
     pairs = np.add.reduceat(hits, first_block) * np.add.reduceat(misses, first_block)
-    return np.divide(won, pairs, out=np.full(n_groups, np.nan), where=pairs > 0), group_weight
+    auc = np.divide(won, pairs, out=np.full(n_groups, np.nan), where=pairs > 0)
+    return auc, group_weight.astype(np.float64, copy=False)
 
 
-def _binary_labels(y_true) -> NDArray[np.bool_]:
+def _binary_labels(y_true: ArrayLike) -> NDArray[np.bool_]:
     """Return True where the label is the larger of two."""
     codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
     if (codes < 0).any():
@@ -337,7 +286,7 @@ def _binary_labels(y_true) -> NDArray[np.bool_]:
     return codes == len(labels) - 1
 
 
-def _scores(values, *, name: str) -> NDArray[np.float64]:
+def _scores(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
     score = np.asarray(values, dtype=np.float64)
     if score.ndim != 1:
         raise ValueError(
@@ -349,7 +298,7 @@ def _scores(values, *, name: str) -> NDArray[np.float64]:
     return score
 
 
-def _probabilities(values) -> NDArray[np.float64]:
+def _probabilities(values: ArrayLike) -> NDArray[np.float64]:
     prob = _scores(values, name="y_prob")
     if prob.size and (prob.min() < 0 or prob.max() > 1):
         raise ValueError(
@@ -359,7 +308,7 @@ def _probabilities(values) -> NDArray[np.float64]:
     return prob
 
 
-def _group_codes(groups) -> NDArray[np.intp]:
+def _group_codes(groups: ArrayLike) -> NDArray[np.intp]:
     if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
         is_frame = isinstance(groups, pd.DataFrame)
         got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
@@ -373,7 +322,7 @@ def _group_codes(groups) -> NDArray[np.intp]:
     return codes
 
 
-def _weights(sample_weight, n_samples: int) -> NDArray[np.float64]:
+def _weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
     if sample_weight is None:
         return np.ones(n_samples)
     weight = np.asarray(column_or_1d(sample_weight), dtype=np.float64)
@@ -385,20 +334,3 @@ def _weights(sample_weight, n_samples: int) -> NDArray[np.float64]:
             f"from {weight.min()} to {weight.max()}."
         )
     return weight
-
-
-def _column(X, name: str):
-    columns = getattr(X, "columns", None)
-    if columns is None:
-        raise ValueError(
-            f"group_roc_auc_scorer(groups={name!r}) reads a column of X, got a "
-            f"{type(X).__name__} without columns. Pass X as a DataFrame (put the encoder into "
-            "the Pipeline), or leave groups out and use metadata routing."
-        )
-    if name not in columns:
-        raise ValueError(
-            f"group_roc_auc_scorer(groups={name!r}) reads a column of X, but X has only "
-            f"{list(columns)}. Keep {name!r} in X and let the first step of the Pipeline drop "
-            "it, or leave groups out and use metadata routing."
-        )
-    return X[name]

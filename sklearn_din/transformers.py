@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
-from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
+from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Field, Kind, Schema
+from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
 class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -245,7 +245,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 f"{name!r} has no ids; columns of ids are "
                 f"{self.schema_.names('categorical', 'history')}."
             )
-        return self._vocabularies[self._roles.owners[name]].decode(_whole_numbers(ids))
+        return self._vocabularies[self._roles.owners[name]].decode(whole_ids(ids))
 
     def set_output(self, *, transform: Any = None) -> HistorySequenceEncoder:
         """Do nothing: a frame of numbers could not carry ids and histories.
@@ -394,16 +394,3 @@ def _check_histories(histories: Any) -> None:
             "histories must be 'auto' or a dict of history and candidate columns, such as "
             f"{{'hist_item': 'item'}}, got {histories!r}."
         )
-
-
-def _whole_numbers(ids: Any) -> np.ndarray:
-    values = np.asarray(ids)
-    if values.dtype.kind not in "iu":  # floats and objects where some are missing
-        missing = np.asarray(pd.isna(values))
-        for value in values[~missing].tolist():
-            if isinstance(value, bool) or not isinstance(value, Real) or value % 1:
-                raise ValueError(
-                    f"ids must be integers, got {value!r}. Original values need no decoding."
-                )
-        values = np.where(missing, PADDING_ID, values)
-    return values.astype(np.int64)

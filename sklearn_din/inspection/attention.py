@@ -52,7 +52,9 @@ def attention_table(
     frames, first = [], 0
     for batch, _ in ImpressionBatches(X, batch_size=IMPRESSIONS_PER_BATCH):
         weights = module.attention(batch.to(device))
-        frames += [_frame_of(batch, b, weights[b.histories], first) for b in behaviours]
+        for behaviour in behaviours:
+            frame = _frame_of(batch, behaviour, weights[behaviour.histories], first)
+            frames.append(frame.assign(behaviour=X.schema.display_name(behaviour)))
         first += len(batch)
     columns = ["row", "behaviour", "position"]
     columns += list(dict.fromkeys(name for b in behaviours for name in b.histories))
@@ -68,7 +70,6 @@ def _frame_of(batch: Batch, behaviour: Behaviour, weights: Tensor, first: int) -
     return pd.DataFrame(
         {
             "row": rows + first,
-            "behaviour": behaviour.name,
             "position": np.arange(len(rows)) - starts,
             **ids,
             "weight": weights.cpu().numpy(),

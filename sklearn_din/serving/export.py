@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
-from sklearn_din.inspection.fitted import classifier_of, fitted_parts
+from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
@@ -81,7 +81,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     classifier = classifier_of(found, purpose="export_onnx")
     recipe = ""
     if isinstance(found, Pipeline):
-        recipe = json.dumps(recipe_of(fitted_parts(found, purpose="export_onnx")))
+        recipe = json.dumps(recipe_of(fitted_pipeline(found, purpose="export_onnx")))
     _check_exportable(classifier.module_, len(recipe))
     graph = _Graph(onnx)
     _add_network(graph, classifier.module_)

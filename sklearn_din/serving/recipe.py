@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_din.features.schema import Behaviour, Field
-from sklearn_din.inspection.fitted import FittedParts
+from sklearn_din.inspection.fitted import FittedPipeline
 
 RECIPE_VERSION = 1
 
@@ -18,12 +18,12 @@ def mask_name(behaviour: Behaviour) -> str:
     return f"{behaviour.histories[0]}_mask"
 
 
-def recipe_of(fitted: FittedParts) -> dict[str, Any]:
+def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
     """How to make the ONNX file's inputs out of plain values, as values that JSON has.
 
     Parameters
     ----------
-    fitted : FittedParts
+    fitted : FittedPipeline
         Encoder and classifier of a fitted Pipeline.
 
     Raises
