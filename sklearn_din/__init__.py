@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sklearn_din.logs.aggregates import attach_aggregates
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
+    from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
@@ -35,6 +36,7 @@ __all__ = [
     "HistoryBuilder",
     "HistorySequenceEncoder",
     "Schema",
+    "TimeSplit",
     "TrainingDisplay",
     "attach_aggregates",
     "attach_history",
@@ -55,6 +57,7 @@ _FILE_OF = {
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
     "Schema": "features.schema",
+    "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
     "attach_aggregates": "logs.aggregates",
     "attach_history": "logs.history",
