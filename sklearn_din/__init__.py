@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sklearn_din.logs.negatives import sample_negatives
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
+    from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.transformers import HistorySequenceEncoder
@@ -40,6 +41,7 @@ __all__ = [
     "TrainingDisplay",
     "attach_aggregates",
     "attach_history",
+    "evaluate_ranking",
     "explain",
     "export_onnx",
     "rank_candidates",
@@ -61,6 +63,7 @@ _FILE_OF = {
     "TrainingDisplay": "inspection.display",
     "attach_aggregates": "logs.aggregates",
     "attach_history": "logs.history",
+    "evaluate_ranking": "serving.evaluation",
     "explain": "inspection.explain",
     "export_onnx": "serving.export",
     "rank_candidates": "serving.ranking",
