@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
-_WINGS = ("datasets", "features", "metrics")
+_WINGS = ("datasets", "features", "metrics", "serving")
 _FILE_OF = {
     "DIN": "module",
     "AttentionDisplay": "inspection.display",
