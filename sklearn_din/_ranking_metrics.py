@@ -42,16 +42,12 @@ def group_ndcg_score(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values (numbers, booleans or strings); the larger is the positive class.
-
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
-
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
-
     k : int or None, default=10
         How many places of each list are looked at; None looks at all of them.
-
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order and the gain of a row do not depend on it. None means 1 each.
@@ -107,16 +103,12 @@ def group_recall_score(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values (numbers, booleans or strings); the larger is the positive class.
-
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
-
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
-
     k : int or None, default=10
         How many places of each list are looked at; None looks at all of them.
-
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order of the rows does not depend on it. None means 1 each.
@@ -166,17 +158,13 @@ def group_hit_rate_score(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values (numbers, booleans or strings); the larger is the positive class.
-
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
-
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
-
     k : int or None, default=10
         How many places of each list are looked at; None looks at all of them, and every group
         with a positive is a hit.
-
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order of the rows does not depend on it. None means 1 each.
@@ -230,16 +218,12 @@ def group_mrr_score(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values (numbers, booleans or strings); the larger is the positive class.
-
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
-
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
-
     k : int or None, default=10
         How many places of each list are looked at; None looks at all of them.
-
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order of the rows does not depend on it. None means 1 each.

@@ -36,18 +36,15 @@ class TimeSplit(BaseCrossValidator):
     ----------
     n_splits : int, default=5
         Number of folds, at least 1. Rows need at least ``n_splits + 1`` different times.
-
     test_size : int or float, default=None
         Rows in each test block: a number of rows, or as a float the share of all rows. None
         takes ``n_rows // (n_splits + 1)``. Give it to test on a short period only (the last
         week), which leaves more to train on. Blocks are only about that large where times repeat.
-
     gap : int, float or duration, default=0
         Time between training and test: training rows are older than the first time of the test
         block by more than this. A number in the time's own unit; for datetimes a duration such
         as "1D". Use it where what happened becomes known with a delay, such as purchases that
         are counted a day after the click.
-
     time : str, default=None
         Name of the column of X that holds the times: integers, floats or datetimes. None is for
         encoded impressions that carry their times (``X.times``).

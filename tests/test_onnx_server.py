@@ -15,8 +15,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 import sklearn_din.serving
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.features import schema
 from sklearn_din.logs.history import attach_history
-from sklearn_din.serving import OnnxServer, export, onnx_server
+from sklearn_din.serving import OnnxServer, onnx_server
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -213,9 +214,12 @@ def test_a_file_of_another_version_is_refused(path, tmp_path):
         OnnxServer(tmp_path / "newer.onnx")
 
 
-def test_the_server_reads_what_the_export_writes():
-    for name in ("METADATA_KEY", "RECIPE_VERSION", "FIRST_KNOWN_ID"):
-        assert getattr(onnx_server, name) == getattr(export, name)
+def test_the_server_reads_the_version_that_the_export_writes(path):
+    (entry,) = onnx.load(path).metadata_props
+    assert entry.key == onnx_server.METADATA_KEY
+    assert json.loads(entry.value)["version"] == onnx_server.RECIPE_VERSION
+    ids = (onnx_server.UNKNOWN_ID, onnx_server.FIRST_KNOWN_ID)
+    assert ids == (schema.UNKNOWN_ID, schema.FIRST_KNOWN_ID)
 
 
 @pytest.mark.parametrize(

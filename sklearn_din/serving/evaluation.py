@@ -43,27 +43,21 @@ def evaluate_ranking(
     pipeline : Pipeline, or search over one
         Fitted on a DataFrame; a HistorySequenceEncoder among its steps and a DINClassifier at
         its end.
-
     users : DataFrame of shape (n_users, ...)
         One row per user at the moment of the ranking: the column ``user``, and every column that
         the Pipeline was fitted on, histories included, except those of the candidate.
-
     candidates : DataFrame of shape (n_candidates, ...)
         The catalogue, one row per item: the column ``item`` and the candidate's other columns.
-
     relevant : DataFrame
         What was wanted: one row per user and item, in the columns ``user`` and ``item``. Other
         columns are not used, a pair that is there twice counts once. An item that is not among
         ``candidates`` could not be recommended and counts as missed.
-
     k : int or list of int, default=10
         How many places of each ranking are looked at. Several numbers give one row each and
         cost one ranking.
-
     user : str, default="user"
         Name of the column of ``users`` and ``relevant`` that says whose row it is. Any column
         that tells the rows of ``users`` apart will do, such as the number of a session.
-
     item : str, default="item"
         Name of the column of ``candidates`` and ``relevant`` that says which item it is.
 

@@ -42,7 +42,6 @@ class OnnxServer:
     ----------
     path : str or path-like
         The file, exported from a Pipeline (a classifier alone has no encoder to read values).
-
     intra_op_num_threads : int, default=1
         Threads that work on one request. One is best for a server that answers many requests at
         once; more shorten a single large request.
