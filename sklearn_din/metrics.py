@@ -1,19 +1,35 @@
-"""How good a ranking of impressions is: GAUC and its scorer, RelaImpr, calibration."""
+"""How good a ranking is: GAUC and its scorer, RelaImpr, NDCG and its like, calibration."""
 
 from __future__ import annotations
 
 from numbers import Real
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 
 from sklearn_din._group_scorer import GroupScorer
+from sklearn_din._metric_checks import (
+    check_binary_labels,
+    check_group_codes,
+    check_probabilities,
+    check_scores,
+    check_weights,
+)
+from sklearn_din._ranking_metrics import (
+    group_hit_rate_score,
+    group_mrr_score,
+    group_ndcg_score,
+    group_recall_score,
+)
 
 __all__ = [
     "correct_for_sampling",
     "expected_calibration_error",
+    "group_hit_rate_score",
+    "group_mrr_score",
+    "group_ndcg_score",
+    "group_recall_score",
     "group_roc_auc_score",
     "group_roc_auc_scorer",
     "relative_improvement",
@@ -64,11 +80,11 @@ def group_roc_auc_score(
     >>> group_roc_auc_score([1, 0, 0, 1, 1, 1], [.9, .1, .8, .3, .5, .6], groups=users)
     0.5
     """
-    positive = _binary_labels(y_true)
-    score = _scores(y_score, name="y_score")
-    group = _group_codes(groups)
+    positive = check_binary_labels(y_true)
+    score = check_scores(y_score, name="y_score")
+    group = check_group_codes(groups)
     check_consistent_length(positive, score, group)
-    weight = _weights(sample_weight, positive.size)
+    weight = check_weights(sample_weight, positive.size)
     auc, group_weight = _auc_by_group(positive, score, group, weight)
     ranked = ~np.isnan(auc)
     if not ranked.any():
@@ -191,10 +207,10 @@ def expected_calibration_error(
     """
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
-    positive = _binary_labels(y_true)
-    prob = _probabilities(y_prob)
+    positive = check_binary_labels(y_true)
+    prob = check_probabilities(y_prob)
     check_consistent_length(positive, prob)
-    weight = _weights(sample_weight, positive.size)
+    weight = check_weights(sample_weight, positive.size)
     edges = np.quantile(prob, np.arange(1, n_bins) / n_bins)
     bins = np.searchsorted(edges, prob)
     gap = np.bincount(bins, weights=weight * (positive - prob))
@@ -231,7 +247,7 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[
             "sampling_rate must be the share of negatives kept, above 0 and at most 1, "
             f"got {sampling_rate}."
         )
-    prob = _probabilities(y_prob)
+    prob = check_probabilities(y_prob)
     return prob / (prob + (1 - prob) / sampling_rate)
 
 
@@ -266,71 +282,3 @@ def _auc_by_group(
     pairs = np.add.reduceat(hits, first_block) * np.add.reduceat(misses, first_block)
     auc = np.divide(won, pairs, out=np.full(n_groups, np.nan), where=pairs > 0)
     return auc, group_weight.astype(np.float64, copy=False)
-
-
-def _binary_labels(y_true: ArrayLike) -> NDArray[np.bool_]:
-    """Return True where the label is the larger of two."""
-    codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
-    if (codes < 0).any():
-        raise ValueError(
-            f"y_true must not be missing, got {(codes < 0).sum()} missing labels. "
-            "Drop these impressions."
-        )
-    if len(labels) > 2:
-        raise ValueError(
-            f"y_true must have two labels, got {len(labels)}: {list(labels[:5])}. "
-            "Turn them into clicked or not, for example y_true >= 4."
-        )
-    if len(labels) == 1 and labels[0] in (0, -1):  # nothing but negatives
-        return np.zeros(codes.size, dtype=bool)
-    return codes == len(labels) - 1
-
-
-def _scores(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
-    score = np.asarray(values, dtype=np.float64)
-    if score.ndim != 1:
-        raise ValueError(
-            f"{name} must be one-dimensional, got shape {score.shape}. "
-            "Pass the positive class only: predict_proba(X)[:, 1]."
-        )
-    if np.isnan(score).any():
-        raise ValueError(f"{name} must not be NaN, got {np.isnan(score).sum()} NaN.")
-    return score
-
-
-def _probabilities(values: ArrayLike) -> NDArray[np.float64]:
-    prob = _scores(values, name="y_prob")
-    if prob.size and (prob.min() < 0 or prob.max() > 1):
-        raise ValueError(
-            f"y_prob must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
-            "Pass probabilities, not decisions."
-        )
-    return prob
-
-
-def _group_codes(groups: ArrayLike) -> NDArray[np.intp]:
-    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
-        is_frame = isinstance(groups, pd.DataFrame)
-        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
-        raise ValueError(f"groups must be one column, X['user'], got {got}.")
-    codes = pd.factorize(pd.Series(groups))[0]
-    if (codes < 0).any():
-        raise ValueError(
-            f"groups must not be missing, got {(codes < 0).sum()} impressions without a group. "
-            "Give them one of their own, or drop them."
-        )
-    return codes
-
-
-def _weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
-    if sample_weight is None:
-        return np.ones(n_samples)
-    weight = np.asarray(column_or_1d(sample_weight), dtype=np.float64)
-    if weight.size != n_samples:
-        raise ValueError(f"sample_weight must have {n_samples} values, got {weight.size}.")
-    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
-        raise ValueError(
-            "sample_weight must be finite, not negative and not zero throughout, got values "
-            f"from {weight.min()} to {weight.max()}."
-        )
-    return weight

@@ -363,10 +363,10 @@ def test_a_column_named_like_a_joint_behaviour_is_a_behaviour_of_its_own():
     embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
     assert set(sums) == {CLICKS, column}
     for key in (CLICKS, column):
-        assert embeddings[key].shape == (X.behaviours[key].lengths.sum(), 4 * len(key))
+        assert embeddings[key].shape == (X.behaviours[key].spans.lengths.sum(), 4 * len(key))
     weights = network.attention(batch)
     assert {key: len(w) for key, w in weights.items()} == {
-        key: X.behaviours[key].lengths.sum() for key in (CLICKS, column)
+        key: X.behaviours[key].spans.lengths.sum() for key in (CLICKS, column)
     }
     before = network(batch)
     for key in (CLICKS, column):

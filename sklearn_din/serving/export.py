@@ -43,8 +43,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
     ids from 2, means, scales), ``max_length``, the separator, and the classes. With it
-    ``examples/serve_onnx.py`` serves plain dictionaries in forty lines of numpy. Steps before
-    the encoder are not written: the server has to do what they do. A value not seen at fit is
+    :class:`~sklearn_din.serving.OnnxServer` answers plain dictionaries. Steps before the
+    encoder are not written: the server has to do what they do. A value not seen at fit is
     unknown to the server (id 1), also where the encoder has ``unknown="error"``.
 
     Parameters
