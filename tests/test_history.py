@@ -111,6 +111,7 @@ TIMES = {
 DATETIMES = ("before 1970", "zone", "arrow")
 
 
+@pytest.mark.filterwarnings("ignore:every history is empty")  # drawn frames need share nothing
 @pytest.mark.parametrize("kind", TIMES)
 @settings(max_examples=30, deadline=None)
 @given(choices=st.data())
@@ -308,8 +309,9 @@ def test_a_number_is_no_age_of_datetimes():
 
 
 BAD_FRAMES = [
-    (CLICKS.to_dict(), CLICKS, TypeError, "impressions must be a pandas DataFrame, got dict"),
-    (CLICKS, CLICKS.to_numpy(), TypeError, "events must be a pandas DataFrame, got ndarray"),
+    (CLICKS.to_dict(), CLICKS, TypeError,
+     "impressions must be a pandas, polars or Arrow frame, got dict. Wrap an array or a dict in"),
+    (CLICKS, CLICKS.to_numpy(), TypeError, "events must be a pandas, polars or Arrow frame, got n"),
     (CLICKS[["user", "user", "time"]], CLICKS, ValueError,
      "impressions must have distinct column names, got 'user' more than once"),
     (CLICKS.drop(columns="time"), CLICKS, ValueError, "impressions has no column 'time'"),
@@ -467,7 +469,7 @@ def test_bad_labels_are_named(builder, y, message):
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        (SHOWN.to_numpy(), TypeError, "X must be a pandas DataFrame, got ndarray"),
+        (SHOWN.to_numpy(), TypeError, "X must be a pandas, polars or Arrow frame, got ndarray"),
         (SHOWN.drop(columns="item"), ValueError, "X has no column 'item'"),
         (SHOWN.assign(time="now"), TypeError, r"X\['time'\] must hold integers, floats or datet"),
         (SHOWN.assign(hist_item=0), ValueError, r"X already has columns \['hist_item'\]"),

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from scipy.special import expit
 
+from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
@@ -21,8 +23,8 @@ RESULT_COLUMNS = ("row", "rank", "probability")
 
 
 def rank_candidates(
-    pipeline: Any, users: pd.DataFrame, candidates: pd.DataFrame, *, top_k: int = 10
-) -> pd.DataFrame:
+    pipeline: Any, users: IntoDataFrame, candidates: IntoDataFrameT, *, top_k: int = 10
+) -> IntoDataFrameT:
     """Score a catalogue for each user and return the best candidates.
 
     Users and candidates are encoded once each, not once a pair, and then scored in blocks of
@@ -33,18 +35,18 @@ def rank_candidates(
     pipeline : Pipeline, or search over one
         Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
         end.
-    users : DataFrame of shape (n_users, ...)
+    users : pandas, polars or Arrow frame of shape (n_users, ...)
         One row a user at a moment: every column the Pipeline was fitted on, histories
         included, but those of the candidate. Other columns are not used.
-    candidates : DataFrame of shape (n_candidates, ...)
-        One row a candidate: the candidate's columns. Columns that the Pipeline does not know,
-        such as a title, come back in the result.
+    candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
+        One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
+        such as a title, come back in the result, which is of this kind.
     top_k : int, default=10
         Candidates to return for each user; all where there are fewer.
 
     Returns
     -------
-    DataFrame
+    DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``),
         rank (from 1), the columns of ``candidates``, probability (of the click).
         Equally probable candidates (logits level to 1e-5) keep their order.
@@ -71,9 +73,11 @@ def rank_candidates(
     1    1     1  sock
     """
     parts = fitted_parts(pipeline, purpose="rank_candidates")
-    _check_ranking(users, candidates, top_k)
-    pairs = _Pairs(parts, users, candidates, _columns_of_fit(parts, pipeline, users, candidates))
-    n_best = min(top_k, len(candidates))
+    shown, catalogue = CallerFrame(users, name="users"), CallerFrame(candidates, name="candidates")
+    left, right = shown.pandas, catalogue.pandas
+    _check_ranking(left, right, top_k)
+    pairs = _Pairs(parts, left, right, _columns_of_fit(parts, pipeline, left, right))
+    n_best = min(top_k, len(right))
     best: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     for block in pairs.logits():
@@ -81,11 +85,12 @@ def rank_candidates(
         order = np.argsort(-block.round(5), axis=1, kind="stable")[:, :n_best]
         best.append(order)
         logits.append(np.take_along_axis(block, order, axis=1))
-    chosen = candidates.take(np.concatenate(best).ravel()).reset_index(drop=True)
-    chosen.insert(0, "row", np.repeat(np.arange(len(users)), n_best))
-    chosen.insert(1, "rank", np.tile(np.arange(1, n_best + 1), len(users)))
-    chosen["probability"] = expit(np.concatenate(logits).ravel())
-    return chosen
+    chosen = CallerFrame(catalogue.take(np.concatenate(best).ravel()), name="candidates")
+    place = {
+        "row": np.repeat(np.arange(len(left)), n_best),
+        "rank": np.tile(np.arange(1, n_best + 1), len(left)),
+    }
+    return chosen.with_columns({"probability": expit(np.concatenate(logits).ravel())}, first=place)
 
 
 class _Pairs:
@@ -171,7 +176,7 @@ def _blocks(n_rows: int, size: int = PAIRS_PER_BLOCK) -> list[np.ndarray]:
     return [np.arange(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def _check_ranking(users: Any, candidates: Any, top_k: Any) -> None:
+def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: Any) -> None:
     check_frame(users, [], name="users")
     check_frame(candidates, [], name="candidates")
     for name, frame in (("users", users), ("candidates", candidates)):
