@@ -11,8 +11,9 @@ import pandas as pd
 
 from sklearn_din.logs.distinct import value_codes
 
-SAMPLED_ROWS = 1000  # repeated rows that are looked at before all of them are
-MIN_OWNERS = 10  # items (or users) that must have several rows
+SAMPLED_ROWS = 1000  # repeated rows that are looked at first: most columns fail here
+CHECKED_ROWS = 100_000  # and then: more would only cost time
+MIN_OWNERS = 5  # items (or users) that must have several rows
 MIN_SURPRISE = 14.0  # natural logarithm of a million
 
 
@@ -30,76 +31,74 @@ class Repeats:
         Rows that are not their owner's last one.
     last : ndarray of int64, shape (n_repeats,)
         The last row of each one's owner.
-    sampled : ndarray of int64
-        Positions in ``rows`` that are looked at first, spread evenly over them.
 
     Examples
     --------
     >>> log = pd.DataFrame({"item": np.arange(40) % 20, "hour": np.arange(40)})
     >>> log["brand"] = log["item"] // 2
     >>> items = log["item"].to_numpy()
-    >>> repeats = Repeats.of(items, rows_of=items)
+    >>> repeats = Repeats.of(items)
     >>> repeats.owns(log["brand"]), repeats.owns(log["hour"])
     (True, False)
     """
 
     rows: np.ndarray
     last: np.ndarray
-    sampled: np.ndarray
 
     @classmethod
-    def of(cls, owners: np.ndarray, *, rows_of: np.ndarray) -> Repeats:
-        """Repeats of each owner's code.
+    def of(cls, owners: np.ndarray, *, partners: np.ndarray | None = None) -> Repeats:
+        """Find the repeated rows of each owner.
 
         Parameters
         ----------
         owners : ndarray of int64, shape (n_rows,)
-            Code of each row's owner.
-        rows_of : ndarray of int64, shape (n_rows,)
-            Code of what the owner meets, the user of an item for example. A row that meets the
-            same one as the owner's last row proves nothing: it is left out. The owners themselves
-            where nothing is known of that.
+            Code of each row's owner: its item, for example.
+        partners : ndarray of int64, shape (n_rows,), default=None
+            Code of what the owner meets in the row: the user, for example. A row with the same
+            partner as the owner's last row proves nothing and is left out. None leaves none out.
         """
         last_row = np.empty(owners.max() + 1, dtype=np.int64)
         last_row[owners] = np.arange(len(owners))  # of repeated indices numpy keeps the last
         last = last_row[owners]
         is_repeat = last != np.arange(len(owners))
-        if rows_of is not owners:
-            is_repeat &= rows_of != rows_of[last]
+        if partners is not None:
+            is_repeat &= partners != partners[last]
         rows = np.flatnonzero(is_repeat)
-        last = last[rows]
-        n_sampled = min(SAMPLED_ROWS, len(rows))
-        sampled = np.linspace(0, len(rows) - 1, n_sampled).astype(np.int64)
-        if len(np.unique(last[sampled])) < MIN_OWNERS:
-            sampled = sampled[:0]
-        return cls(rows, last, sampled)
+        if len(np.unique(last[_spread(rows, SAMPLED_ROWS)])) < MIN_OWNERS:
+            rows = rows[:0]
+        return cls(rows, last[rows])
 
     def owns(self, column: pd.Series) -> bool:
         """Whether the column has one value for each owner, beyond chance."""
-        ours, theirs = self._sampled_pairs(column)
+        ours, theirs = self._pairs(column, SAMPLED_ROWS)
         if len(ours) == 0 or (ours != theirs).any():
             return False
         shares = np.bincount(ours) / len(ours)
         if -np.log(shares[ours]).sum() < MIN_SURPRISE:
             return False
-        return len(self.sampled) == len(self.rows) or self._all_agree(column)
+        is_list = not pd.api.types.is_hashable(column.iloc[self.rows[0]])
+        if is_list or len(ours) == len(self.rows):  # lists are slow to compare
+            return True
+        ours, theirs = self._pairs(column, CHECKED_ROWS)
+        return bool((ours == theirs).all())
 
     def varies(self, column: pd.Series) -> bool:
         """Whether some owner is seen to have several values in the column."""
-        ours, theirs = self._sampled_pairs(column)
+        ours, theirs = self._pairs(column, SAMPLED_ROWS)
         return bool((ours != theirs).any())
 
-    def _sampled_pairs(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        rows, last = self.rows[self.sampled], self.last[self.sampled]
+    def _pairs(self, column: pd.Series, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Codes of the values in repeated rows, and in the last rows of their owners."""
+        rows, last = _spread(self.rows, n_rows), _spread(self.last, n_rows)
         codes = value_codes(column.iloc[np.concatenate([rows, last])])
         return codes[: len(rows)], codes[len(rows) :]
 
-    def _all_agree(self, column: pd.Series) -> bool:
-        first = column.iloc[self.rows[0]]
-        if not pd.api.types.is_hashable(first):  # lists are slow to compare: the sample decides
-            return True
-        codes = value_codes(column)
-        return bool((codes[self.rows] == codes[self.last]).all())
+
+def _spread(values: np.ndarray, size: int) -> np.ndarray:
+    """So many of the values, evenly spread over all of them."""
+    if len(values) <= size:
+        return values
+    return values[np.linspace(0, len(values) - 1, size).astype(np.int64)]
 
 
 def warn_of_misplaced(
@@ -128,7 +127,7 @@ def warn_of_misplaced(
     owners : ndarray of int64 or None
         Code of each row's user.
     """
-    of_item = Repeats.of(items, rows_of=items if owners is None else owners)
+    of_item = Repeats.of(items, partners=owners)
     others = [name for name in events.columns if name not in {item, user, *item_columns}]
     leaking = [name for name in others if of_item.owns(events[name])]
     if leaking:
@@ -142,7 +141,7 @@ def warn_of_misplaced(
         )
     if owners is None:
         return
-    of_user = Repeats.of(owners, rows_of=items)
+    of_user = Repeats.of(owners, partners=items)
     personal = [
         name for name in item_columns if of_user.owns(events[name]) and of_item.varies(events[name])
     ]
