@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup main test lint bench quality docs clean
+.PHONY: setup main test lint bench quality docs release clean
 
 setup: $(VENV)/installed
 
@@ -32,6 +32,14 @@ docs: setup
 
 quality: setup
 	$(BIN)/python -m benchmarks.quality
+
+# Wheel and sdist into dist/, checked; nothing is uploaded.
+release: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,release]"
+	$(BIN)/python -m pytest --quiet tests/test_release.py
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -22,7 +22,7 @@ from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
 from sklearn_din import DINClassifier, EncodedFeatures
 from sklearn_din._spans import Spans
 from sklearn_din.features import Ragged
-from sklearn_din.network.matmul import product
+from sklearn_din.network.matmul import matmul
 
 SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
@@ -124,8 +124,8 @@ class Laps(Callback):
         self.lap("rest")
 
 
-class Products(Callback):
-    """Seconds a step of the matrix products' kernels, by torch's profiler."""
+class MatmulClock(Callback):
+    """Seconds per step of the kernels that multiply matrices, by torch's profiler."""
 
     names = (
         *("mm", "addmm", "bmm", "mv", "addmv"),
@@ -149,13 +149,13 @@ class Products(Callback):
 
 def profile(workload):
     """Seconds a step by part (medians), and those of matrix products wherever they stand."""
-    laps, products = Laps(), Products()
+    laps, matmuls = Laps(), MatmulClock()
     fit_epochs(workload, 100, laps)
-    fit_epochs(workload, 30, products)
+    fit_epochs(workload, 30, matmuls)
     steps = laps.steps[10:]
     names = sorted(steps[-1], key="rest".__eq__)  # the rest last
     parts = {name: float(np.median([step[name] for step in steps])) for name in names}
-    return {"parts": parts, "products": products.seconds, **roofline(workload)}
+    return {"parts": parts, "matmuls": matmuls.seconds, **roofline(workload)}
 
 
 def roofline(workload):
@@ -169,7 +169,7 @@ def roofline(workload):
     # Three products a layer: forward, of the weights, of the inputs. The unit's first layer has
     # no gradient of its inputs: attention does not train embeddings.
     gflop = 2e-9 * BATCH * (2 * first + 3 * others)
-    rates = {"gflops": sgemm_rate(), "onednn_gflops": sgemm_rate(product)}
+    rates = {"gflops": sgemm_rate(), "onednn_gflops": sgemm_rate(matmul)}
     return {"roofline": gflop / rates["gflops"], "lower": gflop / max(rates.values()), **rates}
 
 
@@ -279,8 +279,8 @@ def report_profile():
     for name, seconds in found["parts"].items():
         print(f"| {name} | {1e3 * seconds:.2f} | {seconds / total:.0%} |")
     print(f"| all | {1e3 * total:.2f} | |")
-    products, limit = found["products"], found["roofline"]
-    print(f"| of which matrix products | {1e3 * products:.2f} | {products / total:.0%} |")
+    matmuls, limit = found["matmuls"], found["roofline"]
+    print(f"| of which matrix products | {1e3 * matmuls:.2f} | {matmuls / total:.0%} |")
     print(f"| they need at the sgemm rate | {1e3 * limit:.2f} | {limit / total:.0%} |", flush=True)
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from sklearn_din.logs.aggregates import attach_aggregates
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
+    from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
+    from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.transformers import HistorySequenceEncoder
@@ -35,9 +37,11 @@ __all__ = [
     "HistoryBuilder",
     "HistorySequenceEncoder",
     "Schema",
+    "TimeSplit",
     "TrainingDisplay",
     "attach_aggregates",
     "attach_history",
+    "evaluate_ranking",
     "explain",
     "export_onnx",
     "rank_candidates",
@@ -45,7 +49,7 @@ __all__ = [
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
-_WINGS = ("datasets", "features", "metrics")
+_WINGS = ("datasets", "features", "metrics", "serving")
 _FILE_OF = {
     "DIN": "module",
     "AttentionDisplay": "inspection.display",
@@ -55,9 +59,11 @@ _FILE_OF = {
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
     "Schema": "features.schema",
+    "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
     "attach_aggregates": "logs.aggregates",
     "attach_history": "logs.history",
+    "evaluate_ranking": "serving.evaluation",
     "explain": "inspection.explain",
     "export_onnx": "serving.export",
     "rank_candidates": "serving.ranking",

@@ -98,7 +98,7 @@ def make_model(study: Study, **parameters: object) -> Pipeline:
 
 
 def cross_validate(study: Study, *, n_folds: int) -> pd.DataFrame:
-    """AUC and GAUC of each model on users it has not seen; one row a model."""
+    """AUC and GAUC of each model on users it has not seen; one row per model."""
     users = study.X[study.user]
     folds = list(GroupKFold(n_folds).split(study.X, study.y, users))
     rows = []
@@ -130,7 +130,7 @@ def score(y: np.ndarray, probability: np.ndarray, users: pd.Series) -> tuple[flo
 
 
 def draw_attention(study: Study, path: Path) -> None:
-    """Picture of one impression's history: what the model looked at."""
+    """Picture of one impression's history: which past events counted."""
     model = make_model(study, **MODELS["DIN"]).fit(study.X, study.y)
     histories = study.X[next(name for name in study.X if str(name).startswith("hist_"))]
     lengths = np.array([len(history) for history in histories])

@@ -1,19 +1,35 @@
-"""How good a ranking of impressions is: GAUC and its scorer, RelaImpr, calibration."""
+"""How good a ranking is: GAUC and its scorer, RelaImpr, NDCG and its like, calibration."""
 
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import make_scorer
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
+
+from sklearn_din._group_scorer import GroupScorer
+from sklearn_din._metric_checks import (
+    check_binary_labels,
+    check_group_codes,
+    check_probabilities,
+    check_scores,
+    check_weights,
+)
+from sklearn_din._ranking_metrics import (
+    group_hit_rate_score,
+    group_mrr_score,
+    group_ndcg_score,
+    group_recall_score,
+)
 
 __all__ = [
     "correct_for_sampling",
     "expected_calibration_error",
+    "group_hit_rate_score",
+    "group_mrr_score",
+    "group_ndcg_score",
+    "group_recall_score",
     "group_roc_auc_score",
     "group_roc_auc_scorer",
     "relative_improvement",
@@ -29,9 +45,9 @@ def group_roc_auc_score(
 ) -> float:
     """Impression-weighted mean of the per-group ROC AUC (GAUC).
 
-    The AUC over all impressions also rewards telling busy users from quiet ones. GAUC
-    asks only whether each group's (usually: each user's) own impressions are ranked
-    well: ``sum_g w_g AUC_g / sum_g w_g`` (Zhou et al., KDD 2018, "Metrics"), where
+    The AUC over all impressions also rewards telling users who click often from those who
+    click rarely. GAUC asks only whether each group's (usually: each user's) own impressions
+    are ranked well: ``sum_g w_g AUC_g / sum_g w_g`` (Zhou et al., KDD 2018, "Metrics"), where
     ``w_g`` is the number of impressions of group g, or the sum of their sample weights.
 
     A group whose labels are all equal has no AUC: it is left out, and so is its weight.
@@ -40,13 +56,10 @@ def group_roc_auc_score(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values (numbers, booleans or strings); the larger is the positive class.
-
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions; equal scores count half.
-
     groups : array-like of shape (n_samples,)
         The group of each impression, of any type that can be hashed.
-
     sample_weight : array-like of shape (n_samples,), default=None
         Weights within each group's AUC and, summed, of the group. None means 1 each.
 
@@ -67,22 +80,22 @@ def group_roc_auc_score(
     >>> group_roc_auc_score([1, 0, 0, 1, 1, 1], [.9, .1, .8, .3, .5, .6], groups=users)
     0.5
     """
-    positive = _binary_labels(y_true)
-    score = _scores(y_score, name="y_score")
-    group = _group_codes(groups)
+    positive = check_binary_labels(y_true)
+    score = check_scores(y_score, name="y_score")
+    group = check_group_codes(groups)
     check_consistent_length(positive, score, group)
-    weight = _weights(sample_weight, positive.size)
+    weight = check_weights(sample_weight, positive.size)
     auc, group_weight = _auc_by_group(positive, score, group, weight)
     ranked = ~np.isnan(auc)
     if not ranked.any():
         raise ValueError(
             f"GAUC needs at least one group with both classes, got {auc.size} groups of one "
-            "class each. Use larger groups, or more impressions a group."
+            "class each. Use larger groups, or more impressions per group."
         )
     return float(np.average(auc[ranked], weights=group_weight[ranked]))
 
 
-def group_roc_auc_scorer(groups: str | None = None) -> _GroupROCAUCScorer:
+def group_roc_auc_scorer(groups: str | None = None) -> GroupScorer:
     """Make a GAUC scorer for ``cross_val_score``, ``GridSearchCV`` and the like.
 
     Parameters
@@ -118,7 +131,7 @@ def group_roc_auc_scorer(groups: str | None = None) -> _GroupROCAUCScorer:
     >>> cross_val_score(model, X, [1, 0, 1, 0] * 5, scoring=group_roc_auc_scorer("user"), cv=2)
     array([1., 1.])
     """
-    return _GroupROCAUCScorer(groups)
+    return GroupScorer(group_roc_auc_score, groups)
 
 
 def relative_improvement(score: float, base_score: float) -> float:
@@ -131,7 +144,6 @@ def relative_improvement(score: float, base_score: float) -> float:
     ----------
     score : float
         AUC or GAUC of the model.
-
     base_score : float
         The same of the base model; above 0.5.
 
@@ -174,13 +186,10 @@ def expected_calibration_error(
     ----------
     y_true : array-like of shape (n_samples,)
         Labels with two values; the larger is the positive class.
-
     y_prob : array-like of shape (n_samples,)
         Probabilities of the positive class.
-
     n_bins : int, default=10
         Number of bins; fewer are used where probabilities repeat.
-
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the impressions in the means; the bins hold equal counts of rows.
 
@@ -198,10 +207,10 @@ def expected_calibration_error(
     """
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
-    positive = _binary_labels(y_true)
-    prob = _probabilities(y_prob)
+    positive = check_binary_labels(y_true)
+    prob = check_probabilities(y_prob)
     check_consistent_length(positive, prob)
-    weight = _weights(sample_weight, positive.size)
+    weight = check_weights(sample_weight, positive.size)
     edges = np.quantile(prob, np.arange(1, n_bins) / n_bins)
     bins = np.searchsorted(edges, prob)
     gap = np.bincount(bins, weights=weight * (positive - prob))
@@ -219,7 +228,6 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[
     ----------
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of the positive class.
-
     sampling_rate : float
         The share of the negatives that the model was trained on, in (0, 1].
 
@@ -239,69 +247,25 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[
             "sampling_rate must be the share of negatives kept, above 0 and at most 1, "
             f"got {sampling_rate}."
         )
-    prob = _probabilities(y_prob)
+    prob = check_probabilities(y_prob)
     return prob / (prob + (1 - prob) / sampling_rate)
 
 
-class _GroupROCAUCScorer:
-    """A scorer around ``make_scorer`` that finds the groups in X or in the metadata."""
-
-    _response_method = ("decision_function", "predict_proba")
-
-    def __init__(self, groups: str | None) -> None:
-        self._groups = groups
-        self._scorer = make_scorer(group_roc_auc_score, response_method=self._response_method)
-
-    def __call__(self, estimator, X, y_true, sample_weight=None, **metadata) -> float:
-        """Return the GAUC of the estimator's ranking of X."""
-        if self._groups is None and "groups" not in metadata:
-            raise ValueError(
-                "group_roc_auc_scorer() got no groups. Name the column of X that holds them, "
-                "as in group_roc_auc_scorer('user'), or pass groups by metadata routing: "
-                "sklearn.set_config(enable_metadata_routing=True), "
-                "scorer.set_score_request(groups=True) and groups in the metadata."
-            )
-        scorer = self._scorer
-        if self._groups is not None:
-            scorer = make_scorer(
-                group_roc_auc_score,
-                response_method=self._response_method,
-                groups=_column(X, self._groups),
-            )
-        if sample_weight is not None:
-            metadata["sample_weight"] = sample_weight
-        return scorer(estimator, X, y_true, **metadata)
-
-    def __repr__(self) -> str:
-        return f"group_roc_auc_scorer(groups={self._groups!r})"
-
-    def set_score_request(self, **requests: bool | str | None) -> _GroupROCAUCScorer:
-        """Say which metadata (``groups``, ``sample_weight``) the scorer wants; return self."""
-        self._scorer.set_score_request(**requests)
-        return self
-
-    def get_metadata_routing(self) -> Any:
-        """Return the metadata request; groups of a column are never asked for."""
-        routing = self._scorer.get_metadata_routing()
-        if self._groups is not None:
-            # The splitter may want groups: passing them must not be an error here.
-            routing.score.add_request(param="groups", alias=False)
-        return routing
-
-    def _accept_sample_weight(self) -> bool:  # asked by scikit-learn's multimetric scoring
-        return True
-
-
-def _auc_by_group(positive, score, group, weight):
+def _auc_by_group(
+    positive: NDArray[np.bool_],
+    score: NDArray[np.float64],
+    group: NDArray[np.intp],
+    weight: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """AUC (NaN for one class) and total weight of each group, by one sort over all."""
     if not group.size:
         return np.empty(0), np.empty(0)
     order = np.lexsort((score, group))
     positive, score, group, weight = positive[order], score[order], group[order], weight[order]
-    n_groups = group[-1] + 1
+    n_groups = int(group[-1]) + 1
     group_weight = np.bincount(group, weights=weight, minlength=n_groups)
-    # Mean weight 1 in each class of each group: AUC does not mind, and the running sums below
-    # stay exact without weights and accurate with them.
+    # Weights are scaled to mean 1 in each class of each group. That changes no AUC; without
+    # sample weights the running sums below are then exact, with them they stay accurate.
     group_class = 2 * group + positive
     total = np.bincount(group_class, weights=weight)
     scale = np.divide(np.bincount(group_class), total, out=np.zeros_like(total), where=total > 0)
@@ -316,89 +280,5 @@ def _auc_by_group(positive, score, group, weight):
     below -= below[first_block][group[first]]
     won = np.add.reduceat(hits * (below + misses / 2), first_block)
     pairs = np.add.reduceat(hits, first_block) * np.add.reduceat(misses, first_block)
-    return np.divide(won, pairs, out=np.full(n_groups, np.nan), where=pairs > 0), group_weight
-
-
-def _binary_labels(y_true) -> NDArray[np.bool_]:
-    """Return True where the label is the larger of two."""
-    codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
-    if (codes < 0).any():
-        raise ValueError(
-            f"y_true must not be missing, got {(codes < 0).sum()} missing labels. "
-            "Drop these impressions."
-        )
-    if len(labels) > 2:
-        raise ValueError(
-            f"y_true must have two labels, got {len(labels)}: {list(labels[:5])}. "
-            "Turn them into clicked or not, for example y_true >= 4."
-        )
-    if len(labels) == 1 and labels[0] in (0, -1):  # nothing but negatives
-        return np.zeros(codes.size, dtype=bool)
-    return codes == len(labels) - 1
-
-
-def _scores(values, *, name: str) -> NDArray[np.float64]:
-    score = np.asarray(values, dtype=np.float64)
-    if score.ndim != 1:
-        raise ValueError(
-            f"{name} must be one-dimensional, got shape {score.shape}. "
-            "Pass the positive class only: predict_proba(X)[:, 1]."
-        )
-    if np.isnan(score).any():
-        raise ValueError(f"{name} must not be NaN, got {np.isnan(score).sum()} NaN.")
-    return score
-
-
-def _probabilities(values) -> NDArray[np.float64]:
-    prob = _scores(values, name="y_prob")
-    if prob.size and (prob.min() < 0 or prob.max() > 1):
-        raise ValueError(
-            f"y_prob must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
-            "Pass probabilities, not decisions."
-        )
-    return prob
-
-
-def _group_codes(groups) -> NDArray[np.intp]:
-    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
-        is_frame = isinstance(groups, pd.DataFrame)
-        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
-        raise ValueError(f"groups must be one column, X['user'], got {got}.")
-    codes = pd.factorize(pd.Series(groups))[0]
-    if (codes < 0).any():
-        raise ValueError(
-            f"groups must not be missing, got {(codes < 0).sum()} impressions without a group. "
-            "Give them one of their own, or drop them."
-        )
-    return codes
-
-
-def _weights(sample_weight, n_samples: int) -> NDArray[np.float64]:
-    if sample_weight is None:
-        return np.ones(n_samples)
-    weight = np.asarray(column_or_1d(sample_weight), dtype=np.float64)
-    if weight.size != n_samples:
-        raise ValueError(f"sample_weight must have {n_samples} values, got {weight.size}.")
-    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
-        raise ValueError(
-            "sample_weight must be finite, not negative and not zero throughout, got values "
-            f"from {weight.min()} to {weight.max()}."
-        )
-    return weight
-
-
-def _column(X, name: str):
-    columns = getattr(X, "columns", None)
-    if columns is None:
-        raise ValueError(
-            f"group_roc_auc_scorer(groups={name!r}) reads a column of X, got a "
-            f"{type(X).__name__} without columns. Pass X as a DataFrame (put the encoder into "
-            "the Pipeline), or leave groups out and use metadata routing."
-        )
-    if name not in columns:
-        raise ValueError(
-            f"group_roc_auc_scorer(groups={name!r}) reads a column of X, but X has only "
-            f"{list(columns)}. Keep {name!r} in X and let the first step of the Pipeline drop "
-            "it, or leave groups out and use metadata routing."
-        )
-    return X[name]
+    auc = np.divide(won, pairs, out=np.full(n_groups, np.nan), where=pairs > 0)
+    return auc, group_weight.astype(np.float64, copy=False)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din._validation import (
     check_frame,
     check_names,
@@ -25,10 +25,10 @@ from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
-from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
+from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Field, Kind, Schema
+from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
 class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -245,7 +245,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 f"{name!r} has no ids; columns of ids are "
                 f"{self.schema_.names('categorical', 'history')}."
             )
-        return self._vocabularies[self._roles.owners[name]].decode(_whole_numbers(ids))
+        return self._vocabularies[self._roles.owners[name]].decode(whole_ids(ids))
 
     def set_output(self, *, transform: Any = None) -> HistorySequenceEncoder:
         """Do nothing: a frame of numbers could not carry ids and histories.
@@ -394,16 +394,3 @@ def _check_histories(histories: Any) -> None:
             "histories must be 'auto' or a dict of history and candidate columns, such as "
             f"{{'hist_item': 'item'}}, got {histories!r}."
         )
-
-
-def _whole_numbers(ids: Any) -> np.ndarray:
-    values = np.asarray(ids)
-    if values.dtype.kind not in "iu":  # floats and objects where some are missing
-        missing = np.asarray(pd.isna(values))
-        for value in values[~missing].tolist():
-            if isinstance(value, bool) or not isinstance(value, Real) or value % 1:
-                raise ValueError(
-                    f"ids must be integers, got {value!r}. Original values need no decoding."
-                )
-        values = np.where(missing, PADDING_ID, values)
-    return values.astype(np.int64)

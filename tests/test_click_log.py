@@ -1,3 +1,5 @@
+"""The click log is what its docstring says: its truth, its times, its sizes."""
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,8 +1,15 @@
-"""scikit-learn's own checks on the classifier, with the defaults as they ship."""
+"""scikit-learn's own checks on the classifier, and the private names that the package imports."""
 
+import ast
+from pathlib import Path
+
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import sklearn_din
 from sklearn_din.estimator import DINClassifier
+
+PACKAGE = Path(sklearn_din.__file__).parent
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "mini-batches are shuffled: a row given "
@@ -15,3 +22,17 @@ EXPECTED_FAILURES = {
 )
 def test_classifier_keeps_scikit_learns_contract(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
+def test_private_names_of_scikit_learn_come_through_one_file(path):
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sklearn":
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [a.name for a in node.names if a.name.split(".")[0] == "sklearn"]
+    private = [name for name in names if "._" in name]
+    assert bool(private) == (path.name == "_compat.py"), f"import {private} from _compat.py"

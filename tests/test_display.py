@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
 from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -177,6 +178,74 @@ def test_several_behaviours_must_be_chosen_from():
     assert display.weights.tolist() == [[0.1, 0.2]]
 
 
+TWINS = pd.DataFrame(
+    {
+        "item": ["a", "b", "c", "a"],
+        "kind": ["hat", "shoe", "shoe", "hat"],
+        "hist_item": [["b", "a", "c"], ["b", "a", "c"], ["a"], []],
+        "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
+        "hist_item+hist_kind": [["a", "b"], ["a", "b"], ["c"], ["c", "c"]],
+    }
+)
+JOINT, SINGLE = "'hist_item' + 'hist_kind'", "'hist_item+hist_kind'"
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """A column whose name is what the joint behaviour beside it would be called."""
+    encoder = HistorySequenceEncoder(histories={**PAIR, "hist_item+hist_kind": "item"})
+    return make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(
+        TWINS, [0, 1, 0, 1]
+    )
+
+
+def test_a_column_named_like_a_joint_behaviour_keeps_its_own_weights(twins):
+    weights = twins[-1].attention_weights(twins[:-1].transform(TWINS))
+    for table in (weights, explain(twins, TWINS)):
+        sizes = table.groupby("behaviour").size()
+        assert sizes.to_dict() == {JOINT: 7, SINGLE: 7}
+    table = explain(twins, TWINS).set_index("behaviour")
+    np.testing.assert_allclose(table["share"].abs().groupby(["behaviour", table["row"]]).sum(), 1)
+    assert table.loc[SINGLE, "hist_item+hist_kind"].tolist() == [*"ababccc"]
+    assert table.loc[SINGLE, ["hist_item", "hist_kind"]].isna().all(axis=None)
+    assert table.loc[JOINT, "hist_item"].tolist() == [*"bacbaca"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "events"),
+    [
+        ("hist_item", ["b · shoe", "a · hat", "c · shoe"]),
+        (JOINT, ["b · shoe", "a · hat", "c · shoe"]),
+        ("hist_item+hist_kind", ["a", "b"]),
+        (SINGLE, ["a", "b"]),
+    ],
+)
+def test_a_column_named_like_a_joint_behaviour_has_its_own_picture(twins, behaviour, events):
+    ours = AttentionDisplay.from_estimator(twins, TWINS[:1], behaviour=behaviour)
+    table = explain(twins, TWINS[:1])
+    theirs = AttentionDisplay.from_predictions(table, behaviour=behaviour)
+    assert ours.events == theirs.events == events
+    np.testing.assert_array_equal(ours.weights, theirs.weights)
+    with pytest.raises(ValueError, match=r"behaviour must name one of \[.*\], got None"):
+        AttentionDisplay.from_estimator(twins, TWINS[:1])
+
+
+def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
+    shown = twins[-1].summary()
+    for behaviour in (JOINT, SINGLE):
+        assert f"\n{behaviour} " in shown
+        assert f"attention of {behaviour} " in shown
+    drawn = network_diagram(twins[-1].module_)
+    assert ">hist_item, hist_kind<" in drawn
+    assert ">hist_item+hist_kind<" in drawn
+
+
+def test_one_behaviour_of_a_table_is_drawn_without_the_others_columns(twins):
+    table = explain(twins, TWINS[:1])
+    alone = table[table["behaviour"] == SINGLE]
+    assert AttentionDisplay.from_predictions(alone).events == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -204,7 +273,7 @@ def history(valid=(0.61, 0.55, 0.58)):
     )
 
 
-def test_training_marks_the_look_with_the_smallest_validation_loss():
+def test_training_marks_the_check_with_the_smallest_validation_loss():
     display = TrainingDisplay(history=history()).plot()
     loss, auc = display.ax_
     assert display.best_epoch == 1.0
@@ -229,8 +298,8 @@ def test_training_is_drawn_from_a_classifier_a_pipeline_and_into_given_axes(mode
     assert display.ax_[0].get_position().y0 > display.ax_[1].get_position().y1
 
 
-def test_a_training_without_a_finished_look_has_no_picture():
-    with pytest.raises(ValueError, match="at least one finished look"):
+def test_a_training_without_losses_has_no_picture():
+    with pytest.raises(ValueError, match="needs at least one row in history_, got none"):
         TrainingDisplay(history=history()[:0]).plot()
 
 

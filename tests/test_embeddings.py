@@ -4,21 +4,21 @@ import pytest
 import torch
 
 from sklearn_din.batches.batch import Batch
-from sklearn_din.network.embeddings import Bag, FieldEmbeddings
-from sklearn_din.network.layers import sum_events
+from sklearn_din.network.embeddings import FieldEmbeddings
+from sklearn_din.network.segments import Segments, sum_events
 from tests.encoded_impressions import make_impressions, make_schema
 
 CLICKS = ("hist_item", "hist_category")
 
 
-def plain(embeddings, ids, bags):
+def plain(embeddings, ids, segments):
     """The same by indexing a table for each field."""
 
     def rows(name):
         return embeddings.weight(embeddings.vocabulary_of[name])[ids[name].long()]
 
     found = {slot: torch.cat([rows(n) for n in slot], 1) for slot in embeddings.slots}
-    sums = {slot: sum_events(found[slot], bag.rows, bag.offsets) for slot, bag in bags.items()}
+    sums = {slot: sum_events(found[slot], *its) for slot, its in segments.items()}
     return found, sums
 
 
@@ -35,16 +35,16 @@ def test_look_ups_equal_plain_indexing_in_numbers_and_gradients(batch, width, us
         embeddings = FieldEmbeddings(make_schema(), width)
     (behaviour, tags) = make_schema().behaviours
     names = [*embeddings.slots_of(behaviour), *embeddings.slots_of(tags)]
-    asked = {} if used == "candidates" else dict.fromkeys(names[:-1], bag_of(batch, CLICKS))
-    asked |= {} if used == "candidates" else {("tags",): bag_of(batch, ("tags",))}
+    asked = {} if used == "candidates" else dict.fromkeys(names[:-1], segments_of(batch, CLICKS))
+    asked |= {} if used == "candidates" else {("tags",): segments_of(batch, ("tags",))}
     ours, theirs = embeddings(batch.ids, asked), plain(embeddings, batch.ids, asked)
-    assert [part.keys() for part in ours] == [part.keys() for part in theirs]
+    assert [by_slot.keys() for by_slot in ours] == [by_slot.keys() for by_slot in theirs]
     gradients = []
     for found, sums in (ours, theirs):
-        parts = [found[("item",)]]
-        parts += [found[name] for name in names if "events" in used]
-        parts += [sums[name] for name in names if "sums" in used]
-        loss = sum(part.sin().sum() for part in parts)
+        values = [found[("item",)]]
+        values += [found[name] for name in names if "events" in used]
+        values += [sums[name] for name in names if "sums" in used]
+        loss = sum(value.sin().sum() for value in values)
         tables = list(embeddings.parameters())
         gradients.append(torch.autograd.grad(loss, tables, allow_unused=True))
     for mine, expected in zip(*gradients, strict=True):
@@ -56,5 +56,5 @@ def test_look_ups_equal_plain_indexing_in_numbers_and_gradients(batch, width, us
             torch.testing.assert_close(found[name], expected[name])
 
 
-def bag_of(batch, name):
-    return Bag(batch.rows[name], batch.offsets[name])
+def segments_of(batch, name):
+    return Segments(batch.rows[name], batch.offsets[name])

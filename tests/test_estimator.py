@@ -1,4 +1,4 @@
-"""DINClassifier on encoded features: labels, weights, looks, seeds, pickling, attention."""
+"""DINClassifier on encoded features: labels, weights, validation, seeds, pickling, attention."""
 
 import pickle
 import subprocess
@@ -16,8 +16,8 @@ from skorch.callbacks import Callback, GradientNormClipping
 
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.training.early_stopping import AVERAGED_LOOKS
-from sklearn_din.training.net import embedding_decay
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS
+from sklearn_din.training.optim import embedding_decay
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -161,7 +161,7 @@ def test_class_weight_lifts_the_rare_class_and_equals_sample_weights(clicks):
 
 
 class Spoil(Callback):
-    """Let the weights go wrong after the given look."""
+    """Let the weights go wrong after the given validation check."""
 
     def __init__(self, after):
         self.after = after
@@ -172,7 +172,7 @@ class Spoil(Callback):
                 parameter.data.mul_(-3)
 
 
-def test_the_best_looks_average_comes_back(clicks):
+def test_the_average_of_the_best_check_comes_back(clicks):
     X, y = clicks
     seen = []
 
@@ -185,14 +185,15 @@ def test_the_best_looks_average_comes_back(clicks):
     losses = classifier.history_["valid_loss"]
     best = losses.idxmin()
     assert len(losses) == best + 3
+    assert classifier.net_.stop_reason_ == "patience"
     average = seen[0]
-    for look, weights in enumerate(seen[: best + 1], start=1):
-        average = average + (weights - average) / min(look, AVERAGED_LOOKS)
+    for check, weights in enumerate(seen[: best + 1], start=1):
+        average = average + (weights - average) / min(check, AVERAGED_CHECKS)
     kept = torch.nn.utils.parameters_to_vector(classifier.module_.parameters())
     torch.testing.assert_close(kept, average, rtol=0, atol=1e-7)
 
 
-def test_a_look_judges_the_weights_that_it_keeps(clicks):
+def test_a_validation_check_judges_the_weights_that_it_keeps(clicks):
     X, y = clicks
     classifier = quick(max_epochs=3, early_stopping=True, validation="last").fit(X, y)
     valid = slice(len(y) - round(0.1 * len(y)), None)
@@ -200,7 +201,7 @@ def test_a_look_judges_the_weights_that_it_keeps(clicks):
     assert loss == pytest.approx(classifier.history_["valid_loss"].min(), abs=1e-6)
 
 
-def test_history_has_a_row_a_look_and_epochs_are_fractions(clicks):
+def test_history_has_a_row_per_validation_check_and_epochs_are_fractions(clicks):
     X, y = make_impressions(20_000), None
     y = make_labels(X)
     classifier = quick(max_epochs=2, batch_size=64).fit(X, y)
@@ -215,7 +216,7 @@ def test_history_has_a_row_a_look_and_epochs_are_fractions(clicks):
 
 
 @pytest.mark.parametrize("early_stopping", [True, False, "auto"])
-def test_it_looks_where_asked_to_and_of_itself_not_at_few_rows(clicks, early_stopping):
+def test_it_validates_where_asked_to_and_of_itself_not_on_few_rows(clicks, early_stopping):
     history = quick(early_stopping=early_stopping).fit(*clicks).history_
     assert history["valid_loss"].notna().all() == (early_stopping is True)
 
@@ -261,20 +262,13 @@ def test_validation_by_groups_needs_groups(clicks):
         quick(early_stopping=True, validation="groups").fit(*clicks)
 
 
-def test_l2_counts_occurrences_and_shrinks_only_ids_in_the_batch(clicks):
+def test_l2_shrinks_the_embeddings(clicks):
     X, y = clicks
     plain, regular = (quick(embedding_l2=strength).fit(X, y) for strength in (0.0, 500.0))
     assert (
         regular.module_.embeddings.weight("item").norm()
         < 0.9 * plain.module_.embeddings.weight("item").norm()
     )
-    rows = X[np.r_[0:400, 0:40, 7, 7]]  # some rows twice: they share their windows of events
-    decay = embedding_decay(rows, plain.module_.embeddings, 2.0)["16"]
-    for vocabulary, fields in {"item": ["item", "hist_item"], "tags": ["tags"]}.items():
-        offset = plain.module_.embeddings.offset_of[vocabulary]
-        for value in range(1, 5):
-            times = sum((rows[field] == value).sum() for field in fields)
-            assert decay[offset + value].item() == pytest.approx(2.0 / max(times, 1))
 
 
 @pytest.mark.parametrize("batch_size", [50, 100, 1000])
@@ -284,13 +278,15 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
 
     class Watch(Callback):
         def on_train_begin(self, net, **kwargs):
-            passed.append(net.embedding_decay["16"].clone())
+            (group,) = net.embedding_optimizer_.param_groups
+            passed.append(group["decay"])
 
     classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[Watch()]).fit(X, y)
+    (passed,) = passed
     embeddings = classifier.module_.embeddings
-    torch.testing.assert_close(
-        *passed, embedding_decay(X, embeddings, 3.0 / min(batch_size, 400))["16"]
-    )
+    for vocabulary, decay in embedding_decay(X, 3.0 / min(batch_size, 400)).items():
+        first = embeddings.offset_of[vocabulary]
+        np.testing.assert_array_equal(passed[first : first + len(decay)], decay)
     assert classifier.net_.embedding_decay is None  # of use in training only
     assert all(g["decay"] is None for g in classifier.net_.embedding_optimizer_.param_groups)
     batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))
@@ -349,6 +345,17 @@ def test_a_diverging_loss_names_learning_rate_and_column():
         ValueError, match=r"no longer finite in epoch 1 with lr=0.003.*3e\+38.*'x1'"
     ):
         quick().fit(X, [0, 1] * 10)
+
+
+def test_a_diverging_loss_names_the_epoch_where_there_are_several_checks_per_epoch():
+    class Break(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) == 6:
+                net.module_.output.bias.data.fill_(np.nan)
+
+    X = make_impressions(20_000)
+    with pytest.raises(ValueError, match="no longer finite in epoch 2 with"):
+        quick(batch_size=64, callbacks=[Break()]).fit(X, make_labels(X))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 import builtins
 import copy
 import json
-import runpy
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,21 +11,22 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din.batches.batch import Batch
-from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from sklearn_din.logs.history import attach_history
 from sklearn_din.serving import export
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import (
+    make_impressions,
+    make_impressions_with_a_column_named_like_a_behaviour,
+    make_labels,
+)
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "serve_onnx.py"
 CLICKS = ("hist_item", "hist_category")
 
 
@@ -156,6 +154,19 @@ def test_an_attribute_without_a_candidate_and_a_bag_alone(runtime, path):
     assert_same(session_of(runtime, path), classifier, X)
 
 
+def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):
+    X = make_impressions_with_a_column_named_like_a_behaviour()
+    classifier = fitted_classifier(X)
+    export_onnx(classifier, path)
+    session, column = session_of(runtime, path), "hist_item+hist_category"
+    names = [one.name for one in session.get_inputs()]
+    histories = [*CLICKS, column, f"{CLICKS[0]}_mask", f"{column}_mask"]
+    assert names == ["item", "category", *histories]
+    assert session.get_inputs()[-1].shape == ["n", f"T_{column}"]
+    assert_same(session, classifier, X)
+    assert_same(session, classifier, make_impressions_with_a_column_named_like_a_behaviour(9, 1))
+
+
 def test_plain_numbers_need_no_encoder(runtime, path):
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0)
@@ -232,102 +243,6 @@ def test_torch_export_takes_the_module_with_free_sizes(network):
     )
     for X in [make_impressions(n, seed=3) for n in (2, 50)]:
         torch.testing.assert_close(program.module()(*tensors(X)), module(Batch(X)))
-
-
-def make_frame(n_users=30, seed=0):
-    """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
-    log = make_click_log(
-        n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
-    )
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    rng = np.random.default_rng(seed)
-    lengths = frame["hist_item"].map(len)
-    frame["item"] = "i" + frame["item"].astype(str)
-    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
-    frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
-    frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
-    frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
-    frame["is_new"] = rng.random(len(frame)) < 0.5
-    frame["price"] = frame["price"].where(frame["category"] != 2)
-    frame["age"] = rng.normal(40, 10, len(frame))
-    return frame.drop(columns=["user", "time"]), log.y
-
-
-HISTORIES = {
-    ("hist_item", "hist_category", "hist_price"): ("item", "category", None),
-    "tags": None,
-}
-
-
-def fitted_pipeline(frame, y, **parameters):
-    encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|", max_length=6)
-    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0, **parameters)
-    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
-
-
-def served(path, rows):
-    return runpy.run_path(str(EXAMPLE))["Server"](path).predict(rows)
-
-
-def test_the_server_answers_plain_dictionaries_as_the_pipeline_answers_frames(runtime, path):
-    pipeline = fitted_pipeline(*make_frame())
-    export_onnx(pipeline, path)
-    frame, _ = make_frame(n_users=20, seed=3)
-    frame.loc[:5, "item"] = "never seen"
-    frame.loc[6:9, "item"] = None
-    frame["hist_item"] = [[*cell[:-1], None] if cell else cell for cell in frame["hist_item"]]
-    assert (frame["hist_item"].map(len) > 6).any()
-    expected = pipeline.predict_proba(frame)[:, 1]
-    rows = json.loads(frame.to_json(orient="records"))
-    np.testing.assert_allclose(served(path, rows), expected, rtol=0, atol=1e-5)
-    alone = [served(path, [row])[0] for row in rows[:3]]
-    np.testing.assert_allclose(alone, expected[:3], rtol=0, atol=1e-5)
-
-
-def test_times_elapsed_are_served_as_seconds(runtime, path):
-    log = make_click_log(n_users=30, n_items=20, n_categories=4, mean_length=5, random_state=0)
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "time"]
-    )
-    elapsed = [
-        ((now - pd.to_datetime(list(cell))) / pd.Timedelta("1s")).tolist()
-        for now, cell in zip(frame["time"], frame["hist_time"], strict=True)
-    ]
-    frame = frame.drop(columns=["user", "time", "hist_time"]).assign(hist_elapsed=elapsed)
-    frame["hist_item"] = [list(map(int, cell)) for cell in frame["hist_item"]]
-    histories = {("hist_item", "hist_elapsed"): ("item", None)}
-    encoder = HistorySequenceEncoder(histories=histories)
-    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
-    pipeline.fit(frame, log.y)
-    export_onnx(pipeline, path)
-    rows = json.loads(frame.to_json(orient="records", double_precision=15))
-    expected = pipeline.predict_proba(frame)[:, 1]
-    np.testing.assert_allclose(served(path, rows), expected, rtol=0, atol=1e-5)
-
-
-def test_a_row_without_anything_is_served(runtime, path):
-    frame, y = make_frame()
-    pipeline = fitted_pipeline(frame, y)
-    export_onnx(pipeline, path)
-    blank = frame.head(1).astype(object).copy()
-    blank.loc[:, :] = None
-    expected = pipeline.predict_proba(blank.astype({"price": float, "age": float}))[:, 1]
-    np.testing.assert_allclose(served(path, [{}]), expected, rtol=0, atol=1e-5)
-
-
-def test_the_server_needs_neither_torch_nor_this_package(runtime, path):
-    frame, y = make_frame()
-    export_onnx(fitted_pipeline(frame, y), path)
-    code = (
-        "import runpy, sys; Server = runpy.run_path(sys.argv[1])['Server']; "
-        "print(Server(sys.argv[2]).predict([{'item': 'i3', 'price': 2}])[0]); "
-        "assert not {'torch', 'sklearn', 'pandas', 'onnx', 'sklearn_din'} & set(sys.modules)"
-    )
-    command = [sys.executable, "-c", code, str(EXAMPLE), path]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert 0 < float(printed) < 1
 
 
 def test_the_recipe_is_json_beside_the_network(onnx, path):

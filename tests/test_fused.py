@@ -3,7 +3,8 @@ import torch
 
 from sklearn_din.network import fused, matmul
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
-from sklearn_din.network.layers import MLP, ActivationUnit, sum_events
+from sklearn_din.network.layers import MLP, ActivationUnit
+from sklearn_din.network.segments import sum_events
 
 
 def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, detached=False):
@@ -27,14 +28,14 @@ def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, deta
     relations = random(len(rows), n_relations) if n_relations else None
     weights = unit(*pair, relations, rows)
     plain = sum_events(pair[1], rows, offsets, weights), weights
-    fused = attend(unit, *pair, relations, rows, offsets)
+    ours = attend(unit, *pair, relations, rows, offsets)
     wanted = [*unit.parameters()] if detached else [queries, keys, *unit.parameters()]
 
     def gradients(interest, weights):
         loss = interest.sin().sum() + (weights * torch.arange(len(rows))).cos().sum()
         return torch.autograd.grad(loss, wanted)
 
-    return [*plain, *gradients(*plain)], [*fused, *gradients(*fused)]
+    return [*plain, *gradients(*plain)], [*ours, *gradients(*ours)]
 
 
 @pytest.mark.parametrize("lengths", [[3, 0, 5, 1], [1], [0, 2, 0], [0, 0]])
@@ -56,7 +57,7 @@ def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
 def test_long_histories_in_float32_equal_the_plain_twin(detached, onednn_is_faster, monkeypatch):
     monkeypatch.setattr(matmul, "ONEDNN_IS_FASTER", onednn_is_faster)
     lengths = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(4)).tolist()
-    assert sum(lengths) * 16 * 64 > matmul.SMALLEST  # so that oneDNN may be asked
+    assert sum(lengths) * 16 * 64 > matmul.LEAST_MULTIPLICATIONS  # so that oneDNN may be asked
     with torch.random.fork_rng(devices=[]):
         plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=detached)
     for expected, found in zip(plain, ours, strict=True):

@@ -101,6 +101,31 @@ def test_the_map_refuses_what_it_should():
     assert PLACES["module.py"][0] < PLACES["estimator.py"][0]
 
 
+MOST_LINES, MOST_CODE_LINES = 400, 40
+
+
+def code_lines(function):
+    """Lines of a function's body without its docstring, empty lines and comments included."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_files_can_be_read_in_one_sitting(file):
-    assert len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) <= 500
+    n_lines = len((PACKAGE / file).read_text(encoding="utf-8").splitlines())
+    assert n_lines <= MOST_LINES, f"{file} has {n_lines} lines"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_functions_can_be_read_at_a_glance(file):
+    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not [f.name for f in functions if code_lines(f) > MOST_CODE_LINES]
+
+
+def test_the_code_lines_of_a_function_are_those_after_its_docstring():
+    source = (
+        'def double(x):\n    """Return\n    twice x."""\n    # twice\n    y = 2 * x\n\n    return y'
+    )
+    assert code_lines(ast.parse(source).body[0]) == 3
+    assert code_lines(ast.parse('def nothing():\n    """Nothing."""').body[0]) == 0

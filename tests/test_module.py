@@ -9,7 +9,11 @@ from sklearn_din.batches.batch import Batch
 from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from sklearn_din.network.embeddings import FieldEmbeddings
-from tests.encoded_impressions import make_impressions, make_schema
+from tests.encoded_impressions import (
+    make_impressions,
+    make_impressions_with_a_column_named_like_a_behaviour,
+    make_schema,
+)
 
 CLICKS = ("hist_item", "hist_category")
 
@@ -124,9 +128,8 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
         },
     )
     network, batch = DIN(schema), Batch(X)
-    interest, rows, offsets = network.interests[0], batch.rows[CLICKS], batch.offsets[CLICKS]
-    same, common = interest._same_ids(batch, rows), interest._common(batch, rows, offsets)
-    relations = torch.stack([*same, *common], dim=1)
+    interest = network.interests[0]
+    relations = torch.stack([*interest._same_ids(batch), *interest._common(batch)], dim=1)
     expected = [
         [1, 0, np.log(2), 0.5],
         [0, 1, 0, 0.25],
@@ -237,8 +240,7 @@ def test_attention_moves_embeddings_in_the_paper_and_else_where_nothing_else_doe
     network = DIN(X.schema, interest=interest, attention_activation=activation)
     interests, batch = network.interests[0], Batch(X)
     embeddings, _ = network.embeddings(batch.ids, {})
-    queries = network._queries(interests.behaviour, embeddings, len(batch))
-    keys = embeddings[interests.behaviour.histories]
+    queries, keys = network._queries_and_keys(interests.behaviour, embeddings, batch)
     total, weights, _ = interests(queries, keys, None, batch)
     (total.square().sum() + weights.square().sum()).backward()
     (table,) = network.embeddings.tables.values()
@@ -258,8 +260,7 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     network, batch = DIN(X.schema), Batch(X)
     weights = network.attention(batch)[CLICKS]
     embeddings, _ = network.embeddings(batch.ids, {})
-    keys = embeddings[CLICKS]
-    queries = network._queries(network.interests[0].behaviour, embeddings, 12)
+    queries, keys = network._queries_and_keys(network.interests[0].behaviour, embeddings, batch)
     interest, *_ = network.interests[0](queries, keys, None, batch)
     expected = torch.zeros(12, keys.shape[1])
     expected.index_add_(0, batch.rows[CLICKS], keys * weights[:, None])
@@ -331,3 +332,45 @@ def test_no_number_is_hidden_at_prediction_in_the_paper_or_without_ids(interest)
     alone = EncodedFeatures(Schema((Field("price", "numeric"),)), {"price": X["price"]})
     network = DIN(alone.schema, interest=interest, activation="dice").train()
     np.testing.assert_array_equal(seen_numbers(network, alone), X["price"])
+
+
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_interest_says_how_many_columns_it_gives_the_mlp(interest, pooling, shared):
+    X = make_impressions(7, numbers=("hist_elapsed",))
+    if shared:
+        histories = {name: r.take(np.full(7, 1)) for name, r in X.behaviours.items()}
+        X = EncodedFeatures(X.schema, X.columns, histories)
+    network = DIN(X.schema, interest=interest, pooling=pooling, embedding_dim=3).eval()
+    batch = Batch(X, shared=shared)
+    embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
+    total = 1 + 3 + 3  # price, item, category
+    for module in network.interest_modules:
+        queries, keys = network._queries_and_keys(module.behaviour, embeddings, batch)
+        outputs = module.outputs(queries, keys, sums.get(module.behaviour.histories), batch)
+        assert all(len(output) == 7 for output in outputs)
+        assert sum(output.shape[1] for output in outputs) == module.n_outputs
+        total += module.n_outputs
+    assert network.mlp[0].in_features == total
+
+
+def test_a_column_named_like_a_joint_behaviour_is_a_behaviour_of_its_own():
+    X = make_impressions_with_a_column_named_like_a_behaviour()
+    column = ("hist_item+hist_category",)
+    network, batch = DIN(X.schema, embedding_dim=4).eval(), Batch(X)
+    assert set(batch.rows) == set(batch.offsets) == {CLICKS, column}
+    embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
+    assert set(sums) == {CLICKS, column}
+    for key in (CLICKS, column):
+        assert embeddings[key].shape == (X.behaviours[key].spans.lengths.sum(), 4 * len(key))
+    weights = network.attention(batch)
+    assert {key: len(w) for key, w in weights.items()} == {
+        key: X.behaviours[key].spans.lengths.sum() for key in (CLICKS, column)
+    }
+    before = network(batch)
+    for key in (CLICKS, column):
+        other = dict(X.behaviours)
+        other[key] = X.behaviours[key].take(np.arange(40)[::-1])
+        after = network(Batch(EncodedFeatures(X.schema, X.columns, other)))
+        assert not torch.allclose(before, after)

@@ -1,3 +1,5 @@
+"""Every edition of MovieLens reads alike; damaged and missing copies are named."""
+
 import hashlib
 import zipfile
 

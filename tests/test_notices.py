@@ -42,7 +42,7 @@ def test_plain_ids_as_text_are_taken_without_a_word(cells):
     [
         ("price", pd.Timestamp("2024-01-01"), r"price must hold numbers, got dates"),
         ("price", "dear", "price must hold numbers, got dtype"),
-        ("price", 1e300, r"Input X contains a value too large for float32, 1e\+300, in price"),
+        ("price", 1e300, r"Input X contains a value too large for float32 in price, 1e\+300"),
         ("item", 0.5, "item must hold ids, got floats with fractions"),
     ],
 )

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.training.optim import RowwiseRMSprop
+from sklearn_din.training.optim import RowwiseRMSprop, embedding_decay
+from tests.encoded_impressions import make_impressions
 
 
 def sparse(rows, values, n_rows=6):
@@ -48,7 +49,7 @@ def test_it_equals_the_formula_row_by_row(starts, beta):
     np.testing.assert_allclose(table.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_row_that_was_told_little_moves_little():
+def test_a_row_with_a_small_gradient_moves_little():
     table = torch.nn.Parameter(torch.zeros(6, 2))
     table.grad = sparse([0, 1], torch.tensor([[1.0, 1.0], [0.1, 0.1]]))
     RowwiseRMSprop([table], lr=0.1).step()
@@ -57,16 +58,16 @@ def test_a_row_that_was_told_little_moves_little():
 
 def test_the_large_gradients_of_one_vocabulary_do_not_slow_another():
     moved = []
-    for of_others in (1.0, 1000.0):
+    for size in (1.0, 1000.0):
         table = torch.nn.Parameter(torch.zeros(6, 2))
         optimizer = RowwiseRMSprop([table], lr=0.1, starts=torch.tensor([0, 3]))
-        table.grad = sparse([0, 4], torch.tensor([[of_others, of_others], [1.0, 1.0]]))
+        table.grad = sparse([0, 4], torch.tensor([[size, size], [1.0, 1.0]]))
         optimizer.step()
         moved.append(table[4].detach().clone())
     assert torch.equal(*moved)
 
 
-def test_rows_outside_the_batch_rest_with_their_moments():
+def test_rows_outside_the_batch_and_their_moments_stay_as_they_are():
     table = torch.nn.Parameter(torch.ones(6, 2))
     optimizer = RowwiseRMSprop([table], lr=0.1)
     table.grad = sparse([1], torch.ones(1, 2))
@@ -102,3 +103,19 @@ def test_tables_without_a_gradient_are_left_alone():
     table = torch.nn.Parameter(torch.ones(2, 2))
     RowwiseRMSprop([table], lr=0.1).step()
     assert (table == 1).all()
+
+
+def test_the_decay_of_an_id_is_the_strength_over_its_occurrences():
+    X = make_impressions(50)[np.r_[0:50, 0:40, 7, 7]]  # rows given twice share their events
+    decay = embedding_decay(X, 2.0)
+    fields = {
+        "item": ["item", "hist_item"],
+        "category": ["category", "hist_category"],
+        "tags": ["tags"],
+    }
+    assert decay.keys() == fields.keys()
+    for vocabulary, names in fields.items():
+        assert len(decay[vocabulary]) == X.schema.vocabulary_sizes[vocabulary]
+        for value in range(1, len(decay[vocabulary])):
+            times = sum((X[name] == value).sum() for name in names)
+            assert decay[vocabulary][value] == pytest.approx(2.0 / max(times, 1))

@@ -3,6 +3,7 @@
 import pickle
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -28,19 +29,19 @@ def test_the_bar_counts_every_batch_of_all_epochs(capsys):
     assert "trained 3 of 3 epochs" in last
 
 
-def test_the_bar_ends_on_the_look_whose_weights_are_kept(capsys):
+def test_the_bar_ends_on_the_check_whose_weights_are_kept(capsys):
     classifier = fitted(callbacks=[ProgressBar()], lr=0.05, max_epochs=12)
-    looks = classifier.history_
-    best = looks["valid_loss"].idxmin()
+    checks = classifier.history_
+    best = checks["valid_loss"].idxmin()
     last = capsys.readouterr().err.split("\r")[-1]
-    assert f"trained {len(looks)} of 12 epochs, kept {best + 1}" in last
+    assert f"trained {len(checks)} of 12 epochs, kept {best + 1}" in last
     for name, column in {
         "loss": "train_loss",
         "validation": "valid_loss",
         "AUC": "valid_auc",
     }.items():
         (number,) = re.findall(rf"\b{name}=([\d.]+)", last)
-        assert number == f"{looks[column][best]:.4f}"
+        assert number == f"{checks[column][best]:.4f}"
 
 
 def test_without_validation_rows_the_bar_shows_the_training_loss_alone(capsys):
@@ -69,10 +70,10 @@ def ctrl_c_reaches_python():
 
 
 class PressCtrlC(Callback):
-    """What a user does: the terminal's signal at a batch of training, or at a look's end."""
+    """What a user does: the terminal's signal at a training batch, or at the end of a check."""
 
-    def __init__(self, *, batch=None, look=None):
-        self.batch, self.look, self.seen = batch, look, 0
+    def __init__(self, *, batch=None, check=None):
+        self.batch, self.check, self.seen = batch, check, 0
 
     def on_batch_end(self, net, training=False, **kwargs):
         self.seen += training
@@ -80,7 +81,7 @@ class PressCtrlC(Callback):
             signal.raise_signal(signal.SIGINT)
 
     def on_epoch_end(self, net, **kwargs):
-        if len(net.history) == self.look:
+        if len(net.history) == self.check:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -94,9 +95,10 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
     pickle.loads(pickle.dumps(classifier)).predict(X)
 
 
-def test_ctrl_c_later_keeps_the_best_look_and_drops_the_unfinished_one():
+def test_ctrl_c_later_keeps_the_best_check_and_drops_the_unfinished_one():
     whole = fitted(max_epochs=2)
-    with pytest.warns(UserWarning, match="epoch 3 of 9: the weights of the best look so far are"):
+    message = "epoch 3 of 9: the weights of the best validation check so far are kept"
+    with pytest.warns(UserWarning, match=message):
         classifier = fitted(max_epochs=9, callbacks=[PressCtrlC(batch=2 * 4 + 2)])
     assert (whole.n_iter_, classifier.n_iter_) == (2, 3)
     columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
@@ -104,24 +106,66 @@ def test_ctrl_c_later_keeps_the_best_look_and_drops_the_unfinished_one():
     np.testing.assert_array_equal(classifier.predict_proba(X), whole.predict_proba(X))
 
 
-def test_ctrl_c_at_the_end_of_a_look_warns_too(monkeypatch):
-    press, original = PressCtrlC(look=2), DINClassifier._callbacks
-    monkeypatch.setattr(DINClassifier, "_callbacks", lambda *args: [*original(*args), press])
+def test_ctrl_c_at_the_end_of_a_check_warns_too():
     with pytest.warns(UserWarning, match="interrupted in epoch 2 of 3"):
-        assert len(fitted(patience=9).history_) == 2
+        assert len(fitted(patience=9, callbacks=[PressCtrlC(check=2)]).history_) == 2
+
+
+class StopAtBatch(Callback):
+    """A callback that ends the training in the middle of a check, as skorch's callbacks do."""
+
+    def __init__(self, batch):
+        self.batch, self.seen = batch, 0
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.seen += training
+        if self.seen == self.batch:
+            raise KeyboardInterrupt
+
+
+STOPS_AFTER_TWO = EarlyStopping(patience=1, monitor="train_loss", threshold=0.5, sink=len)
 
 
 @pytest.mark.parametrize(
-    "parameters",
+    ("parameters", "reason"),
     [
-        {"patience": 1, "max_epochs": 200, "lr": 0.5},
-        {"callbacks": [EarlyStopping(patience=1, monitor="train_loss", threshold=0.5, sink=len)]},
-        {},
+        ({"patience": 1, "max_epochs": 200, "lr": 0.5}, "patience"),
+        ({"callbacks": [STOPS_AFTER_TWO]}, "callback"),
+        ({"callbacks": [StopAtBatch(6)]}, "callback"),
+        ({}, "max_epochs"),
     ],
 )
-def test_stopping_early_or_on_time_does_not_warn(parameters):
+def test_only_the_users_interruption_warns(parameters, reason):
     classifier = fitted(**parameters)
+    assert classifier.net_.stop_reason_ == reason
     assert len(classifier.history_) < 200
+    assert classifier.history_.notna().all(axis=None)
+
+
+def test_the_warning_points_at_the_line_that_called_fit():
+    with pytest.warns(UserWarning, match="interrupted") as warned:
+        classifier = fitted(callbacks=[PressCtrlC(batch=2)])
+    assert classifier.net_.stop_reason_ == "user"
+    assert warned[0].filename == __file__
+
+
+def test_the_callers_handler_of_ctrl_c_is_called_and_stays():
+    calls = []
+
+    def handler(number, frame):
+        calls.append(number)
+
+    signal.signal(signal.SIGINT, handler)
+    classifier = fitted(callbacks=[PressCtrlC(batch=2)])
+    assert calls == [signal.SIGINT]
+    assert classifier.net_.stop_reason_ == "max_epochs", "the handler chose not to interrupt"
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_training_in_another_thread_leaves_signals_alone():
+    with ThreadPoolExecutor(1) as pool:
+        classifier = pool.submit(fitted, callbacks=[StopAtBatch(6)]).result()
+    assert classifier.net_.stop_reason_ == "callback"
 
 
 def test_a_verbose_training_survives_ctrl_c(capfd):

@@ -1,9 +1,8 @@
-"""Explanations speak the caller's own values; a ranking equals scoring each pair alone."""
+"""A ranking equals scoring each pair alone."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -11,27 +10,10 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.explain import explain
-from sklearn_din.inspection.fitted import FittedParts, original_weights
-from sklearn_din.logs.history import HistoryBuilder, attach_history
+from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.transformers import HistorySequenceEncoder
-
-CANDIDATE = ["item", "category", "price"]
-
-
-def make_frame(n_users=12, seed=0):
-    log = make_click_log(
-        n_users=n_users, n_items=30, n_categories=5, mean_length=4, random_state=seed
-    )
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    frame["tags"] = [["red", "new"][: row % 3] for row in range(len(frame))]
-    frame["item"] = "i" + frame["item"].astype(str)
-    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
-    frame["age"] = np.where(frame["user"] % 4, frame["user"] / 7.0, np.nan)
-    frame["price"] = frame["price"].where(frame["category"] != 2)
-    return frame, log.y
+from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +23,7 @@ def frame_and_labels():
 
 @pytest.fixture(scope="module")
 def pipeline(frame_and_labels):
-    frame, y = frame_and_labels
-    histories = {("hist_item", "hist_category"): ("item", "category"), "tags": None}
-    encoder = HistorySequenceEncoder(histories=histories, drop=["user", "time"])
-    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
-    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+    return fit_pipeline(*frame_and_labels)
 
 
 @pytest.fixture
@@ -62,7 +40,7 @@ def candidates(frame_and_labels):
 
 
 def score_each_pair_alone(pipeline, users, candidates):
-    """The slow twin: one frame of one row a pair, through every step."""
+    """The slow twin: one frame of one row per pair, through every step."""
     scores = np.empty((len(users), len(candidates)))
     for i in range(len(users)):
         for j in range(len(candidates)):
@@ -76,62 +54,6 @@ def score_each_pair_alone(pipeline, users, candidates):
             names = [name for name in pipeline.feature_names_in_ if name in pair]
             scores[i, j] = pipeline.predict_proba(pair[names])[0, 1]
     return scores
-
-
-def test_explain_names_every_event_by_the_value_in_the_frame(pipeline, frame_and_labels):
-    frame, _ = frame_and_labels
-    table = explain(pipeline, frame)
-    for row, events in table.groupby("row"):
-        assert events["hist_item"].tolist() == list(frame["hist_item"].iloc[row])
-        assert events["hist_category"].tolist() == list(frame["hist_category"].iloc[row])
-        assert events["position"].tolist() == list(range(len(events)))
-
-
-def test_explain_gives_the_weights_of_the_classifier(pipeline, frame_and_labels):
-    frame, _ = frame_and_labels
-    table = explain(pipeline, frame[:20])
-    weights = pipeline[-1].attention_weights(pipeline[:-1].transform(frame[:20]))
-    pd.testing.assert_frame_equal(
-        table[["row", "behaviour", "position", "weight"]],
-        weights[["row", "behaviour", "position", "weight"]],
-    )
-
-
-def test_shares_are_weights_over_the_sum_of_absolute_weights():
-    class Fixed:
-        def attention_weights(self, X):
-            return X
-
-    class Reader:
-        def inverse_transform_ids(self, name, ids):
-            return np.array(["hat", "sock", None], dtype=object)[ids]
-
-    given = pd.DataFrame(
-        {
-            "row": [0, 0, 0, 2, 2],
-            "behaviour": ["clicks", "clicks", "carts", "clicks", "clicks"],
-            "position": [0, 1, 0, 0, 1],
-            "hist_item": [0, 1, 2, 0, 0],
-            "weight": np.array([3.0, -1.0, -2.0, 0.0, 0.0], dtype="float32"),
-        }
-    )
-    table = original_weights(FittedParts(None, Reader(), Fixed()), given)
-    assert table["share"].tolist() == [0.75, -0.25, -1.0, 0.0, 0.0]
-    assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
-
-
-def test_a_value_not_seen_at_fit_is_none(pipeline, frame_and_labels):
-    frame, _ = frame_and_labels
-    one = frame[:1].assign(hist_item=[["i1", "never seen"]], hist_category=[[1, 2]])
-    assert explain(pipeline, one)["hist_item"].tolist()[1] is None
-
-
-def test_explain_of_rows_without_a_past_is_an_empty_table(pipeline, frame_and_labels):
-    frame, _ = frame_and_labels
-    one = frame[:1].assign(hist_item=[[]], hist_category=[[]])
-    table = explain(pipeline, one)
-    assert len(table) == 0
-    assert table.columns[-2:].tolist() == ["weight", "share"]
 
 
 @pytest.mark.parametrize("block", [65_536, 7, 1])
@@ -195,6 +117,21 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
 
 
+def test_a_column_named_like_a_joint_behaviour_follows_the_user(frame_and_labels):
+    frame, y = frame_and_labels
+    carts = [list(history[::-1]) for history in frame["hist_item"]]
+    frame = frame[["item", "category", "hist_item", "hist_category"]]
+    frame = frame.assign(**{"hist_item+hist_category": carts})
+    joint = {("hist_item", "hist_category"): ("item", "category")}
+    encoder = HistorySequenceEncoder(histories={**joint, "hist_item+hist_category": "item"})
+    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    users = frame[-30::10].drop(columns=["item", "category"])
+    candidates = frame.drop_duplicates("item")[["item", "category"]][:5]
+    ranking = rank_candidates(pipeline, users, candidates, top_k=1)
+    expected = score_each_pair_alone(pipeline, users, candidates)
+    np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
+
+
 def test_a_step_that_mixes_user_and_candidate_is_refused(frame_and_labels):
     frame, y = frame_and_labels
     frame = frame[["item", "price", "age", "hist_item"]].fillna(1.0).assign(age=frame["user"] / 9)
@@ -203,18 +140,6 @@ def test_a_step_that_mixes_user_and_candidate_is_refused(frame_and_labels):
     pipeline = make_pipeline(mix, encoder, DINClassifier(max_epochs=1)).fit(frame, y)
     with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
         rank_candidates(pipeline, frame[["age", "hist_item"]][:40], frame[["item", "price"]][:9])
-
-
-def test_explain_needs_the_fitted_pipeline(pipeline, frame_and_labels):
-    frame, _ = frame_and_labels
-    with pytest.raises(TypeError, match=r"needs the whole fitted Pipeline.*got DINClassifier\."):
-        explain(pipeline[-1], frame)
-    with pytest.raises(TypeError, match="got a Pipeline of HistorySequenceEncoder"):
-        explain(pipeline[:-1], frame)
-    with pytest.raises(TypeError, match="needs a HistorySequenceEncoder among"):
-        explain(make_pipeline(DINClassifier().fit([[0.0], [1.0]], [0, 1])), frame)
-    with pytest.raises(NotFittedError):
-        explain(make_pipeline(HistorySequenceEncoder(), DINClassifier()), frame)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Field, Schema
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.summary import interest_text, layers_text, part_sizes, summarize
+from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
@@ -50,41 +50,6 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
         "MLP                                   43 -> 200 -> 80 -> 1 (PReLU)      24,963",
         "total                                                                   29,544",
     ]
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {},
-        {"pooling": "sum", "interest": "paper"},
-        {"pooling": "max"},
-        {"activation": "dice", "attention_activation": "sigmoid", "dropout": 0.5},
-        {"attention_units": (3,), "hidden_units": ()},
-        {"embedding_dim": {"item": 3, "category": 5, "tags": 7}},
-    ],
-)
-def test_the_parts_hold_every_parameter_once(parameters):
-    module = DIN(make_schema(), **parameters)
-    total = sum(parameter.numel() for parameter in module.parameters())
-    assert sum(size for _, _, size in part_sizes(module)) == total
-
-
-def test_layers_are_named_in_the_order_of_the_data():
-    module = DIN(make_schema(), attention_units=(7, 5, 3), activation="dice", dropout=0.1)
-    assert layers_text(module.interests[0].unit).endswith("-> 7 -> 5 -> 3 -> 1 (PReLU)")
-    assert layers_text(module.mlp).endswith("-> 200 -> 80 (Dice)")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "text"),
-    [
-        ({"interest": "paper"}, "attention"),
-        ({"attention_normalization": "softmax"}, "attention, softmax"),
-        ({"pooling": "mean"}, "mean"),
-    ],
-)
-def test_interest_is_described_by_pooling_and_normalization(parameters, text):
-    assert interest_text(DIN(make_schema(), **parameters).interests[0]) == text
 
 
 def test_an_unfitted_classifier_has_no_summary():

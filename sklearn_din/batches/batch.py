@@ -12,7 +12,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 
 
 class Batch:
-    """Tensors of some impressions: real events only, one flat list a behaviour.
+    """Tensors of some impressions: real events only, one flat list per behaviour.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
 class ImpressionBatches:
     """Iterable of ``(Batch, y)`` over impressions, in order or shuffled.
 
-    Each pass yields one part of ``parts`` of the epoch, so that validation can be looked at
-    several times an epoch; a new permutation is drawn when all parts are through.
+    One pass ends where the next validation check is due: shuffled, an epoch is
+    ``checks_per_epoch`` passes, and a new permutation is drawn when all of them are through.
 
     Parameters
     ----------
@@ -32,11 +32,12 @@ class ImpressionBatches:
     weights : ndarray of shape (n,), float32, default=None
         Factor of each impression's loss.
     batch_size : int
-        Impressions a batch.
+        Impressions per batch.
     shuffle : numpy.random.RandomState, default=None
-        Draws a permutation each epoch; in order where not given.
-    parts : int, default=1
-        Passes an epoch.
+        Draws a permutation for each epoch. None: the impressions stay in order, and each pass
+        goes over all of them.
+    checks_per_epoch : int, default=1
+        Passes per shuffled epoch.
 
     Examples
     --------
@@ -56,14 +57,14 @@ class ImpressionBatches:
         *,
         batch_size: int,
         shuffle: np.random.RandomState | None = None,
-        parts: int = 1,
+        checks_per_epoch: int = 1,
     ) -> None:
         self.X = X
         self.y = np.zeros(len(X), dtype=np.float32) if y is None else y
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.parts = parts
+        self.checks_per_epoch = checks_per_epoch
         self._waiting: list[list[np.ndarray]] = []
 
     def __len__(self) -> int:
@@ -83,7 +84,7 @@ class ImpressionBatches:
         order = shuffle.permutation(len(self.X))
         starts = range(0, len(order), self.batch_size)
         blocks = [order[start : start + self.batch_size] for start in starts]
-        ends = np.linspace(0, len(blocks), self.parts + 1).round().astype(int)
+        ends = np.linspace(0, len(blocks), self.checks_per_epoch + 1).round().astype(int)
         return [blocks[a:b] for a, b in pairwise(ends)]
 
     def _batch(self, rows: slice | np.ndarray) -> tuple[Batch, Tensor]:
@@ -94,8 +95,8 @@ class ImpressionBatches:
 class ScoringBatches:
     """Batches of impressions in order, sized by their events, for prediction.
 
-    Candidates of one user that follow each other have the same histories. Where the runs are
-    long, each batch holds one run's histories once.
+    Candidates of one user that follow each other have the same histories: a run. Where the runs
+    are long, each batch holds its run's histories once.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 
 _BASE_RATE = 0.3
@@ -13,6 +14,9 @@ _N_INTERESTS = 5
 _DEVICES = {"phone": 0.0, "desktop": 0.4, "tablet": -0.4}
 _START = np.datetime64("2024-01-01", "ns")
 _DAY = 86_400  # seconds
+
+Integers = NDArray[np.integer]
+Floats = NDArray[np.floating]
 
 
 def make_click_log(
@@ -25,7 +29,7 @@ def make_click_log(
     interest_strength: float = 1.0,
     recency: float | None = None,
     max_length: int = 50,
-    random_state=None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
     """Make a click log whose true interests, and so the best possible AUC, are known.
 
@@ -39,35 +43,27 @@ def make_click_log(
 
     with b such that 3 impressions in 10 are clicked. Whether a past event counts depends
     on the candidate: attention can express that, one vector per user cannot. Events and
-    impressions are drawn apart: no label is hidden in an event.
+    impressions are drawn independently: a click on an impression adds no event.
 
     Parameters
     ----------
     n_users : int, default=2000
         Number of users.
-
     n_items : int, default=1000
         Number of items; each has one category, and a price.
-
     n_categories : int, default=50
         Number of categories, at most `n_items`.
-
     mean_length : float, default=20
         Mean number of events of a user; the numbers vary, the smallest is 1.
-
     n_impressions : int, default=None
-        Number of impressions. None means twenty a user.
-
+        Number of impressions. None means twenty per user.
     interest_strength : float, default=1.0
         How much the past matters; 0 leaves price and device.
-
     recency : float, default=None
         Half-life of an event's relevance, in events: the newest counts 1, the one
         `recency` events earlier 1/2. None means that all count 1.
-
     max_length : int, default=50
         How many of the newest events count, as in ``attach_history``.
-
     random_state : int, RandomState instance or None, default=None
         Pass an int for the same log at each call.
 
@@ -122,19 +118,19 @@ def make_click_log(
     )
 
 
-def _check_at_least(least, **values):
+def _check_at_least(least: float, **values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, Real):
             raise ValueError(f"{name} must be a number, got {value!r}.")
-        if not value >= least:
+        if not float(value) >= least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
 class _Catalogue:
     """Items with a category, a Zipf popularity and a price."""
 
-    def __init__(self, n_items, n_categories, rng):
-        # Every category has an item; the rest fall where they fall.
+    def __init__(self, n_items: int, n_categories: int, rng: np.random.RandomState) -> None:
+        # Every category has an item; the other items get a category at random.
         rest = rng.randint(n_categories, size=n_items - n_categories)
         self.category = rng.permutation(np.concatenate([np.arange(n_categories), rest]))
         self.price = np.round(np.exp(rng.normal(3.0, 0.6, size=n_items)), 2)
@@ -145,7 +141,7 @@ class _Catalogue:
         cumulated = np.append(0.0, np.cumsum(popularity[self._by_category]))
         self._cumulated = cumulated / cumulated[-1]
 
-    def draw(self, category, rng):
+    def draw(self, category: Integers, rng: np.random.RandomState) -> Integers:
         """Draw an item of each category by popularity; of any category where it is -1."""
         first, end = self._first[category], self._end[category]
         low, high = self._cumulated[first], self._cumulated[end]
@@ -157,24 +153,29 @@ class _Catalogue:
 class _Interests:
     """Each user's categories of interest and how much of the time each takes."""
 
-    def __init__(self, n_users, n_categories, rng):
+    def __init__(self, n_users: int, n_categories: int, rng: np.random.RandomState) -> None:
         self.n_users = n_users
         self._categories = rng.randint(n_categories, size=(n_users, _N_INTERESTS))
         share = rng.standard_exponential((n_users, _N_INTERESTS))
         self._cumulated = np.cumsum(share, axis=1) / share.sum(axis=1, keepdims=True)
 
-    def draw(self, user, rng):
+    def draw(self, user: Integers, rng: np.random.RandomState) -> Integers:
         """Draw a category by share: what the user does."""
         point = rng.random_sample(len(user))
         slot = (point[:, None] >= self._cumulated[user, :-1]).sum(axis=1)
         return self._categories[user, slot]
 
-    def draw_evenly(self, user, rng):
-        """Draw a category, each alike: what the user is shown."""
+    def draw_evenly(self, user: Integers, rng: np.random.RandomState) -> Integers:
+        """Draw a category, each with the same probability: what the user is shown."""
         return self._categories[user, rng.randint(_N_INTERESTS, size=len(user))]
 
 
-def _draw_events(catalogue, interests, mean_length, rng):
+def _draw_events(
+    catalogue: _Catalogue,
+    interests: _Interests,
+    mean_length: float,
+    rng: np.random.RandomState,
+) -> pd.DataFrame:
     """Events of all users, user by user and oldest to newest; times in seconds."""
     length = 1 + rng.poisson(rng.gamma(2.0, (mean_length - 1) / 2, size=interests.n_users))
     user = np.repeat(np.arange(length.size), length)
@@ -195,7 +196,13 @@ def _draw_events(catalogue, interests, mean_length, rng):
     )
 
 
-def _draw_impressions(catalogue, interests, events, n_impressions, rng):
+def _draw_impressions(
+    catalogue: _Catalogue,
+    interests: _Interests,
+    events: pd.DataFrame,
+    n_impressions: int,
+    rng: np.random.RandomState,
+) -> pd.DataFrame:
     """Impressions in the order of time, most of them late in the user's events."""
     user = rng.randint(interests.n_users, size=n_impressions)
     length = np.bincount(events["user"])
@@ -216,7 +223,9 @@ def _draw_impressions(catalogue, interests, events, n_impressions, rng):
     return impressions.sort_values("time", kind="stable", ignore_index=True)
 
 
-def _relevance(events, impressions, recency, max_length):
+def _relevance(
+    events: pd.DataFrame, impressions: pd.DataFrame, recency: float | None, max_length: int
+) -> tuple[Floats, Integers]:
     """Relevance of each impression's newest earlier events, flat, and where each begins."""
     span = 1 + max(events["time"].max(), impressions["time"].max())
     event_key = events["user"].to_numpy() * span + events["time"].to_numpy()
@@ -233,23 +242,26 @@ def _relevance(events, impressions, recency, max_length):
     return relevance, offsets
 
 
-def _click_probability(impressions, relevance, offsets, interest_strength):
+def _click_probability(
+    impressions: pd.DataFrame, relevance: Floats, offsets: Integers, interest_strength: float
+) -> Floats:
+    """Probability of a click on each impression, by the formula of ``make_click_log``."""
     row = np.repeat(np.arange(len(impressions)), np.diff(offsets))
     interest = np.bincount(row, weights=relevance, minlength=len(impressions))
     logit = 1.5 * interest_strength * np.log1p(interest)
     logit -= 0.4 * (np.log(impressions["price"].to_numpy()) - 3.0)
     logit += impressions["device"].map(_DEVICES).to_numpy()
     low, high = -100.0, 100.0
-    for _ in range(60):  # bisection for the base rate
+    for _ in range(60):  # bisection: the constant that gives the base rate, to 2e-16
         middle = (low + high) / 2
         too_high = _sigmoid(logit + middle).mean() > _BASE_RATE
         low, high = (low, middle) if too_high else (middle, high)
     return _sigmoid(logit + low)
 
 
-def _sigmoid(logit):
+def _sigmoid(logit: Floats) -> Floats:
     return 1 / (1 + np.exp(-logit))
 
 
-def _with_times(frame):
+def _with_times(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(time=_START + frame["time"].to_numpy().astype("timedelta64[s]"))

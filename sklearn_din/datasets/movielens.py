@@ -8,9 +8,11 @@ import os
 import shutil
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 from sklearn.datasets import get_data_home
@@ -27,13 +29,15 @@ _MOVIELENS_SHA256 = {
 }
 _RATING_TYPES = {"user": "int32", "item": "int32", "rating": "float32", "time": "int64"}
 _MOVIE_TYPES = {"item": "int32", "title": "str", "genres": "str"}
-_OLD_TEXT = {"encoding": "latin-1", "quoting": csv.QUOTE_NONE}
+_OLD_TEXT: dict[str, Any] = {"encoding": "latin-1", "quoting": csv.QUOTE_NONE}
+
+Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def fetch_movielens(
     variant: str = "latest-small",
     *,
-    data_home: str | os.PathLike | None = None,
+    data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
 ) -> Bunch:
     """Load MovieLens ratings and movies, from a local copy or from GroupLens.
@@ -46,11 +50,9 @@ def fetch_movielens(
     ----------
     variant : {"latest-small", "100k", "1m", "20m", "25m"}, default="latest-small"
         The edition. "latest-small" is the one of September 2018.
-
     data_home : str or path-like, default=None
         The folder of local copies. None means scikit-learn's, see
         :func:`sklearn.datasets.get_data_home`.
-
     download_if_missing : bool, default=True
         If False, raise OSError (which says where to put the zip) if there is no copy.
 
@@ -85,7 +87,7 @@ def fetch_movielens(
     )
 
 
-def _find_movielens(variant, home, download_if_missing):
+def _find_movielens(variant: str, home: Path, download_if_missing: bool) -> Path:
     """Return the extracted folder or the checked zip of the edition."""
     folder, archive = home / f"ml-{variant}", home / f"ml-{variant}.zip"
     if folder.is_dir():
@@ -110,7 +112,7 @@ def _find_movielens(variant, home, download_if_missing):
     return archive
 
 
-def _check_sha256(archive, expected):
+def _check_sha256(archive: Path, expected: str) -> None:
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
@@ -120,7 +122,11 @@ def _check_sha256(archive, expected):
         )
 
 
-def _read_table(source, folder, name, types, **options):
+def _read_table(
+    source: Path, folder: str, name: str, types: dict[str, str], **options: Any
+) -> pd.DataFrame:
+    """Read one file of the edition, from the extracted folder or out of the zip."""
+    read: Callable[..., pd.DataFrame] = pd.read_csv
     options = {"header": None, "names": list(types), "dtype": types} | options
     if source.is_dir():
         path = source / name if (source / name).exists() else source / f"{name}.gz"
@@ -128,23 +134,23 @@ def _read_table(source, folder, name, types, **options):
             raise OSError(
                 f"MovieLens needs {name} or {name}.gz in {source}. Extract the whole zip there."
             )
-        return pd.read_csv(path, **options)
+        return read(path, **options)
     with zipfile.ZipFile(source) as archive, archive.open(f"{folder}/{name}") as file:
-        return pd.read_csv(file, **options)
+        return read(file, **options)
 
 
-def _read_csv(read):
+def _read_csv(read: Callable[..., pd.DataFrame]) -> Tables:
     ratings = read("ratings.csv", _RATING_TYPES, header=0)
     return ratings, read("movies.csv", _MOVIE_TYPES, header=0)
 
 
-def _read_1m(read):
-    # "::" separates, which the fast parser cannot: to it every second column is empty.
+def _read_1m(read: Callable[..., pd.DataFrame]) -> Tables:
+    # The fast parser splits at one character only: at ":" every second column is empty.
     ratings = read("ratings.dat", _RATING_TYPES, sep=":", usecols=[0, 2, 4, 6])
     return ratings, read("movies.dat", _MOVIE_TYPES, sep="::", engine="python", **_OLD_TEXT)
 
 
-def _read_100k(read):
+def _read_100k(read: Callable[..., pd.DataFrame]) -> Tables:
     ratings = read("u.data", _RATING_TYPES, sep="\t")
     genres = read("u.genre", {"genre": "str", "column": "int"}, sep="|", **_OLD_TEXT)["genre"]
     other = {"item": "int32", "title": "str", "released": "str", "video": "str", "url": "str"}

@@ -156,12 +156,16 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
             f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
             "categorical."
         ) from error
+    if np.isinf(numbers).any():
+        raise ValueError(
+            f"Input X contains infinity in {name}. Replace it by a finite number, or by NaN, "
+            "which is given the mean."
+        )
     largest = np.abs(numbers).max(initial=0.0, where=~np.isnan(numbers))
     if largest > LARGEST:
-        what = "infinity" if np.isinf(largest) else f"a value too large for float32, {largest:g},"
         raise ValueError(
-            f"Input X contains {what} in {name}. Replace it by a finite number, or by NaN, which "
-            "is given the mean."
+            f"Input X contains a value too large for float32 in {name}, {largest:g}. Replace it "
+            "by a smaller number, or by NaN, which is given the mean."
         )
     return numbers
 

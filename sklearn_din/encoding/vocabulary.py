@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID
+from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
 
@@ -177,6 +178,20 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
     if inferred == "integer" and all(-(2**63) <= value < 2**63 for value in plain):
         return plain.astype(np.int64)
     return plain
+
+
+def whole_ids(ids: Any) -> np.ndarray:
+    """Encoded ids as int64, padding where they are missing; raise where they are no integers."""
+    values = np.asarray(ids)
+    if values.dtype.kind not in "iu":  # floats and objects where some are missing
+        missing = np.asarray(pd.isna(values))
+        for value in values[~missing].tolist():
+            if isinstance(value, bool) or not isinstance(value, Real) or value % 1:
+                raise ValueError(
+                    f"ids must be integers, got {value!r}. Original values need no decoding."
+                )
+        values = np.where(missing, PADDING_ID, values)
+    return values.astype(np.int64)
 
 
 def _plain_value(value: Any, *, name: str) -> Any:

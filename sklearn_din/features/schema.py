@@ -142,6 +142,25 @@ class Schema:
                 return behaviour
         raise KeyError(f"no history {name!r} in the schema")
 
+    def display_name(self, behaviour: Behaviour) -> str:
+        """Return the text that tables and pictures show for a behaviour: one text per behaviour.
+
+        It is ``behaviour.name`` where no two behaviours share one. A column called
+        ``hist_item+hist_category`` shares its name with the joint behaviour of ``hist_item`` and
+        ``hist_category``: every behaviour then shows its histories in quotes.
+
+        Examples
+        --------
+        >>> joint = Behaviour("a+b", ("a", "b"), ("x", None))
+        >>> schema = Schema((), (joint, Behaviour("a+b", ("a+b",), ("x",))))
+        >>> [schema.display_name(behaviour) for behaviour in schema.behaviours]
+        ["'a' + 'b'", "'a+b'"]
+        """
+        names = {other.name for other in self.behaviours}
+        if len(names) == len(self.behaviours):
+            return behaviour.name
+        return " + ".join(map(repr, behaviour.histories))
+
     def feature_names_out(self) -> list[str]:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them."""
         names: list[str] = []

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import NamedTuple
 
-from sklearn_din.inspection.summary import interest_text, layers_text, n_parameters, part_sizes
+from sklearn_din.inspection.structure import (
+    interests_of,
+    layers_of,
+    mlp_layers,
+    n_parameters,
+    pooling_of,
+)
 from sklearn_din.module import DIN
+from sklearn_din.network.interest import Interest
 
 ROW, GAP, TOP = 62, 14, 12
 COLUMNS = {"columns": (10, 176), "embeddings": (222, 140), "interest": (412, 196)}
@@ -14,6 +21,8 @@ JOIN, MLP, CLICK = (654, 74), (760, 128), (920, 70)
 WIDTH = 1000
 LINE_LENGTH = 26
 TIMES = "\N{MULTIPLICATION SIGN}"
+ARROW = " → "
+NORMALIZATIONS = {None: [], "sqrt": ["÷ √length"], "softmax": ["softmax"]}
 FILL = {
     "number": ("#f1f5f9", "#94a3b8"),
     "id": ("#f1f5f9", "#94a3b8"),
@@ -46,6 +55,32 @@ def network_diagram(module: DIN) -> str:
     return _Drawing(module).svg()
 
 
+class _Row(NamedTuple):
+    """One line of data flow, from its columns to the join.
+
+    Parameters
+    ----------
+    kind : {"number", "id", "candidate", "history"}
+        Which colour the row has and where it leads.
+    title : str
+        First line of its box.
+    names : list of str
+        Its columns.
+    interest : Interest, default=None
+        The module that a behaviour goes through; None for columns that are no history.
+    """
+
+    kind: str
+    title: str
+    names: list[str]
+    interest: Interest | None = None
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether the candidate is led to this row."""
+        return self.interest is not None and self.interest.pooling == "attention"
+
+
 class _Drawing:
     """Lays out a row for numbers, other ids, candidates and each behaviour, in that order."""
 
@@ -57,12 +92,12 @@ class _Drawing:
 
     def svg(self) -> str:
         """Return the whole drawing."""
-        with_ids = [place for place, row in enumerate(self.rows) if row[0] != "number"]
+        with_ids = [place for place, row in enumerate(self.rows) if row.kind != "number"]
         if with_ids:
             self._embeddings(with_ids)
-        for place, (kind, title, names, interest) in enumerate(self.rows):
-            self._column_box(place, kind, title, names)
-            self._path_to_join(place, kind, interest)
+        for place, row in enumerate(self.rows):
+            self._column_box(place, row)
+            self._path_to_join(place, row)
         self._attended()
         self._head()
         height = self.bottom + TOP
@@ -77,9 +112,10 @@ class _Drawing:
             f"{''.join(self.shapes)}</svg>"
         )
 
-    def _column_box(self, place: int, kind: str, title: str, names: list[str]) -> None:
+    def _column_box(self, place: int, row: _Row) -> None:
         x, width = COLUMNS["columns"]
-        self._box(x, self._y(place), width, ROW, kind, [title, *_two_lines(names)])
+        lines = [row.title, *_two_lines(row.names)]
+        self._box(x, self._y(place), width, ROW, row.kind, lines)
 
     def _embeddings(self, places: list[int]) -> None:
         x, width = COLUMNS["embeddings"]
@@ -97,36 +133,22 @@ class _Drawing:
         for place in places:
             self._arrow(self._end("columns"), self._middle(place), x)
 
-    def _path_to_join(self, place: int, kind: str, interest: Any) -> None:
+    def _path_to_join(self, place: int, row: _Row) -> None:
         y = self._middle(place)
-        if interest is None:
-            start = self._end("columns" if kind == "number" else "embeddings")
+        if row.interest is None:
+            start = self._end("columns" if row.kind == "number" else "embeddings")
             self._arrow(start, y, JOIN[0])
             return
         x, width = COLUMNS["interest"]
-        text, *more = interest_text(interest).split(", ")
-        if interest.pooling == "attention":
-            widths = layers_text(interest.unit).replace("->", "→")
-            lines = [
-                "attention to each event",
-                widths,
-                ", ".join([f"Σ weight {TIMES} event", *more]),
-            ]
-        else:
-            lines = [f"{text} of the events", *more]
-        self._box(x, self._y(place), width, ROW, kind, [_pretty(line) for line in lines])
-        low = y + 16 if not interest.behaviour.is_bag and text == "attention" else y
-        self._arrow(self._end("embeddings"), low, x)
+        self._box(x, self._y(place), width, ROW, row.kind, _interest_lines(row.interest))
+        below_the_candidate = y + 16 if row.is_attention else y
+        self._arrow(self._end("embeddings"), below_the_candidate, x)
         self._arrow(x + width, y, JOIN[0])
 
     def _attended(self) -> None:
         """Lead the candidate to every attention."""
-        kinds = [row[0] for row in self.rows]
-        attentions = [
-            place
-            for place, row in enumerate(self.rows)
-            if row[3] is not None and row[3].pooling == "attention"
-        ]
+        kinds = [row.kind for row in self.rows]
+        attentions = [place for place, row in enumerate(self.rows) if row.is_attention]
         if "candidate" not in kinds or not attentions:
             return
         x, start = self._end("embeddings") + 24, self._middle(kinds.index("candidate"))
@@ -141,18 +163,12 @@ class _Drawing:
 
     def _head(self) -> None:
         top, middle = self._y(0), (self._y(0) + self.bottom) // 2
-        _, layers, _ = part_sizes(self.module)[-1]
-        widths, _, activation = layers.partition(" (")
-        n_inputs, *hidden = widths.split(" -> ")[:-1]
-        self._box(JOIN[0], top, JOIN[1], self.bottom - top, "layer", ["join", f"{n_inputs} wide"])
-        self._box(
-            MLP[0],
-            middle - 32,
-            MLP[1],
-            64,
-            "layer",
-            ["MLP", " → ".join(hidden), activation.rstrip(")")],
-        )
+        layers = mlp_layers(self.module)
+        n_inputs, *hidden, _ = layers.widths
+        join = ["join", f"{n_inputs} wide"]
+        self._box(JOIN[0], top, JOIN[1], self.bottom - top, "layer", join)
+        mlp = ["MLP", ARROW.join(map(str, hidden)), layers.activation]
+        self._box(MLP[0], middle - 32, MLP[1], 64, "layer", mlp)
         self._box(CLICK[0], middle - 32, CLICK[1], 64, "candidate", ["click", "probability"])
         self._arrow(JOIN[0] + JOIN[1], middle, MLP[0])
         self._arrow(MLP[0] + MLP[1], middle, CLICK[0])
@@ -189,24 +205,37 @@ class _Drawing:
         return self._y(place) + ROW // 2
 
 
-def _rows(module: DIN) -> list[tuple[str, str, list[str], Any]]:
-    """Kind, title, column names and, for a behaviour, its interest module."""
+def _rows(module: DIN) -> list[_Row]:
+    """Numbers, ids that no history is compared with, candidates, and a row per behaviour."""
     schema = module.schema
-    shown = {candidate for b in schema.behaviours for candidate in b.candidates}
+    compared = {candidate for b in schema.behaviours for candidate in b.candidates}
     ids = schema.names("categorical")
-    candidates = [name for name in ids if name in shown]
-    others = [name for name in ids if name not in shown]
-    rows: list[tuple[str, str, list[str], Any]] = [
-        ("number", "numbers", schema.names("numeric"), None),
-        ("id", "other ids", others, None),
-        ("candidate", "candidate", candidates, None),
+    rows = [
+        _Row("number", "numbers", schema.names("numeric")),
+        _Row("id", "other ids", [name for name in ids if name not in compared]),
+        _Row("candidate", "candidate", [name for name in ids if name in compared]),
     ]
-    interests: Any = module.interests
-    for interest in interests:
+    for interest in interests_of(module):
         behaviour = interest.behaviour
         title = "bag" if behaviour.is_bag else f"history, newest {schema.max_length}"
-        rows.append(("history", title, [*behaviour.histories, *behaviour.numbers], interest))
-    return [row for row in rows if row[2]]
+        names = [*behaviour.histories, *behaviour.numbers]
+        rows.append(_Row("history", title, names, interest))
+    return [row for row in rows if row.names]
+
+
+def _interest_lines(interest: Interest) -> list[str]:
+    """What the box of a behaviour says: how its events become one vector."""
+    how = pooling_of(interest)
+    more = NORMALIZATIONS[how.normalization]
+    if how.pooling != "attention":
+        return [f"{how.pooling} of the events", *more]
+    unit = layers_of(interest.unit)
+    widths = ARROW.join(map(str, unit.widths))
+    return [
+        "attention to each event",
+        f"{widths} ({unit.activation})",
+        ", ".join([f"Σ weight {TIMES} event", *more]),
+    ]
 
 
 def _two_lines(names: list[str]) -> list[str]:
@@ -228,7 +257,3 @@ def _two_lines(names: list[str]) -> list[str]:
 
 def _cut(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
-def _pretty(text: str) -> str:
-    return text.replace("/ sqrt(length)", "÷ √length")

@@ -1,12 +1,13 @@
-"""Pictures of a fitted model: what it looked at in a history, and how its training went."""
+"""Pictures of a fitted model: which past events counted, and how its training went."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
@@ -22,13 +23,16 @@ from sklearn_din.inspection.drawing import (
 )
 from sklearn_din.inspection.fitted import (
     ENCODED,
-    FittedParts,
+    FittedPipeline,
     classifier_of,
-    fitted_parts,
+    fitted_pipeline,
     original_weights,
 )
 
-Names = dict[str, dict[Any, Any]]
+if TYPE_CHECKING:  # matplotlib need not be installed
+    from matplotlib.axes import Axes
+
+Names = dict[str, dict[Hashable, object]]
 
 
 class AttentionDisplay:
@@ -36,7 +40,7 @@ class AttentionDisplay:
 
     One impression becomes bars: its history from the oldest event at the top to the newest at
     the bottom, each as long as its weight. Several impressions of one history become a heat
-    map: one row a candidate, one column an event. Make it with :meth:`from_estimator` or
+    map: one row per candidate, one column per event. Make it with :meth:`from_estimator` or
     :meth:`from_predictions`.
 
     Parameters
@@ -79,12 +83,12 @@ class AttentionDisplay:
     @classmethod
     def from_estimator(
         cls,
-        pipeline: Any,
+        pipeline: BaseEstimator,
         X: Any,
         *,
         behaviour: str | None = None,
-        names: Any = None,
-        ax: Any = None,
+        names: Mapping[Any, Any] | pd.Series | None = None,
+        ax: Axes | None = None,
     ) -> AttentionDisplay:
         """Draw the attention that a fitted Pipeline pays to the history of X.
 
@@ -95,7 +99,8 @@ class AttentionDisplay:
         X : DataFrame
             One impression, or several that share one history: a user's candidates.
         behaviour : str, default=None
-            Which behaviour, by its name or one of its history columns. None where there is one.
+            Which behaviour, by one of its history columns or by the name that
+            :func:`sklearn_din.explain` shows. Needed where there are several.
         names : mapping or Series, default=None
             Original id -> name to show, for the first attribute (the item) of events and
             candidates; or history column -> such a mapping.
@@ -106,18 +111,21 @@ class AttentionDisplay:
         -------
         AttentionDisplay
         """
-        parts = fitted_parts(pipeline, purpose="AttentionDisplay")
-        encoded = parts.encode(X)
-        table = original_weights(parts, encoded)
-        chosen = _one_behaviour([b for b in encoded.schema.behaviours if not b.is_bag], behaviour)
+        fitted = fitted_pipeline(pipeline, purpose="AttentionDisplay")
+        encoded = fitted.encode(X)
+        schema = encoded.schema
+        table = original_weights(fitted, encoded)
+        behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
+        shown = _one_behaviour({name: b.histories for name, b in behaviours.items()}, behaviour)
+        chosen = behaviours[shown]
         named = _by_attribute(names, chosen.histories)
-        table = table[table["behaviour"] == chosen.name]
+        table = table[table["behaviour"] == shown]
         weights, events = _one_history(table, range(len(encoded)), chosen.histories, named)
         display = cls(
             weights=weights,
             events=events,
-            candidates=_candidate_labels(parts, encoded, chosen, named),
-            probability=parts.classifier.predict_proba(encoded)[:, 1],
+            candidates=_candidate_labels(fitted, encoded, chosen, named),
+            probability=fitted.classifier.predict_proba(encoded)[:, 1],
         )
         return display.plot(ax=ax)
 
@@ -126,10 +134,10 @@ class AttentionDisplay:
         cls,
         weights: pd.DataFrame,
         *,
-        candidates: Sequence[Any] | None = None,
+        candidates: Sequence[object] | None = None,
         behaviour: str | None = None,
-        names: Any = None,
-        ax: Any = None,
+        names: Mapping[Any, Any] | pd.Series | None = None,
+        ax: Axes | None = None,
     ) -> AttentionDisplay:
         """Draw weights that are there already.
 
@@ -141,9 +149,11 @@ class AttentionDisplay:
         candidates : sequence, default=None
             What was shown in each row, in order; "row 0" and so on by default.
         behaviour : str, default=None
-            Which behaviour. None where there is one.
+            Which behaviour, by one of its history columns or by its name in the table. Needed
+            where there are several.
         names : mapping or Series, default=None
-            As for :meth:`from_estimator`.
+            Id -> name to show, for the first attribute (the item) of the events; or history
+            column -> such a mapping.
         ax : matplotlib Axes, default=None
             Where to draw; a new figure of fitting size by default.
 
@@ -151,8 +161,10 @@ class AttentionDisplay:
         -------
         AttentionDisplay
         """
-        chosen = _behaviour_in(weights, behaviour)
-        table = weights[weights["behaviour"] == chosen.name]
+        behaviours = _histories_by_behaviour(weights)
+        shown = _one_behaviour(behaviours, behaviour)
+        histories = behaviours[shown]
+        table = weights[weights["behaviour"] == shown]
         rows = sorted(table["row"].unique())
         if candidates is None:
             candidates = [f"row {row}" for row in rows] or ["the candidate"]
@@ -161,12 +173,12 @@ class AttentionDisplay:
                 f"candidates must name each of the {max(len(rows), 1)} impressions in weights, "
                 f"got {len(candidates)} names."
             )
-        named = _by_attribute(names, chosen.histories)
-        array, events = _one_history(table, rows or [0], chosen.histories, named)
+        named = _by_attribute(names, histories)
+        array, events = _one_history(table, rows or [0], histories, named)
         display = cls(weights=array, events=events, candidates=[str(c) for c in candidates])
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> AttentionDisplay:
+    def plot(self, *, ax: Axes | None = None) -> AttentionDisplay:
         """Draw bars for one impression, a heat map for several.
 
         Parameters
@@ -203,7 +215,10 @@ class AttentionDisplay:
 
 
 class TrainingDisplay:
-    """Picture of a training: loss and AUC by epoch, and the look whose weights are kept.
+    """Picture of a training: loss and AUC by epoch, and the validation check that is kept.
+
+    A validation check measures loss and AUC on the rows set aside for validation; a fitted
+    classifier has the weights of the check with the smallest loss.
 
     Make it with :meth:`from_estimator`.
 
@@ -215,7 +230,7 @@ class TrainingDisplay:
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        Loss, and AUC where validation rows were looked at.
+        Loss, and AUC where there were validation checks.
     figure_ : matplotlib Figure
 
     Examples
@@ -237,7 +252,7 @@ class TrainingDisplay:
         self.history = history
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> TrainingDisplay:
+    def from_estimator(cls, estimator: BaseEstimator, *, ax: Axes | None = None) -> TrainingDisplay:
         """Draw the training of a fitted classifier.
 
         Parameters
@@ -262,7 +277,7 @@ class TrainingDisplay:
             return None
         return float(self.history["epoch"].iloc[int(np.nanargmin(loss))])
 
-    def plot(self, *, ax: Any = None) -> TrainingDisplay:
+    def plot(self, *, ax: Axes | None = None) -> TrainingDisplay:
         """Draw the loss, and the AUC where there is one.
 
         Parameters
@@ -276,8 +291,8 @@ class TrainingDisplay:
         """
         if not len(self.history):
             raise ValueError(
-                "TrainingDisplay needs at least one finished look at the losses, got none: the "
-                "training was interrupted in its first epoch. Fit again."
+                "TrainingDisplay needs at least one row in history_, got none: the training was "
+                "interrupted before its first losses were known. Fit again."
             )
         best = self.best_epoch
         has_auc = best is not None and bool(self.history["valid_auc"].notna().any())
@@ -311,15 +326,15 @@ def _one_history(
 
 
 def _candidate_labels(
-    parts: FittedParts, X: EncodedFeatures, behaviour: Behaviour, names: Names
+    fitted: FittedPipeline, X: EncodedFeatures, behaviour: Behaviour, names: Names
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
     pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-    columns = {h: parts.decode(c, X[c]) for h, c in pairs if c is not None}
+    columns = {h: fitted.decode(c, X[c]) for h, c in pairs if c is not None}
     return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
 
 
-def _event_name(values: Any, attributes: Sequence[str], names: Names) -> str:
+def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) -> str:
     shown = []
     for attribute, value in zip(attributes, values, strict=True):
         name = "unknown" if pd.isna(value) else names.get(attribute, {}).get(value, value)
@@ -327,7 +342,7 @@ def _event_name(values: Any, attributes: Sequence[str], names: Names) -> str:
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
 
 
-def _by_attribute(names: Any, histories: tuple[str, ...]) -> Names:
+def _by_attribute(names: Mapping[Any, Any] | pd.Series | None, histories: tuple[str, ...]) -> Names:
     """Names by history column, whichever of the two ways they were given."""
     if names is None:
         return {}
@@ -342,8 +357,12 @@ def _by_attribute(names: Any, histories: tuple[str, ...]) -> Names:
     return {attribute: dict(mapping) for attribute, mapping in names.items()}
 
 
-def _behaviour_in(weights: Any, wanted: str | None) -> Behaviour:
-    """Return the behaviour to draw and its attributes, as far as a table of weights tells them."""
+def _histories_by_behaviour(weights: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Behaviours of a table of weights, each with the columns that hold its events.
+
+    A column belongs to one behaviour and is empty for the others. A behaviour whose events are
+    unknown throughout has no value anywhere: it gets the columns that are empty for all.
+    """
     columns = [str(name) for name in weights] if isinstance(weights, pd.DataFrame) else []
     attributes = [name for name in columns if name not in (*ENCODED, "weight", "share")]
     if not attributes or not {*ENCODED, "weight"} <= set(columns):
@@ -352,20 +371,18 @@ def _behaviour_in(weights: Any, wanted: str | None) -> Behaviour:
             "behaviour, position, attributes, weight), got "
             f"{columns or type(weights).__name__}."
         )
-    behaviours = []
-    for name in weights["behaviour"].unique():
-        histories = [attribute for attribute in attributes if attribute in name.split("+")]
-        histories = histories or attributes
-        behaviours.append(Behaviour(name, tuple(histories), (None,) * len(histories)))
-    if not behaviours:
-        return Behaviour("", tuple(attributes), (None,) * len(attributes))
-    return _one_behaviour(behaviours, wanted)
+    is_filled = weights[attributes].notna().groupby(weights["behaviour"], sort=False).any()
+    empty = tuple(name for name in attributes if not is_filled[name].any())
+    return {
+        str(behaviour): tuple(name for name in attributes if filled[name]) or empty
+        for behaviour, filled in is_filled.iterrows()
+    } or {"": empty}
 
 
-def _one_behaviour(behaviours: list[Behaviour], wanted: str | None) -> Behaviour:
-    found = [b for b in behaviours if wanted in (None, b.name) or wanted in b.histories]
+def _one_behaviour(histories: Mapping[str, tuple[str, ...]], wanted: str | None) -> str:
+    """Name of the behaviour to draw: the only one, that of a history column, or the one named."""
+    found = [name for name, columns in histories.items() if wanted in (None, *columns)]
+    found = found or [name for name in histories if name == wanted]
     if len(found) != 1:
-        raise ValueError(
-            f"behaviour must name one of {[b.name for b in behaviours]}, got {wanted!r}."
-        )
+        raise ValueError(f"behaviour must name one of {[*histories]}, got {wanted!r}.")
     return found[0]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:  # matplotlib need not be installed
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 FOR, AGAINST, GREY = "#1f6fb4", "#d1662b", "#6b7280"
 LONGEST_NAME = 26
@@ -13,8 +19,8 @@ MOST_LABELS = 60
 NOTED_CELLS = 60
 
 
-def draw_bars(ax: Any, weights: np.ndarray, events: list[str], candidate: str) -> None:
-    """One impression: a bar an event, the oldest at the top."""
+def draw_bars(ax: Axes, weights: np.ndarray, events: list[str], candidate: str) -> None:
+    """One impression: a bar per event, the oldest at the top."""
     places = np.arange(len(weights))
     colours = [FOR if weight >= 0 else AGAINST for weight in weights]
     ax.barh(places, weights, color=colours, height=0.75)
@@ -32,9 +38,9 @@ def draw_bars(ax: Any, weights: np.ndarray, events: list[str], candidate: str) -
 
 
 def draw_heat(
-    ax: Any, weights: np.ndarray, events: list[str], candidates: list[str], *, label: str
+    ax: Axes, weights: np.ndarray, events: list[str], candidates: list[str], *, label: str
 ) -> None:
-    """Several candidates: a row each, a column an event, in the bars' colours."""
+    """Several candidates: a row per candidate, a column per event, in the bars' colours."""
     from matplotlib.colors import LinearSegmentedColormap
 
     largest = float(np.abs(weights).max()) or 1.0
@@ -64,7 +70,7 @@ def draw_heat(
             ax.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
 
 
-def draw_nothing(ax: Any, candidates: list[str]) -> None:
+def draw_nothing(ax: Axes, candidates: list[str]) -> None:
     """Say that there is no history."""
     more = f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
     text = "No past events: there is nothing to pay attention to.\nThe other columns decide alone."
@@ -74,24 +80,23 @@ def draw_nothing(ax: Any, candidates: list[str]) -> None:
     ax.set_title(_title("; ".join(candidates[:3]) + more))
 
 
-def draw_losses(ax: Any, history: pd.DataFrame, best_epoch: float | None) -> None:
-    """Loss by epoch, the kept look marked."""
-    marks: dict[str, Any] = {"marker": "o", "markersize": 4}
-    ax.plot(history["epoch"], history["train_loss"], color=GREY, label="training rows", **marks)
+def draw_losses(ax: Axes, history: pd.DataFrame, best_epoch: float | None) -> None:
+    """Loss by epoch, the validation check that is kept marked."""
+    epoch, train_loss = history["epoch"], history["train_loss"]
+    ax.plot(epoch, train_loss, color=GREY, label="training rows", marker="o", markersize=4)
     if best_epoch is None:
         ax.set_title("Training (no validation rows: the last epoch is kept)")
     else:
-        ax.plot(
-            history["epoch"], history["valid_loss"], color=FOR, label="validation rows", **marks
-        )
+        valid_loss = history["valid_loss"]
+        ax.plot(epoch, valid_loss, color=FOR, label="validation rows", marker="o", markersize=4)
         ax.set_title(f"Training: the network as it was after epoch {best_epoch:.3g} is kept")
         _mark(ax, best_epoch)
     ax.set_ylabel("loss\n(lower is better)")
     ax.legend(frameon=False)
 
 
-def draw_auc(ax: Any, history: pd.DataFrame, best_epoch: float) -> None:
-    """AUC by epoch, that of the kept look written out."""
+def draw_auc(ax: Axes, history: pd.DataFrame, best_epoch: float) -> None:
+    """AUC by epoch, that of the validation check that is kept written out."""
     ax.plot(history["epoch"], history["valid_auc"], color=FOR, marker="o", markersize=4)
     ax.set_ylabel("AUC on validation rows\n(higher is better)")
     _mark(ax, best_epoch)
@@ -109,15 +114,15 @@ def draw_auc(ax: Any, history: pd.DataFrame, best_epoch: float) -> None:
     )
 
 
-def new_axes(ax: Any, size: tuple[float, float], *, purpose: str) -> tuple[Any, Any]:
+def new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
     """Figure and axes: those given, or new ones."""
     pyplot = _pyplot(purpose)
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")
-    return ax.figure, ax
+    return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one
 
 
-def new_panels(ax: Any, n_panels: int, *, purpose: str) -> tuple[Any, np.ndarray]:
+def new_panels(ax: Axes | None, n_panels: int, *, purpose: str) -> tuple[Figure, np.ndarray]:
     """Figure and panels above each other that share x, in a new figure or in the place of ax."""
     pyplot = _pyplot(purpose)
     if ax is None:
@@ -133,7 +138,7 @@ def new_panels(ax: Any, n_panels: int, *, purpose: str) -> tuple[Any, np.ndarray
     for upper in axes[:-1]:
         upper.sharex(axes[-1])
         upper.tick_params(labelbottom=False)
-    return ax.figure, axes
+    return cast("Figure", ax.figure), axes
 
 
 def short(name: str, longest: int = LONGEST_NAME) -> str:
@@ -155,7 +160,7 @@ def _title(candidate: str) -> str:
     return f"What counts in the history for\n{_plain(short(candidate, 80))}"
 
 
-def _name_ticks(axis: Any, places: np.ndarray, names: list[str]) -> None:
+def _name_ticks(axis: Axis, places: np.ndarray, names: list[str]) -> None:
     """Tick labels, thinned where they would cover each other; the last one always stays."""
     step = -(-len(places) // MOST_LABELS)
     kept = places[::-1][::step][::-1]
@@ -163,7 +168,7 @@ def _name_ticks(axis: Any, places: np.ndarray, names: list[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    return name.replace("$", r"\$")  # a price is no formula
+    return name.replace("$", r"\$")  # matplotlib reads text between dollar signs as a formula
 
 
 def _weight_text(weights: np.ndarray) -> str:
@@ -172,11 +177,11 @@ def _weight_text(weights: np.ndarray) -> str:
     return "attention weight (0: ignored)"
 
 
-def _mark(ax: Any, epoch: float) -> None:
+def _mark(ax: Axes, epoch: float) -> None:
     ax.axvline(epoch, color=AGAINST, linestyle="--", linewidth=1.2, zorder=0)
 
 
-def _pyplot(purpose: str) -> Any:
+def _pyplot(purpose: str) -> ModuleType:
     try:
         from matplotlib import pyplot
     except ImportError as error:

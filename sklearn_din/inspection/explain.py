@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from sklearn.base import BaseEstimator
 
-from sklearn_din.inspection.fitted import fitted_parts, original_weights
+from sklearn_din.inspection.fitted import fitted_pipeline, original_weights
 
 
-def explain(pipeline: Any, X: Any) -> pd.DataFrame:
+def explain(pipeline: BaseEstimator, X: Any) -> pd.DataFrame:
     """Say which past events counted for each impression, in the caller's own values.
 
     The Pipeline's twin of :meth:`DINClassifier.attention_weights`.
@@ -24,8 +25,8 @@ def explain(pipeline: Any, X: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an event, oldest first: row (position of the impression in X), behaviour,
-        position (0 is the oldest event kept), one column of original values an attribute
+        One row per event, oldest first: row (position of the impression in X), behaviour,
+        position (0 is the oldest event kept), one column of original values per attribute
         (None for a value not seen at fit, and where the behaviour lacks the attribute), weight,
         and share: the weight over the sum of absolute weights of the impression's behaviour,
         so that shares compare across impressions.
@@ -56,5 +57,5 @@ def explain(pipeline: Any, X: Any) -> pd.DataFrame:
     1    1         0       hat     0.5    0.5
     2    1         1      shoe     0.5    0.5
     """
-    parts = fitted_parts(pipeline, purpose="explain")
-    return original_weights(parts, parts.encode(X))
+    fitted = fitted_pipeline(pipeline, purpose="explain")
+    return original_weights(fitted, fitted.encode(X))

@@ -1,53 +1,86 @@
-"""What a fitted Pipeline of transformers and a DINClassifier knows: its parts, its weights."""
+"""A fitted Pipeline that ends in a DINClassifier: its encoder, its classifier, their weights."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Schema
+from sklearn_din.module import DIN
 
+Ids = np.ndarray | pd.Series
 ENCODED = ("row", "behaviour", "position")
 
 
-class FittedParts(NamedTuple):
-    """The parts of a fitted Pipeline.
+class FittedEncoder(Protocol):
+    """What is asked of a fitted HistorySequenceEncoder; explanations do not import it."""
+
+    separator: str | None
+    vocabularies_: dict[str, np.ndarray]
+    scales_: dict[str, Any]
+
+    def inverse_transform_ids(self, name: str, ids: Ids) -> np.ndarray:
+        """Return the values of one column's ids, None where unknown or missing."""
+
+
+class FittedClassifier(Protocol):
+    """What is asked of a fitted DINClassifier, whose file imports this wing."""
+
+    classes_: np.ndarray
+    schema_: Schema
+    module_: DIN
+    history_: pd.DataFrame
+
+    def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
+        """Return one row per event."""
+
+    def predict_proba(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the probability of both classes, shape (n, 2)."""
+
+    def decision_function(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the log-odds of the click, shape (n,)."""
+
+
+class FittedPipeline(NamedTuple):
+    """The steps of a fitted Pipeline.
 
     Parameters
     ----------
     transformers : Pipeline
-        Every step but the last; ``transform`` gives EncodedFeatures.
+        Every step before the classifier; ``transform`` gives EncodedFeatures.
     encoder : transformer
-        The one among them that gives ids and takes them back.
+        The step among them that gives ids and takes them back.
     classifier : DINClassifier
         The last step.
     """
 
-    transformers: Any
-    encoder: Any
-    classifier: Any
+    transformers: Pipeline
+    encoder: FittedEncoder
+    classifier: FittedClassifier
 
     def encode(self, X: Any) -> EncodedFeatures:
         """Impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
-    def decode(self, name: str, ids: Any) -> np.ndarray:
+    def decode(self, name: str, ids: Ids) -> np.ndarray:
         """Original values of encoded ids, None where unknown or missing."""
         return self.encoder.inverse_transform_ids(name, ids)
 
 
-def classifier_of(estimator: Any, *, purpose: str) -> Any:
+def classifier_of(estimator: BaseEstimator, *, purpose: str) -> FittedClassifier:
     """Return the fitted classifier: the estimator itself, a Pipeline's last step, a search's best.
 
     Parameters
     ----------
     estimator : DINClassifier, Pipeline or search
     purpose : str
-        Who asks, for the error.
+        Name of the function that asks; the error begins with it.
 
     Raises
     ------
@@ -67,15 +100,15 @@ def classifier_of(estimator: Any, *, purpose: str) -> Any:
     return last
 
 
-def fitted_parts(pipeline: Any, *, purpose: str) -> FittedParts:
-    """Return the parts of a fitted Pipeline of transformers and a DINClassifier.
+def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
+    """Return the steps of a fitted Pipeline of transformers and a DINClassifier.
 
     Parameters
     ----------
     pipeline : Pipeline, or search over one
         With a HistorySequenceEncoder among its steps.
     purpose : str
-        Who asks, for the error.
+        Name of the function that asks; the error begins with it.
 
     Raises
     ------
@@ -98,17 +131,17 @@ def fitted_parts(pipeline: Any, *, purpose: str) -> FittedParts:
             f"{purpose} needs a HistorySequenceEncoder among the Pipeline's steps, got "
             f"{_described(pipeline)}."
         )
-    return FittedParts(pipeline[:-1], encoders[-1], classifier)
+    return FittedPipeline(pipeline[:-1], encoders[-1], classifier)
 
 
-def original_weights(parts: FittedParts, X: EncodedFeatures) -> pd.DataFrame:
+def original_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
     """Attention weights with original values in place of ids, and each weight's share.
 
     Parameters
     ----------
-    parts : FittedParts
+    pipeline : FittedPipeline
     X : EncodedFeatures
-        From ``parts.encode``.
+        From ``pipeline.encode``.
 
     Returns
     -------
@@ -117,23 +150,24 @@ def original_weights(parts: FittedParts, X: EncodedFeatures) -> pd.DataFrame:
         original values (None where unknown or missing), and ``share``: the weight over the sum
         of absolute weights of that impression's behaviour (0 where all are 0).
     """
-    table = parts.classifier.attention_weights(X)
+    table = pipeline.classifier.attention_weights(X)
     for name in table.columns.drop([*ENCODED, "weight"]):
-        values = parts.decode(name, table[name])
+        values = pipeline.decode(name, table[name])
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table["weight"].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
     table["share"] = (table["weight"] / totals.where(totals > 0, 1.0)).astype("float32")
     return table
 
 
-def _flat_steps(pipeline: Pipeline) -> list[Any]:
-    steps: list[Any] = []
+def _flat_steps(pipeline: Pipeline) -> list[BaseEstimator]:
+    """Transformers in their order, those of Pipelines inside the Pipeline too."""
+    steps: list[BaseEstimator] = []
     for _, step in pipeline.steps[:-1]:
         steps += [*_flat_steps(step), step.steps[-1][1]] if isinstance(step, Pipeline) else [step]
     return steps
 
 
-def _described(estimator: Any) -> str:
+def _described(estimator: object) -> str:
     if isinstance(estimator, type):
         return f"the class {estimator.__name__} (make an instance and fit it)"
     if isinstance(estimator, Pipeline):

@@ -1,15 +1,23 @@
-"""A fitted network at a glance, as text: its columns, its behaviours, the size of its parts."""
+"""A fitted network as text: its columns, its behaviours, the size of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
-from sklearn_din.features.schema import Behaviour, Field
+from sklearn_din.features.schema import Field
+from sklearn_din.inspection.structure import (
+    Layers,
+    Table,
+    interests_of,
+    learnt_parts,
+    n_parameters,
+    pooling_of,
+)
 from sklearn_din.module import DIN
+from sklearn_din.network.interest import Interest
 
 KINDS = {
     "numeric": "number",
@@ -17,9 +25,10 @@ KINDS = {
     "history": "history of ids",
     "numeric_history": "history of numbers",
 }
+NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
 
-def summarize(classifier: Any) -> str:
+def summarize(classifier: BaseEstimator) -> str:
     """Describe a fitted DINClassifier: columns, behaviours, layers and parameters.
 
     Parameters
@@ -61,64 +70,15 @@ def summarize(classifier: Any) -> str:
         )
     ]
     if module.schema.behaviours:
-        rows = [_behaviour(interest, module) for interest in module.interests]
+        rows = [_behaviour(interest, module) for interest in interests_of(module)]
         tables.append(_aligned(("behaviour", "compared with", "becomes interest by"), rows))
-    parts = [*part_sizes(module), ("total", "", n_parameters(module))]
-    rows = [(name, layers, f"{size:,}") for name, layers, size in parts]
-    tables.append(_aligned(("part", "layers", "parameters"), rows, numbers=(2,)))
+    parts = [
+        (part.title, _layers(part.layers), f"{part.n_parameters:,}")
+        for part in learnt_parts(module)
+    ]
+    total = ("total", "", f"{n_parameters(module):,}")
+    tables.append(_aligned(("part", "layers", "parameters"), [*parts, total], numbers=(2,)))
     return "\n\n".join(tables)
-
-
-def part_sizes(module: DIN) -> list[tuple[str, str, int]]:
-    """Name, layers and number of parameters of each part that learns."""
-    embeddings = module.embeddings
-    parts = []
-    for name, n_ids in embeddings.sizes.items():
-        width = embeddings.width_of[name]
-        parts.append((f"embedding of {name}", f"{n_ids:,} x {width}", n_ids * width))
-    interests: Any = module.interests
-    for interest in interests:
-        if hasattr(interest, "unit"):
-            name = f"attention of {interest.behaviour.name}"
-            parts.append((name, layers_text(interest.unit), n_parameters(interest.unit)))
-    size = n_parameters(module.mlp) + n_parameters(module.output)
-    parts.append(("MLP", layers_text(nn.ModuleList([module.mlp, module.output])), size))
-    return parts
-
-
-def layers_text(part: nn.Module) -> str:
-    """Widths of the linear layers, in the order of the data, and their activation.
-
-    Examples
-    --------
-    >>> from sklearn_din.network.layers import MLP
-    >>> layers_text(MLP(4, (8, 2), activation="dice"))
-    '4 -> 8 -> 2 (Dice)'
-    """
-    linear = _linear_layers(part)
-    widths = [linear[0].in_features, *(layer.out_features for layer in linear)]
-    others = [m for m in part.modules() if not list(m.children()) and m not in linear]
-    activations = [type(m).__name__ for m in others if not isinstance(m, nn.Dropout)]
-    return " -> ".join(map(str, widths)) + (f" ({activations[0]})" if activations else "")
-
-
-def interest_text(interest: Any) -> str:
-    """How a behaviour's events become one vector."""
-    normalization = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
-    is_sum = interest.pooling in ("attention", "sum")
-    return interest.pooling + (normalization[interest.normalization] if is_sum else "")
-
-
-def n_parameters(part: nn.Module) -> int:
-    """Count the numbers that are learnt."""
-    return sum(parameter.numel() for parameter in part.parameters())
-
-
-def _linear_layers(part: nn.Module) -> list[nn.Linear]:
-    """Linear layers by the way the data go: an activation unit keeps its first apart."""
-    linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
-    first = getattr(part, "first", None)
-    return sorted(linear, key=lambda layer: layer is not first) if first is not None else linear
 
 
 def _field(field: Field, module: DIN) -> tuple[str, ...]:
@@ -129,11 +89,22 @@ def _field(field: Field, module: DIN) -> tuple[str, ...]:
     return field.name, kind, field.vocabulary, f"{field.n_ids:,}", str(width)
 
 
-def _behaviour(interest: Any, module: DIN) -> tuple[str, ...]:
-    behaviour: Behaviour = interest.behaviour
+def _behaviour(interest: Interest, module: DIN) -> tuple[str, ...]:
+    behaviour, schema = interest.behaviour, module.schema
     candidates = [candidate for candidate in behaviour.candidates if candidate is not None]
-    text = f"{interest_text(interest)}, newest {module.schema.max_length} events"
-    return "+".join((behaviour.name, *behaviour.numbers)), ", ".join(candidates) or "nothing", text
+    how = pooling_of(interest)
+    return (
+        "+".join((schema.display_name(behaviour), *behaviour.numbers)),
+        ", ".join(candidates) or "nothing",
+        f"{how.pooling}{NORMALIZATIONS[how.normalization]}, newest {schema.max_length} events",
+    )
+
+
+def _layers(layers: Layers | Table) -> str:
+    if isinstance(layers, Table):
+        return f"{layers.n_ids:,} x {layers.width}"
+    widths = " -> ".join(map(str, layers.widths))
+    return f"{widths} ({layers.activation})" if layers.activation else widths
 
 
 def _aligned(

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -20,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
     Age,

@@ -1,4 +1,4 @@
-"""Embedding tables of all fields: ids in, rows and their sums by impression out."""
+"""Embedding tables of all fields: ids in, their rows and the sums per impression out."""
 
 from __future__ import annotations
 
@@ -11,31 +11,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.network.layers import bag, counted, gather_rows
+from sklearn_din.network.segments import Segments, cached_arange, gather_rows, segment_sum
 
 Slot = tuple[str, ...]  # names of the fields that are looked up together
-
-
-class Bag(NamedTuple):
-    """Where each impression's events lie: see :mod:`sklearn_din.network.layers`."""
-
-    rows: Tensor
-    offsets: Tensor
 
 
 class FieldEmbeddings(nn.Module):
     """One table for all vocabularies of a width, each with its own range of rows.
 
-    Packing makes a step's cost follow the ids in the batch: one gather forward and one sparse
-    gradient backward, however many fields there are. Rows start at N(0, scale); the padding and
-    unknown rows of each vocabulary start at zero.
+    A training step then costs one gather forward and one sparse gradient backward for each width,
+    however many fields there are, and both cost what the ids of the batch cost. Rows start at
+    random, N(0, scale^2); the padding and unknown rows of each vocabulary start at zero.
 
     Parameters
     ----------
     schema : Schema
-        The fields; fields that share a vocabulary share its rows.
+        The fields. Those that share a vocabulary share its rows.
     embedding_dim : int or dict of str to int
-        Width, or the width of each vocabulary.
+        Width of every embedding, or the width for each vocabulary.
     scale : float, default=0.05
         Standard deviation of a known id's first embedding.
 
@@ -85,7 +78,7 @@ class FieldEmbeddings(nn.Module):
 
     def starts(self, width: str) -> Tensor:
         """First row of each vocabulary in the table of that width, in order."""
-        names = [name for name, its in self.width_of.items() if its == int(width)]
+        names = [name for name in self.sizes if self.width_of[name] == int(width)]
         return torch.tensor([self.offset_of[name] for name in names])
 
     def width(self, field: str) -> int:
@@ -99,21 +92,24 @@ class FieldEmbeddings(nn.Module):
         return table[offset : offset + self.sizes[vocabulary]]
 
     def slots_of(self, behaviour: Behaviour) -> list[Slot]:
-        """Slots that hold a behaviour's events: one where its attributes are equally wide."""
+        """Slots that hold a behaviour's events.
+
+        One slot where all its attributes have the same width, otherwise one for each attribute.
+        """
         one_width = len({self.width(name) for name in behaviour.histories}) == 1
         return [behaviour.histories] if one_width else [(name,) for name in behaviour.histories]
 
     def forward(
-        self, ids: Mapping[str, Tensor], bags: Mapping[Slot, Bag]
+        self, ids: Mapping[str, Tensor], segments: Mapping[Slot, Segments]
     ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
-        """Rows of all ids, and sums of histories' events.
+        """Look up the rows of all ids, and sum those of histories over each impression.
 
         Parameters
         ----------
         ids : dict of str to Tensor of shape (n_ids,)
-            Of each field.
-        bags : dict of Slot to Bag
-            The slots whose sums are asked, and where their events lie.
+            Ids of each field; n_ids is n_rows for a column and n_events for a history.
+        segments : dict of Slot to Segments
+            The slots whose sums are needed, and which event belongs to which impression.
 
         Returns
         -------
@@ -121,7 +117,7 @@ class FieldEmbeddings(nn.Module):
             A slot is the names of the fields that were looked up together: ``("item",)``, or a
             behaviour's histories, whose attributes then lie side by side.
         sums : dict of Slot to Tensor of shape (n_rows, width)
-            Of the slots in ``bags``.
+            Only for the slots in ``segments``.
         """
         embeddings: dict[Slot, Tensor] = {}
         sums: dict[Slot, Tensor] = {}
@@ -129,17 +125,19 @@ class FieldEmbeddings(nn.Module):
             slots = [slot for slot in self.slots if self.width(slot[0]) == int(width)]
             if not slots:
                 continue
-            blocks = [self._positions(slot, ids) for slot in slots]
-            pieces = [
-                _Piece(block.shape[0], len(slot), bags.get(slot))
-                for slot, block in zip(slots, blocks, strict=True)
+            positions = [self._positions(slot, ids) for slot in slots]
+            requests = [
+                _Request(at.shape[0], len(slot), segments.get(slot))
+                for slot, at in zip(slots, positions, strict=True)
             ]
-            found = _LookUp.apply(table, torch.cat(blocks), pieces)
+            found = _LookUp.apply(table, torch.cat(positions), requests)
+            summed = [slot for slot in slots if slot in segments]
             embeddings |= zip(slots, found[: len(slots)], strict=True)
-            sums |= zip((slot for slot in slots if slot in bags), found[len(slots) :], strict=True)
+            sums |= zip(summed, found[len(slots) :], strict=True)
         return embeddings, sums
 
     def _positions(self, slot: Slot, ids: Mapping[str, Tensor]) -> Tensor:
+        """Rows of the table that a slot's ids stand for: all attributes of an event in turn."""
         offsets = [self.offset_of[self.vocabulary_of[name]] for name in slot]
         if len(slot) == 1:
             return ids[slot[0]] + offsets[0]
@@ -147,82 +145,93 @@ class FieldEmbeddings(nn.Module):
         return torch.stack(shifted, dim=1).view(-1)
 
 
-class _Piece(NamedTuple):
-    """What a look-up holds of one slot."""
+class _Request(NamedTuple):
+    """What a look-up is asked for one slot."""
 
-    n_ids: int
+    n_positions: int  # ids of all its attributes
     n_attributes: int
-    bag: Bag | None  # where its sums are asked
+    segments: Segments | None  # None where no sums are needed
 
 
 class _LookUp(torch.autograd.Function):
-    """Gather rows and sum them; the gradient is sparse, each distinct row once, in order."""
+    """Gather rows of a table and sum them over impressions.
+
+    The gradient of the table is sparse: it holds each distinct row once, in ascending order.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, table: Tensor, ids: Tensor, pieces: Sequence[_Piece]
+        ctx: Any, table: Tensor, positions: Tensor, requests: Sequence[_Request]
     ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(ids)
-        ctx.shape, ctx.pieces = table.shape, pieces
+        ctx.save_for_backward(positions)
+        ctx.shape, ctx.requests = table.shape, requests
         ctx.set_materialize_grads(False)
-        parts = gather_rows(table, ids).split([piece.n_ids for piece in pieces])
-        found = [
-            part.view(-1, piece.n_attributes * table.shape[1])
-            for part, piece in zip(parts, pieces, strict=True)
+        blocks = gather_rows(table, positions).split([request.n_positions for request in requests])
+        embeddings = [
+            block.view(-1, request.n_attributes * table.shape[1])
+            for block, request in zip(blocks, requests, strict=True)
         ]
         sums = [
-            bag(values, piece.bag.offsets)
-            for values, piece in zip(found, pieces, strict=True)
-            if piece.bag is not None
+            segment_sum(values, request.segments.offsets)
+            for values, request in zip(embeddings, requests, strict=True)
+            if request.segments is not None
         ]
-        return (*found, *sums)
+        return (*embeddings, *sums)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
-        (ids,) = ctx.saved_tensors
-        ordered, order = ids.sort()
+        (positions,) = ctx.saved_tensors
+        ordered, order = positions.sort()
         is_first = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
         starts = is_first.nonzero().squeeze(1)
-        gradient_rows, place = _gradient_rows(ctx.pieces, gradients, ctx.shape[1])
-        rows = F.embedding_bag(place.index_select(0, order), gradient_rows, starts, mode="sum")
+        grad_rows, place = _gradient_rows(ctx.requests, gradients, ctx.shape[1])
+        sums = F.embedding_bag(place.index_select(0, order), grad_rows, starts, mode="sum")
         distinct = ordered.index_select(0, starts).long().unsqueeze(0)
-        sparse = torch.sparse_coo_tensor(
-            distinct, rows, ctx.shape, is_coalesced=True, check_invariants=False
+        grad_table = torch.sparse_coo_tensor(
+            distinct, sums, ctx.shape, is_coalesced=True, check_invariants=False
         )
-        return sparse, None, None
+        return grad_table, None, None
 
 
 def _gradient_rows(
-    pieces: Sequence[_Piece], gradients: Sequence[Tensor | None], width: int
+    requests: Sequence[_Request], gradients: Sequence[Tensor | None], width: int
 ) -> tuple[Tensor, Tensor]:
-    """Rows (n, width), and which of them is the gradient of each id."""
-    used = next(gradient for gradient in gradients if gradient is not None)
-    of_sums = iter(gradients[len(pieces) :])
+    """Gradients of all looked-up rows, where equal ones are written once.
+
+    grad_rows : (n, width)
+    place : (n_positions,), which of the n is the gradient of each position
+    """
+    present = next(gradient for gradient in gradients if gradient is not None)
+    grad_sums = iter(gradients[len(requests) :])
     blocks: list[Tensor] = []
     places: list[Tensor] = []
     n_rows = 0
-    for piece, of_events in zip(pieces, gradients, strict=False):
-        of_sum = None if piece.bag is None else next(of_sums)
-        if of_events is None and of_sum is None:
-            of_events = used.new_zeros(piece.n_ids, width)
-        block, place = _of_piece(piece, of_events, of_sum)
+    for request, grad_events in zip(requests, gradients, strict=False):
+        grad_sum = None if request.segments is None else next(grad_sums)
+        if request.segments is not None and grad_sum is not None:
+            block, place = _spread_sums(request, request.segments.rows, grad_sum, grad_events)
+        else:  # used by themselves, or not at all
+            if grad_events is None:
+                grad_events = present.new_zeros(request.n_positions, width)
+            block = grad_events
+            place = cached_arange(request.n_positions, device=present.device)
         blocks.append(block.reshape(-1, width))
         places.append(place + n_rows)
         n_rows += blocks[-1].shape[0]
     return torch.cat(blocks), torch.cat(places)
 
 
-def _of_piece(piece: Any, of_events: Any, of_sum: Any) -> tuple[Tensor, Tensor]:
-    """Gradient of a slot's events, or where only their sums were used, of each impression's sum.
+def _spread_sums(
+    request: _Request, rows: Tensor, grad_sum: Tensor, grad_events: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a slot whose sums were used, and which of them belongs to each position.
 
-    All events of an impression share the latter: it is never written out for each event.
+    All events of an impression share its sum's gradient: it is copied to each event only where
+    the events were used by themselves too.
     """
-    if of_sum is None:
-        return of_events, counted(piece.n_ids, device=of_events.device)
-    rows = piece.bag.rows
-    if of_events is not None:
-        each = counted(piece.n_ids, device=rows.device)
-        return of_events + of_sum.index_select(0, rows), each
-    attributes = counted(piece.n_attributes, device=rows.device)
-    return of_sum, (rows.unsqueeze(1) * piece.n_attributes + attributes).view(-1)
+    if grad_events is not None:
+        place = cached_arange(request.n_positions, device=rows.device)
+        return grad_events + grad_sum.index_select(0, rows), place
+    attributes = cached_arange(request.n_attributes, device=rows.device)
+    return grad_sum, (rows.unsqueeze(1) * request.n_attributes + attributes).view(-1)

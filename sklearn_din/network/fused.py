@@ -1,31 +1,40 @@
 """The activation unit, and the MLP, each as one autograd function: optimised twins of layers.
 
 The plain composition of :mod:`sklearn_din.network.layers` keeps some twenty numbers per event and
-unit and walks through memory for each of them several times. Here every matrix product and every
-pass is written once, backward too. ``tests/test_fused.py`` holds it against its twin.
+unit and walks through memory for each of them several times. Here every matrix multiplication and
+every pass over the events is written once, backward too. ``tests/test_fused.py`` holds it against
+its twin. In backward passes ``grad_x`` is the gradient of x; ``weight_x`` is the part of a layer's
+weight that multiplies x.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, leaky_relu_, pad
 
-from sklearn_din.network.layers import MLP, ActivationUnit, PReLU, bag, leaky_backward
-from sklearn_din.network.matmul import added_product, padded_length, product, transposed_product
+from sklearn_din.network.layers import MLP, ActivationUnit, PReLU, leaky_relu_backward
+from sklearn_din.network.matmul import (
+    N_IMAGES,
+    matmul,
+    matmul_added,
+    matmul_transposed,
+    padded_length,
+)
+from sklearn_din.network.segments import segment_sum
 
-SMALLEST_SLOPE = 1e-3  # from here on a rectifier's output tells its input
-LEAST_BEND = 0.1  # from here on between its two slopes, sums tell the gradient of the lower one
-ALIGNED = 8  # numbers whose memory a processor reads at a time
-SCORES_PER_BLOCK = 1 << 21  # of candidates and a shared history: 8 MiB
+SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer tells what a negative score was
+LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
+NUMBERS_PER_LOAD = 8  # float32 numbers that a processor with AVX2 loads at a time
+SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
     """Whether all activations of the unit are PReLU, and sizes are known (not in torch.export)."""
-    return _are_prelu([unit.first_activation, *list(unit.rest)[1::2]])
+    return _are_fusable([unit.first_activation, *unit.rest])
 
 
 def attend(
@@ -43,13 +52,14 @@ def attend(
     unit : ActivationUnit
         With PReLU activations.
     queries : Tensor of shape (n_rows, width)
-        Candidates.
+        Embeddings of the candidates. Where they and the keys are detached, their gradients are
+        not computed.
     keys : Tensor of shape (n_events, width)
-        Events. Detached queries and keys cost no gradient.
+        Embeddings of the events.
     relations : Tensor of shape (n_events, n_relations) or None
-        Constants of the pair: they get no gradient.
+        Constants of event and candidate: they get no gradient.
     rows : Tensor of shape (n_events,), int64
-        The impression of each event.
+        Number of the impression of each event.
     offsets : Tensor of shape (n_rows + 1,), int64
         Where each impression's events begin.
 
@@ -58,8 +68,8 @@ def attend(
     interest : Tensor of shape (n_rows, width)
     weights : Tensor of shape (n_events,)
     """
-    of_query, of_event = unit.split_first_layer()
-    first = [of_query, unit.first.bias, of_event, unit.first_activation.slope]
+    weight_query, weight_event = unit.split_first_layer()
+    first = [weight_query, unit.first.bias, weight_event, *_slopes([unit.first_activation])]
     above = _layer_parameters(unit.rest, unit.last)
     return _Attend.apply(queries, keys, relations, rows, offsets, *first, *above)
 
@@ -74,59 +84,79 @@ def attend_candidates(
 ) -> Tensor:
     """Weights of all candidates for the events of one shared history, without gradients.
 
-    ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: one matrix for the history, and one product
-    with it for all candidates. Candidates come in blocks whose scores stay in the cache.
+    Candidates come in blocks whose scores stay in the processor's cache.
 
     Parameters
     ----------
     unit : ActivationUnit
         With any activation.
     queries : Tensor of shape (n_rows, width)
-        Candidates.
+        Embeddings of the candidates.
     keys : Tensor of shape (n_events, width)
-        Events of the one history.
+        Embeddings of the events of the one history.
     same : sequence of Tensor of shape (n_rows, n_events), bool
-        The first relations, rarely True.
+        The first relations, rarely True: whether event and candidate have the same id.
     common : sequence of Tensor of shape (n_events,)
-        The other relations: the same for all candidates.
+        The other relations, which are the same for all candidates.
 
     Returns
     -------
     weights : Tensor of shape (n_rows, n_events)
     """
     n_rows, n_events = queries.shape[0], keys.shape[0]
-    of_query, of_event = unit.split_first_layer()
-    of_key, of_product, of_relations = of_event.tensor_split((unit.width, 2 * unit.width))
-    constant = torch.addmm(unit.first.bias, keys, of_key)  # (n_events, units)
-    if common:
-        constant.addmm_(torch.stack(list(common), dim=1), of_relations[len(same) :])
-    history = torch.addcmul(of_query.t(), keys.unsqueeze(1), of_product.t()).flatten(0, 1)
-    history = torch.cat([history, constant.view(-1, 1)], dim=1)  # (n_events * units, width + 1)
+    history, weight_relations = _history_matrix(unit, keys, len(same), common)
     candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
     weights = queries.new_empty(n_rows, n_events)
-    block = 16 * max(1, SCORES_PER_BLOCK // (16 * max(1, constant.numel())))
-    for start in range(0, n_rows, block):
-        rows = slice(start, start + block)
-        n = candidates[rows].shape[0]
-        hidden = product(candidates[rows], history.t()).view(n, *constant.shape)
-        for relation, weight in zip(same, of_relations, strict=False):
-            pairs = relation[rows].nonzero(as_tuple=True)
+    scores_per_candidate = max(1, history.shape[0])
+    block_length = N_IMAGES * max(1, SCORES_PER_BLOCK // (N_IMAGES * scores_per_candidate))
+    for start in range(0, n_rows, block_length):
+        block = slice(start, start + block_length)
+        n = candidates[block].shape[0]
+        scores = matmul(candidates[block], history.t()).view(n, n_events, unit.first.out_features)
+        for relation, weight_relation in zip(same, weight_relations, strict=False):
+            pairs = relation[block].nonzero(as_tuple=True)
             if len(pairs[0]):
-                hidden[pairs] += weight
-        weights[rows] = _upper_layers(unit, hidden.flatten(0, 1)).view(n, n_events)
+                scores[pairs] += weight_relation
+        weights[block] = _upper_layers(unit, scores.flatten(0, 1)).view(n, n_events)
     return weights
 
 
+def _history_matrix(
+    unit: ActivationUnit, keys: Tensor, n_same: int, common: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """One history as a matrix that turns ``[q, 1]`` into the first layer's scores of all events.
+
+    ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: the bracket depends on the history alone. What
+    does not depend on the candidate at all is the last column.
+
+    history : (n_events * n_units, width + 1)
+    weight_relations : (n_relations, n_units)
+    """
+    weight_query, weight_event = unit.split_first_layer()
+    weight_key, weight_pair, weight_relations = weight_event.tensor_split(
+        (unit.width, 2 * unit.width)
+    )
+    constant = torch.addmm(unit.first.bias, keys, weight_key)  # (n_events, n_units)
+    if common:
+        constant.addmm_(torch.stack(list(common), dim=1), weight_relations[n_same:])
+    history = torch.addcmul(weight_query.t(), keys.unsqueeze(1), weight_pair.t()).flatten(0, 1)
+    return torch.cat([history, constant.view(-1, 1)], dim=1), weight_relations
+
+
 def _upper_layers(unit: ActivationUnit, scores: Tensor) -> Tensor:
-    """First layer's scores (n, units), overwritten -> weights (n,)."""
+    """Weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
     if can_fuse(unit):
         above = _layer_parameters(unit.rest, unit.last)
-        return _hidden_layers(scores, [unit.first_activation.slope, *above])[1]
+        return _hidden_layers(scores, [*_slopes([unit.first_activation]), *above])[1]
     return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
 
 
 class _Attend(torch.autograd.Function):
-    """``of_query, bias, of_event, slope``, then ``weight, bias, slope`` a layer, then the last."""
+    """Attention with the unit's parameters in the order of the data.
+
+    ``weight_query, bias, weight_event, slope`` of the first layer, then ``weight, bias, slope`` of
+    each further one, then ``weight, bias`` of the last.
+    """
 
     @staticmethod
     def forward(
@@ -138,122 +168,140 @@ class _Attend(torch.autograd.Function):
         offsets: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        of_query, bias, of_event = parameters[:3]
+        weight_query, bias, weight_event = parameters[:3]
         inputs = _pair_inputs(queries, keys, relations, rows)
-        n_events, n_padding = keys.shape[0], inputs.shape[1] - of_event.shape[0]
-        scores = keys.new_empty(inputs.shape[0], of_event.shape[1])
-        query_part = torch.addmm(bias, queries, of_query)
+        n_events, n_padding = keys.shape[0], inputs.shape[1] - weight_event.shape[0]
+        scores = keys.new_empty(inputs.shape[0], weight_event.shape[1])
+        query_part = torch.addmm(bias, queries, weight_query)
         torch.index_select(query_part, 0, rows, out=scores[:n_events])
         scores[n_events:] = 0.0
-        scores = added_product(scores, inputs, pad(of_event, (0, 0, 0, n_padding)))
+        scores = matmul_added(scores, inputs, pad(weight_event, (0, 0, 0, n_padding)))
         steps, weights = _hidden_layers(scores, parameters[3:])
         weights = weights[:n_events]
         ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
         ctx.n_parameters = len(parameters)
-        return bag(keys, offsets, weights), weights
+        return segment_sum(keys, offsets, weights), weights
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_interest: Tensor, grad_weights: Tensor
+    ) -> tuple[Tensor | None, ...]:
         queries, keys, rows, offsets, weights = ctx.saved_tensors[:5]
         parameters = ctx.saved_tensors[5 : 5 + ctx.n_parameters]
-        steps = ctx.saved_tensors[5 + ctx.n_parameters :]
-        n_events = keys.shape[0]
-        of_weights = keys.new_zeros(steps[0].shape[0])
-        of_interest = gradients[0].index_select(0, rows)
-        torch.sum(of_interest.mul_(keys), 1, out=of_weights[:n_events]).add_(gradients[1])
-        of_scores, above = _hidden_layers_backward(of_weights, steps[1:], parameters[3:])
-        of_event = transposed_product(steps[0], of_scores)[: parameters[2].shape[0]]
-        of_query_part = bag(of_scores[:n_events], offsets)
-        first = [queries.t() @ of_query_part, of_query_part.sum(0), of_event]
-        of_pair: tuple[Tensor | None, Tensor | None] = (None, None)
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            width = keys.shape[1]
-            of_inputs = product(of_scores, parameters[2][: 2 * width].t())
-            of_key, of_product = of_inputs[:n_events].split(width, dim=1)
-            of_queries = bag(of_product * keys, offsets)
-            of_queries.addmm_(of_query_part, parameters[0].t())
-            of_keys = gradients[0].index_select(0, rows)
-            of_keys.mul_(weights.unsqueeze(1)).add_(of_key)
-            of_pair = (of_queries, of_keys.addcmul_(of_product, queries.index_select(0, rows)))
-        return (*of_pair, None, None, None, *first, *above)
+        inputs, *steps = ctx.saved_tensors[5 + ctx.n_parameters :]
+        n_events, width = keys.shape
+        grad_result = keys.new_zeros(inputs.shape[0])
+        grad_per_event = grad_interest.index_select(0, rows)
+        torch.sum(grad_per_event.mul_(keys), 1, out=grad_result[:n_events]).add_(grad_weights)
+        grad_scores, above = _hidden_layers_backward(grad_result, steps, parameters[3:])
+        weight_query, _, weight_event = parameters[:3]
+        grad_weight_event = matmul_transposed(inputs, grad_scores)[: weight_event.shape[0]]
+        grad_query_part = segment_sum(grad_scores[:n_events], offsets)
+        first = [queries.t() @ grad_query_part, grad_query_part.sum(0), grad_weight_event]
+        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
+            return (None, None, None, None, None, *first, *above)
+        grad_inputs = matmul(grad_scores, weight_event[: 2 * width].t())
+        grad_key_input, grad_pair_input = grad_inputs[:n_events].split(width, dim=1)
+        grad_queries = segment_sum(grad_pair_input * keys, offsets)
+        grad_queries.addmm_(grad_query_part, weight_query.t())
+        grad_keys = grad_interest.index_select(0, rows)
+        grad_keys.mul_(weights.unsqueeze(1)).add_(grad_key_input)
+        grad_keys.addcmul_(grad_pair_input, queries.index_select(0, rows))
+        return (grad_queries, grad_keys, None, None, None, *first, *above)
 
 
 def _pair_inputs(queries: Tensor, keys: Tensor, relations: Tensor | None, rows: Tensor) -> Tensor:
     """``[k, q * k, relations]`` of all events, and zeros below and beside them.
 
-    The padding makes the number of rows one that comes again, and lets rows begin where the
-    memory is aligned.
+    The padding below gives a number of rows for which oneDNN has compiled its kernel already; the
+    padding beside lets each row begin at an address that the processor loads fastest.
     """
     n_events, width = keys.shape
     n_inputs = 2 * width + (0 if relations is None else relations.shape[1])
-    inputs = keys.new_empty(padded_length(n_events), -(-n_inputs // ALIGNED) * ALIGNED)
+    n_columns = -(-n_inputs // NUMBERS_PER_LOAD) * NUMBERS_PER_LOAD
+    inputs = keys.new_empty(padded_length(n_events), n_columns)
     inputs[n_events:] = 0.0
     inputs[:, n_inputs:] = 0.0
-    of_events = inputs[:n_events]
-    of_events[:, :width] = keys
-    torch.mul(queries.index_select(0, rows), keys, out=of_events[:, width : 2 * width])
+    events = inputs[:n_events]
+    events[:, :width] = keys
+    torch.mul(queries.index_select(0, rows), keys, out=events[:, width : 2 * width])
     if relations is not None:
-        of_events[:, 2 * width : n_inputs] = relations
+        events[:, 2 * width : n_inputs] = relations
     return inputs
 
 
 def can_fuse_mlp(mlp: MLP) -> bool:
     """Whether it has layers, all their activations are PReLU, and nothing is dropped."""
-    return _are_prelu(list(mlp)[1::2])
+    return _are_fusable(mlp)
 
 
 def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
-    """``output(mlp(inputs))`` of shape (n,): inputs (n, n_inputs) to one logit a row."""
+    """``output(mlp(inputs))``, one logit per row.
+
+    inputs : (n, n_inputs)
+    logits : (n,)
+    """
     return _Logits.apply(inputs, *_layer_parameters(mlp, output))
 
 
 class _Logits(torch.autograd.Function):
-    """``weight, bias, slope`` a layer, then weight and bias of the last."""
+    """MLP and output layer: ``weight, bias, slope`` of each layer, ``weight, bias`` of the last."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        scores = product(inputs, parameters[0].t(), parameters[1])
+        scores = matmul(inputs, parameters[0].t(), parameters[1])
         steps, logits = _hidden_layers(scores, parameters[2:])
         ctx.save_for_backward(inputs, *parameters, *steps)
         ctx.n_parameters = len(parameters)
         return logits
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor, ...]:
         inputs = ctx.saved_tensors[0]
         parameters = ctx.saved_tensors[1 : 1 + ctx.n_parameters]
         steps = ctx.saved_tensors[1 + ctx.n_parameters :]
-        of_scores, above = _hidden_layers_backward(gradients[0], steps, parameters[2:])
-        of_inputs = product(of_scores, parameters[0])
-        return (of_inputs, transposed_product(of_scores, inputs), of_scores.sum(0), *above)
+        grad_scores, above = _hidden_layers_backward(grad_logits, steps, parameters[2:])
+        grad_inputs = matmul(grad_scores, parameters[0])
+        grad_weight = matmul_transposed(grad_scores, inputs)
+        return (grad_inputs, grad_weight, grad_scores.sum(0), *above)
 
 
-def _are_prelu(activations: Sequence[Any]) -> bool:
-    """Whether there are any and all are PReLU; never in torch.export, which leaves sizes free."""
-    if torch.compiler.is_compiling() or not activations:
+def _are_fusable(layers: Iterable[nn.Module]) -> bool:
+    """Whether they are linear and PReLU; never in torch.export, which leaves sizes free."""
+    layers = list(layers)
+    if torch.compiler.is_compiling() or not layers:
         return False
-    return all(isinstance(activation, PReLU) for activation in activations)
+    return all(isinstance(layer, nn.Linear | PReLU) for layer in layers)
+
+
+def _slopes(layers: Iterable[nn.Module]) -> list[Tensor]:
+    return [layer.slope for layer in layers if isinstance(layer, PReLU)]
 
 
 def _layer_parameters(hidden: MLP, last: nn.Linear) -> list[Tensor]:
     """Weight, bias and slope of each hidden layer, then weight and bias of the last."""
-    layers: list[Any] = list(hidden)
     parameters = []
-    for linear, activation in zip(layers[::2], layers[1::2], strict=True):
-        parameters += [linear.weight, linear.bias, activation.slope]
+    for layer in hidden:
+        if isinstance(layer, nn.Linear):
+            parameters += [layer.weight, layer.bias]
+        else:
+            parameters += _slopes([layer])
     return [*parameters, last.weight[0], last.bias]
 
 
 def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """From the first layer's scores to one number a row; scores are overwritten.
+    """From the first layer's scores, which are overwritten, to one number per row.
 
-    ``parameters`` are the first slope, then weight, bias, slope a layer, then weight and bias of
-    the last. The first answer holds what ``_rectify`` gave for each layer.
+    ``parameters`` are the first slope, then weight, bias and slope of each layer, then weight and
+    bias of the last.
+
+    steps : two tensors for each layer, as ``_rectify`` gives them
+    result : (n,)
     """
     steps = _rectify(scores, parameters[0].item())
     for i in range(1, len(parameters) - 2, 3):
         weight, bias, slope = parameters[i : i + 3]
-        steps += _rectify(product(steps[-1], weight.t(), bias), slope.item())
+        steps += _rectify(matmul(steps[-1], weight.t(), bias), slope.item())
     return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
@@ -271,41 +319,48 @@ def _output_suffices(slope: float) -> bool:
 
 
 def _hidden_layers_backward(
-    of_result: Tensor, steps: Sequence[Tensor], parameters: Sequence[Tensor]
+    grad_result: Tensor, steps: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradient of the first layer's scores, and of all ``parameters``."""
+    """Gradient of the first layer's scores, and of all ``parameters`` of ``_hidden_layers``."""
     weight = parameters[-2]
-    of_weight = of_result @ steps[-1]
-    gradients = [of_weight, of_result.sum().reshape(1)]
-    of_output = torch.outer(of_result, weight)
+    grad_weight = grad_result @ steps[-1]
+    gradients = [grad_weight, grad_result.sum().reshape(1)]
+    grad_output = torch.outer(grad_result, weight)
     for layer in range(len(steps) // 2 - 1, -1, -1):
-        # The sum of output * its gradient over all rows: the output met the weight in a product.
-        total = torch.sum(weight * of_weight)
-        of_scores, of_slope = _rectify_backward(
-            of_output, steps[2 * layer], parameters[3 * layer], total
+        # With ``next = output @ weight.T`` (biases left out) and G the gradient of next,
+        # sum(output * grad_output) = sum(output * (G @ weight)) = sum((G.T @ output) * weight)
+        #                           = sum(grad_weight * weight): no pass over the rows.
+        total = torch.sum(weight * grad_weight)
+        grad_scores, grad_slope = _rectify_backward(
+            grad_output, steps[2 * layer], parameters[3 * layer], total
         )
-        gradients = [of_slope, *gradients]
+        gradients = [grad_slope, *gradients]
         if layer:
             weight = parameters[3 * layer - 2]
-            of_weight = transposed_product(of_scores, steps[2 * layer - 1])
-            gradients = [of_weight, of_scores.sum(0), *gradients]
-            of_output = product(of_scores, weight)
-    return of_scores, gradients
+            grad_weight = matmul_transposed(grad_scores, steps[2 * layer - 1])
+            gradients = [grad_weight, grad_scores.sum(0), *gradients]
+            grad_output = matmul(grad_scores, weight)
+    return grad_scores, gradients
 
 
 def _rectify_backward(
-    of_output: Tensor, kept: Tensor, slope: Tensor, total: Tensor
+    grad_output: Tensor, kept: Tensor, slope: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of scores and slope; ``of_output`` is overwritten.
+    """Gradients of scores and slope; ``grad_output`` is overwritten.
 
-    ``total`` is the sum of output * its gradient, which above zero is output * the scores'
-    gradient. Below, the latter has the slope once more. So the two sums differ by
-    ``slope * (1 - slope)`` times the slope's gradient: no pass tells the sides apart.
+    ``kept`` is the first of ``_rectify``'s tensors, ``total`` the sum of output * grad_output.
+    With a the slope, P the sum of score * grad_output over scores above zero, and N the same over
+    scores below zero, which is the gradient of a:
+
+        sum(output * grad_output) = P + a N         as output is a * score below zero
+        sum(output * grad_scores) = P + a^2 N       as grad_scores is a * grad_output there
+
+    The difference is a (1 - a) N: the slope's gradient needs no pass of its own.
     """
     factor = slope.item()
     if not _output_suffices(factor):
-        return leaky_backward(of_output, kept, slope)
-    leaky_backward_into = torch.ops.aten.leaky_relu_backward.grad_input
-    of_scores = leaky_backward_into(of_output, kept, factor, False, grad_input=of_output)
-    difference = total - torch.dot(of_scores.view(-1), kept.view(-1))
-    return of_scores, difference / (factor * (1.0 - factor))
+        return leaky_relu_backward(grad_output, kept, slope)
+    backward_into = torch.ops.aten.leaky_relu_backward.grad_input
+    grad_scores = backward_into(grad_output, kept, factor, False, grad_input=grad_output)
+    difference = total - torch.dot(grad_scores.view(-1), kept.view(-1))
+    return grad_scores, difference / (factor * (1.0 - factor))

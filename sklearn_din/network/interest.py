@@ -1,46 +1,57 @@
-"""What one behaviour says about the candidate: attention over its events, or a plain pooling."""
+"""What one behaviour says about the candidate: all that the MLP is told of it."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sklearn_din.batches.batch import Batch
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse
-from sklearn_din.network.layers import (
-    ActivationUnit,
-    bag,
-    counted,
+from sklearn_din.network.layers import ActivationUnit
+from sklearn_din.network.segments import (
+    Segments,
+    cached_arange,
     max_events,
+    segment_sum,
     softmax_events,
     sum_events,
 )
 
+NO_ID = -1  # equals no event's id
+
 
 class Interest(nn.Module):
-    """What one behaviour says about the candidate: a vector, and how strong it is.
+    """What one behaviour says about the candidate: the MLP's inputs, and how many they are.
 
-    Attention as published: ``v_U(A) = sum_j a(e_j, v_A) e_j``, weights not normalised. Base
-    model: all weights one.
+    :meth:`outputs` and :attr:`n_outputs` are the only place in the network that knows what the MLP
+    gets of a behaviour; ``interest_outputs`` in :mod:`sklearn_din.serving.export` is their twin.
+
+    The published network gives it the interest alone, ``v_U(A) = sum_j a(e_j, v_A) e_j``
+    (section 4.3), with weights a that are not normalised. In the paper's base model every a is 1.
 
     Parameters
     ----------
     behaviour : Behaviour
-        Its histories and candidates.
+        Histories, and the candidates they are compared with. One without any candidate, a bag, is
+        summed where ``pooling`` is "attention".
     widths : tuple of int
-        Width of each attribute's embedding.
+        Width of the embedding of each of the behaviour's histories.
     pooling : {"attention", "sum", "mean", "max"}
         How the events become one vector.
     extended : bool
-        Whether relations of event and candidate enter the unit.
+        Whether the activation unit sees relations of event and candidate, and the MLP more than
+        the interest. False is the published network.
     normalization : {None, "sqrt", "softmax"}
-        What the weights are divided by: nothing, the root of the history's length, or their
-        exponentials' sum.
-    units, activation
-        Of the activation unit.
+        What the weights are divided by: nothing, the root of the history's length, or the sum of
+        their exponentials (a softmax).
+    units : tuple of int
+        Width of each hidden layer of the activation unit.
+    activation : {"prelu", "dice", "relu", "sigmoid"}
+        Function that follows every hidden layer of the activation unit.
     """
+
+    without_candidate: Tensor | None
 
     def __init__(
         self,
@@ -55,15 +66,16 @@ class Interest(nn.Module):
     ) -> None:
         super().__init__()
         self.behaviour = behaviour
-        self.pooling = pooling
+        self.width = sum(widths)
+        self.pooling = "sum" if behaviour.is_bag and pooling == "attention" else pooling
         self.extended = extended
         self.normalization = normalization
-        if pooling == "attention":
-            n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
-            n_relations = n_candidates + 1 + len(behaviour.numbers) if extended else 0
-            self.unit = ActivationUnit(sum(widths), n_relations, units=units, activation=activation)
+        self.n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
+        if self.pooling == "attention":
+            n_relations = self.n_candidates + 1 + len(behaviour.numbers) if extended else 0
+            self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
-                self.unit.start_as_matching(n_candidates)
+                self.unit.start_as_matching(self.n_candidates)
                 alone = torch.tensor([candidate is None for candidate in behaviour.candidates])
                 columns = alone.repeat_interleave(torch.tensor(widths)) if alone.any() else None
                 self.register_buffer("without_candidate", columns, persistent=False)
@@ -74,47 +86,156 @@ class Interest(nn.Module):
         beside_attention = self.extended and self.pooling == "attention"
         return self.pooling in ("sum", "mean") or beside_attention
 
-    def forward(
-        self, queries: Tensor | None, keys: Tensor, sums: Tensor | None, batch: Any
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Queries (n, width), keys (n_events, width), sums (n, width) -> a history in three views.
+    @property
+    def n_outputs(self) -> int:
+        """Number of columns of :meth:`outputs`, over all its tensors."""
+        if not self.extended or self.behaviour.is_bag:
+            return self.width
+        n_outputs = self.width + 1 + self.n_candidates  # interest, length, matches
+        if self.pooling == "attention":
+            n_outputs += 1 + self.width  # sum of the weights, unweighted sum
+        return n_outputs
 
-        ``sums`` are those of the keys, where :attr:`needs_sums`. Interest (n, width). Weights
-        (n_events,): those of the sum before division by the root of the length; None where every
-        event counts alike. Matches (n, n_candidates): how many events have the candidate's id,
-        by attribute; None for the published network.
+    def outputs(
+        self, queries: Tensor | None, keys: Tensor, sums: Tensor | None, batch: Batch
+    ) -> list[Tensor]:
+        """What the MLP gets of this behaviour, each tensor of shape (n_rows, columns).
+
+        queries : (n_rows, width), or None for a bag
+        keys : (n_events, width)
+        sums : (n_rows, width), the unweighted sums of the keys, or None without ``needs_sums``
+
+        The interest, for the published network and for bags. Otherwise, in this order, with L(x)
+        for ``sign(x) log(1 + abs(x))``:
+
+        candidate * interest : (n_rows, width)
+        L(sum of the weights) : (n_rows, 1), with attention
+        candidate * unweighted sum / sqrt(length) : (n_rows, width), with attention
+        L(length of the history) : (n_rows, 1)
+        L(events that have the candidate's id) : (n_rows, n_candidates)
         """
-        rows, offsets = (
-            batch.rows[self.behaviour.histories],
-            batch.offsets[self.behaviour.histories],
-        )
-        same = self._same_ids(batch, rows)
+        interest, weights, matches = self(queries, keys, sums, batch)
+        interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
+        if queries is None or matches is None:
+            return [interest]
+        rows, offsets = self.segments_of(batch)
+        lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        # Unlike the paper: counts enter the MLP. Where repeated interest first attracts, then
+        # saturates, the logit has no slope in the sum of attention's weights, which starts as the
+        # count of matches; beside the count it has (+.05 GAUC on "repetition tires", mean of two
+        # seeds, benchmarks/quality-results.md).
+        counts = [lengths.log1p(), matches.log1p()]
+        # Unlike the paper: the interest enters multiplied by the candidate only. By itself it
+        # identifies the user, and the network overfits to users (+.011 GAUC on thirteen data sets
+        # together with the matching start and smaller first embeddings, commit fd66f65).
+        if weights is None or sums is None:
+            return [queries * interest, *counts]
+        if batch.shared:
+            mass = weights.sum(1, keepdim=True)
+        else:
+            mass = sum_events(weights.unsqueeze(1), rows, offsets)
+        weighted = [queries * interest, mass.sign() * mass.abs().log1p()]
+        # Unlike the paper: the unweighted sum, all that the base model sees, stays beside
+        # attention's, which may neglect it (+.0047 GAUC on e-shop clicks, -.0015 on click logs:
+        # the row "average of looks alone" in benchmarks/quality-results.md lacks it).
+        unweighted = sums * lengths.clamp(min=1.0).rsqrt()
+        return [*weighted, queries * unweighted, *counts]
+
+    @torch.no_grad()
+    def event_weights(self, queries: Tensor | None, keys: Tensor, batch: Batch) -> Tensor:
+        """Factor of each event in its impression's interest; "max" pooling has no such factors.
+
+        queries : (n_rows, width), or None for a bag
+        keys : (n_events, width)
+        factors : (n_events,)
+        """
+        rows, offsets = self.segments_of(batch)
+        weights = keys.new_ones(keys.shape[0])
+        if self.pooling == "attention" and queries is not None:
+            weights = self._attend(queries, keys, self._same_ids(batch), batch)[1]
+        scale = self._scale(offsets)
+        return weights if scale is None else weights * scale.squeeze(1).index_select(0, rows)
+
+    def segments_of(self, batch: Batch) -> Segments:
+        """Which of the behaviour's events belongs to which impression of the batch."""
+        histories = self.behaviour.histories
+        return Segments(batch.rows[histories], batch.offsets[histories])
+
+    def forward(
+        self, queries: Tensor | None, keys: Tensor, sums: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Pool the events, weigh them for the candidate, and count those that have its id.
+
+        queries : (n_rows, width), or None for a bag
+        keys : (n_events, width)
+        sums : (n_rows, width), the unweighted sums of the keys, or None without ``needs_sums``
+
+        interest : (n_rows, width); (1, width) where all impressions share a history that is pooled
+        weights : (n_events,), before any division by the root of the length; (n_rows, n_events)
+            for a shared history; None without attention
+        matches : (n_rows, n_candidates), how many events have the candidate's id; None for the
+            published network and for bags
+        """
+        rows, offsets = self.segments_of(batch)
+        same = self._same_ids(batch)
         matches = _count_matches(same, offsets, shared=batch.shared) if same else None
         if self.pooling == "max":
             return max_events(keys, rows, offsets.shape[0] - 1), None, matches
-        total: Any = sums
         weights = None
-        if self.pooling == "attention":
-            common = self._common(batch, rows, offsets)
-            if batch.shared:
-                total, weights = self._attend_shared(queries, keys, same, common)
-            else:
-                total, weights = self._attend(queries, keys, same, common, rows, offsets)
-        return total * self.scale(offsets), weights, matches
+        if self.pooling == "attention" and queries is not None:
+            interest, weights = self._attend(queries, keys, same, batch)
+        else:
+            interest = sum_events(keys, rows, offsets) if sums is None else sums
+        scale = self._scale(offsets)
+        return interest if scale is None else interest * scale, weights, matches
+
+    def _same_ids(self, batch: Batch) -> list[Tensor]:
+        """Whether each event has the candidate's id, a tensor of bool for each candidate.
+
+        (n_events,) each; (n_rows, n_events) for a shared history.
+
+        Unlike the paper, whose unit sees embeddings only: of finite width, they cannot say that
+        two ids are equal. All of ``extended`` together: +.0359 GAUC on e-shop clicks by session,
+        +.0339 on MovieLens by user (benchmarks/README.md).
+        """
+        same: list[Tensor] = []
+        if not self.extended:
+            return same
+        rows = batch.rows[self.behaviour.histories]
+        pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
+        for history, candidate in pairs:
+            if candidate is not None:
+                shown = batch.ids[candidate]
+                shown = shown.masked_fill(shown < FIRST_KNOWN_ID, NO_ID)
+                shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
+                same.append(batch.ids[history] == shown)
+        return same
+
+    def _common(self, batch: Batch) -> list[Tensor]:
+        """Relations that are the same for all candidates, (n_events,) each.
+
+        They are the recency rank (0 for the newest event, then log 2, log 3, ...) and the numbers
+        of the event.
+        """
+        if not self.extended:
+            return []
+        rows, offsets = self.segments_of(batch)
+        newest = offsets[1:].index_select(0, rows) - 1
+        recency = (newest - cached_arange(rows.shape[0], device=rows.device)).float().log1p()
+        return [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
 
     def _attend(
-        self,
-        queries: Any,
-        keys: Tensor,
-        same: list[Tensor],
-        common: list[Tensor],
-        rows: Tensor,
-        offsets: Tensor,
+        self, queries: Tensor, keys: Tensor, same: list[Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
+        """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``."""
+        common = self._common(batch)
+        if batch.shared:
+            return self._attend_shared(queries, keys, same, common)
         relations = None
         if self.extended:
             relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
-            queries, keys = queries.detach(), self._held(keys)
+            queries, keys = queries.detach(), self._detached(keys)
+        rows, offsets = self.segments_of(batch)
         if self.normalization != "softmax" and can_fuse(self.unit):
             return attend(self.unit, queries, keys, relations, rows, offsets)
         weights = self.unit(queries, keys, relations, rows)
@@ -122,60 +243,38 @@ class Interest(nn.Module):
             weights = softmax_events(weights, rows, offsets.shape[0] - 1)
         return sum_events(keys, rows, offsets, weights), weights
 
-    def _held(self, keys: Tensor) -> Tensor:
-        """Keys that attention's gradient does not move, but where no candidate trains them.
-
-        Unlike the paper: embeddings learn from the candidate and from the base model's view.
-        Attention only weighs them: moving them too, it learns users by heart.
-        """
-        alone: Any = self.without_candidate
-        return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
-
     def _attend_shared(
-        self, queries: Any, keys: Tensor, same: list[Tensor], common: list[Tensor]
+        self, queries: Tensor, keys: Tensor, same: list[Tensor], common: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """All candidates against one history: weights (n, n_events)."""
+        """The same for all candidates against one history: weights (n_rows, n_events)."""
         weights = attend_candidates(self.unit, queries, keys, same, common)
         if self.normalization == "softmax":
             weights = weights.softmax(dim=1)
         return weights @ keys, weights
 
-    def scale(self, offsets: Tensor) -> Tensor | float:
-        """Factor of each impression's sum, shape (n, 1)."""
+    def _detached(self, keys: Tensor) -> Tensor:
+        """Keys, detached so that attention does not train the embeddings.
+
+        Attributes without a candidate stay attached, since nothing else trains them.
+
+        Unlike the paper: embeddings learn from the candidate and from the unweighted sum. Where
+        attention trains them too, the network overfits to users (detached: +.0134 GAUC on
+        MovieLens with its 610 users, -.0015 there with the items' means as columns, level on the
+        other logs; benchmarks/quality-results.md, "What mended MovieLens").
+        """
+        alone = self.without_candidate
+        return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
+
+    def _scale(self, offsets: Tensor) -> Tensor | None:
+        """Factor of each impression's sum, (n_rows, 1), or None where it stays as it is."""
         lengths = offsets.diff().clamp(min=1).unsqueeze(1)
         if self.pooling == "mean":
             return 1.0 / lengths
-        return lengths.float().rsqrt() if self.normalization == "sqrt" else 1.0
-
-    def _same_ids(self, batch: Any, rows: Tensor) -> list[Tensor]:
-        """Whether each event has the candidate's id, by attribute: (n_events,).
-
-        Where one history is shared, (n, n_events). Unlike the paper, whose network is not told: an
-        embedding of finite width cannot say that two ids are equal.
-        """
-        same: list[Tensor] = []
-        if not self.extended:
-            return same
-        pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
-        for history, candidate in pairs:
-            if candidate is not None:
-                shown = batch.ids[candidate]
-                shown = shown.masked_fill(shown < FIRST_KNOWN_ID, -1)  # equals no event's id
-                shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
-                same.append(batch.ids[history] == shown)
-        return same
-
-    def _common(self, batch: Any, rows: Tensor, offsets: Tensor) -> list[Tensor]:
-        """Recency rank and numbers of each event: the same for all candidates."""
-        if not self.extended:
-            return []
-        newest = offsets[1:].index_select(0, rows) - 1
-        recency = (newest - counted(rows.shape[0], device=rows.device)).float().log1p()
-        return [recency, *(batch.event_numbers[name] for name in self.behaviour.numbers)]
+        return lengths.float().rsqrt() if self.normalization == "sqrt" else None
 
 
 def _count_matches(same: list[Tensor], offsets: Tensor, *, shared: bool) -> Tensor:
-    """Events with the candidate's id: (n, n_candidates)."""
+    """Events that have the candidate's id: (n_rows, n_candidates)."""
     if shared:
         return torch.stack([bits.sum(1) for bits in same], dim=1).float()
-    return bag(torch.stack(same, dim=1).float(), offsets)
+    return segment_sum(torch.stack(same, dim=1).float(), offsets)

@@ -1,10 +1,10 @@
-"""Products of long matrices, by the faster of the two libraries that torch has on a CPU.
+"""Multiplication of long matrices by the faster of the two libraries that torch has on a CPU.
 
-``torch.mm`` calls MKL, convolutions call oneDNN. On an AMD processor with AVX-512, which MKL leaves
-unused there, oneDNN was measured at up to twice MKL's rate; on one with AVX2 alone at a third of it
-for the gradients of weights (``benchmarks/README.md``). Elsewhere nobody has measured, and MKL
-multiplies. A product of n rows is a convolution with a window of one pixel over n pixels: the same
-numbers in the same places, no copy.
+``torch.matmul`` calls MKL, convolutions call oneDNN. On an AMD processor with AVX-512, which MKL
+leaves unused there, oneDNN was measured at up to twice MKL's rate; on one with AVX2 alone at a
+third of it for the gradients of weights (``benchmarks/README.md``). Elsewhere nobody has measured,
+and MKL multiplies. To multiply n rows by a matrix is a convolution with a window of one pixel over
+n pixels: the same numbers in the same places, no copy.
 
 oneDNN compiles a kernel for each shape and keeps it: give it sizes that come again
 (:func:`padded_length`).
@@ -12,17 +12,20 @@ oneDNN compiles a kernel for each shape and keeps it: give it sizes that come ag
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-IMAGES = 16  # that the rows are dealt to: with fewer, torch does not ask oneDNN for one thread
-SMALLEST = 1 << 23  # multiplications: below, a convolution's longer way in costs more
-LONG = 4096  # rows from which on threads should share a sum over them
-PARTS = 8  # that they share, where MKL multiplies
-PROCESSOR: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+N_IMAGES = 16  # that share the rows: with fewer, torch does not call oneDNN on one thread
+LEAST_MULTIPLICATIONS = 1 << 23  # below, calling a convolution costs more than it gains
+LONG_SUM = 4096  # from this number of rows on, threads share a sum over them
+N_SHARES = 8  # into which such a sum is split where MKL multiplies
+LENGTHS_PER_DOUBLING = 32  # numbers of rows that ``padded_length`` gives between n and 2 n
+PROCESSOR: Mapping[str, object] = (
+    torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # older torch
+)
 ONEDNN_IS_FASTER = bool(
     torch.backends.mkldnn.is_available()
     and PROCESSOR.get("sse4a")  # AMD's own
@@ -31,24 +34,29 @@ ONEDNN_IS_FASTER = bool(
 
 
 def padded_length(n_rows: int) -> int:
-    """Next of few numbers of rows: at most 1 / 32 more, 32 in each power of two.
+    """Round a number of rows up to one of few numbers: at most 1 / 32 more than asked.
 
     Examples
     --------
     >>> padded_length(19_500), padded_length(500)
     (19968, 500)
     """
-    step = 1 << max(n_rows.bit_length() - 6, 0)
-    return n_rows if step < IMAGES else -(-n_rows // step) * step
+    step = (1 << n_rows.bit_length()) // (2 * LENGTHS_PER_DOUBLING)
+    return n_rows if step < N_IMAGES else -(-n_rows // step) * step
 
 
-def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``left @ right + bias``: (n, k), (k, m), (m,) -> (n, m).
+def matmul(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``left @ right + bias``.
+
+    left : (n, k)
+    right : (k, m)
+    bias : (m,), or None for zeros
+    result : (n, m)
 
     Examples
     --------
     >>> import torch
-    >>> product(torch.eye(2), torch.tensor([[1.0], [2.0]]), torch.ones(1))
+    >>> matmul(torch.eye(2), torch.tensor([[1.0], [2.0]]), torch.ones(1))
     tensor([[2.],
             [3.]])
     """
@@ -58,41 +66,50 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return _rows(F.conv2d(_images(left), window, bias))
 
 
-def added_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """``total + left @ right``, where total (n, m) is overwritten: (n, k), (k, m) -> (n, m).
+def matmul_added(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """``total + left @ right``, where ``total`` may be overwritten.
+
+    total : (n, m)
+    left : (n, k)
+    right : (k, m)
+    result : (n, m)
 
     Examples
     --------
     >>> import torch
-    >>> added_product(torch.ones(1, 1), torch.tensor([[2.0]]), torch.tensor([[3.0]]))
+    >>> matmul_added(torch.ones(1, 1), torch.tensor([[2.0]]), torch.tensor([[3.0]]))
     tensor([[7.]])
     """
     if _is_for_convolution(left, right.shape[1]):
-        return product(left, right).add_(total)
+        return matmul(left, right).add_(total)
     return total.addmm_(left, right)
 
 
-def transposed_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left.t() @ right``: (n, k), (n, m) -> (k, m).
+def matmul_transposed(left: Tensor, right: Tensor) -> Tensor:
+    """``left.t() @ right``: a sum over n rows, where n is large and k and m are small.
+
+    left : (n, k)
+    right : (n, m)
+    result : (k, m)
 
     Examples
     --------
     >>> import torch
-    >>> transposed_product(torch.ones(3, 1), torch.eye(3))
+    >>> matmul_transposed(torch.ones(3, 1), torch.eye(3))
     tensor([[1., 1., 1.]])
     """
     n_rows, k = left.shape
     m = right.shape[1]
-    if n_rows >= LONG and _is_for_convolution(left, m):
+    if n_rows >= LONG_SUM and _is_for_convolution(left, m):
         window = left.new_empty(m, k, 1, 1)  # its shape alone is read
-        shape = ([0], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
-        of_window = torch.ops.aten.convolution_backward(
-            _images(right), _images(left), window, *shape
+        options = ([0], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
+        grad_window = torch.ops.aten.convolution_backward(
+            _images(right), _images(left), window, *options
         )[1]
-        return of_window.view(m, k).t()
-    if n_rows < LONG or n_rows % PARTS:
+        return grad_window.view(m, k).t()
+    if n_rows < LONG_SUM or n_rows % N_SHARES:
         return left.t() @ right
-    shared = [tensor.unflatten(0, (PARTS, -1)) for tensor in (left, right)]
+    shared = [tensor.unflatten(0, (N_SHARES, -1)) for tensor in (left, right)]
     return torch.bmm(shared[0].transpose(1, 2), shared[1]).sum(0)
 
 
@@ -100,18 +117,19 @@ def _is_for_convolution(left: Tensor, m: int) -> bool:
     n, k = left.shape
     return (
         ONEDNN_IS_FASTER
-        and n * k * m >= SMALLEST
-        and n % IMAGES == 0
+        and n * k * m >= LEAST_MULTIPLICATIONS
+        and n % N_IMAGES == 0
         and left.dtype == torch.float32
         and left.is_cpu
     )
 
 
 def _images(matrix: Tensor) -> Tensor:
-    """Rows as pixels, columns as channels, in the order of memory that oneDNN likes."""
+    """Rows (n, k) as the pixels of images with k channels, in the order of memory oneDNN likes."""
     n, k = matrix.shape
-    return matrix.reshape(IMAGES, n // IMAGES, 1, k).permute(0, 3, 1, 2)
+    return matrix.reshape(N_IMAGES, n // N_IMAGES, 1, k).permute(0, 3, 1, 2)
 
 
 def _rows(images: Tensor) -> Tensor:
+    """Pixels as rows again: the inverse of ``_images``."""
     return images.permute(0, 2, 3, 1).flatten(0, 2)

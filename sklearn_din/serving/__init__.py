@@ -1,1 +1,24 @@
 """What a fitted model is used for: ranking candidates, files for servers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sklearn_din.serving.onnx_server import OnnxServer
+
+__all__ = ["OnnxServer"]
+
+# Loaded when asked for (PEP 562): a server has neither torch nor scikit-learn.
+_FILE_OF = {"OnnxServer": "onnx_server"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'sklearn_din.serving' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sklearn_din.serving.{_FILE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

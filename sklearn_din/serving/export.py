@@ -1,40 +1,38 @@
-"""A fitted model outside this package: ONNX for servers without torch; joblib for the rest.
+"""A fitted model as an ONNX file: for servers without torch and without this package.
 
-To keep a fitted classifier or Pipeline for Python, use ``joblib.dump`` and ``joblib.load``, as
-for any other scikit-learn estimator: predictions come back bit for bit, the encoder's
-vocabularies travel with the weights, training rows and optimizer moments do not. There is no
-format of our own because joblib already keeps all of it, and a second format would need its own
-readers for every future version. As with all pickles, load only files you trust, with the package
-versions they were written by. :func:`export_onnx` writes a file without code, which other
-versions, languages and machines can read.
+The file holds no code, only a graph of standard operations and the weights, which other versions,
+languages and machines can read. ``interest_outputs`` is the twin of ``Interest.outputs``: what one
+of them tells the MLP, the other must.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field
-from sklearn_din.inspection.fitted import FittedParts, classifier_of, fitted_parts
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
+from sklearn_din.serving.recipe import mask_name, recipe_of
 
 OPSET = 17
 IR_VERSION = 8
 METADATA_KEY = "sklearn_din"
-RECIPE_VERSION = 1
 OUTPUTS = ("probability", "logit")
-MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB a file
-HIDDEN = np.float32(-1e30)  # a score that no event has
+MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
+HIDDEN = np.float32(-1e30)  # a score below that of any event
 
 
-def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
+def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     """Write a fitted model as an ONNX file, for serving without torch and without this package.
 
     The file takes any number of impressions and histories of any length. Its inputs are named
@@ -45,8 +43,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
     ids from 2, means, scales), ``max_length``, the separator, and the classes. With it
-    ``examples/serve_onnx.py`` serves plain dictionaries in forty lines of numpy. Steps before
-    the encoder are not written: the server has to do what they do. A value not seen at fit is
+    :class:`~sklearn_din.serving.OnnxServer` answers plain dictionaries. Steps before the
+    encoder are not written: the server has to do what they do. A value not seen at fit is
     unknown to the server (id 1), also where the encoder has ``unknown="error"``.
 
     Parameters
@@ -83,7 +81,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     classifier = classifier_of(found, purpose="export_onnx")
     recipe = ""
     if isinstance(found, Pipeline):
-        recipe = json.dumps(_recipe(fitted_parts(found, purpose="export_onnx")))
+        recipe = json.dumps(recipe_of(fitted_pipeline(found, purpose="export_onnx")))
     _check_exportable(classifier.module_, len(recipe))
     graph = _Graph(onnx)
     _add_network(graph, classifier.module_)
@@ -122,6 +120,9 @@ def _check_exportable(module: DIN, n_recipe_bytes: int) -> None:
         )
 
 
+Operand = Tensor | np.ndarray | np.generic
+
+
 class _Graph:
     """An ONNX graph under construction. Operands are names, or arrays that become constants."""
 
@@ -132,7 +133,7 @@ class _Graph:
         self.outputs: list[Any] = []
         self.constants: list[Any] = []
 
-    def input(self, name: str, dtype: Any, dims: tuple[str, ...]) -> str:
+    def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> str:
         """Declare an input; equal names of dimensions have equal sizes."""
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
@@ -144,15 +145,15 @@ class _Graph:
         kind = self.onnx.TensorProto.FLOAT
         self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ("n",)))
 
-    def constant(self, value: Any) -> str:
-        """Store an array or a tensor; the same name may be used by several nodes."""
+    def constant(self, value: Operand) -> str:
+        """Store an array or a tensor, and return the name that nodes use it by."""
         name = f"/constant_{len(self.constants)}"
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         array = np.ascontiguousarray(array).reshape(array.shape)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
-    def add(self, operation: str, *operands: Any, **attributes: Any) -> str:
+    def add(self, operation: str, *operands: str | Operand, **attributes: Any) -> str:
         """Append a node and return the name of what it computes."""
         result = f"/{operation}_{len(self.nodes)}"  # no column starts with a slash and ends so
         names = [one if isinstance(one, str) else self.constant(one) for one in operands]
@@ -187,13 +188,12 @@ def _add_network(graph: _Graph, module: DIN) -> None:
         for field in schema.fields
         if field.has_ids
     }
-    numbers = [graph.add("Unsqueeze", name, _axes(1)) for name in schema.names("numeric")]
-    parts = [*numbers, *(embedded[name] for name in schema.names("categorical"))]
-    modules: Any = module.interests
-    for interest in modules:
-        parts += _interest(graph, module, interest, embedded, events)
-    hidden = _layers(graph, graph.add("Concat", *parts, axis=1), [*module.mlp, module.output])
-    logit = graph.add("Squeeze", hidden, _axes(1))
+    inputs = [graph.add("Unsqueeze", name, _axes(1)) for name in schema.names("numeric")]
+    inputs += [embedded[name] for name in schema.names("categorical")]
+    for interest in module.interest_modules:
+        inputs += interest_outputs(graph, module, interest, embedded, events)
+    joined = graph.add("Concat", *inputs, axis=1)
+    logit = graph.add("Squeeze", _layers(graph, joined, [*module.mlp, module.output]), _axes(1))
     graph.output("probability", graph.add("Sigmoid", logit))
     graph.output("logit", logit)
 
@@ -208,53 +208,67 @@ def _add_inputs(graph: _Graph, module: DIN) -> dict[str, str]:
         if field.is_history:
             events[name] = graph.add("Pad", name, one_more)
     for behaviour in schema.behaviours:
-        mask = graph.input(_mask_name(behaviour), np.bool_, ("n", _length_name(behaviour)))
+        mask = graph.input(mask_name(behaviour), np.bool_, ("n", _length_name(behaviour)))
         as_numbers = graph.add("Cast", mask, to=graph.onnx.TensorProto.FLOAT)
         events[mask] = graph.add("Pad", as_numbers, one_more)
     return events
 
 
-def _interest(
+def interest_outputs(
     graph: _Graph, module: DIN, interest: Interest, embedded: dict[str, str], events: dict[str, str]
 ) -> list[str]:
-    """As ``DIN._interest_inputs`` and ``Interest.forward``: parts of the MLP's input."""
+    """Twin of ``Interest.outputs``, in the same order: what the MLP gets of one behaviour."""
     behaviour = interest.behaviour
     keys = graph.add("Concat", *(embedded[n] for n in behaviour.histories), axis=2)  # (n, T, width)
-    mask = events[_mask_name(behaviour)]  # (n, T), float
+    mask = events[mask_name(behaviour)]  # (n, T), float
     lengths = graph.add("ReduceSum", mask, _axes(1))  # (n, 1)
     queries = None if behaviour.is_bag else _queries(graph, module, behaviour, embedded, lengths)
     same = _same_ids(graph, behaviour, events) if interest.extended else []
-    weights = mask
-    if interest.pooling == "attention":
+    vector, weights = _pooled(graph, interest, queries, keys, same, events)
+    if queries is None or not same:
+        return [vector]
+    matches = [graph.add("ReduceSum", bits, _axes(1)) for bits in same]
+    counts = [_signed_log(graph, count) for count in (lengths, *matches)]
+    if weights is None:
+        return [graph.add("Mul", queries, vector), *counts]
+    mass = graph.add("ReduceSum", weights, _axes(1))
+    weighted = [graph.add("Mul", queries, vector), _signed_log(graph, mass)]
+    root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
+    unweighted = graph.add("Div", _weighted_sum(graph, mask, keys), root)
+    return [*weighted, graph.add("Mul", queries, unweighted), *counts]
+
+
+def _pooled(
+    graph: _Graph,
+    interest: Interest,
+    queries: str | None,
+    keys: str,
+    same: list[str],
+    events: dict[str, str],
+) -> tuple[str, str | None]:
+    """As ``Interest.forward``: interest (n, width), and weights (n, T) or None."""
+    behaviour = interest.behaviour
+    mask = events[mask_name(behaviour)]
+    if interest.pooling == "max":
+        return _largest(graph, keys, mask), None
+    weights = None
+    if interest.pooling == "attention" and queries is not None:
         common = _common(graph, behaviour, events) if interest.extended else []
         scores = _unit(graph, interest.unit, queries, keys, [*same, *common])
         weights = _normalised(graph, interest, scores, mask)
-    if interest.pooling == "max":
-        vector = _largest(graph, keys, mask)
-    else:
-        vector = _scaled(graph, interest, _weighted_sum(graph, weights, keys), lengths)
-    if not interest.extended or queries is None:
-        return [vector]
-    parts = _strength(graph, queries, vector, weights)
-    if interest.pooling == "attention":
-        root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
-        base = graph.add("Div", _weighted_sum(graph, mask, keys), root)
-        parts += _strength(graph, queries, base, mask)
-    return parts + [_signed_log(graph, graph.add("ReduceSum", bits, _axes(1))) for bits in same]
+    lengths = graph.add("ReduceSum", mask, _axes(1))
+    total = _weighted_sum(graph, mask if weights is None else weights, keys)
+    return _scaled(graph, interest, total, lengths), weights
 
 
 def _weighted_sum(graph: _Graph, weights: str, keys: str) -> str:
+    """Weights (n, T) and keys (n, T, width) -> (n, width)."""
     row = graph.add("Unsqueeze", weights, _axes(1))
     return graph.add("Squeeze", graph.add("MatMul", row, keys), _axes(1))
 
 
-def _strength(graph: _Graph, queries: str, vector: str, weights: str) -> list[str]:
-    """As ``DIN._interest_inputs``, the mass being the sum of the weights."""
-    mass = graph.add("ReduceSum", weights, _axes(1))
-    return [graph.add("Mul", queries, vector), _signed_log(graph, mass)]
-
-
 def _signed_log(graph: _Graph, value: str) -> str:
+    """``sign(x) log(1 + abs(x))``."""
     size = graph.add("Log", graph.add("Add", graph.add("Abs", value), np.float32(1)))
     return graph.add("Mul", graph.add("Sign", value), size)
 
@@ -263,14 +277,14 @@ def _queries(
     graph: _Graph, module: DIN, behaviour: Behaviour, embedded: dict[str, str], lengths: str
 ) -> str:
     """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
-    parts = []
+    attributes = []
     for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
         if candidate is not None:
-            parts.append(embedded[candidate])
+            attributes.append(embedded[candidate])
             continue
         zeros = np.zeros((1, module.embeddings.width(history)), dtype=np.float32)
-        parts.append(graph.add("Mul", lengths, zeros))
-    return graph.add("Concat", *parts, axis=1)
+        attributes.append(graph.add("Mul", lengths, zeros))
+    return graph.add("Concat", *attributes, axis=1)
 
 
 def _same_ids(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
@@ -288,21 +302,21 @@ def _same_ids(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> li
 
 def _common(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
     """As ``Interest._common``: (n, T) each."""
-    from_newest = graph.add("CumSum", events[_mask_name(behaviour)], np.int64(1), reverse=1)
+    from_newest = graph.add("CumSum", events[mask_name(behaviour)], np.int64(1), reverse=1)
     recency = graph.add("Log", graph.add("Max", from_newest, np.float32(1)))
     return [recency, *(events[name] for name in behaviour.numbers)]
 
 
 def _unit(
-    graph: _Graph, unit: ActivationUnit, queries: Any, keys: str, relations: list[str]
+    graph: _Graph, unit: ActivationUnit, queries: str, keys: str, relations: list[str]
 ) -> str:
     """As ``ActivationUnit.forward``: (n, T)."""
-    of_query, of_event = unit.split_first_layer()
-    query_part = graph.add("Add", graph.add("MatMul", queries, of_query), unit.first.bias)
-    products = graph.add("Mul", graph.add("Unsqueeze", queries, _axes(1)), keys)
+    weight_query, weight_event = unit.split_first_layer()
+    query_part = graph.add("Add", graph.add("MatMul", queries, weight_query), unit.first.bias)
+    pairs = graph.add("Mul", graph.add("Unsqueeze", queries, _axes(1)), keys)
     columns = [graph.add("Unsqueeze", relation, _axes(2)) for relation in relations]
-    inputs = graph.add("Concat", keys, products, *columns, axis=2)
-    event_part = graph.add("MatMul", inputs, of_event)
+    inputs = graph.add("Concat", keys, pairs, *columns, axis=2)
+    event_part = graph.add("MatMul", inputs, weight_event)
     scores = graph.add("Add", event_part, graph.add("Unsqueeze", query_part, _axes(1)))
     hidden = _layers(graph, scores, [unit.first_activation, *unit.rest, unit.last])
     return graph.add("Squeeze", hidden, _axes(2))
@@ -317,6 +331,7 @@ def _normalised(graph: _Graph, interest: Interest, scores: str, mask: str) -> st
 
 
 def _largest(graph: _Graph, keys: str, mask: str) -> str:
+    """As ``max_events``: (n, width)."""
     columns = graph.add("Unsqueeze", mask, _axes(2))
     is_event = graph.add("Cast", columns, to=graph.onnx.TensorProto.BOOL)
     shown = graph.add("Where", is_event, keys, HIDDEN)
@@ -326,7 +341,7 @@ def _largest(graph: _Graph, keys: str, mask: str) -> str:
 
 
 def _scaled(graph: _Graph, interest: Interest, total: str, lengths: str) -> str:
-    """As ``Interest.scale``."""
+    """As ``Interest._scale``."""
     divisor = graph.add("Max", lengths, np.float32(1))
     if interest.pooling == "mean":
         return graph.add("Div", total, divisor)
@@ -335,7 +350,7 @@ def _scaled(graph: _Graph, interest: Interest, total: str, lengths: str) -> str:
     return total
 
 
-def _layers(graph: _Graph, value: str, layers: list[Any]) -> str:
+def _layers(graph: _Graph, value: str, layers: Iterable[nn.Module]) -> str:
     """Layers one after the other, on the last axis; dropout does nothing at prediction."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -356,7 +371,7 @@ def _layers(graph: _Graph, value: str, layers: list[Any]) -> str:
     return value
 
 
-def _dice(graph: _Graph, scores: str, dice: Any) -> str:
+def _dice(graph: _Graph, scores: str, dice: Dice) -> str:
     """``s * (slope + gate * (1 - slope))`` with the running averages."""
     scale = (dice.running_var + dice.eps).rsqrt()
     normed = graph.add("Add", graph.add("Mul", scores, scale), -dice.running_mean * scale)
@@ -371,54 +386,3 @@ def _axes(*axes: int) -> np.ndarray:
 def _length_name(behaviour: Behaviour) -> str:
     """Name of the dimension of a behaviour's events."""
     return f"T_{behaviour.histories[0]}"
-
-
-def _mask_name(behaviour: Behaviour) -> str:
-    return f"{behaviour.histories[0]}_mask"
-
-
-def _recipe(parts: FittedParts) -> dict[str, Any]:
-    """How to make the file's inputs out of plain values, ready for JSON."""
-    encoder, schema = parts.encoder, parts.classifier.schema_
-    scales = encoder.scales_
-    inputs, source = [], ""
-    for field in schema.fields:
-        source = field.name if field.name in scales else source  # an indicator follows its column
-        inputs.append(_input_recipe(field, scales, source))
-    for behaviour in schema.behaviours:
-        name = behaviour.histories[0]
-        inputs.append({"name": _mask_name(behaviour), "kind": "mask", "column": name})
-    return {
-        "version": RECIPE_VERSION,
-        "classes": parts.classifier.classes_.tolist(),
-        "max_length": schema.max_length,
-        "separator": encoder.separator,
-        "inputs": inputs,
-        "vocabularies": {
-            field.vocabulary: _plain_values(encoder.vocabularies_[field.name], field.name)
-            for field in schema.fields
-            if field.has_ids
-        },
-    }
-
-
-def _input_recipe(field: Field, scales: dict[str, Any], source: str) -> dict[str, Any]:
-    recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
-    if field.has_ids:
-        return recipe | {"vocabulary": field.vocabulary}
-    if field.name not in scales:
-        return recipe | {"kind": "missing", "column": source}
-    scale = scales[field.name]
-    return recipe | {"shift": scale.shift, "scale": scale.scale, "is_elapsed": scale.is_elapsed}
-
-
-def _plain_values(values: np.ndarray, name: str) -> list[Any]:
-    plain = values.tolist()
-    others = [value for value in plain if not isinstance(value, str | int)]  # bool is an int
-    if others:
-        raise TypeError(
-            f"export_onnx writes ids as JSON, which has text, integers and booleans; {name} holds "
-            f"{others[0]!r} ({type(others[0]).__name__}). Make the column text, or export the "
-            "classifier alone: pipeline[-1]."
-        )
-    return plain

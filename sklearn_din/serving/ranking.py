@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Integral
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from scipy.special import expit
+from sklearn.base import BaseEstimator
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.inspection.fitted import FittedParts, fitted_parts
+from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
 
 PAIRS_PER_BLOCK = 65_536
 CHECKED_PAIRS = 256
@@ -23,12 +24,12 @@ RESULT_COLUMNS = ("row", "rank", "probability")
 
 
 def rank_candidates(
-    pipeline: Any, users: IntoDataFrame, candidates: IntoDataFrameT, *, top_k: int = 10
+    pipeline: BaseEstimator, users: IntoDataFrame, candidates: IntoDataFrameT, *, top_k: int = 10
 ) -> IntoDataFrameT:
     """Score a catalogue for each user and return the best candidates.
 
-    Users and candidates are encoded once each, not once a pair, and then scored in blocks of
-    bounded memory. The probabilities are those of scoring each pair alone.
+    Each user and each candidate is encoded once, not once per pair; the pairs are then scored in
+    blocks of bounded memory. The probabilities are those of scoring each pair alone.
 
     Parameters
     ----------
@@ -36,8 +37,8 @@ def rank_candidates(
         Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
         end.
     users : pandas, polars or Arrow frame of shape (n_users, ...)
-        One row a user at a moment: every column the Pipeline was fitted on, histories
-        included, but those of the candidate. Other columns are not used.
+        One row per user at a moment: every column that the Pipeline was fitted on, histories
+        included, except those of the candidate. Other columns are not used.
     candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
         One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
         such as a title, come back in the result, which is of this kind.
@@ -72,16 +73,18 @@ def rank_candidates(
     0    0     1  sock
     1    1     1  sock
     """
-    parts = fitted_parts(pipeline, purpose="rank_candidates")
-    shown, catalogue = CallerFrame(users, name="users"), CallerFrame(candidates, name="candidates")
-    left, right = shown.pandas, catalogue.pandas
+    fitted = fitted_pipeline(pipeline, purpose="rank_candidates")
+    catalogue = CallerFrame(candidates, name="candidates")
+    left, right = CallerFrame(users, name="users").pandas, catalogue.pandas
     _check_ranking(left, right, top_k)
-    pairs = _Pairs(parts, left, right, _columns_of_fit(parts, pipeline, left, right))
+    names = _columns_of_fit(fitted, pipeline, left, right)
+    pairs = _Pairs(fitted, left, right, names)
     n_best = min(top_k, len(right))
     best: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     for block in pairs.logits():
-        # Products are not the same to the last bit in every place of a batch: ties are near-ties
+        # The same pair can get logits that differ in the last bits, by its place in the batch:
+        # rounded, equal candidates are ties and keep their order
         order = np.argsort(-block.round(5), axis=1, kind="stable")[:, :n_best]
         best.append(order)
         logits.append(np.take_along_axis(block, order, axis=1))
@@ -93,16 +96,28 @@ def rank_candidates(
     return chosen.with_columns({"probability": expit(np.concatenate(logits).ravel())}, first=place)
 
 
+class _CandidateFields(NamedTuple):
+    """Encoded fields that follow the candidate, one row per candidate."""
+
+    columns: dict[str, np.ndarray]
+    behaviours: dict[tuple[str, ...], Ragged]
+
+
 class _Pairs:
     """Users and candidates, each encoded once beside a stand-in for the other."""
 
     def __init__(
-        self, parts: FittedParts, users: pd.DataFrame, candidates: pd.DataFrame, names: list[str]
+        self,
+        pipeline: FittedPipeline,
+        users: pd.DataFrame,
+        candidates: pd.DataFrame,
+        names: list[str],
     ) -> None:
-        self.parts, self.users, self.candidates, self.names = parts, users, candidates, names
+        self.pipeline, self.names = pipeline, names
+        self.users, self.candidates = users, candidates
         self.of_user = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
         blocks = [self.encode(np.zeros_like(block), block) for block in _blocks(len(candidates))]
-        self.of_candidate = self._candidate_fields(blocks)
+        self.of_candidate = self._fields_of_candidate(blocks)
         self._refuse_joint_fields()
 
     def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
@@ -110,17 +125,19 @@ class _Pairs:
         left = self.users.take(users).reset_index(drop=True)
         right = self.candidates.take(candidates).reset_index(drop=True)
         frame = {name: (left if name in left else right)[name] for name in self.names}
-        return self.parts.encode(pd.DataFrame(frame))
+        return self.pipeline.encode(pd.DataFrame(frame))
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Pairs by their rows: ids and windows are taken, no event is read or copied."""
-        of = self.of_candidate
+        own = self.of_candidate
         columns = {
-            name: of[name][candidates] if name in of else values[users]
+            name: own.columns[name][candidates] if name in own.columns else values[users]
             for name, values in self.of_user.columns.items()
         }
         behaviours = {
-            key: of[key].take(candidates) if key in of else ragged.take(users)
+            key: own.behaviours[key].take(candidates)
+            if key in own.behaviours
+            else ragged.take(users)
             for key, ragged in self.of_user.behaviours.items()
         }
         return EncodedFeatures._trusted(self.of_user.schema, columns, behaviours)
@@ -129,26 +146,27 @@ class _Pairs:
         """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
         n_users, n_candidates = len(self.users), len(self.candidates)
         for users in _blocks(n_users, max(1, PAIRS_PER_BLOCK // n_candidates)):
-            parts = [self._score(users, candidates) for candidates in _blocks(n_candidates)]
-            yield np.concatenate(parts, axis=1)
+            scores = [self._score(users, candidates) for candidates in _blocks(n_candidates)]
+            yield np.concatenate(scores, axis=1)
 
     def _score(self, users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         X = self.take(np.repeat(users, len(candidates)), np.tile(candidates, len(users)))
-        return self.parts.classifier.decision_function(X).reshape(len(users), len(candidates))
+        return self.pipeline.classifier.decision_function(X).reshape(len(users), len(candidates))
 
-    def _candidate_fields(self, blocks: list[EncodedFeatures]) -> dict[Any, Any]:
-        """Encoded fields that follow the candidate; what a step added follows what moves it."""
-        fields: dict[Any, Any] = {}
+    def _fields_of_candidate(self, blocks: list[EncodedFeatures]) -> _CandidateFields:
+        """Encoded fields that follow the candidate, also those that a step added."""
+        columns = {}
         for name in self.of_user.columns:
             values = np.concatenate([block.columns[name] for block in blocks])
             is_added = name not in self.users and name not in self.candidates
             if name in self.candidates or (is_added and (values != values[0]).any()):
-                fields[name] = values
+                columns[name] = values
+        behaviours = {}
         for behaviour in self.of_user.schema.behaviours:
-            if behaviour.histories[0] in self.candidates:  # a bag, such as a film's genres
-                key = behaviour.histories
-                fields[key] = _joined([block.behaviours[key] for block in blocks])
-        return fields
+            key = behaviour.histories
+            if key[0] in self.candidates:  # a bag, such as a film's genres
+                behaviours[key] = _joined([block.behaviours[key] for block in blocks])
+        return _CandidateFields(columns, behaviours)
 
     def _refuse_joint_fields(self) -> None:
         """Compare pairs spread over both frames with the same pairs encoded together."""
@@ -165,10 +183,10 @@ class _Pairs:
             )
 
 
-def _joined(parts: list[Ragged]) -> Ragged:
-    lengths = np.concatenate([ragged.spans.lengths for ragged in parts])
-    names = parts[0].columns
-    columns = {name: np.concatenate([ragged.flat(name) for ragged in parts]) for name in names}
+def _joined(blocks: list[Ragged]) -> Ragged:
+    lengths = np.concatenate([block.spans.lengths for block in blocks])
+    names = blocks[0].columns
+    columns = {name: np.concatenate([block.flat(name) for block in blocks]) for name in names}
     return Ragged.from_lengths(columns, lengths)
 
 
@@ -176,7 +194,7 @@ def _blocks(n_rows: int, size: int = PAIRS_PER_BLOCK) -> list[np.ndarray]:
     return [np.arange(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: Any) -> None:
+def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: object) -> None:
     check_frame(users, [], name="users")
     check_frame(candidates, [], name="candidates")
     for name, frame in (("users", users), ("candidates", candidates)):
@@ -196,26 +214,29 @@ def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: Any) ->
 
 
 def _columns_of_fit(
-    parts: FittedParts, pipeline: Any, users: pd.DataFrame, candidates: pd.DataFrame
+    fitted: FittedPipeline,
+    pipeline: BaseEstimator,
+    users: pd.DataFrame,
+    candidates: pd.DataFrame,
 ) -> list[str]:
     """Columns that the Pipeline wants, in the order of its fit."""
-    fitted = getattr(pipeline, "feature_names_in_", None)
-    if fitted is None:
+    columns = getattr(pipeline, "feature_names_in_", None)
+    if columns is None:
         raise ValueError(
             "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell the "
             "candidate's columns from the user's. Fit it on a DataFrame."
         )
-    dropped = check_names(getattr(parts.encoder, "drop", ()), name="drop")
-    absent = [n for n in fitted if n not in users and n not in candidates and n not in dropped]
+    dropped = check_names(getattr(fitted.encoder, "drop", ()), name="drop")
+    absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(
             f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
             f"candidates. users has {list(users.columns)}, candidates {list(candidates.columns)}."
         )
-    names = [name for name in fitted if name in users or name in candidates]
+    names = [name for name in columns if name in users or name in candidates]
     if not any(name in candidates for name in names):
         raise ValueError(
-            f"candidates must have columns that the Pipeline was fitted on, {list(fitted)}, got "
+            f"candidates must have columns that the Pipeline was fitted on, {list(columns)}, got "
             f"{list(candidates.columns)}: every candidate would score the same."
         )
     return names

@@ -1,4 +1,4 @@
-"""Looks at the validation rows: the average of recent weights is judged, the best one is kept."""
+"""Validation checks: the average of the latest weights is judged, the best average is kept."""
 
 from __future__ import annotations
 
@@ -10,43 +10,54 @@ from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 from torch import Tensor
 
-AVERAGED_LOOKS = 4
+from sklearn_din.batches.batch import Batch
+from sklearn_din.module import DIN
+from sklearn_din.training.net import DINNet
+
+AVERAGED_CHECKS = 4
 
 
-class BestLook(Callback):
-    """Keep the average weights of the best look; stop when looks stop improving.
+class EarlyStopping(Callback):
+    """Stop when validation checks stop improving; keep the best average of the latest weights.
 
-    Each look judges the average of the weights at this look and the ones before it: a moving
-    average over some ``AVERAGED_LOOKS``. Steps of Adam scatter around the optimum, their average
-    lies closer to it (Polyak and Juditsky 1992). Training itself goes on from the latest weights.
+    A check does not judge the latest weights but their average over the last
+    ``AVERAGED_CHECKS`` checks or so: a moving average. Steps of Adam scatter around the optimum,
+    their average lies closer to it (Polyak and Juditsky 1992). The average with the smallest
+    validation loss is what the net has in the end. Training itself goes on from the latest
+    weights.
 
     Parameters
     ----------
     patience : int
-        Looks without a smaller validation loss before training stops.
+        Validation checks without a smaller loss before training stops.
     """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Forget earlier looks."""
+    def on_train_begin(self, net: DINNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Forget earlier checks."""
         self.best_loss_ = np.inf
-        self.best_look_ = 0
-        self.stopped_ = False
-        self._is_looking = False
+        self.best_check_ = 0
+        self._n_checks = 0
+        self._holds_average = False  # whether the module's weights are the average now
         self._average: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
 
     def on_batch_begin(
-        self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
+        self,
+        net: DINNet,
+        batch: tuple[Batch, Tensor] | None = None,
+        training: bool = False,
+        **kwargs: Any,
     ) -> None:
-        """Put the average in place before the first validation batch of a look."""
-        if training or self._is_looking:
+        """Put the average in place before the first validation batch of a check."""
+        if training or self._holds_average:
             return
-        share = 1.0 / min(len(net.history), AVERAGED_LOOKS)
+        self._n_checks += 1
+        share = 1.0 / min(self._n_checks, AVERAGED_CHECKS)
         with torch.no_grad():
             for name, latest in net.module_.state_dict().items():
                 if name in self._average:
@@ -56,15 +67,19 @@ class BestLook(Callback):
         self._exchange(net.module_)
 
     def on_batch_end(
-        self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
+        self,
+        net: DINNet,
+        batch: tuple[Batch, Tensor] | None = None,
+        training: bool = False,
+        **kwargs: Any,
     ) -> None:
-        """Collect what the look predicted."""
-        if not training:
+        """Collect what the check predicted."""
+        if not training and batch is not None:
             self._logits.append(kwargs["y_pred"])
             self._labels.append(batch[1])
 
     def on_epoch_end(
-        self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
+        self, net: DINNet, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
     ) -> None:
         """Record the AUC, keep the average if its loss is the smallest so far."""
         labels = torch.cat(self._labels).numpy()
@@ -73,28 +88,27 @@ class BestLook(Callback):
         has_both = 0.0 < labels.mean() < 1.0
         net.history.record("valid_auc", roc_auc_score(labels, logits) if has_both else np.nan)
         self._exchange(net.module_)
-        loss, look = net.history[-1, "valid_loss"], len(net.history)
+        loss = net.history[-1, "valid_loss"]
         if loss < self.best_loss_:
-            self.best_loss_, self.best_look_ = loss, look
+            self.best_loss_, self.best_check_ = loss, self._n_checks
             self._keep_average()
-        elif look - self.best_look_ >= self.patience:
-            self.stopped_ = True
-            raise KeyboardInterrupt  # skorch's own way to leave the loop
+        elif self._n_checks - self.best_check_ >= self.patience:
+            net.stop_training("patience")
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Give the best look's weights back."""
-        if self._is_looking:  # interrupted by the user
+    def on_train_end(self, net: DINNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Give the net the average of the best check."""
+        if self._holds_average:  # training ended in the middle of a check
             self._exchange(net.module_)
         if self._best:
             net.module_.load_state_dict(self._best)
         self._average, self._best = {}, {}
         self._logits, self._labels = [], []
 
-    def _exchange(self, module: Any) -> None:
+    def _exchange(self, module: DIN) -> None:
         """Swap the module's weights and the average; no number is copied."""
         for name, weight in module.state_dict(keep_vars=True).items():
             weight.data, self._average[name] = self._average[name], weight.data
-        self._is_looking = not self._is_looking
+        self._holds_average = not self._holds_average
 
     def _keep_average(self) -> None:
         """Copy into the same memory each time: large tables are not allocated anew."""

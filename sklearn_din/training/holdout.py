@@ -1,18 +1,18 @@
-"""Which training rows are set aside to look at: any, the last ones, or whole groups."""
+"""Which training rows are set aside for validation: any, the last ones, or whole groups."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from sklearn_din.training.inputs import check_rows
 
 
 def split_rows(
-    y: np.ndarray, groups: Any, *, how: str, share: float, seeds: np.random.RandomState
+    y: np.ndarray, groups: ArrayLike | None, *, how: str, share: float, seeds: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training rows and validation rows.
 

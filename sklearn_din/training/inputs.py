@@ -2,22 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _num_samples, check_array, validate_data
+from sklearn.utils.validation import check_array, validate_data
 from skorch.callbacks import Callback
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
 
+Impressions = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier takes as X
 
-def check_parameters(estimator: Any) -> None:
+
+class FitInputs(NamedTuple):
+    """What ``fit`` was given, checked.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        The impressions; plain arrays and frames have become numeric columns.
+    is_encoded : bool
+        Whether they came as EncodedFeatures.
+    classes : ndarray of shape (2,)
+        The labels in order; the second is the click.
+    clicks : ndarray of shape (n,), float32
+        1.0 for a click.
+    weights : ndarray of shape (n,), float32, or None
+        Factors of the losses, with a mean of one. None where all are equal.
+    """
+
+    X: EncodedFeatures
+    is_encoded: bool
+    classes: np.ndarray
+    clicks: np.ndarray
+    weights: np.ndarray | None
+
+
+def check_fit_inputs(
+    estimator: BaseEstimator, X: Impressions, y: ArrayLike, sample_weight: ArrayLike | None
+) -> FitInputs:
+    """Check the parameters and everything that ``fit`` was given.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+        Its parameters are checked. scikit-learn's ``validate_data`` keeps ``n_features_in_`` and
+        ``feature_names_in_`` of plain arrays and frames on it.
+    X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+        Impressions.
+    y : array-like of shape (n,)
+        Labels.
+    sample_weight : array-like of shape (n,) or None
+        Factor of each impression's loss, before that of its class.
+
+    Returns
+    -------
+    FitInputs
+
+    Raises
+    ------
+    ValueError
+        For what cannot be trained on; the message says what to do.
+    """
+    check_parameters(estimator)
+    if isinstance(X, EncodedFeatures):
+        encoded, labels = X, _labels_of_encoded(estimator, X, y)
+    else:
+        encoded, labels = _numeric_features(estimator, X, y, reset=True)
+    classes, clicks = check_binary_target(labels)
+    check_class_weight(estimator.class_weight, classes)
+    check_embedding_dim(estimator.embedding_dim, encoded.schema)
+    weights = check_weights(sample_weight, estimator.class_weight, classes[clicks])
+    return FitInputs(
+        encoded, isinstance(X, EncodedFeatures), classes, clicks.astype(np.float32), weights
+    )
+
+
+def check_features(
+    estimator: BaseEstimator, X: Impressions, *, schema: Schema, is_encoded: bool
+) -> EncodedFeatures:
+    """Return X as EncodedFeatures, checked against what the estimator was fitted on.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+        Fitted.
+    X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+        Impressions.
+    schema : Schema
+        What the estimator was fitted on.
+    is_encoded : bool
+        Whether it was fitted on EncodedFeatures, not on a plain array or frame.
+
+    Returns
+    -------
+    X : EncodedFeatures
+
+    Raises
+    ------
+    ValueError
+        Where X is not of the kind, or from another encoder, than what ``fit`` was given.
+    """
+    name = type(estimator).__name__
+    if not isinstance(X, EncodedFeatures):
+        if is_encoded:
+            raise ValueError(
+                f"{name} was fitted on EncodedFeatures, got {type(X).__name__}. Put "
+                "HistorySequenceEncoder and the classifier in one Pipeline and give the whole "
+                "Pipeline to the tool at hand (BaggingClassifier and permutation_importance turn "
+                "what reaches a bare classifier into arrays)."
+            )
+        return _numeric_features(estimator, X, reset=False)[0]
+    if not is_encoded:
+        raise ValueError(
+            f"{name} was fitted on a plain array or frame, got EncodedFeatures. Fit it on the "
+            "encoder's output as well."
+        )
+    difference = schema.difference(X.schema)
+    if difference:
+        raise ValueError(
+            f"X comes from another encoder than the one the classifier was fitted with: "
+            f"{difference}. Transform with that encoder, or fit both again as one Pipeline."
+        )
+    return X
+
+
+def check_parameters(estimator: BaseEstimator) -> None:
     """Raise where a parameter is wrong in a way that its scikit-learn constraint cannot say.
 
     Parameters
@@ -46,12 +164,12 @@ def check_parameters(estimator: Any) -> None:
     _check_device(estimator.device)
 
 
-def _check_units(units: Any, *, name: str) -> None:
+def _check_units(units: Sequence[int], *, name: str) -> None:
     if not all(map(_is_count, units)):
         raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
@@ -70,7 +188,7 @@ def _check_device(device: str) -> None:
         )
 
 
-def check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
+def check_class_weight(class_weight: Mapping[Any, float] | str | None, classes: np.ndarray) -> None:
     """Raise where a dict of class weights names labels that y does not have."""
     if not isinstance(class_weight, dict):
         return
@@ -79,76 +197,41 @@ def check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
         raise ValueError(f"class_weight must name the labels {labels}, got {list(class_weight)}.")
 
 
-def check_encoded(
-    estimator: Any, X: Any, y: Any = "no_validation", *, reset: bool
-) -> tuple[EncodedFeatures, Any]:
-    """Return X as EncodedFeatures, checked against what the estimator was fitted on.
-
-    Parameters
-    ----------
-    estimator : DINClassifier
-        Gets ``n_features_in_`` and ``feature_names_in_`` where ``reset``.
-    X : EncodedFeatures, array-like or DataFrame
-        Arrays and frames become numeric columns.
-    y : array-like, default="no_validation"
-        Labels, in ``fit``.
-    reset : bool
-        Whether this is ``fit``.
-
-    Returns
-    -------
-    X : EncodedFeatures
-    y : ndarray of shape (n,)
-        As given where it is not validated.
-    """
-    if isinstance(X, EncodedFeatures):
-        return _check_features(estimator, X, y, reset=reset)
-    if not reset and estimator._fitted_on_encoded:
+def check_embedding_dim(embedding_dim: int | Mapping[str, int], schema: Schema) -> None:
+    """Raise where a dict of widths does not name every vocabulary."""
+    sizes = schema.vocabulary_sizes
+    if isinstance(embedding_dim, Mapping) and set(embedding_dim) != set(sizes):
         raise ValueError(
-            f"{type(estimator).__name__} was fitted on EncodedFeatures, got "
-            f"{type(X).__name__}. Put HistorySequenceEncoder and the classifier in one Pipeline "
-            "and give the whole Pipeline to the tool at hand (BaggingClassifier and "
-            "permutation_importance turn what reaches a bare classifier into arrays)."
+            f"embedding_dim must be an int or name every vocabulary once: {sorted(sizes)}, "
+            f"got {sorted(embedding_dim)}."
         )
+
+
+def _labels_of_encoded(
+    estimator: BaseEstimator, X: EncodedFeatures, y: ArrayLike | None
+) -> np.ndarray:
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        )
+    if not len(X):
+        raise ValueError("fit needs at least one impression, got zero rows.")
+    labels = column_or_1d(y, warn=True)
+    check_consistent_length(X, labels)
+    return labels
+
+
+def _numeric_features(
+    estimator: BaseEstimator, X: Any, y: Any = "no_validation", *, reset: bool
+) -> tuple[EncodedFeatures, Any]:
+    """Columns of a plain array or frame as numbers, and the labels where there are any."""
     _check_numeric_frame(X)
     checked = validate_data(estimator, X, y, reset=reset, dtype=np.float32)
     numbers, y = checked if isinstance(checked, tuple) else (checked, y)
-    if reset:
-        estimator._fitted_on_encoded = False
     names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(numbers.shape[1])])
     schema = Schema(tuple(Field(name, "numeric") for name in names))
     columns = {name: np.ascontiguousarray(numbers[:, i]) for i, name in enumerate(names)}
     return EncodedFeatures(schema, columns), y
-
-
-def _check_features(
-    estimator: Any, X: EncodedFeatures, y: Any, *, reset: bool
-) -> tuple[EncodedFeatures, Any]:
-    if reset:
-        if y is None:
-            raise ValueError(
-                f"{type(estimator).__name__} requires y to be passed, but the target y is None."
-            )
-        if not len(X):
-            raise ValueError("fit needs at least one impression, got zero rows.")
-        y = column_or_1d(y, warn=True)
-        check_consistent_length(X, y)
-        estimator._fitted_on_encoded = True
-        estimator.n_features_in_ = X.shape[1]
-        estimator.feature_names_in_ = np.array(X.schema.feature_names_out(), dtype=object)
-        return X, y
-    if not estimator._fitted_on_encoded:
-        raise ValueError(
-            f"{type(estimator).__name__} was fitted on a plain array or frame, got "
-            "EncodedFeatures. Fit it on the encoder's output as well."
-        )
-    difference = estimator.schema_.difference(X.schema)
-    if difference:
-        raise ValueError(
-            f"X comes from another encoder than the one the classifier was fitted with: "
-            f"{difference}. Transform with that encoder, or fit both again as one Pipeline."
-        )
-    return X, y
 
 
 def _check_numeric_frame(X: Any) -> None:
@@ -169,7 +252,7 @@ def _check_numeric_frame(X: Any) -> None:
         )
 
 
-def check_binary_target(y: Any) -> tuple[np.ndarray, np.ndarray]:
+def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return the two classes in order, and 1 for the larger one.
 
     Parameters
@@ -213,12 +296,12 @@ def check_binary_target(y: Any) -> tuple[np.ndarray, np.ndarray]:
     return classes, clicks
 
 
-def check_rows(values: Any, n_rows: int, *, name: str, numeric: bool = True) -> Any:
-    """Return a 1-D array with one value an impression, or None.
+def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = True) -> np.ndarray:
+    """Return a 1-D array with one value per impression.
 
     Parameters
     ----------
-    values : array-like of shape (n_rows,) or None
+    values : array-like of shape (n_rows,)
         Weights or groups.
     n_rows : int
         Number of impressions.
@@ -229,20 +312,63 @@ def check_rows(values: Any, n_rows: int, *, name: str, numeric: bool = True) -> 
 
     Returns
     -------
-    values : ndarray of shape (n_rows,) or None
+    values : ndarray of shape (n_rows,)
 
     Examples
     --------
     >>> check_rows([1, 2], 2, name="sample_weight")
     array([1., 2.])
     """
-    if values is None:
-        return None
     if numeric:
         values = check_array(values, ensure_2d=False, dtype=np.float64, input_name=name)
     values = np.asarray(values)
     if values.ndim != 1:
         raise ValueError(f"{name} must be 1D, got {values.ndim} dimensions.")
-    if _num_samples(values) != n_rows:
-        raise ValueError(f"{name} must have one value a row: {n_rows}, got {len(values)}.")
+    if len(values) != n_rows:
+        raise ValueError(f"{name} must have one value per row: {n_rows}, got {len(values)}.")
     return values
+
+
+def check_weights(
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[Any, float] | str | None,
+    labels: np.ndarray,
+) -> np.ndarray | None:
+    """Return the factor of each impression's loss, its class's included.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n,) or None
+    class_weight : dict, "balanced" or None
+    labels : ndarray of shape (n,)
+
+    Returns
+    -------
+    weights : ndarray of shape (n,), float32, or None
+        Their mean is one. None where neither weight is given.
+
+    Raises
+    ------
+    ValueError
+        For weights below zero, or zero everywhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_weights([1, 1], {"click": 3}, np.array(["click", "skip"]))
+    array([1.5, 0.5], dtype=float32)
+    """
+    weights = None
+    if sample_weight is not None:
+        weights = check_rows(sample_weight, len(labels), name="sample_weight")
+    if class_weight is not None:
+        by_class = compute_sample_weight(class_weight, labels)
+        weights = by_class if weights is None else weights * by_class
+    if weights is None:
+        return None
+    if weights.min() < 0 or weights.sum() <= 0:
+        raise ValueError(
+            "sample_weight must be zero or more, and not zero everywhere, got a minimum of "
+            f"{weights.min():g} and a sum of {weights.sum():g}."
+        )
+    return (weights / weights.mean()).astype(np.float32)

@@ -1,9 +1,14 @@
-"""The skorch net behind DINClassifier: how a batch is fed, the loss, the steps."""
+"""The skorch net behind DINClassifier: how a batch is fed, the loss, the steps, why it stops."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -14,12 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
+from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.network.embeddings import FieldEmbeddings
+from sklearn_din.module import DIN
 from sklearn_din.training.optim import RowwiseRMSprop
+from sklearn_din.training.plan import Batches, TrainingPlan
 
-COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, for the memory's sake
+StopReason = Literal["max_epochs", "patience", "callback", "user"]
 
 
 def keep_freed_memory() -> None:
@@ -32,17 +38,37 @@ def keep_freed_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-class TrainingRows(NamedTuple):
-    """What ``DINNet.fit`` takes as X: batches to learn from, and to look at if any."""
+@contextmanager
+def note_ctrl_c() -> Iterator[list[int]]:
+    """Yield a list that grows by one entry whenever the user presses Ctrl-C.
 
-    train: ImpressionBatches
-    valid: ImpressionBatches | None
+    skorch's callbacks end a training by raising KeyboardInterrupt, as Ctrl-C does: the exception
+    alone does not say who raised it, the signal does. The handler that was there is called all
+    the same and is back afterwards. Python delivers the signal in the main thread only.
+    """
+    presses: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield presses
+        return
+    call = handler
+
+    def note(number: int, frame: FrameType | None) -> None:
+        presses.append(number)
+        call(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class DINNet(NeuralNetBinaryClassifier):
-    """skorch net over opaque batches, with one optimizer for tables and one for the rest.
+    """skorch net over ready batches, with one optimizer for tables and one for the rest.
 
-    ``predict_proba`` takes EncodedFeatures. The net never keeps rows it was trained on.
+    ``partial_fit`` takes a TrainingPlan, ``predict_proba`` takes EncodedFeatures. The net never
+    keeps rows it was trained on.
 
     Parameters
     ----------
@@ -50,16 +76,31 @@ class DINNet(NeuralNetBinaryClassifier):
         As for :class:`skorch.NeuralNetBinaryClassifier`.
     embedding_lr : float, default=0.001
         Learning rate of the embedding tables.
-    embedding_decay : dict of str to Tensor, default=None
-        By table, each row's factor of the mini-batch aware L2.
+    embedding_decay : dict of str to ndarray of shape (n_ids,), default=None
+        By vocabulary, each id's factor of the mini-batch aware L2.
+
+    Attributes
+    ----------
+    stop_reason_ : {"max_epochs", "patience", "callback", "user"}
+        Why the latest training ended: after all epochs, by early stopping, by a callback of the
+        user's, or by Ctrl-C.
+    n_epochs_begun_ : int
+        Epochs that the latest training began. A validation check left unfinished has no row in
+        ``history``.
+    checks_per_epoch_ : int
+        Rows of ``history`` per epoch.
     """
+
+    stop_reason_: StopReason
+    n_epochs_begun_: int
+    checks_per_epoch_: int
 
     def __init__(
         self,
-        module: Any,
+        module: DIN,
         *args: Any,
         embedding_lr: float = 0.001,
-        embedding_decay: dict[str, Tensor] | None = None,
+        embedding_decay: Mapping[str, np.ndarray] | None = None,
         **kwargs: Any,
     ) -> None:
         self.embedding_lr = embedding_lr
@@ -82,13 +123,25 @@ class DINNet(NeuralNetBinaryClassifier):
         dense = [p for p in self.module_.parameters() if id(p) not in is_table]
         self.optimizer_ = torch.optim.Adam(dense, lr=self.lr, fused=True)
         if tables:
-            decay = {w: d.to(self.device) for w, d in (self.embedding_decay or {}).items()}
-            groups: Any = [
-                {"params": [table], "starts": embeddings.starts(width), "decay": decay.get(width)}
+            groups = [
+                {
+                    "params": [table],
+                    "starts": embeddings.starts(width),
+                    "decay": self._table_decay(width),
+                }
                 for width, table in tables.items()
             ]
             self.embedding_optimizer_ = RowwiseRMSprop(groups, lr=self.embedding_lr)
         return self
+
+    def _table_decay(self, width: str) -> Tensor | None:
+        """Factors of a table's rows: those of its vocabularies, in the order of their rows."""
+        if self.embedding_decay is None:
+            return None
+        widths = self.module_.embeddings.width_of
+        vocabularies = [name for name, its in widths.items() if its == int(width)]
+        decay = np.concatenate([self.embedding_decay[name] for name in vocabularies])
+        return torch.from_numpy(decay).to(self.device)
 
     def forget_training(self) -> None:
         """Let go of the optimizers' moments and of the tables' decay."""
@@ -112,16 +165,36 @@ class DINNet(NeuralNetBinaryClassifier):
             )
         return ScoringBatches(X)
 
-    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **kwargs: Any) -> DINNet:
-        """Train as skorch does."""
+    def fit_loop(
+        self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: Any
+    ) -> DINNet:
+        """Train as skorch does, keep the reason of the end, drop a check left unfinished."""
         keep_freed_memory()
-        return super().fit_loop(X, y, epochs, **kwargs)
+        self.checks_per_epoch_, n_before = X.checks_per_epoch, len(self.history)
+        self.stop_reason_ = "max_epochs"
+        with note_ctrl_c() as presses:
+            try:
+                super().fit_loop(X, y, epochs, **kwargs)
+            except KeyboardInterrupt:
+                if self.stop_reason_ == "max_epochs":  # no stop_training has named another
+                    self.stop_reason_ = "user" if presses else "callback"
+        self.n_epochs_begun_ = math.ceil((len(self.history) - n_before) / X.checks_per_epoch)
+        if self.history and "train_loss" not in self.history[-1]:
+            self.history.pop()
+        return self
 
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+    def stop_training(self, reason: StopReason) -> NoReturn:
+        """End the training from within a callback."""
+        self.stop_reason_ = reason
+        raise KeyboardInterrupt  # skorch's own way to leave the loop
+
+    def get_split_datasets(
+        self, X: TrainingPlan, y: None = None, **fit_params: Any
+    ) -> tuple[Batches, Batches | None]:
         """Return the training and the validation batches."""
         return X.train, X.valid
 
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+    def get_iterator(self, dataset: Batches, training: bool = False) -> Batches:
         """Batches are their own iterator: whole index blocks, no collate step."""
         return dataset
 
@@ -129,9 +202,7 @@ class DINNet(NeuralNetBinaryClassifier):
         """Batch -> logits (n,)."""
         return self.module_(x.to(self.device))
 
-    def get_loss(
-        self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
-    ) -> Tensor:
+    def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Batch, training: bool = False) -> Tensor:
         """Weighted negative log-likelihood of the click."""
         loss = F.binary_cross_entropy_with_logits(
             y_pred, y_true.to(y_pred.device), weight=X.weights
@@ -147,8 +218,9 @@ class DINNet(NeuralNetBinaryClassifier):
             scales = batch.numbers.abs().amax(dim=0)
             largest = int(scales.argmax())
             hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
+        epoch = math.ceil(len(self.history) / self.checks_per_epoch_)
         return (
-            f"the loss is no longer finite in epoch {len(self.history)} with lr={self.lr:g} and "
+            f"the loss is no longer finite in epoch {epoch} with lr={self.lr:g} and "
             f"embedding_lr={self.embedding_lr:g}.{hint} Lower the learning rates, or standardise "
             "the numeric columns (HistorySequenceEncoder does)."
         )
@@ -158,7 +230,7 @@ class DINNet(NeuralNetBinaryClassifier):
         if self.module_.training != training:
             super()._set_training(training)
 
-    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+    def train_step(self, batch: tuple[Batch, Tensor], **fit_params: Any) -> dict[str, Any]:
         """One step of both optimizers; skorch's own would run the batch once for each."""
         self._zero_grad_optimizer(set_to_none=True)
         step = self.train_step_single(batch, **fit_params)
@@ -179,29 +251,3 @@ class DINNet(NeuralNetBinaryClassifier):
                 parameter = torch.empty_like(rows)
                 parameter.grad = rows
             yield name, parameter
-
-
-def embedding_decay(
-    X: EncodedFeatures, embeddings: FieldEmbeddings, strength: float
-) -> dict[str, Tensor]:
-    """Factors of the mini-batch aware L2: ``strength / n_j`` for each row j of each table.
-
-    n_j is the number of times that id j occurs in X, as a candidate, elsewhere, or in histories
-    (paper, section 5.1).
-    """
-    counts = {width: np.zeros(len(table)) for width, table in embeddings.tables.items()}
-    for first in range(0, len(X), COUNTED_ROWS):
-        block = X[first : first + COUNTED_ROWS]
-        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
-        for behaviour in X.schema.behaviours:
-            ragged = block.behaviours[behaviour.histories]
-            index = ragged.spans.index()
-            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
-        for name, values in ids.items():
-            found = np.bincount(values)
-            start = embeddings.offset_of[embeddings.vocabulary_of[name]]
-            counts[str(embeddings.width(name))][start : start + len(found)] += found
-    return {
-        width: torch.from_numpy((strength / np.maximum(count, 1)).astype(np.float32))
-        for width, count in counts.items()
-    }

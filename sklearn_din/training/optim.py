@@ -1,44 +1,51 @@
-"""Optimizers whose cost follows the rows touched, not the size of the table."""
+"""The embeddings' optimizer, whose cost follows the rows touched, and the strength of their L2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.network.layers import gather_rows
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.network.segments import gather_rows
+
+COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
 
 class RowwiseRMSprop(torch.optim.Optimizer):
-    """Adam without momentum and with one second moment a row, on the rows the batch touched.
+    """Adam without momentum and with one second moment per row, on the rows of the batch only.
 
     Row j with gradient g moves by ``lr * g / sqrt(v_j + v)``: v_j is the row's second moment
-    (mean square of its gradients, a moving average from zero), v that of all rows of its
-    vocabulary that batches touched. A row seen once moves by what it was told relative to
-    others: Adam, which divides by the row's own moment alone, moves it as far as any other, and
-    rare ids learn noise. A row whose gradients are large is slowed down by its own moment.
+    (a moving average, from zero, of the mean square of its gradients), v that of all rows of its
+    vocabulary that were in a batch. A row seen once thus moves in proportion to its gradient,
+    relative to the vocabulary's typical gradient. Adam divides by the row's own moment alone and
+    moves it as far as any other, so that rare ids learn noise (benchmarks/quality-results.md,
+    "Rare ids"). A row whose gradients are often large is slowed down by its own moment.
 
-    A step costs what the batch's distinct ids cost, all other rows rest. Gradients must be
-    sparse and hold each row once, in order:
-    :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them so.
+    The cost of a step follows the number of distinct ids in the batch, since all other rows stay
+    as they are. Gradients must be sparse and hold each row once, in ascending order, as
+    :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them.
 
     Parameters
     ----------
     params : iterable of Tensor
-        Tables of shape (n_ids, dim).
+        Embedding tables of shape (n_ids, dim).
     lr : float
-        Learning rate.
+        Learning rate: about how far a row moves whose gradient is as large as is typical of its
+        vocabulary.
     beta : float, default=0.999
-        Decay of the second moments.
+        Share of a second moment that is kept when a new gradient enters it.
     eps : float, default=1e-8
-        Added to the denominator.
+        Added to the denominator, against division by zero.
     starts : Tensor of shape (n_vocabularies,), int64, default=None
-        First row of each vocabulary, in order. None: the table is one vocabulary.
+        First row of each vocabulary in the table, in ascending order. None: the table is one
+        vocabulary.
     decay : Tensor of shape (n_ids,), default=None
-        Factor of each row's own mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]``
-        is added to the gradient of each row j in the batch.
+        Factor of each row's mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]`` is
+        added to the gradient of each row j in the batch. None: nothing is added.
 
     Examples
     --------
@@ -54,7 +61,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
         beta: float = 0.999,
@@ -66,14 +73,14 @@ class RowwiseRMSprop(torch.optim.Optimizer):
         super().__init__(params, options)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every row that has a gradient."""
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is not None:
-                    self._update_rows(table, group)
+                    self._update_rows(table, table.grad, group)
 
-    def _update_rows(self, table: Any, group: dict[str, Any]) -> None:
+    def _update_rows(self, table: Tensor, sparse: Tensor, group: dict[str, Any]) -> None:
         state, beta = self.state[table], group["beta"]
         if not state:
             starts = torch.tensor([0]) if group["starts"] is None else group["starts"]
@@ -81,7 +88,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
             state["square"] = table.new_zeros(len(table))
             state["total"] = table.new_zeros(len(starts))
             state["share"] = table.new_zeros(len(starts))
-        rows, gradient = table.grad._indices()[0], table.grad._values()
+        rows, gradient = sparse._indices()[0], sparse._values()
         values = gather_rows(table, rows)
         if group["decay"] is not None:
             decay = group["decay"].index_select(0, rows)
@@ -95,15 +102,52 @@ class RowwiseRMSprop(torch.optim.Optimizer):
 
 
 def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: float) -> Tensor:
-    """Moving average of the touched rows' squares in each row's vocabulary: one number a row.
+    """Second moment of the vocabulary that each row belongs to: one number per row of the batch.
 
-    ``total / share`` is the average of the batches that held the vocabulary, ``share`` the weight
-    these have by now.
+    For each vocabulary, ``total`` is the moving average over batches of its rows' mean square,
+    zero where a batch has none of its rows, and ``share`` that of 1 and 0 for batches that have
+    some and none. ``total / share`` is thus the average over the batches that have some.
+
+    latest : (n_rows,), mean square of each row's gradient in this batch
+    rows : (n_rows,), ascending
+    typical : (n_rows,)
     """
     first = torch.searchsorted(rows, state["starts"])
     counts = torch.cat([first, first.new_tensor([len(rows)])]).diff()
     mean = torch.segment_reduce(latest, "sum", lengths=counts) / counts.clamp(min=1)
-    state["total"].lerp_(mean, 1 - beta)  # an empty segment gives zero
+    state["total"].lerp_(mean, 1 - beta)  # zero for a vocabulary without rows here
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
     return typical.repeat_interleave(counts)
+
+
+def embedding_decay(X: EncodedFeatures, strength: float) -> dict[str, np.ndarray]:
+    """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        The training impressions. n_j is the number of times that id j occurs in them, as a
+        candidate, elsewhere, or in histories (paper, section 5.1).
+    strength : float
+        Factor of an id that occurs once.
+
+    Returns
+    -------
+    decay : dict of str to ndarray of shape (n_ids,), float32
+        By vocabulary.
+    """
+    counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
+    for first in range(0, len(X), COUNTED_ROWS):
+        block = X[first : first + COUNTED_ROWS]
+        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
+        for behaviour in X.schema.behaviours:
+            ragged = block.behaviours[behaviour.histories]
+            index = ragged.spans.index()
+            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
+        for name, values in ids.items():
+            found = np.bincount(values)
+            counts[X.schema[name].vocabulary][: len(found)] += found
+    return {
+        name: (strength / np.maximum(count, 1)).astype(np.float32) for name, count in counts.items()
+    }

@@ -1,0 +1,11 @@
+"""The private names of scikit-learn that this package imports: a new release is met in this file.
+
+Two more are overridden where they act: ``_parameter_constraints`` in each estimator, and
+``_repr_html_inner`` in DINClassifier, which puts the network's picture under scikit-learn's.
+"""
+
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names_in
+
+__all__ = ["Interval", "StrOptions", "_check_feature_names_in", "_fit_context"]

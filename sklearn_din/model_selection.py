@@ -1,0 +1,245 @@
+"""TimeSplit: cross-validation by time that never cuts through equal times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from sklearn.model_selection import BaseCrossValidator
+from sklearn.utils import check_consistent_length
+
+from sklearn_din._validation import check_frame, check_times
+
+Rows = np.ndarray
+
+
+class TimeSplit(BaseCrossValidator):
+    """Cross-validation by time: train on what came before, test on what came next.
+
+    The rows are ordered by their times and the newest of them are cut into ``n_splits``
+    consecutive test blocks. Each fold trains on all rows before its test block, so later folds
+    train on more. The rows of X may stand in any order: the indices follow the times.
+
+    Equal times are never parted: a cut that would fall among them moves to the nearer end of
+    them, so blocks differ in size where times repeat. This is what tells it apart from
+    :class:`sklearn.model_selection.TimeSeriesSplit`, which counts rows, needs them sorted, and
+    can put two rows of one moment on both sides of a cut.
+
+    A row is in the training set where ``time < (first time of the test block) - gap``.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of folds, at least 1. Rows need at least ``n_splits + 1`` different times.
+    test_size : int or float, default=None
+        Rows in each test block: a number of rows, or as a float the share of all rows. None
+        takes ``n_rows // (n_splits + 1)``. Give it to test on a short period only (the last
+        week), which leaves more to train on. Blocks are only about that large where times repeat.
+    gap : int, float or duration, default=0
+        Time between training and test: training rows are older than the first time of the test
+        block by more than this. A number in the time's own unit; for datetimes a duration such
+        as "1D". Use it where what happened becomes known with a delay, such as purchases that
+        are counted a day after the click.
+    time : str, default=None
+        Name of the column of X that holds the times: integers, floats or datetimes. None is for
+        encoded impressions that carry their times (``X.times``).
+
+    See Also
+    --------
+    sklearn.model_selection.GroupKFold : Split by user: how good is the model for new people?
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_din import TimeSplit
+    >>> clicks = pd.DataFrame({"item": list("abcdef"), "day": [1, 3, 2, 3, 5, 4]})
+    >>> for train, test in TimeSplit(2, time="day").split(clicks):
+    ...     print(clicks["day"].iloc[train].tolist(), clicks["day"].iloc[test].tolist())
+    [1, 2] [3, 3]
+    [1, 2, 3, 3] [4, 5]
+    """
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        test_size: int | float | None = None,
+        gap: Any = 0,
+        time: str | None = None,
+    ) -> None:
+        self.n_splits = n_splits
+        self.test_size = test_size
+        self.gap = gap
+        self.time = time
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Rows, Rows]]:
+        """Yield the training and test rows of each fold, the oldest fold first.
+
+        Parameters
+        ----------
+        X : pandas, polars or Arrow frame, or EncodedFeatures
+            With one row per impression.
+        y : ignored
+        groups : ignored
+
+        Yields
+        ------
+        train : ndarray of int
+            Positions of the training rows, in the order of their times.
+        test : ndarray of int
+            Positions of the test rows, in the order of their times.
+        """
+        _check_parameters(self)
+        times, unit = _read_times(X, self.time)
+        check_consistent_length(times, y, groups)
+        gap = _read_gap(self.gap, unit)
+        order = np.argsort(times, kind="stable")
+        times = times[order]
+        cuts = self._cuts(times)
+        for fold, (start, end) in enumerate(pairwise(cuts)):
+            n_train = np.count_nonzero(times < _earlier(times[start], gap))
+            if not n_train:
+                raise ValueError(
+                    f"fold {fold} has nothing to train on: no row is older than the first time of "
+                    f"its test block by more than gap={self.gap!r}. Use a smaller gap, fewer "
+                    "splits or a smaller test_size."
+                )
+            yield order[:n_train], order[start:end]
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X : ignored
+        y : ignored
+        groups : ignored
+
+        Returns
+        -------
+        int
+        """
+        return self.n_splits
+
+    def _cuts(self, times: np.ndarray) -> np.ndarray:
+        """Where the test blocks start in the sorted rows, and the end of the last one."""
+        n_rows, n_splits = len(times), self.n_splits
+        starts = np.flatnonzero(np.append(True, times[1:] != times[:-1])[:n_rows])
+        if len(starts) <= n_splits:
+            raise ValueError(
+                f"{n_splits} folds need rows of at least {n_splits + 1} different times, got "
+                f"{len(starts)} among {n_rows} rows. Use fewer splits, or times that are less "
+                "coarse."
+            )
+        wanted = n_rows - _block_size(self.test_size, n_rows, n_splits) * np.arange(n_splits, 0, -1)
+        cuts, last = [], 0
+        for fold, target in enumerate(wanted):
+            right = int(np.searchsorted(starts, target))  # starts[right] is at or after the target
+            left = max(right - 1, 0)
+            at_end = right == len(starts)
+            nearest = left if at_end or target - starts[left] < starts[right] - target else right
+            # At least one time for each fold before this one, and one for each from it on
+            last = min(max(nearest, last + 1), len(starts) - n_splits + fold)
+            cuts.append(starts[last])
+        return np.array([*cuts, n_rows])
+
+
+def _check_parameters(splitter: TimeSplit) -> None:
+    n_splits, test_size = splitter.n_splits, splitter.test_size
+    if isinstance(n_splits, bool) or not isinstance(n_splits, Integral) or n_splits < 1:
+        raise ValueError(f"n_splits must be an integer of at least 1, got {n_splits!r}.")
+    is_rows = isinstance(test_size, Integral) and not isinstance(test_size, bool) and test_size > 0
+    is_share = isinstance(test_size, float) and 0 < test_size < 1
+    if test_size is not None and not is_rows and not is_share:
+        raise ValueError(
+            "test_size must be a number of rows of at least 1, a share of the rows between 0 and "
+            f"1, or None, got {test_size!r}."
+        )
+
+
+def _block_size(test_size: int | float | None, n_rows: int, n_splits: int) -> int:
+    if test_size is None:
+        return max(n_rows // (n_splits + 1), 1)
+    size = test_size if isinstance(test_size, Integral) else max(round(test_size * n_rows), 1)
+    if size * n_splits >= n_rows:
+        raise ValueError(
+            f"{n_splits} test blocks of {size} rows leave none of the {n_rows} rows to train on "
+            f"first (test_size={test_size!r}). Use fewer splits or a smaller test_size."
+        )
+    return int(size)
+
+
+def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
+    """Each row's time as integers or floats, and the unit of datetimes."""
+    column = _own_times(X) if name is None else _time_column(X, name)
+    values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
+    return values, unit
+
+
+def _own_times(X: Any) -> pd.Series:
+    times = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)
+    if times is None:
+        raise ValueError(
+            "TimeSplit needs each row's time, and time=None finds none in a "
+            f"{type(X).__name__}. Pass X as a DataFrame and name its column of times: "
+            "TimeSplit(time='time'); let the Pipeline's encoder drop that column. For sorted "
+            "rows without times there is sklearn.model_selection.TimeSeriesSplit."
+        )
+    return pd.Series(times)
+
+
+def _time_column(X: Any, name: str) -> pd.Series:
+    if hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.DataFrame | pd.Series):
+        names = getattr(X, "column_names", None) or X.columns  # Arrow's or polars'
+        check_frame(pd.DataFrame(columns=list(names)), [name], name="X")
+        return pa.table(X.select([name])).to_pandas()[name]
+    if not isinstance(X, pd.DataFrame):
+        raise TypeError(
+            f"TimeSplit(time={name!r}) reads a column of X, got a {type(X).__name__}. Pass X as a "
+            "DataFrame, with the encoder inside the Pipeline."
+        )
+    check_frame(X, [name], name="X")
+    return X[name]
+
+
+def _read_gap(gap: Any, unit: str | None) -> int | float:
+    """The gap in the times' own unit: a number, or whole units of a duration."""
+    is_number = isinstance(gap, Real) and not isinstance(gap, bool | np.timedelta64)
+    if is_number and gap == 0:
+        return 0
+    if is_number != (unit is None):
+        needed = "a number in the time's unit" if unit is None else "a duration such as '1D'"
+        kind = "numbers" if unit is None else "datetimes"
+        raise TypeError(f"gap must be {needed} because the times are {kind}, got {gap!r}.")
+    is_valid = gap > 0 if unit is None else _duration(gap) >= pd.Timedelta(0)
+    if not is_valid:
+        raise ValueError(f"gap must not be negative or missing, got {gap!r}.")
+    if unit is None:
+        return gap
+    # Times are whole units, so that a part of a unit moves no row to the other side
+    return _duration(gap) // pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
+
+
+def _duration(gap: Any) -> pd.Timedelta:
+    without_unit = isinstance(gap, str) and gap.strip().isdecimal()  # pandas: nanoseconds
+    try:
+        duration = None if without_unit else pd.Timedelta(gap)
+    except (TypeError, ValueError):
+        duration = None
+    if duration is None:
+        raise ValueError(f"gap must be a duration such as '1D' or '12h', got {gap!r}.")
+    return duration
+
+
+def _earlier(time: Any, gap: int | float) -> int | float:
+    """``time - gap``, exact where times are integers: they are compared with a Python int."""
+    if isinstance(time, np.integer):
+        if np.isinf(gap):
+            return -np.inf
+        return int(time) - int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
+    return time - gap

@@ -1,0 +1,164 @@
+"""Histories without padding: sums, maxima and softmax over the events of each impression.
+
+Histories come flat: one row per event, all impressions' events after each other. Two tensors say
+which event belongs to which impression:
+
+rows : (n_events,), the number of the impression of each event
+offsets : (n_rows + 1,), where each impression's events begin; the last entry is n_events
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+
+class Segments(NamedTuple):
+    """Which event belongs to which impression.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_events,), int64
+        Number of the impression of each event.
+    offsets : Tensor of shape (n_rows + 1,), int64
+        Where each impression's events begin; the last entry is n_events.
+    """
+
+    rows: Tensor
+    offsets: Tensor
+
+
+def sum_events(
+    values: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Sum of each impression's events, zeros where it has none.
+
+    values : (n_events, width)
+    rows : (n_events,)
+    offsets : (n_rows + 1,)
+    weights : (n_events,), or None for the unweighted sum
+    sums : (n_rows, width)
+
+    Examples
+    --------
+    >>> import torch
+    >>> rows, offsets = torch.tensor([0, 2, 2]), torch.tensor([0, 1, 1, 3])
+    >>> sum_events(torch.ones(3, 2), rows, offsets)
+    tensor([[1., 1.],
+            [0., 0.],
+            [2., 2.]])
+    """
+    if weights is not None:
+        values = values * weights.unsqueeze(1)
+    return _SumEvents.apply(values, rows, offsets)
+
+
+class _SumEvents(torch.autograd.Function):
+    """``segment_sum``, with a gather as its backward pass: that of ``embedding_bag`` sorts."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return segment_sum(values, offsets)
+
+    @staticmethod
+    def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        return grad_sums.index_select(0, rows), None, None
+
+
+def segment_sum(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum of each impression's events, for use inside autograd functions: see ``sum_events``.
+
+    values : (n_events, width)
+    offsets : (n_rows + 1,)
+    weights : (n_events,), or None for the unweighted sum
+    sums : (n_rows, width)
+    """
+    index = cached_arange(values.shape[0], device=values.device)
+    return F.embedding_bag(
+        index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
+
+
+def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]``, for use inside autograd functions.
+
+    ``embedding_bag`` prefetches rows, ``index_select`` stalls on cache misses and takes twice as
+    long (benchmarks/README.md). Each id is a bag of its own here.
+
+    Examples
+    --------
+    >>> import torch
+    >>> gather_rows(torch.eye(3), torch.tensor([2, 0]))
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
+    starts = cached_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
+    return F.embedding_bag(ids, table, starts, mode="sum")
+
+
+_ARANGES: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
+def cached_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """``torch.arange(n)`` as a view of one tensor that all calls share: never write to it.
+
+    Each training step needs several, of sizes that change from batch to batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> cached_arange(3, device=torch.device("cpu"))
+    tensor([0, 1, 2])
+    """
+    if torch.compiler.is_compiling():  # n is a symbol there, which no cache can hold
+        return torch.arange(n, device=device, dtype=dtype)
+    longest = _ARANGES.get((device, dtype))
+    if longest is None or longest.shape[0] < n:
+        longest = _ARANGES[device, dtype] = torch.arange(n, device=device, dtype=dtype)
+    return longest[:n]
+
+
+def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Largest value of each impression's events by column, zeros where it has none.
+
+    values : (n_events, width)
+    rows : (n_events,)
+    maxima : (n_rows, width)
+
+    Examples
+    --------
+    >>> import torch
+    >>> max_events(torch.tensor([[1.0], [3.0]]), torch.tensor([1, 1]), 2)
+    tensor([[0.],
+            [3.]])
+    """
+    index = rows[:, None].expand_as(values)
+    start = values.new_full((n_rows, values.shape[1]), -torch.inf)
+    largest = start.scatter_reduce(0, index, values, reduce="amax")
+    return largest.masked_fill(largest == -torch.inf, 0.0)
+
+
+def softmax_events(scores: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Softmax of the scores within each impression.
+
+    scores : (n_events,)
+    rows : (n_events,)
+    shares : (n_events,), whose sum over each impression's events is one
+
+    Examples
+    --------
+    >>> import torch
+    >>> softmax_events(torch.zeros(3), torch.tensor([0, 1, 1]), 2)
+    tensor([1.0000, 0.5000, 0.5000])
+    """
+    top = scores.new_zeros(n_rows).scatter_reduce(
+        0, rows, scores.detach(), reduce="amax", include_self=False
+    )
+    powers = torch.exp(scores - top.index_select(0, rows))
+    totals = scores.new_zeros(n_rows).index_add(0, rows, powers)
+    return powers / totals.index_select(0, rows)

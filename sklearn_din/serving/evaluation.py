@@ -1,0 +1,203 @@
+"""How good the recommendations are: a ranked catalogue against what users wanted afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import check_frame, check_name
+from sklearn_din.serving.ranking import rank_candidates
+
+SHOWN_VALUES = 3
+
+
+def evaluate_ranking(
+    pipeline: Any,
+    users: pd.DataFrame,
+    candidates: pd.DataFrame,
+    relevant: pd.DataFrame,
+    *,
+    k: int | Sequence[int] = 10,
+    user: str = "user",
+    item: str = "item",
+) -> pd.DataFrame:
+    """Rank a catalogue for each user and compare the first k items with what was relevant.
+
+    The test of a recommender in one call. Take a moment that the Pipeline has not been trained
+    beyond. ``users`` says who is there at that moment and what they did before, ``candidates``
+    what could be shown to them, ``relevant`` what they clicked (bought, watched) afterwards.
+    :func:`rank_candidates` makes the ranking.
+
+    With m relevant items of a user, rank r of each (from 1) and the sums over those with
+    ``r <= k``: ``recall = sum 1 / m``; ``hit_rate`` is 1 where there is any; ``mrr`` is 1 over
+    the smallest r; ``ndcg = sum 1 / log2(1 + r)`` over the same of ranks 1 to ``min(m, k)``.
+    A user without any is 0 in all of them. Each user counts the same.
+
+    Parameters
+    ----------
+    pipeline : Pipeline, or search over one
+        Fitted on a DataFrame; a HistorySequenceEncoder among its steps and a DINClassifier at
+        its end.
+    users : DataFrame of shape (n_users, ...)
+        One row per user at the moment of the ranking: the column ``user``, and every column that
+        the Pipeline was fitted on, histories included, except those of the candidate.
+    candidates : DataFrame of shape (n_candidates, ...)
+        The catalogue, one row per item: the column ``item`` and the candidate's other columns.
+    relevant : DataFrame
+        What was wanted: one row per user and item, in the columns ``user`` and ``item``. Other
+        columns are not used, a pair that is there twice counts once. An item that is not among
+        ``candidates`` could not be recommended and counts as missed.
+    k : int or list of int, default=10
+        How many places of each ranking are looked at. Several numbers give one row each and
+        cost one ranking.
+    user : str, default="user"
+        Name of the column of ``users`` and ``relevant`` that says whose row it is. Any column
+        that tells the rows of ``users`` apart will do, such as the number of a session.
+    item : str, default="item"
+        Name of the column of ``candidates`` and ``relevant`` that says which item it is.
+
+    Returns
+    -------
+    DataFrame
+        One row per k (the index), columns ndcg, recall, hit_rate, mrr (means over users), n_users
+        (users evaluated) and n_left_out (users to whom nothing is relevant: nothing can be said).
+
+    Raises
+    ------
+    ValueError
+        If a column is absent or holds missing values, a user or an item has two rows, or no
+        relevant user or item is among those given.
+
+    Warns
+    -----
+    UserWarning
+        If ``relevant`` names users who have no row in ``users``: they are not evaluated.
+
+    See Also
+    --------
+    sklearn_din.metrics.group_ndcg_score : The same for rows that were shown, without a catalogue.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din.estimator import DINClassifier
+    >>> from sklearn_din.transformers import HistorySequenceEncoder
+    >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    >>> model = make_pipeline(
+    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, random_state=0)
+    ... ).fit(shown, [0, 1])
+    >>> users = pd.DataFrame({"user": ["ann", "bob"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    >>> relevant = pd.DataFrame({"user": ["ann", "bob"], "item": ["sock", "hat"]})
+    >>> scores = evaluate_ranking(model, users, shown[["item"]], relevant, k=[1, 2])
+    >>> scores.reset_index()[["k", "recall", "mrr", "n_users"]]
+       k  recall   mrr  n_users
+    0  1     0.5  0.50        2
+    1  2     1.0  0.75        2
+    """
+    places = _check_k(k)
+    _check_frames(users, candidates, relevant, user, item)
+    pairs = relevant[[user, item]].drop_duplicates()
+    row = _positions(pairs[user], users[user], name="users")
+    catalogue = _positions(pairs[item], candidates[item], name="candidates")
+    _warn_of_absent_users(pairs[user][row < 0], user)
+    row, catalogue = row[row >= 0], catalogue[row >= 0]
+    evaluated, row = np.unique(row, return_inverse=True)
+    n_relevant = np.bincount(row)
+
+    best = rank_candidates(pipeline, users.iloc[evaluated], candidates, top_k=max(places))
+    shown = _positions(best[item], candidates[item], name="candidates")
+    is_hit = np.isin(
+        best["row"].to_numpy() * len(candidates) + shown, row * len(candidates) + catalogue
+    )
+    hit_row, hit_rank = best["row"].to_numpy()[is_hit], best["rank"].to_numpy()[is_hit]
+    scores = [_scores_at(one, hit_row, hit_rank, n_relevant) for one in places]
+    table = pd.DataFrame(scores, index=pd.Index(places, name="k"))
+    return table.assign(n_users=len(evaluated), n_left_out=len(users) - len(evaluated))
+
+
+def _scores_at(
+    k: int, row: np.ndarray, rank: np.ndarray, n_relevant: np.ndarray
+) -> dict[str, float]:
+    """Means over users; ``row`` and ``rank`` (of one length) say where relevant items stand."""
+    row, rank = row[rank <= k], rank[rank <= k]
+    n_users = len(n_relevant)
+    gain = np.append(0.0, np.cumsum(1 / np.log2(1 + np.arange(1, k + 1))))
+    found = np.bincount(row, weights=1 / np.log2(1 + rank), minlength=n_users)
+    n_hits = np.bincount(row, minlength=n_users)
+    reciprocal = np.zeros(n_users)
+    np.maximum.at(reciprocal, row, 1 / rank)
+    return {
+        "ndcg": float(np.mean(found / gain[np.minimum(n_relevant, k)])),
+        "recall": float(np.mean(n_hits / n_relevant)),
+        "hit_rate": float(np.mean(n_hits > 0)),
+        "mrr": float(np.mean(reciprocal)),
+    }
+
+
+def _check_k(k: int | Sequence[int]) -> list[int]:
+    is_list = isinstance(k, Sequence | np.ndarray) and not isinstance(k, str)
+    places: list[Any] = list(k) if is_list else [k]  # type: ignore[arg-type]
+    are_integers = all(isinstance(one, Integral) and not isinstance(one, bool) for one in places)
+    if not places or not are_integers or min(places) < 1 or len(set(places)) < len(places):
+        raise ValueError(
+            f"k must be an integer of at least 1, or a list of different ones, got {k!r}."
+        )
+    return [int(one) for one in places]
+
+
+def _check_frames(
+    users: pd.DataFrame, candidates: pd.DataFrame, relevant: pd.DataFrame, user: str, item: str
+) -> None:
+    check_name(user, name="user")
+    check_name(item, name="item")
+    check_frame(users, [user], name="users")
+    check_frame(candidates, [item], name="candidates")
+    check_frame(relevant, [user, item], name="relevant")
+    for name, frame, column in (
+        ("users", users, user),
+        ("candidates", candidates, item),
+        ("relevant", relevant, user),
+        ("relevant", relevant, item),
+    ):
+        if not len(frame):
+            raise ValueError(f"{name} must have at least one row, got none.")
+        n_missing = int(frame[column].isna().sum())
+        if n_missing:
+            raise ValueError(
+                f"{name}[{column!r}] must not be missing, got {n_missing} missing values. Drop "
+                "those rows."
+            )
+        if name != "relevant" and not frame[column].is_unique:
+            twice = frame[column][frame[column].duplicated()].tolist()[0]
+            raise ValueError(
+                f"{name} must have one row per {column}, got several of {twice!r}. Use "
+                f"{name}.drop_duplicates({column!r}, keep='last')."
+            )
+
+
+def _positions(values: pd.Series, among: pd.Series, *, name: str) -> np.ndarray:
+    """Position of each value in a column of different values, -1 where it is not there."""
+    positions = pd.Index(among).get_indexer(pd.Index(values))
+    if (positions < 0).all():
+        got, there = values.iloc[:SHOWN_VALUES].tolist(), among.iloc[:SHOWN_VALUES].tolist()
+        raise ValueError(
+            f"none of relevant[{values.name!r}] is in {name}[{among.name!r}]: got values such as "
+            f"{got} ({values.dtype}) against {there} ({among.dtype}). Give both columns one dtype."
+        )
+    return positions
+
+
+def _warn_of_absent_users(absent: pd.Series, user: str) -> None:
+    if len(absent):
+        warnings.warn(
+            f"relevant names {absent.nunique()} users who have no row in users, such as "
+            f"{absent.tolist()[0]!r}: they are not evaluated. Give them a row in users (new users "
+            f"have an empty history), or pass relevant[relevant[{user!r}].isin(users[{user!r}])].",
+            UserWarning,
+            stacklevel=3,
+        )

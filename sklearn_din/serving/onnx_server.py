@@ -1,0 +1,361 @@
+"""A server of an exported model: numpy and onnxruntime, neither torch nor scikit-learn.
+
+This file imports nothing of the package, so that it can be copied to a machine without it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+METADATA_KEY = "sklearn_din"
+RECIPE_VERSION = 1
+UNKNOWN_ID, FIRST_KNOWN_ID = 1, 2
+MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
+MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
+
+Columns = dict[str, list[Any]]
+
+
+class OnnxServer:
+    """Probability of a click from plain values, by a file that ``export_onnx`` wrote.
+
+    The file holds the network and how the encoder makes its inputs, so this class needs
+    onnxruntime and numpy alone: neither torch nor scikit-learn nor pandas is imported. The
+    answers are those of ``predict_proba`` of the exported Pipeline, up to about 1e-6.
+
+    Values are encoded as the HistorySequenceEncoder does it. A value not seen at fit is
+    unknown, also where the encoder has ``unknown="error"``; None and NaN are missing: an id that
+    is missing is unknown, a missing number gets the mean, a missing history is empty. Times
+    elapsed are given as numbers in the unit of ``fit``. Steps of the Pipeline before the encoder
+    are not in the file: do what they do before ``predict``.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, exported from a Pipeline (a classifier alone has no encoder to read values).
+    intra_op_num_threads : int, default=1
+        Threads that work on one request. One is best for a server that answers many requests at
+        once; more shorten a single large request.
+
+    Attributes
+    ----------
+    classes_ : list
+        The two labels. ``predict`` gives the probability of the second.
+    columns_ : list of str
+        The columns that every row needs.
+
+    Raises
+    ------
+    ImportError
+        If onnxruntime is not installed.
+    ValueError
+        If the file was not written by ``export_onnx`` from a Pipeline, or by a version of it that
+        this class does not know.
+
+    Examples
+    --------
+    >>> from sklearn_din.serving import OnnxServer
+    >>> server = OnnxServer("model.onnx")  # doctest: +SKIP
+    >>> server.predict([{"item": 3, "hist_item": [17, 3, 5]}])  # doctest: +SKIP
+    array([0.61], dtype=float32)
+    """
+
+    def __init__(self, path: str | os.PathLike, *, intra_op_num_threads: int = 1) -> None:
+        self._session = _open(path, _read_n_threads(intra_op_num_threads))
+        recipe = _read_recipe(self._session, path)
+        self.classes_: list[Any] = recipe["classes"]
+        self._inputs: list[dict[str, Any]] = recipe["inputs"]
+        self.columns_ = list(dict.fromkeys(one["column"] for one in self._inputs))
+        self._max_length: int = recipe["max_length"]
+        self._separator: str | None = recipe["separator"]
+        self._known = {name: _Known(known) for name, known in recipe["vocabularies"].items()}
+        self._behaviours = _behaviours(self._session, self._inputs)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]) -> Any:
+        """Return the probability of a click for each impression.
+
+        Parameters
+        ----------
+        rows : list of dict, or dict of column to list
+            Each of ``columns_`` must be there, None where it is missing; others are not used. A
+            history is a list, oldest to newest, or text where the encoder has a separator.
+            Histories of the same events have one length.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float32
+            Probability of ``classes_[1]``.
+
+        Raises
+        ------
+        TypeError
+            If ``rows`` is neither.
+        ValueError
+            If a column is absent, or a value is of a kind that its column cannot hold.
+        """
+        columns, n_rows = self._read_columns(rows)
+        if not n_rows:
+            return np.empty(0, dtype=np.float32)
+        histories = {
+            one["column"]: [self._events(cell, one["column"]) for cell in columns[one["column"]]]
+            for one in self._inputs
+            if one["kind"] in ("history", "numeric_history")
+        }
+        self._check_aligned(histories)
+        columns |= {
+            name: [cell[-self._max_length :] for cell in cells] for name, cells in histories.items()
+        }
+        feed = {one["name"]: self._input(one, columns[one["column"]]) for one in self._inputs}
+        return self._session.run(["probability"], feed)[0]
+
+    def _read_columns(self, rows: Any) -> tuple[Columns, int]:
+        if isinstance(rows, Mapping):
+            return _columns_of_dict(rows, self.columns_)
+        if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+            got = f"a list of {type(rows[0]).__name__}" if isinstance(rows, list) else None
+            raise TypeError(
+                "rows must be a list of dictionaries or a dictionary of lists, got "
+                f"{got or type(rows).__name__}. A pandas DataFrame has .to_dict('list')."
+            )
+        for number, row in enumerate(rows):
+            _check_names(row, self.columns_, where=f"rows[{number}]")
+        return {name: [row[name] for row in rows] for name in self.columns_}, len(rows)
+
+    def _events(self, cell: Any, column: str) -> list[Any]:
+        """All events of a history; text is split, and its empty parts are missing events."""
+        if _is_missing(cell):
+            return []
+        separator = self._separator
+        if isinstance(cell, str) and separator is not None:
+            cell = cell.split(separator) if cell.strip() else []
+        elif not _is_list(cell):
+            raise ValueError(
+                f"{column} must hold one history per cell (a list, oldest to newest, or None; "
+                f"text only where the encoder has a separator), got {cell!r:.40} "
+                f"({type(cell).__name__})."
+            )
+        events = [None if _is_missing(one) else one for one in cell]
+        if separator is not None and all(one is None or isinstance(one, str) for one in events):
+            return [None if one is None else one.strip() or None for one in events]
+        return events
+
+    def _check_aligned(self, histories: Columns) -> None:
+        for first, *others in self._behaviours:
+            for other in others:
+                pairs = zip(histories[first], histories[other], strict=True)
+                for row, (one, two) in enumerate(pairs):
+                    if len(one) != len(two):
+                        raise ValueError(
+                            f"{first} and {other} describe the same events and must have one "
+                            f"length in each row, got {len(one)} and {len(two)} in row {row}."
+                        )
+
+    def _input(self, one: dict[str, Any], cells: list[Any]) -> np.ndarray:
+        """One input of the network; histories are (n_rows, length of the longest)."""
+        kind, column = one["kind"], one["column"]
+        if kind == "categorical":
+            known = self._known[one["vocabulary"]]
+            return np.array(known.ids(cells, column), dtype=np.int32)
+        if kind == "history":
+            known = self._known[one["vocabulary"]]
+            return _padded([known.ids(cell, column) for cell in cells], np.int32)
+        if kind == "mask":
+            return _padded([[True] * len(cell) for cell in cells], np.bool_)
+        if kind == "numeric_history":
+            return _scaled(_padded([_numbers(c, column) for c in cells], np.float64), one)
+        numbers = _numbers(cells, column)
+        return np.isnan(numbers).astype(np.float32) if kind == "missing" else _scaled(numbers, one)
+
+
+class _Known:
+    """The values of a vocabulary and their ids."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self._ids = {_key(value): n for n, value in enumerate(values, start=FIRST_KNOWN_ID)}
+        self._is_text = bool(values) and all(isinstance(value, str) for value in values)
+        self._is_integer = all(type(value) is int for value in values)
+
+    def ids(self, values: Iterable[Any], column: str) -> list[int]:
+        """Give each value its id, 1 where it is missing or unknown."""
+        keys = [None if _is_missing(value) else _plain(value, column) for value in values]
+        present = [key for key in keys if key is not None]
+        if self._is_text and present and all(type(key) is int for key in present):
+            warnings.warn(
+                f"{column} was learnt as text and now holds integers: all of them are unknown. "
+                "Send the values as text.",
+                UserWarning,
+                stacklevel=4,
+            )
+        if self._is_integer:  # text may spell integers
+            keys = [_integer_if_spelt(key) for key in keys]
+        return [self._ids.get(key, UNKNOWN_ID) for key in keys]
+
+
+def _read_n_threads(n_threads: Any) -> int:
+    if isinstance(n_threads, bool) or not isinstance(n_threads, Integral) or n_threads < 1:
+        raise ValueError(
+            f"intra_op_num_threads must be an integer of at least 1, got {n_threads!r}."
+        )
+    return int(n_threads)
+
+
+def _open(path: str | os.PathLike, n_threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "OnnxServer needs the package onnxruntime, which is not installed. "
+            "Install it with: pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    return onnxruntime.InferenceSession(
+        os.fspath(path), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _read_recipe(session: Any, path: str | os.PathLike) -> dict[str, Any]:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ValueError(
+            f"{os.fspath(path)} does not say how its inputs are made out of plain values. Export "
+            "the whole Pipeline, encoder included: export_onnx(pipeline, path)."
+        )
+    recipe = json.loads(text)
+    if recipe["version"] != RECIPE_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)} has encoder instructions of version {recipe['version']}, and this "
+            f"OnnxServer reads version {RECIPE_VERSION}. Use the version of sklearn_din that wrote "
+            "the file, or export the model again."
+        )
+    return recipe
+
+
+def _behaviours(session: Any, inputs: list[dict[str, Any]]) -> list[list[str]]:
+    """Columns of the same events: those whose inputs share their dimension of events."""
+    columns = {one["name"]: one["column"] for one in inputs}
+    groups: dict[str, list[str]] = {}
+    for one in session.get_inputs():
+        if len(one.shape) == 2:
+            groups.setdefault(one.shape[1], []).append(columns[one.name])
+    return [list(dict.fromkeys(group)) for group in groups.values()]
+
+
+def _columns_of_dict(rows: Mapping[str, Any], names: list[str]) -> tuple[Columns, int]:
+    _check_names(rows, names, where="rows")
+    columns: Columns = {}
+    for name in names:
+        cells = rows[name]
+        is_single = isinstance(cells, str | bytes | Mapping) or not hasattr(cells, "__len__")
+        if is_single or getattr(cells, "ndim", 1) == 0:
+            raise TypeError(
+                f"rows is a dictionary, so rows[{name!r}] must be a list with one value per row, "
+                f"got {cells!r:.40} ({type(cells).__name__}). For one row pass a list: [row]."
+            )
+        columns[name] = list(cells)
+    lengths = {name: len(cells) for name, cells in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"every column must have one value per row, got lengths {lengths}. For one row pass a "
+            "list: [row]."
+        )
+    return columns, max(lengths.values(), default=0)
+
+
+def _check_names(row: Mapping[str, Any], names: list[str], *, where: str) -> None:
+    absent = [name for name in names if name not in row]
+    if not absent:
+        return
+    unused = [str(name) for name in row if name not in names]
+    close = difflib.get_close_matches(absent[0], unused, n=1)
+    hint = f" Is it {close[0]!r}, misspelt?" if close else ""
+    raise ValueError(
+        f"{where} must have the keys {names}, got none of {absent}.{hint} Where a value is not "
+        "known, pass None."
+    )
+
+
+def _is_list(cell: Any) -> bool:
+    is_other = isinstance(cell, str | bytes | bytearray | Mapping | Set)
+    return isinstance(cell, Iterable) and not is_other and getattr(cell, "ndim", 1) == 1
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in MISSING_TYPES
+
+
+def _plain(value: Any, column: str) -> Any:
+    """What a value is looked up by: 7, 7.0 and numpy's 7 are one id, and True is not 1."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        if not math.isfinite(value) or value != math.floor(value):
+            raise ValueError(
+                f"{column} must hold ids, got the float {value!r}. Ids are integers, text or "
+                "booleans."
+            )
+        if abs(value) >= MERGED_FLOATS:
+            raise ValueError(
+                f"{column} holds the id {value!r} as a float, where neighbouring ids merge. Send "
+                "it as an integer or as text."
+            )
+        value = int(value)
+    if not isinstance(value, str | int):
+        raise ValueError(
+            f"{column} must hold ids (integers, text or booleans), got {value!r:.40} "
+            f"({type(value).__name__})."
+        )
+    return _key(value)
+
+
+def _key(value: Any) -> Any:
+    return ("bool", value) if isinstance(value, bool) else value  # True == 1 as a dictionary's key
+
+
+def _integer_if_spelt(key: Any) -> Any:
+    """Text such as "12" as the integer 12; "012" and "1.0" stay text."""
+    if not isinstance(key, str):
+        return key
+    digits = key.removeprefix("-")
+    is_number = digits.isdecimal() and digits.isascii() and len(digits) < 19
+    return int(key) if is_number and str(int(key)) == key else key
+
+
+def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
+    """Numbers as float64, NaN where missing."""
+    try:
+        numbers = np.array([None if _is_missing(one) else one for one in values], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{column} must hold numbers, got {values!r:.60}.") from error
+    if numbers.ndim != 1 or np.isinf(numbers).any():
+        raise ValueError(
+            f"{column} must hold finite numbers, one each, got {values!r:.60}. Pass None where a "
+            "number is missing."
+        )
+    return numbers
+
+
+def _padded(cells: Sequence[Sequence[Any] | np.ndarray], dtype: Any) -> np.ndarray:
+    """Lists as one array, zeros (False) after the shorter ones."""
+    array = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
+    for row, cell in zip(array, cells, strict=True):
+        row[: len(cell)] = cell
+    return array
+
+
+def _scaled(numbers: np.ndarray, one: dict[str, Any]) -> np.ndarray:
+    numbers = (numbers - one["shift"]) / one["scale"]
+    if one["is_elapsed"]:
+        numbers = np.log1p(np.maximum(numbers, 0))
+    return np.nan_to_num(numbers, nan=0).astype(np.float32)

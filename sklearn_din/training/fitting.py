@@ -1,0 +1,228 @@
+"""How a net is fitted: a plan is made of what the user gave, and one function carries it out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from skorch.callbacks import Callback
+
+from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.module import DIN
+from sklearn_din.training.early_stopping import EarlyStopping
+from sklearn_din.training.holdout import split_rows
+from sklearn_din.training.inputs import FitInputs
+from sklearn_din.training.net import DINNet
+from sklearn_din.training.optim import embedding_decay
+from sklearn_din.training.plan import TrainingPlan
+from sklearn_din.training.progress import ProgressBar
+
+EARLY_STOPPING_ROWS = 1_000
+LARGE_BATCH_ROWS = 100_000
+BATCHES_PER_CHECK = 50
+MOST_CHECKS_PER_EPOCH = 4
+VALIDATION_BATCH_SIZE = 4_096
+
+
+def plan_in_memory(
+    estimator: BaseEstimator, inputs: FitInputs, groups: ArrayLike | None
+) -> TrainingPlan:
+    """Plan a training on impressions in memory.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+        Its parameters say how to train.
+    inputs : FitInputs
+        What it was given, checked.
+    groups : array-like of shape (n,) or None
+        Needed by ``validation="groups"``.
+
+    Returns
+    -------
+    TrainingPlan
+    """
+    seeds = _random_state(estimator.random_state)
+    train, valid = _split_batches(estimator, inputs, groups, seeds)
+    decay = None
+    if estimator.embedding_l2:
+        strength = estimator.embedding_l2 / min(train.batch_size, len(train))
+        decay = embedding_decay(train.X, strength)
+    return TrainingPlan(
+        train=train,
+        valid=valid,
+        checks_per_epoch=train.checks_per_epoch,
+        batches_per_epoch=math.ceil(len(train) / train.batch_size),
+        make_module=_module_maker(estimator, inputs),
+        embedding_decay=decay,
+        lr=estimator.lr,
+        embedding_lr=estimator.embedding_lr or estimator.lr,
+        max_epochs=estimator.max_epochs,
+        patience=estimator.patience,
+        callbacks=tuple(estimator.callbacks or ()),
+        verbose=estimator.verbose,
+        device=_device(estimator.device),
+        seed=seeds.randint(2**31),
+    )
+
+
+def _random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+    """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state."""
+    if random_state is None:
+        return np.random.RandomState(np.random.SeedSequence().generate_state(4))
+    return check_random_state(random_state)
+
+
+def _split_batches(
+    estimator: BaseEstimator,
+    inputs: FitInputs,
+    groups: ArrayLike | None,
+    seeds: np.random.RandomState,
+) -> tuple[ImpressionBatches, ImpressionBatches | None]:
+    """Batches to train on, and batches to validate on where early stopping is on."""
+    X, clicks, weights = inputs.X, inputs.clicks, inputs.weights
+    rows = np.arange(len(X))
+    valid = None
+    stops = estimator.early_stopping
+    if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
+        share = estimator.validation_fraction
+        rows, held_out = split_rows(
+            clicks, groups, how=estimator.validation, share=share, seeds=seeds
+        )
+        its_weights = None if weights is None else weights[held_out]
+        valid = ImpressionBatches(
+            X[held_out], clicks[held_out], its_weights, batch_size=VALIDATION_BATCH_SIZE
+        )
+    batch_size = estimator.batch_size
+    if batch_size == "auto":
+        batch_size = 256 if len(rows) <= LARGE_BATCH_ROWS else 1024
+    checks = 1
+    if valid is not None:
+        n_batches = math.ceil(len(rows) / batch_size)
+        checks = min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
+    train = ImpressionBatches(
+        X[rows],
+        clicks[rows],
+        None if weights is None else weights[rows],
+        batch_size=batch_size,
+        shuffle=seeds,
+        checks_per_epoch=checks,
+    )
+    return train, valid
+
+
+def _module_maker(estimator: BaseEstimator, inputs: FitInputs) -> partial[DIN]:
+    return partial(
+        DIN,
+        inputs.X.schema,
+        embedding_dim=estimator.embedding_dim,
+        pooling=estimator.pooling,
+        interest=estimator.interest,
+        attention_units=tuple(estimator.attention_units),
+        attention_activation=estimator.attention_activation,
+        attention_normalization=estimator.attention_normalization,
+        hidden_units=tuple(estimator.hidden_units),
+        activation=estimator.activation,
+        dropout=estimator.dropout,
+    )
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
+    """Train a net as planned. Every kind of training calls this function.
+
+    torch's global random state is left as it was. If the user ends the training (Ctrl-C), a
+    warning says what is kept.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        Batches, rates, when to stop.
+    net : DINNet, default=None
+        A net to go on with: its weights, the moments of its optimizers and its learning rates
+        stay. None makes a new one.
+
+    Returns
+    -------
+    net : DINNet
+        Trained; ``net.stop_reason_`` says why the training ended.
+    """
+    devices = list(range(torch.cuda.device_count())) if plan.device != "cpu" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(plan.seed)
+        if net is None:
+            net = _make_net(plan).initialize()
+        net.max_epochs = plan.max_epochs * plan.checks_per_epoch
+        net.callbacks = _callbacks(plan)
+        net.initialize_callbacks()
+        net.partial_fit(plan)
+    if net.stop_reason_ == "user":
+        _warn_of_interruption(net, plan)
+    return net
+
+
+def _make_net(plan: TrainingPlan) -> DINNet:
+    return DINNet(
+        plan.make_module(),
+        lr=plan.lr,
+        embedding_lr=plan.embedding_lr,
+        embedding_decay=plan.embedding_decay,
+        train_split=None,
+        device=plan.device,
+        verbose=0,
+    )
+
+
+def _callbacks(plan: TrainingPlan) -> list[Callback | tuple[str, Callback]]:
+    callbacks: list[Callback | tuple[str, Callback]] = list(plan.callbacks)
+    if plan.valid is not None:
+        callbacks.insert(0, ("early_stopping", EarlyStopping(plan.patience)))
+    if plan.verbose:
+        callbacks.append(("progress", ProgressBar()))
+    return callbacks
+
+
+def _warn_of_interruption(net: DINNet, plan: TrainingPlan) -> None:
+    epoch = max(1, net.n_epochs_begun_)
+    was_checked = any("valid_loss" in check for check in net.history)
+    kept = (
+        "the weights of the best validation check so far" if was_checked else "the latest weights"
+    )
+    warnings.warn(
+        f"training was interrupted in epoch {epoch} of {plan.max_epochs}: {kept} are kept and the "
+        "classifier can be used. Fit again for a full training.",
+        UserWarning,
+        stacklevel=5,  # the caller of the estimator's fit, which has a decorator around it
+    )
+
+
+def training_history(net: DINNet) -> pd.DataFrame:
+    """Losses by validation check.
+
+    Parameters
+    ----------
+    net : DINNet
+        Trained.
+
+    Returns
+    -------
+    DataFrame
+        One row per validation check (per epoch, where there are no checks): epoch, train_loss,
+        valid_loss, valid_auc, seconds.
+    """
+    table = pd.DataFrame({"epoch": np.arange(1, len(net.history) + 1) / net.checks_per_epoch_})
+    for key in ("train_loss", "valid_loss", "valid_auc", "dur"):
+        table[key] = np.array([check.get(key, np.nan) for check in net.history], dtype=float)
+    return table.rename(columns={"dur": "seconds"})

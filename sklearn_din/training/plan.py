@@ -1,0 +1,68 @@
+"""What one training needs, wherever the impressions lie: batches, network, rates, when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from sklearn_din.batches.batch import Batch
+from sklearn_din.module import DIN
+
+Batches = Iterable[tuple[Batch, Tensor]]  # the batch's impressions and their clicks (n,)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """What one training needs. Batches may come from memory or from elsewhere.
+
+    Parameters
+    ----------
+    train : iterable of (Batch, Tensor of shape (n,))
+        Batches to learn from, and their clicks. One pass ends where the next validation check
+        is due; ``checks_per_epoch`` passes are one epoch.
+    valid : iterable of (Batch, Tensor of shape (n,)) or None
+        Batches of one validation check, and their clicks. None: no checks, no early stopping.
+    checks_per_epoch : int
+        Passes over ``train`` in an epoch, each followed by a validation check.
+    batches_per_epoch : int
+        Training batches in an epoch, for the progress bar.
+    make_module : callable
+        Returns a new network. It is called under ``seed``.
+    embedding_decay : dict of str to ndarray of shape (n_ids,), or None
+        By vocabulary, each id's factor of the mini-batch aware L2. None: no such L2.
+    lr : float
+        Learning rate of everything but the embeddings.
+    embedding_lr : float
+        Learning rate of the embeddings.
+    max_epochs : int
+        Most epochs.
+    patience : int
+        Validation checks without a smaller loss before training stops.
+    callbacks : sequence of skorch callbacks
+        The user's own.
+    verbose : int
+        0 is silent, 1 shows a progress bar.
+    device : str
+        torch device.
+    seed : int
+        Of torch: initial weights, dropout, hidden numbers.
+    """
+
+    train: Batches
+    valid: Batches | None
+    checks_per_epoch: int
+    batches_per_epoch: int
+    make_module: Callable[[], DIN]
+    embedding_decay: Mapping[str, np.ndarray] | None
+    lr: float
+    embedding_lr: float
+    max_epochs: int
+    patience: int
+    callbacks: tuple[Callback, ...]
+    verbose: int
+    device: str
+    seed: int

@@ -1,0 +1,33 @@
+"""A small click log of every kind of column, and a Pipeline fitted on it."""
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from sklearn_din.datasets import make_click_log
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.logs.history import attach_history
+from sklearn_din.transformers import HistorySequenceEncoder
+
+CANDIDATE = ["item", "category", "price"]
+
+
+def make_frame(n_users=12, seed=0):
+    log = make_click_log(
+        n_users=n_users, n_items=30, n_categories=5, mean_length=4, random_state=seed
+    )
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    frame["tags"] = [["red", "new"][: row % 3] for row in range(len(frame))]
+    frame["item"] = "i" + frame["item"].astype(str)
+    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame["age"] = np.where(frame["user"] % 4, frame["user"] / 7.0, np.nan)
+    frame["price"] = frame["price"].where(frame["category"] != 2)
+    return frame, log.y
+
+
+def fit_pipeline(frame, y):
+    histories = {("hist_item", "hist_category"): ("item", "category"), "tags": None}
+    encoder = HistorySequenceEncoder(histories=histories, drop=["user", "time"])
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)

@@ -1,0 +1,169 @@
+"""A catalogue's evaluation equals the metrics over all pairs scored one by one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    attach_history,
+    evaluate_ranking,
+    metrics,
+)
+from sklearn_din.datasets import make_click_log
+from sklearn_din.serving import evaluation
+
+METRICS = {
+    "ndcg": metrics.group_ndcg_score,
+    "recall": metrics.group_recall_score,
+    "hit_rate": metrics.group_hit_rate_score,
+    "mrr": metrics.group_mrr_score,
+}
+CANDIDATE = ["item", "category", "price"]
+
+
+@pytest.fixture(scope="module")
+def frame_and_labels():
+    log = make_click_log(n_users=25, n_items=30, n_categories=5, mean_length=4, random_state=0)
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    return frame, log.y
+
+
+@pytest.fixture(scope="module")
+def pipeline(frame_and_labels):
+    frame, y = frame_and_labels
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
+@pytest.fixture
+def users(frame_and_labels):
+    return frame_and_labels[0].drop_duplicates("user", keep="last").drop(columns=CANDIDATE)
+
+
+@pytest.fixture
+def candidates(frame_and_labels):
+    return frame_and_labels[0].drop_duplicates("item")[CANDIDATE]
+
+
+@pytest.fixture
+def relevant(users, candidates):
+    rng = np.random.default_rng(0)
+    pairs = users[["user"]].merge(candidates[["item"]], how="cross")
+    pairs = pairs[rng.random(len(pairs)) < 0.1]
+    return pairs[pairs["user"] != users["user"].iloc[3]].sample(frac=1, random_state=0)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 1000])
+def test_the_scores_are_the_metrics_over_all_pairs(pipeline, users, candidates, relevant, k):
+    pairs = users.merge(candidates, how="cross")
+    wanted = set(zip(relevant["user"], relevant["item"], strict=True))
+    y = [pair in wanted for pair in zip(pairs["user"], pairs["item"], strict=True)]
+    scores = pipeline.predict_proba(pairs[pipeline.feature_names_in_])[:, 1]
+    table = evaluate_ranking(pipeline, users, candidates, relevant, k=k)
+    assert table.index.tolist() == [k]
+    for name, metric in METRICS.items():
+        expected = metric(y, scores, groups=pairs["user"], k=k)
+        assert table[name].item() == pytest.approx(expected, abs=1e-9)
+    assert table["n_left_out"].item() == len(users) - relevant["user"].nunique() >= 1
+    assert table["n_users"].item() == relevant["user"].nunique()
+
+
+class Shown:
+    """A ranking by hand: ann is shown hat, sock, shoe and bob shoe, hat, sock."""
+
+    ORDER = {"ann": ["hat", "sock", "shoe"], "bob": ["shoe", "hat", "sock"]}
+
+    def __call__(self, pipeline, users, candidates, *, top_k):
+        parts = [
+            pd.DataFrame({"row": row, "rank": [1, 2, 3], "item": self.ORDER[name]}).head(top_k)
+            for row, name in enumerate(users["user"])
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    monkeypatch.setattr(evaluation, "rank_candidates", Shown())
+    users = pd.DataFrame({"user": ["ann", "bob", "cem"]})
+    candidates = pd.DataFrame({"item": ["hat", "sock", "shoe"]})
+    return None, users, candidates
+
+
+@pytest.mark.parametrize(
+    ("relevant", "expected"),
+    [
+        # k=1, then k=2: ndcg, recall, hit_rate, mrr
+        ([("ann", "hat"), ("bob", "sock")], [(1 / 2,) * 4, (1 / 2,) * 4]),
+        ([("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
+        ([("bob", "hat"), ("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
+        ([("ann", "hat"), ("ann", "car")], [(1, 1 / 2, 1, 1), (1 / (1 + 1 / np.log2(3)), 1 / 2, 1,
+                                                               1)]),
+    ],
+)  # fmt: skip
+def test_scores_by_hand(by_hand, relevant, expected):
+    relevant = pd.DataFrame(relevant, columns=["user", "item"])
+    table = evaluate_ranking(*by_hand, relevant, k=[1, 2])
+    assert table.index.name == "k"
+    assert table.columns.tolist() == [*METRICS, "n_users", "n_left_out"]
+    np.testing.assert_allclose(table[list(METRICS)], expected)
+    assert (table["n_users"] + table["n_left_out"]).tolist() == [3, 3]
+
+
+def test_columns_may_have_other_names_and_frames_are_left_as_they_were(
+    pipeline, users, candidates, relevant
+):
+    expected = evaluate_ranking(pipeline, users, candidates, relevant)
+    session = users["user"].map("session {}".format)
+    renamed = relevant.assign(session=relevant["user"].map("session {}".format), note="x")
+    before = renamed.copy()
+    named = evaluate_ranking(
+        pipeline, users.assign(session=session), candidates, renamed, user="session"
+    )
+    pd.testing.assert_frame_equal(named, expected)
+    pd.testing.assert_frame_equal(renamed, before)
+
+
+def test_users_without_a_row_are_named_in_a_warning(by_hand):
+    relevant = pd.DataFrame({"user": ["ann", "dan", "dan"], "item": ["hat", "hat", "shoe"]})
+    with pytest.warns(UserWarning, match=r"names 1 users who have no row in users, such as 'dan'"):
+        table = evaluate_ranking(*by_hand, relevant, k=1)
+    assert table["recall"].tolist() == [1.0]
+    assert table["n_users"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k must be an integer of at least 1, or a list of different ones, got 0"),
+        ({"k": []}, r"or a list of different ones, got \[\]"),
+        ({"k": [1, 1]}, r"or a list of different ones, got \[1, 1\]"),
+        ({"k": True}, "or a list of different ones, got True"),
+        ({"k": "10"}, "or a list of different ones, got '10'"),
+        ({"k": 2.5}, r"or a list of different ones, got 2\.5"),
+        ({"user": "usr"}, r"users has no column 'usr'; did you mean 'user'\?"),
+        ({"item": "itm"}, r"candidates has no column 'itm'; did you mean 'item'\?"),
+        ({"relevant": pd.DataFrame({"user": ["ann"]})}, "relevant has no column 'item'"),
+        ({"relevant": pd.DataFrame({"user": [], "item": []})}, "relevant must have at least one"),
+        ({"relevant": pd.DataFrame({"user": ["ann", None], "item": ["hat", "hat"]})},
+         r"relevant\['user'\] must not be missing, got 1 missing values\. Drop"),
+        ({"relevant": pd.DataFrame({"user": [7], "item": ["hat"]})},
+         r"none of relevant\['user'\] is in users\['user'\]: got values such as \[7\] \(int64\)"),
+        ({"relevant": pd.DataFrame({"user": ["ann"], "item": ["car"]})},
+         r"none of relevant\['item'\] is in candidates\['item'\]: .* Give both columns one dtype"),
+        ({"users": pd.DataFrame({"user": ["ann", "bob", "ann"]})},
+         r"users must have one row per user, got several of 'ann'\. Use users\.drop_duplicates"),
+        ({"candidates": pd.DataFrame({"item": ["hat", "hat"]})}, "must have one row per item"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_says_why(by_hand, change, message):
+    _, users, candidates = by_hand
+    relevant = pd.DataFrame({"user": ["ann"], "item": ["hat"]})
+    inputs = {"users": users, "candidates": candidates, "relevant": relevant, **change}
+    with pytest.raises(ValueError, match=message):
+        evaluate_ranking(None, **inputs)

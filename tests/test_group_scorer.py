@@ -1,0 +1,116 @@
+"""The GAUC scorer finds the groups in a column of X or in the metadata."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din.metrics import group_roc_auc_score, group_roc_auc_scorer
+
+
+@pytest.fixture
+def log():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"user": rng.integers(0, 12, 200), "price": rng.normal(size=200)})
+    return X, (X["price"] + rng.normal(size=200) > 0).astype(int)
+
+
+@pytest.fixture
+def model():
+    return make_pipeline(
+        make_column_transformer(("passthrough", ["price"])), LogisticRegression(random_state=0)
+    )
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+def gauc_of(model, X, y):
+    return group_roc_auc_score(y, model.decision_function(X), groups=X["user"])
+
+
+def test_scorer_reads_the_groups_from_a_column(log, model):
+    X, y = log
+    model.fit(X, y)
+    assert group_roc_auc_scorer("user")(model, X, y) == gauc_of(model, X, y)
+
+
+def test_scorer_takes_the_groups_by_metadata_routing(log, model, routing):
+    X, y = log
+    by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3, params={})
+    by_metadata = cross_val_score(
+        model,
+        X,
+        y,
+        scoring=group_roc_auc_scorer().set_score_request(groups=True),
+        cv=3,
+        params={"groups": X["user"]},
+    )
+    np.testing.assert_array_equal(by_column, by_metadata)
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_groups_for_the_splitter_do_not_disturb_the_column(log, model, routed):
+    X, y = log
+    groups = {"params": {"groups": X["user"]}} if routed else {"groups": X["user"]}
+    with sklearn.config_context(enable_metadata_routing=routed):
+        scores = cross_validate(
+            model,
+            X,
+            y,
+            scoring={"gauc": group_roc_auc_scorer("user"), "auc": "roc_auc"},
+            cv=GroupKFold(4),
+            **groups,
+        )
+    assert np.isfinite(scores["test_gauc"]).all()
+
+
+def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
+    X, y = log
+    model[-1].set_fit_request(sample_weight=False)
+    weight = np.random.default_rng(1).random(len(y))
+    scorer = group_roc_auc_scorer("user").set_score_request(sample_weight=True)
+    fold = [(np.arange(200), np.arange(200))]
+    [got] = cross_val_score(model, X, y, scoring=scorer, cv=fold, params={"sample_weight": weight})
+    score = model.fit(X, y).decision_function(X)
+    assert got == group_roc_auc_score(y, score, groups=X["user"], sample_weight=weight)
+
+
+def test_grid_search_picks_by_gauc_in_parallel(log, model):
+    X, y = log
+    grid = {"logisticregression__C": [1e-3, 1.0]}
+    search = GridSearchCV(model, grid, scoring=group_roc_auc_scorer("user"), cv=2, n_jobs=2)
+    clone(search).fit(X, y)
+    search.fit(X, y)
+    assert search.score(X, y) == gauc_of(search.best_estimator_, X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_scorer_survives_pickle_and_clone_and_says_its_name(log, model):
+    X, y = log
+    model.fit(X, y)
+    scorer = group_roc_auc_scorer("user")
+    for copy in (pickle.loads(pickle.dumps(scorer)), clone(scorer, safe=False)):
+        assert copy(model, X, y) == scorer(model, X, y)
+        assert repr(copy) == "group_roc_auc_scorer(groups='user')"
+
+
+def test_scorer_says_how_to_give_it_groups(log, model):
+    X, y = log
+    model.fit(X, y)
+    with pytest.raises(ValueError, match=r"no groups\. Name the column .*set_score_request"):
+        group_roc_auc_scorer()(model, X, y)
+    with pytest.raises(ValueError, match=r"'session'.* only \['user', 'price'\]\. Keep 'session'"):
+        group_roc_auc_scorer("session")(model, X, y)
+    with pytest.raises(ValueError, match=r"got a ndarray without columns\. Pass X as a DataFrame"):
+        group_roc_auc_scorer("user")(model, X.to_numpy(), y)

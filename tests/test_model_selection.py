@@ -1,0 +1,218 @@
+"""TimeSplit trains on what came before and tests on what came next, and parts no moment."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import TimeSplit
+
+
+def folds(times, n_splits, **parameters):
+    """Times of the training and test rows of each fold."""
+    frame = pd.DataFrame({"time": times})
+    splitter = TimeSplit(n_splits, time="time", **parameters)
+    times = frame["time"]
+    return [
+        (times.iloc[train].tolist(), times.iloc[test].tolist())
+        for train, test in splitter.split(frame)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "n_splits", "parameters", "expected"),
+    [
+        ([3, 1, 2], 2, {}, [([1], [2]), ([1, 2], [3])]),
+        ([1, 2, 2, 2, 3], 2, {}, [([1], [2, 2, 2]), ([1, 2, 2, 2], [3])]),
+        ([1, 1, 1, 2, 3], 1, {"test_size": 3}, [([1, 1, 1], [2, 3])]),  # nearer than the start
+        ([1, 2, 2, 2, 2, 3], 1, {"test_size": 4}, [([1], [2, 2, 2, 2, 3])]),
+        ([1, 2, 3, 4, 5], 2, {"test_size": 1}, [([1, 2, 3], [4]), ([1, 2, 3, 4], [5])]),
+        ([1, 2, 3, 4, 5], 1, {"test_size": 0.4}, [([1, 2, 3], [4, 5])]),
+        ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 1}, [([1, 2], [4, 5])]),
+        ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 1.5}, [([1, 2], [4, 5])]),
+        ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 0.5}, [([1, 2, 3], [4, 5])]),
+        ([1.0, 2.5, 3.0], 1, {"test_size": 1, "gap": 0.5}, [([1.0], [3.0])]),
+        ([1, 1, 2, 2, 2, 2, 2, 2, 3, 4], 3, {}, [([1, 1], [2] * 6), ([1, 1] + [2] * 6, [3]),
+                                                ([1, 1] + [2] * 6 + [3], [4])]),
+    ],
+)  # fmt: skip
+def test_folds_by_hand(times, n_splits, parameters, expected):
+    assert folds(times, n_splits, **parameters) == expected
+
+
+@pytest.mark.parametrize(
+    ("gap", "n_train"),
+    [(0, 8), ("1D", 7), ("36h", 7), ("47h", 7), ("2D", 6), (pd.Timedelta("1D"), 7),
+     (np.timedelta64(2, "D"), 6)],
+)  # fmt: skip
+@pytest.mark.parametrize("unit", ["s", "ns"])
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
+def test_a_gap_between_days(gap, n_train, unit, zone):
+    days = pd.Series(pd.date_range("2024-01-01", periods=10, tz=zone)).dt.as_unit(unit)
+    ((train, test),) = folds(days, 1, test_size=2, gap=gap)
+    assert train == days[:n_train].tolist()
+    assert test == days[-2:].tolist()
+
+
+def test_a_part_of_the_times_unit_in_a_gap_counts():
+    days = pd.Series(pd.date_range("2024-01-01", periods=4, freq="s")).dt.as_unit("s")
+    ((train, _),) = folds(days, 1, test_size=1, gap="1500ms")
+    assert train == days[:2].tolist()  # the third is 1 s before the test, the second 2 s
+
+
+TIMES = st.one_of(
+    st.lists(st.integers(-5, 12), min_size=2, max_size=40),
+    st.lists(st.sampled_from([-1.5, 0.0, 0.25, 1.0, 3.5, 4.0]), min_size=2, max_size=40),
+    st.lists(st.integers(2**62, 2**62 + 6), min_size=2, max_size=40),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    times=TIMES,
+    n_splits=st.integers(1, 5),
+    test_size=st.one_of(st.none(), st.integers(1, 4), st.floats(0.05, 0.4)),
+    gap=st.sampled_from([0, 0.5, 1, 2]),
+)
+def test_laws_of_every_fold(times, n_splits, test_size, gap):
+    n_times = len(set(times))
+    assume(n_times > n_splits)
+    rows = test_size if isinstance(test_size, int) else round((test_size or 0) * len(times))
+    assume(max(rows, 1) * n_splits < len(times))
+    frame = pd.DataFrame({"time": times}, index=range(100, 100 + len(times)))
+    splitter = TimeSplit(n_splits, test_size=test_size, gap=gap, time="time")
+    try:
+        made = list(splitter.split(frame))
+    except ValueError:
+        if not gap:  # only a gap may leave nothing to train on
+            raise
+        return
+    times = frame["time"].to_numpy()
+    tested = np.concatenate([test for _, test in made])
+    assert len(made) == n_splits == splitter.get_n_splits()
+    assert len(set(tested)) == len(tested)  # no row in two test blocks
+    first = times[made[0][1]].min()
+    assert set(tested) == set(np.flatnonzero(times >= first))  # and every newer row in one
+    for train, test in made:
+        assert len(train)
+        assert len(test)
+        limit = times[test].min()
+        expected = [row for row, t in enumerate(times.tolist()) if limit.item() - t > gap]
+        assert sorted(train) == expected
+        assert not set(times[train]) & set(times[test])
+        rest = np.setdiff1d(tested, test)
+        assert not set(times[rest]) & set(times[test])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(14)), st.integers(2, 6))
+def test_distinct_times_give_time_series_splits_folds(times, n_splits):
+    order = np.argsort(times)
+    frame = pd.DataFrame({"time": times})
+    made = TimeSplit(n_splits, time="time").split(frame)
+    expected = TimeSeriesSplit(n_splits, test_size=14 // (n_splits + 1)).split(order)
+    for (train, test), (first, second) in zip(made, expected, strict=True):
+        assert train.tolist() == order[first].tolist()
+        assert test.tolist() == order[second].tolist()
+
+
+@pytest.mark.parametrize("make", [pl.from_pandas, pa.Table.from_pandas])
+def test_polars_and_arrow_split_as_pandas(make):
+    stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta([4, 1, 2, 2, 3, 5, 6], unit="h")
+    frame = pd.DataFrame({"item": list("abcdefg"), "time": stamps})
+    splitter = TimeSplit(3, time="time", gap="30min")
+    for (train, test), (same, same_test) in zip(
+        splitter.split(make(frame)), splitter.split(frame), strict=True
+    ):
+        assert train.tolist() == same.tolist()
+        assert test.tolist() == same_test.tolist()
+    with pytest.raises(ValueError, match=r"X has no column 'tim'; did you mean 'time'\?"):
+        next(TimeSplit(3, time="tim").split(make(frame)))
+
+
+def test_impressions_that_carry_their_times_need_no_name():
+    class Encoded:
+        times = np.array([3, 1, 2])
+
+    made = list(TimeSplit(2).split(Encoded()))
+    assert [(train.tolist(), test.tolist()) for train, test in made] == [([1], [2]), ([1, 2], [0])]
+
+
+@pytest.fixture
+def frame_and_labels():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": rng.integers(0, 30, 120), "price": rng.normal(size=120)})
+    return frame, (frame["price"] + rng.normal(size=120) > 0).astype(int)
+
+
+def test_it_is_a_splitter_for_cross_validation_and_searches(frame_and_labels):
+    frame, y = frame_and_labels
+    price = make_column_transformer(("passthrough", ["price"]))
+    model = make_pipeline(price, LogisticRegression())
+    splitter = TimeSplit(3, time="time", gap=1)
+    scores = cross_val_score(model, frame, y, cv=splitter, scoring="roc_auc")
+    assert len(scores) == 3
+    search = GridSearchCV(model, {"logisticregression__C": [0.1, 1.0]}, cv=splitter)
+    assert clone(search).fit(frame, y).n_splits_ == 3
+    assert repr(splitter) == "TimeSplit(gap=1, n_splits=3, test_size=None, time='time')"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_splits": 0}, "n_splits must be an integer of at least 1, got 0"),
+        ({"test_size": 1.5}, r"a share of the rows between 0 and 1, or None, got 1\.5"),
+        ({"test_size": 0}, "test_size must be a number of rows of at least 1"),
+        ({"test_size": 2}, "2 test blocks of 2 rows leave none of the 4 rows to train on first"),
+        ({"n_splits": 4, "test_size": 1}, "4 folds need rows of at least 5 different times, got 4"),
+        ({"gap": 2}, r"fold 0 has nothing to train on: .* more than gap=2\. Use a smaller gap"),
+        ({"gap": -1}, "gap must not be negative or missing, got -1"),
+        ({"gap": float("nan")}, "gap must not be negative or missing, got nan"),
+        ({"time": "tme"}, r"X has no column 'tme'; did you mean 'time'\?"),
+        ({"time": None}, r"time=None finds none in a DataFrame\. .* TimeSplit\(time='time'\)"),
+    ],
+)
+def test_what_cannot_be_split_says_why(parameters, message):
+    frame = pd.DataFrame({"time": [1, 2, 3, 4], "times": [1, 2, 3, 4]})
+    splitter = TimeSplit(**{"n_splits": 2, "time": "time", **parameters})
+    with pytest.raises(ValueError, match=message):
+        list(splitter.split(frame))
+
+
+@pytest.mark.parametrize(
+    ("times", "gap", "error", "message"),
+    [
+        ([1.0, np.nan, 3.0], 0, ValueError, r"X\['time'\] must not have missing times, got 1 .* "
+         "drop it or fill it in"),
+        (pd.to_datetime(["2024-01-01", None, "2024-01-03"]), 0, ValueError, "missing times, got 1"),
+        (["2024-01-01"] * 3, 0, TypeError, "Convert text or dates with pd.to_datetime first"),
+        ([1, 2, 3], "1D", TypeError, "gap must be a number in the time's unit because the times"),
+        (pd.date_range("2024-01-01", periods=3), 3, TypeError, "gap must be a duration such as "
+         "'1D' because the times are datetimes, got 3"),
+        (pd.date_range("2024-01-01", periods=3), "3", ValueError, "gap must be a duration such"),
+        (pd.date_range("2024-01-01", periods=3), "soon", ValueError, "'12h', got 'soon'"),
+        (pd.date_range("2024-01-01", periods=3), "-1D", ValueError, "must not be negative"),
+        ([1, 2, 3], float("inf"), ValueError, "nothing to train on"),
+    ],
+)  # fmt: skip
+def test_times_and_gaps_that_do_not_fit_are_refused(times, gap, error, message):
+    with pytest.raises(error, match=message):
+        folds(times, 1, gap=gap)
+
+
+def test_arrays_have_no_times_and_labels_must_fit():
+    X = np.arange(6.0).reshape(3, 2)
+    with pytest.raises(ValueError, match=r"finds none in a ndarray\. .*TimeSeriesSplit"):
+        next(TimeSplit(1).split(X))
+    with pytest.raises(TypeError, match=r"time='time'\) reads a column of X, got a ndarray"):
+        next(TimeSplit(1, time="time").split(X))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        next(TimeSplit(1, time="time").split(pd.DataFrame({"time": [1, 2]}), [0, 1, 0]))

@@ -1,0 +1,354 @@
+"""The server answers plain values as the Pipeline answers frames, and says what it cannot read."""
+
+import builtins
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import Pipeline, make_pipeline
+
+import sklearn_din.serving
+from sklearn_din.datasets import make_click_log
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.features import schema
+from sklearn_din.logs.history import attach_history
+from sklearn_din.serving import OnnxServer, onnx_server
+from sklearn_din.serving.export import export_onnx
+from sklearn_din.transformers import HistorySequenceEncoder
+
+WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
+onnx = pytest.importorskip("onnx", reason=WHY)
+pytest.importorskip("onnxruntime", reason=WHY)
+
+HOUSE = Path(__file__).resolve().parents[1]
+HISTORIES = {
+    ("hist_item", "hist_category", "hist_price"): ("item", "category", None),
+    "tags": None,
+}
+
+
+def make_frame(n_users=30, seed=0):
+    """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
+    log = make_click_log(
+        n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
+    )
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    rng = np.random.default_rng(seed)
+    lengths = frame["hist_item"].map(len)
+    frame["item"] = "i" + frame["item"].astype(str)
+    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
+    frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
+    frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
+    frame["is_new"] = rng.random(len(frame)) < 0.5
+    frame["price"] = frame["price"].where(frame["category"] != 2)
+    frame["age"] = rng.normal(40, 10, len(frame))
+    return frame.drop(columns=["user", "time"]), log.y
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|", max_length=6)
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(*make_frame())
+
+
+@pytest.fixture(scope="module")
+def path(pipeline, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(pipeline, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(path):
+    return OnnxServer(path)
+
+
+@pytest.fixture
+def row():
+    return {
+        "item": "i3", "category": 1, "price": 4.5, "device": "phone", "is_new": True, "age": 30,
+        "hist_item": ["i1", "i3"], "hist_category": [2, 1], "hist_price": [1.0, None],
+        "tags": "red|new",
+    }  # fmt: skip
+
+
+def assert_served(server, rows, pipeline, frame):
+    expected = pipeline.predict_proba(frame)[:, 1]
+    np.testing.assert_allclose(server.predict(rows), expected, rtol=0, atol=1e-5)
+
+
+def test_the_server_answers_plain_dictionaries_as_the_pipeline_answers_frames(server, pipeline):
+    frame, _ = make_frame(n_users=20, seed=3)
+    frame.loc[:5, "item"] = "never seen"
+    frame.loc[6:9, "item"] = None
+    frame["hist_item"] = [[*cell[:-1], None] if cell else cell for cell in frame["hist_item"]]
+    assert (frame["hist_item"].map(len) > 6).any()
+    rows = json.loads(frame.to_json(orient="records"))
+    assert_served(server, rows, pipeline, frame)
+    for number in range(3):
+        assert_served(server, rows[number : number + 1], pipeline, frame[number : number + 1])
+
+
+def test_a_dictionary_of_columns_is_read_as_rows_are(server, pipeline):
+    frame, _ = make_frame(n_users=8, seed=4)
+    assert_served(server, frame.to_dict("list"), pipeline, frame)
+    assert_served(server, {name: frame[name] for name in frame}, pipeline, frame)
+    arrays = {name: frame[name].to_numpy() for name in frame} | {"title": None}
+    assert_served(server, arrays, pipeline, frame)
+    assert server.predict([]).shape == (0,)
+    assert server.predict({name: [] for name in server.columns_}).shape == (0,)
+
+
+def test_the_server_says_what_it_needs_and_what_it_answers(server, pipeline):
+    assert server.classes_ == pipeline.classes_.tolist()
+    assert set(server.columns_) == set(pipeline.feature_names_in_)
+    assert server.predict([dict.fromkeys(server.columns_)]).dtype == np.float32
+
+
+def test_a_row_without_anything_is_served(server, pipeline):
+    frame, _ = make_frame()
+    blank = frame.head(1).astype(object).copy()
+    blank.loc[:, :] = None
+    blank = blank.astype({"price": float, "age": float})
+    for missing in (None, float("nan"), pd.NA, pd.NaT):
+        assert_served(server, [dict.fromkeys(server.columns_, missing)], pipeline, blank)
+
+
+def ids_pipeline(values, tmp_path):
+    """A Pipeline and a server of one column of ids, and a number that tells rows apart."""
+    frame = pd.DataFrame({"id": values, "price": np.linspace(0, 1, len(values))})
+    encoder = HistorySequenceEncoder(categorical=["id"])
+    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=3, lr=0.05, random_state=0))
+    pipeline.fit(frame, np.arange(len(values)) % 2)
+    export_onnx(pipeline, tmp_path / "ids.onnx")
+    return pipeline, OnnxServer(tmp_path / "ids.onnx")
+
+
+@pytest.mark.parametrize(
+    ("learnt", "asked"),
+    [
+        ([1, 2, 0, 5], [1, 2.0, "2", "02", "5", "1.0", "hat", np.int64(5), np.float32(2), None]),
+        ([1, 2, 0, 5], [True, False]),  # True is not 1
+        ([True, False] * 2, [True, False, np.True_, None]),
+        ([True, False] * 2, [1, 0]),
+        (["a", "1", "b", "c"], ["a", "1", " a", "", None, np.str_("b")]),
+        (["a", "1", "b", "c"], ["a", 1, 1.0, True]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:id was learnt as")
+def test_an_id_is_looked_up_as_the_encoder_does(learnt, asked, tmp_path):
+    pipeline, server = ids_pipeline(learnt, tmp_path)
+    frame = pd.DataFrame({"id": pd.Series(asked, dtype=object), "price": 0.5})
+    rows = [{"id": value, "price": 0.5} for value in asked]
+    assert_served(server, rows, pipeline, frame)
+
+
+def test_integers_for_text_are_warned_of_as_the_encoder_does(tmp_path):
+    pipeline, server = ids_pipeline(["1", "2", "3", "4"], tmp_path)
+    frame = pd.DataFrame({"id": [1, 2], "price": 0.5})
+    with pytest.warns(UserWarning, match="id was learnt as text and now holds integers"):
+        pipeline.predict_proba(frame)
+    with pytest.warns(UserWarning, match="id was learnt as text and now holds integers"):
+        server.predict(frame.to_dict("list"))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["red|new", " red | | new ", "|", " ", None, "blue"],
+        [["red", " new "], ["red", None], [], None, ("new",), np.array(["red"], dtype=object)],
+    ],
+)
+def test_text_is_split_and_trimmed_as_the_encoder_does(server, pipeline, cells):
+    frame = make_frame()[0].head(len(cells)).assign(tags=pd.Series(cells, dtype=object))
+    assert_served(server, frame.to_dict("records"), pipeline, frame)
+
+
+def test_times_elapsed_are_served_as_seconds(tmp_path):
+    log = make_click_log(n_users=30, n_items=20, n_categories=4, mean_length=5, random_state=0)
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "time"]
+    )
+    elapsed = [
+        ((now - pd.to_datetime(list(cell))) / pd.Timedelta("1s")).tolist()
+        for now, cell in zip(frame["time"], frame["hist_time"], strict=True)
+    ]
+    frame = frame.drop(columns=["user", "time", "hist_time"]).assign(hist_elapsed=elapsed)
+    frame["hist_item"] = [list(map(int, cell)) for cell in frame["hist_item"]]
+    histories = {("hist_item", "hist_elapsed"): ("item", None)}
+    encoder = HistorySequenceEncoder(histories=histories)
+    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    pipeline.fit(frame, log.y)
+    export_onnx(pipeline, tmp_path / "model.onnx")
+    rows = json.loads(frame.to_json(orient="records", double_precision=15))
+    assert_served(OnnxServer(tmp_path / "model.onnx"), rows, pipeline, frame)
+
+
+def without_recipe(path):
+    """A copy of the file as a classifier alone is exported."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    return model
+
+
+def test_a_file_without_the_encoder_is_refused(path, tmp_path):
+    onnx.save_model(without_recipe(path), tmp_path / "bare.onnx")
+    with pytest.raises(ValueError, match=r"bare\.onnx does not say how .* export_onnx\(pipeline"):
+        OnnxServer(tmp_path / "bare.onnx")
+
+
+def test_a_file_of_another_version_is_refused(path, tmp_path):
+    model = without_recipe(path)
+    onnx.helper.set_model_props(model, {"sklearn_din": '{"version": 99}'})
+    onnx.save_model(model, tmp_path / "newer.onnx")
+    with pytest.raises(ValueError, match=r"version 99, and this OnnxServer reads version 1\."):
+        OnnxServer(tmp_path / "newer.onnx")
+
+
+def test_the_server_reads_the_version_that_the_export_writes(path):
+    (entry,) = onnx.load(path).metadata_props
+    assert entry.key == onnx_server.METADATA_KEY
+    assert json.loads(entry.value)["version"] == onnx_server.RECIPE_VERSION
+    ids = (onnx_server.UNKNOWN_ID, onnx_server.FIRST_KNOWN_ID)
+    assert ids == (schema.UNKNOWN_ID, schema.FIRST_KNOWN_ID)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"item": ["i3"]}, r"item must hold ids \(integers, text or booleans\), got \['i3'\]"),
+        ({"category": 1.5}, r"category must hold ids, got the float 1\.5\. Ids are integers"),
+        ({"category": float("inf")}, "category must hold ids, got the float inf"),
+        ({"category": 2.0**60}, r"where neighbouring ids merge\. Send it as an integer"),
+        ({"price": "cheap"}, r"price must hold numbers, got \['cheap'\]"),
+        ({"price": [1.0]}, r"price must hold finite numbers, one each, got \[\[1\.0\]\]"),
+        ({"price": float("inf")}, "price must hold finite numbers"),
+        ({"hist_price": ["a", "b"]}, r"hist_price must hold numbers, got \['a', 'b'\]"),
+        ({"hist_item": {"i1", "i3"}}, r"hist_item must hold one history per cell .* \(set\)"),
+        ({"hist_item": 7}, r"hist_item must hold one history per cell .*, got 7 \(int\)"),
+        ({"hist_item": ["i1"]}, "hist_item and hist_category describe the same events and must "
+         "have one length in each row, got 1 and 2 in row 0"),
+        ({"hist_price": None}, "hist_item and hist_price .* got 2 and 0 in row 0"),
+        ({"hist_item": ["i1"] * 9, "hist_category": [1] * 8, "hist_price": [1.0] * 9}, "9 and 8"),
+    ],
+)  # fmt: skip
+def test_a_value_that_its_column_cannot_hold_is_refused(server, row, change, message):
+    with pytest.raises(ValueError, match=message):
+        server.predict([row | change])
+
+
+def test_text_without_a_separator_is_no_history(tmp_path):
+    frame = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    pipeline = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    export_onnx(pipeline.fit(frame, [0, 1]), tmp_path / "model.onnx")
+    server = OnnxServer(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"got 'hat' \(str\)"):
+        server.predict([{"item": "hat", "hist_item": "hat"}])
+
+
+def test_a_misspelt_or_missing_key_is_named(server, row):
+    misspelt = {("hist_itm" if name == "hist_item" else name): row[name] for name in row}
+    with pytest.raises(ValueError, match=r"rows\[1\] must have the keys .*, got none of "
+                       r"\['hist_item'\]\. Is it 'hist_itm', misspelt\? Where"):  # fmt: skip
+        server.predict([row, misspelt])
+    del row["price"]
+    with pytest.raises(ValueError, match=r"\['price'\]\. Where a value is not known, pass None"):
+        server.predict([row])
+    with pytest.raises(ValueError, match=r"rows must have the keys .* none of \['price'\]"):
+        server.predict({name: [value] for name, value in row.items()})
+
+
+def test_keys_that_the_model_does_not_know_are_left_alone(server, row):
+    assert server.predict([row | {"request": 7}]) == server.predict([row])
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda row: pd.DataFrame([row]), r"got DataFrame\. A pandas DataFrame has .to_dict"),
+        (lambda row: [list(row)], "got a list of list"),
+        (lambda row: iter([row]), "got list_iterator"),
+        (lambda row: json.dumps(row), "got str"),
+        (lambda row: row, r"must be a list with one value per row, .* pass a list: \[row\]"),
+    ],
+)
+def test_rows_of_another_shape_are_refused(server, row, make, got):
+    with pytest.raises(TypeError, match=got):
+        server.predict(make(row))
+
+
+def test_columns_of_unequal_lengths_are_refused(server, row):
+    columns = {name: [value] for name, value in row.items()} | {"item": ["i1", "i2"]}
+    with pytest.raises(ValueError, match=r"every column must have one value per row, .*'item': 2"):
+        server.predict(columns)
+
+
+@pytest.mark.parametrize("n_threads", [0, True, 1.5, "2"])
+def test_threads_are_a_number(path, n_threads):
+    with pytest.raises(ValueError, match="intra_op_num_threads must be an integer of at least 1"):
+        OnnxServer(path, intra_op_num_threads=n_threads)
+
+
+def test_one_thread_answers_unless_more_are_asked_for(path, row):
+    one, two = OnnxServer(path), OnnxServer(path, intra_op_num_threads=2)
+    assert one._session.get_session_options().intra_op_num_threads == 1
+    assert two._session.get_session_options().intra_op_num_threads == 2
+    np.testing.assert_allclose(one.predict([row]), two.predict([row]), atol=1e-6)
+
+
+ANSWER = (
+    "row = dict.fromkeys(OnnxServer(sys.argv[1]).columns_); row['item'] = 'i3'; row['price'] = 2; "
+    "print(OnnxServer(sys.argv[1]).predict([row])[0]); "
+)
+
+
+@pytest.mark.parametrize(
+    ("get_class", "never"),
+    [
+        ("from sklearn_din.serving import OnnxServer", {"torch", "skorch", "sklearn", "pandas"}),
+        (f"import runpy; OnnxServer = runpy.run_path({onnx_server.__file__!r})['OnnxServer']",
+         {"torch", "skorch", "sklearn", "pandas", "sklearn_din"}),
+    ],
+    ids=["from the package", "the file alone"],
+)  # fmt: skip
+def test_the_server_loads_neither_torch_nor_scikit_learn(path, get_class, never):
+    code = f"import sys; {get_class}; {ANSWER} assert not {never!r} & set(sys.modules)"
+    printed = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    assert 0 < float(printed) < 1
+
+
+def test_serving_names_what_it_offers():
+    assert sklearn_din.serving.OnnxServer is onnx_server.OnnxServer
+    assert "OnnxServer" in dir(sklearn_din.serving)
+    with pytest.raises(AttributeError, match="no attribute 'Server'"):
+        _ = sklearn_din.serving.Server
+
+
+def test_without_onnxruntime_it_is_named(monkeypatch, path):
+    original = builtins.__import__
+
+    def without_onnxruntime(name, *args, **kwargs):
+        if name == "onnxruntime":
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnxruntime)
+    with pytest.raises(ImportError, match="pip install onnxruntime"):
+        OnnxServer(path)
+
+
+def test_the_example_serves(capsys):
+    runpy.run_path(str(HOUSE / "examples" / "serve_onnx.py"), run_name="__main__")
+    difference = float(capsys.readouterr().out.rsplit(" ", 1)[1])
+    assert difference < 1e-5

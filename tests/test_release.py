@@ -1,0 +1,33 @@
+"""What a release says of itself agrees: version, changelog, citation, Pythons that CI runs."""
+
+import re
+from pathlib import Path
+
+import sklearn_din
+
+HOUSE = Path(__file__).resolve().parents[1]
+
+
+def read(name):
+    return (HOUSE / name).read_text(encoding="utf-8")
+
+
+def test_the_newest_numbered_entry_of_the_changelog_is_the_version():
+    newest, *older = re.findall(r"^## (\S+)$", read("CHANGELOG.md"), re.M)
+    version = older[0] if newest == "Unreleased" else newest
+    assert version == sklearn_din.__version__
+    assert "Unreleased" not in older
+
+
+def test_the_version_is_that_of_project_and_citation():
+    assert f'version = "{sklearn_din.__version__}"' in read("pyproject.toml")
+    assert f"version: {sklearn_din.__version__}\n" in read("CITATION.cff")
+
+
+def test_continuous_integration_starts_at_the_oldest_python_and_pins_its_actions():
+    workflow = read(".github/workflows/ci.yml")
+    [oldest] = re.findall(r'requires-python = ">=(.+)"', read("pyproject.toml"))
+    assert f'python: ["{oldest}", ' in workflow
+    actions = re.findall(r"uses: (\S+)", workflow)
+    assert actions
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in actions)

@@ -1,0 +1,68 @@
+"""Flat histories against loops over impressions, and look-ups against plain indexing."""
+
+import pytest
+import torch
+
+from sklearn_din.network.segments import (
+    cached_arange,
+    gather_rows,
+    max_events,
+    softmax_events,
+    sum_events,
+)
+
+LENGTHS = torch.tensor([3, 0, 1, 4])
+ROWS = torch.repeat_interleave(torch.arange(4), LENGTHS)
+OFFSETS = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)])
+
+
+def by_row(values):
+    return [values[row == ROWS] for row in range(4)]
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_sums_and_maxima_and_softmax_equal_a_loop_over_impressions(generator):
+    values = torch.randn(8, 3, generator=generator)
+    weights = torch.randn(8, generator=generator)
+    zeros = torch.zeros(3)
+    sums = torch.stack([events.sum(0) if len(events) else zeros for events in by_row(values)])
+    torch.testing.assert_close(sum_events(values, ROWS, OFFSETS), sums)
+    weighted = torch.stack([e.sum(0) for e in by_row(values * weights[:, None])])
+    torch.testing.assert_close(sum_events(values, ROWS, OFFSETS, weights), weighted)
+    maxima = torch.stack([e.amax(0) if len(e) else zeros for e in by_row(values)])
+    torch.testing.assert_close(max_events(values, ROWS, 4), maxima)
+    shares = torch.cat([e.softmax(0) for e in by_row(weights * 50)])
+    torch.testing.assert_close(softmax_events(weights * 50, ROWS, 4), shares)
+
+
+@pytest.mark.parametrize("pool", ["sum", "softmax"])
+def test_gradients_of_pooling_equal_numerical_ones(pool, generator):
+    values = torch.randn(8, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(8, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def pooled(values, weights):
+        scores = softmax_events(weights, ROWS, 4) if pool == "softmax" else weights
+        return sum_events(values, ROWS, OFFSETS, scores)
+
+    assert torch.autograd.gradcheck(pooled, (values, weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("ids", [[], [4], [1, 1, 0]])
+def test_gathered_rows_are_the_tables_rows_bit_by_bit(ids, dtype, generator):
+    table = torch.randn(5, 3, generator=generator)
+    rows = torch.tensor(ids, dtype=dtype)
+    torch.testing.assert_close(gather_rows(table, rows), table[rows.long()], rtol=0, atol=0)
+
+
+def test_cached_numbers_are_those_of_arange_at_any_size_and_of_any_kind():
+    cpu = torch.device("cpu")
+    for n in (3, 0, 10, 7):
+        for dtype in (torch.int32, torch.int64):
+            expected = torch.arange(n, dtype=dtype)
+            assert torch.equal(cached_arange(n, device=cpu, dtype=dtype), expected)
+            assert cached_arange(n, device=cpu, dtype=dtype).dtype == dtype
