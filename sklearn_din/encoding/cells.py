@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sklearn_din._arrow import MixedKindsError, arrow_of_lists
 from sklearn_din._spans import Spans
 from sklearn_din._validation import plain_values
 from sklearn_din.logs.eventlog import EventLog
@@ -219,9 +220,9 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
     if column.dtype == object:
         _check_order(column, name)
         try:
-            cells = pa.array(column.to_numpy(), from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-            return _read_objects(column, name)  # values that Arrow cannot give one type
+            cells = arrow_of_lists(column.to_numpy())
+        except MixedKindsError:
+            return _read_objects(column, name)
     elif _is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
         cells = pa.array(array, from_pandas=True)
     elif column.isna().all():  # a batch of new users: no dtype says that these were lists
@@ -275,8 +276,11 @@ def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
     values = np.empty(lengths.sum(), dtype=object)
     values[:] = list(chain.from_iterable(cells))
-    if pd.api.types.infer_dtype(values, skipna=True) == "floating":
+    inferred = pd.api.types.infer_dtype(values, skipna=True)
+    if inferred == "floating":
         values = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    elif inferred == "datetime64":
+        values = values.astype("datetime64[us]")
     return HistoryCells(name, values, Spans.from_lengths(lengths))
 
 
