@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
+from sklearn_din._frames import pandas_frame
 from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import Codes, as_numbers, coded
 from sklearn_din.encoding.columns import Columns, is_history_name
@@ -137,19 +137,6 @@ def checked_frame(
     if hasattr(encoder, "feature_names_in_"):
         return frame
     return frame.set_axis(_default_names(frame.shape[1]), axis=1)
-
-
-def pandas_frame(X: Any) -> pd.DataFrame | None:
-    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else."""
-    if isinstance(X, pd.DataFrame):
-        return X
-    if hasattr(X, "to_arrow"):  # polars: with this method it gives text that pandas can read
-        X = X.to_arrow()
-    elif hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.Series):
-        X = pa.table(X)
-    if not isinstance(X, pa.Table):
-        return None
-    return X.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _check_is_table(X: Any) -> None:
