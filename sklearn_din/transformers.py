@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
@@ -21,9 +21,14 @@ from sklearn_din._validation import (
 )
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
-from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
+from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
-from sklearn_din.encoding.roles import assign_roles, is_auto
+from sklearn_din.encoding.roles import (
+    HistoriesParameter,
+    NamesParameter,
+    assign_roles,
+    is_auto,
+)
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
@@ -128,10 +133,10 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
     def __init__(
         self,
         *,
-        histories: Any = "auto",
-        categorical: Any = "auto",
-        numeric: Any = "auto",
-        drop: Any = (),
+        histories: HistoriesParameter = "auto",
+        categorical: NamesParameter = "auto",
+        numeric: NamesParameter = "auto",
+        drop: NamesParameter | None = (),
         user: str | None = None,
         time: str | None = None,
         max_length: int = 50,
@@ -153,7 +158,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         self.separator = separator
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> HistorySequenceEncoder:
+    def fit(self, X: TableLike, y: object = None) -> HistorySequenceEncoder:
         """Learn roles, vocabularies and scales.
 
         Parameters
@@ -170,7 +175,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> EncodedFeatures:
+    def fit_transform(self, X: TableLike, y: object = None) -> EncodedFeatures:
         """Fit and encode the same rows, reading them once.
 
         Parameters
@@ -184,7 +189,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         """
         return self._encode(*self._learn(X))
 
-    def transform(self, X: Any) -> EncodedFeatures:
+    def transform(self, X: TableLike) -> EncodedFeatures:
         """Encode impressions.
 
         Parameters
@@ -208,7 +213,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             self._refuse_unknown(read)
         return self._encode(read, frame)
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
 
         Parameters
@@ -224,7 +229,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
-    def inverse_transform_ids(self, name: str, ids: Any) -> np.ndarray:
+    def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
         """Look up the values behind encoded ids.
 
         Parameters
@@ -247,7 +252,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
             )
         return self._vocabularies[self._roles.owners[name]].decode(whole_ids(ids))
 
-    def set_output(self, *, transform: Any = None) -> HistorySequenceEncoder:
+    def set_output(self, *, transform: str | None = None) -> HistorySequenceEncoder:
         """Do nothing: a frame of numbers could not carry ids and histories.
 
         Parameters
@@ -273,9 +278,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         check_is_fitted(self)
         return self._numeric_columns.scales | self._event_scales
 
-    def _learn(self, X: Any) -> tuple[ReadFrame, pd.DataFrame]:
+    def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
         frame = checked_frame(self, X, reset=True)
-        _check_histories(self.histories)
         drop = [] if self.drop is None else check_names(self.drop, name="drop")
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")
@@ -379,18 +383,10 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 fields.append(Field(name, "numeric_history"))
         return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _check_histories(histories: Any) -> None:
-    if not is_auto(histories) and not isinstance(histories, Mapping):
-        raise ValueError(
-            "histories must be 'auto' or a dict of history and candidate columns, such as "
-            f"{{'hist_item': 'item'}}, got {histories!r}."
-        )
