@@ -42,15 +42,18 @@ def arrow_of_lists(cells: np.ndarray) -> pa.Array:
     >>> arrow_of_lists(np.array([[1, 2], None, [3]], dtype=object)).type
     ListType(list<item: int64>)
     """
-    lists = [cell for cell in cells if isinstance(cell, list | tuple)]
-    arrays = [cell for cell in cells if isinstance(cell, np.ndarray)]
-    objects = [cell.tolist() for cell in arrays if cell.dtype == object and cell.ndim == 1]
-    types = set(map(type, chain.from_iterable([*lists, *objects])))
-    types |= {cell.dtype.type for cell in arrays if cell.dtype != object}
-    value_type = None
-    if not arrays and len(types - {type(None)}) == 1:
-        value_type = _ARROW_TYPES.get(*(types - {type(None)}))
-    return _converted(cells, types, None if value_type is None else pa.list_(value_type))
+    present = [cell for cell in cells if isinstance(cell, list | tuple | np.ndarray)]
+    arrays = [cell for cell in present if isinstance(cell, np.ndarray)]
+    dtypes = {array.dtype for array in arrays}
+    types = {dtype.type for dtype in dtypes if dtype != object}
+    if np.dtype(object) in dtypes or not arrays:
+        types |= set(map(type, chain.from_iterable(present)))
+    elif len(arrays) < len(present):
+        lists = (cell for cell in present if not isinstance(cell, np.ndarray))
+        types |= set(map(type, chain.from_iterable(lists)))
+    plain = types - {type(None)}
+    kind = _ARROW_TYPES.get(*plain) if len(plain) == 1 and not arrays else None
+    return _converted(cells, types, None if kind is None else pa.list_(kind))
 
 
 def arrow_of_values(values: np.ndarray) -> pa.Array:
