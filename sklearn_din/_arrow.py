@@ -45,7 +45,7 @@ def arrow_of_lists(cells: np.ndarray) -> pa.Array:
     present = [cell for cell in cells if isinstance(cell, list | tuple | np.ndarray)]
     arrays = [cell for cell in present if isinstance(cell, np.ndarray)]
     dtypes = {array.dtype for array in arrays}
-    types = {dtype.type for dtype in dtypes if dtype != object}
+    types = {dtype.type for dtype in dtypes if dtype.kind != "O"}
     if np.dtype(object) in dtypes or not arrays:
         types |= set(map(type, chain.from_iterable(present)))
     elif len(arrays) < len(present):
