@@ -48,7 +48,7 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
     ----------
     histories : "auto" or dict, default="auto"
         History column -> the candidate column that it is compared with. A tuple of histories
-        with a tuple of candidates is one behaviour with several attributes an event; None
+        with a tuple of candidates is one behaviour with several attributes per event; None
         stands for no candidate, and a behaviour without any is a bag. In a behaviour, floats
         with candidate None are numbers of the events. "auto": columns of lists; ``hist_x``
         pairs with ``x`` where there is such a column; histories of the same events are one
@@ -73,16 +73,19 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         travels beside them, so that ``DINClassifier(validation="last")`` and :class:`TimeSplit`
         know what came last. It may be absent at transform.
     max_length : int, default=50
-        Newest events that a history keeps.
+        How many of its newest events a history keeps. Time and memory grow with it.
     min_frequency : int, default=1
-        Values that occur less often in the training rows and their histories are unknown.
+        Values that occur less often in the training rows and their histories share the unknown
+        id: for catalogues with many ids that are seen once.
     max_ids : int, default=None
-        Most known values of a vocabulary; the most frequent stay.
+        How many values of each vocabulary get an id of their own, the most frequent ones. It
+        bounds the size of the embeddings. None gives one to every value.
     unknown : {"embed", "error"}, default="embed"
         What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
         value always has id 1.
     separator : str, default=None
-        Splits text in the columns named in ``histories``, e.g. "|" for "Comedy|Drama".
+        Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
+        ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.
 
     Attributes
     ----------

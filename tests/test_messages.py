@@ -172,7 +172,7 @@ def test_what_those_parameters_may_be():
 )
 def test_what_is_no_frame(X, got):
     message = (
-        f"X must be a DataFrame with one row an impression, got {got}. Use pd.DataFrame(X); "
+        f"X must be a DataFrame with one row per impression, got {got}. Use pd.DataFrame(X); "
         "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
     )
     with says(message, TypeError):

@@ -298,7 +298,7 @@ def _check_order(column: pd.Series, name: str) -> None:
 
 def _not_lists(name: str, got: str) -> ValueError:
     return ValueError(
-        f"{name} must hold one history a cell ({CELLS}; or text, with separator='...'), got "
+        f"{name} must hold one history per cell ({CELLS}; or text, with separator='...'), got "
         f"{got}. Build histories with attach_history, or leave the column out of histories."
     )
 

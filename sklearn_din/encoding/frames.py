@@ -152,7 +152,7 @@ def _check_is_table(X: object) -> None:
     if X is None or is_records or is_dict or isinstance(X, str | PathLike):
         got = "list of dicts" if is_records else "None" if X is None else type(X).__name__
         raise TypeError(
-            f"X must be a DataFrame with one row an impression, got {got}. Use pd.DataFrame(X); "
+            f"X must be a DataFrame with one row per impression, got {got}. Use pd.DataFrame(X); "
             "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
         )
 

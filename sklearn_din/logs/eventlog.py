@@ -66,7 +66,7 @@ class EventLog:
     def cut(self, column: str, spans: Spans) -> tuple[EventLog, Spans]:
         """Return a log of only the events that the windows cover, and the windows over it.
 
-        Columns of one log that are cut by the same windows get the same windows and fingerprint.
+        Columns of one log that are cut by the same windows get the same windows and digest.
         """
         covered = spans.covered()
         part = self.part

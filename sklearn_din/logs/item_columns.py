@@ -127,9 +127,9 @@ def warn_of_misplaced(
     owners : ndarray of int64 or None
         Code of each row's user.
     """
-    of_item = Repeats.of(items, partners=owners)
+    within_items = Repeats.of(items, partners=owners)
     others = [name for name in events.columns if name not in {item, user, *item_columns}]
-    leaking = [name for name in others if of_item.owns(events[name])]
+    leaking = [name for name in others if within_items.owns(events[name])]
     if leaking:
         named = [*item_columns, *leaking]
         warnings.warn(
@@ -141,9 +141,11 @@ def warn_of_misplaced(
         )
     if owners is None:
         return
-    of_user = Repeats.of(owners, partners=items)
+    within_users = Repeats.of(owners, partners=items)
     personal = [
-        name for name in item_columns if of_user.owns(events[name]) and of_item.varies(events[name])
+        name
+        for name in item_columns
+        if within_users.owns(events[name]) and within_items.varies(events[name])
     ]
     if personal:
         warnings.warn(

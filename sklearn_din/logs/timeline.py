@@ -69,8 +69,8 @@ class Timeline:
         self._keys = _KeyCodes(events, keys)
         label = f"events[{time!r}]"
         self.times, self.unit, self.zoned = check_times(events[time], name=label)
-        self._sort(self._keys.of_events)
-        del self._keys.of_events
+        self._sort(self._keys.event_codes)
+        del self._keys.event_codes
 
     def past(self, impressions: pd.DataFrame, *, max_age: Age = None) -> Past:
         """Each impression's window of the sorted log."""
@@ -189,7 +189,7 @@ class _KeyCodes:
             packed[present] = codes
             self._pairs = pd.Index(pairs)
             self.n_keys = len(pairs)
-        self.of_events = packed
+        self.event_codes = packed
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
         parts = [

@@ -115,9 +115,9 @@ class _Pairs:
     ) -> None:
         self.pipeline, self.names = pipeline, names
         self.users, self.candidates = users, candidates
-        self.of_user = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
+        self.user_rows = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
         blocks = [self.encode(np.zeros_like(block), block) for block in _blocks(len(candidates))]
-        self.of_candidate = self._fields_of_candidate(blocks)
+        self.candidate_fields = self._fields_of_candidate(blocks)
         self._refuse_joint_fields()
 
     def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
@@ -129,18 +129,18 @@ class _Pairs:
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Pairs by their rows: ids and windows are taken, no event is read or copied."""
-        own = self.of_candidate
+        own = self.candidate_fields
         columns = {
             name: own.columns[name][candidates] if name in own.columns else values[users]
-            for name, values in self.of_user.columns.items()
+            for name, values in self.user_rows.columns.items()
         }
         behaviours = {
             key: own.behaviours[key].take(candidates)
             if key in own.behaviours
             else ragged.take(users)
-            for key, ragged in self.of_user.behaviours.items()
+            for key, ragged in self.user_rows.behaviours.items()
         }
-        return EncodedFeatures._trusted(self.of_user.schema, columns, behaviours)
+        return EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
 
     def logits(self) -> Iterator[np.ndarray]:
         """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
@@ -156,13 +156,13 @@ class _Pairs:
     def _fields_of_candidate(self, blocks: list[EncodedFeatures]) -> _CandidateFields:
         """Encoded fields that follow the candidate, also those that a step added."""
         columns = {}
-        for name in self.of_user.columns:
+        for name in self.user_rows.columns:
             values = np.concatenate([block.columns[name] for block in blocks])
             is_added = name not in self.users and name not in self.candidates
             if name in self.candidates or (is_added and (values != values[0]).any()):
                 columns[name] = values
         behaviours = {}
-        for behaviour in self.of_user.schema.behaviours:
+        for behaviour in self.user_rows.schema.behaviours:
             key = behaviour.histories
             if key[0] in self.candidates:  # a bag, such as a film's genres
                 behaviours[key] = _joined([block.behaviours[key] for block in blocks])
