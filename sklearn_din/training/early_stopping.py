@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,11 @@ class EarlyStopping(Callback):
             net.module_.load_state_dict(self._best)
         self._average, self._best = {}, {}
         self._logits, self._labels = [], []
+
+    @property
+    def best_weights(self) -> Mapping[str, Tensor]:
+        """The average of the best check, in memory that later checks write to; empty before it."""
+        return self._best
 
     def _exchange(self, module: DIN) -> None:
         """Swap the module's weights and the average; no number is copied."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
+from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -170,7 +172,7 @@ class DINNet(NeuralNetBinaryClassifier):
     ) -> DINNet:
         """Train as skorch does, keep the reason of the end, drop a check left unfinished."""
         keep_freed_memory()
-        self.checks_per_epoch_, n_before = X.checks_per_epoch, len(self.history)
+        self.checks_per_epoch_, self._n_before = X.checks_per_epoch, len(self.history)
         self.stop_reason_ = "max_epochs"
         with note_ctrl_c() as presses:
             try:
@@ -178,15 +180,36 @@ class DINNet(NeuralNetBinaryClassifier):
             except KeyboardInterrupt:
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
-        self.n_epochs_begun_ = math.ceil((len(self.history) - n_before) / X.checks_per_epoch)
+        self._drop_unfinished_check()
+        return self
+
+    def _drop_unfinished_check(self) -> None:
+        n_checks = len(self.history) - self._n_before
+        self.n_epochs_begun_ = math.ceil(n_checks / self.checks_per_epoch_)
         if self.history and "train_loss" not in self.history[-1]:
             self.history.pop()
-        return self
 
     def stop_training(self, reason: StopReason) -> NoReturn:
         """End the training from within a callback."""
         self.stop_reason_ = reason
         raise KeyboardInterrupt  # skorch's own way to leave the loop
+
+    def copy_as_if_stopped(self, weights: Mapping[str, Tensor]) -> DINNet:
+        """Return a net with a module of its own, as a callback would leave it by stopping now.
+
+        It has no callbacks and no optimizers' moments. Empty ``weights`` mean the latest ones.
+        """
+        module = copy.deepcopy(self.module_)
+        if weights:
+            module.load_state_dict(weights)
+        module.eval()
+        rates = {"lr": self.lr, "embedding_lr": self.embedding_lr}
+        net = DINNet(module, **rates, train_split=None, device=self.device, verbose=0).initialize()
+        net.history = History(dict(check) for check in self.history)
+        net.stop_reason_ = "callback"
+        net.checks_per_epoch_, net._n_before = self.checks_per_epoch_, self._n_before
+        net._drop_unfinished_check()
+        return net
 
     def get_split_datasets(
         self, X: TrainingPlan, y: None = None, **fit_params: Any
