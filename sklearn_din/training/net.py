@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
@@ -100,10 +100,10 @@ class DINNet(NeuralNetBinaryClassifier):
     def __init__(
         self,
         module: DIN,
-        *args: Any,
+        *args: object,
         embedding_lr: float = 0.001,
         embedding_decay: Mapping[str, np.ndarray] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         self.embedding_lr = embedding_lr
         self.embedding_decay = embedding_decay
@@ -155,10 +155,10 @@ class DINNet(NeuralNetBinaryClassifier):
                 if "decay" in group:  # a further step finds none
                     group["decay"] = None
 
-    def check_data(self, X: Any, y: Any = None) -> None:
+    def check_data(self, X: object, y: object = None) -> None:
         """Leave the checks to DINClassifier, which made the batches."""
 
-    def get_dataset(self, X: Any, y: Any = None) -> ScoringBatches:
+    def get_dataset(self, X: object, y: object = None) -> ScoringBatches:
         """Batches of encoded impressions in order."""
         if not isinstance(X, EncodedFeatures):
             raise TypeError(
@@ -168,7 +168,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return ScoringBatches(X)
 
     def fit_loop(
-        self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: Any
+        self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: object
     ) -> DINNet:
         """Train as skorch does, keep the reason of the end, drop a check left unfinished."""
         keep_freed_memory()
@@ -212,7 +212,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return net
 
     def get_split_datasets(
-        self, X: TrainingPlan, y: None = None, **fit_params: Any
+        self, X: TrainingPlan, y: None = None, **fit_params: object
     ) -> tuple[Batches, Batches | None]:
         """Return the training and the validation batches."""
         return X.train, X.valid
@@ -221,7 +221,7 @@ class DINNet(NeuralNetBinaryClassifier):
         """Batches are their own iterator: whole index blocks, no collate step."""
         return dataset
 
-    def infer(self, x: Batch, **fit_params: Any) -> Tensor:
+    def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,)."""
         return self.module_(x.to(self.device))
 
@@ -253,7 +253,7 @@ class DINNet(NeuralNetBinaryClassifier):
         if self.module_.training != training:
             super()._set_training(training)
 
-    def train_step(self, batch: tuple[Batch, Tensor], **fit_params: Any) -> dict[str, Any]:
+    def train_step(self, batch: tuple[Batch, Tensor], **fit_params: object) -> dict[str, Tensor]:
         """One step of both optimizers; skorch's own would run the batch once for each."""
         self._zero_grad_optimizer(set_to_none=True)
         step = self.train_step_single(batch, **fit_params)
