@@ -2,10 +2,25 @@
 
 Two more are overridden where they act: ``_parameter_constraints`` in each estimator, and
 ``_repr_html_inner`` in DINClassifier, which puts the network's picture under scikit-learn's.
+``_callbacks.py`` uses the names that scikit-learn gives to estimators that support callbacks.
 """
 
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in
 
-__all__ = ["Interval", "StrOptions", "_check_feature_names_in", "_fit_context"]
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ModuleNotFoundError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands for the class that scikit-learn has from 1.9: here no callback can be set."""
+
+
+__all__ = [
+    "CallbackSupportMixin",
+    "Interval",
+    "StrOptions",
+    "_check_feature_names_in",
+    "_fit_context",
+]

@@ -11,14 +11,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
-from sklearn_din._validation import (
-    check_frame,
-    check_names,
-    check_times,
-    plain_values,
-    time_values,
-)
+from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
@@ -36,7 +31,9 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
-class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistorySequenceEncoder(  # type: ignore[call-arg]
+    CallbackSupportMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Encode a frame of impressions with histories for a Deep Interest Network.
 
     Text, categories, booleans and integers become ids, floats become standardised numbers, and
@@ -174,7 +171,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         -------
         self
         """
-        self._learn(X)
+        with fit_task(self, X, y):
+            self._learn(X)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -190,7 +188,8 @@ class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_k
         -------
         EncodedFeatures
         """
-        return self._encode(*self._learn(X))
+        with fit_task(self, X, y):
+            return self._encode(*self._learn(X))
 
     def transform(self, X: TableLike) -> EncodedFeatures:
         """Encode impressions.
