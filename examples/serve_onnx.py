@@ -7,6 +7,8 @@ they arrive as JSON, and returns the probability of a click, the same as the Pip
 knows is in the one file that ``export_onnx`` wrote: the network, and how to make its inputs.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/serve_onnx.svg"
+
 import json
 
 import numpy as np
