@@ -10,12 +10,12 @@ HERE = Path(__file__).resolve().parent
 HOUSE = HERE.parent
 sys.path[:0] = [str(HOUSE), str(HERE / "_ext")]
 
+import sklearn_din
+
 # The MovieLens example is built with its picture where a copy of the data lies.
 DATA = HOUSE.parent / "shared" / "data"
 if DATA.is_dir():
     os.environ.setdefault("SKLEARN_DIN_DATA", str(DATA))
-
-import sklearn_din
 
 project = "sklearn_din"
 author = "The sklearn_din developers"
@@ -38,6 +38,7 @@ html_math_renderer = "mathml"
 
 autosummary_generate = True
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"  # "fit()", not "DINClassifier.fit()", in the side list
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {

@@ -143,8 +143,7 @@ def _texts(printed: str, value: Any) -> list[nodes.Node]:
 
 
 def _output(text: str) -> nodes.Node:
-    block = nodes.raw("", f'<pre class="output">{html.escape(text)}</pre>', format="html")
-    return block
+    return nodes.raw("", f'<pre class="output">{html.escape(text)}</pre>', format="html")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
