@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-HERE = Path(__file__).resolve().parent
-HOUSE = HERE.parent
-sys.path[:0] = [str(HOUSE), str(HERE / "_ext")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "_ext"))
 
 import sklearn_din
+
+HERE = Path(__file__).resolve().parent
+HOUSE = HERE.parent
 
 # The MovieLens example is built with its picture where a copy of the data lies.
 DATA = HOUSE.parent / "shared" / "data"
