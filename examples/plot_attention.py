@@ -1,6 +1,6 @@
 """
-What the model looked at
-========================
+Attention: which past events count
+==================================
 
 The weight of each past event for one candidate, and how the weights change with the candidate.
 """
@@ -61,6 +61,6 @@ AttentionDisplay.from_estimator(model, several)
 # %%
 # The same as a table
 # -------------------
-# ``explain`` returns one row an event, in the values of your own log.
+# ``explain`` returns one row per event, in the values of your own log.
 
 explain(model, one).head()

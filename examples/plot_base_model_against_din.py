@@ -2,8 +2,8 @@
 Base model against DIN in one grid search
 =========================================
 
-The paper's base model sums the history and does not look at the candidate. It is one parameter
-value, ``pooling="sum"``, so a grid search compares both on the same folds.
+The paper's base model sums the history, whatever the candidate is. It is one parameter value,
+``pooling="sum"``, so a grid search compares both on the same folds.
 """
 
 import matplotlib.pyplot as plt

@@ -1,11 +1,12 @@
 """
-A first model
-=============
+A first model on a click log
+============================
 
 From a click log to a cross-checked Deep Interest Network. The log is the embedded one: it is made
 with known click probabilities, so we know how good a model can be.
 """
 
+import matplotlib.pyplot as plt
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import Pipeline
@@ -49,6 +50,17 @@ for name, scores in {"DIN": probability, "best possible": truth}.items():
     auc = roc_auc_score(log.y[test], scores)
     gauc = group_roc_auc_score(log.y[test], scores, groups=users.iloc[test])
     print(f"{name:>13}: AUC {auc:.3f}, GAUC {gauc:.3f}")
+
+# %%
+# The true probability of each click against the one that the model found, on users it has never
+# seen: the closer to the line, the better.
+
+figure, ax = plt.subplots(figsize=(5, 4.5), layout="constrained")
+ax.hexbin(truth, probability, gridsize=28, cmap="Blues", bins="log", extent=(0, 1, 0, 1))
+ax.plot([0, 1], [0, 1], color="#ea7a30", linestyle="--", label="perfect")
+ax.set(xlabel="true probability of a click", ylabel="predicted probability", aspect="equal")
+ax.legend(loc="upper left")
+figure.show()
 
 # %%
 # What was fitted: columns, behaviours, layers and the number of parameters; and the same as a

@@ -7,6 +7,7 @@ user liked before. Films have titles, so the attention can be read.
 
 The example looks for MovieLens in the folder that the variable ``SKLEARN_DIN_DATA`` names, or in
 scikit-learn's data folder. It downloads nothing: where there is no copy, it says so and stops.
+``fetch_movielens()`` downloads one.
 """
 
 import os
@@ -28,9 +29,9 @@ try:
     movielens = fetch_movielens(
         "latest-small", data_home=os.environ.get("SKLEARN_DIN_DATA"), download_if_missing=False
     )
-except OSError as missing:
+except OSError:
     movielens = None
-    print(f"This example is skipped: {missing}")
+    print("There is no copy of MovieLens here: nothing below is run.")
 
 # %%
 # Histories and aggregates are attached before the split: both hold only what is strictly earlier.
@@ -81,7 +82,7 @@ if movielens is not None:
         print(f"{name:>15}: AUC {auc:.3f}")
 
 # %%
-# What the model looked at for one film, by title.
+# Which liked films counted for one other film, by title.
 
 if movielens is not None:
     lengths = np.array([len(history) for history in X["hist_item"]])

@@ -26,8 +26,8 @@ model = Pipeline(
 model.fit(X, log.y)
 
 # %%
-# The catalogue: one row an item, with the columns that belong to the candidate. The users: one
-# row a user at a moment, with all other columns.
+# The catalogue: one row per item, with the columns that belong to the candidate. The users: one
+# row per user at a moment, with all other columns.
 
 catalogue = log.impressions.drop_duplicates("item")[["item", "category", "price"]]
 users = X.drop_duplicates("user", keep="last")[["device", "hist_item", "hist_category"]].tail(3)

@@ -3,7 +3,7 @@ Training curve and early stopping
 =================================
 
 Click models overfit within a few passes over the data. Watch the validation loss, and keep the
-weights of its best look.
+weights of the best validation check.
 """
 
 from sklearn.pipeline import Pipeline
@@ -36,6 +36,7 @@ TrainingDisplay.from_estimator(model)
 
 # %%
 # The training loss keeps falling; the validation loss turns. Training stopped after ``patience``
-# looks without improvement, and the weights of the marked look were kept.
+# validation checks without improvement, and the weights of the marked check were kept: the average
+# of the last four checks' weights.
 
 model["din"].history_.round(3)

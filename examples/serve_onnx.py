@@ -11,6 +11,8 @@ Here is a model, trained on a click log, written to one file and asked about thr
 user with a past, the same user shown something new, and a user of whom nothing is known.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/serve_onnx.svg"
+
 import tempfile
 from pathlib import Path
 

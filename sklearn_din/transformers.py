@@ -158,7 +158,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.separator = separator
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: TableLike, y: object = None) -> HistorySequenceEncoder:
+    def fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
         """Learn roles, vocabularies and scales.
 
         Parameters
@@ -176,7 +176,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: TableLike, y: object = None) -> EncodedFeatures:
+    def fit_transform(self, X: TableLike, y: ArrayLike | None = None) -> EncodedFeatures:
         """Fit and encode the same rows, reading them once.
 
         Parameters

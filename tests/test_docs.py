@@ -3,9 +3,11 @@
 import re
 import textwrap
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import sklearn_din
 from sklearn_din import datasets, metrics
@@ -14,33 +16,52 @@ HOUSE = Path(__file__).resolve().parents[1]
 DOCS = HOUSE / "docs"
 PAGES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst")])
 EXAMPLES = sorted((HOUSE / "examples").glob("plot_*.py"))
-BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:(?:   .*)?\n)+)", re.M)
+BLOCK = re.compile(r"^\.\. run-python::\n((?:   .*\n)*)\n((?:(?:   .*)?\n)+)", re.M)
 
 
-def code_of(page):
-    return [textwrap.dedent(block) for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
+def blocks_of(page):
+    """Code of a page, each block with the package that it needs (or None)."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    needs = [re.search(r":needs: (.+)", options) for options, _ in found]
+    code = [textwrap.dedent(block) for _, block in found]
+    return [(need and need[1], block) for need, block in zip(needs, code, strict=True)]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if code_of(p)], ids=lambda page: page.stem)
+def is_installed(need):
+    wanted = Requirement(need)
+    try:
+        return version(wanted.name) in wanted.specifier
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p)], ids=lambda page: page.stem)
 def test_a_pages_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
-    plt = pytest.importorskip("matplotlib.pyplot", reason="the start page draws: install '.[plot]'")
-    if page.stem == "serving":
-        pytest.importorskip("onnx", reason="the page exports a model: install '.[onnx]'")
+    plt = pytest.importorskip("matplotlib.pyplot", reason="pages draw: install '.[plot]'")
     plt.switch_backend("agg")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
+    blocks = [code for need, code in blocks_of(page) if need is None or is_installed(need)]
+    if not blocks:
+        pytest.skip(f"{page.stem} is about {blocks_of(page)[0][0]}, which is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for block in code_of(page):
-            exec(compile(block, str(page), "exec"), names)
+        for code in blocks:
+            exec(compile(code, str(page), "exec"), names)
     plt.close("all")
 
 
-def test_every_code_block_of_the_guide_is_found():
+def test_every_code_block_of_the_guide_is_found_and_run():
     for page in PAGES:
-        directives = page.read_text(encoding="utf-8").count("code-block:: python")
-        assert len(code_of(page)) == directives, page.name
-    assert sum(len(code_of(page)) for page in PAGES) >= 20
+        text = page.read_text(encoding="utf-8")
+        assert len(blocks_of(page)) == text.count(".. run-python::"), page.name
+        assert "code-block:: python" not in text, page.name
+    assert sum(len(blocks_of(page)) for page in PAGES) >= 20
+
+
+def test_every_page_of_the_guide_shows_what_its_code_prints():
+    for page in DOCS.glob("guide/*.rst"):
+        assert "assert " not in "".join(code for _, code in blocks_of(page)), page.name
 
 
 def test_each_message_in_troubleshooting_is_one_of_ours():
@@ -79,3 +100,20 @@ def test_the_site_needs_no_network():
     configuration = (DOCS / "conf.py").read_text(encoding="utf-8")
     assert "intersphinx" not in configuration
     assert "http" not in configuration
+    assert 'html_math_renderer = "mathml"' in configuration  # not MathJax from another host
+
+
+def test_every_page_is_reached_from_a_list_of_pages():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    listed = set(re.findall(r"^   (?:.* <)?([\w/]+)>?$", text, re.M))
+    for page in PAGES:
+        name = page.relative_to(DOCS).with_suffix("").as_posix()
+        assert {name, name.removeprefix("guide/")} & listed or name == "index", name
+
+
+def test_each_example_draws_a_picture_or_names_one():
+    for example in sorted((HOUSE / "examples").glob("*.py")):
+        text = example.read_text(encoding="utf-8")
+        named = re.search(r"sphinx_gallery_thumbnail_path = \"(.+)\"", text)
+        assert "figure.show()" in text or "Display.from_" in text or named, example.name
+        assert named is None or (DOCS / named[1]).exists(), example.name
