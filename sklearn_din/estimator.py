@@ -96,8 +96,11 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         Whether to set validation rows aside, stop when their loss stops falling and keep the
         best average of the weights of the last four validation checks. "auto": from 1,000 rows.
     validation : {"random", "last", "groups"}, default="random"
-        Which rows early stopping sets aside: any; the last ones in the given order (rows sorted
-        by time); or all rows of some of the ``groups`` given to ``fit``.
+        Which rows early stopping sets aside. "random": any. "last": those from some time on,
+        where the encoder knows it (``HistorySequenceEncoder(time=...)``): the rows may stand in
+        any order and equal times are not parted; otherwise the last ones in the given order.
+        "groups": all rows of some users, whom the encoder knows
+        (``HistorySequenceEncoder(user=...)``) or the ``groups`` given to ``fit`` say.
     validation_fraction : float, default=0.1
         Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
         aside.
@@ -245,7 +248,8 @@ class DINClassifier(ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n,), default=None
             Factor of each impression's loss.
         groups : array-like of shape (n,), default=None
-            With ``validation="groups"``: impressions of one group stay together.
+            With ``validation="groups"``: impressions of one group stay together. None: the users
+            that the encoder was told of, ``HistorySequenceEncoder(user=...)``.
 
         Returns
         -------
