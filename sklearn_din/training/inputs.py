@@ -116,9 +116,11 @@ def check_features(
         if is_encoded:
             raise ValueError(
                 f"{name} was fitted on EncodedFeatures, got {type(X).__name__}. Put "
-                "HistorySequenceEncoder and the classifier in one Pipeline and give the whole "
-                "Pipeline to the tool at hand (BaggingClassifier and permutation_importance turn "
-                "what reaches a bare classifier into arrays)."
+                "HistorySequenceEncoder and the classifier in one Pipeline and give that Pipeline, "
+                "and a frame, to the tool at hand. Two tools need another in their place: for "
+                "permutation_importance, which shuffles the histories of the same events apart, "
+                "take history_importance; for BaggingClassifier, which makes arrays of frames, a "
+                "VotingClassifier of Pipelines."
             )
         return _numeric_features(estimator, X, reset=False)[0]
     if not is_encoded:
