@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
+from sklearn_din._notebook import EncoderInNotebooks
 from sklearn_din._validation import (
     check_frame,
     check_names,
@@ -31,7 +32,7 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
-class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Encode a frame of impressions with histories for a Deep Interest Network.
 
     Text, categories, booleans and integers become ids, floats become standardised numbers, and

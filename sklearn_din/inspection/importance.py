@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from numbers import Integral
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,8 @@ from sklearn_din.inspection.fitted import fitted_pipeline, flat_steps
 if TYPE_CHECKING:  # polars need not be installed
     import polars as pl
 
-    Frame = pd.DataFrame | pl.DataFrame | pa.Table
-    Scorer = Callable[[BaseEstimator, Frame, ArrayLike], float]
+    Frame: TypeAlias = pd.DataFrame | pl.DataFrame | pa.Table
+    Scorer: TypeAlias = Callable[[BaseEstimator, Frame, ArrayLike], float]
 
 
 def history_importance(
@@ -96,16 +96,16 @@ def history_importance(
     _check_repeats(n_repeats)
     check_consistent_length(X, y)
     frame, model = _from_the_encoder_on(pipeline, fitted.encoder, X)
+    names = _column_names(frame)
     scorer = check_scoring(model, scoring=scoring)
     seeds = check_random_state(random_state)
     orders = [seeds.permutation(len(frame)) for _ in range(n_repeats)]
     score = scorer(model, frame, y)
     rows = []
-    for feature in _features(fitted.classifier.schema_, _column_names(frame)):
+    for feature in _features(fitted.classifier.schema_, names):
         falls = [score - scorer(model, _shuffled(frame, feature, order), y) for order in orders]
         rows.append((*feature, np.mean(falls), np.std(falls)))
-    names = [*_Feature._fields, "importance_mean", "importance_std"]
-    table = pd.DataFrame(rows, columns=names)
+    table = pd.DataFrame(rows, columns=[*_Feature._fields, "importance_mean", "importance_std"])
     return table.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -135,18 +135,18 @@ def _from_the_encoder_on(
     first = next(place for place, step in enumerate(steps) if step is encoder)
     for step in steps[:first]:
         X = step.transform(X)
-    if _column_names(X) is None:
+    return X, make_pipeline(*steps[first:], pipeline.steps[-1][1])
+
+
+def _column_names(X: Frame) -> list[str]:
+    names = X.column_names if isinstance(X, pa.Table) else getattr(X, "columns", None)
+    if names is None:
         raise TypeError(
             "history_importance needs a DataFrame, whose columns have names, got "
             f"{type(X).__name__}. An array has no histories: for it there is "
             "sklearn.inspection.permutation_importance."
         )
-    return X, make_pipeline(*steps[first:], pipeline.steps[-1][1])
-
-
-def _column_names(X: Frame) -> list[str] | None:
-    names = X.column_names if isinstance(X, pa.Table) else getattr(X, "columns", None)
-    return None if names is None else list(names)
+    return list(names)
 
 
 def _shuffled(frame: Frame, feature: _Feature, order: np.ndarray) -> Frame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,7 +190,9 @@ def _check_device(device: str) -> None:
         )
 
 
-def check_class_weight(class_weight: Mapping[Any, float] | str | None, classes: np.ndarray) -> None:
+def check_class_weight(
+    class_weight: Mapping[Hashable, float] | str | None, classes: np.ndarray
+) -> None:
     """Raise where a dict of class weights names labels that y does not have."""
     if not isinstance(class_weight, dict):
         return
@@ -333,7 +335,7 @@ def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = Tru
 
 def check_weights(
     sample_weight: ArrayLike | None,
-    class_weight: Mapping[Any, float] | str | None,
+    class_weight: Mapping[Hashable, float] | str | None,
     labels: np.ndarray,
 ) -> np.ndarray | None:
     """Return the factor of each impression's loss, its class's included.
