@@ -64,7 +64,7 @@ class FittedPipeline(NamedTuple):
     encoder: FittedEncoder
     classifier: FittedClassifier
 
-    def encode(self, X: Any) -> EncodedFeatures:
+    def encode(self, X: object) -> EncodedFeatures:
         """Impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
