@@ -93,11 +93,11 @@ class GroupScorer:
             users = _column_of(X, name)
             if users is not None:
                 return users
-        known = "got no groups"
+        problem = "group_roc_auc_scorer() got no groups."
         if names:
-            known = f"finds no column {names[0]!r} in X, which the encoder calls the user"
+            problem = f"X has no column {names[0]!r}, which the encoder calls the user."
         raise ValueError(
-            f"group_roc_auc_scorer() {known}. Tell the Pipeline's encoder whose each row is, "
+            f"{problem} Tell the Pipeline's encoder whose each row is, "
             "HistorySequenceEncoder(user='user'), and keep that column in X; or name the column "
             "of X that holds the groups, as in group_roc_auc_scorer('user'); or pass groups by "
             "metadata routing: sklearn.set_config(enable_metadata_routing=True), "

@@ -202,5 +202,7 @@ def test_a_column_called_users_is_no_role():
 def test_a_user_column_that_is_absent_is_named():
     X, y = click_frame()
     model = din_pipeline(user="user").fit(X, y)
-    with pytest.raises(ValueError, match=r"no column 'user' in X, which the encoder calls"):
+    with pytest.raises(
+        ValueError, match=r"X has no column 'user', which the encoder calls the user"
+    ):
         group_roc_auc_scorer()(model, X.drop(columns="user"), y)
