@@ -85,7 +85,7 @@ def print_table(name, methods):
 
 
 def print_row(label, values, form):
-    """Print mean (standard error) of each column; ``values`` has a row a seed."""
+    """Print mean (standard error) of each column; ``values`` has one row per seed."""
     n_seeds = len(values)
     if not n_seeds:
         return

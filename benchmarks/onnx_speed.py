@@ -1,7 +1,7 @@
 """The exported file beside the classifier: ``python -m benchmarks.onnx_speed``.
 
 One model on a synthetic log (100,000 items, histories of 19 events on average, up to 100): largest
-difference, size of the file, and rows a second by how many rows a call takes. Both are given
+difference, size of the file, and rows per second by how many rows a call takes. Both are given
 encoded rows; padding them is part of onnxruntime's time, flat batches of the classifier's.
 """
 

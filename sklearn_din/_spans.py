@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+Rows = slice | np.ndarray  # what picks rows: a slice, positions, or a mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Spans:
         """Bytes of the windows; the events are not counted."""
         return self.starts.nbytes + self.lengths.nbytes
 
-    def take(self, rows: Any) -> Spans:
+    def take(self, rows: Rows) -> Spans:
         """Rows by slice, index array or boolean mask."""
         return Spans(self.starts[rows], self.lengths[rows])
 
@@ -94,7 +95,7 @@ class Spans:
         """
         filled = np.flatnonzero(self.lengths)
         starts, lengths = self.starts[filled], self.lengths[filled]
-        order: Any = slice(None)
+        order: Rows = slice(None)
         if (starts[1:] < starts[:-1]).any():
             order = np.argsort(starts, kind="stable")
         begins = starts[order]
@@ -137,7 +138,7 @@ class Covered:
         return int(self.run_lengths.sum())
 
     @property
-    def kept(self) -> Any:
+    def kept(self) -> Rows:
         """What picks those events out of the original array: a slice where they are one run."""
         if len(self.run_starts) > 1:
             return Spans(self.run_starts, self.run_lengths).index()

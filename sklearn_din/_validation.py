@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
-from collections.abc import Iterable, Sequence
-from numbers import Real
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+Age = float | str | dt.timedelta | np.timedelta64 | None  # pd.Timedelta is a dt.timedelta
+
 UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-def check_frame(frame: Any, columns: Iterable[Any], *, name: str) -> None:
+def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> None:
     """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``.
 
     Examples
@@ -43,13 +46,13 @@ def check_frame(frame: Any, columns: Iterable[Any], *, name: str) -> None:
             )
 
 
-def check_name(column: Any, *, name: str) -> None:
+def check_name(column: object, *, name: str) -> None:
     """Raise unless ``column`` can name one column."""
     if not pd.api.types.is_hashable(column):
         raise TypeError(f"{name} must be one column name, got {column!r}.")
 
 
-def check_choice(value: Any, choices: Sequence[Any], *, name: str) -> None:
+def check_choice(value: object, choices: Sequence[object], *, name: str) -> None:
     """Raise unless ``value`` is one of the options that exist.
 
     Examples
@@ -63,7 +66,13 @@ def check_choice(value: Any, choices: Sequence[Any], *, name: str) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}.")
 
 
-def check_names(columns: Any, *, name: str) -> list[Any]:
+def check_count(count: object, *, name: str) -> None:
+    """Raise unless it is a whole number of at least 1."""
+    if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
+
+
+def check_names(columns: object, *, name: str) -> list[Any]:
     """Column names as a list: one name or a sequence of distinct names."""
     if isinstance(columns, str):
         return [columns]
@@ -121,7 +130,7 @@ def check_times(
     return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
-def check_max_age(max_age: Any, *, unit: str | None) -> float | int | None:
+def check_max_age(max_age: Age, *, unit: str | None) -> float | int | None:
     """``max_age`` in the times' own unit: a number, or whole units of a duration."""
     if max_age is None:
         return None
@@ -133,7 +142,8 @@ def check_max_age(max_age: Any, *, unit: str | None) -> float | int | None:
             f"{'numbers' if unit is None else 'datetimes'}, got {max_age!r}."
         )
     if unit is None:
-        age, positive = max_age, max_age > 0
+        age = cast(float, max_age)
+        positive = age > 0
     else:
         duration = _duration(max_age)
         age = duration // pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
@@ -160,10 +170,10 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
             values = np.concatenate([values.astype(object), np.array([None])])
         return values[codes]
     if pd.api.types.is_float_dtype(column.dtype):
-        numpy_dtype: Any = getattr(column.dtype, "numpy_dtype", column.dtype)
-        if numpy_dtype == np.float16:  # pandas has no index of them
-            numpy_dtype = np.float32
-        return column.to_numpy(dtype=numpy_dtype, na_value=np.nan)
+        kind = np.dtype(getattr(column.dtype, "numpy_dtype", column.dtype.name))
+        if kind == np.float16:  # pandas has no index of them
+            kind = np.dtype(np.float32)
+        return column.to_numpy(dtype=kind, na_value=np.nan)
     if pd.api.types.is_extension_array_dtype(column.dtype) and column.hasnans:
         return column.to_numpy(dtype=object)  # pandas 3 would make integers floats
     return column.to_numpy()
@@ -194,10 +204,10 @@ def time_values(column: pd.Series) -> np.ndarray:
     return plain_values(column)
 
 
-def _duration(max_age: Any) -> pd.Timedelta:
+def _duration(max_age: Age) -> pd.Timedelta:
     without_unit = isinstance(max_age, str) and max_age.strip().isdecimal()  # nanoseconds
     try:
-        duration = None if without_unit else pd.Timedelta(max_age)
+        duration = None if without_unit else pd.Timedelta(cast(dt.timedelta, max_age))
     except (TypeError, ValueError):
         duration = None
     if duration is None:
@@ -218,7 +228,7 @@ def _numeric_times(times: pd.Series, name: str) -> np.ndarray:
     return times.to_numpy(dtype=np.int64)
 
 
-def _listed(names: Iterable[Any], limit: int = 20) -> str:
+def _listed(names: Iterable[object], limit: int = 20) -> str:
     shown = [repr(name) for name in names]
     more = f", ... ({len(shown)} in all)" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + more

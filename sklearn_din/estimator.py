@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 from numbers import Integral, Real
 
@@ -14,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
+from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din.features.encoded import EncodedFeatures
@@ -21,11 +23,13 @@ from sklearn_din.inspection.attention import attention_table
 from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import OPTIONS
+from sklearn_din.training.check_tasks import with_tasks
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
-from sklearn_din.training.inputs import Impressions, check_features, check_fit_inputs
+from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
+from sklearn_din.training.net import DINNet
 
 
-class DINClassifier(ClassifierMixin, ShownInNotebooks):
+class DINClassifier(CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -110,7 +114,8 @@ class DINClassifier(ClassifierMixin, ShownInNotebooks):
     class_weight : dict, "balanced" or None, default=None
         Factor of the loss by label. Probabilities are then those of the weighted classes.
     callbacks : list of skorch callbacks or None, default=None
-        For what has no parameter here: schedules, clipping, checkpoints.
+        For what has no parameter here: schedules, clipping, checkpoints. scikit-learn's own
+        callbacks (progress bars, scores) are given to ``set_callbacks``, from scikit-learn 1.9.
     device : str, default="auto"
         torch device to train and predict on. "auto": "cuda" where there is one, otherwise "cpu".
     random_state : int, RandomState or None, default=None
@@ -263,17 +268,13 @@ class DINClassifier(ClassifierMixin, ShownInNotebooks):
             finite, lengths that differ, or a loss that is no longer finite.
         """
         inputs = check_fit_inputs(self, X, y, sample_weight)
-        net = fit_net(plan_in_memory(self, inputs, groups))
-        net.forget_training()
-        net.module_.eval()
-        self.net_, self.module_ = net, net.module_
-        self.classes_, self.schema_ = inputs.classes, inputs.X.schema
-        self.history_ = training_history(net)
-        self.n_iter_ = net.n_epochs_begun_
-        self._fitted_on_encoded = inputs.is_encoded
-        if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
-            self.n_features_in_ = inputs.X.shape[1]
-            self.feature_names_in_ = np.array(self.schema_.feature_names_out(), dtype=object)
+        plan = plan_in_memory(self, inputs, groups)
+        with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
+            plan = with_tasks(plan, task, lambda net: vars(copy.copy(self)._keep(net, inputs)))
+            net = fit_net(plan)
+            net.forget_training()
+            net.module_.eval()
+            self._keep(net, inputs)
         return self
 
     def predict_proba(self, X: Impressions) -> np.ndarray:
@@ -364,6 +365,18 @@ class DINClassifier(ClassifierMixin, ShownInNotebooks):
         if "text/html" in bundle:
             bundle["text/html"] = self._repr_html_inner()
         return bundle
+
+    def _keep(self, net: DINNet, inputs: FitInputs) -> DINClassifier:
+        """Set the fitted attributes."""
+        self.net_, self.module_ = net, net.module_
+        self.classes_, self.schema_ = inputs.classes, inputs.X.schema
+        self.history_ = training_history(net)
+        self.n_iter_ = net.n_epochs_begun_
+        self._fitted_on_encoded = inputs.is_encoded
+        if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
+            self.n_features_in_ = inputs.X.shape[1]
+            self.feature_names_in_ = np.array(self.schema_.feature_names_out(), dtype=object)
+        return self
 
     def _encoded(self, X: Impressions) -> EncodedFeatures:
         check_is_fitted(self)

@@ -69,7 +69,7 @@ class TimeSplit(BaseCrossValidator):
         n_splits: int = 5,
         *,
         test_size: int | float | None = None,
-        gap: Any = 0,
+        gap: float | str | pd.Timedelta = 0,
         time: str | None = None,
     ) -> None:
         self.n_splits = n_splits
@@ -77,7 +77,9 @@ class TimeSplit(BaseCrossValidator):
         self.gap = gap
         self.time = time
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Rows, Rows]]:
+    def split(
+        self, X: object, y: object = None, groups: object = None
+    ) -> Iterator[tuple[Rows, Rows]]:
         """Yield the training and test rows of each fold, the oldest fold first.
 
         Parameters
@@ -111,7 +113,7 @@ class TimeSplit(BaseCrossValidator):
                 )
             yield order[:n_train], order[start:end]
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
         """Return the number of folds.
 
         Parameters
@@ -174,14 +176,14 @@ def _block_size(test_size: int | float | None, n_rows: int, n_splits: int) -> in
     return int(size)
 
 
-def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
+def _read_times(X: object, name: str | None) -> tuple[np.ndarray, str | None]:
     """Each row's time as integers or floats, and the unit of datetimes."""
     column = _own_times(X) if name is None else _time_column(X, name)
     values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
     return values, unit
 
 
-def _own_times(X: Any) -> pd.Series:
+def _own_times(X: object) -> pd.Series:
     times = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)
     if times is None:
         raise ValueError(

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din._notebook import EncoderInNotebooks
-from sklearn_din._validation import (
-    check_frame,
-    check_names,
-    check_times,
-    plain_values,
-    time_values,
-)
+from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
-from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
+from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
-from sklearn_din.encoding.roles import assign_roles, is_auto
+from sklearn_din.encoding.roles import (
+    HistoriesParameter,
+    NamesParameter,
+    assign_roles,
+    is_auto,
+)
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
@@ -32,7 +32,9 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
-class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistorySequenceEncoder(  # type: ignore[call-arg]
+    CallbackSupportMixin, TransformerMixin, EncoderInNotebooks, auto_wrap_output_keys=None
+):
     """Encode a frame of impressions with histories for a Deep Interest Network.
 
     Text, categories, booleans and integers become ids, floats become standardised numbers, and
@@ -44,7 +46,7 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
     ----------
     histories : "auto" or dict, default="auto"
         History column -> the candidate column that it is compared with. A tuple of histories
-        with a tuple of candidates is one behaviour with several attributes an event; None
+        with a tuple of candidates is one behaviour with several attributes per event; None
         stands for no candidate, and a behaviour without any is a bag. In a behaviour, floats
         with candidate None are numbers of the events. "auto": columns of lists; ``hist_x``
         pairs with ``x`` where there is such a column; histories of the same events are one
@@ -69,16 +71,19 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
         travels beside them, so that ``DINClassifier(validation="last")`` and :class:`TimeSplit`
         know what came last. It may be absent at transform.
     max_length : int, default=50
-        Newest events that a history keeps.
+        How many of its newest events a history keeps. Time and memory grow with it.
     min_frequency : int, default=1
-        Values that occur less often in the training rows and their histories are unknown.
+        Values that occur less often in the training rows and their histories share the unknown
+        id: for catalogues with many ids that are seen once.
     max_ids : int, default=None
-        Most known values of a vocabulary; the most frequent stay.
+        How many values of each vocabulary get an id of their own, the most frequent ones. It
+        bounds the size of the embeddings. None gives one to every value.
     unknown : {"embed", "error"}, default="embed"
         What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
         value always has id 1.
     separator : str, default=None
-        Splits text in the columns named in ``histories``, e.g. "|" for "Comedy|Drama".
+        Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
+        ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.
 
     Attributes
     ----------
@@ -129,10 +134,10 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
     def __init__(
         self,
         *,
-        histories: Any = "auto",
-        categorical: Any = "auto",
-        numeric: Any = "auto",
-        drop: Any = (),
+        histories: HistoriesParameter = "auto",
+        categorical: NamesParameter = "auto",
+        numeric: NamesParameter = "auto",
+        drop: NamesParameter | None = (),
         user: str | None = None,
         time: str | None = None,
         max_length: int = 50,
@@ -154,7 +159,7 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
         self.separator = separator
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> HistorySequenceEncoder:
+    def fit(self, X: TableLike, y: object = None) -> HistorySequenceEncoder:
         """Learn roles, vocabularies and scales.
 
         Parameters
@@ -167,11 +172,12 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
         -------
         self
         """
-        self._learn(X)
+        with fit_task(self, X, y):
+            self._learn(X)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> EncodedFeatures:
+    def fit_transform(self, X: TableLike, y: object = None) -> EncodedFeatures:
         """Fit and encode the same rows, reading them once.
 
         Parameters
@@ -183,9 +189,10 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
         -------
         EncodedFeatures
         """
-        return self._encode(*self._learn(X))
+        with fit_task(self, X, y):
+            return self._encode(*self._learn(X))
 
-    def transform(self, X: Any) -> EncodedFeatures:
+    def transform(self, X: TableLike) -> EncodedFeatures:
         """Encode impressions.
 
         Parameters
@@ -209,7 +216,7 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
             self._refuse_unknown(read)
         return self._encode(read, frame)
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
 
         Parameters
@@ -225,7 +232,7 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
-    def inverse_transform_ids(self, name: str, ids: Any) -> np.ndarray:
+    def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
         """Look up the values behind encoded ids.
 
         Parameters
@@ -248,7 +255,7 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
             )
         return self._vocabularies[self._roles.owners[name]].decode(whole_ids(ids))
 
-    def set_output(self, *, transform: Any = None) -> HistorySequenceEncoder:
+    def set_output(self, *, transform: str | None = None) -> HistorySequenceEncoder:
         """Do nothing: a frame of numbers could not carry ids and histories.
 
         Parameters
@@ -274,9 +281,8 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
         check_is_fitted(self)
         return self._numeric_columns.scales | self._event_scales
 
-    def _learn(self, X: Any) -> tuple[ReadFrame, pd.DataFrame]:
+    def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
         frame = checked_frame(self, X, reset=True)
-        _check_histories(self.histories)
         drop = [] if self.drop is None else check_names(self.drop, name="drop")
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")
@@ -380,18 +386,10 @@ class HistorySequenceEncoder(TransformerMixin, EncoderInNotebooks, auto_wrap_out
                 fields.append(Field(name, "numeric_history"))
         return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _check_histories(histories: Any) -> None:
-    if not is_auto(histories) and not isinstance(histories, Mapping):
-        raise ValueError(
-            "histories must be 'auto' or a dict of history and candidate columns, such as "
-            f"{{'hist_item': 'item'}}, got {histories!r}."
-        )

@@ -26,7 +26,7 @@ AGGREGATES = {
 
 
 def slow_aggregate(impressions, events, key, column, statistic):
-    """Plain-loop twin: one number an impression."""
+    """Plain-loop twin: one number per impression."""
     keys = list(key) if isinstance(key, tuple) else [key]
     numbers = []
     for impression in impressions.to_dict("records"):

@@ -114,7 +114,7 @@ def test_text_is_split_at_the_separator(dtype):
     ],
 )
 def test_a_history_of_scalars_is_refused(column, got):
-    message = rf"(?s)clicks must hold one history a cell .* got (large_)?{got}.* attach_history"
+    message = rf"(?s)clicks must hold one history per cell .* got (large_)?{got}.* attach_history"
     with pytest.raises(ValueError, match=message):
         read_history(column)
 

@@ -41,7 +41,7 @@ def impressions():
         ),
         (
             {"histories": {"price": None}},
-            r"price must hold one history a cell .* got dtype float64\. Build histories with",
+            r"price must hold one history per cell .* got dtype float64\. Build histories with",
         ),
         (
             {"numeric": ["category"], "categorical": ["category"], "histories": {}},

@@ -167,3 +167,13 @@ def test_what_cannot_be_evaluated_says_why(by_hand, change, message):
     inputs = {"users": users, "candidates": candidates, "relevant": relevant, **change}
     with pytest.raises(ValueError, match=message):
         evaluate_ranking(None, **inputs)
+
+
+def test_frames_of_other_makes_are_evaluated_alike(pipeline, users, candidates, relevant):
+    polars = pytest.importorskip("polars")
+    lists = users.assign(
+        **{n: [c.tolist() for c in users[n]] for n in users if users[n].dtype.name == "window"}
+    )
+    others = [polars.from_pandas(frame) for frame in (lists, candidates, relevant)]
+    expected = evaluate_ranking(pipeline, users, candidates, relevant, k=[1, 3])
+    pd.testing.assert_frame_equal(evaluate_ranking(pipeline, *others, k=[1, 3]), expected)

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import pickle
+import warnings
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -111,6 +113,7 @@ TIMES = {
 DATETIMES = ("before 1970", "zone", "arrow")
 
 
+@pytest.mark.filterwarnings("ignore:every history is empty")  # drawn frames need share nothing
 @pytest.mark.parametrize("kind", TIMES)
 @settings(max_examples=30, deadline=None)
 @given(choices=st.data())
@@ -308,8 +311,9 @@ def test_a_number_is_no_age_of_datetimes():
 
 
 BAD_FRAMES = [
-    (CLICKS.to_dict(), CLICKS, TypeError, "impressions must be a pandas DataFrame, got dict"),
-    (CLICKS, CLICKS.to_numpy(), TypeError, "events must be a pandas DataFrame, got ndarray"),
+    (CLICKS.to_dict(), CLICKS, TypeError,
+     "impressions must be a pandas, polars or Arrow frame, got dict. Wrap an array or a dict in"),
+    (CLICKS, CLICKS.to_numpy(), TypeError, "events must be a pandas, polars or Arrow frame, got n"),
     (CLICKS[["user", "user", "time"]], CLICKS, ValueError,
      "impressions must have distinct column names, got 'user' more than once"),
     (CLICKS.drop(columns="time"), CLICKS, ValueError, "impressions has no column 'time'"),
@@ -335,6 +339,45 @@ BAD_FRAMES = [
 def test_bad_frames_are_named(impressions, events, error, message):
     with pytest.raises(error, match=message):
         attach(impressions, events)
+
+
+def many(n_rows, *, first_user=0, first_time=0):
+    """A log of three users, or of one where there are few rows."""
+    rows = np.arange(n_rows)
+    return pd.DataFrame({"user": first_user + rows % 3, "time": first_time + rows, "item": rows})
+
+
+def test_frames_with_no_user_in_common_are_said():
+    message = (
+        r"^every history is empty: no user of the impressions has an event. Are the two frames "
+        r"swapped, or the 'user' columns of another kind\?$"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        attached = attach(many(10, first_user=50, first_time=99), many(5))
+    assert caught[0].filename.endswith("test_history.py")
+    assert lists(attached["hist_item"]) == [[]] * 10
+
+
+def test_events_later_than_every_impression_are_said():
+    message = r"empty: no event is earlier than any impression. Are the two .* the 'time' columns"
+    with pytest.warns(UserWarning, match=message):
+        attach(many(10), many(4, first_time=9).drop(columns="user").assign(user=0))
+    attach(many(10), many(4, first_time=8).drop(columns="user").assign(user=0))
+
+
+@pytest.mark.parametrize(
+    ("impressions", "events"),
+    [
+        (many(10), many(0)),
+        (many(0), many(10)),
+        (many(20).assign(time=5), many(20).assign(time=5)),  # the impressions are the events
+        (many(9, first_user=50), many(20)),  # a few new users in a server's batch
+        (many(30).assign(user=50), many(20)),  # one new user and many candidates
+        (many(30, first_time=99), many(3)),
+    ],
+)
+def test_empty_histories_that_are_no_accident_are_not_said(impressions, events):
+    attach(impressions, events)
 
 
 # HistoryBuilder -----------------------------------------------------------------------------
@@ -467,7 +510,7 @@ def test_bad_labels_are_named(builder, y, message):
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        (SHOWN.to_numpy(), TypeError, "X must be a pandas DataFrame, got ndarray"),
+        (SHOWN.to_numpy(), TypeError, "X must be a pandas, polars or Arrow frame, got ndarray"),
         (SHOWN.drop(columns="item"), ValueError, "X has no column 'item'"),
         (SHOWN.assign(time="now"), TypeError, r"X\['time'\] must hold integers, floats or datet"),
         (SHOWN.assign(hist_item=0), ValueError, r"X already has columns \['hist_item'\]"),
@@ -492,3 +535,83 @@ def test_unknown_options_are_named(builder, options):
         ValueError, match=f"The '{next(iter(options))}' parameter of HistoryBuilder"
     ):
         builder.set_params(**options).fit(SHOWN, LABELS)
+
+
+def test_rows_of_unknown_users_alone_are_said():
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(many(30))
+    strangers = many(10, first_user=50, first_time=99)
+    message = (
+        r"^every history is empty: no 'user' of these 10 rows was among the events at fit. Under a "
+        r"split by user call attach_history before the split; HistoryBuilder is for splits by time"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert lists(builder.transform(strangers)["hist_item"]) == [[]] * 10
+    assert caught[0].filename.endswith("test_history.py")
+    builder.transform(strangers.iloc[:9])
+    builder.transform(strangers.assign(user=50))
+    builder.transform(many(10, first_time=-99))  # known users, before all their events
+    builder.transform(pd.concat([strangers, many(1)]))
+
+
+def remembered(builder):
+    return sorted(
+        builder.events_.astype(object).where(builder.events_.notna(), None).apply(tuple, axis=1),
+        key=repr,
+    )
+
+
+def test_an_event_sent_again_is_remembered_once():
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(many(6))
+    message = (
+        r"^3 of 5 events were remembered already \(the same user, time and history columns\): "
+        r"they are not appended again.$"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        builder.partial_fit(many(8).iloc[3:])
+    assert len(caught) == 1
+    assert caught[0].filename.endswith("test_history.py") or "sklearn" in caught[0].filename
+    pd.testing.assert_frame_equal(builder.events_, many(8)[["user", "time", "item"]])
+
+
+def test_copies_within_one_batch_are_counted():
+    once = many(1)
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(once)
+    with pytest.warns(UserWarning, match="^1 of 3 events were remembered already"):
+        builder.partial_fit(pd.concat([once] * 3))
+    assert len(builder.events_) == 3
+    builder.partial_fit(once.assign(item=9))  # another item at the same time is another event
+    assert len(builder.events_) == 4
+
+
+CELLS = st.tuples(
+    st.sampled_from([1, 2, None]), st.integers(0, 3), st.sampled_from(["hat", "tie", None])
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(old=st.lists(CELLS, max_size=8), new=st.lists(CELLS, max_size=8))
+def test_what_is_remembered_is_what_a_counting_loop_says(old, new):
+    def frame(rows):
+        users, times, items = list(zip(*rows, strict=True)) or ([], [], [])
+        return pd.DataFrame(
+            {
+                "user": pd.Series(users, dtype="Int64"),
+                "time": pd.Series(times, dtype="int64"),
+                "item": pd.Series(items, dtype=object),
+            }
+        )
+
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        builder.fit(frame(old)).partial_fit(frame(new))
+    expected = Counter(old) | Counter(new)  # the larger of the two counts
+    assert remembered(builder) == sorted(expected.elements(), key=repr)
+
+
+def test_events_with_lists_are_compared_by_what_they_hold():
+    log = many(2).assign(item=[["hat", "tie"], []])
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(log)
+    with pytest.warns(UserWarning, match="^2 of 2 events were remembered already"):
+        builder.partial_fit(log)
+    assert len(builder.events_) == 2

@@ -1,96 +1,475 @@
 """The command line, on small logs."""
 
+import subprocess
+import sys
+
+import joblib
+import numpy as np
 import pandas as pd
 import pytest
 
+import sklearn_din
 import sklearn_din.__main__ as command
+from sklearn_din.command_line import results, study
+from sklearn_din.command_line.options import read_compare_options
 from sklearn_din.datasets import make_click_log
+from sklearn_din.estimator import DINClassifier
+
+NAMES = ["--user", "u", "--item", "i", "--time", "t"]
+FAST = ["--folds", "2", "--epochs", "1"]
 
 
 @pytest.fixture
-def small_log(monkeypatch):
-    log = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
-    monkeypatch.setattr(command, "make_click_log", lambda random_state: log)
-    monkeypatch.setattr(
-        command,
-        "MODELS",
+def clicks():
+    """72 clicks of twelve users, one row per day and user."""
+    rows = np.arange(72)
+    return pd.DataFrame(
         {
-            "base model (sum pooling)": {"pooling": "sum", "max_epochs": 12},
-            "DIN": {"max_epochs": 1},
-        },
+            "u": 100 + rows % 12,
+            "i": [f"item {item}" for item in (7 * rows + rows // 12) % 20],
+            "c": (7 * rows + rows // 12) % 20 // 5,
+            "t": pd.date_range("2024-01-01", periods=72, freq="6h").astype(str),
+            "device": np.where(rows % 5 < 2, "phone", "desktop"),
+        }
     )
-    return log
+
+
+@pytest.fixture
+def log(clicks, tmp_path):
+    path = tmp_path / "log.csv"
+    clicks.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Run in an empty folder and return what was printed."""
+    pytest.importorskip("matplotlib", reason="the main job draws: install '.[plot]'")
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*arguments):
+        assert command.main([str(argument) for argument in arguments]) == 0
+        return capsys.readouterr().out
+
+    return run_command
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Run, be refused before any training, and return the one line of the error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DINClassifier, "fit", None)
+
+    def run_command(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            command.main([str(argument) for argument in arguments])
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("python -m sklearn_din")
+        return lines[0].partition("error: ")[2]
+
+    return run_command
+
+
+def final_model(own):
+    return command.fit_final_model(own, {"max_epochs": 1, "random_state": 0})
+
+
+def study_of(log, *arguments, names=NAMES):
+    options = read_compare_options([str(log), *names, *arguments])
+    return study.own_study(options.log, options)
 
 
 def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
-    small_log, tmp_path, capsys
+    run, tmp_path, monkeypatch
 ):
-    picture = tmp_path / "attention.png"
-    assert command.main(["--folds", "2", "--picture", str(picture)]) == 0
-    printed = capsys.readouterr().out
+    small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
+    monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
+    monkeypatch.setitem(command.MODELS, "base model (sum pooling)", {"pooling": "sum"})
+    printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
     assert "base model (sum pooling), fold 1 of 2: AUC" in printed
     assert "best possible" in printed
     assert "RelaImpr" in printed
-    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "attention.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(pd.read_parquet(tmp_path / "own.parquet")) == len(small.y)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_an_own_log_of_clicks_gets_sampled_negatives(small_log, tmp_path, capsys, suffix):
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
+def test_an_own_log_of_clicks_gets_sampled_negatives(run, clicks, tmp_path, suffix):
     path = tmp_path / f"log{suffix}"
-    events = small_log.events.rename(columns={"user": "u", "item": "i", "time": "t"})
-    events.to_csv(path, index=False) if suffix == ".csv" else events.to_parquet(path)
-    names = ["--user", "u", "--item", "i", "--time", "t", "--category", "category"]
-    command.main([str(path), *names, "--folds", "2", "--picture", str(tmp_path / "a.png")])
-    printed = capsys.readouterr().out
+    clicks.to_parquet(path) if suffix == ".parquet" else clicks.to_csv(path, index=False)
+    printed = run(path, *NAMES, *FAST, "--category", "c", "--picture", "a.svg")
     assert "20.0% clicked" in printed
     assert "best possible" not in printed
+    assert (tmp_path / "a.svg").exists()
 
 
-def test_an_own_log_with_labels_uses_its_impressions(small_log, tmp_path):
-    path = tmp_path / "log.csv"
-    small_log.impressions.assign(click=small_log.y).to_csv(path, index=False)
-    options = command.parse(
-        [str(path), "--user", "user", "--item", "item", "--time", "time", "--label", "click"]
+def test_an_own_log_with_labels_uses_its_impressions(clicks, tmp_path, capsys):
+    label = np.where(np.arange(72) % 3 == 0, "seen", "skipped")
+    clicks.assign(click=label).to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click", "--context", "device")
+    assert own.y.tolist() == (label == "skipped").astype(int).tolist()
+    assert list(own.X) == ["u", "t", "i", "device", "hist_i"]
+    assert "note: a click is a row whose 'click' is 'skipped'" in capsys.readouterr().out
+
+
+def test_negatives_and_seed_are_those_asked_for(log):
+    two, same, other = (
+        study_of(log, "--negatives", "2", "--seed", seed).X.drop(columns="hist_i")
+        for seed in ("1", "1", "2")
     )
-    study = command.own_study(options)
-    assert len(study.X) == len(small_log.y)
-    assert study.y.sum() == small_log.y.sum()
-    assert list(study.X) == ["user", "time", "item", "hist_item"]
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (
-            ["--user", "nobody", "--item", "item", "--time", "time"],
-            r"no column \['nobody'\]; it has",
-        ),
-        (
-            ["--user", "user", "--item", "item", "--time", "time", "--label", "item"],
-            "--label needs two values, 'item' has",
-        ),
-    ],
-)
-def test_wrong_names_say_what_the_log_has(small_log, tmp_path, names, message):
-    path = tmp_path / "log.csv"
-    small_log.events.to_csv(path, index=False)
-    with pytest.raises(SystemExit, match=message):
-        command.own_study(command.parse([str(path), *names]))
-
-
-def test_a_missing_file_and_missing_names_are_said(tmp_path, capsys):
-    with pytest.raises(SystemExit, match=r"no file .*nothing\.csv"):
-        command.read_log(tmp_path / "nothing.csv")
-    with pytest.raises(SystemExit):
-        command.parse(["log.csv"])
-    assert "a log needs --user, --item and --time" in capsys.readouterr().err
+    assert len(two) == 3 * 72
+    pd.testing.assert_frame_equal(two, same)
+    assert not two.equals(other)
 
 
 def test_a_log_without_dates_may_count_its_time(tmp_path):
-    path = tmp_path / "log.csv"
     frame = pd.DataFrame({"u": [1, 1, 2, 2], "i": list("abcd"), "t": [1, 2, 1, 2]})
-    frame.to_csv(path, index=False)
-    study = command.own_study(
-        command.parse([str(path), "--user", "u", "--item", "i", "--time", "t"])
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    assert len(study_of(tmp_path / "log.csv").X) == 20
+
+
+def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tmp_path):
+    columns = ["--category", "c", "--context", "device"]
+    printed = run(log, *NAMES, *columns, *FAST, "--save", "model", "--output", "folds.parquet")
+    assert "DIN fitted on all rows: model" in printed
+    folds = pd.read_parquet(tmp_path / "folds.parquet")
+    assert list(folds) == ["u", "t", "i", "c", "device", "clicked", "probability"]
+    assert folds["probability"].between(0, 1).all()
+    assert folds["clicked"].mean() == 0.2
+
+    later = clicks.tail(9).assign(t="2025-01-01", note="kept")
+    later.to_parquet(tmp_path / "rows.parquet")
+    run("predict", "model", "rows.parquet", "--output", "scores.parquet")
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    pd.testing.assert_frame_equal(scores.drop(columns="probability"), later.reset_index(drop=True))
+    model = joblib.load(tmp_path / "model")
+    X = later.assign(t=pd.to_datetime(later["t"]))[["u", "t", "i", "c", "device"]]
+    np.testing.assert_array_equal(scores["probability"], model.predict_proba(X)[:, 1])
+    assert all(len(history) == 6 for history in model[0].transform(X)["hist_i"])
+
+
+def test_the_final_model_sees_the_histories_of_the_comparison(log):
+    own = study_of(log, "--category", "c")
+    model = final_model(own)
+    built = model[0].transform(own.X[own.roles.columns])
+    for name in ("hist_i", "hist_c"):
+        assert [list(h) for h in built[name]] == [list(h) for h in own.X[name]]
+
+
+def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_row(
+    run, log, tmp_path
+):
+    printed = run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--save", "model")
+    assert "... 36 rows in all: --recommendations FILE writes them" in printed
+    own, model = study_of(log, "--category", "c"), joblib.load(tmp_path / "model")
+    best = results.recommend(own, model, 3)
+    run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--recommendations", "r.tsv")
+    written = pd.read_csv(tmp_path / "r.tsv", sep="\t")
+    assert list(written) == list(best) == ["u", "rank", "i", "c", "probability"]
+    assert len(written) == 36
+    catalogue = own.X[["i", "c"]].drop_duplicates()
+    for user, its in best.groupby("u"):
+        clicked = set(own.X.loc[(own.X["u"] == user) & (own.y == 1), "i"])
+        others = catalogue[~catalogue["i"].isin(clicked)]
+        X = others.assign(u=user, t=own.X["t"].max() + pd.Timedelta("1D"))
+        p = model.predict_proba(X[["u", "t", "i", "c"]])[:, 1]
+        np.testing.assert_allclose(its["probability"], np.sort(p)[::-1][:3], atol=1e-5)
+        assert not clicked & set(its["i"])
+        assert its["rank"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("times", "after"),
+    [
+        (pd.Series([5, 7]), [6, 8]),
+        (pd.Series([5.0]), [np.nextafter(5.0, 6)]),
+        (pd.Series(pd.DatetimeIndex(["2024"]).as_unit("s")), [pd.Timestamp(2024, 1, 1, 0, 0, 1)]),
+    ],
+)
+def test_the_moment_after_a_time_is_one_of_its_units_later(times, after):
+    assert results._just_after(times).tolist() == after
+
+
+@pytest.mark.parametrize(
+    ("separator", "said"),
+    [("\t", "a tab"), (";", "a semicolon"), ("|", "a vertical bar")],
+)
+def test_the_separator_is_found_in_the_header(clicks, tmp_path, capsys, separator, said):
+    path = tmp_path / "log.tsv"
+    clicks.to_csv(path, sep=separator, index=False)
+    assert len(study_of(path).X) == 5 * 72
+    assert f"is separated by {said} (--sep" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("separator", "given"), [("\t", "\\t"), ("\t", "tab"), ("::", "::")])
+def test_a_separator_may_be_given(clicks, tmp_path, capsys, separator, given):
+    path = tmp_path / "log.dat"
+    lines = clicks.to_csv(index=False, lineterminator="\n").replace(",", separator)
+    path.write_text(lines)
+    assert len(study_of(path, "--sep", given).X) == 5 * 72
+    assert capsys.readouterr().out == ""
+
+
+def test_an_encoding_may_be_given(refused, clicks, tmp_path):
+    path = tmp_path / "log.csv"
+    clicks.assign(i="é" + clicks["i"]).to_csv(path, index=False, encoding="latin-1")
+    assert "is not text in utf-8" in refused(path, *NAMES)
+    assert study_of(path, "--encoding", "latin-1").X["i"].str.startswith("é").all()
+
+
+def times_of(tmp_path, times, *arguments):
+    frame = pd.DataFrame({"u": 1, "i": [*"abcdefgh"][: len(times)], "t": times})
+    frame.loc[len(frame)] = [2, "z", times[0]]
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    X = study_of(tmp_path / "log.csv", "--negatives", "1", *arguments).X
+    return X["t"].iloc[:-2:2].astype(str).tolist()
+
+
+@pytest.mark.parametrize(
+    ("times", "arguments", "read"),
+    [
+        (["13/02/2024", "01/02/2024"], [], ["2024-02-13", "2024-02-01"]),
+        (["01/02/2024", "13/02/2024"], [], ["2024-02-01", "2024-02-13"]),
+        (["01/02/2024", "02/13/2024"], [], ["2024-01-02", "2024-02-13"]),
+        (["01/02/2024", "03/02/2024"], ["--dayfirst"], ["2024-02-01", "2024-02-03"]),
+        (["01.02.24 10:05", "13.02.24 9:00"], [], ["2024-02-01 10:05:00", "2024-02-13 09:00:00"]),
+        (["2/13/24 1:05 PM", "2/1/24 1:05 AM"], [], ["2024-02-13 13:05:00", "2024-02-01 01:05:00"]),
+        (["2024-01-02T10:00+01:00"], [], ["2024-01-02 09:00:00+00:00"]),
+        (["20240102", "20240201"], ["--time-format", "%Y%d%m"], ["2024-02-01", "2024-01-02"]),
+        (["2 Jan 2024", "13 Feb 2024"], [], ["2024-01-02", "2024-02-13"]),
+    ],
+)
+def test_times_are_read_as_they_are_written(tmp_path, capsys, times, arguments, read):
+    assert times_of(tmp_path, times, *arguments) == read
+    assert capsys.readouterr().out == ""
+
+
+def test_dates_that_could_begin_with_the_day_are_said(tmp_path, capsys):
+    assert times_of(tmp_path, ["01/02/2024", "03/04/2024"]) == ["2024-01-02", "2024-03-04"]
+    assert "such as 01/02/2024, could begin with the day" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("times", "arguments", "message"),
+    [
+        (["2024-01-01", "yesterday"], [], "such as '2024-01-01', got 'yesterday' in row 2"),
+        (["13/01/2024", "01/13/2024"], [], "got '13/01/2024' in row 1"),
+        (["01/13/2024", "01/02/2024"], ["--dayfirst"], "%d/%m/%Y, got '01/13/2024' in row 1"),
+        (["17", "later"], [], "such as '17', got 'later' in row 2"),
+        (["soon", "later"], [], "'t' must hold times, got 'soon' in row 1 (below the header)"),
+        (["01/02/2024 noon", "x"], [], "must hold times, got '01/02/2024 noon' in row 1"),
+        (["2024-01-01", "2024-31-01"], ["--time-format", "%Y-%m-%d"], "got '2024-31-01' in row 2"),
+        (["2024-01-02", "2024-01-03"], ["--dayfirst"], "--dayfirst is for times such as"),
+        (["2024-01-02T10:00Z", "2024-01-03T10:00"], [], "time zone in every row or in none"),
+        (["1", "2"], ["--dayfirst"], "--dayfirst is for times such as 31/01/2024, but 't' has 1"),
+        (["1", "2"], ["--time-format", "%Q"], "bad directive"),
+    ],
+)  # fmt: skip
+def test_bad_times_are_named(refused, tmp_path, times, arguments, message):
+    frame = pd.DataFrame({"u": [1, 2], "i": ["a", "b"], "t": times})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    assert message in refused("log.csv", *NAMES, *arguments)
+
+
+def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(
+    refused, clicks, tmp_path, capsys
+):
+    clicks.loc[3, "u"] = clicks.loc[[3, 4], "t"] = None
+    clicks.loc[5, "c"] = None
+    clicks.to_csv(tmp_path / "log.csv", index=False)
+    message = "has 2 rows without a value: 1 in 'u', 2 in 't'. --drop-missing leaves them out."
+    assert message in refused("log.csv", *NAMES)
+    own = study_of("log.csv", "--category", "c", "--drop-missing")
+    assert "note: 2 of 72 rows left out" in capsys.readouterr().out
+    assert own.y.sum() == 70
+    assert own.X["u"].dtype == np.int64  # 100.0 in the file as pandas reads it
+    assert own.X["c"].dtype == "Int64"
+    assert own.X["c"].isna().any()
+
+
+def test_a_log_whose_categories_miss_trains(run, clicks, tmp_path):
+    clicks.loc[5, "c"] = None
+    clicks.to_csv(tmp_path / "log.csv", index=False)
+    run("log.csv", *NAMES, *FAST, "--category", "c", "--save", "model", "--top-k", "2")
+    run("predict", "model", "log.csv", "--output", "scores.csv")
+    assert pd.read_csv(tmp_path / "scores.csv")["probability"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"u": None}, "every row of log.csv lacks a value: 72 in 'u'"),
+        ({"c": 0.5}, "'c' must hold ids, integers or text, got 0.5 in row 1. A column of numbers"),
+        ({"hist_i": "a"}, "has columns ['hist_i'] of its own, but histories are made"),
+        ({"u": [*"ab"] * 36, "i": [*range(72)]}, "--folds 3 needs at least 3 users, the log has 2"),
+        ({"i": "one"}, "has every item of the log, so that no negative can be sampled"),
+    ],
+)
+def test_logs_that_cannot_be_used_are_refused(refused, clicks, tmp_path, change, message):
+    clicks.assign(**change).to_csv(tmp_path / "log.csv", index=False)
+    options = [*NAMES, "--category", "c", "--folds", "3", "--drop-missing"]
+    assert message in refused("log.csv", *options)
+
+
+def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
+    clicks["u"] = clicks["u"].astype(object) + 2**60
+    clicks.loc[0, "u"] = None
+    clicks.to_csv(tmp_path / "log.csv", index=False)
+    assert "'u' has missing values" not in refused("log.csv", *NAMES)
+    clicks["c"] = clicks["u"]
+    clicks.assign(u=1).to_csv(tmp_path / "log.csv", index=False)
+    assert "ids of more than 15 digits" in refused("log.csv", *NAMES, "--category", "c")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("device", "of two values, the larger one for a click; 'device' has 'desktop', 'other'"),
+        ("u", "a column plays one part, got ['u'] in several options"),
+        ("one", "'one' has 1."),
+        ("rare", "fold 1 of 2 has clicks alone or none"),
+        ("gap", "has 1 rows without a value: 1 in 'gap'"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(refused, clicks, tmp_path, label, message):
+    rows = np.arange(72)
+    clicks = clicks.assign(one=1, rare=(rows == 0) * 1, gap=np.where(rows, rows % 2, np.nan))
+    clicks.loc[7, "device"] = "other"
+    clicks.to_csv(tmp_path / "log.csv", index=False)
+    assert message in refused("log.csv", *NAMES, "--folds", "2", "--label", label)
+
+
+def test_a_parquet_log_has_no_separator_and_dates_are_no_context(refused, clicks, tmp_path):
+    clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")
+    message = refused("log.parquet", *NAMES, "--context", "day")
+    assert "--context cannot use dates, got ['day']" in message
+    message = refused("log.parquet", *NAMES, "--sep", ";")
+    assert message == "--sep and --encoding are for text, but log.parquet is Parquet."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "No columns to parse from file"),
+        ("u,i,t\n", "log.csv has no rows, only the names of its columns"),
+        ("u,i,t\n1,a,5,6\n", "log.csv has rows with more values than its header has names"),
+        ("user,i,t\n1,a,5\n", "log.csv has no column 'u'"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(refused, tmp_path, text, message):
+    (tmp_path / "log.csv").write_text(text)
+    assert message in refused("log.csv", *NAMES)
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.csv.xz", "log.csv.zip", "log.parquet"])
+def test_damaged_files_are_refused(refused, tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08\x00nothing of the kind")
+    assert refused(name, *NAMES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", "1"], "--folds: must be a whole number of at least 2, got '1'"),
+        (["--epochs", "0"], "--epochs: must be a whole number of at least 1, got '0'"),
+        (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
+        (["--top-k", "0"], "--top-k: must be a whole number"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--label", "c", "--negatives", "2"], "--negatives are sampled for a log of clicks"),
+        (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
+        (["--context", "c", "c"], "a column plays one part, got ['c']"),
+        (["--context", "rank", "--top-k", "1"], "has columns ['rank'] of its own"),
+        (["--context", "clicked", "--output", "o.csv"], "has columns ['clicked'] of its own"),
+        (["--context", "devise"], "no column 'devise'; did you mean 'device'?"),
+        (["--save", "no/model"], "--save no/model: there is no folder no. Make it first."),
+        (["--save", "."], "--save . is a folder"),
+        (["--output", "no/o.csv"], "--output no/o.csv: there is no folder no"),
+        (["--output", "o.xlsx"], "--output must end in one of .parquet"),
+        (["--output", "log.csv"], "--output log.csv is already read or written"),
+        (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),
+        (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
+        (["--picture", "a.txt"], "--picture must end in one of ."),
+        (["--sep", ""], "--sep must be at least one character"),
+        (["--encoding", "utf-99"], "--encoding must be one that Python knows"),
+        (["--dayfirst", "--time-format", "%Y"], "not allowed with argument"),
+    ],
+)
+def test_wrong_options_are_refused(refused, log, options, message):
+    assert message in refused("log.csv", *NAMES, *options)
+
+
+def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, tmp_path):
+    assert refused("nothing.csv", *NAMES) == "no file nothing.csv: it does not exist."
+    assert "it is a folder, not a file" in refused(tmp_path, *NAMES)
+    assert "a log needs --user, --item and --time" in refused("log.csv")
+    assert "--user, --drop-missing: only for a log" in refused("--user", "u", "--drop-missing")
+
+
+@pytest.fixture
+def saved(log, tmp_path):
+    joblib.dump(final_model(study_of(log)), tmp_path / "model")
+    return "model"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": 1}, "rows.csv has a column 'probability' of its own"),
+        ({"hist_i": 1}, "rows.csv has columns ['hist_i'] of its own"),
+        ({"t": None}, "has 72 rows without a value: 72 in 't'"),
+        ({"t": "never"}, "got 'never' in row 1"),
+        ({"t": 5}, "must be of one kind"),
+        ({"u": "ann"}, "'u' must hold values of one kind"),
+    ],
+)
+def test_rows_that_a_model_cannot_score_are_refused(
+    saved, refused, clicks, tmp_path, change, message
+):
+    clicks.assign(**change).to_csv(tmp_path / "rows.csv", index=False)
+    assert message in refused("predict", saved, "rows.csv", "--output", "scores.csv")
+
+
+def test_what_is_no_model_is_refused(refused, log, tmp_path):
+    joblib.dump({"a": 1}, tmp_path / "dict")
+    arguments = ["log.csv", "--output", "scores.csv"]
+    assert "log.csv is no model" in refused("predict", "log.csv", *arguments)
+    assert "dict is no model that --save wrote, but a dict" in refused(
+        "predict", "dict", *arguments
     )
-    assert len(study.X) == 20
+    assert "no file none" in refused("predict", "none", *arguments)
+    assert "--output" in refused("predict", "dict", "log.csv")
+
+
+def test_without_matplotlib_a_picture_is_refused_or_left_out(refused, log, monkeypatch, capsys):
+    monkeypatch.setattr(results.importlib.util, "find_spec", lambda name: None)
+    message = refused("log.csv", *NAMES, "--picture", "a.png")
+    assert "pip install 'sklearn-din[plot]'" in message
+    assert results.picture_path(None) is None
+    assert "note: no picture is drawn" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
+
+
+def test_warnings_are_notes(capsys):
+    command._show_warning(UserWarning("two\n  lines"), UserWarning, "file.py", 1)
+    assert capsys.readouterr().err == "note: two lines\n"
+
+
+def test_a_process_prints_one_line_for_a_bad_file(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"u,i,t\n\xff\xfe,1,2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "sklearn_din", str(tmp_path / "log.csv"), *NAMES],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "is not text in utf-8" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout

@@ -172,7 +172,7 @@ def test_what_those_parameters_may_be():
 )
 def test_what_is_no_frame(X, got):
     message = (
-        f"X must be a DataFrame with one row an impression, got {got}. Use pd.DataFrame(X); "
+        f"X must be a DataFrame with one row per impression, got {got}. Use pd.DataFrame(X); "
         "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
     )
     with says(message, TypeError):
@@ -295,7 +295,8 @@ def test_labels_that_fit_never_saw():
         builder.partial_fit(CLICKS, [2] * 5)
     assert len(builder.events_) == 3
     builder.partial_fit(CLICKS, [0] * 5)  # nothing was clicked today: not an error
-    assert builder.partial_fit(CLICKS, [True] * 5).classes_.tolist() == [0, 1]
+    later = CLICKS.assign(time=CLICKS["time"] + 9)
+    assert builder.partial_fit(later, [True] * 5).classes_.tolist() == [0, 1]
     assert len(builder.events_) == 8
 
 

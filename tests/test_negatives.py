@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklearn_din.logs.history import attach_history
+from sklearn_din.logs.item_columns import Repeats
 from sklearn_din.logs.negatives import sample_negatives
 
 EVENTS = pd.DataFrame(
@@ -117,3 +119,99 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
 def test_bad_input_is_named(events, options, message):
     with pytest.raises(ValueError, match=message):
         sample_negatives(events, **OPTIONS | options)
+
+
+# Columns that belong to the item, or to the user ---------------------------------------------
+
+
+def make_clicks(n_rows=300, n_users=30, n_items=25, seed=0):
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, n_users, n_rows), rng.integers(0, n_items, n_rows)
+    return pd.DataFrame(
+        {
+            "user": users,
+            "item": items,
+            "category": np.array(["head", "neck", "foot", None], dtype=object)[items % 4],
+            "price": items * 0.5,
+            "tags": [["soft"] * (item % 3) for item in items],
+            "age": users % 7 + 20,
+            "device": rng.integers(0, 3, n_rows),
+            "shop": "north",
+            "time": np.arange(n_rows),
+        }
+    )
+
+
+def slow_owned(log, owner, column):
+    """Plain-loop twin, without the question of chance: one value per owner throughout."""
+    values = {}
+    for who, value in zip(log[owner], log[column], strict=True):
+        values.setdefault(who, set()).add(repr(value))
+    return all(len(seen) == 1 for seen in values.values())
+
+
+LEAKING = r"^\['category', 'price', 'tags'\] have one value for each 'item' and are not in item_"
+
+
+@pytest.mark.parametrize("user", [None, "user"])
+def test_columns_of_the_item_that_are_not_named_are_said(user):
+    clicks = make_clicks()
+    with pytest.warns(UserWarning, match=LEAKING) as caught:
+        sample_negatives(clicks, item="item", user=user)
+    assert "pass item_columns=['category', 'price', 'tags']." in str(caught[0].message)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    sample_negatives(clicks, item="item", user=user, item_columns=["category", "price", "tags"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n_rows=st.integers(200, 3000), n_odd=st.sampled_from([0, 1]))
+def test_what_is_said_is_what_a_plain_loop_finds(seed, n_rows, n_odd):
+    clicks = make_clicks(n_rows, seed=seed).drop(columns=["tags", "shop"])
+    clicks.loc[clicks.index[:n_odd], "price"] = -1.0  # one exception among thousands
+    items = clicks["item"].to_numpy()
+    repeats = Repeats.of(items)
+    for column in clicks.columns.drop("item"):
+        assert repeats.owns(clicks[column]) == slow_owned(clicks, "item", column), column
+
+
+def test_a_column_of_the_user_in_item_columns_is_said():
+    clicks = make_clicks()
+    named = ["category", "price", "tags", "age"]
+    message = r"^\['age'\] in item_columns have one value for each 'user' and several for an 'item'"
+    with pytest.warns(UserWarning, match=message) as caught:
+        sample_negatives(clicks, item="item", user="user", item_columns=named)
+    assert len(caught) == 1
+    sample_negatives(clicks, item="item", item_columns=named)  # whose it is, is not known
+
+
+@pytest.mark.parametrize(
+    "clicks",
+    [
+        make_clicks(300, n_items=10**9)[["user", "item", "price"]],  # no item twice
+        make_clicks(9)[["user", "item", "category"]],  # too few rows to tell
+        make_clicks()[["user", "item", "age", "device", "shop", "time"]],
+        # rare exceptions from one value: chance explains that the repeated items agree
+        make_clicks().assign(price=0, tags=0, category=np.arange(300) == 299),
+        # an item is always of the same user: nothing tells whose the column is
+        pd.DataFrame({"item": np.arange(90) // 3, "user": np.arange(90) // 9}).assign(
+            age=lambda log: log["user"] % 5
+        ),
+    ],
+    ids=["unique", "few rows", "others", "rare", "one user"],
+)
+def test_no_false_alarms(clicks):
+    sample_negatives(clicks, item="item", user="user")
+
+
+def test_four_items_may_be_an_accident_and_five_are_none():
+    sample_negatives(make_clicks(n_items=4)[["item", "price"]], item="item")
+    with pytest.warns(UserWarning, match=r"^\['price'\] have one value for each 'item'"):
+        sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
+
+
+def test_histories_attached_before_sampling_are_nobodys():
+    clicks = make_clicks()[["user", "item", "time"]]
+    shown = attach_history(clicks, clicks, user="user", time="time", columns="item")
+    impressions, _ = sample_negatives(shown, item="item", user="user", random_state=0)
+    assert impressions["hist_item"].dtype.name == "window"

@@ -164,5 +164,7 @@ def test_ranking_says_what_is_wrong_with_the_frames(pipeline, users, candidates,
 
 
 def test_ranking_needs_frames(pipeline, users):
-    with pytest.raises(TypeError, match="candidates must be a pandas DataFrame, got list"):
+    with pytest.raises(
+        TypeError, match="candidates must be a pandas, polars or Arrow frame, got list"
+    ):
         rank_candidates(pipeline, users, ["i1", "i2"])

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set, Sized
+from collections.abc import Iterable, Mapping, Set, Sized
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sklearn_din._arrow import MixedKindsError, arrow_of_lists
 from sklearn_din._spans import Spans
 from sklearn_din._validation import plain_values
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
 LARGEST = float(np.finfo(np.float32).max)
+Values: TypeAlias = "np.ndarray | pa.ChunkedArray"
+Kept = slice | np.ndarray  # which events
 Codes = tuple[np.ndarray, np.ndarray]
 CELLS = "a list, a tuple, an array or a missing value"
 
@@ -47,10 +50,10 @@ class HistoryCells:
     """
 
     name: str
-    values: Any
+    values: Values
     spans: Spans
     anchors: np.ndarray | None = None
-    log: tuple[EventLog, Any] | None = None
+    log: tuple[EventLog, str] | None = None
 
     @property
     def is_numeric(self) -> bool:
@@ -91,7 +94,7 @@ class HistoryCells:
             values = self.spans.elapsed(self.values, self.anchors)
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
-    def codes(self, kept: Any) -> Codes:
+    def codes(self, kept: Kept) -> Codes:
         """Codes of the kept events and the distinct values behind them.
 
         A log is coded once, for all rows and folds, where at least half of it is wanted.
@@ -106,7 +109,7 @@ class HistoryCells:
         """Distinct values of all events."""
         return self.codes(slice(0, len(self.values)))[1]
 
-    def numbers(self, kept: Any) -> np.ndarray:
+    def numbers(self, kept: Kept) -> np.ndarray:
         """Return the kept events as float64, NaN where missing."""
         values = _take(self.values, kept)
         if isinstance(values, pa.ChunkedArray):
@@ -114,7 +117,7 @@ class HistoryCells:
         return as_numbers(pd.Series(values), name=self.name)
 
 
-def coded(values: Any, *, name: str) -> Codes:
+def coded(values: Values | pd.Series, *, name: str) -> Codes:
     """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
 
     Examples
@@ -130,7 +133,7 @@ def coded(values: Any, *, name: str) -> Codes:
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
             is_numpy = isinstance(values.dtype, np.dtype)
             values = values.to_numpy() if is_numpy else values.array
-        codes, distinct = pd.factorize(values)
+        codes, distinct = pd.factorize(values)  # type: ignore[arg-type]
     except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
         raise ValueError(
             f"{name} must hold ids (integers, text, categories), got values that cannot be "
@@ -219,9 +222,9 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
     if column.dtype == object:
         _check_order(column, name)
         try:
-            cells = pa.array(column.to_numpy(), from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-            return _read_objects(column, name)  # values that Arrow cannot give one type
+            cells = arrow_of_lists(column.to_numpy())
+        except MixedKindsError:
+            return _read_objects(column, name)
     elif _is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
         cells = pa.array(array, from_pandas=True)
     elif column.isna().all():  # a batch of new users: no dtype says that these were lists
@@ -249,7 +252,7 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
     return HistoryCells(name, _flat_values(values, name), Spans.from_lengths(lengths))
 
 
-def _flat_values(values: pa.ChunkedArray, name: str) -> Any:
+def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     """Numbers as numpy where that merges nothing; the rest stays with Arrow."""
     kind = values.type
     if pa.types.is_nested(kind):
@@ -275,8 +278,11 @@ def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
     values = np.empty(lengths.sum(), dtype=object)
     values[:] = list(chain.from_iterable(cells))
-    if pd.api.types.infer_dtype(values, skipna=True) == "floating":
+    inferred = pd.api.types.infer_dtype(values, skipna=True)
+    if inferred == "floating":
         values = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    elif inferred == "datetime64":
+        values = values.astype("datetime64[us]")
     return HistoryCells(name, values, Spans.from_lengths(lengths))
 
 
@@ -292,16 +298,16 @@ def _check_order(column: pd.Series, name: str) -> None:
 
 def _not_lists(name: str, got: str) -> ValueError:
     return ValueError(
-        f"{name} must hold one history a cell ({CELLS}; or text, with separator='...'), got "
+        f"{name} must hold one history per cell ({CELLS}; or text, with separator='...'), got "
         f"{got}. Build histories with attach_history, or leave the column out of histories."
     )
 
 
-def _n_kept(kept: Any) -> int:
+def _n_kept(kept: Kept) -> int:
     return kept.stop - kept.start if isinstance(kept, slice) else len(kept)
 
 
-def _take(values: Any, kept: Any) -> Any:
+def _take(values: Values, kept: Kept) -> Values:
     if isinstance(values, np.ndarray):
         return values[kept]
     if isinstance(kept, slice):
@@ -317,11 +323,11 @@ def _coded_arrow(values: pa.ChunkedArray) -> Codes:
     return codes.astype(np.int32, copy=False), chunks[-1].dictionary.to_numpy(zero_copy_only=False)
 
 
-def _chunked(cells: Any) -> pa.ChunkedArray:
+def _chunked(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     return cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
 
 
-def _is_arrow_list(dtype: Any) -> bool:
+def _is_arrow_list(dtype: object) -> bool:
     return isinstance(dtype, pd.ArrowDtype) and _is_list(dtype.pyarrow_dtype)
 
 
@@ -335,7 +341,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _is_missing(cell: Any) -> bool:
+def _is_missing(cell: object) -> bool:
     return (
         cell is None
         or cell is pd.NA
@@ -344,7 +350,7 @@ def _is_missing(cell: Any) -> bool:
     )
 
 
-def first_present(values: Any) -> Any:
+def first_present(values: Iterable | pa.ChunkedArray) -> object:
     """Return the first value that is not missing, None where there is none."""
     if isinstance(values, pa.ChunkedArray):
         values = values.to_pylist()

@@ -12,6 +12,7 @@ from sklearn_din.encoding.cells import (
     HistoryCells,
     are_whole,
     as_numbers,
+    coded,
     first_present,
     holds_lists,
     read_history,
@@ -104,11 +105,14 @@ class Columns:
 
         Small integers are in many columns by chance: there, nothing is likely.
         """
-        values = pd.Index(self.history(history).distinct())
+        values = pd.Index(self.history(history).distinct(), dtype=object)
         if len(values) < FEW_VALUES and values.inferred_type != "string":
             return None
         ids = [name for name in self.names if name not in out and self.kind(name) == "ids"]
-        shares = {name: values.isin(self.frame[name].dropna().unique()).sum() for name in ids}
+        shares = {
+            name: values.isin(coded(self.frame[name], name=name)[1].astype(object)).sum()
+            for name in ids
+        }
         return next((name for name, share in shares.items() if 2 * share > len(values)), None)
 
 

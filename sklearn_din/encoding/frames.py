@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from sklearn_din._frames import pandas_frame
 from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import Codes, as_numbers, coded
 from sklearn_din.encoding.columns import Columns, is_history_name
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.features.encoded import EncodedFeatures
+
+TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames too
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def read_frame(
 
 
 def checked_frame(
-    encoder: Any, X: Any, *, reset: bool, droppable: Sequence[str | None] = ()
+    encoder: BaseEstimator, X: TableLike, *, reset: bool, droppable: Sequence[str | None] = ()
 ) -> pd.DataFrame:
     """Return X as a pandas frame with text column names and the columns of fit.
 
@@ -139,20 +144,7 @@ def checked_frame(
     return frame.set_axis(_default_names(frame.shape[1]), axis=1)
 
 
-def pandas_frame(X: Any) -> pd.DataFrame | None:
-    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else."""
-    if isinstance(X, pd.DataFrame):
-        return X
-    if hasattr(X, "to_arrow"):  # polars: with this method it gives text that pandas can read
-        X = X.to_arrow()
-    elif hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.Series):
-        X = pa.table(X)
-    if not isinstance(X, pa.Table):
-        return None
-    return X.to_pandas(types_mapper=pd.ArrowDtype)
-
-
-def _check_is_table(X: Any) -> None:
+def _check_is_table(X: object) -> None:
     if isinstance(X, pd.Series):
         raise TypeError("X must be a DataFrame, got a Series. For one row use X.iloc[[i]].")
     is_records = isinstance(X, list) and bool(X) and isinstance(X[0], Mapping)
@@ -160,12 +152,14 @@ def _check_is_table(X: Any) -> None:
     if X is None or is_records or is_dict or isinstance(X, str | PathLike):
         got = "list of dicts" if is_records else "None" if X is None else type(X).__name__
         raise TypeError(
-            f"X must be a DataFrame with one row an impression, got {got}. Use pd.DataFrame(X); "
+            f"X must be a DataFrame with one row per impression, got {got}. Use pd.DataFrame(X); "
             "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
         )
 
 
-def _array_frame(encoder: Any, X: Any, fitted: Any, *, reset: bool) -> pd.DataFrame:
+def _array_frame(
+    encoder: BaseEstimator, X: ArrayLike, fitted: Sequence[str] | None, *, reset: bool
+) -> pd.DataFrame:
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and len(X):
         _check_no_lists(X[0])
     array = validate_data(

@@ -80,6 +80,7 @@ def assign_roles(
     -------
     Roles
     """
+    _check_histories(histories)
     named = _named(columns, categorical=categorical, numeric=numeric, drop=drop)
     out = {*drop, *apart}
     found = Histories(columns, out=out, ids=named["categorical"], numbers=named["numeric"])
@@ -99,6 +100,14 @@ def assign_roles(
     )
     _check_output_names(roles, in_use)
     return roles
+
+
+def _check_histories(histories: object) -> None:
+    if not is_auto(histories) and not isinstance(histories, Mapping):
+        raise ValueError(
+            "histories must be 'auto' or a dict of history and candidate columns, such as "
+            f"{{'hist_item': 'item'}}, got {histories!r}."
+        )
 
 
 def _named(columns: Columns, **parameters: NamesParameter) -> dict[str, list[str]]:

@@ -113,7 +113,7 @@ class EventScale:
 
     @classmethod
     def learn(cls, numbers: np.ndarray, counts: np.ndarray) -> EventScale:
-        """Mean and standard deviation, each event counted as often as rows see it."""
+        """Mean and standard deviation, each event counted once for every row that holds it."""
         present = np.isfinite(numbers)
         numbers, counts = numbers[present], counts[present]
         if not len(numbers):

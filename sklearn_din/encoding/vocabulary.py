@@ -6,12 +6,13 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
@@ -52,7 +53,7 @@ class Vocabulary:
     array(['sandal', None, None], dtype=object)
     """
 
-    def __init__(self, values: np.ndarray, rare: Any = ()) -> None:
+    def __init__(self, values: np.ndarray, rare: ArrayLike = ()) -> None:
         self._index = pd.Index(values, dtype=values.dtype)  # never pandas 3's own text dtype
         self.values = values
         self.rare = np.asarray(rare, dtype=object)
@@ -180,7 +181,7 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
     return plain
 
 
-def whole_ids(ids: Any) -> np.ndarray:
+def whole_ids(ids: ArrayLike) -> np.ndarray:
     """Encoded ids as int64, padding where they are missing; raise where they are no integers."""
     values = np.asarray(ids)
     if values.dtype.kind not in "iu":  # floats and objects where some are missing
@@ -194,7 +195,7 @@ def whole_ids(ids: Any) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _plain_value(value: Any, *, name: str) -> Any:
+def _plain_value(value: object, *, name: str) -> object:
     if isinstance(value, float | np.floating):
         return int(_whole_numbers(np.asarray([value]), name=name)[0])
     return value.item() if isinstance(value, np.generic) else value

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from sklearn_din._spans import Rows
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 
@@ -135,7 +137,7 @@ class EncodedFeatures:
         parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
         return sum(part.nbytes for part in parts)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         blocks = []
         for field in self.schema.fields:
             if field.is_history:
@@ -152,7 +154,7 @@ class EncodedFeatures:
         return f"EncodedFeatures({len(self)} impressions; {kinds})"
 
 
-def _row_selector(key: Any) -> Any:
+def _row_selector(key: object) -> Rows:
     """Turn what scikit-learn and people index rows with into a slice or an array."""
     if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
         key = key[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din._spans import Spans, log_elapsed
+from sklearn_din._spans import Rows, Spans, log_elapsed
 
 
 class Ragged:
@@ -29,7 +29,7 @@ class Ragged:
     --------
     >>> import numpy as np
 
-    from sklearn_din._spans import Spans, log_elapsed
+    from sklearn_din._spans import Rows, Spans, log_elapsed
     >>> from sklearn_din._spans import Spans
     >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
     >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
@@ -56,7 +56,7 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.spans)
 
-    def take(self, rows: Any) -> Ragged:
+    def take(self, rows: Rows) -> Ragged:
         """Rows by slice, index array or boolean mask. The events stay shared."""
         anchors = {name: anchor[rows] for name, anchor in self.anchors.items()}
         return Ragged(self.columns, self.spans.take(rows), anchors)

@@ -21,7 +21,7 @@ class Field:
     name : str
         Column name in the frame and key in :class:`EncodedFeatures`.
     kind : {"numeric", "categorical", "history", "numeric_history"}
-        One number, one id, a list of ids, or a list of numbers an impression.
+        One number, one id, a list of ids, or a list of numbers per impression.
     vocabulary : str, default=""
         Whose vocabulary the ids belong to: the candidate ``item`` and its history
         ``hist_item`` share one. Empty for numbers.
@@ -49,7 +49,7 @@ class Field:
 
     @property
     def is_history(self) -> bool:
-        """Whether a cell holds one value an event."""
+        """Whether a cell holds one value per event."""
         return self.kind in ("history", "numeric_history")
 
     @property
@@ -68,7 +68,7 @@ class Behaviour:
         What people read: the histories' names, joined by "+". Not a key: a column may have the
         same name. What belongs to a behaviour is found by its ``histories``.
     histories : tuple of str
-        Id histories, one an attribute of the event (item, category).
+        Histories of ids, one for each attribute of the events (item, category).
     candidates : tuple of (str or None)
         The candidate column each history is compared with, None where there is none.
         A behaviour without any candidate is a bag: it is pooled.

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
+from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name, plain_values
 from sklearn_din.logs.timeline import Past, Timeline
+
+Aggregate = tuple[str | tuple[str, ...], str | None, str]
 
 STATISTICS = ("mean", "sum", "count")
 
 
 def attach_aggregates(
-    impressions: pd.DataFrame,
-    events: pd.DataFrame,
+    impressions: IntoDataFrameT,
+    events: IntoDataFrame,
     *,
     time: str,
-    aggregates: Mapping[str, tuple[Any, str | None, str]],
-) -> pd.DataFrame:
+    aggregates: Mapping[str, Aggregate],
+) -> IntoDataFrameT:
     """Attach to each impression numbers about the events strictly before it.
 
     A user's mean rating so far, an item's popularity so far: an event counts for an impression
@@ -29,10 +32,11 @@ def attach_aggregates(
 
     Parameters
     ----------
-    impressions : DataFrame of shape (n_impressions, ...)
-        Rows to describe, in any order. It is not changed.
-    events : DataFrame of shape (n_events, ...)
-        What happened, in any order; often the impressions themselves with their label.
+    impressions : pandas, polars or Arrow frame of shape (n_impressions, ...)
+        Rows to describe, in any order. It is not changed. The result is of this kind.
+    events : pandas, polars or Arrow frame of shape (n_events, ...)
+        What happened, in any order; often the impressions themselves with their label. It need
+        not be of the impressions' kind.
     time : str
         Time column of both frames: integers, floats or datetimes, without missing values.
     aggregates : mapping of str to (key, column, statistic)
@@ -43,9 +47,10 @@ def attach_aggregates(
 
     Returns
     -------
-    DataFrame
-        The impressions, in their order and with their index, plus one float64 column an
-        aggregate. Without earlier events a mean is NaN, a sum and a count are 0.
+    DataFrame or Table
+        The impressions, in their order and with their index, plus one float64 column per
+        aggregate. Without earlier events a mean is missing (NaN in pandas, null in polars and
+        Arrow), a sum and a count are 0.
 
     Examples
     --------
@@ -65,23 +70,25 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
-    check_frame(impressions, [time], name="impressions")
-    check_frame(events, [time], name="events")
-    by_key: dict[tuple[Any, ...], dict[str, tuple[str | None, str]]] = {}
+    shown = CallerFrame(impressions, name="impressions")
+    log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
+    check_frame(shown.pandas, [time], name="impressions")
+    check_frame(log, [time], name="events")
+    by_key: dict[tuple[str, ...], dict[str, tuple[str | None, str]]] = {}
     for name, specification in aggregates.items():
-        keys, column, statistic = _checked(name, specification, impressions, events)
+        keys, column, statistic = _checked(name, specification, shown.pandas, log)
         by_key.setdefault(keys, {})[name] = column, statistic
     attached: dict[str, np.ndarray] = {}
     for keys, wanted in by_key.items():
-        timeline = Timeline(events, keys=keys, time=time)
-        past = timeline.past(impressions)
-        attached |= {name: _so_far(events, timeline, past, *what) for name, what in wanted.items()}
-    return impressions.assign(**{name: attached[name] for name in aggregates})
+        timeline = Timeline(log, keys=keys, time=time)
+        past = timeline.past(shown.pandas)
+        attached |= {name: _so_far(log, timeline, past, *what) for name, what in wanted.items()}
+    return shown.with_columns({name: attached[name] for name in aggregates})
 
 
 def _checked(
-    name: str, specification: Any, impressions: pd.DataFrame, events: pd.DataFrame
-) -> tuple[tuple[Any, ...], str | None, str]:
+    name: str, specification: Aggregate, impressions: pd.DataFrame, events: pd.DataFrame
+) -> tuple[tuple[str, ...], str | None, str]:
     if not isinstance(specification, tuple | list) or len(specification) != 3:
         raise ValueError(
             f"aggregates[{name!r}] must be (key, column, statistic), such as "

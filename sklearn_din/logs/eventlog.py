@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
 
-LogKey = tuple[str, str, Any]
+LogKey = tuple[str, str, str]
 
 
 class EventLog:
@@ -21,7 +20,7 @@ class EventLog:
     Parameters
     ----------
     columns : mapping of str to ndarray of shape (n_events,)
-        One array an event attribute, all of one length. They are read, never written.
+        One array per event attribute, all of one length. They are read, never written.
     token : str, default=None
         Which call made the log. None draws a new one. It is kept through pickling and
         cutting, so that columns made together still know each other.
@@ -37,12 +36,12 @@ class EventLog:
     """
 
     def __init__(
-        self, columns: Mapping[Any, np.ndarray], *, token: str | None = None, part: str = ""
+        self, columns: Mapping[str, np.ndarray], *, token: str | None = None, part: str = ""
     ):
         self.columns = {name: _read_only(values) for name, values in columns.items()}
         self.token = uuid.uuid4().hex if token is None else token
         self.part = part
-        self._codes: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        self._codes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of an event log must have one length, got {lengths}.")
@@ -50,24 +49,24 @@ class EventLog:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _rebuilt, (self.columns, self.token, self.part)
 
-    def key(self, column: Any) -> LogKey:
+    def key(self, column: str) -> LogKey:
         """What tells this column's events from those of any other log."""
         return self.token, self.part, column
 
-    def codes(self, column: Any) -> tuple[np.ndarray, np.ndarray]:
+    def codes(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Each event's place among the distinct values (int32, -1 missing), and those values."""
         if column not in self._codes:
             codes, uniques = pd.factorize(self.columns[column])
             self._codes[column] = codes.astype(np.int32), np.asarray(uniques)
         return self._codes[column]
 
-    def cut(self, column: Any, spans: Spans) -> tuple[EventLog, Spans]:
+    def cut(self, column: str, spans: Spans) -> tuple[EventLog, Spans]:
         """Return a log of only the events that the windows cover, and the windows over it.
 
-        Columns of one log that are cut by the same windows get the same windows and fingerprint.
+        Columns of one log that are cut by the same windows get the same windows and digest.
         """
         covered = spans.covered()
         part = self.part
@@ -79,8 +78,8 @@ class EventLog:
 
 
 def merge_logs(
-    logs: Sequence[tuple[EventLog, Any]],
-) -> tuple[EventLog, Any, dict[LogKey, int]]:
+    logs: Sequence[tuple[EventLog, str]],
+) -> tuple[EventLog, str, dict[LogKey, int]]:
     """One log for several (log, column) pairs: it, its column, and where each pair's events start.
 
     Equal logs are merged into themselves. Merging the same logs for another column gives the
@@ -112,7 +111,7 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
 
 
-def _rebuilt(columns: Mapping[Any, np.ndarray], token: str, part: str) -> EventLog:
+def _rebuilt(columns: Mapping[str, np.ndarray], token: str, part: str) -> EventLog:
     return EventLog(columns, token=token, part=part)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrame, IntoDataFrameT
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import (
@@ -18,42 +20,59 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
+    Age,
+    check_count,
     check_frame,
     check_name,
     check_names,
     check_times,
-    plain_values,
 )
+from sklearn_din.logs.distinct import row_codes
 from sklearn_din.logs.eventlog import EventLog
-from sklearn_din.logs.timeline import Past, Timeline
-from sklearn_din.logs.windows import WindowArray
+from sklearn_din.logs.past_columns import (
+    check_impressions,
+    history_columns,
+    history_names,
+    same_rows,
+    sorted_log,
+    why_all_empty,
+)
+from sklearn_din.logs.timeline import Timeline
+
+NO_PAST = {
+    "users": "no user of the impressions has an event",
+    "times": "no event is earlier than any impression",
+}
 
 
 def attach_history(
-    impressions: pd.DataFrame,
-    events: pd.DataFrame,
+    impressions: IntoDataFrameT,
+    events: IntoDataFrame,
     *,
     user: str,
     time: str,
     columns: str | Sequence[str],
     max_length: int = 50,
-    max_age: Any = None,
+    max_age: Age = None,
     prefix: str = "hist_",
     elapsed: str | None = None,
-) -> pd.DataFrame:
+) -> IntoDataFrameT:
     """Attach to each impression its user's events strictly before it, oldest to newest.
 
     Events at the impression's own time are not the past, so a log may be its own impressions.
-    The new columns share one sorted copy of the log: a cell is a window of it, and slicing,
-    merging or copying the frame copies no events. A cell reads as an ndarray.
+    In pandas the new columns share one sorted copy of the log: a cell is a window of it and reads
+    as an ndarray, and slicing, merging or copying the frame copies no events. A polars or Arrow
+    frame gets plain lists, which hold a copy of each row's events.
 
     Parameters
     ----------
-    impressions : DataFrame of shape (n_impressions, ...)
-        Rows to describe, in any order. It is not changed.
-    events : DataFrame of shape (n_events, ...)
-        The log, in any order. Events of equal user and time keep its order.
+    impressions : pandas, polars or Arrow frame of shape (n_impressions, ...)
+        Rows to describe, in any order. It is not changed. The result is of this kind.
+    events : pandas, polars or Arrow frame of shape (n_events, ...)
+        The log, in any order; it need not be of the impressions' kind. Events of equal user and
+        time keep its order.
     user : str
         User column of both frames. A missing user has an empty history.
     time : str
@@ -62,20 +81,27 @@ def attach_history(
     columns : str or list of str
         Columns of the events that become histories.
     max_length : int, default=50
-        The newest so many events are kept.
+        Number of events that a history keeps at most: the newest ones.
     max_age : number, str, timedelta or None, default=None
-        Older events are left out: a number in the time's unit, or a duration such as "30D" for
-        datetimes. An event exactly this old is kept. None keeps every age.
+        Events older than this at the impression's time are left out: a number in the time's unit,
+        or a duration such as "30D" for datetimes. An event exactly this old is kept. None keeps
+        events of every age.
     prefix : str, default="hist_"
-        A history column is named by this and the event column.
+        A history column is named by this text followed by the name of its event column.
     elapsed : str or None, default=None
         Name of one more history column, of floats: the time from each event to the impression,
-        in seconds for datetimes and in the time's own unit for numbers.
+        in seconds for datetimes and in the time's own unit for numbers. None adds no such column.
 
     Returns
     -------
-    DataFrame
+    DataFrame or Table
         The impressions, in their order and with their index, plus the history columns.
+
+    Warns
+    -----
+    UserWarning
+        If ten impressions or more, of several users, have no past at all because no user has an
+        event or no event is earlier: the two frames may have been swapped.
 
     See Also
     --------
@@ -97,15 +123,31 @@ def attach_history(
     check_name(user, name="user")
     check_name(time, name="time")
     names = check_names(columns, name="columns")
-    check_frame(events, [user, time, *names], name="events")
-    _check_impressions(impressions, user, time, _history_names(names, prefix, elapsed))
-    _check_count(max_length, name="max_length")
-    timeline, log = _sorted_log(events, user, time, names)
-    if max_age is None and _same_rows(impressions, events, [user, time]):
+    shown = CallerFrame(impressions, name="impressions")
+    log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
+    check_frame(log, [user, time, *names], name="events")
+    new_names = history_names(names, prefix, elapsed)
+    check_impressions(shown.pandas, user, time, new_names, name="impressions")
+    check_count(max_length, name="max_length")
+    timeline, values = sorted_log(log, user, time, names)
+    is_own_log = same_rows(shown.pandas, log, [user, time])
+    if max_age is None and is_own_log:
         past = timeline.own_past()
     else:
-        past = timeline.past(impressions, max_age=max_age)
-    return _with_windows(impressions, timeline, log, past, max_length, prefix, elapsed)
+        past = timeline.past(shown.pandas, max_age=max_age)
+    reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
+    if reason is not None:
+        warnings.warn(
+            f"every history is empty: {NO_PAST[reason]}. Are the two frames swapped, or the "
+            f"{(user if reason == 'users' else time)!r} columns of another kind?",
+            UserWarning,
+            stacklevel=2,
+        )
+    new = history_columns(
+        shown.pandas, timeline, values, past, max_length=max_length, prefix=prefix, elapsed=elapsed
+    )
+    types = list_types(log, dict(zip(new_names, names, strict=False)))
+    return shown.with_columns(new, types=types)
 
 
 class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -115,32 +157,36 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     right for splits by time and for serving: fit on the past, transform what comes later, and
     :meth:`partial_fit` newer events as they arrive. Under a split by user every test user is
     new and would get an empty history: there, use :func:`attach_history` before the split.
+    ``transform`` warns where it is given ten rows or more, of several users, and knows none.
 
-    Rows that were trained on see only what is strictly before them, never themselves.
+    Rows that were trained on see only what is strictly before them, never themselves. The result
+    is of the kind of X: pandas, polars or Arrow.
 
     Parameters
     ----------
     user : str
-        User column.
+        Column that says whose row it is. A missing user has an empty history.
     time : str
-        Time column: integers, floats or datetimes.
+        Column that says when: integers, floats or datetimes, without missing values.
     columns : str or list of str
-        Columns that become histories.
+        Columns of the training rows that become histories.
     max_length : int, default=50
-        The newest so many events are kept.
+        Number of events that a history keeps at most: the newest ones.
     max_age : number, str, timedelta or None, default=None
-        Older events are left out: a number in the time's unit, or a duration for datetimes.
+        Events older than this at the row's time are left out: a number in the time's unit, or a
+        duration such as "30D" for datetimes. None keeps events of every age.
     prefix : str, default="hist_"
-        A history column is named by this and the event column.
+        A history column is named by this text followed by the name of its event column.
     elapsed : str or None, default=None
-        Name of one more history column: the time from each event to the row.
+        Name of one more history column, of floats: the time from each event to the row, in seconds
+        for datetimes and in the time's own unit for numbers. None adds no such column.
     events : {"positive", "all"}, default="positive"
         Which training rows are events. "positive": those whose ``y`` is the larger of the two
         labels, so that what was shown and not clicked is no interest. "all": every row.
 
     Attributes
     ----------
-    events_ : DataFrame
+    events_ : pandas DataFrame
         The remembered log: user, time and history columns.
     classes_ : ndarray of shape (2,) or None
         The labels seen at fit; None with ``events="all"``.
@@ -177,7 +223,7 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         time: str,
         columns: str | Sequence[str],
         max_length: int = 50,
-        max_age: Any = None,
+        max_age: Age = None,
         prefix: str = "hist_",
         elapsed: str | None = None,
         events: str = "positive",
@@ -192,65 +238,102 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         self.events = events
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: pd.DataFrame, y: Any = None) -> HistoryBuilder:
+    def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
         """Remember the events among the rows of X, forgetting earlier ones."""
-        self._check_rows(X, reset=True)
-        self.classes_: Any = _two_classes(y) if self.events == "positive" else None
+        frame = self._checked_rows(X, reset=True).pandas
+        self.classes_: np.ndarray | None = _two_classes(y) if self.events == "positive" else None
         self.positive_class_ = None if self.classes_ is None else self.classes_[1]
-        self.events_ = self._events_among(X, y)
+        self.events_ = self._events_among(frame, y)
         self._sorted: tuple[Timeline, EventLog] | None = None
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: pd.DataFrame, y: Any = None) -> HistoryBuilder:
-        """Append the events among the rows of X to those already remembered."""
+    def partial_fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
+        """Append the events among the rows of X to those already remembered.
+
+        An event that is remembered already, with the same user, time and history columns, is not
+        appended again, so a batch may be sent twice. Of an event that occurs twice in the batch
+        and once in the memory, one is appended.
+        """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
-        self._check_rows(X, reset=False)
-        events = pd.concat([self.events_, self._events_among(X, y)], ignore_index=True)
-        check_times(events[self.time], name=f"{self.time!r} of the old and new events together")
+        frame = self._checked_rows(X, reset=False).pandas
+        n_remembered = len(self.events_)
+        events = pd.concat([self.events_, self._events_among(frame, y)], ignore_index=True)
+        label = f"{self.time!r} of the old and new events together"
+        times, _, _ = check_times(events[self.time], name=label)
+        is_known = _repeats_memory(events, times, n_remembered)
+        if is_known.any():
+            warnings.warn(
+                f"{int(is_known.sum())} of {len(events) - n_remembered} events were remembered "
+                "already (the same user, time and history columns): they are not appended again.",
+                UserWarning,
+                stacklevel=2,
+            )
+            events = events[~is_known].reset_index(drop=True)
         self.events_ = events
         self._sorted = None
         return self
 
-    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+    def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
         """Attach to each row of X the remembered events strictly before it."""
         check_is_fitted(self, "events_")
-        self._check_rows(X, reset=False)
+        shown = self._checked_rows(X, reset=False)
+        names = check_names(self.columns, name="columns")
         if self._sorted is None:  # kept: serving asks often, a few rows at a time
-            names = check_names(self.columns, name="columns")
-            self._sorted = _sorted_log(self.events_, self.user, self.time, names)
+            self._sorted = sorted_log(self.events_, self.user, self.time, names)
         timeline, log = self._sorted
-        past = timeline.past(X, max_age=self.max_age)
-        return _with_windows(X, timeline, log, past, self.max_length, self.prefix, self.elapsed)
+        past = timeline.past(shown.pandas, max_age=self.max_age)
+        if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
+            warnings.warn(
+                f"every history is empty: no {self.user!r} of these {len(past.end)} rows was among "
+                "the events at fit. Under a split by user call attach_history before the split; "
+                "HistoryBuilder is for splits by time and for serving.",
+                UserWarning,
+                stacklevel=2,
+            )
+        new = history_columns(
+            shown.pandas,
+            timeline,
+            log,
+            past,
+            max_length=self.max_length,
+            prefix=self.prefix,
+            elapsed=self.elapsed,
+        )
+        types = list_types(self.events_, dict(zip(new, names, strict=False)))
+        return shown.with_columns(new, types=types)
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Columns of the transformed frame: those of X, then the history columns."""
         check_is_fitted(self, "events_")
         return np.array([*self.feature_names_in_, *self._new_names()], dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> HistoryBuilder:
-        """Return self: the output is a DataFrame whatever is asked for."""
+        """Return self: the output is of the kind of X whatever is asked for."""
         return self
 
     def _new_names(self) -> list[str]:
         names = check_names(self.columns, name="columns")
-        return _history_names(names, self.prefix, self.elapsed)
+        return history_names(names, self.prefix, self.elapsed)
 
-    def _check_rows(self, X: Any, *, reset: bool) -> None:
-        check_frame(X, [], name="X")
+    def _checked_rows(self, X: IntoDataFrameT, *, reset: bool) -> CallerFrame[IntoDataFrameT]:
+        shown = CallerFrame(X, name="X")
+        frame = shown.pandas
+        check_frame(frame, [], name="X")
         check_name(self.user, name="user")
         check_name(self.time, name="time")
-        validate_data(self, X, skip_check_array=True, reset=reset)
+        validate_data(self, frame, skip_check_array=True, reset=reset)
         names = check_names(self.columns, name="columns")
-        check_frame(X, [self.user, self.time, *names], name="X")
-        _check_impressions(X, self.user, self.time, self._new_names(), name="X")
-        check_times(X[self.time], name=f"X[{self.time!r}]")
+        check_frame(frame, [self.user, self.time, *names], name="X")
+        check_impressions(frame, self.user, self.time, self._new_names(), name="X")
+        check_times(frame[self.time], name=f"X[{self.time!r}]")
+        return shown
 
-    def _events_among(self, X: pd.DataFrame, y: Any) -> pd.DataFrame:
+    def _events_among(self, X: pd.DataFrame, y: ArrayLike | None) -> pd.DataFrame:
         names = check_names(self.columns, name="columns")
         log = X[list(dict.fromkeys([self.user, self.time, *names]))]
-        if self.events == "all":
+        if self.classes_ is None:
             return log.reset_index(drop=True)
         labels = _checked_labels(y)
         check_consistent_length(X, labels)
@@ -272,75 +355,7 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         return tags
 
 
-def _sorted_log(
-    events: pd.DataFrame, user: Any, time: Any, columns: Sequence[Any]
-) -> tuple[Timeline, EventLog]:
-    timeline = Timeline(events, keys=[user], time=time)
-    values = {column: plain_values(events[column])[timeline.order] for column in columns}
-    return timeline, EventLog(values)
-
-
-def _with_windows(
-    impressions: pd.DataFrame,
-    timeline: Timeline,
-    log: EventLog,
-    past: Past,
-    max_length: int,
-    prefix: str,
-    elapsed: str | None,
-) -> pd.DataFrame:
-    starts = np.maximum(past.begin, past.end - max_length)
-    lengths = (past.end - starts).astype(np.int32)
-    starts = np.where(lengths > 0, starts, 0)
-    new = {f"{prefix}{column}": WindowArray(log, column, starts, lengths) for column in log.columns}
-    if elapsed is not None:
-        clock, anchors = timeline.elapsed_clock(impressions)
-        clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
-        new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, anchors)
-    return impressions.assign(**new)
-
-
-def _same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[Any]) -> bool:
-    if impressions is events:
-        return True
-    if len(impressions) != len(events):
-        return False
-    pairs = [(impressions[column].array, events[column].array) for column in columns]
-    return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
-
-
-def _history_names(columns: Sequence[Any], prefix: str, elapsed: str | None) -> list[str]:
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be text, got {prefix!r}.")
-    if elapsed is not None and not isinstance(elapsed, str):
-        raise TypeError(f"elapsed must be text or None, got {elapsed!r}.")
-    names = [f"{prefix}{column}" for column in columns]
-    if elapsed is not None:
-        names.append(elapsed)
-    if not columns:
-        raise ValueError("columns must name at least one event column, got none.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"the new columns must have distinct names, got {names}.")
-    return names
-
-
-def _check_impressions(
-    impressions: Any, user: Any, time: Any, new: Sequence[str], *, name: str = "impressions"
-) -> None:
-    check_frame(impressions, [user, time], name=name)
-    taken = [column for column in new if column in impressions.columns]
-    if taken:
-        raise ValueError(
-            f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
-        )
-
-
-def _check_count(count: Any, *, name: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
-
-
-def _checked_labels(y: Any) -> np.ndarray:
+def _checked_labels(y: ArrayLike | None) -> np.ndarray:
     if y is None:
         raise ValueError(
             "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
@@ -352,7 +367,7 @@ def _checked_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def _two_classes(y: Any) -> np.ndarray:
+def _two_classes(y: ArrayLike | None) -> np.ndarray:
     classes = np.unique(_checked_labels(y))
     if len(classes) != 2:
         raise ValueError(
@@ -360,3 +375,23 @@ def _two_classes(y: Any) -> np.ndarray:
             "Set events='all' to remember every row."
         )
     return classes
+
+
+def _repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -> np.ndarray:
+    """Which events of a batch, the rows from ``n_remembered`` on, repeat a remembered one.
+
+    A batch's copies are counted: of three in the batch and one remembered, one is a repetition.
+    """
+    is_known = np.zeros(len(events), dtype=bool)
+    batch = times[n_remembered:]
+    if len(batch) == 0:
+        return is_known
+    old = times[:n_remembered]  # only events of the batch's span of time can be in both
+    shared = np.flatnonzero((old >= batch.min()) & (old <= batch.max()))
+    rows = np.concatenate([shared, np.arange(n_remembered, len(events))])
+    codes = row_codes(events.take(rows), list(events.columns))
+    n_old = np.bincount(codes[: len(shared)], minlength=codes.max() + 1)
+    new = codes[len(shared) :]
+    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
+    is_known[n_remembered:] = copy < n_old[new]
+    return is_known

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrameT
 from sklearn.utils import check_random_state
 
+from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import (
     check_choice,
+    check_count,
     check_frame,
     check_name,
     check_names,
     plain_values,
 )
+from sklearn_din.logs.item_columns import warn_of_misplaced
 
 STRATEGIES = ("uniform", "popularity")
 
 
 def sample_negatives(
-    events: pd.DataFrame,
+    events: IntoDataFrameT,
     *,
     item: str,
     item_columns: str | Sequence[str] = (),
     n_negatives: int = 1,
     user: str | None = None,
     strategy: str = "uniform",
-    random_state: Any = None,
-) -> tuple[pd.DataFrame, np.ndarray]:
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[IntoDataFrameT, np.ndarray]:
     """Follow each event (1) with rows that show another item (0) in its place.
 
     A negative repeats its event's row with another item of the log. Each is drawn on its own:
@@ -39,30 +41,39 @@ def sample_negatives(
 
     Parameters
     ----------
-    events : DataFrame of shape (n_events, ...)
-        What users chose. It is not changed.
+    events : pandas, polars or Arrow frame of shape (n_events, ...)
+        What users chose. It is not changed. The result is of this kind.
     item : str
         Item column. The catalogue is the items that occur in it.
     item_columns : str or list of str, default=()
-        Columns that follow the item, such as its category. A negative gets the values of the
-        item's last row in ``events``.
+        Columns that describe the item, such as its category. A negative gets the values of its
+        own item, as they are in the item's last row in ``events``. A column of the item that is
+        not named here keeps the value of the clicked item, which gives the label away.
     n_negatives : int, default=1
-        Negatives an event.
+        Number of negatives per event.
     user : str or None, default=None
-        Where given, a negative is never an item that the same user has among the events.
-        None only rules out the event's own item.
+        User column. Where given, a negative is never an item that the same user has among the
+        events. None only rules out the event's own item.
     strategy : {"uniform", "popularity"}, default="uniform"
-        "uniform" gives each item the same chance, "popularity" in proportion to its events.
+        How negatives are drawn: "uniform" gives each item of the catalogue the same chance,
+        "popularity" a chance in proportion to its events, which makes harder negatives.
     random_state : int, RandomState instance or None, default=None
-        Makes the draw repeatable.
+        Seed of the draw. An int gives the same negatives at each call.
 
     Returns
     -------
-    impressions : DataFrame of shape (n_events * (1 + n_negatives), ...)
-        Each event followed by its negatives, with all columns and dtypes of ``events`` and a
-        fresh RangeIndex.
+    impressions : DataFrame or Table of shape (n_events * (1 + n_negatives), ...)
+        Each event followed by its negatives, with all columns and dtypes of ``events``; in pandas
+        with a fresh RangeIndex.
     y : ndarray of int64
         1 for an event, 0 for a negative.
+
+    Warns
+    -----
+    UserWarning
+        If a column has one value for each item and is not named in ``item_columns``, or is named
+        there and has one value for each user. Both need enough repeated items (or users) to be no
+        accident.
 
     Examples
     --------
@@ -79,25 +90,33 @@ def sample_negatives(
     """
     check_name(item, name="item")
     check_name(user, name="user")
-    carried = [item, *check_names(item_columns, name="item_columns")]
-    check_frame(events, [*carried, *([] if user is None else [user])], name="events")
+    following = check_names(item_columns, name="item_columns")
+    log = CallerFrame(events, name="events")
+    frame = log.pandas
+    check_frame(frame, [item, *following, *([] if user is None else [user])], name="events")
     _check_options(n_negatives, strategy)
-    items, catalogue = _codes(events, item)
-    owners, owner_names = (items, catalogue) if user is None else _codes(events, user)
+    items, catalogue = _codes(frame, item)
+    owners, owner_names = (items, catalogue) if user is None else _codes(frame, user)
     weights = np.bincount(items) if strategy == "popularity" else np.ones(len(catalogue), np.int64)
     own = _OwnItems(owners, items, weights)
     _check_choice(own, owner_names, user)
+    warn_of_misplaced(
+        frame,
+        item=item,
+        items=items,
+        item_columns=following,
+        user=user,
+        owners=None if user is None else owners,
+    )
     drawn = own.draw_others(owners, n_negatives, check_random_state(random_state))
 
-    n_events = len(events)
+    places = np.arange(len(frame))
     last_row = np.empty(len(catalogue), dtype=np.int64)
-    last_row[items] = np.arange(n_events)  # of repeated indices numpy keeps the last
-    rows = np.repeat(np.arange(n_events), 1 + n_negatives)
-    sources = np.column_stack([np.arange(n_events), last_row[drawn]]).ravel()
-    impressions = events.take(rows).reset_index(drop=True)
-    following = {name: events[name].take(sources).set_axis(impressions.index) for name in carried}
-    impressions = impressions.assign(**following)
-    y = np.zeros((n_events, 1 + n_negatives), dtype=np.int64)
+    last_row[items] = places  # of repeated indices numpy keeps the last
+    sources = np.column_stack([places, last_row[drawn]]).ravel()
+    rows = np.repeat(places, 1 + n_negatives)
+    impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
+    y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
 
@@ -135,10 +154,8 @@ class _OwnItems:
         return drawn
 
 
-def _check_options(n_negatives: Any, strategy: Any) -> None:
-    is_count = isinstance(n_negatives, Integral) and not isinstance(n_negatives, bool)
-    if not is_count or n_negatives < 1:
-        raise ValueError(f"n_negatives must be an integer of at least 1, got {n_negatives!r}.")
+def _check_options(n_negatives: object, strategy: object) -> None:
+    check_count(n_negatives, name="n_negatives")
     check_choice(strategy, STRATEGIES, name="strategy")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import (
     UNITS_PER_SECOND,
+    Age,
     check_keys,
     check_max_age,
     check_times,
@@ -64,15 +64,15 @@ class Timeline:
     array([1, 0, 0])
     """
 
-    def __init__(self, events: pd.DataFrame, *, keys: Sequence[Any], time: Any):
+    def __init__(self, events: pd.DataFrame, *, keys: Sequence[str], time: str):
         self.time = time
         self._keys = _KeyCodes(events, keys)
         label = f"events[{time!r}]"
         self.times, self.unit, self.zoned = check_times(events[time], name=label)
-        self._sort(self._keys.of_events)
-        del self._keys.of_events
+        self._sort(self._keys.event_codes)
+        del self._keys.event_codes
 
-    def past(self, impressions: pd.DataFrame, *, max_age: Any = None) -> Past:
+    def past(self, impressions: pd.DataFrame, *, max_age: Age = None) -> Past:
         """Each impression's window of the sorted log."""
         codes = self._keys.lookup(impressions)
         times, unit = self.impression_times(impressions)
@@ -92,6 +92,14 @@ class Timeline:
         end[self.order] = np.maximum.accumulate(np.where(is_new, places, 0))
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
+
+    def has_events(self, impressions: pd.DataFrame) -> np.ndarray:
+        """Whether each impression's key occurs in the log, at whatever time."""
+        return self._keys.lookup(impressions) >= 0
+
+    def is_after_some_event(self, impressions: pd.DataFrame) -> np.ndarray:
+        """Whether each impression is later than the log's first event, of whatever key."""
+        return self._ticks_before(*self.impression_times(impressions)) > 0
 
     def impression_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, str | None]:
         """Impression times in the finer of their own unit and the log's, and that unit."""
@@ -163,7 +171,7 @@ class Timeline:
 class _KeyCodes:
     """Turns the key columns of events, then of impressions, into common codes (-1: none)."""
 
-    def __init__(self, events: pd.DataFrame, columns: Sequence[Any]):
+    def __init__(self, events: pd.DataFrame, columns: Sequence[str]):
         self._columns = list(columns)
         self._uniques: list[pd.Index] = []
         parts = []
@@ -181,7 +189,7 @@ class _KeyCodes:
             packed[present] = codes
             self._pairs = pd.Index(pairs)
             self.n_keys = len(pairs)
-        self.of_events = packed
+        self.event_codes = packed
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
         parts = [
@@ -206,7 +214,7 @@ def _factorized(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarra
         raise
 
 
-def _matched(values: np.ndarray, uniques: pd.Index, column: Any) -> np.ndarray:
+def _matched(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
     """Place of each value among ``uniques``, -1 where it is missing or not there."""
     ours, theirs = _value_kind(values), _value_kind(uniques.to_numpy())
     if ours and theirs and ours != theirs:
@@ -254,7 +262,7 @@ def _earlier(times: np.ndarray, age: float) -> np.ndarray:
     return np.where(times < _INT64.min + age, _INT64.min, times - age)
 
 
-def _since(times: np.ndarray, origin: Any, unit: str | None) -> np.ndarray:
+def _since(times: np.ndarray, origin: float, unit: str | None) -> np.ndarray:
     if times.dtype.kind == "f" or isinstance(origin, float):
         return np.maximum(times - origin, 0).astype(np.float64)
     later = np.maximum(times, origin)

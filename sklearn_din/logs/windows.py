@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 import pandas as pd
+from numpy.typing import DTypeLike
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype
 from pandas.api.indexers import check_array_indexer
 
+from sklearn_din._arrow import MixedKindsError, arrow_of_values
 from sklearn_din._spans import Spans
 from sklearn_din.logs.eventlog import EventLog, join_values, merge_logs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MISSING = -1
 _LARGE = 2**27  # from here on Arrow gets 64-bit offsets
@@ -75,7 +80,7 @@ class WindowArray(ExtensionArray):
     def __init__(
         self,
         log: EventLog,
-        column: Any,
+        column: str,
         starts: np.ndarray,
         lengths: np.ndarray,
         anchors: np.ndarray | None = None,
@@ -115,13 +120,15 @@ class WindowArray(ExtensionArray):
         small = self.compact()
         return WindowArray, (small.log, small.column, small.starts, small.lengths, small.anchors)
 
-    def __deepcopy__(self, memo: Any) -> WindowArray:
+    def __deepcopy__(self, memo: dict[int, object]) -> WindowArray:
         return self.copy()
 
-    # What pandas asks for -------------------------------------------------------------------
+    # What pandas asks for: Any stands where its own signatures say so --------------------------
 
     @classmethod
-    def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> WindowArray:
+    def _from_sequence(
+        cls, scalars: Iterable[object], *, dtype: object = None, copy: bool = False
+    ) -> WindowArray:
         scalars = getattr(scalars, "array", scalars)
         if isinstance(scalars, WindowArray):
             return scalars.copy()
@@ -132,13 +139,13 @@ class WindowArray(ExtensionArray):
         return cls(EventLog({"values": values}), "values", starts, lengths)
 
     @classmethod
-    def _from_scalars(cls, scalars: Any, *, dtype: Any) -> WindowArray:
+    def _from_scalars(cls, scalars: Sequence[object], *, dtype: object) -> WindowArray:
         if not all(cell is None or isinstance(cell, np.ndarray) for cell in scalars):
             raise TypeError("not history cells")  # pandas then infers the dtype of a result
         return cls._from_sequence(scalars)
 
     @classmethod
-    def _from_factorized(cls, values: Any, original: WindowArray) -> WindowArray:
+    def _from_factorized(cls, values: Iterable[object], original: WindowArray) -> WindowArray:
         return cls._from_sequence(values)
 
     @classmethod
@@ -179,7 +186,7 @@ class WindowArray(ExtensionArray):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[np.ndarray | None]:
         return (self._cell(row) for row in range(len(self)))
 
     def __getitem__(self, item: Any) -> Any:
@@ -198,7 +205,7 @@ class WindowArray(ExtensionArray):
         vars(self).update(vars(joined.take(source)))
 
     def take(
-        self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None
+        self, indices: Any, *, allow_fill: bool = False, fill_value: object = None
     ) -> WindowArray:
         """Rows by position; with ``allow_fill``, -1 gives ``fill_value`` (missing)."""
         indices = np.asarray(indices, dtype=np.intp)
@@ -220,20 +227,20 @@ class WindowArray(ExtensionArray):
         """Which cells are missing (an empty history is not)."""
         return self.lengths == MISSING
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         # Always one dimension: numpy would stack cells of equal length into two.
         cells = np.empty(len(self), dtype=object)
         for row, cell in enumerate(self):
             cells[row] = cell
         return cells if dtype is None else cells.astype(dtype)
 
-    def __arrow_array__(self, type: Any = None) -> Any:
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
         import pyarrow as pa
 
         small = self.compact()
         positions = small.spans.index()
         if self.anchors is None:
-            values = pa.array(small.log.columns[self.column], from_pandas=True)
+            values = _arrow_values(small.log.columns[self.column], self.column)
             if len(positions) >= _LARGE and pa.types.is_string(values.type):
                 values = values.cast(pa.large_string())
             values = values.take(pa.array(positions))
@@ -248,7 +255,7 @@ class WindowArray(ExtensionArray):
         return array if type is None else array.cast(type)
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
-        """Cast to object (cells) or to text (one string a cell)."""
+        """Cast to object (cells) or to text (one string per cell)."""
         dtype = pd.api.types.pandas_dtype(dtype)
         texts = (None if cell is None else _format_cell(cell, limit=None) for cell in self)
         if isinstance(dtype, pd.StringDtype):
@@ -271,13 +278,13 @@ class WindowArray(ExtensionArray):
             dtype=bool,
         )
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: object) -> Any:
         equal = self.__eq__(other)
         return equal if equal is NotImplemented else ~equal
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _values_for_factorize(self) -> tuple[np.ndarray, Any]:
+    def _values_for_factorize(self) -> tuple[np.ndarray, None]:
         # Cells as tuples can be hashed and ordered, so drop_duplicates and groupby work.
         cells = np.empty(len(self), dtype=object)
         for row, cell in enumerate(self):
@@ -287,7 +294,7 @@ class WindowArray(ExtensionArray):
     def _values_for_argsort(self) -> np.ndarray:
         return self._values_for_factorize()[0]
 
-    def duplicated(self, keep: Any = "first") -> np.ndarray:
+    def duplicated(self, keep: Literal["first", "last", False] = "first") -> np.ndarray:
         """Which cells repeat another."""
         return pd.Series(self.factorize()[0]).duplicated(keep=keep).to_numpy()
 
@@ -301,19 +308,19 @@ class WindowArray(ExtensionArray):
         counts = np.bincount(codes[codes >= 0], minlength=len(cells))
         return pd.Series(counts, index=pd.Index(cells), name="count", dtype="int64")
 
-    def _explode(self) -> tuple[Any, np.ndarray]:
+    def _explode(self) -> tuple[np.ndarray, np.ndarray]:
         counts = np.maximum(self.lengths, 1).astype(np.uint64)
         sources = np.full(int(counts.sum()), MISSING)
         filled = np.repeat(self.lengths > 0, counts.astype(np.int64))
         sources[filled] = np.arange(filled.sum())
         return pd.Series(self.flatten()).reindex(sources).to_numpy(), counts
 
-    def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
+    def _formatter(self, boxed: bool = False) -> Callable[[np.ndarray | None], str]:
         return _format_cell
 
     # Private --------------------------------------------------------------------------------
 
-    def _cell(self, row: Any) -> np.ndarray | None:
+    def _cell(self, row: SupportsIndex) -> np.ndarray | None:
         start, length = self.starts[row], self.lengths[row]
         if length == MISSING:
             return None
@@ -334,6 +341,16 @@ class WindowArray(ExtensionArray):
         return WindowArray(log, self.column, starts, self.lengths)
 
 
+def _arrow_values(values: np.ndarray, column: str) -> pa.Array:
+    try:
+        return arrow_of_values(values)
+    except MixedKindsError as error:
+        raise ValueError(
+            f"{column!r} holds events of several kinds, which Arrow and Parquet cannot hold "
+            f"({error}). Make them one kind before attach_history, with astype(str) for example."
+        ) from error
+
+
 def _are_cells(value: Any) -> bool:
     """Whether an assigned value is several cells rather than one."""
     if isinstance(value, WindowArray):
@@ -343,7 +360,7 @@ def _are_cells(value: Any) -> bool:
     return all(cell is None or pd.api.types.is_list_like(cell) for cell in value)
 
 
-def _checked_cell(cell: Any) -> Any:
+def _checked_cell(cell: object) -> np.ndarray | None:
     if isinstance(cell, np.ndarray):
         if cell.ndim != 1:
             raise ValueError(f"a history cell must have one dimension, got {cell.ndim}")
@@ -357,14 +374,14 @@ def _checked_cell(cell: Any) -> Any:
     )
 
 
-def _inferred(values: list[Any]) -> np.ndarray:
+def _inferred(values: list[object]) -> np.ndarray:
     """Integers, floats or objects: never numpy's fixed-width text."""
     objects = np.empty(len(values), dtype=object)
     objects[:] = values
     return pd.Series(objects, dtype=object).infer_objects().to_numpy()
 
 
-def _format_cell(cell: Any, limit: int | None = 5) -> str:
+def _format_cell(cell: np.ndarray | None, limit: int | None = 5) -> str:
     if cell is None:
         return "None"
     shown = [f"{v:g}" if isinstance(v, float) else str(v) for v in cell.tolist()]

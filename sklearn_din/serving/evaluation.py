@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
 from sklearn_din.serving.ranking import rank_candidates
 
@@ -43,12 +44,12 @@ def evaluate_ranking(
     pipeline : Pipeline, or search over one
         Fitted on a DataFrame; a HistorySequenceEncoder among its steps and a DINClassifier at
         its end.
-    users : DataFrame of shape (n_users, ...)
+    users : pandas, polars or Arrow frame of shape (n_users, ...)
         One row per user at the moment of the ranking: the column ``user``, and every column that
         the Pipeline was fitted on, histories included, except those of the candidate.
-    candidates : DataFrame of shape (n_candidates, ...)
+    candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
         The catalogue, one row per item: the column ``item`` and the candidate's other columns.
-    relevant : DataFrame
+    relevant : pandas, polars or Arrow frame
         What was wanted: one row per user and item, in the columns ``user`` and ``item``. Other
         columns are not used, a pair that is there twice counts once. An item that is not among
         ``candidates`` could not be recommended and counts as missed.
@@ -100,6 +101,9 @@ def evaluate_ranking(
     1  2     1.0  0.75        2
     """
     places = _check_k(k)
+    users = CallerFrame(users, name="users").pandas
+    candidates = CallerFrame(candidates, name="candidates").pandas
+    relevant = CallerFrame(relevant, name="relevant").pandas
     _check_frames(users, candidates, relevant, user, item)
     pairs = relevant[[user, item]].drop_duplicates()
     row = _positions(pairs[user], users[user], name="users")

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 
+from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
@@ -22,8 +24,8 @@ RESULT_COLUMNS = ("row", "rank", "probability")
 
 
 def rank_candidates(
-    pipeline: BaseEstimator, users: pd.DataFrame, candidates: pd.DataFrame, *, top_k: int = 10
-) -> pd.DataFrame:
+    pipeline: BaseEstimator, users: IntoDataFrame, candidates: IntoDataFrameT, *, top_k: int = 10
+) -> IntoDataFrameT:
     """Score a catalogue for each user and return the best candidates.
 
     Each user and each candidate is encoded once, not once per pair; the pairs are then scored in
@@ -34,18 +36,18 @@ def rank_candidates(
     pipeline : Pipeline, or search over one
         Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
         end.
-    users : DataFrame of shape (n_users, ...)
+    users : pandas, polars or Arrow frame of shape (n_users, ...)
         One row per user at a moment: every column that the Pipeline was fitted on, histories
         included, except those of the candidate. Other columns are not used.
-    candidates : DataFrame of shape (n_candidates, ...)
+    candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
         One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
-        such as a title, come back in the result.
+        such as a title, come back in the result, which is of this kind.
     top_k : int, default=10
         Candidates to return for each user; all where there are fewer.
 
     Returns
     -------
-    DataFrame
+    DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``),
         rank (from 1), the columns of ``candidates``, probability (of the click).
         Equally probable candidates (logits level to 1e-5) keep their order.
@@ -72,10 +74,12 @@ def rank_candidates(
     1    1     1  sock
     """
     fitted = fitted_pipeline(pipeline, purpose="rank_candidates")
-    _check_ranking(users, candidates, top_k)
-    names = _columns_of_fit(fitted, pipeline, users, candidates)
-    pairs = _Pairs(fitted, users, candidates, names)
-    n_best = min(top_k, len(candidates))
+    catalogue = CallerFrame(candidates, name="candidates")
+    left, right = CallerFrame(users, name="users").pandas, catalogue.pandas
+    _check_ranking(left, right, top_k)
+    names = _columns_of_fit(fitted, pipeline, left, right)
+    pairs = _Pairs(fitted, left, right, names)
+    n_best = min(top_k, len(right))
     best: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     for block in pairs.logits():
@@ -84,11 +88,12 @@ def rank_candidates(
         order = np.argsort(-block.round(5), axis=1, kind="stable")[:, :n_best]
         best.append(order)
         logits.append(np.take_along_axis(block, order, axis=1))
-    chosen = candidates.take(np.concatenate(best).ravel()).reset_index(drop=True)
-    chosen.insert(0, "row", np.repeat(np.arange(len(users)), n_best))
-    chosen.insert(1, "rank", np.tile(np.arange(1, n_best + 1), len(users)))
-    chosen["probability"] = expit(np.concatenate(logits).ravel())
-    return chosen
+    chosen = CallerFrame(catalogue.take(np.concatenate(best).ravel()), name="candidates")
+    place = {
+        "row": np.repeat(np.arange(len(left)), n_best),
+        "rank": np.tile(np.arange(1, n_best + 1), len(left)),
+    }
+    return chosen.with_columns({"probability": expit(np.concatenate(logits).ravel())}, first=place)
 
 
 class _CandidateFields(NamedTuple):
@@ -110,9 +115,9 @@ class _Pairs:
     ) -> None:
         self.pipeline, self.names = pipeline, names
         self.users, self.candidates = users, candidates
-        self.of_user = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
+        self.user_rows = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
         blocks = [self.encode(np.zeros_like(block), block) for block in _blocks(len(candidates))]
-        self.of_candidate = self._fields_of_candidate(blocks)
+        self.candidate_fields = self._fields_of_candidate(blocks)
         self._refuse_joint_fields()
 
     def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
@@ -124,18 +129,18 @@ class _Pairs:
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Pairs by their rows: ids and windows are taken, no event is read or copied."""
-        own = self.of_candidate
+        own = self.candidate_fields
         columns = {
             name: own.columns[name][candidates] if name in own.columns else values[users]
-            for name, values in self.of_user.columns.items()
+            for name, values in self.user_rows.columns.items()
         }
         behaviours = {
             key: own.behaviours[key].take(candidates)
             if key in own.behaviours
             else ragged.take(users)
-            for key, ragged in self.of_user.behaviours.items()
+            for key, ragged in self.user_rows.behaviours.items()
         }
-        return EncodedFeatures._trusted(self.of_user.schema, columns, behaviours)
+        return EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
 
     def logits(self) -> Iterator[np.ndarray]:
         """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
@@ -151,13 +156,13 @@ class _Pairs:
     def _fields_of_candidate(self, blocks: list[EncodedFeatures]) -> _CandidateFields:
         """Encoded fields that follow the candidate, also those that a step added."""
         columns = {}
-        for name in self.of_user.columns:
+        for name in self.user_rows.columns:
             values = np.concatenate([block.columns[name] for block in blocks])
             is_added = name not in self.users and name not in self.candidates
             if name in self.candidates or (is_added and (values != values[0]).any()):
                 columns[name] = values
         behaviours = {}
-        for behaviour in self.of_user.schema.behaviours:
+        for behaviour in self.user_rows.schema.behaviours:
             key = behaviour.histories
             if key[0] in self.candidates:  # a bag, such as a film's genres
                 behaviours[key] = _joined([block.behaviours[key] for block in blocks])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_din.batches.batch import Batch
 from sklearn_din.module import DIN
 from sklearn_din.training.net import DINNet
+from sklearn_din.training.plan import Batches, TrainingPlan
 
 AVERAGED_CHECKS = 4
 
@@ -35,7 +36,9 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
-    def on_train_begin(self, net: DINNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
+    ) -> None:
         """Forget earlier checks."""
         self.best_loss_ = np.inf
         self.best_check_ = 0
@@ -51,7 +54,7 @@ class EarlyStopping(Callback):
         net: DINNet,
         batch: tuple[Batch, Tensor] | None = None,
         training: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Put the average in place before the first validation batch of a check."""
         if training or self._holds_average:
@@ -69,17 +72,22 @@ class EarlyStopping(Callback):
     def on_batch_end(
         self,
         net: DINNet,
-        batch: tuple[Batch, Tensor] | None = None,
-        training: bool = False,
-        **kwargs: Any,
+        batch: tuple[Batch, Tensor],
+        training: bool,
+        y_pred: Tensor,
+        **kwargs: object,
     ) -> None:
         """Collect what the check predicted."""
-        if not training and batch is not None:
-            self._logits.append(kwargs["y_pred"])
+        if not training:
+            self._logits.append(y_pred)
             self._labels.append(batch[1])
 
     def on_epoch_end(
-        self, net: DINNet, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
+        self,
+        net: DINNet,
+        dataset_train: Batches | None = None,
+        dataset_valid: Batches | None = None,
+        **kwargs: object,
     ) -> None:
         """Record the AUC, keep the average if its loss is the smallest so far."""
         labels = torch.cat(self._labels).numpy()
@@ -95,7 +103,9 @@ class EarlyStopping(Callback):
         elif self._n_checks - self.best_check_ >= self.patience:
             net.stop_training("patience")
 
-    def on_train_end(self, net: DINNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
+    ) -> None:
         """Give the net the average of the best check."""
         if self._holds_average:  # training ended in the middle of a check
             self._exchange(net.module_)
@@ -103,6 +113,11 @@ class EarlyStopping(Callback):
             net.module_.load_state_dict(self._best)
         self._average, self._best = {}, {}
         self._logits, self._labels = [], []
+
+    @property
+    def best_weights(self) -> Mapping[str, Tensor]:
+        """The average of the best check, in memory that later checks write to; empty before it."""
+        return self._best
 
     def _exchange(self, module: DIN) -> None:
         """Swap the module's weights and the average; no number is copied."""

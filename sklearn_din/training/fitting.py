@@ -169,7 +169,7 @@ def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
         torch.manual_seed(plan.seed)
         if net is None:
             net = _make_net(plan).initialize()
-        net.max_epochs = plan.max_epochs * plan.checks_per_epoch
+        net.max_epochs = plan.n_checks
         net.callbacks = _callbacks(plan)
         net.initialize_callbacks()
         net.partial_fit(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,9 @@ def check_fit_inputs(
     if isinstance(X, EncodedFeatures):
         encoded, labels = X, _labels_of_encoded(estimator, X, y)
     else:
-        encoded, labels = _numeric_features(estimator, X, y, reset=True)
+        _check_numeric_frame(X)
+        numbers, labels = validate_data(estimator, X, y, dtype=np.float32)
+        encoded = _numeric_features(estimator, numbers)
     classes, clicks = check_binary_target(labels)
     check_class_weight(estimator.class_weight, classes)
     check_embedding_dim(estimator.embedding_dim, encoded.schema)
@@ -122,7 +124,9 @@ def check_features(
                 "take history_importance; for BaggingClassifier, which makes arrays of frames, a "
                 "VotingClassifier of Pipelines."
             )
-        return _numeric_features(estimator, X, reset=False)[0]
+        _check_numeric_frame(X)
+        numbers = validate_data(estimator, X, reset=False, dtype=np.float32)
+        return _numeric_features(estimator, numbers)
     if not is_encoded:
         raise ValueError(
             f"{name} was fitted on a plain array or frame, got EncodedFeatures. Fit it on the "
@@ -225,20 +229,15 @@ def _labels_of_encoded(
     return labels
 
 
-def _numeric_features(
-    estimator: BaseEstimator, X: Any, y: Any = "no_validation", *, reset: bool
-) -> tuple[EncodedFeatures, Any]:
-    """Columns of a plain array or frame as numbers, and the labels where there are any."""
-    _check_numeric_frame(X)
-    checked = validate_data(estimator, X, y, reset=reset, dtype=np.float32)
-    numbers, y = checked if isinstance(checked, tuple) else (checked, y)
+def _numeric_features(estimator: BaseEstimator, numbers: np.ndarray) -> EncodedFeatures:
+    """Columns of a plain array or frame as numbers."""
     names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(numbers.shape[1])])
     schema = Schema(tuple(Field(name, "numeric") for name in names))
     columns = {name: np.ascontiguousarray(numbers[:, i]) for i, name in enumerate(names)}
-    return EncodedFeatures(schema, columns), y
+    return EncodedFeatures(schema, columns)
 
 
-def _check_numeric_frame(X: Any) -> None:
+def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
     if not isinstance(X, pd.DataFrame):
         return
     others = []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
 from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
+from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -98,10 +100,10 @@ class DINNet(NeuralNetBinaryClassifier):
     def __init__(
         self,
         module: DIN,
-        *args: Any,
+        *args: object,
         embedding_lr: float = 0.001,
         embedding_decay: Mapping[str, np.ndarray] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         self.embedding_lr = embedding_lr
         self.embedding_decay = embedding_decay
@@ -153,10 +155,10 @@ class DINNet(NeuralNetBinaryClassifier):
                 if "decay" in group:  # a further step finds none
                     group["decay"] = None
 
-    def check_data(self, X: Any, y: Any = None) -> None:
+    def check_data(self, X: object, y: object = None) -> None:
         """Leave the checks to DINClassifier, which made the batches."""
 
-    def get_dataset(self, X: Any, y: Any = None) -> ScoringBatches:
+    def get_dataset(self, X: object, y: object = None) -> ScoringBatches:
         """Batches of encoded impressions in order."""
         if not isinstance(X, EncodedFeatures):
             raise TypeError(
@@ -166,11 +168,11 @@ class DINNet(NeuralNetBinaryClassifier):
         return ScoringBatches(X)
 
     def fit_loop(
-        self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: Any
+        self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: object
     ) -> DINNet:
         """Train as skorch does, keep the reason of the end, drop a check left unfinished."""
         keep_freed_memory()
-        self.checks_per_epoch_, n_before = X.checks_per_epoch, len(self.history)
+        self.checks_per_epoch_, self._n_before = X.checks_per_epoch, len(self.history)
         self.stop_reason_ = "max_epochs"
         with note_ctrl_c() as presses:
             try:
@@ -178,18 +180,39 @@ class DINNet(NeuralNetBinaryClassifier):
             except KeyboardInterrupt:
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
-        self.n_epochs_begun_ = math.ceil((len(self.history) - n_before) / X.checks_per_epoch)
+        self._drop_unfinished_check()
+        return self
+
+    def _drop_unfinished_check(self) -> None:
+        n_checks = len(self.history) - self._n_before
+        self.n_epochs_begun_ = math.ceil(n_checks / self.checks_per_epoch_)
         if self.history and "train_loss" not in self.history[-1]:
             self.history.pop()
-        return self
 
     def stop_training(self, reason: StopReason) -> NoReturn:
         """End the training from within a callback."""
         self.stop_reason_ = reason
         raise KeyboardInterrupt  # skorch's own way to leave the loop
 
+    def copy_as_if_stopped(self, weights: Mapping[str, Tensor]) -> DINNet:
+        """Return a net with a module of its own, as a callback would leave it by stopping now.
+
+        It has no callbacks and no optimizers' moments. Empty ``weights`` mean the latest ones.
+        """
+        module = copy.deepcopy(self.module_)
+        if weights:
+            module.load_state_dict(weights)
+        module.eval()
+        rates = {"lr": self.lr, "embedding_lr": self.embedding_lr}
+        net = DINNet(module, **rates, train_split=None, device=self.device, verbose=0).initialize()
+        net.history = History(dict(check) for check in self.history)
+        net.stop_reason_ = "callback"
+        net.checks_per_epoch_, net._n_before = self.checks_per_epoch_, self._n_before
+        net._drop_unfinished_check()
+        return net
+
     def get_split_datasets(
-        self, X: TrainingPlan, y: None = None, **fit_params: Any
+        self, X: TrainingPlan, y: None = None, **fit_params: object
     ) -> tuple[Batches, Batches | None]:
         """Return the training and the validation batches."""
         return X.train, X.valid
@@ -198,7 +221,7 @@ class DINNet(NeuralNetBinaryClassifier):
         """Batches are their own iterator: whole index blocks, no collate step."""
         return dataset
 
-    def infer(self, x: Batch, **fit_params: Any) -> Tensor:
+    def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,)."""
         return self.module_(x.to(self.device))
 
@@ -230,7 +253,7 @@ class DINNet(NeuralNetBinaryClassifier):
         if self.module_.training != training:
             super()._set_training(training)
 
-    def train_step(self, batch: tuple[Batch, Tensor], **fit_params: Any) -> dict[str, Any]:
+    def train_step(self, batch: tuple[Batch, Tensor], **fit_params: object) -> dict[str, Tensor]:
         """One step of both optimizers; skorch's own would run the batch once for each."""
         self._zero_grad_optimizer(set_to_none=True)
         step = self.train_step_single(batch, **fit_params)

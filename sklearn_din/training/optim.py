@@ -101,7 +101,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
         table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
 
 
-def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Any], beta: float) -> Tensor:
+def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta: float) -> Tensor:
     """Second moment of the vocabulary that each row belongs to: one number per row of the batch.
 
     For each vocabulary, ``total`` is the moving average over batches of its rows' mean square,

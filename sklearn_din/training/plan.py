@@ -66,3 +66,8 @@ class TrainingPlan:
     verbose: int
     device: str
     seed: int
+
+    @property
+    def n_checks(self) -> int:
+        """Most passes over ``train``: rows that the history can have."""
+        return self.max_epochs * self.checks_per_epoch

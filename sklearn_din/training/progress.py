@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
@@ -27,7 +26,9 @@ class ProgressBar(Callback):
     >>> classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])  # the bar is on standard error
     """
 
-    def on_train_begin(self, net: DINNet, X: TrainingPlan, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, net: DINNet, X: TrainingPlan, y: None = None, **kwargs: object
+    ) -> None:
         """Name the columns of which no feature is made, and open the bar."""
         unused = net.module_.schema.unused
         if unused:
@@ -38,19 +39,21 @@ class ProgressBar(Callback):
         self._bar = tqdm(total=X.batches_per_epoch * X.max_epochs, unit="batch")
         self._show_epoch(n_checks=0)
 
-    def on_epoch_begin(self, net: DINNet, *args: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
         """Show the losses of the check before, and which epoch begins."""
         checks = net.history[:-1]  # the last one has just begun
         self._show_epoch(n_checks=len(checks))
         if checks:
             self._show_losses(checks[-1])
 
-    def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: Any) -> None:
+    def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """Move on by one batch; tqdm draws ten times per second at most."""
         if training:
             self._bar.update()
 
-    def on_train_end(self, net: DINNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
+    ) -> None:
         """Show the check whose weights are kept and close the bar."""
         checks = net.history
         text = f"trained {len(checks) / self._checks_per_epoch:g} of {self._n_epochs} epochs"

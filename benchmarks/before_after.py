@@ -1,0 +1,176 @@
+"""Compare this checkout with another one: the same predictions, and no slower.
+
+``python -m benchmarks.before_after OTHER [--rounds N]``, where OTHER is a folder with an older
+checkout (``git worktree add OTHER COMMIT``). Only public names are used, so that both understand
+it. Predictions: one model per pooling x interest, fixed seed. Times: both in turn, round by round,
+each in a process of its own; a ratio is the median of the rounds' ratios, this over other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).resolve().parents[1]
+POOLINGS = ("attention", "sum", "mean", "max")
+INTERESTS = ("paper", "extended")
+JOBS = ("training step", "attach_history", "encode windows", "encode lists", "encode Arrow")
+
+
+def log_and_histories(n_users: int, **parameters: float):
+    """A made click log with histories of two attributes, and its labels."""
+    from sklearn_din import attach_history
+    from sklearn_din.datasets import make_click_log
+
+    log = make_click_log(n_users=n_users, random_state=0, **parameters)
+    columns = ["item", "category"]
+    frame = attach_history(log.impressions, log.events, user="user", time="time", columns=columns)
+    return frame, log.y
+
+
+def predictions(path: str) -> None:
+    """Fit one model per pooling and interest, and keep what it predicts."""
+    from sklearn_din import DINClassifier, HistorySequenceEncoder
+
+    frame, y = log_and_histories(150)
+    X = HistorySequenceEncoder(drop=["user", "time"]).fit_transform(frame)
+    found = {}
+    for pooling in POOLINGS:
+        for interest in INTERESTS:
+            classifier = DINClassifier(pooling=pooling, interest=interest, random_state=0)
+            found[f"{pooling}, {interest}"] = classifier.fit(X, y).predict_proba(X)
+    np.savez(path, **found)
+
+
+def seconds(job: str) -> float:
+    """Time one job; of a training the median step."""
+    from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
+
+    if job == "training step":
+        return _step_seconds(DINClassifier, HistorySequenceEncoder)
+    if job == "attach_history":
+        rng = np.random.default_rng(0)
+        n = 1_000_000
+        draw = {"user": n // 20, "item": 100_000, "category": 1_000, "time": 10**9}
+        log = pd.DataFrame({name: rng.integers(0, most, n) for name, most in draw.items()})
+        now = log.sample(frac=1.0, random_state=1).reset_index(drop=True)
+        columns = ["item", "category"]
+        return _timed(lambda: attach_history(now, log, user="user", time="time", columns=columns))
+    frame, _ = log_and_histories(10_000, n_items=50_000)
+    histories = ["hist_item", "hist_category"]
+    if job == "encode lists":
+        lists = {name: [cell.tolist() for cell in frame[name]] for name in histories}
+        frame = frame.assign(**{name: pd.Series(cells) for name, cells in lists.items()})
+    if job == "encode Arrow":
+        import pyarrow as pa
+
+        kind = pd.ArrowDtype(pa.list_(pa.int64()))
+        arrow = {name: pd.Series(pa.array(frame[name].array), dtype=kind) for name in histories}
+        frame = frame.assign(**arrow)
+    joint = {("hist_item", "hist_category"): ("item", "category")}
+    encoder = HistorySequenceEncoder(histories=joint, drop=["user", "time"])
+    return _timed(lambda: encoder.fit_transform(frame))
+
+
+def _step_seconds(classifier_class: type, encoder_class: type) -> float:
+    from skorch.callbacks import Callback
+
+    class Clock(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.times: list[float] = []
+
+        def on_batch_end(self, net, training=False, **kwargs):
+            if training:
+                self.times.append(time.perf_counter())
+
+    frame, y = log_and_histories(2_000, n_items=50_000)
+    X = encoder_class(drop=["user", "time"]).fit_transform(frame)
+    clock = Clock()
+    classifier_class(
+        batch_size=1024, max_epochs=3, early_stopping=False, callbacks=[clock], random_state=0
+    ).fit(X, y)
+    return float(np.median(np.diff(clock.times)[10:]))
+
+
+def _timed(work) -> float:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
+def ask(checkout: Path, *arguments: str) -> str:
+    """Run this file in a process that imports the package from the checkout."""
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
+    return subprocess.run(
+        command, env=environment, cwd=checkout, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def compare_predictions(other: Path) -> pd.DataFrame:
+    """Largest difference of probabilities, by model."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("other.npz", "this.npz")]
+        for checkout, path in zip((other, HERE), paths, strict=True):
+            ask(checkout, "--child", "predictions", str(path))
+        theirs, ours = (np.load(path) for path in paths)
+        rows = {name: np.abs(ours[name] - theirs[name]).max() for name in theirs.files}
+    return pd.DataFrame({"largest difference": rows})
+
+
+def compare_times(other: Path, n_rounds: int) -> pd.DataFrame:
+    """Median seconds of both, and the median of the rounds' ratios, by job."""
+    rows = {}
+    for job in JOBS:
+        rounds = []
+        for number in range(n_rounds):
+            pair = [("other", other), ("this", HERE)]
+            pair = pair[::-1] if number % 2 else pair
+            rounds.append({n: json.loads(ask(c, "--child", "time", job)) for n, c in pair})
+        table = pd.DataFrame(rounds)
+        ratios = table["this"] / table["other"]
+        rows[job] = {
+            **table.median().to_dict(),
+            "this / other": ratios.median(),
+            "from": ratios.min(),
+            "to": ratios.max(),
+        }
+        print(job, {name: round(value, 4) for name, value in rows[job].items()}, flush=True)
+    return pd.DataFrame(rows).T
+
+
+def main() -> None:
+    """Compare with the other checkout, or be one of the children."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("other", nargs="?", help="folder of the other checkout")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--child", nargs=2, metavar=("JOB", "ARGUMENT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        job, argument = options.child
+        if job == "predictions":
+            predictions(argument)
+        else:
+            print(json.dumps(seconds(argument)))
+        return
+    if not options.other:
+        parser.error("give the folder of another checkout: git worktree add OTHER COMMIT")
+    print(f"load {os.getloadavg()[0]:.1f}")
+    print(compare_predictions(Path(options.other)).to_string())
+    print(compare_times(Path(options.other), options.rounds).round(4).to_string())
+
+
+if __name__ == "__main__":
+    main()

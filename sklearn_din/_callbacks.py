@@ -1,0 +1,112 @@
+"""A fit as scikit-learn's callbacks see it: a task that may consist of further tasks.
+
+scikit-learn has callbacks since 1.9, and calls them experimental. This file alone knows their
+private names: ``_skl_callbacks`` and ``_init_callback_context``, with which estimators of other
+packages take part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from sklearn_din._compat import CallbackSupportMixin
+
+if TYPE_CHECKING:
+    from sklearn.callback import CallbackContext  # not in every scikit-learn
+
+__all__ = ["Attributes", "CallbackSupportMixin", "FitTask", "fit_task"]
+
+Attributes = Callable[[], Mapping[str, object]]  # called only if a callback asks for them
+
+
+class FitTask:
+    """A fit, or a part of it, that has begun and is to be ended.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What is fitted.
+    context : CallbackContext
+        scikit-learn's own record of the task.
+    given : dict
+        X, y and metadata as given to ``fit``; callbacks get them.
+    attributes : callable, default=None
+        Returns the attributes that make a copy of the estimator fitted, as if the fit had
+        stopped now. It is called only if a callback asks for the fitted estimator. None: there
+        is no such estimator yet.
+    """
+
+    def __init__(
+        self,
+        estimator: BaseEstimator,
+        context: CallbackContext,
+        given: Mapping[str, object],
+        attributes: Attributes | None = None,
+    ) -> None:
+        self._estimator = estimator
+        self._context = context
+        self._given = given
+        context.call_on_fit_task_begin(
+            estimator=estimator, reconstruction_attributes=attributes, **given
+        )
+
+    def begin(self, name: str, attributes: Attributes | None = None) -> FitTask:
+        """Begin the next task of those that this one consists of."""
+        context = self._context.subcontext(task_name=name)
+        return FitTask(self._estimator, context, self._given, attributes)
+
+    def end(self, attributes: Attributes | None = None) -> bool:
+        """Tell the callbacks; True if one of them asks to stop."""
+        return self._context.call_on_fit_task_end(
+            estimator=self._estimator, reconstruction_attributes=attributes, **self._given
+        )
+
+    def end_unfinished(self) -> None:
+        """Tell the callbacks that the task is over and has no result."""
+        self._context.call_on_fit_task_end(estimator=self._estimator)
+
+
+@contextmanager
+def fit_task(
+    estimator: BaseEstimator,
+    X: object,
+    y: ArrayLike | None,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_parts: int = 0,
+) -> Iterator[FitTask | None]:
+    """Announce a fit to the estimator's callbacks, and its end; the estimator is fitted inside.
+
+    Used within a method under ``_fit_context``, which lets the callbacks go at the end.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What is fitted.
+    X : object
+        As given to ``fit``.
+    y : array-like of shape (n,) or None
+        As given to ``fit``.
+    sample_weight : array-like of shape (n,), default=None
+        As given to ``fit``; callbacks that compute scores use it.
+    n_parts : int, default=0
+        Most tasks that the fit consists of.
+
+    Yields
+    ------
+    FitTask or None
+        None without callbacks: nothing is made or called then.
+    """
+    if not getattr(estimator, "_skl_callbacks", None):
+        yield None
+        return
+    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    context = estimator._init_callback_context(max_subtasks=n_parts)
+    task = FitTask(estimator, context, {"X": X, "y": y, "metadata": metadata})
+    yield task
+    task.end(dict)  # the estimator is fitted: a copy needs no further attributes

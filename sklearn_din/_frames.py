@@ -1,0 +1,197 @@
+"""Frames of the caller's kind: pandas, polars or Arrow comes in, and the same kind goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Generic, cast
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from narwhals.typing import IntoDataFrameT
+from pandas.api.extensions import ExtensionArray
+
+Values = np.ndarray | ExtensionArray
+
+
+class CallerFrame(Generic[IntoDataFrameT]):
+    """A caller's frame, read as a pandas frame and answered in its own kind.
+
+    What is computed reads ``pandas``. What is returned is made of the caller's own columns,
+    which are never converted there and back, so every dtype stays as it was.
+
+    Parameters
+    ----------
+    frame : pandas or polars DataFrame, Arrow table, or Arrow stream
+        It is not changed. A stream is read to its end, and answered with a table.
+    name : str
+        What to call it in an error.
+
+    Attributes
+    ----------
+    native : DataFrame or Table
+        The frame of the caller.
+
+    Raises
+    ------
+    TypeError
+        If it is no frame, or a lazy one.
+
+    Examples
+    --------
+    >>> table = pa.table({"item": ["hat", "tie"]})
+    >>> shown = CallerFrame(table, name="impressions")
+    >>> shown.pandas["item"].tolist()
+    ['hat', 'tie']
+    >>> shown.with_columns({"n": np.array([1, 2])}).to_pydict()
+    {'item': ['hat', 'tie'], 'n': [1, 2]}
+    """
+
+    def __init__(self, frame: IntoDataFrameT, *, name: str) -> None:
+        if isinstance(frame, pd.DataFrame):
+            self.native: IntoDataFrameT = frame
+            return
+        eager = _eager(frame, name)
+        if eager is None:
+            raise TypeError(
+                f"{name} must be a pandas, polars or Arrow frame, got {type(frame).__name__}. "
+                "Wrap an array or a dict in pd.DataFrame(...); a Hugging Face dataset has "
+                ".to_pandas()."
+            )
+        self._eager = eager
+        self.native = eager.to_native()
+
+    @cached_property
+    def pandas(self) -> pd.DataFrame:
+        """The same rows as a pandas frame; the caller's own where it is one."""
+        if isinstance(self.native, pd.DataFrame):
+            return self.native
+        return _as_pandas(self._eager)
+
+    def take(
+        self, rows: np.ndarray, *, instead: Mapping[str, np.ndarray] | None = None
+    ) -> IntoDataFrameT:
+        """Rows by position, in the caller's kind; a pandas frame gets a fresh RangeIndex.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+            Positions. They may repeat.
+        instead : mapping of str to ndarray of int64, default=None
+            Other positions, as many, for the columns named.
+        """
+        instead = instead or {}
+        if isinstance(self.native, pd.DataFrame):
+            taken = self.native.take(rows).reset_index(drop=True)
+            others = {
+                name: self.native[name].take(places).set_axis(taken.index)
+                for name, places in instead.items()
+            }
+            return cast(IntoDataFrameT, taken.assign(**others))
+        moved = [self._eager[name][places] for name, places in instead.items()]
+        return self._native(self._eager[rows].with_columns(*moved))
+
+    def with_columns(
+        self,
+        new: Mapping[str, Values],
+        *,
+        first: Mapping[str, Values] | None = None,
+        types: Mapping[str, pa.DataType] | None = None,
+    ) -> IntoDataFrameT:
+        """Return the caller's frame with more columns: missing numbers are null outside pandas.
+
+        Parameters
+        ----------
+        new : mapping of str to array
+            Columns that come last. History columns become lists outside pandas.
+        first : mapping of str to array, default=None
+            Columns that come before those of the frame.
+        types : mapping of str to Arrow type, default=None
+            What the lists of a history column hold outside pandas. None takes it from the values,
+            which do not say it where every list is empty.
+        """
+        first, types = first or {}, types or {}
+        if isinstance(self.native, pd.DataFrame):
+            frame = self.native.assign(**new)
+            for place, (name, values) in enumerate(first.items()):
+                frame.insert(place, name, pd.Series(values, index=frame.index))
+            return cast(IntoDataFrameT, frame)
+        parts = [self._columns(first, types), self._eager, self._columns(new, types)]
+        parts = [part for part in parts if part.columns]
+        return self._native(nw.concat(parts, how="horizontal"))
+
+    def _columns(
+        self, columns: Mapping[str, Values], types: Mapping[str, pa.DataType]
+    ) -> nw.DataFrame:
+        arrays = {name: _arrow(values, types.get(name)) for name, values in columns.items()}
+        return nw.from_arrow(pa.table(arrays), backend=self._eager.implementation)
+
+    def _native(self, frame: nw.DataFrame) -> IntoDataFrameT:
+        native = frame.to_native()
+        if isinstance(native, pa.Table):  # the metadata says which column is the index in pandas
+            native = native.replace_schema_metadata(self._eager.to_arrow().schema.metadata)
+        return cast(IntoDataFrameT, native)
+
+
+def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
+    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else.
+
+    Examples
+    --------
+    >>> pandas_frame(pa.table({"item": [7]})).dtypes
+    item    int64[pyarrow]
+    dtype: object
+    >>> pandas_frame(np.zeros((2, 2)))
+    """
+    if isinstance(X, pd.DataFrame):
+        return X
+    eager = _eager(X, name)
+    return None if eager is None else _as_pandas(eager)
+
+
+def list_types(events: pd.DataFrame, names: Mapping[str, str]) -> dict[str, pa.DataType]:
+    """Arrow types of the values of history columns, where the events say them.
+
+    Parameters
+    ----------
+    events : DataFrame
+        The log.
+    names : mapping of str to str
+        History column to event column.
+    """
+    types = {}
+    for history, column in names.items():
+        dtype = events[column].dtype
+        if isinstance(dtype, pd.ArrowDtype):
+            kind = dtype.pyarrow_dtype
+            types[history] = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return types
+
+
+def _eager(X: object, name: str) -> nw.DataFrame | None:
+    frame = nw.from_native(X, pass_through=True, allow_series=True)
+    if isinstance(frame, nw.DataFrame):
+        return frame
+    if hasattr(X, "__arrow_c_stream__") and not isinstance(frame, nw.Series):
+        return nw.from_native(pa.table(X), eager_only=True)
+    if isinstance(frame, nw.LazyFrame):
+        raise TypeError(
+            f"{name} must be a frame in memory, got the lazy {type(X).__module__.split('.')[0]} "
+            f"{type(X).__name__}. Call .collect() (polars) or .to_pandas() on it first."
+        )
+    return None
+
+
+def _as_pandas(frame: nw.DataFrame) -> pd.DataFrame:
+    # to_arrow gives the text of polars a type that pandas can read; the stream protocol does not.
+    return frame.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _arrow(values: Values, value_type: pa.DataType | None) -> pa.Array:
+    array = pa.array(values, from_pandas=True)
+    if value_type is None:
+        return array
+    is_large = pa.types.is_large_list(array.type)
+    return array.cast(pa.large_list(value_type) if is_large else pa.list_(value_type))

@@ -1,0 +1,71 @@
+"""The Pipelines that are compared, and the one that is saved."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import joblib
+from sklearn.pipeline import Pipeline
+
+from sklearn_din.command_line.study import Roles, Study
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.transformers import HistorySequenceEncoder
+
+Parameters = Mapping[str, str | int]
+
+MODELS: dict[str, Parameters] = {
+    "base model (sum pooling)": {"pooling": "sum", "interest": "paper"},
+    "DIN": {},
+}
+NOT_A_MODEL = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+)
+
+
+def make_model(roles: Roles, parameters: Parameters) -> Pipeline:
+    """Encoder and classifier, for impressions that have their histories."""
+    encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
+    return Pipeline([("encode", encoder), ("din", DINClassifier().set_params(**parameters))])
+
+
+def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
+    """DIN fitted on all rows.
+
+    For a log of one's own it begins with a HistoryBuilder that remembers every click: new rows
+    need no histories. The events of the embedded log are no rows, so there it has none.
+    """
+    model = make_model(study.roles, parameters)
+    if study.ceiling is not None:
+        return model.fit(study.X, study.y)
+    roles = study.roles
+    builder = HistoryBuilder(
+        user=roles.user, time=roles.time, columns=roles.events, events="positive"
+    )
+    model = Pipeline([("history", builder), *model.steps])
+    return model.fit(study.X[roles.columns], study.y)
+
+
+def save_model(model: Pipeline, path: Path) -> None:
+    """Write a fitted Pipeline to a file."""
+    joblib.dump(model, path)
+
+
+def load_model(path: Path) -> Pipeline:
+    """Read a Pipeline that :func:`save_model` wrote."""
+    try:
+        model = joblib.load(path)
+    except NOT_A_MODEL as error:
+        raise ValueError(f"{path} is no model that --save wrote: {error}.") from error
+    if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
+        raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")
+    return model

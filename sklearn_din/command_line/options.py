@@ -1,0 +1,235 @@
+"""The options of the command line, checked before any file is read."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NoReturn
+
+TABLE_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")
+DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
+or on a CSV or Parquet log of your own. `python -m sklearn_din predict --help` shows how a saved
+model scores rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How a file of rows is read."""
+
+    sep: str | None
+    encoding: str | None
+    time_format: str | None
+    dayfirst: bool
+    drop_missing: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(TableOptions):
+    """What the main job compares, and what it writes."""
+
+    log: Path | None
+    user: str
+    item: str
+    time: str
+    category: list[str]
+    context: list[str]
+    label: str | None
+    negatives: int | None
+    folds: int
+    epochs: int | None
+    seed: int
+    picture: Path | None
+    save: Path | None
+    output: Path | None
+    top_k: int | None
+    recommendations: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(TableOptions):
+    """Which model scores which rows."""
+
+    model: Path
+    rows: Path
+    output: Path
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line each, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line to stderr and leave with status 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def main_parser() -> OneLineParser:
+    """Options of ``python -m sklearn_din [log]``."""
+    parser = OneLineParser(prog="python -m sklearn_din", description=DESCRIPTION)
+    parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet; embedded log if absent")
+    version = importlib.import_module("sklearn_din").__version__
+    parser.add_argument("--version", action="version", version=f"sklearn-din {version}")
+    columns = parser.add_argument_group("columns of the log")
+    columns.add_argument("--user", help="users")
+    columns.add_argument("--item", help="items")
+    columns.add_argument("--time", help="times: numbers or dates")
+    columns.add_argument("--category", nargs="+", default=[], help="what follows from the item")
+    columns.add_argument("--context", nargs="+", default=[], help="of the user and the moment")
+    columns.add_argument("--label", help="clicks, two values; without it each row is a click")
+    _add_table_options(parser)
+    training = parser.add_argument_group("training")
+    training.add_argument("--negatives", type=_count(1), help="sampled per click (default 4)")
+    training.add_argument("--folds", type=_count(2), default=3, help="folds by user (default 3)")
+    training.add_argument("--epochs", type=_count(1), help="most epochs of each training")
+    training.add_argument(
+        "--seed", type=_count(0), default=0, help="of negatives and training (default 0)"
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument("--picture", type=Path, help="default attention.png")
+    results.add_argument("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows")
+    results.add_argument("--output", type=Path, help="cross-validated probability of each row")
+    results.add_argument(
+        "--top-k", type=_count(1), help="best items for each user after the last row of theirs, "
+        "without those that they clicked"
+    )  # fmt: skip
+    results.add_argument("--recommendations", type=Path, help="file for all rows of --top-k")
+    return parser
+
+
+def predict_parser() -> OneLineParser:
+    """Options of ``python -m sklearn_din predict``."""
+    parser = OneLineParser(
+        prog="python -m sklearn_din predict", description="Score rows with a saved model."
+    )
+    parser.add_argument("model", type=Path, help="a file of --save: load none that you distrust")
+    parser.add_argument("rows", type=Path, help="CSV or Parquet with the columns of the log")
+    parser.add_argument("--output", type=Path, required=True, help="the rows and a probability")
+    _add_table_options(parser)
+    return parser
+
+
+def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
+    """Read and check the options of the main job."""
+    parser = main_parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.log is None:
+        _refuse_log_options(parsed)
+        parsed.user = parsed.item = parsed.time = ""
+    elif not (parsed.user and parsed.item and parsed.time):
+        parser.error("a log needs --user, --item and --time: the names of its columns")
+    options = CompareOptions(**vars(parsed))
+    _check_together(options)
+    _check_reading(options)
+    _check_input(options.log)
+    outputs = {
+        "--picture": options.picture,
+        "--save": options.save,
+        "--output": options.output,
+        "--recommendations": options.recommendations,
+    }
+    _check_outputs(outputs, inputs=[options.log])
+    return options
+
+
+def read_predict_options(arguments: Sequence[str]) -> PredictOptions:
+    """Read and check the options of ``predict``."""
+    options = PredictOptions(**vars(predict_parser().parse_args(arguments)))
+    _check_reading(options)
+    _check_input(options.model)
+    _check_input(options.rows)
+    _check_outputs({"--output": options.output}, inputs=[options.model, options.rows])
+    return options
+
+
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    reading = parser.add_argument_group("reading the file")
+    reading.add_argument("--sep", help="separator of a CSV file; found in its header by default")
+    reading.add_argument("--encoding", help="of a CSV file (default utf-8)")
+    order = reading.add_mutually_exclusive_group()
+    order.add_argument("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
+    order.add_argument("--dayfirst", action="store_true", help="01/02/2024 is 1 February")
+    reading.add_argument(
+        "--drop-missing",
+        action="store_true",
+        help="leave out rows without user, item, time or label",
+    )
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {least}, got {text!r}"
+            )
+        return int(text)
+
+    return whole_number
+
+
+def _refuse_log_options(parsed: argparse.Namespace) -> None:
+    """Without a log, options that describe one are a mistake."""
+    names = ["user", "item", "time", "category", "context", "label", "negatives", "save", "top_k"]
+    names += [*(field.name for field in fields(TableOptions)), "recommendations"]
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]
+    if given:
+        raise ValueError(f"{', '.join(given)}: only for a log of your own. Give its path first.")
+
+
+def _check_together(options: CompareOptions) -> None:
+    if options.label is not None and options.negatives is not None:
+        raise ValueError(
+            "--negatives are sampled for a log of clicks, but --label says that the log has rows "
+            "without a click. Give one of the two."
+        )
+    if options.recommendations is not None and options.top_k is None:
+        raise ValueError("--recommendations needs --top-k: how many items for each user.")
+    names = [options.user, options.item, options.time, *options.category, *options.context]
+    names += [] if options.label is None else [options.label]
+    twice = [name for name in dict.fromkeys(names) if options.log and names.count(name) > 1]
+    if twice:
+        raise ValueError(f"a column plays one part, got {twice} in several options.")
+    made = ["row", "rank", "probability"] if options.top_k is not None else []
+    made += ["clicked", "probability"] if options.output is not None else []
+    taken = [name for name in names if name in made]
+    if taken:
+        raise ValueError(f"the written table has columns {taken} of its own. Rename the log's.")
+
+
+def _check_reading(options: TableOptions) -> None:
+    if options.sep == "":
+        raise ValueError("--sep must be at least one character, got none.")
+    if options.encoding is not None:
+        try:
+            codecs.lookup(options.encoding)
+        except LookupError as error:
+            raise ValueError(
+                f"--encoding must be one that Python knows, such as utf-8 or latin-1, got "
+                f"{options.encoding!r}."
+            ) from error
+
+
+def _check_input(path: Path | None) -> None:
+    if path is not None and not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise ValueError(f"no file {path}: it {what}.")
+
+
+def _check_outputs(outputs: dict[str, Path | None], *, inputs: Sequence[Path | None]) -> None:
+    taken = [path.resolve() for path in inputs if path is not None]
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise ValueError(f"{option} {path}: there is no folder {path.parent}. Make it first.")
+        if path.is_dir():
+            raise ValueError(f"{option} {path} is a folder. Give the name of a file in it.")
+        if path.resolve() in taken:
+            raise ValueError(f"{option} {path} is already read or written. Choose another name.")
+        taken.append(path.resolve())
+        if option in ("--output", "--recommendations") and not path.name.endswith(TABLE_SUFFIXES):
+            raise ValueError(
+                f"{option} must end in one of {', '.join(TABLE_SUFFIXES)}, got {path}."
+            )

@@ -1,0 +1,139 @@
+"""What is compared: impressions with their histories and labels, out of a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din.command_line.options import CompareOptions
+from sklearn_din.command_line.tables import as_ids, read_table, refuse_histories, without_missing
+from sklearn_din.command_line.times import read_times
+from sklearn_din.datasets.click_log import make_click_log
+from sklearn_din.logs.history import attach_history
+from sklearn_din.logs.negatives import sample_negatives
+
+DEFAULT_NEGATIVES = 4
+
+
+class Roles(NamedTuple):
+    """Which column plays which part."""
+
+    user: str
+    item: str
+    time: str
+    category: list[str]
+    context: list[str]
+
+    @property
+    def events(self) -> list[str]:
+        """Columns that become histories."""
+        return [self.item, *self.category]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column."""
+        return [self.user, self.time, *self.events, *self.context]
+
+
+class Study(NamedTuple):
+    """Impressions with histories and their labels.
+
+    Parameters
+    ----------
+    X : DataFrame
+        The columns of ``roles`` and the histories.
+    y : ndarray
+        1 for a click.
+    roles : Roles
+        Which column plays which part.
+    ceiling : ndarray or None
+        The true probability of each click, where it is known: in the embedded log, whose
+        events are no rows of ``X``.
+    """
+
+    X: pd.DataFrame
+    y: np.ndarray
+    roles: Roles
+    ceiling: np.ndarray | None
+
+    @property
+    def users(self) -> pd.Series:
+        """Whose each impression is."""
+        return self.X[self.roles.user]
+
+
+def embedded_study() -> Study:
+    """Return the embedded click log, whose true click probabilities are known."""
+    log = make_click_log(random_state=0)
+    roles = Roles("user", "item", "time", ["category"], ["price", "device"])
+    return Study(_with_histories(log.impressions, log.events, roles), log.y, roles, log.probability)
+
+
+def own_study(path: Path, options: CompareOptions) -> Study:
+    """Read a log; without a label column each row is a click and negatives are sampled."""
+    roles = Roles(options.user, options.item, options.time, options.category, options.context)
+    needed = [roles.user, roles.item, roles.time]
+    needed += [] if options.label is None else [options.label]
+    log = read_table(path, [*roles.columns, *needed], options)
+    refuse_histories(log, path)
+    _refuse_dates(log[roles.context])
+    log = without_missing(log, needed, path, drop=options.drop_missing)
+    times = read_times(log[roles.time], options)
+    ids = {name: as_ids(log[name]) for name in [roles.user, *roles.events]}
+    impressions = log.assign(**ids, **{roles.time: times})[roles.columns].reset_index(drop=True)
+    if options.label is not None:
+        y = _labels(log[options.label])
+        clicks = impressions[y == 1]
+    else:
+        clicks = impressions
+        _refuse_users_of_all_items(clicks, roles)
+        impressions, y = sample_negatives(
+            clicks,
+            user=roles.user,
+            item=roles.item,
+            item_columns=roles.category,
+            n_negatives=options.negatives or DEFAULT_NEGATIVES,
+            random_state=options.seed,
+        )
+    return Study(_with_histories(impressions, clicks, roles), y, roles, None)
+
+
+def _with_histories(impressions: pd.DataFrame, clicks: pd.DataFrame, roles: Roles) -> pd.DataFrame:
+    return attach_history(
+        impressions, clicks, user=roles.user, time=roles.time, columns=roles.events
+    )
+
+
+def _refuse_users_of_all_items(clicks: pd.DataFrame, roles: Roles) -> None:
+    n_items = clicks.groupby(roles.user)[roles.item].nunique()
+    if n_items.max() == clicks[roles.item].nunique():
+        raise ValueError(
+            f"user {n_items.idxmax()} has every item of the log, so that no negative can be "
+            "sampled. Take such users out of the file, or give --label."
+        )
+
+
+def _refuse_dates(context: pd.DataFrame) -> None:
+    dates = [name for name in context if getattr(context[name].dtype, "kind", None) == "M"]
+    if dates:
+        raise ValueError(
+            f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
+            "the hour or the day of the week."
+        )
+
+
+def _labels(label: pd.Series) -> np.ndarray:
+    values = sorted(label.unique().tolist(), key=lambda value: (str(type(value)), value))
+    if len(values) != 2:
+        shown = ", ".join(repr(value) for value in values[:5])
+        more = f", ... ({len(values)} values)" if len(values) > 5 else ""
+        raise ValueError(
+            f"--label needs a column of two values, the larger one for a click; {label.name!r} "
+            f"has {shown}{more}."
+        )
+    if values[1] != 1:
+        print(f"note: a click is a row whose {label.name!r} is {values[1]!r}")
+    return (label == values[1]).to_numpy().astype(np.int64)

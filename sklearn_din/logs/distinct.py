@@ -1,0 +1,55 @@
+"""Distinct values and distinct rows as codes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import plain_values
+
+
+def value_codes(column: pd.Series) -> np.ndarray:
+    """Each row's place among the distinct values; missing values are one value of their own.
+
+    Lists and arrays are compared by what they hold.
+
+    Examples
+    --------
+    >>> value_codes(pd.Series(["hat", None, "tie", "hat", None]))
+    array([1, 0, 2, 1, 0])
+    >>> value_codes(pd.Series([["hat"], [], ["hat"]]))
+    array([1, 2, 1])
+    """
+    values = plain_values(column)
+    try:
+        codes, _ = pd.factorize(values)
+    except TypeError:  # lists, dicts: not hashable
+        cells = np.empty(len(values), dtype=object)
+        cells[:] = [_hashable(value) for value in values]
+        codes, _ = pd.factorize(cells)
+    return codes.astype(np.int64) + 1
+
+
+def row_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Equal codes for the rows that are equal in every column named.
+
+    Examples
+    --------
+    >>> shown = pd.DataFrame({"user": [1, 1, 2, 1], "item": ["hat", "tie", "hat", "hat"]})
+    >>> row_codes(shown, ["user", "item"])
+    array([0, 1, 2, 0])
+    """
+    codes = np.zeros(len(frame), dtype=np.int64)
+    for column in columns:
+        part = value_codes(frame[column])
+        packed = codes * (part.max(initial=0) + 1) + part
+        codes = pd.factorize(packed)[0].astype(np.int64)
+    return codes
+
+
+def _hashable(value: object) -> Hashable:
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_hashable(one) for one in value)
+    return value if isinstance(value, Hashable) else repr(value)

@@ -1,0 +1,114 @@
+"""History columns cut out of a sorted log: what attach_history and HistoryBuilder share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import check_frame, plain_values
+from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.timeline import Past, Timeline
+from sklearn_din.logs.windows import WindowArray
+
+MANY_ROWS = 10  # so many rows without any past are no accident
+
+
+def sorted_log(
+    events: pd.DataFrame, user: str, time: str, columns: Sequence[str]
+) -> tuple[Timeline, EventLog]:
+    """Sort a log once: where each user's events lie, and what the columns hold in that order.
+
+    Examples
+    --------
+    >>> clicks = pd.DataFrame({"user": [2, 1, 1], "time": [1, 2, 1], "item": ["hat", "tie", "cap"]})
+    >>> timeline, log = sorted_log(clicks, "user", "time", ["item"])
+    >>> timeline.groups, log.columns["item"]
+    (array([0, 1, 1]), array(['hat', 'cap', 'tie'], dtype=object))
+    """
+    timeline = Timeline(events, keys=[user], time=time)
+    values = {column: plain_values(events[column])[timeline.order] for column in columns}
+    return timeline, EventLog(values)
+
+
+def history_columns(
+    impressions: pd.DataFrame,
+    timeline: Timeline,
+    log: EventLog,
+    past: Past,
+    *,
+    max_length: int,
+    prefix: str,
+    elapsed: str | None,
+) -> dict[str, WindowArray]:
+    """One window column per column of the log, and one of elapsed times where it has a name."""
+    starts = np.maximum(past.begin, past.end - max_length)
+    lengths = (past.end - starts).astype(np.int32)
+    starts = np.where(lengths > 0, starts, 0)
+    new = {f"{prefix}{column}": WindowArray(log, column, starts, lengths) for column in log.columns}
+    if elapsed is not None:
+        clock, anchors = timeline.elapsed_clock(impressions)
+        clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
+        new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, anchors)
+    return new
+
+
+def why_all_empty(
+    impressions: pd.DataFrame, timeline: Timeline, past: Past, user: str
+) -> Literal["users", "times"] | None:
+    """Why not one impression has a past, where they are too many for that to be an accident.
+
+    Returns
+    -------
+    {"users", "times"} or None
+        "users": no user of the impressions has an event. "times": no event is earlier than any
+        impression. None where some impression has a past, there are no events, or the impressions
+        are fewer than ten or of one user, as a server's may well be.
+    """
+    if (past.end > past.begin).any() or len(impressions) < MANY_ROWS or len(timeline.times) == 0:
+        return None
+    if impressions[user].nunique() < 2:
+        return None
+    if not timeline.has_events(impressions).any():
+        return "users"
+    return None if timeline.is_after_some_event(impressions).any() else "times"
+
+
+def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether two frames agree row by row in these columns."""
+    if impressions is events:
+        return True
+    if len(impressions) != len(events):
+        return False
+    pairs = [(impressions[column].array, events[column].array) for column in columns]
+    return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
+
+
+def history_names(columns: Sequence[str], prefix: str, elapsed: str | None) -> list[str]:
+    """Names of the new columns, checked."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be text, got {prefix!r}.")
+    if elapsed is not None and not isinstance(elapsed, str):
+        raise TypeError(f"elapsed must be text or None, got {elapsed!r}.")
+    names = [f"{prefix}{column}" for column in columns]
+    if elapsed is not None:
+        names.append(elapsed)
+    if not columns:
+        raise ValueError("columns must name at least one event column, got none.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"the new columns must have distinct names, got {names}.")
+    return names
+
+
+def check_impressions(
+    impressions: pd.DataFrame, user: str, time: str, new: Sequence[str], *, name: str
+) -> None:
+    """Raise unless the frame has the user and the time, and no column named like a new one."""
+    check_frame(impressions, [user, time], name=name)
+    taken = [column for column in new if column in impressions.columns]
+    if taken:
+        raise ValueError(
+            f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
+        )

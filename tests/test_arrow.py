@@ -1,0 +1,87 @@
+"""Python objects as Arrow arrays: of one kind, or refused before Arrow sees them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from sklearn_din import attach_history
+from sklearn_din._arrow import MixedKindsError, arrow_of_lists, arrow_of_values
+
+
+def objects(cells):
+    column = np.empty(len(cells), dtype=object)
+    column[:] = cells
+    return column
+
+
+TIME, NUMBER = np.datetime64("2021-01-01"), np.float32(1.0)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[TIME], [NUMBER]],
+        [[1], [TIME], [NUMBER]],
+        [np.array([TIME]), np.array([NUMBER])],
+        [np.array([TIME, NUMBER], dtype=object), None],
+        [[TIME, NUMBER], ["a"]],
+        [[1, "a"], [2.5]],
+        [[2**70]],
+        [[TIME], [None, TIME]],  # Arrow lists hold no days
+        [["\ud800"]],
+    ],
+)
+def test_values_of_several_kinds_are_refused_and_arrow_is_not_asked(cells):
+    column = objects([cells[0], *cells[1:]])
+    with pytest.raises(MixedKindsError):
+        arrow_of_lists(column)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[1, 2], [], None, [3, None]],
+        [["a"], ("b", None)],
+        [[1.5, float("nan")], [2.0]],
+        [[1, 2.5], [3]],
+        [[True], [False, None]],
+        [np.array([1, 2], dtype=np.int32), [3], None],
+        [None, None],
+        [[], []],
+        [[np.int64(3)], [np.float32(1.5)]],
+    ],
+)
+def test_values_of_one_kind_are_as_arrow_itself_reads_them(cells):
+    column = objects([cells[0], *cells[1:]])
+    ours, plain = arrow_of_lists(column), pa.array(column, from_pandas=True)
+    assert ours.equals(plain)
+    assert ours.type == plain.type
+
+
+def test_plain_values_are_guarded_too():
+    assert arrow_of_values(objects([1, None])).to_pylist() == [1, None]
+    with pytest.raises(MixedKindsError):
+        arrow_of_values(objects([TIME, NUMBER]))
+
+
+def test_a_history_of_mixed_times_and_numbers_does_not_end_the_process():
+    code = (
+        "import numpy as np, pandas as pd; from sklearn_din import HistorySequenceEncoder as E;"
+        "f = pd.DataFrame({'item': [1, 2], 'hist_item': [[np.datetime64('2021-01-01')],"
+        "[np.float32(1.0)]]})\n"
+        "try: E().fit(f)\n"
+        "except (ValueError, TypeError): pass"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_windows_over_mixed_values_are_refused_by_parquet_and_do_not_crash(tmp_path):
+    values = pd.Series(objects([TIME, NUMBER, TIME]))
+    log = pd.DataFrame({"user": 1, "item": values, "time": [1, 2, 3]})
+    frame = attach_history(log[["user", "time"]], log, user="user", time="time", columns="item")
+    with pytest.raises(ValueError, match="'item' holds events of several kinds"):
+        frame.to_parquet(tmp_path / "mixed.parquet")

@@ -1,0 +1,328 @@
+"""scikit-learn's callbacks see each validation check of a training, may use its net and stop it."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import skorch.callbacks
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import _callbacks
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.training.net import DINNet
+from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import with_windows
+from tests.encoded_impressions import make_impressions, make_labels
+
+callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9")
+
+X = make_impressions(64)
+y = make_labels(X)
+
+
+def classifier(**parameters):
+    settings = {"max_epochs": 3, "batch_size": 16, "random_state": 0, "early_stopping": True}
+    return DINClassifier(**(settings | parameters))
+
+
+def fitted(*callbacks, **parameters):
+    return classifier(**parameters).set_callbacks(*callbacks).fit(X, y)
+
+
+class Steps:
+    """Notes which hooks are called; asks for no estimator."""
+
+    def __init__(self, *, stop_after=None):
+        self.seen, self.stop_after = [], stop_after
+
+    def setup(self, estimator, context):
+        self.seen.append("setup")
+
+    def teardown(self, estimator, context):
+        self.seen.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.seen.append(f"begin {context.estimator_name} {context.task_name} {context.task_id}")
+
+    def on_fit_task_end(self, estimator, context):
+        self.seen.append(f"end {context.estimator_name} {context.task_name} {context.task_id}")
+        return context.parent is not None and context.task_id + 1 == self.stop_after
+
+
+class PropagatedSteps(Steps):
+    """As scikit-learn's ProgressBar: set on a search, it reaches what the search fits."""
+
+    max_propagation_depth = None
+
+
+class Estimators(Steps):
+    """Keeps the estimator as it would be if training stopped at each begin and end."""
+
+    def __init__(self):
+        super().__init__()
+        self.at_begin, self.at_end, self.given = [], [], []
+
+    def on_fit_task_begin(self, estimator, context, *, fitted_estimator):
+        self.at_begin.append(fitted_estimator)
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator, X, y, metadata):
+        self.at_end.append(fitted_estimator)
+        self.given.append((X, y, metadata))
+
+
+def steps_of(kind, n_checks):
+    inner = [
+        f"{hook} DINClassifier {kind} {i}" for i in range(n_checks) for hook in ("begin", "end")
+    ]
+    whole = ["begin DINClassifier fit 0", *inner, "end DINClassifier fit 0"]
+    return ["setup", *whole, "teardown"]
+
+
+class StopAtBatch(skorch.callbacks.Callback):
+    def __init__(self, batch):
+        self.batch, self.seen = batch, 0
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.seen += training
+        if self.seen == self.batch:
+            raise KeyboardInterrupt
+
+
+STOPS_AFTER_TWO = skorch.callbacks.EarlyStopping(
+    patience=1, monitor="train_loss", threshold=0.5, sink=len
+)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "n_tasks"),
+    [
+        ({}, "validation check", 3),
+        ({"early_stopping": False}, "epoch", 3),
+        ({"max_epochs": 200, "patience": 1, "lr": 0.5}, "validation check", None),
+        ({"callbacks": [STOPS_AFTER_TWO]}, "validation check", 2),
+        ({"callbacks": [StopAtBatch(6)]}, "validation check", 2),
+    ],
+)
+def test_every_check_is_a_task_that_begins_and_ends(parameters, kind, n_tasks):
+    steps = Steps()
+    trained = fitted(steps, **parameters)
+    assert steps.seen == steps_of(kind, n_tasks or len(trained.history_))
+    assert len(trained.history_) < 200
+
+
+def test_an_epoch_with_several_checks_has_several_tasks():
+    steps = Steps()
+    trained = DINClassifier(max_epochs=1, batch_size=1, early_stopping=True, random_state=0)
+    X = make_impressions(120)
+    trained.set_callbacks(steps).fit(X, make_labels(X))
+    assert trained.history_["epoch"].tolist() == [0.5, 1.0]
+    assert steps.seen == steps_of("validation check", 2)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_the_estimator_of_a_check_is_that_of_a_training_which_stops_there(early_stopping):
+    seen = Estimators()
+    settings = {"early_stopping": early_stopping, "lr": 0.05, "max_epochs": 4}
+    trained = fitted(seen, **settings)
+    *checks, whole = seen.at_end
+    assert len(checks) == len(trained.history_) == 4
+    columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
+    for n_epochs, view in enumerate(checks, start=1):
+        twin = fitted(**settings | {"max_epochs": n_epochs})
+        np.testing.assert_array_equal(view.predict_proba(X), twin.predict_proba(X))
+        assert view.history_[columns].equals(twin.history_[columns])
+        assert view.n_iter_ == twin.n_iter_ == n_epochs
+        assert view.net_.stop_reason_ == "callback"
+        assert not view.module_.training
+        assert {*vars(twin)} <= {*vars(view)}
+    np.testing.assert_array_equal(whole.predict_proba(X), trained.predict_proba(X))
+    root, *begun = seen.at_begin
+    assert root is None, "there is no network yet"
+    for before, at_begin in zip(checks, begun[1:], strict=False):
+        np.testing.assert_array_equal(at_begin.predict_proba(X), before.predict_proba(X))
+        assert at_begin.history_[columns].equals(before.history_[columns])
+
+
+def test_a_check_that_is_cut_off_has_no_estimator():
+    seen = Estimators()
+    trained = fitted(seen, callbacks=[StopAtBatch(6)])
+    first, unfinished, whole = seen.at_end
+    assert unfinished is None
+    np.testing.assert_array_equal(first.predict(X), trained.predict(X))
+    np.testing.assert_array_equal(whole.predict(X), trained.predict(X))
+
+
+def test_callbacks_get_what_fit_was_given():
+    seen, weights = Estimators(), np.arange(64) + 1.0
+    classifier().set_callbacks(seen).fit(X, y, sample_weight=weights)
+    for given_X, given_y, metadata in seen.given:
+        assert (given_X is X, given_y is y) == (True, True)
+        assert metadata == {"sample_weight": weights}
+
+
+def test_the_scoring_monitor_scores_every_check():
+    monitor, seen, weights = callback.ScoringMonitor(scoring="roc_auc"), Estimators(), y + 1.0
+    trained = classifier().set_callbacks(monitor, seen).fit(X, y, sample_weight=weights)
+    log = monitor.get_logs().data_as_pandas
+    checks = log[log["task_name"] == "validation check"]
+    assert checks["task_id"].tolist() == [*trained.history_.index]
+    expected = [
+        roc_auc_score(y, view.decision_function(X), sample_weight=weights) for view in seen.at_end
+    ]
+    np.testing.assert_allclose([*checks["roc_auc"], log["roc_auc"][0]], expected)
+
+
+def test_a_plain_array_can_be_scored_during_training():
+    rng = np.random.RandomState(0)
+    numbers = rng.normal(size=(64, 3))
+    monitor = callback.ScoringMonitor(scoring=["accuracy", "neg_log_loss"])
+    DINClassifier(max_epochs=2, random_state=0).set_callbacks(monitor).fit(
+        numbers, np.where(numbers[:, 0] > 0, "click", "skip")
+    )
+    assert monitor.get_logs().data_as_pandas[["accuracy", "neg_log_loss"]].notna().all(axis=None)
+
+
+def test_a_callback_that_returns_true_stops_training():
+    steps = Steps(stop_after=2)
+    trained = fitted(steps, max_epochs=9)
+    assert trained.net_.stop_reason_ == "callback"
+    assert len(trained.history_) == trained.n_iter_ == 2
+    assert steps.seen == steps_of("validation check", 2)
+    np.testing.assert_array_equal(trained.predict(X), fitted(max_epochs=2).predict(X))
+
+
+def test_early_stopping_does_not_depend_on_callbacks():
+    settings = {"max_epochs": 200, "patience": 1, "lr": 0.5}
+    trained, alone = fitted(Steps(), **settings), fitted(**settings)
+    assert trained.net_.stop_reason_ == alone.net_.stop_reason_ == "patience"
+    assert len(trained.history_) == len(alone.history_)
+
+
+def test_callbacks_change_no_number():
+    settings = {"dropout": 0.2, "early_stopping": True}
+    alone = fitted(**settings).predict_proba(X)
+    np.testing.assert_array_equal(fitted(Estimators(), **settings).predict_proba(X), alone)
+
+
+def test_without_callbacks_nothing_is_made_or_called(monkeypatch):
+    calls = []
+    monkeypatch.setattr(DINNet, "copy_as_if_stopped", lambda *_: calls.append("net"))
+    monkeypatch.setattr(_callbacks, "FitTask", lambda *_: calls.append("task"))
+    for estimator in (DINClassifier, HistorySequenceEncoder):
+        monkeypatch.setattr(
+            estimator, "_init_callback_context", lambda *_, **__: calls.append("context")
+        )
+    HistorySequenceEncoder().fit_transform(with_windows())
+    HistorySequenceEncoder().fit(with_windows())
+    trained = fitted()
+    assert calls == []
+    names = [name for name, _ in trained.net_.callbacks_]
+    assert names == ["epoch_timer", "train_loss", "valid_loss", "early_stopping"]
+
+
+def test_no_net_is_copied_for_callbacks_that_do_not_ask(monkeypatch):
+    monkeypatch.setattr(DINNet, "copy_as_if_stopped", lambda *_: pytest.fail("copied"))
+    fitted(Steps())
+
+
+def test_skorchs_callbacks_and_the_bar_work_beside_scikit_learns(capsys):
+    class Epochs(skorch.callbacks.Callback):
+        def on_epoch_end(self, net, **kwargs):
+            rows.append(len(net.history))
+
+    rows, steps = [], Steps()
+    fitted(steps, callbacks=[Epochs()], verbose=1)
+    assert rows == [1, 2, 3]
+    assert steps.seen == steps_of("validation check", 3)
+    assert "trained 3 of 3 epochs" in capsys.readouterr().err
+
+
+def test_a_fitted_classifier_keeps_nothing_of_the_tasks():
+    trained = fitted(callback.ScoringMonitor(scoring="roc_auc"))
+    assert {*vars(trained)} - {*vars(fitted())} == {"_skl_callbacks"}
+    saved = pickle.dumps(trained)
+    assert b"CheckTasks" not in saved
+    assert b"FitTask" not in saved
+    np.testing.assert_array_equal(pickle.loads(saved).predict(X), trained.predict(X))
+    trained.set_callbacks()
+    assert {*vars(trained)} == {*vars(fitted())}
+
+
+def test_a_clone_reports_to_the_same_callbacks_and_fit_can_be_called_again():
+    steps = Steps()
+    trained = clone(fitted(steps)).fit(X, y).fit(X, y)
+    assert steps.seen == 3 * steps_of("validation check", 3)
+    np.testing.assert_array_equal(trained.predict(X), fitted().predict(X))
+
+
+def test_callbacks_are_let_go_when_training_fails():
+    class Fails(Steps):
+        def on_fit_task_end(self, estimator, context):
+            raise RuntimeError("the callback's own error")
+
+    steps = Fails()
+    with pytest.raises(RuntimeError, match="the callback's own error"):
+        fitted(steps)
+    assert steps.seen[-1] == "teardown"
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_transform"])
+def test_the_encoders_fit_is_one_task(method):
+    seen, steps, frame = Estimators(), Steps(), with_windows()
+    encoder = HistorySequenceEncoder(drop=["user", "time"]).set_callbacks(seen, steps)
+    getattr(encoder, method)(frame)
+    name = "HistorySequenceEncoder fit 0"
+    assert steps.seen == ["setup", f"begin {name}", f"end {name}", "teardown"]
+    (view,) = seen.at_end
+    np.testing.assert_array_equal(view.transform(frame)["item"], encoder.transform(frame)["item"])
+
+
+def make_search(**settings):
+    model = Pipeline(
+        [
+            ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+            ("din", DINClassifier(max_epochs=2, random_state=0)),
+        ]
+    )
+    frame = with_windows(n_events=80)
+    search = GridSearchCV(model, {"din__lr": [0.01, 0.003]}, cv=2, **settings)
+    return search, frame, np.arange(80) % 2
+
+
+def test_a_search_hands_its_callbacks_down_to_encoder_and_classifier():
+    search, frame, clicks = make_search()
+    steps = PropagatedSteps()
+    search.set_callbacks(steps).fit(frame, clicks)  # a warning would be an error
+    assert steps.seen.count("begin HistorySequenceEncoder fit 0") == 5, "four folds and the refit"
+    for name in ("fit 1", "epoch 0", "epoch 1"):
+        assert steps.seen.count(f"begin DINClassifier {name}") == 5
+        assert steps.seen.count(f"end DINClassifier {name}") == 5
+    assert not hasattr(search.best_estimator_["din"], "_skl_callbacks")
+
+
+def test_the_classifier_of_a_search_can_be_scored():
+    search, frame, clicks = make_search()
+    monitor = callback.ScoringMonitor(scoring="roc_auc")
+    search.estimator["din"].set_callbacks(monitor)
+    search.fit(frame, clicks)
+    log = monitor.get_logs().data_as_pandas
+    assert (log["task_name"] == "epoch").sum() == 5 * 2
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_scikit_learns_progress_bar_shows_a_search_over_the_pipeline(n_jobs, capfd):
+    pytest.importorskip("rich", reason="scikit-learn's ProgressBar draws with rich")
+    search, frame, clicks = make_search(n_jobs=n_jobs)
+    search.set_callbacks(callback.ProgressBar(max_propagation_depth=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        search.fit(frame, clicks)
+    out, err = capfd.readouterr()
+    assert "HistorySequenceEncoder - fit" in out
+    assert "DINClassifier - fit" in out
+    assert "Warning" not in err, "nor did a worker process warn"
+    pickle.loads(pickle.dumps(search)).predict(frame)

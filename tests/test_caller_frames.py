@@ -1,0 +1,215 @@
+"""pandas, polars or Arrow comes in: the same kind goes out, with what pandas would have got."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_aggregates,
+    attach_history,
+    rank_candidates,
+    sample_negatives,
+)
+from sklearn_din._frames import CallerFrame, pandas_frame
+
+pl = pytest.importorskip("polars")
+
+CLICKS = pd.DataFrame(
+    {
+        "user": [1, 1, 2, 1, 2, 3],
+        "item": ["hat", "tie", "hat", "cap", "tie", "sock"],
+        "size": pd.Series([1, None, 3, 4, 5, 6], dtype="Int32"),
+        "day": pd.to_datetime(["2024-01-01"] * 2 + ["2024-01-02"] * 3 + ["2024-01-03"]),
+        "time": [1, 2, 2, 3, 3, 4],
+    }
+)
+NOW = pd.DataFrame({"user": [1, 2, 9], "time": [3, 9, 9]})
+PAST = {"user": "user", "time": "time", "columns": ["item", "size", "day"], "elapsed": "ago"}
+KINDS = {
+    "pandas": lambda frame: frame,
+    "polars": pl.from_pandas,
+    "arrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
+}
+TYPES = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.Table}
+OTHERS = ["polars", "arrow"]
+
+
+def plain(frame):
+    """Every cell as plain Python, missing as None, whatever the kind."""
+    if isinstance(frame, pd.DataFrame):
+        frame = pa.Table.from_pandas(frame, preserve_index=False)
+    return frame.to_pydict() if isinstance(frame, pa.Table) else frame.to_dict(as_series=False)
+
+
+@pytest.mark.parametrize("theirs", KINDS)
+@pytest.mark.parametrize("ours", KINDS)
+def test_histories_are_those_of_pandas_whatever_the_two_kinds(ours, theirs):
+    attached = attach_history(KINDS[ours](NOW), KINDS[theirs](CLICKS), **PAST)
+    assert isinstance(attached, TYPES[ours])
+    assert plain(attached) == plain(attach_history(NOW, CLICKS, **PAST))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_may_be_its_own_impressions(kind):
+    log = KINDS[kind](CLICKS)
+    attached = attach_history(log, log, user="user", time="time", columns="item")
+    assert plain(attached)["hist_item"] == [[], ["hat"], [], ["hat", "tie"], ["hat"], []]
+
+
+def test_history_columns_are_lists_of_the_events_type_even_where_all_are_empty():
+    clicks = pl.from_pandas(CLICKS).with_columns(
+        pl.col("item").cast(pl.Categorical), zoned=pl.col("day").dt.replace_time_zone("UTC")
+    )
+    options = PAST | {"columns": ["item", "size", "day", "zoned"]}
+    for events in (clicks, clicks.head(0)):
+        schema = attach_history(pl.from_pandas(NOW), events, **options).schema
+        assert schema["hist_item"] == pl.List(pl.String)
+        assert schema["hist_size"] == pl.List(pl.Int32)
+        assert schema["hist_day"] == pl.List(clicks.schema["day"])
+        assert schema["hist_zoned"] == pl.List(clicks.schema["zoned"])
+        assert schema["ago"] == pl.List(pl.Float64)
+
+
+def test_the_callers_own_columns_are_never_converted_there_and_back():
+    odd = pl.from_pandas(NOW).with_columns(
+        kind=pl.Series(["a", "b", "a"], dtype=pl.Enum(["a", "b"])),
+        tiny=pl.Series([1, None, 3], dtype=pl.UInt8),
+        pair=pl.struct("user", "time"),
+        clock=pl.lit(dt.time(12)),
+    )
+    attached = attach_history(odd, pl.from_pandas(CLICKS), **PAST)
+    assert attached.select(odd.columns).equals(odd)
+    assert attached.select(odd.columns).schema == odd.schema
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_aggregates_of_any_kind(kind):
+    log = KINDS[kind](CLICKS)
+    attached = attach_aggregates(
+        log, log, time="time", aggregates={"mean": ("user", "size", "mean"), "n": ("item", None,
+        "count")},
+    )  # fmt: skip
+    assert isinstance(attached, TYPES[kind])
+    table = plain(attached)
+    assert table["mean"] == [None, 1.0, None, 1.0, 3.0, None]
+    assert table["n"] == [0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_negatives_of_any_kind_are_those_of_pandas(kind):
+    options = {"item": "item", "item_columns": ["size"], "user": "user", "random_state": 0}
+    expected, expected_y = sample_negatives(CLICKS, n_negatives=3, **options)
+    impressions, y = sample_negatives(KINDS[kind](CLICKS), n_negatives=3, **options)
+    assert isinstance(impressions, TYPES[kind])
+    assert plain(impressions) == plain(expected)
+    assert impressions.schema == KINDS[kind](CLICKS).schema
+    np.testing.assert_array_equal(y, expected_y)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_builder_of_any_kind(kind):
+    make = KINDS[kind]
+    columns = ["user", "item", "time"]
+    first, later = CLICKS[columns].head(4), CLICKS[columns].tail(2)
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    expected = builder.fit(first).partial_fit(later).transform(later)
+    mixed = builder.fit(make(first)).partial_fit(later).transform(make(later))
+    assert isinstance(mixed, TYPES[kind])
+    assert plain(mixed) == plain(expected)
+    assert plain(builder.transform(later)) == plain(expected)
+    positive = HistoryBuilder(user="user", time="time", columns="item")
+    shown = positive.fit_transform(make(first), pl.Series([0, 1, 1, 0]))
+    assert plain(shown)["hist_item"] == [[], [], [], ["tie"]]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_candidates_are_ranked_in_their_own_kind(kind):
+    shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1, random_state=0))
+    model.fit(KINDS[kind](shown), [0, 1])
+    users, items = shown[["hist_item"]], shown[["item"]].assign(title=["Hat", None])
+    ranking = rank_candidates(model, KINDS[kind](users), KINDS[kind](items), top_k=2)
+    assert isinstance(ranking, TYPES[kind])
+    assert plain(ranking) == plain(rank_candidates(model, users, items, top_k=2))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_callers_frames_stay_as_they_were(kind):
+    clicks, now = KINDS[kind](CLICKS), KINDS[kind](NOW)
+    attach_history(now, clicks, **PAST)
+    attach_aggregates(now, clicks, time="time", aggregates={"n": ("user", None, "count")})
+    sample_negatives(clicks, item="item")
+    assert plain(clicks) == plain(KINDS[kind](CLICKS))
+    assert plain(now) == plain(KINDS[kind](NOW))
+
+
+def test_dates_are_times():
+    dated = pl.from_pandas(CLICKS).with_columns(pl.col("day").cast(pl.Date))
+    attached = attach_history(dated, dated, user="user", time="day", columns="item", elapsed="ago")
+    assert attached["hist_item"].to_list()[3] == ["hat", "tie"]
+    assert attached["ago"].to_list()[3] == [86400.0, 86400.0]
+
+
+def test_a_lazy_frame_is_refused_with_the_remedy():
+    lazy = pl.from_pandas(CLICKS).lazy()
+    message = r"must be a frame in memory, got the lazy polars LazyFrame. Call .collect\(\)"
+    with pytest.raises(TypeError, match=f"^events {message}"):
+        attach_history(NOW, lazy, **PAST)
+    with pytest.raises(TypeError, match=f"^events {message}"):
+        sample_negatives(lazy, item="item")
+    with pytest.raises(TypeError, match=f"^X {message}"):
+        HistorySequenceEncoder().fit(lazy)
+
+
+def test_a_stream_is_read_once_and_answered_with_a_table():
+    table = KINDS["arrow"](NOW)
+    attached = attach_history(table.to_reader(), CLICKS, **PAST)
+    assert isinstance(attached, pa.Table)
+    assert plain(attached) == plain(attach_history(table, CLICKS, **PAST))
+
+
+def test_an_arrow_table_keeps_what_it_says_of_its_index():
+    table = pa.Table.from_pandas(NOW.set_axis([7, 8, 9]))
+    again = attach_history(table, CLICKS, **PAST).to_pandas()
+    assert again.index.tolist() == [7, 8, 9]
+    assert again.columns.tolist() == [
+        "user",
+        "time",
+        *[f"hist_{n}" for n in PAST["columns"]],
+        "ago",
+    ]
+
+
+@pytest.mark.parametrize(
+    "thing", [np.zeros(2), [1], None, {"user": [1]}, "log.csv", pl.Series([1])]
+)
+def test_what_is_no_frame_is_refused(thing):
+    with pytest.raises(TypeError, match=r"^events must be a pandas, polars or Arrow frame, got "):
+        CallerFrame(thing, name="events")
+    assert pandas_frame(thing) is None
+
+
+def test_what_duckdb_answers_works():
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.sql("select 1 as user, 'hat' as item, 5 as time")
+    now = pl.DataFrame({"user": [1], "time": [9]})
+    for clicks in (relation.pl(), relation.to_arrow_table(), relation.df()):
+        attached = attach_history(now, clicks, user="user", time="time", columns="item")
+        assert attached["hist_item"].to_list() == [["hat"]]
+
+
+def test_what_a_hugging_face_dataset_answers_works():
+    dataset = pytest.importorskip("datasets").Dataset.from_dict(
+        CLICKS[["user", "item"]].to_dict("list")
+    )
+    with pytest.raises(TypeError, match=r"a Hugging Face dataset has .to_pandas\(\)"):
+        sample_negatives(dataset, item="item")
+    for clicks in (dataset.to_pandas(), dataset.to_polars()):
+        assert len(sample_negatives(clicks, item="item")[0]) == 12
