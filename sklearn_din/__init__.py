@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sklearn_din.features.schema import Field, Schema
     from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
     from sklearn_din.inspection.explain import explain
+    from sklearn_din.inspection.importance import history_importance
     from sklearn_din.logs.aggregates import attach_aggregates
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
@@ -44,6 +45,7 @@ __all__ = [
     "evaluate_ranking",
     "explain",
     "export_onnx",
+    "history_importance",
     "rank_candidates",
     "sample_negatives",
 ]
@@ -66,6 +68,7 @@ _FILE_OF = {
     "evaluate_ranking": "serving.evaluation",
     "explain": "inspection.explain",
     "export_onnx": "serving.export",
+    "history_importance": "inspection.importance",
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.metrics import make_scorer
+from sklearn.utils.metadata_routing import MetadataRequest
 
 
 class GroupScorer:
@@ -18,7 +19,8 @@ class GroupScorer:
     score : callable
         ``score(y_true, y_score, *, groups, sample_weight=None)``, larger is better.
     groups : str or None
-        Name of the column of X that holds the groups. None: they come as metadata.
+        Name of the column of X that holds the groups. None: they come as metadata, or they are
+        the users that the encoder was told of.
     """
 
     _response_method = ("decision_function", "predict_proba")
@@ -31,24 +33,16 @@ class GroupScorer:
     def __call__(
         self,
         estimator: BaseEstimator,
-        X: Any,
+        X: object,
         y_true: ArrayLike,
         sample_weight: ArrayLike | None = None,
-        **metadata: Any,
+        **metadata: ArrayLike,
     ) -> float:
         """Return the score of the estimator's ranking of X."""
-        if self._groups is None and "groups" not in metadata:
-            raise ValueError(
-                "group_roc_auc_scorer() got no groups. Name the column of X that holds them, "
-                "as in group_roc_auc_scorer('user'), or pass groups by metadata routing: "
-                "sklearn.set_config(enable_metadata_routing=True), "
-                "scorer.set_score_request(groups=True) and groups in the metadata."
-            )
         scorer = self._scorer
-        if self._groups is not None:
-            scorer = make_scorer(
-                self._score, response_method=self._response_method, groups=self._column(X)
-            )
+        if self._groups is not None or "groups" not in metadata:
+            groups = self._users(estimator, X) if self._groups is None else self._column(X)
+            scorer = make_scorer(self._score, response_method=self._response_method, groups=groups)
         if sample_weight is not None:
             metadata["sample_weight"] = sample_weight
         return scorer(estimator, X, y_true, **metadata)
@@ -61,7 +55,7 @@ class GroupScorer:
         self._scorer.set_score_request(**requests)
         return self
 
-    def get_metadata_routing(self) -> Any:
+    def get_metadata_routing(self) -> MetadataRequest:
         """Return the metadata request; groups of a column are never asked for."""
         routing = self._scorer.get_metadata_routing()
         if self._groups is not None:
@@ -72,18 +66,62 @@ class GroupScorer:
     def _accept_sample_weight(self) -> bool:  # asked by scikit-learn's multimetric scoring
         return True
 
-    def _column(self, X: Any) -> ArrayLike:
-        columns = getattr(X, "columns", None)
-        if columns is None:
+    def _column(self, X: object) -> ArrayLike:
+        groups = _column_of(X, self._groups)
+        if groups is not None:
+            return groups
+        names = _column_names(X)
+        if names is None:
             raise ValueError(
                 f"{self!r} reads a column of X, got a {type(X).__name__} without columns. Pass X "
                 "as a DataFrame (put the encoder into the Pipeline), or leave groups out and use "
                 "metadata routing."
             )
-        if self._groups not in columns:
-            raise ValueError(
-                f"{self!r} reads a column of X, but X has only {list(columns)}. Keep "
-                f"{self._groups!r} in X and let the first step of the Pipeline drop it, or leave "
-                "groups out and use metadata routing."
-            )
-        return X[self._groups]
+        raise ValueError(
+            f"{self!r} reads a column of X, but X has only {names}. Keep {self._groups!r} in X and "
+            "let the first step of the Pipeline drop it, or leave groups out and use metadata "
+            "routing."
+        )
+
+    def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:
+        """Whose each row is, where the encoder was told: in a column of X, or in encoded X."""
+        users = None if isinstance(X, pd.DataFrame) else getattr(X, "users", None)
+        if users is not None:
+            return users
+        names = _named_users(estimator)
+        for name in names:
+            users = _column_of(X, name)
+            if users is not None:
+                return users
+        problem = "group_roc_auc_scorer() got no groups."
+        if names:
+            problem = f"X has no column {names[0]!r}, which the encoder calls the user."
+        raise ValueError(
+            f"{problem} Tell the Pipeline's encoder whose each row is, "
+            "HistorySequenceEncoder(user='user'), and keep that column in X; or name the column "
+            "of X that holds the groups, as in group_roc_auc_scorer('user'); or pass groups by "
+            "metadata routing: sklearn.set_config(enable_metadata_routing=True), "
+            "scorer.set_score_request(groups=True) and groups in the metadata."
+        )
+
+
+def _named_users(estimator: BaseEstimator) -> list[str]:
+    """Columns that the encoders inside an estimator call the user."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
+    encoders = [one for one in (estimator, *inside) if hasattr(one, "inverse_transform_ids")]
+    users = [getattr(encoder, "user", None) for encoder in encoders]
+    return list(dict.fromkeys(user for user in users if user is not None))
+
+
+def _column_names(X: object) -> list[object] | None:
+    """Names of the columns of a pandas, polars or Arrow frame; None of anything else."""
+    names = getattr(X, "column_names", None)  # Arrow's: its ``columns`` are the values
+    if names is None:
+        names = getattr(X, "columns", None)
+    return None if names is None else list(names)
+
+
+def _column_of(X: object, name: str | None) -> ArrayLike | None:
+    names = _column_names(X)
+    return None if names is None or name not in names else X[name]  # type: ignore[index]

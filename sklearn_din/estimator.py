@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.inspection.attention import attention_table
-from sklearn_din.inspection.diagram import network_diagram
+from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.check_tasks import with_tasks
@@ -29,7 +29,7 @@ from sklearn_din.training.inputs import FitInputs, Impressions, check_features, 
 from sklearn_din.training.net import DINNet
 
 
-class DINClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class DINClassifier(CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -100,8 +100,11 @@ class DINClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Whether to set validation rows aside, stop when their loss stops falling and keep the
         best average of the weights of the last four validation checks. "auto": from 1,000 rows.
     validation : {"random", "last", "groups"}, default="random"
-        Which rows early stopping sets aside: any; the last ones in the given order (rows sorted
-        by time); or all rows of some of the ``groups`` given to ``fit``.
+        Which rows early stopping sets aside. "random": any. "last": those from some time on,
+        where the encoder knows it (``HistorySequenceEncoder(time=...)``): the rows may stand in
+        any order and equal times are not parted; otherwise the last ones in the given order.
+        "groups": all rows of some users, whom the encoder knows
+        (``HistorySequenceEncoder(user=...)``) or the ``groups`` given to ``fit`` say.
     validation_fraction : float, default=0.1
         Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
         aside.
@@ -119,7 +122,8 @@ class DINClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Seed of initial weights, validation rows, order of rows, dropout and hidden numbers. None
         draws fresh entropy; the global random states of numpy and torch are never touched.
     verbose : int, default=0
-        0 is silent, 1 shows a progress bar with losses, AUC and time left.
+        0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the columns
+        that are not used (dates, histories that the encoder was not told of).
 
     Attributes
     ----------
@@ -201,7 +205,7 @@ class DINClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         validation: str = "random",
         validation_fraction: float = 0.1,
         patience: int = 4,
-        class_weight: Mapping[Any, float] | str | None = None,
+        class_weight: Mapping[Hashable, float] | str | None = None,
         callbacks: list[Callback] | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -250,7 +254,8 @@ class DINClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n,), default=None
             Factor of each impression's loss.
         groups : array-like of shape (n,), default=None
-            With ``validation="groups"``: impressions of one group stay together.
+            With ``validation="groups"``: impressions of one group stay together. None: the users
+            that the encoder was told of, ``HistorySequenceEncoder(user=...)``.
 
         Returns
         -------
@@ -344,15 +349,18 @@ class DINClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
 
     def summary(self) -> str:
-        """Columns, behaviours, layers and parameters of the fitted network, as text."""
+        """Columns (also those not used), behaviours, layers and parameters, as text."""
         check_is_fitted(self)
         return summarize(self)
 
-    def _repr_html_inner(self) -> str:
-        html = super()._repr_html_inner()
-        return html + network_diagram(self.module_) if hasattr(self, "module_") else html
+    def _html_addition(self) -> str:
+        return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+    def _repr_html_inner(self) -> str:
+        html, drawing = super()._repr_html_inner(), self._html_addition()
+        return html if drawing in html else html + drawing  # before scikit-learn 1.7: no box
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
         bundle = super()._repr_mimebundle_(**kwargs)
         if "text/html" in bundle:
             bundle["text/html"] = self._repr_html_inner()

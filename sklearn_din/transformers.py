@@ -7,12 +7,13 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
+from sklearn_din._notebook import EncoderInNotebooks
 from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
@@ -32,7 +33,7 @@ from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
-    CallbackSupportMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    CallbackSupportMixin, TransformerMixin, EncoderInNotebooks, auto_wrap_output_keys=None
 ):
     """Encode a frame of impressions with histories for a Deep Interest Network.
 

@@ -205,7 +205,9 @@ def test_a_column_named_like_a_joint_behaviour_keeps_its_own_weights(twins):
         sizes = table.groupby("behaviour").size()
         assert sizes.to_dict() == {JOINT: 7, SINGLE: 7}
     table = explain(twins, TWINS).set_index("behaviour")
-    np.testing.assert_allclose(table["share"].abs().groupby(["behaviour", table["row"]]).sum(), 1)
+    np.testing.assert_allclose(
+        table["share"].abs().groupby(["behaviour", table["row"]]).sum(), 1, 1e-6
+    )
     assert table.loc[SINGLE, "hist_item+hist_kind"].tolist() == [*"ababccc"]
     assert table.loc[SINGLE, ["hist_item", "hist_kind"]].isna().all(axis=None)
     assert table.loc[JOINT, "hist_item"].tolist() == [*"bacbaca"]

@@ -228,40 +228,6 @@ def test_early_stopping_is_on_from_a_thousand_rows():
     assert [fit.history_["valid_loss"].notna().any() for fit in fits] == [False, True]
 
 
-def validation_rows(**fit_parameters):
-    X = make_impressions(200, seed=3)
-    X.columns["price"] = np.arange(200, dtype=np.float32) / 100
-    seen = []
-
-    class Watch(Callback):
-        def on_batch_end(self, net, batch=None, training=False, **kwargs):
-            if not training:
-                seen.extend((batch[0].numbers[:, 0] * 100).round().int().tolist())
-
-    validation = fit_parameters.pop("validation")
-    classifier = quick(
-        max_epochs=1, early_stopping=True, validation=validation, callbacks=[Watch()]
-    )
-    classifier.fit(X, make_labels(X), **fit_parameters)
-    return seen
-
-
-def test_validation_last_takes_the_last_rows():
-    assert validation_rows(validation="last") == list(range(180, 200))
-
-
-def test_validation_by_groups_never_splits_a_group():
-    groups = np.repeat(np.arange(20), 10)
-    rows = validation_rows(validation="groups", groups=groups)
-    assert len(rows) == 20
-    assert sorted(rows) == [r for r in range(200) if groups[r] in set(groups[rows])]
-
-
-def test_validation_by_groups_needs_groups(clicks):
-    with pytest.raises(ValueError, match=r"needs fit\(..., groups=...\).*din__groups=X\['user'\]"):
-        quick(early_stopping=True, validation="groups").fit(*clicks)
-
-
 def test_l2_shrinks_the_embeddings(clicks):
     X, y = clicks
     plain, regular = (quick(embedding_l2=strength).fit(X, y) for strength in (0.0, 500.0))

@@ -4,14 +4,18 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 
+from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.metrics import group_roc_auc_score, group_roc_auc_scorer
 
 
@@ -108,9 +112,97 @@ def test_scorer_survives_pickle_and_clone_and_says_its_name(log, model):
 def test_scorer_says_how_to_give_it_groups(log, model):
     X, y = log
     model.fit(X, y)
-    with pytest.raises(ValueError, match=r"no groups\. Name the column .*set_score_request"):
+    with pytest.raises(ValueError, match=r"no groups\. Tell .* name the column .*set_score_req"):
         group_roc_auc_scorer()(model, X, y)
     with pytest.raises(ValueError, match=r"'session'.* only \['user', 'price'\]\. Keep 'session'"):
         group_roc_auc_scorer("session")(model, X, y)
     with pytest.raises(ValueError, match=r"got a ndarray without columns\. Pass X as a DataFrame"):
         group_roc_auc_scorer("user")(model, X.to_numpy(), y)
+
+
+# The users that the encoder was told of ------------------------------------------------------
+
+
+def click_frame(n_rows=120):
+    rng = np.random.default_rng(3)
+    X = pd.DataFrame(
+        {
+            "user": rng.choice(["ann", "bob", "cy"], n_rows),
+            "item": rng.choice([*"abcd"], n_rows),
+            "price": rng.normal(size=n_rows),
+        }
+    )
+    return X, (X["price"] + rng.normal(size=n_rows) > 0).to_numpy().astype(int)
+
+
+def din_pipeline(**roles):
+    classifier = DINClassifier(max_epochs=1, hidden_units=(4,), random_state=0)
+    return make_pipeline(HistorySequenceEncoder(**roles), classifier)
+
+
+def as_polars(frame):
+    return pl.from_pandas(frame)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, as_polars, pa.Table.from_pandas])
+def test_scorer_takes_the_users_that_the_encoder_was_told_of(make):
+    X, y = click_frame()
+    model = din_pipeline(user="user").fit(X, y)
+    expected = gauc_of(model, X, y)
+    assert group_roc_auc_scorer()(model, make(X), y) == pytest.approx(expected, abs=1e-6)
+    assert group_roc_auc_scorer("user")(model, make(X), y) == pytest.approx(expected, abs=1e-6)
+
+
+def test_scorer_takes_the_users_of_encoded_impressions():
+    X, y = click_frame()
+    model = din_pipeline(user="user").fit(X, y)
+    encoded = model[:-1].transform(X)
+    assert group_roc_auc_scorer()(model[-1], encoded, y) == gauc_of(model, X, y)
+
+
+def test_cross_validation_and_search_score_by_the_encoders_users():
+    X, y = click_frame()
+    model, scoring = din_pipeline(user="user"), group_roc_auc_scorer()
+    by_role = cross_val_score(model, X, y, scoring=scoring, cv=3)
+    by_name = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3)
+    np.testing.assert_array_equal(by_role, by_name)
+    search = GridSearchCV(model, {"dinclassifier__hidden_units": [(2,), (4,)]}, scoring=scoring)
+    search.fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.score(X, y) == scoring(search, X, y) == gauc_of(search, X, y)
+    scores = cross_validate(model, X, y, scoring={"gauc": scoring, "auc": "roc_auc"}, cv=3)
+    np.testing.assert_array_equal(scores["test_gauc"], by_role)
+
+
+def test_the_encoders_users_are_found_inside_other_estimators():
+    X, y = click_frame()
+    models = [(f"seed {seed}", din_pipeline(user="user")) for seed in range(2)]
+    voting = VotingClassifier(models, voting="soft").fit(X, y)
+    score = voting.predict_proba(X)[:, 1]
+    expected = group_roc_auc_score(y, score, groups=X["user"])
+    assert group_roc_auc_scorer()(voting, X, y) == expected
+
+
+def test_groups_given_as_metadata_come_before_the_encoders_users(routing):
+    X, y = click_frame()
+    model = din_pipeline(user="user").fit(X, y)
+    scorer = group_roc_auc_scorer().set_score_request(groups=True)
+    score = scorer(model, X, y, groups=X["item"])
+    assert score == group_roc_auc_score(y, model.decision_function(X), groups=X["item"])
+
+
+def test_a_column_called_users_is_no_role():
+    X, y = click_frame()
+    X = X.rename(columns={"user": "users"})
+    model = din_pipeline(drop="users").fit(X, y)
+    with pytest.raises(ValueError, match=r"got no groups\. .*HistorySequenceEncoder\(user='user'"):
+        group_roc_auc_scorer()(model, X, y)
+
+
+def test_a_user_column_that_is_absent_is_named():
+    X, y = click_frame()
+    model = din_pipeline(user="user").fit(X, y)
+    with pytest.raises(
+        ValueError, match=r"X has no column 'user', which the encoder calls the user"
+    ):
+        group_roc_auc_scorer()(model, X.drop(columns="user"), y)

@@ -8,8 +8,6 @@ import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import BaggingClassifier
-from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
@@ -157,16 +155,6 @@ def test_windows_and_lists_of_the_same_histories_train_the_same_model(log):
     model = Pipeline([("encode", encoder), ("din", DINClassifier(max_epochs=2, random_state=0))])
     from_windows = model.fit(X, y).predict_proba(X)
     np.testing.assert_array_equal(clone(model).fit(lists, y).predict_proba(lists), from_windows)
-
-
-def test_tools_that_see_the_bare_classifier_are_told_to_wrap_the_pipeline(log, fitted):
-    X, y = log
-    encoded = fitted["encode"].transform(X.head(200))
-    with pytest.raises(ValueError, match="give the whole Pipeline to the tool"):
-        permutation_importance(fitted["din"], encoded, y[:200], n_repeats=1)
-    bagging = BaggingClassifier(make_pipeline(), n_estimators=2, random_state=0)
-    with pytest.raises(ValueError, match=r"."):
-        bagging.fit(encoded, y[:200])
 
 
 def test_history_builder_serves_inside_a_pipeline():

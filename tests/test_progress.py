@@ -1,5 +1,6 @@
 """The progress bar tells the truth and keeps quiet; Ctrl-C leaves a usable classifier."""
 
+import dataclasses
 import pickle
 import re
 import signal
@@ -56,6 +57,18 @@ def test_without_validation_rows_the_bar_shows_the_training_loss_alone(capsys):
 def test_a_classifier_with_a_bar_can_be_pickled(capsys):
     classifier = pickle.loads(pickle.dumps(fitted(callbacks=[ProgressBar()])))
     assert classifier.predict_proba(X).shape == (64, 2)
+
+
+def test_columns_that_are_not_used_are_named_once_above_the_bar(capfd):
+    unused = make_impressions(64)
+    unused.schema = dataclasses.replace(unused.schema, unused=("born", "tags2"))
+    DINClassifier(max_epochs=2, verbose=1).fit(unused, y)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("columns that are not used: born, tags2\n") == 1
+    assert err.index("not used") < err.index("epoch 1 of 2")
+    fitted(verbose=1)
+    assert "not used" not in capfd.readouterr().err
 
 
 def test_training_is_silent_by_default(capfd):

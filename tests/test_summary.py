@@ -4,8 +4,11 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
@@ -13,6 +16,7 @@ from sklearn_din.features import Field, Schema
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN
+from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,6 +56,15 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
     ]
 
 
+def test_the_summary_names_columns_that_are_not_used():
+    frame = pd.DataFrame({"price": [1.0, 2.0], "born": pd.to_datetime(["2000-01-01"] * 2)})
+    frame["tags"] = [["red"], ["new", "red"]]
+    model = make_pipeline(HistorySequenceEncoder(histories={}), DINClassifier(max_epochs=1))
+    lines = summarize(model.fit(frame, [0, 1])[-1]).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["price", "born", "tags"]
+    assert lines[2:4] == ["born    not used", "tags    not used"]
+
+
 def test_an_unfitted_classifier_has_no_summary():
     with pytest.raises(NotFittedError):
         summarize(DINClassifier())
@@ -74,6 +87,20 @@ def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
         assert text in shown
     assert "attention to each event" in shown
     assert "sum of the events" in shown
+
+
+def test_whatever_holds_the_classifier_is_drawn(classifier):
+    drawing = network_diagram(classifier.module_)
+    assert network_diagram(classifier) == drawing
+    assert network_diagram(make_pipeline(classifier)) == drawing
+    X = pd.DataFrame({"price": np.linspace(0, 1, 8)})
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    search = GridSearchCV(model, {"dinclassifier__lr": [0.01]}, cv=2).fit(X, [0, 1] * 4)
+    assert network_diagram(search) == network_diagram(search.best_estimator_[-1].module_)
+    with pytest.raises(TypeError, match=r"network_diagram needs a DINClassifier, .* got Ridge"):
+        network_diagram(Ridge())
+    with pytest.raises(NotFittedError):
+        network_diagram(DINClassifier())
 
 
 def test_the_base_model_draws_no_attention():

@@ -83,7 +83,8 @@ def _check_aligned(cells: Sequence[HistoryCells]) -> None:
                 f"{first.name} and {other.name} describe the same events and must have one "
                 f"length in each row, got {mine[row]} and {theirs[row]} in row "
                 f"{row} ({len(differs)} rows differ). Where they are different events, give "
-                "each a key of its own in histories."
+                "each a key of its own in histories. Where permutation_importance shuffled the "
+                "columns one by one, use history_importance: it keeps them together."
             )
 
 

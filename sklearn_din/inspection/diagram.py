@@ -5,6 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
+from sklearn.base import BaseEstimator
+
+from sklearn_din.inspection.fitted import classifier_of
 from sklearn_din.inspection.structure import (
     interests_of,
     layers_of,
@@ -32,18 +35,30 @@ FILL = {
 }
 
 
-def network_diagram(module: DIN) -> str:
-    """Draw the network of a fitted classifier: ``network_diagram(classifier.module_)``.
+def network_diagram(model: DIN | BaseEstimator) -> str:
+    """Draw the network of a fitted model as the data flow.
+
+    Notebooks show the drawing inside the classifier's box, also in a Pipeline. In a notebook,
+    ``IPython.display.SVG(network_diagram(model))`` shows it alone; ``Path("net.svg").write_text``
+    keeps it.
 
     Parameters
     ----------
-    module : DIN
+    model : DINClassifier, Pipeline that ends in one, search over either, or DIN
+        Fitted.
 
     Returns
     -------
     str
         An ``<svg>`` element. Data flow from the columns at the left, through embeddings and
         attention, to the probability of a click at the right.
+
+    Raises
+    ------
+    TypeError
+        If there is no DINClassifier.
+    NotFittedError
+        If it is not fitted.
 
     Examples
     --------
@@ -52,7 +67,15 @@ def network_diagram(module: DIN) -> str:
     >>> svg[:4], svg[-6:], "price" in svg
     ('<svg', '</svg>', True)
     """
+    is_module = isinstance(model, DIN)
+    module = model if is_module else classifier_of(model, purpose="network_diagram").module_
     return _Drawing(module).svg()
+
+
+def drawing_in_a_box(module: DIN) -> str:
+    """Return the drawing as HTML with a width of its own: scikit-learn's boxes fit their text."""
+    style = f"width:min({WIDTH}px, 80vw);margin:0.5em"
+    return f'<div class="sklearn-din-network" style="{style}">{network_diagram(module)}</div>'
 
 
 class _Row(NamedTuple):

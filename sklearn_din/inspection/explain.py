@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from sklearn.base import BaseEstimator
 
 from sklearn_din.inspection.fitted import fitted_pipeline, original_weights
 
 
-def explain(pipeline: BaseEstimator, X: Any) -> pd.DataFrame:
+def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
     """Say which past events counted for each impression, in the caller's own values.
 
     The Pipeline's twin of :meth:`DINClassifier.attention_weights`.

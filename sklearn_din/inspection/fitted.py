@@ -64,7 +64,7 @@ class FittedPipeline(NamedTuple):
     encoder: FittedEncoder
     classifier: FittedClassifier
 
-    def encode(self, X: Any) -> EncodedFeatures:
+    def encode(self, X: object) -> EncodedFeatures:
         """Impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
@@ -125,7 +125,7 @@ def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
             "values back."
         )
     classifier = classifier_of(pipeline, purpose=purpose)
-    encoders = [s for s in _flat_steps(pipeline) if hasattr(s, "inverse_transform_ids")]
+    encoders = [s for s in flat_steps(pipeline) if hasattr(s, "inverse_transform_ids")]
     if not encoders:
         raise TypeError(
             f"{purpose} needs a HistorySequenceEncoder among the Pipeline's steps, got "
@@ -159,11 +159,11 @@ def original_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFra
     return table
 
 
-def _flat_steps(pipeline: Pipeline) -> list[BaseEstimator]:
+def flat_steps(pipeline: Pipeline) -> list[BaseEstimator]:
     """Transformers in their order, those of Pipelines inside the Pipeline too."""
     steps: list[BaseEstimator] = []
     for _, step in pipeline.steps[:-1]:
-        steps += [*_flat_steps(step), step.steps[-1][1]] if isinstance(step, Pipeline) else [step]
+        steps += [*flat_steps(step), step.steps[-1][1]] if isinstance(step, Pipeline) else [step]
     return steps
 
 

@@ -39,7 +39,8 @@ def summarize(classifier: BaseEstimator) -> str:
     Returns
     -------
     str
-        Three tables. ``ids`` counts padding and unknown too.
+        Three tables. ``ids`` counts padding and unknown too. Columns that are "not used" are dates,
+        and histories that the encoder's ``histories`` does not name.
 
     Examples
     --------
@@ -65,7 +66,10 @@ def summarize(classifier: BaseEstimator) -> str:
     tables = [
         _aligned(
             ("column", "kind", "vocabulary", "ids", "width"),
-            [_field(field, module) for field in module.schema.fields],
+            [
+                *(_field(field, module) for field in module.schema.fields),
+                *((name, "not used", "", "", "") for name in module.schema.unused),
+            ],
             numbers=(3, 4),
         )
     ]

@@ -43,7 +43,7 @@ def plan_in_memory(
     inputs : FitInputs
         What it was given, checked.
     groups : array-like of shape (n,) or None
-        Needed by ``validation="groups"``.
+        For ``validation="groups"``. None: the users that the impressions carry.
 
     Returns
     -------
@@ -94,7 +94,12 @@ def _split_batches(
     if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
         share = estimator.validation_fraction
         rows, held_out = split_rows(
-            clicks, groups, how=estimator.validation, share=share, seeds=seeds
+            clicks,
+            X.users if groups is None else groups,
+            how=estimator.validation,
+            share=share,
+            seeds=seeds,
+            times=X.times,
         )
         its_weights = None if weights is None else weights[held_out]
         valid = ImpressionBatches(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -118,9 +118,11 @@ def check_features(
         if is_encoded:
             raise ValueError(
                 f"{name} was fitted on EncodedFeatures, got {type(X).__name__}. Put "
-                "HistorySequenceEncoder and the classifier in one Pipeline and give the whole "
-                "Pipeline to the tool at hand (BaggingClassifier and permutation_importance turn "
-                "what reaches a bare classifier into arrays)."
+                "HistorySequenceEncoder and the classifier in one Pipeline and give that Pipeline, "
+                "and a frame, to the tool at hand. Two tools need another in their place: for "
+                "permutation_importance, which shuffles the histories of the same events apart, "
+                "take history_importance; for BaggingClassifier, which makes arrays of frames, a "
+                "VotingClassifier of Pipelines."
             )
         _check_numeric_frame(X)
         numbers = validate_data(estimator, X, reset=False, dtype=np.float32)
@@ -192,7 +194,9 @@ def _check_device(device: str) -> None:
         )
 
 
-def check_class_weight(class_weight: Mapping[Any, float] | str | None, classes: np.ndarray) -> None:
+def check_class_weight(
+    class_weight: Mapping[Hashable, float] | str | None, classes: np.ndarray
+) -> None:
     """Raise where a dict of class weights names labels that y does not have."""
     if not isinstance(class_weight, dict):
         return
@@ -330,7 +334,7 @@ def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = Tru
 
 def check_weights(
     sample_weight: ArrayLike | None,
-    class_weight: Mapping[Any, float] | str | None,
+    class_weight: Mapping[Hashable, float] | str | None,
     labels: np.ndarray,
 ) -> np.ndarray | None:
     """Return the factor of each impression's loss, its class's included.

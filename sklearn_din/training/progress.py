@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from skorch.callbacks import Callback
@@ -28,7 +29,11 @@ class ProgressBar(Callback):
     def on_train_begin(
         self, net: DINNet, X: TrainingPlan, y: None = None, **kwargs: object
     ) -> None:
-        """Open the bar."""
+        """Name the columns of which no feature is made, and open the bar."""
+        unused = net.module_.schema.unused
+        if unused:
+            names = ", ".join(map(str, unused))
+            tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
         self._checks_per_epoch = X.checks_per_epoch
         self._n_epochs = X.max_epochs
         self._bar = tqdm(total=X.batches_per_epoch * X.max_epochs, unit="batch")

@@ -1,0 +1,168 @@
+"""How much a score falls when a behaviour or a column is shuffled between the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from numbers import Integral
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.metrics import check_scoring
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.utils import check_consistent_length, check_random_state
+
+from sklearn_din.features.schema import Schema
+from sklearn_din.inspection.fitted import fitted_pipeline, flat_steps
+
+if TYPE_CHECKING:  # polars need not be installed
+    import polars as pl
+
+    Frame: TypeAlias = pd.DataFrame | pl.DataFrame | pa.Table
+    Scorer: TypeAlias = Callable[[BaseEstimator, Frame, ArrayLike], float]
+
+
+def history_importance(
+    pipeline: BaseEstimator,
+    X: Frame,
+    y: ArrayLike,
+    *,
+    scoring: str | Scorer | None = "roc_auc",
+    n_repeats: int = 5,
+    random_state: int | np.random.RandomState | None = None,
+) -> pd.DataFrame:
+    """Measure how much each behaviour and each column counts for a fitted Pipeline's score.
+
+    Permutation importance (Breiman, "Random Forests", 2001): the values of one column are
+    shuffled between the rows, and the score falls by as much as the model relies on them. The
+    columns of one behaviour (items, categories and times of the same events) are shuffled
+    together, so that every row keeps a history that some user really had.
+    ``sklearn.inspection.permutation_importance`` shuffles each column by itself: aligned histories
+    then differ in length, and the encoder refuses them.
+
+    Parameters
+    ----------
+    pipeline : Pipeline, or search over one
+        Fitted, with a HistorySequenceEncoder and a DINClassifier.
+    X : pandas, polars or Arrow frame
+        Impressions that the Pipeline was not fitted on.
+    y : array-like of shape (n,)
+        Their labels.
+    scoring : str, callable or None, default="roc_auc"
+        Score to watch: a name that scikit-learn knows, a scorer such as
+        ``group_roc_auc_scorer("user")``, or None for the Pipeline's own ``score``, the accuracy.
+    n_repeats : int, default=5
+        How many times each is shuffled. Every time costs one prediction of all rows.
+    random_state : int, RandomState or None, default=None
+        Seed of the shuffles, which are the same for every behaviour and column.
+
+    Returns
+    -------
+    DataFrame
+        A row per behaviour and per column that is no history, the most important first: feature
+        (the behaviour's or the column's name), kind ("behaviour" or "column"), columns (tuple of
+        those shuffled together), importance_mean and importance_std of the fall of the score.
+        A behaviour's candidates are columns with rows of their own.
+
+    Raises
+    ------
+    TypeError
+        If there is no Pipeline with both, or X is no frame.
+
+    Notes
+    -----
+    Columns that say the same stand in for each other: each then seems to count for little. A
+    candidate shuffled without its category makes pairs that no catalogue has.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din import DINClassifier, HistorySequenceEncoder
+    >>> histories = [["hat"], ["sock"], [], ["hat", "sock"], ["sock"]]
+    >>> X = pd.DataFrame({"item": ["hat", "sock"] * 20, "hist_item": histories * 8})
+    >>> y = [item in past for item, past in zip(X["item"], X["hist_item"])]
+    >>> model = make_pipeline(HistorySequenceEncoder(), DINClassifier(random_state=0)).fit(X, y)
+    >>> table = history_importance(model, X, y, random_state=0)
+    >>> table[["feature", "kind", "columns"]].sort_values("feature")
+         feature       kind       columns
+    0  hist_item  behaviour  (hist_item,)
+    1       item     column       (item,)
+    """
+    fitted = fitted_pipeline(pipeline, purpose="history_importance")
+    _check_repeats(n_repeats)
+    check_consistent_length(X, y)
+    frame, model = _from_the_encoder_on(pipeline, fitted.encoder, X)
+    names = _column_names(frame)
+    scorer = check_scoring(model, scoring=scoring)
+    seeds = check_random_state(random_state)
+    orders = [seeds.permutation(len(frame)) for _ in range(n_repeats)]
+    score = scorer(model, frame, y)
+    rows = []
+    for feature in _features(fitted.classifier.schema_, names):
+        falls = [score - scorer(model, _shuffled(frame, feature, order), y) for order in orders]
+        rows.append((*feature, np.mean(falls), np.std(falls)))
+    table = pd.DataFrame(rows, columns=[*_Feature._fields, "importance_mean", "importance_std"])
+    return table.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+class _Feature(NamedTuple):
+    """Columns that are shuffled together."""
+
+    feature: str
+    kind: str
+    columns: tuple[str, ...]
+
+
+def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
+    for behaviour in schema.behaviours:
+        columns = (*behaviour.histories, *behaviour.numbers)
+        yield _Feature(schema.display_name(behaviour), "behaviour", columns)
+    for name in schema.names("categorical", "numeric"):
+        if name in names:  # "price_missing" is made of price, and shuffled with it
+            yield _Feature(name, "column", (name,))
+
+
+def _from_the_encoder_on(
+    pipeline: BaseEstimator, encoder: BaseEstimator, X: Frame
+) -> tuple[Frame, Pipeline]:
+    """What the encoder is given, and the Pipeline of the encoder and the steps after it."""
+    pipeline = getattr(pipeline, "best_estimator_", pipeline)
+    steps = [step for step in flat_steps(pipeline) if step not in (None, "passthrough")]
+    first = next(place for place, step in enumerate(steps) if step is encoder)
+    for step in steps[:first]:
+        X = step.transform(X)
+    return X, make_pipeline(*steps[first:], pipeline.steps[-1][1])
+
+
+def _column_names(X: Frame) -> list[str]:
+    names = X.column_names if isinstance(X, pa.Table) else getattr(X, "columns", None)
+    if names is None:
+        raise TypeError(
+            "history_importance needs a DataFrame, whose columns have names, got "
+            f"{type(X).__name__}. An array has no histories: for it there is "
+            "sklearn.inspection.permutation_importance."
+        )
+    return list(names)
+
+
+def _shuffled(frame: Frame, feature: _Feature, order: np.ndarray) -> Frame:
+    """The frame with other rows' values in the feature's columns."""
+    names = feature.columns
+    if isinstance(frame, pd.DataFrame):
+        return frame.assign(**{name: frame[name].array.take(order) for name in names})
+    if isinstance(frame, pa.Table):
+        for name in names:
+            place = frame.column_names.index(name)
+            values = frame[name].take(pa.array(order))
+            frame = frame.set_column(place, frame.schema.field(name), values)
+        return frame
+    return frame.with_columns([frame[name][order] for name in names])
+
+
+def _check_repeats(n_repeats: int) -> None:
+    if isinstance(n_repeats, bool) or not isinstance(n_repeats, Integral) or n_repeats < 1:
+        raise ValueError(f"n_repeats must be an integer of at least 1, got {n_repeats!r}.")

@@ -1,0 +1,113 @@
+"""Which rows are set aside for validation: by the roles of the encoder, or by what fit is given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder
+from tests.encoded_impressions import make_impressions, make_labels
+
+
+def quick(**parameters):
+    return DINClassifier(
+        **{"max_epochs": 1, "random_state": 0, "early_stopping": True, **parameters}
+    )
+
+
+def validation_rows(users=None, times=None, **fit_parameters):
+    X = make_impressions(200, seed=3)
+    X.users, X.times = users, times
+    X.columns["price"] = np.arange(200, dtype=np.float32) / 100
+    seen = []
+
+    class Watch(Callback):
+        def on_batch_end(self, net, batch=None, training=False, **kwargs):
+            if not training:
+                seen.extend((batch[0].numbers[:, 0] * 100).round().int().tolist())
+
+    validation = fit_parameters.pop("validation")
+    fraction = fit_parameters.pop("validation_fraction", 0.1)
+    classifier = quick(validation=validation, validation_fraction=fraction, callbacks=[Watch()])
+    classifier.fit(X, make_labels(X), **fit_parameters)
+    return seen
+
+
+def test_validation_last_takes_the_last_rows():
+    assert validation_rows(validation="last") == list(range(180, 200))
+
+
+def test_validation_by_groups_never_splits_a_group():
+    groups = np.repeat(np.arange(20), 10)
+    rows = validation_rows(validation="groups", groups=groups)
+    assert len(rows) == 20
+    assert sorted(rows) == [r for r in range(200) if groups[r] in set(groups[rows])]
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", "datetime64[s]"])
+def test_validation_last_takes_the_last_times_of_rows_in_any_order(kind):
+    times = np.random.default_rng(5).permutation(200).astype(kind)
+    assert (
+        validation_rows(times=times, validation="last")
+        == np.flatnonzero(times >= np.array(180).astype(kind)).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("late", "n_valid"),
+    [(15, 15), (29, 29), (31, 31), (100, 100), (199, 199)],  # 20 are asked for
+)
+def test_validation_last_never_parts_equal_times(late, n_valid):
+    times = np.where(np.arange(200) % 200 < late, 9, 3)
+    assert validation_rows(times=times, validation="last") == list(range(n_valid))
+
+
+def test_validation_last_starts_at_the_time_that_comes_nearest_to_the_share():
+    days = np.repeat(np.arange(20), 10)[np.random.default_rng(6).permutation(200)]
+    rows = validation_rows(times=days, validation="last", validation_fraction=0.13)
+    assert rows == np.flatnonzero(days >= 17).tolist()
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.ones(200), "at least two different times, got 200 rows of one time"),
+        (np.where(np.arange(200) < 3, np.nan, 1.0), "the time of every row, got 3 missing"),
+    ],
+)
+def test_validation_last_needs_times_that_say_what_is_last(times, message):
+    with pytest.raises(ValueError, match=message):
+        validation_rows(times=times, validation="last")
+
+
+def test_validation_by_groups_takes_the_users_where_no_groups_are_given():
+    users = np.array([f"user {number}" for number in np.arange(200) % 20], dtype=object)
+    rows = validation_rows(users=users, validation="groups")
+    assert len(rows) == 20
+    assert sorted(rows) == [r for r in range(200) if users[r] in set(users[rows])]
+    assert rows == validation_rows(groups=users, validation="groups")
+    groups = np.arange(200) // 10
+    others = validation_rows(users=users, groups=groups, validation="groups")
+    assert others == validation_rows(groups=groups, validation="groups") != rows
+
+
+def test_rows_without_a_user_are_named():
+    users = np.array([None, "ann", "bob", "cy"] * 50, dtype=object)
+    with pytest.raises(ValueError, match="got 50 rows without a user or group"):
+        validation_rows(users=users, validation="groups")
+
+
+def test_a_pipelines_roles_choose_the_validation_rows():
+    frame = pd.DataFrame({"user": [*"abcd"] * 5, "day": range(20), "price": np.linspace(0, 1, 20)})
+    classifier = quick()
+    model = make_pipeline(HistorySequenceEncoder(user="user", time="day"), classifier)
+    for how in ("last", "groups"):
+        model.set_params(dinclassifier__validation=how).fit(frame, [0, 1] * 10)
+        assert model[-1].history_["valid_loss"].notna().all()
+
+
+def test_validation_by_groups_needs_groups():
+    sentence = r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"
+    with pytest.raises(ValueError, match=sentence):
+        validation_rows(validation="groups")

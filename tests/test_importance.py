@@ -1,0 +1,216 @@
+"""Which behaviour and which column a fitted Pipeline relies on, whatever frame it is given."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_history,
+    history_importance,
+)
+from sklearn_din.datasets import make_click_log
+from sklearn_din.metrics import group_roc_auc_scorer
+
+HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
+
+
+@pytest.fixture(scope="module")
+def log():
+    log = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=1)
+    X = attach_history(
+        log.impressions,
+        log.events,
+        user="user",
+        time="time",
+        columns=["item", "category"],
+        elapsed="hist_elapsed",
+    )
+    return X.drop(columns="device"), log.y
+
+
+def pipeline(**parameters):
+    classifier = DINClassifier(max_epochs=4, random_state=0)
+    return make_pipeline(HistorySequenceEncoder(user="user", time="time", **parameters), classifier)
+
+
+@pytest.fixture(scope="module")
+def fitted(log):
+    return pipeline().fit(*log)
+
+
+@pytest.fixture(scope="module")
+def table(log, fitted):
+    return history_importance(fitted, *log, n_repeats=3, random_state=0)
+
+
+def test_importance_equals_shuffling_by_hand(log, fitted, table):
+    X, y = log
+    base = roc_auc_score(y, fitted.predict_proba(X)[:, 1])
+    seeds = np.random.RandomState(0)
+    orders = [seeds.permutation(len(X)) for _ in range(3)]
+    for row in table.itertuples():
+        falls = []
+        for order in orders:
+            shuffled = X.copy()
+            for name in row.columns:
+                values = list(X[name])
+                shuffled[name] = [values[place] for place in order]
+            falls.append(base - roc_auc_score(y, fitted.predict_proba(shuffled)[:, 1]))
+        assert row.importance_mean == pytest.approx(np.mean(falls), abs=1e-6)
+        assert row.importance_std == pytest.approx(np.std(falls), abs=1e-6)
+
+
+def test_a_behaviour_is_shuffled_whole_and_its_candidates_apart(table):
+    columns = table.set_index("feature")["columns"].to_dict()
+    assert columns == {
+        "hist_item+hist_category": tuple(HISTORIES),
+        "item": ("item",),
+        "category": ("category",),
+        "price": ("price",),
+    }
+    assert table["kind"].value_counts().to_dict() == {"column": 3, "behaviour": 1}
+
+
+def test_what_decides_the_clicks_comes_first(table):
+    assert table["feature"].iloc[0] == "hist_item+hist_category"
+    assert table["importance_mean"].iloc[0] > 0.1
+    assert table["importance_mean"].is_monotonic_decreasing
+    assert abs(table.set_index("feature").loc["price", "importance_mean"]) < 0.02
+
+
+def as_lists(X):
+    return X.assign(**{name: [list(cell) for cell in X[name]] for name in HISTORIES})
+
+
+def as_arrow(X):
+    return pa.Table.from_pandas(as_lists(X), preserve_index=False)
+
+
+def as_polars(X):
+    return pl.from_arrow(as_arrow(X))
+
+
+@pytest.mark.parametrize("make", [as_lists, as_arrow, as_polars])
+def test_every_kind_of_frame_gives_the_same_table(log, make):
+    X, y = log
+    X, y = X[:200], y[:200]
+    tables = []
+    for frame in (X, make(X)):
+        model = pipeline().fit(frame, y)
+        tables.append(history_importance(model, frame, y, n_repeats=2, random_state=0))
+    pd.testing.assert_frame_equal(*tables, atol=1e-6)
+
+
+def test_the_callers_frame_is_left_as_it_was(log, fitted):
+    X, y = log
+    before = as_lists(X)
+    history_importance(fitted, X, y, n_repeats=1)
+    pd.testing.assert_frame_equal(as_lists(X), before)
+
+
+def test_a_column_and_the_indicator_of_its_missing_numbers_are_one_feature(log):
+    X, y = log
+    X = X.assign(price=np.where(y == 1, np.nan, X["price"]))
+    table = history_importance(pipeline().fit(X, y), X, y, n_repeats=1, random_state=0)
+    assert sorted(table["feature"]) == ["category", "hist_item+hist_category", "item", "price"]
+    assert table["feature"].iloc[0] == "price"
+
+
+def test_histories_made_inside_the_pipeline_are_shuffled_too(log):
+    X, y = log
+    X = X.drop(columns=HISTORIES)
+    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
+    for model in (
+        make_pipeline(builder, *pipeline()),
+        make_pipeline("passthrough", make_pipeline(builder, pipeline()[0]), pipeline()[-1]),
+    ):
+        table = history_importance(model.fit(X, y), X, y, n_repeats=1, random_state=0)
+        assert table["feature"].iloc[0] in ("hist_item+hist_category", "category")
+        assert len(table) == 4
+
+
+@pytest.mark.parametrize(
+    "scoring", ["neg_log_loss", None, group_roc_auc_scorer("user"), group_roc_auc_scorer()]
+)
+def test_any_score_can_be_watched(log, fitted, scoring):
+    table = history_importance(fitted, *log, scoring=scoring, n_repeats=1, random_state=0)
+    assert table["feature"].iloc[0] in ("hist_item+hist_category", "category")
+    assert (table["importance_std"] == 0).all()
+
+
+def test_a_search_is_measured_by_its_best_pipeline(log, fitted):
+    X, y = log
+    search = GridSearchCV(pipeline(), {"dinclassifier__lr": [0.003]}, cv=2).fit(X, y)
+    ours = history_importance(search, X, y, n_repeats=1, random_state=0)
+    theirs = history_importance(search.best_estimator_, X, y, n_repeats=1, random_state=0)
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"n_repeats": 0}, ValueError, "n_repeats must be an integer of at least 1, got 0"),
+        ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
+        ({"X": np.zeros((2, 3)), "y": [0, 1]}, TypeError, "needs a DataFrame, .* got ndarray"),
+        ({"pipeline": DINClassifier()}, TypeError, "history_importance needs the whole fitted"),
+    ],
+)
+def test_wrong_arguments_are_named(log, fitted, change, error, message):
+    arguments = {"pipeline": fitted, "X": log[0], "y": log[1], **change}
+    with pytest.raises(error, match=message):
+        history_importance(**arguments)
+
+
+# scikit-learn's own tools ---------------------------------------------------------------------
+
+
+def test_permutation_importance_works_where_every_history_is_a_behaviour_of_its_own(log):
+    X, y = log
+    X = X.drop(columns="hist_elapsed")
+    apart = {"hist_item": "item", "hist_category": "category"}
+    model = pipeline(histories=apart).fit(X, y)
+    theirs = permutation_importance(model, X, y, scoring="roc_auc", n_repeats=2, random_state=0)
+    importance = pd.Series(theirs.importances_mean, X.columns)
+    assert importance["user"] == importance["time"] == 0
+    assert importance["hist_category"] > 0.1
+    ours = history_importance(model, X, y, n_repeats=2, random_state=0).set_index("feature")
+    for name in ("hist_item", "hist_category", "item", "category", "price"):
+        assert ours.loc[name, "importance_mean"] == pytest.approx(importance[name], abs=0.05)
+
+
+def test_permutation_importance_of_aligned_histories_is_sent_to_ours(log, fitted):
+    with pytest.raises(ValueError, match=r"one length in each row.* use history_importance"):
+        permutation_importance(fitted, *log, n_repeats=1)
+
+
+def test_pipelines_that_share_a_frame_vote(log):
+    X, y = log
+    models = [(f"seed {n}", pipeline().set_params(dinclassifier__random_state=n)) for n in (0, 1)]
+    voting = VotingClassifier(models, voting="soft").fit(X, y)
+    mean = np.mean([model.predict_proba(X) for model in voting.estimators_], axis=0)
+    np.testing.assert_array_equal(voting.predict_proba(X), mean)
+
+
+def test_a_bagging_of_pipelines_is_told_what_the_array_lost(log):
+    X, y = log
+    bagging = BaggingClassifier(pipeline(), n_estimators=1, random_state=0)
+    with pytest.raises(ValueError, match="the names of its columns are lost"):
+        bagging.fit(as_lists(X), y)
+
+
+def test_a_bare_classifier_inside_a_tool_names_what_works(log, fitted):
+    X, y = log
+    encoded = fitted[0].transform(X)
+    message = "give that Pipeline, .* take history_importance; for BaggingClassifier, .* Voting"
+    with pytest.raises(ValueError, match=message):
+        permutation_importance(fitted[-1], encoded, y, n_repeats=1)
