@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sklearn_din._versions import __version__ as __version__
+
 if TYPE_CHECKING:
     from sklearn_din.estimator import DINClassifier
     from sklearn_din.features.encoded import EncodedFeatures
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
+    from sklearn_din.serving.saving import inspect, load, save
     from sklearn_din.transformers import HistorySequenceEncoder
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DIN",
@@ -44,8 +45,11 @@ __all__ = [
     "evaluate_ranking",
     "explain",
     "export_onnx",
+    "inspect",
+    "load",
     "rank_candidates",
     "sample_negatives",
+    "save",
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
@@ -66,8 +70,11 @@ _FILE_OF = {
     "evaluate_ranking": "serving.evaluation",
     "explain": "inspection.explain",
     "export_onnx": "serving.export",
+    "inspect": "serving.saving",
+    "load": "serving.saving",
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
+    "save": "serving.saving",
 }
 
 

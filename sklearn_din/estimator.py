@@ -21,11 +21,12 @@ from sklearn_din.inspection.attention import attention_table
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import OPTIONS
+from sklearn_din.training.classifier_state import ClassifierState
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
 from sklearn_din.training.inputs import Impressions, check_features, check_fit_inputs
 
 
-class DINClassifier(ClassifierMixin, BaseEstimator):
+class DINClassifier(ClassifierState, ClassifierMixin, BaseEstimator):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the

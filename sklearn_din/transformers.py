@@ -21,6 +21,7 @@ from sklearn_din._validation import (
 )
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
@@ -31,7 +32,9 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
-class HistorySequenceEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistorySequenceEncoder(
+    EncoderState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):  # type: ignore[call-arg]
     """Encode a frame of impressions with histories for a Deep Interest Network.
 
     Text, categories, booleans and integers become ids, floats become standardised numbers, and

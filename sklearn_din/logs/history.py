@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._validation import (
     check_frame,
     check_name,
@@ -28,6 +29,8 @@ from sklearn_din._validation import (
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import WindowArray
+
+LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 
 
 def attach_history(
@@ -108,7 +111,7 @@ def attach_history(
     return _with_windows(impressions, timeline, log, past, max_length, prefix, elapsed)
 
 
-class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Remember the training rows as a log and attach each row's past from it.
 
     The transformer form of :func:`attach_history`. It knows the training rows only, which is
@@ -261,9 +264,21 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             )
         return log[labels == self.positive_class_].reset_index(drop=True)
 
-    def __getstate__(self) -> dict:
-        state = super().__getstate__()
-        return state | {"_sorted": None} if "_sorted" in state else state
+    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        if "events_" not in attributes:
+            return None
+        attributes.pop("_sorted", None)  # made again when it is needed
+        return {name: attributes.pop(name) for name in LEARNT if name in attributes}
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        check_keys(fitted, set(LEARNT))
+        check_feature_names(fitted)
+        events = fitted["events_"]
+        names = [self.user, self.time, *check_names(self.columns, name="columns")]
+        check_frame(events, names, name="events_")
+        check_times(events[self.time], name=f"events_[{self.time!r}]")
+        self._sorted = None
+        self.__dict__.update(fitted)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
