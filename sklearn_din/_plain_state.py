@@ -19,9 +19,11 @@ import pandas as pd
 from sklearn_din._plain_frames import read_frame, write_frame
 from sklearn_din._plain_scalars import (
     READERS,
+    TIME_UNITS,
     WRITERS,
     Json,
     NotPlainError,
+    check_in,
     check_type,
     fields,
     objects_of,
@@ -270,7 +272,11 @@ class PlainReader:
 
     def _times(self, node: Json, dtype: str) -> np.ndarray:
         unit, name = fields(node, 2)
-        return READERS[dtype]([unit, 0]) - READERS[dtype]([unit, 0]) + self.take(name, kinds="i")
+        check_in(unit, TIME_UNITS, what="a unit of time")
+        ticks = self.take(name, kinds="i")
+        if ticks.dtype != np.int64:
+            raise ValueError(f"times must be int64, got {ticks.dtype}.")
+        return ticks.view(f"{dtype}[{unit}]")
 
     def _text(self, node: Json) -> np.ndarray:
         content, offsets = fields(node, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from typing import Any, TypeVar
@@ -55,10 +56,16 @@ def from_dict(its_type: type[T], values: Any) -> T:
     other = [key for key in values if key not in fields]
     if absent or other:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
-    hints = typing.get_type_hints(its_type)
+    hints = _hints(its_type)
     return its_type(
         **{key: _checked(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )
+
+
+@functools.cache
+def _hints(its_type: type) -> dict[str, Any]:
+    """Annotations of a dataclass, evaluated once."""
+    return typing.get_type_hints(its_type)
 
 
 def _checked(value: Any, hint: Any, what: str) -> Any:

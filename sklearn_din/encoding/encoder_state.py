@@ -124,8 +124,8 @@ def _scaler(state: Mapping[str, Any]) -> StandardScaler:
     if not (state["scale"] > 0).all():
         raise ValueError("the scale of each column of numbers must be positive.")
     n_rows = state["n_rows"]  # one number, or one per column where some are missing
-    if type(n_rows) is not int and not isinstance(n_rows, np.ndarray | np.integer):
-        raise ValueError(f"the number of rows must be an integer, got {n_rows!r:.60}.")
+    if type(n_rows) is not int and not isinstance(n_rows, np.ndarray | np.number):
+        raise ValueError(f"the number of rows must be a number, got {n_rows!r:.60}.")
     scaler = StandardScaler().set_output(transform="default")
     scaler.mean_, scaler.var_, scaler.scale_ = state["mean"], state["variance"], state["scale"]
     scaler.n_samples_seen_, scaler.n_features_in_ = n_rows, n_columns

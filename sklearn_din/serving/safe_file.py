@@ -129,6 +129,7 @@ class SafeFile:
 
     def error(self, problem: str) -> SafeFileError:
         """Return the error that says what is wrong with this file."""
+        problem = problem.rstrip(".")
         return SafeFileError(
             f"{self._what} needs a whole, unchanged file that sklearn_din.save wrote: {problem}. "
             "Copy the file again, or save the model again."
