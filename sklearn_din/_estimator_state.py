@@ -15,8 +15,10 @@ from sklearn_din._versions import __version__, warn_of_other_versions
 
 STATE_KEYS = ("text", "arrays", "objects", "libraries", "_sklearn_din_version")
 PARTS = {"parameters", "fitted", "others", "requests"}
-METHODS = ("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score")
-METHODS += ("split", "transform", "inverse_transform")
+METHODS = (
+    *("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score"),
+    *("split", "transform", "inverse_transform"),
+)
 
 
 class EstimatorState:

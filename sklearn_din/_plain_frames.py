@@ -112,9 +112,9 @@ def _write_column(writer: Writer, column: pd.Series, path: str) -> Json:
         return writer.write_array(column.to_numpy(), path)
     if isinstance(dtype, pd.CategoricalDtype):
         categories = pd.Series(dtype.categories, copy=False)
-        values = _write_column(writer, categories, f"{path}.categories")
+        kinds = _write_column(writer, categories, f"{path}.categories")
         codes = writer.store(column.cat.codes.to_numpy(), path)
-        return {"category": [values, bool(dtype.ordered), codes]}
+        return {"category": [kinds, bool(dtype.ordered), codes]}
     if isinstance(dtype, pd.DatetimeTZDtype):
         ticks = pd.DatetimeIndex(column).asi8
         return {"zoned": [dtype.unit, write_zone(dtype.tz), writer.store(ticks, path)]}
@@ -149,7 +149,7 @@ def _read_category(reader: Reader, node: Json) -> pd.Categorical:
     values = pd.Index(_read_column(reader, categories))
     its_codes = reader.take(codes, kinds="i", ndim=1)
     is_ordered = check_type(ordered, bool, what="ordered")
-    return pd.Categorical.from_codes(its_codes, values, ordered=is_ordered)  # type: ignore[arg-type]
+    return pd.Categorical.from_codes(its_codes, values, ordered=is_ordered)
 
 
 def _read_zoned(reader: Reader, node: Json) -> pd.DatetimeIndex:

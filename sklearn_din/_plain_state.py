@@ -251,7 +251,9 @@ class PlainReader:
     def take(self, name: Json, *, kinds: str = STORED_KINDS, ndim: int | None = None) -> np.ndarray:
         """Take an array by its name, of the given kinds and number of dimensions."""
         array = self.arrays.pop(check_type(name, str, what="the name of an array"))
-        if type(array) is not np.ndarray and not isinstance(array, np.memmap):
+        if isinstance(array, np.memmap):  # joblib.load(mmap_mode="r")
+            array = array.view(np.ndarray)
+        if type(array) is not np.ndarray:
             raise ValueError(f"{name} must be an array, got {type(array).__name__}.")
         if array.dtype.kind not in kinds or ndim not in (None, array.ndim):
             raise ValueError(f"{name} has an unexpected type or shape, {array.dtype} {array.shape}")

@@ -56,7 +56,7 @@ def from_dict(its_type: type[T], values: Any) -> T:
     other = [key for key in values if key not in fields]
     if absent or other:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
-    hints = _hints(its_type)
+    hints = _hints(its_type)  # type: ignore[arg-type]
     return its_type(
         **{key: _checked(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )

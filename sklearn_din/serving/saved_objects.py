@@ -64,7 +64,7 @@ def _own(its_type: type[EstimatorState]) -> Kind:
 
 def _by_parameters(its_type: type) -> Kind:
     """An object that is nothing but its parameters."""
-    names = list(inspect.signature(its_type.__init__).parameters)[1:]
+    names = list(inspect.signature(its_type).parameters)
 
     def write(value: Any) -> PlainState:
         return write_state({name: getattr(value, name) for name in names})
@@ -81,7 +81,7 @@ def _write_pipeline(pipeline: Pipeline) -> PlainState:
 
 
 def _read_pipeline(state: PlainState) -> Pipeline:
-    names = list(inspect.signature(Pipeline.__init__).parameters)[1:]
+    names = list(inspect.signature(Pipeline).parameters)
     parameters = _parameters(Pipeline, read_state(state), names)
     steps = parameters.pop("steps")
     if type(steps) is not dict or not steps or any(type(name) is not str for name in steps):
@@ -95,7 +95,7 @@ def _read_pipeline(state: PlainState) -> Pipeline:
 
 
 def _search(its_type: type) -> Kind:
-    names = list(inspect.signature(its_type.__init__).parameters)[1:]
+    names = list(inspect.signature(its_type).parameters)
 
     def write(search: Any) -> PlainState:
         results = {name: vars(search)[name] for name in SEARCH_RESULTS if name in vars(search)}

@@ -137,6 +137,15 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     See Also
     --------
     save, inspect
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from sklearn_din import HistorySequenceEncoder
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "encoder.din"
+    >>> save(HistorySequenceEncoder(max_length=20), path)
+    >>> load(path).max_length
+    20
     """
     device = _checked_device(device)
     trusted = [trusted] if isinstance(trusted, str) else list(trusted)
@@ -170,6 +179,15 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     SafeFileError
         If the file is damaged, is no safe file, or needs a newer version of this package.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from sklearn_din import DINClassifier
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.din"
+    >>> save(DINClassifier(), path)
+    >>> [its["kind"] for its in inspect(path)["objects"]]
+    ['DINClassifier']
     """
     with open_safe_file(Path(path), what="inspect") as file:
         entries = _checked_manifest(file)

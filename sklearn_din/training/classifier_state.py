@@ -139,7 +139,7 @@ def _network_from_state(state: Any, schema: Schema) -> DINNet:
 
 def _tensor(name: str, array: Any) -> Tensor:
     """Weights that are float32 and finite; memory that cannot be written to is copied."""
-    if type(array) is not np.ndarray and not isinstance(array, np.memmap):
+    if type(array) is not np.ndarray:
         raise ValueError(f"weights {name!r:.80} must be an array.")
     if array.dtype != np.float32:
         raise ValueError(f"weights {name!r:.80} must be float32, got {array.dtype}.")
