@@ -364,6 +364,11 @@ def test_invalid_parameters_are_refused_when_saved(path):
         save(DINClassifier(lr=-1.0), path)
 
 
+def test_integers_that_no_array_can_hold_are_refused(path):
+    with pytest.raises(ValueError, match="max_length must fit into 64 bits, got one of 67"):
+        save(HistorySequenceEncoder(max_length=10**20), path)
+
+
 def test_a_file_is_replaced_only_where_that_is_said(fitted, path):
     save(DINClassifier(), path)
     before = path.read_bytes()

@@ -24,6 +24,7 @@ SEARCH_RESULTS = (
     *("best_estimator_", "best_params_", "best_score_", "best_index_", "cv_results_"),
     *("n_splits_", "multimetric_", "refit_time_", "feature_names_in_"),
 )
+MOST_INTEGER = 2**63 - 1
 GROUP_SCORES: dict[str, Callable[..., float]] = {"group_roc_auc_score": group_roc_auc_score}
 
 
@@ -50,16 +51,23 @@ def _own(its_type: type[EstimatorState]) -> Kind:
     """An estimator of this package."""
 
     def write(estimator: Any) -> PlainState:
-        estimator._validate_params()
+        _check_parameters(estimator)
         return estimator.plain_state()
 
     def read(state: PlainState) -> EstimatorState:
         estimator: Any = its_type.__new__(its_type)
         estimator.restore(state)
-        estimator._validate_params()
+        _check_parameters(estimator)
         return estimator
 
     return Kind(its_type, write, read)
+
+
+def _check_parameters(estimator: Any) -> None:
+    estimator._validate_params()
+    for name, value in estimator.get_params(deep=False).items():
+        if type(value) is int and abs(value) > MOST_INTEGER:
+            raise ValueError(f"{name} must fit into 64 bits, got one of {value.bit_length()}.")
 
 
 def _by_parameters(its_type: type) -> Kind:
@@ -88,7 +96,7 @@ def _read_pipeline(state: PlainState) -> Pipeline:
         raise ValueError("a Pipeline must have named steps.")
     for step in steps.values():
         if step not in (None, "passthrough") and not hasattr(step, "fit"):
-            raise ValueError(f"a Pipeline's step must be an estimator, got {step!r:.60}.")
+            raise ValueError(f"a Pipeline's step must be an estimator, got {type(step).__name__}.")
     pipeline = Pipeline(list(steps.items()), **parameters)
     pipeline._validate_params()
     return pipeline
