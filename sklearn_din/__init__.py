@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sklearn_din._versions import __version__ as __version__  # re-exported
+
 if TYPE_CHECKING:
     from sklearn_din.estimator import DINClassifier
     from sklearn_din.features.encoded import EncodedFeatures
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
+    from sklearn_din.serving.saving import inspect, load, save
     from sklearn_din.transformers import HistorySequenceEncoder
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DIN",
@@ -46,8 +47,11 @@ __all__ = [
     "explain",
     "export_onnx",
     "history_importance",
+    "inspect",
+    "load",
     "rank_candidates",
     "sample_negatives",
+    "save",
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
@@ -69,8 +73,11 @@ _FILE_OF = {
     "explain": "inspection.explain",
     "export_onnx": "serving.export",
     "history_importance": "inspection.importance",
+    "inspect": "serving.saving",
+    "load": "serving.saving",
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
+    "save": "serving.saving",
 }
 
 

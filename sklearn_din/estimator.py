@@ -24,12 +24,13 @@ from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.check_tasks import with_tasks
+from sklearn_din.training.classifier_state import ClassifierState
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
 from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
 from sklearn_din.training.net import DINNet
 
 
-class DINClassifier(CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
+class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the

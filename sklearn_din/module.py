@@ -113,6 +113,15 @@ class DIN(nn.Module):
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
         self.schema = schema
+        self.options = {  # those with which this network can be built again
+            "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
+            if isinstance(embedding_dim, Mapping)
+            else int(embedding_dim),
+            **dict(zip(OPTIONS, chosen, strict=True)),
+            "attention_units": tuple(map(int, attention_units)),
+            "hidden_units": tuple(map(int, hidden_units)),
+            "dropout": float(dropout),
+        }
         self.extended = interest == "extended"
         if attention_normalization == "auto":
             attention_normalization = "sqrt" if self.extended else None

@@ -17,6 +17,7 @@ from sklearn_din._notebook import EncoderInNotebooks
 from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import (
@@ -33,7 +34,11 @@ from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
-    CallbackSupportMixin, TransformerMixin, EncoderInNotebooks, auto_wrap_output_keys=None
+    EncoderState,
+    CallbackSupportMixin,
+    TransformerMixin,
+    EncoderInNotebooks,
+    auto_wrap_output_keys=None,
 ):
     """Encode a frame of impressions with histories for a Deep Interest Network.
 

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
 
 import sklearn_din
 import sklearn_din.__main__ as command
+from sklearn_din import HistorySequenceEncoder, load, save
 from sklearn_din.command_line import results, study
 from sklearn_din.command_line.options import read_compare_options
 from sklearn_din.datasets import make_click_log
@@ -144,7 +144,7 @@ def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tm
     run("predict", "model", "rows.parquet", "--output", "scores.parquet")
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     pd.testing.assert_frame_equal(scores.drop(columns="probability"), later.reset_index(drop=True))
-    model = joblib.load(tmp_path / "model")
+    model = load(tmp_path / "model")
     X = later.assign(t=pd.to_datetime(later["t"]))[["u", "t", "i", "c", "device"]]
     np.testing.assert_array_equal(scores["probability"], model.predict_proba(X)[:, 1])
     assert all(len(history) == 6 for history in model[0].transform(X)["hist_i"])
@@ -163,7 +163,7 @@ def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_ro
 ):
     printed = run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--save", "model")
     assert "... 36 rows in all: --recommendations FILE writes them" in printed
-    own, model = study_of(log, "--category", "c"), joblib.load(tmp_path / "model")
+    own, model = study_of(log, "--category", "c"), load(tmp_path / "model")
     best = results.recommend(own, model, 3)
     run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--recommendations", "r.tsv")
     written = pd.read_csv(tmp_path / "r.tsv", sep="\t")
@@ -409,7 +409,7 @@ def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, tmp_path
 
 @pytest.fixture
 def saved(log, tmp_path):
-    joblib.dump(final_model(study_of(log)), tmp_path / "model")
+    save(final_model(study_of(log)), tmp_path / "model")
     return "model"
 
 
@@ -432,14 +432,13 @@ def test_rows_that_a_model_cannot_score_are_refused(
 
 
 def test_what_is_no_model_is_refused(refused, log, tmp_path):
-    joblib.dump({"a": 1}, tmp_path / "dict")
+    save(HistorySequenceEncoder(), tmp_path / "encoder")
     arguments = ["log.csv", "--output", "scores.csv"]
     assert "log.csv is no model" in refused("predict", "log.csv", *arguments)
-    assert "dict is no model that --save wrote, but a dict" in refused(
-        "predict", "dict", *arguments
-    )
+    message = refused("predict", "encoder", *arguments)
+    assert "encoder is no model that --save wrote, but a HistorySequenceEncoder" in message
     assert "no file none" in refused("predict", "none", *arguments)
-    assert "--output" in refused("predict", "dict", "log.csv")
+    assert "--output" in refused("predict", "encoder", "log.csv")
 
 
 def test_without_matplotlib_a_picture_is_refused_or_left_out(refused, log, monkeypatch, capsys):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import joblib
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.study import Roles, Study
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.serving.safe_file import SafeFileError
+from sklearn_din.serving.saving import load, save
 from sklearn_din.transformers import HistorySequenceEncoder
 
 Parameters = Mapping[str, str | int]
@@ -20,16 +20,6 @@ MODELS: dict[str, Parameters] = {
     "base model (sum pooling)": {"pooling": "sum", "interest": "paper"},
     "DIN": {},
 }
-NOT_A_MODEL = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    KeyError,
-    IndexError,
-    TypeError,
-    ValueError,
-)
 
 
 def make_model(roles: Roles, parameters: Parameters) -> Pipeline:
@@ -56,16 +46,16 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
 
 
 def save_model(model: Pipeline, path: Path) -> None:
-    """Write a fitted Pipeline to a file."""
-    joblib.dump(model, path)
+    """Write a fitted Pipeline to a safe file; one that is there is replaced."""
+    save(model, path, overwrite=True)
 
 
 def load_model(path: Path) -> Pipeline:
     """Read a Pipeline that :func:`save_model` wrote."""
     try:
-        model = joblib.load(path)
-    except NOT_A_MODEL as error:
-        raise ValueError(f"{path} is no model that --save wrote: {error}.") from error
+        model = load(path)
+    except SafeFileError as error:
+        raise ValueError(f"{path} is no model that --save wrote: {error}") from error
     if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
         raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")
     return model

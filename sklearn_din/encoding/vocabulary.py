@@ -98,6 +98,11 @@ class Vocabulary:
         return cls(values[kept], values[~kept] if keep_rare else ())
 
     @property
+    def is_distinct(self) -> bool:
+        """Whether no value stands twice."""
+        return self._index.is_unique
+
+    @property
     def n_ids(self) -> int:
         """Size of an embedding table: the values, padding and unknown."""
         return len(self.values) + FIRST_KNOWN_ID

@@ -53,3 +53,23 @@ def _hashable(value: object) -> Hashable:
     if isinstance(value, list | tuple | np.ndarray):
         return tuple(_hashable(one) for one in value)
     return value if isinstance(value, Hashable) else repr(value)
+
+
+def repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -> np.ndarray:
+    """Which events of a batch, the rows from ``n_remembered`` on, repeat a remembered one.
+
+    A batch's copies are counted: of three in the batch and one remembered, one is a repetition.
+    """
+    is_known = np.zeros(len(events), dtype=bool)
+    batch = times[n_remembered:]
+    if len(batch) == 0:
+        return is_known
+    old = times[:n_remembered]  # only events of the batch's span of time can be in both
+    shared = np.flatnonzero((old >= batch.min()) & (old <= batch.max()))
+    rows = np.concatenate([shared, np.arange(n_remembered, len(events))])
+    codes = row_codes(events.take(rows), list(events.columns))
+    n_old = np.bincount(codes[: len(shared)], minlength=codes.max() + 1)
+    new = codes[len(shared) :]
+    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
+    is_known[n_remembered:] = copy < n_old[new]
+    return is_known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
     Age,
@@ -29,7 +31,7 @@ from sklearn_din._validation import (
     check_names,
     check_times,
 )
-from sklearn_din.logs.distinct import row_codes
+from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.past_columns import (
     check_impressions,
@@ -45,6 +47,8 @@ NO_PAST = {
     "users": "no user of the impressions has an event",
     "times": "no event is earlier than any impression",
 }
+
+LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 
 
 def attach_history(
@@ -150,7 +154,7 @@ def attach_history(
     return shown.with_columns(new, types=types)
 
 
-class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Remember the training rows as a log and attach each row's past from it.
 
     The transformer form of :func:`attach_history`. It knows the training rows only, which is
@@ -262,7 +266,7 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         events = pd.concat([self.events_, self._events_among(frame, y)], ignore_index=True)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
-        is_known = _repeats_memory(events, times, n_remembered)
+        is_known = repeats_memory(events, times, n_remembered)
         if is_known.any():
             warnings.warn(
                 f"{int(is_known.sum())} of {len(events) - n_remembered} events were remembered "
@@ -344,9 +348,21 @@ class HistoryBuilder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             )
         return log[labels == self.positive_class_].reset_index(drop=True)
 
-    def __getstate__(self) -> dict:
-        state = super().__getstate__()
-        return state | {"_sorted": None} if "_sorted" in state else state
+    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        if "events_" not in attributes:
+            return None
+        attributes.pop("_sorted", None)  # made again when it is needed
+        return {name: attributes.pop(name) for name in LEARNT if name in attributes}
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        check_keys(fitted, set(LEARNT))
+        check_feature_names(fitted)
+        events = fitted["events_"]
+        names = [self.user, self.time, *check_names(self.columns, name="columns")]
+        check_frame(events, names, name="events_")
+        check_times(events[self.time], name=f"events_[{self.time!r}]")
+        self._sorted = None
+        self.__dict__.update(fitted)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -375,23 +391,3 @@ def _two_classes(y: ArrayLike | None) -> np.ndarray:
             "Set events='all' to remember every row."
         )
     return classes
-
-
-def _repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -> np.ndarray:
-    """Which events of a batch, the rows from ``n_remembered`` on, repeat a remembered one.
-
-    A batch's copies are counted: of three in the batch and one remembered, one is a repetition.
-    """
-    is_known = np.zeros(len(events), dtype=bool)
-    batch = times[n_remembered:]
-    if len(batch) == 0:
-        return is_known
-    old = times[:n_remembered]  # only events of the batch's span of time can be in both
-    shared = np.flatnonzero((old >= batch.min()) & (old <= batch.max()))
-    rows = np.concatenate([shared, np.arange(n_remembered, len(events))])
-    codes = row_codes(events.take(rows), list(events.columns))
-    n_old = np.bincount(codes[: len(shared)], minlength=codes.max() + 1)
-    new = codes[len(shared) :]
-    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
-    is_known[n_remembered:] = copy < n_old[new]
-    return is_known

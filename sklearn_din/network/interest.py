@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,8 +77,8 @@ class Interest(nn.Module):
             self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(self.n_candidates)
-                alone = torch.tensor([candidate is None for candidate in behaviour.candidates])
-                columns = alone.repeat_interleave(torch.tensor(widths)) if alone.any() else None
+                alone = np.repeat([name is None for name in behaviour.candidates], widths)
+                columns = torch.tensor(alone, device="cpu") if alone.any() else None
                 self.register_buffer("without_candidate", columns, persistent=False)
 
     @property
