@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -130,10 +131,10 @@ def compare_predictions(other: Path) -> pd.DataFrame:
     return pd.DataFrame({"largest difference": rows})
 
 
-def compare_times(other: Path, n_rounds: int) -> pd.DataFrame:
+def compare_times(other: Path, n_rounds: int, jobs: Sequence[str]) -> pd.DataFrame:
     """Median seconds of both, and the median of the rounds' ratios, by job."""
     rows = {}
-    for job in JOBS:
+    for job in jobs:
         rounds = []
         for number in range(n_rounds):
             pair = [("other", other), ("this", HERE)]
@@ -156,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("other", nargs="?", help="folder of the other checkout")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
     parser.add_argument("--child", nargs=2, metavar=("JOB", "ARGUMENT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -169,7 +171,7 @@ def main() -> None:
         parser.error("give the folder of another checkout: git worktree add OTHER COMMIT")
     print(f"load {os.getloadavg()[0]:.1f}")
     print(compare_predictions(Path(options.other)).to_string())
-    print(compare_times(Path(options.other), options.rounds).round(4).to_string())
+    print(compare_times(Path(options.other), options.rounds, options.jobs).round(4).to_string())
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from benchmarks.mutations import REHASHED, UNHASHED, Saved, a_false_step_of_skops
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save
-from sklearn_din._plain_state import read_state, write_state
+from sklearn_din.state.plain_state import read_state, write_state
 
 MEMORY_PER_BYTE, MEMORY_FLOOR = 16, 8 << 20  # parsed JSON takes several times its text
 FORBIDDEN = ("exec", "subprocess.Popen", "os.system", "os.exec", "os.spawn", "os.posix_spawn")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sklearn_din._versions import __version__ as __version__  # re-exported
+from sklearn_din.state.versions import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
     from sklearn_din.estimator import DINClassifier

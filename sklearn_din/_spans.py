@@ -97,7 +97,7 @@ class Spans:
         starts, lengths = self.starts[filled], self.lengths[filled]
         order: Rows = slice(None)
         if (starts[1:] < starts[:-1]).any():
-            order = np.argsort(starts, kind="stable")
+            order = np.argsort(starts)  # equal starts may come in any order
         begins = starts[order]
         reach = np.maximum.accumulate(begins + lengths[order])
         opens = np.append(True, begins[1:] > reach[:-1])[: len(begins)]
@@ -147,10 +147,10 @@ class Covered:
 
     def counts(self) -> np.ndarray:
         """How many rows hold each of those events: shape (n_events,), int32."""
-        changes = np.zeros(self.n_events + 1, dtype=np.int32)
-        np.add.at(changes, self.spans.starts, 1)
-        np.add.at(changes, self.spans.starts + self.spans.lengths, -1)
-        return np.cumsum(changes[:-1], dtype=np.int32)
+        starts, n = self.spans.starts, self.n_events + 1
+        begun = np.bincount(starts, minlength=n)
+        ended = np.bincount(starts + self.spans.lengths, minlength=n)
+        return np.cumsum((begun - ended)[:-1], dtype=np.int32)
 
 
 def log_elapsed(elapsed: np.ndarray) -> np.ndarray:

@@ -36,9 +36,9 @@ from sklearn_din import (
     rank_candidates,
     save,
 )
-from sklearn_din._plain_state import read_state, write_state
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.serving.safe_file import SafeFileError
+from sklearn_din.state.plain_state import read_state, write_state
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -522,7 +522,7 @@ def test_joblib_files_warn_of_other_versions(fitted, frame, tmp_path, monkeypatc
     joblib.dump(fitted, tmp_path / "model.joblib")
     state = fitted["din"].__getstate__()
     assert state["_sklearn_din_version"] == sklearn_din.__version__
-    monkeypatch.setattr("sklearn_din._estimator_state.__version__", "9.9.9")
+    monkeypatch.setattr("sklearn_din.state.estimators.__version__", "9.9.9")
     with pytest.warns(UserWarning, match=r"was saved with sklearn_din .* \(here 9\.9\.9\)"):
         again = joblib.load(tmp_path / "model.joblib")
     assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()

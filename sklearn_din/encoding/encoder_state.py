@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
+from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
+from sklearn_din.state.typed_fields import from_dict, to_dict
 
 LEARNT = {"roles", "vocabularies", "numbers", "event_scales", "schema"}
 NUMBERS = {"names", "has_missing", "mean", "variance", "scale", "n_rows"}

@@ -21,7 +21,6 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
-from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
     Age,
@@ -42,6 +41,7 @@ from sklearn_din.logs.past_columns import (
     why_all_empty,
 )
 from sklearn_din.logs.timeline import Timeline
+from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 
 NO_PAST = {
     "users": "no user of the impressions has an event",

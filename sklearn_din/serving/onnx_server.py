@@ -117,7 +117,7 @@ class OnnxServer:
         feed = {one["name"]: self._input(one, columns[one["column"]]) for one in self._inputs}
         return self._session.run(["probability"], feed)[0]
 
-    def _read_columns(self, rows: Any) -> tuple[Columns, int]:
+    def _read_columns(self, rows: object) -> tuple[Columns, int]:
         if isinstance(rows, Mapping):
             return _columns_of_dict(rows, self.columns_)
         if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
@@ -200,7 +200,7 @@ class _Known:
         return [self._ids.get(key, UNKNOWN_ID) for key in keys]
 
 
-def _read_n_threads(n_threads: Any) -> int:
+def _read_n_threads(n_threads: object) -> int:
     if isinstance(n_threads, bool) or not isinstance(n_threads, Integral) or n_threads < 1:
         raise ValueError(
             f"intra_op_num_threads must be an integer of at least 1, got {n_threads!r}."
@@ -284,12 +284,12 @@ def _check_names(row: Mapping[str, Any], names: list[str], *, where: str) -> Non
     )
 
 
-def _is_list(cell: Any) -> bool:
+def _is_list(cell: object) -> bool:
     is_other = isinstance(cell, str | bytes | bytearray | Mapping | Set)
     return isinstance(cell, Iterable) and not is_other and getattr(cell, "ndim", 1) == 1
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or type(value).__name__ in MISSING_TYPES

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from sklearn_din._plain_state import parse_json
+from sklearn_din.state.plain_state import parse_json
 
 MANIFEST = "manifest.json"
 MEMBER_NAME = re.compile(r"[0-9]{1,9}\.(json|safetensors|skops)")

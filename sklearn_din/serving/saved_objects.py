@@ -11,13 +11,13 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 
-from sklearn_din._estimator_state import EstimatorState
 from sklearn_din._group_scorer import GroupScorer
-from sklearn_din._plain_state import PlainState, read_state, write_state
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score
 from sklearn_din.model_selection import TimeSplit
+from sklearn_din.state.estimators import EstimatorState
+from sklearn_din.state.plain_state import PlainState, read_state, write_state
 from sklearn_din.transformers import HistorySequenceEncoder
 
 SEARCH_RESULTS = (
@@ -74,7 +74,7 @@ def _by_parameters(its_type: type) -> Kind:
     """An object that is nothing but its parameters."""
     names = list(inspect.signature(its_type).parameters)
 
-    def write(value: Any) -> PlainState:
+    def write(value: object) -> PlainState:
         return write_state({name: getattr(value, name) for name in names})
 
     def read(state: PlainState) -> Any:

@@ -28,11 +28,11 @@ import sklearn
 import torch
 from safetensors import SafetensorError
 
-from sklearn_din._plain_state import PlainState
-from sklearn_din._versions import __version__, versions_checked, warn_of_other_versions
 from sklearn_din.serving.foreign_steps import read_foreign, untrusted_types, write_foreign
 from sklearn_din.serving.safe_file import SafeFile, open_safe_file, write_safe_file
 from sklearn_din.serving.saved_objects import FOREIGN, KINDS, kind_of
+from sklearn_din.state.plain_state import PlainState
+from sklearn_din.state.versions import __version__, versions_checked, warn_of_other_versions
 from sklearn_din.training.classifier_state import networks_on
 
 FORMAT = "sklearn_din model"
@@ -42,7 +42,7 @@ COMPARED = ("scikit-learn", "torch", "numpy")  # others make no difference to pr
 DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def save(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def save(model: object, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Save a model to one file that runs no code when it is loaded.
 
     The file holds values: parameters, vocabularies, weights, the remembered clicks of a
@@ -238,7 +238,7 @@ def _checked_device(device: str) -> str:
 class _PackedModel:
     """The objects of a model, each after those that it holds."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: object) -> None:
         self.entries: list[dict[str, Any]] = []
         self._contents: list[PlainState | bytes] = []
         self._places: dict[int, int] = {}
@@ -261,7 +261,7 @@ class _PackedModel:
             if content.arrays:
                 yield f"{place}.safetensors", safetensors.numpy.save(content.arrays)
 
-    def _add(self, value: Any, where: str) -> int:
+    def _add(self, value: object, where: str) -> int:
         if id(value) in self._places:
             return self._places[id(value)]
         self._kept.append(value)
@@ -275,13 +275,13 @@ class _PackedModel:
             return self._append(value, {"kind": kind, "objects": objects}, state)
         return self._append(value, {"kind": FOREIGN, "objects": {}}, self._foreign(value, where))
 
-    def _append(self, value: Any, entry: dict[str, Any], content: PlainState | bytes) -> int:
+    def _append(self, value: object, entry: dict[str, Any], content: PlainState | bytes) -> int:
         self.entries.append(entry)
         self._contents.append(content)
         self._places[id(value)] = len(self.entries) - 1
         return self._places[id(value)]
 
-    def _foreign(self, value: Any, where: str) -> bytes:
+    def _foreign(self, value: object, where: str) -> bytes:
         where = where.replace("parameters.", "") or "the model"
         is_step = hasattr(value, "fit") or type(value).__module__.split(".")[0] == "sklearn"
         problem = ""
@@ -294,7 +294,7 @@ class _PackedModel:
         return b""
 
 
-def _remedy(where: str, value: Any) -> str:
+def _remedy(where: str, value: object) -> str:
     if "callbacks" in where:
         return "set callbacks=None before saving, predictions need none"
     if callable(value) and not hasattr(value, "fit"):

@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.module import DIN
+from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 from sklearn_din.training.net import DINNet, StopReason
 
 LEARNT = {"classes_", "history_", "n_iter_", "n_features_in_", "schema", "network"}
@@ -181,7 +181,7 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: dict[str, Tens
         raise ValueError("the options tell of a larger network than there are weights.")
 
 
-def _present_device(device: Any) -> str:
+def _present_device(device: object) -> str:
     """Where to put the network: where it was asked for, where it was, or on the CPU."""
     wanted = _DEVICE.get()
     if wanted is not None:
@@ -199,12 +199,12 @@ def _present_device(device: Any) -> str:
     return device
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def _dict(value: object) -> dict[str, Any]:
     if type(value) is not dict or any(type(name) is not str for name in value):
         raise ValueError(f"a dict by name was needed, got {value!r:.60}.")
     return value
 
 
-def _check_keys(value: Any, keys: set[str], what: str) -> None:
+def _check_keys(value: object, keys: set[str], what: str) -> None:
     if type(value) is not dict or value.keys() != keys:
         raise ValueError(f"{what} must have the parts {', '.join(sorted(keys))}.")

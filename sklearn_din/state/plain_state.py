@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._plain_frames import read_frame, write_frame
-from sklearn_din._plain_scalars import (
+from sklearn_din.state.plain_frames import read_frame, write_frame
+from sklearn_din.state.plain_scalars import (
     READERS,
     TIME_UNITS,
     WRITERS,
@@ -53,7 +53,7 @@ class PlainState:
     objects: dict[str, Any] = field(default_factory=dict)
 
 
-def write_state(value: Any) -> PlainState:
+def write_state(value: object) -> PlainState:
     """Write a value.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def to_dict(value: Any) -> Any:
+def to_dict(value: object) -> Any:
     """Write a dataclass as a dict of its fields, and tuples of dataclasses as tuples of dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [its.name for its in dataclasses.fields(value)]
@@ -19,7 +19,7 @@ def to_dict(value: Any) -> Any:
     return tuple(map(to_dict, value)) if isinstance(value, tuple) else value
 
 
-def from_dict(its_type: type[T], values: Any) -> T:
+def from_dict(its_type: type[T], values: object) -> T:
     """Make a dataclass of a dict, whose values must have the types of its annotations.
 
     Parameters
@@ -68,7 +68,7 @@ def _hints(its_type: type) -> dict[str, Any]:
     return typing.get_type_hints(its_type)
 
 
-def _checked(value: Any, hint: Any, what: str) -> Any:
+def _checked(value: object, hint: Any, what: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and type(value) is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._plain_scalars import (
+from sklearn_din.state.plain_scalars import (
     PANDAS_UNITS,
     Json,
     NotPlainError,
@@ -40,9 +40,9 @@ NA_VALUES = {"NA": pd.NA, "nan": np.nan}
 
 
 class Writer(Protocol):
-    """What is asked of :class:`sklearn_din._plain_state.PlainWriter`."""
+    """What is asked of :class:`sklearn_din.state.plain_state.PlainWriter`."""
 
-    def write(self, value: Any, path: str) -> Json: ...
+    def write(self, value: object, path: str) -> Json: ...
 
     def store(self, array: np.ndarray, path: str) -> str: ...
 
@@ -50,7 +50,7 @@ class Writer(Protocol):
 
 
 class Reader(Protocol):
-    """What is asked of :class:`sklearn_din._plain_state.PlainReader`."""
+    """What is asked of :class:`sklearn_din.state.plain_state.PlainReader`."""
 
     def read(self, node: Json) -> Any: ...
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import sklearn
 
-from sklearn_din._plain_state import PlainState, read_state, write_state
-from sklearn_din._versions import __version__, warn_of_other_versions
+from sklearn_din.state.plain_state import PlainState, read_state, write_state
+from sklearn_din.state.versions import __version__, warn_of_other_versions
 
 STATE_KEYS = ("text", "arrays", "objects", "libraries", "_sklearn_din_version")
 PARTS = {"parameters", "fitted", "others", "requests"}
