@@ -210,7 +210,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
         """
         check_is_fitted(self)
-        frame = checked_frame(self, X, reset=False, droppable=self._may_be_absent)
+        absent = [*self._dropped, self.user, self.time]
+        frame = checked_frame(self, X, reset=False, droppable=absent)
         read = read_frame(
             Columns(frame, separator=self.separator),
             self._roles,
@@ -288,7 +289,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
         frame = checked_frame(self, X, reset=True)
-        drop = [] if self.drop is None else check_names(self.drop, name="drop")
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")
         if self.time is not None:
@@ -299,7 +299,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             histories=self.histories,
             categorical=self.categorical,
             numeric=self.numeric,
-            drop=drop,
+            drop=self._dropped,
             apart=apart,
         )
         read = read_frame(columns, self._roles, max_length=self.max_length)
@@ -313,7 +313,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             for name in events.numbers
         }
         self.schema_ = self._make_schema(list(frame.columns))
-        chosen = [] if is_auto(self.categorical) else check_names(self.categorical, name="")
+        chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
         say(empty_histories(read.events))
         say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
@@ -345,10 +345,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
 
     @property
-    def _may_be_absent(self) -> list[str | None]:
-        """Columns of fit that no feature is made of."""
-        drop = [] if self.drop is None else check_names(self.drop, name="drop")
-        return [*drop, self.user, self.time]
+    def _dropped(self) -> list[str]:
+        return [] if self.drop is None else check_names(self.drop, name="drop")
 
     def _encode(self, read: ReadFrame, frame: pd.DataFrame) -> EncodedFeatures:
         columns = self._numeric_columns.encode(read.numbers)

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din.encoding.cells import (
+    Codes,
     HistoryCells,
     are_whole,
     as_numbers,
@@ -25,7 +26,7 @@ ColumnKind = Literal["ids", "numbers", "time", "history"]
 
 
 class Columns:
-    """A frame as the encoder reads it: the kind of each column, and the cells of its histories.
+    """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ class Columns:
         self.frame = frame
         self.separator = separator
         self._kinds: dict[str, ColumnKind] = {}
+        self._codes: dict[str, Codes] = {}
         self._histories: dict[str, HistoryCells] = {}
 
     @property
@@ -57,6 +59,12 @@ class Columns:
         if name not in self._kinds:
             self._kinds[name] = column_kind(self.frame[name])
         return self._kinds[name]
+
+    def codes(self, name: str) -> Codes:
+        """Codes and distinct values of a column of ids; read when first asked for."""
+        if name not in self._codes:
+            self._codes[name] = coded(self.frame[name], name=name)
+        return self._codes[name]
 
     def history(self, name: str) -> HistoryCells:
         """Cells of a history column; read when first asked for."""
@@ -109,10 +117,7 @@ class Columns:
         if len(values) < FEW_VALUES and values.inferred_type != "string":
             return None
         ids = [name for name in self.names if name not in out and self.kind(name) == "ids"]
-        shares = {
-            name: values.isin(coded(self.frame[name], name=name)[1].astype(object)).sum()
-            for name in ids
-        }
+        shares = {name: values.isin(self.codes(name)[1].astype(object)).sum() for name in ids}
         return next((name for name, share in shares.items() if 2 * share > len(values)), None)
 
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_din._frames import pandas_frame
 from sklearn_din._validation import check_frame
-from sklearn_din.encoding.cells import Codes, as_numbers, coded
+from sklearn_din.encoding.cells import Codes, as_numbers
 from sklearn_din.encoding.columns import Columns, is_history_name
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
@@ -78,7 +78,7 @@ def read_frame(
     numbers = np.empty((len(frame), len(roles.numeric)))
     for position, name in enumerate(roles.numeric):
         numbers[:, position] = as_numbers(frame[name], name=name)
-    codes = {name: coded(frame[name], name=name) for name in roles.categorical}
+    codes = {name: columns.codes(name) for name in roles.categorical}
     events = {}
     for behaviour in roles.behaviours:
         names = (*behaviour.histories, *behaviour.numbers)
