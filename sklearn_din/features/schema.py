@@ -29,6 +29,9 @@ class Field:
         Size of that vocabulary with padding (0) and unknown (1) included. 0 for numbers.
     digest : str, default=""
         Fingerprint of the vocabulary's values: two encoders fitted on other catalogues differ.
+    candidate : str, default=""
+        For a number that is looked up by a candidate's id, such as its popularity: that candidate
+        column. The number is 0 wherever the candidate's id is unknown.
 
     Examples
     --------
@@ -41,6 +44,7 @@ class Field:
     vocabulary: str = ""
     n_ids: int = 0
     digest: str = ""
+    candidate: str = ""
 
     def __post_init__(self) -> None:
         kinds = get_args(Kind)
