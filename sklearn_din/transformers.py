@@ -21,6 +21,7 @@ from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, rea
 from sklearn_din.encoding.lookup import (
     encoded_behaviours,
     encoded_ids,
+    learn_event_scales,
     learn_vocabularies,
     make_schema,
     refuse_unknown,
@@ -38,7 +39,7 @@ from sklearn_din.encoding.roles import (
     assign_roles,
     is_auto,
 )
-from sklearn_din.encoding.scaling import EventScale, NumericColumns
+from sklearn_din.encoding.scaling import NumericColumns
 from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 
@@ -251,7 +252,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         )
         if self.unknown == "error":
             refuse_unknown(read, self._roles, self._vocabularies)
-        return add_neighbours(self._encode(read, frame), self._neighbours)
+        return self._with_neighbours(self._encode(read, frame))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
@@ -331,11 +332,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self._numeric_columns = NumericColumns(
             self._roles.numeric, read.numbers, taken=frame.columns
         )
-        self._event_scales = {
-            name: EventScale.of_events(name, events)
-            for events in read.events.values()
-            for name in events.numbers
-        }
+        self._event_scales = learn_event_scales(read)
         self.schema_ = make_schema(
             list(frame.columns),
             self._roles,
@@ -366,6 +363,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     @property
     def _dropped(self) -> list[str]:
         return [] if self.drop is None else check_names(self.drop, name="drop")
+
+    def _with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
+        """Impressions with the numbers of item neighbours, by their ids and histories."""
+        return add_neighbours(X, self._neighbours)
 
     def _encode(self, read: ReadFrame, frame: pd.DataFrame) -> EncodedFeatures:
         columns = self._numeric_columns.encode(read.numbers)

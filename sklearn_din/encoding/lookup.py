@@ -42,6 +42,15 @@ def learn_vocabularies(
     }
 
 
+def learn_event_scales(read: ReadFrame) -> dict[str, EventScale]:
+    """Scale of each history of numbers."""
+    return {
+        name: EventScale.of_events(name, events)
+        for events in read.events.values()
+        for name in events.numbers
+    }
+
+
 def refuse_unknown(read: ReadFrame, roles: Roles, vocabularies: Vocabularies) -> None:
     """Raise where a value was not seen at fit."""
     for name, ((codes, values), _) in read.id_columns().items():

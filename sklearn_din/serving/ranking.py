@@ -140,7 +140,8 @@ class _Pairs:
             else ragged.take(users)
             for key, ragged in self.user_rows.behaviours.items()
         }
-        return EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
+        pairs = EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
+        return self.pipeline.with_neighbours(pairs)
 
     def logits(self) -> Iterator[np.ndarray]:
         """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
