@@ -22,6 +22,8 @@ class FittedEncoder(Protocol):
     """What is asked of a fitted HistorySequenceEncoder; explanations do not import it."""
 
     separator: str | None
+    user: str | None
+    time: str | None
     vocabularies_: dict[str, np.ndarray]
     scales_: dict[str, Any]
     _neighbours: tuple[Any, ...]

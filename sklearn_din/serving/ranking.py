@@ -228,6 +228,7 @@ def _columns_of_fit(
             "candidate's columns from the user's. Fit it on a DataFrame."
         )
     dropped = check_names(getattr(fitted.encoder, "drop", ()), name="drop")
+    dropped += [name for name in (fitted.encoder.user, fitted.encoder.time) if name is not None]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(
