@@ -81,6 +81,8 @@ class ItemScores:
         numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
         for rows in _chunks(spans.lengths):
             part = spans.take(rows)
+            if not part.lengths.any():
+                continue
             events = items[part.index()]
             shown = np.repeat(candidates[rows], part.lengths)
             for place, scores in enumerate((self.ease, self.cosine)):
@@ -104,8 +106,6 @@ def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Signed logs of the five summaries, zeros for an empty history: (n_rows, 5)."""
     found = np.zeros((len(lengths), len(SUMMARIES)), dtype=np.float32)
     filled = np.flatnonzero(lengths)
-    if not len(filled):
-        return found
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = (ends - lengths)[filled]
     rank = np.repeat(ends, lengths) - 1 - np.arange(len(scores))
