@@ -67,6 +67,8 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
           sum of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
           length; and per attribute log1p of the number of events with the candidate's id. The
           sum of the weights and the unweighted sum come with ``pooling="attention"`` only.
+        - Of attributes without a candidate (past answers, kinds of action) and of numeric
+          histories the MLP gets the weighted mean.
         - Attention trains no embeddings, except those of attributes without a candidate: its
           inputs are detached.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their

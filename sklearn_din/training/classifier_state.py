@@ -24,6 +24,8 @@ LEARNT |= {"_fitted_on_encoded"}
 OPTIONAL = {"feature_names_in_", "novelty_"}  # the second is missing in files of earlier versions
 NETWORK = {"options", "weights", "device", "lr", "embedding_lr", "training"}
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
+# What networks were like that were saved before the option existed.
+BEFORE_THE_OPTION = {"without_candidate": "nothing"}
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
 
@@ -159,6 +161,7 @@ def _tensor(name: str, array: Any) -> Tensor:
 def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> DIN:
     """Build the network without memory of its own, then give it the weights, which must fit."""
     _check_size(schema, options, weights)
+    options = BEFORE_THE_OPTION | options
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         module = DIN(schema, **options)
     wanted = {name: tuple(its.shape) for name, its in module.state_dict().items()}
