@@ -23,7 +23,16 @@ DAYS = 10  # of a turning catalogue: eight to train on, one to stop by, one to t
 
 
 def turning(
-    *, new_share, n_users=2000, n_shown=400, n_slots=4, n_categories=20, n_topics=5, cap=50, seed=0
+    *,
+    new_share,
+    n_users=2000,
+    n_shown=400,
+    n_slots=4,
+    n_categories=20,
+    n_topics=5,
+    cap=50,
+    seed=0,
+    hide_unseen=True,
 ):
     """Return a log of ten days in which each day ``new_share`` of the shown items is new.
 
@@ -61,7 +70,10 @@ def turning(
         rows.append((user, time, shown, clicked, probability, past.length.copy()))
         past.append(user[clicked], shown[clicked])
     table = [np.concatenate([np.broadcast_to(row[k], n_users) for row in rows]) for k in range(6)]
-    return _turned(table, past, items, n_topics, n_slots, cap, new_share)
+    rows = _turned(table, past, items, n_topics, cap)
+    part = np.maximum(rows["time"] // n_slots - (DAYS - 3), 0)
+    name, attributes = f"turning catalogue, {new_share:.0%}", ["item", "category", "topic"]
+    return workloads._workload(name, rows, part, attributes, cap, hide_unseen, split="time")
 
 
 class _TurningItems:
@@ -114,14 +126,14 @@ def _interest(past, items, shown, n_topics, cap):
     return np.log1p(same_category.sum(1)) + np.log1p(same_topic.sum(1)) + 0.8 * newest
 
 
-def _turned(table, past, items, n_topics, n_slots, cap, new_share):
+def _turned(table, past, items, n_topics, cap):
     user, time, shown, clicked, probability, n_past = table
     topic = items.topic
-    events = {"item": past.items, "category": topic[past.items] // n_topics, "topic": topic}
-    events["topic"] = topic[past.items]
+    past_topic = topic[past.items]
+    events = {"item": past.items, "category": past_topic // n_topics, "topic": past_topic}
     length = np.minimum(n_past, cap)
     start = user * past.items.shape[1] + n_past - length
-    rows = {
+    return {
         "label": clicked.astype(np.float32),
         "probability": probability,
         "group": user,
@@ -131,9 +143,6 @@ def _turned(table, past, items, n_topics, n_slots, cap, new_share):
         "category": (2 + topic[shown] // n_topics).astype(np.int32),
         "topic": (2 + topic[shown]).astype(np.int32),
     }
-    part = np.maximum(time // n_slots - (DAYS - 3), 0)
-    name = f"turning catalogue, {new_share:.0%}"
-    return workloads._workload(name, rows, part, list(events), cap, True, split="time")
 
 
 def long_baskets(*, n_users=8000, cap=50, seed=0):

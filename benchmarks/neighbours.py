@@ -61,7 +61,7 @@ def knn_columns(workload):
 def ease_columns(workload):
     """EASE's columns by part, with the L2 whose logistic regression is best on validation rows."""
     if _last_ease.get("workload") is not workload:  # EASE and the stack ask one after the other
-        tables = columns(workload, *(_ease_of(strength) for strength in STRENGTHS))
+        tables = columns(workload, *(ease_of(strength) for strength in STRENGTHS))
         loss = [
             log_loss(workload["valid"]["label"], _linear(table, workload, "valid"))
             for table in tables
@@ -130,7 +130,9 @@ def cosines(matrix):
     return scipy.sparse.csr_matrix((cosine, (both.row, both.col)), shape=both.shape)
 
 
-def _ease_of(strength):
+def ease_of(strength):
+    """EASE with one strength of its L2, as a function of a user x id matrix."""
+
     def weights(matrix):
         """EASE: B = I - P / diag(P) with P = inverse(X'X + L2 I); zero on the diagonal."""
         n_users = np.asarray(matrix.sum(0)).ravel()
