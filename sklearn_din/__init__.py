@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sklearn_din.logs.negatives import sample_negatives
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
+    from sklearn_din.neighbours import ItemNeighbours
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
@@ -38,6 +39,7 @@ __all__ = [
     "Field",
     "HistoryBuilder",
     "HistorySequenceEncoder",
+    "ItemNeighbours",
     "Schema",
     "TimeSplit",
     "TrainingDisplay",
@@ -64,6 +66,7 @@ _FILE_OF = {
     "Field": "features.schema",
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
+    "ItemNeighbours": "neighbours",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",

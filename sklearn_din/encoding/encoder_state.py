@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din.encoding.neighbour_state import pair_state, pairs_from_state
+from sklearn_din.encoding.neighbours import NeighbourPair, neighbour_scales, schema_without
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Vocabulary
@@ -27,7 +30,23 @@ class EncoderState(EstimatorState):
     _vocabularies: dict[str, Vocabulary]
     _numeric_columns: NumericColumns
     _event_scales: dict[str, EventScale]
+    _neighbours: tuple[NeighbourPair, ...]
     schema_: Schema
+
+    @property
+    def vocabularies_(self) -> dict[str, np.ndarray]:
+        """Column of ids -> its known values, in the order of their ids from 2."""
+        check_is_fitted(self)
+        owners = self._roles.owners
+        return {name: self._vocabularies[owner].values for name, owner in owners.items()}
+
+    @property
+    def scales_(self) -> dict[str, EventScale]:
+        """Column of numbers -> how it is scaled."""
+        check_is_fitted(self)
+        return (
+            self._numeric_columns.scales | self._event_scales | neighbour_scales(self._neighbours)
+        )
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:
@@ -43,11 +62,13 @@ class EncoderState(EstimatorState):
             "numbers": _numbers_state(attributes.pop("_numeric_columns")),
             "event_scales": {name: to_dict(scale) for name, scale in scales.items()},
             "schema": schema_state(attributes.pop("schema_")),
+            "neighbours": [pair_state(pair) for pair in attributes.pop("_neighbours", ())],
             **{name: attributes.pop(name) for name in names if name in attributes},
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, {*LEARNT, "n_features_in_"}, optional={"feature_names_in_"})
+        optional = {"feature_names_in_", "neighbours"}  # older files have no neighbours
+        check_keys(fitted, {*LEARNT, "n_features_in_"}, optional=optional)
         check_feature_names(fitted)
         learnt = {name: fitted.pop(name) for name in LEARNT}
         roles = from_dict(Roles, learnt["roles"])
@@ -60,9 +81,11 @@ class EncoderState(EstimatorState):
         }
         numbers = _numbers_from_state(learnt["numbers"])
         schema = schema_from_state(learnt["schema"])
-        _check_agreement(schema, roles, vocabularies, numbers, scales)
+        neighbours = pairs_from_state(fitted.pop("neighbours", []), schema)
+        _check_agreement(schema_without(schema, neighbours), roles, vocabularies, numbers, scales)
         self._roles, self._vocabularies = roles, vocabularies
         self._numeric_columns, self._event_scales, self.schema_ = numbers, scales, schema
+        self._neighbours = neighbours
         self.__dict__.update(fitted)
 
 

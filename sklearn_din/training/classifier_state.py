@@ -21,6 +21,7 @@ from sklearn_din.training.net import DINNet, StopReason
 
 LEARNT = {"classes_", "history_", "n_iter_", "n_features_in_", "schema", "network"}
 LEARNT |= {"_fitted_on_encoded"}
+OPTIONAL = {"feature_names_in_", "novelty_"}  # the second is missing in files of earlier versions
 NETWORK = {"options", "weights", "device", "lr", "embedding_lr", "training"}
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
 
@@ -51,7 +52,7 @@ class ClassifierState(EstimatorState):
         if "net_" not in attributes or not _is_own(attributes["module_"]):
             return None
         net, module = attributes.pop("net_"), attributes.pop("module_")
-        names = LEARNT - {"schema", "network"} | {"feature_names_in_"}
+        names = LEARNT - {"schema", "network"} | OPTIONAL
         return {
             "schema": schema_state(attributes.pop("schema_")),
             "network": _network_state(net, module),
@@ -59,7 +60,8 @@ class ClassifierState(EstimatorState):
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, LEARNT, optional={"feature_names_in_"})
+        check_keys(fitted, LEARNT, optional=OPTIONAL)
+        _check_novelty(fitted.setdefault("novelty_", {}))
         check_feature_names(fitted)
         classes = fitted["classes_"]
         if type(classes) is not np.ndarray or classes.shape != (2,) or classes[0] == classes[1]:
@@ -72,6 +74,12 @@ class ClassifierState(EstimatorState):
         self.net_ = _network_from_state(fitted.pop("network"), self.schema_)
         self.module_ = self.net_.module_
         self.__dict__.update(fitted)
+
+
+def _check_novelty(novelty: object) -> None:
+    for column, share in _dict(novelty).items():
+        if type(share) is not float or not 0 <= share <= 1:
+            raise ValueError(f"novelty_[{column!r:.60}] must be a share, got {share!r:.60}.")
 
 
 def _is_own(module: DIN) -> bool:

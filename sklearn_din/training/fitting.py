@@ -17,9 +17,10 @@ from skorch.callbacks import Callback
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.module import DIN
 from sklearn_din.training.early_stopping import EarlyStopping
-from sklearn_din.training.holdout import split_rows
+from sklearn_din.training.holdout import choose_validation, split_rows
 from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.net import DINNet
+from sklearn_din.training.novelty import Novelty, measure_novelty
 from sklearn_din.training.optim import embedding_decay
 from sklearn_din.training.plan import TrainingPlan
 from sklearn_din.training.progress import ProgressBar
@@ -50,11 +51,12 @@ def plan_in_memory(
     TrainingPlan
     """
     seeds = _random_state(estimator.random_state)
-    train, valid = _split_batches(estimator, inputs, groups, seeds)
+    novelty = measure_novelty(inputs.X, share=estimator.validation_fraction)
+    train, valid = _split_batches(estimator, inputs, groups, seeds, novelty)
     decay = None
     if estimator.embedding_l2:
         strength = estimator.embedding_l2 / min(train.batch_size, len(train))
-        decay = embedding_decay(train.X, strength)
+        decay = embedding_decay(train.X, strength, novelty.hidden if train.hide else None)
     return TrainingPlan(
         train=train,
         valid=valid,
@@ -70,6 +72,7 @@ def plan_in_memory(
         verbose=estimator.verbose,
         device=_device(estimator.device),
         seed=seeds.randint(2**31),
+        novelty=novelty.shares,
     )
 
 
@@ -85,25 +88,23 @@ def _split_batches(
     inputs: FitInputs,
     groups: ArrayLike | None,
     seeds: np.random.RandomState,
+    novelty: Novelty,
 ) -> tuple[ImpressionBatches, ImpressionBatches | None]:
     """Batches to train on, and batches to validate on where early stopping is on."""
-    X, clicks, weights = inputs.X, inputs.clicks, inputs.weights
+    X, share = inputs.X, estimator.validation_fraction
+    hides = bool(novelty.hidden) and estimator.interest == "extended"
     rows = np.arange(len(X))
     valid = None
     stops = estimator.early_stopping
     if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
-        share = estimator.validation_fraction
+        how = choose_validation(estimator.validation, X.times)
+        users = X.users if groups is None else groups
         rows, held_out = split_rows(
-            clicks,
-            X.users if groups is None else groups,
-            how=estimator.validation,
-            share=share,
-            seeds=seeds,
-            times=X.times,
+            inputs.clicks, users, how=how, share=share, seeds=seeds, times=X.times
         )
-        its_weights = None if weights is None else weights[held_out]
+        judged = novelty.hide_new(X[held_out]) if hides and how == "last" else X[held_out]
         valid = ImpressionBatches(
-            X[held_out], clicks[held_out], its_weights, batch_size=VALIDATION_BATCH_SIZE
+            judged, *_targets(inputs, held_out), batch_size=VALIDATION_BATCH_SIZE
         )
     batch_size = estimator.batch_size
     if batch_size == "auto":
@@ -114,13 +115,18 @@ def _split_batches(
         checks = min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
     train = ImpressionBatches(
         X[rows],
-        clicks[rows],
-        None if weights is None else weights[rows],
+        *_targets(inputs, rows),
         batch_size=batch_size,
         shuffle=seeds,
         checks_per_epoch=checks,
+        hide=novelty.hide if hides else None,
     )
     return train, valid
+
+
+def _targets(inputs: FitInputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Clicks and weights of some rows."""
+    return inputs.clicks[rows], None if inputs.weights is None else inputs.weights[rows]
 
 
 def _module_maker(estimator: BaseEstimator, inputs: FitInputs) -> partial[DIN]:

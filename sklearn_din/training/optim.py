@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.network.segments import gather_rows
-
-COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
+from sklearn_din.training.occurrences import count_ids
 
 
 class RowwiseRMSprop(torch.optim.Optimizer):
@@ -121,7 +121,9 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta
     return typical.repeat_interleave(counts)
 
 
-def embedding_decay(X: EncodedFeatures, strength: float) -> dict[str, np.ndarray]:
+def embedding_decay(
+    X: EncodedFeatures, strength: float, hidden: Mapping[str, float] | None = None
+) -> dict[str, np.ndarray]:
     """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
 
     Parameters
@@ -131,23 +133,21 @@ def embedding_decay(X: EncodedFeatures, strength: float) -> dict[str, np.ndarray
         candidate, elsewhere, or in histories (paper, section 5.1).
     strength : float
         Factor of an id that occurs once.
+    hidden : dict of str to float, default=None
+        By column, the share of its ids in whose place training puts the unknown id. n_j is then
+        the number that is expected in one pass over the impressions.
 
     Returns
     -------
     decay : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary.
     """
-    counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
-    for first in range(0, len(X), COUNTED_ROWS):
-        block = X[first : first + COUNTED_ROWS]
-        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
-        for behaviour in X.schema.behaviours:
-            ragged = block.behaviours[behaviour.histories]
-            index = ragged.spans.index()
-            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
-        for name, values in ids.items():
-            found = np.bincount(values)
-            counts[X.schema[name].vocabulary][: len(found)] += found
+    counts = count_ids(X)
+    for column, share in (hidden or {}).items():
+        its = counts[X.schema[column].vocabulary]
+        found = np.bincount(X.columns[column])
+        its[: len(found)] -= share * found
+        its[UNKNOWN_ID] += share * len(X)
     return {
         name: (strength / np.maximum(count, 1)).astype(np.float32) for name, count in counts.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from skorch.callbacks import Callback
@@ -50,6 +50,8 @@ class TrainingPlan:
         torch device.
     seed : int
         Of torch: initial weights, dropout, hidden numbers.
+    novelty : dict of str to float, default={}
+        By candidate column, the share of the last rows whose id no row before has.
     """
 
     train: Batches
@@ -66,6 +68,7 @@ class TrainingPlan:
     verbose: int
     device: str
     seed: int
+    novelty: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_checks(self) -> int:
