@@ -28,13 +28,14 @@ from sklearn_din.metrics import expected_calibration_error, group_roc_auc_score
 OURS = {
     "DINClassifier()": {},
     "max_epochs tripled": {"max_epochs": 60},
-    "interest='paper'": {"interest": "paper"},
-    "sum": {"pooling": "sum", "interest": "paper"},
-    "mean": {"pooling": "mean", "interest": "paper"},
+    "interest='paper'": {"interest": "paper", "neighbours": None},
+    "sum": {"pooling": "sum", "interest": "paper", "neighbours": None},
+    "mean": {"pooling": "mean", "interest": "paper", "neighbours": None},
     "sum, extended": {"pooling": "sum"},
     "mean, extended": {"pooling": "mean"},
 }
-VARIANTS = {  # one default changed: the paper's techniques, then neighbours; where --methods asks
+VARIANTS = {  # one default changed, run where --methods asks
+    "no item neighbours": {"neighbours": None},
     "Dice": {"activation": "dice", "attention_activation": "dice"},
     "no mini-batch aware L2": {"embedding_l2": 0.0},
     "embedding_l2=50": {"embedding_l2": 50.0},
@@ -61,7 +62,7 @@ METHODS = [*OURS, *VARIANTS, *RIVALS, *ANALYST, "best possible"]
 UNRANKED = {"best possible", "popularity", "max_epochs tripled", *VARIANTS}
 
 
-def encoder_of(workload):
+def encoder_of(workload, *, neighbours="auto"):
     """Return the encoder as a user would write it: it is told whose each row is, and when.
 
     When, only where time parts training from test.
@@ -75,6 +76,7 @@ def encoder_of(workload):
         time="time" if by_time else None,
         drop=() if by_time else ["time"],
         max_length=workload["max_length"],
+        neighbours=neighbours,
     )
 
 
@@ -82,19 +84,23 @@ def frame_of(workload, *parts):
     """Return the parts' rows, one after the other, as a frame, and their labels.
 
     The time is doubled, and one more in the validation rows: so no validation row has a training
-    row's time, and ``validation="last"`` finds exactly them.
+    row's time, and ``validation="last"`` finds exactly them. Where time parts training from test,
+    the new items of the validation rows share one id that no training row has.
     """
-    frames = [workloads.to_frame(workload, part) for part in parts]
+    by_time = workload.get("split") == "time"
+    frames = [
+        workloads.to_frame(workload, part, new_as_one=by_time and part == "valid") for part in parts
+    ]
     for part, frame in zip(parts, frames, strict=True):
         frame["time"] = 2 * frame["time"] + (part == "valid")
     labels = [workload[part]["label"] for part in parts]
     return pd.concat(frames, ignore_index=True), np.concatenate(labels)
 
 
-def pipeline_of(workload, **parameters):
+def pipeline_of(workload, *, neighbours="auto", **parameters):
     """The default way: encoder and classifier, the classifier with the given parameters."""
-    classifier = DINClassifier(**parameters)
-    return Pipeline([("encode", encoder_of(workload)), ("din", classifier)])
+    encoder, classifier = encoder_of(workload, neighbours=neighbours), DINClassifier(**parameters)
+    return Pipeline([("encode", encoder), ("din", classifier)])
 
 
 def fit_ours(workload, *, seed, **parameters):

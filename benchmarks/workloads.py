@@ -232,11 +232,13 @@ def take(rows, index):
     return {**single, **histories}
 
 
-def to_frame(workload, part="train"):
+def to_frame(workload, part="train", *, new_as_one=False):
     """Return one part as a DataFrame: ids and numbers in columns, histories as Arrow lists.
 
     An id that no training row has (1) is missing here: an encoder that learns from several parts
-    does not know it either. "group" and "time" are columns too.
+    does not know it either. With ``new_as_one`` a candidate's new id is one past the known ones,
+    so that who compares this part with the training rows sees that it is new. "group" and "time"
+    are columns too.
     """
     import pyarrow as pa  # the rivals' environments have none
 
@@ -248,7 +250,10 @@ def to_frame(workload, part="train"):
     def known(ids):
         return pa.array(ids, mask=ids == UNKNOWN)
 
-    columns = {name: column(known(rows[name])) for name in workload["attributes"]}
+    columns = {}
+    for name, n_ids in workload["attributes"].items():
+        ids = np.where(rows[name] == UNKNOWN, n_ids, rows[name]) if new_as_one else rows[name]
+        columns[name] = column(known(ids.astype(np.int32)))
     offsets = pa.array(rows["hist_offsets"], pa.int32())
     for name in event_attributes(workload):
         cells = pa.ListArray.from_arrays(offsets, known(rows[f"hist_{name}"]))
