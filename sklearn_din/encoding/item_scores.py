@@ -15,7 +15,7 @@ from sklearn_din._spans import Spans
 MOST_EXACT = 4_000  # items of an exact EASE: 64 MB, and a second to invert
 MOST_NEIGHBOURS = 200
 EASE_L2 = 200.0
-SHRINKAGE = 10.0
+SHRINKAGE = 4.0
 DECAY = 0.8
 EVENTS_PER_CHUNK = 4_000_000
 
