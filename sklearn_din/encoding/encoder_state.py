@@ -95,7 +95,7 @@ def _items(values: Any, what: str) -> list[tuple[str, Any]]:
 
 def _vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
     """Values and rare ones; what only growth needs is left out where there is none of it."""
-    state = {"values": vocabulary.values, "rare": vocabulary.rare}
+    state: dict[str, Any] = {"values": vocabulary.values, "rare": vocabulary.rare}
     if len(vocabulary.rare):
         state |= {"rare_counts": vocabulary.rare_counts}
     if vocabulary.grown_from:
