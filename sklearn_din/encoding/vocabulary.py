@@ -197,12 +197,16 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
         return values
     plain = np.empty(len(values), dtype=object)
     plain[:] = [_plain_value(value, name=name) for value in values]
-    inferred = pd.api.types.infer_dtype(plain, skipna=False)
-    if inferred == "boolean":
+    if pd.api.types.infer_dtype(plain, skipna=False) == "boolean":
         return plain.astype(bool)
-    if inferred == "integer" and all(-(2**63) <= value < 2**63 for value in plain):
-        return plain.astype(np.int64)
-    return plain
+    return _small_integers(plain)
+
+
+def _small_integers(values: np.ndarray) -> np.ndarray:
+    """As int64 where all values are integers that fit, otherwise as they are."""
+    is_integer = pd.api.types.infer_dtype(values, skipna=False) == "integer"
+    fits = is_integer and all(-(2**63) <= value < 2**63 for value in values)
+    return values.astype(np.int64) if fits else values
 
 
 def whole_ids(ids: ArrayLike) -> np.ndarray:
@@ -333,8 +337,7 @@ def _spelt_integers(values: np.ndarray) -> np.ndarray:
     """Text such as "12" as the integer 12; the rest ("012", "1.0", "hat") stays as it is."""
     spelt = np.empty(len(values), dtype=object)
     spelt[:] = [int(v) if isinstance(v, str) and _spells_integer(v) else v for v in values]
-    is_integer = pd.api.types.infer_dtype(spelt, skipna=False) == "integer"
-    return spelt.astype(np.int64) if is_integer else spelt
+    return _small_integers(spelt)
 
 
 def _spells_integer(text: str) -> bool:
