@@ -159,6 +159,50 @@ def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
     assert grow(empty, ["hat"]).values.tolist() == ["hat"]
 
 
+# item neighbours
+
+
+@pytest.fixture(scope="module")
+def with_neighbours(frame, y):
+    encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
+def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame, later, y):
+    model = copy.deepcopy(with_neighbours)
+    before = model["encode"].transform(frame)
+    names = [f.name for f in model["din"].schema_.fields if f.candidate]
+    assert len(names) == 24
+    probability = model.predict_proba(frame)
+    model["encode"].partial_fit(later)
+    after, new = model["encode"].transform(frame), model["encode"].transform(later)
+    for name in names:
+        assert (after[name] == before[name]).all()
+    assert not any(new[name].any() for name in names if name.startswith("hist_item"))
+    assert any(after[name].any() for name in names if name.startswith("hist_item"))
+    grown = grown_untrained(model["din"], new, y)
+    assert (grown.predict_proba(after) == probability).all()
+
+
+def test_grown_item_neighbours_are_saved_exported_and_ranked(with_neighbours, later, y, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = update(copy.deepcopy(with_neighbours), later, y)
+    save(model, tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    expected = model.predict_proba(later)
+    assert (again.predict_proba(later) == expected).all()
+    export_onnx(model, tmp_path / "model.onnx")
+    names = set(model["encode"].feature_names_in_) - {"user", "time"}
+    columns = {name: later[name].tolist() for name in names}
+    served = OnnxServer(tmp_path / "model.onnx").predict(columns)
+    np.testing.assert_allclose(served, expected[:, 1], atol=1e-5)
+    users = later.drop(columns=CANDIDATE).drop_duplicates("user")[:2]
+    assert (
+        len(rank_candidates(model, users, later[CANDIDATE].drop_duplicates("item"), top_k=2)) == 4
+    )
+
+
 # which vocabularies a classifier takes
 
 
