@@ -399,6 +399,40 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
         assert all((its.rows[name].square == twin.rows[name].square).all() for name in twin.rows)
 
 
+def turning_catalogue(n=600):
+    """Rows of one item after the other, each for a while: late rows have new items."""
+    items = np.arange(n) // 30
+    shown = pd.DataFrame({"item": items, "time": np.arange(n), "hist_item": list(items[:, None])})
+    return shown, np.random.default_rng(0).integers(0, 2, n)
+
+
+def test_as_many_ids_are_hidden_in_later_passes_as_at_fit(tmp_path):
+    shown, y = turning_catalogue()
+    encoder = HistorySequenceEncoder(time="time", neighbours=None)
+    parameters = {"random_state": 0, "early_stopping": False, "batch_size": 50}
+
+    def pipeline(**more):
+        its = DINClassifier(**parameters, embedding_l2=0.0, **more)
+        return Pipeline([("encode", encoder), ("din", its)])
+
+    once = pipeline(max_epochs=1).fit(shown, y)
+    assert once["din"].novelty_["item"] > 0.01
+    save(once, tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    for model in (once, again):
+        update(model, shown.assign(item=shown["item"] + 100), y)
+        assert model["din"].novelty_ == again["din"].novelty_
+        hiding = model["din"].net_.training_state_.hiding
+        assert list(hiding.known) == ["item"]
+        assert hiding.hidden == model["din"].novelty_
+    assert torch.equal(weights(once["din"]), weights(again["din"]))
+    first = pipeline().set_params(din__max_epochs=1).fit(shown, y)["din"]
+    X = encoder.fit_transform(shown, y)
+    twin = DINClassifier(**parameters, embedding_l2=0.0).partial_fit(X, y)
+    assert torch.equal(weights(twin), weights(first))
+    assert twin.partial_fit(X, y).novelty_ == first.novelty_
+
+
 def test_the_l2_counts_an_ids_occurrences_in_all_rows_so_far():
     X = make_impressions(300, seed=3)
     y = make_labels(X)
