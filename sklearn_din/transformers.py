@@ -18,6 +18,7 @@ from sklearn_din._validation import check_frame, check_names, check_times, plain
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
+from sklearn_din.encoding.growth import EncoderGrowth
 from sklearn_din.encoding.lookup import (
     encoded_behaviours,
     encoded_ids,
@@ -46,6 +47,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
     EncoderState,
+    EncoderGrowth,
     CallbackSupportMixin,
     TransformerMixin,
     EncoderInNotebooks,
@@ -56,7 +58,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     Text, categories, booleans and integers become ids, floats become standardised numbers, and
     columns of lists become ragged histories of ids. A candidate column and its history share
     one vocabulary, learnt from both. Ids are int32: 0 is padding, 1 unknown, known values
-    follow in sorted order from 2.
+    follow in sorted order from 2. :meth:`partial_fit` appends the values of later rows.
 
     Parameters
     ----------
@@ -242,14 +244,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
         """
         check_is_fitted(self)
-        absent = [*self._dropped, self.user, self.time]
-        frame = checked_frame(self, X, reset=False, droppable=absent)
-        read = read_frame(
-            Columns(frame, separator=self.separator),
-            self._roles,
-            max_length=self.max_length,
-            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
-        )
+        read, frame = self._read(X)
         if self.unknown == "error":
             refuse_unknown(read, self._roles, self._vocabularies)
         return self._with_neighbours(self._encode(read, frame))
@@ -345,6 +340,18 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         say(self._roles.notices)
         say(empty_histories(read.events))
         say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
+        return read, frame
+
+    def _read(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
+        """Read rows as those of fit were read."""
+        absent = [*self._dropped, self.user, self.time]
+        frame = checked_frame(self, X, reset=False, droppable=absent)
+        read = read_frame(
+            Columns(frame, separator=self.separator),
+            self._roles,
+            max_length=self.max_length,
+            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
+        )
         return read, frame
 
     def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
