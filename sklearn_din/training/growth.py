@@ -68,11 +68,11 @@ class ClassifierGrowth(ClassifierState):
         Weights, the optimizers' moments and the order of random numbers go on. Ids that the
         encoder has appended since get rows of their own, which start as all rows did; by that
         alone no prediction changes. As many candidates' ids are hidden as at fit (``novelty_``).
-        There is no early stopping, no validation rows are set aside,
-        and the latest weights are kept, no average. ``batch_size="auto"`` stays what it was at
-        fit; ``lr`` and ``embedding_lr`` are those of the parameters now. The L2 on embeddings
-        counts an id's occurrences in all rows so far, so that the same prior is not imposed anew
-        by each call. ``class_weight="balanced"`` looks at the labels of this call.
+        There is no early stopping, no validation rows are set aside, and the latest weights are
+        kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and
+        ``embedding_lr`` are those of the parameters now. The L2 on embeddings counts an id's
+        occurrences in all rows so far, so that the same prior is not imposed anew by each call.
+        ``class_weight="balanced"`` looks at the labels of this call.
 
         Give it the rows of a day or a week, each once. On a classifier that is not fitted it
         trains a new network by one pass; ``fit`` with early stopping is the better start.
