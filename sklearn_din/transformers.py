@@ -29,6 +29,7 @@ from sklearn_din.encoding.lookup import (
 )
 from sklearn_din.encoding.neighbours import (
     add_neighbours,
+    clicked_label,
     learn_neighbours,
     neighbour_order,
     schema_without,
@@ -335,7 +336,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             has_missing=self._numeric_columns.has_missing,
             max_length=self.max_length,
         )
-        self._neighbours = ()
+        self._neighbours, self._clicked_label = (), None
         chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
         say(empty_histories(read.events))
@@ -361,6 +362,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             self.neighbours, self._roles, user=self.user, time=self.time, n_rows=len(frame)
         )
         if order is not None:
+            self._clicked_label = clicked_label(y)
             self._neighbours, encoded = learn_neighbours(
                 encoded, y, order=order, taken=frame.columns
             )
