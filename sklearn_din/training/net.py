@@ -180,6 +180,19 @@ class DINNet(NeuralNetBinaryClassifier):
         tables = {id(table) for table in self.module_.embeddings.tables.values()}
         return {n: p for n, p in self.module_.named_parameters() if id(p) not in tables}
 
+    @property
+    def dense_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters but the embedding tables, by name."""
+        return {name: tuple(its.shape) for name, its in self.dense_parameters.items()}
+
+    @property
+    def fitting_state(self) -> TrainingState | None:
+        """Where the latest training stopped; None if another network stands in the place of its."""
+        state = self.training_state_
+        if state is None or not state.fits(self.module_.embeddings.sizes, self.dense_shapes):
+            return None
+        return state
+
     def _dense_moments(self) -> dict[str, DenseMoments]:
         moments = {}
         for name, parameter in self.dense_parameters.items():
