@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.serving.saving import inspect, load, save
+    from sklearn_din.serving.updating import update
     from sklearn_din.transformers import HistorySequenceEncoder
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "rank_candidates",
     "sample_negatives",
     "save",
+    "update",
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
@@ -81,6 +83,7 @@ _FILE_OF = {
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
+    "update": "serving.updating",
 }
 
 

@@ -24,13 +24,13 @@ from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.check_tasks import with_tasks
-from sklearn_din.training.classifier_state import ClassifierState
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
+from sklearn_din.training.growth import ClassifierGrowth
 from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
 from sklearn_din.training.net import DINNet
 
 
-class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
+class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -67,6 +67,8 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
           sum of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
           length; and per attribute log1p of the number of events with the candidate's id. The
           sum of the weights and the unweighted sum come with ``pooling="attention"`` only.
+        - Of attributes without a candidate (past answers, kinds of action) and of numeric
+          histories the MLP gets the weighted mean.
         - Attention trains no embeddings, except those of attributes without a candidate: its
           inputs are detached.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their
@@ -145,7 +147,7 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
         One row per validation check: epoch (a fraction where an epoch has several checks),
         train_loss, valid_loss, valid_auc, seconds. Without validation, one row per epoch.
     n_iter_ : int
-        Epochs begun.
+        Epochs begun; each ``partial_fit`` is one, with its row in ``history_``.
     novelty_ : dict of str to float
         By candidate column, the share of its ids that were new in the newer half of the rows:
         block by block of ``validation_fraction``, no row before has them. Below 1 % the catalogue
@@ -277,15 +279,13 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
         """
         inputs = check_fit_inputs(self, X, y, sample_weight)
         plan = plan_in_memory(self, inputs, groups)
-        found = plan.novelty
+        new = plan.novelty
         with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
-            plan = with_tasks(
-                plan, task, lambda net: vars(copy.copy(self)._keep(net, inputs, found))
-            )
+            plan = with_tasks(plan, task, lambda net: vars(copy.copy(self)._keep(net, inputs, new)))
             net = fit_net(plan)
-            net.forget_training()
+            net.end_training(plan)
             net.module_.eval()
-            self._keep(net, inputs, found)
+            self._keep(net, inputs, new)
         return self
 
     def predict_proba(self, X: Impressions) -> np.ndarray:

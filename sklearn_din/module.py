@@ -50,9 +50,11 @@ class DIN(nn.Module):
       candidate * the unweighted sum of the events, the length of the history, and how many events
       have the candidate's id, one count for each attribute. Lengths, counts and the sum of weights
       enter as log(1 + x), with their sign.
+    - Of attributes without a candidate (past answers, kinds of action) and of the events' numbers
+      it gets the weighted mean.
     - Queries and events are detached in front of the activation unit and in its weighted sum: the
       embeddings learn from the candidate and from the unweighted sum. Only an attribute that no
-      candidate has learns through attention.
+      candidate has learns through attention, and from its weighted mean.
     - Beside ids, each training step hides 15 % of the numbers behind zero, their average.
 
     Bags, which are behaviours without a candidate, are summed in both networks.
@@ -85,6 +87,10 @@ class DIN(nn.Module):
         fastest: the MLP then is one autograd function.
     dropout : float, default=0.0
         Share of the MLP's activations that each training step sets to zero.
+    without_candidate : {"mean", "nothing"}, default="mean"
+        What the extended network's MLP gets of the attributes that no candidate is compared with,
+        and of the events' numbers: their mean, weighted as the events are, or nothing, so that
+        they count in the weights alone. "nothing" is for networks saved before there were means.
 
     Examples
     --------
@@ -107,11 +113,13 @@ class DIN(nn.Module):
         hidden_units: tuple[int, ...] = (200, 80),
         activation: str = "prelu",
         dropout: float = 0.0,
+        without_candidate: str = "mean",
     ) -> None:
         super().__init__()
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
+        check_choice(without_candidate, ("mean", "nothing"), name="without_candidate")
         self.schema = schema
         self.options = {  # those with which this network can be built again
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
@@ -121,6 +129,7 @@ class DIN(nn.Module):
             "attention_units": tuple(map(int, attention_units)),
             "hidden_units": tuple(map(int, hidden_units)),
             "dropout": float(dropout),
+            "without_candidate": without_candidate,
         }
         self.extended = interest == "extended"
         if attention_normalization == "auto":
@@ -135,6 +144,7 @@ class DIN(nn.Module):
                 normalization=attention_normalization,
                 units=tuple(attention_units),
                 activation=attention_activation,
+                without_candidate=without_candidate,
             )
             for behaviour in schema.behaviours
         )

@@ -18,6 +18,7 @@ from sklearn_din._validation import check_frame, check_names, check_times, plain
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
+from sklearn_din.encoding.growth import EncoderGrowth
 from sklearn_din.encoding.lookup import (
     encoded_behaviours,
     encoded_ids,
@@ -28,6 +29,7 @@ from sklearn_din.encoding.lookup import (
 )
 from sklearn_din.encoding.neighbours import (
     add_neighbours,
+    clicked_label,
     learn_neighbours,
     neighbour_order,
     schema_without,
@@ -46,6 +48,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
     EncoderState,
+    EncoderGrowth,
     CallbackSupportMixin,
     TransformerMixin,
     EncoderInNotebooks,
@@ -56,7 +59,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     Text, categories, booleans and integers become ids, floats become standardised numbers, and
     columns of lists become ragged histories of ids. A candidate column and its history share
     one vocabulary, learnt from both. Ids are int32: 0 is padding, 1 unknown, known values
-    follow in sorted order from 2.
+    follow in sorted order from 2. :meth:`partial_fit` appends the values of later rows.
 
     Parameters
     ----------
@@ -242,14 +245,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
         """
         check_is_fitted(self)
-        absent = [*self._dropped, self.user, self.time]
-        frame = checked_frame(self, X, reset=False, droppable=absent)
-        read = read_frame(
-            Columns(frame, separator=self.separator),
-            self._roles,
-            max_length=self.max_length,
-            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
-        )
+        read, frame = self._read(X)
         if self.unknown == "error":
             refuse_unknown(read, self._roles, self._vocabularies)
         return self._with_neighbours(self._encode(read, frame))
@@ -340,11 +336,23 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             has_missing=self._numeric_columns.has_missing,
             max_length=self.max_length,
         )
-        self._neighbours = ()
+        self._neighbours, self._clicked_label = (), None
         chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
         say(empty_histories(read.events))
         say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
+        return read, frame
+
+    def _read(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
+        """Read rows as those of fit were read."""
+        absent = [*self._dropped, self.user, self.time]
+        frame = checked_frame(self, X, reset=False, droppable=absent)
+        read = read_frame(
+            Columns(frame, separator=self.separator),
+            self._roles,
+            max_length=self.max_length,
+            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
+        )
         return read, frame
 
     def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
@@ -354,6 +362,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             self.neighbours, self._roles, user=self.user, time=self.time, n_rows=len(frame)
         )
         if order is not None:
+            self._clicked_label = clicked_label(y)
             self._neighbours, encoded = learn_neighbours(
                 encoded, y, order=order, taken=frame.columns
             )

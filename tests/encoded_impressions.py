@@ -87,3 +87,28 @@ def make_impressions_with_a_column_named_like_a_behaviour(n=40, seed=0):
         {name: ids(name, n) for name in ("item", "category")},
         {behaviour.histories: ragged(behaviour) for behaviour in behaviours},
     )
+
+
+def make_answers(n=8, seed=0):
+    """Exercises shown to students; past ones with the answer and the seconds it took."""
+    histories = ("hist_item", "hist_answer", "hist_category")
+    fields = (
+        Field("item", "categorical", "item", 9),
+        Field("category", "categorical", "category", 5),
+        Field("hist_item", "history", "item", 9),
+        Field("hist_answer", "history", "hist_answer", 4),
+        Field("hist_category", "history", "category", 5),
+        Field("hist_seconds", "numeric_history"),
+    )
+    candidates = ("item", None, "category")
+    answered = Behaviour("+".join(histories), histories, candidates, ("hist_seconds",))
+    rng = np.random.default_rng(seed)
+    lengths = (np.arange(n) % 5).astype(np.int32)
+    n_ids = {field.name: field.n_ids for field in fields if field.has_ids}
+    events = {name: rng.integers(1, n_ids[name], lengths.sum(), np.int32) for name in histories}
+    events["hist_seconds"] = rng.normal(size=lengths.sum()).astype(np.float32)
+    return EncodedFeatures(
+        Schema(fields, (answered,), max_length=4),
+        {name: rng.integers(1, n_ids[name], n, np.int32) for name in ("item", "category")},
+        {histories: Ragged.from_lengths(events, lengths)},
+    )

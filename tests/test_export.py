@@ -21,6 +21,7 @@ from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import (
+    make_answers,
     make_impressions,
     make_impressions_with_a_column_named_like_a_behaviour,
     make_labels,
@@ -122,6 +123,24 @@ def test_numbers_of_events_reach_the_file(interest, runtime, path):
     export_onnx(classifier, path)
     for X in other_batches(**options):
         assert_same(session_of(runtime, path), classifier, X)
+
+
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("normalization", ["auto", "softmax"])
+def test_past_answers_reach_the_file(interest, pooling, normalization, runtime, path):
+    X = make_answers(60, seed=1)
+    classifier = DINClassifier(
+        interest=interest,
+        pooling=pooling,
+        attention_normalization=normalization,
+        max_epochs=2,
+        random_state=0,
+    ).fit(X, X["hist_answer"][:, 0] == 2)
+    export_onnx(classifier, path)
+    session = session_of(runtime, path)
+    for other in (X, X[:1], X[1:2], make_answers(40, seed=2)):
+        assert_same(session, classifier, other)
 
 
 def test_an_attribute_without_a_candidate_and_a_bag_alone(runtime, path):

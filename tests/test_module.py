@@ -10,12 +10,17 @@ from sklearn_din.features import FIRST_KNOWN_ID, Behaviour, EncodedFeatures, Fie
 from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from sklearn_din.network.embeddings import FieldEmbeddings
 from tests.encoded_impressions import (
+    make_answers,
     make_impressions,
     make_impressions_with_a_column_named_like_a_behaviour,
     make_schema,
 )
 
 CLICKS = ("hist_item", "hist_category")
+
+
+def make_with_numbers(n):
+    return make_impressions(n, numbers=("hist_elapsed",))
 
 
 @pytest.fixture(autouse=True)
@@ -223,12 +228,87 @@ def one_history_with_actions():
     return EncodedFeatures(schema, columns, {ragged_name(schema): ragged})
 
 
-def test_attributes_without_a_candidate_take_part_in_the_key_only():
+def test_attributes_without_a_candidate_take_part_in_the_key():
     X = one_history_with_actions()
-    network = DIN(X.schema)
+    network = DIN(X.schema, without_candidate="nothing")
     before = network(Batch(X)).item()
     X.behaviours[ragged_name(X.schema)].columns["hist_action"][0] = 3
     assert network(Batch(X)).item() != before
+
+
+def found_means(network, X):
+    """What the MLP gets of answers and seconds, and the weights of the events."""
+    batch, (interest,) = Batch(X), network.interest_modules
+    embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
+    queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
+    total = sums.get(interest.behaviour.histories)
+    _, weights, _ = interest(queries, keys, total, batch)
+    return interest.outputs(queries, keys, total, batch)[-1], weights
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("normalization", ["auto", "softmax"])
+@pytest.mark.parametrize("activation", ["prelu", "dice"])
+def test_the_mlp_gets_the_weighted_mean_of_answers_and_seconds(pooling, normalization, activation):
+    X = make_answers(30)
+    options = {"attention_normalization": normalization, "attention_activation": activation}
+    network = DIN(X.schema, embedding_dim=3, pooling=pooling, **options).eval()
+    means, weights = found_means(network, X)
+    answer = network.embeddings.weight("hist_answer")
+    ragged = X.behaviours[("hist_item", "hist_answer", "hist_category")]
+    event = 0
+    for row, length in enumerate(ragged.spans.lengths):
+        total, mass = torch.zeros(4), 1.0
+        for _ in range(length):
+            weight = 1.0 if weights is None else weights[event]
+            seconds = torch.tensor([ragged.columns["hist_seconds"][event]])
+            total += weight * torch.cat([answer[ragged.columns["hist_answer"][event]], seconds])
+            mass += abs(weight)
+            event += 1
+        torch.testing.assert_close(means[row], total / mass)
+    assert event == len(ragged.columns["hist_answer"])
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("name", ["hist_answer", "hist_seconds"])
+def test_an_answer_and_a_number_count_whatever_the_pooling(pooling, name):
+    X = make_answers(30)
+    network = DIN(X.schema, pooling=pooling).eval()
+    before = network(Batch(X)).detach()
+    (ragged,) = X.behaviours.values()
+    values = ragged.columns[name]
+    ragged.columns[name] = values % 3 + 1 if name == "hist_answer" else -values
+    is_changed = (network(Batch(X)) != before).numpy()
+    assert is_changed.sum() > 15
+    assert not is_changed[ragged.spans.lengths == 0].any()
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum"])
+def test_the_means_train_the_answers(pooling):
+    X = make_answers(30)
+    network = DIN(X.schema, pooling=pooling)
+    means, _ = found_means(network, X)
+    means.sum().backward()
+    (table,) = network.embeddings.tables.values()
+    rows = table.grad._indices()[0][table.grad._values().abs().sum(1) > 0].tolist()
+    start = network.embeddings.offset_of["hist_answer"]
+    assert rows == [start + 1, start + 2, start + 3]
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+def test_means_are_for_the_extended_network_and_can_be_left_out(pooling):
+    schema = make_answers().schema
+    widths = {
+        (interest, without): DIN(
+            schema, embedding_dim=3, interest=interest, pooling=pooling, without_candidate=without
+        )
+        .mlp[0]
+        .in_features
+        for interest in ("paper", "extended")
+        for without in ("mean", "nothing")
+    }
+    assert widths["paper", "mean"] == widths["paper", "nothing"] == 3 + 3 + 9
+    assert widths["extended", "mean"] == widths["extended", "nothing"] + 3 + 1
 
 
 @pytest.mark.parametrize("activation", ["prelu", "dice"])
@@ -290,10 +370,11 @@ def test_dice_statistics_are_those_of_real_events():
 @pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
 @pytest.mark.parametrize("normalization", ["auto", "softmax"])
 @pytest.mark.parametrize("is_empty", [True, False])
+@pytest.mark.parametrize("make", [make_answers, make_with_numbers])
 def test_candidates_of_one_shared_history_equal_rows_of_their_own(
-    interest, pooling, normalization, is_empty
+    make, interest, pooling, normalization, is_empty
 ):
-    X = make_impressions(16, numbers=("hist_elapsed",))
+    X = make(16)
     columns, lengths = X.columns, X["hist_item_mask"].sum(axis=1)
     row = lengths.argmin() if is_empty else lengths.argmax()
     repeated = X[np.full(16, row)]
@@ -337,15 +418,16 @@ def test_no_number_is_hidden_at_prediction_in_the_paper_or_without_ids(interest)
 @pytest.mark.parametrize("interest", ["paper", "extended"])
 @pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_an_interest_says_how_many_columns_it_gives_the_mlp(interest, pooling, shared):
-    X = make_impressions(7, numbers=("hist_elapsed",))
+@pytest.mark.parametrize("make", [make_answers, make_with_numbers])
+def test_an_interest_says_how_many_columns_it_gives_the_mlp(make, interest, pooling, shared):
+    X = make(7)
     if shared:
         histories = {name: r.take(np.full(7, 1)) for name, r in X.behaviours.items()}
         X = EncodedFeatures(X.schema, X.columns, histories)
     network = DIN(X.schema, interest=interest, pooling=pooling, embedding_dim=3).eval()
     batch = Batch(X, shared=shared)
     embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
-    total = 1 + 3 + 3  # price, item, category
+    total = len(X.schema.names("numeric")) + 3 + 3  # price, item, category
     for module in network.interest_modules:
         queries, keys = network._queries_and_keys(module.behaviour, embeddings, batch)
         outputs = module.outputs(queries, keys, sums.get(module.behaviour.histories), batch)

@@ -14,7 +14,7 @@ from sklearn_din.batches.batch import Batch
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.novelty import MOST_BLOCKS, measure_novelty
-from sklearn_din.training.optim import embedding_decay
+from sklearn_din.training.optim import count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -238,9 +238,11 @@ def test_a_hidden_ids_l2_follows_how_often_each_id_is_left():
         counts[1] += 0.25
         for item in X["hist_item"][row][X["hist_item_mask"][row]]:
             counts[item] += 1
-    found = embedding_decay(X, 2.0, shares)
+    found = embedding_decay(count_occurrences(X, shares), 2.0)
     np.testing.assert_allclose(found["item"], 2 / np.maximum(counts, 1), rtol=1e-6)
-    np.testing.assert_array_equal(found["category"], embedding_decay(X, 2.0)["category"])
+    np.testing.assert_array_equal(
+        found["category"], embedding_decay(count_occurrences(X), 2.0)["category"]
+    )
 
 
 def test_a_pipeline_finds_new_items_by_the_encoders_time(tmp_path):

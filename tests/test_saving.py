@@ -37,8 +37,10 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.metrics import group_roc_auc_scorer
+from sklearn_din.module import DIN
 from sklearn_din.serving.safe_file import SafeFileError
 from sklearn_din.state.plain_state import read_state, write_state
+from tests.encoded_impressions import make_answers
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -441,6 +443,18 @@ def test_every_protocol_ever_released_is_read(name):
     expected = json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))
     rows = make_rows()[0].head(12)
     np.testing.assert_allclose(model.predict_proba(rows)[:, 1], expected, rtol=1e-5)
+
+
+def test_a_network_saved_before_its_mlp_got_means_has_none(path):
+    X = make_answers(40)
+    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X["item"] > 4)
+    before = DIN(X.schema, without_candidate="nothing").eval()
+    classifier.net_.module_ = classifier.module_ = before
+    del classifier.module_.options["without_candidate"]
+    expected = classifier.predict_proba(X)
+    for again in (saved(classifier, path), pickle.loads(pickle.dumps(classifier))):
+        assert again.module_.options["without_candidate"] == "nothing"
+        assert (again.predict_proba(X) == expected).all()
 
 
 def test_the_present_protocol_has_its_file():

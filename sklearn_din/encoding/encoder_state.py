@@ -56,18 +56,17 @@ class EncoderState(EstimatorState):
         names = ("n_features_in_", "feature_names_in_")
         return {
             "roles": to_dict(attributes.pop("_roles")),
-            "vocabularies": {
-                name: {"values": its.values, "rare": its.rare} for name, its in vocabularies.items()
-            },
+            "vocabularies": {name: _vocabulary_state(its) for name, its in vocabularies.items()},
             "numbers": _numbers_state(attributes.pop("_numeric_columns")),
             "event_scales": {name: to_dict(scale) for name, scale in scales.items()},
             "schema": schema_state(attributes.pop("schema_")),
             "neighbours": [pair_state(pair) for pair in attributes.pop("_neighbours", ())],
+            "clicked_label": attributes.pop("_clicked_label", None),
             **{name: attributes.pop(name) for name in names if name in attributes},
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        optional = {"feature_names_in_", "neighbours"}  # older files have no neighbours
+        optional = {"feature_names_in_", "neighbours", "clicked_label"}  # older files lack the last
         check_keys(fitted, {*LEARNT, "n_features_in_"}, optional=optional)
         check_feature_names(fitted)
         learnt = {name: fitted.pop(name) for name in LEARNT}
@@ -85,7 +84,7 @@ class EncoderState(EstimatorState):
         _check_agreement(schema_without(schema, neighbours), roles, vocabularies, numbers, scales)
         self._roles, self._vocabularies = roles, vocabularies
         self._numeric_columns, self._event_scales, self.schema_ = numbers, scales, schema
-        self._neighbours = neighbours
+        self._neighbours, self._clicked_label = neighbours, fitted.pop("clicked_label", None)
         self.__dict__.update(fitted)
 
 
@@ -95,8 +94,19 @@ def _items(values: Any, what: str) -> list[tuple[str, Any]]:
     return list(values.items())
 
 
+def _vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Values and rare ones; what only growth needs is left out where there is none of it."""
+    state: dict[str, Any] = {"values": vocabulary.values, "rare": vocabulary.rare}
+    if len(vocabulary.rare):
+        state |= {"rare_counts": vocabulary.rare_counts}
+    if vocabulary.grown_from:
+        state |= {"grown_from": vocabulary.grown_from}
+    return state
+
+
 def _vocabulary(state: Any) -> Vocabulary:
-    if type(state) is not dict or state.keys() != {"values", "rare"}:
+    wanted, optional = {"values", "rare"}, {"rare_counts", "grown_from"}
+    if type(state) is not dict or not wanted <= state.keys() <= wanted | optional:
         raise ValueError("a vocabulary must have values and rare ones.")
     values, rare = state["values"], state["rare"]
     for array in (values, rare):
@@ -106,7 +116,13 @@ def _vocabulary(state: Any) -> Vocabulary:
         raise ValueError(f"ids must be integers, booleans or objects, got {values.dtype}.")
     if rare.dtype != object:
         raise ValueError(f"rare values must be objects, got {rare.dtype}.")
-    vocabulary = Vocabulary(values, rare)
+    counts = state.get("rare_counts", np.ones(len(rare), dtype=np.int64))
+    grown_from = state.get("grown_from", ())
+    if type(counts) is not np.ndarray or counts.shape != rare.shape or counts.dtype != np.int64:
+        raise ValueError("there must be one count per rare value.")
+    if type(grown_from) is not tuple or any(type(digest) is not str for digest in grown_from):
+        raise ValueError("a vocabulary's earlier digests must be text.")
+    vocabulary = Vocabulary(values, rare, counts, grown_from)
     if not vocabulary.is_distinct:
         raise ValueError("a vocabulary must have each value once.")
     return vocabulary
@@ -176,6 +192,6 @@ def _check_agreement(
     for field in schema.fields:
         if field.has_ids:
             its = vocabularies[roles.owners[field.name]]
-            mine = (field.vocabulary, field.n_ids, field.digest)
-            if mine != (roles.owners[field.name], its.n_ids, its.digest):
+            mine = (field.vocabulary, field.n_ids, field.digest, field.grown_from)
+            if mine != (roles.owners[field.name], its.n_ids, its.digest, its.grown_from):
                 raise ValueError(f"the vocabulary of {field.name!r:.60} is not that of the schema.")

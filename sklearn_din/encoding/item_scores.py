@@ -15,7 +15,7 @@ from sklearn_din._spans import Spans
 MOST_EXACT = 4_000  # items of an exact EASE: 64 MB, and a second to invert
 MOST_NEIGHBOURS = 200
 EASE_L2 = 200.0
-SHRINKAGE = 10.0
+SHRINKAGE = 4.0
 DECAY = 0.8
 EVENTS_PER_CHUNK = 4_000_000
 
@@ -58,6 +58,29 @@ class ItemScores:
         known = n_users > 0
         popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
         return cls(_ease(counts, n_users), _cosine(counts, n_users), popularity.astype(np.float32))
+
+    def counts_to_keep(self, counts: csr_array) -> csr_array:
+        """Those counts that later ones are added to: of popular items, and of neighbours.
+
+        Parameters
+        ----------
+        counts : csr_array of shape (n_ids, n_ids)
+            What the scores were computed from.
+        """
+        if counts.nnz <= MOST_EXACT**2:
+            return counts
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        popular = np.zeros(counts.shape[0], dtype=bool)
+        popular[_most_popular(counts.diagonal())] = True
+        near = csr_array((np.ones_like(counts.data), (rows, counts.indices)), counts.shape)
+        near = near.multiply(self.cosine + self.cosine.T).tocsr()
+        near.data[:] = 1
+        exact = popular[rows] & popular[counts.indices] | (rows == counts.indices)
+        inner = csr_array((counts.data * exact, counts.indices, counts.indptr), counts.shape)
+        outer = csr_array((counts.data * ~exact, counts.indices, counts.indptr), counts.shape)
+        kept = csr_array(inner + outer.multiply(near))
+        kept.eliminate_zeros()
+        return kept
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
         """Summaries of the scores between each row's candidate and its events.
@@ -119,8 +142,7 @@ def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _ease(counts: csr_array, n_users: np.ndarray) -> csr_array:
     """Exact weights among the most popular items: by the inverse of the regularised counts."""
-    order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
-    ids = np.sort(order[n_users[order] > 0])
+    ids = _most_popular(n_users)
     if not len(ids):
         return csr_array(counts.shape, dtype=np.float32)
     gram = np.asfortranarray(counts[ids][:, ids].toarray(), dtype=np.float32)
@@ -133,6 +155,11 @@ def _ease(counts: csr_array, n_users: np.ndarray) -> csr_array:
     diagonal = inverse.diagonal()
     weights = (upper + upper.T) / -diagonal[:, None]  # row: candidate, column: event
     return _sparse(weights, ids, counts.shape[0])
+
+
+def _most_popular(n_users: np.ndarray) -> np.ndarray:
+    order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
+    return np.sort(order[n_users[order] > 0])
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:

@@ -29,17 +29,35 @@ def learn_vocabularies(
     min_frequency, max_ids, keep_rare
         As for :meth:`Vocabulary.learn`.
     """
+    return {
+        owner: Vocabulary.learn(
+            shared, min_frequency=min_frequency, max_ids=max_ids, keep_rare=keep_rare
+        )
+        for owner, shared in occurrences_by_owner(read, roles).items()
+    }
+
+
+def occurrences_by_owner(read: ReadFrame, roles: Roles) -> dict[str, dict[str, Occurrences]]:
+    """Count the values of every column of ids, grouped by the vocabulary that they share.
+
+    Parameters
+    ----------
+    read : ReadFrame
+        An event counts once for every row whose history holds it.
+    roles : Roles
+        They say whose vocabulary each column belongs to.
+
+    Returns
+    -------
+    sources : dict of str to dict of str to Occurrences
+        By vocabulary, then by column.
+    """
     sources: dict[str, dict[str, Occurrences]] = {}
     for name, ((codes, values), counts) in read.id_columns().items():
         occurrences = np.bincount(codes + 1, weights=counts, minlength=len(values) + 1)[1:]
         owner = roles.owners[name]
         sources.setdefault(owner, {})[name] = Occurrences(plain_ids(values, name=name), occurrences)
-    return {
-        owner: Vocabulary.learn(
-            shared, min_frequency=min_frequency, max_ids=max_ids, keep_rare=keep_rare
-        )
-        for owner, shared in sources.items()
-    }
+    return sources
 
 
 def learn_event_scales(read: ReadFrame) -> dict[str, EventScale]:

@@ -12,7 +12,7 @@ from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import Schema
 from sklearn_din.state.estimators import check_keys
 
-PARTS = {"history", "candidate", "names", "scale", "popularity", "ease", "cosine"}
+PARTS = {"history", "candidate", "names", "scale", "popularity", "ease", "cosine", "counts"}
 
 
 def pair_state(pair: NeighbourPair) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def pair_state(pair: NeighbourPair) -> dict[str, Any]:
         "popularity": pair.scores.popularity,
         "ease": _sparse_state(pair.scores.ease),
         "cosine": _sparse_state(pair.scores.cosine),
+        "counts": _sparse_state(pair.counts),
     }
 
 
@@ -71,7 +72,11 @@ def _pair(state: dict[str, Any], schema: Schema) -> NeighbourPair:
         _sparse(state["cosine"], n_ids),
         _numbers(state["popularity"], n_ids, what="popularity"),
     )
-    return NeighbourPair(history, candidate, tuple(names), scores, scale)
+    counts = _sparse(state["counts"], n_ids)
+    rows = np.repeat(np.arange(n_ids), np.diff(counts.indptr))
+    if (counts.data < 0).any() or (counts.indices < rows).any():
+        raise ValueError("the counts of item neighbours must be an upper triangle, none negative.")
+    return NeighbourPair(history, candidate, tuple(names), scores, counts, scale)
 
 
 def _sparse_state(matrix: csr_array) -> dict[str, np.ndarray]:

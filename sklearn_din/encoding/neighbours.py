@@ -5,13 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
 from sklearn.utils import check_consistent_length
 
-from sklearn_din.encoding.cooccurrence import Interactions, Rows, growing_counts
+from sklearn_din.encoding.cooccurrence import (
+    Interactions,
+    Rows,
+    both_triangles,
+    count_new_clicks,
+    growing_counts,
+    upper_triangle,
+)
 from sklearn_din.encoding.item_scores import N_NUMBERS, SUMMARIES, ItemScores
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale
@@ -40,6 +49,9 @@ class NeighbourPair:
         Names of the columns of numbers.
     scores : ItemScores
         Of all training rows.
+    counts : csr_array of shape (n_ids, n_ids), float32
+        What they are computed from and later clicks are added to: how many users had both items,
+        the upper triangle.
     scale : ndarray of shape (12,), float32
         Standard deviation of each column over the training rows. Zero stays zero.
     """
@@ -48,6 +60,7 @@ class NeighbourPair:
     candidate: str
     names: tuple[str, ...]
     scores: ItemScores
+    counts: csr_array
     scale: np.ndarray
 
     @property
@@ -63,6 +76,28 @@ class NeighbourPair:
         """Numbers (n_rows, 12) as columns by name."""
         scaled = numbers / self.scale
         return {name: np.ascontiguousarray(scaled[:, i]) for i, name in enumerate(self.names)}
+
+    def grown(self, X: EncodedFeatures, clicked: np.ndarray) -> NeighbourPair:
+        """The pair after the clicks of further rows, whose ids it may not know yet.
+
+        Parameters
+        ----------
+        X : EncodedFeatures
+            The further rows.
+        clicked : ndarray of shape (n_rows,), bool
+            Whether the candidate was clicked.
+        """
+        n_ids = X.schema[self.candidate].n_ids
+        counts = csr_array(self.counts)
+        counts.resize((n_ids, n_ids))
+        X = X[clicked]
+        ragged = X.behaviours[X.schema.behaviour_of(self.history).histories]
+        users = np.arange(len(X)) if X.users is None else _codes(X.users)
+        counts = counts + count_new_clicks(
+            users, X.columns[self.candidate], ragged, self.history, n_ids=n_ids
+        )
+        both = both_triangles(counts)
+        return replace(self, scores=ItemScores.of_counts(both), counts=csr_array(counts))
 
     def fields(self) -> list[Field]:
         """What the columns are."""
@@ -207,7 +242,9 @@ def learn_pairs(
         names = tuple(_free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
         taken |= set(names)
         spread = numbers.std(axis=0)
-        pair = NeighbourPair(history, candidate, names, scores, np.where(spread > 0, spread, 1))
+        kept = upper_triangle(scores.counts_to_keep(counts))
+        scale = np.where(spread > 0, spread, np.float32(1))
+        pair = NeighbourPair(history, candidate, names, scores, kept, scale)
         pairs.append(pair)
         columns |= pair.scaled(numbers)
     return tuple(pairs), columns
@@ -236,12 +273,8 @@ def training_rows(
         Whether blocks are of time.
     """
     codes = np.arange(n_rows) if users is None else _codes(users)
-    clicked = np.zeros(n_rows, dtype=bool)
-    if y is not None:
-        labels = np.asarray(y)
-        found = pd.unique(labels) if labels.ndim == 1 else ()
-        if len(found) == 2:
-            clicked = labels == max(found)
+    positive = clicked_label(y)
+    clicked = np.zeros(n_rows, dtype=bool) if positive is None else np.asarray(y) == positive
     if by_time and times is not None:
         blocks = _blocks_of_time(times)
     else:
@@ -249,6 +282,15 @@ def training_rows(
         place = np.random.RandomState(0).permutation(n_users) * N_BLOCKS // max(n_users, 1)
         blocks = place[codes]
     return Rows(codes, blocks, clicked)
+
+
+def clicked_label(y: ArrayLike | None) -> Any:
+    """The larger of two labels; None where there are not two."""
+    if y is None:
+        return None
+    labels = np.asarray(y)
+    found = pd.unique(labels) if labels.ndim == 1 else ()
+    return max(found) if len(found) == 2 else None
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:

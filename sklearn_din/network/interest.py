@@ -50,9 +50,12 @@ class Interest(nn.Module):
         Width of each hidden layer of the activation unit.
     activation : {"prelu", "dice", "relu", "sigmoid"}
         Function that follows every hidden layer of the activation unit.
+    without_candidate : {"mean", "nothing"}
+        What the extended network's MLP gets of attributes without a candidate and of the events'
+        numbers: see :meth:`outputs`.
     """
 
-    without_candidate: Tensor | None
+    columns_alone: Tensor | None
 
     def __init__(
         self,
@@ -64,22 +67,25 @@ class Interest(nn.Module):
         normalization: str | None,
         units: tuple[int, ...],
         activation: str,
+        without_candidate: str,
     ) -> None:
         super().__init__()
         self.behaviour = behaviour
-        self.width = sum(widths)
+        self.widths, self.width = widths, sum(widths)
         self.pooling = "sum" if behaviour.is_bag and pooling == "attention" else pooling
         self.extended = extended
         self.normalization = normalization
         self.n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
+        alone = np.repeat([name is None for name in behaviour.candidates], widths)
+        has_means = extended and not behaviour.is_bag and without_candidate == "mean"
+        self.n_means = int(alone.sum()) + len(behaviour.numbers) if has_means else 0
         if self.pooling == "attention":
             n_relations = self.n_candidates + 1 + len(behaviour.numbers) if extended else 0
             self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(self.n_candidates)
-                alone = np.repeat([name is None for name in behaviour.candidates], widths)
                 columns = torch.tensor(alone, device="cpu") if alone.any() else None
-                self.register_buffer("without_candidate", columns, persistent=False)
+                self.register_buffer("columns_alone", columns, persistent=False)
 
     @property
     def needs_sums(self) -> bool:
@@ -92,7 +98,7 @@ class Interest(nn.Module):
         """Number of columns of :meth:`outputs`, over all its tensors."""
         if not self.extended or self.behaviour.is_bag:
             return self.width
-        n_outputs = self.width + 1 + self.n_candidates  # interest, length, matches
+        n_outputs = self.width + 1 + self.n_candidates + self.n_means  # length and matches between
         if self.pooling == "attention":
             n_outputs += 1 + self.width  # sum of the weights, unweighted sum
         return n_outputs
@@ -114,33 +120,67 @@ class Interest(nn.Module):
         candidate * unweighted sum / sqrt(length) : (n_rows, width), with attention
         L(length of the history) : (n_rows, 1)
         L(events that have the candidate's id) : (n_rows, n_candidates)
+        weighted means of what has no candidate : (n_rows, n_means)
         """
         interest, weights, matches = self(queries, keys, sums, batch)
         interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if queries is None or matches is None:
             return [interest]
-        rows, offsets = self.segments_of(batch)
-        lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        lengths = (
+            self.segments_of(batch).offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        )
         # Unlike the paper: counts enter the MLP. Where repeated interest first attracts, then
         # saturates, the logit has no slope in the sum of attention's weights, which starts as the
         # count of matches; beside the count it has (+.05 GAUC on "repetition tires", mean of two
         # seeds, benchmarks/quality-results.md).
-        counts = [lengths.log1p(), matches.log1p()]
+        more = [lengths.log1p(), matches.log1p(), *self._means(keys, weights, batch)]
         # Unlike the paper: the interest enters multiplied by the candidate only. By itself it
         # identifies the user, and the network overfits to users (+.011 GAUC on thirteen data sets
         # together with the matching start and smaller first embeddings, commit fd66f65).
         if weights is None or sums is None:
-            return [queries * interest, *counts]
-        if batch.shared:
-            mass = weights.sum(1, keepdim=True)
-        else:
-            mass = sum_events(weights.unsqueeze(1), rows, offsets)
+            return [queries * interest, *more]
+        mass = self._mass(weights, batch)
         weighted = [queries * interest, mass.sign() * mass.abs().log1p()]
         # Unlike the paper: the unweighted sum, all that the base model sees, stays beside
         # attention's, which may neglect it (+.0047 GAUC on e-shop clicks, -.0015 on click logs:
         # the row "average of looks alone" in benchmarks/quality-results.md lacks it).
         unweighted = sums * lengths.clamp(min=1.0).rsqrt()
-        return [*weighted, queries * unweighted, *counts]
+        return [*weighted, queries * unweighted, *more]
+
+    def _means(self, keys: Tensor, weights: Tensor | None, batch: Batch) -> list[Tensor]:
+        """Weighted means of what has no candidate, (n_rows, n_means), or nothing where all has one.
+
+        They are ``sum_j w_j x_j / (1 + sum_j abs(w_j))`` of each column x of an attribute without
+        a candidate, and of each number of the events. Without attention every weight w is one. The
+        one below draws the mean of a few events towards zero.
+
+        keys : (n_events, width)
+        weights : (n_events,); (n_rows, n_events) for a shared history; None without attention
+
+        Unlike the paper: its interest has such attributes as they are. Here the interest enters
+        multiplied by the candidate, which is zero where there is none.
+        """
+        if not self.n_means:
+            return []
+        attributes = zip(self.behaviour.candidates, keys.split(self.widths, dim=1), strict=True)
+        columns = [column for candidate, column in attributes if candidate is None]
+        columns += [batch.event_numbers[name].unsqueeze(1) for name in self.behaviour.numbers]
+        values = torch.cat(columns, dim=1)
+        if weights is None:
+            weights = values.new_ones(values.shape[0])
+            weights = weights.unsqueeze(0) if batch.shared else weights
+        if batch.shared:
+            totals = weights @ values
+        else:
+            totals = sum_events(values, *self.segments_of(batch), weights)
+        means = totals / (1.0 + self._mass(weights.abs(), batch))
+        return [means.expand(batch.n_rows, -1)]
+
+    def _mass(self, weights: Tensor, batch: Batch) -> Tensor:
+        """Sum of each impression's weights, (n_rows, 1): see ``forward``."""
+        if batch.shared:
+            return weights.sum(1, keepdim=True)
+        return sum_events(weights.unsqueeze(1), *self.segments_of(batch))
 
     @torch.no_grad()
     def event_weights(self, queries: Tensor | None, keys: Tensor, batch: Batch) -> Tensor:
@@ -263,7 +303,7 @@ class Interest(nn.Module):
         MovieLens with its 610 users, -.0015 there with the items' means as columns, level on the
         other logs; benchmarks/quality-results.md, "What mended MovieLens").
         """
-        alone = self.without_candidate
+        alone = self.columns_alone
         return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
 
     def _scale(self, offsets: Tensor) -> Tensor | None:

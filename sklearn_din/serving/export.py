@@ -186,14 +186,26 @@ def interest_outputs(
     if queries is None or not same:
         return [vector]
     matches = [graph.add("ReduceSum", bits, axes(1)) for bits in same]
-    counts = [signed_log(graph, count) for count in (lengths, *matches)]
+    more = [signed_log(graph, count) for count in (lengths, *matches)]
+    if interest.n_means:
+        attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
+        columns = [embedded[name] for name, candidate in attributes if candidate is None]
+        columns += [graph.add("Unsqueeze", events[name], axes(2)) for name in behaviour.numbers]
+        more.append(_means(graph, columns, mask if weights is None else weights))
     if weights is None:
-        return [graph.add("Mul", queries, vector), *counts]
+        return [graph.add("Mul", queries, vector), *more]
     mass = graph.add("ReduceSum", weights, axes(1))
     weighted = [graph.add("Mul", queries, vector), signed_log(graph, mass)]
     root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
     unweighted = graph.add("Div", _weighted_sum(graph, mask, keys), root)
-    return [*weighted, graph.add("Mul", queries, unweighted), *counts]
+    return [*weighted, graph.add("Mul", queries, unweighted), *more]
+
+
+def _means(graph: Graph, columns: Sequence[str], weights: str) -> str:
+    """As ``Interest._means``: (n, n_means)."""
+    total = _weighted_sum(graph, weights, graph.add("Concat", *columns, axis=2))
+    mass = graph.add("ReduceSum", graph.add("Abs", weights), axes(1))
+    return graph.add("Div", total, graph.add("Add", mass, np.float32(1)))
 
 
 def _pooled(

@@ -47,6 +47,10 @@ class Novelty:
         """By column whose ids are hidden, the share of the training rows. Empty: none are."""
         return {column: self.shares[column] for column in self.known}
 
+    def without_ids(self) -> Novelty:
+        """Return what ``hide`` needs: columns, patterns and how frequent they are."""
+        return replace(self, known=dict.fromkeys(self.known, np.zeros(0, dtype=bool)))
+
     def hide(self, X: EncodedFeatures, random: np.random.RandomState) -> EncodedFeatures:
         """Hide the ids of a training step: each row draws the pattern of one of the late rows."""
         drawn = random.choice(len(self.patterns), size=len(X), p=self.frequencies)

@@ -122,24 +122,44 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta
 
 
 def embedding_decay(
-    X: EncodedFeatures, strength: float, hidden: Mapping[str, float] | None = None
+    occurrences: Mapping[str, np.ndarray], strength: float
 ) -> dict[str, np.ndarray]:
     """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
 
     Parameters
     ----------
-    X : EncodedFeatures
-        The training impressions. n_j is the number of times that id j occurs in them, as a
-        candidate, elsewhere, or in histories (paper, section 5.1).
+    occurrences : dict of str to ndarray of shape (n_ids,)
+        By vocabulary, n_j: how often each id occurs in the training impressions.
     strength : float
         Factor of an id that occurs once.
-    hidden : dict of str to float, default=None
-        By column, the share of its ids in whose place training puts the unknown id. n_j is then
-        the number that is expected in one pass over the impressions.
 
     Returns
     -------
     decay : dict of str to ndarray of shape (n_ids,), float32
+        By vocabulary.
+    """
+    return {
+        name: (strength / np.maximum(count, 1)).astype(np.float32)
+        for name, count in occurrences.items()
+    }
+
+
+def count_occurrences(
+    X: EncodedFeatures, hidden: Mapping[str, float] | None = None
+) -> dict[str, np.ndarray]:
+    """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1).
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        The training impressions.
+    hidden : dict of str to float, default=None
+        By column, the share of its ids in whose place training puts the unknown id. The counts
+        are then those that are expected in one pass over the impressions.
+
+    Returns
+    -------
+    occurrences : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary.
     """
     counts = count_ids(X)
@@ -148,6 +168,4 @@ def embedding_decay(
         found = np.bincount(X.columns[column])
         its[: len(found)] -= share * found
         its[UNKNOWN_ID] += share * len(X)
-    return {
-        name: (strength / np.maximum(count, 1)).astype(np.float32) for name, count in counts.items()
-    }
+    return {name: count.astype(np.float32) for name, count in counts.items()}
