@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
-from benchmarks.quality import data_set
+from benchmarks.data_sets import data_set
 from sklearn_din import DINClassifier, EncodedFeatures, module
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.metrics import group_roc_auc_score

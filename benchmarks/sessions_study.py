@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks import workloads
 from benchmarks.attention_study import fill, fit, judged, options_of, print_tables, without_means
-from benchmarks.quality import CLICK_LOGS
+from benchmarks.data_sets import CLICK_LOGS
 from benchmarks.real_data import real_data_folder
 from sklearn_din import HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
