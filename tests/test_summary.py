@@ -51,8 +51,8 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
         "embedding of category                 6 x 4                                 24",
         "embedding of tags                     5 x 2                                 10",
         "attention of hist_item+hist_category  52 -> 64 -> 16 -> 1 (PReLU)        4,451",
-        "MLP                                   43 -> 200 -> 80 -> 1 (PReLU)      24,963",
-        "total                                                                   29,544",
+        "MLP                                   44 -> 200 -> 80 -> 1 (PReLU)      25,163",
+        "total                                                                   29,744",
     ]
 
 
