@@ -83,7 +83,7 @@ def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
     shown = texts(network_diagram(classifier.module_))
     for text in ("price", "item, category", "hist_item, hist_category", "elapsed", "tags"):
         assert text in shown
-    for text in ("item 12 × 8", "52 → 64 → 16 → 1 (PReLU)", "43 wide", "200 → 80"):  # noqa: RUF001
+    for text in ("item 12 × 8", "52 → 64 → 16 → 1 (PReLU)", "44 wide", "200 → 80"):  # noqa: RUF001
         assert text in shown
     assert "attention to each event" in shown
     assert "sum of the events" in shown
