@@ -2,9 +2,10 @@
 
 ``features(workload)`` makes the same columns for the three parts of a workload (``workloads.py``):
 counts and shares of the candidate's ids in the history, ranks of the last match, popularity and
-click rates, transitions and co-occurrence. What is learnt from labels (rates, transitions,
-co-occurrence) is learnt from training rows alone; a training row's own group is left out of it, in
-folds, so that no row sees its own label.
+click rates, transitions and co-occurrence; where events have an attribute that the candidate lacks
+(the past answer), the share of each of its values, in all and among the candidate's own ids. What
+is learnt from labels (rates, transitions, co-occurrence) is learnt from training rows alone; a
+training row's own group is left out of it, in folds, so that no row sees its own label.
 """
 
 import numpy as np
@@ -25,6 +26,7 @@ def features(workload, *, seed=0):
     columns = {part: _of_history(rows, attributes) for part, rows in parts.items()}
     for part, rows in parts.items():
         columns[part].update({name: rows[name] for name in workload["numeric"]})
+        columns[part].update(_of_events_alone(rows, attributes, workload.get("events_alone", {})))
     everything = np.arange(len(train["label"]))
     for part in ("valid", "test"):
         columns[part].update(_of_labels(train, everything, parts[part], attributes))
@@ -38,10 +40,15 @@ def features(workload, *, seed=0):
 
 
 def lightgbm(workload, *, seed=0):
-    """Click probabilities of the test rows: boosted trees, stopped early on the validation rows."""
+    """Click probabilities of the test rows: boosted trees on the columns of ``features``."""
+    tables, _ = features(workload, seed=seed)
+    return boosted_trees(tables, workload, seed=seed)
+
+
+def boosted_trees(tables, workload, *, seed):
+    """LightGBM on any columns by part, stopped early on the validation rows."""
     import lightgbm as lgb
 
-    tables, _ = features(workload, seed=seed)
     train, valid = (
         lgb.Dataset(tables[part], workload[part]["label"]) for part in ("train", "valid")
     )
@@ -94,6 +101,25 @@ def _of_history(rows, attributes):
         found[f"{name}_recent"] = np.bincount(
             row[same], weights=np.exp2(-rank[same] / 3.0), minlength=len(length)
         )
+    return found
+
+
+def _of_events_alone(rows, attributes, alone):
+    """Share of each value among the past events: all, and those of the candidate's ids."""
+    length = np.diff(rows["hist_offsets"])
+    row = np.repeat(np.arange(len(length)), length)
+    events = {"all": np.ones(len(row), dtype=bool)}
+    for name in attributes:
+        events[name] = (rows[f"hist_{name}"] == rows[name][row]) & (rows[name][row] > 1)
+    found = {}
+    for name, n_ids in alone.items():
+        for value in range(2, n_ids):
+            has_value = rows[f"hist_{name}"] == value
+            for among, chosen in events.items():
+                number = np.bincount(row[chosen], minlength=len(length))
+                its = np.bincount(row[chosen & has_value], minlength=len(length))
+                share = np.where(number > 0, its / np.maximum(number, 1), np.nan)
+                found[f"{name}_{value}_among_{among}"] = share
     return found
 
 

@@ -32,7 +32,7 @@ def sampled(workload, *, seed):
 
 def probabilities(workload, seed):
     """Click probability of the test rows, by what was done."""
-    X, _ = quality.encode(workload, "test")
+    X, _ = quality.frame_of(workload, "test")
     found = {"best possible": workload["test"]["probability"]}
     found["as shown"] = quality.fit_ours(workload, seed=seed).predict_proba(X)[:, 1]
     raw = quality.fit_ours(sampled(workload, seed=seed), seed=seed).predict_proba(X)[:, 1]
@@ -41,7 +41,7 @@ def probabilities(workload, seed):
     balanced = quality.fit_ours(workload, seed=seed, class_weight="balanced")
     found["class_weight='balanced'"] = balanced.predict_proba(X)[:, 1]
     calibrated = CalibratedClassifierCV(FrozenEstimator(balanced), method="sigmoid")
-    calibrated.fit(*quality.encode(workload, "valid"))
+    calibrated.fit(*quality.frame_of(workload, "valid"))
     found["... calibrated"] = calibrated.predict_proba(X)[:, 1]
     return found
 

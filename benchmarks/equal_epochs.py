@@ -18,8 +18,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import rivals, workloads
-from benchmarks.quality import encode
-from sklearn_din import DINClassifier
+from benchmarks.quality import frame_of, pipeline_of
 
 DATA_SETS = ["movielens", "eshop"]
 METHODS = ["ours", "deepctr-torch", "torch-rechub", "fuxictr"]
@@ -29,13 +28,12 @@ PATIENCE = 6 * 3600  # seconds for one rival's training: it may share the machin
 
 def our_aucs(workload, seed):
     """Test AUC of the defaults after each epoch: a fit of its own each, as a user would run it."""
-    (X, y), (X_test, y_test) = encode(workload, "train"), encode(workload, "test")
+    (X, y), (X_test, y_test) = frame_of(workload, "train"), frame_of(workload, "test")
     aucs = []
     for n_epochs in range(1, N_EPOCHS + 1):
-        classifier = DINClassifier(
-            max_epochs=n_epochs, batch_size=BATCH_SIZE, early_stopping=False, random_state=seed
-        ).fit(X, y)
-        aucs.append(float(roc_auc_score(y_test, classifier.predict_proba(X_test)[:, 1])))
+        options = {"max_epochs": n_epochs, "batch_size": BATCH_SIZE, "early_stopping": False}
+        pipeline = pipeline_of(workload, random_state=seed, **options).fit(X, y)
+        aucs.append(float(roc_auc_score(y_test, pipeline.predict_proba(X_test)[:, 1])))
     return aucs
 
 

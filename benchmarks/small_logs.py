@@ -9,7 +9,6 @@ import argparse
 import numpy as np
 
 from benchmarks import quality, workloads
-from sklearn_din import DINClassifier
 
 DATA_SETS = [
     "e-shop by session, uniform",
@@ -33,12 +32,12 @@ def measure(workload, n_rows, seed):
     groups, group = np.unique(train["group"], return_inverse=True)
     place = np.random.RandomState(seed + 1).permutation(len(groups))[group]
     kept = np.sort(np.argsort(place, kind="stable")[:n_rows])
-    X, y = quality.encode({**workload, "train": workloads.take(train, kept)}, "train")
-    X_valid, _ = quality.encode(workload, "valid")
+    X, y = quality.frame_of({**workload, "train": workloads.take(train, kept)}, "train")
+    X_valid, _ = quality.frame_of(workload, "valid")
     found = {}
     for choice, options in CHOICES.items():
-        classifier = DINClassifier(random_state=seed, **options).fit(X, y)
-        measures = quality.measures(valid, classifier.predict_proba(X_valid)[:, 1])
+        pipeline = quality.pipeline_of(workload, random_state=seed, **options).fit(X, y)
+        measures = quality.measures(valid, pipeline.predict_proba(X_valid)[:, 1])
         found[choice] = [measures["gauc"], measures["log_loss"]]
     return found
 

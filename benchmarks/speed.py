@@ -17,11 +17,10 @@ import torch
 from skorch.callbacks import Callback
 
 from benchmarks import workloads
-from benchmarks.quality import schema_of
 from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
 from sklearn_din import DINClassifier, EncodedFeatures
 from sklearn_din._spans import Spans
-from sklearn_din.features import Ragged
+from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.network.matmul import matmul
 
 SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
@@ -37,6 +36,17 @@ RIVAL_SECONDS = 240
 ROUNDS = 5
 BATCH = 1024
 CLICKS = ("hist_item", "hist_category")
+
+
+def schema_of(workload):
+    """Schema of a workload's arrays: attributes and numbers, one behaviour of all histories."""
+    attributes = workload["attributes"]
+    fields = [Field(a, "categorical", a, n) for a, n in attributes.items()]
+    fields += [Field(name, "numeric") for name in workload["numeric"]]
+    fields += [Field(f"hist_{a}", "history", a, n) for a, n in attributes.items()]
+    histories = tuple(f"hist_{a}" for a in attributes)
+    behaviour = Behaviour("+".join(histories), histories, tuple(attributes))
+    return Schema(tuple(fields), (behaviour,), workload["max_length"])
 
 
 def encoded(workload, part="train"):

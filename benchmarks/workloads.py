@@ -4,8 +4,10 @@ A workload is a plain dictionary::
 
     {"name": str,
      "attributes": {"item": 100002, "category": 1002},   # name -> number of ids
+     "events_alone": {"answer": 4},                      # of events, but not of the candidate
      "numeric": ["price", "hour"],
      "max_length": 100,                                  # T of the padded layout
+     "split": "time" or "user",                          # what parts training from test
      "train": rows, "valid": rows, "test": rows}         # a speed workload has "train" alone
 
 and ``rows`` are arrays by name, histories ragged and shared by all attributes of one event::
@@ -14,6 +16,7 @@ and ``rows`` are arrays by name, histories ragged and shared by all attributes o
     item, category (n,) int32, the candidate                 price, hour (n,) float32
     hist_item, hist_category (n_events,) int32, flat         hist_offsets (n + 1,) int64
 
+``events_alone`` and ``split`` may be missing: none, and unknown (a speed workload).
 Ids: 0 is padding, 1 an id that no training row has, known ids start at 2. Histories run oldest to
 newest and keep the newest ``max_length`` events. ``save`` and ``load`` write this as one ``.npz``.
 """
@@ -25,6 +28,7 @@ import pandas as pd
 
 from benchmarks.real_data import real_data_folder
 
+UNKNOWN = 1
 PARTS = ("train", "valid", "test")
 SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_000_000}
 
@@ -111,7 +115,9 @@ def movielens(*, split="time", cap=50, seed=0, hide_unseen=True):
         part = np.searchsorted(np.quantile(time, [0.8, 0.9]), time, side="left")
     else:
         part = _random_parts(user, seed)
-    return _workload(f"movielens by {split}", rows, part, ["item", "category"], cap, hide_unseen)
+    return _workload(
+        f"movielens by {split}", rows, part, ["item", "category"], cap, hide_unseen, split=split
+    )
 
 
 def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0, hide_unseen=True):
@@ -155,7 +161,15 @@ def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0
     else:
         part = _random_parts(group, seed)
     name = f"eshop by {split}, {negatives} negatives"
-    return _workload(name, rows, np.repeat(part, repeats), list(table), cap, hide_unseen)
+    return _workload(
+        name,
+        rows,
+        np.repeat(part, repeats),
+        list(table),
+        cap,
+        hide_unseen,
+        split="time" if split == "time" else "user",
+    )
 
 
 def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, n_each=38, cap=50, seed=0):
@@ -194,7 +208,9 @@ def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, n_each=38,
         "category": (2 + shown_category.ravel()).astype(np.int32),
     }
     part = _random_parts(user, seed)
-    return _workload("repetition tires", rows, part, ["item", "category"], cap, hide_unseen=True)
+    return _workload(
+        "repetition tires", rows, part, ["item", "category"], cap, hide_unseen=True, split="user"
+    )
 
 
 def pad(rows, name, max_length):
@@ -216,16 +232,39 @@ def take(rows, index):
     return {**single, **histories}
 
 
-def to_frame(workload, part="train"):
-    """Return one part as a DataFrame: ids and numbers in columns, histories as arrays in cells."""
-    rows, columns = workload[part], {}
-    for name in workload["attributes"]:
-        columns[name] = rows[name]
-        cells = np.empty(len(rows["label"]), dtype=object)
-        cells[:] = np.split(rows[f"hist_{name}"], rows["hist_offsets"][1:-1])
-        columns[f"hist_{name}"] = cells
+def to_frame(workload, part="train", *, new_as_one=False):
+    """Return one part as a DataFrame: ids and numbers in columns, histories as Arrow lists.
+
+    An id that no training row has (1) is missing here: an encoder that learns from several parts
+    does not know it either. With ``new_as_one`` a candidate's new id is one past the known ones,
+    so that who compares this part with the training rows sees that it is new. "group" and "time"
+    are columns too.
+    """
+    import pyarrow as pa  # the rivals' environments have none
+
+    rows = workload[part]
+
+    def column(cells):
+        return pd.arrays.ArrowExtensionArray(pa.chunked_array([cells]))
+
+    def known(ids):
+        return pa.array(ids, mask=ids == UNKNOWN)
+
+    columns = {}
+    for name, n_ids in workload["attributes"].items():
+        ids = np.where(rows[name] == UNKNOWN, n_ids, rows[name]) if new_as_one else rows[name]
+        columns[name] = column(known(ids.astype(np.int32)))
+    offsets = pa.array(rows["hist_offsets"], pa.int32())
+    for name in event_attributes(workload):
+        cells = pa.ListArray.from_arrays(offsets, known(rows[f"hist_{name}"]))
+        columns[f"hist_{name}"] = column(cells)
     columns.update({name: rows[name] for name in workload["numeric"]})
-    return pd.DataFrame(columns)
+    return pd.DataFrame({**columns, "group": rows["group"], "time": rows["time"]})
+
+
+def event_attributes(workload):
+    """Number of ids of each attribute of an event: the candidate's, then those of events alone."""
+    return {**workload["attributes"], **workload.get("events_alone", {})}
 
 
 def save(workload, path):
@@ -293,9 +332,11 @@ def _random_parts(group, seed):
     return np.searchsorted([0.8, 0.9], share, side="right")[code]
 
 
-def _workload(name, rows, part, attributes, cap, hide_unseen):
+def _workload(name, rows, part, attributes, cap, hide_unseen, *, split, alone=()):
     n_ids = {a: int(max(rows[a].max(), rows[f"hist_{a}"].max(initial=0))) + 1 for a in attributes}
     workload = {"name": name, "attributes": n_ids, "numeric": [], "max_length": cap}
+    workload["events_alone"] = {a: int(rows[f"hist_{a}"].max()) + 1 for a in alone}
+    workload["split"] = split
     for code, label in enumerate(PARTS):
         workload[label] = take(rows, part == code)
     if hide_unseen:

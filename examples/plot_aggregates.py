@@ -44,7 +44,7 @@ scores = {}
 for name, frame in {"history": X, "history and aggregates": X_more}.items():
     model = Pipeline(
         [
-            ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+            ("encode", HistorySequenceEncoder(user="user", time="time")),
             ("din", DINClassifier(max_epochs=3, random_state=0)),
         ]
     )

@@ -33,7 +33,7 @@ print(f"clicks: {log.y[train].mean():.1%} of all rows, {log.y[kept].mean():.1%} 
 
 model = Pipeline(
     [
-        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+        ("encode", HistorySequenceEncoder(user="user", time="time")),
         ("din", DINClassifier(max_epochs=3, random_state=0)),
     ]
 )

@@ -35,7 +35,7 @@ train, test = next(GroupShuffleSplit(1, test_size=0.25, random_state=0).split(X,
 
 model = Pipeline(
     [
-        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+        ("encode", HistorySequenceEncoder(user="user", drop=["time"])),
         ("din", DINClassifier(max_epochs=5, random_state=0)),
     ]
 )

@@ -57,9 +57,11 @@ def fit(X, y, *, drop=()):
     encoder = HistorySequenceEncoder(
         histories={"hist_item": "item", "genres": None},
         separator="|",
-        drop=["user", "time", *drop],
+        user="user",
+        time="time",
+        drop=drop,
     )
-    din = DINClassifier(max_epochs=2, early_stopping=True, validation="last", random_state=0)
+    din = DINClassifier(max_epochs=2, early_stopping=True, random_state=0)
     return Pipeline([("encode", encoder), ("din", din)]).fit(X, y)
 
 

@@ -19,7 +19,7 @@ X = attach_history(
 )
 model = Pipeline(
     [
-        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+        ("encode", HistorySequenceEncoder(user="user", drop=["time"])),
         ("din", DINClassifier(max_epochs=5, random_state=0)),
     ]
 )

@@ -19,12 +19,12 @@ X = attach_history(
 # %%
 # ``early_stopping="auto"``, the default, is on from 1,000 rows. Here it is asked for by name,
 # with whole users set aside: ``validation="groups"`` needs the groups at ``fit``, and a Pipeline
-# hands them to its step ``din`` as ``din__groups``. For rows sorted by time take
-# ``validation="last"``.
+# hands them to its step ``din`` as ``din__groups``. Where the encoder knows the time,
+# ``HistorySequenceEncoder(time="time")``, the last rows are set aside by default.
 
 model = Pipeline(
     [
-        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+        ("encode", HistorySequenceEncoder(user="user", drop=["time"])),
         (
             "din",
             DINClassifier(early_stopping=True, validation="groups", patience=6, random_state=0),

@@ -27,7 +27,7 @@ log = make_click_log(n_users=100, n_items=100, n_categories=10, random_state=0)
 X = attach_history(
     log.impressions, log.events, user="user", time="time", columns=["item", "category"]
 )
-encoder = HistorySequenceEncoder(drop=["user", "time"])
+encoder = HistorySequenceEncoder(user="user", time="time")
 model = Pipeline([("encode", encoder), ("din", DINClassifier(random_state=0))])
 model.fit(X, log.y)
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from sklearn_din.logs.negatives import sample_negatives
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
+    from sklearn_din.neighbours import ItemNeighbours
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.serving.saving import inspect, load, save
+    from sklearn_din.serving.updating import update
     from sklearn_din.transformers import HistorySequenceEncoder
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Field",
     "HistoryBuilder",
     "HistorySequenceEncoder",
+    "ItemNeighbours",
     "Schema",
     "TimeSplit",
     "TrainingDisplay",
@@ -52,6 +55,7 @@ __all__ = [
     "rank_candidates",
     "sample_negatives",
     "save",
+    "update",
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
@@ -64,6 +68,7 @@ _FILE_OF = {
     "Field": "features.schema",
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
+    "ItemNeighbours": "neighbours",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
@@ -78,6 +83,7 @@ _FILE_OF = {
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
+    "update": "serving.updating",
 }
 
 

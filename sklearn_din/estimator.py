@@ -24,13 +24,13 @@ from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.check_tasks import with_tasks
-from sklearn_din.training.classifier_state import ClassifierState
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
+from sklearn_din.training.growth import ClassifierGrowth
 from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
 from sklearn_din.training.net import DINNet
 
 
-class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
+class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -73,6 +73,8 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
           inputs are detached.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their
           place), so that they do not identify a row whose label the embeddings know.
+        - Where time shows that candidates are new (``novelty_``), each training step hides the
+          ids of as many (id 1), and what is looked up by them: the network learns to do without.
     attention_units : tuple of int, default=(64, 16)
         Widths of the activation unit's hidden layers.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
@@ -102,12 +104,13 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
     early_stopping : bool or "auto", default="auto"
         Whether to set validation rows aside, stop when their loss stops falling and keep the
         best average of the weights of the last four validation checks. "auto": from 1,000 rows.
-    validation : {"random", "last", "groups"}, default="random"
-        Which rows early stopping sets aside. "random": any. "last": those from some time on,
-        where the encoder knows it (``HistorySequenceEncoder(time=...)``): the rows may stand in
-        any order and equal times are not parted; otherwise the last ones in the given order.
-        "groups": all rows of some users, whom the encoder knows
-        (``HistorySequenceEncoder(user=...)``) or the ``groups`` given to ``fit`` say.
+    validation : {"auto", "random", "last", "groups"}, default="auto"
+        Which rows early stopping sets aside. "auto": "last" where the encoder knows when each row
+        was (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": any. "last":
+        those from some time on, in whatever order the rows stand, equal times together; where no
+        time is known, the last ones in the given order. "groups": all rows of some users, whom
+        the encoder knows (``HistorySequenceEncoder(user=...)``) or the ``groups`` given to
+        ``fit`` say.
     validation_fraction : float, default=0.1
         Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
         aside.
@@ -122,8 +125,8 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
     device : str, default="auto"
         torch device to train and predict on. "auto": "cuda" where there is one, otherwise "cpu".
     random_state : int, RandomState or None, default=None
-        Seed of initial weights, validation rows, order of rows, dropout and hidden numbers. None
-        draws fresh entropy; the global random states of numpy and torch are never touched.
+        Seed of initial weights, validation rows, order of rows, dropout, hidden numbers and ids.
+        None draws fresh entropy; the global random states of numpy and torch are never touched.
     verbose : int, default=0
         0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the columns
         that are not used (dates, histories that the encoder was not told of).
@@ -144,7 +147,11 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
         One row per validation check: epoch (a fraction where an epoch has several checks),
         train_loss, valid_loss, valid_auc, seconds. Without validation, one row per epoch.
     n_iter_ : int
-        Epochs begun.
+        Epochs begun; each ``partial_fit`` is one, with its row in ``history_``.
+    novelty_ : dict of str to float
+        By candidate column, the share of its ids that were new in the newer half of the rows:
+        block by block of ``validation_fraction``, no row before has them. Below 1 % the catalogue
+        counts as still. Empty where no time is known.
     n_features_in_, feature_names_in_
         As for every scikit-learn estimator.
 
@@ -177,7 +184,7 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
-        "validation": [StrOptions({"random", "last", "groups"})],
+        "validation": [StrOptions({"auto", "random", "last", "groups"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -205,7 +212,7 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
         batch_size: int | str = "auto",
         max_epochs: int = 20,
         early_stopping: bool | str = "auto",
-        validation: str = "random",
+        validation: str = "auto",
         validation_fraction: float = 0.1,
         patience: int = 4,
         class_weight: Mapping[Hashable, float] | str | None = None,
@@ -272,12 +279,13 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
         """
         inputs = check_fit_inputs(self, X, y, sample_weight)
         plan = plan_in_memory(self, inputs, groups)
+        new = plan.novelty
         with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
-            plan = with_tasks(plan, task, lambda net: vars(copy.copy(self)._keep(net, inputs)))
+            plan = with_tasks(plan, task, lambda net: vars(copy.copy(self)._keep(net, inputs, new)))
             net = fit_net(plan)
-            net.forget_training()
+            net.end_training(plan)
             net.module_.eval()
-            self._keep(net, inputs)
+            self._keep(net, inputs, new)
         return self
 
     def predict_proba(self, X: Impressions) -> np.ndarray:
@@ -369,12 +377,12 @@ class DINClassifier(ClassifierState, CallbackSupportMixin, ClassifierMixin, Show
             bundle["text/html"] = self._repr_html_inner()
         return bundle
 
-    def _keep(self, net: DINNet, inputs: FitInputs) -> DINClassifier:
+    def _keep(self, net: DINNet, inputs: FitInputs, novelty: Mapping[str, float]) -> DINClassifier:
         """Set the fitted attributes."""
         self.net_, self.module_ = net, net.module_
         self.classes_, self.schema_ = inputs.classes, inputs.X.schema
         self.history_ = training_history(net)
-        self.n_iter_ = net.n_epochs_begun_
+        self.n_iter_, self.novelty_ = net.n_epochs_begun_, dict(novelty)
         self._fitted_on_encoded = inputs.is_encoded
         if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
             self.n_features_in_ = inputs.X.shape[1]

@@ -15,10 +15,24 @@ from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din._notebook import EncoderInNotebooks
 from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
-from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
+from sklearn_din.encoding.growth import EncoderGrowth
+from sklearn_din.encoding.lookup import (
+    encoded_behaviours,
+    encoded_ids,
+    learn_event_scales,
+    learn_vocabularies,
+    make_schema,
+    refuse_unknown,
+)
+from sklearn_din.encoding.neighbours import (
+    add_neighbours,
+    learn_neighbours,
+    neighbour_order,
+    schema_without,
+)
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
@@ -26,15 +40,14 @@ from sklearn_din.encoding.roles import (
     assign_roles,
     is_auto,
 )
-from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
-from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids, whole_ids
+from sklearn_din.encoding.scaling import NumericColumns
+from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
     EncoderState,
+    EncoderGrowth,
     CallbackSupportMixin,
     TransformerMixin,
     EncoderInNotebooks,
@@ -45,7 +58,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     Text, categories, booleans and integers become ids, floats become standardised numbers, and
     columns of lists become ragged histories of ids. A candidate column and its history share
     one vocabulary, learnt from both. Ids are int32: 0 is padding, 1 unknown, known values
-    follow in sorted order from 2.
+    follow in sorted order from 2. :meth:`partial_fit` appends the values of later rows.
 
     Parameters
     ----------
@@ -86,6 +99,13 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     unknown : {"embed", "error"}, default="embed"
         What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
         value always has id 1.
+    neighbours : {"auto", "time", "user"} or None, default="auto"
+        Whether the candidate gets numbers of item neighbours: what everybody's histories say
+        about the candidate and the user's past events (see Notes), 12 per history that has a
+        candidate. "time": each training row is told what was known before its block of time, for
+        models that predict later rows. "user": it is told of other users alone, for models that
+        predict users not seen at fit. "auto": "time" where ``time`` is named, "user" where only
+        ``user`` is, otherwise none. None: none, as in the paper.
     separator : str, default=None
         Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
         ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.
@@ -105,6 +125,15 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     Notes
     -----
+    With item neighbours, ``fit_transform`` differs from ``fit`` and ``transform``, as that of
+    scikit-learn's TargetEncoder does: ``fit_transform`` tells each training row of earlier blocks
+    of rows alone (the first of five blocks is told nothing), ``transform`` of all rows of fit.
+    Train on ``fit_transform``, as a Pipeline does. Per history these are the sum, mean, maximum,
+    newest and decayed sum (0.8 per event) of two scores between the candidate and each past event,
+    the weights of EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019;
+    exact among the 4,000 most popular items) and a shrunk cosine, each by its 200 best neighbours;
+    the logarithm of the candidate's popularity; and whether it is known.
+
     Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
     the events that their histories hold after truncation are learnt from. ``set_output`` has no
     effect: the output is always :class:`EncodedFeatures`.
@@ -133,6 +162,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
         "unknown": [StrOptions({"embed", "error"})],
+        "neighbours": [StrOptions({"auto", "time", "user"}), None],
         "separator": [str, None],
     }
 
@@ -149,6 +179,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         min_frequency: int = 1,
         max_ids: int | None = None,
         unknown: str = "embed",
+        neighbours: str | None = "auto",
         separator: str | None = None,
     ) -> None:
         self.histories = histories
@@ -161,6 +192,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.min_frequency = min_frequency
         self.max_ids = max_ids
         self.unknown = unknown
+        self.neighbours = neighbours
         self.separator = separator
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -171,14 +203,15 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
             One row is one impression: a candidate shown.
-        y : ignored
+        y : array-like of shape (n_rows,), default=None
+            Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
 
         Returns
         -------
         self
         """
         with fit_task(self, X, y):
-            self._learn(X)
+            self._fit(X, y)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -188,14 +221,15 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
-        y : ignored
+        y : array-like of shape (n_rows,), default=None
+            Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
 
         Returns
         -------
         EncodedFeatures
         """
         with fit_task(self, X, y):
-            return self._encode(*self._learn(X))
+            return self._fit(X, y)
 
     def transform(self, X: TableLike) -> EncodedFeatures:
         """Encode impressions.
@@ -210,17 +244,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
         """
         check_is_fitted(self)
-        absent = [*self._dropped, self.user, self.time]
-        frame = checked_frame(self, X, reset=False, droppable=absent)
-        read = read_frame(
-            Columns(frame, separator=self.separator),
-            self._roles,
-            max_length=self.max_length,
-            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
-        )
+        read, frame = self._read(X)
         if self.unknown == "error":
-            self._refuse_unknown(read)
-        return self._encode(read, frame)
+            refuse_unknown(read, self._roles, self._vocabularies)
+        return self._with_neighbours(self._encode(read, frame))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
@@ -274,19 +301,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """
         return self
 
-    @property
-    def vocabularies_(self) -> dict[str, np.ndarray]:
-        """Column of ids -> its known values, in the order of their ids from 2."""
-        check_is_fitted(self)
-        owners = self._roles.owners
-        return {name: self._vocabularies[owner].values for name, owner in owners.items()}
-
-    @property
-    def scales_(self) -> dict[str, EventScale]:
-        """Column of numbers -> how it is scaled."""
-        check_is_fitted(self)
-        return self._numeric_columns.scales | self._event_scales
-
     def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
         frame = checked_frame(self, X, reset=True)
         apart = [name for name in (self.user, self.time) if name is not None]
@@ -303,91 +317,72 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             apart=apart,
         )
         read = read_frame(columns, self._roles, max_length=self.max_length)
-        self._learn_vocabularies(read)
+        self._vocabularies = learn_vocabularies(
+            read,
+            self._roles,
+            min_frequency=self.min_frequency,
+            max_ids=self.max_ids,
+            keep_rare=self.unknown == "error",
+        )
         self._numeric_columns = NumericColumns(
             self._roles.numeric, read.numbers, taken=frame.columns
         )
-        self._event_scales = {
-            name: EventScale.of_events(name, events)
-            for events in read.events.values()
-            for name in events.numbers
-        }
-        self.schema_ = self._make_schema(list(frame.columns))
+        self._event_scales = learn_event_scales(read)
+        self.schema_ = make_schema(
+            list(frame.columns),
+            self._roles,
+            self._vocabularies,
+            has_missing=self._numeric_columns.has_missing,
+            max_length=self.max_length,
+        )
+        self._neighbours = ()
         chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
         say(empty_histories(read.events))
         say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
         return read, frame
 
-    def _learn_vocabularies(self, read: ReadFrame) -> None:
-        sources: dict[str, dict[str, Occurrences]] = {}
-        for name, ((codes, values), counts) in read.id_columns().items():
-            occurrences = np.bincount(codes + 1, weights=counts, minlength=len(values) + 1)[1:]
-            owner = self._roles.owners[name]
-            sources.setdefault(owner, {})[name] = Occurrences(
-                plain_ids(values, name=name), occurrences
-            )
-        self._vocabularies = {
-            owner: Vocabulary.learn(
-                shared,
-                min_frequency=self.min_frequency,
-                max_ids=self.max_ids,
-                keep_rare=self.unknown == "error",
-            )
-            for owner, shared in sources.items()
-        }
+    def _read(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
+        """Read rows as those of fit were read."""
+        absent = [*self._dropped, self.user, self.time]
+        frame = checked_frame(self, X, reset=False, droppable=absent)
+        read = read_frame(
+            Columns(frame, separator=self.separator),
+            self._roles,
+            max_length=self.max_length,
+            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
+        )
+        return read, frame
 
-    def _refuse_unknown(self, read: ReadFrame) -> None:
-        for name, ((codes, values), _) in read.id_columns().items():
-            present = np.bincount(codes + 1, minlength=len(values) + 1)[1:] > 0
-            plain = plain_ids(values[present], name=name)
-            vocabulary = self._vocabularies[self._roles.owners[name]]
-            vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
+    def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
+        read, frame = self._learn(X)
+        encoded = self._encode(read, frame)
+        order = neighbour_order(
+            self.neighbours, self._roles, user=self.user, time=self.time, n_rows=len(frame)
+        )
+        if order is not None:
+            self._neighbours, encoded = learn_neighbours(
+                encoded, y, order=order, taken=frame.columns
+            )
+            self.schema_ = encoded.schema
+        return encoded
 
     @property
     def _dropped(self) -> list[str]:
         return [] if self.drop is None else check_names(self.drop, name="drop")
 
+    def _with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
+        """Impressions with the numbers of item neighbours, by their ids and histories."""
+        return add_neighbours(X, self._neighbours)
+
     def _encode(self, read: ReadFrame, frame: pd.DataFrame) -> EncodedFeatures:
         columns = self._numeric_columns.encode(read.numbers)
-        columns |= {name: self._ids(name, codes) for name, codes in read.codes.items()}
-        behaviours = {}
-        for behaviour, events in read.events.items():
-            values = {name: self._ids(name, codes) for name, codes in events.codes.items()}
-            anchors = {}
-            for name, numbers in events.numbers.items():
-                scale = self._event_scales[name]
-                if name in events.anchors:
-                    values[name], anchors[name] = scale.encode_times(numbers, events.anchors[name])
-                else:
-                    values[name] = scale.encode(numbers)
-            behaviours[behaviour] = Ragged(values, events.spans, anchors)
+        columns |= encoded_ids(read, self._roles, self._vocabularies)
+        behaviours = encoded_behaviours(read, self._roles, self._vocabularies, self._event_scales)
         users = plain_values(frame[self.user]) if self.user in frame else None
         times = time_values(frame[self.time]) if self.time in frame else None
-        return EncodedFeatures(self.schema_, columns, behaviours, users=users, times=times)
-
-    def _ids(self, name: str, codes: Codes) -> np.ndarray:
-        vocabulary = self._vocabularies[self._roles.owners[name]]
-        ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
-        return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 (missing) is unknown
-
-    def _make_schema(self, columns: list[str]) -> Schema:
-        roles = self._roles
-        numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
-        fields = []
-        for name in columns:
-            if name in roles.numeric:
-                fields.append(Field(name, "numeric"))
-                if name in self._numeric_columns.has_missing:
-                    fields.append(Field(indicator(name), "numeric"))
-            elif name in roles.owners:
-                kind: Kind = "categorical" if name in roles.categorical else "history"
-                owner = roles.owners[name]
-                vocabulary = self._vocabularies[owner]
-                fields.append(Field(name, kind, owner, vocabulary.n_ids, vocabulary.digest))
-            elif name in numbers:
-                fields.append(Field(name, "numeric_history"))
-        return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
+        schema = schema_without(self.schema_, self._neighbours)
+        return EncodedFeatures(schema, columns, behaviours, users=users, times=times)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

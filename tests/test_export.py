@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_din.batches.batch import Batch
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from sklearn_din.serving import export
+from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import (
@@ -222,7 +222,7 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     assert dims["tags"] == ["n", "T_tags"]
     shapes = [tuple(constant.dims) for constant in model.graph.initializer]
     assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]
-    assert [opset.version for opset in model.opset_import] == [export.OPSET]
+    assert [opset.version for opset in model.opset_import] == [onnx_graph.OPSET]
 
 
 class FlatTensors(torch.nn.Module):

@@ -111,3 +111,38 @@ def test_validation_by_groups_needs_groups():
     sentence = r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"
     with pytest.raises(ValueError, match=sentence):
         validation_rows(validation="groups")
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", "datetime64[s]"])
+def test_by_default_the_last_times_are_set_aside_where_times_are_known(kind):
+    assert DINClassifier().validation == "auto"
+    times = np.random.default_rng(5).permutation(200).astype(kind)
+    assert validation_rows(times=times, validation="auto") == validation_rows(
+        times=times, validation="last"
+    )
+
+
+def test_by_default_any_rows_are_set_aside_where_no_time_is_known():
+    rows = validation_rows(validation="auto")
+    assert rows == validation_rows(validation="random") != list(range(180, 200))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.ones(200), "validates on random rows, .* got 200 rows of one time"),
+        (np.where(np.arange(200) < 3, np.nan, 1.0), "validates on random rows, .* got 3 missing"),
+    ],
+)
+def test_nobody_who_did_not_ask_for_the_last_rows_gets_an_error_for_times(times, message):
+    with pytest.warns(UserWarning, match=message) as warned:
+        rows = validation_rows(times=times, validation="auto")
+    assert rows == validation_rows(validation="random")
+    assert [item.filename for item in warned] == [__file__]
+    quick(early_stopping=False).fit(X := with_times(times), make_labels(X))
+
+
+def with_times(times):
+    X = make_impressions(200, seed=3)
+    X.times = times
+    return X

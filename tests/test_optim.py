@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.training.optim import RowwiseRMSprop, embedding_decay
+from sklearn_din.training.optim import RowwiseRMSprop, count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions
 
 
@@ -107,7 +107,7 @@ def test_tables_without_a_gradient_are_left_alone():
 
 def test_the_decay_of_an_id_is_the_strength_over_its_occurrences():
     X = make_impressions(50)[np.r_[0:50, 0:40, 7, 7]]  # rows given twice share their events
-    decay = embedding_decay(X, 2.0)
+    decay = embedding_decay(count_occurrences(X), 2.0)
     fields = {
         "item": ["item", "hist_item"],
         "category": ["category", "hist_category"],

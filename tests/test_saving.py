@@ -134,6 +134,7 @@ def test_what_users_read_is_the_same_after_loading(fitted, frame, path):
     assert its.classes_.tolist() == classifier.classes_.tolist()
     assert its.classes_.dtype == classifier.classes_.dtype
     assert its.n_iter_ == classifier.n_iter_
+    assert its.novelty_ == classifier.novelty_
     pd.testing.assert_frame_equal(its.history_, classifier.history_)
     assert its.summary() == classifier.summary()
     X = encoder.transform(frame)

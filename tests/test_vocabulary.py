@@ -173,3 +173,9 @@ def test_an_empty_vocabulary_knows_nothing():
 
     assert vocabulary.n_ids == 2
     assert vocabulary.encode(np.array([4, 5]), name="item").tolist() == [1, 1]
+
+
+def test_integers_beyond_64_bits_are_unknown_where_smaller_ones_were_learnt():
+    values = np.array([2, 2**70, "7"], dtype=object)
+    assert learn([2, 7]).encode(values, name="item").tolist() == [2, 1, 3]
+    assert learn([2, 7]).encode(values[:2], name="item").tolist() == [2, 1]

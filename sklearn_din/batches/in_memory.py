@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -38,6 +38,9 @@ class ImpressionBatches:
         goes over all of them.
     checks_per_epoch : int, default=1
         Passes per shuffled epoch.
+    hide : callable, default=None
+        Takes the impressions of a shuffled batch and ``shuffle``, and returns them with some ids
+        hidden. None: all are shown.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class ImpressionBatches:
         batch_size: int,
         shuffle: np.random.RandomState | None = None,
         checks_per_epoch: int = 1,
+        hide: Callable[[EncodedFeatures, np.random.RandomState], EncodedFeatures] | None = None,
     ) -> None:
         self.X = X
         self.y = np.zeros(len(X), dtype=np.float32) if y is None else y
@@ -65,6 +69,7 @@ class ImpressionBatches:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.checks_per_epoch = checks_per_epoch
+        self.hide = hide
         self._waiting: list[list[np.ndarray]] = []
 
     def __len__(self) -> int:
@@ -88,8 +93,10 @@ class ImpressionBatches:
         return [blocks[a:b] for a, b in pairwise(ends)]
 
     def _batch(self, rows: slice | np.ndarray) -> tuple[Batch, Tensor]:
-        weights = None if self.weights is None else self.weights[rows]
-        return Batch(self.X[rows], weights), torch.from_numpy(self.y[rows])
+        X, weights = self.X[rows], None if self.weights is None else self.weights[rows]
+        if self.hide is not None and self.shuffle is not None:
+            X = self.hide(X, self.shuffle)
+        return Batch(X, weights), torch.from_numpy(self.y[rows])
 
 
 class ScoringBatches:

@@ -49,7 +49,7 @@ def cross_validate(study: Study, folds: Folds, settings: Parameters) -> Comparis
         scores = []
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
-            model = make_model(study.roles, {**settings, **parameters})
+            model = make_model(study.roles, {**settings, **parameters}, order="user")
             model.fit(study.X.iloc[train], study.y[train])
             probability[test] = model.predict_proba(study.X.iloc[test])[:, 1]
             scores.append(_score(study, probability, test))

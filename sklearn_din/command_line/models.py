@@ -22,9 +22,24 @@ MODELS: dict[str, Parameters] = {
 }
 
 
-def make_model(roles: Roles, parameters: Parameters) -> Pipeline:
-    """Encoder and classifier, for impressions that have their histories."""
+def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
+    """Encoder and classifier, for impressions that have their histories.
+
+    Parameters
+    ----------
+    roles : Roles
+    parameters : mapping
+        Of the classifier.
+    order : {"user", "time"}
+        What parts the rows to predict from the rows of fit: other users, or a later time. Item
+        neighbours and validation rows are of the same kind. The paper's network gets no numbers of
+        item neighbours: it stays as published.
+    """
     encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
+    if order == "user":
+        encoder = HistorySequenceEncoder(user=roles.user, drop=[roles.time])
+    if parameters.get("interest") == "paper":
+        encoder.set_params(neighbours=None)
     return Pipeline([("encode", encoder), ("din", DINClassifier().set_params(**parameters))])
 
 
@@ -34,7 +49,7 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
     For a log of one's own it begins with a HistoryBuilder that remembers every click: new rows
     need no histories. The events of the embedded log are no rows, so there it has none.
     """
-    model = make_model(study.roles, parameters)
+    model = make_model(study.roles, parameters, order="time")
     if study.ceiling is not None:
         return model.fit(study.X, study.y)
     roles = study.roles

@@ -1,6 +1,7 @@
-"""Click logs to learn on: one made with known truth, and MovieLens."""
+"""Logs to learn on: clicks and answers made with known truth, and MovieLens."""
 
+from sklearn_din.datasets.answer_log import make_answer_log
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.datasets.movielens import fetch_movielens
 
-__all__ = ["fetch_movielens", "make_click_log"]
+__all__ = ["fetch_movielens", "make_answer_log", "make_click_log"]

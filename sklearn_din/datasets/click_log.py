@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
+
+from sklearn_din.datasets.made_logs import (
+    DAY,
+    Floats,
+    Integers,
+    check_at_least,
+    past_of,
+    sigmoid,
+    with_times,
+)
 
 _BASE_RATE = 0.3
 _N_INTERESTS = 5
 _DEVICES = {"phone": 0.0, "desktop": 0.4, "tablet": -0.4}
-_START = np.datetime64("2024-01-01", "ns")
-_DAY = 86_400  # seconds
-
-Integers = NDArray[np.integer]
-Floats = NDArray[np.floating]
 
 
 def make_click_log(
@@ -81,6 +83,10 @@ def make_click_log(
           ``relevance[offsets[i]:offsets[i + 1]]``.
         - DESCR: a short description.
 
+    See Also
+    --------
+    make_answer_log : Answers instead of clicks: what counts is how well, not how often.
+
     Examples
     --------
     >>> from sklearn_din.datasets.click_log import make_click_log
@@ -89,10 +95,10 @@ def make_click_log(
     (200, (200,), (201,))
     """
     n_impressions = 20 * n_users if n_impressions is None else n_impressions
-    _check_at_least(1, n_users=n_users, n_categories=n_categories, mean_length=mean_length)
-    _check_at_least(1, n_impressions=n_impressions, max_length=max_length)
-    _check_at_least(n_categories, n_items=n_items)
-    _check_at_least(0, interest_strength=interest_strength)
+    check_at_least(1, n_users=n_users, n_categories=n_categories, mean_length=mean_length)
+    check_at_least(1, n_impressions=n_impressions, max_length=max_length)
+    check_at_least(n_categories, n_items=n_items)
+    check_at_least(0, interest_strength=interest_strength)
     if recency is not None and not recency > 0:
         raise ValueError(f"recency must be None or a half-life above 0, got {recency}.")
     rng = check_random_state(random_state)
@@ -103,8 +109,8 @@ def make_click_log(
     relevance, offsets = _relevance(events, impressions, recency, max_length)
     probability = _click_probability(impressions, relevance, offsets, interest_strength)
     return Bunch(
-        events=_with_times(events.sort_values("time", kind="stable", ignore_index=True)),
-        impressions=_with_times(impressions),
+        events=with_times(events.sort_values("time", kind="stable", ignore_index=True)),
+        impressions=with_times(impressions),
         y=rng.binomial(1, probability),
         probability=probability,
         relevance=relevance,
@@ -116,14 +122,6 @@ def make_click_log(
             f"likelier a click. Half-life of an event's relevance, in events: {recency}."
         ),
     )
-
-
-def _check_at_least(least: float, **values: object) -> None:
-    for name, value in values.items():
-        if not isinstance(value, Real):
-            raise ValueError(f"{name} must be a number, got {value!r}.")
-        if not float(value) >= least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
 class _Catalogue:
@@ -186,11 +184,11 @@ def _draw_events(
     burst = np.maximum.accumulate(np.where(changes, np.arange(user.size), 0))
     category = np.where(rng.random_sample(user.size) < 0.2, -1, category[burst])
     item = catalogue.draw(category, rng)
-    gap = 1 + (rng.standard_exponential(user.size) * _DAY / 2).astype(np.int64)
+    gap = 1 + (rng.standard_exponential(user.size) * DAY / 2).astype(np.int64)
     gap[rng.random_sample(user.size) < 0.02] = 0  # two clicks in the same second
     gap[first] = 0
     elapsed = np.cumsum(gap)
-    time = elapsed + (rng.randint(_DAY, 60 * _DAY, size=length.size) - elapsed[first])[user]
+    time = elapsed + (rng.randint(DAY, 60 * DAY, size=length.size) - elapsed[first])[user]
     return pd.DataFrame(
         {"user": user, "item": item, "category": catalogue.category[item], "time": time}
     )
@@ -208,7 +206,7 @@ def _draw_impressions(
     length = np.bincount(events["user"])
     first = (np.cumsum(length) - length)[user]
     event_time = events["time"].to_numpy()
-    begin, end = event_time[first] - _DAY, event_time[first + length[user] - 1] + _DAY
+    begin, end = event_time[first] - DAY, event_time[first + length[user] - 1] + DAY
     time = begin + ((end - begin) * rng.beta(3, 1, size=n_impressions)).astype(np.int64)
     tied = rng.random_sample(n_impressions) < 0.02  # shown in the second of some event
     some_event = first + (rng.random_sample(n_impressions) * length[user]).astype(np.int64)
@@ -227,19 +225,13 @@ def _relevance(
     events: pd.DataFrame, impressions: pd.DataFrame, recency: float | None, max_length: int
 ) -> tuple[Floats, Integers]:
     """Relevance of each impression's newest earlier events, flat, and where each begins."""
-    span = 1 + max(events["time"].max(), impressions["time"].max())
-    event_key = events["user"].to_numpy() * span + events["time"].to_numpy()
-    user = impressions["user"].to_numpy()
-    end = np.searchsorted(event_key, user * span + impressions["time"].to_numpy(), side="left")
-    begin = np.maximum(np.searchsorted(event_key, user * span, side="left"), end - max_length)
-    offsets = np.append(0, np.cumsum(end - begin))
-    row = np.repeat(np.arange(len(impressions)), end - begin)
-    event = np.arange(offsets[-1]) - offsets[row] + begin[row]
+    row, event, rank = past_of(impressions, events, max_length)
     matches = events["category"].to_numpy()[event] == impressions["category"].to_numpy()[row]
     relevance = matches.astype(np.float32)
     if recency is not None:
-        relevance *= np.exp2((event + 1 - end[row]) / recency, dtype=np.float32)
-    return relevance, offsets
+        relevance *= np.exp2(-rank / recency, dtype=np.float32)
+    n_past = np.bincount(row, minlength=len(impressions))
+    return relevance, np.append(0, np.cumsum(n_past))
 
 
 def _click_probability(
@@ -254,14 +246,6 @@ def _click_probability(
     low, high = -100.0, 100.0
     for _ in range(60):  # bisection: the constant that gives the base rate, to 2e-16
         middle = (low + high) / 2
-        too_high = _sigmoid(logit + middle).mean() > _BASE_RATE
+        too_high = sigmoid(logit + middle).mean() > _BASE_RATE
         low, high = (low, middle) if too_high else (middle, high)
-    return _sigmoid(logit + low)
-
-
-def _sigmoid(logit: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logit))
-
-
-def _with_times(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(time=_START + frame["time"].to_numpy().astype("timedelta64[s]"))
+    return sigmoid(logit + low)

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din.encoding.neighbour_state import pair_state, pairs_from_state
+from sklearn_din.encoding.neighbours import NeighbourPair, neighbour_scales, schema_without
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Vocabulary
@@ -27,7 +30,23 @@ class EncoderState(EstimatorState):
     _vocabularies: dict[str, Vocabulary]
     _numeric_columns: NumericColumns
     _event_scales: dict[str, EventScale]
+    _neighbours: tuple[NeighbourPair, ...]
     schema_: Schema
+
+    @property
+    def vocabularies_(self) -> dict[str, np.ndarray]:
+        """Column of ids -> its known values, in the order of their ids from 2."""
+        check_is_fitted(self)
+        owners = self._roles.owners
+        return {name: self._vocabularies[owner].values for name, owner in owners.items()}
+
+    @property
+    def scales_(self) -> dict[str, EventScale]:
+        """Column of numbers -> how it is scaled."""
+        check_is_fitted(self)
+        return (
+            self._numeric_columns.scales | self._event_scales | neighbour_scales(self._neighbours)
+        )
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:
@@ -37,17 +56,17 @@ class EncoderState(EstimatorState):
         names = ("n_features_in_", "feature_names_in_")
         return {
             "roles": to_dict(attributes.pop("_roles")),
-            "vocabularies": {
-                name: {"values": its.values, "rare": its.rare} for name, its in vocabularies.items()
-            },
+            "vocabularies": {name: _vocabulary_state(its) for name, its in vocabularies.items()},
             "numbers": _numbers_state(attributes.pop("_numeric_columns")),
             "event_scales": {name: to_dict(scale) for name, scale in scales.items()},
             "schema": schema_state(attributes.pop("schema_")),
+            "neighbours": [pair_state(pair) for pair in attributes.pop("_neighbours", ())],
             **{name: attributes.pop(name) for name in names if name in attributes},
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, {*LEARNT, "n_features_in_"}, optional={"feature_names_in_"})
+        optional = {"feature_names_in_", "neighbours"}  # older files have no neighbours
+        check_keys(fitted, {*LEARNT, "n_features_in_"}, optional=optional)
         check_feature_names(fitted)
         learnt = {name: fitted.pop(name) for name in LEARNT}
         roles = from_dict(Roles, learnt["roles"])
@@ -60,9 +79,11 @@ class EncoderState(EstimatorState):
         }
         numbers = _numbers_from_state(learnt["numbers"])
         schema = schema_from_state(learnt["schema"])
-        _check_agreement(schema, roles, vocabularies, numbers, scales)
+        neighbours = pairs_from_state(fitted.pop("neighbours", []), schema)
+        _check_agreement(schema_without(schema, neighbours), roles, vocabularies, numbers, scales)
         self._roles, self._vocabularies = roles, vocabularies
         self._numeric_columns, self._event_scales, self.schema_ = numbers, scales, schema
+        self._neighbours = neighbours
         self.__dict__.update(fitted)
 
 
@@ -72,8 +93,19 @@ def _items(values: Any, what: str) -> list[tuple[str, Any]]:
     return list(values.items())
 
 
+def _vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Values and rare ones; what only growth needs is left out where there is none of it."""
+    state: dict[str, Any] = {"values": vocabulary.values, "rare": vocabulary.rare}
+    if len(vocabulary.rare):
+        state |= {"rare_counts": vocabulary.rare_counts}
+    if vocabulary.grown_from:
+        state |= {"grown_from": vocabulary.grown_from}
+    return state
+
+
 def _vocabulary(state: Any) -> Vocabulary:
-    if type(state) is not dict or state.keys() != {"values", "rare"}:
+    wanted, optional = {"values", "rare"}, {"rare_counts", "grown_from"}
+    if type(state) is not dict or not wanted <= state.keys() <= wanted | optional:
         raise ValueError("a vocabulary must have values and rare ones.")
     values, rare = state["values"], state["rare"]
     for array in (values, rare):
@@ -83,7 +115,13 @@ def _vocabulary(state: Any) -> Vocabulary:
         raise ValueError(f"ids must be integers, booleans or objects, got {values.dtype}.")
     if rare.dtype != object:
         raise ValueError(f"rare values must be objects, got {rare.dtype}.")
-    vocabulary = Vocabulary(values, rare)
+    counts = state.get("rare_counts", np.ones(len(rare), dtype=np.int64))
+    grown_from = state.get("grown_from", ())
+    if type(counts) is not np.ndarray or counts.shape != rare.shape or counts.dtype != np.int64:
+        raise ValueError("there must be one count per rare value.")
+    if type(grown_from) is not tuple or any(type(digest) is not str for digest in grown_from):
+        raise ValueError("a vocabulary's earlier digests must be text.")
+    vocabulary = Vocabulary(values, rare, counts, grown_from)
     if not vocabulary.is_distinct:
         raise ValueError("a vocabulary must have each value once.")
     return vocabulary
@@ -153,6 +191,6 @@ def _check_agreement(
     for field in schema.fields:
         if field.has_ids:
             its = vocabularies[roles.owners[field.name]]
-            mine = (field.vocabulary, field.n_ids, field.digest)
-            if mine != (roles.owners[field.name], its.n_ids, its.digest):
+            mine = (field.vocabulary, field.n_ids, field.digest, field.grown_from)
+            if mine != (roles.owners[field.name], its.n_ids, its.digest, its.grown_from):
                 raise ValueError(f"the vocabulary of {field.name!r:.60} is not that of the schema.")

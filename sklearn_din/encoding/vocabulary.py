@@ -29,15 +29,21 @@ class Occurrences(NamedTuple):
 class Vocabulary:
     """Values in id order: ``values[i]`` has the id ``i + 2``.
 
-    Ids 0 and 1 stand for padding and for everything that is not in the vocabulary. Values are
-    sorted, so that the same catalogue gets the same ids whatever the order of the rows.
+    Ids 0 and 1 stand for padding and for everything that is not in the vocabulary. Values learnt
+    at once are sorted, so that the same catalogue gets the same ids whatever the order of the
+    rows. Values learnt later are appended, sorted among themselves: no id ever changes its
+    meaning (:func:`sklearn_din.encoding.growth.grown_vocabulary`).
 
     Parameters
     ----------
     values : ndarray of shape (n_values,)
         Distinct plain values, as :func:`plain_ids` gives them.
     rare : ndarray, default=()
-        Values seen at fit that have no id of their own.
+        Values seen so far that have no id of their own.
+    rare_counts : ndarray, default=None
+        How often each of them was seen. None: once.
+    grown_from : tuple of str, default=()
+        Digests of this vocabulary before values were appended, the oldest first.
 
     Attributes
     ----------
@@ -53,10 +59,19 @@ class Vocabulary:
     array(['sandal', None, None], dtype=object)
     """
 
-    def __init__(self, values: np.ndarray, rare: ArrayLike = ()) -> None:
+    def __init__(
+        self,
+        values: np.ndarray,
+        rare: ArrayLike = (),
+        rare_counts: np.ndarray | None = None,
+        grown_from: tuple[str, ...] = (),
+    ) -> None:
         self._index = pd.Index(values, dtype=values.dtype)  # never pandas 3's own text dtype
         self.values = values
         self.rare = np.asarray(rare, dtype=object)
+        counts = np.ones(len(self.rare)) if rare_counts is None else rare_counts
+        self.rare_counts = counts.astype(np.int64)
+        self.grown_from = grown_from
         self.digest = _digest(values)
         self._is_text = _is_text(values)
 
@@ -81,21 +96,17 @@ class Vocabulary:
         max_ids : int, default=None
             Keep only the most frequent values, ties by value.
         keep_rare : bool, default=False
-            Remember the values that were seen but left out.
+            Remember all values that were seen but left out. False: only those that may get an
+            id later, because they may still reach ``min_frequency``.
 
         Returns
         -------
         Vocabulary
         """
-        values, counts = _merged(sources)
-        values, counts = values[counts > 0], counts[counts > 0]
-        order = _sorted_order(values)
-        values, counts = values[order], counts[order]
-        kept = counts >= min_frequency
-        if max_ids is not None and kept.sum() > max_ids:
-            ranked = np.argsort(np.where(kept, -counts, 1), kind="stable")
-            kept[ranked[max_ids:]] = False
-        return cls(values[kept], values[~kept] if keep_rare else ())
+        values, counts = merged(sources)
+        kept = frequent(counts, min_frequency=min_frequency, most=max_ids)
+        left = ~kept & (keep_rare or is_awaited(kept.sum(), min_frequency, max_ids))
+        return cls(values[kept], values[left], counts[left])
 
     @property
     def is_distinct(self) -> bool:
@@ -109,9 +120,8 @@ class Vocabulary:
 
     def encode(self, values: np.ndarray, *, name: str) -> np.ndarray:
         """Give each plain value its id: int32, 1 where it is unknown."""
-        if _is_integer(self.values) and values.dtype == object:
-            values = _spelt_integers(values)
-        learnt, given = _kind(self.values), _kind(values)
+        values = self.as_learnt(values)
+        learnt, given = kind_of_ids(self.values), kind_of_ids(values)
         if learnt and given and learnt != given:
             warnings.warn(
                 f"{name} was learnt as {learnt} and now holds {given}: all of them are unknown. "
@@ -119,8 +129,17 @@ class Vocabulary:
                 UserWarning,
                 stacklevel=2,
             )
-        found = self._index.get_indexer(pd.Index(values, dtype=values.dtype))
+        found = self.positions(values)
         return np.where(found < 0, UNKNOWN_ID, found + FIRST_KNOWN_ID).astype(np.int32)
+
+    def as_learnt(self, values: np.ndarray) -> np.ndarray:
+        """Let text that spells integers be integers where integers were learnt."""
+        spells = _is_integer(self.values) and values.dtype == object
+        return _spelt_integers(values) if spells else values
+
+    def positions(self, values: np.ndarray) -> np.ndarray:
+        """Give each value its place in ``values``, -1 where it has none."""
+        return self._index.get_indexer(pd.Index(values, dtype=values.dtype))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Give each id its value, None for padding and unknown: an object array."""
@@ -178,12 +197,16 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
         return values
     plain = np.empty(len(values), dtype=object)
     plain[:] = [_plain_value(value, name=name) for value in values]
-    inferred = pd.api.types.infer_dtype(plain, skipna=False)
-    if inferred == "boolean":
+    if pd.api.types.infer_dtype(plain, skipna=False) == "boolean":
         return plain.astype(bool)
-    if inferred == "integer" and all(-(2**63) <= value < 2**63 for value in plain):
-        return plain.astype(np.int64)
-    return plain
+    return _small_integers(plain)
+
+
+def _small_integers(values: np.ndarray) -> np.ndarray:
+    """As int64 where all values are integers that fit, otherwise as they are."""
+    is_integer = pd.api.types.infer_dtype(values, skipna=False) == "integer"
+    fits = is_integer and all(-(2**63) <= value < 2**63 for value in values)
+    return values.astype(np.int64) if fits else values
 
 
 def whole_ids(ids: ArrayLike) -> np.ndarray:
@@ -223,7 +246,58 @@ def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _merged(sources: Mapping[str, Occurrences]) -> tuple[np.ndarray, np.ndarray]:
+def merged(sources: Mapping[str, Occurrences]) -> Occurrences:
+    """Count the values of all columns together: those that count, in sorted order.
+
+    Parameters
+    ----------
+    sources : mapping of str to Occurrences
+        By column name.
+
+    Returns
+    -------
+    Occurrences
+    """
+    values, counts = _counted_together(sources)
+    values, counts = values[counts > 0], counts[counts > 0]
+    order = sorted_order(values)
+    return Occurrences(values[order], counts[order])
+
+
+def frequent(counts: np.ndarray, *, min_frequency: int, most: int | None) -> np.ndarray:
+    """Say which of the values get an id.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_values,)
+        How often each value counts, values in sorted order.
+    min_frequency : int
+        Values that count less often get none.
+    most : int or None
+        Only so many get one: the most frequent, ties by value.
+
+    Returns
+    -------
+    kept : ndarray of shape (n_values,), bool
+
+    Examples
+    --------
+    >>> frequent(np.array([3, 1, 2, 3]), min_frequency=2, most=2)
+    array([ True, False, False,  True])
+    """
+    kept = counts >= min_frequency
+    if most is not None and kept.sum() > most:
+        ranked = np.argsort(np.where(kept, -counts, 1), kind="stable")
+        kept[ranked[most:]] = False
+    return kept
+
+
+def is_awaited(n_values: int, min_frequency: int, max_ids: int | None) -> bool:
+    """Whether a value that is too rare now may get an id later."""
+    return min_frequency > 1 and (max_ids is None or n_values < max_ids)
+
+
+def _counted_together(sources: Mapping[str, Occurrences]) -> tuple[np.ndarray, np.ndarray]:
     filled = {name: source for name, source in sources.items() if len(source.values)}
     if not filled:
         return np.empty(0, dtype=object), np.empty(0)
@@ -263,8 +337,7 @@ def _spelt_integers(values: np.ndarray) -> np.ndarray:
     """Text such as "12" as the integer 12; the rest ("012", "1.0", "hat") stays as it is."""
     spelt = np.empty(len(values), dtype=object)
     spelt[:] = [int(v) if isinstance(v, str) and _spells_integer(v) else v for v in values]
-    is_integer = pd.api.types.infer_dtype(spelt, skipna=False) == "integer"
-    return spelt.astype(np.int64) if is_integer else spelt
+    return _small_integers(spelt)
 
 
 def _spells_integer(text: str) -> bool:
@@ -272,7 +345,7 @@ def _spells_integer(text: str) -> bool:
     return digits.isdecimal() and digits.isascii() and len(digits) < 19 and str(int(text)) == text
 
 
-def _kind(values: np.ndarray) -> str | None:
+def kind_of_ids(values: np.ndarray) -> str | None:
     """What ids are, where all are of one kind."""
     if len(values) == 0:
         return None
@@ -282,7 +355,8 @@ def _kind(values: np.ndarray) -> str | None:
     return kinds.get(pd.api.types.infer_dtype(values, skipna=False))
 
 
-def _sorted_order(values: np.ndarray) -> np.ndarray:
+def sorted_order(values: np.ndarray) -> np.ndarray:
+    """Give the order in which values learnt at once get their ids."""
     try:
         if _is_text(values):  # by code point as Python's own order, and eight times as fast
             return pc.sort_indices(pa.array(values, pa.large_string())).to_numpy()

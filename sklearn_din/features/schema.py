@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,6 +33,9 @@ class Field:
     candidate : str, default=""
         For a number that is looked up by a candidate's id, such as its popularity: that candidate
         column. The number is 0 wherever the candidate's id is unknown.
+    grown_from : tuple of str, default=()
+        Digests that the vocabulary had before ids were appended to it, the oldest first. Two
+        fields that differ in nothing else are equal.
 
     Examples
     --------
@@ -45,6 +49,7 @@ class Field:
     n_ids: int = 0
     digest: str = ""
     candidate: str = ""
+    grown_from: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         kinds = get_args(Kind)
@@ -60,6 +65,23 @@ class Field:
     def has_ids(self) -> bool:
         """Whether the values are ids of a vocabulary."""
         return self.kind in ("categorical", "history")
+
+    def is_prefix_of(self, other: Field) -> bool:
+        """Whether the other field is this one, or this one with ids appended to its vocabulary.
+
+        Examples
+        --------
+        >>> before = Field("item", "categorical", "item", 9, digest="a1")
+        >>> after = Field("item", "categorical", "item", 12, digest="b2", grown_from=("a1",))
+        >>> before.is_prefix_of(after), after.is_prefix_of(before)
+        (True, False)
+        """
+        if self == other:
+            return True
+        has_grown = self.digest in other.grown_from and self.n_ids < other.n_ids
+        return has_grown and self == dataclasses.replace(
+            other, n_ids=self.n_ids, digest=self.digest
+        )
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,18 @@ class Schema:
             else:
                 names.append(field.name)
         return names
+
+    def is_prefix_of(self, other: Schema) -> bool:
+        """Whether the other schema is this one, or this one with ids appended to vocabularies.
+
+        Every id of this schema then means the same in the other one.
+        """
+        pairs = zip(self.fields, other.fields, strict=False)
+        return (
+            len(self.fields) == len(other.fields)
+            and all(mine.is_prefix_of(theirs) for mine, theirs in pairs)
+            and dataclasses.replace(self, fields=other.fields) == other
+        )
 
     def difference(self, other: Schema) -> str:
         """Say what differs between two schemas; an empty string where nothing does."""

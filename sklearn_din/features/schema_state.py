@@ -9,8 +9,12 @@ from sklearn_din.state.typed_fields import from_dict, to_dict
 
 
 def schema_state(schema: Schema) -> dict[str, Any]:
-    """Write a schema as a dict."""
-    return to_dict(schema)
+    """Write a schema as a dict; ``grown_from`` only where a vocabulary has grown."""
+    state = to_dict(schema)
+    for field in state["fields"]:
+        if not field["grown_from"]:
+            del field["grown_from"]
+    return state
 
 
 def schema_from_state(state: Any) -> Schema:
@@ -37,10 +41,10 @@ def schema_from_state(state: Any) -> Schema:
         raise ValueError("each field of a schema must have a name of its own.")
     if schema.max_length < 0:
         raise ValueError(f"max_length must not be negative, got {schema.max_length}.")
-    sizes: dict[str, tuple[int, str]] = {}
+    sizes: dict[str, tuple[int, str, tuple[str, ...]]] = {}
     for field in schema.fields:
         _check_field(field)
-        size = (field.n_ids, field.digest)
+        size = (field.n_ids, field.digest, field.grown_from)
         if field.has_ids and sizes.setdefault(field.vocabulary, size) != size:
             raise ValueError(f"fields disagree on the vocabulary {field.vocabulary!r:.60}.")
     histories: list[str] = []

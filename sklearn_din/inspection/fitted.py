@@ -22,11 +22,17 @@ class FittedEncoder(Protocol):
     """What is asked of a fitted HistorySequenceEncoder; explanations do not import it."""
 
     separator: str | None
+    user: str | None
+    time: str | None
     vocabularies_: dict[str, np.ndarray]
     scales_: dict[str, Any]
+    _neighbours: tuple[Any, ...]
 
     def inverse_transform_ids(self, name: str, ids: Ids) -> np.ndarray:
         """Return the values of one column's ids, None where unknown or missing."""
+
+    def _with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
+        """Return impressions with the numbers of item neighbours."""
 
 
 class FittedClassifier(Protocol):
@@ -67,6 +73,15 @@ class FittedPipeline(NamedTuple):
     def encode(self, X: object) -> EncodedFeatures:
         """Impressions as the classifier sees them."""
         return self.transformers.transform(X)
+
+    def with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
+        """Impressions whose candidate or history was exchanged, with their item neighbours."""
+        return self.encoder._with_neighbours(X)
+
+    @property
+    def neighbours(self) -> tuple[Any, ...]:
+        """Item neighbours of the encoder, one NeighbourPair per history that has a candidate."""
+        return self.encoder._neighbours
 
     def decode(self, name: str, ids: Ids) -> np.ndarray:
         """Original values of encoded ids, None where unknown or missing."""

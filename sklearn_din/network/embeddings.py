@@ -76,10 +76,13 @@ class FieldEmbeddings(nn.Module):
         for vocabulary in self.sizes:
             self.weight(vocabulary)[:FIRST_KNOWN_ID] = 0.0
 
+    def vocabularies_of(self, width: str) -> list[str]:
+        """Vocabularies in the table of that width, in the order of their rows."""
+        return [name for name in self.sizes if self.width_of[name] == int(width)]
+
     def starts(self, width: str) -> Tensor:
         """First row of each vocabulary in the table of that width, in order."""
-        names = [name for name in self.sizes if self.width_of[name] == int(width)]
-        return torch.tensor([self.offset_of[name] for name in names])
+        return torch.tensor([self.offset_of[name] for name in self.vocabularies_of(width)])
 
     def width(self, field: str) -> int:
         """Width of a field's embedding."""

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
-from torch import Tensor, nn
+from torch import nn
 
+from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
+from sklearn_din.serving.export_neighbours import neighbour_numbers
+from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
 from sklearn_din.serving.recipe import mask_name, recipe_of
 
-OPSET = 17
-IR_VERSION = 8
 METADATA_KEY = "sklearn_din"
 OUTPUTS = ("probability", "logit")
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
-HIDDEN = np.float32(-1e30)  # a score below that of any event
 
 
 def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
@@ -79,12 +79,14 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     onnx = _import_onnx()
     found = getattr(estimator, "best_estimator_", estimator)
     classifier = classifier_of(found, purpose="export_onnx")
-    recipe = ""
+    recipe, neighbours = "", tuple[NeighbourPair, ...]()
     if isinstance(found, Pipeline):
-        recipe = json.dumps(recipe_of(fitted_pipeline(found, purpose="export_onnx")))
-    _check_exportable(classifier.module_, len(recipe))
-    graph = _Graph(onnx)
-    _add_network(graph, classifier.module_)
+        pipeline = fitted_pipeline(found, purpose="export_onnx")
+        recipe = json.dumps(recipe_of(pipeline))
+        neighbours = pipeline.neighbours
+    _check_exportable(classifier.module_, len(recipe) + sum(pair.nbytes for pair in neighbours))
+    graph = Graph(onnx)
+    _add_network(graph, classifier.module_, neighbours)
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -120,64 +122,18 @@ def _check_exportable(module: DIN, n_recipe_bytes: int) -> None:
         )
 
 
-Operand = Tensor | np.ndarray | np.generic
+def _add_network(graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:
+    """As ``DIN.forward``, on padded histories and masks instead of flat events.
 
-
-class _Graph:
-    """An ONNX graph under construction. Operands are names, or arrays that become constants."""
-
-    def __init__(self, onnx: Any) -> None:
-        self.onnx = onnx
-        self.nodes: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
-        self.constants: list[Any] = []
-
-    def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> str:
-        """Declare an input; equal names of dimensions have equal sizes."""
-        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
-        return name
-
-    def output(self, name: str, value: str) -> None:
-        """Give a float32 value of shape (n,) out under a name."""
-        self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
-        kind = self.onnx.TensorProto.FLOAT
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ("n",)))
-
-    def constant(self, value: Operand) -> str:
-        """Store an array or a tensor, and return the name that nodes use it by."""
-        name = f"/constant_{len(self.constants)}"
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        array = np.ascontiguousarray(array).reshape(array.shape)
-        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
-        return name
-
-    def add(self, operation: str, *operands: str | Operand, **attributes: Any) -> str:
-        """Append a node and return the name of what it computes."""
-        result = f"/{operation}_{len(self.nodes)}"  # no column starts with a slash and ends so
-        names = [one if isinstance(one, str) else self.constant(one) for one in operands]
-        self.nodes.append(self.onnx.helper.make_node(operation, names, [result], **attributes))
-        return result
-
-    def model(self) -> Any:
-        """Return the whole as a model."""
-        helper = self.onnx.helper
-        graph = helper.make_graph(
-            self.nodes, "sklearn_din", self.inputs, self.outputs, self.constants
-        )
-        return helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="sklearn_din",
-        )
-
-
-def _add_network(graph: _Graph, module: DIN) -> None:
-    """As ``DIN.forward``, on padded histories and masks instead of flat events."""
+    The numbers of item neighbours are computed in the graph, by ids and scores that it holds.
+    """
     schema = module.schema
-    events = _add_inputs(graph, module)
+    computed = {name for pair in neighbours for name in pair.names}
+    events = _add_inputs(graph, module, leave_out=computed)
+    numbers = {name: name for name in schema.names("numeric")}
+    for pair in neighbours:
+        mask = events[mask_name(schema.behaviour_of(pair.history))]
+        numbers |= neighbour_numbers(graph, pair, events[pair.history], mask)
     tables = {
         name: graph.constant(module.embeddings.weight(name)) for name in module.embeddings.sizes
     }
@@ -188,21 +144,23 @@ def _add_network(graph: _Graph, module: DIN) -> None:
         for field in schema.fields
         if field.has_ids
     }
-    inputs = [graph.add("Unsqueeze", name, _axes(1)) for name in schema.names("numeric")]
+    inputs = [graph.add("Unsqueeze", value, axes(1)) for value in numbers.values()]
     inputs += [embedded[name] for name in schema.names("categorical")]
     for interest in module.interest_modules:
         inputs += interest_outputs(graph, module, interest, embedded, events)
     joined = graph.add("Concat", *inputs, axis=1)
-    logit = graph.add("Squeeze", _layers(graph, joined, [*module.mlp, module.output]), _axes(1))
+    logit = graph.add("Squeeze", _layers(graph, joined, [*module.mlp, module.output]), axes(1))
     graph.output("probability", graph.add("Sigmoid", logit))
     graph.output("logit", logit)
 
 
-def _add_inputs(graph: _Graph, module: DIN) -> dict[str, str]:
+def _add_inputs(graph: Graph, module: DIN, *, leave_out: Collection[str]) -> dict[str, str]:
     """Declare the inputs; histories and masks get one empty position more, so none is of size 0."""
     schema, events = module.schema, {}
     one_more = np.array([0, 0, 0, 1], dtype=np.int64)
     for field in schema.fields:
+        if field.name in leave_out:
+            continue
         dims = ("n", _length_name(schema.behaviour_of(field.name))) if field.is_history else ("n",)
         name = graph.input(field.name, np.int32 if field.has_ids else np.float32, dims)
         if field.is_history:
@@ -215,43 +173,43 @@ def _add_inputs(graph: _Graph, module: DIN) -> dict[str, str]:
 
 
 def interest_outputs(
-    graph: _Graph, module: DIN, interest: Interest, embedded: dict[str, str], events: dict[str, str]
+    graph: Graph, module: DIN, interest: Interest, embedded: dict[str, str], events: dict[str, str]
 ) -> list[str]:
     """Twin of ``Interest.outputs``, in the same order: what the MLP gets of one behaviour."""
     behaviour = interest.behaviour
     keys = graph.add("Concat", *(embedded[n] for n in behaviour.histories), axis=2)  # (n, T, width)
     mask = events[mask_name(behaviour)]  # (n, T), float
-    lengths = graph.add("ReduceSum", mask, _axes(1))  # (n, 1)
+    lengths = graph.add("ReduceSum", mask, axes(1))  # (n, 1)
     queries = None if behaviour.is_bag else _queries(graph, module, behaviour, embedded, lengths)
     same = _same_ids(graph, behaviour, events) if interest.extended else []
     vector, weights = _pooled(graph, interest, queries, keys, same, events)
     if queries is None or not same:
         return [vector]
-    matches = [graph.add("ReduceSum", bits, _axes(1)) for bits in same]
-    more = [_signed_log(graph, count) for count in (lengths, *matches)]
+    matches = [graph.add("ReduceSum", bits, axes(1)) for bits in same]
+    more = [signed_log(graph, count) for count in (lengths, *matches)]
     if interest.n_means:
         attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
         columns = [embedded[name] for name, candidate in attributes if candidate is None]
-        columns += [graph.add("Unsqueeze", events[name], _axes(2)) for name in behaviour.numbers]
+        columns += [graph.add("Unsqueeze", events[name], axes(2)) for name in behaviour.numbers]
         more.append(_means(graph, columns, mask if weights is None else weights))
     if weights is None:
         return [graph.add("Mul", queries, vector), *more]
-    mass = graph.add("ReduceSum", weights, _axes(1))
-    weighted = [graph.add("Mul", queries, vector), _signed_log(graph, mass)]
+    mass = graph.add("ReduceSum", weights, axes(1))
+    weighted = [graph.add("Mul", queries, vector), signed_log(graph, mass)]
     root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
     unweighted = graph.add("Div", _weighted_sum(graph, mask, keys), root)
     return [*weighted, graph.add("Mul", queries, unweighted), *more]
 
 
-def _means(graph: _Graph, columns: Sequence[str], weights: str) -> str:
+def _means(graph: Graph, columns: Sequence[str], weights: str) -> str:
     """As ``Interest._means``: (n, n_means)."""
     total = _weighted_sum(graph, weights, graph.add("Concat", *columns, axis=2))
-    mass = graph.add("ReduceSum", graph.add("Abs", weights), _axes(1))
+    mass = graph.add("ReduceSum", graph.add("Abs", weights), axes(1))
     return graph.add("Div", total, graph.add("Add", mass, np.float32(1)))
 
 
 def _pooled(
-    graph: _Graph,
+    graph: Graph,
     interest: Interest,
     queries: str | None,
     keys: str,
@@ -268,25 +226,19 @@ def _pooled(
         common = _common(graph, behaviour, events) if interest.extended else []
         scores = _unit(graph, interest.unit, queries, keys, [*same, *common])
         weights = _normalised(graph, interest, scores, mask)
-    lengths = graph.add("ReduceSum", mask, _axes(1))
+    lengths = graph.add("ReduceSum", mask, axes(1))
     total = _weighted_sum(graph, mask if weights is None else weights, keys)
     return _scaled(graph, interest, total, lengths), weights
 
 
-def _weighted_sum(graph: _Graph, weights: str, keys: str) -> str:
+def _weighted_sum(graph: Graph, weights: str, keys: str) -> str:
     """Weights (n, T) and keys (n, T, width) -> (n, width)."""
-    row = graph.add("Unsqueeze", weights, _axes(1))
-    return graph.add("Squeeze", graph.add("MatMul", row, keys), _axes(1))
-
-
-def _signed_log(graph: _Graph, value: str) -> str:
-    """``sign(x) log(1 + abs(x))``."""
-    size = graph.add("Log", graph.add("Add", graph.add("Abs", value), np.float32(1)))
-    return graph.add("Mul", graph.add("Sign", value), size)
+    row = graph.add("Unsqueeze", weights, axes(1))
+    return graph.add("Squeeze", graph.add("MatMul", row, keys), axes(1))
 
 
 def _queries(
-    graph: _Graph, module: DIN, behaviour: Behaviour, embedded: dict[str, str], lengths: str
+    graph: Graph, module: DIN, behaviour: Behaviour, embedded: dict[str, str], lengths: str
 ) -> str:
     """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
     attributes = []
@@ -299,42 +251,40 @@ def _queries(
     return graph.add("Concat", *attributes, axis=1)
 
 
-def _same_ids(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
+def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
     """As ``Interest._same_ids``: (n, T) each."""
     columns = []
     for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
         if candidate is not None:
             ids = events[history]
-            same = graph.add("Equal", ids, graph.add("Unsqueeze", candidate, _axes(1)))
+            same = graph.add("Equal", ids, graph.add("Unsqueeze", candidate, axes(1)))
             is_known = graph.add("GreaterOrEqual", ids, np.int32(FIRST_KNOWN_ID))
             both = graph.add("And", same, is_known)
             columns.append(graph.add("Cast", both, to=graph.onnx.TensorProto.FLOAT))
     return columns
 
 
-def _common(graph: _Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
+def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
     """As ``Interest._common``: (n, T) each."""
     from_newest = graph.add("CumSum", events[mask_name(behaviour)], np.int64(1), reverse=1)
     recency = graph.add("Log", graph.add("Max", from_newest, np.float32(1)))
     return [recency, *(events[name] for name in behaviour.numbers)]
 
 
-def _unit(
-    graph: _Graph, unit: ActivationUnit, queries: str, keys: str, relations: list[str]
-) -> str:
+def _unit(graph: Graph, unit: ActivationUnit, queries: str, keys: str, relations: list[str]) -> str:
     """As ``ActivationUnit.forward``: (n, T)."""
     weight_query, weight_event = unit.split_first_layer()
     query_part = graph.add("Add", graph.add("MatMul", queries, weight_query), unit.first.bias)
-    pairs = graph.add("Mul", graph.add("Unsqueeze", queries, _axes(1)), keys)
-    columns = [graph.add("Unsqueeze", relation, _axes(2)) for relation in relations]
+    pairs = graph.add("Mul", graph.add("Unsqueeze", queries, axes(1)), keys)
+    columns = [graph.add("Unsqueeze", relation, axes(2)) for relation in relations]
     inputs = graph.add("Concat", keys, pairs, *columns, axis=2)
     event_part = graph.add("MatMul", inputs, weight_event)
-    scores = graph.add("Add", event_part, graph.add("Unsqueeze", query_part, _axes(1)))
+    scores = graph.add("Add", event_part, graph.add("Unsqueeze", query_part, axes(1)))
     hidden = _layers(graph, scores, [unit.first_activation, *unit.rest, unit.last])
-    return graph.add("Squeeze", hidden, _axes(2))
+    return graph.add("Squeeze", hidden, axes(2))
 
 
-def _normalised(graph: _Graph, interest: Interest, scores: str, mask: str) -> str:
+def _normalised(graph: Graph, interest: Interest, scores: str, mask: str) -> str:
     """Scores as weights: zero where there is no event."""
     is_event = graph.add("Cast", mask, to=graph.onnx.TensorProto.BOOL)
     if interest.normalization == "softmax":
@@ -342,9 +292,9 @@ def _normalised(graph: _Graph, interest: Interest, scores: str, mask: str) -> st
     return graph.add("Where", is_event, scores, np.float32(0))
 
 
-def _largest(graph: _Graph, keys: str, mask: str) -> str:
+def _largest(graph: Graph, keys: str, mask: str) -> str:
     """As ``max_events``: (n, width)."""
-    columns = graph.add("Unsqueeze", mask, _axes(2))
+    columns = graph.add("Unsqueeze", mask, axes(2))
     is_event = graph.add("Cast", columns, to=graph.onnx.TensorProto.BOOL)
     shown = graph.add("Where", is_event, keys, HIDDEN)
     largest = graph.add("ReduceMax", shown, axes=[1], keepdims=0)
@@ -352,7 +302,7 @@ def _largest(graph: _Graph, keys: str, mask: str) -> str:
     return graph.add("Mul", any_event, largest)
 
 
-def _scaled(graph: _Graph, interest: Interest, total: str, lengths: str) -> str:
+def _scaled(graph: Graph, interest: Interest, total: str, lengths: str) -> str:
     """As ``Interest._scale``."""
     divisor = graph.add("Max", lengths, np.float32(1))
     if interest.pooling == "mean":
@@ -362,7 +312,7 @@ def _scaled(graph: _Graph, interest: Interest, total: str, lengths: str) -> str:
     return total
 
 
-def _layers(graph: _Graph, value: str, layers: Iterable[nn.Module]) -> str:
+def _layers(graph: Graph, value: str, layers: Iterable[nn.Module]) -> str:
     """Layers one after the other, on the last axis; dropout does nothing at prediction."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -383,16 +333,12 @@ def _layers(graph: _Graph, value: str, layers: Iterable[nn.Module]) -> str:
     return value
 
 
-def _dice(graph: _Graph, scores: str, dice: Dice) -> str:
+def _dice(graph: Graph, scores: str, dice: Dice) -> str:
     """``s * (slope + gate * (1 - slope))`` with the running averages."""
     scale = (dice.running_var + dice.eps).rsqrt()
     normed = graph.add("Add", graph.add("Mul", scores, scale), -dice.running_mean * scale)
     gate = graph.add("Mul", graph.add("Sigmoid", normed), 1 - dice.slope)
     return graph.add("Mul", scores, graph.add("Add", gate, dice.slope))
-
-
-def _axes(*axes: int) -> np.ndarray:
-    return np.array(axes, dtype=np.int64)
 
 
 def _length_name(behaviour: Behaviour) -> str:

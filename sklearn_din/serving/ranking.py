@@ -140,7 +140,8 @@ class _Pairs:
             else ragged.take(users)
             for key, ragged in self.user_rows.behaviours.items()
         }
-        return EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
+        pairs = EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
+        return self.pipeline.with_neighbours(pairs)
 
     def logits(self) -> Iterator[np.ndarray]:
         """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
@@ -227,6 +228,7 @@ def _columns_of_fit(
             "candidate's columns from the user's. Fit it on a DataFrame."
         )
     dropped = check_names(getattr(fitted.encoder, "drop", ()), name="drop")
+    dropped += [name for name in (fitted.encoder.user, fitted.encoder.time) if name is not None]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(

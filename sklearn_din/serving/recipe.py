@@ -34,7 +34,10 @@ def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
     encoder, schema = fitted.encoder, fitted.classifier.schema_
     scales = encoder.scales_
     inputs, source = [], ""
+    computed = {name for pair in fitted.neighbours for name in pair.names}  # in the graph
     for field in schema.fields:
+        if field.name in computed:
+            continue
         source = field.name if field.name in scales else source  # an indicator follows its column
         inputs.append(_input_recipe(field, scales, source))
     for behaviour in schema.behaviours:

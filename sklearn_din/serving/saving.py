@@ -10,6 +10,7 @@ misread a new file or could not tell why it cannot read it: a new kind of object
 plain state, a part of the manifest or of an estimator's state that is added, goes or changes its
 meaning. A new parameter with a default does not raise it: older files get the default, older
 versions refuse the parameter by its name. A file gets the lowest protocol that can express it.
+Until a version that writes a protocol is released, parts may be added to it, and are optional.
 Every protocol ever released stays readable: ``tests/fixtures`` has one file of each, which are
 never written again.
 """
@@ -46,8 +47,9 @@ def save(model: object, path: str | os.PathLike[str], *, overwrite: bool = False
     """Save a model to one file that runs no code when it is loaded.
 
     The file holds values: parameters, vocabularies, weights, the remembered clicks of a
-    HistoryBuilder. Nothing in it names a class or a function to import, apart from steps of other
-    packages, which skops keeps. Training rows and the state of optimizers are not kept.
+    HistoryBuilder, and what ``partial_fit`` goes on from: two numbers per id and the moments of the
+    dense weights. Nothing in it names a class or a function to import, apart from steps of other
+    packages, which skops keeps. Training rows are not kept.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, get_args
@@ -18,10 +18,14 @@ from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.module import DIN
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 from sklearn_din.training.net import DINNet, StopReason
+from sklearn_din.training.novelty import candidate_columns
+from sklearn_din.training.training_state import TrainingState, state_from_plain
 
 LEARNT = {"classes_", "history_", "n_iter_", "n_features_in_", "schema", "network"}
 LEARNT |= {"_fitted_on_encoded"}
+OPTIONAL = {"feature_names_in_", "novelty_"}  # the second is missing in files of earlier versions
 NETWORK = {"options", "weights", "device", "lr", "embedding_lr", "training"}
+GROWTH = {"training_state"}  # files of before there was partial_fit lack it
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
 # What networks were like that were saved before the option existed.
 BEFORE_THE_OPTION = {"without_candidate": "nothing"}
@@ -50,10 +54,10 @@ class ClassifierState(EstimatorState):
         return super()._libraries() | {"torch": str(torch.__version__)}
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        if "net_" not in attributes or not _is_own(attributes["module_"]):
+        if "net_" not in attributes or not is_own(attributes["module_"]):
             return None
         net, module = attributes.pop("net_"), attributes.pop("module_")
-        names = LEARNT - {"schema", "network"} | {"feature_names_in_"}
+        names = LEARNT - {"schema", "network"} | OPTIONAL
         return {
             "schema": schema_state(attributes.pop("schema_")),
             "network": _network_state(net, module),
@@ -61,7 +65,8 @@ class ClassifierState(EstimatorState):
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, LEARNT, optional={"feature_names_in_"})
+        check_keys(fitted, LEARNT, optional=OPTIONAL)
+        _check_novelty(fitted.setdefault("novelty_", {}))
         check_feature_names(fitted)
         classes = fitted["classes_"]
         if type(classes) is not np.ndarray or classes.shape != (2,) or classes[0] == classes[1]:
@@ -76,14 +81,22 @@ class ClassifierState(EstimatorState):
         self.__dict__.update(fitted)
 
 
-def _is_own(module: DIN) -> bool:
+def _check_novelty(novelty: object) -> None:
+    for column, share in _dict(novelty).items():
+        if type(share) is not float or not 0 <= share <= 1:
+            raise ValueError(f"novelty_[{column!r:.60}] must be a share, got {share!r:.60}.")
+
+
+def is_own(module: DIN) -> bool:
     """Whether the network is as ``fit`` made it, not halved or put in another's place."""
     return type(module) is DIN and all(p.dtype == torch.float32 for p in module.parameters())
 
 
 def _network_state(net: DINNet, module: DIN) -> dict[str, Any]:
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
+    state = net.training_state_
     return {
+        **({} if state is None else {"training_state": state.to_plain()}),
         "options": dict(module.options),
         "weights": weights,
         "device": str(net.device),
@@ -111,7 +124,7 @@ def _plain_check(check: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network_from_state(state: Any, schema: Schema) -> DINNet:
-    _check_keys(state, NETWORK, "a network")
+    _check_keys(state, NETWORK, "a network", optional=GROWTH)
     _check_keys(state["training"], TRAINING, "a training")
     weights = {name: _tensor(name, array) for name, array in _dict(state["weights"]).items()}
     module = _module(schema, _dict(state["options"]), weights)
@@ -136,7 +149,15 @@ def _network_from_state(state: Any, schema: Schema) -> DINNet:
     for check in training["history"]:
         net.history.append(_dict(check))
     net.forget_training()
+    if "training_state" in state:
+        net.training_state_ = _training_state(state["training_state"], net)
     return net
+
+
+def _training_state(values: Any, net: DINNet) -> TrainingState:
+    shapes = {name: tuple(its.shape) for name, its in net.dense_parameters.items()}
+    columns = candidate_columns(net.module_.schema)
+    return state_from_plain(values, net.module_.embeddings.sizes, shapes, columns)
 
 
 def _tensor(name: str, array: Any) -> Tensor:
@@ -208,6 +229,8 @@ def _dict(value: object) -> dict[str, Any]:
     return value
 
 
-def _check_keys(value: object, keys: set[str], what: str) -> None:
-    if type(value) is not dict or value.keys() != keys:
+def _check_keys(
+    value: object, keys: set[str], what: str, *, optional: Set[str] = frozenset()
+) -> None:
+    if type(value) is not dict or value.keys() - optional != keys:
         raise ValueError(f"{what} must have the parts {', '.join(sorted(keys))}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -15,12 +16,14 @@ from sklearn.utils import check_random_state
 from skorch.callbacks import Callback
 
 from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.early_stopping import EarlyStopping
-from sklearn_din.training.holdout import split_rows
+from sklearn_din.training.holdout import choose_validation, split_rows
 from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.net import DINNet
-from sklearn_din.training.optim import embedding_decay
+from sklearn_din.training.novelty import Novelty, measure_novelty
+from sklearn_din.training.optim import count_occurrences, embedding_decay
 from sklearn_din.training.plan import TrainingPlan
 from sklearn_din.training.progress import ProgressBar
 
@@ -49,18 +52,65 @@ def plan_in_memory(
     -------
     TrainingPlan
     """
-    seeds = _random_state(estimator.random_state)
-    train, valid = _split_batches(estimator, inputs, groups, seeds)
-    decay = None
+    seeds = own_random_state(estimator.random_state)
+    novelty = measure_novelty(inputs.X, share=estimator.validation_fraction)
+    train, valid = _split_batches(estimator, inputs, groups, seeds, novelty)
+    return plan_of_batches(
+        estimator,
+        train,
+        valid,
+        novelty=novelty,
+        order=seeds,
+        seed=seeds.randint(2**31),
+    )
+
+
+def plan_of_batches(
+    estimator: BaseEstimator,
+    train: ImpressionBatches,
+    valid: ImpressionBatches | None,
+    *,
+    novelty: Novelty,
+    earlier: Mapping[str, np.ndarray] | None = None,
+    order: np.random.RandomState,
+    seed: int,
+) -> TrainingPlan:
+    """Plan a training on batches.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+        Its parameters say how to train.
+    train, valid : ImpressionBatches
+        Impressions to learn from; those of validation checks, or None.
+    novelty : Novelty
+        Which candidates are new over time; ``train`` may hide as many.
+    earlier : dict of str to ndarray, default=None
+        By vocabulary, how often each id occurred in what was trained on before. There may be more
+        ids now.
+    order : RandomState
+        Draws the order of ``train``.
+    seed : int
+        Of torch.
+
+    Returns
+    -------
+    TrainingPlan
+    """
+    hiding = novelty if train.hide else None
+    decay, occurrences = None, dict[str, np.ndarray]()
     if estimator.embedding_l2:
+        occurrences = count_occurrences(train.X, hiding.hidden if hiding else None)
+        for name, before in (earlier or {}).items():
+            occurrences[name][: len(before)] += before
         strength = estimator.embedding_l2 / min(train.batch_size, len(train))
-        decay = embedding_decay(train.X, strength)
+        decay = embedding_decay(occurrences, strength)
     return TrainingPlan(
         train=train,
         valid=valid,
         checks_per_epoch=train.checks_per_epoch,
         batches_per_epoch=math.ceil(len(train) / train.batch_size),
-        make_module=_module_maker(estimator, inputs),
+        make_module=_module_maker(estimator, train.X.schema),
         embedding_decay=decay,
         lr=estimator.lr,
         embedding_lr=estimator.embedding_lr or estimator.lr,
@@ -69,11 +119,16 @@ def plan_in_memory(
         callbacks=tuple(estimator.callbacks or ()),
         verbose=estimator.verbose,
         device=_device(estimator.device),
-        seed=seeds.randint(2**31),
+        seed=seed,
+        batch_size=train.batch_size,
+        order=order,
+        occurrences=occurrences,
+        novelty=novelty.shares,
+        hiding=hiding,
     )
 
 
-def _random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+def own_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state."""
     if random_state is None:
         return np.random.RandomState(np.random.SeedSequence().generate_state(4))
@@ -85,48 +140,56 @@ def _split_batches(
     inputs: FitInputs,
     groups: ArrayLike | None,
     seeds: np.random.RandomState,
+    novelty: Novelty,
 ) -> tuple[ImpressionBatches, ImpressionBatches | None]:
     """Batches to train on, and batches to validate on where early stopping is on."""
-    X, clicks, weights = inputs.X, inputs.clicks, inputs.weights
+    X, share = inputs.X, estimator.validation_fraction
+    hides = bool(novelty.hidden) and estimator.interest == "extended"
     rows = np.arange(len(X))
     valid = None
     stops = estimator.early_stopping
     if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
-        share = estimator.validation_fraction
+        how = choose_validation(estimator.validation, X.times)
+        users = X.users if groups is None else groups
         rows, held_out = split_rows(
-            clicks,
-            X.users if groups is None else groups,
-            how=estimator.validation,
-            share=share,
-            seeds=seeds,
-            times=X.times,
+            inputs.clicks, users, how=how, share=share, seeds=seeds, times=X.times
         )
-        its_weights = None if weights is None else weights[held_out]
+        judged = novelty.hide_new(X[held_out]) if hides and how == "last" else X[held_out]
         valid = ImpressionBatches(
-            X[held_out], clicks[held_out], its_weights, batch_size=VALIDATION_BATCH_SIZE
+            judged, *_targets(inputs, held_out), batch_size=VALIDATION_BATCH_SIZE
         )
-    batch_size = estimator.batch_size
-    if batch_size == "auto":
-        batch_size = 256 if len(rows) <= LARGE_BATCH_ROWS else 1024
+    batch_size = batch_size_for(len(rows), estimator.batch_size)
     checks = 1
     if valid is not None:
         n_batches = math.ceil(len(rows) / batch_size)
         checks = min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
     train = ImpressionBatches(
         X[rows],
-        clicks[rows],
-        None if weights is None else weights[rows],
+        *_targets(inputs, rows),
         batch_size=batch_size,
         shuffle=seeds,
         checks_per_epoch=checks,
+        hide=novelty.hide if hides else None,
     )
     return train, valid
 
 
-def _module_maker(estimator: BaseEstimator, inputs: FitInputs) -> partial[DIN]:
+def _targets(inputs: FitInputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Clicks and weights of some rows."""
+    return inputs.clicks[rows], None if inputs.weights is None else inputs.weights[rows]
+
+
+def batch_size_for(n_rows: int, batch_size: int | str) -> int:
+    """Impressions per training step; "auto" asks how many there are."""
+    if isinstance(batch_size, str):
+        return 256 if n_rows <= LARGE_BATCH_ROWS else 1024
+    return batch_size
+
+
+def _module_maker(estimator: BaseEstimator, schema: Schema) -> partial[DIN]:
     return partial(
         DIN,
-        inputs.X.schema,
+        schema,
         embedding_dim=estimator.embedding_dim,
         pooling=estimator.pooling,
         interest=estimator.interest,
@@ -146,10 +209,30 @@ def _device(device: str) -> str:
 
 
 def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
+    """Train a net as planned; if the user ends the training (Ctrl-C), warn what is kept.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        Batches, rates, when to stop.
+    net : DINNet, default=None
+        A net to go on with.
+
+    Returns
+    -------
+    net : DINNet
+        As :func:`train_net` returns it.
+    """
+    net = train_net(plan, net)
+    if net.stop_reason_ == "user":
+        _warn_of_interruption(net, plan)
+    return net
+
+
+def train_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
     """Train a net as planned. Every kind of training calls this function.
 
-    torch's global random state is left as it was. If the user ends the training (Ctrl-C), a
-    warning says what is kept.
+    torch's global random state is left as it was.
 
     Parameters
     ----------
@@ -168,26 +251,25 @@ def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(plan.seed)
         if net is None:
-            net = _make_net(plan).initialize()
+            net = make_net(plan, plan.make_module())
         net.max_epochs = plan.n_checks
         net.callbacks = _callbacks(plan)
         net.initialize_callbacks()
         net.partial_fit(plan)
-    if net.stop_reason_ == "user":
-        _warn_of_interruption(net, plan)
     return net
 
 
-def _make_net(plan: TrainingPlan) -> DINNet:
+def make_net(plan: TrainingPlan, module: DIN) -> DINNet:
+    """Return a net around a network, with the plan's rates and L2, ready to be trained."""
     return DINNet(
-        plan.make_module(),
+        module,
         lr=plan.lr,
         embedding_lr=plan.embedding_lr,
         embedding_decay=plan.embedding_decay,
         train_split=None,
         device=plan.device,
         verbose=0,
-    )
+    ).initialize()
 
 
 def _callbacks(plan: TrainingPlan) -> list[Callback | tuple[str, Callback]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,44 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn_din.training.inputs import check_rows
 
 Rows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
+
+
+def choose_validation(how: str, times: np.ndarray | None) -> str:
+    """Which kind of validation rows "auto" stands for; the others stand for themselves.
+
+    Times that do not say which rows are the last ones are an error where "last" was asked for,
+    and a warning here: nobody asked.
+
+    Parameters
+    ----------
+    how : {"auto", "random", "last", "groups"}
+        The classifier's parameter.
+    times : ndarray of shape (n,) or None
+        When each row was, where that is known.
+
+    Returns
+    -------
+    how : {"random", "last", "groups"}
+
+    Examples
+    --------
+    >>> choose_validation("auto", None), choose_validation("auto", np.array([1, 2]))
+    ('random', 'last')
+    """
+    if how != "auto":
+        return how
+    if times is None:
+        return "random"
+    trouble = _no_order(times)
+    if not trouble:
+        return "last"
+    warnings.warn(
+        "validation='auto' validates on random rows, because the times do not say which rows are "
+        f"the last ones. Validation by time needs {trouble}",
+        UserWarning,
+        stacklevel=6,  # the caller of the estimator's fit, which has a decorator around it
+    )
+    return "random"
 
 
 def split_rows(
@@ -64,7 +103,7 @@ def split_rows(
         n_valid = max(1, round(share * len(y)))
         _check_rest(len(y) - n_valid, share, len(y), "rows")
         if times is not None:
-            return _from_a_time_on(times, n_wanted=n_valid)
+            return rows_from_a_time_on(times, n_wanted=n_valid)
         rows = np.arange(len(y))
         return rows[:-n_valid], rows[-n_valid:]
     return _any_rows(y, share=share, seeds=seeds)
@@ -95,24 +134,85 @@ def _whole_groups(
     return next(splitter.split(codes, y, codes))
 
 
-def _from_a_time_on(times: np.ndarray, *, n_wanted: int) -> Rows:
-    """Rows before a time and rows from it on: equal times are never parted."""
-    n_missing = int(pd.isna(times).sum())
-    if n_missing:
-        raise ValueError(
-            f"validation='last' needs the time of every row, got {n_missing} missing. Drop those "
-            "rows or fill the times in."
-        )
+def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> Rows:
+    """Rows before a time and rows from it on: equal times are never parted.
+
+    Parameters
+    ----------
+    times : ndarray of shape (n,)
+        When each row was.
+    n_wanted : int
+        The time is the one from which on the number of rows is nearest to this.
+
+    Returns
+    -------
+    earlier : ndarray of shape (n_earlier,)
+    last : ndarray of shape (n_last,)
+        Row numbers, both at least one.
+
+    Raises
+    ------
+    ValueError
+        For missing times, or rows of one time only.
+
+    Examples
+    --------
+    >>> rows_from_a_time_on(np.array([3, 1, 2, 3]), n_wanted=1)
+    (array([1, 2]), array([0, 3]))
+    """
+    trouble = _no_order(times)
+    if trouble:
+        raise ValueError(f"validation='last' needs {trouble}")
+    (cut,) = late_times(times, n_wanted=n_wanted)
+    is_late = times >= cut
+    return np.flatnonzero(~is_late), np.flatnonzero(is_late)
+
+
+def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndarray:
+    """Times from which on about ``n_wanted``, twice, three times as many rows are left.
+
+    Parameters
+    ----------
+    times : ndarray of shape (n,)
+        When each row was; at least two of them differ.
+    n_wanted : int
+    n_times : int, default=1
+
+    Returns
+    -------
+    late : ndarray of shape (n_late,)
+        In ascending order, each once, none of them the first time of all.
+
+    Examples
+    --------
+    >>> late_times(np.array([3, 1, 2, 3]), n_wanted=1, n_times=2)
+    array([2, 3])
+    """
     in_order = np.sort(times)
     starts = np.flatnonzero(in_order[1:] != in_order[:-1]) + 1  # where another time begins
-    if not len(starts):
-        raise ValueError(
-            f"validation='last' needs rows of at least two different times, got {len(times)} rows "
-            "of one time. Use validation='random' or 'groups'."
+    wanted = len(times) - n_wanted * np.arange(1, n_times + 1)
+    nearest = {int(starts[np.argmin(np.abs(starts - place))]) for place in wanted}
+    return in_order[sorted(nearest)]
+
+
+def can_order(times: np.ndarray) -> bool:
+    """Whether times say which rows are the last ones: none is missing, and they differ."""
+    return not _no_order(times)
+
+
+def _no_order(times: np.ndarray) -> str:
+    """What is wrong with times that do not say which rows are the last; nothing if they do."""
+    n_missing = int(pd.isna(times).sum())
+    if n_missing:
+        return (
+            f"the time of every row, got {n_missing} missing. Drop those rows or fill the times in."
         )
-    nearest = starts[np.argmin(np.abs(starts - (len(times) - n_wanted)))]
-    is_late = times >= in_order[nearest]
-    return np.flatnonzero(~is_late), np.flatnonzero(is_late)
+    if not (times[1:] != times[:-1]).any():
+        return (
+            f"rows of at least two different times, got {len(times)} rows of one time. Use "
+            "validation='random' or 'groups'."
+        )
+    return ""
 
 
 def _any_rows(y: np.ndarray, *, share: float, seeds: np.random.RandomState) -> Rows:

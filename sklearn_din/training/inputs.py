@@ -74,11 +74,9 @@ def check_fit_inputs(
     """
     check_parameters(estimator)
     if isinstance(X, EncodedFeatures):
-        encoded, labels = X, _labels_of_encoded(estimator, X, y)
+        encoded, labels = X, labels_of_encoded(estimator, X, y)
     else:
-        _check_numeric_frame(X)
-        numbers, labels = validate_data(estimator, X, y, dtype=np.float32)
-        encoded = _numeric_features(estimator, numbers)
+        encoded, labels = numbers_and_labels(estimator, X, y, reset=True)
     classes, clicks = check_binary_target(labels)
     check_class_weight(estimator.class_weight, classes)
     check_embedding_dim(estimator.embedding_dim, encoded.schema)
@@ -86,6 +84,15 @@ def check_fit_inputs(
     return FitInputs(
         encoded, isinstance(X, EncodedFeatures), classes, clicks.astype(np.float32), weights
     )
+
+
+def numbers_and_labels(
+    estimator: BaseEstimator, X: pd.DataFrame | ArrayLike, y: ArrayLike, *, reset: bool
+) -> tuple[EncodedFeatures, np.ndarray]:
+    """Check a plain array or frame and its labels; ``reset`` says that the fit begins with it."""
+    _check_numeric_frame(X)
+    numbers, labels = validate_data(estimator, X, y, reset=reset, dtype=np.float32)
+    return _numeric_features(estimator, numbers), labels
 
 
 def check_features(
@@ -100,7 +107,7 @@ def check_features(
     X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
         Impressions.
     schema : Schema
-        What the estimator was fitted on.
+        What the estimator was fitted on. X may lack ids that were appended since it was encoded.
     is_encoded : bool
         Whether it was fitted on EncodedFeatures, not on a plain array or frame.
 
@@ -133,7 +140,13 @@ def check_features(
             "encoder's output as well."
         )
     difference = schema.difference(X.schema)
-    if difference:
+    if difference and not X.schema.is_prefix_of(schema):
+        if schema.is_prefix_of(X.schema):
+            raise ValueError(
+                f"X comes from an encoder that has learnt more ids since the classifier was "
+                f"trained: {difference}. Train it on rows with them: {name}.partial_fit, or "
+                "sklearn_din.update for the whole Pipeline."
+            )
         raise ValueError(
             f"X comes from another encoder than the one the classifier was fitted with: "
             f"{difference}. Transform with that encoder, or fit both again as one Pipeline."
@@ -215,9 +228,10 @@ def check_embedding_dim(embedding_dim: int | Mapping[str, int], schema: Schema) 
         )
 
 
-def _labels_of_encoded(
+def labels_of_encoded(
     estimator: BaseEstimator, X: EncodedFeatures, y: ArrayLike | None
 ) -> np.ndarray:
+    """Return the labels as an array, one for each of at least one impression."""
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."

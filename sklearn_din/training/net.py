@@ -26,6 +26,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
 from sklearn_din.training.optim import RowwiseRMSprop
 from sklearn_din.training.plan import Batches, TrainingPlan
+from sklearn_din.training.training_state import DenseMoments, RowMoments, TrainingState
 
 StopReason = Literal["max_epochs", "patience", "callback", "user"]
 
@@ -91,11 +92,15 @@ class DINNet(NeuralNetBinaryClassifier):
         ``history``.
     checks_per_epoch_ : int
         Rows of ``history`` per epoch.
+    training_state_ : TrainingState or None
+        Where the latest training stopped, for one that goes on. None in the middle of a training
+        and where an older version saved the net.
     """
 
     stop_reason_: StopReason
     n_epochs_begun_: int
     checks_per_epoch_: int
+    training_state_: TrainingState | None = None
 
     def __init__(
         self,
@@ -140,10 +145,71 @@ class DINNet(NeuralNetBinaryClassifier):
         """Factors of a table's rows: those of its vocabularies, in the order of their rows."""
         if self.embedding_decay is None:
             return None
-        widths = self.module_.embeddings.width_of
-        vocabularies = [name for name, its in widths.items() if its == int(width)]
+        vocabularies = self.module_.embeddings.vocabularies_of(width)
         decay = np.concatenate([self.embedding_decay[name] for name in vocabularies])
         return torch.from_numpy(decay).to(self.device)
+
+    def end_training(self, plan: TrainingPlan) -> None:
+        """Keep as plain arrays what a later training goes on from; free the optimizers'."""
+        self.training_state_ = TrainingState(
+            rows=self._row_moments(),
+            dense=self._dense_moments(),
+            occurrences=dict(plan.occurrences),
+            batch_size=plan.batch_size,
+            seed=plan.seed,
+            order=copy.deepcopy(plan.order),
+            hiding=None if plan.hiding is None else plan.hiding.without_ids(),
+        )
+        self.forget_training()
+
+    def _row_moments(self) -> dict[str, RowMoments]:
+        embeddings, moments = self.module_.embeddings, {}
+        for width, table in embeddings.tables.items():
+            names = embeddings.vocabularies_of(width)
+            none = {"square": torch.zeros(len(table)), "total": torch.zeros(len(names))}
+            state = self.embedding_optimizer_.state[table] or none | {"share": none["total"]}
+            squares = state["square"].cpu().split([embeddings.sizes[name] for name in names])
+            numbers = (state["total"].tolist(), state["share"].tolist())
+            for name, square, total, share in zip(names, squares, *numbers, strict=True):
+                moments[name] = RowMoments(square.numpy(), total, share)
+        return moments
+
+    @property
+    def dense_parameters(self) -> dict[str, Tensor]:
+        """All parameters but the embedding tables, by name."""
+        tables = {id(table) for table in self.module_.embeddings.tables.values()}
+        return {n: p for n, p in self.module_.named_parameters() if id(p) not in tables}
+
+    def _dense_moments(self) -> dict[str, DenseMoments]:
+        moments = {}
+        for name, parameter in self.dense_parameters.items():
+            state = self.optimizer_.state[parameter] or {"step": torch.zeros(())}
+            mean, square = (
+                state.get(key, torch.zeros(parameter.shape)).cpu().numpy()
+                for key in ("exp_avg", "exp_avg_sq")
+            )
+            moments[name] = DenseMoments(float(state["step"]), mean, square)
+        return moments
+
+    def go_on_from(self, state: TrainingState) -> None:
+        """Give copies of a training's moments to the optimizers of an initialized net."""
+        embeddings = self.module_.embeddings
+        for width, table in embeddings.tables.items():
+            its = [state.rows[name] for name in embeddings.vocabularies_of(width)]
+            self.embedding_optimizer_.state[table] = {
+                "starts": embeddings.starts(width).to(table.device),
+                "square": table.new_tensor(np.concatenate([one.square for one in its])),
+                "total": table.new_tensor([one.total for one in its]),
+                "share": table.new_tensor([one.share for one in its]),
+            }
+        for name, parameter in self.dense_parameters.items():
+            moments = state.dense[name]
+            if moments.step:
+                self.optimizer_.state[parameter] = {
+                    "step": parameter.new_tensor(moments.step),
+                    "exp_avg": parameter.new_tensor(moments.mean),
+                    "exp_avg_sq": parameter.new_tensor(moments.square),
+                }
 
     def forget_training(self) -> None:
         """Let go of the optimizers' moments and of the tables' decay."""
@@ -241,7 +307,7 @@ class DINNet(NeuralNetBinaryClassifier):
             scales = batch.numbers.abs().amax(dim=0)
             largest = int(scales.argmax())
             hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
-        epoch = math.ceil(len(self.history) / self.checks_per_epoch_)
+        epoch = math.ceil((len(self.history) - self._n_before) / self.checks_per_epoch_)
         return (
             f"the loss is no longer finite in epoch {epoch} with lr={self.lr:g} and "
             f"embedding_lr={self.embedding_lr:g}.{hint} Lower the learning rates, or standardise "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.network.segments import gather_rows
-
-COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
+from sklearn_din.training.occurrences import count_ids
 
 
 class RowwiseRMSprop(torch.optim.Optimizer):
@@ -121,14 +121,15 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta
     return typical.repeat_interleave(counts)
 
 
-def embedding_decay(X: EncodedFeatures, strength: float) -> dict[str, np.ndarray]:
+def embedding_decay(
+    occurrences: Mapping[str, np.ndarray], strength: float
+) -> dict[str, np.ndarray]:
     """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
 
     Parameters
     ----------
-    X : EncodedFeatures
-        The training impressions. n_j is the number of times that id j occurs in them, as a
-        candidate, elsewhere, or in histories (paper, section 5.1).
+    occurrences : dict of str to ndarray of shape (n_ids,)
+        By vocabulary, n_j: how often each id occurs in the training impressions.
     strength : float
         Factor of an id that occurs once.
 
@@ -137,17 +138,34 @@ def embedding_decay(X: EncodedFeatures, strength: float) -> dict[str, np.ndarray
     decay : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary.
     """
-    counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
-    for first in range(0, len(X), COUNTED_ROWS):
-        block = X[first : first + COUNTED_ROWS]
-        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
-        for behaviour in X.schema.behaviours:
-            ragged = block.behaviours[behaviour.histories]
-            index = ragged.spans.index()
-            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
-        for name, values in ids.items():
-            found = np.bincount(values)
-            counts[X.schema[name].vocabulary][: len(found)] += found
     return {
-        name: (strength / np.maximum(count, 1)).astype(np.float32) for name, count in counts.items()
+        name: (strength / np.maximum(count, 1)).astype(np.float32)
+        for name, count in occurrences.items()
     }
+
+
+def count_occurrences(
+    X: EncodedFeatures, hidden: Mapping[str, float] | None = None
+) -> dict[str, np.ndarray]:
+    """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1).
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        The training impressions.
+    hidden : dict of str to float, default=None
+        By column, the share of its ids in whose place training puts the unknown id. The counts
+        are then those that are expected in one pass over the impressions.
+
+    Returns
+    -------
+    occurrences : dict of str to ndarray of shape (n_ids,), float32
+        By vocabulary.
+    """
+    counts = count_ids(X)
+    for column, share in (hidden or {}).items():
+        its = counts[X.schema[column].vocabulary]
+        found = np.bincount(X.columns[column])
+        its[: len(found)] -= share * found
+        its[UNKNOWN_ID] += share * len(X)
+    return {name: count.astype(np.float32) for name, count in counts.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from skorch.callbacks import Callback
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sklearn_din.batches.batch import Batch
 from sklearn_din.module import DIN
+from sklearn_din.training.novelty import Novelty
 
 Batches = Iterable[tuple[Batch, Tensor]]  # the batch's impressions and their clicks (n,)
 
@@ -50,6 +51,17 @@ class TrainingPlan:
         torch device.
     seed : int
         Of torch: initial weights, dropout, hidden numbers.
+    batch_size : int
+        Impressions per training batch; the last one of an epoch may have fewer.
+    order : RandomState
+        Draws the order of the impressions.
+    occurrences : dict of str to ndarray of shape (n_ids,)
+        By vocabulary, how often each id occurs in the impressions trained on, in earlier
+        trainings too. Empty without L2 on embeddings.
+    novelty : dict of str to float, default={}
+        By candidate column, the share of the last rows whose id no row before has.
+    hiding : Novelty or None, default=None
+        Which ids each training step hides. None: none.
     """
 
     train: Batches
@@ -66,6 +78,11 @@ class TrainingPlan:
     verbose: int
     device: str
     seed: int
+    batch_size: int
+    order: np.random.RandomState
+    occurrences: Mapping[str, np.ndarray]
+    novelty: Mapping[str, float] = field(default_factory=dict)
+    hiding: Novelty | None = None
 
     @property
     def n_checks(self) -> int:

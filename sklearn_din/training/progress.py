@@ -34,14 +34,14 @@ class ProgressBar(Callback):
         if unused:
             names = ", ".join(map(str, unused))
             tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
-        self._checks_per_epoch = X.checks_per_epoch
+        self._checks_per_epoch, self._n_before = X.checks_per_epoch, len(net.history)
         self._n_epochs = X.max_epochs
         self._bar = tqdm(total=X.batches_per_epoch * X.max_epochs, unit="batch")
         self._show_epoch(n_checks=0)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
         """Show the losses of the check before, and which epoch begins."""
-        checks = net.history[:-1]  # the last one has just begun
+        checks = net.history[self._n_before : -1]  # the last one has just begun
         self._show_epoch(n_checks=len(checks))
         if checks:
             self._show_losses(checks[-1])
@@ -55,7 +55,7 @@ class ProgressBar(Callback):
         self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
     ) -> None:
         """Show the check whose weights are kept and close the bar."""
-        checks = net.history
+        checks = net.history[self._n_before :]
         text = f"trained {len(checks) / self._checks_per_epoch:g} of {self._n_epochs} epochs"
         if checks and "valid_loss" in checks[-1]:
             best = min(range(len(checks)), key=lambda i: checks[i]["valid_loss"])

@@ -1,0 +1,131 @@
+"""The data sets of the comparison: real logs, click logs and other made logs, by name.
+
+``data_set(name, seed)`` returns a workload (``workloads.py``). The test part of a made log holds
+its truth.
+"""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import made_logs, workloads
+from sklearn_din import attach_aggregates, attach_history
+from sklearn_din.datasets import make_click_log
+
+CLICK_LOGS = {
+    "few items, long, strong": {"n_items": 500, "n_categories": 20, "mean_length": 40, "s": 2.0},
+    "few items, short, weak": {"n_items": 500, "n_categories": 20, "mean_length": 10, "s": 0.5},
+    "many items, short, strong": {
+        "n_items": 20_000,
+        "n_categories": 500,
+        "mean_length": 10,
+        "s": 2.0,
+    },
+    "many items, long, weak": {"n_items": 20_000, "n_categories": 500, "mean_length": 40, "s": 0.5},
+    "recent interest": {
+        "n_items": 1000,
+        "n_categories": 50,
+        "mean_length": 30,
+        "s": 2.0,
+        "recency": 2.0,
+    },
+}
+REAL = {
+    "e-shop by session, uniform": "eshop",
+    "e-shop by session, popularity": "eshop-popularity",
+    "e-shop by time, uniform": "eshop-time",
+    "e-shop by time, popularity": "eshop-time-popularity",
+    "MovieLens by time": "movielens",
+    "MovieLens by user": "movielens-user",
+    "MovieLens by time, means": "movielens",
+    "MovieLens by user, means": "movielens-user",
+}
+MADE = {
+    "repetition tires": workloads.tiring,
+    "turning catalogue, 5 %": partial(made_logs.turning, new_share=0.05),
+    "turning catalogue, 20 %": partial(made_logs.turning, new_share=0.2),
+    "turning catalogue, 60 %": partial(made_logs.turning, new_share=0.6),
+    "long baskets": made_logs.long_baskets,
+    "sparse catalogue": made_logs.sparse_catalogue,
+    "answers": made_logs.answers,
+}
+DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]
+
+
+def data_set(name, seed):
+    """Return a workload (``workloads.py``); a click log also holds its truth in the test part."""
+    if name.startswith("click log: "):
+        return _click_log(name.removeprefix("click log: "), seed)
+    if name in MADE:
+        return MADE[name](seed=seed)
+    workload = workloads.by_name(REAL[name], seed=seed)
+    if name.endswith(", means"):
+        _add_means(workload, workloads.movielens(split=_split(name), seed=seed, hide_unseen=False))
+    return workload
+
+
+def _split(name):
+    return "user" if "user" in name else "time"
+
+
+def _add_means(workload, unhidden):
+    """Add each user's and movie's mean label and number of ratings so far, strictly before."""
+    keys = ["group", "item", "time", "label"]
+    frames = {p: pd.DataFrame({k: unhidden[p][k] for k in keys}) for p in workloads.PARTS}
+    log = pd.concat(frames.values())
+    aggregates = {
+        "user_mean": ("group", "label", "mean"),
+        "user_count": ("group", None, "count"),
+        "item_mean": ("item", "label", "mean"),
+        "item_count": ("item", None, "count"),
+    }
+    center = scale = None
+    for part, frame in frames.items():
+        numbers = attach_aggregates(frame, log, time="time", aggregates=aggregates)
+        numbers = numbers[list(aggregates)]
+        numbers[["user_count", "item_count"]] = np.log1p(numbers[["user_count", "item_count"]])
+        if part == "train":
+            center, scale = numbers.mean(), numbers.std()
+        numbers = ((numbers - center) / scale).fillna(0.0).astype(np.float32)
+        workload[part].update({name: numbers[name].to_numpy() for name in aggregates})
+    workload["numeric"] = list(aggregates)
+
+
+def _click_log(regime, seed):
+    """The log as a workload: rows in the order of time, 80/10/10."""
+    options = dict(CLICK_LOGS[regime])
+    options["interest_strength"] = options.pop("s")
+    log = make_click_log(n_users=2500, random_state=seed, **options)
+    X = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    lengths = X["hist_item"].map(len).to_numpy()
+    rows = {
+        "label": log.y.astype(np.float32),
+        "group": X["user"].to_numpy(),
+        "time": X["time"].astype("int64").to_numpy(),
+        "item": X["item"].to_numpy(np.int32) + 2,
+        "category": X["category"].to_numpy(np.int32) + 2,
+        "hist_item": np.concatenate(X["hist_item"].tolist()).astype(np.int32) + 2,
+        "hist_category": np.concatenate(X["hist_category"].tolist()).astype(np.int32) + 2,
+        "hist_offsets": np.append(0, np.cumsum(lengths)),
+        "price": ((np.log(X["price"]) - 3.0) / 0.6).to_numpy(np.float32),
+        "desktop": (X["device"] == "desktop").to_numpy(np.float32),
+        "tablet": (X["device"] == "tablet").to_numpy(np.float32),
+        "probability": log.probability,
+    }
+    part = np.searchsorted([0.8, 0.9], np.arange(len(log.y)) / len(log.y), side="right")
+    workload = {
+        "name": f"click log: {regime}",
+        "attributes": {"item": options["n_items"] + 2, "category": options["n_categories"] + 2},
+        "numeric": ["price", "desktop", "tablet"],
+        "max_length": 50,
+        "split": "time",
+    }
+    for code, label in enumerate(workloads.PARTS):
+        workload[label] = workloads.take(rows, part == code)
+    # The events' relevance lies flat like the histories: cut where the parts' rows end.
+    workload["test"]["relevance"] = log.relevance[log.offsets[(part < 2).sum()] :]
+    workloads._hide_unseen(workload)
+    return workload

@@ -1,0 +1,152 @@
+"""Calibration under drift: how a model ages by period after its training, and what updates mend.
+
+``python -m benchmarks.drift [--cache drift.json] [--seeds 1] [--only WORD]`` runs what the cache
+lacks and prints a table per data set; ``--table`` only prints, ``--ways`` picks.
+
+A log is cut by time: the first part trains, with its own last tenth to stop by; the rest comes in
+periods. Each period is scored before anything learns from it:
+
+- "never": by the model of the first part, as it is.
+- "updated": by ``sklearn_din.update`` with the rows of each period that has gone by.
+- "fitted anew": by a new model of all rows so far, which is what an update saves.
+
+Period 0 is the first one after the training. Logs: a turning catalogue (``made_logs.py``; four
+days train, six come after), and MovieLens by time (the last 40 % of the ratings, in eight parts).
+"""
+
+import argparse
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss
+
+import sklearn_din
+from benchmarks import made_logs, quality, workloads
+from sklearn_din.metrics import expected_calibration_error, group_roc_auc_score
+
+WAYS = ["never", "updated", "fitted anew"]
+MEASURES = {"log_loss": "log loss", "ece": "calibration error", "gauc": "GAUC"}
+N_TRAINING_DAYS = made_logs.DAYS - 6
+N_PERIODS = 8
+VALIDATION_FRACTION = 0.1
+
+
+def turning(new_share, *, seed):
+    """Return the workload whose parts are not hidden from each other, and each row's period."""
+    workload = made_logs.turning(new_share=new_share, seed=seed, hide_unseen=False)
+    rows = all_rows(workload)
+    day = rows["time"] * made_logs.DAYS // (1 + rows["time"].max())
+    return workload, rows, np.maximum(day - N_TRAINING_DAYS + 1, 0)
+
+
+def movielens(*, seed):
+    """Return the same of MovieLens: period 0 trains, periods 1 to 8 come after it."""
+    workload = workloads.movielens(split="time", hide_unseen=False)
+    rows = all_rows(workload)
+    edges = np.quantile(rows["time"], np.linspace(0.6, 1, N_PERIODS + 1)[:-1])
+    return workload, rows, np.searchsorted(edges, rows["time"], side="left")
+
+
+DATA_SETS = {
+    "turning catalogue, 20 %": partial(turning, 0.2),
+    "turning catalogue, 60 %": partial(turning, 0.6),
+    "MovieLens by time": movielens,
+}
+
+
+def all_rows(workload):
+    """The rows of all parts in the order of time."""
+    parts = [workload[part] for part in workloads.PARTS]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lengths = np.concatenate([np.diff(part["hist_offsets"]) for part in parts])
+    joined["hist_offsets"] = np.append(0, np.cumsum(lengths))
+    return workloads.take(joined, np.argsort(joined["time"], kind="stable"))
+
+
+def frame_of(workload, rows, chosen):
+    """The chosen rows as a frame, and their labels."""
+    part = workloads.take(rows, chosen)
+    return workloads.to_frame({**workload, "train": part}), part["label"]
+
+
+def fit(workload, rows, chosen, seed):
+    """The default way, stopped by its last rows."""
+    X, y = frame_of(workload, rows, chosen)
+    return quality.pipeline_of(
+        workload,
+        random_state=seed,
+        validation="last",
+        validation_fraction=VALIDATION_FRACTION,
+    ).fit(X, y)
+
+
+def run(data, way, seed):
+    """Score each period by one way; return a list of measures, one per period."""
+    workload, rows, period = DATA_SETS[data](seed=seed)
+    model = fit(workload, rows, period == 0, seed)
+    found = []
+    for now in range(1, 1 + period.max()):
+        began = time.perf_counter()
+        if now > 1 and way == "updated":
+            model = sklearn_din.update(model, *frame_of(workload, rows, period == now - 1))
+        elif now > 1 and way == "fitted anew":
+            model = fit(workload, rows, period < now, seed)
+        seconds = time.perf_counter() - began
+        X, y = frame_of(workload, rows, period == now)
+        probability = model.predict_proba(X)[:, 1]
+        found.append(
+            {
+                "log_loss": log_loss(y, np.clip(probability, 1e-7, 1 - 1e-7)),
+                "ece": expected_calibration_error(y, probability),
+                "gauc": group_roc_auc_score(y, probability, groups=X["group"]),
+                "mean_label": float(y.mean()),
+                "mean_probability": float(probability.mean()),
+                "seconds": seconds,
+            }
+        )
+    return found
+
+
+def print_tables(results):
+    """Print each measure by period after training, mean over seeds, and the seconds of learning."""
+    for data, ways in results.items():
+        for measure, title in {**MEASURES, "seconds": "seconds of learning"}.items():
+            rows = {
+                way: np.mean([[p[measure] for p in found] for found in seeds.values()], axis=0)
+                for way, seeds in ways.items()
+            }
+            table = pd.DataFrame.from_dict(rows, orient="index")
+            print(f"\n### {data}: {title} by period after training\n")
+            print(f"| | {' | '.join(str(c) for c in table)} |\n|---|{'---|' * table.shape[1]}")
+            for way, line in table.iterrows():
+                print(f"| {way} | {' | '.join(f'{value:.4f}' for value in line)} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drift")
+    parser.add_argument("--cache", type=Path, default=Path("drift.json"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", default="", help="part of a data set's name")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
+    parser.add_argument("--table", action="store_true", help="print what the cache holds")
+    options = parser.parse_args()
+    results = json.loads(options.cache.read_text()) if options.cache.exists() else {}
+    for seed in range(0 if options.table else options.seeds):
+        for data in (name for name in DATA_SETS if options.only in name):
+            for way in options.ways:
+                if str(seed) in results.get(data, {}).get(way, {}):
+                    continue
+                found = run(data, way, seed)
+                results.setdefault(data, {}).setdefault(way, {})[str(seed)] = found
+                options.cache.write_text(json.dumps(results, indent=1) + "\n")
+                shown = "  ".join(f"{p['log_loss']:.4f}, {p['ece']:.4f}" for p in found)
+                print(f"{data} | {way} | {seed}: {shown}", flush=True)
+    print_tables(results)
+
+
+if __name__ == "__main__":
+    main()

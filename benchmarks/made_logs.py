@@ -1,0 +1,303 @@
+"""Made logs whose truth is known, each hard for another kind of model.
+
+- ``turning``: every day a share of the shown items is new, as in news.
+- ``long_baskets``: 3,000 items, long histories; what goes together is no low-rank matrix.
+- ``sparse_catalogue``: 10,000 items, some seven events per user; categories say most.
+- ``answers``: students' answers, which depend on their past answers to similar items.
+
+All return workloads (``workloads.py``). ``probability`` is the true probability of a click given
+the candidate and the whole history: its log loss, AUC and GAUC are the best possible ones.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from benchmarks import workloads
+from sklearn_din import attach_history
+from sklearn_din.datasets import make_answer_log
+
+N_RELATED = 5  # categories that are bought by the same users, which no column says
+WANDER = 0.5  # how often the next category is any of the related ones
+QUALITY = 1.2  # standard deviation of what an item adds to the log-odds
+DAYS = 10  # of a turning catalogue: eight to train on, one to stop by, one to test on
+
+
+def turning(
+    *,
+    new_share,
+    n_users=2000,
+    n_shown=400,
+    n_slots=4,
+    n_categories=20,
+    n_topics=5,
+    cap=50,
+    seed=0,
+    hide_unseen=True,
+):
+    """Return a log of ten days in which each day ``new_share`` of the shown items is new.
+
+    Every day ``n_shown`` items are on show; the next day ``new_share`` of them, drawn at random,
+    have gone for good and as many items that nobody has ever seen take their places. Each user is
+    shown ``n_slots`` items a day; a click joins the history at once. Items have one of
+    ``n_categories * n_topics`` topics, and a topic belongs to one category. Log-odds of a click::
+
+        -2.6 + log(1 + c) + log(1 + t) + .8 * (topic is that of one of the newest three) + quality
+
+    with c and t past clicks of the candidate's category and topic among the newest ``cap``. The
+    item's quality has mean 0 and standard deviation 1.2, and only its own clicks show it. Eight
+    days train, the ninth stops the training, the last one tests: of its items
+    ``1 - (1 - new_share) ** 2`` are new to training.
+    """
+    rng = np.random.RandomState(seed)
+    items = _TurningItems(n_shown, n_categories * n_topics, new_share, rng)
+    taste = rng.dirichlet(np.full(n_categories * n_topics, 0.05), n_users).cumsum(1)
+    past = _Pasts(n_users, room=20 + DAYS * n_slots)
+    user = np.arange(n_users)
+    n_early = rng.randint(3, 20, size=n_users)
+    for position in range(20):  # clicks of the time before, each user's by taste
+        wanted = (rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1)
+        past.append(user[position < n_early], items.one_of(wanted, rng)[position < n_early])
+    rows = []
+    for time in range(DAYS * n_slots):
+        if time % n_slots == 0:
+            items.turn()
+        by_taste = items.one_of((rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1), rng)
+        anything = rng.choice(items.on_show, size=n_users)
+        shown = np.where(rng.random_sample(n_users) < 0.4, by_taste, anything)
+        logit = _interest(past, items, shown, n_topics, cap) + items.quality[shown] - 2.6
+        probability = 1 / (1 + np.exp(-logit))
+        clicked = rng.random_sample(n_users) < probability
+        rows.append((user, time, shown, clicked, probability, past.length.copy()))
+        past.append(user[clicked], shown[clicked])
+    table = [np.concatenate([np.broadcast_to(row[k], n_users) for row in rows]) for k in range(6)]
+    rows = _turned(table, past, items, n_topics, cap)
+    part = np.maximum(rows["time"] // n_slots - (DAYS - 3), 0)
+    name, attributes = f"turning catalogue, {new_share:.0%}", ["item", "category", "topic"]
+    return workloads._workload(name, rows, part, attributes, cap, hide_unseen, split="time")
+
+
+class _TurningItems:
+    """Items on show, of which a share is replaced; topics and qualities of all there ever were."""
+
+    def __init__(self, n_shown, n_topics, new_share, rng):
+        self.rng, self.n_topics, self.n_new = rng, n_topics, round(new_share * n_shown)
+        self.topic, self.quality = np.empty(0, dtype=int), np.empty(0)
+        self.on_show = np.arange(n_shown)
+        self._make(n_shown)
+
+    def _make(self, n):
+        self.topic = np.r_[self.topic, self.rng.permutation(np.arange(n) % self.n_topics)]
+        self.quality = np.r_[self.quality, self.rng.normal(0, QUALITY, size=n)]
+
+    def turn(self):
+        places = self.rng.choice(len(self.on_show), size=self.n_new, replace=False)
+        self.on_show[places] = len(self.topic) + np.arange(self.n_new)
+        self._make(self.n_new)
+
+    def one_of(self, topics, rng):
+        """An item on show of each topic; any item where no item of it is on show."""
+        order = self.on_show[np.argsort(self.topic[self.on_show], kind="stable")]
+        counts = np.bincount(self.topic[order], minlength=self.n_topics)
+        position = np.r_[0, counts.cumsum()][topics] + (
+            rng.random_sample(len(topics)) * counts[topics]
+        ).astype(int)
+        anything = rng.choice(order, size=len(topics))
+        return np.where(counts[topics] > 0, order[np.minimum(position, len(order) - 1)], anything)
+
+
+class _Pasts:
+    """What each user has clicked so far, one row per user, oldest to newest; -1 behind the end."""
+
+    def __init__(self, n_users, room):
+        self.items = np.full((n_users, room), -1)
+        self.length = np.zeros(n_users, dtype=int)
+
+    def append(self, users, items):
+        self.items[users, self.length[users]] = items
+        self.length[users] += 1
+
+
+def _interest(past, items, shown, n_topics, cap):
+    rank = past.length[:, None] - 1 - np.arange(past.items.shape[1])  # 0 is the newest event
+    seen, topic = (rank >= 0) & (rank < cap), items.topic[past.items]
+    same_topic = seen & (topic == items.topic[shown][:, None])
+    same_category = seen & (topic // n_topics == items.topic[shown][:, None] // n_topics)
+    newest = (same_topic & (rank < 3)).any(1)
+    return np.log1p(same_category.sum(1)) + np.log1p(same_topic.sum(1)) + 0.8 * newest
+
+
+def _turned(table, past, items, n_topics, cap):
+    user, time, shown, clicked, probability, n_past = table
+    topic = items.topic
+    past_topic = topic[past.items]
+    events = {"item": past.items, "category": past_topic // n_topics, "topic": past_topic}
+    length = np.minimum(n_past, cap)
+    start = user * past.items.shape[1] + n_past - length
+    return {
+        "label": clicked.astype(np.float32),
+        "probability": probability,
+        "group": user,
+        "time": time,
+        **workloads._gather({k: 2 + v.ravel() for k, v in events.items()}, start, length),
+        "item": (2 + shown).astype(np.int32),
+        "category": (2 + topic[shown] // n_topics).astype(np.int32),
+        "topic": (2 + topic[shown]).astype(np.int32),
+    }
+
+
+def long_baskets(*, n_users=8000, cap=50, seed=0):
+    """Return next item against one uniform negative: 3,000 items, some 37 events, by user.
+
+    The next item is a partner of a random earlier one by a sparse matrix (.4), a popular item of
+    the category of an earlier one, or of a related category (.3), or popular (.3). The matrix of
+    partners has full rank: they are drawn pair by pair, half of them within a category.
+    """
+    rng = np.random.RandomState(seed)
+    made = _Chain(n_items=3000, n_categories=30, n_partners=4, steepness=20, rng=rng)
+    shares = (0.3, 0.4, 0.3)
+    rows = made.rows(n_users=n_users, lengths=(32, 46), n_last=3, shares=shares, cap=cap)
+    return _by_user("long baskets", rows, ["item", "category"], cap, seed)
+
+
+def sparse_catalogue(*, n_users=10_000, cap=50, seed=0):
+    """Return next item against one uniform negative: 10,000 items, some 7 events, by user.
+
+    As ``long_baskets``, but by category most of the time: a partner (.25), a popular item of a
+    category (.5), or a popular one (.25).
+    """
+    rng = np.random.RandomState(seed)
+    made = _Chain(n_items=10_000, n_categories=100, n_partners=6, steepness=50, rng=rng)
+    shares = (0.25, 0.25, 0.5)
+    rows = made.rows(n_users=n_users, lengths=(5, 12), n_last=4, shares=shares, cap=cap)
+    return _by_user("sparse catalogue", rows, ["item", "category"], cap, seed)
+
+
+def _by_user(name, rows, attributes, cap, seed, *, alone=()):
+    part = workloads._random_parts(rows["group"], seed)
+    return workloads._workload(name, rows, part, attributes, cap, True, split="user", alone=alone)
+
+
+class _Chain:
+    """Users whose next item follows from an earlier one by partners or category, or is popular."""
+
+    def __init__(self, *, n_items, n_categories, n_partners, steepness, rng):
+        self.rng, self.n_items = rng, n_items
+        self.category = rng.randint(n_categories, size=n_items)
+        rank = 1 + rng.permutation(n_items)
+        self.popularity = (1 / (steepness + rank)) / (1 / (steepness + rank)).sum()
+        self.partners = self._draw_partners(n_partners)
+        by_category = np.zeros(n_categories)
+        np.add.at(by_category, self.category, self.popularity)
+        self.in_category = self.popularity / by_category[self.category]  # P(item | category)
+
+    def _draw_partners(self, n_partners):
+        """Random pairs, each in both directions; rows sum to one."""
+        first = np.repeat(np.arange(self.n_items), n_partners // 2)
+        second = self.rng.randint(self.n_items, size=len(first))
+        order = np.argsort(self.category, kind="stable")
+        counts = np.bincount(self.category)
+        begin = (counts.cumsum() - counts)[self.category[first]]
+        near = order[
+            begin + self.rng.randint(2**31, size=len(first)) % counts[self.category[first]]
+        ]
+        second = np.where(self.rng.random_sample(len(first)) < 0.5, near, second)
+        weight = self.rng.standard_exponential(len(first))
+        pairs = scipy.sparse.csr_matrix((weight, (first, second)), (self.n_items, self.n_items))
+        pairs = (pairs + pairs.T).tolil()
+        pairs.setdiag(0)
+        pairs = pairs.tocsr()
+        pairs.eliminate_zeros()
+        total = np.asarray(pairs.sum(1)).ravel()
+        return scipy.sparse.diags(1 / np.where(total > 0, total, 1)) @ pairs
+
+    def draw_partner(self, items):
+        """One partner of each item, by weight: a row of the matrix is an interval of length one."""
+        ends = np.cumsum(self.partners.data)
+        row_ends = np.r_[0, ends][self.partners.indptr]
+        low, high = row_ends[items], row_ends[items + 1]
+        place = np.searchsorted(ends, low + (high - low) * self.rng.random_sample(len(items)))
+        return self.partners.indices[np.minimum(place, len(ends) - 1)]
+
+    def draw_in_category(self, items):
+        """One popular item of each item's category, or of a related one."""
+        category = self.category[items]
+        related = category // N_RELATED * N_RELATED + self.rng.randint(N_RELATED, size=len(items))
+        category = np.where(self.rng.random_sample(len(items)) < WANDER, related, category)
+        order = np.argsort(self.category, kind="stable")
+        ends = np.cumsum(self.in_category[order])
+        point = category + self.rng.random_sample(len(items))
+        return order[np.minimum(np.searchsorted(ends, point), self.n_items - 1)]
+
+    def sequences(self, n_users, n_events, shares):
+        popular = self.rng.choice(self.n_items, size=(n_users, n_events), p=self.popularity)
+        found = popular.copy()
+        for position in range(1, n_events):
+            source = found[np.arange(n_users), self.rng.randint(position, size=n_users)]
+            choices = [popular[:, position], self.draw_partner(source)]
+            choices.append(self.draw_in_category(source))
+            which = self.rng.choice(3, size=n_users, p=shares)
+            found[:, position] = np.choose(which, choices)
+        return found
+
+    def probability(self, sequences, user, n_past, candidate, shares):
+        """How likely the candidate is the next item, and not an item drawn uniformly."""
+        row = np.repeat(np.arange(len(user)), n_past)
+        past = np.concatenate([sequences[u, :n] for u, n in zip(user, n_past, strict=True)])
+        asked = candidate[row]
+        by_partner = np.asarray(self.partners[past, asked]).ravel()
+        before, then = self.category[past], self.category[asked]
+        by_category = (1 - WANDER) * (before == then)
+        by_category += WANDER / N_RELATED * (before // N_RELATED == then // N_RELATED)
+        each = shares[1] * by_partner + shares[2] * by_category * self.in_category[asked]
+        following = np.bincount(row, weights=each, minlength=len(user)) / n_past
+        following += shares[0] * self.popularity[candidate]
+        return following / (following + 1 / self.n_items)
+
+    def rows(self, *, n_users, lengths, n_last, shares, cap):
+        """Each user's ``n_last`` last events as candidates, each beside one uniform negative."""
+        n_events = lengths[1] - 1
+        sequences = self.sequences(n_users, n_events, shares)
+        length = self.rng.randint(*lengths, size=n_users)
+        user = np.repeat(np.arange(n_users), n_last)
+        n_past = (length[:, None] - n_last + np.arange(n_last)).ravel()
+        following = sequences[user, n_past]
+        other = self.rng.randint(self.n_items, size=len(user))
+        user, n_past = np.repeat(user, 2), np.repeat(n_past, 2)
+        candidate = np.column_stack([following, other]).ravel()
+        kept = np.minimum(n_past, cap)
+        events = {"item": sequences, "category": self.category[sequences]}
+        events = {key: 2 + ids.ravel() for key, ids in events.items()}
+        return {
+            "label": np.tile(np.float32([1, 0]), len(following)),
+            "probability": self.probability(sequences, user, n_past, candidate, shares),
+            "group": user,
+            "time": n_past,
+            **workloads._gather(events, user * n_events + n_past - kept, kept),
+            "item": (2 + candidate).astype(np.int32),
+            "category": (2 + self.category[candidate]).astype(np.int32),
+        }
+
+
+def answers(*, n_users=3000, cap=50, seed=0):
+    """Return students' answers (``sklearn_din.datasets.make_answer_log``), split by user.
+
+    The past answers are an attribute of the events alone: the candidate's is the label.
+    """
+    log = make_answer_log(n_users=n_users, max_length=cap, random_state=seed)
+    columns = ["item", "skill", "answer"]
+    X = attach_history(log.impressions, log.events, user="user", time="time", columns=columns)
+    lengths = X["hist_item"].map(len).to_numpy()
+    right = np.concatenate(X["hist_answer"].tolist()) == "right"
+    rows = {
+        "label": log.y.astype(np.float32),
+        "probability": log.probability,
+        "group": X["user"].to_numpy(),
+        "time": X["time"].astype("int64").to_numpy(),
+        "item": X["item"].to_numpy(np.int32) + 2,
+        "skill": X["skill"].to_numpy(np.int32) + 2,
+        "hist_item": np.concatenate(X["hist_item"].tolist()).astype(np.int32) + 2,
+        "hist_skill": np.concatenate(X["hist_skill"].tolist()).astype(np.int32) + 2,
+        "hist_answer": 2 + right.astype(np.int32),
+        "hist_offsets": np.append(0, np.cumsum(lengths)),
+    }
+    return _by_user("answers", rows, ["item", "skill"], cap, seed, alone=["answer"])

@@ -1,0 +1,122 @@
+"""The tables of the comparison: what ``quality.py`` keeps in its cache, as Markdown."""
+
+import numpy as np
+import pandas as pd
+
+MEASURES = ["auc", "gauc", "log_loss", "ece"]
+
+
+def summary(results):
+    """Mean and standard error over seeds by data set and method, as one long DataFrame."""
+    records = [
+        {"data": data, "method": method, "seed": int(seed), **found}
+        for data, methods in results.items()
+        for method, seeds in methods.items()
+        for seed, found in seeds.items()
+    ]
+    table = pd.DataFrame(records)
+    kept = [c for c in [*MEASURES, "attention_auc", "seconds"] if c in table]
+    return table.groupby(["data", "method"], sort=False)[kept].agg(["mean", "sem", "count"])
+
+
+def print_tables(results, *, data_sets, methods, unranked):
+    """Print one table a measure, mean ranks by GAUC, and how the defaults stand to the others.
+
+    ``data_sets`` and ``methods`` say the order; ``unranked`` methods are left out of the ranks.
+    """
+    table = summary(results)
+    order = [name for name in data_sets if name in results]
+    for measure in MEASURES:
+        mean, sem = (table[measure][what].unstack("method") for what in ("mean", "sem"))
+        cells = mean.map("{:.4f}".format) + " ± " + sem.map("{:.4f}".format)
+        columns = [m for m in methods if m in cells]
+        print(f"\n### {measure}\n\n{_markdown(cells.loc[order, columns])}")
+    for seeds, ranks in mean_ranks(results, unranked).items():
+        print(f"\n### mean rank by GAUC, {seeds}\n")
+        print(_markdown(ranks.map("{:.2f}".format).to_frame("rank")))
+    print("\n### GAUC of DINClassifier() minus the method's, by seed\n")
+    others = [m for m in methods[1:] if m in table.index.get_level_values("method")]
+    print(_markdown(_differences(results, order, others)))
+    print("\n### GAUC: share of the way from popularity to the ceiling\n")
+    print(_markdown(_way_to_the_ceiling(table["gauc"]["mean"].unstack("method"), order, methods)))
+    if "attention_auc" in table:
+        print("\n### attention against true relevance: AUC of each seed\n\n" + _attention(results))
+
+
+def mean_ranks(results, unranked):
+    """Mean ranks over data sets, each method by the same seeds.
+
+    Once for each number of seeds: the methods that ran at least as many on every data set.
+    """
+    methods = {m for found in results.values() for m in found} - set(unranked)
+    fewest = {m: min(len(found.get(m, {})) for found in results.values()) for m in methods}
+    ranks = {}
+    for least in sorted({fewest[m] for m in methods if fewest[m]}, reverse=True):
+        chosen = sorted(m for m in methods if fewest[m] >= least)
+        gauc = {data: _common_mean(found, chosen) for data, found in results.items()}
+        table = pd.DataFrame(gauc).T.rank(axis=1, ascending=False)
+        ranks[f"{least} seeds"] = table.mean().sort_values()
+    return ranks
+
+
+def _common_mean(found, methods):
+    """Mean GAUC of each method over the seeds that all of them ran."""
+    seeds = set.intersection(*(set(found[m]) for m in methods))
+    return {m: np.mean([found[m][seed]["gauc"] for seed in seeds]) for m in methods}
+
+
+def _differences(results, order, methods):
+    """Mean and standard error of the paired differences, and how many seeds are above."""
+    cells = pd.DataFrame("", index=order, columns=methods)
+    for name in order:
+        ours = results[name].get("DINClassifier()", {})
+        for method in methods:
+            theirs = results[name].get(method, {})
+            gaps = np.array([ours[s]["gauc"] - theirs[s]["gauc"] for s in ours if s in theirs])
+            if len(gaps):
+                error = gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else np.nan
+                above = f"{(gaps > 0).sum()}/{len(gaps)}"
+                cells.loc[name, method] = f"{gaps.mean():+.4f} ± {error:.4f} ({above})"
+    return cells
+
+
+def _way_to_the_ceiling(gauc, order, methods):
+    """(GAUC - popularity's) / (the truth's - popularity's), where the truth is known."""
+    ends = {"popularity", "best possible"}
+    if not ends <= set(gauc):
+        return pd.DataFrame()
+    gauc = gauc.loc[order].dropna(subset=list(ends))
+    base, best = gauc["popularity"], gauc["best possible"]
+    shares = gauc[[m for m in methods if m in gauc and m not in ends]]
+    shares = shares.sub(base, axis=0).div(best - base, axis=0)
+    return shares.map(lambda share: f"{share:.0%}")
+
+
+def _attention(results):
+    """Attention AUC by seed, and the share of the way from the sum to the ceiling."""
+    rows = {}
+    for name, methods in results.items():
+        seeds = methods.get("DINClassifier()", {})
+        if not name.startswith("click log") or not seeds:
+            continue
+        by_seed = [found["attention_auc"] for found in seeds.values()]
+        mean = {m: np.mean([f["auc"] for f in found.values()]) for m, found in methods.items()}
+        base, best = mean.get("sum", np.nan), mean.get("best possible", np.nan)
+        share = (mean["DINClassifier()"] - base) / (best - base)
+        rows[name] = [" ".join(f"{value:.4f}" for value in by_seed), f"{share:.0%}"]
+    columns = ["AUC by seed", "share of the way from sum pooling to the ceiling"]
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
+
+
+def _markdown(frame):
+    head = ["", *map(str, frame.columns)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += [
+        f"| {name} | " + " | ".join(map(_cell, row)) + " |" for name, *row in frame.itertuples()
+    ]
+    return "\n".join(lines)
+
+
+def _cell(text):
+    """A cell: empty where nothing was run, without an error where one seed was."""
+    return "" if text.startswith("nan") else text.replace(" ± nan", "")

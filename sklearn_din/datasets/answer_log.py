@@ -1,0 +1,212 @@
+"""A made log of students' answers: right or wrong, and what the past answers say about the next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch, check_random_state
+
+from sklearn_din.datasets.made_logs import (
+    DAY,
+    Floats,
+    Integers,
+    check_at_least,
+    past_of,
+    sigmoid,
+    with_times,
+)
+
+_SKILLS_PER_TOPIC = 5
+_N_TOPICS_OF_USER = 4
+_OF_RELATED_SKILL = 0.5  # what an answer to another skill of the same topic counts
+
+
+def make_answer_log(
+    *,
+    n_users: int = 2000,
+    n_items: int = 1000,
+    n_skills: int = 50,
+    mean_length: float = 30,
+    n_impressions: int | None = None,
+    answer_strength: float = 1.0,
+    max_length: int = 50,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
+    """Make a log of students' answers whose truth, and so the best possible AUC, is known.
+
+    Each item (a problem) trains one skill, and five skills belong to a topic, which no column
+    names. Each user practises four topics, some skills better than others. Whether the next
+    answer is right depends on the share of right ones among the user's past answers to similar
+    items: those of the item's skill count 1, those of the topic's other skills 1/2::
+
+        share = (sum(relevance * right) + 1) / (sum(relevance) + 2)
+        logit = 5 * answer_strength * (share - 1/2) - difficulty of the item
+
+    Which past answers count depends on the candidate: attention over (item, skill, answer) can
+    express that. Sums by user and candidate cannot, and counts by skill miss the topic.
+    Events (practice) and impressions (questions) are drawn independently: the answer to an
+    impression adds no event.
+
+    Parameters
+    ----------
+    n_users : int, default=2000
+        Number of users (students).
+    n_items : int, default=1000
+        Number of items (problems); each trains one skill.
+    n_skills : int, default=50
+        Number of skills, at most `n_items`.
+    mean_length : float, default=30
+        Mean number of events of a user; the numbers vary, the smallest is 1.
+    n_impressions : int, default=None
+        Number of impressions. None means twenty per user.
+    answer_strength : float, default=1.0
+        How much the past answers matter; 0 leaves the items' difficulties.
+    max_length : int, default=50
+        How many of the newest events count, as in ``attach_history``.
+    random_state : int, RandomState instance or None, default=None
+        Pass an int for the same log at each call.
+
+    Returns
+    -------
+    Bunch
+        - events: DataFrame of user, item, skill, answer ("right" or "wrong"), time, in the order
+          of time.
+        - impressions: DataFrame of user, item, skill, time, in the order of time.
+        - y: ndarray of shape (n_impressions,), 1 for a right answer.
+        - probability: ndarray of shape (n_impressions,), of a right answer; its AUC is the ceiling.
+        - relevance: float32 ndarray, what every past event of every impression counts, one
+          impression after the other, oldest to newest: aligned with what
+          ``attach_history(..., max_length=max_length)`` attaches.
+        - offsets: ndarray of shape (n_impressions + 1,); the past of impression i is
+          ``relevance[offsets[i]:offsets[i + 1]]``.
+        - difficulty: ndarray of shape (n_items,).
+        - DESCR: a short description.
+
+    See Also
+    --------
+    make_click_log : Clicks instead of answers: what counts is how often, not how well.
+
+    Examples
+    --------
+    >>> from sklearn_din.datasets import make_answer_log
+    >>> log = make_answer_log(n_users=10, random_state=0)
+    >>> log.events.columns.tolist()
+    ['user', 'item', 'skill', 'answer', 'time']
+    >>> len(log.impressions), log.y.shape, log.offsets.shape
+    (200, (200,), (201,))
+    """
+    n_impressions = 20 * n_users if n_impressions is None else n_impressions
+    check_at_least(1, n_users=n_users, n_skills=n_skills, mean_length=mean_length)
+    check_at_least(1, n_impressions=n_impressions, max_length=max_length)
+    check_at_least(n_skills, n_items=n_items)
+    check_at_least(0, answer_strength=answer_strength)
+    rng = check_random_state(random_state)
+    problems, students = _Problems(n_items, n_skills, rng), _Students(n_users, n_skills, rng)
+    events = _draw_events(problems, students, mean_length, rng)
+    impressions = _draw_impressions(problems, students, events, n_impressions, rng)
+    row, event, _ = past_of(impressions, events, max_length)
+    relevance = _relevance(events["skill"].to_numpy()[event], impressions["skill"].to_numpy()[row])
+    is_right = (events["answer"] == "right").to_numpy()[event]
+    share = (np.bincount(row, relevance * is_right, minlength=n_impressions) + 1) / (
+        np.bincount(row, relevance, minlength=n_impressions) + 2
+    )
+    difficulty = problems.difficulty[impressions["item"].to_numpy()]
+    probability = sigmoid(5 * answer_strength * (share - 0.5) - difficulty)
+    return Bunch(
+        events=with_times(events.sort_values("time", kind="stable", ignore_index=True)),
+        impressions=with_times(impressions),
+        y=rng.binomial(1, probability),
+        probability=probability,
+        relevance=relevance,
+        offsets=np.append(0, np.cumsum(np.bincount(row, minlength=n_impressions))),
+        difficulty=problems.difficulty,
+        DESCR=(
+            f"A made log of answers: {len(events)} past answers and {n_impressions} questions of "
+            f"{n_users} users, {n_items} items of {n_skills} skills. The larger the share of right "
+            f"answers among the user's newest {max_length} earlier ones to items of the same skill "
+            "or topic, the likelier is a right answer."
+        ),
+    )
+
+
+class _Problems:
+    """Items with a skill and a difficulty."""
+
+    def __init__(self, n_items: int, n_skills: int, rng: np.random.RandomState) -> None:
+        rest = rng.randint(n_skills, size=n_items - n_skills)  # every skill has an item
+        self.skill = rng.permutation(np.concatenate([np.arange(n_skills), rest]))
+        self.difficulty = rng.normal(0, 0.7, size=n_items)
+        self._by_skill = np.argsort(self.skill, kind="stable")
+        self._count = np.bincount(self.skill)
+        self._first = np.cumsum(self._count) - self._count
+
+    def draw(self, skill: Integers, rng: np.random.RandomState) -> Integers:
+        """Draw an item of each skill, all with the same probability."""
+        place = (rng.random_sample(len(skill)) * self._count[skill]).astype(np.int64)
+        return self._by_skill[self._first[skill] + place]
+
+
+class _Students:
+    """What each user practises, and how good the user is at each skill."""
+
+    def __init__(self, n_users: int, n_skills: int, rng: np.random.RandomState) -> None:
+        self.n_users, self._n_skills = n_users, n_skills
+        n_topics = -(-n_skills // _SKILLS_PER_TOPIC)
+        self._topics = rng.randint(n_topics, size=(n_users, _N_TOPICS_OF_USER))
+        by_topic = rng.normal(0, 1.5, size=(n_users, n_topics))
+        topic = np.arange(n_skills) // _SKILLS_PER_TOPIC
+        self.ability = by_topic[:, topic] + rng.normal(0, 1.0, size=(n_users, n_skills))
+
+    def draw_skill(self, user: Integers, rng: np.random.RandomState) -> Integers:
+        """Draw a skill of one of each user's topics."""
+        topic = self._topics[user, rng.randint(_N_TOPICS_OF_USER, size=len(user))]
+        first = topic * _SKILLS_PER_TOPIC
+        n_skills = np.minimum(_SKILLS_PER_TOPIC, self._n_skills - first)
+        return first + (rng.random_sample(len(user)) * n_skills).astype(np.int64)
+
+
+def _draw_events(
+    problems: _Problems, students: _Students, mean_length: float, rng: np.random.RandomState
+) -> pd.DataFrame:
+    """Past answers of all users, user by user and oldest to newest; times in seconds."""
+    length = 1 + rng.poisson(rng.gamma(2.0, (mean_length - 1) / 2, size=students.n_users))
+    user = np.repeat(np.arange(length.size), length)
+    skill = students.draw_skill(user, rng)
+    item = problems.draw(skill, rng)
+    chance = sigmoid(students.ability[user, skill] - problems.difficulty[item])
+    is_right = rng.random_sample(user.size) < chance
+    first = np.cumsum(length) - length
+    gap = 1 + (rng.standard_exponential(user.size) * DAY / 4).astype(np.int64)
+    elapsed = np.cumsum(gap)
+    time = elapsed + (rng.randint(DAY, 60 * DAY, size=length.size) - elapsed[first])[user]
+    answer = np.where(is_right, "right", "wrong")
+    columns = {"user": user, "item": item, "skill": skill, "answer": answer, "time": time}
+    return pd.DataFrame(columns)
+
+
+def _draw_impressions(
+    problems: _Problems,
+    students: _Students,
+    events: pd.DataFrame,
+    n_impressions: int,
+    rng: np.random.RandomState,
+) -> pd.DataFrame:
+    """Questions in the order of time, each some hours after one of the later events of its user."""
+    user = rng.randint(students.n_users, size=n_impressions)
+    length = np.bincount(events["user"])
+    first = (np.cumsum(length) - length)[user]
+    late = np.maximum(rng.random_sample(n_impressions), rng.random_sample(n_impressions))
+    some_event = first + (late * length[user]).astype(np.int64)
+    time = events["time"].to_numpy()[some_event]
+    time = time + (rng.standard_exponential(n_impressions) * DAY / 8).astype(np.int64)
+    skill = students.draw_skill(user, rng)
+    item = problems.draw(skill, rng)
+    impressions = pd.DataFrame({"user": user, "item": item, "skill": skill, "time": time})
+    return impressions.sort_values("time", kind="stable", ignore_index=True)
+
+
+def _relevance(past: Integers, asked: Integers) -> Floats:
+    """What a past answer of one skill counts for a question of another."""
+    same_topic = past // _SKILLS_PER_TOPIC == asked // _SKILLS_PER_TOPIC
+    relevance = np.where(past == asked, 1.0, _OF_RELATED_SKILL * same_topic)
+    return relevance.astype(np.float32)

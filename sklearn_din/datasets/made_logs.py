@@ -1,0 +1,64 @@
+"""What made logs have in common: sizes checked, seconds as dates, log-odds as probabilities."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+DAY = 86_400  # seconds
+_START = np.datetime64("2024-01-01", "ns")
+
+Integers = NDArray[np.integer]
+Floats = NDArray[np.floating]
+
+
+def check_at_least(least: float, **values: object) -> None:
+    """Raise where one of the named values is no number or is smaller than ``least``."""
+    for name, value in values.items():
+        if not isinstance(value, Real):
+            raise ValueError(f"{name} must be a number, got {value!r}.")
+        if not float(value) >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def sigmoid(logit: Floats) -> Floats:
+    """Probabilities of log-odds."""
+    return 1 / (1 + np.exp(-logit))
+
+
+def with_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with its seconds since the first of January 2024 as dates."""
+    return frame.assign(time=_START + frame["time"].to_numpy().astype("timedelta64[s]"))
+
+
+def past_of(
+    impressions: pd.DataFrame, events: pd.DataFrame, max_length: int
+) -> tuple[Integers, Integers, Integers]:
+    """Find the newest earlier events of each impression's user.
+
+    Parameters
+    ----------
+    impressions : DataFrame of user and time
+    events : DataFrame of user and time
+        Sorted by user, then time; both frames' times are in seconds.
+    max_length : int
+        How many of the newest events count.
+
+    Returns
+    -------
+    row, event, rank : ndarray of shape (n_past_events,)
+        Impression, row of ``events``, and rank of the event in its past: 0 is the newest. One
+        impression after the other, oldest to newest.
+    """
+    span = 1 + max(events["time"].max(), impressions["time"].max())
+    event_key = events["user"].to_numpy() * span + events["time"].to_numpy()
+    user = impressions["user"].to_numpy()
+    end = np.searchsorted(event_key, user * span + impressions["time"].to_numpy(), side="left")
+    begin = np.maximum(np.searchsorted(event_key, user * span, side="left"), end - max_length)
+    first = np.cumsum(end - begin) - (end - begin)
+    row = np.repeat(np.arange(len(impressions)), end - begin)
+    event = np.arange(len(row)) - first[row] + begin[row]
+    return row, event, end[row] - 1 - event

@@ -1,0 +1,164 @@
+"""Scores between items that the same users had: EASE, shrunk cosine, popularity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.linalg import lapack
+from scipy.sparse import csr_array
+
+from sklearn_din._spans import Spans
+
+MOST_EXACT = 4_000  # items of an exact EASE: 64 MB, and a second to invert
+MOST_NEIGHBOURS = 200
+EASE_L2 = 200.0
+SHRINKAGE = 4.0
+DECAY = 0.8
+EVENTS_PER_CHUNK = 4_000_000
+
+SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
+N_NUMBERS = 2 * len(SUMMARIES) + 2
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """How well each past item speaks for each candidate, for the best neighbours of each.
+
+    Parameters
+    ----------
+    ease : csr_array of shape (n_ids, n_ids), float32
+        Row: candidate, column: event. Weights of EASE, the linear autoencoder without a diagonal.
+    cosine : csr_array of shape (n_ids, n_ids), float32
+        Users that had both, over the root of the product of their numbers and a constant.
+    popularity : ndarray of shape (n_ids,), float32
+        ``log1p`` of the item's users over the average of all known items; 0 where unknown.
+
+    Notes
+    -----
+    EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
+    """
+
+    ease: csr_array
+    cosine: csr_array
+    popularity: np.ndarray
+
+    @classmethod
+    def of_counts(cls, counts: csr_array) -> ItemScores:
+        """Compute the scores.
+
+        Parameters
+        ----------
+        counts : csr_array of shape (n_ids, n_ids)
+            How many users had both items; the diagonal says how many had one.
+        """
+        n_users = counts.diagonal()
+        known = n_users > 0
+        popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
+        return cls(_ease(counts, n_users), _cosine(counts, n_users), popularity.astype(np.float32))
+
+    def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
+        """Summaries of the scores between each row's candidate and its events.
+
+        Parameters
+        ----------
+        candidates : ndarray of shape (n_rows,)
+            Ids.
+        spans : Spans
+            Which events each row holds.
+        items : ndarray of shape (n_events,)
+            Ids of the events.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, 12), float32
+            With L(x) for ``sign(x) log(1 + abs(x))``: L of the sum, mean, maximum, newest and
+            decayed sum (0.8 per rank) of EASE, the same of the cosine, the popularity, and 1 where
+            the candidate is known.
+        """
+        numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
+        for rows in _chunks(spans.lengths):
+            part = spans.take(rows)
+            if not part.lengths.any():
+                continue
+            events = items[part.index()]
+            shown = np.repeat(candidates[rows], part.lengths)
+            for place, scores in enumerate((self.ease, self.cosine)):
+                found = np.asarray(scores[shown, events], dtype=np.float32).ravel()
+                columns = slice(place * len(SUMMARIES), (place + 1) * len(SUMMARIES))
+                numbers[rows, columns] = _summaries(found, part.lengths)
+        numbers[:, -2] = self.popularity[candidates]
+        numbers[:, -1] = numbers[:, -2] > 0
+        return numbers
+
+
+def _chunks(lengths: np.ndarray) -> Iterator[slice]:
+    """Slices of rows with a bounded number of events, or of one row."""
+    chunk = np.cumsum(lengths, dtype=np.int64) // EVENTS_PER_CHUNK
+    begins = np.flatnonzero(np.append(True, chunk[1:] != chunk[:-1])[: len(chunk)]).tolist()
+    for begin, end in pairwise([*begins, len(lengths)]):
+        yield slice(begin, end)
+
+
+def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Signed logs of the five summaries, zeros for an empty history: (n_rows, 5)."""
+    found = np.zeros((len(lengths), len(SUMMARIES)), dtype=np.float32)
+    filled = np.flatnonzero(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    starts = (ends - lengths)[filled]
+    rank = np.repeat(ends, lengths) - 1 - np.arange(len(scores))
+    found[filled, 0] = np.add.reduceat(scores, starts)
+    found[filled, 1] = found[filled, 0] / lengths[filled]
+    found[filled, 2] = np.maximum.reduceat(scores, starts)
+    found[filled, 3] = scores[ends[filled] - 1]
+    found[filled, 4] = np.add.reduceat(scores * np.float32(DECAY) ** rank, starts)
+    return np.sign(found) * np.log1p(np.abs(found))
+
+
+def _ease(counts: csr_array, n_users: np.ndarray) -> csr_array:
+    """Exact weights among the most popular items: by the inverse of the regularised counts."""
+    order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
+    ids = np.sort(order[n_users[order] > 0])
+    if not len(ids):
+        return csr_array(counts.shape, dtype=np.float32)
+    gram = np.asfortranarray(counts[ids][:, ids].toarray(), dtype=np.float32)
+    gram[np.diag_indices_from(gram)] += EASE_L2
+    factor, failed = lapack.spotrf(gram, overwrite_a=1)
+    inverse, failed_too = lapack.spotri(factor, overwrite_c=1)
+    if failed or failed_too:  # as large as the diagonal is, only overflow gets here
+        return csr_array(counts.shape, dtype=np.float32)
+    upper = np.triu(inverse, 1)
+    diagonal = inverse.diagonal()
+    weights = (upper + upper.T) / -diagonal[:, None]  # row: candidate, column: event
+    return _sparse(weights, ids, counts.shape[0])
+
+
+def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
+    """The largest weights of each row, by size, as a sparse matrix over all ids."""
+    columns = np.broadcast_to(np.arange(len(ids)), weights.shape)
+    if len(ids) > MOST_NEIGHBOURS:
+        columns = np.argpartition(-np.abs(weights), MOST_NEIGHBOURS, axis=1)[:, :MOST_NEIGHBOURS]
+        columns = np.sort(columns, axis=1)
+    values = np.take_along_axis(weights, columns, axis=1)
+    lengths = np.zeros(n_ids + 1, dtype=np.int64)
+    lengths[ids + 1] = columns.shape[1]
+    parts = (values.ravel(), ids[columns.ravel()].astype(np.int32), np.cumsum(lengths))
+    return csr_array(parts, shape=(n_ids, n_ids))
+
+
+def _cosine(counts: csr_array, n_users: np.ndarray) -> csr_array:
+    """Users that had both items over a shrunk root, the largest of each row."""
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    roots = np.sqrt(n_users[rows] * n_users[counts.indices])
+    values = counts.data / (roots + np.float32(SHRINKAGE))
+    kept = rows != counts.indices
+    for row in np.flatnonzero(np.diff(counts.indptr) > MOST_NEIGHBOURS + 1):
+        own = slice(counts.indptr[row], counts.indptr[row + 1])
+        candidates = np.where(kept[own], values[own], -1.0)
+        kept[own] = False
+        kept[own.start + np.argpartition(-candidates, MOST_NEIGHBOURS)[:MOST_NEIGHBOURS]] = True
+    found = csr_array((values[kept], (rows[kept], counts.indices[kept])), shape=counts.shape)
+    found.sort_indices()
+    return found

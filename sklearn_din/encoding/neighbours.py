@@ -1,0 +1,294 @@
+"""Item neighbours: what everybody's histories say about a candidate and the user's past events."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.utils import check_consistent_length
+
+from sklearn_din.encoding.cooccurrence import Interactions, Rows, growing_counts
+from sklearn_din.encoding.item_scores import N_NUMBERS, SUMMARIES, ItemScores
+from sklearn_din.encoding.roles import Roles
+from sklearn_din.encoding.scaling import EventScale
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Behaviour, Field, Schema
+
+N_BLOCKS = 5
+SAID_FROM = 1_000  # training rows
+SUFFIXES = (
+    *(f"ease_{summary}" for summary in SUMMARIES),
+    *(f"cosine_{summary}" for summary in SUMMARIES),
+    "popularity",
+    "is_known",
+)
+
+
+@dataclass(frozen=True)
+class NeighbourPair:
+    """One history and its candidate: how their items go together, and its columns of numbers.
+
+    Parameters
+    ----------
+    history, candidate : str
+        Columns of ids with one vocabulary.
+    names : tuple of str
+        Names of the columns of numbers.
+    scores : ItemScores
+        Of all training rows.
+    scale : ndarray of shape (12,), float32
+        Standard deviation of each column over the training rows. Zero stays zero.
+    """
+
+    history: str
+    candidate: str
+    names: tuple[str, ...]
+    scores: ItemScores
+    scale: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the neighbours' ids and scores."""
+        return sum(s.data.nbytes + s.indices.nbytes for s in (self.scores.ease, self.scores.cosine))
+
+    def columns(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
+        """Columns of numbers of impressions that the scores have not learnt from."""
+        return self.scaled(_numbers(self.scores, X, self.history, self.candidate))
+
+    def scaled(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Numbers (n_rows, 12) as columns by name."""
+        scaled = numbers / self.scale
+        return {name: np.ascontiguousarray(scaled[:, i]) for i, name in enumerate(self.names)}
+
+    def fields(self) -> list[Field]:
+        """What the columns are."""
+        return [Field(name, "numeric", candidate=self.candidate) for name in self.names]
+
+
+def neighbour_order(
+    neighbours: str | None, roles: Roles, *, user: str | None, time: str | None, n_rows: int
+) -> str | None:
+    """Say how the blocks of training rows are ordered, or None where there are no neighbours.
+
+    Parameters
+    ----------
+    neighbours : {"auto", "time", "user"} or None
+    roles : Roles
+        Without a history that has a candidate there are no neighbours.
+    user, time : str or None
+        Columns that say whose and when.
+    n_rows : int
+        Training rows. From 1,000 on it is said that "auto" found neither user nor time.
+
+    Raises
+    ------
+    ValueError
+        If the order needs a column that is not named.
+    """
+    for order, column in (("time", time), ("user", user)):
+        if neighbours == order and column is None:
+            raise ValueError(
+                f"neighbours={order!r} puts the training rows in order of {order}s, got "
+                f"{order}=None. Name the column that holds them, or use neighbours=None."
+            )
+    if neighbours is None or not roles.candidates:
+        return None
+    if neighbours != "auto":
+        return neighbours
+    if time is not None:
+        return "time"
+    if user is None and n_rows >= SAID_FROM:
+        warnings.warn(
+            "item neighbours are off, because neither user nor time is named: what other users' "
+            "histories say about a candidate often decides. Name the columns, "
+            "HistorySequenceEncoder(user=..., time=...), or say neighbours=None.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return "user" if user is not None else None
+
+
+def learn_neighbours(
+    X: EncodedFeatures, y: ArrayLike | None, *, order: str, taken: Collection[str]
+) -> tuple[tuple[NeighbourPair, ...], EncodedFeatures]:
+    """Learn from training rows, and add the numbers to them.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        Training rows.
+    y : array-like of shape (n_rows,) or None
+        Two labels, the larger of which is a click. With anything else, histories alone count.
+    order : {"time", "user"}
+        What the blocks of rows are made of.
+    taken : collection of str
+        Names that no column may have.
+    """
+    if y is not None:
+        check_consistent_length(X.columns[next(iter(X.columns))], y)
+    rows = training_rows(X.users, X.times, y, n_rows=len(X), by_time=order == "time")
+    pairs, columns = learn_pairs(X, rows, taken=taken)
+    return pairs, _with_columns(X, pairs, columns)
+
+
+def add_neighbours(X: EncodedFeatures, pairs: Sequence[NeighbourPair]) -> EncodedFeatures:
+    """Impressions with the numbers of all pairs, computed anew where they have them already."""
+    if not pairs:
+        return X
+    columns: dict[str, np.ndarray] = {}
+    for pair in pairs:
+        columns |= pair.columns(X)
+    return _with_columns(X, pairs, columns)
+
+
+def schema_without(schema: Schema, pairs: Sequence[NeighbourPair]) -> Schema:
+    """A schema without the pairs' columns."""
+    added = {name for pair in pairs for name in pair.names}
+    return replace(schema, fields=tuple(f for f in schema.fields if f.name not in added))
+
+
+def neighbour_scales(pairs: Sequence[NeighbourPair]) -> dict[str, EventScale]:
+    """How each pair's columns are scaled."""
+    return {
+        name: EventScale(0.0, scale)
+        for pair in pairs
+        for name, scale in zip(pair.names, pair.scale.tolist(), strict=True)
+    }
+
+
+def _with_columns(
+    X: EncodedFeatures, pairs: Sequence[NeighbourPair], columns: dict[str, np.ndarray]
+) -> EncodedFeatures:
+    fields = schema_without(X.schema, pairs).fields + tuple(f for p in pairs for f in p.fields())
+    schema = replace(X.schema, fields=fields)
+    return EncodedFeatures._trusted(
+        schema, X.columns | columns, X.behaviours, users=X.users, times=X.times
+    )
+
+
+def learn_pairs(
+    X: EncodedFeatures, rows: Rows, *, taken: Collection[str]
+) -> tuple[tuple[NeighbourPair, ...], dict[str, np.ndarray]]:
+    """Learn the scores of each history and its candidate, and give the training rows' columns.
+
+    A training row is told of the rows in earlier blocks alone: told of its own click, or of what
+    came later, the network would read the label off the numbers. The first block is told nothing.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        Training rows.
+    rows : Rows
+        Whose they are, their blocks, and which were clicked.
+    taken : collection of str
+        Names that no column may have.
+
+    Returns
+    -------
+    pairs : tuple of NeighbourPair
+    columns : dict of str to ndarray of shape (n_rows,), float32
+    """
+    pairs: list[NeighbourPair] = []
+    columns: dict[str, np.ndarray] = {}
+    taken = set(taken)
+    for behaviour, history, candidate in _histories_with_candidate(X.schema.behaviours):
+        ragged = X.behaviours[behaviour.histories]
+        n_ids = X.schema[candidate].n_ids
+        found = Interactions.of_rows(rows, X[candidate], ragged, history, n_ids=n_ids)
+        numbers = np.zeros((len(X), N_NUMBERS), dtype=np.float32)
+        for block, counts in enumerate(growing_counts(found, rows.n_blocks)):
+            scores = ItemScores.of_counts(counts)
+            told = np.flatnonzero(rows.blocks == block + 1)
+            numbers[told] = _numbers(scores, X[told], history, candidate)
+        names = tuple(_free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
+        taken |= set(names)
+        spread = numbers.std(axis=0)
+        pair = NeighbourPair(history, candidate, names, scores, np.where(spread > 0, spread, 1))
+        pairs.append(pair)
+        columns |= pair.scaled(numbers)
+    return tuple(pairs), columns
+
+
+def training_rows(
+    users: np.ndarray | None,
+    times: np.ndarray | None,
+    y: ArrayLike | None,
+    *,
+    n_rows: int,
+    by_time: bool,
+) -> Rows:
+    """Put the training rows in blocks: of time, or of users in an arbitrary, fixed order.
+
+    Parameters
+    ----------
+    users : ndarray of shape (n_rows,) or None
+        Whose each row is. None: each row is a user of its own.
+    times : ndarray of shape (n_rows,) or None
+        When each row was.
+    y : array-like of shape (n_rows,) or None
+        Two labels, the larger of which is a click. With anything else there are no clicks.
+    n_rows : int
+    by_time : bool
+        Whether blocks are of time.
+    """
+    codes = np.arange(n_rows) if users is None else _codes(users)
+    clicked = np.zeros(n_rows, dtype=bool)
+    if y is not None:
+        labels = np.asarray(y)
+        found = pd.unique(labels) if labels.ndim == 1 else ()
+        if len(found) == 2:
+            clicked = labels == max(found)
+    if by_time and times is not None:
+        blocks = _blocks_of_time(times)
+    else:
+        n_users = codes.max(initial=-1) + 1
+        place = np.random.RandomState(0).permutation(n_users) * N_BLOCKS // max(n_users, 1)
+        blocks = place[codes]
+    return Rows(codes, blocks, clicked)
+
+
+def _blocks_of_time(times: np.ndarray) -> np.ndarray:
+    """Blocks of about as many rows each. Rows of one time stay together, missing ones come last."""
+    order = pd.Series(times).rank(method="min", na_option="bottom").to_numpy() - 1
+    return (order * N_BLOCKS // max(len(times), 1)).astype(np.int64)
+
+
+def _codes(users: np.ndarray) -> np.ndarray:
+    """Users as numbers from 0, in an order that does not follow the rows' where they can be sorted.
+
+    Rows without a user are each of a user of their own.
+    """
+    try:
+        codes, names = pd.factorize(users, sort=True)
+    except TypeError:
+        codes, names = pd.factorize(users)
+    missing = np.flatnonzero(codes < 0)
+    codes = codes.astype(np.int64)
+    codes[missing] = len(names) + np.arange(len(missing))
+    return codes
+
+
+def _numbers(scores: ItemScores, X: EncodedFeatures, history: str, candidate: str) -> np.ndarray:
+    ragged = X.behaviours[X.schema.behaviour_of(history).histories]
+    return scores.numbers(X.columns[candidate], ragged.spans, ragged.columns[history])
+
+
+def _histories_with_candidate(
+    behaviours: Collection[Behaviour],
+) -> list[tuple[Behaviour, str, str]]:
+    return [
+        (behaviour, history, candidate)
+        for behaviour in behaviours
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
+        if candidate is not None
+    ]
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name

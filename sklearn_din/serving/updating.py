@@ -1,0 +1,124 @@
+"""A fitted Pipeline learns from rows that have come since: all of its steps, or none."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from sklearn_din.inspection.fitted import classifier_of
+from sklearn_din.state.estimators import EstimatorState
+from sklearn_din.training.inputs import Impressions
+
+Model = TypeVar("Model", bound=BaseEstimator)
+Step = Any  # a step of any package
+SKIPPED = (None, "passthrough")
+
+
+def update(
+    model: Model,
+    X: Impressions,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+) -> Model:
+    """Train a fitted model on rows that have come since, in a part of the time of a full fit.
+
+    scikit-learn's Pipeline has no ``partial_fit``; this function goes through its steps in order.
+    A step that has ``partial_fit`` learns from the rows and then transforms them; all others
+    transform alone. So :class:`HistorySequenceEncoder` appends the new ids,
+    :class:`HistoryBuilder` remembers the new events, and :class:`DINClassifier` makes one pass
+    over the rows. The model is changed in place when every step has succeeded. Where one fails,
+    or Ctrl-C ends the training, the model is as it was before; it may predict meanwhile.
+
+    Parameters
+    ----------
+    model : Pipeline, search over one, or DINClassifier
+        Fitted; a Pipeline ends in a :class:`DINClassifier`. Of GridSearchCV and the like,
+        ``best_estimator_`` is updated; their scores stay those of the search.
+    X : DataFrame, or EncodedFeatures for a DINClassifier
+        The new rows, each once, with the columns of ``fit``.
+    y : array-like of shape (n,)
+        Their labels; all may be alike.
+    sample_weight : array-like of shape (n,), default=None
+        Factor of each impression's loss; the classifier alone gets it.
+
+    Returns
+    -------
+    model
+        The same object.
+
+    Raises
+    ------
+    TypeError
+        If there is no DINClassifier, or it stands inside another model, such as
+        CalibratedClassifierCV, that would have to be fitted anew.
+    ValueError
+        If rows or labels are not as those of ``fit``.
+
+    See Also
+    --------
+    HistorySequenceEncoder.partial_fit, DINClassifier.partial_fit
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din import DINClassifier, HistorySequenceEncoder
+    >>> shown = pd.DataFrame({"item": ["hat", "sock", "hat", "sock"]})
+    >>> classifier = DINClassifier(max_epochs=1, random_state=0)
+    >>> model = make_pipeline(HistorySequenceEncoder(), classifier).fit(shown, [1, 0, 1, 0])
+    >>> model = update(model, pd.DataFrame({"item": ["hat", "boot"]}), [1, 0])
+    >>> model[0].vocabularies_["item"]
+    array(['hat', 'sock', 'boot'], dtype=object)
+    """
+    classifier_of(model, purpose="update")
+    learner = getattr(model, "best_estimator_", model)
+    renewed: list[tuple[Step, Step]] = []
+    if isinstance(learner, Pipeline):
+        for _, step in learner.steps[:-1]:
+            X = _updated(step, X, y, renewed)
+        learner = learner.steps[-1][1]
+    classifier = _copy_to_change(learner)
+    classifier.partial_fit(X, y, sample_weight=sample_weight)
+    for step, its_copy in [*renewed, (learner, classifier)]:
+        _replace_state(step, its_copy)
+    return model
+
+
+def _updated(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]]) -> Any:
+    """Let a copy of one step learn, and return what it makes of the rows."""
+    if step in SKIPPED:
+        return X
+    if isinstance(step, Pipeline):
+        for _, its in step.steps:
+            X = _updated(its, X, y, renewed)
+        return X
+    if hasattr(step, "partial_fit"):
+        its_copy = _copy_to_change(step)
+        its_copy.partial_fit(X, y)
+        renewed.append((step, its_copy))
+        step = its_copy
+    return step.transform(X)
+
+
+def _copy_to_change(step: Step) -> Step:
+    """A copy whose ``partial_fit`` leaves the step as it is.
+
+    Our own estimators never write to what they have learnt, they put something new in its place:
+    a copy that shares all of it costs nothing. Others may write to their arrays.
+    """
+    if not isinstance(step, EstimatorState):
+        return copy.deepcopy(step)
+    its_type: Step = type(step)
+    its_copy = its_type.__new__(its_type)
+    its_copy.__dict__.update(vars(step))
+    return its_copy
+
+
+def _replace_state(step: Step, its_copy: Step) -> None:
+    step.__dict__.update(vars(its_copy))
+    for name in vars(step).keys() - vars(its_copy).keys():
+        delattr(step, name)

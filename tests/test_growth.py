@@ -1,0 +1,708 @@
+"""partial_fit of encoder and classifier, and update: what grows, what stays, what goes on."""
+
+import copy
+import pickle
+import warnings
+from collections import Counter
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from skorch.callbacks import Callback
+
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    TrainingDisplay,
+    export_onnx,
+    inspect,
+    load,
+    rank_candidates,
+    save,
+    update,
+)
+from sklearn_din.encoding.growth import grown_vocabulary
+from sklearn_din.encoding.vocabulary import Vocabulary
+from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.serving import OnnxServer
+from sklearn_din.training.growth import _grown_net, _plan_of_rows, _state_of, check_partial_inputs
+from tests.encoded_impressions import make_impressions, make_labels
+from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
+from tests.test_vocabulary import learn, occurrences
+
+WORDS = ["boot", "clog", "hat", "shoe", "sock"]
+
+
+def grow(vocabulary, *columns, **parameters):
+    sources = {f"column{i}": occurrences(values) for i, values in enumerate(columns)}
+    return grown_vocabulary(vocabulary, sources, name="item", **parameters)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return make_frame()[0]
+
+
+@pytest.fixture(scope="module")
+def y():
+    return make_frame()[1]
+
+
+@pytest.fixture(scope="module")
+def later(frame):
+    """The same impressions of other items and tags: 30 new ids."""
+    later = frame.assign(item="new" + frame["item"])
+    later["hist_item"] = [[f"new{item}" for item in cell] for cell in frame["hist_item"]]
+    later["tags"] = [["hot"]] * len(frame)
+    return later
+
+
+@pytest.fixture(scope="module")
+def fitted(frame, y):
+    return fit_pipeline(frame, y)
+
+
+@pytest.fixture
+def model(fitted):
+    return copy.deepcopy(fitted)
+
+
+def grown_untrained(classifier, X, y):
+    """The classifier with the tables of X's vocabularies, and not a step of training."""
+    inputs = check_partial_inputs(classifier, X, y, None, None)
+    grown = copy.deepcopy(classifier)
+    net = _grown_net(classifier.net_, _plan_of_rows(classifier, inputs, _state_of(classifier.net_)))
+    net.module_.eval()
+    grown.net_, grown.module_, grown.schema_ = net, net.module_, inputs.X.schema
+    return grown
+
+
+def weights(classifier):
+    return torch.nn.utils.parameters_to_vector(classifier.module_.parameters()).detach()
+
+
+# the vocabulary
+
+
+@given(
+    batches=st.lists(st.lists(st.integers(-3, 12) | st.none()), min_size=1, max_size=4),
+    min_frequency=st.integers(1, 4),
+)
+def test_growing_is_counting_all_rows_up_to_the_order_of_ids(batches, min_frequency):
+    batches = [[value for value in batch if value is not None] for batch in batches]
+    vocabulary = learn(batches[0], min_frequency=min_frequency)
+    for batch in batches[1:]:
+        known = vocabulary.values.tolist()
+        vocabulary = grow(vocabulary, batch, min_frequency=min_frequency)
+        assert vocabulary.values.tolist()[: len(known)] == known
+        assert vocabulary.values[len(known) :].tolist() == sorted(vocabulary.values[len(known) :])
+    counts = Counter(value for batch in batches for value in batch)
+    often = {value for value, count in counts.items() if count >= min_frequency}
+    assert set(vocabulary.values.tolist()) == often
+    if min_frequency > 1:
+        rare = dict(zip(vocabulary.rare.tolist(), vocabulary.rare_counts.tolist(), strict=True))
+        assert rare == {value: count for value, count in counts.items() if value not in often}
+
+
+def test_new_values_are_found_and_known_ones_keep_their_ids():
+    before = learn(["shoe", "boot"])
+    after = grow(before, ["sock", "clog", "shoe"])
+    assert after.values.tolist() == ["boot", "shoe", "clog", "sock"]
+    names = np.array(WORDS, dtype=object)
+    assert before.encode(names, name="item").tolist() == [2, 1, 1, 3, 1]
+    assert after.encode(names, name="item").tolist() == [2, 4, 1, 3, 5]
+    assert after.decode(np.array([4, 0])).tolist() == ["clog", None]
+
+
+def test_max_ids_takes_the_most_frequent_new_values_while_there_is_room():
+    before = learn(["hat", "hat"], max_ids=3)
+    after = grow(before, ["boot", "sock", "sock", "clog", "clog", "clog"], max_ids=3)
+    assert after.values.tolist() == ["hat", "clog", "sock"]
+    assert grow(after, ["boot"] * 9, max_ids=3).values.tolist() == ["hat", "clog", "sock"]
+
+
+def test_a_full_vocabulary_counts_nothing_any_more():
+    full = learn(["hat"] * 3 + ["boot", "sock", "sock"], min_frequency=3, max_ids=1)
+    assert full.rare.tolist() == []
+    assert grow(full, ["clog"], min_frequency=3, max_ids=1).rare.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "kinds"),
+    [
+        ([1, 2], ["hat"], "integers and now holds text"),
+        (["hat"], [3], "text and now holds integers"),
+        ([1, 2], [2**70], "integers and now holds values of several kinds"),
+        ([True], [7], "booleans and now holds integers"),
+    ],
+)
+def test_values_of_another_kind_are_refused(known, new, kinds):
+    with pytest.raises(ValueError, match=f"item was learnt as {kinds}, such as .*: they could"):
+        grow(learn(known), new)
+
+
+def test_text_that_spells_integers_is_the_integers_that_were_learnt():
+    assert grow(learn([1, 2]), ["2", "7"]).values.tolist() == [1, 2, 7]
+
+
+def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
+    empty = Vocabulary(np.empty(0, dtype=object))
+    assert grow(empty, [3, 1]).values.dtype == np.int64
+    assert grow(empty, ["hat"]).values.tolist() == ["hat"]
+
+
+# item neighbours
+
+
+@pytest.fixture(scope="module")
+def with_neighbours(frame, y):
+    encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
+def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame, later, y):
+    model = copy.deepcopy(with_neighbours)
+    before = model["encode"].transform(frame)
+    names = [f.name for f in model["din"].schema_.fields if f.candidate]
+    assert len(names) == 24
+    probability = model.predict_proba(frame)
+    model["encode"].partial_fit(later)
+    after, new = model["encode"].transform(frame), model["encode"].transform(later)
+    for name in names:
+        assert (after[name] == before[name]).all()
+    assert not any(new[name].any() for name in names if name.startswith("hist_item"))
+    assert any(after[name].any() for name in names if name.startswith("hist_item"))
+    grown = grown_untrained(model["din"], new, y)
+    assert (grown.predict_proba(after) == probability).all()
+
+
+def test_grown_item_neighbours_are_saved_exported_and_ranked(with_neighbours, later, y, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = update(copy.deepcopy(with_neighbours), later, y)
+    save(model, tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    expected = model.predict_proba(later)
+    assert (again.predict_proba(later) == expected).all()
+    export_onnx(model, tmp_path / "model.onnx")
+    names = set(model["encode"].feature_names_in_) - {"user", "time"}
+    columns = {name: later[name].tolist() for name in names}
+    served = OnnxServer(tmp_path / "model.onnx").predict(columns)
+    np.testing.assert_allclose(served, expected[:, 1], atol=1e-5)
+    users = later.drop(columns=CANDIDATE).drop_duplicates("user")[:2]
+    assert (
+        len(rank_candidates(model, users, later[CANDIDATE].drop_duplicates("item"), top_k=2)) == 4
+    )
+
+
+# which vocabularies a classifier takes
+
+
+def test_only_ids_that_were_appended_make_a_prefix():
+    before = learn(["boot", "hat"])
+    after = grow(before, ["clog"])
+    other = grow(before, ["sock"])
+    refit = learn(["boot", "hat", "clog"])
+
+    def schema(vocabulary):
+        its = (vocabulary.n_ids, vocabulary.digest, "", vocabulary.grown_from)
+        return Schema((Field("item", "categorical", "item", *its),))
+
+    assert schema(before).is_prefix_of(schema(before))
+    assert schema(before).is_prefix_of(schema(after))
+    assert schema(before).is_prefix_of(schema(grow(after, ["sock"])))
+    assert schema(after).is_prefix_of(schema(grow(after, ["sock"])))
+    assert not schema(after).is_prefix_of(schema(before))
+    assert not schema(after).is_prefix_of(schema(grow(other, ["clog"])))
+    assert not schema(before).is_prefix_of(schema(refit))  # as many ids, renumbered
+    assert grow(before, ["hat"]).grown_from == ()
+
+
+def test_undescribed_vocabularies_are_never_prefixes():
+    small = Schema((Field("item", "categorical", "item", 9),))
+    large = Schema((Field("item", "categorical", "item", 12),))
+    assert not small.is_prefix_of(large)
+
+
+# the encoder
+
+
+def test_a_sequence_of_calls_counts_as_one_fit_on_all_rows(frame, later):
+    parameters = {"drop": ["user", "time"], "min_frequency": 3}
+    rows = pd.concat([frame, later, later], ignore_index=True)
+    parts = [rows[start : start + 150] for start in range(0, len(rows), 150)]
+    grown = HistorySequenceEncoder(**parameters).fit(parts[0])
+    for part in parts[1:]:
+        assert grown.partial_fit(part) is grown
+    whole = HistorySequenceEncoder(**parameters).fit(pd.concat(parts))
+    for name, values in whole.vocabularies_.items():
+        assert sorted(grown.vocabularies_[name]) == sorted(values)
+        assert grown.schema_[name].n_ids == whole.schema_[name].n_ids
+    names = whole.schema_.names("categorical", "history")
+    mine, theirs = grown.transform(later), whole.transform(later)
+    for name in names:
+        first = grown.inverse_transform_ids(name, mine[name])
+        assert (first == whole.inverse_transform_ids(name, theirs[name])).all()
+
+
+def test_the_first_call_is_fit(frame):
+    first = HistorySequenceEncoder(drop=["user", "time"]).partial_fit(frame)
+    assert first.schema_ == HistorySequenceEncoder(drop=["user", "time"]).fit(frame).schema_
+
+
+def test_scales_and_roles_stay_and_a_missing_number_gets_the_mean(frame, later):
+    encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(
+        frame.assign(cost=frame["user"] / 3)
+    )
+    scales, names = encoder.scales_, encoder.schema_.names("numeric")
+    X = encoder.partial_fit(later.assign(cost=np.nan)).transform(later.assign(cost=np.nan))
+    assert encoder.scales_ == scales
+    assert encoder.schema_.names("numeric") == names
+    assert (X["cost"] == 0).all()
+
+
+def test_a_bad_batch_leaves_the_encoder_as_it_was(frame, later):
+    encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(frame)
+    before = encoder.schema_
+    with pytest.raises(ValueError, match="they share a vocabulary and could never match"):
+        encoder.partial_fit(later.assign(category="hat"))
+    assert encoder.schema_ is before
+    assert not any("new" in str(item) for item in encoder.vocabularies_["item"])
+
+
+def test_a_rare_value_stays_known_as_seen_where_unknown_ones_are_errors(frame, later):
+    encoder = HistorySequenceEncoder(drop=["user", "time"], unknown="error", max_ids=30)
+    encoder.fit(frame)
+    with pytest.raises(ValueError, match="not seen at fit"):
+        encoder.transform(later)
+    encoder.partial_fit(later)
+    assert len(encoder.vocabularies_["item"]) == 30
+    encoder.transform(later)
+
+
+@pytest.mark.parametrize("again", [lambda its: pickle.loads(pickle.dumps(its)), copy.deepcopy])
+def test_counts_and_lineage_survive_copies(again, frame, later):
+    encoder = HistorySequenceEncoder(drop=["user", "time"], min_frequency=4).fit(frame)
+    encoder.partial_fit(later)
+    its = again(encoder)
+    assert its.schema_["item"].grown_from == encoder.schema_["item"].grown_from != ()
+    both = [one.partial_fit(later) for one in (encoder, its)]
+    assert both[0].schema_ == both[1].schema_
+
+
+def test_fit_after_partial_fit_starts_anew(frame, later, model, y):
+    update(model, later, y).fit(frame, y)
+    fresh = fit_pipeline(frame, y)
+    assert model["encode"].schema_ == fresh["encode"].schema_
+    assert model["encode"].schema_["item"].grown_from == ()
+    assert (model.predict_proba(frame) == fresh.predict_proba(frame)).all()
+    assert model["din"].n_iter_ == fresh["din"].n_iter_ == len(model["din"].history_)
+
+
+# the classifier
+
+
+def test_growth_alone_changes_no_prediction_to_the_bit(model, frame, later, y):
+    before = model.predict_proba(frame)
+    weights_before = model["din"].attention_weights(model["encode"].transform(frame))
+    model["encode"].partial_fit(later)
+    grown = grown_untrained(model["din"], model["encode"].transform(later), y)
+    X = model["encode"].transform(frame)
+    assert (grown.predict_proba(X) == before).all()
+    pd.testing.assert_frame_equal(grown.attention_weights(X), weights_before)
+    assert np.isfinite(grown.predict_proba(model["encode"].transform(later))).all()
+
+
+def test_growth_by_a_hundred_thousand_ids_changes_no_prediction():
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, 50, 400)
+    items = rng.integers(0, 300, 400)
+    shown = pd.DataFrame({"user": users, "item": items, "hist_item": list(items[:, None] - 1)})
+    encoder = HistorySequenceEncoder(categorical=["user", "item"]).fit(shown)
+    X, clicks = encoder.transform(shown), (items + users) % 2
+    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, clicks)
+    before = classifier.predict_proba(X)
+    new = np.arange(100_000) + 1000
+    many = pd.DataFrame({"user": new % 50, "item": new, "hist_item": list(new[:, None])})
+    encoder.partial_fit(many)
+    assert encoder.schema_["item"].n_ids > 100_000
+    rows = encoder.transform(many[:10])
+    grown = grown_untrained(classifier, rows, np.arange(10) % 2)
+    assert (grown.predict_proba(encoder.transform(shown)) == before).all()
+    new_rows = grown.module_.embeddings.weight("item")[-100_000:]
+    assert float(new_rows.detach().std()) == pytest.approx(grown.module_.embeddings.scale, rel=0.02)
+
+
+def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
+    old = model["din"]
+    model["encode"].partial_fit(later)
+    grown = grown_untrained(old, model["encode"].transform(later), y)
+    optimizer, embeddings = grown.net_.embedding_optimizer_, grown.module_.embeddings
+    square = optimizer.state[embeddings.tables["16"]]["square"]
+    assert len(square) == len(embeddings.tables["16"])
+    for name, moments in old.net_.training_state_.rows.items():
+        known = old.module_.embeddings.weight(name)
+        assert torch.equal(embeddings.weight(name)[: len(known)], known)
+        its = square[embeddings.offset_of[name] :][: embeddings.sizes[name]].numpy()
+        assert (its[: len(known)] == moments.square).all()
+        assert (its[len(known) :] == 0).all()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_new_rows_and_the_order_of_batches_come_from_random_state(early_stopping, model, later, y):
+    model["din"].set_params(random_state=3, early_stopping=early_stopping)
+    model["encode"].partial_fit(later)
+    X = model["encode"].transform(later)
+    both = [copy.deepcopy(model["din"]).fit(X, y).partial_fit(X, y) for _ in range(2)]
+    assert torch.equal(weights(both[0]), weights(both[1]))
+
+
+@pytest.mark.parametrize("parameters", [{"interest": "paper"}, {"activation": "dice"}])
+@pytest.mark.parametrize("random_state", [0, "instance"])
+def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
+    """Without L2, which counts rows given twice twice; without hidden numbers, drawn per fit."""
+    X = make_impressions(300, seed=3)
+    y = make_labels(X)
+    if "activation" in parameters:
+        X = EncodedFeatures(
+            Schema(X.schema.fields[1:], X.schema.behaviours, X.schema.max_length),
+            {name: X.columns[name] for name in ("item", "category")},
+            X.behaviours,
+        )
+
+    def classifier(**more):
+        state = np.random.RandomState(5) if random_state == "instance" else random_state
+        its = {"early_stopping": False, "embedding_l2": 0.0, "batch_size": 50, **parameters}
+        return DINClassifier(random_state=state, **its, **more)
+
+    whole = classifier(max_epochs=3).fit(X, y)
+    for parts in (
+        classifier(max_epochs=2).fit(X, y).partial_fit(X, y),
+        classifier().partial_fit(X, y).partial_fit(X, y).partial_fit(X, y),
+        pickle.loads(pickle.dumps(classifier(max_epochs=1).fit(X, y))).partial_fit(X, y),
+    ):
+        if len(parts.history_) == 2:
+            parts.partial_fit(X, y)
+        torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=0)
+        assert parts.n_iter_ == whole.n_iter_ == 3
+        columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
+        pd.testing.assert_frame_equal(parts.history_[columns], whole.history_[columns])
+        its, twin = parts.net_.training_state_, whole.net_.training_state_
+        assert all((its.rows[name].square == twin.rows[name].square).all() for name in twin.rows)
+
+
+def turning_catalogue(n=600):
+    """Rows of one item after the other, each for a while: late rows have new items."""
+    items = np.arange(n) // 30
+    shown = pd.DataFrame({"item": items, "time": np.arange(n), "hist_item": list(items[:, None])})
+    return shown, np.random.default_rng(0).integers(0, 2, n)
+
+
+def test_as_many_ids_are_hidden_in_later_passes_as_at_fit(tmp_path):
+    shown, y = turning_catalogue()
+    encoder = HistorySequenceEncoder(time="time", neighbours=None)
+    parameters = {"random_state": 0, "early_stopping": False, "batch_size": 50}
+
+    def pipeline(**more):
+        its = DINClassifier(**parameters, embedding_l2=0.0, **more)
+        return Pipeline([("encode", encoder), ("din", its)])
+
+    once = pipeline(max_epochs=1).fit(shown, y)
+    assert once["din"].novelty_["item"] > 0.01
+    save(once, tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    for model in (once, again):
+        update(model, shown.assign(item=shown["item"] + 100), y)
+        assert model["din"].novelty_ == again["din"].novelty_
+        hiding = model["din"].net_.training_state_.hiding
+        assert list(hiding.known) == ["item"]
+        assert hiding.hidden == model["din"].novelty_
+    assert torch.equal(weights(once["din"]), weights(again["din"]))
+    first = pipeline().set_params(din__max_epochs=1).fit(shown, y)["din"]
+    X = encoder.fit_transform(shown, y)
+    twin = DINClassifier(**parameters, embedding_l2=0.0).partial_fit(X, y)
+    assert torch.equal(weights(twin), weights(first))
+    assert twin.partial_fit(X, y).novelty_ == first.novelty_
+
+
+def test_the_l2_counts_an_ids_occurrences_in_all_rows_so_far():
+    X = make_impressions(300, seed=3)
+    y = make_labels(X)
+    classifier = DINClassifier(random_state=0, max_epochs=1, early_stopping=False).fit(X, y)
+    once = classifier.net_.training_state_.occurrences
+    twice = classifier.partial_fit(X[:100], y[:100]).net_.training_state_.occurrences
+    for name, count in once.items():
+        assert (twice[name] >= count).all()
+    items, events = X["item"][:100], X["hist_item"][:100]
+    new = (items == 5).sum() + (events == 5).sum()
+    assert twice["item"][5] == once["item"][5] + new
+
+
+def test_the_history_goes_on_after_early_stopping(model, frame, y):
+    classifier = model["din"].set_params(early_stopping=True, verbose=1)
+    X = model["encode"].transform(frame)
+    classifier.fit(X, y)
+    before, n_iter = classifier.history_, classifier.n_iter_
+    classifier.partial_fit(X, y)
+    pd.testing.assert_frame_equal(classifier.history_[: len(before)], before)
+    assert classifier.history_["epoch"].iloc[-1] == classifier.n_iter_ == n_iter + 1
+    assert np.isnan(classifier.history_["valid_loss"].iloc[-1])
+    assert TrainingDisplay.from_estimator(classifier).best_epoch <= n_iter
+
+
+def test_the_batch_size_that_was_chosen_at_fit_stays(monkeypatch, model, frame, y):
+    monkeypatch.setattr("sklearn_din.training.fitting.LARGE_BATCH_ROWS", 10)
+    X = model["encode"].transform(frame)
+    classifier = model["din"].fit(X, y)
+    monkeypatch.undo()
+    assert classifier.partial_fit(X, y).net_.training_state_.batch_size == 1024
+    classifier.set_params(batch_size=16).partial_fit(X, y)
+    assert classifier.net_.training_state_.batch_size == 16
+
+
+def test_labels_of_one_kind_and_classes_at_the_first_call():
+    X, y = np.eye(4, dtype=np.float32), np.array(["skip", "skip", "skip", "skip"])
+    with pytest.raises(ValueError, match=r"one class only: \['skip'\]. In the first call"):
+        DINClassifier().partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"classes must be two labels, got \['click'\]"):
+        DINClassifier().partial_fit(X, y, classes=["click"])
+    classifier = DINClassifier(random_state=0).partial_fit(X, y, classes=["skip", "click"])
+    assert classifier.classes_.tolist() == ["click", "skip"]
+    classifier.partial_fit(X, np.array(["click"] * 4), classes=["click", "skip"])
+    with pytest.raises(ValueError, match="classes must stay"):
+        classifier.partial_fit(X, y, classes=["skip", "buy"])
+    with pytest.raises(ValueError, match=r"y must hold the labels .* got \['buy'\]"):
+        classifier.partial_fit(X, np.array(["skip", "buy", "skip", "skip"]))
+    with pytest.raises(ValueError, match="must not be missing, got 1 NaN"):
+        classifier.partial_fit(X, np.array(["skip", None, "skip", "skip"], dtype=object))
+
+
+def test_weights_count_in_partial_fit():
+    X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    heavy, light = (
+        DINClassifier(random_state=0, lr=0.05, max_epochs=1)
+        .fit(X, y)
+        .partial_fit(X, y, sample_weight=[1, share, 1, 1])
+        for share in (50.0, 0.0)
+    )
+    assert heavy.predict_proba(X)[1, 1] > light.predict_proba(X)[1, 1]
+
+
+def test_parameters_that_need_another_network_are_refused(model, frame, y):
+    X = model["encode"].transform(frame)
+    classifier = model["din"].set_params(hidden_units=(7,), pooling="sum")
+    with pytest.raises(ValueError, match="but pooling, hidden_units changed since"):
+        classifier.partial_fit(X, y)
+    with pytest.raises(ValueError, match="'lr' parameter"):
+        classifier.set_params(lr=-1.0).partial_fit(X, y)
+
+
+def test_another_catalogue_with_more_ids_is_refused(model, frame, later, y):
+    other = HistorySequenceEncoder(**model["encode"].get_params())
+    X = other.fit(pd.concat([frame, later], ignore_index=True)).transform(later)
+    assert X.schema["item"].n_ids > model["din"].schema_["item"].n_ids
+    with pytest.raises(ValueError, match="another encoder than the one"):
+        model["din"].partial_fit(X, y)
+    with pytest.raises(ValueError, match="another encoder than the one"):
+        model["din"].predict(X)
+
+
+def test_predicting_before_the_classifier_has_grown_says_what_to_do(model, frame, later, y):
+    model["encode"].partial_fit(later)
+    with pytest.raises(ValueError, match=r"has learnt more ids since .*DINClassifier.partial_fit"):
+        model.predict(frame)
+
+
+def test_rows_encoded_before_growth_are_still_taken(model, frame, later, y):
+    early = model["encode"].transform(frame)
+    update(model, later, y)
+    classifier = model["din"]
+    assert (classifier.predict_proba(early) == model.predict_proba(frame)).all()
+    classifier.partial_fit(early, y)
+    assert classifier.schema_ == model["encode"].schema_
+    assert model.predict_proba(later).shape == (len(later), 2)
+
+
+def test_a_classifier_of_an_older_version_has_to_be_fitted_anew(model, frame, y):
+    model["din"].net_.training_state_ = None
+    with pytest.raises(ValueError, match="saved by an older version, or its network was replaced"):
+        update(model, frame, y)
+
+
+class Failing(Callback):
+    def on_batch_end(self, net, training=False, **kwargs):
+        raise RuntimeError("in the middle")
+
+
+class Stopping(Callback):
+    def on_batch_end(self, net, training=False, **kwargs):
+        net.stop_training("user")
+
+
+@pytest.mark.parametrize(
+    ("callback", "error"), [(Failing, RuntimeError), (Stopping, KeyboardInterrupt)]
+)
+def test_a_training_that_fails_leaves_all_as_it_was(callback, error, model, frame, later, y):
+    before, history = model.predict_proba(frame), model["din"].history_
+    schema, scale = model["encode"].schema_, model["encode"].scales_
+    model["din"].set_params(callbacks=[callback()], batch_size=16)
+    with pytest.raises(error):
+        update(model, later, y)
+    assert (model.predict_proba(frame) == before).all()
+    assert model["encode"].schema_ is schema
+    assert model["encode"].scales_ == scale
+    assert model["din"].history_ is history
+    model["din"].set_params(callbacks=None)
+    assert update(model, later, y) is model
+
+
+# update
+
+
+def test_update_is_partial_fit_of_encoder_and_classifier(model, later, y):
+    by_hand = copy.deepcopy(model)
+    X = by_hand["encode"].partial_fit(later).transform(later)
+    by_hand["din"].partial_fit(X, y)
+    steps = [step for _, step in model.steps]
+    assert update(model, later, y) is model
+    assert [step for _, step in model.steps] == steps
+    assert (model.predict_proba(later) == by_hand.predict_proba(later)).all()
+    assert model["din"].schema_ == model["encode"].schema_
+
+
+def test_update_learns(model, later, y):
+    first = model["din"].net_.training_state_.occurrences["item"]
+    loss = []
+    for _ in range(8):
+        update(model, later, y)
+        loss.append(model["din"].history_["train_loss"].iloc[-1])
+    assert loss[-1] < loss[0]
+    assert len(model["din"].net_.training_state_.occurrences["item"]) == len(first) + 30
+    assert len(model["encode"].schema_["item"].grown_from) == 1
+
+
+def test_steps_without_partial_fit_only_transform(frame, later, y):
+    class Counting(StandardScaler):
+        """A step that learns, and passes its rows on."""
+
+        def fit(self, X, y=None):
+            self.n_seen_ = np.array([len(X)])
+            return self
+
+        def partial_fit(self, X, y=None):
+            self.n_seen_ += len(X)  # writes to what it has learnt
+            return self
+
+        def transform(self, X):
+            return X
+
+    same = FunctionTransformer()
+    inner = fit_pipeline(frame, y)
+    steps = [
+        ("nothing", "passthrough"),
+        ("inner", Pipeline([("same", same), ("count", Counting())])),
+        ("encode", inner["encode"]),
+        ("din", DINClassifier(max_epochs=1, random_state=0)),
+    ]
+    model = Pipeline(steps).fit(frame, y)
+    with pytest.raises(ValueError, match="y must hold the labels"):
+        update(model, later, np.full(len(y), 7))
+    assert model["inner"]["count"].n_seen_ == len(frame)
+    update(model, later, y)
+    assert model["inner"]["count"].n_seen_ == len(frame) + len(later)
+
+
+def test_a_history_builder_remembers_the_new_events():
+    shown = pd.DataFrame(
+        {"user": [1, 1, 2, 2] * 5, "item": list("abcdefghij") * 2, "time": np.arange(20)}
+    )
+    y = np.array([1, 0] * 10)
+    model = Pipeline(
+        [
+            ("build", HistoryBuilder(user="user", time="time", columns="item")),
+            ("encode", HistorySequenceEncoder(drop=["user", "time"])),
+            ("din", DINClassifier(max_epochs=1, random_state=0)),
+        ]
+    ).fit(shown, y)
+    update(model, shown.assign(time=shown["time"] + 100, item="z"), y)
+    assert len(model["build"].events_) == 20
+    assert model["encode"].vocabularies_["item"][-1] == "z"
+
+
+def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search = GridSearchCV(fit_pipeline(frame, y), {"din__max_epochs": [1]}, cv=2).fit(frame, y)
+    assert update(search, later, y, sample_weight=np.ones(len(y))) is search
+    assert "newi1" in search.best_estimator_["encode"].vocabularies_["item"]
+    assert search.predict(later).shape == y.shape
+
+
+def test_update_says_what_it_takes(frame, y, model):
+    for wrong in (HistorySequenceEncoder(), StandardScaler(), DINClassifier):
+        with pytest.raises(TypeError, match="update needs a DINClassifier, or a Pipeline"):
+            update(wrong, frame, y)
+    X = model["encode"].transform(frame)
+    assert update(model["din"], X, y).n_iter_ == 3
+
+
+# what is done with a grown model
+
+
+@pytest.fixture(scope="module")
+def updated(fitted, later, y):
+    model = update(copy.deepcopy(fitted), later, y)
+    return update(model, later.assign(item="newer" + later["item"]), y)
+
+
+def test_a_grown_model_survives_save_pickle_and_joblib(updated, frame, later, y, tmp_path):
+    save(updated, tmp_path / "model.din")
+    joblib.dump(updated, tmp_path / "model.joblib")
+    rows = pd.concat([frame, later], ignore_index=True)
+    twins = [
+        load(tmp_path / "model.din"),
+        joblib.load(tmp_path / "model.joblib"),
+        pickle.loads(pickle.dumps(updated)),
+    ]
+    for twin in twins:
+        assert (twin.predict_proba(rows) == updated.predict_proba(rows)).all()
+        assert twin["encode"].schema_["item"].grown_from == (
+            updated["encode"].schema_["item"].grown_from
+        )
+    wanted = update(copy.deepcopy(updated), frame.assign(item="fourth"), y).predict_proba(rows)
+    for twin in twins:
+        assert (update(twin, frame.assign(item="fourth"), y).predict_proba(rows) == wanted).all()
+
+
+def test_a_model_that_never_grew_is_written_as_before_but_for_the_training_state(fitted, tmp_path):
+    save(fitted, tmp_path / "model.din")
+    encoder = inspect(tmp_path / "model.din")["objects"][0]
+    assert encoder["kind"] == "HistorySequenceEncoder"
+    assert "grown_from" not in encoder["state"]
+    assert "rare_counts" not in encoder["state"]
+
+
+def test_a_grown_model_exports_to_onnx(updated, frame, later, tmp_path):
+    pytest.importorskip("onnxruntime")
+    export_onnx(updated, tmp_path / "model.onnx")
+    rows = pd.concat([frame, later], ignore_index=True)[:60:7]
+    server = OnnxServer(tmp_path / "model.onnx")
+    columns = {name: rows[name].tolist() for name in updated["encode"].feature_names_in_}
+    expected = updated.predict_proba(rows)[:, 1]
+    np.testing.assert_allclose(server.predict(columns), expected, atol=1e-5)
+
+
+def test_a_grown_model_ranks_candidates(updated, frame, later):
+    candidates = later[CANDIDATE].drop_duplicates("item")
+    users = frame.drop(columns=CANDIDATE).drop_duplicates("user")[:2]
+    best = rank_candidates(updated, users, candidates, top_k=3)
+    assert len(best) == 6
+    assert best["item"].isin(later["item"]).all()
