@@ -77,7 +77,7 @@ def as_ids(column: pd.Series) -> pd.Series:
     """Whole floats as integers: a missing value had made floats of them."""
     if not pd.api.types.is_float_dtype(column.dtype):
         return column
-    values = column.dropna()
+    values = column.dropna().astype("float64")  # float16 holds no limit of 2**53
     fractions = values[values % 1 != 0]
     if len(fractions):
         raise ValueError(
