@@ -209,7 +209,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         EncodedFeatures
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         absent = [*self._dropped, self.user, self.time]
         frame = checked_frame(self, X, reset=False, droppable=absent)
         read = read_frame(
@@ -234,7 +234,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         ndarray of str objects
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
@@ -253,7 +253,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         ndarray of objects
             None for padding, unknown and missing ids.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         if name not in self.schema_.names("categorical", "history"):
             raise ValueError(
                 f"{name!r} has no ids; columns of ids are "
@@ -277,17 +277,18 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     @property
     def vocabularies_(self) -> dict[str, np.ndarray]:
         """Column of ids -> its known values, in the order of their ids from 2."""
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         owners = self._roles.owners
         return {name: self._vocabularies[owner].values for name, owner in owners.items()}
 
     @property
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         return self._numeric_columns.scales | self._event_scales
 
     def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
+        vars(self).pop("schema_", None)  # an interrupted fit leaves nothing that seems fitted
         frame = checked_frame(self, X, reset=True)
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")

@@ -23,6 +23,7 @@ from sklearn_din.training.net import DINNet
 from sklearn_din.training.optim import embedding_decay
 from sklearn_din.training.plan import TrainingPlan
 from sklearn_din.training.progress import ProgressBar
+from sklearn_din.training.seeding import seeded_torch
 
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
@@ -148,8 +149,8 @@ def _device(device: str) -> str:
 def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
     """Train a net as planned. Every kind of training calls this function.
 
-    torch's global random state is left as it was. If the user ends the training (Ctrl-C), a
-    warning says what is kept.
+    torch's global random state is left as it was, and threads that train take turns. If the user
+    ends the training (Ctrl-C), a warning says what is kept.
 
     Parameters
     ----------
@@ -165,8 +166,7 @@ def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
         Trained; ``net.stop_reason_`` says why the training ended.
     """
     devices = list(range(torch.cuda.device_count())) if plan.device != "cpu" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(plan.seed)
+    with seeded_torch(plan.seed, devices=devices):
         if net is None:
             net = _make_net(plan).initialize()
         net.max_epochs = plan.n_checks
