@@ -288,7 +288,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self._numeric_columns.scales | self._event_scales
 
     def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
-        vars(self).pop("schema_", None)  # an interrupted fit leaves nothing that seems fitted
+        self.__dict__.pop("schema_", None)  # an interrupted fit leaves nothing that seems fitted
         frame = checked_frame(self, X, reset=True)
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")
