@@ -44,6 +44,7 @@ from sklearn_din.encoding.roles import (
 from sklearn_din.encoding.scaling import NumericColumns
 from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Schema
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -244,11 +245,11 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         EncodedFeatures
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         read, frame = self._read(X)
         if self.unknown == "error":
             refuse_unknown(read, self._roles, self._vocabularies)
-        return self._with_neighbours(self._encode(read, frame))
+        return self._with_neighbours(self._encode(read, frame, self.schema_))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
@@ -262,7 +263,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         ndarray of str objects
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
@@ -281,7 +282,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         ndarray of objects
             None for padding, unknown and missing ids.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         if name not in self.schema_.names("categorical", "history"):
             raise ValueError(
                 f"{name!r} has no ids; columns of ids are "
@@ -303,6 +304,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self
 
     def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
+        self.__dict__.pop("schema_", None)  # an interrupted fit leaves nothing that seems fitted
         frame = checked_frame(self, X, reset=True)
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")
@@ -329,13 +331,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             self._roles.numeric, read.numbers, taken=frame.columns
         )
         self._event_scales = learn_event_scales(read)
-        self.schema_ = make_schema(
-            list(frame.columns),
-            self._roles,
-            self._vocabularies,
-            has_missing=self._numeric_columns.has_missing,
-            max_length=self.max_length,
-        )
         self._neighbours, self._clicked_label = (), None
         chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
@@ -357,7 +352,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
         read, frame = self._learn(X)
-        encoded = self._encode(read, frame)
+        schema = make_schema(
+            list(frame.columns),
+            self._roles,
+            self._vocabularies,
+            has_missing=self._numeric_columns.has_missing,
+            max_length=self.max_length,
+        )
+        encoded = self._encode(read, frame, schema)
         order = neighbour_order(
             self.neighbours, self._roles, user=self.user, time=self.time, n_rows=len(frame)
         )
@@ -366,7 +368,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             self._neighbours, encoded = learn_neighbours(
                 encoded, y, order=order, taken=frame.columns
             )
-            self.schema_ = encoded.schema
+        self.schema_ = encoded.schema
         return encoded
 
     @property
@@ -377,13 +379,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """Impressions with the numbers of item neighbours, by their ids and histories."""
         return add_neighbours(X, self._neighbours)
 
-    def _encode(self, read: ReadFrame, frame: pd.DataFrame) -> EncodedFeatures:
+    def _encode(self, read: ReadFrame, frame: pd.DataFrame, schema: Schema) -> EncodedFeatures:
+        """Everything but the numbers of item neighbours."""
         columns = self._numeric_columns.encode(read.numbers)
         columns |= encoded_ids(read, self._roles, self._vocabularies)
         behaviours = encoded_behaviours(read, self._roles, self._vocabularies, self._event_scales)
         users = plain_values(frame[self.user]) if self.user in frame else None
         times = time_values(frame[self.time]) if self.time in frame else None
-        schema = schema_without(self.schema_, self._neighbours)
+        schema = schema_without(schema, self._neighbours)
         return EncodedFeatures(schema, columns, behaviours, users=users, times=times)
 
     def __sklearn_tags__(self) -> Tags:

@@ -36,14 +36,14 @@ class EncoderState(EstimatorState):
     @property
     def vocabularies_(self) -> dict[str, np.ndarray]:
         """Column of ids -> its known values, in the order of their ids from 2."""
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         owners = self._roles.owners
         return {name: self._vocabularies[owner].values for name, owner in owners.items()}
 
     @property
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         return (
             self._numeric_columns.scales | self._event_scales | neighbour_scales(self._neighbours)
         )

@@ -128,11 +128,17 @@ class EncoderGrowth:
         }
         schema = grown_schema(self.schema_, vocabularies)
         neighbours = tuple(_grown_pair(pair, schema) for pair in self._neighbours)
-        self.schema_, self._vocabularies, self._neighbours = schema, vocabularies, neighbours
-        encoded = encoder._with_neighbours(encoder._encode(read, frame))
+        grown: Any = type(self).__new__(type(self))  # encodes; a failure leaves this one as it was
+        grown.__dict__ |= {**vars(self), "_vocabularies": vocabularies, "_neighbours": neighbours}
+        encoded = grown._with_neighbours(grown._encode(read, frame, schema))
         if y is not None and self._clicked_label is not None:
             clicked = np.asarray(y) == self._clicked_label
-            self._neighbours = tuple(pair.grown(encoded, clicked) for pair in neighbours)
+            neighbours = tuple(pair.grown(encoded, clicked) for pair in neighbours)
+        self.__dict__ |= {
+            "schema_": schema,
+            "_vocabularies": vocabularies,
+            "_neighbours": neighbours,
+        }
         return encoded
 
 

@@ -246,6 +246,14 @@ class DINNet(NeuralNetBinaryClassifier):
             )
         return ScoringBatches(X)
 
+    def partial_fit(self, X: TrainingPlan, y: None = None, **kwargs: object) -> DINNet:
+        """Train as skorch does, which forgives a Ctrl-C even before there is a trained state."""
+        self._has_ended = False
+        super().partial_fit(X, y, **kwargs)
+        if not self._has_ended:
+            raise KeyboardInterrupt
+        return self
+
     def fit_loop(
         self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: object
     ) -> DINNet:
@@ -260,6 +268,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
         self._drop_unfinished_check()
+        self._has_ended = True
         return self
 
     def _drop_unfinished_check(self) -> None:
