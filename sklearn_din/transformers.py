@@ -103,7 +103,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         value always has id 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether the candidate gets numbers of item neighbours: what everybody's histories say
-        about the candidate and the user's past events (see Notes), 12 per history that has a
+        about the candidate and the user's past events (see Notes), 13 per history that has a
         candidate. "time": each training row is told what was known before its block of time, for
         models that predict later rows. "user": it is told of other users alone, for models that
         predict users not seen at fit. "auto": "time" where ``time`` is named, "user" where only
@@ -134,7 +134,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     newest and decayed sum (0.8 per event) of two scores between the candidate and each past event,
     the weights of EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019;
     exact among the 4,000 most popular items) and a shrunk cosine, each by its 200 best neighbours;
-    the logarithm of the candidate's popularity; and whether it is known.
+    the logarithm of the candidate's popularity; its rate of clicks; and whether it is known.
 
     Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
     the events that their histories hold after truncation are learnt from. ``set_output`` has no

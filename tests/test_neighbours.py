@@ -66,7 +66,7 @@ def plain_numbers(X, y, blocks, column, row, upto):
     candidate, events = X[column].iloc[row], list(X[f"hist_{column}"].iloc[row][-50:])
     items = sorted({item for own in sets.values() for item in own})
     if not items:
-        return np.zeros(12)
+        return np.zeros(13)
     place = {item: n for n, item in enumerate(items)}
     had = np.zeros((len(sets), len(items)))
     for n, own in enumerate(sets.values()):
@@ -92,7 +92,12 @@ def plain_numbers(X, y, blocks, column, row, upto):
         found += [np.sign(v) * np.log1p(abs(v)) for v in raw]
     share = gram[place[candidate], place[candidate]] if candidate in place else 0.0
     popularity = np.log1p(share / gram.diagonal().mean())
-    return np.array([*found, popularity, float(popularity > 0)])
+    seen = np.flatnonzero(blocks < upto)
+    own = seen[X[column].iloc[seen].to_numpy() == candidate]
+    rate, prior = y[seen].mean(), item_scores.PRIOR_ROWS
+    odds = (y[own].sum() + prior * rate) / ((1 - y[own]).sum() + prior * (1 - rate))
+    click_rate = np.log(odds * (1 - rate) / rate) if len(own) else 0.0
+    return np.array([*found, popularity, click_rate, float(popularity > 0)])
 
 
 @pytest.mark.parametrize("order", ["time", "user"])

@@ -223,8 +223,15 @@ def _grown_pair(pair: NeighbourPair, schema: Schema) -> NeighbourPair:
         ease=_with_empty_rows(scores.ease, n_ids),
         cosine=_with_empty_rows(scores.cosine, n_ids),
         popularity=np.pad(scores.popularity, (0, n_new)),
+        click_rate=np.pad(scores.click_rate, (0, n_new)),
     )
-    return dataclasses.replace(pair, scores=scores)
+    return dataclasses.replace(
+        pair,
+        scores=scores,
+        counts=_with_empty_rows(pair.counts, n_ids),
+        shown=np.pad(pair.shown, (0, n_new)),
+        clicked=np.pad(pair.clicked, (0, n_new)),
+    )
 
 
 def _with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
