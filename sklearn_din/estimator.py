@@ -73,8 +73,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
           inputs are detached.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their
           place), so that they do not identify a row whose label the embeddings know.
-        - Where time shows that candidates are new (``novelty_``), each training step hides the
-          ids of as many (id 1), and what is looked up by them: the network learns to do without.
+        - Where time shows that candidates are new (``novelty_``), each training step adds
+          copies of as many rows without ids (id 1): the network learns to do without.
     attention_units : tuple of int, default=(64, 16)
         Widths of the activation unit's hidden layers.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"

@@ -101,28 +101,33 @@ def test_without_times_that_order_rows_nothing_is_known(times):
 def test_a_step_hides_ids_as_often_and_together_as_they_are_new():
     X = turning(4000, still_until=0)
     found = measure_novelty(X, share=0.1)
-    hidden = found.hide(X, np.random.RandomState(0))
-    is_hidden = {name: hidden[name] != X[name] for name in ("item", "category")}
+    shown, rows, factors = found.hide(X, np.random.RandomState(0))
+    is_hidden = {name: shown[name] != X[name][rows] for name in ("item", "category")}
     for name, share in found.shares.items():
-        assert is_hidden[name].mean() == pytest.approx(share, rel=0.15)
+        assert is_hidden[name].sum() / len(X) == pytest.approx(share, rel=0.15)
     assert not (is_hidden["category"] & ~is_hidden["item"]).any()
+    assert factors.sum() == pytest.approx(len(X), rel=0.05)
 
 
 def test_what_is_looked_up_by_a_hidden_id_is_hidden_too_and_nothing_else():
     X = turning(still_until=0)
     before = {name: values.copy() for name, values in X.columns.items()}
     found = measure_novelty(X, share=0.1)
-    hidden = found.hide(X, np.random.RandomState(0))
+    shown, rows, factors = found.hide(X, np.random.RandomState(0))
     drawn = found.patterns[
         np.random.RandomState(0).choice(len(found.patterns), size=len(X), p=found.frequencies)
     ]
-    for row in range(len(X)):
-        item, category = drawn[row]
-        assert hidden["item"][row] == (1 if item else before["item"][row])
-        assert hidden["score"][row] == (0 if item else before["score"][row])
-        assert hidden["category"][row] == (1 if category else before["category"][row])
-        assert hidden["trend"][row] == (0 if category else before["trend"][row])
-    assert np.array_equal(hidden["price"], before["price"])
+    copied = [row for row in range(len(X)) if drawn[row].any()]
+    assert rows.tolist() == [*range(len(X)), *copied]
+    share = found.frequencies[[not pattern.any() for pattern in found.patterns]].sum()
+    for place, row in enumerate(rows):
+        item, category = drawn[row] if place >= len(X) else (False, False)
+        assert factors[place] == (np.float32(1) if place >= len(X) else np.float32(share))
+        assert shown["item"][place] == (1 if item else before["item"][row])
+        assert shown["score"][place] == (0 if item else before["score"][row])
+        assert shown["category"][place] == (1 if category else before["category"][row])
+        assert shown["trend"][place] == (0 if category else before["trend"][row])
+        assert shown["price"][place] == before["price"][row]
     for name, values in before.items():
         assert np.array_equal(X[name], values)
 
@@ -229,12 +234,12 @@ def test_validation_by_time_judges_ids_that_are_not_in_the_training_rows_as_unkn
     assert seen.valid[0] == expected
 
 
-def test_a_hidden_ids_l2_follows_how_often_each_id_is_left():
+def test_the_unknown_id_s_l2_follows_how_often_training_shows_it():
     X = turning(still_until=0)
     shares = {"item": 0.25}
     counts = np.zeros(12)
     for row in range(len(X)):
-        counts[X["item"][row]] += 0.75
+        counts[X["item"][row]] += 1
         counts[1] += 0.25
         for item in X["hist_item"][row][X["hist_item_mask"][row]]:
             counts[item] += 1
