@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks import workloads
 from benchmarks.attention_study import fill, fit, judged, options_of, print_tables, without_means
-from benchmarks.quality import CLICK_LOGS
+from benchmarks.data_sets import CLICK_LOGS
 from benchmarks.real_data import real_data_folder
 from sklearn_din import HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
@@ -121,7 +121,7 @@ def run(frames, method, seed):
     shown, histories = attached(*frames, **METHODS[method])
     out = ["user", "time", "label", "part", "session"]
     X = shown.drop(columns=[name for name in out if name in shown])
-    encoder = HistorySequenceEncoder(histories=histories, max_length=50)
+    encoder = HistorySequenceEncoder(histories=histories, max_length=50, neighbours=None)
     encoder.fit(X[shown["part"] == 0])
     X, y = encoder.transform(X), shown["label"].to_numpy()
     train, valid, test = (np.flatnonzero(shown["part"] == part) for part in range(3))
