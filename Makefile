@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OLDEST ?= $(VENV)-oldest
 
-.PHONY: setup main test lint bench quality docs release clean
+.PHONY: setup tools main test test-oldest lint audit lock bench quality docs release reproducible
+.PHONY: docs-offline clean
 
 setup: $(VENV)/installed
 
@@ -18,10 +20,39 @@ main: setup
 test: lint
 	$(BIN)/python -m pytest
 
+# Every test with the oldest release of each package that pyproject.toml allows. Old releases warn
+# of what later Pythons and later dependencies of theirs drop: that alone is let pass.
+test-oldest: tools
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
+		--editable ".[test]"
+	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of the packages that a user gets; fails where one could not be looked up.
+audit: tools build/users.txt
+	$(BIN)/pip-audit --strict --requirement build/users.txt --no-deps --disable-pip
+
+# The newest releases that a user gets, with the extras that are for users.
+build/users.txt: pyproject.toml
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --extra onnx --extra plot --extra safe \
+		pyproject.toml --output-file $@
+
+# Versions for development, of this Python and later ones; no address of a registry is written, and
+# no library of a GPU: those belong to torch's builds for GPUs, and come with them.
+lock: tools
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate \
+		--extra test --extra docs --extra release --upgrade \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements-dev.lock
+	sed -i '/^nvidia-/d;/^triton==/d' requirements-dev.lock
+
+tools: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,release]"
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed
@@ -30,16 +61,30 @@ docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+# The documentation, and not one question to a network while it is built.
+docs-offline: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python -m benchmarks.offline sphinx -W --keep-going -b html docs build/html
+
 quality: setup
 	$(BIN)/python -m benchmarks.quality
 
-# Wheel and sdist into dist/, checked; nothing is uploaded.
-release: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,release]"
-	$(BIN)/python -m pytest --quiet tests/test_release.py
-	rm -rf dist
-	$(BIN)/python -m build
-	$(BIN)/python -m twine check --strict dist/*
+# Wheel and sdist into dist/, checked, and a list of what the package is made of; nothing is
+# uploaded.
+release: tools reproducible docs-offline build/users.txt
+	$(BIN)/python -m pytest --quiet tests/test_release.py tests/test_offline.py
+	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/cyclonedx-py requirements build/users.txt --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/sbom.cdx.json
+
+# The same bytes twice: files get the time of the last commit.
+reproducible: tools
+	rm -rf dist build/again
+	mkdir -p build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir build/again
+	cd dist && sha256sum *.whl *.tar.gz > ../build/SHA256SUMS
+	cd build/again && sha256sum --check ../SHA256SUMS
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache

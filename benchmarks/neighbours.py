@@ -55,7 +55,8 @@ def stack(workload, *, seed=0):
 
 def knn_columns(workload):
     """Columns of shrunk cosines, by part."""
-    return columns(workload, cosines)
+    (tables,) = columns(workload, cosines)
+    return tables
 
 
 def ease_columns(workload):
@@ -74,7 +75,7 @@ _last_ease = {}
 
 
 def columns(workload, *similarities):
-    """Return {part: (n_rows, 7 per attribute) float array} of each similarity.
+    """Return {part: (n_rows, 7 per attribute) float array} for each similarity.
 
     A similarity is a function of a user x id matrix that returns an id x id matrix: row the event's
     id, column the candidate's.
@@ -93,8 +94,7 @@ def columns(workload, *similarities):
             scores = similarity(matrices[-1])
             for part in ("valid", "test"):
                 tables[part].append(describe(workload[part], name, matrices[-1], scores))
-    made = [{part: np.column_stack(of[part]) for part in PARTS} for of in found]
-    return made if len(made) > 1 else made[0]
+    return [{part: np.column_stack(of[part]) for part in PARTS} for of in found]
 
 
 def ordered_blocks(workload):
@@ -167,10 +167,11 @@ def describe(rows, name, matrix, similarity):
     np.maximum.at(largest, row, score)
     newest = np.bincount(row, np.where(rank == 0, score, 0), minlength=n_rows)
     decayed = np.bincount(row, score * DECAY**rank, minlength=n_rows)
-    n_users = np.asarray(matrix.sum(0)).ravel()[candidate]
+    n_users = np.asarray(matrix.sum(0)).ravel()
+    mean = n_users[n_users > 0].mean()  # blocks hold unequally many users
     sums = [total, total / np.maximum(length, 1), np.where(length > 0, largest, 0), newest, decayed]
     sums = [np.sign(values) * np.log1p(np.abs(values)) for values in sums]
-    return np.column_stack([*sums, np.log1p(n_users), n_users > 0])
+    return np.column_stack([*sums, np.log1p(n_users / mean)[candidate], n_users[candidate] > 0])
 
 
 def _scores(similarity, events, candidates):

@@ -7,10 +7,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from sklearn_din.command_line.comparison import cross_validate, folds_by_user
 from sklearn_din.command_line.models import MODELS, Parameters, fit_final_model, save_model
@@ -25,12 +30,14 @@ from sklearn_din.command_line.study import Study, embedded_study, own_study
 from sklearn_din.command_line.tables import write_table
 
 SHOWN_RECOMMENDATIONS = 20
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # torch's words
+STOPPED_BY = 128  # a shell's status of a program ended by a signal is this plus its number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the main job, or ``predict``; a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _signals_clean_up():
         warnings.showwarning = _show_warning
         try:
             if arguments[:1] == ["predict"]:
@@ -39,7 +46,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 compare(read_compare_options(arguments))
         except (ValueError, TypeError, OSError, ImportError) as error:
             main_parser().error(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
+            main_parser().error(f"not enough memory: {error}. Give fewer rows, or more memory.")
     return 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def _signals_clean_up() -> Iterator[None]:
+    """Leave by an exception on Ctrl-C and SIGTERM: no partial file stays.
+
+    SystemExit, since a training takes KeyboardInterrupt for its own end, and the next fold would
+    begin.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        said = "only files that were said to be written are there"
+        print(f"ended by {signal.Signals(number).name}: {said}", file=sys.stderr)
+        sys.exit(STOPPED_BY + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def compare(options: CompareOptions) -> None:

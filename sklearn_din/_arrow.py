@@ -52,6 +52,8 @@ def arrow_of_lists(cells: np.ndarray) -> pa.Array:
         lists = (cell for cell in present if not isinstance(cell, np.ndarray))
         types |= set(map(type, chain.from_iterable(lists)))
     plain = types - {type(None)}
+    if len(present) < len(cells):  # a number of numpy's in the place of a list
+        types |= {type(cell) for cell in cells if isinstance(cell, np.generic)}
     kind = _ARROW_TYPES.get(*plain) if len(plain) == 1 and not arrays else None
     return _converted(cells, types, None if kind is None else pa.list_(kind))
 

@@ -378,19 +378,19 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         return bundle
 
     def _keep(self, net: DINNet, inputs: FitInputs, novelty: Mapping[str, float]) -> DINClassifier:
-        """Set the fitted attributes."""
-        self.net_, self.module_ = net, net.module_
-        self.classes_, self.schema_ = inputs.classes, inputs.X.schema
-        self.history_ = training_history(net)
-        self.n_iter_, self.novelty_ = net.n_epochs_begun_, dict(novelty)
-        self._fitted_on_encoded = inputs.is_encoded
+        """Set the fitted attributes at once: an interruption leaves all of them or none."""
+        kept: dict[str, object] = {"net_": net, "module_": net.module_, "classes_": inputs.classes}
+        kept |= {"schema_": inputs.X.schema, "history_": training_history(net)}
+        kept |= {"n_iter_": net.n_epochs_begun_, "novelty_": dict(novelty)}
+        kept |= {"_fitted_on_encoded": inputs.is_encoded}
         if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
-            self.n_features_in_ = inputs.X.shape[1]
-            self.feature_names_in_ = np.array(self.schema_.feature_names_out(), dtype=object)
+            names = np.array(inputs.X.schema.feature_names_out(), dtype=object)
+            kept |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
+        self.__dict__.update(kept)
         return self
 
     def _encoded(self, X: Impressions) -> EncodedFeatures:
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         return check_features(self, X, schema=self.schema_, is_encoded=self._fitted_on_encoded)
 
     def __sklearn_tags__(self) -> Tags:

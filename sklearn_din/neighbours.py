@@ -19,7 +19,7 @@ class ItemNeighbours(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     """Add numbers of item neighbours to a frame, for models other than the DIN.
 
     ``HistorySequenceEncoder`` gives the DIN these numbers by itself, where ``user`` or ``time`` is
-    named. This transformer gives them to any model, a boosted tree for example, as 12 columns per
+    named. This transformer gives them to any model, a boosted tree for example, as 13 columns per
     history that has a candidate.
 
     Parameters

@@ -29,6 +29,7 @@ from sklearn_din.encoding.lookup import (
 )
 from sklearn_din.encoding.neighbours import (
     add_neighbours,
+    clicked_label,
     learn_neighbours,
     neighbour_order,
     schema_without,
@@ -43,6 +44,7 @@ from sklearn_din.encoding.roles import (
 from sklearn_din.encoding.scaling import NumericColumns
 from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Schema
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -101,7 +103,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         value always has id 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether the candidate gets numbers of item neighbours: what everybody's histories say
-        about the candidate and the user's past events (see Notes), 12 per history that has a
+        about the candidate and the user's past events (see Notes), 13 per history that has a
         candidate. "time": each training row is told what was known before its block of time, for
         models that predict later rows. "user": it is told of other users alone, for models that
         predict users not seen at fit. "auto": "time" where ``time`` is named, "user" where only
@@ -132,7 +134,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     newest and decayed sum (0.8 per event) of two scores between the candidate and each past event,
     the weights of EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019;
     exact among the 4,000 most popular items) and a shrunk cosine, each by its 200 best neighbours;
-    the logarithm of the candidate's popularity; and whether it is known.
+    the logarithm of the candidate's popularity; its rate of clicks; and whether it is known.
 
     Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
     the events that their histories hold after truncation are learnt from. ``set_output`` has no
@@ -243,11 +245,11 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         EncodedFeatures
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         read, frame = self._read(X)
         if self.unknown == "error":
             refuse_unknown(read, self._roles, self._vocabularies)
-        return self._with_neighbours(self._encode(read, frame))
+        return self._with_neighbours(self._encode(read, frame, self.schema_))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
@@ -261,7 +263,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         ndarray of str objects
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
@@ -280,7 +282,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         ndarray of objects
             None for padding, unknown and missing ids.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         if name not in self.schema_.names("categorical", "history"):
             raise ValueError(
                 f"{name!r} has no ids; columns of ids are "
@@ -302,6 +304,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self
 
     def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
+        self.__dict__.pop("schema_", None)  # an interrupted fit leaves nothing that seems fitted
         frame = checked_frame(self, X, reset=True)
         apart = [name for name in (self.user, self.time) if name is not None]
         check_frame(frame, apart, name="X (user and time)")
@@ -328,14 +331,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             self._roles.numeric, read.numbers, taken=frame.columns
         )
         self._event_scales = learn_event_scales(read)
-        self.schema_ = make_schema(
-            list(frame.columns),
-            self._roles,
-            self._vocabularies,
-            has_missing=self._numeric_columns.has_missing,
-            max_length=self.max_length,
-        )
-        self._neighbours = ()
+        self._neighbours, self._clicked_label = (), None
         chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
         say(empty_histories(read.events))
@@ -356,15 +352,23 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
         read, frame = self._learn(X)
-        encoded = self._encode(read, frame)
+        schema = make_schema(
+            list(frame.columns),
+            self._roles,
+            self._vocabularies,
+            has_missing=self._numeric_columns.has_missing,
+            max_length=self.max_length,
+        )
+        encoded = self._encode(read, frame, schema)
         order = neighbour_order(
             self.neighbours, self._roles, user=self.user, time=self.time, n_rows=len(frame)
         )
         if order is not None:
+            self._clicked_label = clicked_label(y)
             self._neighbours, encoded = learn_neighbours(
                 encoded, y, order=order, taken=frame.columns
             )
-            self.schema_ = encoded.schema
+        self.schema_ = encoded.schema
         return encoded
 
     @property
@@ -375,13 +379,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """Impressions with the numbers of item neighbours, by their ids and histories."""
         return add_neighbours(X, self._neighbours)
 
-    def _encode(self, read: ReadFrame, frame: pd.DataFrame) -> EncodedFeatures:
+    def _encode(self, read: ReadFrame, frame: pd.DataFrame, schema: Schema) -> EncodedFeatures:
+        """Everything but the numbers of item neighbours."""
         columns = self._numeric_columns.encode(read.numbers)
         columns |= encoded_ids(read, self._roles, self._vocabularies)
         behaviours = encoded_behaviours(read, self._roles, self._vocabularies, self._event_scales)
         users = plain_values(frame[self.user]) if self.user in frame else None
         times = time_values(frame[self.time]) if self.time in frame else None
-        schema = schema_without(self.schema_, self._neighbours)
+        schema = schema_without(schema, self._neighbours)
         return EncodedFeatures(schema, columns, behaviours, users=users, times=times)
 
     def __sklearn_tags__(self) -> Tags:

@@ -90,15 +90,6 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_later_label_changes_nothing_before_it():
-    changed = RATINGS.assign(rating=[4.0, 2.0, 1e9, -1e9])  # both at the last time
-    ours, theirs = (
-        attach_aggregates(RATINGS, events, time="time", aggregates=AGGREGATES)
-        for events in (RATINGS, changed)
-    )
-    pd.testing.assert_frame_equal(ours, theirs)
-
-
 def test_one_users_huge_numbers_do_not_swallow_anothers():
     log = pd.DataFrame({"user": [0, 1, 1], "time": [1, 1, 2], "spent": [1e17, 0.25, 0.5]})
     now = pd.DataFrame({"user": [1], "time": [9]})

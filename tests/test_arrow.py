@@ -29,6 +29,8 @@ TIME, NUMBER = np.datetime64("2021-01-01"), np.float32(1.0)
         [np.array([TIME]), np.array([NUMBER])],
         [np.array([TIME, NUMBER], dtype=object), None],
         [[TIME, NUMBER], ["a"]],
+        [TIME, [NUMBER]],  # a time in the place of a list ended the process
+        [["a", None], TIME, NUMBER],
         [[1, "a"], [2.5]],
         [[2**70]],
         [[TIME], [None, TIME]],  # Arrow lists hold no days

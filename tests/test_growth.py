@@ -173,7 +173,7 @@ def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame,
     model = copy.deepcopy(with_neighbours)
     before = model["encode"].transform(frame)
     names = [f.name for f in model["din"].schema_.fields if f.candidate]
-    assert len(names) == 24
+    assert len(names) == 26
     probability = model.predict_proba(frame)
     model["encode"].partial_fit(later)
     after, new = model["encode"].transform(frame), model["encode"].transform(later)
@@ -535,6 +535,18 @@ def test_a_classifier_of_an_older_version_has_to_be_fitted_anew(model, frame, y)
     model["din"].net_.training_state_ = None
     with pytest.raises(ValueError, match="saved by an older version, or its network was replaced"):
         update(model, frame, y)
+
+
+def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, later, y, tmp_path):
+    other = fit_pipeline(frame, y).set_params(din__hidden_units=(7,)).fit(frame, y)["din"]
+    classifier = model["din"]
+    classifier.net_.module_ = classifier.module_ = other.module_
+    with pytest.raises(ValueError, match="or its network was replaced"):
+        update(model, later, y)
+    save(model, tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    assert again["din"].net_.training_state_ is None
+    assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
 
 
 class Failing(Callback):

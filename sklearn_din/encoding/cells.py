@@ -146,10 +146,16 @@ def coded(values: Values | pd.Series, *, name: str) -> Codes:
 
 def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
     """Return the column as float64, NaN where missing; raise where that cannot be."""
-    if getattr(column.dtype, "kind", "O") in "mM":
+    kind = getattr(column.dtype, "kind", "O")
+    if kind in "mM":
         raise ValueError(
             f"{name} must hold numbers, got dates ({column.dtype}). Give it the dtype that it had "
             "at fit."
+        )
+    if kind == "c":
+        raise ValueError(
+            f"{name} must hold numbers, got complex numbers ({column.dtype}). Make real columns "
+            "of them."
         )
     try:
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)

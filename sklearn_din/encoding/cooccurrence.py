@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, triu
 
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID
@@ -143,6 +143,61 @@ def _owners(rows: Rows, history: Ragged) -> tuple[np.ndarray, np.ndarray]:
         owners[index] = np.repeat(rows.users[chosen], spans.lengths)
         blocks[index] = block
     return owners, blocks
+
+
+def count_new_clicks(
+    users: np.ndarray, candidates: np.ndarray, history: Ragged, name: str, *, n_ids: int
+) -> csr_array:
+    """What clicks that have come since add to the counts: each with the events of its history.
+
+    A click on an item that the history holds already adds nothing, nor does a second click of the
+    same user on an item: the counts are of users, not of clicks.
+
+    Parameters
+    ----------
+    users : ndarray of shape (n_rows,)
+        Whose each click is: codes from 0.
+    candidates : ndarray of shape (n_rows,), int32
+        Id of the clicked candidate.
+    history : Ragged
+        The histories of these rows.
+    name : str
+        Which of their columns holds the items.
+    n_ids : int
+        Size of the vocabulary.
+
+    Returns
+    -------
+    csr_array of shape (n_ids, n_ids), float32
+        The upper triangle; the diagonal counts users.
+    """
+    lengths = history.spans.lengths
+    events = history.flat(name).astype(np.int64)
+    rows = np.repeat(np.arange(len(candidates)), lengths)
+    shown = candidates.astype(np.int64)
+    has_it = np.bincount(rows[events == shown[rows]], minlength=len(shown)) > 0
+    fresh = np.flatnonzero((shown >= FIRST_KNOWN_ID) & ~has_it)
+    _, first = np.unique(users[fresh] * np.int64(n_ids) + shown[fresh], return_index=True)
+    counts = np.zeros(len(shown), dtype=bool)
+    counts[fresh[first]] = True
+    used = counts[rows] & (events >= FIRST_KNOWN_ID)
+    pairs = np.unique(rows[used] * np.int64(n_ids) + events[used])  # each event of a row once
+    one, other = shown[pairs // n_ids], pairs % n_ids
+    alone = shown[counts]
+    lower = np.concatenate([np.minimum(one, other), alone])
+    upper = np.concatenate([np.maximum(one, other), alone])
+    ones = np.ones(len(lower), dtype=np.float32)
+    return csr_array((ones, (lower, upper)), shape=(n_ids, n_ids))
+
+
+def upper_triangle(counts: csr_array) -> csr_array:
+    """Half of a symmetric matrix, the diagonal included."""
+    return csr_array(triu(counts, format="csr"))
+
+
+def both_triangles(upper: csr_array) -> csr_array:
+    """The symmetric matrix whose upper triangle is given."""
+    return csr_array(upper + triu(upper, 1, format="csr").T)
 
 
 def growing_counts(interactions: Interactions, n_blocks: int) -> Iterator[csr_array]:

@@ -36,14 +36,14 @@ class EncoderState(EstimatorState):
     @property
     def vocabularies_(self) -> dict[str, np.ndarray]:
         """Column of ids -> its known values, in the order of their ids from 2."""
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         owners = self._roles.owners
         return {name: self._vocabularies[owner].values for name, owner in owners.items()}
 
     @property
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
-        check_is_fitted(self)
+        check_is_fitted(self, "schema_")
         return (
             self._numeric_columns.scales | self._event_scales | neighbour_scales(self._neighbours)
         )
@@ -61,11 +61,12 @@ class EncoderState(EstimatorState):
             "event_scales": {name: to_dict(scale) for name, scale in scales.items()},
             "schema": schema_state(attributes.pop("schema_")),
             "neighbours": [pair_state(pair) for pair in attributes.pop("_neighbours", ())],
+            "clicked_label": attributes.pop("_clicked_label", None),
             **{name: attributes.pop(name) for name in names if name in attributes},
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        optional = {"feature_names_in_", "neighbours"}  # older files have no neighbours
+        optional = {"feature_names_in_", "neighbours", "clicked_label"}  # older files lack the last
         check_keys(fitted, {*LEARNT, "n_features_in_"}, optional=optional)
         check_feature_names(fitted)
         learnt = {name: fitted.pop(name) for name in LEARNT}
@@ -83,7 +84,7 @@ class EncoderState(EstimatorState):
         _check_agreement(schema_without(schema, neighbours), roles, vocabularies, numbers, scales)
         self._roles, self._vocabularies = roles, vocabularies
         self._numeric_columns, self._event_scales, self.schema_ = numbers, scales, schema
-        self._neighbours = neighbours
+        self._neighbours, self._clicked_label = neighbours, fitted.pop("clicked_label", None)
         self.__dict__.update(fitted)
 
 

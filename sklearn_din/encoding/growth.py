@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
+from sklearn.utils import check_consistent_length
 
 from sklearn_din._compat import _fit_context
 from sklearn_din.encoding.frames import TableLike
@@ -26,6 +27,7 @@ from sklearn_din.encoding.vocabulary import (
     plain_ids,
     sorted_order,
 )
+from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 
 Sources = Mapping[str, Occurrences]  # occurrences by the column that they stand in
@@ -42,6 +44,7 @@ class EncoderGrowth:
     _roles: Roles
     _vocabularies: dict[str, Vocabulary]
     _neighbours: tuple[NeighbourPair, ...]
+    _clicked_label: Any
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self: Encoder, X: TableLike, y: ArrayLike | None = None) -> Encoder:
@@ -52,10 +55,12 @@ class EncoderGrowth:
         all calls together: until then, it is remembered with its count, in memory and in files.
         ``max_ids`` bounds the vocabulary as before; once it is full, nothing is counted any more.
 
-        All else stays as it was learnt at first: the part that each column plays, the scales of
-        numbers, and the item neighbours, of which an appended id has none. A number that is missing
-        in a column that had none missing gets the mean and no indicator. To learn these anew,
-        ``fit`` starts from nothing.
+        Item neighbours count the clicks of these rows, each with the events of its history; where
+        ``y`` is not given they stay, and an appended id has none.
+
+        All else stays as it was learnt at first: the part that each column plays, and the scales of
+        numbers. A number that is missing in a column that had none missing gets the mean and no
+        indicator. To learn these anew, ``fit`` starts from nothing.
 
         A :class:`DINClassifier` that was trained on this encoder's output needs its own
         ``partial_fit`` afterwards; :func:`update` does both.
@@ -65,7 +70,7 @@ class EncoderGrowth:
         X : DataFrame or array-like of shape (n_rows, n_columns)
             Rows that were not learnt from yet: what is given twice is counted twice.
         y : array-like of shape (n_rows,), default=None
-            The first call learns item neighbours from it, as ``fit`` does.
+            Which candidates were clicked, for the item neighbours.
 
         Returns
         -------
@@ -79,7 +84,37 @@ class EncoderGrowth:
         encoder: Any = self
         if not hasattr(self, "schema_"):
             return encoder.fit(X, y)
-        read, _ = encoder._read(X)
+        self._grow(X, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit_transform(self, X: TableLike, y: ArrayLike | None = None) -> EncodedFeatures:
+        """Learn from further rows, and encode them with the item neighbours of before.
+
+        As ``fit_transform`` differs from ``transform``: rows whose own clicks are counted already
+        would tell the network their labels. Train on this output; :func:`update` does.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            Rows that were not learnt from yet.
+        y : array-like of shape (n_rows,), default=None
+            Which candidates were clicked, for the item neighbours.
+
+        Returns
+        -------
+        EncodedFeatures
+        """
+        encoder: Any = self
+        if not hasattr(self, "schema_"):
+            return encoder.fit_transform(X, y)
+        return self._grow(X, y)
+
+    def _grow(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
+        encoder: Any = self
+        read, frame = encoder._read(X)
+        if y is not None:
+            check_consistent_length(frame, y)
         vocabularies = {
             owner: grown_vocabulary(
                 self._vocabularies[owner],
@@ -93,8 +128,18 @@ class EncoderGrowth:
         }
         schema = grown_schema(self.schema_, vocabularies)
         neighbours = tuple(_grown_pair(pair, schema) for pair in self._neighbours)
-        self.schema_, self._vocabularies, self._neighbours = schema, vocabularies, neighbours
-        return self
+        grown: Any = type(self).__new__(type(self))  # encodes; a failure leaves this one as it was
+        grown.__dict__ |= {**vars(self), "_vocabularies": vocabularies, "_neighbours": neighbours}
+        encoded = grown._with_neighbours(grown._encode(read, frame, schema))
+        if y is not None and self._clicked_label is not None:
+            clicked = np.asarray(y) == self._clicked_label
+            neighbours = tuple(pair.grown(encoded, clicked) for pair in neighbours)
+        self.__dict__ |= {
+            "schema_": schema,
+            "_vocabularies": vocabularies,
+            "_neighbours": neighbours,
+        }
+        return encoded
 
 
 def grown_vocabulary(
@@ -178,8 +223,15 @@ def _grown_pair(pair: NeighbourPair, schema: Schema) -> NeighbourPair:
         ease=_with_empty_rows(scores.ease, n_ids),
         cosine=_with_empty_rows(scores.cosine, n_ids),
         popularity=np.pad(scores.popularity, (0, n_new)),
+        click_rate=np.pad(scores.click_rate, (0, n_new)),
     )
-    return dataclasses.replace(pair, scores=scores)
+    return dataclasses.replace(
+        pair,
+        scores=scores,
+        counts=_with_empty_rows(pair.counts, n_ids),
+        shown=np.pad(pair.shown, (0, n_new)),
+        clicked=np.pad(pair.clicked, (0, n_new)),
+    )
 
 
 def _with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:

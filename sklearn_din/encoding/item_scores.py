@@ -17,10 +17,11 @@ MOST_NEIGHBOURS = 200
 EASE_L2 = 200.0
 SHRINKAGE = 4.0
 DECAY = 0.8
+PRIOR_ROWS = 10.0  # at the average rate, that each item's own rows are added to
 EVENTS_PER_CHUNK = 4_000_000
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
-N_NUMBERS = 2 * len(SUMMARIES) + 2
+N_NUMBERS = 2 * len(SUMMARIES) + 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class ItemScores:
         Users that had both, over the root of the product of their numbers and a constant.
     popularity : ndarray of shape (n_ids,), float32
         ``log1p`` of the item's users over the average of all known items; 0 where unknown.
+    click_rate : ndarray of shape (n_ids,), float32
+        Log-odds of a click on the item where it was shown, less those of all items; shrunk towards
+        0, which it is where the item was never shown.
 
     Notes
     -----
@@ -44,20 +48,51 @@ class ItemScores:
     ease: csr_array
     cosine: csr_array
     popularity: np.ndarray
+    click_rate: np.ndarray
 
     @classmethod
-    def of_counts(cls, counts: csr_array) -> ItemScores:
+    def of_counts(cls, counts: csr_array, shown: np.ndarray, clicked: np.ndarray) -> ItemScores:
         """Compute the scores.
 
         Parameters
         ----------
         counts : csr_array of shape (n_ids, n_ids)
             How many users had both items; the diagonal says how many had one.
+        shown, clicked : ndarray of shape (n_ids,)
+            How often each item was a candidate, and was clicked as one.
         """
         n_users = counts.diagonal()
         known = n_users > 0
         popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
-        return cls(_ease(counts, n_users), _cosine(counts, n_users), popularity.astype(np.float32))
+        return cls(
+            _ease(counts, n_users),
+            _cosine(counts, n_users),
+            popularity.astype(np.float32),
+            _click_rate(shown, clicked),
+        )
+
+    def counts_to_keep(self, counts: csr_array) -> csr_array:
+        """Those counts that later ones are added to: of popular items, and of neighbours.
+
+        Parameters
+        ----------
+        counts : csr_array of shape (n_ids, n_ids)
+            What the scores were computed from.
+        """
+        if counts.nnz <= MOST_EXACT**2:
+            return counts
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        popular = np.zeros(counts.shape[0], dtype=bool)
+        popular[_most_popular(counts.diagonal())] = True
+        near = csr_array((np.ones_like(counts.data), (rows, counts.indices)), counts.shape)
+        near = near.multiply(self.cosine + self.cosine.T).tocsr()
+        near.data[:] = 1
+        exact = popular[rows] & popular[counts.indices] | (rows == counts.indices)
+        inner = csr_array((counts.data * exact, counts.indices, counts.indptr), counts.shape)
+        outer = csr_array((counts.data * ~exact, counts.indices, counts.indptr), counts.shape)
+        kept = csr_array(inner + outer.multiply(near))
+        kept.eliminate_zeros()
+        return kept
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
         """Summaries of the scores between each row's candidate and its events.
@@ -73,10 +108,10 @@ class ItemScores:
 
         Returns
         -------
-        ndarray of shape (n_rows, 12), float32
+        ndarray of shape (n_rows, 13), float32
             With L(x) for ``sign(x) log(1 + abs(x))``: L of the sum, mean, maximum, newest and
-            decayed sum (0.8 per rank) of EASE, the same of the cosine, the popularity, and 1 where
-            the candidate is known.
+            decayed sum (0.8 per rank) of EASE, the same of the cosine, the popularity, the rate of
+            clicks, and 1 where the candidate is known.
         """
         numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
         for rows in _chunks(spans.lengths):
@@ -89,8 +124,9 @@ class ItemScores:
                 found = np.asarray(scores[shown, events], dtype=np.float32).ravel()
                 columns = slice(place * len(SUMMARIES), (place + 1) * len(SUMMARIES))
                 numbers[rows, columns] = _summaries(found, part.lengths)
-        numbers[:, -2] = self.popularity[candidates]
-        numbers[:, -1] = numbers[:, -2] > 0
+        numbers[:, -3] = self.popularity[candidates]
+        numbers[:, -2] = self.click_rate[candidates]
+        numbers[:, -1] = numbers[:, -3] > 0
         return numbers
 
 
@@ -119,8 +155,7 @@ def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _ease(counts: csr_array, n_users: np.ndarray) -> csr_array:
     """Exact weights among the most popular items: by the inverse of the regularised counts."""
-    order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
-    ids = np.sort(order[n_users[order] > 0])
+    ids = _most_popular(n_users)
     if not len(ids):
         return csr_array(counts.shape, dtype=np.float32)
     gram = np.asfortranarray(counts[ids][:, ids].toarray(), dtype=np.float32)
@@ -133,6 +168,22 @@ def _ease(counts: csr_array, n_users: np.ndarray) -> csr_array:
     diagonal = inverse.diagonal()
     weights = (upper + upper.T) / -diagonal[:, None]  # row: candidate, column: event
     return _sparse(weights, ids, counts.shape[0])
+
+
+def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+    n_shown, n_clicked = shown.sum(dtype=np.float64), clicked.sum(dtype=np.float64)
+    if not 0 < n_clicked < n_shown:
+        return np.zeros(len(shown), dtype=np.float32)
+    average = n_clicked / n_shown
+    likes = clicked + PRIOR_ROWS * average
+    others = (shown - clicked) + PRIOR_ROWS * (1 - average)
+    rate = np.log(likes / others) - np.log(average / (1 - average))
+    return np.where(shown > 0, rate, 0.0).astype(np.float32)
+
+
+def _most_popular(n_users: np.ndarray) -> np.ndarray:
+    order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
+    return np.sort(order[n_users[order] > 0])
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:

@@ -12,7 +12,8 @@ from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import Schema
 from sklearn_din.state.estimators import check_keys
 
-PARTS = {"history", "candidate", "names", "scale", "popularity", "ease", "cosine"}
+PARTS = {"history", "candidate", "names", "scale", "popularity", "click_rate", "ease", "cosine"}
+PARTS |= {"counts", "shown", "clicked"}
 
 
 def pair_state(pair: NeighbourPair) -> dict[str, Any]:
@@ -25,6 +26,10 @@ def pair_state(pair: NeighbourPair) -> dict[str, Any]:
         "popularity": pair.scores.popularity,
         "ease": _sparse_state(pair.scores.ease),
         "cosine": _sparse_state(pair.scores.cosine),
+        "click_rate": pair.scores.click_rate,
+        "counts": _sparse_state(pair.counts),
+        "shown": pair.shown,
+        "clicked": pair.clicked,
     }
 
 
@@ -70,8 +75,17 @@ def _pair(state: dict[str, Any], schema: Schema) -> NeighbourPair:
         _sparse(state["ease"], n_ids),
         _sparse(state["cosine"], n_ids),
         _numbers(state["popularity"], n_ids, what="popularity"),
+        _numbers(state["click_rate"], n_ids, what="rates"),
     )
-    return NeighbourPair(history, candidate, tuple(names), scores, scale)
+    counts = _sparse(state["counts"], n_ids)
+    rows = np.repeat(np.arange(n_ids), np.diff(counts.indptr))
+    if (counts.data < 0).any() or (counts.indices < rows).any():
+        raise ValueError("the counts of item neighbours must be an upper triangle, none negative.")
+    shown = _numbers(state["shown"], n_ids, what="numbers of rows")
+    clicked = _numbers(state["clicked"], n_ids, what="numbers of clicks")
+    if (clicked < 0).any() or (clicked > shown).any():
+        raise ValueError("an item cannot be clicked more often than it was shown.")
+    return NeighbourPair(history, candidate, tuple(names), scores, counts, shown, clicked, scale)
 
 
 def _sparse_state(matrix: csr_array) -> dict[str, np.ndarray]:

@@ -5,18 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
 from sklearn.utils import check_consistent_length
 
-from sklearn_din.encoding.cooccurrence import Interactions, Rows, growing_counts
+from sklearn_din.encoding.cooccurrence import (
+    Interactions,
+    Rows,
+    both_triangles,
+    count_new_clicks,
+    growing_counts,
+    upper_triangle,
+)
 from sklearn_din.encoding.item_scores import N_NUMBERS, SUMMARIES, ItemScores
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Behaviour, Field, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
 
 N_BLOCKS = 5
 SAID_FROM = 1_000  # training rows
@@ -24,6 +33,7 @@ SUFFIXES = (
     *(f"ease_{summary}" for summary in SUMMARIES),
     *(f"cosine_{summary}" for summary in SUMMARIES),
     "popularity",
+    "click_rate",
     "is_known",
 )
 
@@ -40,7 +50,12 @@ class NeighbourPair:
         Names of the columns of numbers.
     scores : ItemScores
         Of all training rows.
-    scale : ndarray of shape (12,), float32
+    counts : csr_array of shape (n_ids, n_ids), float32
+        What they are computed from and later clicks are added to: how many users had both items,
+        the upper triangle.
+    shown, clicked : ndarray of shape (n_ids,), float32
+        How often each item was a candidate, and was clicked as one.
+    scale : ndarray of shape (13,), float32
         Standard deviation of each column over the training rows. Zero stays zero.
     """
 
@@ -48,6 +63,9 @@ class NeighbourPair:
     candidate: str
     names: tuple[str, ...]
     scores: ItemScores
+    counts: csr_array
+    shown: np.ndarray
+    clicked: np.ndarray
     scale: np.ndarray
 
     @property
@@ -60,9 +78,35 @@ class NeighbourPair:
         return self.scaled(_numbers(self.scores, X, self.history, self.candidate))
 
     def scaled(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Numbers (n_rows, 12) as columns by name."""
+        """Numbers (n_rows, 13) as columns by name."""
         scaled = numbers / self.scale
         return {name: np.ascontiguousarray(scaled[:, i]) for i, name in enumerate(self.names)}
+
+    def grown(self, X: EncodedFeatures, clicked: np.ndarray) -> NeighbourPair:
+        """The pair after the clicks of further rows, whose ids it may not know yet.
+
+        Parameters
+        ----------
+        X : EncodedFeatures
+            The further rows.
+        clicked : ndarray of shape (n_rows,), bool
+            Whether the candidate was clicked.
+        """
+        n_ids = X.schema[self.candidate].n_ids
+        counts = csr_array(self.counts)
+        counts.resize((n_ids, n_ids))
+        room = (0, n_ids - len(self.shown))
+        shown = np.pad(self.shown, room) + _count(X.columns[self.candidate], n_ids)
+        X = X[clicked]
+        n_clicked = np.pad(self.clicked, room) + _count(X.columns[self.candidate], n_ids)
+        ragged = X.behaviours[X.schema.behaviour_of(self.history).histories]
+        users = np.arange(len(X)) if X.users is None else _codes(X.users)
+        counts = counts + count_new_clicks(
+            users, X.columns[self.candidate], ragged, self.history, n_ids=n_ids
+        )
+        scores = ItemScores.of_counts(both_triangles(counts), shown, n_clicked)
+        counts = csr_array(counts)
+        return replace(self, scores=scores, counts=counts, shown=shown, clicked=n_clicked)
 
     def fields(self) -> list[Field]:
         """What the columns are."""
@@ -201,13 +245,18 @@ def learn_pairs(
         found = Interactions.of_rows(rows, X[candidate], ragged, history, n_ids=n_ids)
         numbers = np.zeros((len(X), N_NUMBERS), dtype=np.float32)
         for block, counts in enumerate(growing_counts(found, rows.n_blocks)):
-            scores = ItemScores.of_counts(counts)
+            so_far = rows.blocks <= block
+            shown = _count(X[candidate][so_far], n_ids)
+            clicked = _count(X[candidate][so_far & rows.clicked], n_ids)
+            scores = ItemScores.of_counts(counts, shown, clicked)
             told = np.flatnonzero(rows.blocks == block + 1)
             numbers[told] = _numbers(scores, X[told], history, candidate)
         names = tuple(_free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
         taken |= set(names)
         spread = numbers.std(axis=0)
-        pair = NeighbourPair(history, candidate, names, scores, np.where(spread > 0, spread, 1))
+        kept = upper_triangle(scores.counts_to_keep(counts))
+        scale = np.where(spread > 0, spread, np.float32(1))
+        pair = NeighbourPair(history, candidate, names, scores, kept, shown, clicked, scale)
         pairs.append(pair)
         columns |= pair.scaled(numbers)
     return tuple(pairs), columns
@@ -236,12 +285,8 @@ def training_rows(
         Whether blocks are of time.
     """
     codes = np.arange(n_rows) if users is None else _codes(users)
-    clicked = np.zeros(n_rows, dtype=bool)
-    if y is not None:
-        labels = np.asarray(y)
-        found = pd.unique(labels) if labels.ndim == 1 else ()
-        if len(found) == 2:
-            clicked = labels == max(found)
+    positive = clicked_label(y)
+    clicked = np.zeros(n_rows, dtype=bool) if positive is None else np.asarray(y) == positive
     if by_time and times is not None:
         blocks = _blocks_of_time(times)
     else:
@@ -249,6 +294,15 @@ def training_rows(
         place = np.random.RandomState(0).permutation(n_users) * N_BLOCKS // max(n_users, 1)
         blocks = place[codes]
     return Rows(codes, blocks, clicked)
+
+
+def clicked_label(y: ArrayLike | None) -> Any:
+    """The larger of two labels; None where there are not two."""
+    if y is None:
+        return None
+    labels = np.asarray(y)
+    found = pd.unique(labels) if labels.ndim == 1 else ()
+    return max(found) if len(found) == 2 else None
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:
@@ -275,6 +329,12 @@ def _codes(users: np.ndarray) -> np.ndarray:
 def _numbers(scores: ItemScores, X: EncodedFeatures, history: str, candidate: str) -> np.ndarray:
     ragged = X.behaviours[X.schema.behaviour_of(history).histories]
     return scores.numbers(X.columns[candidate], ragged.spans, ragged.columns[history])
+
+
+def _count(ids: np.ndarray, n_ids: int) -> np.ndarray:
+    counts = np.bincount(ids, minlength=n_ids).astype(np.float32)
+    counts[:FIRST_KNOWN_ID] = 0
+    return counts
 
 
 def _histories_with_candidate(

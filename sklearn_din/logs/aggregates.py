@@ -122,7 +122,9 @@ def _check_column(name: str, column: str | None, statistic: str, events: pd.Data
             )
         return
     check_frame(events, [column], name="events")
-    if statistic != "count" and not pd.api.types.is_numeric_dtype(events[column]):
+    is_number = pd.api.types.is_numeric_dtype(events[column])
+    is_complex = pd.api.types.is_complex_dtype(events[column])
+    if statistic != "count" and (is_complex or not is_number):
         raise TypeError(
             f"aggregates[{name!r}] needs numbers for a {statistic}, but events[{column!r}] has "
             f"dtype {events[column].dtype}. Convert it, or use 'count'."

@@ -245,10 +245,12 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
         """Remember the events among the rows of X, forgetting earlier ones."""
         frame = self._checked_rows(X, reset=True).pandas
-        self.classes_: np.ndarray | None = _two_classes(y) if self.events == "positive" else None
-        self.positive_class_ = None if self.classes_ is None else self.classes_[1]
-        self.events_ = self._events_among(frame, y)
+        classes = _two_classes(y) if self.events == "positive" else None
+        events = self._events_among(frame, y, classes)
         self._sorted: tuple[Timeline, EventLog] | None = None
+        self.classes_ = classes
+        self.positive_class_ = None if classes is None else classes[1]
+        self.events_ = events
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -263,7 +265,9 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             return self.fit(X, y)
         frame = self._checked_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
-        events = pd.concat([self.events_, self._events_among(frame, y)], ignore_index=True)
+        events = pd.concat(
+            [self.events_, self._events_among(frame, y, self.classes_)], ignore_index=True
+        )
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
         is_known = repeats_memory(events, times, n_remembered)
@@ -284,9 +288,10 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_is_fitted(self, "events_")
         shown = self._checked_rows(X, reset=False)
         names = check_names(self.columns, name="columns")
-        if self._sorted is None:  # kept: serving asks often, a few rows at a time
-            self._sorted = sorted_log(self.events_, self.user, self.time, names)
-        timeline, log = self._sorted
+        kept = self._sorted  # serving asks often, a few rows at a time, and in threads
+        if kept is None:
+            kept = self._sorted = sorted_log(self.events_, self.user, self.time, names)
+        timeline, log = kept
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warnings.warn(
@@ -334,19 +339,21 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
 
-    def _events_among(self, X: pd.DataFrame, y: ArrayLike | None) -> pd.DataFrame:
+    def _events_among(
+        self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
+    ) -> pd.DataFrame:
         names = check_names(self.columns, name="columns")
         log = X[list(dict.fromkeys([self.user, self.time, *names]))]
-        if self.classes_ is None:
+        if classes is None:
             return log.reset_index(drop=True)
         labels = _checked_labels(y)
         check_consistent_length(X, labels)
-        unseen = pd.unique(labels[~pd.Series(labels).isin(self.classes_).to_numpy()]).tolist()
+        unseen = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()]).tolist()
         if unseen:
             raise ValueError(
-                f"y has labels {unseen} that were not seen at fit: {self.classes_.tolist()}."
+                f"y has labels {unseen} that were not seen at fit: {classes.tolist()}."
             )
-        return log[labels == self.positive_class_].reset_index(drop=True)
+        return log[labels == classes[1]].reset_index(drop=True)
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from sklearn_din._whole_files import whole_file
 from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
@@ -53,7 +54,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         Fitted. A Pipeline has a HistorySequenceEncoder among its steps and ends in a
         DINClassifier.
     path : str or path-like
-        File to write.
+        File to write. One that is there is replaced when the new one is complete.
 
     Raises
     ------
@@ -91,7 +92,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
     onnx.checker.check_model(model)
-    onnx.save_model(model, os.fspath(path))
+    with whole_file(path) as partial:
+        onnx.save_model(model, str(partial))
 
 
 def _import_onnx() -> Any:

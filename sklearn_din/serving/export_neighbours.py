@@ -30,7 +30,9 @@ def neighbour_numbers(graph: Graph, pair: NeighbourPair, events: str, mask: str)
         numbers += [signed_log(graph, one) for one in _summaries(graph, found, mask)]
     popularity = graph.add("Gather", pair.scores.popularity, pair.candidate)
     is_known = graph.add("Cast", popularity, to=graph.onnx.TensorProto.BOOL)
-    numbers += [popularity, graph.add("Cast", is_known, to=graph.onnx.TensorProto.FLOAT)]
+    click_rate = graph.add("Gather", pair.scores.click_rate, pair.candidate)
+    is_known = graph.add("Cast", is_known, to=graph.onnx.TensorProto.FLOAT)
+    numbers += [popularity, click_rate, is_known]
     return {
         name: graph.add("Div", number, scale)
         for name, number, scale in zip(pair.names, numbers, pair.scale, strict=True)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import struct
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from sklearn_din._whole_files import whole_file
 from sklearn_din.state.plain_state import parse_json
 
 MANIFEST = "manifest.json"
@@ -48,17 +48,10 @@ def write_safe_file(
         Whether a file that is there may be replaced.
     """
     _refuse_existing(path, overwrite=overwrite)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
+    with whole_file(path) as partial:
+        with open(partial, "wb") as file:
             _write_zip(file, members, manifest)
-            file.flush()
-            os.fsync(file.fileno())
         _refuse_existing(path, overwrite=overwrite)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -85,17 +78,6 @@ def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, MODIFIED)
     entry.external_attr = READABLE_BY_ALL
     return entry
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a power failure too, where the system can do that."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class SafeFile:

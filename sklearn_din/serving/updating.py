@@ -98,8 +98,10 @@ def _updated(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]])
         return X
     if hasattr(step, "partial_fit"):
         its_copy = _copy_to_change(step)
-        its_copy.partial_fit(X, y)
         renewed.append((step, its_copy))
+        if hasattr(step, "partial_fit_transform"):  # transform would tell rows their own clicks
+            return its_copy.partial_fit_transform(X, y)
+        its_copy.partial_fit(X, y)
         step = its_copy
     return step.transform(X)
 

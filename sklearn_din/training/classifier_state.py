@@ -94,7 +94,7 @@ def is_own(module: DIN) -> bool:
 
 def _network_state(net: DINNet, module: DIN) -> dict[str, Any]:
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
-    state = net.training_state_
+    state = net.fitting_state
     return {
         **({} if state is None else {"training_state": state.to_plain()}),
         "options": dict(module.options),
@@ -155,7 +155,7 @@ def _network_from_state(state: Any, schema: Schema) -> DINNet:
 
 
 def _training_state(values: Any, net: DINNet) -> TrainingState:
-    shapes = {name: tuple(its.shape) for name, its in net.dense_parameters.items()}
+    shapes = net.dense_shapes
     columns = candidate_columns(net.module_.schema)
     return state_from_plain(values, net.module_.embeddings.sizes, shapes, columns)
 

@@ -26,6 +26,7 @@ from sklearn_din.training.novelty import Novelty, measure_novelty
 from sklearn_din.training.optim import count_occurrences, embedding_decay
 from sklearn_din.training.plan import TrainingPlan
 from sklearn_din.training.progress import ProgressBar
+from sklearn_din.training.seeding import seeded_torch
 
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
@@ -232,7 +233,7 @@ def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
 def train_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
     """Train a net as planned. Every kind of training calls this function.
 
-    torch's global random state is left as it was.
+    torch's global random state is left as it was, and threads that train take turns.
 
     Parameters
     ----------
@@ -248,8 +249,7 @@ def train_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
         Trained; ``net.stop_reason_`` says why the training ended.
     """
     devices = list(range(torch.cuda.device_count())) if plan.device != "cpu" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(plan.seed)
+    with seeded_torch(plan.seed, devices=devices):
         if net is None:
             net = make_net(plan, plan.make_module())
         net.max_epochs = plan.n_checks

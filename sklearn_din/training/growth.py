@@ -230,12 +230,13 @@ def _one_pass(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
 
 
 def _state_of(net: DINNet) -> TrainingState:
-    if net.training_state_ is None or not is_own(net.module_):
+    state = net.fitting_state
+    if state is None or not is_own(net.module_):
         raise ValueError(
             "partial_fit needs the network and the optimizers' moments as fit left them: this "
             "classifier was saved by an older version, or its network was replaced. Fit it anew."
         )
-    return net.training_state_
+    return state
 
 
 def _plan_of_rows(

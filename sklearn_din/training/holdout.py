@@ -185,8 +185,8 @@ def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndar
 
     Examples
     --------
-    >>> late_times(np.array([3, 1, 2, 3]), n_wanted=1, n_times=2)
-    array([2, 3])
+    >>> late_times(np.array([4, 1, 2, 3]), n_wanted=1, n_times=2)
+    array([3, 4])
     """
     in_order = np.sort(times)
     starts = np.flatnonzero(in_order[1:] != in_order[:-1]) + 1  # where another time begins

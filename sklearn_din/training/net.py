@@ -180,6 +180,19 @@ class DINNet(NeuralNetBinaryClassifier):
         tables = {id(table) for table in self.module_.embeddings.tables.values()}
         return {n: p for n, p in self.module_.named_parameters() if id(p) not in tables}
 
+    @property
+    def dense_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters but the embedding tables, by name."""
+        return {name: tuple(its.shape) for name, its in self.dense_parameters.items()}
+
+    @property
+    def fitting_state(self) -> TrainingState | None:
+        """Where the latest training stopped; None if another network stands in the place of its."""
+        state = self.training_state_
+        if state is None or not state.fits(self.module_.embeddings.sizes, self.dense_shapes):
+            return None
+        return state
+
     def _dense_moments(self) -> dict[str, DenseMoments]:
         moments = {}
         for name, parameter in self.dense_parameters.items():
@@ -233,6 +246,14 @@ class DINNet(NeuralNetBinaryClassifier):
             )
         return ScoringBatches(X)
 
+    def partial_fit(self, X: TrainingPlan, y: None = None, **kwargs: object) -> DINNet:
+        """Train as skorch does, which forgives a Ctrl-C even before there is a trained state."""
+        self._has_ended = False
+        super().partial_fit(X, y, **kwargs)
+        if not self._has_ended:
+            raise KeyboardInterrupt
+        return self
+
     def fit_loop(
         self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: object
     ) -> DINNet:
@@ -247,6 +268,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
         self._drop_unfinished_check()
+        self._has_ended = True
         return self
 
     def _drop_unfinished_check(self) -> None:

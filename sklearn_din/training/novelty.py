@@ -51,10 +51,34 @@ class Novelty:
         """Return what ``hide`` needs: columns, patterns and how frequent they are."""
         return replace(self, known=dict.fromkeys(self.known, np.zeros(0, dtype=bool)))
 
-    def hide(self, X: EncodedFeatures, random: np.random.RandomState) -> EncodedFeatures:
-        """Hide the ids of a training step: each row draws the pattern of one of the late rows."""
+    def hide(
+        self, X: EncodedFeatures, random: np.random.RandomState
+    ) -> tuple[EncodedFeatures, np.ndarray, np.ndarray]:
+        """Add copies of some rows of a training step, whose ids are hidden.
+
+        Each row draws the pattern of one of the late rows; where something is new in it, a copy of
+        the row hides that. All rows stay, so that known items are learnt from all their rows, with
+        the weight that known items have among the late rows.
+
+        Returns
+        -------
+        X : EncodedFeatures
+            The rows, and the copies behind them.
+        rows : ndarray of shape (n_shown,)
+            Which of the rows each one is.
+        factors : ndarray of shape (n_shown,), float32
+            Of the loss: the share of late rows without anything new; 1 for the copies.
+        """
         drawn = random.choice(len(self.patterns), size=len(X), p=self.frequencies)
-        return _with_unknown(X, dict(zip(self.known, self.patterns[drawn].T, strict=True)))
+        is_new = self.patterns[drawn]
+        copied = np.flatnonzero(is_new.any(axis=1))
+        rows = np.concatenate([np.arange(len(X)), copied])
+        hidden = np.concatenate([np.zeros_like(is_new), is_new[copied]])
+        as_known = self.frequencies[~self.patterns.any(axis=1)].sum()
+        factors = np.ones(len(rows), dtype=np.float32)
+        factors[: len(X)] = as_known
+        shown = _with_unknown(X[rows], dict(zip(self.known, hidden.T, strict=True)))
+        return shown, rows, factors
 
     def hide_new(self, X: EncodedFeatures) -> EncodedFeatures:
         """Hide the ids that no row before the last block has: nothing is trained on them yet."""

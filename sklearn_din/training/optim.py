@@ -154,7 +154,7 @@ def count_occurrences(
     X : EncodedFeatures
         The training impressions.
     hidden : dict of str to float, default=None
-        By column, the share of its ids in whose place training puts the unknown id. The counts
+        By column, the share of rows of which training adds a copy with the unknown id. The counts
         are then those that are expected in one pass over the impressions.
 
     Returns
@@ -164,8 +164,5 @@ def count_occurrences(
     """
     counts = count_ids(X)
     for column, share in (hidden or {}).items():
-        its = counts[X.schema[column].vocabulary]
-        found = np.bincount(X.columns[column])
-        its[: len(found)] -= share * found
-        its[UNKNOWN_ID] += share * len(X)
+        counts[X.schema[column].vocabulary][UNKNOWN_ID] += share * len(X)
     return {name: count.astype(np.float32) for name, count in counts.items()}

@@ -77,6 +77,12 @@ class TrainingState:
     order: np.random.RandomState
     hiding: Novelty | None
 
+    def fits(self, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether it is of a network with these numbers of ids and these dense parameters."""
+        own_sizes = {name: len(its.square) for name, its in self.rows.items()}
+        own_shapes = {name: its.mean.shape for name, its in self.dense.items()}
+        return own_sizes == dict(sizes) and own_shapes == dict(shapes)
+
     def next_seeds(self) -> tuple[int, int]:
         """Seeds of new rows and of torch in the next training."""
         first, second = np.random.SeedSequence(self.seed).generate_state(2)

@@ -1,0 +1,57 @@
+"""Files that are there whole or not at all: written under another name, then put in place."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path to write to; what was written is put in place when the block has ended.
+
+    If the block fails or is interrupted, the file that was there stays as it was, and what was
+    written is removed. A process that is killed (SIGKILL, loss of power) may leave a hidden file
+    whose name begins with ".partial-", which nobody reads.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. A device or a pipe is written directly, a link is followed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
+    >>> with whole_file(path) as partial:
+    ...     length = partial.write_text("probability")
+    >>> path.read_text(), len(os.listdir(path.parent))
+    ('probability', 1)
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    partial = target.with_name(f".partial-{uuid.uuid4().hex[:16]}-{target.name[-80:]}")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name survive a power failure too, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

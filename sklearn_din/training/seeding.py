@@ -1,0 +1,49 @@
+"""torch's global random state, lent to one training at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+_turn = threading.RLock()
+
+
+def _renew() -> None:
+    """Give a forked child a lock of its own: the thread that held the old one is not there."""
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+@contextmanager
+def seeded_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
+    """Seed torch within the block, and leave its random state as it was.
+
+    The state is one for the whole process: weights and dropout are drawn from it. Threads that
+    train at once would draw from each other's seeds, and the last one would put back a state that
+    another had seeded. So they take turns.
+
+    Parameters
+    ----------
+    seed : int
+    devices : sequence of int
+        GPUs whose random states are kept too.
+
+    Examples
+    --------
+    >>> before = torch.random.get_rng_state()
+    >>> with seeded_torch(0, devices=[]):
+    ...     drawn = torch.rand(1)
+    >>> torch.equal(torch.random.get_rng_state(), before)
+    True
+    """
+    with _turn, torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,131 @@
+"""Threads, forks and workers: the same predictions, no hang, nothing global changed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+from sklearn_din import HistoryBuilder, attach_history, rank_candidates
+from sklearn_din.inspection.explain import explain
+from tests.fitted_pipelines import fit_pipeline, make_frame
+
+HOUSE = Path(__file__).resolve().parents[1]
+N_THREADS = 16
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return make_frame()[0]
+
+
+@pytest.fixture(scope="module")
+def y():
+    return make_frame()[1]
+
+
+@pytest.fixture(scope="module")
+def fitted(frame, y):
+    return fit_pipeline(frame, y)
+
+
+def in_threads(function, arguments):
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        return list(pool.map(function, arguments))
+
+
+def test_sixteen_threads_predict_as_one_does(fitted, frame):
+    blocks = [frame.iloc[start::N_THREADS] for start in range(N_THREADS)] * 3
+    alone = [fitted.predict_proba(block) for block in blocks]
+    together = in_threads(fitted.predict_proba, blocks)
+    for ours, theirs in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_threads_explain_rank_and_attach_as_one_does(fitted, frame):
+    def everything(row):
+        users = frame.drop(columns=["item", "category", "price"]).iloc[[row]]
+        candidates = frame[["item", "category", "price"]].drop_duplicates("item")
+        past = attach_history(
+            frame[["user", "time"]], frame, user="user", time="time", columns="item"
+        )
+        ranked = rank_candidates(fitted, users, candidates, top_k=3)
+        return explain(fitted, frame.iloc[[row]]), ranked, past["hist_item"].map(list)
+
+    for ours, theirs in zip(
+        map(everything, range(8)), in_threads(everything, range(8)), strict=True
+    ):
+        pd.testing.assert_frame_equal(ours[0], theirs[0])
+        pd.testing.assert_frame_equal(ours[1], theirs[1])
+        pd.testing.assert_series_equal(ours[2], theirs[2])
+
+
+def test_a_fresh_builder_is_asked_by_many_threads(frame):
+    plain = frame[["user", "item", "time"]]
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(plain)
+    expected = clone(builder).fit(plain).transform(plain)["hist_item"].map(list)
+    for attached in in_threads(lambda _: builder.transform(plain), range(N_THREADS)):
+        pd.testing.assert_series_equal(attached["hist_item"].map(list), expected)
+
+
+def test_fits_in_threads_equal_fits_one_after_the_other_and_leave_torchs_seed(frame, y):
+    settings = [{"din__dropout": 0.0}, {"din__dropout": 0.3}] * 2
+    models = [clone(fit_pipeline(frame, y)).set_params(**its) for its in settings]
+    alone = [clone(model).fit(frame, y).predict_proba(frame) for model in models]
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    together = in_threads(lambda model: model.fit(frame, y).predict_proba(frame), models)
+    assert torch.equal(before, torch.random.get_rng_state())
+    for ours, theirs in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_joblibs_threads_score_as_one_process_does(fitted, frame, y):
+    """Processes of loky are tested in test_pipeline.py: each takes seconds to start."""
+    model = clone(fitted).set_params(din__max_epochs=1)
+    expected = cross_val_score(model, frame, y, cv=2, scoring="roc_auc")
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        found = cross_val_score(model, frame, y, cv=2, scoring="roc_auc")
+    np.testing.assert_array_equal(found, expected)
+
+
+FORKS = """
+    import multiprocessing, os, sys, warnings
+    import numpy as np
+    from tests.fitted_pipelines import fit_pipeline, make_frame
+
+    frame, y = make_frame()
+    model = fit_pipeline(frame, y)
+    expected = model.predict_proba(frame)
+    read, write = os.pipe()
+    warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+    if not os.fork():
+        alike = (model.predict_proba(frame) == expected).all()
+        fit_pipeline(frame, y)
+        os.write(write, b"1" if alike else b"0")
+        os._exit(0)
+    assert os.read(read, 1) == b"1"
+    os.wait()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for found in pool.map(model.predict_proba, [frame] * 4):
+            assert (found == expected).all()
+    print("alike")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_fitted_model_predicts_and_is_fitted_in_forked_children():
+    code = textwrap.dedent(FORKS)
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=120
+    )
+    assert child.stdout == "alike\n", child.stderr
