@@ -128,6 +128,19 @@ def without_means():
     return mock.patch.object(module.DIN, "__init__", partial_init(without_candidate="nothing"))
 
 
+@contextlib.contextmanager
+def detached():
+    """While it is open, no attention of new networks trains embeddings."""
+    plain = interest.Interest.__init__
+
+    def init(self, *arguments, **options):
+        plain(self, *arguments, **options)
+        self.trains_embeddings = False
+
+    with mock.patch.object(interest.Interest, "__init__", init):
+        yield
+
+
 def partial_init(**options):
     """``DIN.__init__`` with options that DINClassifier does not have."""
     plain = module.DIN.__init__
@@ -147,6 +160,7 @@ METHODS = {  # what is changed while the network is made, and the classifier's p
     "additive": (partial(another_unit, Additive), {}),
     "two heads": (two_heads, {}),
     "without means": (without_means, {}),
+    "detached": (detached, {}),
     "no attention": (contextlib.nullcontext, {"pooling": "sum"}),
 }
 

@@ -121,7 +121,7 @@ def run(frames, method, seed):
     shown, histories = attached(*frames, **METHODS[method])
     out = ["user", "time", "label", "part", "session"]
     X = shown.drop(columns=[name for name in out if name in shown])
-    encoder = HistorySequenceEncoder(histories=histories, max_length=50)
+    encoder = HistorySequenceEncoder(histories=histories, max_length=50, neighbours=None)
     encoder.fit(X[shown["part"] == 0])
     X, y = encoder.transform(X), shown["label"].to_numpy()
     train, valid, test = (np.flatnonzero(shown["part"] == part) for part in range(3))

@@ -69,8 +69,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
           sum of the weights and the unweighted sum come with ``pooling="attention"`` only.
         - Of attributes without a candidate (past answers, kinds of action) and of numeric
           histories the MLP gets the weighted mean.
-        - Attention trains no embeddings, except those of attributes without a candidate: its
-          inputs are detached.
+        - Attention trains no embeddings, its inputs are detached, except in a behaviour that has
+          an attribute without a candidate.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their
           place), so that they do not identify a row whose label the embeddings know.
         - Where time shows that candidates are new (``novelty_``), each training step adds

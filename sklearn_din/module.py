@@ -53,8 +53,8 @@ class DIN(nn.Module):
     - Of attributes without a candidate (past answers, kinds of action) and of the events' numbers
       it gets the weighted mean.
     - Queries and events are detached in front of the activation unit and in its weighted sum: the
-      embeddings learn from the candidate and from the unweighted sum. Only an attribute that no
-      candidate has learns through attention, and from its weighted mean.
+      embeddings learn from the candidate and from the unweighted sum. Where the events have an
+      attribute without a candidate, they are not: which events are alike shows in it alone.
     - Beside ids, each training step hides 15 % of the numbers behind zero, their average.
 
     Bags, which are behaviours without a candidate, are summed in both networks.

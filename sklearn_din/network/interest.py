@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,8 +54,6 @@ class Interest(nn.Module):
         numbers: see :meth:`outputs`.
     """
 
-    columns_alone: Tensor | None
-
     def __init__(
         self,
         behaviour: Behaviour,
@@ -76,16 +73,16 @@ class Interest(nn.Module):
         self.extended = extended
         self.normalization = normalization
         self.n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
-        alone = np.repeat([name is None for name in behaviour.candidates], widths)
+        pairs = zip(behaviour.candidates, widths, strict=True)
+        n_alone = sum(width for candidate, width in pairs if candidate is None)
         has_means = extended and not behaviour.is_bag and without_candidate == "mean"
-        self.n_means = int(alone.sum()) + len(behaviour.numbers) if has_means else 0
+        self.n_means = n_alone + len(behaviour.numbers) if has_means else 0
+        self.trains_embeddings = not extended or n_alone > 0
         if self.pooling == "attention":
             n_relations = self.n_candidates + 1 + len(behaviour.numbers) if extended else 0
             self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(self.n_candidates)
-                columns = torch.tensor(alone, device="cpu") if alone.any() else None
-                self.register_buffer("columns_alone", columns, persistent=False)
 
     @property
     def needs_sums(self) -> bool:
@@ -268,14 +265,26 @@ class Interest(nn.Module):
     def _attend(
         self, queries: Tensor, keys: Tensor, same: list[Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``."""
+        """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``.
+
+        Unlike the paper: where every attribute has a candidate, attention does not train the
+        embeddings, which learn from the candidate and from the unweighted sum. Where attention
+        trains them too, the network overfits to users (detached: +.0134 GAUC on MovieLens with its
+        610 users, -.0015 there with the items' means as columns, level on the other logs;
+        benchmarks/quality-results.md, "What mended MovieLens").
+
+        An attribute without a candidate, such as past answers, is learnt through attention alone,
+        and so is which events are alike: nothing else says whose answers resemble each other. There
+        it trains all (not trained: -.03 GAUC on "answers", benchmarks/attention_study.py).
+        """
         common = self._common(batch)
         if batch.shared:
             return self._attend_shared(queries, keys, same, common)
         relations = None
         if self.extended:
             relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
-            queries, keys = queries.detach(), self._detached(keys)
+        if not self.trains_embeddings:
+            queries, keys = queries.detach(), keys.detach()
         rows, offsets = self.segments_of(batch)
         if self.normalization != "softmax" and can_fuse(self.unit):
             return attend(self.unit, queries, keys, relations, rows, offsets)
@@ -292,19 +301,6 @@ class Interest(nn.Module):
         if self.normalization == "softmax":
             weights = weights.softmax(dim=1)
         return weights @ keys, weights
-
-    def _detached(self, keys: Tensor) -> Tensor:
-        """Keys, detached so that attention does not train the embeddings.
-
-        Attributes without a candidate stay attached, since nothing else trains them.
-
-        Unlike the paper: embeddings learn from the candidate and from the unweighted sum. Where
-        attention trains them too, the network overfits to users (detached: +.0134 GAUC on
-        MovieLens with its 610 users, -.0015 there with the items' means as columns, level on the
-        other logs; benchmarks/quality-results.md, "What mended MovieLens").
-        """
-        alone = self.columns_alone
-        return keys.detach() if alone is None else torch.where(alone, keys, keys.detach())
 
     def _scale(self, offsets: Tensor) -> Tensor | None:
         """Factor of each impression's sum, (n_rows, 1), or None where it stays as it is."""
