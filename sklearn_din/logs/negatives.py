@@ -16,7 +16,9 @@ from sklearn_din._validation import (
     check_frame,
     check_name,
     check_names,
+    check_times,
     plain_values,
+    time_values,
 )
 from sklearn_din.logs.item_columns import warn_of_misplaced
 
@@ -30,6 +32,7 @@ def sample_negatives(
     item_columns: str | Sequence[str] = (),
     n_negatives: int = 1,
     user: str | None = None,
+    time: str | None = None,
     strategy: str = "uniform",
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[IntoDataFrameT, np.ndarray]:
@@ -47,13 +50,19 @@ def sample_negatives(
         Item column. The catalogue is the items that occur in it.
     item_columns : str or list of str, default=()
         Columns that describe the item, such as its category. A negative gets the values of its
-        own item, as they are in the item's last row in ``events``. A column of the item that is
-        not named here keeps the value of the clicked item, which gives the label away.
+        own item, as they are in the item's last row in ``events``, or with ``time`` as they were
+        at the event's time. A column of the item that is not named here keeps the value of the
+        clicked item, which gives the label away.
     n_negatives : int, default=1
         Number of negatives per event.
     user : str or None, default=None
         User column. Where given, a negative is never an item that the same user has among the
         events. None only rules out the event's own item.
+    time : str or None, default=None
+        Time column: integers, floats or datetimes. Where given, a negative gets the values that its
+        item had in its newest row up to that time, or in its first row where there is none yet.
+        Needed where ``item_columns`` change in time, such as a price: the latest price would tell
+        the negatives, and is a value of the future.
     strategy : {"uniform", "popularity"}, default="uniform"
         How negatives are drawn: "uniform" gives each item of the catalogue the same chance,
         "popularity" a chance in proportion to its events, which makes harder negatives.
@@ -90,10 +99,12 @@ def sample_negatives(
     """
     check_name(item, name="item")
     check_name(user, name="user")
+    check_name(time, name="time")
     following = check_names(item_columns, name="item_columns")
     log = CallerFrame(events, name="events")
     frame = log.pandas
-    check_frame(frame, [item, *following, *([] if user is None else [user])], name="events")
+    named = [name for name in (user, time) if name is not None]
+    check_frame(frame, [item, *following, *named], name="events")
     _check_options(n_negatives, strategy)
     items, catalogue = _codes(frame, item)
     owners, owner_names = (items, catalogue) if user is None else _codes(frame, user)
@@ -111,14 +122,35 @@ def sample_negatives(
     drawn = own.draw_others(owners, n_negatives, check_random_state(random_state))
 
     places = np.arange(len(frame))
-    last_row = np.empty(len(catalogue), dtype=np.int64)
-    last_row[items] = places  # of repeated indices numpy keeps the last
-    sources = np.column_stack([places, last_row[drawn]]).ravel()
+    if time is None:
+        last_row = np.empty(len(catalogue), dtype=np.int64)
+        last_row[items] = places  # of repeated indices numpy keeps the last
+        source = last_row[drawn]
+    else:
+        check_times(frame[time], name=f"events[{time!r}]")
+        ranks = pd.Series(time_values(frame[time])).rank(method="dense").to_numpy(np.int64)
+        source = _rows_at(items, ranks, drawn)
+    sources = np.column_stack([places, source]).ravel()
     rows = np.repeat(places, 1 + n_negatives)
     impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
     y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
+
+
+def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Newest row of each drawn item up to its event's time, or the item's first row.
+
+    items, times : (n_events,), codes and ranks
+    drawn : (n_events, n_negatives), codes
+    """
+    stride = times.max() + 1
+    keys = items * stride + times
+    order = np.argsort(keys, kind="stable")
+    wanted = drawn * stride + times[:, None]
+    place = np.searchsorted(keys[order], wanted, side="right") - 1
+    is_other = items[order[np.maximum(place, 0)]] != drawn
+    return order[place + (is_other | (place < 0))]
 
 
 class _OwnItems:
