@@ -8,12 +8,21 @@ session's id in place of the user's.
 
 import json
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from benchmarks import workloads
-from benchmarks.attention_study import fill, fit, judged, options_of, print_tables, without_means
+from benchmarks.attention_study import (
+    attention_trains,
+    fill,
+    fit,
+    judged,
+    options_of,
+    print_tables,
+    without_means,
+)
 from benchmarks.data_sets import CLICK_LOGS
 from benchmarks.real_data import real_data_folder
 from sklearn_din import HistorySequenceEncoder, attach_history
@@ -31,11 +40,17 @@ METHODS = {
     "whole history": {},
     "elapsed": {"elapsed": "ago"},
     "elapsed, in the weights alone": {"elapsed": "ago"},
+    "elapsed, attention trains": {"elapsed": "ago"},
     "max_age 1 day": {"max_age": "1D"},
     "max_age 30 days": {"max_age": "30D"},
     "cut at gaps over 30 minutes": {"gap": 30 * MINUTE},
     "cut at gaps over a day": {"gap": DAY},
     "whole, and cut at a day beside it": {"gap": DAY, "is_beside": True},
+}
+
+CHANGES = {  # what is changed while the network is made
+    "elapsed, in the weights alone": without_means,
+    "elapsed, attention trains": partial(attention_trains, True),
 }
 
 
@@ -126,8 +141,7 @@ def run(frames, method, seed):
     X, y = encoder.transform(X), shown["label"].to_numpy()
     train, valid, test = (np.flatnonzero(shown["part"] == part) for part in range(3))
     order = np.concatenate([train, valid])
-    change = without_means if method == "elapsed, in the weights alone" else nullcontext
-    with change():
+    with CHANGES.get(method, nullcontext)():
         classifier = fit(X[order], y[order], n_valid=len(valid), seed=seed)
     user = shown["user"].to_numpy()
     return {

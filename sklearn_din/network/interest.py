@@ -275,7 +275,9 @@ class Interest(nn.Module):
 
         An attribute without a candidate, such as past answers, is learnt through attention alone,
         and so is which events are alike: nothing else says whose answers resemble each other. There
-        it trains all (not trained: -.03 GAUC on "answers", benchmarks/attention_study.py).
+        it trains all (not trained: -.03 GAUC on "answers", benchmarks/attention_study.py). Numbers
+        of events are no such attribute: where times elapsed let attention train, the network
+        overfits (-.01 to -.03 on MovieLens, benchmarks/sessions_study.py).
         """
         common = self._common(batch)
         if batch.shared:
