@@ -19,8 +19,8 @@ class ItemNeighbours(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     """Add numbers of item neighbours to a frame, for models other than the DIN.
 
     ``HistorySequenceEncoder`` gives the DIN these numbers by itself, where ``user`` or ``time`` is
-    named. This transformer gives them to any model, a boosted tree for example, as 13 columns per
-    history that has a candidate.
+    named. This transformer gives them to any model, a boosted tree for example: 13 columns for the
+    attribute of each behaviour that has the most ids, and for others from 64 ids on.
 
     Parameters
     ----------

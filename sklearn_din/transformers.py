@@ -103,11 +103,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         value always has id 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether the candidate gets numbers of item neighbours: what everybody's histories say
-        about the candidate and the user's past events (see Notes), 13 per history that has a
-        candidate. "time": each training row is told what was known before its block of time, for
-        models that predict later rows. "user": it is told of other users alone, for models that
-        predict users not seen at fit. "auto": "time" where ``time`` is named, "user" where only
-        ``user`` is, otherwise none. None: none, as in the paper.
+        about the candidate and the user's past events (see Notes), 13 per behaviour: for the
+        attribute with the most ids, and for others from 64 ids on. "time": each training row is
+        told what was known before its block of time, for models that predict later rows. "user":
+        it is told of other users alone, for models that predict users not seen at fit. "auto":
+        "time" where ``time`` is named, "user" where only ``user`` is, otherwise none. None: none,
+        as in the paper.
     separator : str, default=None
         Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
         ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.

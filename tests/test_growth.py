@@ -173,7 +173,7 @@ def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame,
     model = copy.deepcopy(with_neighbours)
     before = model["encode"].transform(frame)
     names = [f.name for f in model["din"].schema_.fields if f.candidate]
-    assert len(names) == 26
+    assert len(names) == 13
     probability = model.predict_proba(frame)
     model["encode"].partial_fit(later)
     after, new = model["encode"].transform(frame), model["encode"].transform(later)

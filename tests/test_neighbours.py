@@ -28,6 +28,11 @@ from sklearn_din.serving import OnnxServer
 PARTS = ("sum", "mean", "max", "newest", "decayed")
 
 
+@pytest.fixture(autouse=True)
+def every_attribute_has_neighbours(monkeypatch):
+    monkeypatch.setattr(neighbours, "LEAST_IDS", 3)
+
+
 @pytest.fixture(scope="module")
 def log():
     log = make_click_log(n_users=120, n_items=60, n_categories=8, mean_length=12, random_state=0)
@@ -385,3 +390,13 @@ def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
     wanted = near | np.eye(len(every), dtype=bool)
     wanted[np.ix_(popular, popular)] = True
     np.testing.assert_array_equal(kept, np.where(wanted, every, 0))
+
+
+def test_attributes_with_few_ids_have_none(monkeypatch, log):
+    X, y = log
+    monkeypatch.setattr(neighbours, "LEAST_IDS", 64)
+    encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
+    assert [pair.history for pair in encoder._neighbours] == ["hist_item"]
+    monkeypatch.setattr(neighbours, "LEAST_IDS", 10)  # eight categories, padding and unknown
+    encoder.fit(X, y)
+    assert [pair.history for pair in encoder._neighbours] == ["hist_item", "hist_category"]

@@ -28,6 +28,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
 
 N_BLOCKS = 5
+LEAST_IDS = 64
 SAID_FROM = 1_000  # training rows
 SUFFIXES = (
     *(f"ease_{summary}" for summary in SUMMARIES),
@@ -239,7 +240,7 @@ def learn_pairs(
     pairs: list[NeighbourPair] = []
     columns: dict[str, np.ndarray] = {}
     taken = set(taken)
-    for behaviour, history, candidate in _histories_with_candidate(X.schema.behaviours):
+    for behaviour, history, candidate in _histories_with_candidate(X.schema):
         ragged = X.behaviours[behaviour.histories]
         n_ids = X.schema[candidate].n_ids
         found = Interactions.of_rows(rows, X[candidate], ragged, history, n_ids=n_ids)
@@ -337,15 +338,21 @@ def _count(ids: np.ndarray, n_ids: int) -> np.ndarray:
     return counts
 
 
-def _histories_with_candidate(
-    behaviours: Collection[Behaviour],
-) -> list[tuple[Behaviour, str, str]]:
-    return [
-        (behaviour, history, candidate)
-        for behaviour in behaviours
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
-        if candidate is not None
-    ]
+def _histories_with_candidate(schema: Schema) -> list[tuple[Behaviour, str, str]]:
+    """Histories whose items neighbours are learnt for: those with many ids.
+
+    Of each behaviour the attribute with the most ids, and others from LEAST_IDS on. An embedding
+    holds who goes with whom among few categories; their scores only identify the user, and the
+    network overfits to users (-.06 GAUC on "repetition tires", benchmarks/quality-results.md).
+    """
+    chosen = []
+    for behaviour in schema.behaviours:
+        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+        sizes = {(h, c): schema[c].n_ids for h, c in pairs if c is not None}
+        for (history, candidate), n_ids in sizes.items():
+            if n_ids == max(sizes.values()) or n_ids >= LEAST_IDS:
+                chosen.append((behaviour, history, candidate))
+    return chosen
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:
