@@ -134,7 +134,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     Train on ``fit_transform``, as a Pipeline does. Per history these are the sum, mean, maximum,
     newest and decayed sum (0.8 per event) of two scores between the candidate and each past event,
     the weights of EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019;
-    exact among the 4,000 most popular items) and a shrunk cosine, each by its 200 best neighbours;
+    exact among the 3,000 most popular items) and a shrunk cosine, each by its 200 best neighbours;
     the logarithm of the candidate's popularity; its rate of clicks; and whether it is known.
 
     Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
