@@ -66,7 +66,7 @@ def make_models():
     builder = HistoryBuilder(
         user="user", time="time", columns=["item"], elapsed="ago", max_length=5
     )
-    encoder = HistorySequenceEncoder(drop=["user", "time"], max_length=5)
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=5)
     classifier = DINClassifier(
         embedding_dim=2, attention_units=(3,), hidden_units=(4,), max_epochs=1, random_state=0
     )
