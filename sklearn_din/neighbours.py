@@ -59,11 +59,11 @@ class ItemNeighbours(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     ... )
     >>> neighbours = ItemNeighbours(user="user").fit(shown, [1, 0, 1, 0, 1])
     >>> neighbours.transform(shown[["item", "hist_item"]])["hist_item_cosine_sum"].round(2)
-    0    0.2
-    1    0.0
-    2    0.2
-    3    0.0
-    4    0.2
+    0    0.32
+    1    0.00
+    2    0.32
+    3    0.00
+    4    0.32
     Name: hist_item_cosine_sum, dtype: float32
     """
 

@@ -246,12 +246,18 @@ def test_what_is_needed_is_said(log):
         HistorySequenceEncoder(user="user", neighbours="time").fit(X, y)
     with pytest.raises(ValueError, match="user=None and time=None"):
         ItemNeighbours().fit(X, y)
-    many = pd.concat([X] * 3, ignore_index=True)[:1000]
-    assert len(many) == 1000
-    with pytest.warns(UserWarning, match="item neighbours are off"):
-        HistorySequenceEncoder(drop=["user", "time"]).fit(many)
     with pytest.raises(ValueError, match="inconsistent"):
         HistorySequenceEncoder(user="user").fit(X.drop(columns="time"), y[:-1])
+
+
+def test_that_they_are_off_is_logged_once(log, caplog):
+    X, _ = log
+    many = pd.concat([X] * 3, ignore_index=True)[:1000]
+    assert len(many) == 1000
+    neighbours._say_off.cache_clear()
+    for _ in range(2):
+        HistorySequenceEncoder(drop=["user", "time"]).fit(many)
+    assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]
 
 
 def test_none_gives_none(log):

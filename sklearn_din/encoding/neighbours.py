@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import functools
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -147,14 +148,18 @@ def neighbour_order(
     if time is not None:
         return "time"
     if user is None and n_rows >= SAID_FROM:
-        warnings.warn(
-            "item neighbours are off, because neither user nor time is named: what other users' "
-            "histories say about a candidate often decides. Name the columns, "
-            "HistorySequenceEncoder(user=..., time=...), or say neighbours=None.",
-            UserWarning,
-            stacklevel=2,
-        )
+        _say_off()
     return "user" if user is not None else None
+
+
+@functools.cache
+def _say_off() -> None:
+    """Log once per process; a warning would be one for every fold of a cross-validation."""
+    logging.getLogger("sklearn_din").warning(
+        "item neighbours are off, because neither user nor time is named: what other users' "
+        "histories say about a candidate often decides. Name the columns, "
+        "HistorySequenceEncoder(user=..., time=...), or say neighbours=None."
+    )
 
 
 def learn_neighbours(
