@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import cast
 
@@ -29,6 +30,16 @@ OPTIONS: dict[str, tuple[str | None, ...]] = {
     "attention_normalization": ("auto", "sqrt", "softmax", None),
     "activation": ("prelu", "dice", "relu"),
 }
+
+
+def _compute_alone() -> None:
+    torch.set_num_threads(1)
+
+
+# A forked process inherits the locks of OpenMP's threads, not the threads: the first product that
+# is split among several threads would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_alone)
 
 
 class DIN(nn.Module):
