@@ -125,11 +125,11 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         callbacks (progress bars, scores) are given to ``set_callbacks``, from scikit-learn 1.9.
     checkpoint_dir : str, path or None, default=None
         Folder in which ``fit`` keeps, in one file, where it stands: after each validation check
-        (each epoch, where there are none) and every ten minutes. Had it been killed, the same
-        ``fit`` goes on from there and ends with the same weights to the bit, on as many threads.
-        Other parameters or data are an error. The file takes four times the weights and is
-        removed when training ends. One training at a time; the state of ``callbacks`` is not kept;
-        ``partial_fit`` writes none. None: nothing is kept.
+        (each epoch, where there are none) and every ten minutes. Set it where training takes long
+        or may be killed: the same ``fit`` then goes on from there and ends with the same bits, if
+        it has as many threads. Other parameters or data are an error. The file takes about four
+        times the weights and is removed when training ends. One training at a time; the state of
+        ``callbacks`` is not kept; ``partial_fit`` writes nothing. None: nothing is kept.
     device : str, default="auto"
         torch device to train and predict on. "auto": "cuda" where there is one, otherwise "cpu".
     random_state : int, RandomState or None, default=None

@@ -17,10 +17,8 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from sklearn_din.batches.batch import Batch
 from sklearn_din.state.versions import __version__
 from sklearn_din.training.checkpoint_file import (
     n_bytes,
@@ -32,7 +30,7 @@ from sklearn_din.training.fingerprint import Fingerprint, differences, fingerpri
 from sklearn_din.training.folder_lock import locked_folder
 from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.net import DINNet
-from sklearn_din.training.plan import Batches, TrainingPlan
+from sklearn_din.training.plan import TrainingPlan
 from sklearn_din.training.whole_state import (
     go_on,
     go_on_within_check,
@@ -101,26 +99,14 @@ class Checkpoint(Callback):
             self._batches_before = go_on_within_check(net, earlier)
             self._seconds_before = earlier["unfinished"]["seconds"]
 
-    def on_batch_end(
-        self,
-        net: DINNet,
-        batch: tuple[Batch, Tensor] | None = None,
-        training: bool = False,
-        **kwargs: object,
-    ) -> None:
+    def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """Write if the latest checkpoint is old."""
         age = time.monotonic() - self._latest_write
         if training and age >= 60.0 * MINUTES_BETWEEN_WRITES:
             seconds = self._seconds_before + time.monotonic() - self._check_began
             self._write(net, unfinished_check(net, seconds))
 
-    def on_epoch_end(
-        self,
-        net: DINNet,
-        dataset_train: Batches | None = None,
-        dataset_valid: Batches | None = None,
-        **kwargs: object,
-    ) -> None:
+    def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
         """Complete the record of a check that another training had begun, and write."""
         check = net.history[-1]
         check["train_batch_count"] += self._batches_before
