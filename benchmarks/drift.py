@@ -1,17 +1,20 @@
-"""Calibration under drift: how a model ages by period after its training, and what updates mend.
+"""Every Monday: how a model ages by period after its training, and what updates mend.
 
 ``python -m benchmarks.drift [--cache drift.json] [--seeds 1] [--only WORD]`` runs what the cache
-lacks and prints a table per data set; ``--table`` only prints, ``--ways`` picks.
+lacks and prints a summary and a table per measure for each log; ``--table`` only prints, ``--ways``
+picks.
 
 A log is cut by time: the first part trains, with its own last tenth to stop by; the rest comes in
 periods. Each period is scored before anything learns from it:
 
 - "never": by the model of the first part, as it is.
-- "updated": by ``sklearn_din.update`` with the rows of each period that has gone by.
+- "updated": by ``sklearn_din.update`` with the rows of each period that has gone by; "rate / 3" and
+  "rate / 10" with smaller learning rates.
 - "fitted anew": by a new model of all rows so far, which is what an update saves.
 
-Period 0 is the first one after the training. Logs: a turning catalogue (``made_logs.py``; four
-days train, six come after), and MovieLens by time (the last 40 % of the ratings, in eight parts).
+The first period comes right after the training. Logs: turning catalogues (``made_logs.py``; the
+first four days or weeks train), MovieLens by time (the last 40 % of the ratings in eight parts) and
+by month (the last twelve), e-shop sessions by week (the last eight).
 """
 
 import argparse
@@ -22,24 +25,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 import sklearn_din
 from benchmarks import made_logs, quality, workloads
 from sklearn_din.metrics import expected_calibration_error, group_roc_auc_score
 
-WAYS = ["never", "updated", "fitted anew"]
-MEASURES = {"log_loss": "log loss", "ece": "calibration error", "gauc": "GAUC"}
-N_TRAINING_DAYS = made_logs.DAYS - 6
+RATES = {"updated": 1.0, "updated, rate / 3": 1 / 3, "updated, rate / 10": 0.1}
+WAYS = ["never", *RATES, "fitted anew"]
+MEASURES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "calibration error"}
+N_TRAINING_DAYS = 4
 N_PERIODS = 8
+N_MONTHS = 12
 VALIDATION_FRACTION = 0.1
 
 
-def turning(new_share, *, seed):
+def turning(new_share, *, n_days=made_logs.DAYS, seed):
     """Return the workload whose parts are not hidden from each other, and each row's period."""
-    workload = made_logs.turning(new_share=new_share, seed=seed, hide_unseen=False)
+    workload = made_logs.turning(new_share=new_share, n_days=n_days, seed=seed, hide_unseen=False)
     rows = all_rows(workload)
-    day = rows["time"] * made_logs.DAYS // (1 + rows["time"].max())
+    day = rows["time"] * n_days // (1 + rows["time"].max())
     return workload, rows, np.maximum(day - N_TRAINING_DAYS + 1, 0)
 
 
@@ -51,10 +56,30 @@ def movielens(*, seed):
     return workload, rows, np.searchsorted(edges, rows["time"], side="left")
 
 
+def movielens_by_month(*, seed):
+    """The same of MovieLens, where the last whole months are the periods."""
+    workload = workloads.movielens(split="time", hide_unseen=False)
+    rows = all_rows(workload)
+    dates = pd.to_datetime(rows["time"], unit="s")
+    month = dates.year * 12 + dates.month
+    return workload, rows, np.maximum(month - month.max() + N_MONTHS, 0).to_numpy()
+
+
+def eshop_by_week(*, seed):
+    """The same of e-shop sessions, where the last weeks are the periods."""
+    workload = workloads.eshop(split="time", seed=seed, hide_unseen=False)
+    rows = all_rows(workload)
+    week = (rows["time"] - rows["time"].max()) // 7  # the last one is 0
+    return workload, rows, np.maximum(week + N_PERIODS, 0)
+
+
 DATA_SETS = {
+    "turning catalogue, 10 % a week": partial(turning, 0.1, n_days=N_TRAINING_DAYS + N_PERIODS),
     "turning catalogue, 20 %": partial(turning, 0.2),
     "turning catalogue, 60 %": partial(turning, 0.6),
     "MovieLens by time": movielens,
+    "MovieLens by month": movielens_by_month,
+    "e-shop by week": eshop_by_week,
 }
 
 
@@ -88,10 +113,12 @@ def run(data, way, seed):
     """Score each period by one way; return a list of measures, one per period."""
     workload, rows, period = DATA_SETS[data](seed=seed)
     model = fit(workload, rows, period == 0, seed)
+    if way in RATES:
+        model.set_params(din__lr=model["din"].lr * RATES[way])
     found = []
     for now in range(1, 1 + period.max()):
         began = time.perf_counter()
-        if now > 1 and way == "updated":
+        if now > 1 and way in RATES:
             model = sklearn_din.update(model, *frame_of(workload, rows, period == now - 1))
         elif now > 1 and way == "fitted anew":
             model = fit(workload, rows, period < now, seed)
@@ -100,6 +127,7 @@ def run(data, way, seed):
         probability = model.predict_proba(X)[:, 1]
         found.append(
             {
+                "auc": roc_auc_score(y, probability),
                 "log_loss": log_loss(y, np.clip(probability, 1e-7, 1 - 1e-7)),
                 "ece": expected_calibration_error(y, probability),
                 "gauc": group_roc_auc_score(y, probability, groups=X["group"]),
@@ -112,8 +140,9 @@ def run(data, way, seed):
 
 
 def print_tables(results):
-    """Print each measure by period after training, mean over seeds, and the seconds of learning."""
+    """Print a summary and each measure by period after training, means over seeds."""
     for data, ways in results.items():
+        _print_summary(data, ways)
         for measure, title in {**MEASURES, "seconds": "seconds of learning"}.items():
             rows = {
                 way: np.mean([[p[measure] for p in found] for found in seeds.values()], axis=0)
@@ -124,6 +153,20 @@ def print_tables(results):
             print(f"| | {' | '.join(str(c) for c in table)} |\n|---|{'---|' * table.shape[1]}")
             for way, line in table.iterrows():
                 print(f"| {way} | {' | '.join(f'{value:.4f}' for value in line)} |")
+
+
+def _print_summary(data, ways):
+    """All periods but the first, before which nothing was updated; the last one; seconds each."""
+    print(f"\n### {data}\n")
+    print("| | AUC, GAUC, log loss, calibration error | the last period | seconds a period |")
+    print("|---|---|---|---|")
+    for way, seeds in ways.items():
+        periods = np.array(
+            [[[p[name] for name in [*MEASURES, "seconds"]] for p in f] for f in seeds.values()]
+        ).mean(axis=0)
+        later, last = periods[1:].mean(axis=0), periods[-1]
+        shown = [", ".join(f"{value:.4f}" for value in its[:-1]) for its in (later, last)]
+        print(f"| {way} | {shown[0]} | {shown[1]} | {later[-1]:.1f} |")
 
 
 def main():

@@ -31,6 +31,7 @@ def turning(
     n_categories=20,
     n_topics=5,
     cap=50,
+    n_days=DAYS,
     seed=0,
     hide_unseen=True,
 ):
@@ -51,14 +52,14 @@ def turning(
     rng = np.random.RandomState(seed)
     items = _TurningItems(n_shown, n_categories * n_topics, new_share, rng)
     taste = rng.dirichlet(np.full(n_categories * n_topics, 0.05), n_users).cumsum(1)
-    past = _Pasts(n_users, room=20 + DAYS * n_slots)
+    past = _Pasts(n_users, room=20 + n_days * n_slots)
     user = np.arange(n_users)
     n_early = rng.randint(3, 20, size=n_users)
     for position in range(20):  # clicks of the time before, each user's by taste
         wanted = (rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1)
         past.append(user[position < n_early], items.one_of(wanted, rng)[position < n_early])
     rows = []
-    for time in range(DAYS * n_slots):
+    for time in range(n_days * n_slots):
         if time % n_slots == 0:
             items.turn()
         by_taste = items.one_of((rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1), rng)
@@ -71,7 +72,7 @@ def turning(
         past.append(user[clicked], shown[clicked])
     table = [np.concatenate([np.broadcast_to(row[k], n_users) for row in rows]) for k in range(6)]
     rows = _turned(table, past, items, n_topics, cap)
-    part = np.maximum(rows["time"] // n_slots - (DAYS - 3), 0)
+    part = np.maximum(rows["time"] // n_slots - (n_days - 3), 0)
     name, attributes = f"turning catalogue, {new_share:.0%}", ["item", "category", "topic"]
     return workloads._workload(name, rows, part, attributes, cap, hide_unseen, split="time")
 

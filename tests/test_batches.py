@@ -1,9 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from sklearn_din import DINClassifier, HistorySequenceEncoder, module
 from sklearn_din.batches.batch import Batch
 from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
+from sklearn_din.training import net
 from tests.encoded_impressions import make_impressions
 
 
@@ -74,3 +77,55 @@ def test_equal_windows_at_other_times_are_no_shared_history():
     X = make_impressions(64)[np.full(64, 3)]
     X.behaviours[("tags",)].anchors["when"] = np.arange(64.0)
     assert not any(batch.shared for batch, _ in ScoringBatches(X))
+
+
+def two_behaviours(n=40):
+    """Impressions with two histories of ids (one with numbers), some of them empty."""
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame({"item": rng.randint(9, size=n), "shop": rng.randint(3, size=n)})
+    lengths = rng.randint(0, 6, size=n)
+    frame["hist_item"] = [rng.randint(9, size=k).tolist() for k in lengths]
+    frame["hist_price"] = [rng.normal(size=k).tolist() for k in lengths]
+    frame["hist_shop"] = [rng.randint(3, size=k).tolist() for k in rng.randint(0, 4, size=n)]
+    frame["age"] = rng.normal(size=n)
+    histories = {("hist_item", "hist_price"): ("item", None), "hist_shop": "shop"}
+    encoder = HistorySequenceEncoder(histories=histories, neighbours=None)
+    return encoder.fit_transform(frame), rng.randint(2, size=n)
+
+
+@pytest.mark.parametrize("most_events", [1, 7, 50, 10_000])
+def test_the_parts_of_a_batch_are_batches_of_its_rows(most_events):
+    X, _ = two_behaviours()
+    weights = np.arange(len(X), dtype=np.float32)
+    parts, start = Batch(X, weights).split(most_events), 0
+    for part in parts:
+        twin = Batch(X[start : start + len(part)], weights[start : start + len(part)])
+        start += len(part)
+        assert torch.equal(part.numbers, twin.numbers)
+        assert torch.equal(part.weights, twin.weights)
+        for name in ("ids", "event_numbers", "rows", "offsets"):
+            mine, wanted = getattr(part, name), getattr(twin, name)
+            assert mine.keys() == wanted.keys()
+            assert all(torch.equal(mine[key], wanted[key]) for key in wanted)
+    assert start == len(X)
+    assert (len(parts) == 1) == (most_events == 10_000)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(monkeypatch, weighted):
+    X, y = two_behaviours()
+    kept = {}
+    for most in (10_000, 5):
+        monkeypatch.setattr(net, "SPLIT_FROM", most)
+        monkeypatch.setattr(net, "EVENTS_PER_PART", most)
+        monkeypatch.setattr(module, "NUMBERS_HIDDEN", 0.0)
+        weight = np.linspace(0.5, 2, len(X)) if weighted else None
+        classifier = DINClassifier(
+            early_stopping=True, max_epochs=3, batch_size=16, random_state=0
+        ).fit(X, y, sample_weight=weight)
+        kept[most] = classifier
+    for name in ("train_loss", "valid_loss"):
+        pair = [its.history_[name].to_numpy() for its in kept.values()]
+        np.testing.assert_allclose(*pair, rtol=1e-5)
+    whole, parted = (its.predict_proba(X) for its in kept.values())
+    np.testing.assert_allclose(whole, parted, atol=1e-5)

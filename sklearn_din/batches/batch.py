@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,8 @@ class Batch:
         By the histories of each behaviour: the impression of each event.
     offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
         By the histories of each behaviour: where each impression's events begin.
+    numbers_of : dict of tuple of str to tuple of str
+        By the histories of each behaviour: its numeric histories.
 
     Examples
     --------
@@ -60,6 +64,7 @@ class Batch:
         self.event_numbers: dict[str, Tensor] = {}
         self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
+        self.numbers_of = {b.histories: b.numbers for b in X.schema.behaviours}
         for behaviour in X.schema.behaviours:
             ragged = X.behaviours[behaviour.histories]
             if shared:
@@ -78,6 +83,48 @@ class Batch:
 
     def __len__(self) -> int:
         return self.n_rows
+
+    @property
+    def n_events(self) -> int:
+        """Events of all behaviours."""
+        return sum(len(rows) for rows in self.rows.values())
+
+    def split(self, most_events: int) -> list[Batch]:
+        """Consecutive impressions with about so many events each, at least one impression.
+
+        Parameters
+        ----------
+        most_events : int
+            A part ends with the impression that reaches this number.
+
+        Returns
+        -------
+        parts : list of Batch
+            The batch itself where all of it fits, or its history is shared. Tensors are views
+            wherever they can be.
+        """
+        if self.shared or self.n_events <= most_events:
+            return [self]
+        n_events = torch.stack([offsets.diff() for offsets in self.offsets.values()]).sum(0)
+        part = (n_events.cumsum(0) - n_events) // most_events
+        cuts = torch.flatten(torch.nonzero(part.diff())) + 1
+        return [self._rows(a, b) for a, b in pairwise([0, *cuts.tolist(), self.n_rows])]
+
+    def _rows(self, start: int, stop: int) -> Batch:
+        part = copy.copy(self)
+        part.n_rows = stop - start
+        part.weights = None if self.weights is None else self.weights[start:stop]
+        part.numbers = self.numbers[start:stop]
+        events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}
+        its = {name: chosen for histories, chosen in events.items() for name in histories}
+        part.ids = {n: ids[its.get(n, slice(start, stop))] for n, ids in self.ids.items()}
+        part.offsets = {
+            h: offsets[start : stop + 1] - offsets[start] for h, offsets in self.offsets.items()
+        }
+        part.rows = {h: rows[events[h]] - start for h, rows in self.rows.items()}
+        of_numbers = {n: events[h] for h, names in self.numbers_of.items() for n in names}
+        part.event_numbers = {n: its[of_numbers[n]] for n, its in self.event_numbers.items()}
+        return part
 
     def to(self, device: str | torch.device) -> Batch:
         """Move every tensor to the device; the same object on the CPU."""
