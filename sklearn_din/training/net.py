@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -24,6 +20,7 @@ from sklearn_din.batches.batch import Batch
 from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
+from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.optim import RowwiseRMSprop
 from sklearn_din.training.plan import Batches, TrainingPlan
 from sklearn_din.training.training_state import DenseMoments, RowMoments, TrainingState
@@ -41,32 +38,6 @@ def keep_freed_memory() -> None:
     of glibc's dynamic thresholds (mallopt(3), M_MMAP_THRESHOLD). The block is never touched.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
-
-
-@contextmanager
-def note_ctrl_c() -> Iterator[list[int]]:
-    """Yield a list that grows by one entry whenever the user presses Ctrl-C.
-
-    skorch's callbacks end a training by raising KeyboardInterrupt, as Ctrl-C does: the exception
-    alone does not say who raised it, the signal does. The handler that was there is called all
-    the same and is back afterwards. Python delivers the signal in the main thread only.
-    """
-    presses: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield presses
-        return
-    call = handler
-
-    def note(number: int, frame: FrameType | None) -> None:
-        presses.append(number)
-        call(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield presses
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 class DINNet(NeuralNetBinaryClassifier):
