@@ -595,7 +595,10 @@ def test_a_second_training_of_the_same_process_is_refused(tmp_path):
     ):
         fit(tmp_path)
     with folder_lock.locked_folder(tmp_path / "a"), folder_lock.locked_folder(tmp_path / "b"):
-        pass
+        with pytest.raises(RuntimeError), folder_lock.locked_folder(tmp_path / "a"):
+            pass
+        assert os.listdir(tmp_path / "a") == [folder_lock.LOCK]
+    assert not os.listdir(tmp_path / "a")
 
 
 def test_a_lock_taken_over_by_a_faster_process_is_left_to_it(tmp_path):

@@ -56,7 +56,7 @@ def fingerprint(
     parameters["device"] = device_for(estimator.device)
     data = {
         "the number of rows": len(inputs.X),
-        "y": f"{inputs.classes.tolist()!r:.200} {digest(inputs.clicks)}",
+        "y": [_digest_of_text(repr(inputs.classes.tolist())), digest(inputs.clicks)],
         "sample_weight": None if sample_weight is None else digest(sample_weight, np.float64),
         "groups": None if groups is None else digest(groups),
         **{f"X ({name})": its for name, its in digests_of(inputs.X).items()},
@@ -132,7 +132,12 @@ def _digest_of_state(random_state: np.random.RandomState) -> str:
             "checkpoint_dir needs a random_state that is an int, None or numpy's usual "
             f"RandomState, got one of {state['bit_generator']}. Pass RandomState(seed)."
         )
-    return hashlib.sha256(repr(random_state.get_state()).encode()).hexdigest()[:16]
+    key, *others = state["state"]["key"], state["state"]["pos"], state["has_gauss"], state["gauss"]
+    return _digest_of_text(repr((key.tolist(), others)))
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def digest(values: ArrayLike, dtype: DTypeLike | None = None) -> str:
@@ -159,7 +164,7 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
         By field; "the schema" is the hash of what the fields mean, vocabularies included.
     """
     found: defaultdict[str, Any] = defaultdict(hashlib.sha256)
-    found["the schema"].update(repr(X.schema).encode())
+    found["the schema"].update(_digest_of_text(repr(X.schema)).encode())
     for first in range(0, len(X), ROWS_PER_BLOCK):
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():

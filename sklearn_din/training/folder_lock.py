@@ -15,7 +15,7 @@ LOCK = "training.lock"
 SECONDS_TO_WRITE = 0.2  # after which a lock without content is one whose process died
 MOST_TRIES = 5
 
-_held: set[str] = set()  # locks of this process; another one of the same number is dead
+_held: set[str] = set()  # what this process' locks hold; another one of its number is dead
 
 
 @contextmanager
@@ -49,8 +49,20 @@ def locked_folder(folder: Path) -> Iterator[None]:
     >>> os.listdir(folder)
     []
     """
-    lock = Path(os.path.realpath(folder)) / LOCK
-    own = json.dumps({"pid": os.getpid(), "began": _began(os.getpid()), "host": platform.node()})
+    lock, pid = Path(os.path.realpath(folder)) / LOCK, os.getpid()
+    holder = {"pid": pid, "began": _began(pid), "host": platform.node(), "fit": uuid.uuid4().hex}
+    own = json.dumps(holder)
+    _held.add(own)
+    try:
+        _make_and_take(lock, own, folder)
+        yield
+    finally:
+        _held.discard(own)
+        if os.getpid() == pid and _content(lock) == own:  # not in a process forked meanwhile
+            lock.unlink(missing_ok=True)
+
+
+def _make_and_take(lock: Path, own: str, folder: Path) -> None:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         _take(lock, own)
@@ -61,13 +73,6 @@ def locked_folder(folder: Path) -> Iterator[None]:
             "was trained; choose another folder",
             str(folder),
         ) from error
-    _held.add(str(lock))
-    try:
-        yield
-    finally:
-        _held.discard(str(lock))
-        if _content(lock) == own:  # not in a process forked meanwhile
-            lock.unlink(missing_ok=True)
 
 
 def _take(lock: Path, own: str) -> None:
@@ -79,7 +84,7 @@ def _take(lock: Path, own: str) -> None:
             if not content:
                 time.sleep(SECONDS_TO_WRITE)
                 content = _content(lock)
-            if _is_held(lock, content):
+            if _is_held(content):
                 break
             _remove_stale(lock, content)
             continue
@@ -94,7 +99,7 @@ def _take(lock: Path, own: str) -> None:
 
 
 def _content(lock: Path) -> str:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return lock.read_text(encoding="utf-8", errors="replace")
     return ""
 
@@ -110,7 +115,7 @@ def _remove_stale(lock: Path, content: str) -> None:
         aside.unlink()
 
 
-def _is_held(lock: Path, content: str) -> bool:
+def _is_held(content: str) -> bool:
     try:
         holder = json.loads(content)
         pid, began, host = int(holder["pid"]), holder["began"], holder["host"]
@@ -119,7 +124,7 @@ def _is_held(lock: Path, content: str) -> bool:
     if host != platform.node():
         return True
     if pid == os.getpid():
-        return str(lock) in _held
+        return content in _held
     if os.name != "posix":  # there, signal 0 would end the process
         return True
     try:
