@@ -266,6 +266,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
             other parameters or data, or a damaged one.
         OSError
             Where ``checkpoint_dir`` cannot be written to.
+        RuntimeError
+            Where another training holds ``checkpoint_dir``.
         """
         inputs = check_fit_inputs(self, X, y, sample_weight)
         with open_checkpoint(self, inputs, sample_weight, groups) as checkpoint:
