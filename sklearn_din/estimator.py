@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping
-from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import pandas as pd
@@ -16,18 +16,19 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
-from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._compat import _fit_context
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.inspection.attention import attention_table
 from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
-from sklearn_din.module import OPTIONS
 from sklearn_din.training.check_tasks import with_tasks
+from sklearn_din.training.checkpoint import open_checkpoint
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
 from sklearn_din.training.growth import ClassifierGrowth
 from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
 from sklearn_din.training.net import DINNet
+from sklearn_din.training.parameters import PARAMETER_CONSTRAINTS
 
 
 class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
@@ -122,6 +123,13 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, checkpoints. scikit-learn's own
         callbacks (progress bars, scores) are given to ``set_callbacks``, from scikit-learn 1.9.
+    checkpoint_dir : str, path or None, default=None
+        Folder in which ``fit`` keeps, in one file, where it stands: after each validation check
+        (each epoch, where there are none) and every ten minutes. Set it where training takes long
+        or may be killed: the same ``fit`` then goes on from there and ends with the same bits, if
+        it has as many threads. Other parameters or data are an error. The file takes about four
+        times the weights and is removed when training ends. One training at a time; the state of
+        ``callbacks`` is not kept; ``partial_fit`` writes nothing. None: nothing is kept.
     device : str, default="auto"
         torch device to train and predict on. "auto": "cuda" where there is one, otherwise "cpu".
     random_state : int, RandomState or None, default=None
@@ -169,30 +177,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     True
     """
 
-    _parameter_constraints: dict = {
-        "embedding_dim": [Interval(Integral, 1, None, closed="left"), Mapping],
-        **{
-            name: [StrOptions({option for option in options if option}), *({None} & set(options))]
-            for name, options in OPTIONS.items()
-        },
-        "attention_units": [tuple, list],
-        "hidden_units": [tuple, list],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "embedding_l2": [Interval(Real, 0, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "embedding_lr": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
-        "validation": [StrOptions({"auto", "random", "last", "groups"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
-        "callbacks": [list, None],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: dict = PARAMETER_CONSTRAINTS
 
     def __init__(
         self,
@@ -217,6 +202,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         patience: int = 4,
         class_weight: Mapping[Hashable, float] | str | None = None,
         callbacks: list[Callback] | None = None,
+        checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -241,6 +227,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         self.patience = patience
         self.class_weight = class_weight
         self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -275,17 +262,23 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         ------
         ValueError
             For labels of one or more than two kinds, missing labels, numbers that are not
-            finite, lengths that differ, or a loss that is no longer finite.
+            finite, lengths that differ, or a loss that is no longer finite; for a checkpoint of
+            other parameters or data, or a damaged one.
+        OSError
+            Where ``checkpoint_dir`` cannot be written to.
+        RuntimeError
+            Where another training holds ``checkpoint_dir``.
         """
         inputs = check_fit_inputs(self, X, y, sample_weight)
-        plan = plan_in_memory(self, inputs, groups)
-        new = plan.novelty
-        with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
-            plan = with_tasks(plan, task, lambda net: vars(copy.copy(self)._keep(net, inputs, new)))
-            net = fit_net(plan)
-            net.end_training(plan)
-            net.module_.eval()
-            self._keep(net, inputs, new)
+        with open_checkpoint(self, inputs, sample_weight, groups) as checkpoint:
+            plan = plan_in_memory(self, inputs, groups, checkpoint)
+            new = plan.novelty
+            with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
+                keep = lambda net: vars(copy.copy(self)._keep(net, inputs, new))  # noqa: E731
+                net = fit_net(with_tasks(plan, task, keep))
+                net.end_training(plan)
+                net.module_.eval()
+                self._keep(net, inputs, new)
         return self
 
     def predict_proba(self, X: Impressions) -> np.ndarray:

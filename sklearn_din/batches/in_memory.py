@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +20,35 @@ PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
 
 
+class Place(NamedTuple):
+    """Where in its order of impressions a training stands.
+
+    The permutation itself is not kept: the random state that drew it draws it again.
+
+    Parameters
+    ----------
+    epoch : RandomState
+        As it was before it drew the epoch's permutation.
+    latest : RandomState
+        As it is now: since then it has drawn which ids are hidden.
+    n_passes : int
+        Passes of the epoch that are through.
+    n_batches : int
+        Batches of the next pass that are through.
+    """
+
+    epoch: np.random.RandomState
+    latest: np.random.RandomState
+    n_passes: int
+    n_batches: int
+
+
 class ImpressionBatches:
     """Iterable of ``(Batch, y)`` over impressions, in order or shuffled.
 
     One pass ends where the next validation check is due: shuffled, an epoch is
-    ``checks_per_epoch`` passes, and a new permutation is drawn when all of them are through.
+    ``checks_per_epoch`` passes, and a new permutation is drawn when all of them are through. A
+    pass that was left goes on where it was left.
 
     Parameters
     ----------
@@ -72,7 +98,8 @@ class ImpressionBatches:
         self.shuffle = shuffle
         self.checks_per_epoch = checks_per_epoch
         self.hide = hide
-        self._waiting: list[list[np.ndarray]] = []
+        self._passes: list[list[np.ndarray]] = []  # of the epoch, shuffled
+        self._n_passes, self._n_batches = 0, 0  # that are through
 
     def __len__(self) -> int:
         return len(self.X)
@@ -82,17 +109,38 @@ class ImpressionBatches:
             for start in range(0, max(len(self.X), 1), self.batch_size):
                 yield self._batch(slice(start, start + self.batch_size))
             return
-        if not self._waiting:
-            self._waiting = self._new_epoch(self.shuffle)
-        for rows in self._waiting.pop(0):
-            yield self._batch(rows)
+        if self._n_passes == len(self._passes):
+            self._begin_epoch(self.shuffle)
+        for rows in self._passes[self._n_passes][self._n_batches :]:
+            batch = self._batch(rows)
+            self._n_batches += 1
+            yield batch
+        self._n_passes, self._n_batches = self._n_passes + 1, 0
 
-    def _new_epoch(self, shuffle: np.random.RandomState) -> list[list[np.ndarray]]:
+    def place(self) -> Place:
+        """Return where the order stands, at any time after the first shuffled batch."""
+        if self.shuffle is None:
+            raise ValueError("impressions that stay in order have no place to go on from.")
+        return Place(self._epoch, copy.deepcopy(self.shuffle), self._n_passes, self._n_batches)
+
+    def go_to(self, place: Place) -> None:
+        """Put the order, and the random state that draws it, where another one stood."""
+        if self.shuffle is None:
+            raise ValueError("impressions that stay in order have no place to go on from.")
+        self.shuffle.set_state(place.epoch.get_state())
+        self._begin_epoch(self.shuffle)
+        self.shuffle.set_state(place.latest.get_state())
+        self._n_passes, self._n_batches = place.n_passes, place.n_batches
+
+    def _begin_epoch(self, shuffle: np.random.RandomState) -> None:
+        self._passes = []  # the last permutation is freed before the next one is drawn
+        self._epoch = copy.deepcopy(shuffle)
         order = shuffle.permutation(len(self.X))
         starts = range(0, len(order), self.batch_size)
         blocks = [order[start : start + self.batch_size] for start in starts]
         ends = np.linspace(0, len(blocks), self.checks_per_epoch + 1).round().astype(int)
-        return [blocks[a:b] for a, b in pairwise(ends)]
+        self._passes = [blocks[a:b] for a, b in pairwise(ends)]
+        self._n_passes, self._n_batches = 0, 0
 
     def _batch(self, rows: slice | np.ndarray) -> tuple[Batch, Tensor]:
         X, y = self.X[rows], self.y[rows]

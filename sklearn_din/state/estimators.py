@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Set
 from typing import Any
 
@@ -33,6 +34,8 @@ class EstimatorState:
         attributes = dict(self.__dict__)
         names = self._get_param_names()  # type: ignore[attr-defined]
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
+        for name, value in parameters.items():
+            parameters[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         requests = _plain_requests(attributes.pop("_metadata_request", None))
         fitted = self._fitted_state(attributes)
         return write_state(

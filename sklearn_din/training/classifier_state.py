@@ -107,12 +107,12 @@ def _network_state(net: DINNet, module: DIN) -> dict[str, Any]:
             "stop_reason": net.stop_reason_,
             "n_epochs_begun": int(net.n_epochs_begun_),
             "checks_per_epoch": int(net.checks_per_epoch_),
-            "history": [_plain_check(check) for check in net.history],
+            "history": [plain_check(check) for check in net.history],
         },
     }
 
 
-def _plain_check(check: Mapping[str, Any]) -> dict[str, Any]:
+def plain_check(check: Mapping[str, Any]) -> dict[str, Any]:
     """One check's losses and times, without those of its batches."""
     kinds = (bool, int, float, str)
     items = {

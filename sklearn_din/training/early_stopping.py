@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,6 +119,29 @@ class EarlyStopping(Callback):
     def best_weights(self) -> Mapping[str, Tensor]:
         """The average of the best check, in memory that later checks write to; empty before it."""
         return self._best
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checks so far have left, as numbers and arrays; not in the middle of a check.
+
+        The arrays lie in memory that later checks write to.
+        """
+        return {
+            "n_checks": self._n_checks,
+            "best_check": self.best_check_,
+            "best_loss": float(self.best_loss_),
+            "average": {name: its.cpu().numpy() for name, its in self._average.items()},
+            "best": {name: its.cpu().numpy() for name, its in self._best.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], module: DIN) -> None:
+        """Go on from the checks of another training of the same network; arrays are copied."""
+        self._n_checks, self.best_check_ = state["n_checks"], state["best_check"]
+        self.best_loss_ = state["best_loss"]
+        weights = module.state_dict()
+        for own, given in ((self._average, state["average"]), (self._best, state["best"])):
+            own.clear()
+            for name, array in given.items():
+                own[name] = torch.empty_like(weights[name]).copy_(torch.from_numpy(array))
 
     def _exchange(self, module: DIN) -> None:
         """Swap the module's weights and the average; no number is copied."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,12 +19,14 @@ from skorch.callbacks import Callback
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.training.checkpoint import Checkpoint
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.holdout import choose_validation, split_rows
 from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.novelty import Novelty, measure_novelty
 from sklearn_din.training.optim import count_occurrences, embedding_decay
+from sklearn_din.training.parameters import device_for
 from sklearn_din.training.plan import TrainingPlan
 from sklearn_din.training.progress import ProgressBar
 from sklearn_din.training.seeding import seeded_torch
@@ -36,7 +39,10 @@ VALIDATION_BATCH_SIZE = 4_096
 
 
 def plan_in_memory(
-    estimator: BaseEstimator, inputs: FitInputs, groups: ArrayLike | None
+    estimator: BaseEstimator,
+    inputs: FitInputs,
+    groups: ArrayLike | None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingPlan:
     """Plan a training on impressions in memory.
 
@@ -48,15 +54,19 @@ def plan_in_memory(
         What it was given, checked.
     groups : array-like of shape (n,) or None
         For ``validation="groups"``. None: the users that the impressions carry.
+    checkpoint : Checkpoint, default=None
+        Keeps what the training goes on from, and knows the seeds of one that has begun.
 
     Returns
     -------
     TrainingPlan
     """
     seeds = own_random_state(estimator.random_state)
+    if checkpoint is not None:
+        seeds = checkpoint.seeds(seeds)
     novelty = measure_novelty(inputs.X, share=estimator.validation_fraction)
     train, valid = _split_batches(estimator, inputs, groups, seeds, novelty)
-    return plan_of_batches(
+    plan = plan_of_batches(
         estimator,
         train,
         valid,
@@ -64,6 +74,7 @@ def plan_in_memory(
         order=seeds,
         seed=seeds.randint(2**31),
     )
+    return replace(plan, checkpoint=checkpoint)
 
 
 def plan_of_batches(
@@ -119,7 +130,7 @@ def plan_of_batches(
         patience=estimator.patience,
         callbacks=tuple(estimator.callbacks or ()),
         verbose=estimator.verbose,
-        device=_device(estimator.device),
+        device=device_for(estimator.device),
         seed=seed,
         batch_size=train.batch_size,
         order=order,
@@ -203,12 +214,6 @@ def _module_maker(estimator: BaseEstimator, schema: Schema) -> partial[DIN]:
     )
 
 
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def fit_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
     """Train a net as planned; if the user ends the training (Ctrl-C), warn what is kept.
 
@@ -278,6 +283,8 @@ def _callbacks(plan: TrainingPlan) -> list[Callback | tuple[str, Callback]]:
         callbacks.insert(0, ("early_stopping", EarlyStopping(plan.patience)))
     if plan.verbose:
         callbacks.append(("progress", ProgressBar()))
+    if plan.checkpoint is not None:
+        callbacks.append(plan.checkpoint)
     return callbacks
 
 
@@ -287,9 +294,10 @@ def _warn_of_interruption(net: DINNet, plan: TrainingPlan) -> None:
     kept = (
         "the weights of the best validation check so far" if was_checked else "the latest weights"
     )
+    goes_on = ", which goes on from the latest checkpoint" if plan.checkpoint is not None else ""
     warnings.warn(
         f"training was interrupted in epoch {epoch} of {plan.max_epochs}: {kept} are kept and the "
-        "classifier can be used. Fit again for a full training.",
+        f"classifier can be used. Fit again for a full training{goes_on}.",
         UserWarning,
         stacklevel=5,  # the caller of the estimator's fit, which has a decorator around it
     )

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -24,6 +20,7 @@ from sklearn_din.batches.batch import Batch
 from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
+from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.optim import RowwiseRMSprop
 from sklearn_din.training.plan import Batches, TrainingPlan
 from sklearn_din.training.training_state import DenseMoments, RowMoments, TrainingState
@@ -41,32 +38,6 @@ def keep_freed_memory() -> None:
     of glibc's dynamic thresholds (mallopt(3), M_MMAP_THRESHOLD). The block is never touched.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
-
-
-@contextmanager
-def note_ctrl_c() -> Iterator[list[int]]:
-    """Yield a list that grows by one entry whenever the user presses Ctrl-C.
-
-    skorch's callbacks end a training by raising KeyboardInterrupt, as Ctrl-C does: the exception
-    alone does not say who raised it, the signal does. The handler that was there is called all
-    the same and is back afterwards. Python delivers the signal in the main thread only.
-    """
-    presses: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield presses
-        return
-    call = handler
-
-    def note(number: int, frame: FrameType | None) -> None:
-        presses.append(number)
-        call(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield presses
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 class DINNet(NeuralNetBinaryClassifier):
@@ -153,7 +124,12 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def end_training(self, plan: TrainingPlan) -> None:
         """Keep as plain arrays what a later training goes on from; free the optimizers'."""
-        self.training_state_ = TrainingState(
+        self.training_state_ = self.current_state(plan)
+        self.forget_training()
+
+    def current_state(self, plan: TrainingPlan) -> TrainingState:
+        """Where the training stands now; the moments are the optimizers' own memory."""
+        return TrainingState(
             rows=self._row_moments(),
             dense=self._dense_moments(),
             occurrences=dict(plan.occurrences),
@@ -162,7 +138,6 @@ class DINNet(NeuralNetBinaryClassifier):
             order=copy.deepcopy(plan.order),
             hiding=None if plan.hiding is None else plan.hiding.without_ids(),
         )
-        self.forget_training()
 
     def _row_moments(self) -> dict[str, RowMoments]:
         embeddings, moments = self.module_.embeddings, {}
@@ -250,7 +225,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def partial_fit(self, X: TrainingPlan, y: None = None, **kwargs: object) -> DINNet:
         """Train as skorch does, which forgives a Ctrl-C even before there is a trained state."""
-        self._has_ended = False
+        self._has_ended, self._n_before = False, len(self.history)
         super().partial_fit(X, y, **kwargs)
         if not self._has_ended:
             raise KeyboardInterrupt
@@ -259,13 +234,16 @@ class DINNet(NeuralNetBinaryClassifier):
     def fit_loop(
         self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: object
     ) -> DINNet:
-        """Train as skorch does, keep the reason of the end, drop a check left unfinished."""
+        """Train as skorch does, keep the reason of the end, drop a check left unfinished.
+
+        Checks that a checkpoint has put into the history are not made again.
+        """
         keep_freed_memory()
-        self.checks_per_epoch_, self._n_before = X.checks_per_epoch, len(self.history)
-        self.stop_reason_ = "max_epochs"
+        self.checks_per_epoch_, self.stop_reason_ = X.checks_per_epoch, "max_epochs"
+        n_left = (self.max_epochs if epochs is None else epochs) - self._n_checks()
         with note_ctrl_c() as presses:
             try:
-                super().fit_loop(X, y, epochs, **kwargs)
+                super().fit_loop(X, y, n_left, **kwargs)
             except KeyboardInterrupt:
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
@@ -273,9 +251,12 @@ class DINNet(NeuralNetBinaryClassifier):
         self._has_ended = True
         return self
 
+    def _n_checks(self) -> int:
+        """Rows of the history that this training has begun."""
+        return len(self.history) - self._n_before
+
     def _drop_unfinished_check(self) -> None:
-        n_checks = len(self.history) - self._n_before
-        self.n_epochs_begun_ = math.ceil(n_checks / self.checks_per_epoch_)
+        self.n_epochs_begun_ = math.ceil(self._n_checks() / self.checks_per_epoch_)
         if self.history and "train_loss" not in self.history[-1]:
             self.history.pop()
 
@@ -331,7 +312,7 @@ class DINNet(NeuralNetBinaryClassifier):
             scales = batch.numbers.abs().amax(dim=0)
             largest = int(scales.argmax())
             hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
-        epoch = math.ceil((len(self.history) - self._n_before) / self.checks_per_epoch_)
+        epoch = math.ceil(self._n_checks() / self.checks_per_epoch_)
         return (
             f"the loss is no longer finite in epoch {epoch} with lr={self.lr:g} and "
             f"embedding_lr={self.embedding_lr:g}.{hint} Lower the learning rates, or standardise "

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import Place
 from sklearn_din.module import DIN
 from sklearn_din.training.novelty import Novelty
 
 Batches = Iterable[tuple[Batch, Tensor]]  # the batch's impressions and their clicks (n,)
+
+
+class TrainingBatches(Protocol):
+    """Batches in an order that a later training can go on with."""
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+        """One pass, or what was left of it."""
+
+    def place(self) -> Place:
+        """Where the order stands."""
+
+    def go_to(self, place: Place) -> None:
+        """Put the order where another one stood."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +39,7 @@ class TrainingPlan:
     ----------
     train : iterable of (Batch, Tensor of shape (n,))
         Batches to learn from, and their clicks. One pass ends where the next validation check
-        is due; ``checks_per_epoch`` passes are one epoch.
+        is due; ``checks_per_epoch`` passes are one epoch. A checkpoint asks for their place.
     valid : iterable of (Batch, Tensor of shape (n,)) or None
         Batches of one validation check, and their clicks. None: no checks, no early stopping.
     checks_per_epoch : int
@@ -62,9 +77,11 @@ class TrainingPlan:
         By candidate column, the share of the last rows whose id no row before has.
     hiding : Novelty or None, default=None
         Which ids each training step hides. None: none.
+    checkpoint : skorch callback, default=None
+        Called after all others: keeps what a training goes on from. None: nothing is kept.
     """
 
-    train: Batches
+    train: TrainingBatches
     valid: Batches | None
     checks_per_epoch: int
     batches_per_epoch: int
@@ -83,6 +100,7 @@ class TrainingPlan:
     occurrences: Mapping[str, np.ndarray]
     novelty: Mapping[str, float] = field(default_factory=dict)
     hiding: Novelty | None = None
+    checkpoint: Callback | None = None
 
     @property
     def n_checks(self) -> int:

@@ -36,12 +36,15 @@ class ProgressBar(Callback):
             tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
         self._checks_per_epoch, self._n_before = X.checks_per_epoch, len(net.history)
         self._n_epochs = X.max_epochs
+        self._n_batches_per_check = X.batches_per_epoch / X.checks_per_epoch
         self._bar = tqdm(total=X.batches_per_epoch * X.max_epochs, unit="batch")
         self._show_epoch(n_checks=0)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
         """Show the losses of the check before, and which epoch begins."""
         checks = net.history[self._n_before : -1]  # the last one has just begun
+        if checks and not self._bar.n:  # a checkpoint has put them there
+            self._bar.n = self._bar.initial = round(len(checks) * self._n_batches_per_check)
         self._show_epoch(n_checks=len(checks))
         if checks:
             self._show_losses(checks[-1])

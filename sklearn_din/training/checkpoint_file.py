@@ -1,0 +1,122 @@
+"""The file that a training goes on from: numbers and arrays, whole or not there, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sklearn_din._whole_files import whole_file
+from sklearn_din.state.plain_state import PlainState, read_state, write_state
+
+FORMAT = "sklearn_din checkpoint 1"
+DTYPES = {
+    **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+}  # as safetensors names them
+
+
+def write_checkpoint(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a value to a file that is there whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    value : dict
+        Numbers, text and arrays, as :func:`sklearn_din.state.plain_state.write_state` takes them.
+        Arrays are written from where they lie: no copy of them is made.
+    """
+    # Whatever moment the power fails at, the file is the one before or the new one, whole:
+    # 1. The new one is written under another name and synced. Without the sync, the system may
+    #    write the new name to the disk before the content: a file of zeros in place of the old one.
+    # 2. os.replace gives it the name in one step. Until that step is on the disk, the old file is
+    #    what comes back: a training goes on from there, at the price of some minutes.
+    # 3. The folder is synced, so that this price is not paid later than here.
+    # The file's removal after a training is not synced: should it come back, the same fit ends
+    # with the same bits at once, and another fit is told what differs. Nor is the lock: the
+    # process that it names is dead after a loss of power. A new file cut off in step 1 is deleted
+    # by the next training in the folder. The hash in the file answers for what disks break later.
+    state = write_state(value)
+    header = {"__metadata__": {"format": FORMAT, "state": state.text, "sha256": _sha256(state)}}
+    end = 0
+    for name, array in state.arrays.items():
+        its = {"dtype": DTYPES[array.dtype.name], "shape": list(array.shape)}
+        header[name] = its | {"data_offsets": [end, end := end + array.nbytes]}  # type: ignore
+    text = json.dumps(header).encode("ascii")
+    text += b" " * (-len(text) % 8)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in state.arrays.values():
+            file.write(_octets(array))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read what :func:`write_checkpoint` wrote; None where there is no file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged or of another kind.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            written = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        _check(written.get("format") == FORMAT, "it has another format")
+        state = PlainState(written["state"], arrays)
+        _check(written["sha256"] == _sha256(state), "its SHA-256 is not that of its content")
+        value = read_state(state)
+        _check(type(value) is dict, "it has another content")
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint_dir needs a whole, unchanged checkpoint, and {str(path)!r} is damaged or "
+            f"of another kind: {error}. Delete it to train from the start, or choose another "
+            "folder."
+        ) from error
+    return value
+
+
+def remove_partial(path: Path) -> None:
+    """Delete what processes that were killed had begun to write in the place of a file."""
+    for partial in path.parent.glob(f".partial-*-{path.name}"):
+        partial.unlink(missing_ok=True)
+
+
+def n_bytes(value: object) -> int:
+    """Bytes of all arrays in a value: about what its file takes."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    held: Iterable[object] = value.values() if isinstance(value, dict) else ()
+    return sum(map(n_bytes, held))
+
+
+def _check(is_right: bool, problem: str) -> None:
+    if not is_right:
+        raise ValueError(problem)
+
+
+def _sha256(state: PlainState) -> str:
+    """Hash of everything that is read back, in an order of its own."""
+    sha = hashlib.sha256(state.text.encode("ascii"))
+    for name in sorted(state.arrays):
+        array = state.arrays[name]
+        sha.update(json.dumps([name, array.dtype.name, array.shape]).encode("ascii"))
+        sha.update(_octets(array))
+    return sha.hexdigest()
+
+
+def _octets(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,190 @@
+"""What a training was given, as short texts that tell two trainings apart."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, DTypeLike
+from sklearn.base import BaseEstimator
+from skorch.callbacks import Callback
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.state.plain_scalars import Json
+from sklearn_din.training.inputs import FitInputs
+from sklearn_din.training.parameters import device_for
+
+WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
+ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB
+
+Fingerprint = dict[str, Any]  # "parameters" and "data", each a dict of JSON by name
+
+
+def fingerprint(
+    estimator: BaseEstimator,
+    inputs: FitInputs,
+    *,
+    sample_weight: ArrayLike | None,
+    groups: ArrayLike | None,
+) -> Fingerprint:
+    """Return what decides the result of a training: parameters, and hashes of the data.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+    inputs : FitInputs
+        What ``fit`` was given, checked.
+    sample_weight, groups : array-like of shape (n,) or None
+        As given to ``fit``.
+
+    Returns
+    -------
+    dict
+        JSON values alone.
+    """
+    parameters = {
+        name: plain_parameter(value)
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in WITHOUT_INFLUENCE
+    }
+    parameters["device"] = device_for(estimator.device)
+    data = {
+        "the number of rows": len(inputs.X),
+        "y": [_digest_of_text(repr(inputs.classes.tolist())), digest(inputs.clicks)],
+        "sample_weight": None if sample_weight is None else digest(sample_weight, np.float64),
+        "groups": None if groups is None else digest(groups),
+        **{f"X ({name})": its for name, its in digests_of(inputs.X).items()},
+    }
+    return {"parameters": parameters, "data": data}
+
+
+def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
+    """Return what differs between two fingerprints: of parameters both values, of data the name.
+
+    Examples
+    --------
+    >>> earlier = {"parameters": {"lr": 0.1}, "data": {"y": "4f"}}
+    >>> differences(earlier, {"parameters": {"lr": 0.2}, "data": {"y": "5a"}})
+    ['lr was 0.1 and is 0.2', 'y']
+    """
+    found = []
+    for name in {**earlier["parameters"], **latest["parameters"]}:
+        was, now = (its["parameters"].get(name) for its in (earlier, latest))
+        if was != now:
+            found.append(f"{name} was {was!r:.200} and is {now!r:.200}")
+    names = {**earlier["data"], **latest["data"]}
+    return found + [name for name in names if earlier["data"].get(name) != latest["data"].get(name)]
+
+
+def plain_parameter(value: object) -> Json:
+    """Return a parameter's value as JSON, such that equal values are equal there.
+
+    Of a RandomState its state counts, of a skorch callback its class and those of its parameters
+    that are numbers or text, of any other object its class alone.
+
+    Examples
+    --------
+    >>> plain_parameter((64, np.int64(16))) == plain_parameter([64, 16])
+    True
+    """
+    if isinstance(value, np.generic):
+        return plain_parameter(value.item())
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else repr(float(value))
+    if isinstance(value, Mapping):
+        pairs = [[plain_parameter(key), plain_parameter(its)] for key, its in value.items()]
+        return sorted(pairs, key=repr)
+    if isinstance(value, tuple | list):
+        return [plain_parameter(its) for its in value]
+    if isinstance(value, np.random.RandomState):
+        return f"RandomState {_digest_of_state(value)}"
+    if isinstance(value, Callback):
+        return [_name(type(value)), _plain_settings(value)]
+    return _name(value if isinstance(value, type) else type(value))
+
+
+def _plain_settings(callback: Callback) -> Json:
+    settings = ((name, getattr(callback, name, None)) for name in callback._get_param_names())
+    kinds = bool | str | Real
+    return {name: plain_parameter(its) for name, its in settings if isinstance(its, kinds)}
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _digest_of_state(random_state: np.random.RandomState) -> str:
+    state = random_state.get_state(legacy=False)
+    if state["bit_generator"] != "MT19937":
+        raise ValueError(
+            "checkpoint_dir needs a random_state that is an int, None or numpy's usual "
+            f"RandomState, got one of {state['bit_generator']}. Pass RandomState(seed)."
+        )
+    key, *others = state["state"]["key"], state["state"]["pos"], state["has_gauss"], state["gauss"]
+    return _digest_of_text(repr((key.tolist(), others)))
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def digest(values: ArrayLike, dtype: DTypeLike | None = None) -> str:
+    """Hash an array of shape (n,), block by block; ``dtype`` is that of what is hashed."""
+    array, sha = np.asarray(values), hashlib.sha256()
+    for first in range(0, len(array), ROWS_PER_BLOCK):
+        sha.update(_octets(array[first : first + ROWS_PER_BLOCK].astype(dtype or array.dtype)))
+    return sha.hexdigest()
+
+
+def digests_of(X: EncodedFeatures) -> dict[str, str]:
+    """Hash every column of encoded impressions, a block of rows at a time.
+
+    Histories count by their values, row after row: windows over a large log and a compact copy of
+    the same events are equal. Whose and when each row is have the names "user=" and "time=".
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+
+    Returns
+    -------
+    dict of str to str
+        By field; "the schema" is the hash of what the fields mean, vocabularies included.
+    """
+    found: defaultdict[str, Any] = defaultdict(hashlib.sha256)
+    found["the schema"].update(_digest_of_text(repr(X.schema)).encode())
+    for first in range(0, len(X), ROWS_PER_BLOCK):
+        block = X[first : first + ROWS_PER_BLOCK]
+        for name, values in block.columns.items():
+            found[name].update(_octets(values))
+        for name, those in (("user=", block.users), ("time=", block.times)):
+            if those is not None:
+                found[name].update(_octets(those))
+        for behaviour in X.schema.behaviours:
+            ragged = block.behaviours[behaviour.histories]
+            index = ragged.spans.index()
+            for name in (*behaviour.histories, *behaviour.numbers):
+                found[name].update(_octets(ragged.spans.lengths))
+                found[name].update(_octets(ragged.columns[name].take(index)))
+                if name in ragged.anchors:
+                    found[name].update(_octets(ragged.anchors[name]))
+    return {name: sha.hexdigest() for name, sha in found.items()}
+
+
+def _octets(values: np.ndarray) -> memoryview:
+    """Bytes of some values in the same order on every machine; objects are hashed one by one."""
+    if values.dtype.kind not in "biufmMU":
+        values = pd.util.hash_array(np.asarray(values, dtype=object), categorize=False)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).view(np.uint8).data

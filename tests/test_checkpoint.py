@@ -1,0 +1,642 @@
+"""checkpoint_dir: a training that was killed goes on, to the same bits as an undisturbed one."""
+
+import errno
+import functools
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import time
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from skorch.callbacks import Callback
+
+from benchmarks.interruptions import interrupt, n_lines
+from sklearn_din import DINClassifier, load, save
+from sklearn_din._spans import Spans
+from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.features import EncodedFeatures, Ragged
+from sklearn_din.state.plain_state import write_state
+from sklearn_din.training import checkpoint, fingerprint, fitting, folder_lock
+from sklearn_din.training.checkpoint_file import read_checkpoint, write_checkpoint
+from sklearn_din.training.net import DINNet
+from tests.encoded_impressions import make_impressions, make_labels
+from tests.test_faults import small_disk
+
+X = make_impressions(240, seed=3)
+y = make_labels(X, seed=3)
+SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "lr": 0.02}
+SMALL |= {"batch_size": 24, "max_epochs": 3, "early_stopping": True, "random_state": 0}
+WEIGHTS = np.random.default_rng(0).random(len(X))
+GROUPS = np.arange(len(X)) % 20
+
+
+def turning_catalogue():
+    """Impressions whose items come up one after the other."""
+    item = (2 + np.arange(len(X)) // 24).astype("int32")
+    key = ("hist_item", "hist_category")
+    events = {name: np.ones_like(its) for name, its in X.behaviours[key].columns.items()}
+    behaviours = X.behaviours | {key: Ragged(events, X.behaviours[key].spans)}
+    columns = X.columns | {"item": item}
+    return EncodedFeatures(X.schema, columns, behaviours, times=np.arange(len(X)))
+
+
+# Parameters and what else is given to fit, by what is special about them
+CASES = {
+    "as usual": ({}, {}),
+    "dropout": ({"dropout": 0.2}, {}),
+    "no validation": ({"early_stopping": False}, {}),
+    "two checks per epoch": ({"batches_per_check": 4}, {}),
+    "patience": ({"lr": 0.3, "max_epochs": 20, "patience": 1}, {}),
+    "groups": ({"validation": "groups"}, {"groups": GROUPS}),
+    "weights": ({"class_weight": {0: 1, 1: 3.5}}, {"sample_weight": WEIGHTS}),
+    "new items": ({"validation": "last"}, {"X": turning_catalogue()}),
+    "two widths": ({"embedding_dim": {"item": 3, "category": 2, "tags": 2}}, {}),
+    "as published": ({"interest": "paper", "activation": "dice", "embedding_l2": 0.0}, {}),
+    "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(len(X), 3))}),
+    "balanced": ({"class_weight": "balanced", "pooling": "sum"}, {}),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_wait_for_the_disk(monkeypatch):
+    """A sync guards against a loss of power, of which there is none here."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A forked child computes with one thread: so must the training that it is compared with."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def at_each_batch(monkeypatch):
+    monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", 0.0)
+
+
+def fit(folder, given=None, batches_per_check=50, **parameters):
+    classifier = DINClassifier(**SMALL | {"checkpoint_dir": folder} | parameters)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "BATCHES_PER_CHECK", batches_per_check)
+        return classifier.fit(**{"X": X, "y": y} | (given or {}))
+
+
+@functools.cache
+def undisturbed(case):
+    parameters, given = CASES[case]
+    return fit(None, given, **parameters)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process: nothing in the package catches it."""
+
+
+def kill():
+    raise KilledError
+
+
+def kill_for_good():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def ended_at(batch, end=kill):
+    """Call ``end`` in the place of a training's step of that number, counted from here."""
+    step, count = DINNet.train_step, 0
+
+    def train_step(self, *args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == batch:
+            end()
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DINNet, "train_step", train_step)
+        yield
+
+
+def in_a_child(run):
+    """Run a function in a forked process; return the signal that ended it, 0 if none did."""
+    pid = os.fork()
+    if pid == 0:
+        with suppress(BaseException):
+            run()
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def checks_of(classifier):
+    """The net's own history without times and without single batches."""
+    without = ("dur", "batches")
+    return [{k: v for k, v in row.items() if k not in without} for row in classifier.net_.history]
+
+
+def assert_same_bits(found, expected, given=None):
+    for name, weight in expected.module_.state_dict().items():
+        assert torch.equal(found.module_.state_dict()[name], weight), name
+    own, its = (c.history_.drop(columns="seconds") for c in (found, expected))
+    assert own.equals(its)
+    assert checks_of(found) == checks_of(expected)
+    shown = {"X": X} | (given or {})
+    np.testing.assert_array_equal(
+        found.predict_proba(shown["X"]), expected.predict_proba(shown["X"])
+    )
+    for name in ("n_iter_", "novelty_", "feature_names_in_"):
+        assert np.all(getattr(found, name, None) == getattr(expected, name, None)), name
+    assert found.net_.stop_reason_ == expected.net_.stop_reason_
+    own, its = (write_state(c.net_.training_state_.to_plain()) for c in (found, expected))
+    assert own.text == its.text
+    for name, array in its.arrays.items():
+        np.testing.assert_array_equal(own.arrays[name], array)
+
+
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_that_was_ended_goes_on_to_the_same_bits(case, minutes, tmp_path, monkeypatch):
+    """Ended twice: written at each batch it goes on in the middle of a check."""
+    monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", minutes)
+    parameters, given = CASES[case]
+    for batch in (14, 5) if minutes else (3, 13):
+        with ended_at(batch), pytest.raises(KilledError):
+            fit(tmp_path, given, **parameters)
+    assert os.listdir(tmp_path) == [checkpoint.FILE]
+    assert_same_bits(fit(tmp_path, given, **parameters), undisturbed(case), given)
+    assert not os.listdir(tmp_path)
+
+
+def test_the_cases_are_what_they_say():
+    assert undisturbed("patience").net_.stop_reason_ == "patience"
+    assert undisturbed("two checks per epoch").net_.checks_per_epoch_ == 2
+    assert undisturbed("new items").net_.training_state_.hiding is not None
+    assert len(undisturbed("two widths").module_.embeddings.tables) == 2
+
+
+@pytest.mark.usefixtures("at_each_batch")
+def test_a_training_may_be_ended_at_any_batch(tmp_path):
+    for batch in range(1, 28, 5):
+        folder = tmp_path / str(batch)
+        with ended_at(batch), pytest.raises(KilledError):
+            fit(folder)
+        with ended_at(29 - batch, end=lambda: pytest.fail("a batch was trained on twice")):
+            assert_same_bits(fit(folder), undisturbed("as usual"))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.usefixtures("at_each_batch")
+def test_five_kills_and_the_same_bits(tmp_path):
+    """SIGKILL before a drawn batch, and at a drawn moment, perhaps in the middle of a write."""
+    chance = np.random.default_rng(0)
+    for batch in chance.integers(2, 7, size=3).tolist():
+        with ended_at(batch, end=kill_for_good):
+            assert in_a_child(lambda: fit(tmp_path)) == -signal.SIGKILL
+    for seconds in chance.uniform(0.05, 0.2, size=2).tolist():
+        pid = os.fork()
+        if pid == 0:
+            with suppress(BaseException):
+                fit(tmp_path)
+            os._exit(0)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_process_ended_by_sigterm_leaves_its_lock_and_the_next_fit_goes_on(tmp_path):
+    def end():
+        signal.raise_signal(signal.SIGTERM)
+
+    with ended_at(14, end):
+        assert in_a_child(lambda: fit(tmp_path)) == -signal.SIGTERM
+    assert sorted(os.listdir(tmp_path)) == [checkpoint.FILE, folder_lock.LOCK]
+    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
+
+
+def test_after_ctrl_c_the_classifier_works_and_the_next_fit_goes_on(tmp_path):
+    with (
+        ended_at(14, lambda: signal.raise_signal(signal.SIGINT)),
+        pytest.warns(UserWarning, match="full training, which goes on from the latest checkpoint"),
+    ):
+        stopped = fit(tmp_path)
+    assert stopped.net_.stop_reason_ == "user"
+    assert os.listdir(tmp_path) == [checkpoint.FILE]
+    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
+
+
+@pytest.mark.usefixtures("at_each_batch")
+def test_ctrl_c_at_any_line_leaves_a_folder_to_go_on_in(tmp_path):
+    def run():
+        fit(tmp_path, max_epochs=1)
+
+    expected = fit(None, max_epochs=1)
+    for moment in np.linspace(1, n_lines(run), 8).astype(int).tolist():
+        assert isinstance(interrupt(run, moment), KeyboardInterrupt | None)
+        assert_same_bits(fit(tmp_path, max_epochs=1), expected)
+        assert not os.listdir(tmp_path)
+
+
+def test_a_training_that_had_ended_before_its_file_was_removed_ends_at_once(tmp_path, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DINNet, "end_training", lambda *_: kill())
+        with pytest.raises(KilledError):
+            fit(tmp_path)
+    monkeypatch.setattr(DINNet, "train_step", lambda *_: pytest.fail("trained again"))
+    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
+
+
+def test_without_a_seed_the_seeds_of_the_first_fit_count(tmp_path):
+    with ended_at(14), pytest.raises(KilledError):
+        fit(tmp_path, random_state=None)
+    seeds = read_checkpoint(tmp_path / checkpoint.FILE)["seeds"]
+    assert_same_bits(fit(tmp_path, random_state=None), fit(None, random_state=seeds))
+
+
+def test_a_random_state_is_drawn_from_when_the_training_is_over(tmp_path):
+    own, twin = np.random.RandomState(5), np.random.RandomState(5)
+    with ended_at(14), pytest.raises(KilledError):
+        fit(tmp_path, random_state=own)
+    expected = fit(None, random_state=twin)
+    assert_same_bits(fit(tmp_path, random_state=own), expected)
+    assert own.randint(2**31) == twin.randint(2**31)
+    with ended_at(14), pytest.raises(KilledError):
+        fit(tmp_path, random_state=np.random.RandomState(5))
+    with pytest.raises(ValueError, match=r"random_state was 'RandomState .* and is 'RandomState"):
+        fit(tmp_path, random_state=own)
+    with pytest.raises(ValueError, match="usual RandomState, got one of PCG64"):
+        fit(tmp_path / "other", random_state=np.random.RandomState(np.random.PCG64(0)))
+
+
+def test_it_says_where_it_goes_on(tmp_path, caplog, capsys):
+    for verbose in (0, 1):
+        with ended_at(14), pytest.raises(KilledError):
+            fit(tmp_path)
+        with caplog.at_level(logging.INFO, logger="sklearn_din"):
+            fit(tmp_path, verbose=verbose)
+        said = f"training goes on from {tmp_path / checkpoint.FILE}: epoch 2 of 3"
+        assert [record.getMessage() for record in caplog.records] == [said]
+        assert capsys.readouterr().err.count(said) == verbose
+        caplog.clear()
+
+
+def test_a_file_may_move_to_another_folder(tmp_path):
+    with ended_at(14), pytest.raises(KilledError):
+        fit(tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert_same_bits(fit(str(tmp_path / "there"), verbose=0), undisturbed("as usual"))
+
+
+class Silent(Callback):
+    def __init__(self, strength):
+        self.strength = strength
+
+
+OTHER = {
+    "lr": ({"lr": 0.5}, {}, "lr was 0.02 and is 0.5"),
+    "units": ({"hidden_units": (5, 5)}, {}, r"hidden_units was \[5\] and is \[5, 5\]"),
+    "seed": ({"random_state": 1}, {}, "random_state was 0 and is 1"),
+    "no seed": ({"random_state": None}, {}, "random_state was 0 and is None"),
+    "class weight": ({"class_weight": {1: 2.0}}, {}, "class_weight was None and is"),
+    "callbacks": ({"callbacks": [Silent(2)]}, {}, "Silent', {'strength': 2}"),
+    "y": ({}, {"y": 1 - y}, "differs in: y. Choose"),
+    "labels": ({}, {"y": np.array(["a", "b"])[y]}, "differs in: y. Choose"),
+    "rows": ({}, {"X": X[:200], "y": y[:200]}, "the number of rows; y; X"),
+    "sample weight": ({}, {"sample_weight": WEIGHTS}, "differs in: sample_weight. Choose"),
+    "groups": ({}, {"groups": GROUPS}, "differs in: groups. Choose"),
+    "both": ({"lr": 0.5}, {"y": 1 - y}, "lr was 0.02 and is 0.5; y. Choose"),
+}
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory):
+    """A folder with the checkpoint of a training."""
+    folder = tmp_path_factory.mktemp("unfinished")
+    with ended_at(14), pytest.raises(KilledError):
+        fit(folder)
+    return folder
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_other_parameters_and_other_data_are_named(what, unfinished):
+    parameters, given, message = OTHER[what]
+    before = (unfinished / checkpoint.FILE).read_bytes()
+    with pytest.raises(ValueError, match=f"{message}.*folder, or delete '.*' to train from"):
+        fit(unfinished, given, **parameters)
+    assert (unfinished / checkpoint.FILE).read_bytes() == before
+    assert os.listdir(unfinished) == [checkpoint.FILE]
+
+
+def test_every_array_of_the_data_counts(unfinished):
+    arrays = {
+        "price": X.columns["price"],
+        "item": X.columns["item"],
+        "hist_item": X.behaviours["hist_item", "hist_category"].columns["hist_item"],
+        "tags": X.behaviours["tags",].columns["tags"],
+    }
+    for name, array in arrays.items():
+        before = array[-1]
+        array[-1] = 2 if before == 1 else 1
+        with pytest.raises(ValueError, match=rf"differs in: X \({name}\)\. Choose"):
+            fit(unfinished)
+        array[-1] = before
+
+
+def test_equal_parameters_and_data_in_another_form_are_the_same(unfinished, tmp_path):
+    shutil.copy(unfinished / checkpoint.FILE, tmp_path)
+    compact = EncodedFeatures(
+        X.schema, X.columns, {key: ragged.compact() for key, ragged in X.behaviours.items()}
+    )
+    other = {"hidden_units": [np.int64(5)], "lr": np.float64(0.02), "random_state": np.int32(0)}
+    found = fit(tmp_path, {"X": compact, "y": y.tolist()}, **other)
+    assert_same_bits(found, undisturbed("as usual"))
+
+
+def test_windows_memory_maps_and_blocks_of_any_size_have_the_same_digests(tmp_path, monkeypatch):
+    events = np.arange(2, 12, dtype="int32")
+    windows = Spans(np.array([7, 2, 2, 0]), np.array([2, 4, 4, 0], "int32"))
+    key = ("hist_item", "hist_category")
+    columns = {"hist_item": events, "hist_category": events % 5 + 1}
+
+    def digests(histories, columns):
+        behaviours = X[:4].behaviours | {key: histories}
+        users = np.array(["ann", None, "bob", "bob"], dtype=object)
+        times = np.arange(4).astype("datetime64[s]")
+        features = EncodedFeatures(X.schema, columns, behaviours, users=users, times=times)
+        return fingerprint.digests_of(features)
+
+    shared = Ragged(columns, windows)
+    expected = digests(shared, X[:4].columns)
+    mapped = {}
+    for name, values in X[:4].columns.items():
+        values.tofile(tmp_path / name)
+        mapped[name] = np.memmap(tmp_path / name, values.dtype, "r")
+    for size in (1, 3, 4_096):
+        monkeypatch.setattr(fingerprint, "ROWS_PER_BLOCK", size)
+        assert digests(shared, mapped) == digests(shared.compact(), mapped)
+        if size > 3:
+            assert digests(shared, mapped) == expected
+    assert {"user=", "time=", "the schema", "price", *key} <= expected.keys()
+
+
+def test_versions_of_the_package_must_agree_and_those_of_torch_should(unfinished, tmp_path):
+    shutil.copy(unfinished / checkpoint.FILE, tmp_path)
+    versions = checkpoint._versions()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_versions", lambda: versions | {"sklearn_din": "9.0"})
+        with pytest.raises(ValueError, match=r"of sklearn_din .*, and this is 9.0: install"):
+            fit(tmp_path)
+        patch.setattr(checkpoint, "_versions", lambda: versions | {"torch": "9.0"})
+        with pytest.warns(UserWarning, match=r"began with torch .* \(here 9.0\)") as caught:
+            found = fit(tmp_path)
+    assert caught[0].filename == __file__
+    assert_same_bits(found, undisturbed("as usual"))
+
+
+def test_that_callbacks_begin_anew_is_said(tmp_path):
+    with ended_at(14), pytest.raises(KilledError):
+        fit(tmp_path, callbacks=[Silent(1)])
+    with pytest.warns(UserWarning, match="keeps no state of callbacks"):
+        found = fit(tmp_path, callbacks=[Silent(1)])
+    assert_same_bits(found, undisturbed("as usual"))
+
+
+def test_learning_rates_that_a_callback_has_changed_go_on(tmp_path):
+    class Halve(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.optimizer_.param_groups[0]["lr"] /= 2
+
+    expected = fit(None, callbacks=[Halve()])
+    with ended_at(14), pytest.raises(KilledError):
+        fit(tmp_path, callbacks=[Halve()])
+    with pytest.warns(UserWarning, match="keeps no state of callbacks"):
+        assert_same_bits(fit(tmp_path, callbacks=[Halve()]), expected)
+
+
+def test_folds_and_searches_one_after_the_other_share_a_folder(tmp_path):
+    classifier = DINClassifier(**SMALL, checkpoint_dir=tmp_path).set_params(max_epochs=1)
+    plain = clone(classifier).set_params(checkpoint_dir=None)
+    assert classifier.get_params()["checkpoint_dir"] == tmp_path
+    np.testing.assert_array_equal(
+        cross_val_score(classifier, X, y, cv=2), cross_val_score(plain, X, y, cv=2)
+    )
+    search = GridSearchCV(classifier, {"lr": [0.01, 0.02]}, cv=2).fit(X, y)
+    assert set(search.cv_results_["param_lr"]) == {0.01, 0.02}
+    assert not os.listdir(tmp_path)
+
+
+def test_a_saved_classifier_keeps_the_folder_as_text(tmp_path):
+    classifier = DINClassifier(checkpoint_dir=tmp_path / "runs")
+    save(classifier, tmp_path / "model.din")
+    assert load(tmp_path / "model.din").checkpoint_dir == str(tmp_path / "runs")
+    assert classifier.checkpoint_dir == tmp_path / "runs"
+
+
+def test_partial_fit_and_a_fitted_net_know_nothing_of_the_folder(tmp_path):
+    classifier = DINClassifier(**SMALL, checkpoint_dir=tmp_path / "a")
+    classifier.partial_fit(X, y)
+    assert not os.listdir(tmp_path)
+    classifier.fit(X, y)
+    kept = [*classifier.net_.callbacks, *(its for _, its in classifier.net_.callbacks_)]
+    assert not [its for its in kept if isinstance(its, checkpoint.Checkpoint)]
+
+
+# The file
+
+
+def test_every_flipped_bit_is_an_error_or_makes_no_difference(unfinished, tmp_path):
+    content = (unfinished / checkpoint.FILE).read_bytes()
+    expected = write_state(read_checkpoint(unfinished / checkpoint.FILE))
+    path, chance = tmp_path / "flipped", np.random.default_rng(0)
+    positions = [*range(0, 200), *chance.integers(len(content), size=200).tolist()]
+    messages = []
+    for position in positions:
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << int(chance.integers(8))
+        path.write_bytes(flipped)
+        try:
+            found = write_state(read_checkpoint(path))
+        except ValueError as error:
+            messages.append(str(error))
+            continue
+        assert found.text == expected.text
+        assert all(np.array_equal(found.arrays[n], a) for n, a in expected.arrays.items())
+    assert len(messages) > 0.9 * len(positions)
+    assert all("is damaged or of another kind" in message for message in messages)
+
+
+@pytest.mark.parametrize("left", [0, 7, 1000, -1])
+def test_a_truncated_file_is_an_error_that_says_what_to_do(unfinished, tmp_path, left):
+    content = (unfinished / checkpoint.FILE).read_bytes()
+    (tmp_path / checkpoint.FILE).write_bytes(content[:left])
+    with pytest.raises(ValueError, match=r"a whole, unchanged checkpoint.*Delete it to train"):
+        fit(tmp_path)
+
+
+def test_the_file_is_one_of_safetensors_and_holds_any_array(tmp_path):
+    arrays = {
+        "none": np.zeros((0, 3), "float32"),
+        "one": np.array(2.5),
+        "turned": np.arange(6, dtype="int32").reshape(2, 3).T,
+        **{kind: np.ones(3, kind) for kind in ("bool", "int8", "uint32", "uint64", "float16")},
+    }
+    write_checkpoint(tmp_path / "file", {"arrays": arrays, "loss": np.nan})
+    found = read_checkpoint(tmp_path / "file")
+    assert np.isnan(found["loss"])
+    by_library = safetensors.numpy.load_file(tmp_path / "file")
+    for name, array in arrays.items():
+        for its in (found["arrays"][name], by_library[f"arrays.{name}"]):
+            assert its.dtype == array.dtype
+            np.testing.assert_array_equal(its, array)
+
+
+def test_a_full_disk_stops_the_training_and_says_how_much_is_needed(tmp_path):
+    with small_disk(), pytest.raises(OSError, match=r"some 0.0 MB free.*no earlier one") as raised:
+        fit(tmp_path)
+    assert raised.value.errno == errno.EFBIG
+    assert not os.listdir(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    count = 0
+
+    def full(descriptor):
+        nonlocal count
+        count += 1
+        if count == 3:  # a file, its folder, and now the second file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sklearn_din._whole_files.os.fsync", full)
+    with pytest.raises(OSError, match=r"No space.*in epoch 2\. The checkpoint before this one"):
+        fit(tmp_path)
+    assert os.listdir(tmp_path) == [checkpoint.FILE]
+    assert len(read_checkpoint(tmp_path / checkpoint.FILE)["history"]) == 1
+    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path):
+    (tmp_path / f".partial-0123-{checkpoint.FILE}").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    fit(tmp_path)
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_used_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(DINNet, "train_step", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").write_bytes(b"")
+    for folder in ("/proc/self/runs", tmp_path / "file"):
+        with pytest.raises(
+            OSError, match=r"must be a folder that can be written to: .*Nothing was"
+        ):
+            fit(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_read_only_folder_is_said_before_training(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="must be a folder that can be written to"):
+        fit(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+# The lock
+
+
+def holder(**changes):
+    """Content of a lock of the process that runs the tests' parent, which lives."""
+    pid = os.getppid()
+    its = {"pid": pid, "began": folder_lock._began(pid), "host": platform.node()}
+    return json.dumps(its | changes)
+
+
+@pytest.mark.parametrize("content", [holder(), holder(host="elsewhere", pid=1 << 22)])
+def test_a_folder_in_use_is_an_error_that_names_the_lock(tmp_path, content):
+    (tmp_path / folder_lock.LOCK).write_text(content)
+    with pytest.raises(RuntimeError, match=r"one training at a time.*delete '.*training\.lock'"):
+        fit(tmp_path)
+    assert (tmp_path / folder_lock.LOCK).read_text() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        holder(pid=1 << 22),
+        holder(began="another time"),
+        holder(pid=os.getpid()),  # a process of the same number that has died
+    ],
+)
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, content):
+    (tmp_path / folder_lock.LOCK).write_text(content)
+    with folder_lock.locked_folder(tmp_path):
+        assert json.loads((tmp_path / folder_lock.LOCK).read_text())["pid"] == os.getpid()
+    assert not os.listdir(tmp_path)
+
+
+def test_a_second_training_of_the_same_process_is_refused(tmp_path):
+    with (
+        ended_at(3, lambda: fit(tmp_path)),
+        pytest.raises(RuntimeError, match="one training at a time"),
+    ):
+        fit(tmp_path)
+    with folder_lock.locked_folder(tmp_path / "a"), folder_lock.locked_folder(tmp_path / "b"):
+        with pytest.raises(RuntimeError), folder_lock.locked_folder(tmp_path / "a"):
+            pass
+        assert os.listdir(tmp_path / "a") == [folder_lock.LOCK]
+    assert not os.listdir(tmp_path / "a")
+
+
+def test_a_lock_taken_over_by_a_faster_process_is_left_to_it(tmp_path):
+    lock = tmp_path / folder_lock.LOCK
+    lock.write_text(holder())
+    folder_lock._remove_stale(lock, "what stood there before")
+    assert lock.read_text() == holder()
+    assert os.listdir(tmp_path) == [folder_lock.LOCK]
+
+
+# The order of rows
+
+
+@pytest.mark.parametrize("checks_per_epoch", [1, 3])
+def test_an_order_goes_on_from_any_of_its_places(checks_per_epoch):
+    def batches():
+        return ImpressionBatches(
+            X,
+            np.arange(len(X), dtype=np.float32),
+            batch_size=50,
+            shuffle=np.random.RandomState(1),
+            checks_per_epoch=checks_per_epoch,
+        )
+
+    whole, rows, places = batches(), [], []
+    for _ in range(2 * checks_per_epoch):
+        for _, labels in whole:
+            rows.append(labels.tolist())
+            places.append(whole.place())
+        places[-1] = whole.place()  # after the pass: the same next batch
+    for n_done, place in enumerate(places, start=1):
+        other, left = batches(), []
+        other.go_to(place)
+        while len(left) < len(rows) - n_done:
+            left += [labels.tolist() for _, labels in other]
+        assert left == rows[n_done:]
+
+
+def test_impressions_in_order_have_no_place():
+    with pytest.raises(ValueError, match="have no place"):
+        ImpressionBatches(X, batch_size=50).place()
