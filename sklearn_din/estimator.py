@@ -274,8 +274,11 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
             plan = plan_in_memory(self, inputs, groups, checkpoint)
             new = plan.novelty
             with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
-                keep = lambda net: vars(copy.copy(self)._keep(net, inputs, new))  # noqa: E731
-                net = fit_net(with_tasks(plan, task, keep))
+
+                def fitted(net: DINNet) -> dict[str, object]:
+                    return vars(copy.copy(self)._keep(net, inputs, new))
+
+                net = fit_net(with_tasks(plan, task, fitted))
                 net.end_training(plan)
                 net.module_.eval()
                 self._keep(net, inputs, new)
