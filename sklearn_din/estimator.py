@@ -275,7 +275,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
             new = plan.novelty
             with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
 
-                def fitted(net: DINNet) -> dict[str, object]:
+                def fitted(net: DINNet) -> Mapping[str, object]:
                     return vars(copy.copy(self)._keep(net, inputs, new))
 
                 net = fit_net(with_tasks(plan, task, fitted))
