@@ -174,7 +174,7 @@ def roofline(workload):
     width = 16 * len(workload["attributes"])
     n_relations = len(workload["attributes"]) + 1
     first = mean_length * (2 * width + n_relations) * 64 + width * 64
-    inputs = len(workload["numeric"]) + 3 * width + 2 + len(workload["attributes"])
+    inputs = len(workload["numeric"]) + 3 * width + 2 + 2 * len(workload["attributes"])
     others = mean_length * (64 * 16 + 16) + inputs * 200 + 200 * 80 + 80
     # Three products a layer: forward, of the weights, of the inputs. The unit's first layer has
     # no gradient of its inputs: attention does not train embeddings.

@@ -66,8 +66,9 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
           candidate's id, its recency rank (log1p, 0 is the newest) and its numeric histories.
         - In place of the interest the MLP gets candidate * interest; the signed log1p of the
           sum of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
-          length; and per attribute log1p of the number of events with the candidate's id. The
-          sum of the weights and the unweighted sum come with ``pooling="attention"`` only.
+          length; and per attribute log1p of the number of events with the candidate's id, of all
+          and with recent ones counting more. The sum of the weights and the unweighted sum come
+          with ``pooling="attention"`` only.
         - Of attributes without a candidate (past answers, kinds of action) and of numeric
           histories the MLP gets the weighted mean.
         - Attention trains no embeddings, its inputs are detached, except in a behaviour that has

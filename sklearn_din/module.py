@@ -59,8 +59,9 @@ class DIN(nn.Module):
       the event is, and the event's numbers.
     - The MLP gets, in place of each interest: candidate * interest, the sum of the weights,
       candidate * the unweighted sum of the events, the length of the history, and how many events
-      have the candidate's id, one count for each attribute. Lengths, counts and the sum of weights
-      enter as log(1 + x), with their sign.
+      have the candidate's id: for each attribute one count of all events and one in which recent
+      events count more. Lengths, counts and the sum of weights enter as log(1 + x), with their
+      sign.
     - Of attributes without a candidate (past answers, kinds of action) and of the events' numbers
       it gets the weighted mean.
     - Queries and events are detached in front of the activation unit and in its weighted sum: the
@@ -102,6 +103,10 @@ class DIN(nn.Module):
         What the extended network's MLP gets of the attributes that no candidate is compared with,
         and of the events' numbers: their mean, weighted as the events are, or nothing, so that
         they count in the weights alone. "nothing" is for networks saved before there were means.
+    matches : {"recent", "all"}, default="recent"
+        Whether the extended network's MLP gets, beside the number of events that have the
+        candidate's id, the same number with recent events counting more: the newest 1, each one
+        before it 0.8 times as much. "all" is for networks saved before there was that number.
 
     Examples
     --------
@@ -125,12 +130,14 @@ class DIN(nn.Module):
         activation: str = "prelu",
         dropout: float = 0.0,
         without_candidate: str = "mean",
+        matches: str = "recent",
     ) -> None:
         super().__init__()
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
         check_choice(without_candidate, ("mean", "nothing"), name="without_candidate")
+        check_choice(matches, ("recent", "all"), name="matches")
         self.schema = schema
         self.options = {  # those with which this network can be built again
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
@@ -141,6 +148,7 @@ class DIN(nn.Module):
             "hidden_units": tuple(map(int, hidden_units)),
             "dropout": float(dropout),
             "without_candidate": without_candidate,
+            "matches": matches,
         }
         self.extended = interest == "extended"
         if attention_normalization == "auto":
@@ -156,6 +164,7 @@ class DIN(nn.Module):
                 units=tuple(attention_units),
                 activation=attention_activation,
                 without_candidate=without_candidate,
+                matches=matches,
             )
             for behaviour in schema.behaviours
         )

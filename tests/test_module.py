@@ -145,20 +145,29 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
 
 @pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_extended_network_counts_events_with_the_candidates_id(pooling, shared):
+@pytest.mark.parametrize("matches", ["recent", "all"])
+def test_the_extended_network_counts_events_with_the_candidates_id(pooling, shared, matches):
     X = make_impressions(16)
     if shared:  # all rows have one history, the longest
         longest = np.full(16, X.behaviours[CLICKS].spans.lengths.argmax())
         histories = {name: ragged.take(longest) for name, ragged in X.behaviours.items()}
         X = EncodedFeatures(X.schema, X.columns, histories)
-    network, batch = DIN(X.schema, pooling=pooling).eval(), Batch(X, shared=shared)
+    network = DIN(X.schema, pooling=pooling, matches=matches).eval()
     found = []
     network.interests[0].register_forward_hook(lambda *call: found.append(call[2][2]))
-    network(batch)
-    pairs = [(X[f"hist_{name}"], X[name][:, None]) for name in ("item", "category")]
-    expected = [((events == ids) & (ids >= FIRST_KNOWN_ID)).sum(1) for events, ids in pairs]
-    assert 0 < np.sum(expected) < X["hist_item_mask"].sum()
-    torch.testing.assert_close(found[0], torch.tensor(np.stack(expected, 1)).float())
+    network(Batch(X, shared=shared))
+    expected = np.zeros((16, 4))  # of items, of categories, and both with recent events first
+    for row in range(16):
+        length = X["hist_item_mask"][row].sum()
+        for column, name in enumerate(("item", "category")):
+            for place in range(length):
+                candidate, event = X[name][row], X[f"hist_{name}"][row, place]
+                if candidate == event and candidate >= FIRST_KNOWN_ID:
+                    expected[row, column] += 1
+                    expected[row, 2 + column] += 0.8 ** (length - 1 - place)
+    assert 0 < expected[:, :2].sum() < X["hist_item_mask"].sum()
+    expected = expected[:, : 4 if matches == "recent" else 2]
+    torch.testing.assert_close(found[0], torch.tensor(expected).float())
 
 
 @pytest.mark.parametrize("interest", ["paper", "extended"])

@@ -22,7 +22,7 @@ from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
-from sklearn_din.network.interest import Interest
+from sklearn_din.network.interest import DECAY, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.serving.export_neighbours import neighbour_numbers
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
@@ -188,6 +188,9 @@ def interest_outputs(
     if queries is None or not same:
         return [vector]
     matches = [graph.add("ReduceSum", bits, axes(1)) for bits in same]
+    if interest.n_counts > interest.n_candidates:
+        decay = graph.add("Pow", np.float32(DECAY), _ranks(graph, mask))
+        matches += [graph.add("ReduceSum", graph.add("Mul", bits, decay), axes(1)) for bits in same]
     more = [signed_log(graph, count) for count in (lengths, *matches)]
     if interest.n_means:
         attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
@@ -268,9 +271,15 @@ def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> lis
 
 def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
     """As ``Interest._common``: (n, T) each."""
-    from_newest = graph.add("CumSum", events[mask_name(behaviour)], np.int64(1), reverse=1)
-    recency = graph.add("Log", graph.add("Max", from_newest, np.float32(1)))
+    ranks = _ranks(graph, events[mask_name(behaviour)])
+    recency = graph.add("Log", graph.add("Add", ranks, np.float32(1)))
     return [recency, *(events[name] for name in behaviour.numbers)]
+
+
+def _ranks(graph: Graph, mask: str) -> str:
+    """As ``Interest._ranks``, 0 behind the last event: (n, T)."""
+    from_newest = graph.add("CumSum", mask, np.int64(1), reverse=1)
+    return graph.add("Sub", graph.add("Max", from_newest, np.float32(1)), np.float32(1))
 
 
 def _unit(graph: Graph, unit: ActivationUnit, queries: str, keys: str, relations: list[str]) -> str:
