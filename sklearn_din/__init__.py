@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sklearn_din.logs.aggregates import attach_aggregates
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
+    from sklearn_din.logs.scan import ParquetScan, scan_parquet
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
     from sklearn_din.neighbours import ItemNeighbours
@@ -41,6 +42,7 @@ __all__ = [
     "HistoryBuilder",
     "HistorySequenceEncoder",
     "ItemNeighbours",
+    "ParquetScan",
     "Schema",
     "TimeSplit",
     "TrainingDisplay",
@@ -55,6 +57,7 @@ __all__ = [
     "rank_candidates",
     "sample_negatives",
     "save",
+    "scan_parquet",
     "update",
 ]
 
@@ -69,6 +72,7 @@ _FILE_OF = {
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
     "ItemNeighbours": "neighbours",
+    "ParquetScan": "logs.scan",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
@@ -83,6 +87,7 @@ _FILE_OF = {
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
+    "scan_parquet": "logs.scan",
     "update": "serving.updating",
 }
 
