@@ -55,7 +55,7 @@ class Scan(ABC):
         """Digest of the source, the rows and the columns: equal where the scan reads the same."""
 
     @abstractmethod
-    def _dtype(self, name: str) -> ExtensionDtype:
+    def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
         """The dtype that a column, or the target, has in the parts."""
 
     @abstractmethod
@@ -71,6 +71,17 @@ class Scan(ABC):
     def dtypes(self) -> pd.Series:
         """The dtype that each column has in the parts."""
         return pd.Series([self._dtype(n) for n in self.columns], index=self.columns, dtype=object)
+
+    @property
+    def target(self) -> str | None:
+        """Name of the column that ``target_`` reads."""
+        return self._target
+
+    @property
+    def all_dtypes(self) -> dict[str, ExtensionDtype | np.dtype]:
+        """The dtype of all that ``parts`` can read: the columns, and the target last."""
+        target = [] if self._target is None else [self._target]
+        return {name: self._dtype(name) for name in [*self.columns, *target]}
 
     @property
     def target_(self) -> np.ndarray:
@@ -105,6 +116,10 @@ class Scan(ABC):
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns
+
+    def narrowed(self, columns: Sequence[str]) -> Self:
+        """The same rows with some of the columns; the target may be among them."""
+        return self._view(self._rows, columns)
 
     def _column(self, name: str) -> pd.Series:
         parts = [part[name] for _, part in self.parts([name])]
