@@ -123,7 +123,7 @@ class ArrayWriter:
 
 
 class FilledArray:
-    """An array in a file that is filled by row numbers; what nobody fills is 0.
+    """An array in a file that is filled by row numbers.
 
     Parameters
     ----------
@@ -135,15 +135,25 @@ class FilledArray:
         Of a value.
     n_rows : int
         Number of values.
+    default : float, default=0
+        What the rows hold that nobody fills.
     """
 
-    def __init__(self, folder: Path, name: str, dtype: np.dtype | type, n_rows: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        dtype: np.dtype | type,
+        n_rows: int,
+        *,
+        default: float = 0,
+    ) -> None:
         self.path, self.dtype, self.n_rows = folder / name, np.dtype(dtype), n_rows
-        zeros = bytes(PIECE_BYTES)
+        piece = np.full(PIECE_BYTES // self.dtype.itemsize, default, self.dtype).tobytes()
         with open(self.path, "wb") as file:  # written, since a map of a full disk ends the process
             left = n_rows * self.dtype.itemsize
             while left > 0:
-                left -= file.write(zeros[:left])
+                left -= file.write(piece[:left])
 
     def fill(self, rows: np.ndarray, values: np.ndarray) -> None:
         """Set values of rows in ascending order."""

@@ -297,6 +297,4 @@ def _frame_with(shown: Table, log: Table, histories: MappedHistories, wanted: Wa
     new: dict[str, WindowArray] = histories.columns(
         names, histories.spans(everything), everything
     )
-    if shown.shown is None:
-        raise TypeError("the impressions are a scan")
-    return shown.shown.with_columns(new, types=list_types(log.frame, wanted.names))
+    return shown.with_columns(new, list_types(log.frame, wanted.names))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._progress import Progress
@@ -61,6 +62,14 @@ class Table:
         frame = self.frame[wanted]
         for start in range(0, len(frame), ROWS):
             yield start, frame.iloc[start : start + ROWS]
+
+    def with_columns(
+        self, new: Mapping[str, Any], types: Mapping[str, pa.DataType] | None = None
+    ) -> Any:
+        """The caller's frame with further columns; not for scans."""
+        if self.shown is None:
+            raise TypeError(f"{self.name} are a scan")
+        return self.shown.with_columns(new, types=types)
 
     def head(self, columns: Sequence[Any], time: Hashable) -> pd.DataFrame:
         """Some first rows that have a time."""
