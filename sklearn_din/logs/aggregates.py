@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def attach_aggregates(
     check_frame(shown.pandas, [time], name="impressions")
     check_frame(log, [time], name="events")
     by_key = checked_aggregates(aggregates, shown.pandas, log)
-    attached: dict[Hashable, np.ndarray] = {}
+    attached: dict[str, np.ndarray] = {}
     for keys, wanted in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
         past = timeline.past(shown.pandas)

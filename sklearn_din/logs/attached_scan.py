@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,20 @@ class AttachedScan(Scan):
     See Also
     --------
     ParquetScan : The same without further columns.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from sklearn_din import attach_history, scan_parquet
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "clicks.parquet"
+    >>> clicks = pd.DataFrame({"user": [1, 1, 1], "item": ["hat", "tie", "cap"], "day": [1, 2, 3]})
+    >>> clicks.to_parquet(path)
+    >>> shown = scan_parquet(path)
+    >>> X = attach_history(shown, shown, user="user", time="day", columns="item")
+    >>> X
+    AttachedScan(3 rows x 4 columns; 3 events; user, item, day, hist_item)
+    >>> X[1:]["hist_item"].tolist()
+    [array(['hat'], dtype=object), array(['hat', 'tie'], dtype=object)]
     """
 
     def __init__(
@@ -236,9 +252,9 @@ class AttachedScan(Scan):
             n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
             n_pieces = min(-(-n_bytes * SHARE_OF_PART // self.memory) or 1, max(len(base), 1))
         edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in pairwise(edges):
             picked = _picked(rows[first:last])
-            columns = {name: self._numbers[name].take(picked) for name in numbers}
+            columns: dict[str, Any] = {name: self._numbers[name].take(picked) for name in numbers}
             if histories and self._histories is not None:
                 spans = self._histories.spans(picked)
                 columns |= self._histories.columns(histories, spans, picked)

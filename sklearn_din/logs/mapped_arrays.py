@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAPPED_BYTES = 1 << 26  # of a file that is written in no order: so much is in memory at once
 PIECE_BYTES = 1 << 24
 

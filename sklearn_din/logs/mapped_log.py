@@ -260,7 +260,7 @@ class LogWriter:
         for writer in self._writers.values():
             writer.close()
         for place, (name, column) in enumerate(self._columns.items()):
-            fact = {"values": self._fact(stored_name(place, 0))}
+            fact: dict[str, Any] = {"values": self._fact(stored_name(place, 0))}
             if column.has_missing:
                 fact["missing"] = self._fact(stored_name(place, 1))
             if column.is_coded:
@@ -291,9 +291,9 @@ class LogWriter:
         if pa.types.is_string(array.type) or pa.types.is_null(array.type):
             array = array.cast(pa.large_string())
         table = pa.table([array], names=["distinct"])
-        with pa.OSFile(str(self._folder / file), "wb") as sink:
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
+        path = str(self._folder / file)
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
 
 
 CLOCK = "clock"

@@ -23,6 +23,7 @@ from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_dra
 from sklearn_din.logs.scan_negatives import sample_negatives_by_part
 from sklearn_din.logs.scan_views import Scan
 
+
 def sample_negatives(
     events: IntoDataFrameT,
     *,
@@ -137,20 +138,26 @@ def sample_negatives(
     drawn = own.draw_others(owners, n_negatives, check_random_state(random_state))
 
     places = np.arange(len(frame))
-    if time is None:
-        last_row = np.empty(len(catalogue), dtype=np.int64)
-        last_row[items] = places  # of repeated indices numpy keeps the last
-        source = last_row[drawn]
-    else:
-        check_times(frame[time], name=f"events[{time!r}]")
-        ranks = pd.Series(time_values(frame[time])).rank(method="dense").to_numpy(np.int64)
-        source = _rows_at(items, ranks, drawn)
+    source = _sources(frame, items, drawn, time)
     sources = np.column_stack([places, source]).ravel()
     rows = np.repeat(places, 1 + n_negatives)
     impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
     y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
+
+
+def _sources(
+    frame: pd.DataFrame, items: np.ndarray, drawn: np.ndarray, time: str | None
+) -> np.ndarray:
+    """Row that each negative's item columns are taken from: shape (n_events, n_negatives)."""
+    if time is None:
+        last_row = np.empty(items.max() + 1, dtype=np.int64)
+        last_row[items] = np.arange(len(items))  # of repeated indices numpy keeps the last
+        return last_row[drawn]
+    check_times(frame[time], name=f"events[{time!r}]")
+    ranks = pd.Series(time_values(frame[time])).rank(method="dense").to_numpy(np.int64)
+    return _rows_at(items, ranks, drawn)
 
 
 def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndarray:

@@ -63,7 +63,9 @@ def check_options(n_negatives: object, strategy: object) -> None:
 def nothing_to_draw(owner: object, user: str | None) -> ValueError:
     """Make the error for an owner who has every item."""
     if user is None:
-        return ValueError(f"events must have at least two items to sample from, got only {owner!r}.")
+        return ValueError(
+            f"events must have at least two items to sample from, got only {owner!r}."
+        )
     return ValueError(
         f"{user} {owner!r} has every item of the log, so there is no "
         "negative to sample. Leave such users out, or pass user=None."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from sklearn_din._validation import check_frame, plain_values
 from sklearn_din.logs.timeline import Past, Timeline
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]
-Wanted = dict[tuple[Hashable, ...], dict[Hashable, tuple[Hashable | None, str]]]
+Wanted = dict[tuple[str, ...], dict[str, tuple[str | None, str]]]
 
 STATISTICS = ("mean", "sum", "count")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ PIECE_ROWS = 1 << 20  # impressions that are looked up at once
 
 
 def attach_aggregates_by_part(
-    impressions: Any, events: Any, *, time: Hashable, aggregates: Mapping[str, Aggregate]
+    impressions: Any, events: Any, *, time: str, aggregates: Mapping[str, Aggregate]
 ) -> Any:
     """Attach aggregates where one of the tables is a scan.
 
@@ -121,9 +121,7 @@ def _write(
                     past = timeline.past(later.frame(asked, time))
                     for file, (column, statistic) in wanted.items():
                         found = _arrays(piece, columns, column)
-                        filled[file].fill(
-                            asked["row"], so_far(timeline, past, statistic, *found)
-                        )
+                        filled[file].fill(asked["row"], so_far(timeline, past, statistic, *found))
             progress.update(n_rows)
     events.rows.remove()
     later.rows.remove()

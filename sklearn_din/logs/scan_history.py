@@ -145,14 +145,11 @@ def _check_heads(shown: Table, log: Table, wanted: Wanted) -> None:
     timeline.past(later, max_age=wanted.max_age)
 
 
-def _write(
-    folder: Path, shown: Table, log: Table, kinds: list[str | None], wanted: Wanted
-) -> None:
+def _write(folder: Path, shown: Table, log: Table, kinds: list[str | None], wanted: Wanted) -> None:
     """Write the sorted log and the windows of all impressions."""
     number = n_partitions(max(len(shown), len(log)), memory_of(shown, log))
     writers = {
-        name: ColumnWriter(column, log.frame[column].dtype)
-        for name, column in wanted.names.items()
+        name: ColumnWriter(column, log.frame[column].dtype) for name, column in wanted.names.items()
     }
 
     def stored(part: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -208,9 +205,7 @@ def _write_windows(
     return None if has_past else _why_all_empty(events, shown, wanted, has_user=has_user)
 
 
-def _sorted(
-    partition: int, events: LaidOut, log: LogWriter, wanted: Wanted
-) -> Timeline | None:
+def _sorted(partition: int, events: LaidOut, log: LogWriter, wanted: Wanted) -> Timeline | None:
     """Sort one partition's events and write their columns behind those that are there."""
     if events.rows.sizes[partition] == 0:
         return None
@@ -294,7 +289,5 @@ def _frame_with(shown: Table, log: Table, histories: MappedHistories, wanted: Wa
     """The caller's frame with histories whose events are in memory: those its rows cover."""
     everything = slice(0, len(shown))
     names: Sequence[str] = list(histories.log.columns)
-    new: dict[str, WindowArray] = histories.columns(
-        names, histories.spans(everything), everything
-    )
+    new: dict[str, WindowArray] = histories.columns(names, histories.spans(everything), everything)
     return shown.with_columns(new, list_types(log.frame, wanted.names))

@@ -246,9 +246,7 @@ class _DrawsByUser(_Draws):
                     if len(nothing_left):
                         row = int(piece["row"][np.argmax(owners == nothing_left[0])])
                         raise nothing_to_draw(events[row : row + 1][user].tolist()[0], user)
-                    drawn = own.draw_others(
-                        owners, n_negatives, np.random.RandomState(seed)
-                    )
+                    drawn = own.draw_others(owners, n_negatives, np.random.RandomState(seed))
                     places = piece["row"][:, None] * n_negatives + np.arange(n_negatives)
                     filled.fill(places.ravel(), drawn.ravel())
                     progress.update(len(owners))
@@ -329,9 +327,7 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
     return pa.table(arrays, names=list(rows.columns))
 
 
-def _warn(
-    part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str | None
-) -> None:
+def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str | None) -> None:
     """Judge by the first rows which columns are the item's and which are the user's."""
     head = part.iloc[:CHECKED_ROWS]
     head = head[head[item].notna() & (True if user is None else head[user].notna())]
