@@ -1,0 +1,116 @@
+"""Encoded impressions whose arrays lie in files: mapped into memory, and their pages let go."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
+
+ROWS_PER_BLOCK = 65_536
+SHARE_OF_ORDER = 4  # mapped arrays up to a quarter of the budget are read in any order
+SHARE_OF_POOL = 8  # beyond that, so much of them is read at a time
+
+
+class MappedFolder:
+    """A folder of arrays, kept as long as an array of it is in use.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    memory : int
+        Bytes that reading it may take.
+    is_temporary : bool
+        Whether it is removed when no array of it is left, or when Python ends.
+    """
+
+    def __init__(self, path: Path, *, memory: int, is_temporary: bool) -> None:
+        self.path, self.memory = path, memory
+        if is_temporary:
+            weakref.finalize(self, _remove, path, os.getpid())
+
+    def map(self, file: str, dtype: DTypeLike, length: int) -> np.ndarray:
+        """Return one file as a read-only array; the array keeps the folder."""
+        if length == 0:
+            return np.empty(0, dtype=dtype)
+        array = np.memmap(self.path / file, dtype=dtype, mode="r", shape=(length,))
+        array.__dict__["folder"] = self
+        return array
+
+
+def folder_of(X: EncodedFeatures) -> MappedFolder | None:
+    """Folder in which the arrays lie; None for impressions in memory."""
+    return next((root.__dict__["folder"] for root in _mapped(X)), None)
+
+
+def rows_per_pool(X: EncodedFeatures) -> int | None:
+    """How many rows may be read before their pages are let go.
+
+    None where the arrays lie in memory, or are so small beside the budget that all of their
+    pages may stay.
+    """
+    folder = folder_of(X)
+    if folder is None:
+        return None
+    n_bytes = sum(root.nbytes for root in _mapped(X))
+    if n_bytes <= folder.memory // SHARE_OF_ORDER:
+        return None
+    return max(int(folder.memory / SHARE_OF_POOL / n_bytes * len(X)), 1)
+
+
+def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
+    """Walk through all rows by slices; the pages of large mapped arrays are let go after each."""
+    is_large = rows_per_pool(X) is not None
+    for start in range(0, len(X), ROWS_PER_BLOCK):
+        yield slice(start, min(start + ROWS_PER_BLOCK, len(X)))
+        if is_large:
+            drop_pages(X)
+
+
+def drop_pages(X: EncodedFeatures) -> None:
+    """Give back the memory of mapped arrays: what is read again comes from the file.
+
+    Pages of a mapped file count as memory of the process once they are read, until it says that
+    it needs them no more.
+    """
+    for root in _mapped(X):
+        if isinstance(root.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            root.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapped(X: EncodedFeatures) -> list[np.memmap]:
+    """Whole mapped arrays behind the impressions, each once."""
+    found = {id(root): root for array in _arrays(X) if (root := _root(array)) is not None}
+    return list(found.values())
+
+
+def _arrays(X: EncodedFeatures) -> Iterator[np.ndarray]:
+    yield from X.columns.values()
+    ragged: Ragged
+    for ragged in X.behaviours.values():
+        yield from ragged.columns.values()
+        yield from ragged.anchors.values()
+        yield from (ragged.spans.starts, ragged.spans.lengths)
+    yield from (array for array in (X.users, X.times) if array is not None)
+
+
+def _root(array: object) -> np.memmap | None:
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) and "folder" in array.__dict__:
+            return array
+        array = array.base
+    return None
+
+
+def _remove(path: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked process ends without taking its parent's files
+        shutil.rmtree(path, ignore_errors=True)
