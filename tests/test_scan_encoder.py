@@ -1,17 +1,14 @@
 """An encoder reads a scan as it reads the same table in memory, whatever the parts."""
 
-import shutil
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.base import clone
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import mapped_neighbours, streamed_counts, streaming
+from sklearn_din.encoding import mapped_neighbours, streamed_counts
 from sklearn_din.features import mapped
 
 EASY = {"user": "user", "time": "time"}
@@ -79,7 +76,9 @@ def assert_same_encoders(mine, twin):
         its = mine.scales_[name]
         tolerance = 1e-5 if name.startswith("hist_item_") else 1e-6  # float32 in memory
         assert its.is_elapsed == scale.is_elapsed
-        np.testing.assert_allclose([its.shift, its.scale], [scale.shift, scale.scale], rtol=tolerance)
+        np.testing.assert_allclose(
+            [its.shift, its.scale], [scale.shift, scale.scale], rtol=tolerance
+        )
     assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
 
 

@@ -62,9 +62,9 @@ class EncodedCache:
             for name, entry in arrays.items()
             if name.startswith(LEARNT)
         }
-        X = map_encoded(folder, arrays, schema_from_state(manifest["schema"]))
-        text = manifest["learnt"]
-        return X, None if text is None else read_state(PlainState(text, learnt))
+        state = read_state(PlainState(manifest["state"], learnt))
+        X = map_encoded(folder, arrays, schema_from_state(state["schema"]))
+        return X, state["learnt"]
 
     @contextmanager
     def writing(self) -> Iterator[ArrayFiles]:
@@ -102,15 +102,14 @@ class EncodedCache:
         if self._target is None:
             folder = MappedFolder(files.folder, memory=self._memory, is_temporary=True)
             return map_encoded(folder, files.arrays, schema)
-        state = None if learnt is None else write_state(learnt)
-        if state is not None and state.objects:
+        state = write_state({"schema": schema_state(schema), "learnt": learnt})
+        if state.objects:
             raise TypeError(f"{next(iter(state.objects))} cannot be kept in cache_dir.")
-        for name, array in ({} if state is None else state.arrays).items():
+        for name, array in state.arrays.items():
             files.append(f"{LEARNT}{name}", array.ravel())
             files.arrays[f"{LEARNT}{name}"]["shape"] = list(array.shape)
         files.close()
-        facts = {"schema": schema_state(schema), "learnt": None if state is None else state.text}
-        write_manifest(files, facts)
+        write_manifest(files, {"state": state.text})
         place = _put(files.folder, self._target)
         folder = MappedFolder(place, memory=self._memory, is_temporary=False)
         return map_encoded(folder, files.arrays, schema)

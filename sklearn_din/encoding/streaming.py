@@ -218,9 +218,9 @@ def write_scan(
 
 def check_columns(encoder: Any, scan: Scan) -> None:
     """Raise unless a scan has rows, and the columns of fit."""
-    first = next((part for _, part in scan[:1].parts()), pd.DataFrame(columns=scan.columns))
+    names_alone = pd.DataFrame(columns=scan.columns, index=range(min(len(scan), 1)))
     absent = [*encoder._dropped, encoder.user, encoder.time]
-    checked_frame(encoder, first, reset=False, droppable=absent)
+    checked_frame(encoder, names_alone, reset=False, droppable=absent)
 
 
 def _learn(encoder: Any, scan: Scan) -> Schema:

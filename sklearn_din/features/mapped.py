@@ -39,10 +39,11 @@ class MappedFolder:
             weakref.finalize(self, _remove, path, os.getpid())
 
     def map(self, file: str, dtype: DTypeLike, length: int) -> np.ndarray:
-        """Return one file as a read-only array; the array keeps the folder."""
+        """Return one file as an array, which keeps the folder; the file is never written to."""
         if length == 0:
             return np.empty(0, dtype=dtype)
-        array = np.memmap(self.path / file, dtype=dtype, mode="r", shape=(length,))
+        # Copy-on-write: torch warns of arrays that cannot be written to, and nobody writes to this.
+        array = np.memmap(self.path / file, dtype=dtype, mode="c", shape=(length,))
         array.__dict__["folder"] = self
         return array
 

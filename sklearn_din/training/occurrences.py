@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.mapped import drop_pages, rows_per_pool
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
 
-def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
+def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Count the ids of all fields that share a vocabulary.
 
     An event counts once for every impression whose history holds it.
@@ -18,6 +19,8 @@ def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
     ----------
     X : EncodedFeatures
         The impressions.
+    rows : ndarray of shape (n,), default=None
+        Which of them count. None: all.
 
     Returns
     -------
@@ -33,8 +36,10 @@ def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
     {'item': array([0., 0., 1., 2., 0.])}
     """
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
-    for first in range(0, len(X), COUNTED_ROWS):
-        block = X[first : first + COUNTED_ROWS]
+    is_large = rows_per_pool(X) is not None
+    for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
+        some = slice(first, first + COUNTED_ROWS)
+        block = X[some if rows is None else rows[some]]
         ids = {name: block.columns[name] for name in X.schema.names("categorical")}
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]
@@ -43,4 +48,6 @@ def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
         for name, values in ids.items():
             found = np.bincount(values)
             counts[X.schema[name].vocabulary][: len(found)] += found
+        if is_large:
+            drop_pages(X)
     return counts
