@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sklearn_din.batches.batch import Batch
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import drop_pages, rows_per_pool
+from sklearn_din.features.mapped import PageKeeper, rows_per_pool
 
 Rows = slice | np.ndarray
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
@@ -80,7 +80,7 @@ class ImpressionBatches:
         self.X = X
         self.rows, self.prepare = rows, prepare
         self._n_rows = len(X) if rows is None else len(rows)
-        self._pool = rows_per_pool(X)
+        self._pages = PageKeeper(X)
         self.y = np.zeros(self._n_rows, dtype=np.float32) if y is None else y
         self.weights = weights
         self.batch_size = batch_size
@@ -94,34 +94,29 @@ class ImpressionBatches:
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         if self.shuffle is None:
-            starts = range(0, max(len(self), 1), self.batch_size)
-            yield from self._batches([slice(start, start + self.batch_size) for start in starts])
+            for start in range(0, max(len(self), 1), self.batch_size):
+                yield self._batch(slice(start, start + self.batch_size))
             return
         if not self._waiting:
             self._waiting = self._new_epoch(self.shuffle)
-        yield from self._batches(self._waiting.pop(0))
-
-    def _batches(self, blocks: Sequence[Rows]) -> Iterator[tuple[Batch, Tensor]]:
-        n_read = 0
-        for rows in blocks:
-            batch, y = self._batch(rows)
-            n_read += len(y)
-            yield batch, y
-            if self._pool is not None and n_read >= self._pool:
-                drop_pages(self.X)
-                n_read = 0
+        for rows in self._waiting.pop(0):
+            yield self._batch(rows)
 
     def _new_epoch(self, shuffle: np.random.RandomState) -> list[list[np.ndarray]]:
-        if self._pool is None:
-            order = shuffle.permutation(len(self))
-        else:
-            order = pooled_order(len(self), pool=self._pool, shuffle=shuffle)
+        order = self._new_order(shuffle)
         starts = range(0, len(order), self.batch_size)
         blocks = [order[start : start + self.batch_size] for start in starts]
         ends = np.linspace(0, len(blocks), self.checks_per_epoch + 1).round().astype(int)
         return [blocks[a:b] for a, b in pairwise(ends)]
 
+    def _new_order(self, shuffle: np.random.RandomState) -> np.ndarray:
+        pool = rows_per_pool(self.X)
+        if pool is None:
+            return shuffle.permutation(len(self))
+        return pooled_order(len(self), pool=pool, shuffle=shuffle)
+
     def _batch(self, rows: Rows) -> tuple[Batch, Tensor]:
+        self._pages.read(self.batch_size)
         X, y = self.X[rows if self.rows is None else self.rows[rows]], self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
         if self.hide is not None and self.shuffle is not None:
@@ -195,7 +190,7 @@ class ScoringBatches:
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         runs = _runs(self.X)
         shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
-        pool, n_read = rows_per_pool(self.X), 0
+        pages = PageKeeper(self.X)
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
             lengths = [ragged.spans.lengths[begin:end] for ragged in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
@@ -203,12 +198,9 @@ class ScoringBatches:
             size = int(np.clip(most * (end - begin) // max(n_events, 1), 64, 16_384))
             for start in range(begin, max(end, begin + 1), size):
                 rows = slice(start, min(start + size, end))
+                pages.read(size)
                 batch = Batch(self.X[rows], shared=shared and rows.stop > start)
                 yield batch, torch.zeros(len(batch))
-                n_read += len(batch)
-                if pool is not None and n_read >= pool:
-                    drop_pages(self.X)
-                    n_read = 0
 
 
 def _runs(X: EncodedFeatures) -> np.ndarray:

@@ -34,7 +34,11 @@ class ArrayFiles:
     ----------
     arrays : dict of str to dict
         What the manifest says of each array: file, dtype, length, SHA-256.
+    n_scattered : int
+        Columns of events that consecutive rows read at places far from each other.
     """
+
+    n_scattered: int = 0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,17 +115,30 @@ def append_encoded(files: ArrayFiles, part: EncodedFeatures, offsets: dict[str, 
     for behaviour in part.schema.behaviours:
         ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
         offset = offsets.get(key, 0)
-        files.append(f"starts {key}", ragged.spans.starts + offset)
-        files.append(f"lengths {key}", ragged.spans.lengths)
+        append_windows(files, behaviour, ragged.spans, ragged.anchors, offset=offset)
         for name, values in ragged.columns.items():
             files.append(f"event {name}", values)
-        for name, anchors in ragged.anchors.items():
-            files.append(f"anchor {name}", anchors)
         offsets[key] = offset + len(next(iter(ragged.columns.values())))
     if part.users is not None:
         files.append("users", part.users)
     if part.times is not None:
         files.append("times", part.times)
+
+
+def append_windows(
+    files: ArrayFiles,
+    behaviour: Behaviour,
+    spans: Spans,
+    anchors: Mapping[str, np.ndarray],
+    *,
+    offset: int = 0,
+) -> None:
+    """Write the windows of some rows of one behaviour, whose first event is ``offset``."""
+    key = _key(behaviour)
+    files.append(f"starts {key}", spans.starts.astype(np.int64, copy=False) + offset)
+    files.append(f"lengths {key}", spans.lengths)
+    for name, times in anchors.items():
+        files.append(f"anchor {name}", times)
 
 
 def map_encoded(

@@ -55,7 +55,8 @@ class EncodedCache:
         manifest = None if self._target is None else read_manifest(self._target)
         if manifest is None or self._target is None:
             return None
-        folder = MappedFolder(self._target, memory=self._memory, is_temporary=False)
+        n_scattered = manifest["n_scattered"]
+        folder = self._folder(self._target, n_scattered=n_scattered)
         arrays = manifest["arrays"]
         learnt = {
             name.removeprefix(LEARNT): np.array(map_entry(folder, entry)).reshape(entry["shape"])
@@ -89,7 +90,7 @@ class EncodedCache:
     def mapped(self, files: ArrayFiles, schema: Schema) -> EncodedFeatures:
         """Rows as far as they are written, for what is learnt from them."""
         files.close()
-        folder = MappedFolder(files.folder, memory=self._memory, is_temporary=False)
+        folder = self._folder(files.folder, n_scattered=files.n_scattered)
         return map_encoded(folder, files.arrays, schema)
 
     def keep(self, files: ArrayFiles, schema: Schema, learnt: Any = None) -> EncodedFeatures:
@@ -100,7 +101,7 @@ class EncodedCache:
         """
         files.close()
         if self._target is None:
-            folder = MappedFolder(files.folder, memory=self._memory, is_temporary=True)
+            folder = self._folder(files.folder, n_scattered=files.n_scattered, is_temporary=True)
             return map_encoded(folder, files.arrays, schema)
         state = write_state({"schema": schema_state(schema), "learnt": learnt})
         if state.objects:
@@ -109,10 +110,15 @@ class EncodedCache:
             files.append(f"{LEARNT}{name}", array.ravel())
             files.arrays[f"{LEARNT}{name}"]["shape"] = list(array.shape)
         files.close()
-        write_manifest(files, {"state": state.text})
+        write_manifest(files, {"state": state.text, "n_scattered": files.n_scattered})
         place = _put(files.folder, self._target)
-        folder = MappedFolder(place, memory=self._memory, is_temporary=False)
+        folder = self._folder(place, n_scattered=files.n_scattered)
         return map_encoded(folder, files.arrays, schema)
+
+    def _folder(self, path: Path, *, n_scattered: int, is_temporary: bool = False) -> MappedFolder:
+        return MappedFolder(
+            path, memory=self._memory, n_scattered=n_scattered, is_temporary=is_temporary
+        )
 
 
 def _put(folder: Path, target: Path) -> Path:

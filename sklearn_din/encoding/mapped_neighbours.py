@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,26 @@ def learn_mapped_neighbours(
         told = _Told(X, rows, history, candidate)
         pairs.append(told.learn(names, files))
     return tuple(pairs)
+
+
+def append_neighbours(
+    X: EncodedFeatures, pairs: Sequence[NeighbourPair], files: ArrayFiles
+) -> None:
+    """Write the columns of rows that the pairs have not learnt from.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        The rows, over mapped arrays.
+    pairs : sequence of NeighbourPair
+    files : ArrayFiles
+        Get the columns of numbers.
+    """
+    for part in row_blocks(X) if pairs else ():
+        rows = X[part]
+        for pair in pairs:
+            for name, values in pair.columns(rows).items():
+                files.append(f"column {name}", values)
 
 
 @dataclass(frozen=True)

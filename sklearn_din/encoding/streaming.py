@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from sklearn_din._spans import Spans
 from sklearn_din._validation import check_frame, check_times, plain_values
-from sklearn_din.encoding.array_files import append_encoded
+from sklearn_din.encoding.array_files import ArrayFiles, append_encoded
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.encoded_cache import (
     EncodedCache,
@@ -24,8 +24,8 @@ from sklearn_din.encoding.encoded_cache import (
 from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
 from sklearn_din.encoding.lookup import learn_vocabularies_from, make_schema, refuse_unknown
-from sklearn_din.encoding.mapped_neighbours import learn_mapped_neighbours
-from sklearn_din.encoding.neighbours import clicked_label, neighbour_order
+from sklearn_din.encoding.mapped_neighbours import append_neighbours, learn_mapped_neighbours
+from sklearn_din.encoding.neighbours import clicked_label, neighbour_order, schema_without
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import Roles, assign_roles, is_auto
 from sklearn_din.encoding.streamed_counts import SharedOccurrences, TableStatistics, UserCodes
@@ -102,10 +102,8 @@ class ScannedRows:
         parts = progress(self._scan, [user], "users")
         return UserCodes(plain_values(part[user]) for _, part in parts)
 
-    def write(
-        self, cache: EncodedCache, files: Any, encoder: Any, schema: Schema, *, is_fit: bool
-    ) -> None:
-        """Encode all parts by a fitted encoder, and write them."""
+    def write(self, files: ArrayFiles, encoder: Any, schema: Schema, *, is_fit: bool) -> None:
+        """Encode all parts by a fitted encoder, without item neighbours, and write them."""
         users, offsets = self.user_codes(), dict[str, int]()
         scales = encoder._event_scales.items()
         alone = [] if is_fit else [name for name, its in scales if not its.is_elapsed]
@@ -113,8 +111,6 @@ class ScannedRows:
             if not is_fit and encoder.unknown == "error":
                 refuse_unknown(read, encoder._roles, encoder._vocabularies)
             part = encoder._encode(read, frame, schema)
-            if not is_fit:
-                part = encoder._with_neighbours(part)
             if users is not None:
                 part.users = users.encode(part.users)
             append_encoded(files, part, offsets)
@@ -149,7 +145,7 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
     schema = _learn(encoder, scan)
     rows = ScannedRows(encoder, scan)
     with cache.writing() as files:
-        rows.write(cache, files, encoder, schema, is_fit=True)
+        rows.write(files, encoder, schema, is_fit=True)
         order = neighbour_order(
             encoder.neighbours,
             encoder._roles,
@@ -212,7 +208,9 @@ def write_scan(
     if cache is None:
         cache = EncodedCache(scan.without_cache(), "")
     with cache.writing() as files:
-        ScannedRows(encoder, scan).write(cache, files, encoder, schema, is_fit=False)
+        plain = schema_without(schema, encoder._neighbours)
+        ScannedRows(encoder, scan).write(files, encoder, plain, is_fit=False)
+        append_neighbours(cache.mapped(files, plain), encoder._neighbours, files)
         return cache.keep(files, schema)
 
 

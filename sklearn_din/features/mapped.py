@@ -31,10 +31,15 @@ class MappedFolder:
         Bytes that reading it may take.
     is_temporary : bool
         Whether it is removed when no array of it is left, or when Python ends.
+    n_scattered : int, default=0
+        Columns of events that consecutive rows read at places far from each other: those of a
+        log that is sorted by user. Each read of a row then costs a page.
     """
 
-    def __init__(self, path: Path, *, memory: int, is_temporary: bool) -> None:
-        self.path, self.memory = path, memory
+    def __init__(
+        self, path: Path, *, memory: int, is_temporary: bool, n_scattered: int = 0
+    ) -> None:
+        self.path, self.memory, self.n_scattered = path, memory, n_scattered
         if is_temporary:
             weakref.finalize(self, _remove, path, os.getpid())
 
@@ -68,13 +73,40 @@ def rows_per_pool(X: EncodedFeatures) -> int | None:
     return max(int(folder.memory / SHARE_OF_POOL / n_bytes * len(X)), 1)
 
 
+class PageKeeper:
+    """Counts the rows that are read, and lets the pages of large mapped arrays go in time.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        Impressions in memory cost nothing here.
+    """
+
+    def __init__(self, X: EncodedFeatures) -> None:
+        self._X, self._n_read = X, 0
+        self._most = rows_per_pool(X)
+        folder = folder_of(X)
+        if self._most is not None and folder is not None and folder.n_scattered:
+            per_row = folder.n_scattered * mmap.PAGESIZE
+            self._most = min(self._most, max(folder.memory // SHARE_OF_POOL // per_row, 1))
+
+    def read(self, n_rows: int) -> None:
+        """Say that so many further rows are about to be read."""
+        if self._most is None:
+            return
+        if self._n_read >= self._most:
+            drop_pages(self._X)
+            self._n_read = 0
+        self._n_read += n_rows
+
+
 def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
-    """Walk through all rows by slices; the pages of large mapped arrays are let go after each."""
-    is_large = rows_per_pool(X) is not None
+    """Walk through all rows by slices; the pages of large mapped arrays are let go on the way."""
+    pages = PageKeeper(X)
     for start in range(0, len(X), ROWS_PER_BLOCK):
-        yield slice(start, min(start + ROWS_PER_BLOCK, len(X)))
-        if is_large:
-            drop_pages(X)
+        rows = slice(start, min(start + ROWS_PER_BLOCK, len(X)))
+        pages.read(rows.stop - start)
+        yield rows
 
 
 def drop_pages(X: EncodedFeatures) -> None:

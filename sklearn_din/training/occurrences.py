@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import drop_pages, rows_per_pool
+from sklearn_din.features.mapped import PageKeeper
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
@@ -36,9 +36,10 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
     {'item': array([0., 0., 1., 2., 0.])}
     """
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
-    is_large = rows_per_pool(X) is not None
+    pages = PageKeeper(X)
     for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
         some = slice(first, first + COUNTED_ROWS)
+        pages.read(COUNTED_ROWS)
         block = X[some if rows is None else rows[some]]
         ids = {name: block.columns[name] for name in X.schema.names("categorical")}
         for behaviour in X.schema.behaviours:
@@ -48,6 +49,4 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
         for name, values in ids.items():
             found = np.bincount(values)
             counts[X.schema[name].vocabulary][: len(found)] += found
-        if is_large:
-            drop_pages(X)
     return counts
