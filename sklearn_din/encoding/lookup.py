@@ -29,11 +29,27 @@ def learn_vocabularies(
     min_frequency, max_ids, keep_rare
         As for :meth:`Vocabulary.learn`.
     """
+    return learn_vocabularies_from(
+        occurrences_by_owner(read, roles),
+        min_frequency=min_frequency,
+        max_ids=max_ids,
+        keep_rare=keep_rare,
+    )
+
+
+def learn_vocabularies_from(
+    sources: Mapping[str, Mapping[str, Occurrences]],
+    *,
+    min_frequency: int,
+    max_ids: int | None,
+    keep_rare: bool,
+) -> dict[str, Vocabulary]:
+    """One vocabulary per owner, from what :func:`occurrences_by_owner` has counted."""
     return {
         owner: Vocabulary.learn(
             shared, min_frequency=min_frequency, max_ids=max_ids, keep_rare=keep_rare
         )
-        for owner, shared in occurrences_by_owner(read, roles).items()
+        for owner, shared in sources.items()
     }
 
 

@@ -150,9 +150,9 @@ class ParquetScan(Scan):
         rows = int(self._files.starts[group + 1] - self._files.starts[group])
         fitting = max(int(rows * most / sizes[group] * 0.8), 1)
         raise ValueError(
-            f"a row group must fit into half of memory ({most / 1e6:,.0f} MB of "
-            f"{self.memory / 1e6:,.0f} MB), got {self._files.name_of_group(group)} with {rows:,} "
-            f"rows of {sizes[group] / 1e6:,.0f} MB. Write the file with smaller row groups, "
+            f"a row group must fit into half of memory ({most / 1e6:,.6g} MB of "
+            f"{self.memory / 1e6:,.6g} MB), got {self._files.name_of_group(group)} with {rows:,} "
+            f"rows of {sizes[group] / 1e6:,.6g} MB. Write the file with smaller row groups, "
             f"to_parquet(..., row_group_size={fitting}), read fewer columns, or give "
             "scan_parquet(memory=...) more."
         )

@@ -99,6 +99,12 @@ class Scan(ABC):
             )
         return plain_values(column)
 
+    def without_cache(self) -> Self:
+        """The same rows, for encoders that are to keep nothing of them."""
+        view = self._view(self._rows, self.columns)
+        view.cache_dir = None
+        return view
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -1,0 +1,110 @@
+"""An encoder reads a scan as it reads the same table in memory, whatever the parts."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
+from sklearn_din.datasets import make_click_log
+from sklearn_din.encoding import mapped_neighbours, streamed_counts
+from sklearn_din.features import mapped
+
+EASY = {"user": "user", "time": "time"}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Clicks with every kind of column: text, integers, numbers, times elapsed, prices, tags."""
+    log = make_click_log(n_users=25, n_items=90, n_categories=6, random_state=0)
+    rng = np.random.RandomState(0)
+    events = log.events.assign(paid=rng.gamma(2.0, size=len(log.events)), when=log.events["time"])
+    columns = ["item", "category", "paid", "when"]
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    X = X.assign(
+        user=[f"u{user}" for user in X["user"]],
+        country=pd.Categorical(rng.choice(["de", "fr", "us"], len(X))),
+        price=np.where(rng.rand(len(X)) < 0.1, np.nan, rng.randn(len(X)) * 7 + 3),
+        nothing=np.nan,
+        tags=[list("abc")[: n % 4] for n in range(len(X))],
+        click=log.y,
+    )
+    return pa.Table.from_pandas(X, preserve_index=False)
+
+
+@pytest.fixture(scope="module")
+def folder(table, tmp_path_factory):
+    place = tmp_path_factory.mktemp("clicks")
+    half = len(table) // 2
+    pq.write_table(table.slice(0, half), place / "a.parquet", row_group_size=170)
+    pq.write_table(table.slice(half), place / "b.parquet", row_group_size=90)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Merging and walking happen many times, in small tables too."""
+    monkeypatch.setattr(streamed_counts, "PENDING_VALUES", 20)
+    monkeypatch.setattr(mapped_neighbours, "PENDING_KEYS", 50)
+    monkeypatch.setattr(mapped, "ROWS_PER_BLOCK", 64)
+
+
+def in_memory(table):
+    return table.drop_columns(["click"]), np.asarray(table["click"])
+
+
+def assert_same_arrays(mine, twin):
+    assert mine.schema == twin.schema
+    assert len(mine) == len(twin)
+    for name in twin.keys():  # noqa: SIM118
+        a, b = np.asarray(mine[name]), np.asarray(twin[name])
+        assert a.dtype == b.dtype
+        if a.dtype.kind == "f":
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def assert_same_encoders(mine, twin):
+    assert mine.vocabularies_.keys() == twin.vocabularies_.keys()
+    for name, values in twin.vocabularies_.items():
+        assert mine.vocabularies_[name].dtype == values.dtype
+        assert mine.vocabularies_[name].tolist() == values.tolist()
+    assert mine.scales_.keys() == twin.scales_.keys()
+    for name, scale in twin.scales_.items():
+        its = mine.scales_[name]
+        tolerance = 1e-5 if name.startswith("hist_item_") else 1e-6  # float32 in memory
+        assert its.is_elapsed == scale.is_elapsed
+        np.testing.assert_allclose(
+            [its.shift, its.scale], [scale.shift, scale.scale], rtol=tolerance
+        )
+    assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
+
+
+OPTIONS = [
+    {},
+    EASY,
+    {"user": "user", "neighbours": "user", "max_length": 3},
+    {**EASY, "min_frequency": 3, "max_ids": 20, "drop": ["country"]},
+    {**EASY, "histories": {("hist_item", "hist_category"): ("item", "category"), "tags": None}},
+    {**EASY, "neighbours": None, "unknown": "error"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("memory", ["1GB", "300KB"])
+def test_a_streamed_fit_equals_a_fit_in_memory(table, folder, options, memory):
+    X, y = in_memory(table)
+    scan = scan_parquet(folder, target="click", memory=memory)
+    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
+    expected, found = twin.fit_transform(X, y), mine.fit_transform(scan, scan.target_)
+    assert_same_encoders(mine, twin)
+    assert_same_arrays(found, expected)
+    assert_same_arrays(mine.transform(scan), twin.transform(X))
+    assert_same_arrays(mine.transform(X), twin.transform(X))
+    if "time" in options:
+        np.testing.assert_array_equal(found.times, expected.times)
+    if "user" in options:
+        codes = pd.factorize(expected.users, sort=True)[0]
+        np.testing.assert_array_equal(found.users, codes)
