@@ -170,27 +170,34 @@ class AttachedScan(Scan):
             What the columns hold of the events; of elapsed times the clock, to be taken from the
             anchors.
         """
-        if self._histories is None:
-            return
-        log = self._histories.log
         names = self._history_names if columns is None else list(columns)
-        for start in range(0, len(log), n_events):
+        own = self._own_histories(names)
+        if own is None:
+            yield from _attached(self._base).log_parts(names or None, n_events=n_events)
+            return
+        for start in range(0, len(own.log), n_events):
             events = slice(start, start + n_events)
-            yield start, pd.DataFrame({n: log.columns[n].take(events)[0] for n in names})
+            found = {name: own.log.columns[name].take(events)[0] for name in names}
+            yield start, pd.DataFrame({n: pd.Series(v, dtype=v.dtype) for n, v in found.items()})
 
-    def windows(self, rows: slice) -> tuple[Spans, np.ndarray | None]:
+    def windows(
+        self, rows: slice, columns: Sequence[str] | None = None
+    ) -> tuple[Spans, np.ndarray | None]:
         """Windows of some rows of this view in the sorted log, and their anchors if there are.
 
         Parameters
         ----------
         rows : slice
             By position in this view.
+        columns : sequence of str, default=None
+            History columns of one call of ``attach_history``, where there were several. None
+            takes those of the last call.
         """
-        if self._histories is None:
-            raise ValueError("this scan has no history columns. Call attach_history first.")
         places = _picked(self._rows[rows])
-        anchors = self._histories.anchors
-        return self._histories.spans(places), None if anchors is None else anchors.take(places)
+        own = self._own_histories(columns)
+        if own is None:
+            return _attached(self._base[places]).windows(slice(None), columns)
+        return own.spans(places), None if own.anchors is None else own.anchors.take(places)
 
     def fingerprint(self) -> str:
         """Digest of the files, the rows and the columns: equal where the scan reads the same."""
@@ -213,6 +220,11 @@ class AttachedScan(Scan):
     @property
     def _history_names(self) -> list[str]:
         return [] if self._histories is None else list(self._histories.log.columns)
+
+    def _own_histories(self, columns: Sequence[str] | None) -> MappedHistories | None:
+        """The histories if they are attached here, None if the scan below has them."""
+        is_here = columns is None or set(columns) <= set(self._history_names)
+        return self._histories if is_here else None
 
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
         if name in self._numbers:
@@ -260,6 +272,15 @@ class AttachedScan(Scan):
                 columns |= self._histories.columns(histories, spans, picked)
             part = base.iloc[first:last].assign(**columns)
             yield start + first, part[list(names)]
+
+
+def _attached(scan: Scan) -> AttachedScan:
+    if not isinstance(scan, AttachedScan):
+        raise ValueError(
+            f"these are no history columns of the scan, whose columns are {scan.columns}. Name "
+            "those that attach_history made."
+        )
+    return scan
 
 
 def _picked(rows: range | np.ndarray) -> slice | np.ndarray:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -104,18 +103,15 @@ class ArrayWriter:
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype) -> None:
         self.name, self.dtype, self.n_rows = name, np.dtype(dtype), 0
-        self._file: IO[bytes] = open(folder / name, "wb")  # noqa: SIM115 : closed in close
+        self._path = folder / name
 
     def append(self, values: np.ndarray) -> None:
         """Write values behind those that are there."""
         plain = np.ascontiguousarray(values, self.dtype)
-        if len(plain):
-            self._file.write(plain.view(np.uint8).data)
+        with open(self._path, "ab") as file:  # pieces are large: opening costs nothing beside them
+            if len(plain):
+                file.write(plain.view(np.uint8).data)
         self.n_rows += len(plain)
-
-    def close(self) -> None:
-        """Write what is buffered; an error if the disk is full."""
-        self._file.close()
 
     def mapped(self, folder: OwnedFolder) -> MappedArray:
         """The array, for reading, where its folder lies in the end."""

@@ -257,8 +257,6 @@ class LogWriter:
     def finish(self) -> dict[str, Any]:
         """Write the distinct values; return what :func:`read_log` needs, as plain values."""
         facts: dict[str, Any] = {}
-        for writer in self._writers.values():
-            writer.close()
         for place, (name, column) in enumerate(self._columns.items()):
             fact: dict[str, Any] = {"values": self._fact(stored_name(place, 0))}
             if column.has_missing:

@@ -63,8 +63,6 @@ class Partitions:
     def finish(self) -> None:
         """Write what is buffered."""
         self._flush()
-        for writer in self._writers.values():
-            writer.close()
 
     def read(
         self, partition: int, names: Sequence[str], *, n_rows: int | None = None
@@ -85,7 +83,6 @@ class Partitions:
     def remove(self) -> None:
         """Delete the files."""
         for writer in self._writers.values():
-            writer.close()
             (self._folder / writer.name).unlink(missing_ok=True)
 
     def _read(self, name: str, slices: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -188,7 +185,7 @@ def read_keys(column: pd.Series, kind: str | None) -> tuple[list[np.ndarray], np
             for key in HASH_KEYS
         ]
         return [one[codes] for one in hashes], codes >= 0
-    is_there = column.notna().to_numpy(dtype=bool)
+    is_there = column.notna().to_numpy(dtype=bool, copy=True)
     numbers = plain_values(column[is_there].infer_objects())
     if numbers.dtype.kind == "f":  # of Arrow's floats NaN is there
         is_there[is_there] = ~np.isnan(numbers)

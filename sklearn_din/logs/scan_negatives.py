@@ -152,7 +152,6 @@ class _Catalogue:
                         named |= {"row": start + np.arange(len(part)), "item": codes}
                         self.by_user.append(partition_of(keys, self.by_user.n_partitions), named)
                 progress.update(len(part))
-        writer.close()
         _check_missing(missing)
         if self.by_user is not None:
             self.by_user.finish()
