@@ -25,7 +25,7 @@ from sklearn_din.logs import mapped_arrays
 from sklearn_din.logs.partitions import Partitions, partition_of, read_keys
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
-BUDGETS = ["1GB", "60KB"]
+BUDGETS = ["1GB", "25KB"]
 
 
 def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
@@ -52,7 +52,7 @@ def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
     return table
 
 
-def scan_of(table, folder, *, memory="1GB", group=70, **options):
+def scan_of(table, folder, *, memory="1GB", group=60, **options):
     path = folder / f"{len(os.listdir(folder))}.parquet"
     table.to_parquet(path, row_group_size=group)
     return scan_parquet(path, memory=memory, **options)
@@ -87,8 +87,8 @@ def same_cells(ours, twin):
     ],
 )
 def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age, memory):
-    shown = make_table(400, random_state=0, users=users, times=times)
-    events = make_table(500, random_state=1, users=users, times=times)
+    shown = make_table(160, random_state=0, users=users, times=times)
+    events = make_table(200, random_state=1, users=users, times=times)
     options = {**WAYS, "max_length": 5, "max_age": max_age, "elapsed": "ago"}
     twin = attach_history(shown, events, **options)
     x, log = scan_of(shown, tmp_path, memory=memory), scan_of(events, tmp_path, memory=memory)
@@ -106,7 +106,7 @@ def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age,
 
 @pytest.mark.parametrize("memory", BUDGETS)
 def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory):
-    table = make_table(500, random_state=2)
+    table = make_table(200, random_state=2)
     table["time"] //= 30  # many events of one user at one time
     scan = scan_of(table, tmp_path, memory=memory)
     ours = attach_history(scan, scan, **WAYS)
@@ -116,9 +116,9 @@ def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory):
 
 
 def test_one_user_who_has_nearly_all_events(tmp_path):
-    table = make_table(600, random_state=3)
-    table["user"] = table["user"].where(np.arange(600) % 50 == 0, 7)
-    scan = scan_of(table, tmp_path, memory="60KB")
+    table = make_table(250, random_state=3)
+    table["user"] = table["user"].where(np.arange(250) % 50 == 0, 7)
+    scan = scan_of(table, tmp_path, memory="25KB")
     ours = attach_history(scan, scan, max_length=3, **WAYS)
     same_cells(ours["hist_item"], attach_history(table, table, max_length=3, **WAYS)["hist_item"])
 
@@ -142,12 +142,12 @@ def test_columns_of_many_kinds_are_kept_as_they_are(tmp_path):
 
 @pytest.mark.parametrize(
     "rows",
-    [slice(20, 300), slice(None, None, -3), slice(5, 5), np.random.RandomState(0).permutation(400)],
+    [slice(20, 130), slice(None, None, -3), slice(5, 5), np.random.RandomState(0).permutation(160)],
     ids=["slice", "backwards", "nothing", "shuffled"],
 )
 def test_views_show_those_rows(tmp_path, rows):
-    table = make_table(400, random_state=5)
-    scan = scan_of(table, tmp_path, memory="60KB", target="price")
+    table = make_table(160, random_state=5)
+    scan = scan_of(table, tmp_path, memory="25KB", target="price")
     options = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
     whole = attach_history(scan, scan, **options)
     twin = attach_history(table, table, **options).iloc[rows]
@@ -163,7 +163,7 @@ def test_views_show_those_rows(tmp_path, rows):
 
 
 def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
-    table = make_table(400, random_state=6)
+    table = make_table(160, random_state=6)
     scan = scan_of(table, tmp_path, target="price")
     ours = attach_history(scan, scan, user="user", time="time", columns="item")
     twin = attach_history(table, table, user="user", time="time", columns="item")
@@ -214,8 +214,8 @@ def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monk
 @pytest.mark.parametrize("memory", BUDGETS)
 @pytest.mark.parametrize("users", ["numbers", "text"])
 def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
-    shown = make_table(400, random_state=0, users=users, times="dates")
-    events = make_table(500, random_state=1, users=users, times="dates")
+    shown = make_table(160, random_state=0, users=users, times="dates")
+    events = make_table(200, random_state=1, users=users, times="dates")
     events["price"] = events["price"].where(events["item"] % 5 > 0)
     aggregates = {
         "mean": ("user", "price", "mean"),
@@ -237,8 +237,8 @@ def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
 
 
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
-    table = make_table(300, random_state=8)
-    scan = scan_of(table, tmp_path, memory="60KB")
+    table = make_table(160, random_state=8)
+    scan = scan_of(table, tmp_path, memory="25KB")
     numbers = {"n": ("user", None, "count")}
     ours = attach_history(scan, scan, user="user", time="time", columns="item")
     ours = attach_aggregates(ours[::-1], scan, time="time", aggregates=numbers)
@@ -269,7 +269,7 @@ def test_histories_and_aggregates_lie_on_each_other(tmp_path):
 @pytest.mark.parametrize("user", [None, "user"])
 @pytest.mark.parametrize("strategy", ["uniform", "popularity"])
 def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strategy):
-    events = make_table(1200, random_state=9, users="text")
+    events = make_table(700, random_state=9, users="text")
     events = events.dropna().reset_index(drop=True)
     events["item"] = (events["item"] ** 2 // 90).astype("int32")
     events["category"] = "c" + (events["item"] % 7).astype(str)
@@ -293,7 +293,7 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
         assert drawn.astype({"user": object, "item": "int32"}).merge(own).empty
     assert (items.reshape(-1, 5)[:, 1:] != items[::5, None]).all()
     shares = [table["item"].value_counts(normalize=True) for table in (drawn, twin[y_twin == 0])]
-    assert (shares[0] - shares[1]).abs().sum() < 0.25
+    assert (shares[0] - shares[1]).abs().sum() < 0.3
     path = tmp_path / ours._files.files[0].path
     assert path.exists()
     del ours
@@ -371,7 +371,7 @@ def test_columns_of_different_kinds(tmp_path, column, values, message):
 def test_empty_histories_are_said_once(tmp_path, column, shift, reason):
     events = make_table(50, random_state=0)
     shown = events.assign(**{column: events[column] + shift})
-    x, log = scan_of(shown, tmp_path, memory="60KB"), scan_of(events, tmp_path, memory="60KB")
+    x, log = scan_of(shown, tmp_path, memory="25KB"), scan_of(events, tmp_path, memory="25KB")
     with pytest.warns(UserWarning, match=f"every history is empty: {reason}") as found:
         ours = attach_history(x, log, **WAYS)
     assert len(found) == 1

@@ -145,7 +145,8 @@ class FilledArray:
         default: float = 0,
     ) -> None:
         self.path, self.dtype, self.n_rows = folder / name, np.dtype(dtype), n_rows
-        piece = np.full(PIECE_BYTES // self.dtype.itemsize, default, self.dtype).tobytes()
+        n_values = min(PIECE_BYTES // self.dtype.itemsize, n_rows)
+        piece = np.full(n_values, default, self.dtype).tobytes()
         with open(self.path, "wb") as file:  # written, since a map of a full disk ends the process
             left = n_rows * self.dtype.itemsize
             while left > 0:
