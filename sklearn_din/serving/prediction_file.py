@@ -130,14 +130,16 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
     writer = None
     try:
         with Progress("predicting", n_rows or 0) as progress:
-            for asked, table in parts:
+            for asked, kept in parts:
+                columns = dict(zip(kept.column_names, kept.columns, strict=True))
                 for name, values in _predictions(model, method, asked).items():
-                    if name in table.column_names:
+                    if name in columns:
                         raise ValueError(
                             f"columns must not have the name of a prediction, got {name!r}. "
                             "Rename that column of X."
                         )
-                    table = table.append_column(name, pa.array(values))
+                    columns[name] = pa.chunked_array([pa.array(values)])
+                table = pa.table(columns)
                 table = table.cast(writer.schema) if writer else table
                 writer = writer or pq.ParquetWriter(path, table.schema)
                 writer.write_table(table)
