@@ -194,7 +194,9 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
             )
             fields = tuple(field for pair in encoder._neighbours for field in pair.fields())
             schema = replace(schema, fields=schema.fields + fields)
-        learnt = encoder._fitted_state(vars(encoder) | {"schema_": schema})
+        learnt = None
+        if scan.cache_dir is not None:
+            learnt = encoder._fitted_state(vars(encoder) | {"schema_": schema})
         encoded = cache.keep(files, schema, learnt)
     encoder.schema_ = schema
     return encoded
