@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from sklearn_din.encoding.mapped_neighbours import append_neighbours, learn_mapp
 from sklearn_din.encoding.neighbours import clicked_label, neighbour_order, schema_without
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
 from sklearn_din.encoding.roles import Roles, assign_roles, is_auto
+from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.streamed_counts import SharedOccurrences, TableStatistics, UserCodes
 from sklearn_din.encoding.vocabulary import Occurrences
 from sklearn_din.features.encoded import EncodedFeatures
@@ -46,11 +48,13 @@ class ScannedRows:
         Its roles are known.
     scan : Scan
         The rows.
+    roles : Roles, default=None
+        What to read. None: all columns that the encoder uses.
     """
 
-    def __init__(self, encoder: Any, scan: Scan) -> None:
+    def __init__(self, encoder: Any, scan: Scan, roles: Roles | None = None) -> None:
         self._encoder, self._scan = encoder, scan
-        roles: Roles = encoder._roles
+        self._roles = roles = encoder._roles if roles is None else roles
         wanted = {*roles.numeric, *roles.owners, encoder.user, encoder.time}
         wanted |= {name for behaviour in roles.behaviours for name in behaviour.numbers}
         self._names = [name for name in scan.columns if name in wanted]
@@ -68,13 +72,15 @@ class ScannedRows:
             As for :func:`read_frame`.
         """
         encoder = self._encoder
+        if not self._names:
+            return
         for start, frame in progress(self._scan, self._names, what):
             try:
                 if encoder.time in self._names:
                     check_times(frame[encoder.time], name=f"X[{encoder.time!r}]")
                 read = read_frame(
                     Columns(frame, separator=encoder.separator),
-                    encoder._roles,
+                    self._roles,
                     max_length=encoder.max_length,
                     as_numbers_alone=as_numbers_alone,
                 )
@@ -102,9 +108,9 @@ class ScannedRows:
         parts = progress(self._scan, [user], "users")
         return UserCodes(plain_values(part[user]) for _, part in parts)
 
-    def write(self, files: ArrayFiles, encoder: Any, schema: Schema, *, is_fit: bool) -> None:
-        """Encode all parts by a fitted encoder, without item neighbours, and write them."""
-        users, offsets = self.user_codes(), dict[str, int]()
+    def encoded(self, schema: Schema, *, is_fit: bool) -> Iterator[EncodedFeatures]:
+        """Yield the parts encoded, without item neighbours; users are numbers."""
+        encoder, users = self._encoder, self.user_codes()
         scales = encoder._event_scales.items()
         alone = [] if is_fit else [name for name, its in scales if not its.is_elapsed]
         for _, read, frame in self.read("encoding", as_numbers_alone=alone):
@@ -113,7 +119,36 @@ class ScannedRows:
             part = encoder._encode(read, frame, schema)
             if users is not None:
                 part.users = users.encode(part.users)
-            append_encoded(files, part, offsets)
+            yield part
+
+
+def write_rows(
+    encoder: Any, scan: Scan, schema: Schema, files: ArrayFiles, *, is_fit: bool
+) -> None:
+    """Encode all rows of a scan, without item neighbours, and write them to files.
+
+    Parameters
+    ----------
+    encoder : HistorySequenceEncoder
+        It has learnt all that encoding needs.
+    scan : Scan
+    schema : Schema
+        Without the columns of item neighbours.
+    files : ArrayFiles
+        New.
+    is_fit : bool
+        Whether the rows are those that the encoder learnt from.
+    """
+    is_wanted = is_fit or encoder.unknown != "error"  # the log holds what no row of these shows
+    shared = SharedLogs(scan, encoder, is_wanted=is_wanted)
+    rest = tuple(b for b in schema.behaviours if b not in shared.behaviours)
+    apart = {name for b in shared.behaviours for name in (*b.histories, *b.numbers)}
+    fields = tuple(field for field in schema.fields if field.name not in apart)
+    rows = ScannedRows(encoder, scan, replace(encoder._roles, behaviours=rest))
+    offsets: dict[str, int] = {}
+    for part in rows.encoded(replace(schema, fields=fields, behaviours=rest), is_fit=is_fit):
+        append_encoded(files, part, offsets)
+    shared.write(files)
 
 
 def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
@@ -143,9 +178,8 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
         encoder._restore_fitted(learnt)
         return encoded
     schema = _learn(encoder, scan)
-    rows = ScannedRows(encoder, scan)
     with cache.writing() as files:
-        rows.write(files, encoder, schema, is_fit=True)
+        write_rows(encoder, scan, schema, files, is_fit=True)
         order = neighbour_order(
             encoder.neighbours,
             encoder._roles,
@@ -159,12 +193,13 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
                 cache.mapped(files, schema), y, order=order, taken=scan.columns, files=files
             )
             fields = tuple(field for pair in encoder._neighbours for field in pair.fields())
-            schema = Schema(
-                schema.fields + fields, schema.behaviours, schema.max_length, schema.unused
-            )
-        encoder.schema_ = schema
-        learnt = encoder._fitted_state(dict(vars(encoder))) if scan.cache_dir else None
-        return cache.keep(files, schema, learnt)
+            schema = replace(schema, fields=schema.fields + fields)
+        learnt = None
+        if scan.cache_dir is not None:
+            learnt = encoder._fitted_state(vars(encoder) | {"schema_": schema})
+        encoded = cache.keep(files, schema, learnt)
+    encoder.schema_ = schema
+    return encoded
 
 
 def transform_scan(encoder: Any, scan: Scan) -> EncodedFeatures:
@@ -209,7 +244,7 @@ def write_scan(
         cache = EncodedCache(scan.without_cache(), "")
     with cache.writing() as files:
         plain = schema_without(schema, encoder._neighbours)
-        ScannedRows(encoder, scan).write(files, encoder, plain, is_fit=False)
+        write_rows(encoder, scan, plain, files, is_fit=False)
         append_neighbours(cache.mapped(files, plain), encoder._neighbours, files)
         return cache.keep(files, schema)
 
