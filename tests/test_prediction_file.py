@@ -135,7 +135,7 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_whole(clicks, scan, tmp
     for wrong, message in (("usr", "X has no column 'usr'"), ({"a"}, "columns must be a column")):
         with pytest.raises((ValueError, TypeError), match=message):
             predict_to_parquet(Failing(), X, path, columns=wrong, overwrite=True)
-    clash = clicks.rename(columns={"user": "probability"})
+    clash = clicks.iloc[:9].rename(columns={"user": "probability"})
     with pytest.raises(ValueError, match="must not have the name of a prediction, got 'probabil"):
         predict_to_parquet(Failing(), clash, tmp_path / "q.parquet", columns="probability")
     assert sorted(os.listdir(tmp_path)) == ["clicks.parquet", "p.parquet"]

@@ -138,7 +138,10 @@ class LogScan(Scan):
         for start in range(0, len(values[columns[0]]), 23):
             yield start, pd.DataFrame({n: its[start : start + 23] for n, its in values.items()})
 
-    def windows(self, rows):
+    def shares_log(self, columns):
+        return True
+
+    def windows(self, rows, columns):
         cells = self.frame["hist_item"].array[np.asarray(self._rows[rows])]
         times = [self.frame[n].array.anchors for n in self.columns if n == "hist_elapsed"]
         return cells.spans, times[0][np.asarray(self._rows[rows])] if times else None

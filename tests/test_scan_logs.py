@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold, train_test_split
 
 from sklearn_din import (
     AttachedScan,
+    HistorySequenceEncoder,
     TimeSplit,
     attach_aggregates,
     attach_history,
@@ -469,3 +470,38 @@ def test_nothing_is_warned_where_histories_are_there(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attach_history(scan, scan, **WAYS)
+
+
+def test_an_encoder_reads_two_logs_as_it_reads_the_frame(tmp_path):
+    shown, bought = make_table(160, random_state=0), make_table(200, random_state=1, users="floats")
+    ways = {"user": "user", "time": "time"}
+
+    def attached(impressions, first, second):
+        X = attach_history(impressions, first, columns=["item", "category"], **ways)
+        X = attach_history(
+            X, second, columns=["item", "price"], prefix="bought_", elapsed="ago", **ways
+        )
+        numbers = {"mean": ("user", "price", "mean")}
+        return attach_aggregates(X, second, time="time", aggregates=numbers)
+
+    x = scan_of(shown, tmp_path, memory="50KB")
+    X = attached(x, x, scan_of(bought, tmp_path, memory="50KB"))
+    assert X.shares_log(["bought_item", "ago"])
+    assert X.shares_log(["hist_item", "hist_category"])
+    assert not X.shares_log(["hist_item", "bought_item"])
+    twin = attached(read(x), read(x), bought)
+    pairs = {
+        ("hist_item", "hist_category"): ("item", "category"),
+        ("bought_item", "bought_price", "ago"): ("item", None, None),
+    }
+    encoders = [HistorySequenceEncoder(**ways, histories=pairs) for _ in range(2)]
+    train, test = slice(0, 100), slice(60, 160, 3)
+    for fit, rows in ((True, train), (False, test)):
+        arrays = [
+            encoder.fit_transform(its[rows]) if fit else encoder.transform(its[rows])
+            for encoder, its in zip(encoders, (X, twin), strict=True)
+        ]
+        assert arrays[0].schema == arrays[1].schema
+        for name in arrays[1].keys():  # noqa: SIM118
+            ours, theirs = np.asarray(arrays[0][name]), np.asarray(arrays[1][name])
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)

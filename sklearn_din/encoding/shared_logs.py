@@ -26,8 +26,12 @@ class LogScan(Protocol):
         """Yield all events of the log, in its order, whatever the rows of the scan."""
         ...
 
-    def windows(self, rows: slice) -> tuple[Spans, np.ndarray | None]:
-        """Windows of some rows in that log, and the times that elapsed times are taken from."""
+    def windows(self, rows: slice, columns: Sequence[str]) -> tuple[Spans, np.ndarray | None]:
+        """Windows of some rows in the log of the columns, and the times of those rows."""
+        ...
+
+    def shares_log(self, columns: Sequence[str]) -> bool:
+        """Whether the columns are windows of one log."""
         ...
 
 
@@ -57,7 +61,8 @@ class SharedLogs:
         for behaviour in roles.behaviours:
             names = [*behaviour.histories, *behaviour.numbers]
             has_log = is_wanted and hasattr(scan, "log_parts") and len(scan) > 0
-            if has_log and all(isinstance(scan.dtypes[name], WindowDtype) for name in names):
+            are_windows = all(isinstance(scan.dtypes[name], WindowDtype) for name in names)
+            if has_log and are_windows and scan.shares_log(names):
                 self._timed |= {name: _has_anchors(scan, name) for name in behaviour.numbers}
                 if all(self._fits(name) for name in behaviour.numbers):
                     shared.append(behaviour)
@@ -89,9 +94,10 @@ class SharedLogs:
 
     def _write_windows(self, files: ArrayFiles, behaviour: Behaviour) -> None:
         encoder, n_rows = self._encoder, len(self._scan)
+        names = [*behaviour.histories, *behaviour.numbers]
         for start in range(0, n_rows, ROWS_AT_A_TIME):
             rows = slice(start, min(start + ROWS_AT_A_TIME, n_rows))
-            spans, times = self._scan.windows(rows)
+            spans, times = self._scan.windows(rows, names)
             anchors: Mapping[str, np.ndarray] = {}
             if times is not None:
                 scales = encoder._event_scales

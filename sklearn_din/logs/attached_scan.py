@@ -199,6 +199,12 @@ class AttachedScan(Scan):
             return _attached(self._base[places]).windows(slice(None), columns)
         return own.spans(places), None if own.anchors is None else own.anchors.take(places)
 
+    def shares_log(self, columns: Sequence[str]) -> bool:
+        """Whether some columns are histories that one call of ``attach_history`` made."""
+        if self._own_histories(columns) is not None:
+            return True
+        return isinstance(self._base, AttachedScan) and self._base.shares_log(columns)
+
     def fingerprint(self) -> str:
         """Digest of the files, the rows and the columns: equal where the scan reads the same."""
         facts = [self._base.fingerprint(), self._digest, self.columns, self._target]
