@@ -339,6 +339,22 @@ def test_mistakes_have_the_errors_of_tables_in_memory(tmp_path, wrong, message):
     assert len(os.listdir(tmp_path)) == 1
 
 
+def test_users_of_other_kinds_are_refused(tmp_path):
+    table = make_table(50, random_state=0)
+    for users, kind in (
+        (pd.to_datetime(table["user"], unit="D"), "timestamp"),
+        (table["user"].map(lambda user: [user]), "list"),
+    ):
+        scan = scan_of(table.assign(user=users), tmp_path)
+        with pytest.raises(TypeError, match=rf"\['user'\] must hold text or numbers .* are {kind}"):
+            attach_history(scan, scan, **WAYS)
+    lists = scan_of(table.assign(category=[["a"]] * 50), tmp_path)
+    with pytest.raises(
+        TypeError, match="a history column must hold numbers, text or dates, got 'cat"
+    ):
+        attach_history(lists, lists, **WAYS)
+
+
 def test_missing_times_are_counted_over_all_parts(tmp_path):
     table = make_table(300, random_state=0, times="dates")
     gaps = table.copy()

@@ -142,6 +142,8 @@ def key_kind(column: pd.Series, *, name: str) -> str | None:
             return None
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return "text"
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
+            raise _no_keys(name, str(kind))
     if pd.api.types.is_bool_dtype(dtype) or (
         pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
     ):
@@ -151,9 +153,13 @@ def key_kind(column: pd.Series, *, name: str) -> str | None:
     if inferred in kinds or inferred == "empty":
         return kinds.get(inferred)
     check_keys(plain_values(column), name=name)
-    raise TypeError(
-        f"{name} must hold text or numbers where a table is a scan, got {inferred} values of dtype "
-        f"{dtype}. Convert the column with astype(str) before it is written."
+    raise _no_keys(name, inferred)
+
+
+def _no_keys(name: str, kind: str) -> TypeError:
+    return TypeError(
+        f"{name} must hold text or numbers where a table is a scan, got values that are {kind}. "
+        "Make text of them with astype(str) before they are written."
     )
 
 
