@@ -84,7 +84,7 @@ class TimeSplit(BaseCrossValidator):
 
         Parameters
         ----------
-        X : pandas, polars or Arrow frame, or EncodedFeatures
+        X : pandas, polars or Arrow frame, scan, or EncodedFeatures
             With one row per impression.
         y : ignored
         groups : ignored

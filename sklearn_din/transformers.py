@@ -205,8 +205,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
-            One row is one impression: a candidate shown.
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
+            One row is one impression: a candidate shown. A scan (:func:`scan_parquet`) is read
+            part by part.
         y : array-like of shape (n_rows,), default=None
             Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
 
@@ -224,13 +225,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
         y : array-like of shape (n_rows,), default=None
             Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
 
         Returns
         -------
         EncodedFeatures
+            Of a scan, over mapped files.
         """
         with fit_task(self, X, y):
             return self._fit(X, y)
@@ -240,7 +242,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             The columns seen at fit, in their order; dropped ones may be absent.
 
         Returns
