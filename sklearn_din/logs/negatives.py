@@ -20,7 +20,7 @@ from sklearn_din._validation import (
 )
 from sklearn_din.logs.item_columns import warn_of_misplaced
 from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_draw
-from sklearn_din.logs.scan_negatives import sample_negatives_by_part
+from sklearn_din.logs.scan_negatives import Wanted, sample_negatives_by_part
 from sklearn_din.logs.scan_views import Scan
 
 
@@ -105,16 +105,8 @@ def sample_negatives(
     following = check_names(item_columns, name="item_columns")
     if isinstance(events, Scan):
         check_options(n_negatives, strategy)
-        return sample_negatives_by_part(
-            events,
-            item=item,
-            item_columns=following,
-            n_negatives=n_negatives,
-            user=user,
-            time=time,
-            strategy=strategy,
-            random_state=random_state,
-        )
+        asked = Wanted(item, following, n_negatives, user, strategy)
+        return sample_negatives_by_part(events, asked, time, random_state)
     log = CallerFrame(events, name="events")
     frame = log.pandas
     named = [name for name in (user, time) if name is not None]

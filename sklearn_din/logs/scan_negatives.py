@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +38,35 @@ SHARE_OF_WRITTEN = 16  # what is written at once takes one sixteenth of the budg
 SEEDS = 2**31 - 1
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What sample_negatives was asked for, checked.
+
+    Parameters
+    ----------
+    item : str
+        Item column.
+    item_columns : list of str
+        Columns that describe the item.
+    n_negatives : int
+        Negatives per event.
+    user : str or None
+        User column.
+    strategy : {"uniform", "popularity"}
+        How items are drawn.
+    """
+
+    item: str
+    item_columns: list[str]
+    n_negatives: int
+    user: str | None
+    strategy: str
+
+
 def sample_negatives_by_part(
     events: Scan,
-    *,
-    item: str,
-    item_columns: Sequence[str],
-    n_negatives: int,
-    user: str | None,
+    wanted: Wanted,
     time: str | None,
-    strategy: str,
     random_state: int | np.random.RandomState | None,
 ) -> tuple[ParquetScan, np.ndarray]:
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
@@ -59,10 +80,12 @@ def sample_negatives_by_part(
     ----------
     events : Scan
         What users chose.
-    item, item_columns, n_negatives, user, strategy, random_state
-        As :func:`sample_negatives` has them, checked.
+    wanted : Wanted
+        What to draw.
     time : str or None
         Must be None.
+    random_state : int, RandomState instance or None
+        Seed of the draw.
 
     Returns
     -------
@@ -71,20 +94,20 @@ def sample_negatives_by_part(
     y : ndarray of int8
         1 for events and 0 for negatives.
     """
-    _check(events, [item, *item_columns, *([] if user is None else [user])], time)
+    following, user = [wanted.item, *wanted.item_columns], wanted.user
+    _check(events, [*following, *([] if user is None else [user])], time)
     rng = check_random_state(random_state)
     parent = events.cache_dir
     with new_folder(parent) as path:
-        catalogue = _Catalogue(path, events, item, item_columns, user)
+        catalogue = _Catalogue(path, events, wanted.item, wanted.item_columns, user)
         weights = np.ones(catalogue.n_items, dtype=np.int64)
-        weights = catalogue.counts if strategy == "popularity" else weights
+        weights = catalogue.counts if wanted.strategy == "popularity" else weights
         draws: _Draws
         if user is None:
-            draws = _DrawsOfOthers(catalogue, weights, n_negatives, rng)
+            draws = _DrawsOfOthers(catalogue, weights, wanted.n_negatives, rng)
         else:
-            draws = _DrawsByUser(path, events, catalogue, weights, n_negatives, user, rng)
-        following = [item, *item_columns]
-        written = _write(path, events, catalogue, draws, following, n_negatives)
+            draws = _DrawsByUser(path, events, catalogue, weights, wanted.n_negatives, user, rng)
+        written = _write(path, events, catalogue, draws, following, wanted.n_negatives)
         kept = path.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         written.replace(kept)
     OwnedFolder(path, kept=False)  # nobody needs what else is in it
@@ -94,7 +117,7 @@ def sample_negatives_by_part(
     impressions = ParquetScan(
         files, rows, events.columns, target=None, memory=events.memory, cache_dir=parent
     )
-    y = np.zeros((len(events), 1 + n_negatives), dtype=np.int8)
+    y = np.zeros((len(events), 1 + wanted.n_negatives), dtype=np.int8)
     y[:, 0] = 1
     return impressions, y.ravel()
 
