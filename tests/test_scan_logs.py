@@ -192,6 +192,14 @@ def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
         copy["hist_item"]
 
 
+def test_logs_that_lie_in_another_order_are_told_apart(tmp_path):
+    table = make_table(160, random_state=6)
+    scans = [scan_of(table, tmp_path, memory=memory) for memory in BUDGETS]
+    ours = [attach_history(scan, table, **WAYS)["hist_item"] for scan in scans]
+    both = pd.concat(ours, ignore_index=True)
+    same_cells(both, pd.concat([attach_history(table, table, **WAYS)["hist_item"]] * 2))
+
+
 def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monkeypatch):
     table = make_table(300, random_state=7)
     cache = tmp_path / "cache"
@@ -459,6 +467,8 @@ def test_a_file_that_changes_is_named(tmp_path):
     starts.write_bytes(b"short")
     with pytest.raises(FileNotFoundError, match=r"must have 1600 bytes .*, and it has 5"):
         ours["hist_item"]
+    again = attach_history(scan, scan, **WAYS)  # what is not whole is written again
+    same_cells(again["hist_item"], attach_history(table, table, **WAYS)["hist_item"])
     table.iloc[:9].to_parquet(tmp_path / "0.parquet")
     with pytest.raises(OSError, match="was changed after scan_parquet"):
         attach_history(scan, scan, max_length=2, **WAYS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -12,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAPPED_BYTES = 1 << 26  # of a file that is written in no order: so much is in memory at once
 PIECE_BYTES = 1 << 24
+FACTS = "facts.json"
 
 
 class OwnedFolder:
@@ -203,8 +206,38 @@ def new_folder(parent: Path | None) -> Iterator[Path]:
         raise
 
 
+def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Say in the folder what is in it, as its last file, with the sizes of the others."""
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    text = json.dumps(facts | {"sizes": sizes})
+    (folder / FACTS).write_text(text, encoding="utf-8")
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What :func:`write_facts` was given."""
+    return json.loads((folder / FACTS).read_text(encoding="utf-8"))
+
+
+def kept_folder(target: Path | None) -> OwnedFolder | None:
+    """A folder that an earlier call has written, if each of its files is whole.
+
+    One that is not is removed: it is written again.
+    """
+    if target is None or not (target / FACTS).is_file():
+        return None
+    for name, size in read_facts(target)["sizes"].items():
+        path = target / name
+        if not path.is_file() or path.stat().st_size != size:
+            shutil.rmtree(target, ignore_errors=True)
+            return None
+    return OwnedFolder(target, kept=True)
+
+
 def settled(path: Path, target: Path | None) -> OwnedFolder:
     """Give a folder that was written whole its final name, which others look for.
+
+    The files are on the disk before the name is: also after a power failure, what has the name
+    is whole.
 
     Parameters
     ----------
@@ -216,6 +249,8 @@ def settled(path: Path, target: Path | None) -> OwnedFolder:
     """
     if target is None:
         return OwnedFolder(path, kept=False)
+    for file in [*path.iterdir(), path]:
+        _sync(file)
     try:
         os.replace(path, target)
     except OSError:
@@ -223,6 +258,16 @@ def settled(path: Path, target: Path | None) -> OwnedFolder:
             raise
         shutil.rmtree(path, ignore_errors=True)
     return OwnedFolder(target, kept=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _reopened(path: Path) -> OwnedFolder:

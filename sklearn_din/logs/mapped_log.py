@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,7 +302,17 @@ def stored_name(place: int, array: int) -> str:
 
 
 def read_log(folder: OwnedFolder, facts: Mapping[str, Any], *, token: str) -> MappedLog:
-    """A log out of what :meth:`LogWriter.finish` has written."""
+    """A log out of what :meth:`LogWriter.finish` has written.
+
+    Parameters
+    ----------
+    folder : OwnedFolder
+        Where the files are.
+    facts : dict
+        What ``finish`` returned.
+    token : str
+        Which call made the log: no two logs whose events lie in another order may share it.
+    """
     columns = {}
     for name, fact in facts.items():
         kind = None
@@ -325,13 +334,3 @@ def _mapped(folder: OwnedFolder, fact: Sequence[Any] | None) -> MappedArray:
         return MappedArray(folder, "", np.dtype(np.int64), 0)
     name, dtype, n_rows = fact
     return MappedArray(folder, name, np.dtype(dtype), n_rows)
-
-
-def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Say in the folder what is in it, as the last file."""
-    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What :func:`write_facts` wrote."""
-    return json.loads((folder / "facts.json").read_text(encoding="utf-8"))

@@ -16,11 +16,11 @@ from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.mapped_arrays import (
     FilledArray,
     MappedArray,
-    OwnedFolder,
+    kept_folder,
     new_folder,
     settled,
+    write_facts,
 )
-from sklearn_din.logs.mapped_log import write_facts
 from sklearn_din.logs.partitions import Partitions
 from sklearn_din.logs.running_sums import Aggregate, checked_aggregates, present_numbers, so_far
 from sklearn_din.logs.tables import (
@@ -63,9 +63,8 @@ def attach_aggregates_by_part(
     cache = None if shown.scan is None else cache_of(shown, log)
     target = None if cache is None else cache / f"aggregates-{digest[:32]}"
     files = {name: f"{place}.numbers" for place, name in enumerate(aggregates)}
-    if target is not None and (target / "facts.json").is_file():
-        folder = OwnedFolder(target, kept=True)
-    else:
+    folder = kept_folder(target)
+    if folder is None:
         with new_folder(cache_of(shown, log)) as path:
             for keys, wanted in by_key.items():
                 _write(path, shown, log, keys, time, {files[n]: w for n, w in wanted.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,17 +21,18 @@ from sklearn_din.logs.mapped_arrays import (
     FilledArray,
     MappedArray,
     OwnedFolder,
+    kept_folder,
     new_folder,
+    read_facts,
     settled,
+    write_facts,
 )
 from sklearn_din.logs.mapped_log import (
     CLOCK,
     ColumnWriter,
     LogWriter,
-    read_facts,
     read_log,
     stored_name,
-    write_facts,
 )
 from sklearn_din.logs.partitions import Partitions
 from sklearn_din.logs.past_columns import (
@@ -114,16 +116,15 @@ def attach_history_by_part(impressions: Any, events: Any, wanted: Wanted) -> Any
     digest = _digest(shown, log, wanted)
     cache = cache_of(shown, log)
     target = None if cache is None else cache / f"history-{digest[:32]}"
-    if target is not None and (target / "facts.json").is_file():
-        folder = OwnedFolder(target, kept=True)
-    else:
+    folder = kept_folder(target)
+    if folder is None:
         with new_folder(cache) as path:
             _write(path, shown, log, kinds, wanted)
             folder = settled(path, target)
     facts = read_facts(folder.path)
     if facts["empty"] is not None and not _is_own_log(shown, log, wanted):
         _warn_all_empty(facts["empty"], wanted)
-    histories = _read(folder, facts, wanted, len(shown), token=digest[:32])
+    histories = _read(folder, facts, wanted, len(shown))
     if shown.scan is not None:
         names = [*shown.scan.columns, *new_names]
         return AttachedScan(
@@ -169,7 +170,7 @@ def _write(folder: Path, shown: Table, log: Table, kinds: list[str | None], want
     empty = _write_windows(folder, events, later, sorted_log, wanted)
     events.rows.remove()
     later.rows.remove()
-    write_facts(folder, {"log": sorted_log.finish(), "empty": empty})
+    write_facts(folder, {"log": sorted_log.finish(), "empty": empty, "token": uuid.uuid4().hex})
 
 
 def _write_windows(
@@ -271,13 +272,13 @@ def _digest(shown: Table, log: Table, wanted: Wanted) -> str:
 
 
 def _read(
-    folder: OwnedFolder, facts: dict[str, Any], wanted: Wanted, n_rows: int, *, token: str
+    folder: OwnedFolder, facts: dict[str, Any], wanted: Wanted, n_rows: int
 ) -> MappedHistories:
     anchors = None
     if wanted.elapsed is not None:
         anchors = MappedArray(folder, ANCHORS, np.dtype(np.float64), n_rows)
     return MappedHistories(
-        read_log(folder, facts["log"], token=token),
+        read_log(folder, facts["log"], token=facts["token"]),
         MappedArray(folder, STARTS, np.dtype(np.int64), n_rows),
         MappedArray(folder, LENGTHS, np.dtype(np.int32), n_rows),
         anchors,
