@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.encoding.array_files import ArrayFiles, no_room
-from sklearn_din.encoding.cooccurrence import Interactions, Rows, growing_counts, upper_triangle
+from sklearn_din.encoding.chunked_scores import GrowingScores
+from sklearn_din.encoding.cooccurrence import Interactions, Rows
 from sklearn_din.encoding.item_scores import N_NUMBERS, ItemScores
 from sklearn_din.encoding.neighbours import (
     SUFFIXES,
@@ -104,11 +105,12 @@ class _Told:
         path = files.folder / "numbers.tmp"
         try:
             numbers = _new_array(path, (len(self.X), N_NUMBERS))
-            for block, counts in enumerate(growing_counts(found, n_blocks)):
+            growing = GrowingScores(found)
+            del found
+            for block in range(n_blocks):
                 shown, clicked = self._occurrences(block, n_ids)
-                scores = ItemScores.of_counts(counts, shown, clicked)
+                scores, kept = growing.scores(block, shown, clicked)
                 self._tell(numbers, scores, block + 1)
-            kept = upper_triangle(scores.counts_to_keep(counts))
             scale = self._scale(numbers)
             pair = NeighbourPair(
                 self.history, self.candidate, names, scores, kept, shown, clicked, scale
@@ -184,7 +186,8 @@ def gather_interactions(
         is_known = items >= FIRST_KNOWN_ID
         pairs.add(users[is_known] * np.int64(n_ids) + items[is_known], blocks[is_known])
     found, blocks = pairs.merged()
-    return Interactions(found // n_ids, found % n_ids, blocks, (rows.n_users, n_ids))
+    users, items = (found // n_ids).astype(np.int32), (found % n_ids).astype(np.int32)
+    return Interactions(users, items, blocks, (rows.n_users, n_ids))
 
 
 class _FirstBlocks:
@@ -205,7 +208,7 @@ class _FirstBlocks:
     def merged(self) -> tuple[np.ndarray, np.ndarray]:
         self._keys = self._first(np.concatenate([self._keys, *self._pending]))
         self._pending, self._n_pending = [], 0
-        return self._keys // self._n_blocks, self._keys % self._n_blocks
+        return self._keys // self._n_blocks, (self._keys % self._n_blocks).astype(np.int8)
 
     def _first(self, keys: np.ndarray) -> np.ndarray:
         keys = np.sort(keys)
