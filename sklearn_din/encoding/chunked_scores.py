@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import csr_array, triu, vstack
+from scipy.sparse import csr_array, triu
 
 from sklearn_din.encoding.cooccurrence import Interactions, growing_counts, upper_triangle
-from sklearn_din.encoding.item_scores import MOST_EXACT, SHRINKAGE, ItemScores, most_popular
+from sklearn_din.encoding.item_scores import (
+    MOST_EXACT,
+    MOST_NEIGHBOURS,
+    SHRINKAGE,
+    ItemScores,
+    most_popular,
+)
 
 MOST_COUNTED = MOST_EXACT**2  # pairs of items that are counted at once
-CHUNK_PAIRS = 4_000_000  # pairs of two items of one user that are multiplied at a time
+CHUNK_PAIRS = 2_000_000  # pairs of two items of one user that are multiplied at a time
 CHUNK_ITEMS = 4_096
-
-Told = tuple[ItemScores, csr_array]  # scores of a block, and the counts that later ones add to
 
 
 class GrowingScores:
@@ -37,7 +41,7 @@ class GrowingScores:
         self._is_small = float((lengths**2).sum()) <= MOST_COUNTED
         self._growing: Iterator[csr_array] | None = None
 
-    def scores(self, block: int, shown: np.ndarray, clicked: np.ndarray) -> Told:
+    def scores(self, block: int, shown: np.ndarray, clicked: np.ndarray) -> ItemScores:
         """Scores of all blocks up to this one; blocks come in order.
 
         Parameters
@@ -45,32 +49,41 @@ class GrowingScores:
         block : int
         shown, clicked : ndarray of shape (n_ids,)
             How often each item was a candidate so far, and was clicked as one.
-
-        Returns
-        -------
-        scores : ItemScores
-        kept : csr_array of shape (n_ids, n_ids)
-            The upper triangle of the counts that later ones are added to.
         """
-        if not self._is_small:
-            return self._chunked(block, shown, clicked)
-        if self._growing is None:
-            self._growing = growing_counts(self._found, int(self._found.blocks.max(initial=0)) + 1)
-            self._counts = csr_array((self._found.shape[1],) * 2, dtype=np.float32)
-        self._counts = next(self._growing, self._counts)  # the last blocks may tell nothing new
-        scores = ItemScores.of_counts(self._counts, shown, clicked)
-        return scores, upper_triangle(scores.counts_to_keep(self._counts))
-
-    def _chunked(self, block: int, shown: np.ndarray, clicked: np.ndarray) -> Told:
+        if self._is_small:
+            if self._growing is None:
+                n_blocks = int(self._found.blocks.max(initial=0)) + 1
+                self._growing = growing_counts(self._found, n_blocks)
+                self._counts = csr_array((self._found.shape[1],) * 2, dtype=np.float32)
+            self._counts = next(self._growing, self._counts)  # a last block may tell nothing new
+            return ItemScores.of_counts(self._counts, shown, clicked)
         had = _matrix(self._found, block)
         n_users = np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
+        cosine = _neighbours(had, n_users)
         ids = most_popular(n_users)
-        popular = had[:, ids]
-        gram = csr_array(popular.T @ popular)
-        scores = ItemScores.of_parts(
-            gram.toarray(), ids, csr_array(_neighbours(had, n_users)), n_users, shown, clicked
-        )
-        return scores, _kept(scores.cosine, n_users, gram, ids)
+        gram = _gram(had, ids).toarray()
+        return ItemScores.of_parts(gram, ids, cosine, n_users, shown, clicked)
+
+    def kept(self, scores: ItemScores) -> csr_array:
+        """Upper triangle of the counts that later ones are added to, for the last scores.
+
+        Parameters
+        ----------
+        scores : ItemScores
+            Of the last block.
+        """
+        if self._is_small:
+            return upper_triangle(scores.counts_to_keep(self._counts))
+        had = _matrix(self._found, int(self._found.blocks.max(initial=0)))
+        n_users = np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
+        ids = most_popular(n_users)
+        gram = triu(_gram(had, ids), 1, format="coo")
+        places = (ids[gram.coords[0]], ids[gram.coords[1]])
+        among = csr_array((gram.data, places), shape=scores.cosine.shape)
+        diagonal = csr_array((n_users, (np.arange(len(n_users)),) * 2), shape=among.shape)
+        kept = csr_array(_counts_of(scores.cosine, n_users).maximum(among) + diagonal)
+        kept.eliminate_zeros()
+        return kept
 
 
 def _matrix(found: Interactions, block: int) -> csr_array:
@@ -82,32 +95,41 @@ def _matrix(found: Interactions, block: int) -> csr_array:
     return csr_array((np.ones(len(items), dtype=np.float32), items, ends), shape=found.shape)
 
 
+def _gram(had: csr_array, ids: np.ndarray) -> csr_array:
+    """How many users had both of two of some items."""
+    some = had[:, ids]
+    return csr_array(some.T @ some)
+
+
 def _neighbours(had: csr_array, n_users: np.ndarray) -> csr_array:
     """Shrunk cosine of each item and its best neighbours, a few items at a time."""
+    n_ids = had.shape[1]
     by_item = csr_array(had.T.tocsr())
     work = by_item @ np.diff(had.indptr).astype(np.float64)
-    chunk = np.cumsum(work) // CHUNK_PAIRS
-    begins = {0, *(np.flatnonzero(np.diff(chunk)) + 1), *range(0, len(work), CHUNK_ITEMS)}
-    pieces = []
-    for begin, end in pairwise(sorted({*map(int, begins), len(work)})):
+    changes = np.flatnonzero(np.diff(np.cumsum(work) // CHUNK_PAIRS)) + 1
+    begins = {*changes.tolist(), *range(0, n_ids, CHUNK_ITEMS), n_ids}
+    data = np.empty(n_ids * MOST_NEIGHBOURS, dtype=np.float32)  # of which only a part is touched
+    indices = np.empty(len(data), dtype=np.int32)
+    ends = np.zeros(n_ids + 1, dtype=np.int64)
+    for begin, end in pairwise(sorted(begins)):
         counts = csr_array(by_item[begin:end] @ had)
         counts.sort_indices()
-        pieces.append(ItemScores.neighbours_of(counts, n_users, first=begin))
-    return csr_array(vstack(pieces, format="csr"))
+        found = ItemScores.neighbours_of(counts, n_users, first=begin)
+        ends[begin + 1 : end + 1] = ends[begin] + found.indptr[1:]
+        data[ends[begin] : ends[end]] = found.data
+        indices[ends[begin] : ends[end]] = found.indices
+    parts = (data[: ends[-1]], indices[: ends[-1]], ends)
+    return csr_array(parts, shape=(n_ids, n_ids))
 
 
-def _kept(cosine: csr_array, n_users: np.ndarray, gram: csr_array, ids: np.ndarray) -> csr_array:
-    """Counts of neighbours and of popular items: a cosine says which count it was made of."""
-    n_ids = len(n_users)
-    rows = np.repeat(np.arange(n_ids), np.diff(cosine.indptr))
+def _counts_of(cosine: csr_array, n_users: np.ndarray) -> csr_array:
+    """Counts above the diagonal that some neighbours' cosines were made of."""
+    rows = np.repeat(np.arange(len(n_users), dtype=np.int32), np.diff(cosine.indptr))
     roots = np.sqrt(n_users[rows] * n_users[cosine.indices])
     counts = np.rint(cosine.data * (roots + np.float32(SHRINKAGE)))
-    near = csr_array((counts, cosine.indices, cosine.indptr), shape=cosine.shape)
-    near = csr_array(triu(near, 1, format="csr").maximum(triu(near.T, 1, format="csr")))
-    exact = triu(gram, 1, format="coo")
-    places = (ids[exact.coords[0]], ids[exact.coords[1]])
-    among = csr_array((exact.data, places), shape=cosine.shape)
-    diagonal = csr_array((n_users, (np.arange(n_ids), np.arange(n_ids))), shape=cosine.shape)
-    kept = csr_array(near.maximum(among) + diagonal)
-    kept.eliminate_zeros()
-    return kept
+    del roots
+    upper = cosine.indices > rows
+    above = csr_array((counts[upper], (rows[upper], cosine.indices[upper])), shape=cosine.shape)
+    np.logical_not(upper, out=upper)  # no item is a neighbour of itself
+    below = csr_array((counts[upper], (cosine.indices[upper], rows[upper])), shape=cosine.shape)
+    return csr_array(above.maximum(below))

@@ -109,8 +109,11 @@ class _Told:
             del found
             for block in range(n_blocks):
                 shown, clicked = self._occurrences(block, n_ids)
-                scores, kept = growing.scores(block, shown, clicked)
-                self._tell(numbers, scores, block + 1)
+                scores = growing.scores(block, shown, clicked)
+                if block + 1 < n_blocks:
+                    self._tell(numbers, scores, block + 1)
+                    del scores  # before the next ones, which are as large
+            kept = growing.kept(scores)
             scale = self._scale(numbers)
             pair = NeighbourPair(
                 self.history, self.candidate, names, scores, kept, shown, clicked, scale

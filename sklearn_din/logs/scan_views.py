@@ -80,13 +80,16 @@ class Scan(ABC):
                 "this scan has no target_: name the column that is to be predicted in "
                 "scan_parquet(..., target=...)."
             )
-        column = self._column(self._target)
-        if column.isna().any():
+        parts, n_missing = [], 0
+        for _, part in self.parts([self._target]):
+            n_missing += int(part[self._target].isna().sum())
+            parts.append(plain_values(part[self._target]))
+        if n_missing:
             raise ValueError(
-                f"the target {self._target!r} must not be missing, got {int(column.isna().sum())} "
-                "missing values. Leave those rows out: scan[mask]."
+                f"the target {self._target!r} must not be missing, got {n_missing} missing "
+                "values. Leave those rows out: scan[mask]."
             )
-        return plain_values(column)
+        return np.concatenate(parts) if parts else plain_values(self._column(self._target))
 
     def without_cache(self) -> Self:
         """The same rows, for encoders that are to keep nothing of them."""
@@ -99,7 +102,7 @@ class Scan(ABC):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            check_frame(pd.DataFrame(columns=[*self.columns, self._target]), [key], name="the scan")
+            check_frame(pd.DataFrame(columns=self._readable), [key], name="the scan")
             return self._column(key)
         if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
             check_frame(pd.DataFrame(columns=self.columns), key, name="the scan")
@@ -111,6 +114,10 @@ class Scan(ABC):
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns
+
+    @property
+    def _readable(self) -> list[str]:
+        return self.columns if self._target is None else [*self.columns, self._target]
 
     def _column(self, name: str) -> pd.Series:
         parts = [part[name] for _, part in self.parts([name])]
