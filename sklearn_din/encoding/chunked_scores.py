@@ -129,7 +129,12 @@ def _counts_of(cosine: csr_array, n_users: np.ndarray) -> csr_array:
     counts = np.rint(cosine.data * (roots + np.float32(SHRINKAGE)))
     del roots
     upper = cosine.indices > rows
-    above = csr_array((counts[upper], (rows[upper], cosine.indices[upper])), shape=cosine.shape)
+    above = _sparse(counts[upper], rows[upper], cosine.indices[upper], len(n_users))
     np.logical_not(upper, out=upper)  # no item is a neighbour of itself
-    below = csr_array((counts[upper], (cosine.indices[upper], rows[upper])), shape=cosine.shape)
+    below = _sparse(counts[upper], cosine.indices[upper], rows[upper], len(n_users))
+    del counts, rows, upper  # as large as the results
     return csr_array(above.maximum(below))
+
+
+def _sparse(data: np.ndarray, rows: np.ndarray, columns: np.ndarray, n_ids: int) -> csr_array:
+    return csr_array((data, (rows, columns)), shape=(n_ids, n_ids))

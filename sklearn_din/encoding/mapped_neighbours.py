@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,8 @@ def learn_mapped_neighbours(
     if y is not None:
         check_consistent_length(X.columns[next(iter(X.columns))], y)
     rows = training_rows(X.users, X.times, y, n_rows=len(X), by_time=order == "time")
+    if rows.n_users < 2**31:
+        rows = replace(rows, users=rows.users.astype(np.int32))
     pairs: list[NeighbourPair] = []
     taken = set(taken)
     for _, history, candidate in histories_with_candidate(X.schema):
