@@ -117,7 +117,8 @@ class Scan(ABC):
 
     @property
     def _readable(self) -> list[str]:
-        return self.columns if self._target is None else [*self.columns, self._target]
+        target = [] if self._target is None else [self._target]
+        return list(dict.fromkeys([*self.columns, *target]))
 
     def _column(self, name: str) -> pd.Series:
         parts = [part[name] for _, part in self.parts([name])]
