@@ -213,7 +213,7 @@ def time_values(column: pd.Series) -> np.ndarray:
 def _stamps(times: pd.Series) -> pd.DatetimeIndex:
     """Datetimes as an index; those of Arrow without a Python object for each."""
     kind = getattr(times.dtype, "pyarrow_dtype", None)
-    if kind is None:
+    if kind is None or not pa.types.is_timestamp(kind):
         return pd.DatetimeIndex(times)
     ticks = pa.chunked_array(pa.array(times.array)).cast(pa.int64()).to_numpy()
     stamps = pd.DatetimeIndex(ticks.view(f"M8[{kind.unit}]"))

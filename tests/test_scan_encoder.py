@@ -8,7 +8,10 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import mapped_neighbours, streamed_counts
+from sklearn_din.encoding import chunked_scores, mapped_neighbours, streamed_counts
+from sklearn_din.encoding.chunked_scores import GrowingScores
+from sklearn_din.encoding.cooccurrence import Interactions
+from sklearn_din.encoding.neighbours import training_rows
 from sklearn_din.features import mapped
 from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.windows import WindowDtype
@@ -172,3 +175,82 @@ def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options
     n_log = len(frame["hist_item"].array.log)
     (ragged,) = found.behaviours.values()
     assert {len(values) for values in ragged.columns.values()} == {n_log}
+
+
+def values_by_row(matrix):
+    """Sorted values of each row: which of equal neighbours are kept is nobody's choice."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return matrix.data[np.lexsort((matrix.data, rows))], np.diff(matrix.indptr)
+
+
+def test_scores_of_many_users_are_those_of_all_counts_at_once(monkeypatch):
+    random = np.random.RandomState(0)
+    n_users, n_ids = 150, 320
+    pairs = np.unique(random.randint(0, n_users * n_ids, 6000))
+    users, items = pairs // n_ids, pairs % n_ids
+    known = items >= 2
+    blocks = random.randint(0, 5, known.sum())
+    found = Interactions(users[known], items[known], blocks, (n_users, n_ids))
+    monkeypatch.setattr(chunked_scores, "CHUNK_PAIRS", 3000)
+    monkeypatch.setattr(chunked_scores, "CHUNK_ITEMS", 37)
+    whole = GrowingScores(found)
+    monkeypatch.setattr(chunked_scores, "MOST_COUNTED", 0)
+    chunked = GrowingScores(found)
+    for block in range(5):
+        shown = random.randint(0, 9, n_ids).astype(np.float32)
+        expected, scores = (
+            growing.scores(block, shown, np.minimum(shown, 1)) for growing in (whole, chunked)
+        )
+        assert abs(scores.ease - expected.ease).max() == 0
+        assert (scores.popularity == expected.popularity).all()
+        for mine, twin in zip(*map(values_by_row, (scores.cosine, expected.cosine)), strict=True):
+            np.testing.assert_array_equal(mine, twin)
+    assert abs(chunked.kept(scores) - whole.kept(expected)).max() == 0
+
+
+def test_pairs_are_gathered_as_they_are_of_all_rows_at_once(table):
+    X, y = in_memory(table)
+    encoded = HistorySequenceEncoder(**EASY, neighbours=None).fit_transform(X)
+    rows = training_rows(encoded.users, encoded.times, y, n_rows=len(encoded), by_time=True)
+    history, n_ids = (
+        encoded.behaviours[("hist_item", "hist_category")],
+        encoded.schema["item"].n_ids,
+    )
+    twin = Interactions.of_rows(rows, encoded["item"], history, "hist_item", n_ids=n_ids)
+    found = mapped_neighbours.gather_interactions(encoded, rows, "hist_item", "item")
+    assert found.shape == twin.shape
+    for name in ("users", "items", "blocks"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(twin, name))
+
+
+def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):
+    random, n = np.random.RandomState(0), 90
+    ids = random.randint(0, 12, n)
+    gone = random.random_sample(n) < 0.2
+    lists = [[int(i) for i in ids[max(0, k - 3) : k]] for k in range(n)]
+    table = pa.table(
+        {
+            "item": pa.array(ids, mask=gone),
+            "flag": pa.array(ids % 2 == 0, mask=gone),
+            "shop": pa.array([f"s{i}" for i in ids], mask=gone).dictionary_encode(),
+            "size": pa.array(ids.astype(float), mask=gone),
+            "hist_size": pa.array([[float(i) for i in cell] for cell in lists]),
+            "day": pa.array(ids.astype(np.int32), pa.date32()),
+            "late": pa.array([None] * 60 + [f"x{i}" for i in ids[60:]]),
+            "never": pa.nulls(n, pa.float32()),
+            "hist_item": pa.array(
+                [[*cell, None] if k % 7 else None for k, cell in enumerate(lists)]
+            ),
+            "hist_shop": pa.array(["|".join(f"s{i}" for i in cell) for cell in lists]),
+            "tags": pa.array([[f"t{i}"] * (i % 3) for i in ids], pa.large_list(pa.large_string())),
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=25)
+    options = {"separator": "|", "categorical": ["size"]}
+    scan = scan_parquet(tmp_path)
+    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
+    expected = twin.fit_transform(table)
+    found = mine.fit_transform(scan)
+    assert_same_encoders(mine, twin)
+    assert_same_arrays(found, expected)
+    assert_same_arrays(mine.transform(scan), twin.transform(table))

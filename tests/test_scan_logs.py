@@ -46,6 +46,8 @@ def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
         table["user"] = table["user"].astype(float).where(rng.random(n_rows) > 0.1)
     if times == "floats":
         table["time"] = table["time"] / 7
+    if times == "days":
+        table["time"] = pd.to_datetime(table["time"] // 9, unit="D").dt.date
     if times == "dates":
         table["time"] = pd.Timestamp("2024-03-30", tz="Europe/Paris") + pd.to_timedelta(
             table["time"] * 7, unit="min"
@@ -85,14 +87,17 @@ def same_cells(ours, twin):
         ("text", "floats", 5.5),
         ("floats", "dates", "3h"),
         ("text", "dates", None),
+        ("numbers", "days", "9D"),
     ],
 )
 def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age, memory):
     shown = make_table(160, random_state=0, users=users, times=times)
     events = make_table(200, random_state=1, users=users, times=times)
     options = {**WAYS, "max_length": 5, "max_age": max_age, "elapsed": "ago"}
-    twin = attach_history(shown, events, **options)
     x, log = scan_of(shown, tmp_path, memory=memory), scan_of(events, tmp_path, memory=memory)
+    if times == "days":  # as Python objects they are no times
+        shown, events = (t.assign(time=pd.to_datetime(t["time"])) for t in (shown, events))
+    twin = attach_history(shown, events, **options)
     new = ["hist_item", "hist_category", "hist_price", "ago"]
     for first, second in ((x, log), (x, events), (shown, log)):
         ours = attach_history(first, second, **options)
@@ -177,6 +182,7 @@ def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
             assert fold.tolist() == twin_fold.tolist()
     content = pickle.dumps(ours[100:])
     assert len(content) < 6_000
+    assert ours.without_cache()[:9].cache_dir is None
     copy = pickle.loads(content)
     same_cells(copy["hist_item"], twin["hist_item"].iloc[100:])
     assert copy.fingerprint() == ours[100:].fingerprint() != ours.fingerprint()

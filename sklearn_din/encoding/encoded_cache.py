@@ -146,10 +146,12 @@ def digest_of_labels(y: ArrayLike | None) -> str | None:
     """Digest of the labels that item neighbours are learnt from."""
     if y is None:
         return None
-    labels = np.asarray(y)
+    labels = np.ascontiguousarray(y)
     if labels.dtype == object:
         labels = pd.util.hash_array(labels.ravel(), categorize=True)
-    return hashlib.sha256(str(labels.dtype).encode() + labels.tobytes()).hexdigest()
+    digest = hashlib.sha256(str(labels.dtype).encode())
+    digest.update(labels.view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def digest_of_state(state: PlainState) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.encoding.array_files import ArrayFiles, no_room
-from sklearn_din.encoding.cooccurrence import Interactions, Rows, growing_counts, upper_triangle
+from sklearn_din.encoding.chunked_scores import GrowingScores
+from sklearn_din.encoding.cooccurrence import Interactions, Rows
 from sklearn_din.encoding.item_scores import N_NUMBERS, ItemScores
 from sklearn_din.encoding.neighbours import (
     SUFFIXES,
@@ -59,6 +60,8 @@ def learn_mapped_neighbours(
     if y is not None:
         check_consistent_length(X.columns[next(iter(X.columns))], y)
     rows = training_rows(X.users, X.times, y, n_rows=len(X), by_time=order == "time")
+    if rows.n_users < 2**31:
+        rows = replace(rows, users=rows.users.astype(np.int32))
     pairs: list[NeighbourPair] = []
     taken = set(taken)
     for _, history, candidate in histories_with_candidate(X.schema):
@@ -104,11 +107,15 @@ class _Told:
         path = files.folder / "numbers.tmp"
         try:
             numbers = _new_array(path, (len(self.X), N_NUMBERS))
-            for block, counts in enumerate(growing_counts(found, n_blocks)):
+            growing = GrowingScores(found)
+            del found
+            for block in range(n_blocks):
                 shown, clicked = self._occurrences(block, n_ids)
-                scores = ItemScores.of_counts(counts, shown, clicked)
-                self._tell(numbers, scores, block + 1)
-            kept = upper_triangle(scores.counts_to_keep(counts))
+                scores = growing.scores(block, shown, clicked)
+                if block + 1 < n_blocks:
+                    self._tell(numbers, scores, block + 1)
+                    del scores  # before the next ones, which are as large
+            kept = growing.kept(scores)
             scale = self._scale(numbers)
             pair = NeighbourPair(
                 self.history, self.candidate, names, scores, kept, shown, clicked, scale
@@ -184,7 +191,8 @@ def gather_interactions(
         is_known = items >= FIRST_KNOWN_ID
         pairs.add(users[is_known] * np.int64(n_ids) + items[is_known], blocks[is_known])
     found, blocks = pairs.merged()
-    return Interactions(found // n_ids, found % n_ids, blocks, (rows.n_users, n_ids))
+    users, items = (found // n_ids).astype(np.int32), (found % n_ids).astype(np.int32)
+    return Interactions(users, items, blocks, (rows.n_users, n_ids))
 
 
 class _FirstBlocks:
@@ -205,7 +213,7 @@ class _FirstBlocks:
     def merged(self) -> tuple[np.ndarray, np.ndarray]:
         self._keys = self._first(np.concatenate([self._keys, *self._pending]))
         self._pending, self._n_pending = [], 0
-        return self._keys // self._n_blocks, self._keys % self._n_blocks
+        return self._keys // self._n_blocks, (self._keys % self._n_blocks).astype(np.int8)
 
     def _first(self, keys: np.ndarray) -> np.ndarray:
         keys = np.sort(keys)

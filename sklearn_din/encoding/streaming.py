@@ -169,9 +169,7 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
         Over mapped arrays.
     """
     encoder.__dict__.pop("schema_", None)
-    parameters = plain_parameters(encoder.get_params(deep=False))
-    key = digest_of("fit", scan.fingerprint(), parameters, digest_of_labels(y))
-    cache = EncodedCache(scan, key)
+    cache = EncodedCache(scan, _key_of_fit(encoder, scan, y))
     kept = cache.read()
     if kept is not None:
         encoded, learnt = kept
@@ -217,8 +215,11 @@ def transform_scan(encoder: Any, scan: Scan) -> EncodedFeatures:
         Over mapped arrays.
     """
     check_columns(encoder, scan)
-    state = digest_of_state(encoder.plain_state()) if scan.cache_dir else ""
-    cache = EncodedCache(scan, digest_of("transform", scan.fingerprint(), state))
+    key = ""
+    if scan.cache_dir is not None:
+        state = digest_of_state(encoder.plain_state())
+        key = digest_of("transform", scan.fingerprint(), state)
+    cache = EncodedCache(scan, key)
     kept = cache.read()
     if kept is not None:
         return kept[0]
@@ -254,6 +255,14 @@ def check_columns(encoder: Any, scan: Scan) -> None:
     names_alone = pd.DataFrame(columns=scan.columns, index=range(min(len(scan), 1)))
     absent = [*encoder._dropped, encoder.user, encoder.time]
     checked_frame(encoder, names_alone, reset=False, droppable=absent)
+
+
+def _key_of_fit(encoder: Any, scan: Scan, y: ArrayLike | None) -> str:
+    """Digest of all that decides what is learnt; of no use without a cache."""
+    if scan.cache_dir is None:
+        return ""
+    parameters = plain_parameters(encoder.get_params(deep=False))
+    return digest_of("fit", scan.fingerprint(), parameters, digest_of_labels(y))
 
 
 def _learn(encoder: Any, scan: Scan) -> Schema:

@@ -145,7 +145,7 @@ class AttachedScan(Scan):
             If a file is gone or was changed since it was written.
         """
         names = self.columns if columns is None else list(columns)
-        check_frame(pd.DataFrame(columns=[*self.columns, self._target]), names, name="the scan")
+        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
         new = [name for name in names if name in self._numbers or name in self._history_names]
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extended(start, base, new, names)
@@ -240,7 +240,7 @@ class AttachedScan(Scan):
         return self._base.all_dtypes[name]
 
     def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> AttachedScan:
-        return AttachedScan(
+        view = AttachedScan(
             self._base,
             rows,
             columns,
@@ -248,6 +248,8 @@ class AttachedScan(Scan):
             numbers=self._numbers,
             digest=self._digest,
         )
+        view.cache_dir = self.cache_dir  # as without_cache has left it
+        return view
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:

@@ -115,7 +115,7 @@ def partition_of(keys: Sequence[np.ndarray], n_partitions: int) -> np.ndarray:
     Examples
     --------
     >>> partition_of([np.array([7, 8, 7])], 16)
-    array([11,  8, 11], dtype=uint16)
+    array([0, 7, 0], dtype=uint16)
     """
     mixed = np.zeros(len(keys[0]), dtype=np.uint64)
     for key in keys:

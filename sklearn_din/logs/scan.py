@@ -100,7 +100,7 @@ class ParquetScan(Scan):
             If a file is gone or was changed since the scan was made.
         """
         names = self.columns if columns is None else list(columns)
-        check_frame(pd.DataFrame(columns=[*self.columns, self._target]), names, name="the scan")
+        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
         self._check_groups(names)
         size = self._part_rows(names)
         if isinstance(self._rows, range) and self._rows.step == 1:

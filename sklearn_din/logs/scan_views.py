@@ -80,8 +80,7 @@ class Scan(ABC):
     @property
     def all_dtypes(self) -> dict[str, ExtensionDtype | np.dtype]:
         """The dtype of all that ``parts`` can read: the columns, and the target last."""
-        target = [] if self._target is None else [self._target]
-        return {name: self._dtype(name) for name in [*self.columns, *target]}
+        return {name: self._dtype(name) for name in self._readable}
 
     @property
     def target_(self) -> np.ndarray:
@@ -91,13 +90,16 @@ class Scan(ABC):
                 "this scan has no target_: name the column that is to be predicted in "
                 "scan_parquet(..., target=...)."
             )
-        column = self._column(self._target)
-        if column.isna().any():
+        parts, n_missing = [], 0
+        for _, part in self.parts([self._target]):
+            n_missing += int(part[self._target].isna().sum())
+            parts.append(plain_values(part[self._target]))
+        if n_missing:
             raise ValueError(
-                f"the target {self._target!r} must not be missing, got {int(column.isna().sum())} "
-                "missing values. Leave those rows out: scan[mask]."
+                f"the target {self._target!r} must not be missing, got {n_missing} missing "
+                "values. Leave those rows out: scan[mask]."
             )
-        return plain_values(column)
+        return np.concatenate(parts) if parts else plain_values(self._column(self._target))
 
     def without_cache(self) -> Self:
         """The same rows, for encoders that are to keep nothing of them."""
@@ -110,7 +112,7 @@ class Scan(ABC):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            check_frame(pd.DataFrame(columns=[*self.columns, self._target]), [key], name="the scan")
+            check_frame(pd.DataFrame(columns=self._readable), [key], name="the scan")
             return self._column(key)
         if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
             check_frame(pd.DataFrame(columns=self.columns), key, name="the scan")
@@ -126,6 +128,11 @@ class Scan(ABC):
     def narrowed(self, columns: Sequence[str]) -> Self:
         """The same rows with some of the columns; the target may be among them."""
         return self._view(self._rows, columns)
+
+    @property
+    def _readable(self) -> list[str]:
+        target = [] if self._target is None else [self._target]
+        return list(dict.fromkeys([*self.columns, *target]))
 
     def _column(self, name: str) -> pd.Series:
         parts = [part[name] for _, part in self.parts([name])]
