@@ -8,11 +8,12 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import chunked_scores, mapped_neighbours, streamed_counts
+from sklearn_din.encoding import array_files, chunked_scores, mapped_neighbours, streamed_counts
 from sklearn_din.encoding.chunked_scores import GrowingScores
 from sklearn_din.encoding.cooccurrence import Interactions
 from sklearn_din.encoding.neighbours import training_rows
 from sklearn_din.features import mapped
+from sklearn_din.logs.parquet_files import ParquetFiles
 from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.windows import WindowDtype
 
@@ -254,3 +255,31 @@ def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):
     assert_same_encoders(mine, twin)
     assert_same_arrays(found, expected)
     assert_same_arrays(mine.transform(scan), twin.transform(table))
+
+
+@pytest.mark.parametrize("options", [EASY, {"user": "user"}])
+def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options, monkeypatch):
+    monkeypatch.setattr(array_files, "REORDERED_ROWS", 50)
+    X, y = in_memory(table)
+    rows = np.random.RandomState(0).permutation(len(table))[:301]
+    rows = np.append(rows, rows[:3])
+    scan, X = scan_parquet(folder, target="click")[rows], X.take(pa.array(rows))
+    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
+    read = []
+    monkeypatch.setattr(ParquetFiles, "read", counted(ParquetFiles.read, read))
+    expected, found = twin.fit_transform(X, y[rows]), mine.fit_transform(scan, y[rows])
+    n_groups, n_passes = len(scan._files.starts) - 1, 4  # first rows, counting, users, encoding
+    assert sum(map(len, read)) <= n_passes * n_groups
+    assert_same_encoders(mine, twin)
+    assert_same_arrays(found, expected)
+    assert_same_arrays(
+        mine.transform(scan[::-1]), twin.transform(X.take(pa.array(np.arange(304)[::-1])))
+    )
+
+
+def counted(read, groups_read):
+    def reading(self, groups, columns):
+        groups_read.append(groups)
+        return read(self, groups, columns)
+
+    return reading

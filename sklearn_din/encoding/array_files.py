@@ -20,6 +20,8 @@ from sklearn_din.features.schema import Behaviour, Schema
 MANIFEST = "manifest.json"
 FORMAT = 1
 HASHED_BYTES = 1 << 22
+REORDERED_ROWS = 1 << 20
+EVENT = "event "  # begins the names of arrays with one value per event, not per row
 
 
 class ArrayFiles:
@@ -45,11 +47,13 @@ class ArrayFiles:
         self.arrays: dict[str, dict[str, Any]] = {}
         self._files: dict[str, BinaryIO] = {}
         self._digests: dict[str, Any] = {}
+        self._n_files = 0
 
     def append(self, name: str, values: np.ndarray) -> None:
         """Write values behind those that the array has already."""
         if name not in self.arrays:
-            file = f"{len(self.arrays):04d}.bin"
+            file = f"{self._n_files:04d}.bin"
+            self._n_files += 1
             self.arrays[name] = {"file": file, "dtype": values.dtype.str, "length": 0}
             self._files[name] = open(self.folder / file, "wb")  # noqa: SIM115
             self._digests[name] = hashlib.sha256()
@@ -79,6 +83,26 @@ class ArrayFiles:
                 file.close()
             self.arrays[name]["sha256"] = self._digests[name].hexdigest()
         self._files.clear()
+
+    def reorder(self, places: np.ndarray) -> None:
+        """Put the rows in another order; their events stay where they are.
+
+        Parameters
+        ----------
+        places : ndarray of shape (n_rows,)
+            Where each row, in the new order, is now.
+        """
+        self.close()
+        self.n_scattered = sum(name.startswith(EVENT) for name in self.arrays)
+        for name in [name for name in self.arrays if not name.startswith(EVENT)]:
+            entry = self.arrays.pop(name)
+            path = self.folder / entry["file"]
+            values = np.memmap(path, np.dtype(entry["dtype"]), "r", shape=(entry["length"],))
+            for start in range(0, len(places), REORDERED_ROWS):
+                self.append(name, np.asarray(values[places[start : start + REORDERED_ROWS]]))
+            del values
+            path.unlink()
+        self.close()
 
     def abandon(self) -> None:
         """Close the files where writing has failed."""
@@ -117,7 +141,7 @@ def append_encoded(files: ArrayFiles, part: EncodedFeatures, offsets: dict[str, 
         offset = offsets.get(key, 0)
         append_windows(files, behaviour, ragged.spans, ragged.anchors, offset=offset)
         for name, values in ragged.columns.items():
-            files.append(f"event {name}", values)
+            files.append(f"{EVENT}{name}", values)
         offsets[key] = offset + len(next(iter(ragged.columns.values())))
     if part.users is not None:
         files.append("users", part.users)
@@ -159,7 +183,7 @@ def map_encoded(
         key, names = _key(behaviour), (*behaviour.histories, *behaviour.numbers)
         starts = map_entry(folder, arrays[f"starts {key}"])
         lengths = map_entry(folder, arrays[f"lengths {key}"])
-        events = {name: map_entry(folder, arrays[f"event {name}"]) for name in names}
+        events = {name: map_entry(folder, arrays[f"{EVENT}{name}"]) for name in names}
         anchors = {
             n: map_entry(folder, arrays[f"anchor {n}"]) for n in names if f"anchor {n}" in arrays
         }

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
-from sklearn_din.encoding.array_files import ArrayFiles, append_windows
+from sklearn_din.encoding.array_files import EVENT, ArrayFiles, append_windows
 from sklearn_din.encoding.cells import as_numbers, coded
 from sklearn_din.encoding.lookup import ids_of
 from sklearn_din.encoding.roles import Roles
@@ -85,12 +85,12 @@ class SharedLogs:
             for name in behaviour.histories:
                 codes = coded(part[name], name=name)
                 ids = ids_of(name, codes, encoder._roles, encoder._vocabularies)
-                files.append(f"event {name}", ids)
+                files.append(f"{EVENT}{name}", ids)
             for name in behaviour.numbers:
                 numbers, scale = as_numbers(part[name], name=name), encoder._event_scales[name]
                 is_timed = self._timed[name]
                 values = numbers / scale.scale if is_timed else scale.encode(numbers)
-                files.append(f"event {name}", values)
+                files.append(f"{EVENT}{name}", values)
 
     def _write_windows(self, files: ArrayFiles, behaviour: Behaviour) -> None:
         encoder, n_rows = self._encoder, len(self._scan)

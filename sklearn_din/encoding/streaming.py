@@ -139,6 +139,7 @@ def write_rows(
     is_fit : bool
         Whether the rows are those that the encoder learnt from.
     """
+    scan, places = scan.in_file_order()
     is_wanted = is_fit or encoder.unknown != "error"  # the log holds what no row of these shows
     shared = SharedLogs(scan, encoder, is_wanted=is_wanted)
     rest = tuple(b for b in schema.behaviours if b not in shared.behaviours)
@@ -149,6 +150,8 @@ def write_rows(
     for part in rows.encoded(replace(schema, fields=fields, behaviours=rest), is_fit=is_fit):
         append_encoded(files, part, offsets)
     shared.write(files)
+    if places is not None:
+        files.reorder(places)
 
 
 def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
@@ -175,7 +178,7 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
         encoded, learnt = kept
         encoder._restore_fitted(learnt)
         return encoded
-    schema = _learn(encoder, scan)
+    schema = _learn(encoder, scan.in_file_order()[0])
     with cache.writing() as files:
         write_rows(encoder, scan, schema, files, is_fit=True)
         order = neighbour_order(

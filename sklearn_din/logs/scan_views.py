@@ -101,6 +101,28 @@ class Scan(ABC):
             )
         return np.concatenate(parts) if parts else plain_values(self._column(self._target))
 
+    def in_file_order(self) -> tuple[Self, np.ndarray | None]:
+        """The same rows in the order of the table, and where each row of this view is in it.
+
+        A view in another order reads row groups many times; this one reads each once.
+
+        Returns
+        -------
+        scan : Scan
+        places : ndarray of int64, or None
+            None where the rows are in that order already.
+        """
+        rows = self._rows
+        if isinstance(rows, range) and (rows.step > 0 or len(rows) < 2):
+            return self, None
+        rows = np.asarray(rows)
+        if (rows[1:] >= rows[:-1]).all():
+            return self, None
+        order = np.argsort(rows, kind="stable")
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return self._view(rows[order], self.columns), places
+
     def without_cache(self) -> Self:
         """The same rows, for encoders that are to keep nothing of them."""
         view = self._view(self._rows, self.columns)
@@ -162,6 +184,7 @@ def chosen_rows(rows: range | np.ndarray, key: Any) -> range | np.ndarray:
         wrong = low if low < -len(rows) else high
         raise IndexError(f"row {wrong} is not there: the scan has {len(rows)} rows.")
     wanted = np.where(wanted < 0, wanted + len(rows), wanted)
-    if isinstance(rows, range):
-        return rows.start + rows.step * wanted
-    return rows[wanted]
+    picked = rows.start + rows.step * wanted if isinstance(rows, range) else rows[wanted]
+    if len(picked) and picked[-1] - picked[0] == len(picked) - 1 and (np.diff(picked) == 1).all():
+        return range(int(picked[0]), int(picked[-1]) + 1)  # consecutive rows are read by slices
+    return picked
