@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from sklearn_din.inspection.explain import explain
     from sklearn_din.inspection.importance import history_importance
     from sklearn_din.logs.aggregates import attach_aggregates
+    from sklearn_din.logs.attached_scan import AttachedScan
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
+    from sklearn_din.logs.scan import ParquetScan, scan_parquet
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
     from sklearn_din.neighbours import ItemNeighbours
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
+    from sklearn_din.serving.prediction_file import predict_to_parquet
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.serving.saving import inspect, load, save
     from sklearn_din.serving.updating import update
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIN",
+    "AttachedScan",
     "AttentionDisplay",
     "DINClassifier",
     "EncodedFeatures",
@@ -41,6 +45,7 @@ __all__ = [
     "HistoryBuilder",
     "HistorySequenceEncoder",
     "ItemNeighbours",
+    "ParquetScan",
     "Schema",
     "TimeSplit",
     "TrainingDisplay",
@@ -52,9 +57,11 @@ __all__ = [
     "history_importance",
     "inspect",
     "load",
+    "predict_to_parquet",
     "rank_candidates",
     "sample_negatives",
     "save",
+    "scan_parquet",
     "update",
 ]
 
@@ -62,6 +69,7 @@ __all__ = [
 _WINGS = ("datasets", "features", "metrics", "serving")
 _FILE_OF = {
     "DIN": "module",
+    "AttachedScan": "logs.attached_scan",
     "AttentionDisplay": "inspection.display",
     "DINClassifier": "estimator",
     "EncodedFeatures": "features.encoded",
@@ -69,6 +77,7 @@ _FILE_OF = {
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
     "ItemNeighbours": "neighbours",
+    "ParquetScan": "logs.scan",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
@@ -80,9 +89,11 @@ _FILE_OF = {
     "history_importance": "inspection.importance",
     "inspect": "serving.saving",
     "load": "serving.saving",
+    "predict_to_parquet": "serving.prediction_file",
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
+    "scan_parquet": "logs.scan",
     "update": "serving.updating",
 }
 

@@ -93,6 +93,12 @@ class CallerFrame(Generic[IntoDataFrameT]):
         moved = [self._eager[name][places] for name, places in instead.items()]
         return self._native(self._eager[rows].with_columns(*moved))
 
+    def between(self, start: int, stop: int) -> IntoDataFrameT:
+        """Rows from ``start`` to before ``stop``, in the caller's kind, as they are."""
+        if isinstance(self.native, pd.DataFrame):
+            return cast(IntoDataFrameT, self.native.iloc[start:stop])
+        return self._native(self._eager[start:stop])
+
     def with_columns(
         self,
         new: Mapping[str, Values],

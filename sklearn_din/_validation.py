@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 Age = float | str | dt.timedelta | np.timedelta64 | None  # pd.Timedelta is a dt.timedelta
 
@@ -118,16 +119,21 @@ def check_times(
             "Convert text or dates with pd.to_datetime first."
         )
     if times.isna().any():
-        raise ValueError(
-            f"{name} must not have missing times, got {int(times.isna().sum())} (NaN or NaT). "
-            "A row without a time has no past and no future: drop it or fill it in."
-        )
+        raise missing_times(name, int(times.isna().sum()))
     if is_number:
         return _numeric_times(times, name), None, False
-    stamps = pd.DatetimeIndex(times)
+    stamps = _stamps(times)
     if unit is not None and UNITS_PER_SECOND[unit] > UNITS_PER_SECOND[stamps.unit]:
         stamps = stamps.as_unit(unit)  # type: ignore[arg-type]
     return stamps.asi8, stamps.unit, stamps.tz is not None
+
+
+def missing_times(name: str, n_missing: int) -> ValueError:
+    """Make the error for times that are missing."""
+    return ValueError(
+        f"{name} must not have missing times, got {n_missing} (NaN or NaT). "
+        "A row without a time has no past and no future: drop it or fill it in."
+    )
 
 
 def check_max_age(max_age: Age, *, unit: str | None) -> float | int | None:
@@ -202,6 +208,16 @@ def time_values(column: pd.Series) -> np.ndarray:
         stamps = pd.DatetimeIndex(column)
         return (stamps if stamps.tz is None else stamps.tz_convert(None)).to_numpy()
     return plain_values(column)
+
+
+def _stamps(times: pd.Series) -> pd.DatetimeIndex:
+    """Datetimes as an index; those of Arrow without a Python object for each."""
+    kind = getattr(times.dtype, "pyarrow_dtype", None)
+    if kind is None or not pa.types.is_timestamp(kind):
+        return pd.DatetimeIndex(times)
+    ticks = pa.chunked_array(pa.array(times.array)).cast(pa.int64()).to_numpy()
+    stamps = pd.DatetimeIndex(ticks.view(f"M8[{kind.unit}]"))
+    return stamps if kind.tz is None else stamps.tz_localize("UTC")
 
 
 def _duration(max_age: Age) -> pd.Timedelta:

@@ -84,7 +84,7 @@ class TimeSplit(BaseCrossValidator):
 
         Parameters
         ----------
-        X : pandas, polars or Arrow frame, or EncodedFeatures
+        X : pandas, polars or Arrow frame, scan, or EncodedFeatures
             With one row per impression.
         y : ignored
         groups : ignored
@@ -196,6 +196,8 @@ def _own_times(X: object) -> pd.Series:
 
 
 def _time_column(X: Any, name: str) -> pd.Series:
+    if hasattr(X, "parts"):  # a scan: one of its columns fits into memory
+        return X[name]
     if hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.DataFrame | pd.Series):
         names = getattr(X, "column_names", None) or X.columns  # Arrow's or polars'
         check_frame(pd.DataFrame(columns=list(names)), [name], name="X")

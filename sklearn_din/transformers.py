@@ -42,9 +42,10 @@ from sklearn_din.encoding.roles import (
     is_auto,
 )
 from sklearn_din.encoding.scaling import NumericColumns
-from sklearn_din.encoding.vocabulary import whole_ids
+from sklearn_din.encoding.streaming import fit_scan, transform_scan
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
+from sklearn_din.logs.scan_views import Scan
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -204,8 +205,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
-            One row is one impression: a candidate shown.
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
+            One row is one impression: a candidate shown. A scan (:func:`scan_parquet`) is read
+            part by part.
         y : array-like of shape (n_rows,), default=None
             Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
 
@@ -223,13 +225,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
         y : array-like of shape (n_rows,), default=None
             Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
 
         Returns
         -------
         EncodedFeatures
+            Of a scan, over mapped files.
         """
         with fit_task(self, X, y):
             return self._fit(X, y)
@@ -239,7 +242,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             The columns seen at fit, in their order; dropped ones may be absent.
 
         Returns
@@ -247,6 +250,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
         """
         check_is_fitted(self, "schema_")
+        if isinstance(X, Scan):
+            return transform_scan(self, X)
         read, frame = self._read(X)
         if self.unknown == "error":
             refuse_unknown(read, self._roles, self._vocabularies)
@@ -267,29 +272,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         check_is_fitted(self, "schema_")
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
-
-    def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
-        """Look up the values behind encoded ids.
-
-        Parameters
-        ----------
-        name : str
-            A column of ids or a history.
-        ids : array-like of int
-            Of any shape; pandas' nullable integers as well.
-
-        Returns
-        -------
-        ndarray of objects
-            None for padding, unknown and missing ids.
-        """
-        check_is_fitted(self, "schema_")
-        if name not in self.schema_.names("categorical", "history"):
-            raise ValueError(
-                f"{name!r} has no ids; columns of ids are "
-                f"{self.schema_.names('categorical', 'history')}."
-            )
-        return self._vocabularies[self._roles.owners[name]].decode(whole_ids(ids))
 
     def set_output(self, *, transform: str | None = None) -> HistorySequenceEncoder:
         """Do nothing: a frame of numbers could not carry ids and histories.
@@ -352,6 +334,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return read, frame
 
     def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
+        if isinstance(X, Scan):
+            return fit_scan(self, X, y)
         read, frame = self._learn(X)
         schema = make_schema(
             list(frame.columns),

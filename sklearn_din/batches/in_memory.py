@@ -13,11 +13,15 @@ from torch import Tensor
 
 from sklearn_din.batches.batch import Batch
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.mapped import PageKeeper, rows_per_pool
 
+Rows = slice | np.ndarray
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
+ROWS_PER_BLOCK = 4_096  # consecutive rows of mapped impressions that are read together
+BLOCKS_PER_POOL = 16  # at least, so that neighbours of the table do not meet in every batch
 
 
 class Place(NamedTuple):
@@ -53,7 +57,9 @@ class ImpressionBatches:
     Parameters
     ----------
     X : EncodedFeatures
-        All impressions.
+        All impressions. Those that lie in files and are large beside the budget for reading them
+        are shuffled in two steps, so that they are read piece by piece: blocks of consecutive
+        rows are permuted, some blocks at a time are pooled, and the rows of a pool permuted.
     y : ndarray of shape (n,), float32, default=None
         1.0 for a click; zeros where not given.
     weights : ndarray of shape (n,), float32, default=None
@@ -69,6 +75,10 @@ class ImpressionBatches:
         Takes the impressions of a shuffled batch and ``shuffle``. Returns what to train on: those
         impressions and copies of some, whose ids are hidden; the row of the batch that each one
         is; and the factor of its loss. None: all are shown as they are.
+    rows : ndarray of shape (n,), default=None
+        Which impressions of X these are; ``y`` and ``weights`` are theirs. None: all.
+    prepare : callable, default=None
+        Takes the impressions of a batch in order and returns what to show. None: all as they are.
 
     Examples
     --------
@@ -90,9 +100,14 @@ class ImpressionBatches:
         shuffle: np.random.RandomState | None = None,
         checks_per_epoch: int = 1,
         hide: Callable[[EncodedFeatures, np.random.RandomState], Shown] | None = None,
+        rows: np.ndarray | None = None,
+        prepare: Callable[[EncodedFeatures], EncodedFeatures] | None = None,
     ) -> None:
         self.X = X
-        self.y = np.zeros(len(X), dtype=np.float32) if y is None else y
+        self.rows, self.prepare = rows, prepare
+        self._n_rows = len(X) if rows is None else len(rows)
+        self._pages = PageKeeper(X)
+        self.y = np.zeros(self._n_rows, dtype=np.float32) if y is None else y
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -102,11 +117,11 @@ class ImpressionBatches:
         self._n_passes, self._n_batches = 0, 0  # that are through
 
     def __len__(self) -> int:
-        return len(self.X)
+        return self._n_rows
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         if self.shuffle is None:
-            for start in range(0, max(len(self.X), 1), self.batch_size):
+            for start in range(0, max(len(self), 1), self.batch_size):
                 yield self._batch(slice(start, start + self.batch_size))
             return
         if self._n_passes == len(self._passes):
@@ -135,20 +150,62 @@ class ImpressionBatches:
     def _begin_epoch(self, shuffle: np.random.RandomState) -> None:
         self._passes = []  # the last permutation is freed before the next one is drawn
         self._epoch = copy.deepcopy(shuffle)
-        order = shuffle.permutation(len(self.X))
+        order = self._new_order(shuffle)
         starts = range(0, len(order), self.batch_size)
         blocks = [order[start : start + self.batch_size] for start in starts]
         ends = np.linspace(0, len(blocks), self.checks_per_epoch + 1).round().astype(int)
         self._passes = [blocks[a:b] for a, b in pairwise(ends)]
         self._n_passes, self._n_batches = 0, 0
 
-    def _batch(self, rows: slice | np.ndarray) -> tuple[Batch, Tensor]:
-        X, y = self.X[rows], self.y[rows]
+    def _new_order(self, shuffle: np.random.RandomState) -> np.ndarray:
+        pool = rows_per_pool(self.X)
+        if pool is None:
+            return shuffle.permutation(len(self))
+        return pooled_order(len(self), pool=pool, shuffle=shuffle)
+
+    def _batch(self, rows: Rows) -> tuple[Batch, Tensor]:
+        self._pages.read(self.batch_size)
+        X, y = self.X[rows if self.rows is None else self.rows[rows]], self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
         if self.hide is not None and self.shuffle is not None:
             X, own, factors = self.hide(X, self.shuffle)
             y, weights = y[own], factors if weights is None else weights[own] * factors
+        elif self.prepare is not None:
+            X = self.prepare(X)
         return Batch(X, weights), torch.from_numpy(y)
+
+
+def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:
+    """Each row once, in an order that reads a file piece by piece.
+
+    Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are
+    taken at a time, and their rows are permuted.
+
+    Parameters
+    ----------
+    n_rows : int
+    pool : int
+        Rows of a pool.
+    shuffle : RandomState
+
+    Returns
+    -------
+    order : ndarray of shape (n_rows,), int64
+
+    Examples
+    --------
+    >>> order = pooled_order(1000, pool=100, shuffle=np.random.RandomState(0))
+    >>> sorted(order.tolist()) == list(range(1000))
+    True
+    """
+    size = int(np.clip(pool // BLOCKS_PER_POOL, 1, ROWS_PER_BLOCK))
+    starts = shuffle.permutation(-(-n_rows // size)) * size
+    per_pool = max(pool // size, 1)
+    pieces = []
+    for first in range(0, len(starts), per_pool):
+        rows = (starts[first : first + per_pool, None] + np.arange(size)).ravel()
+        pieces.append(shuffle.permutation(rows[rows < n_rows]))
+    return np.concatenate(pieces)
 
 
 class ScoringBatches:
@@ -181,6 +238,7 @@ class ScoringBatches:
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         runs = _runs(self.X)
         shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
+        pages = PageKeeper(self.X)
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
             lengths = [ragged.spans.lengths[begin:end] for ragged in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
@@ -188,6 +246,7 @@ class ScoringBatches:
             size = int(np.clip(most * (end - begin) // max(n_events, 1), 64, 16_384))
             for start in range(begin, max(end, begin + 1), size):
                 rows = slice(start, min(start + size, end))
+                pages.read(size)
                 batch = Batch(self.X[rows], shared=shared and rows.stop > start)
                 yield batch, torch.zeros(len(batch))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
@@ -13,7 +14,7 @@ from sklearn_din.encoding.neighbour_state import pair_state, pairs_from_state
 from sklearn_din.encoding.neighbours import NeighbourPair, neighbour_scales, schema_without
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
-from sklearn_din.encoding.vocabulary import Vocabulary
+from sklearn_din.encoding.vocabulary import Vocabulary, whole_ids
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
@@ -47,6 +48,29 @@ class EncoderState(EstimatorState):
         return (
             self._numeric_columns.scales | self._event_scales | neighbour_scales(self._neighbours)
         )
+
+    def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
+        """Look up the values behind encoded ids.
+
+        Parameters
+        ----------
+        name : str
+            A column of ids or a history.
+        ids : array-like of int
+            Of any shape; pandas' nullable integers as well.
+
+        Returns
+        -------
+        ndarray of objects
+            None for padding, unknown and missing ids.
+        """
+        check_is_fitted(self, "schema_")
+        if name not in self.schema_.names("categorical", "history"):
+            raise ValueError(
+                f"{name!r} has no ids; columns of ids are "
+                f"{self.schema_.names('categorical', 'history')}."
+            )
+        return self._vocabularies[self._roles.owners[name]].decode(whole_ids(ids))
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:

@@ -23,7 +23,7 @@ from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.features.encoded import EncodedFeatures
 
-TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames too
+TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames and scans too
 
 
 @dataclass(frozen=True)

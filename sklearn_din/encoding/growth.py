@@ -17,6 +17,7 @@ from sklearn_din.encoding.frames import TableLike
 from sklearn_din.encoding.lookup import occurrences_by_owner
 from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.encoding.roles import Roles
+from sklearn_din.encoding.streaming import ScannedRows, check_columns, write_scan
 from sklearn_din.encoding.vocabulary import (
     Occurrences,
     Vocabulary,
@@ -29,6 +30,7 @@ from sklearn_din.encoding.vocabulary import (
 )
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
+from sklearn_din.logs.scan_views import Scan
 
 Sources = Mapping[str, Occurrences]  # occurrences by the column that they stand in
 Encoder = TypeVar("Encoder", bound="EncoderGrowth")
@@ -112,9 +114,14 @@ class EncoderGrowth:
 
     def _grow(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
         encoder: Any = self
-        read, frame = encoder._read(X)
         if y is not None:
-            check_consistent_length(frame, y)
+            check_consistent_length(X, y)
+        if isinstance(X, Scan):
+            check_columns(encoder, X)
+            occurrences = ScannedRows(encoder, X).occurrences()
+        else:
+            read, frame = encoder._read(X)
+            occurrences = occurrences_by_owner(read, self._roles)
         vocabularies = {
             owner: grown_vocabulary(
                 self._vocabularies[owner],
@@ -124,13 +131,16 @@ class EncoderGrowth:
                 max_ids=self.max_ids,
                 keep_rare=self.unknown == "error",
             )
-            for owner, sources in occurrences_by_owner(read, self._roles).items()
+            for owner, sources in occurrences.items()
         }
         schema = grown_schema(self.schema_, vocabularies)
         neighbours = tuple(_grown_pair(pair, schema) for pair in self._neighbours)
         grown: Any = type(self).__new__(type(self))  # encodes; a failure leaves this one as it was
         grown.__dict__ |= {**vars(self), "_vocabularies": vocabularies, "_neighbours": neighbours}
-        encoded = grown._with_neighbours(grown._encode(read, frame, schema))
+        if isinstance(X, Scan):
+            encoded = write_scan(grown, X, schema)
+        else:
+            encoded = grown._with_neighbours(grown._encode(read, frame, schema))
         if y is not None and self._clicked_label is not None:
             clicked = np.asarray(y) == self._clicked_label
             neighbours = tuple(pair.grown(encoded, clicked) for pair in neighbours)

@@ -62,14 +62,57 @@ class ItemScores:
             How often each item was a candidate, and was clicked as one.
         """
         n_users = counts.diagonal()
+        ids = most_popular(n_users)
+        gram = counts[ids][:, ids].toarray()
+        cosine = cls.neighbours_of(counts, n_users)
+        return cls.of_parts(gram, ids, cosine, n_users, shown, clicked)
+
+    @classmethod
+    def of_parts(
+        cls,
+        gram: np.ndarray,
+        ids: np.ndarray,
+        cosine: csr_array,
+        n_users: np.ndarray,
+        shown: np.ndarray,
+        clicked: np.ndarray,
+    ) -> ItemScores:
+        """Compute the scores from those counts that they need.
+
+        Parameters
+        ----------
+        gram : ndarray of shape (n_popular, n_popular)
+            How many users had both of two popular items.
+        ids : ndarray of shape (n_popular,)
+            The popular items, as :func:`most_popular` gives them.
+        cosine : csr_array of shape (n_ids, n_ids)
+            As :meth:`neighbours_of` gives it.
+        n_users : ndarray of shape (n_ids,)
+            How many users had each item.
+        shown, clicked : ndarray of shape (n_ids,)
+            How often each item was a candidate, and was clicked as one.
+        """
         known = n_users > 0
         popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
         return cls(
-            _ease(counts, n_users),
-            _cosine(counts, n_users),
+            _ease(gram, ids, len(n_users)),
+            cosine,
             popularity.astype(np.float32),
             _click_rate(shown, clicked),
         )
+
+    @staticmethod
+    def neighbours_of(counts: csr_array, n_users: np.ndarray, *, first: int = 0) -> csr_array:
+        """Users that had both items over a shrunk root, the largest of each row.
+
+        Parameters
+        ----------
+        counts : csr_array of shape (n_rows, n_ids)
+            Of the items from ``first`` on, sorted inside each row.
+        n_users : ndarray of shape (n_ids,)
+        first : int, default=0
+        """
+        return _cosine(counts, n_users, first)
 
     def counts_to_keep(self, counts: csr_array) -> csr_array:
         """Those counts that later ones are added to: of popular items, and of neighbours.
@@ -83,7 +126,7 @@ class ItemScores:
             return counts
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
         popular = np.zeros(counts.shape[0], dtype=bool)
-        popular[_most_popular(counts.diagonal())] = True
+        popular[most_popular(counts.diagonal())] = True
         near = csr_array((np.ones_like(counts.data), (rows, counts.indices)), counts.shape)
         near = near.multiply(self.cosine + self.cosine.T).tocsr()
         near.data[:] = 1
@@ -153,21 +196,20 @@ def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.sign(found) * np.log1p(np.abs(found))
 
 
-def _ease(counts: csr_array, n_users: np.ndarray) -> csr_array:
+def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """Exact weights among the most popular items: by the inverse of the regularised counts."""
-    ids = _most_popular(n_users)
     if not len(ids):
-        return csr_array(counts.shape, dtype=np.float32)
-    gram = np.asfortranarray(counts[ids][:, ids].toarray(), dtype=np.float32)
+        return csr_array((n_ids, n_ids), dtype=np.float32)
+    gram = np.asfortranarray(gram, dtype=np.float32)
     gram[np.diag_indices_from(gram)] += EASE_L2
     factor, failed = lapack.spotrf(gram, overwrite_a=1)
     inverse, failed_too = lapack.spotri(factor, overwrite_c=1)
     if failed or failed_too:  # as large as the diagonal is, only overflow gets here
-        return csr_array(counts.shape, dtype=np.float32)
+        return csr_array((n_ids, n_ids), dtype=np.float32)
     upper = np.triu(inverse, 1)
     diagonal = inverse.diagonal()
     weights = (upper + upper.T) / -diagonal[:, None]  # row: candidate, column: event
-    return _sparse(weights, ids, counts.shape[0])
+    return _sparse(weights, ids, n_ids)
 
 
 def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
@@ -181,7 +223,8 @@ def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
     return np.where(shown > 0, rate, 0.0).astype(np.float32)
 
 
-def _most_popular(n_users: np.ndarray) -> np.ndarray:
+def most_popular(n_users: np.ndarray) -> np.ndarray:
+    """Ids of the items among which EASE is exact, in ascending order."""
     order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
     return np.sort(order[n_users[order] > 0])
 
@@ -199,9 +242,8 @@ def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     return csr_array(parts, shape=(n_ids, n_ids))
 
 
-def _cosine(counts: csr_array, n_users: np.ndarray) -> csr_array:
-    """Users that had both items over a shrunk root, the largest of each row."""
-    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
+    rows = np.repeat(np.arange(first, first + counts.shape[0]), np.diff(counts.indptr))
     roots = np.sqrt(n_users[rows] * n_users[counts.indices])
     values = counts.data / (roots + np.float32(SHRINKAGE))
     kept = rows != counts.indices
@@ -210,6 +252,7 @@ def _cosine(counts: csr_array, n_users: np.ndarray) -> csr_array:
         candidates = np.where(kept[own], values[own], -1.0)
         kept[own] = False
         kept[own.start + np.argpartition(-candidates, MOST_NEIGHBOURS)[:MOST_NEIGHBOURS]] = True
-    found = csr_array((values[kept], (rows[kept], counts.indices[kept])), shape=counts.shape)
+    places = (rows[kept] - first, counts.indices[kept])
+    found = csr_array((values[kept], places), shape=counts.shape)
     found.sort_indices()
     return found

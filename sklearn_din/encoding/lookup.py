@@ -29,11 +29,27 @@ def learn_vocabularies(
     min_frequency, max_ids, keep_rare
         As for :meth:`Vocabulary.learn`.
     """
+    return learn_vocabularies_from(
+        occurrences_by_owner(read, roles),
+        min_frequency=min_frequency,
+        max_ids=max_ids,
+        keep_rare=keep_rare,
+    )
+
+
+def learn_vocabularies_from(
+    sources: Mapping[str, Mapping[str, Occurrences]],
+    *,
+    min_frequency: int,
+    max_ids: int | None,
+    keep_rare: bool,
+) -> dict[str, Vocabulary]:
+    """One vocabulary per owner, from what :func:`occurrences_by_owner` has counted."""
     return {
         owner: Vocabulary.learn(
             shared, min_frequency=min_frequency, max_ids=max_ids, keep_rare=keep_rare
         )
-        for owner, shared in occurrences_by_owner(read, roles).items()
+        for owner, shared in sources.items()
     }
 
 
@@ -80,7 +96,7 @@ def refuse_unknown(read: ReadFrame, roles: Roles, vocabularies: Vocabularies) ->
 
 def encoded_ids(read: ReadFrame, roles: Roles, vocabularies: Vocabularies) -> dict[str, np.ndarray]:
     """Columns with one id per cell."""
-    return {name: _ids(name, codes, roles, vocabularies) for name, codes in read.codes.items()}
+    return {name: ids_of(name, codes, roles, vocabularies) for name, codes in read.codes.items()}
 
 
 def encoded_behaviours(
@@ -90,7 +106,7 @@ def encoded_behaviours(
     behaviours = {}
     for behaviour, events in read.events.items():
         values = {
-            name: _ids(name, codes, roles, vocabularies) for name, codes in events.codes.items()
+            name: ids_of(name, codes, roles, vocabularies) for name, codes in events.codes.items()
         }
         anchors = {}
         for name, numbers in events.numbers.items():
@@ -141,6 +157,7 @@ def make_schema(
     return Schema(tuple(fields), roles.behaviours, max_length, roles.unused)
 
 
-def _ids(name: str, codes: Codes, roles: Roles, vocabularies: Vocabularies) -> np.ndarray:
+def ids_of(name: str, codes: Codes, roles: Roles, vocabularies: Vocabularies) -> np.ndarray:
+    """Ids of one column's values, given as codes and distinct values."""
     ids = vocabularies[roles.owners[name]].encode(plain_ids(codes[1], name=name), name=name)
     return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 (missing) is unknown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -245,7 +246,7 @@ def learn_pairs(
     pairs: list[NeighbourPair] = []
     columns: dict[str, np.ndarray] = {}
     taken = set(taken)
-    for behaviour, history, candidate in _histories_with_candidate(X.schema):
+    for behaviour, history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[behaviour.histories]
         n_ids = X.schema[candidate].n_ids
         found = Interactions.of_rows(rows, X[candidate], ragged, history, n_ids=n_ids)
@@ -257,7 +258,7 @@ def learn_pairs(
             scores = ItemScores.of_counts(counts, shown, clicked)
             told = np.flatnonzero(rows.blocks == block + 1)
             numbers[told] = _numbers(scores, X[told], history, candidate)
-        names = tuple(_free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
+        names = tuple(free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
         taken |= set(names)
         spread = numbers.std(axis=0)
         kept = upper_triangle(scores.counts_to_keep(counts))
@@ -312,9 +313,19 @@ def clicked_label(y: ArrayLike | None) -> Any:
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:
-    """Blocks of about as many rows each. Rows of one time stay together, missing ones come last."""
-    order = pd.Series(times).rank(method="min", na_option="bottom").to_numpy() - 1
-    return (order * N_BLOCKS // max(len(times), 1)).astype(np.int64)
+    """Blocks of about as many rows each. Rows of one time stay together, missing ones come last.
+
+    A row's block is ``rank * N_BLOCKS // n_rows``, with its rank the number of earlier rows.
+    """
+    firsts = [math.ceil(block * len(times) / N_BLOCKS) for block in range(1, N_BLOCKS)]
+    places = np.maximum(np.array(firsts) - 1, 0)  # rank >= first: this one is earlier
+    cuts = np.partition(times, places)[places]
+    blocks = np.zeros(len(times), dtype=np.int8)
+    for cut in cuts:
+        blocks += times > cut
+    is_missing = pd.isna(times)
+    blocks[is_missing] = np.count_nonzero(~is_missing) * N_BLOCKS // max(len(times), 1)
+    return blocks
 
 
 def _codes(users: np.ndarray) -> np.ndarray:
@@ -343,7 +354,7 @@ def _count(ids: np.ndarray, n_ids: int) -> np.ndarray:
     return counts
 
 
-def _histories_with_candidate(schema: Schema) -> list[tuple[Behaviour, str, str]]:
+def histories_with_candidate(schema: Schema) -> list[tuple[Behaviour, str, str]]:
     """Histories whose items neighbours are learnt for: those with many ids.
 
     Of each behaviour the attribute with the most ids, and others from LEAST_IDS on. An embedding
@@ -360,7 +371,8 @@ def _histories_with_candidate(schema: Schema) -> list[tuple[Behaviour, str, str]
     return chosen
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name that is not taken: with underscores behind it where it must be."""
     while name in taken:
         name += "_"
     return name

@@ -53,6 +53,37 @@ class NumericColumns:
         scaler = StandardScaler().set_output(transform="default")
         self.scaler = scaler.fit(np.where(no_number, 0.0, numbers)) if self.names else None
 
+    @classmethod
+    def of_scalers(
+        cls,
+        names: Sequence[str],
+        scalers: Sequence[StandardScaler],
+        any_missing: Sequence[bool] | np.ndarray,
+        *,
+        taken: Collection[str],
+    ) -> NumericColumns:
+        """Join scalers of one column each, whose numbers came in parts, those missing left out.
+
+        Parameters
+        ----------
+        names : sequence of str
+        scalers : sequence of StandardScaler
+        any_missing : sequence of bool
+            Whether the column has missing numbers.
+        taken : collection of str
+            Names that no indicator may have.
+        """
+        self = cls(names, np.zeros((1, len(names))))
+        pairs = zip(self.names, any_missing, strict=True)
+        self.has_missing = [n for n, is_so in pairs if is_so and indicator(n) not in taken]
+        if self.scaler is not None:
+            self.scaler.mean_ = np.concatenate([its.mean_ for its in scalers])
+            self.scaler.var_ = np.concatenate([its.var_ for its in scalers])
+            self.scaler.scale_ = np.concatenate([its.scale_ for its in scalers])
+            counts = np.array([its.n_samples_seen_ for its in scalers])
+            self.scaler.n_samples_seen_ = counts if np.ptp(counts) else counts[0]
+        return self
+
     @property
     def scales(self) -> dict[str, EventScale]:
         """Mean and standard deviation by name."""
@@ -107,7 +138,7 @@ class EventScale:
         spans = events.spans.take(sampled)
         if name in events.anchors:
             return cls.learn_elapsed(spans.elapsed(numbers, events.anchors[name][sampled]))
-        if _are_elapsed(numbers, spans):
+        if are_elapsed(numbers, spans):
             return cls.learn_elapsed(numbers[spans.index()])
         return cls.learn(numbers, events.counts)
 
@@ -119,7 +150,12 @@ class EventScale:
         if not len(numbers):
             return cls(0.0, 1.0)
         shift = np.average(numbers, weights=counts)
-        spread = np.sqrt(np.average((numbers - shift) ** 2, weights=counts))
+        return cls.of_moments(shift, np.average((numbers - shift) ** 2, weights=counts))
+
+    @classmethod
+    def of_moments(cls, shift: float, variance: float) -> EventScale:
+        """Scale by a mean and a variance; one without a spread worth the name stays as it is."""
+        spread = np.sqrt(variance)
         negligible = 10 * np.finfo(np.float64).eps * abs(shift)
         return cls(float(shift), float(spread) if spread > negligible else 1.0)
 
@@ -150,7 +186,7 @@ class EventScale:
         return times / self.scale, anchors / self.scale
 
 
-def _are_elapsed(numbers: np.ndarray, spans: Spans) -> bool:
+def are_elapsed(numbers: np.ndarray, spans: Spans) -> bool:
     """Whether numbers are times elapsed, which a file has parted from their anchors.
 
     From the oldest event to the newest they never grow and are never negative, in every row;

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
 from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_frame, check_name, plain_values
+from sklearn_din._validation import check_frame, check_name
+from sklearn_din.logs.running_sums import (
+    Aggregate,
+    checked_aggregates,
+    present_numbers,
+    so_far,
+)
+from sklearn_din.logs.scan_aggregates import attach_aggregates_by_part
+from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.timeline import Past, Timeline
-
-Aggregate = tuple[str | tuple[str, ...], str | None, str]
-
-STATISTICS = ("mean", "sum", "count")
 
 
 def attach_aggregates(
@@ -32,11 +37,13 @@ def attach_aggregates(
 
     Parameters
     ----------
-    impressions : pandas, polars or Arrow frame of shape (n_impressions, ...)
+    impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
         Rows to describe, in any order. It is not changed. The result is of this kind.
-    events : pandas, polars or Arrow frame of shape (n_events, ...)
+    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
         What happened, in any order; often the impressions themselves with their label. It need
-        not be of the impressions' kind.
+        not be of the impressions' kind. Where one of the two is a scan (:func:`scan_parquet`), the
+        numbers are computed part by part; those of a scan lie in files in its ``cache_dir``, or in
+        a temporary folder.
     time : str
         Time column of both frames: integers, floats or datetimes, without missing values.
     aggregates : mapping of str to (key, column, statistic)
@@ -47,7 +54,7 @@ def attach_aggregates(
 
     Returns
     -------
-    DataFrame or Table
+    DataFrame, Table or AttachedScan
         The impressions, in their order and with their index, plus one float64 column per
         aggregate. Without earlier events a mean is missing (NaN in pandas, null in polars and
         Arrow), a sum and a count are 0.
@@ -70,14 +77,13 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
+    if isinstance(impressions, Scan) or isinstance(events, Scan):
+        return attach_aggregates_by_part(impressions, events, time=time, aggregates=aggregates)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     check_frame(shown.pandas, [time], name="impressions")
     check_frame(log, [time], name="events")
-    by_key: dict[tuple[str, ...], dict[str, tuple[str | None, str]]] = {}
-    for name, specification in aggregates.items():
-        keys, column, statistic = _checked(name, specification, shown.pandas, log)
-        by_key.setdefault(keys, {})[name] = column, statistic
+    by_key = checked_aggregates(aggregates, shown.pandas, log)
     attached: dict[str, np.ndarray] = {}
     for keys, wanted in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
@@ -86,72 +92,9 @@ def attach_aggregates(
     return shown.with_columns({name: attached[name] for name in aggregates})
 
 
-def _checked(
-    name: str, specification: Aggregate, impressions: pd.DataFrame, events: pd.DataFrame
-) -> tuple[tuple[str, ...], str | None, str]:
-    if not isinstance(specification, tuple | list) or len(specification) != 3:
-        raise ValueError(
-            f"aggregates[{name!r}] must be (key, column, statistic), such as "
-            f"('user', 'label', 'mean'), got {specification!r}."
-        )
-    key, column, statistic = specification
-    keys = tuple(key) if isinstance(key, tuple | list) else (key,)
-    if not keys:
-        raise ValueError(f"aggregates[{name!r}] must name at least one key column, got {key!r}.")
-    if name in impressions.columns:
-        raise ValueError(
-            f"impressions already has a column {name!r}. Drop it, or name the aggregate otherwise."
-        )
-    if statistic not in STATISTICS:
-        raise ValueError(
-            f"the statistic of aggregates[{name!r}] must be one of {', '.join(STATISTICS)}, "
-            f"got {statistic!r}."
-        )
-    check_frame(impressions, keys, name="impressions")
-    check_frame(events, keys, name="events")
-    _check_column(name, column, statistic, events)
-    return keys, column, statistic
-
-
-def _check_column(name: str, column: str | None, statistic: str, events: pd.DataFrame) -> None:
-    if column is None:
-        if statistic != "count":
-            raise ValueError(
-                f"aggregates[{name!r}] must name the column whose {statistic} is wanted, got None. "
-                "Only 'count' works without."
-            )
-        return
-    check_frame(events, [column], name="events")
-    is_number = pd.api.types.is_numeric_dtype(events[column])
-    is_complex = pd.api.types.is_complex_dtype(events[column])
-    if statistic != "count" and (is_complex or not is_number):
-        raise TypeError(
-            f"aggregates[{name!r}] needs numbers for a {statistic}, but events[{column!r}] has "
-            f"dtype {events[column].dtype}. Convert it, or use 'count'."
-        )
-
-
 def _so_far(
-    events: pd.DataFrame, timeline: Timeline, past: Past, column: str | None, statistic: str
+    events: pd.DataFrame, timeline: Timeline, past: Past, column: Any, statistic: str
 ) -> np.ndarray:
     if column is None:
-        return (past.end - past.begin).astype(np.float64)
-    is_there = events[column].notna().to_numpy()[timeline.order]
-    count = _sum_before(is_there.astype(np.float64), timeline, past)
-    if statistic == "count":
-        return count
-    numbers = plain_values(events[column].astype("Float64"))[timeline.order]
-    total = _sum_before(np.where(is_there, numbers, 0.0), timeline, past)
-    if statistic == "sum":
-        return total
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-
-
-def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:
-    # pandas sums each group from zero with compensation: one group's large numbers never
-    # swallow another's small ones.
-    running = pd.Series(numbers).groupby(timeline.groups).cumsum().to_numpy()
-    has_past = past.end > past.begin
-    sums = np.zeros(len(past.end))
-    sums[has_past] = running[past.end[has_past] - 1]
-    return sums
+        return so_far(timeline, past, statistic, None, None)
+    return so_far(timeline, past, statistic, *present_numbers(events[column]))

@@ -26,6 +26,8 @@ class EventLog:
         cutting, so that columns made together still know each other.
     part : str, default=""
         Fingerprint of the events that cutting kept, "" for the whole log.
+    codes : mapping of str to (codes, distinct values), default=None
+        What :meth:`codes` gives, for columns whose codes are known. They are not pickled.
 
     Examples
     --------
@@ -36,12 +38,17 @@ class EventLog:
     """
 
     def __init__(
-        self, columns: Mapping[str, np.ndarray], *, token: str | None = None, part: str = ""
+        self,
+        columns: Mapping[str, np.ndarray],
+        *,
+        token: str | None = None,
+        part: str = "",
+        codes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     ):
         self.columns = {name: _read_only(values) for name, values in columns.items()}
         self.token = uuid.uuid4().hex if token is None else token
         self.part = part
-        self._codes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._codes: dict[str, tuple[np.ndarray, np.ndarray]] = dict(codes or {})
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of an event log must have one length, got {lengths}.")

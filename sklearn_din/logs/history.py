@@ -13,12 +13,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._frames import CallerFrame, list_types
@@ -32,7 +27,9 @@ from sklearn_din._validation import (
 )
 from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.labels import checked_labels, two_classes
 from sklearn_din.logs.past_columns import (
+    NO_PAST,
     check_impressions,
     history_columns,
     history_names,
@@ -40,13 +37,10 @@ from sklearn_din.logs.past_columns import (
     sorted_log,
     why_all_empty,
 )
+from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
+from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.timeline import Timeline
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
-
-NO_PAST = {
-    "users": "no user of the impressions has an event",
-    "times": "no event is earlier than any impression",
-}
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 
@@ -72,11 +66,12 @@ def attach_history(
 
     Parameters
     ----------
-    impressions : pandas, polars or Arrow frame of shape (n_impressions, ...)
+    impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
         Rows to describe, in any order. It is not changed. The result is of this kind.
-    events : pandas, polars or Arrow frame of shape (n_events, ...)
+    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
         The log, in any order; it need not be of the impressions' kind. Events of equal user and
-        time keep its order.
+        time keep its order. Where one of the two is a scan (:func:`scan_parquet`), events and
+        windows lie in files in its ``cache_dir``, or in a temporary folder, sorted part by part.
     user : str
         User column of both frames. A missing user has an empty history.
     time : str
@@ -98,7 +93,7 @@ def attach_history(
 
     Returns
     -------
-    DataFrame or Table
+    DataFrame, Table or AttachedScan
         The impressions, in their order and with their index, plus the history columns.
 
     Warns
@@ -127,6 +122,10 @@ def attach_history(
     check_name(user, name="user")
     check_name(time, name="time")
     names = check_names(columns, name="columns")
+    if isinstance(impressions, Scan) or isinstance(events, Scan):
+        check_count(max_length, name="max_length")
+        wanted = Wanted(user, time, names, max_length, max_age, prefix, elapsed)
+        return attach_history_by_part(impressions, events, wanted)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     check_frame(log, [user, time, *names], name="events")
@@ -245,7 +244,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
         """Remember the events among the rows of X, forgetting earlier ones."""
         frame = self._checked_rows(X, reset=True).pandas
-        classes = _two_classes(y) if self.events == "positive" else None
+        classes = two_classes(y) if self.events == "positive" else None
         events = self._events_among(frame, y, classes)
         self._sorted: tuple[Timeline, EventLog] | None = None
         self.classes_ = classes
@@ -346,7 +345,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         log = X[list(dict.fromkeys([self.user, self.time, *names]))]
         if classes is None:
             return log.reset_index(drop=True)
-        labels = _checked_labels(y)
+        labels = checked_labels(y)
         check_consistent_length(X, labels)
         unseen = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()]).tolist()
         if unseen:
@@ -376,25 +375,3 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         tags.target_tags.required = self.events == "positive"
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _checked_labels(y: ArrayLike | None) -> np.ndarray:
-    if y is None:
-        raise ValueError(
-            "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
-            "Pass y, or set events='all'."
-        )
-    labels = column_or_1d(y)
-    if pd.isna(labels).any():
-        raise ValueError("y must not have missing labels. Drop those rows or fill them in.")
-    return labels
-
-
-def _two_classes(y: ArrayLike | None) -> np.ndarray:
-    classes = np.unique(_checked_labels(y))
-    if len(classes) != 2:
-        raise ValueError(
-            f"HistoryBuilder(events='positive') needs two classes in y, got {classes.tolist()}. "
-            "Set events='all' to remember every row."
-        )
-    return classes

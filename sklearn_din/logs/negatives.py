@@ -11,8 +11,6 @@ from sklearn.utils import check_random_state
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import (
-    check_choice,
-    check_count,
     check_frame,
     check_name,
     check_names,
@@ -21,8 +19,9 @@ from sklearn_din._validation import (
     time_values,
 )
 from sklearn_din.logs.item_columns import warn_of_misplaced
-
-STRATEGIES = ("uniform", "popularity")
+from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_draw
+from sklearn_din.logs.scan_negatives import Wanted, sample_negatives_by_part
+from sklearn_din.logs.scan_views import Scan
 
 
 def sample_negatives(
@@ -44,8 +43,11 @@ def sample_negatives(
 
     Parameters
     ----------
-    events : pandas, polars or Arrow frame of shape (n_events, ...)
-        What users chose. It is not changed. The result is of this kind.
+    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
+        What users chose. It is not changed. The result is of this kind. Of a scan
+        (:func:`scan_parquet`) the impressions are written to a Parquet file in its ``cache_dir``,
+        or in a temporary folder, that is removed with the result. They follow the same rules as
+        those of a frame, but the same seed draws other items: each part has a draw of its own.
     item : str
         Item column. The catalogue is the items that occur in it.
     item_columns : str or list of str, default=()
@@ -71,10 +73,10 @@ def sample_negatives(
 
     Returns
     -------
-    impressions : DataFrame or Table of shape (n_events * (1 + n_negatives), ...)
+    impressions : DataFrame, Table or ParquetScan of shape (n_events * (1 + n_negatives), ...)
         Each event followed by its negatives, with all columns and dtypes of ``events``; in pandas
         with a fresh RangeIndex.
-    y : ndarray of int64
+    y : ndarray of int64, of int8 for a scan
         1 for an event, 0 for a negative.
 
     Warns
@@ -101,16 +103,22 @@ def sample_negatives(
     check_name(user, name="user")
     check_name(time, name="time")
     following = check_names(item_columns, name="item_columns")
+    if isinstance(events, Scan):
+        check_options(n_negatives, strategy)
+        asked = Wanted(item, following, n_negatives, user, strategy)
+        return sample_negatives_by_part(events, asked, time, random_state)
     log = CallerFrame(events, name="events")
     frame = log.pandas
     named = [name for name in (user, time) if name is not None]
     check_frame(frame, [item, *following, *named], name="events")
-    _check_options(n_negatives, strategy)
+    check_options(n_negatives, strategy)
     items, catalogue = _codes(frame, item)
     owners, owner_names = (items, catalogue) if user is None else _codes(frame, user)
     weights = np.bincount(items) if strategy == "popularity" else np.ones(len(catalogue), np.int64)
-    own = _OwnItems(owners, items, weights)
-    _check_choice(own, owner_names, user)
+    own = OwnItems(owners, items, weights)
+    nothing_left = np.flatnonzero(own.free == 0)
+    if len(nothing_left):
+        raise nothing_to_draw(owner_names[nothing_left[:1]].tolist()[0], user)
     warn_of_misplaced(
         frame,
         item=item,
@@ -122,20 +130,26 @@ def sample_negatives(
     drawn = own.draw_others(owners, n_negatives, check_random_state(random_state))
 
     places = np.arange(len(frame))
-    if time is None:
-        last_row = np.empty(len(catalogue), dtype=np.int64)
-        last_row[items] = places  # of repeated indices numpy keeps the last
-        source = last_row[drawn]
-    else:
-        check_times(frame[time], name=f"events[{time!r}]")
-        ranks = pd.Series(time_values(frame[time])).rank(method="dense").to_numpy(np.int64)
-        source = _rows_at(items, ranks, drawn)
+    source = _sources(frame, items, drawn, time)
     sources = np.column_stack([places, source]).ravel()
     rows = np.repeat(places, 1 + n_negatives)
     impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
     y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
+
+
+def _sources(
+    frame: pd.DataFrame, items: np.ndarray, drawn: np.ndarray, time: str | None
+) -> np.ndarray:
+    """Row that each negative's item columns are taken from: shape (n_events, n_negatives)."""
+    if time is None:
+        last_row = np.empty(items.max() + 1, dtype=np.int64)
+        last_row[items] = np.arange(len(items))  # of repeated indices numpy keeps the last
+        return last_row[drawn]
+    check_times(frame[time], name=f"events[{time!r}]")
+    ranks = pd.Series(time_values(frame[time])).rank(method="dense").to_numpy(np.int64)
+    return _rows_at(items, ranks, drawn)
 
 
 def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -153,44 +167,6 @@ def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndar
     return order[place + (is_other | (place < 0))]
 
 
-class _OwnItems:
-    """Each owner's distinct items, laid out so that the others can be drawn exactly.
-
-    Think of the catalogue as a line on which each item covers its weight. Cutting out an
-    owner's own items leaves a shorter line; a uniform point on it is moved right by the weight
-    of the cut-out pieces before it, and then lies on another item.
-    """
-
-    def __init__(self, owners: np.ndarray, items: np.ndarray, weights: np.ndarray):
-        n_items = len(weights)
-        pairs = np.sort(owners * n_items + items)
-        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique hashes: slower
-        pair_owner, pair_item = np.divmod(pairs, n_items)
-        self._edges = np.concatenate([[0], np.cumsum(weights)])
-        self._stride = self._edges[-1] + 1
-        self._first = np.searchsorted(pair_owner, np.arange(pair_owner[-1] + 2))
-        self._cut = np.concatenate([[0], np.cumsum(weights[pair_item])])
-        self.free = self._edges[-1] - np.diff(self._cut[self._first])
-        kept_before = self._edges[pair_item] - self._cut[:-1] + self._cut[self._first[pair_owner]]
-        self._keys = pair_owner * self._stride + kept_before
-
-    def draw_others(self, owners: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
-        """Item codes of shape (len(owners), size), none of them the owner's own."""
-        order = np.argsort(owners, kind="stable")  # an owner's searches then lie side by side
-        owners = owners[order, None]
-        points = (rng.random_sample((len(owners), size)) * self.free[owners]).astype(np.int64)
-        n_cut = np.searchsorted(self._keys, owners * self._stride + points, side="right")
-        moved = points + self._cut[n_cut] - self._cut[self._first[owners]]
-        drawn = np.empty_like(moved)
-        drawn[order] = np.searchsorted(self._edges, moved, side="right") - 1
-        return drawn
-
-
-def _check_options(n_negatives: object, strategy: object) -> None:
-    check_count(n_negatives, name="n_negatives")
-    check_choice(strategy, STRATEGIES, name="strategy")
-
-
 def _codes(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     if len(events) == 0:
         raise ValueError("events must have at least one row, got none.")
@@ -206,16 +182,3 @@ def _codes(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
             "Drop those rows."
         )
     return codes.astype(np.int64), uniques
-
-
-def _check_choice(own: _OwnItems, owner_names: np.ndarray, user: str | None) -> None:
-    nothing_left = np.flatnonzero(own.free == 0)
-    if len(nothing_left) == 0:
-        return
-    (owner,) = owner_names[nothing_left[:1]].tolist()
-    if user is None:
-        raise ValueError(f"events must have at least two items to sample from, got only {owner!r}.")
-    raise ValueError(
-        f"{user} {owner!r} has every item of the log, so there is no "
-        "negative to sample. Leave such users out, or pass user=None."
-    )

@@ -13,6 +13,11 @@ from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import WindowArray
 
+NO_PAST = {
+    "users": "no user of the impressions has an event",
+    "times": "no event is earlier than any impression",
+}
+
 MANY_ROWS = 10  # so many rows without any past are no accident
 
 

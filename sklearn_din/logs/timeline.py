@@ -122,14 +122,19 @@ class Timeline:
         Seconds for datetimes, the time's own unit for numbers. Impressions before the first
         event read 0: they have no past.
         """
+        origin = self.times.min().item() if len(self.times) else 0
+        return self.event_clock(origin), self.impression_clock(impressions, origin)
+
+    def event_clock(self, origin: float) -> np.ndarray:
+        """Sorted event times as floats from ``origin``, a time in the log's unit."""
+        return _since(self.times, origin, self.unit)[self.order]
+
+    def impression_clock(self, impressions: pd.DataFrame, origin: float) -> np.ndarray:
+        """Impression times as floats from ``origin``, a time in the log's unit; earlier ones 0."""
         times, unit = self.impression_times(impressions)
         if len(self.times) == 0:
-            return np.zeros(0), np.zeros(len(times))
-        origin = self.times.min().item()
-        return (
-            _since(self.times, origin, self.unit)[self.order],
-            _since(times, origin * _factor(unit, self.unit), unit),
-        )
+            return np.zeros(len(times))
+        return _since(times, origin * _factor(unit, self.unit), unit)
 
     def _sort(self, codes: np.ndarray) -> None:
         by_time = np.arange(len(codes))

@@ -112,7 +112,7 @@ def plan_of_batches(
     hiding = novelty if train.hide else None
     decay, occurrences = None, dict[str, np.ndarray]()
     if estimator.embedding_l2:
-        occurrences = count_occurrences(train.X, hiding.hidden if hiding else None)
+        occurrences = count_occurrences(train.X, hiding.hidden if hiding else None, train.rows)
         for name, before in (earlier or {}).items():
             occurrences[name][: len(before)] += before
         strength = estimator.embedding_l2 / min(train.batch_size, len(train))
@@ -166,9 +166,12 @@ def _split_batches(
         rows, held_out = split_rows(
             inputs.clicks, users, how=how, share=share, seeds=seeds, times=X.times
         )
-        judged = novelty.hide_new(X[held_out]) if hides and how == "last" else X[held_out]
         valid = ImpressionBatches(
-            judged, *_targets(inputs, held_out), batch_size=VALIDATION_BATCH_SIZE
+            X,
+            *_targets(inputs, held_out),
+            batch_size=VALIDATION_BATCH_SIZE,
+            rows=held_out,
+            prepare=novelty.hide_new if hides and how == "last" else None,
         )
     batch_size = batch_size_for(len(rows), estimator.batch_size)
     checks = 1
@@ -176,12 +179,13 @@ def _split_batches(
         n_batches = math.ceil(len(rows) / batch_size)
         checks = min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
     train = ImpressionBatches(
-        X[rows],
+        X,
         *_targets(inputs, rows),
         batch_size=batch_size,
         shuffle=seeds,
         checks_per_epoch=checks,
         hide=novelty.hide if hides else None,
+        rows=rows,
     )
     return train, valid
 

@@ -122,7 +122,7 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> Novelty:
     known = {name: np.arange(n) < FIRST_KNOWN_ID for name, n in X.schema.vocabulary_sizes.items()}
     is_new = []
     for block in range(1, len(cuts) + 1):
-        for name, counts in count_ids(X[block_of == block - 1]).items():
+        for name, counts in count_ids(X, np.flatnonzero(block_of == block - 1)).items():
             known[name] |= counts > 0
         rows = block_of == block
         of_column = [known[X.schema[name].vocabulary][X.columns[name][rows]] for name in columns]

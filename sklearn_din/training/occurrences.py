@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.mapped import PageKeeper
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
 
-def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
+def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Count the ids of all fields that share a vocabulary.
 
     An event counts once for every impression whose history holds it.
@@ -18,6 +19,8 @@ def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
     ----------
     X : EncodedFeatures
         The impressions.
+    rows : ndarray of shape (n,), default=None
+        Which of them count. None: all.
 
     Returns
     -------
@@ -33,8 +36,11 @@ def count_ids(X: EncodedFeatures) -> dict[str, np.ndarray]:
     {'item': array([0., 0., 1., 2., 0.])}
     """
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
-    for first in range(0, len(X), COUNTED_ROWS):
-        block = X[first : first + COUNTED_ROWS]
+    pages = PageKeeper(X)
+    for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
+        some = slice(first, first + COUNTED_ROWS)
+        pages.read(COUNTED_ROWS)
+        block = X[some if rows is None else rows[some]]
         ids = {name: block.columns[name] for name in X.schema.names("categorical")}
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]

@@ -145,7 +145,9 @@ def embedding_decay(
 
 
 def count_occurrences(
-    X: EncodedFeatures, hidden: Mapping[str, float] | None = None
+    X: EncodedFeatures,
+    hidden: Mapping[str, float] | None = None,
+    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1).
 
@@ -156,13 +158,16 @@ def count_occurrences(
     hidden : dict of str to float, default=None
         By column, the share of rows of which training adds a copy with the unknown id. The counts
         are then those that are expected in one pass over the impressions.
+    rows : ndarray of shape (n,), default=None
+        Which of the impressions are trained on. None: all.
 
     Returns
     -------
     occurrences : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary.
     """
-    counts = count_ids(X)
+    counts = count_ids(X, rows)
+    n_rows = len(X) if rows is None else len(rows)
     for column, share in (hidden or {}).items():
-        counts[X.schema[column].vocabulary][UNKNOWN_ID] += share * len(X)
+        counts[X.schema[column].vocabulary][UNKNOWN_ID] += share * n_rows
     return {name: count.astype(np.float32) for name, count in counts.items()}

@@ -1,0 +1,298 @@
+"""A scan with more columns, which lie in files beside it: histories and aggregates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.extensions import ExtensionDtype
+
+from sklearn_din._spans import Spans
+from sklearn_din._validation import check_frame
+from sklearn_din.logs.mapped_arrays import MappedArray
+from sklearn_din.logs.mapped_log import MappedLog
+from sklearn_din.logs.scan_views import Scan
+from sklearn_din.logs.windows import WindowArray, WindowDtype
+
+SHARE_OF_PART = 16  # events of a part take one sixteenth of the budget
+BYTES_PER_EVENT = 16  # of one column: its value, and its code
+MOST_ROWS = 131_072
+
+
+@dataclass(frozen=True)
+class MappedHistories:
+    """The windows of history columns, in files: one row per row of the whole scan.
+
+    Parameters
+    ----------
+    log : MappedLog
+        The sorted events.
+    starts, lengths : MappedArray
+        The windows.
+    anchors : MappedArray or None
+        Time of each row, for the column of elapsed times.
+    clock : str or None
+        Name of that column.
+    """
+
+    log: MappedLog
+    starts: MappedArray
+    lengths: MappedArray
+    anchors: MappedArray | None
+    clock: str | None
+
+    def spans(self, rows: slice | np.ndarray) -> Spans:
+        """Windows of some rows."""
+        return Spans(self.starts.take(rows), self.lengths.take(rows))
+
+    def columns(
+        self, names: Sequence[str], spans: Spans, rows: slice | np.ndarray
+    ) -> dict[str, WindowArray]:
+        """History columns of some rows, over a log in memory of the events that they cover."""
+        logs, cut = self.log.cut(names, spans)
+        new = {}
+        for name in names:
+            anchors = None
+            if name == self.clock and self.anchors is not None:
+                anchors = self.anchors.take(rows)
+            new[name] = WindowArray(logs[name], name, cut.starts, cut.lengths, anchors)
+        return new
+
+
+class AttachedScan(Scan):
+    """A scan and further columns, as :func:`attach_history` and :func:`attach_aggregates` give it.
+
+    It is used as :class:`ParquetScan` is: split, searched over, given to a Pipeline. The rows of
+    the scan are read from its Parquet files, the further columns from files in its ``cache_dir``
+    or in a temporary folder, which lives as long as the result. A history column is windows of
+    one sorted event log on disk; a part holds the events that its own rows cover.
+
+    Pickle takes paths alone. A copy in another process reads the same files.
+
+    Parameters
+    ----------
+    base : Scan
+        All rows, with their own columns.
+    rows : range or ndarray of int64
+        Which of them this view has, in its order.
+    columns : sequence of str
+        Columns of this view.
+    histories : MappedHistories or None
+        History columns.
+    numbers : mapping of str to MappedArray
+        Columns of numbers.
+    digest : str
+        Equal where the further columns are.
+
+    See Also
+    --------
+    ParquetScan : The same without further columns.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from sklearn_din import attach_history, scan_parquet
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "clicks.parquet"
+    >>> clicks = pd.DataFrame({"user": [1, 1, 1], "item": ["hat", "tie", "cap"], "day": [1, 2, 3]})
+    >>> clicks.to_parquet(path)
+    >>> shown = scan_parquet(path)
+    >>> X = attach_history(shown, shown, user="user", time="day", columns="item")
+    >>> X
+    AttachedScan(3 rows x 4 columns; 3 events; user, item, day, hist_item)
+    >>> X[1:]["hist_item"].tolist()
+    [array(['hat'], dtype=object), array(['hat', 'tie'], dtype=object)]
+    """
+
+    def __init__(
+        self,
+        base: Scan,
+        rows: range | np.ndarray,
+        columns: Sequence[str],
+        *,
+        histories: MappedHistories | None,
+        numbers: Mapping[str, MappedArray],
+        digest: str,
+    ) -> None:
+        super().__init__(
+            rows, columns, target=base.target, memory=base.memory, cache_dir=base.cache_dir
+        )
+        self._base, self._histories, self._numbers = base, histories, dict(numbers)
+        self._digest = digest
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Read the rows in their order, as frames that are small beside the budget.
+
+        Parameters
+        ----------
+        columns : sequence of str, default=None
+            Columns to read; the target may be among them. None reads all but the target.
+
+        Yields
+        ------
+        start : int
+            Position of the part's first row in this view.
+        part : DataFrame
+            Its rows. Its index goes on from part to part.
+
+        Raises
+        ------
+        FileNotFoundError, OSError
+            If a file is gone or was changed since it was written.
+        """
+        names = self.columns if columns is None else list(columns)
+        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
+        new = [name for name in names if name in self._numbers or name in self._history_names]
+        for start, base in self._base_parts([name for name in names if name not in new]):
+            yield from self._extended(start, base, new, names)
+
+    def log_parts(
+        self, columns: Sequence[str] | None = None, *, n_events: int = MOST_ROWS
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Read the whole sorted log once, whatever the rows of this view.
+
+        Parameters
+        ----------
+        columns : sequence of str, default=None
+            History columns. None is all of them.
+        n_events : int, default=131072
+            Events per part.
+
+        Yields
+        ------
+        start : int
+            Position of the first event in the log, to which :meth:`windows` refers.
+        part : DataFrame
+            What the columns hold of the events; of elapsed times the clock, to be taken from the
+            anchors.
+        """
+        names = self._history_names if columns is None else list(columns)
+        own = self._own_histories(names)
+        if own is None:
+            yield from _attached(self._base).log_parts(names or None, n_events=n_events)
+            return
+        for start in range(0, len(own.log), n_events):
+            events = slice(start, start + n_events)
+            found = {name: own.log.columns[name].take(events)[0] for name in names}
+            yield start, pd.DataFrame({n: pd.Series(v, dtype=v.dtype) for n, v in found.items()})
+
+    def windows(
+        self, rows: slice, columns: Sequence[str] | None = None
+    ) -> tuple[Spans, np.ndarray | None]:
+        """Windows of some rows of this view in the sorted log, and their anchors if there are.
+
+        Parameters
+        ----------
+        rows : slice
+            By position in this view.
+        columns : sequence of str, default=None
+            History columns of one call of ``attach_history``, where there were several. None
+            takes those of the last call.
+        """
+        places = _picked(self._rows[rows])
+        own = self._own_histories(columns)
+        if own is None:
+            return _attached(self._base[places]).windows(slice(None), columns)
+        return own.spans(places), None if own.anchors is None else own.anchors.take(places)
+
+    def shares_log(self, columns: Sequence[str]) -> bool:
+        """Whether some columns are histories that one call of ``attach_history`` made."""
+        if self._own_histories(columns) is not None:
+            return True
+        return isinstance(self._base, AttachedScan) and self._base.shares_log(columns)
+
+    def fingerprint(self) -> str:
+        """Digest of the files, the rows and the columns: equal where the scan reads the same."""
+        facts = [self._base.fingerprint(), self._digest, self.columns, self._target]
+        digest = hashlib.sha256(repr(facts).encode())
+        rows = self._rows
+        digest.update(repr(rows).encode() if isinstance(rows, range) else rows.tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        of = "" if len(self) == len(self._base) else f" of {len(self._base)}"
+        names = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
+        target = "" if self._target is None else f", target {self._target!r}"
+        n_events = 0 if self._histories is None else len(self._histories.log)
+        return (
+            f"AttachedScan({len(self)}{of} rows x {len(self.columns)} columns{target}; "
+            f"{n_events} events; {names})"
+        )
+
+    @property
+    def _history_names(self) -> list[str]:
+        return [] if self._histories is None else list(self._histories.log.columns)
+
+    def _own_histories(self, columns: Sequence[str] | None) -> MappedHistories | None:
+        """The histories if they are attached here, None if the scan below has them."""
+        is_here = columns is None or set(columns) <= set(self._history_names)
+        return self._histories if is_here else None
+
+    def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
+        if name in self._numbers:
+            return np.dtype(np.float64)
+        if name in self._history_names:
+            return WindowDtype()
+        return self._base.all_dtypes[name]
+
+    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> AttachedScan:
+        view = AttachedScan(
+            self._base,
+            rows,
+            columns,
+            histories=self._histories,
+            numbers=self._numbers,
+            digest=self._digest,
+        )
+        view.cache_dir = self.cache_dir  # as without_cache has left it
+        return view
+
+    def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
+        if columns:
+            yield from self._base[_picked(self._rows)].parts(columns)
+            return
+        for start in range(0, len(self), MOST_ROWS):
+            stop = min(start + MOST_ROWS, len(self))
+            yield start, pd.DataFrame(index=pd.RangeIndex(start, stop))
+
+    def _extended(
+        self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """A part of the scan with its further columns, in pieces whose events fit the budget."""
+        numbers = [name for name in new if name in self._numbers]
+        histories = [name for name in new if name not in self._numbers]
+        rows = self._rows[start : start + len(base)]
+        n_pieces = 1
+        if histories and self._histories is not None:
+            lengths = self._histories.lengths.take(_picked(rows))
+            n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
+            n_pieces = min(-(-n_bytes * SHARE_OF_PART // self.memory) or 1, max(len(base), 1))
+        edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
+        for first, last in pairwise(edges):
+            picked = _picked(rows[first:last])
+            columns: dict[str, Any] = {name: self._numbers[name].take(picked) for name in numbers}
+            if histories and self._histories is not None:
+                spans = self._histories.spans(picked)
+                columns |= self._histories.columns(histories, spans, picked)
+            part = base.iloc[first:last].assign(**columns)
+            yield start + first, part[list(names)]
+
+
+def _attached(scan: Scan) -> AttachedScan:
+    if not isinstance(scan, AttachedScan):
+        raise ValueError(
+            f"these are no history columns of the scan, whose columns are {scan.columns}. Name "
+            "those that attach_history made."
+        )
+    return scan
+
+
+def _picked(rows: range | np.ndarray) -> slice | np.ndarray:
+    """Row numbers as what picks those rows of an array."""
+    if isinstance(rows, range) and rows.step == 1:
+        return slice(rows.start, rows.stop)
+    return np.asarray(rows, dtype=np.int64)

@@ -1,0 +1,400 @@
+"""The Parquet files behind a scan: found, their footers read, row groups read one at a time."""
+
+from __future__ import annotations
+
+import glob
+import os
+import weakref
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from sklearn_din._validation import check_frame
+from sklearn_din.logs.row_groups import arrow_bytes, plain_type, text_leaves
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how hive writes a missing value
+
+
+@dataclass(frozen=True)
+class File:
+    """One Parquet file as it was when the scan was made.
+
+    Parameters
+    ----------
+    path : str
+        In the scan's file system.
+    size : int
+        Bytes.
+    mtime_ns : int or None
+        When it was last written, where the file system knows.
+    row_groups : tuple of int
+        The row groups to read.
+    keys : dict of str to int, str or None
+        What the folders say of all rows: hive partitions.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int | None
+    row_groups: tuple[int, ...]
+    keys: Mapping[str, int | str | None] = field(default_factory=dict)
+
+
+class ParquetFiles:
+    """Files with one schema, as one table of row groups. Holds paths and numbers alone.
+
+    Parameters
+    ----------
+    filesystem : pyarrow.fs.FileSystem
+        Where the files are.
+    files : sequence of File
+        In the order of their rows.
+    columns : collection of str, default=None
+        Columns that every file must have, with one type. None is all columns of any file.
+    owned : path, default=None
+        A file that this scan wrote, removed when the scan is gone.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Columns of the files, then those of the folders. Dictionaries are read as their values.
+    starts : ndarray of shape (n_groups + 1,)
+        First row of each row group, and the number of rows.
+    """
+
+    def __init__(
+        self,
+        filesystem: pyarrow.fs.FileSystem,
+        files: Sequence[File],
+        *,
+        columns: Collection[str] | None = None,
+        owned: Path | None = None,
+    ) -> None:
+        self.filesystem, self.files = filesystem, tuple(files)
+        if owned is not None:
+            weakref.finalize(self, owned.unlink, missing_ok=True)
+        schemas, groups, lengths, sizes = [], [], [], []
+        for number, file in enumerate(self.files):
+            opened = self._opened(number, [])
+            metadata, schema = opened.metadata, opened.schema_arrow
+            opened.close(force=True)
+            _check_names(schema, file.path)
+            schemas.append(schema)
+            for group in file.row_groups:
+                groups.append((number, group))
+                lengths.append(metadata.row_group(group).num_rows)
+                sizes.append(arrow_bytes(metadata.row_group(group), schema))
+        self.schema = _joint_schema(schemas, self.files, columns)
+        self.index_columns = {name for schema in schemas for name in _index_columns(schema)}
+        self._groups = np.array(groups, dtype=np.int64).reshape(-1, 2)
+        self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        names = self.schema.names
+        self._bytes = np.array([[size.get(name, 0) for name in names] for size in sizes])
+        self._bytes = self._bytes.reshape(len(sizes), len(names)).astype(np.int64)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all files."""
+        return int(self.starts[-1])
+
+    def bytes_of_groups(self, columns: Sequence[str]) -> np.ndarray:
+        """Memory that some columns of each row group need, by the footers."""
+        wanted = [self.schema.names.index(name) for name in columns]
+        return self._bytes[:, wanted].sum(axis=1)
+
+    def name_of_group(self, group: int) -> str:
+        """How errors call a row group."""
+        number, place = self._groups[group]
+        return f"row group {place} of {self.files[number].path}"
+
+    def path_of_group(self, group: int) -> str:
+        """Path of the file that holds a row group."""
+        return self.files[self._groups[group, 0]].path
+
+    def read(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Yield each row group as an Arrow table of the scan's types; text stays coded.
+
+        A file is opened once for consecutive row groups.
+
+        Parameters
+        ----------
+        groups : sequence of int
+            Row groups of the scan.
+        columns : sequence of str
+            Columns wanted.
+
+        Raises
+        ------
+        FileNotFoundError, OSError, ValueError
+            Where the file is gone, was changed or cannot be read.
+        """
+        current, opened = -1, None
+        try:
+            for group in groups:
+                number, place = map(int, self._groups[group])
+                if number != current:
+                    if opened is not None:
+                        opened.close(force=True)
+                    current, opened = number, self._opened(number, columns)
+                yield group, self._table(opened, number, place, columns)
+        finally:
+            if opened is not None:
+                opened.close(force=True)
+
+    def fingerprint(self) -> list[object]:
+        """Paths, sizes and times of writing: equal where the files are the same."""
+        kind = self.filesystem.type_name
+        return [
+            [kind, file.path, file.size, file.mtime_ns, list(file.row_groups), dict(file.keys)]
+            for file in self.files
+        ]
+
+    def _opened(self, number: int, columns: Sequence[str]) -> pq.ParquetFile:
+        file = self.files[number]
+        info = self.filesystem.get_file_info(file.path)
+        if info.type != pyarrow.fs.FileType.File:
+            raise FileNotFoundError(
+                f"{file.path} is gone: it was there, with {file.size} bytes, when scan_parquet "
+                "read its footer. Bring it back, or make the scan anew."
+            )
+        if (info.size, info.mtime_ns) != (file.size, file.mtime_ns):
+            raise OSError(
+                f"{file.path} was changed after scan_parquet read its footer: it had {file.size} "
+                f"bytes and has {info.size}, or was written again. Make the scan anew."
+            )
+        opened = _open(self.filesystem, file.path)
+        leaves = text_leaves(opened.metadata, opened.schema_arrow, columns)
+        if not leaves:
+            return opened
+        metadata = opened.metadata
+        opened.close(force=True)
+        return _open(self.filesystem, file.path, metadata=metadata, read_dictionary=leaves)
+
+    def _table(
+        self, opened: pq.ParquetFile, number: int, place: int, columns: Sequence[str]
+    ) -> pa.Table:
+        file = self.files[number]
+        stored = [name for name in columns if name not in file.keys]
+        n_rows = opened.metadata.row_group(place).num_rows
+        try:
+            table = opened.read_row_group(place, columns=stored)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"row group {place} of {file.path} cannot be read: {error} The file is damaged: "
+                "write it again, or leave it out of the source."
+            ) from error
+        arrays = []
+        for name in columns:
+            kind = self.schema.field(name).type
+            if name in file.keys:
+                arrays.append(_repeated(file.keys[name], n_rows, kind))
+            else:
+                column = table.column(name)
+                arrays.append(column.cast(kind) if pa.types.is_null(column.type) else column)
+        return pa.table(arrays, names=list(columns))
+
+
+def _open(
+    filesystem: pyarrow.fs.FileSystem,
+    path: str,
+    *,
+    metadata: pq.FileMetaData | None = None,
+    read_dictionary: Sequence[str] | None = None,
+) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(
+            filesystem.open_input_file(path),
+            metadata=metadata,
+            read_dictionary=read_dictionary,
+            page_checksum_verification=True,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is no readable Parquet file: {error} Write it again, or leave it out of the "
+            "source."
+        ) from error
+
+
+def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
+    """Files of a path, a folder, a glob or a ``pyarrow.dataset.Dataset``, in order of their rows.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    TypeError
+        If the source is something else.
+    """
+    if isinstance(source, ds.Dataset):
+        return _dataset_files(source)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "source must be the path of a Parquet file, a folder, a glob, a "
+            f"pyarrow.dataset.Dataset or a polars LazyFrame, got {type(source).__name__}. A frame "
+            "in memory needs no scan: give it to fit as it is."
+        )
+    path = os.fspath(source)
+    if os.path.isdir(path):
+        paths, root = _paths_in(path), path
+    else:
+        is_file = os.path.exists(path)
+        found = [] if is_file else sorted(glob.glob(path, recursive=True))
+        paths = [path] if is_file else [one for one in found if os.path.isfile(one)]
+        root = ""
+        if not paths:
+            raise FileNotFoundError(
+                f"source must be a Parquet file, a folder of them or a glob, got {path!r}, where "
+                "there is no file. Check the path, and that the disk is mounted."
+            )
+    local = pyarrow.fs.LocalFileSystem()
+    keys = _read_keys([os.path.relpath(one, root) if root else one for one in paths])
+    files = [_file(local, os.path.abspath(one), key) for one, key in zip(paths, keys, strict=True)]
+    return local, files
+
+
+def _paths_in(folder: str) -> list[str]:
+    paths: list[str] = []
+    others: list[str] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        for name in names:
+            if not name.startswith((".", "_")):
+                (paths if name.endswith(SUFFIXES) else others).append(os.path.join(parent, name))
+    if not paths:
+        got = f"files such as {others[0]!r}" if others else "no file"
+        raise FileNotFoundError(
+            f"the folder {folder!r} must hold files that end in {', '.join(SUFFIXES)}, got {got}. "
+            "Files of another name are taken by a glob: scan_parquet('folder/*')."
+        )
+    return sorted(paths)
+
+
+def _read_keys(paths: Sequence[str]) -> list[dict[str, int | str | None]]:
+    """What folders named ``key=value`` say, as integers where all values of a key are."""
+    texts = []
+    for path in paths:
+        parts = [part.partition("=") for part in Path(path).parent.parts if "=" in part]
+        texts.append({key: unquote(value) for key, _, value in parts})
+    values: dict[str, set[str]] = {}
+    for one in texts:
+        for key, value in one.items():
+            values.setdefault(key, set()).add(value)
+    whole = {k for k, v in values.items() if all(map(_is_whole, v - {NO_VALUE}))}
+    return [
+        {
+            key: None if value == NO_VALUE else int(value) if key in whole else value
+            for key, value in one.items()
+        }
+        for one in texts
+    ]
+
+
+def _is_whole(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and len(digits) < 19 and str(int(text)) == text  # "007" stays text
+
+
+def _file(
+    filesystem: pyarrow.fs.FileSystem,
+    path: str,
+    keys: Mapping[str, int | str | None],
+    row_groups: Sequence[int] | None = None,
+) -> File:
+    info = filesystem.get_file_info(path)
+    if row_groups is None:
+        opened = _open(filesystem, path)
+        row_groups = range(opened.metadata.num_row_groups)
+        opened.close(force=True)
+    return File(path, info.size, info.mtime_ns, tuple(row_groups), dict(keys))
+
+
+def _dataset_files(dataset: ds.Dataset) -> tuple[pyarrow.fs.FileSystem, list[File]]:
+    if getattr(dataset, "_scan_options", {}).get("filter") is not None:
+        raise ValueError(
+            "source must be a Dataset of whole files, got one with a filter. Write the rows "
+            "wanted with pyarrow.dataset.write_dataset, or choose rows of the scan by number."
+        )
+    files, filesystem = [], pyarrow.fs.LocalFileSystem()
+    for fragment in dataset.get_fragments():
+        if not isinstance(fragment, ds.ParquetFileFragment):
+            raise TypeError(
+                "source must be a Dataset of Parquet files, got one with a "
+                f"{type(fragment).__name__}. Write it with pyarrow.dataset.write_dataset(..., "
+                "format='parquet') first."
+            )
+        filesystem = fragment.filesystem
+        keys = ds.get_partition_keys(fragment.partition_expression)
+        groups = [group.id for group in fragment.row_groups]
+        files.append(_file(filesystem, fragment.path, keys, groups))
+    if not files:
+        raise FileNotFoundError("source must be a Dataset with at least one file, got none.")
+    return filesystem, files
+
+
+def _check_names(schema: pa.Schema, path: str) -> None:
+    names = schema.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"{path} must have distinct column names, got {', '.join(map(repr, twice))} more than "
+            "once. Rename the repeated columns."
+        )
+
+
+def _index_columns(schema: pa.Schema) -> list[str]:
+    """Columns that are the index of the pandas frame that was written."""
+    metadata = schema.pandas_metadata or {}
+    return [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
+
+
+def _joint_schema(
+    schemas: Sequence[pa.Schema], files: Sequence[File], columns: Collection[str] | None
+) -> pa.Schema:
+    """Types of all files, which must agree; a column of nulls alone fits any type."""
+    types: dict[str, pa.DataType] = {}
+    first: dict[str, str] = {}
+    own = [_types_of(schema, file) for schema, file in zip(schemas, files, strict=True)]
+    if columns is not None:
+        names = list(dict.fromkeys(name for one in own for name in one))
+        check_frame(pd.DataFrame(columns=names), columns, name="source")
+        own = [{name: one[name] for name in one if name in columns} for one in own]
+    for one, file in zip(own, files, strict=True):
+        for name, kind in one.items():
+            known = types.get(name)
+            if known is None or (pa.types.is_null(known) and not pa.types.is_null(kind)):
+                types[name], first[name] = kind, file.path
+            elif kind != known and not pa.types.is_null(kind):
+                raise ValueError(
+                    f"column {name!r} must have one type in all files: it is {known} in "
+                    f"{first[name]} and {kind} in {file.path}. Write that file again with the "
+                    "column as the others have it."
+                )
+    for one, file in zip(own, files, strict=True):
+        missing = [name for name in types if name not in one]
+        if missing:
+            raise ValueError(
+                f"{file.path} has no column {missing[0]!r}, which {first[missing[0]]} has. Write "
+                "that file again with the column, or name the columns that all files have in "
+                "columns."
+            )
+    return pa.schema(list(types.items()))
+
+
+def _types_of(schema: pa.Schema, file: File) -> dict[str, pa.DataType]:
+    types = {one.name: plain_type(one.type) for one in schema if one.name not in file.keys}
+    for name, value in file.keys.items():
+        types[name] = pa.null() if value is None else pa.scalar(value).type
+    return types
+
+
+def _repeated(value: int | str | None, n_rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.repeat(pa.scalar(value, type=kind), n_rows)

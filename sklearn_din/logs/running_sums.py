@@ -1,0 +1,124 @@
+"""Sums and counts of what came before: what attach_aggregates computes, and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import check_frame, plain_values
+from sklearn_din.logs.timeline import Past, Timeline
+
+Aggregate = tuple[str | tuple[str, ...], str | None, str]
+Wanted = dict[tuple[str, ...], dict[str, tuple[str | None, str]]]
+
+STATISTICS = ("mean", "sum", "count")
+
+
+def checked_aggregates(
+    aggregates: Mapping[str, Aggregate], impressions: pd.DataFrame, events: pd.DataFrame
+) -> Wanted:
+    """What was asked for, by key: columns and dtypes are checked, values are not."""
+    by_key: Wanted = {}
+    for name, specification in aggregates.items():
+        keys, column, statistic = _checked(name, specification, impressions, events)
+        by_key.setdefault(keys, {})[name] = column, statistic
+    return by_key
+
+
+def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Which values are there, and the values as float64 (0 where they are no numbers)."""
+    is_there = column.notna().to_numpy(dtype=bool)
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
+    if not is_number:
+        return is_there, np.zeros(len(column))
+    return is_there, np.where(is_there, plain_values(column.astype("Float64")), 0.0)
+
+
+def so_far(
+    timeline: Timeline,
+    past: Past,
+    statistic: str,
+    is_there: np.ndarray | None,
+    numbers: np.ndarray | None,
+) -> np.ndarray:
+    """A statistic of the values in each impression's past.
+
+    Parameters
+    ----------
+    timeline : Timeline
+        The events.
+    past : Past
+        Of the impressions.
+    statistic : {"mean", "sum", "count"}
+        What to compute.
+    is_there : ndarray of bool, shape (n_events,), or None
+        Which events have a value. None counts all events.
+    numbers : ndarray of float64, shape (n_events,), or None
+        The values, 0 where there is none.
+    """
+    if is_there is None or numbers is None:
+        return (past.end - past.begin).astype(np.float64)
+    count = _sum_before(is_there[timeline.order].astype(np.float64), timeline, past)
+    if statistic == "count":
+        return count
+    total = _sum_before(numbers[timeline.order], timeline, past)
+    if statistic == "sum":
+        return total
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def _checked(
+    name: str, specification: Aggregate, impressions: pd.DataFrame, events: pd.DataFrame
+) -> tuple[tuple[str, ...], str | None, str]:
+    if not isinstance(specification, tuple | list) or len(specification) != 3:
+        raise ValueError(
+            f"aggregates[{name!r}] must be (key, column, statistic), such as "
+            f"('user', 'label', 'mean'), got {specification!r}."
+        )
+    key, column, statistic = specification
+    keys = tuple(key) if isinstance(key, tuple | list) else (key,)
+    if not keys:
+        raise ValueError(f"aggregates[{name!r}] must name at least one key column, got {key!r}.")
+    if name in impressions.columns:
+        raise ValueError(
+            f"impressions already has a column {name!r}. Drop it, or name the aggregate otherwise."
+        )
+    if statistic not in STATISTICS:
+        raise ValueError(
+            f"the statistic of aggregates[{name!r}] must be one of {', '.join(STATISTICS)}, "
+            f"got {statistic!r}."
+        )
+    check_frame(impressions, keys, name="impressions")
+    check_frame(events, keys, name="events")
+    _check_column(name, column, statistic, events)
+    return keys, column, statistic
+
+
+def _check_column(name: str, column: str | None, statistic: str, events: pd.DataFrame) -> None:
+    if column is None:
+        if statistic != "count":
+            raise ValueError(
+                f"aggregates[{name!r}] must name the column whose {statistic} is wanted, got None. "
+                "Only 'count' works without."
+            )
+        return
+    check_frame(events, [column], name="events")
+    is_number = pd.api.types.is_numeric_dtype(events[column])
+    is_complex = pd.api.types.is_complex_dtype(events[column])
+    if statistic != "count" and (is_complex or not is_number):
+        raise TypeError(
+            f"aggregates[{name!r}] needs numbers for a {statistic}, but events[{column!r}] has "
+            f"dtype {events[column].dtype}. Convert it, or use 'count'."
+        )
+
+
+def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:
+    # pandas sums each group from zero with compensation: one group's large numbers never
+    # swallow another's small ones.
+    running = pd.Series(numbers).groupby(timeline.groups).cumsum().to_numpy()
+    has_past = past.end > past.begin
+    sums = np.zeros(len(past.end))
+    sums[has_past] = running[past.end[has_past] - 1]
+    return sums

@@ -1,0 +1,190 @@
+"""Tables that are read part by part: what they share with frames, and views by row number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from pandas.api.extensions import ExtensionDtype
+
+from sklearn_din._validation import check_frame, check_names, plain_values
+
+
+class Scan(ABC):
+    """A table that is read part by part: sized and sliceable, as splitters and searches need it.
+
+    ``scan[rows]``, with a slice, an index array or a mask, is a view by row number;
+    ``scan["name"]`` one column in memory; ``scan[["a", "b"]]`` a view of some columns.
+
+    Parameters
+    ----------
+    rows : range or ndarray of int64
+        Row numbers of the whole table that this view has, in its order.
+    columns : sequence of str
+        Its columns, without the target.
+    target : str or None
+        Column that ``target_`` reads.
+    memory : int
+        Bytes that reading may take.
+    cache_dir : Path or None
+        Where encoders keep what they made of the rows.
+    """
+
+    def __init__(
+        self,
+        rows: range | np.ndarray,
+        columns: Sequence[str],
+        *,
+        target: str | None,
+        memory: int,
+        cache_dir: Path | None,
+    ) -> None:
+        self._rows, self.columns = rows, list(columns)
+        self._target, self.memory, self.cache_dir = target, memory, cache_dir
+
+    @abstractmethod
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield the rows in their order: each part's first position in this view, and its rows."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digest of the source, the rows and the columns: equal where the scan reads the same."""
+
+    @abstractmethod
+    def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
+        """The dtype that a column, or the target, has in the parts."""
+
+    @abstractmethod
+    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> Self:
+        """The same table with other rows and columns."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self), len(self.columns)
+
+    @property
+    def dtypes(self) -> pd.Series:
+        """The dtype that each column has in the parts."""
+        return pd.Series([self._dtype(n) for n in self.columns], index=self.columns, dtype=object)
+
+    @property
+    def target(self) -> str | None:
+        """Name of the column that ``target_`` reads."""
+        return self._target
+
+    @property
+    def all_dtypes(self) -> dict[str, ExtensionDtype | np.dtype]:
+        """The dtype of all that ``parts`` can read: the columns, and the target last."""
+        return {name: self._dtype(name) for name in self._readable}
+
+    @property
+    def target_(self) -> np.ndarray:
+        """The target of each row, in memory."""
+        if self._target is None:
+            raise AttributeError(
+                "this scan has no target_: name the column that is to be predicted in "
+                "scan_parquet(..., target=...)."
+            )
+        parts, n_missing = [], 0
+        for _, part in self.parts([self._target]):
+            n_missing += int(part[self._target].isna().sum())
+            parts.append(plain_values(part[self._target]))
+        if n_missing:
+            raise ValueError(
+                f"the target {self._target!r} must not be missing, got {n_missing} missing "
+                "values. Leave those rows out: scan[mask]."
+            )
+        return np.concatenate(parts) if parts else plain_values(self._column(self._target))
+
+    def in_file_order(self) -> tuple[Self, np.ndarray | None]:
+        """The same rows in the order of the table, and where each row of this view is in it.
+
+        A view in another order reads row groups many times; this one reads each once.
+
+        Returns
+        -------
+        scan : Scan
+        places : ndarray of int64, or None
+            None where the rows are in that order already.
+        """
+        rows = self._rows
+        if isinstance(rows, range) and (rows.step > 0 or len(rows) < 2):
+            return self, None
+        rows = np.asarray(rows)
+        if (rows[1:] >= rows[:-1]).all():
+            return self, None
+        order = np.argsort(rows, kind="stable")
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return self._view(rows[order], self.columns), places
+
+    def without_cache(self) -> Self:
+        """The same rows, for encoders that are to keep nothing of them."""
+        view = self._view(self._rows, self.columns)
+        view.cache_dir = None
+        return view
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            check_frame(pd.DataFrame(columns=self._readable), [key], name="the scan")
+            return self._column(key)
+        if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
+            check_frame(pd.DataFrame(columns=self.columns), key, name="the scan")
+            return self._view(self._rows, check_names(key, name="columns"))
+        return self._view(chosen_rows(self._rows, key), self.columns)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def narrowed(self, columns: Sequence[str]) -> Self:
+        """The same rows with some of the columns; the target may be among them."""
+        return self._view(self._rows, columns)
+
+    @property
+    def _readable(self) -> list[str]:
+        target = [] if self._target is None else [self._target]
+        return list(dict.fromkeys([*self.columns, *target]))
+
+    def _column(self, name: str) -> pd.Series:
+        parts = [part[name] for _, part in self.parts([name])]
+        return pd.concat(parts) if parts else pd.Series([], dtype=self._dtype(name), name=name)
+
+
+def chosen_rows(rows: range | np.ndarray, key: Any) -> range | np.ndarray:
+    """Row numbers of some rows of a view."""
+    if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:  # as scikit-learn asks
+        key = key[0]
+    if isinstance(key, slice):
+        return rows[key]
+    wanted = np.empty(()) if isinstance(key, tuple) else np.asarray(key)
+    if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iub"):
+        raise TypeError(
+            "rows of a scan are chosen by a slice, a 1-D index array or a 1-D bool mask, and "
+            f"columns by a name or a list of names, got {key!r:.80}. For one row use "
+            "scan[i : i + 1]."
+        )
+    if wanted.dtype == bool and wanted.size:
+        if len(wanted) != len(rows):
+            raise IndexError(f"a mask must have {len(rows)} values, got {len(wanted)}.")
+        wanted = np.flatnonzero(wanted)
+    wanted = wanted.astype(np.int64)
+    low, high = wanted.min(initial=0), wanted.max(initial=-1)
+    if low < -len(rows) or high >= len(rows):
+        wrong = low if low < -len(rows) else high
+        raise IndexError(f"row {wrong} is not there: the scan has {len(rows)} rows.")
+    wanted = np.where(wanted < 0, wanted + len(rows), wanted)
+    picked = rows.start + rows.step * wanted if isinstance(rows, range) else rows[wanted]
+    if len(picked) and picked[-1] - picked[0] == len(picked) - 1 and (np.diff(picked) == 1).all():
+        return range(int(picked[0]), int(picked[-1]) + 1)  # consecutive rows are read by slices
+    return picked

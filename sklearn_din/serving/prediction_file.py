@@ -1,0 +1,172 @@
+"""Predictions of a table that is larger than memory, written to a Parquet file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from narwhals.typing import IntoDataFrame
+
+from sklearn_din._frames import CallerFrame
+from sklearn_din._progress import Progress
+from sklearn_din._validation import check_frame, check_names
+from sklearn_din._whole_files import whole_file
+from sklearn_din.logs.scan_views import Scan
+
+FRAME_ROWS = 131_072  # of a part of a frame in memory
+PROBABILITY, DECISION = "probability", "decision"
+
+
+def predict_to_parquet(
+    model: Any,
+    X: Scan | IntoDataFrame,
+    path: str | os.PathLike[str],
+    *,
+    columns: str | Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write what a model predicts for a table of any size to a Parquet file, in bounded memory.
+
+    The table is read part by part; each part goes through all steps of the Pipeline as a frame,
+    and its predictions are written before the next part is read. They are those of
+    ``predict_proba`` on the whole table, in the order of the rows.
+
+    Parameters
+    ----------
+    model : Pipeline or classifier
+        Fitted. Its ``predict_proba`` is asked, or where it has none its ``decision_function``.
+    X : scan, or pandas, polars or Arrow frame
+        Rows to predict, with the columns that the model was fitted on.
+    path : str or path
+        The file. It is written under another name in the same folder and put in place when it is
+        whole.
+    columns : str or list of str, default=()
+        Columns of X that are written too, before the predictions, such as the keys by which you
+        join them. Of a scan its target may be among them.
+    overwrite : bool, default=False
+        Whether to replace a file that is there already.
+
+    Returns
+    -------
+    Path
+        The file. With two classes it has the column "probability": that of ``classes_[1]``. With
+        more classes it has "probability_<class>" for each. Without ``predict_proba`` it has
+        "decision" in their place.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and ``overwrite`` is False.
+    TypeError
+        If the model has neither method.
+
+    See Also
+    --------
+    scan_parquet : Tables larger than memory.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X = pd.DataFrame({"price": [1.0, 2.0, 3.0, 4.0], "row": [0, 1, 2, 3]})
+    >>> model = LogisticRegression().fit(X, [0, 0, 1, 1])
+    >>> path = Path(tempfile.mkdtemp()) / "predictions.parquet"
+    >>> table = pd.read_parquet(predict_to_parquet(model, X, path, columns="row"))
+    >>> table.columns.tolist(), len(table)
+    (['row', 'probability'], 4)
+    """
+    method = next((m for m in ("predict_proba", "decision_function") if hasattr(model, m)), None)
+    if method is None:
+        raise TypeError(
+            "predict_to_parquet needs a fitted model with predict_proba or decision_function, got "
+            f"{model!r:.60}. Pass the fitted Pipeline or classifier."
+        )
+    kept = check_names(columns, name="columns")
+    target = Path(path)
+    _refuse_existing(target, overwrite=overwrite)
+    n_rows = len(X) if isinstance(X, Scan) else None
+    parts = _scan_parts(X, kept) if isinstance(X, Scan) else _frame_parts(X, kept)
+    with whole_file(target) as partial:
+        _write(model, method, parts, partial, n_rows)
+        _refuse_existing(target, overwrite=overwrite)
+    return target
+
+
+Part = tuple[Any, pa.Table]  # what the model is asked about, and the columns that are kept
+
+
+def _scan_parts(X: Scan, kept: Sequence[str]) -> Iterator[Part]:
+    check_frame(pd.DataFrame(columns=list(X.all_dtypes)), kept, name="X")
+    n_parts = 0
+    for _, part in X.parts(list(dict.fromkeys([*X.columns, *kept]))):
+        n_parts += 1
+        yield part[X.columns], _arrow(part, kept)
+    if n_parts == 0:
+        empty = pd.DataFrame({name: pd.Series([], dtype=k) for name, k in X.all_dtypes.items()})
+        yield empty[X.columns], _arrow(empty, kept)
+
+
+def _frame_parts(X: IntoDataFrame, kept: Sequence[str]) -> Iterator[Part]:
+    shown = CallerFrame(X, name="X")
+    check_frame(shown.pandas, kept, name="X")
+    n_rows = len(shown.pandas)
+    for start in range(0, max(n_rows, 1), FRAME_ROWS):
+        stop = min(start + FRAME_ROWS, n_rows)
+        yield shown.between(start, stop), _arrow(shown.pandas.iloc[start:stop], kept)
+
+
+def _arrow(part: pd.DataFrame, names: Sequence[str]) -> pa.Table:
+    arrays = [pa.chunked_array(pa.array(part[name].array, from_pandas=True)) for name in names]
+    return pa.table(arrays, names=[str(name) for name in names])
+
+
+def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: int | None) -> None:
+    writer = None
+    try:
+        with Progress("predicting", n_rows or 0) as progress:
+            for asked, kept in parts:
+                columns = dict(zip(kept.column_names, kept.columns, strict=True))
+                for name, values in _predictions(model, method, asked).items():
+                    if name in columns:
+                        raise ValueError(
+                            f"columns must not have the name of a prediction, got {name!r}. "
+                            "Rename that column of X."
+                        )
+                    columns[name] = pa.chunked_array([pa.array(values)])
+                table = pa.table(columns)
+                table = table.cast(writer.schema) if writer else table
+                writer = writer or pq.ParquetWriter(path, table.schema)
+                writer.write_table(table)
+                progress.update(len(asked))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _predictions(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
+    """Columns of the predictions of some rows."""
+    name = PROBABILITY if method == "predict_proba" else DECISION
+    classes = list(getattr(model, "classes_", range(2)))
+    if len(rows) == 0:  # most models refuse to predict nothing
+        found = np.empty((0, len(classes)), dtype=np.float32)
+    else:
+        found = np.asarray(getattr(model, method)(rows))
+    if found.ndim == 1:
+        return {name: found}
+    if found.shape[1] == 2:
+        return {name: cast(np.ndarray, found[:, 1])}
+    return {f"{name}_{label}": found[:, place] for place, label in enumerate(classes)}
+
+
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(
+            f"predict_to_parquet needs a new path, got {str(path)!r}, which exists. Choose "
+            "another, or pass overwrite=True to replace it."
+        )

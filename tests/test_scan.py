@@ -1,0 +1,295 @@
+"""scan_parquet: the same rows as a frame, whatever the files, the view and the budget."""
+
+import os
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from sklearn.model_selection import GroupKFold, KFold, train_test_split
+from sklearn.utils import _safe_indexing
+
+from sklearn_din import TimeSplit, scan_parquet
+
+N_ROWS = 100
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.RandomState(0)
+    items = rng.randint(0, 30, N_ROWS)
+    lists = [[f"i{i}" for i in rng.randint(0, 30, n)] for n in rng.randint(0, 5, N_ROWS)]
+    lists[7] = None
+    return pa.table(
+        {
+            "user": pa.array(rng.randint(0, 9, N_ROWS)),
+            "item": pa.array([f"i{i}" for i in items]).dictionary_encode(),
+            "price": pa.array(rng.randn(N_ROWS), mask=rng.rand(N_ROWS) < 0.2),
+            "time": pa.array(np.sort(rng.randint(0, 10**6, N_ROWS)), pa.timestamp("us", "UTC")),
+            "hist_item": pa.array(lists),
+            "click": pa.array(rng.randint(0, 2, N_ROWS)),
+        }
+    )
+
+
+@pytest.fixture
+def folder(table, tmp_path):
+    for number, start in enumerate(range(0, N_ROWS, 40)):
+        path = tmp_path / f"part-{number}.parquet"
+        pq.write_table(table.slice(start, 40), path, row_group_size=15)
+    return tmp_path
+
+
+def frame_of(table):
+    """The twin: the whole table at once, text as text."""
+    schema = pa.schema(
+        [(f.name, pa.string() if f.name == "item" else f.type) for f in table.schema]
+    )
+    return table.cast(schema).to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def read(scan, columns=None):
+    parts = list(scan.parts(columns))
+    assert [start for start, _ in parts] == np.cumsum([0, *(len(p) for _, p in parts)])[
+        :-1
+    ].tolist()
+    return pd.concat([part for _, part in parts])
+
+
+def same(scan, frame):
+    pd.testing.assert_frame_equal(read(scan), frame.reset_index(drop=True), check_dtype=False)
+
+
+@pytest.mark.parametrize("memory", ["1GB", "8KB"])
+def test_the_parts_are_the_rows_in_order(folder, table, memory):
+    scan = scan_parquet(folder, target="click", memory=memory)
+    frame = frame_of(table)
+    assert scan.shape == (N_ROWS, 5)
+    assert list(scan.columns) == ["user", "item", "price", "time", "hist_item"]
+    assert scan.target_.tolist() == frame["click"].tolist()
+    assert len(list(scan.parts())) > (8 if memory == "8KB" else 6)
+    same(scan, frame.drop(columns="click"))
+    assert scan.dtypes.equals(read(scan).dtypes)
+
+
+@pytest.mark.parametrize("memory", ["1GB", "8KB"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        slice(20, 90),
+        slice(None, None, -3),
+        slice(5, 5),
+        np.random.RandomState(1).permutation(N_ROWS)[:70],
+        [3, -1, 3, 50],
+        np.arange(N_ROWS) % 3 == 1,
+        [],
+    ],
+    ids=["slice", "backwards", "nothing", "shuffled", "repeated", "mask", "empty list"],
+)
+def test_views_are_those_rows_of_the_frame(folder, table, memory, rows):
+    scan = scan_parquet(folder, target="click", memory=memory)[rows]
+    frame = frame_of(table)
+    wanted = frame.iloc[np.asarray(rows, dtype=int) if isinstance(rows, list) else rows]
+    assert len(scan) == len(wanted)
+    assert scan.target_.tolist() == wanted["click"].tolist()
+    assert scan["item"].tolist() == wanted["item"].tolist()
+    if len(wanted):
+        same(scan, wanted.drop(columns="click"))
+        same(scan[::-2], wanted.drop(columns="click").iloc[::-2])
+        same(scan[["item", "user"]], wanted[["item", "user"]])
+
+
+def test_scikit_learn_splits_it_as_a_frame(folder, table):
+    scan = scan_parquet(folder, target="click")
+    frame = frame_of(table).drop(columns="click")
+    y = scan.target_
+    mine = train_test_split(scan, y, random_state=0)
+    theirs = train_test_split(frame, y, random_state=0)
+    same(mine[0], theirs[0])
+    same(mine[1], theirs[1])
+    for splitter, by in (
+        (KFold(3), None),
+        (GroupKFold(3), "user"),
+        (TimeSplit(3, time="time"), None),
+    ):
+        folds = splitter.split(scan, y, by and scan[by])
+        twins = splitter.split(frame, y, by and frame[by])
+        for (train, test), (train_twin, test_twin) in zip(folds, twins, strict=True):
+            assert train.tolist() == train_twin.tolist()
+            assert test.tolist() == test_twin.tolist()
+            same(_safe_indexing(scan, test), frame.iloc[test])
+
+
+def test_sources_are_files_folders_globs_datasets_and_lazy_frames(folder, table):
+    pl = pytest.importorskip("polars")
+    frame = frame_of(table).drop(columns="click")
+    lazy = pl.scan_parquet(folder / "*.parquet")
+    for source in (
+        folder,
+        str(folder),
+        folder / "part-*.parquet",
+        ds.dataset(folder, format="parquet"),
+        lazy,
+    ):
+        same(scan_parquet(source, columns=frame.columns, cache_dir=folder / "cache"), frame)
+    same(scan_parquet(folder / "part-1.parquet", target="click"), frame.iloc[40:80])
+    scan = scan_parquet(lazy, cache_dir=folder / "cache")
+    assert len(list((folder / "cache").iterdir())) == 1
+    del scan
+    assert not list((folder / "cache").iterdir())
+
+
+def test_hive_folders_give_columns(tmp_path):
+    for day, country, item in [(2, "de", 5), (10, "fr", 6), (2, "__HIVE_DEFAULT_PARTITION__", 7)]:
+        place = tmp_path / f"day={day}" / f"country={country}"
+        place.mkdir(parents=True)
+        pq.write_table(pa.table({"item": [item]}), place / "rows.parquet")
+    scan = scan_parquet(tmp_path, columns=["country", "item", "day"])
+    rows = read(scan).to_dict("list")
+    assert rows == {"country": ["fr", None, "de"], "item": [6, 7, 5], "day": [10, 2, 2]}
+    partitioned = ds.dataset(tmp_path, format="parquet", partitioning="hive")
+    assert read(scan_parquet(partitioned))["day"].tolist() == [10, 2, 2]
+
+
+def test_the_index_of_a_pandas_frame_is_no_column(tmp_path):
+    pd.DataFrame({"item": [1, 2]}, index=[7, 9]).to_parquet(tmp_path / "a.parquet")
+    assert scan_parquet(tmp_path).columns == ["item"]
+    assert scan_parquet(tmp_path, columns=["__index_level_0__"])["__index_level_0__"].tolist() == [
+        7,
+        9,
+    ]
+
+
+def test_a_pickle_holds_paths_and_row_numbers(folder, table):
+    scan = scan_parquet(folder, target="click")
+    stored = pickle.dumps(scan[::2])
+    assert len(stored) < 5000
+    same(pickle.loads(stored), frame_of(table).drop(columns="click").iloc[::2])
+
+
+def test_the_fingerprint_follows_files_rows_and_columns(folder):
+    scan = scan_parquet(folder, target="click")
+    same_again = scan_parquet(folder, target="click")
+    assert scan.fingerprint() == same_again.fingerprint() == scan[:].fingerprint()
+    others = [scan[1:], scan[[0, 2]], scan[["item"]], scan_parquet(folder)]
+    assert len({scan.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+
+
+def test_text_of_rows_that_are_not_wanted_is_not_read(folder):
+    part = read(scan_parquet(folder)[[0, 1]])
+    assert part["item"].astype("category").cat.categories.size <= 2
+    assert not pa.types.is_dictionary(part["item"].dtype.pyarrow_dtype)
+
+
+def test_a_row_group_over_the_budget_is_refused_with_the_remedy(folder):
+    with pytest.raises(
+        ValueError, match=r"fit into half of memory .* row group 0 of .*part-0.*row_group_size=\d"
+    ):
+        scan_parquet(folder, memory=1000)
+    assert len(scan_parquet(folder, memory=1000, columns=["click"])["click"]) == N_ROWS
+
+
+def change_type(table, path):
+    pq.write_table(table.set_column(0, "user", table["user"].cast(pa.string())), path)
+
+
+def drop_column(table, path):
+    pq.write_table(table.drop_columns(["price"]), path)
+
+
+def damage(table, path):
+    path.write_bytes(b"PAR1 this is no file")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (change_type, r"'user' must have one type .* int64 in .*part-0.* string in .*part-2"),
+        (drop_column, r"part-2.parquet has no column 'price', which .*part-0.parquet has"),
+        (damage, r"part-2.parquet is no readable Parquet file"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
+    harm(table, folder / "part-2.parquet")
+    with pytest.raises(ValueError, match=message):
+        scan_parquet(folder)
+
+
+def test_other_columns_may_differ(folder, table):
+    drop_column(table, folder / "part-2.parquet")
+    assert scan_parquet(folder, columns=["item"], target="click").columns == ["item"]
+    with pytest.raises(ValueError, match="has no column 'itm'; did you mean 'item'"):
+        scan_parquet(folder, columns=["itm"])
+
+
+def test_a_column_of_nulls_fits_any_type(folder, table):
+    nulls = table.slice(0, 3).set_column(1, "item", pa.nulls(3))
+    pq.write_table(nulls, folder / "a-first.parquet")
+    items = read(scan_parquet(folder))["item"]
+    assert items.isna().sum() == 3
+    assert items.iloc[3] == table["item"][0].as_py()
+
+
+def test_a_file_that_went_or_changed_is_named(folder, table):
+    scan = scan_parquet(folder)
+    (folder / "part-1.parquet").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"part-1.parquet is gone: it was there, with \d+ bytes"
+    ):
+        read(scan)
+    pq.write_table(table.slice(0, 3), folder / "part-1.parquet")
+    with pytest.raises(OSError, match=r"part-1.parquet was changed after .* had \d+ bytes and has"):
+        read(scan)
+
+
+def test_a_damaged_row_group_is_named(folder):
+    path = folder / "part-1.parquet"
+    scan = scan_parquet(folder)
+    good, stat = path.read_bytes(), path.stat()
+    path.write_bytes(good[:4] + bytes(200) + good[204:])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"row group 0 of .*part-1.parquet cannot be read"):
+        read(scan)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: scan_parquet("nowhere"), FileNotFoundError, "'nowhere', where there is no file"),
+        (lambda: scan_parquet(pd.DataFrame()), TypeError, "got DataFrame"),
+        (lambda: scan_parquet("x", memory="big"), ValueError, "memory must be bytes"),
+        (lambda: scan_parquet("x", memory=0), ValueError, "memory must be bytes"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_wrong_rows_are_refused(folder):
+    scan = scan_parquet(folder)
+    for key, error, message in [
+        (3, TypeError, "For one row use"),
+        ([0.5], TypeError, "index array"),
+        ([100], IndexError, "row 100 is not there: the scan has 100 rows"),
+        (np.ones(3, dtype=bool), IndexError, "must have 100 values"),
+        ("itm", ValueError, "did you mean 'item'"),
+    ]:
+        with pytest.raises(error, match=message):
+            scan[key]
+    with pytest.raises(AttributeError, match="name the column that is to be predicted"):
+        scan.target_  # noqa: B018
+
+
+def test_a_missing_target_is_refused(folder):
+    with pytest.raises(ValueError, match=r"target 'price' must not be missing, got \d+ missing"):
+        scan_parquet(folder, target="price").target_  # noqa: B018
+
+
+def test_a_folder_without_parquet_says_what_it_holds(tmp_path):
+    (tmp_path / "rows.csv").write_text("item")
+    with pytest.raises(FileNotFoundError, match=r"must hold files that end in .*rows.csv"):
+        scan_parquet(tmp_path)

@@ -1,0 +1,269 @@
+"""What cache_dir keeps: read when all is the same, written whole or not at all."""
+
+import errno
+import gc
+import os
+import sys
+import tempfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_din import HistorySequenceEncoder, scan_parquet
+from sklearn_din.encoding import array_files, mapped_neighbours
+from sklearn_din.encoding.encoded_cache import EncodedCache
+from sklearn_din.features import mapped
+from sklearn_din.logs.scan import ParquetScan
+from sklearn_din.logs.scan_views import Scan
+
+N_ROWS = 60
+
+
+@pytest.fixture
+def source(tmp_path):
+    rng = np.random.RandomState(0)
+    items = [f"i{n}" for n in rng.randint(0, 9, N_ROWS)]
+    frame = pd.DataFrame(
+        {
+            "user": rng.randint(0, 6, N_ROWS),
+            "time": np.arange(N_ROWS),
+            "item": items,
+            "price": rng.randn(N_ROWS),
+            "hist_item": [items[max(n - 3, 0) : n] for n in range(N_ROWS)],
+            "click": rng.randint(0, 2, N_ROWS),
+        }
+    )
+    (tmp_path / "rows").mkdir()
+    frame.to_parquet(tmp_path / "rows" / "a.parquet", row_group_size=25)
+    return tmp_path / "rows"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How often rows were read."""
+    read, parts = [], ParquetScan.parts
+
+    def counted(self, columns=None):
+        read.append(columns)
+        return parts(self, columns)
+
+    monkeypatch.setattr(ParquetScan, "parts", counted)
+    return read
+
+
+def make_encoder(**options):
+    return HistorySequenceEncoder(user="user", time="time", **options)
+
+
+def encode(source, cache, encoder=None, rows=slice(None)):
+    scan = scan_parquet(source, target="click", cache_dir=cache)[rows]
+    y = scan.target_
+    encoder = make_encoder() if encoder is None else encoder
+    return encoder, encoder.fit_transform(scan, y)
+
+
+def same(X, twin):
+    assert X.schema == twin.schema
+    assert all(np.array_equal(X[name], twin[name]) for name in twin)
+    assert np.array_equal(X.users, twin.users)
+    assert np.array_equal(X.times, twin.times)
+
+
+def test_a_second_fit_reads_what_the_first_one_kept(source, cache, passes):
+    encoder, X = encode(source, cache)
+    later = encoder.transform(scan_parquet(source, target="click", cache_dir=cache))
+    n_passes = len(passes)
+    again, Y = encode(source, cache)
+    assert len(passes) == n_passes + 1  # of the target
+    same(Y, X)
+    assert vars(again).keys() == vars(encoder).keys()
+    assert again.plain_state().text == encoder.plain_state().text
+    kept = again.transform(scan_parquet(source, target="click", cache_dir=cache))
+    assert len(passes) == n_passes + 1
+    same(kept, later)
+    same(again.transform(scan_parquet(source, columns=encoder.feature_names_in_)), later)
+
+
+def test_another_encoder_other_rows_labels_or_columns_are_encoded_anew(source, cache):
+    encode(source, cache)
+    encode(source, cache, make_encoder(max_length=2))
+    encode(source, cache, rows=slice(1, None))
+    scan = scan_parquet(source, target="click", cache_dir=cache)
+    make_encoder().fit_transform(scan, 1 - scan.target_)
+    make_encoder().fit_transform(scan[["user", "time", "item", "hist_item"]], scan.target_)
+    assert len(list(cache.iterdir())) == 5
+    encode(source, cache)
+    os.utime(source / "a.parquet", ns=(0, 10**18))  # written again
+    encode(source, cache)
+    assert len(list(cache.iterdir())) == 6
+
+
+@pytest.mark.parametrize("harm", ["cut", "bits", "gone", "manifest"])
+def test_a_folder_that_is_not_whole_is_never_read(source, cache, harm):
+    _, X = encode(source, cache)
+    expected = X[:]
+    (folder,) = cache.iterdir()
+    path = folder / ("manifest.json" if harm == "manifest" else "0001.bin")
+    content = path.read_bytes()
+    path.unlink()
+    if harm != "gone":
+        path.write_bytes(content[:-4] if harm == "cut" else content[:-1] + b"\xff")
+    _, again = encode(source, cache)
+    same(again, expected)
+    assert list(cache.iterdir()) == [folder]
+    assert path.read_bytes() == content or harm == "manifest"
+
+
+class FullFile:
+    """A file on a disk that takes no more."""
+
+    def write(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_a_full_disk_is_an_error_that_names_the_folder(
+    source, cache, tmp_path, monkeypatch, has_cache
+):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(array_files, "open", lambda *args: FullFile(), raising=False)
+    where = cache if has_cache else place
+    with pytest.raises(
+        OSError, match=rf"could not be written to {where}, .*needs at least .* MB"
+    ) as caught:
+        encode(source, cache if has_cache else None)
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(where.iterdir())
+
+
+def test_a_disk_that_is_full_later_leaves_nothing_either(source, cache, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(mapped_neighbours.os, "posix_fallocate", refuse, raising=False)
+    encoder = make_encoder()
+    with pytest.raises(OSError, match="No space left on device"):
+        encode(source, cache, encoder)
+    assert not list(cache.iterdir())
+    assert not hasattr(encoder, "schema_")
+
+
+def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
+    source, cache, monkeypatch
+):
+    parts = ParquetScan.parts
+
+    def interrupted(self, columns=None):
+        for number, part in enumerate(parts(self, columns)):
+            if columns is not None and "hist_item" in columns and number == 2 and cache.exists():
+                raise KeyboardInterrupt
+            yield part
+
+    monkeypatch.setattr(ParquetScan, "parts", interrupted)
+    encoder = make_encoder()
+    with pytest.raises(KeyboardInterrupt):
+        encode(source, cache, encoder)
+    assert not list(cache.iterdir())
+    assert not hasattr(encoder, "schema_")
+
+
+def test_two_that_write_the_same_leave_one_folder(source, cache, monkeypatch):
+    read = EncodedCache.read
+    monkeypatch.setattr(EncodedCache, "read", lambda self: None)  # the other has not finished yet
+    _, X = encode(source, cache)
+    _, Y = encode(source, cache)
+    monkeypatch.setattr(EncodedCache, "read", read)
+    same(Y, X)
+    (folder,) = cache.iterdir()
+    assert folder.name.startswith("encoded-")
+    same(encode(source, cache)[1], X)
+
+
+def test_a_temporary_folder_goes_with_its_last_array(source, tmp_path, monkeypatch):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    _, X = encode(source, None)
+    some = X[3:9]
+    del X
+    gc.collect()
+    assert len(list(place.iterdir())) == 1
+    del some
+    gc.collect()
+    assert not list(place.iterdir())
+
+
+def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
+    mapped._remove(tmp_path, os.getpid() + 1)
+    assert tmp_path.exists()
+
+
+def test_rows_that_do_not_fit_the_roles_are_named(source, tmp_path, monkeypatch):
+    frame = pd.read_parquet(source)
+    frame["hist_price"] = [[1.0] * len(cells) for cells in frame["hist_item"]]
+    frame.at[41, "hist_price"] = [1.0]
+    frame.to_parquet(source / "a.parquet", row_group_size=25)
+    monkeypatch.setattr("sklearn_din.encoding.streaming.FIRST_ROWS", 25)
+    with pytest.raises(
+        ValueError, match=r"must have one length .* rows 25 to 49 of the scan"
+    ) as caught:
+        encode(source, None)
+    assert "say what the column is in histories, categorical" in str(caught.value)
+
+
+def test_an_empty_scan_and_missing_columns_are_refused(source):
+    scan = scan_parquet(source, target="click")
+    with pytest.raises(ValueError, match="0 sample"):
+        make_encoder().fit(scan[:0])
+    encoder = make_encoder().fit(scan, scan.target_)
+    with pytest.raises(ValueError, match="0 sample"):
+        encoder.transform(scan[:0])
+    with pytest.raises(ValueError, match=r"(?s)Feature names .*price"):
+        encoder.transform(scan[["user", "time", "item", "hist_item"]])
+    assert len(encoder.transform(scan[["item", "price", "hist_item"]])) == N_ROWS
+
+
+def test_missing_users_are_nobody_and_missing_times_are_refused(source):
+    frame = pd.read_parquet(source)
+    frame["user"] = frame["user"].map("u{}".format).mask(frame["time"] == 7)
+    frame.to_parquet(source / "a.parquet")
+    scan = scan_parquet(source, target="click")
+    X = make_encoder().fit_transform(scan, scan.target_)
+    assert np.flatnonzero(np.isnan(X.users)).tolist() == [7]
+    frame["time"] = frame["time"].astype("Int64").mask(frame["time"] == 9)
+    frame.to_parquet(source / "a.parquet")
+    with pytest.raises(ValueError, match=r"X\['time'\] must not have missing times"):
+        make_encoder().fit(scan_parquet(source, target="click"))
+
+
+def test_unknown_values_are_refused_where_that_is_wanted(source):
+    scan = scan_parquet(source, target="click")
+    encoder = make_encoder(unknown="error", neighbours=None).fit(scan[:2], scan.target_[:2])
+    with pytest.raises(ValueError, match=r"item holds \d values that were not seen at fit"):
+        encoder.transform(scan)
+
+
+def test_a_scan_is_no_frame_for_other_makes(source):
+    assert issubclass(ParquetScan, Scan)
+    with pytest.raises(TypeError, match="abstract"):
+        Scan(range(3), ["a"], target=None, memory=1, cache_dir=None)
+
+
+def test_a_bar_shows_each_pass_on_a_terminal(source, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    encode(source, None)
+    shown = capsys.readouterr().err
+    assert "counting" in shown
+    assert "encoding" in shown
+    assert "row/s" in shown or "row" in shown

@@ -1,0 +1,285 @@
+"""An encoder reads a scan as it reads the same table in memory, whatever the parts."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
+from sklearn_din.datasets import make_click_log
+from sklearn_din.encoding import array_files, chunked_scores, mapped_neighbours, streamed_counts
+from sklearn_din.encoding.chunked_scores import GrowingScores
+from sklearn_din.encoding.cooccurrence import Interactions
+from sklearn_din.encoding.neighbours import training_rows
+from sklearn_din.features import mapped
+from sklearn_din.logs.parquet_files import ParquetFiles
+from sklearn_din.logs.scan_views import Scan
+from sklearn_din.logs.windows import WindowDtype
+
+EASY = {"user": "user", "time": "time"}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Clicks with every kind of column: text, integers, numbers, times elapsed, prices, tags."""
+    log = make_click_log(n_users=25, n_items=90, n_categories=6, random_state=0)
+    rng = np.random.RandomState(0)
+    events = log.events.assign(paid=rng.gamma(2.0, size=len(log.events)), when=log.events["time"])
+    columns = ["item", "category", "paid", "when"]
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    X = X.assign(
+        user=[f"u{user}" for user in X["user"]],
+        country=pd.Categorical(rng.choice(["de", "fr", "us"], len(X))),
+        price=np.where(rng.rand(len(X)) < 0.1, np.nan, rng.randn(len(X)) * 7 + 3),
+        nothing=np.nan,
+        tags=[list("abc")[: n % 4] for n in range(len(X))],
+        click=log.y,
+    )
+    return pa.Table.from_pandas(X, preserve_index=False)
+
+
+@pytest.fixture(scope="module")
+def folder(table, tmp_path_factory):
+    place = tmp_path_factory.mktemp("clicks")
+    half = len(table) // 2
+    pq.write_table(table.slice(0, half), place / "a.parquet", row_group_size=170)
+    pq.write_table(table.slice(half), place / "b.parquet", row_group_size=90)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Merging and walking happen many times, in small tables too."""
+    monkeypatch.setattr(streamed_counts, "PENDING_VALUES", 20)
+    monkeypatch.setattr(mapped_neighbours, "PENDING_KEYS", 50)
+    monkeypatch.setattr(mapped, "ROWS_PER_BLOCK", 64)
+
+
+def in_memory(table):
+    return table.drop_columns(["click"]), np.asarray(table["click"])
+
+
+def assert_same_arrays(mine, twin):
+    assert mine.schema == twin.schema
+    assert len(mine) == len(twin)
+    for name in twin.keys():  # noqa: SIM118
+        a, b = np.asarray(mine[name]), np.asarray(twin[name])
+        assert a.dtype == b.dtype
+        if a.dtype.kind == "f":
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def assert_same_encoders(mine, twin):
+    assert mine.vocabularies_.keys() == twin.vocabularies_.keys()
+    for name, values in twin.vocabularies_.items():
+        assert mine.vocabularies_[name].dtype == values.dtype
+        assert mine.vocabularies_[name].tolist() == values.tolist()
+    assert mine.scales_.keys() == twin.scales_.keys()
+    for name, scale in twin.scales_.items():
+        its = mine.scales_[name]
+        tolerance = 1e-5 if name.startswith("hist_item_") else 1e-6  # float32 in memory
+        assert its.is_elapsed == scale.is_elapsed
+        np.testing.assert_allclose(
+            [its.shift, its.scale], [scale.shift, scale.scale], rtol=tolerance
+        )
+    assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
+
+
+OPTIONS = [
+    {},
+    EASY,
+    {"user": "user", "neighbours": "user", "max_length": 3},
+    {**EASY, "min_frequency": 3, "max_ids": 20, "drop": ["country"]},
+    {**EASY, "histories": {("hist_item", "hist_category"): ("item", "category"), "tags": None}},
+    {**EASY, "neighbours": None, "unknown": "error"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("memory", ["1GB", "300KB"])
+def test_a_streamed_fit_equals_a_fit_in_memory(table, folder, options, memory):
+    X, y = in_memory(table)
+    scan = scan_parquet(folder, target="click", memory=memory)
+    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
+    expected, found = twin.fit_transform(X, y), mine.fit_transform(scan, scan.target_)
+    assert_same_encoders(mine, twin)
+    assert_same_arrays(found, expected)
+    assert_same_arrays(mine.transform(scan), twin.transform(X))
+    assert_same_arrays(mine.transform(X), twin.transform(X))
+    if "time" in options:
+        np.testing.assert_array_equal(found.times, expected.times)
+    if "user" in options:
+        codes = pd.factorize(expected.users, sort=True)[0]
+        np.testing.assert_array_equal(found.users, codes)
+
+
+class LogScan(Scan):
+    """Histories as windows of one log: parts hold the events of their rows, the log all."""
+
+    def __init__(self, frame, rows=None, columns=None, **options):
+        rows = range(len(frame)) if rows is None else rows
+        options = {"target": None, "memory": 10**9, "cache_dir": None} | options
+        super().__init__(rows, list(frame.columns) if columns is None else columns, **options)
+        self.frame = frame
+
+    def parts(self, columns=None):
+        names = self.columns if columns is None else list(columns)
+        for start in range(0, len(self), 37):
+            rows = np.asarray(self._rows[start : start + 37])
+            part = self.frame.iloc[rows][names].reset_index(drop=True)
+            histories = [name for name in names if isinstance(part[name].dtype, WindowDtype)]
+            yield start, part.assign(**{name: part[name].array.compact() for name in histories})
+
+    def fingerprint(self):
+        return str(list(self._rows))
+
+    def log_parts(self, columns):
+        cells = {name: self.frame[name].array for name in columns}
+        values = {name: its.log.columns[its.column] for name, its in cells.items()}
+        for start in range(0, len(values[columns[0]]), 23):
+            yield start, pd.DataFrame({n: its[start : start + 23] for n, its in values.items()})
+
+    def shares_log(self, columns):
+        return True
+
+    def windows(self, rows, columns):
+        cells = self.frame["hist_item"].array[np.asarray(self._rows[rows])]
+        times = [self.frame[n].array.anchors for n in self.columns if n == "hist_elapsed"]
+        return cells.spans, times[0][np.asarray(self._rows[rows])] if times else None
+
+    def _dtype(self, name):
+        return self.frame[name].dtype
+
+    def _view(self, rows, columns):
+        return LogScan(self.frame, rows, columns)
+
+
+@pytest.mark.parametrize("elapsed", [None, "hist_elapsed"])
+@pytest.mark.parametrize("options", [{}, {"max_length": 4, "neighbours": None}])
+def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options):
+    log = make_click_log(n_users=20, n_items=60, n_categories=6, random_state=1)
+    events = log.events.assign(paid=np.random.RandomState(0).gamma(2.0, size=len(log.events)))
+    columns = ["item", "category", "paid"]
+    frame = attach_history(
+        log.impressions, events, user="user", time="time", columns=columns, elapsed=elapsed
+    )
+    scan, encoders = LogScan(frame), [HistorySequenceEncoder(**EASY, **options) for _ in range(2)]
+    expected = encoders[0].fit_transform(frame, log.y)
+    found = encoders[1].fit_transform(scan, log.y)
+    assert_same_encoders(encoders[1], encoders[0])
+    assert_same_arrays(found, expected)
+    later = np.arange(len(frame))[::-3]
+    assert_same_arrays(encoders[1].transform(scan[later]), encoders[0].transform(frame.iloc[later]))
+    n_log = len(frame["hist_item"].array.log)
+    (ragged,) = found.behaviours.values()
+    assert {len(values) for values in ragged.columns.values()} == {n_log}
+
+
+def values_by_row(matrix):
+    """Sorted values of each row: which of equal neighbours are kept is nobody's choice."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return matrix.data[np.lexsort((matrix.data, rows))], np.diff(matrix.indptr)
+
+
+def test_scores_of_many_users_are_those_of_all_counts_at_once(monkeypatch):
+    random = np.random.RandomState(0)
+    n_users, n_ids = 150, 320
+    pairs = np.unique(random.randint(0, n_users * n_ids, 6000))
+    users, items = pairs // n_ids, pairs % n_ids
+    known = items >= 2
+    blocks = random.randint(0, 5, known.sum())
+    found = Interactions(users[known], items[known], blocks, (n_users, n_ids))
+    monkeypatch.setattr(chunked_scores, "CHUNK_PAIRS", 3000)
+    monkeypatch.setattr(chunked_scores, "CHUNK_ITEMS", 37)
+    whole = GrowingScores(found)
+    monkeypatch.setattr(chunked_scores, "MOST_COUNTED", 0)
+    chunked = GrowingScores(found)
+    for block in range(5):
+        shown = random.randint(0, 9, n_ids).astype(np.float32)
+        expected, scores = (
+            growing.scores(block, shown, np.minimum(shown, 1)) for growing in (whole, chunked)
+        )
+        assert abs(scores.ease - expected.ease).max() == 0
+        assert (scores.popularity == expected.popularity).all()
+        for mine, twin in zip(*map(values_by_row, (scores.cosine, expected.cosine)), strict=True):
+            np.testing.assert_array_equal(mine, twin)
+    assert abs(chunked.kept(scores) - whole.kept(expected)).max() == 0
+
+
+def test_pairs_are_gathered_as_they_are_of_all_rows_at_once(table):
+    X, y = in_memory(table)
+    encoded = HistorySequenceEncoder(**EASY, neighbours=None).fit_transform(X)
+    rows = training_rows(encoded.users, encoded.times, y, n_rows=len(encoded), by_time=True)
+    history, n_ids = (
+        encoded.behaviours[("hist_item", "hist_category")],
+        encoded.schema["item"].n_ids,
+    )
+    twin = Interactions.of_rows(rows, encoded["item"], history, "hist_item", n_ids=n_ids)
+    found = mapped_neighbours.gather_interactions(encoded, rows, "hist_item", "item")
+    assert found.shape == twin.shape
+    for name in ("users", "items", "blocks"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(twin, name))
+
+
+def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):
+    random, n = np.random.RandomState(0), 90
+    ids = random.randint(0, 12, n)
+    gone = random.random_sample(n) < 0.2
+    lists = [[int(i) for i in ids[max(0, k - 3) : k]] for k in range(n)]
+    table = pa.table(
+        {
+            "item": pa.array(ids, mask=gone),
+            "flag": pa.array(ids % 2 == 0, mask=gone),
+            "shop": pa.array([f"s{i}" for i in ids], mask=gone).dictionary_encode(),
+            "size": pa.array(ids.astype(float), mask=gone),
+            "hist_size": pa.array([[float(i) for i in cell] for cell in lists]),
+            "day": pa.array(ids.astype(np.int32), pa.date32()),
+            "late": pa.array([None] * 60 + [f"x{i}" for i in ids[60:]]),
+            "never": pa.nulls(n, pa.float32()),
+            "hist_item": pa.array(
+                [[*cell, None] if k % 7 else None for k, cell in enumerate(lists)]
+            ),
+            "hist_shop": pa.array(["|".join(f"s{i}" for i in cell) for cell in lists]),
+            "tags": pa.array([[f"t{i}"] * (i % 3) for i in ids], pa.large_list(pa.large_string())),
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=25)
+    options = {"separator": "|", "categorical": ["size"]}
+    scan = scan_parquet(tmp_path)
+    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
+    expected = twin.fit_transform(table)
+    found = mine.fit_transform(scan)
+    assert_same_encoders(mine, twin)
+    assert_same_arrays(found, expected)
+    assert_same_arrays(mine.transform(scan), twin.transform(table))
+
+
+@pytest.mark.parametrize("options", [EASY, {"user": "user"}])
+def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options, monkeypatch):
+    monkeypatch.setattr(array_files, "REORDERED_ROWS", 50)
+    X, y = in_memory(table)
+    rows = np.random.RandomState(0).permutation(len(table))[:301]
+    rows = np.append(rows, rows[:3])
+    scan, X = scan_parquet(folder, target="click")[rows], X.take(pa.array(rows))
+    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
+    read = []
+    monkeypatch.setattr(ParquetFiles, "read", counted(ParquetFiles.read, read))
+    expected, found = twin.fit_transform(X, y[rows]), mine.fit_transform(scan, y[rows])
+    n_groups, n_passes = len(scan._files.starts) - 1, 4  # first rows, counting, users, encoding
+    assert sum(map(len, read)) <= n_passes * n_groups
+    assert_same_encoders(mine, twin)
+    assert_same_arrays(found, expected)
+    assert_same_arrays(
+        mine.transform(scan[::-1]), twin.transform(X.take(pa.array(np.arange(304)[::-1])))
+    )
+
+
+def counted(read, groups_read):
+    def reading(self, groups, columns):
+        groups_read.append(groups)
+        return read(self, groups, columns)
+
+    return reading

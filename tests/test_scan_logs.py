@@ -1,0 +1,540 @@
+"""Histories, aggregates and negatives of scans: what the same tables give in memory."""
+
+import errno
+import gc
+import os
+import pickle
+import resource
+import signal
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.model_selection import KFold, train_test_split
+
+from sklearn_din import (
+    AttachedScan,
+    HistorySequenceEncoder,
+    TimeSplit,
+    attach_aggregates,
+    attach_history,
+    sample_negatives,
+    scan_parquet,
+)
+from sklearn_din.logs import mapped_arrays
+from sklearn_din.logs.partitions import Partitions, partition_of, read_keys
+
+WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
+BUDGETS = ["1GB", "25KB"]
+
+
+def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
+    rng = np.random.default_rng(random_state)
+    table = pd.DataFrame(
+        {
+            "user": rng.integers(0, 40, n_rows) ** 2,
+            "item": rng.integers(0, 90, n_rows),
+            "time": rng.integers(0, 300, n_rows),
+            "price": rng.random(n_rows),
+        }
+    )
+    table["category"] = ("c" + (table["item"] % 7).astype(str)).where(table["item"] % 11 > 0)
+    if users == "text":
+        table["user"] = ("u" + table["user"].astype(str)).where(rng.random(n_rows) > 0.1)
+    if users == "floats":
+        table["user"] = table["user"].astype(float).where(rng.random(n_rows) > 0.1)
+    if times == "floats":
+        table["time"] = table["time"] / 7
+    if times == "days":
+        table["time"] = pd.to_datetime(table["time"] // 9, unit="D").dt.date
+    if times == "dates":
+        table["time"] = pd.Timestamp("2024-03-30", tz="Europe/Paris") + pd.to_timedelta(
+            table["time"] * 7, unit="min"
+        )
+    return table
+
+
+def scan_of(table, folder, *, memory="1GB", group=60, **options):
+    path = folder / f"{len(os.listdir(folder))}.parquet"
+    table.to_parquet(path, row_group_size=group)
+    return scan_parquet(path, memory=memory, **options)
+
+
+def read(scan):
+    """All rows; each part is checked to begin where the one before it ended."""
+    parts = list(scan.parts())
+    ends = np.cumsum([0, *(len(part) for _, part in parts)])
+    assert [start for start, _ in parts] == ends[:-1].tolist()
+    return pd.concat([part for _, part in parts])
+
+
+def same_cells(ours, twin):
+    ours, twin = list(ours), list(twin)
+    assert len(ours) == len(twin)
+    for mine, its in zip(ours, twin, strict=True):
+        assert mine.dtype == its.dtype
+        missing = pd.isna(its)
+        assert (pd.isna(mine) == missing).all()
+        assert (mine[~missing] == its[~missing]).all()
+
+
+@pytest.mark.parametrize("memory", BUDGETS)
+@pytest.mark.parametrize(
+    ("users", "times", "max_age"),
+    [
+        ("numbers", "numbers", None),
+        ("text", "floats", 5.5),
+        ("floats", "dates", "3h"),
+        ("text", "dates", None),
+        ("numbers", "days", "9D"),
+    ],
+)
+def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age, memory):
+    shown = make_table(160, random_state=0, users=users, times=times)
+    events = make_table(200, random_state=1, users=users, times=times)
+    options = {**WAYS, "max_length": 5, "max_age": max_age, "elapsed": "ago"}
+    x, log = scan_of(shown, tmp_path, memory=memory), scan_of(events, tmp_path, memory=memory)
+    if times == "days":  # as Python objects they are no times
+        shown, events = (t.assign(time=pd.to_datetime(t["time"])) for t in (shown, events))
+    twin = attach_history(shown, events, **options)
+    new = ["hist_item", "hist_category", "hist_price", "ago"]
+    others = [(x, events), (shown, log)] if users == "text" else []
+    for first, second in ((x, log), *others):
+        ours = attach_history(first, second, **options)
+        assert isinstance(ours, AttachedScan) == (first is x)
+        assert list(ours.columns) == list(twin.columns)
+        rows = ours if first is shown else read(ours)
+        for name in new:
+            same_cells(rows[name], twin[name])
+        assert rows[new].dtypes.map(repr).eq("WindowDtype()").all()
+        assert rows["hist_item"].array.same_windows(rows["ago"].array)
+
+
+@pytest.mark.parametrize("memory", BUDGETS)
+def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory):
+    table = make_table(200, random_state=2)
+    table["time"] //= 30  # many events of one user at one time
+    scan = scan_of(table, tmp_path, memory=memory)
+    ours = attach_history(scan, scan, **WAYS)
+    twin = attach_history(table, table, **WAYS)
+    same_cells(ours["hist_item"], twin["hist_item"])
+    same_cells(ours["hist_price"], twin["hist_price"])
+
+
+def test_one_user_who_has_nearly_all_events(tmp_path):
+    table = make_table(250, random_state=3)
+    table["user"] = table["user"].where(np.arange(250) % 50 == 0, 7)
+    scan = scan_of(table, tmp_path, memory="25KB")
+    ours = attach_history(scan, scan, max_length=3, **WAYS)
+    same_cells(ours["hist_item"], attach_history(table, table, max_length=3, **WAYS)["hist_item"])
+
+
+def test_columns_of_many_kinds_are_kept_as_they_are(tmp_path):
+    table = make_table(300, random_state=4)
+    table["whole"] = table["item"].astype("Int64").where(table["item"] % 3 > 0)
+    table["flag"] = table["item"] % 2 == 0
+    table["day"] = pd.to_datetime(table["item"], unit="D")
+    table["stamp"] = pd.to_datetime(table["item"], unit="D", utc=True)
+    table["small"] = table["item"].astype("int8")
+    scan = scan_of(table, tmp_path)
+    columns = ["whole", "flag", "day", "stamp", "small", "category"]
+    twin = attach_history(read(scan), read(scan), user="user", time="time", columns=columns)
+    for log in (scan, table):
+        ours = attach_history(scan, log, user="user", time="time", columns=columns)
+        for name in columns:
+            mine, its = ours[f"hist_{name}"], twin[f"hist_{name}"]
+            assert [c.tolist() for c in mine.dropna()] == [c.tolist() for c in its]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [slice(20, 130), slice(None, None, -3), slice(5, 5), np.random.RandomState(0).permutation(160)],
+    ids=["slice", "backwards", "nothing", "shuffled"],
+)
+def test_views_show_those_rows(tmp_path, rows):
+    table = make_table(160, random_state=5)
+    scan = scan_of(table, tmp_path, memory="25KB", target="price")
+    options = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
+    whole = attach_history(scan, scan, **options)
+    twin = attach_history(table, table, **options).iloc[rows]
+    view = whole[rows]
+    assert view.shape == (len(twin), 6)
+    assert view.target_.tolist() == twin["price"].tolist()
+    for name in ("hist_item", "ago"):
+        same_cells(view[name], twin[name])
+        same_cells(view[::-2][name], twin[name].iloc[::-2])
+        same_cells(view[["item", name]][name], twin[name])
+    if len(twin):
+        assert view.dtypes.map(repr).tolist() == read(view).dtypes.map(repr).tolist()
+
+
+def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
+    table = make_table(160, random_state=6)
+    scan = scan_of(table, tmp_path, target="price")
+    ours = attach_history(scan, scan, user="user", time="time", columns="item")
+    twin = attach_history(table, table, user="user", time="time", columns="item")
+    mine, its = train_test_split(ours, random_state=0)[1], train_test_split(twin, random_state=0)[1]
+    same_cells(mine["hist_item"], its["hist_item"])
+    for splitter in (KFold(3), TimeSplit(3, time="time")):
+        for (fold, _), (twin_fold, _) in zip(
+            splitter.split(ours), splitter.split(twin), strict=True
+        ):
+            assert fold.tolist() == twin_fold.tolist()
+    content = pickle.dumps(ours[100:])
+    assert len(content) < 6_000
+    copy = pickle.loads(content)
+    same_cells(copy["hist_item"], twin["hist_item"].iloc[100:])
+    assert copy.fingerprint() == ours[100:].fingerprint() != ours.fingerprint()
+    folder = ours._histories.log.columns["hist_item"].values.folder.path
+    view = ours[:3]
+    del ours, mine
+    gc.collect()
+    assert folder.exists()
+    del view, fold
+    gc.collect()
+    assert not folder.exists()
+    with pytest.raises(FileNotFoundError, match=r"must have .* bytes .* and it is gone.*cache_dir"):
+        copy["hist_item"]
+
+
+def test_logs_that_lie_in_another_order_are_told_apart(tmp_path):
+    table = make_table(160, random_state=6)
+    scans = [scan_of(table, tmp_path, memory=memory) for memory in BUDGETS]
+    ours = [attach_history(scan, table, **WAYS)["hist_item"] for scan in scans]
+    both = pd.concat(ours, ignore_index=True)
+    same_cells(both, pd.concat([attach_history(table, table, **WAYS)["hist_item"]] * 2))
+
+
+def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monkeypatch):
+    table = make_table(300, random_state=7)
+    cache = tmp_path / "cache"
+    scan = scan_of(table, tmp_path, cache_dir=cache)
+    first = attach_history(scan, scan, **WAYS)
+    assert first[:9].cache_dir == cache
+    assert first.without_cache()[:9].cache_dir is None
+    numbers = {"n": ("user", None, "count")}
+    counted = attach_aggregates(first, scan, time="time", aggregates=numbers)
+    kept = sorted(path.name.split("-")[0] for path in cache.iterdir())
+    assert kept == ["aggregates", "history"]
+    monkeypatch.setattr(Partitions, "append", None)  # nothing is laid out again
+    again = attach_history(scan, scan, **WAYS)
+    assert again.fingerprint() == first.fingerprint()
+    same_cells(again["hist_category"], first["hist_category"])
+    recounted = attach_aggregates(again, scan, time="time", aggregates=numbers)
+    assert recounted["n"].tolist() == counted["n"].tolist()
+    with pytest.raises(TypeError):
+        attach_history(scan, scan, max_length=3, **WAYS)
+    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == kept
+
+
+@pytest.mark.parametrize("memory", BUDGETS)
+@pytest.mark.parametrize("users", ["numbers", "text"])
+def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
+    shown = make_table(160, random_state=0, users=users, times="dates")
+    events = make_table(200, random_state=1, users=users, times="dates")
+    events["price"] = events["price"].where(events["item"] % 5 > 0)
+    aggregates = {
+        "mean": ("user", "price", "mean"),
+        "n": (("user", "category"), None, "count"),
+        "sum": ("item", "price", "sum"),
+        "named": ("user", "category", "count"),
+    }
+    twin = attach_aggregates(shown, events, time="time", aggregates=aggregates)
+    x, log = scan_of(shown, tmp_path, memory=memory), scan_of(events, tmp_path, memory=memory)
+    ours = attach_aggregates(x, log, time="time", aggregates=aggregates)
+    assert ours.columns == twin.columns.tolist()
+    for rows in (slice(None), slice(None, None, -7)):
+        view = ours[rows]
+        for name in aggregates:
+            np.testing.assert_array_equal(view[name].to_numpy(), twin[name].iloc[rows].to_numpy())
+    pd.testing.assert_frame_equal(
+        attach_aggregates(shown, log, time="time", aggregates=aggregates), twin
+    )
+
+
+def test_histories_and_aggregates_lie_on_each_other(tmp_path):
+    table = make_table(160, random_state=8)
+    scan = scan_of(table, tmp_path, memory="25KB")
+    numbers = {"n": ("user", None, "count")}
+    ours = attach_history(scan, scan, user="user", time="time", columns="item")
+    ours = attach_aggregates(ours[::-1], scan, time="time", aggregates=numbers)
+    ours = attach_history(
+        ours[::-1], scan, user="user", time="time", columns="price", prefix="past_", elapsed="ago"
+    )
+    twin = attach_history(table, table, user="user", time="time", columns=["item", "price"])
+    same_cells(ours["hist_item"], twin["hist_item"])
+    same_cells(ours["past_price"], twin["hist_price"])
+    lengths = twin["hist_item"].array.lengths
+    first, anchors = ours.windows(slice(10, 90), ["hist_item"])
+    assert first.lengths.tolist() == lengths[10:90].tolist()
+    assert anchors is None
+    second, anchors = ours.windows(slice(10, 90))
+    assert second.lengths.tolist() == lengths[10:90].tolist()
+    for name, spans in (("hist_item", first), ("past_price", second)):
+        events = pd.concat([part for _, part in ours.log_parts([name], n_events=77)])
+        values = events[name].to_numpy()[spans.index()]
+        assert values.tolist() == ours[10:90][name].array.flatten().tolist()
+    (clock,) = (part["ago"].to_numpy() for _, part in ours.log_parts(["ago"]))
+    ago = np.repeat(anchors, second.lengths) - clock[second.index()]
+    assert ago.tolist() == ours[10:90]["ago"].array.flatten().tolist()
+    with pytest.raises(ValueError, match="these are no history columns of the scan"):
+        next(ours.log_parts(["item"]))
+
+
+@pytest.mark.parametrize(("memory", "user"), [("200KB", None), ("200KB", "user"), ("1GB", "user")])
+@pytest.mark.parametrize("strategy", ["uniform", "popularity"])
+def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strategy):
+    events = make_table(700, random_state=9, users="text")
+    events = events.dropna().reset_index(drop=True)
+    events["item"] = (events["item"] ** 2 // 90).astype("int32")
+    events["category"] = "c" + (events["item"] % 7).astype(str)
+    options = {"item": "item", "item_columns": ["category"], "n_negatives": 4, "user": user}
+    options |= {"strategy": strategy, "random_state": 0}
+    scan = scan_of(events, tmp_path, memory=memory)
+    ours, y = sample_negatives(scan, **options)
+    twin, y_twin = sample_negatives(events, **options)
+    rows, again = read(ours), read(sample_negatives(scan, **options)[0])
+    assert rows["item"].tolist() == again["item"].tolist()
+    assert y.tolist() == y_twin.tolist()
+    assert ours.columns == list(twin.columns)
+    for name in ("user", "time", "price"):
+        assert rows[name].tolist() == twin[name].tolist()
+    assert rows["item"].tolist()[::5] == events["item"].tolist()
+    items = rows["item"].to_numpy()
+    assert rows["category"].tolist() == [f"c{item % 7}" for item in items]
+    drawn = rows[y == 0]
+    own = events[["user", "item"]].drop_duplicates()
+    if user is not None:
+        assert drawn.astype({"user": object, "item": "int32"}).merge(own).empty
+    assert (items.reshape(-1, 5)[:, 1:] != items[::5, None]).all()
+    shares = [table["item"].value_counts(normalize=True) for table in (drawn, twin[y_twin == 0])]
+    assert (shares[0] - shares[1]).abs().sum() < 0.3
+    path = tmp_path / ours._files.files[0].path
+    assert path.exists()
+    del ours
+    gc.collect()
+    assert not path.exists()
+
+
+def test_keys_meet_whatever_their_form():
+    whole, _ = read_keys(pd.Series([7, 0, 2**60 + 1]), "numbers")
+    floats, there = read_keys(pd.Series([7.0, np.nan, 0.5]), "numbers")
+    assert floats[0][0] == whole[0][0]
+    assert there.tolist() == [True, False, True]
+    text, there = read_keys(pd.Series(["hat", None, "tie", "hat"], dtype="category"), "text")
+    arrow, _ = read_keys(pd.Series(["hat", "tie"]).astype("string[pyarrow]"), "text")
+    assert there.tolist() == [True, False, True, True]
+    for mine, its in zip(text, arrow, strict=True):
+        assert (mine[[0, 2, 3]] == its[[0, 1, 0]]).all()
+    spread = np.bincount(partition_of([np.arange(64_000) * 64], 64), minlength=64)
+    assert spread.min() > 800
+    assert spread.max() < 1200
+
+
+ERRORS = [
+    ({"user": "usr"}, "events has no column 'usr'"),
+    ({"time": "category"}, r"events\['category'\] must hold integers, floats or datetimes"),
+    ({"columns": "itm"}, "events has no column 'itm'; did you mean 'item'"),
+    ({"max_length": 0}, "max_length must be an integer of at least 1"),
+    ({"max_age": "3h"}, "max_age must be a number in the time's unit"),
+    ({"max_age": -1}, "max_age must be positive"),
+    ({"prefix": "", "columns": "item"}, r"impressions already has columns \['item'\]"),
+    ({"columns": []}, "columns must name at least one event column"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), ERRORS)
+def test_mistakes_have_the_errors_of_tables_in_memory(tmp_path, wrong, message):
+    table = make_table(50, random_state=0)
+    scan = scan_of(table, tmp_path)
+    for tables in ((table, table), (scan, scan), (scan, table), (table, scan)):
+        with pytest.raises((ValueError, TypeError), match=message):
+            attach_history(*tables, **{**WAYS, **wrong})
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_users_of_other_kinds_are_refused(tmp_path):
+    table = make_table(50, random_state=0)
+    for users, kind in (
+        (pd.to_datetime(table["user"], unit="D"), "timestamp"),
+        (table["user"].map(lambda user: [user]), "list"),
+    ):
+        scan = scan_of(table.assign(user=users), tmp_path)
+        with pytest.raises(TypeError, match=rf"\['user'\] must hold text or numbers .* are {kind}"):
+            attach_history(scan, scan, **WAYS)
+    lists = scan_of(table.assign(category=[["a"]] * 50), tmp_path)
+    with pytest.raises(
+        TypeError, match="a history column must hold numbers, text or dates, got 'cat"
+    ):
+        attach_history(lists, lists, **WAYS)
+
+
+def test_missing_times_are_counted_over_all_parts(tmp_path):
+    table = make_table(300, random_state=0, times="dates")
+    gaps = table.copy()
+    gaps.loc[[5, 150, 290], "time"] = pd.NaT
+    whole, scan = scan_of(table, tmp_path), scan_of(gaps, tmp_path)
+    for tables, name in (((whole, scan), "events"), ((scan, whole), "impressions")):
+        with pytest.raises(
+            ValueError, match=rf"{name}\['time'\] must not have missing times, got 3"
+        ):
+            attach_history(*tables, **WAYS)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("user", "text", "'user' must hold values of one kind in impressions and events"),
+        ("time", "dates", "the times of impressions and events must be of one kind"),
+    ],
+)
+def test_columns_of_different_kinds(tmp_path, column, values, message):
+    ours = make_table(50, random_state=0)
+    theirs = make_table(50, random_state=0, **{f"{column}s": values})
+    for tables in ((scan_of(ours, tmp_path), scan_of(theirs, tmp_path)), (ours, theirs)):
+        with pytest.raises(TypeError, match=message):
+            attach_history(*tables, **WAYS)
+
+
+@pytest.mark.parametrize(
+    ("column", "shift", "reason"), [("user", 10_000, "no user"), ("time", -1000, "no event")]
+)
+def test_empty_histories_are_said_once(tmp_path, column, shift, reason):
+    events = make_table(50, random_state=0)
+    shown = events.assign(**{column: events[column] + shift})
+    x, log = scan_of(shown, tmp_path, memory="25KB"), scan_of(events, tmp_path, memory="25KB")
+    with pytest.warns(UserWarning, match=f"every history is empty: {reason}") as found:
+        ours = attach_history(x, log, **WAYS)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    assert [len(cell) for cell in ours["hist_item"]] == [0] * 50
+
+
+def test_empty_tables(tmp_path):
+    table = make_table(50, random_state=0)
+    scan, empty = scan_of(table, tmp_path), scan_of(table.iloc[:0], tmp_path)
+    assert [len(cell) for cell in attach_history(scan, empty, **WAYS)["hist_item"]] == [0] * 50
+    nothing = attach_history(empty, scan, elapsed="ago", **WAYS)
+    assert len(nothing) == len(nothing["ago"]) == 0
+    numbers = {"n": ("user", None, "count"), "mean": ("user", "price", "mean")}
+    counted = attach_aggregates(scan, empty, time="time", aggregates=numbers)
+    assert counted["n"].tolist() == [0] * 50
+    assert counted["mean"].isna().all()
+
+
+def test_negatives_that_cannot_be_drawn(tmp_path):
+    table = make_table(300, random_state=0)
+    scan = scan_of(table, tmp_path)
+    with pytest.raises(ValueError, match="must have time=None where events are a scan"):
+        sample_negatives(scan, item="item", time="time")
+    with pytest.raises(ValueError, match=r"events\['category'\] must not be missing, got \d+ rows"):
+        sample_negatives(scan, item="category", item_columns=["item"])
+    greedy = pd.DataFrame({"user": ["ann"] * 3 + ["bob"], "item": [1, 2, 3, 1]})
+    for events in (greedy, scan_of(greedy, tmp_path)):
+        with pytest.raises(ValueError, match="user 'ann' has every item of the log"):
+            sample_negatives(events, item="item", user="user")
+        with pytest.raises(ValueError, match="must have at least two items to sample from"):
+            sample_negatives(events[3:], item="item")
+    with pytest.raises(ValueError, match="events must be without history columns"):
+        sample_negatives(attach_history(scan, scan, **WAYS), item="item")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    table = make_table(2000, random_state=0)
+    cache = tmp_path / "cache"
+    scan = scan_of(table, tmp_path, cache_dir=cache)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        for call in (
+            lambda: attach_history(scan, scan, **WAYS),
+            lambda: attach_aggregates(
+                scan, scan, time="time", aggregates={"n": ("user", None, "count")}
+            ),
+            lambda: sample_negatives(scan, item="item", item_columns="category", user="user"),
+        ):
+            with pytest.raises(
+                OSError, match=r"is full\. What was written there is removed"
+            ) as found:
+                call()
+            assert found.value.errno == errno.EFBIG
+            assert list(cache.iterdir()) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_file_that_changes_is_named(tmp_path):
+    table = make_table(200, random_state=0)
+    scan = scan_of(table, tmp_path, cache_dir=tmp_path / "cache")
+    ours = attach_history(scan, scan, **WAYS)
+    (starts,) = (tmp_path / "cache").glob("*/windows.starts")
+    starts.write_bytes(b"short")
+    with pytest.raises(FileNotFoundError, match=r"must have 1600 bytes .*, and it has 5"):
+        ours["hist_item"]
+    again = attach_history(scan, scan, **WAYS)  # what is not whole is written again
+    same_cells(again["hist_item"], attach_history(table, table, **WAYS)["hist_item"])
+    table.iloc[:9].to_parquet(tmp_path / "0.parquet")
+    with pytest.raises(OSError, match="was changed after scan_parquet"):
+        attach_history(scan, scan, max_length=2, **WAYS)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_arrays_are_filled_across_the_edges_of_what_is_mapped(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_arrays, "MAPPED_BYTES", 4096)
+    monkeypatch.setattr(mapped_arrays, "PIECE_BYTES", 1024)
+    rng = np.random.RandomState(0)
+    rows = np.flatnonzero(rng.rand(3000) < 0.3)
+    values = rng.randn(len(rows))
+    filled = mapped_arrays.FilledArray(tmp_path, "x", np.float64, 3000, default=np.nan)
+    for half in (slice(None, 400), slice(400, None)):
+        filled.fill(rows[half], values[half])
+    twin = np.full(3000, np.nan)
+    twin[rows] = values
+    found = filled.mapped(mapped_arrays.OwnedFolder(tmp_path, kept=True)).take(slice(None))
+    np.testing.assert_array_equal(found, twin)
+
+
+def test_nothing_is_warned_where_histories_are_there(tmp_path):
+    table = make_table(100, random_state=0)
+    scan = scan_of(table, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach_history(scan, scan, **WAYS)
+
+
+def test_an_encoder_reads_two_logs_as_it_reads_the_frame(tmp_path):
+    shown, bought = make_table(160, random_state=0), make_table(200, random_state=1, users="floats")
+    ways = {"user": "user", "time": "time"}
+
+    def attached(impressions, first, second):
+        X = attach_history(impressions, first, columns=["item", "category"], **ways)
+        X = attach_history(
+            X, second, columns=["item", "price"], prefix="bought_", elapsed="ago", **ways
+        )
+        numbers = {"mean": ("user", "price", "mean")}
+        return attach_aggregates(X, second, time="time", aggregates=numbers)
+
+    x = scan_of(shown, tmp_path, memory="50KB")
+    X = attached(x, x, scan_of(bought, tmp_path, memory="50KB"))
+    assert X.shares_log(["bought_item", "ago"])
+    assert X.shares_log(["hist_item", "hist_category"])
+    assert not X.shares_log(["hist_item", "bought_item"])
+    twin = attached(read(x), read(x), bought)
+    pairs = {
+        ("hist_item", "hist_category"): ("item", "category"),
+        ("bought_item", "bought_price", "ago"): ("item", None, None),
+    }
+    encoders = [HistorySequenceEncoder(**ways, histories=pairs) for _ in range(2)]
+    train, test = slice(0, 100), slice(60, 160, 3)
+    for fit, rows in ((True, train), (False, test)):
+        arrays = [
+            encoder.fit_transform(its[rows]) if fit else encoder.transform(its[rows])
+            for encoder, its in zip(encoders, (X, twin), strict=True)
+        ]
+        assert arrays[0].schema == arrays[1].schema
+        for name in arrays[1].keys():  # noqa: SIM118
+            ours, theirs = np.asarray(arrays[0][name]), np.asarray(arrays[1][name])
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)

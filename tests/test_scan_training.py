@@ -1,0 +1,205 @@
+"""The same Pipeline on a scan: fits, splits, searches and updates as on the table in memory."""
+
+import gc
+import pickle
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    TimeSplit,
+    attach_history,
+    scan_parquet,
+    update,
+)
+from sklearn_din.batches.in_memory import ImpressionBatches, pooled_order
+from sklearn_din.datasets import make_click_log
+from sklearn_din.encoding.array_files import append_encoded
+from sklearn_din.encoding.encoded_cache import EncodedCache
+from sklearn_din.features import mapped
+from sklearn_din.metrics import group_roc_auc_scorer
+
+
+@pytest.fixture(scope="module")
+def frame():
+    log = make_click_log(n_users=60, n_items=50, n_categories=6, random_state=0)
+    X = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    return X.assign(click=log.y).sort_values("time", kind="stable", ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def source(frame, tmp_path_factory):
+    place = tmp_path_factory.mktemp("clicks")
+    frame.to_parquet(place / "clicks.parquet", row_group_size=300)
+    return place
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where encoded rows without a cache go."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def make_model(**parameters):
+    options = {"max_epochs": 2, "random_state": 0, **parameters}
+    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
+
+
+def in_memory(frame):
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return table.drop_columns(["click"]).to_pandas(types_mapper=pd.ArrowDtype), frame[
+        "click"
+    ].to_numpy()
+
+
+def test_a_fit_on_a_scan_gives_the_bits_of_a_fit_in_memory(frame, source, temporary):
+    X, y = in_memory(frame)
+    scan = scan_parquet(source, target="click")
+    twin = make_model(early_stopping=True).fit(X, y)
+    model = make_model(early_stopping=True).fit(scan, scan.target_)
+    expected = twin.predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(scan), expected)
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+    np.testing.assert_array_equal(model.predict_proba(scan[100:50:-1]), expected[100:50:-1])
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_allclose(again.predict_proba(scan[:50]), expected[:50], rtol=1e-6)
+    gc.collect()
+    assert not list(temporary.glob("sklearn-din-*"))
+
+
+def test_splits_scores_and_searches_are_those_in_memory(frame, source, temporary):
+    X, y = in_memory(frame)
+    scan = scan_parquet(source, target="click", memory="4MB")
+    assert scan.target_.tolist() == y.tolist()
+    options = {"scoring": group_roc_auc_scorer("user"), "cv": TimeSplit(2, time="time")}
+    mine, theirs = (cross_val_score(make_model(), some, y, **options) for some in (scan, X))
+    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    train, test, y_train, y_test = train_test_split(scan, y, random_state=0)
+    auc = roc_auc_score(y_test, make_model().fit(train, y_train).predict_proba(test)[:, 1])
+    train, test = train_test_split(X, random_state=0)
+    twin = roc_auc_score(y_test, make_model().fit(train, y_train).predict_proba(test)[:, 1])
+    assert auc == pytest.approx(twin, abs=1e-6)
+
+
+def test_an_update_by_a_scan_is_that_by_a_frame(frame, source, temporary):
+    X, y = in_memory(frame)
+    scan = scan_parquet(source, target="click")
+    models = [make_model().fit(X[:1000], y[:1000]) for _ in range(2)]
+    update(models[0], X[1000:], y[1000:])
+    update(models[1], scan[1000:], y[1000:])
+    assert models[0][0].schema_ == models[1][0].schema_
+    np.testing.assert_array_equal(models[1].predict_proba(scan), models[0].predict_proba(X))
+    gc.collect()
+    assert not list(temporary.glob("sklearn-din-*"))
+
+
+def mapped_copy(X, *, memory):
+    """The same impressions over files."""
+    scan = scan_parquet_of_nothing(memory)
+    cache = EncodedCache(scan, "")
+    with cache.writing() as files:
+        offsets = {}
+        for start in range(0, len(X), 300):
+            part = X[start : start + 300]
+            part.behaviours = {key: its.compact() for key, its in part.behaviours.items()}
+            append_encoded(files, part, offsets)
+        return cache.keep(files, X.schema)
+
+
+def scan_parquet_of_nothing(memory):
+    class Nothing:
+        cache_dir = None
+
+    Nothing.memory = memory
+    return Nothing()
+
+
+def test_mapped_impressions_train_to_the_same_bits(frame, temporary):
+    X, y = in_memory(frame)
+    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
+    files = mapped_copy(encoded, memory=10**9)
+    assert mapped.folder_of(files) is not None
+    assert mapped.rows_per_pool(files) is None
+    fits = [DINClassifier(max_epochs=2, random_state=0).fit(some, y) for some in (encoded, files)]
+    expected = fits[0].predict_proba(encoded)
+    for classifier in fits:
+        for some in (encoded, files):
+            np.testing.assert_array_equal(classifier.predict_proba(some), expected)
+
+
+def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, temporary):
+    X, y = in_memory(frame)
+    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
+    files = mapped_copy(encoded, memory=200_000)
+    pool = mapped.rows_per_pool(files)
+    assert 0 < pool < len(files)
+    scores = [
+        DINClassifier(max_epochs=4, random_state=0, early_stopping=False)
+        .fit(some[:], y)
+        .predict_proba(encoded)[:, 1]
+        for some in (encoded, files)
+    ]
+    assert abs(roc_auc_score(y, scores[0]) - roc_auc_score(y, scores[1])) < 0.05
+    batches = ImpressionBatches(files, batch_size=64, shuffle=np.random.RandomState(0))
+    order = batches._new_order(batches.shuffle)
+    assert sorted(order.tolist()) == list(range(len(files)))
+
+
+@pytest.mark.parametrize(("n_rows", "pool"), [(1000, 100), (1, 5), (97, 3), (10, 1000)])
+def test_a_pooled_order_has_each_row_once_and_reads_few_rows_at_a_time(n_rows, pool):
+    order = pooled_order(n_rows, pool=pool, shuffle=np.random.RandomState(0))
+    assert sorted(order.tolist()) == list(range(n_rows))
+    size = max(pool // 16, 1)
+    for start in range(0, n_rows, pool // size * size):
+        assert (
+            len(set((order[start : start + pool // size * size] // size).tolist()))
+            <= pool // size + size
+        )
+
+
+def test_batches_of_some_rows_are_those_rows(frame):
+    X, y = in_memory(frame)
+    encoded = HistorySequenceEncoder(neighbours=None).fit_transform(
+        X.drop(columns=["user", "time"])
+    )
+    rows = np.random.RandomState(0).permutation(len(encoded))[:200]
+    some = ImpressionBatches(
+        encoded, y[rows], batch_size=64, rows=rows, shuffle=np.random.RandomState(1)
+    )
+    twin = ImpressionBatches(
+        encoded[rows], y[rows], batch_size=64, shuffle=np.random.RandomState(1)
+    )
+    assert len(some) == len(twin) == 200
+    for (batch, labels), (its, theirs) in zip(some, twin, strict=True):
+        assert labels.tolist() == theirs.tolist()
+        assert all(batch.ids[name].tolist() == its.ids[name].tolist() for name in its.ids)
+
+
+def test_a_search_encodes_once_where_there_is_a_cache(source, tmp_path, monkeypatch):
+    scan = scan_parquet(source, target="click", cache_dir=tmp_path / "cache")
+    grid = {"din__embedding_dim": [2, 4]}
+    search = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
+    search.fit(scan, scan.target_)
+    folders = list((tmp_path / "cache").iterdir())
+    assert len(folders) == 4  # two folds, each fitted and transformed once
+    assert all(Path(folder).name.startswith("encoded-") for folder in folders)
+    found = search.cv_results_["mean_test_score"]
+    monkeypatch.setattr(type(scan), "parts", None)  # nothing is read any more
+    again = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
+    y = pd.read_parquet(source)["click"].to_numpy()
+    np.testing.assert_array_equal(again.fit(scan, y).cv_results_["mean_test_score"], found)
