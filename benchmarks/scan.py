@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, scan_parquet
+from sklearn_din.features.mapped import rows_per_pool
 
 ROWS_PER_GROUP = 100_000
 N_USERS = 100_000
@@ -42,7 +43,6 @@ MOST_EVENTS = 50
 CLICK_RATE = 0.2
 SEEDS = 5
 ROUNDS = 3
-SMALL = "100MB"  # a budget beside which the encoded rows are large: they are read in blocks
 
 
 def mixed(*numbers):
@@ -121,6 +121,21 @@ def forget_peak():
         print("(the peak includes what came before the fit)")
 
 
+def scan_with_little_memory(path):
+    """Open a log by the smallest budget, beside which the encoded rows are read in blocks."""
+    scan = scan_parquet(path, target="click")
+    largest = int(scan._files.bytes_of_groups(scan.columns).max())
+    return scan_parquet(path, target="click", memory=int(2.05 * largest))
+
+
+def encoded_in_blocks(encoder, X, y):
+    """Fit an encoder; its output is read in the order of blocks."""
+    encoded = encoder.fit_transform(X, y)
+    if rows_per_pool(encoded) is None:
+        raise ValueError(f"{len(X):,} rows are too few to be read in blocks: give --rows more.")
+    return encoded
+
+
 def make_encoder():
     return HistorySequenceEncoder(user="user", time="time")
 
@@ -163,9 +178,9 @@ def measure_throughput(folder, sizes):
     for n_rows in sizes:
         path = folder / "log.parquet"
         write_log(path, n_rows)
-        X = scan_parquet(path, target="click", memory=SMALL)
+        X = scan_with_little_memory(path)
         y = X.target_
-        mapped = make_encoder().fit_transform(X, y)
+        mapped = encoded_in_blocks(make_encoder(), X, y)
         in_memory = mapped[np.arange(len(mapped))]
         in_memory.behaviours = {key: r.compact() for key, r in in_memory.behaviours.items()}
         seconds = {"in memory": [], "mapped": []}
@@ -209,7 +224,7 @@ def measure_encoding(folder, sizes):
         )
 
 
-def measure_quality(folder, sizes):
+def measure_quality(folder, sizes, n_seeds=SEEDS):
     for n_rows in sizes:
         path = folder / "log.parquet"
         write_log(path, n_rows)
@@ -217,16 +232,19 @@ def measure_quality(folder, sizes):
         table = pq.read_table(path)
         y = table["click"].to_numpy()
         frame = table.drop_columns(["click"]).to_pandas(types_mapper=pd.ArrowDtype)
-        scan = scan_parquet(path, target="click", memory=SMALL)
+        scan = scan_with_little_memory(path)
+        encoders = [make_encoder(), make_encoder()]
+        train = [
+            encoders[0].fit_transform(frame[:n_train], y[:n_train]),
+            encoded_in_blocks(encoders[1], scan[:n_train], y[:n_train]),
+        ]
+        test = [encoders[0].transform(frame[n_train:]), encoders[1].transform(scan[n_train:])]
         differences = []
-        for seed in range(SEEDS):
+        for seed in range(n_seeds):
             scores = []
-            for X in (frame, scan):
-                model = Pipeline(
-                    [("encode", make_encoder()), ("din", DINClassifier(random_state=seed))]
-                )
-                model.fit(X[:n_train], y[:n_train])
-                scores.append(roc_auc_score(y[n_train:], model.predict_proba(X[n_train:])[:, 1]))
+            for learnt, judged in zip(train, test, strict=True):
+                classifier = DINClassifier(random_state=seed).fit(learnt, y[:n_train])
+                scores.append(roc_auc_score(y[n_train:], classifier.predict_proba(judged)[:, 1]))
             differences.append(scores[1] - scores[0])
             print(f"seed {seed}: in memory {scores[0]:.4f}, streamed {scores[1]:.4f}", flush=True)
         print(f"{n_rows:>12,} rows: mean difference {np.mean(differences):+.4f}", flush=True)
@@ -236,6 +254,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["memory", "throughput", "encoding", "quality", "here"])
     parser.add_argument("--rows", type=int, nargs="+")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of quality")
     parser.add_argument("--folder", type=Path, help="where the logs are written, and removed")
     arguments = parser.parse_args()
     if arguments.what == "here":
@@ -246,7 +265,7 @@ def main():
         "memory": measure_memory,
         "throughput": measure_throughput,
         "encoding": measure_encoding,
-        "quality": measure_quality,
+        "quality": partial(measure_quality, n_seeds=arguments.seeds),
     }[arguments.what]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         measure(Path(folder), sizes)
