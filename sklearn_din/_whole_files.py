@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,3 +57,26 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def removed_with(owner: object, path: Path) -> None:
+    """Remove a file or a folder when an object is gone, or when Python ends.
+
+    A process that was forked meanwhile ends without taking the files of its parent.
+
+    Parameters
+    ----------
+    owner : object
+        Reads the path.
+    path : Path
+    """
+    weakref.finalize(owner, _remove, path, os.getpid())
+
+
+def _remove(path: Path, process: int) -> None:
+    if os.getpid() != process:
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import HistorySequenceEncoder, scan_parquet
+from sklearn_din import HistorySequenceEncoder, _whole_files, scan_parquet
 from sklearn_din.encoding import array_files, mapped_neighbours
 from sklearn_din.encoding.encoded_cache import EncodedCache
-from sklearn_din.features import mapped
 from sklearn_din.logs.scan import ParquetScan
 from sklearn_din.logs.scan_views import Scan
 
@@ -205,7 +204,7 @@ def test_a_temporary_folder_goes_with_its_last_array(source, tmp_path, monkeypat
 
 
 def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
-    mapped._remove(tmp_path, os.getpid() + 1)
+    _whole_files._remove(tmp_path, os.getpid() + 1)
     assert tmp_path.exists()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
+from sklearn_din._progress import Progress
 from sklearn_din._spans import Spans
 from sklearn_din._validation import check_frame, check_times, plain_values
 from sklearn_din.encoding.array_files import ArrayFiles, append_encoded
@@ -316,11 +316,11 @@ def first_rows(scan: Scan) -> pd.DataFrame:
 
 
 def progress(scan: Scan, columns: Sequence[str], what: str) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Parts of a scan, with a bar of rows per second and the time left on a terminal."""
-    with tqdm(total=len(scan), desc=what, unit="row", unit_scale=True, disable=None) as bar:
+    """Parts of a scan, with rows per second and the time left."""
+    with Progress(what, len(scan)) as shown:
         for start, part in scan.parts(columns):
             yield start, part
-            bar.update(len(part))
+            shown.update(len(part))
 
 
 def _some(n_events: int) -> Events:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import os
-import shutil
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from sklearn_din._whole_files import removed_with
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 
@@ -41,7 +39,7 @@ class MappedFolder:
     ) -> None:
         self.path, self.memory, self.n_scattered = path, memory, n_scattered
         if is_temporary:
-            weakref.finalize(self, _remove, path, os.getpid())
+            removed_with(self, path)
 
     def map(self, file: str, dtype: DTypeLike, length: int) -> np.ndarray:
         """Return one file as an array, which keeps the folder; the file is never written to."""
@@ -142,8 +140,3 @@ def _root(array: object) -> np.memmap | None:
             return array
         array = array.base
     return None
-
-
-def _remove(path: Path, process: int) -> None:
-    if os.getpid() == process:  # a forked process ends without taking its parent's files
-        shutil.rmtree(path, ignore_errors=True)

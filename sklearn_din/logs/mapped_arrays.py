@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import uuid
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sklearn_din._whole_files import removed_with
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAPPED_BYTES = 1 << 26  # of a file that is written in no order: so much is in memory at once
@@ -39,7 +40,7 @@ class OwnedFolder:
     def __init__(self, path: Path, *, kept: bool) -> None:
         self.path, self.kept = path, kept
         if not kept:
-            weakref.finalize(self, _remove, path, os.getpid())
+            removed_with(self, path)
 
     def __reduce__(self) -> tuple:
         return _reopened, (self.path,)
@@ -272,8 +273,3 @@ def _sync(path: Path) -> None:
 
 def _reopened(path: Path) -> OwnedFolder:
     return OwnedFolder(path, kept=True)
-
-
-def _remove(path: Path, process: int) -> None:
-    if os.getpid() == process:  # a forked process must not remove the files of its parent
-        shutil.rmtree(path, ignore_errors=True)

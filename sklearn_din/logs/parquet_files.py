@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from sklearn_din._validation import check_frame
+from sklearn_din._whole_files import removed_with
 from sklearn_din.logs.row_groups import arrow_bytes, plain_type, text_leaves
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -81,7 +81,7 @@ class ParquetFiles:
     ) -> None:
         self.filesystem, self.files = filesystem, tuple(files)
         if owned is not None:
-            weakref.finalize(self, owned.unlink, missing_ok=True)
+            removed_with(self, owned)
         schemas, groups, lengths, sizes = [], [], [], []
         for number, file in enumerate(self.files):
             opened = self._opened(number, [])
