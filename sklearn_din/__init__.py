@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sklearn_din.serving.prediction_file import predict_to_parquet
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.serving.saving import inspect, load, save
+    from sklearn_din.serving.scoring import score_partitions
     from sklearn_din.serving.updating import update
     from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -62,6 +63,7 @@ __all__ = [
     "sample_negatives",
     "save",
     "scan_parquet",
+    "score_partitions",
     "update",
 ]
 
@@ -93,6 +95,7 @@ _FILE_OF = {
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
+    "score_partitions": "serving.scoring",
     "scan_parquet": "logs.scan",
     "update": "serving.updating",
 }

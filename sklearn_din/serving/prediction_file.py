@@ -81,12 +81,7 @@ def predict_to_parquet(
     >>> table.columns.tolist(), len(table)
     (['row', 'probability'], 4)
     """
-    method = next((m for m in ("predict_proba", "decision_function") if hasattr(model, m)), None)
-    if method is None:
-        raise TypeError(
-            "predict_to_parquet needs a fitted model with predict_proba or decision_function, got "
-            f"{model!r:.60}. Pass the fitted Pipeline or classifier."
-        )
+    method = scoring_method(model)
     kept = check_names(columns, name="columns")
     target = Path(path)
     _refuse_existing(target, overwrite=overwrite)
@@ -132,7 +127,7 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
         with Progress("predicting", n_rows or 0) as progress:
             for asked, kept in parts:
                 columns = dict(zip(kept.column_names, kept.columns, strict=True))
-                for name, values in _predictions(model, method, asked).items():
+                for name, values in predictions_of(model, method, asked).items():
                     if name in columns:
                         raise ValueError(
                             f"columns must not have the name of a prediction, got {name!r}. "
@@ -149,7 +144,18 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
             writer.close()
 
 
-def _predictions(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
+def scoring_method(model: Any) -> str:
+    """Name of the method that gives a model's scores."""
+    method = next((m for m in ("predict_proba", "decision_function") if hasattr(model, m)), None)
+    if method is None:
+        raise TypeError(
+            "scoring needs a fitted model with predict_proba or decision_function, got "
+            f"{model!r:.60}. Pass the fitted Pipeline or classifier."
+        )
+    return method
+
+
+def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
     """Columns of the predictions of some rows."""
     name = PROBABILITY if method == "predict_proba" else DECISION
     classes = list(getattr(model, "classes_", range(2)))

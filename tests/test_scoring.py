@@ -1,0 +1,131 @@
+"""Scoring partitions: the numbers of predict_proba, wherever the model is loaded."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, save
+from sklearn_din import score_partitions as make_scorer
+from sklearn_din.datasets import make_click_log
+from sklearn_din.serving import scoring
+
+
+@pytest.fixture(scope="module")
+def frame():
+    log = make_click_log(n_users=40, n_items=30, n_categories=5, random_state=0)
+    X = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    lists = {name: [list(cell) for cell in X[name]] for name in ("hist_item", "hist_category")}
+    return X.assign(click=log.y, **lists)  # as engines hold them
+
+
+@pytest.fixture(scope="module")
+def model(frame):
+    return Pipeline(
+        [
+            ("encode", HistorySequenceEncoder(user="user", time="time")),
+            ("din", DINClassifier(max_epochs=1, random_state=0)),
+        ]
+    ).fit(frame.drop(columns="click"), frame["click"])
+
+
+@pytest.fixture(scope="module")
+def path(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model.din"
+    save(model, path)
+    return path
+
+
+@pytest.fixture
+def rows(frame):
+    return frame.drop(columns="click")
+
+
+def test_a_partition_gives_its_keys_and_the_probability(model, path, rows):
+    part = rows[100:150]
+    scored = make_scorer(path, columns=["user", "item"])(part)
+    assert scored.columns.tolist() == ["user", "item", "probability"]
+    pd.testing.assert_frame_equal(scored[["user", "item"]], part[["user", "item"]])
+    np.testing.assert_array_equal(scored["probability"], model.predict_proba(part)[:, 1])
+    assert scored["probability"].dtype == np.float32
+
+
+def test_an_iterator_of_partitions_gives_one(model, path, rows):
+    parts = [rows[:70], rows[:0], rows[70:]]
+    scored = list(make_scorer(path)(iter(parts)))
+    assert [len(part) for part in scored] == [70, 0, len(rows) - 70]
+    found = pd.concat(scored)["probability"]
+    np.testing.assert_allclose(found, model.predict_proba(rows)[:, 1], rtol=1e-6)
+
+
+def test_what_comes_back_for_no_rows_has_the_columns_and_dtypes_of_what_comes_back(path, rows):
+    score = make_scorer(path, columns="user")
+    meta = score.meta(rows)
+    assert len(meta) == 0
+    pd.testing.assert_series_equal(meta.dtypes, score(rows[:3]).dtypes)
+
+
+def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path, rows):
+    path = tmp_path / "model.din"
+    save(model, path)
+    before = scoring._loaded.cache_info().misses
+    score = pickle.loads(pickle.dumps(make_scorer(path)))
+    first = score(rows[:5])
+    score(rows[5:9])
+    assert scoring._loaded.cache_info().misses == before + 1
+    other = clone(model).set_params(din__random_state=1)
+    save(other.fit(rows, np.arange(len(rows)) % 2), path, overwrite=True)
+    second = score(rows[:5])
+    assert scoring._loaded.cache_info().misses == before + 2
+    assert not np.allclose(first["probability"], second["probability"])
+
+
+def test_a_fresh_process_gives_the_same_bits(model, path, rows, tmp_path):
+    rows[:20].to_pickle(tmp_path / "rows.pickle")
+    (tmp_path / "scorer.pickle").write_bytes(pickle.dumps(make_scorer(path)))
+    code = (
+        "import pickle, pandas as pd\n"
+        "score = pickle.load(open('scorer.pickle', 'rb'))\n"
+        "score(pd.read_pickle('rows.pickle')).to_pickle('scored.pickle')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = pd.read_pickle(tmp_path / "scored.pickle")["probability"]
+    np.testing.assert_array_equal(found, model.predict_proba(rows[:20])[:, 1])
+
+
+def test_mistakes_are_said(path, rows, tmp_path):
+    with pytest.raises(FileNotFoundError, match="needs the file of a saved model"):
+        make_scorer(tmp_path / "none.din")
+    with pytest.raises(ValueError, match="usr"):
+        make_scorer(path, columns="usr")(rows)
+
+
+def test_models_of_several_classes_give_a_column_for_each(tmp_path):
+    pytest.importorskip("skops", reason="steps of other packages need it: pip install .[safe]")
+    X = pd.DataFrame({"probability_a": [1.0, 2.0, 3.0, 4.0]})
+    path = tmp_path / "model.din"
+    save(Pipeline([("linear", LogisticRegression().fit(X, list("aabc")))]), path)
+    assert make_scorer(path)(X).columns.tolist() == [f"probability_{name}" for name in "abc"]
+    with pytest.raises(ValueError, match="name of a prediction, got \\['probability_a'\\]"):
+        make_scorer(path, columns="probability_a")(X)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "processes"])
+def test_dask_scores_partitions(model, path, rows, scheduler):
+    dataframe = pytest.importorskip("dask.dataframe", reason="needs dask: pip install .[test]")
+    import dask
+
+    with dask.config.set(scheduler=scheduler, **{"dataframe.convert-string": False}):
+        table = dataframe.from_pandas(rows, npartitions=3)
+        score = make_scorer(path, columns=["user"])
+        scored = table.map_partitions(score, meta=score.meta(table._meta)).compute()
+    np.testing.assert_allclose(scored["probability"], model.predict_proba(rows)[:, 1], rtol=1e-6)
+    assert scored["user"].tolist() == rows["user"].tolist()
