@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import Pipeline
+from skorch.callbacks import Callback
 
 from sklearn_din import (
     DINClassifier,
@@ -159,6 +160,34 @@ def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, te
     batches = ImpressionBatches(files, batch_size=64, shuffle=np.random.RandomState(0))
     order = batches._new_order(batches.shuffle)
     assert sorted(order.tolist()) == list(range(len(files)))
+
+
+class Failing(Callback):
+    """Ends the first training in its third epoch, like a kill."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        if Failing.fails and len(net.history) == 3:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("memory", [10**9, 200_000])
+@pytest.mark.filterwarnings("ignore:training goes on from a checkpoint")
+def test_a_streamed_fit_that_died_goes_on_to_the_same_bits(frame, temporary, tmp_path, memory):
+    X, y = in_memory(frame)
+    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
+    options = {"max_epochs": 4, "random_state": 0, "early_stopping": True}
+    files = mapped_copy(encoded, memory=memory)
+    assert (mapped.rows_per_pool(files) is None) == (memory == 10**9)
+    twin = DINClassifier(**options).fit(files, y)
+    Failing.fails = True
+    resumed = DINClassifier(**options, checkpoint_dir=tmp_path / "run", callbacks=[Failing()])
+    with pytest.raises(MemoryError):
+        resumed.fit(files, y)
+    Failing.fails = False
+    again = mapped_copy(encoded, memory=memory)  # the same rows in other files
+    resumed.fit(again, y)
+    assert resumed.history_["train_loss"].tolist() == twin.history_["train_loss"].tolist()
+    np.testing.assert_array_equal(resumed.predict_proba(encoded), twin.predict_proba(encoded))
 
 
 @pytest.mark.parametrize(("n_rows", "pool"), [(1000, 100), (1, 5), (97, 3), (10, 1000)])
