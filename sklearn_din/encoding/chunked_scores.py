@@ -78,6 +78,7 @@ class GrowingScores:
         n_users = np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
         ids = most_popular(n_users)
         gram = triu(_gram(had, ids), 1, format="coo")
+        del had  # as large as what comes now
         places = (ids[gram.coords[0]], ids[gram.coords[1]])
         among = csr_array((gram.data, places), shape=scores.cosine.shape)
         diagonal = csr_array((n_users, (np.arange(len(n_users)),) * 2), shape=among.shape)
@@ -124,17 +125,29 @@ def _neighbours(had: csr_array, n_users: np.ndarray) -> csr_array:
 
 def _counts_of(cosine: csr_array, n_users: np.ndarray) -> csr_array:
     """Counts above the diagonal that some neighbours' cosines were made of."""
-    rows = np.repeat(np.arange(len(n_users), dtype=np.int32), np.diff(cosine.indptr))
-    roots = np.sqrt(n_users[rows] * n_users[cosine.indices])
-    counts = np.rint(cosine.data * (roots + np.float32(SHRINKAGE)))
-    del roots
-    upper = cosine.indices > rows
-    above = _sparse(counts[upper], rows[upper], cosine.indices[upper], len(n_users))
-    np.logical_not(upper, out=upper)  # no item is a neighbour of itself
-    below = _sparse(counts[upper], cosine.indices[upper], rows[upper], len(n_users))
-    del counts, rows, upper  # as large as the results
+    n_ids, ends = len(n_users), cosine.indptr
+    counts, is_upper = np.empty_like(cosine.data), np.empty(len(cosine.data), dtype=bool)
+    n_upper = np.zeros(n_ids, dtype=np.int64)
+    for begin in range(0, n_ids, CHUNK_ITEMS):
+        end = min(begin + CHUNK_ITEMS, n_ids)
+        own = slice(ends[begin], ends[end])
+        rows = np.repeat(np.arange(begin, end), np.diff(ends[begin : end + 1]))
+        columns = cosine.indices[own]
+        roots = np.sqrt(n_users[rows] * n_users[columns])
+        counts[own] = np.rint(cosine.data[own] * (roots + np.float32(SHRINKAGE)))
+        is_upper[own] = columns > rows
+        n_upper[begin:end] = np.bincount(rows[is_upper[own]] - begin, minlength=end - begin)
+    above = _of_rows(counts, cosine.indices, is_upper, n_upper)
+    np.logical_not(is_upper, out=is_upper)  # no item is a neighbour of itself
+    below = _of_rows(counts, cosine.indices, is_upper, np.diff(ends) - n_upper)
+    del counts, is_upper  # as large as the results
+    below = csr_array(below.T.tocsr())
     return csr_array(above.maximum(below))
 
 
-def _sparse(data: np.ndarray, rows: np.ndarray, columns: np.ndarray, n_ids: int) -> csr_array:
-    return csr_array((data, (rows, columns)), shape=(n_ids, n_ids))
+def _of_rows(
+    data: np.ndarray, columns: np.ndarray, chosen: np.ndarray, lengths: np.ndarray
+) -> csr_array:
+    """The chosen entries of a sparse square matrix, of which each row has so many."""
+    n_ids, ends = len(lengths), np.append(0, np.cumsum(lengths))
+    return csr_array((data[chosen], columns[chosen], ends), shape=(n_ids, n_ids))

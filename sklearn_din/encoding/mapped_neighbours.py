@@ -24,7 +24,7 @@ from sklearn_din.encoding.neighbours import (
 )
 from sklearn_din.encoding.streamed_counts import Moments
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import row_blocks
+from sklearn_din.features.mapped import let_go, row_blocks
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 
 PENDING_KEYS = 1 << 21
@@ -60,6 +60,7 @@ def learn_mapped_neighbours(
     if y is not None:
         check_consistent_length(X.columns[next(iter(X.columns))], y)
     rows = training_rows(X.users, X.times, y, n_rows=len(X), by_time=order == "time")
+    rows = replace(rows, blocks=rows.blocks.astype(np.int8))
     if rows.n_users < 2**31:
         rows = replace(rows, users=rows.users.astype(np.int32))
     pairs: list[NeighbourPair] = []
@@ -123,6 +124,7 @@ class _Told:
             for part in row_blocks(self.X):
                 for name, values in pair.scaled(numbers[part]).items():
                     files.append(f"column {name}", values)
+                let_go(numbers)
         finally:
             path.unlink(missing_ok=True)
         return pair
@@ -149,12 +151,14 @@ class _Told:
                     ragged.spans.take(own),
                     ragged.columns[self.history],
                 )
+                let_go(numbers)
 
     def _scale(self, numbers: np.ndarray) -> np.ndarray:
         moments = [Moments() for _ in range(N_NUMBERS)]
         for part in row_blocks(self.X):
             for place, its in enumerate(moments):
                 its.add(numbers[part, place])
+            let_go(numbers)
         spread = np.sqrt([its.variance for its in moments]).astype(np.float32)
         return np.where(spread > 0, spread, np.float32(1))
 

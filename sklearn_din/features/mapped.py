@@ -114,8 +114,13 @@ def drop_pages(X: EncodedFeatures) -> None:
     it needs them no more.
     """
     for root in _mapped(X):
-        if isinstance(root.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            root.base.madvise(mmap.MADV_DONTNEED)
+        let_go(root)
+
+
+def let_go(mapped: np.ndarray) -> None:
+    """Give back the memory of one mapped array; what was written to it is in its file."""
+    if isinstance(mapped.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(X: EncodedFeatures) -> list[np.memmap]:
