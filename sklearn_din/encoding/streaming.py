@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from sklearn_din._progress import Progress
@@ -321,6 +322,7 @@ def progress(scan: Scan, columns: Sequence[str], what: str) -> Iterator[tuple[in
         for start, part in scan.parts(columns):
             yield start, part
             shown.update(len(part))
+    pa.default_memory_pool().release_unused()  # Arrow keeps what the largest part took
 
 
 def _some(n_events: int) -> Events:
