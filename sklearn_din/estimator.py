@@ -271,7 +271,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
             Where another training holds ``checkpoint_dir``; where one of the processes that train
             together is gone.
         """
-        with training_ranks(self) as ranks:
+        with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
             inputs = check_fit_inputs(self, X, y, sample_weight)
             with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
                 plan = plan_in_memory(self, inputs, groups, checkpoint, ranks)

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 Value = TypeVar("Value")
 
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
 SECONDS_FOR_WORD = 3.0  # in which the others say why they ended, after one has
+MOST_LETTERS = 2_000  # of an error that the others are told
 
 
 class Ranks:
@@ -31,7 +31,7 @@ class Ranks:
 
     Parameters
     ----------
-    goes_on : bool
+    keeps_checkpoint : bool
         Whether the training keeps a checkpoint, for what is said when a process is gone.
 
     Attributes
@@ -42,9 +42,9 @@ class Ranks:
         How many they are.
     """
 
-    def __init__(self, *, goes_on: bool) -> None:
+    def __init__(self, *, keeps_checkpoint: bool) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.goes_on = goes_on
+        self.keeps_checkpoint = keeps_checkpoint
         self._is_closed, self._key = False, ""
         # Groups of their own: they can be closed when a training fails, and the user's stays.
         timeout = timedelta(minutes=MINUTES_TO_WAIT)
@@ -108,8 +108,8 @@ class Ranks:
                 raise ValueError(
                     f"all {self.size} processes must be given the same parameters, and the same "
                     f"rows in the same order: those of rank {rank} differ from those of rank 0 "
-                    f"in: {'; '.join(found)}. Let every process read and encode all rows: fit gives "
-                    "each its slice of every batch."
+                    f"in: {'; '.join(found)}. Let every process read and encode all rows: fit "
+                    "gives each its slice of every batch."
                 )
 
     def check_same_weights(self, module: nn.Module) -> None:
@@ -123,18 +123,27 @@ class Ranks:
                 "learning rates by something that differs between processes?"
             )
 
-    def end(self, error: BaseException | None) -> None:
-        """Say how the training ended here, and close the connections."""
-        if self._is_closed:
-            return
+    def end(self) -> None:
+        """Close the connections when all processes have ended their training."""
+        keys = [f"{self._key}/{rank}" for rank in range(self.size)]
+        with suppress(RuntimeError):  # the process that holds the store may have left
+            self._store.set(keys[self.rank], "")
+            self._store.wait(keys, timedelta(minutes=MINUTES_TO_WAIT))
+        self._close()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others what ended the training here, and close the connections."""
+        if not self._is_closed:
+            self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
+
+    def _leave(self, word: str) -> None:
+        """End without the others; an empty word where another process is to blame."""
+        with suppress(RuntimeError):  # the process that holds the store may be gone
+            self._store.set(f"{self._key}/{self.rank}", word)
+        self._close()
+
+    def _close(self) -> None:
         self._is_closed = True
-        with suppress(RuntimeError):  # the store's process may be gone
-            self._store.set(f"{self._key}/{self.rank}", _text(error))
-        if error is None:
-            # Connections are closed when nobody reads from them any more.
-            keys = [f"{self._key}/{rank}" for rank in range(self.size)]
-            with suppress(RuntimeError):
-                self._store.wait(keys, timedelta(minutes=MINUTES_TO_WAIT))
         for group in {self._on_cpu, self._on_gpu}:
             with suppress(RuntimeError):
                 dist.destroy_process_group(group)
@@ -143,20 +152,22 @@ class Ranks:
         try:
             operation()
         except RuntimeError as error:
-            self.end(error)
+            self._leave("")
             raise RuntimeError(self._what_happened()) from error
 
     def _what_happened(self) -> str:
         words = self._words()
-        goes_on = (
-            "fit goes on from the checkpoint" if self.goes_on else "without checkpoint_dir, from 0"
-        )
         told = [f"rank {rank} ended with {word}" for rank, word in words.items() if word]
         silent = [rank for rank in range(self.size) if rank not in words]
-        reason = "; ".join(told) or f"{_named(silent)} is gone, or waits for something else"
+        reason = " and ".join(told) or f"{_named(silent)} is gone or does not answer"
+        remedy = (
+            "fit goes on from the latest checkpoint"
+            if self.keeps_checkpoint
+            else "fit begins anew, with checkpoint_dir it would go on"
+        )
         return (
             f"a training of {self.size} processes needs all of them, and {reason}. Rank "
-            f"{self.rank} has ended too. Start all of them again: {goes_on}."
+            f"{self.rank} has ended too. Start all of them again: {remedy}."
         )
 
     def _words(self) -> dict[int, str]:
@@ -173,12 +184,13 @@ class Ranks:
 
 
 @contextmanager
-def training_ranks(estimator: BaseEstimator) -> Iterator[Ranks | None]:
+def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
     """Join the processes that call ``fit`` together, and tell them if this one fails.
 
     Parameters
     ----------
-    estimator : DINClassifier
+    keeps_checkpoint : bool
+        For what is said when a process is gone.
 
     Yields
     ------
@@ -190,13 +202,13 @@ def training_ranks(estimator: BaseEstimator) -> Iterator[Ranks | None]:
         _warn_of_lone_training(is_grouped)
         yield None
         return
-    ranks = Ranks(goes_on=getattr(estimator, "checkpoint_dir", None) is not None)
+    ranks = Ranks(keeps_checkpoint=keeps_checkpoint)
     try:
         yield ranks
     except BaseException as error:
-        ranks.end(error)
+        ranks.fail(error)
         raise
-    ranks.end(None)
+    ranks.end()
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -220,13 +232,6 @@ def _warn_of_lone_training(is_grouped: bool) -> None:
             UserWarning,
             stacklevel=6,  # the caller of the estimator's fit, which has a decorator around it
         )
-
-
-def _text(error: BaseException | None) -> str:
-    """What the others are told; nothing where this process has only lost another one."""
-    if error is None or (isinstance(error, RuntimeError) and error.__cause__ is not None):
-        return ""
-    return f"{type(error).__name__}: {error}"[:2_000]
 
 
 def _named(ranks: list[int]) -> str:

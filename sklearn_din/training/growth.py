@@ -105,7 +105,7 @@ class ClassifierGrowth(ClassifierState):
         """
         classifier: Any = self
         classifier._validate_params()  # scikit-learn does it in the first call alone
-        with training_ranks(classifier) as ranks:
+        with training_ranks(keeps_checkpoint=False) as ranks:
             inputs = check_partial_inputs(classifier, X, y, classes, sample_weight)
             if ranks is not None:
                 _check_same(classifier, inputs, sample_weight, ranks)
