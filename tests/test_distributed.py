@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from tests import training_together as together
 from tests.encoded_impressions import make_impressions
 
 HOUSE = Path(__file__).resolve().parents[1]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WITHIN = {"as usual": 1e-6}  # of the weights of one process
 OTHERWISE = 2e-5  # Adam divides by the size of gradients: where they cancel out, rounding is seen
@@ -39,8 +39,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     cases = [*together.CASES, *together.ERRORS, *together.STOPS]
     script = str(HOUSE / "tests" / "training_together.py")
-    environment = ENVIRONMENT | {"PYTHONPATH": str(HOUSE)}
-    environment["PYTHONWARNINGS"] = "default"  # torchrun's own are not ours
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
     done = subprocess.run(
         [*LAUNCHER, script, str(folder), *cases],
         cwd=HOUSE,
@@ -166,18 +165,26 @@ def test_different_weights_at_the_end_are_an_error(folder):
 
 
 def launch(folder, case):
-    """Start two processes as Slurm or a script of the user's would, without torchrun."""
+    """Start two processes without torchrun, by the variables that Slurm's recipe sets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = ENVIRONMENT | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    command = [sys.executable, "-m", "tests.training_together", str(folder), case]
-    processes = [
-        subprocess.Popen(command, cwd=HOUSE, env=common | {"RANK": str(rank)}) for rank in (0, 1)
-    ]
-    return [process.wait(timeout=120) for process in processes]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    children = []
+    for rank in (0, 1):
+        pid = os.fork()
+        if pid == 0:
+            with suppress(BaseException):
+                os.environ |= common | {"RANK": str(rank)}
+                together.RANK = rank
+                together.main(folder, case)
+                os._exit(0)
+            os._exit(1)
+        children.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(folder, tmp_path):
     assert launch(tmp_path, "killed")[1] == -9
     told = (tmp_path / "killed 0.txt").read_text()

@@ -1,7 +1,6 @@
-"""What each process of tests/test_distributed.py does: python -m tests.training_together OUT CASE..."""
+"""What each process of test_distributed.py does: training_together.py FOLDER CASE ..."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
 from sklearn_din.features import EncodedFeatures, Ragged
-from sklearn_din.training import checkpoint, distributed, net
+from sklearn_din.training import distributed, net
 from tests.encoded_impressions import make_impressions, make_labels
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -93,7 +92,7 @@ def fit(case, **parameters):
         if case == "in parts":
             for name in ("SPLIT_FROM", "EVENTS_PER_PART"):
                 stack.callback(setattr, net, name, getattr(net, name))
-                setattr(net, name, 20)
+                setattr(net, name, 50)
         return DINClassifier(**SMALL | own | parameters).fit(**given)
 
 
@@ -182,27 +181,31 @@ def results_of(classifier):
     return {name: np.asarray(its) for name, its in found.items()}
 
 
-def main(out, *cases):
+def run(case, folder):
+    """Run a case; what it trained and what it raised is written to a file of this process."""
+    path = folder / f"{case} {RANK}"
+    if case in ERRORS:
+        path.with_suffix(".txt").write_text(error_of(ERRORS[case]))
+    elif case in ("killed", "resumed"):
+        is_killed = case == "killed"
+
+        def train():
+            classifier = with_checkpoint(folder / "folder", killed=is_killed)
+            np.savez(path.with_suffix(".npz"), **results_of(classifier))
+
+        path.with_suffix(".txt").write_text(error_of(train))
+    else:
+        classifier = STOPS[case]() if case in STOPS else fit(case)
+        np.savez(path.with_suffix(".npz"), **results_of(classifier))
+
+
+def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
     distributed.SECONDS_FOR_WORD = 1.0
     for case in cases:
-        name = Path(out) / f"{case} {RANK}"
+        run(case, Path(folder))
         if case in ERRORS:
-            name.with_suffix(".txt").write_text(error_of(ERRORS[case]))
             torch.distributed.barrier()  # the user's own group still works
-        elif case in STOPS:
-            np.savez(name.with_suffix(".npz"), **results_of(STOPS[case]()))
-        elif case in ("killed", "resumed"):
-            folder = Path(out) / "folder"
-            said = error_of(
-                lambda: np.savez(  # noqa: B023
-                    name.with_suffix(".npz"),
-                    **results_of(with_checkpoint(folder, killed=case == "killed")),
-                )
-            )
-            name.with_suffix(".txt").write_text(said)
-        else:
-            np.savez(name.with_suffix(".npz"), **results_of(fit(case)))
     torch.distributed.destroy_process_group()
 
 
