@@ -46,14 +46,15 @@ class Ranks:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.keeps_checkpoint = keeps_checkpoint
         self._is_closed, self._key = False, ""
+        self._groups: list[dist.ProcessGroup] = []
         # Groups of their own: they can be closed when a training fails, and the user's stays.
-        timeout = timedelta(minutes=MINUTES_TO_WAIT)
-        self._on_cpu = dist.new_group(backend="gloo", timeout=timeout)
-        is_gloo = dist.get_backend() == "gloo"
-        self._on_gpu = self._on_cpu if is_gloo else dist.new_group(timeout=timeout)
         # The one name here that torch does not document: its store, where a process that has lost
         # its connections can still leave a word for the others.
         self._store = dist.distributed_c10d._get_default_store()
+        self._call(lambda: self._open("gloo"))
+        if dist.get_backend() != "gloo":
+            self._call(lambda: self._open(None))
+        self._on_cpu, self._on_gpu = self._groups[0], self._groups[-1]
         self._key = self.from_first(f"sklearn_din/{uuid.uuid4().hex}")
 
     def sum(self, tensor: Tensor) -> None:
@@ -136,6 +137,11 @@ class Ranks:
         if not self._is_closed:
             self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
 
+    def _open(self, backend: str | None) -> None:
+        """Open a group; that of the user's backend, where none is named."""
+        timeout = timedelta(minutes=MINUTES_TO_WAIT)
+        self._groups.append(dist.new_group(backend=backend, timeout=timeout))
+
     def _leave(self, word: str) -> None:
         """End without the others; an empty word where another process is to blame."""
         with suppress(RuntimeError):  # the process that holds the store may be gone
@@ -144,7 +150,7 @@ class Ranks:
 
     def _close(self) -> None:
         self._is_closed = True
-        for group in {self._on_cpu, self._on_gpu}:
+        for group in self._groups:
             with suppress(RuntimeError):
                 dist.destroy_process_group(group)
 
