@@ -100,7 +100,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     embedding_lr : float, default=None
         Learning rate of the embeddings' row-wise optimizer. None means ``lr``.
     batch_size : int or "auto", default="auto"
-        Impressions per training step. "auto": 256 up to 100,000 training rows, 1024 beyond.
+        Impressions per training step, of all processes together where several train one model.
+        "auto": 256 up to 100,000 training rows, 1024 beyond.
     max_epochs : int, default=20
         Most passes over the training rows. Early stopping usually ends the training before.
     early_stopping : bool or "auto", default="auto"

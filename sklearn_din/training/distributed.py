@@ -180,8 +180,12 @@ class Ranks:
         """What each process that has ended has said: nothing where it has lost another one."""
         others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
         words = {self.rank: ""}
-        with suppress(RuntimeError):
+        try:
             self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_WORD))
+        except dist.DistNetworkError:  # the process that holds the store is gone
+            return words
+        except RuntimeError:  # one of them says nothing
+            pass
         with suppress(RuntimeError):
             for rank, key in others.items():
                 if self._store.check([key]):
