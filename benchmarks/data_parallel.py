@@ -43,7 +43,7 @@ from sklearn_din.training import checkpoint
 PARTS = ("equality", "speed", "kills")
 SECONDS_TO_END = 30.0  # in which the process that was not killed must end
 TRAININGS: Mapping[str, dict] = {
-    "equality": {"max_epochs": 6, "batch_size": 32, "patience": 2},
+    "equality": {"max_epochs": 6, "batch_size": 32, "patience": 4},
     "speed": {"max_epochs": 2, "batch_size": 1024, "early_stopping": False},
     "kills": {"max_epochs": 4, "dropout": 0.1},
 }
