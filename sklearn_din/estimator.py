@@ -24,6 +24,7 @@ from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.training.check_tasks import with_tasks
 from sklearn_din.training.checkpoint import open_checkpoint
+from sklearn_din.training.distributed import training_ranks
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
 from sklearn_din.training.growth import ClassifierGrowth
 from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
@@ -100,7 +101,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     embedding_lr : float, default=None
         Learning rate of the embeddings' row-wise optimizer. None means ``lr``.
     batch_size : int or "auto", default="auto"
-        Impressions per training step. "auto": 256 up to 100,000 training rows, 1024 beyond.
+        Impressions per training step, of all processes together where several train one model.
+        "auto": 256 up to 100,000 training rows, 1024 beyond.
     max_epochs : int, default=20
         Most passes over the training rows. Early stopping usually ends the training before.
     early_stopping : bool or "auto", default="auto"
@@ -268,21 +270,23 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         OSError
             Where ``checkpoint_dir`` cannot be written to.
         RuntimeError
-            Where another training holds ``checkpoint_dir``.
+            Where another training holds ``checkpoint_dir``; where one of the processes that train
+            together is gone.
         """
-        inputs = check_fit_inputs(self, X, y, sample_weight)
-        with open_checkpoint(self, inputs, sample_weight, groups) as checkpoint:
-            plan = plan_in_memory(self, inputs, groups, checkpoint)
-            new = plan.novelty
-            with fit_task(self, X, y, sample_weight=sample_weight, n_parts=plan.n_checks) as task:
+        with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
+            inputs = check_fit_inputs(self, X, y, sample_weight)
+            with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
+                plan = plan_in_memory(self, inputs, groups, checkpoint, ranks)
+                n, new = plan.n_checks, plan.novelty
+                with fit_task(self, X, y, sample_weight=sample_weight, n_parts=n) as task:
 
-                def fitted(net: DINNet) -> Mapping[str, object]:
-                    return vars(copy.copy(self)._keep(net, inputs, new))
+                    def fitted(net: DINNet) -> Mapping[str, object]:
+                        return vars(copy.copy(self)._keep(net, inputs, new))
 
-                net = fit_net(with_tasks(plan, task, fitted))
-                net.end_training(plan)
-                net.module_.eval()
-                self._keep(net, inputs, new)
+                    net = fit_net(with_tasks(plan, task, fitted))
+                    net.end_training(plan)
+                    net.module_.eval()
+                    self._keep(net, inputs, new)
         return self
 
     def predict_proba(self, X: Impressions) -> np.ndarray:

@@ -15,6 +15,7 @@ from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest
+from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP
 from sklearn_din.network.segments import Segments
 
@@ -240,7 +241,7 @@ class DIN(nn.Module):
         """
         if not (self.training and self.extended and self.embeddings.tables):
             return batch.numbers
-        return batch.numbers * (torch.rand_like(batch.numbers) >= NUMBERS_HIDDEN)
+        return batch.numbers * (rand_like_rows(batch.numbers) >= NUMBERS_HIDDEN)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[Slot, Tensor], batch: Batch

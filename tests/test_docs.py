@@ -40,6 +40,7 @@ def test_a_pages_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     plt = pytest.importorskip("matplotlib.pyplot", reason="pages draw: install '.[plot]'")
     plt.switch_backend("agg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(HOUSE))  # for the processes that a page starts
     names: dict = {}
     blocks = [code for need, code in blocks_of(page) if need is None or is_installed(need)]
     if not blocks:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
+
+
+class JointRows(NamedTuple):
+    """Which rows of a joint batch a process computes; other processes compute the others.
+
+    Parameters
+    ----------
+    start : int
+        The first one.
+    n_rows : int
+        Rows of the joint batch.
+    """
+
+    start: int
+    n_rows: int
 
 
 class Batch:
@@ -25,6 +40,8 @@ class Batch:
     shared : bool, default=False
         Whether all impressions have the first one's histories, which are then held once:
         the batch has one row of events and many candidates.
+    joint : JointRows, default=None
+        Where several processes share a batch, which of its rows these are.
 
     Attributes
     ----------
@@ -51,10 +68,16 @@ class Batch:
     """
 
     def __init__(
-        self, X: EncodedFeatures, weights: np.ndarray | None = None, *, shared: bool = False
+        self,
+        X: EncodedFeatures,
+        weights: np.ndarray | None = None,
+        *,
+        shared: bool = False,
+        joint: JointRows | None = None,
     ) -> None:
         self.n_rows = len(X)
         self.shared = shared
+        self.joint = joint
         self.weights = None if weights is None else torch.from_numpy(weights)
         numeric = X.schema.names("numeric")
         numbers = [X.columns[name] for name in numeric]
@@ -89,6 +112,16 @@ class Batch:
         """Events of all behaviours."""
         return sum(len(rows) for rows in self.rows.values())
 
+    @property
+    def n_joint_rows(self) -> int:
+        """Impressions of the joint batch; those of this one where no process shares it."""
+        return self.n_rows if self.joint is None else self.joint.n_rows
+
+    def own_rows(self, values: Tensor) -> Tensor:
+        """Values of this batch's rows out of those of the joint batch, (n_joint_rows,)."""
+        start = 0 if self.joint is None else self.joint.start
+        return values[start : start + self.n_rows]
+
     def split(self, most_events: int) -> list[Batch]:
         """Consecutive impressions with about so many events each, at least one impression.
 
@@ -113,6 +146,8 @@ class Batch:
     def _rows(self, start: int, stop: int) -> Batch:
         part = copy.copy(self)
         part.n_rows = stop - start
+        if self.joint is not None:
+            part.joint = self.joint._replace(start=self.joint.start + start)
         part.weights = None if self.weights is None else self.weights[start:stop]
         part.numbers = self.numbers[start:stop]
         events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}

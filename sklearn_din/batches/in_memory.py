@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.batch import Batch, JointRows
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import PageKeeper, rows_per_pool
 
@@ -115,6 +115,7 @@ class ImpressionBatches:
         self.hide = hide
         self._passes: list[list[np.ndarray]] = []  # of the epoch, shuffled
         self._n_passes, self._n_batches = 0, 0  # that are through
+        self._rank, self._n_ranks = 0, 1
 
     def __len__(self) -> int:
         return self._n_rows
@@ -131,6 +132,21 @@ class ImpressionBatches:
             self._n_batches += 1
             yield batch
         self._n_passes, self._n_batches = self._n_passes + 1, 0
+
+    def share_among(self, n_ranks: int, *, rank: int) -> None:
+        """Give each of several processes its slice of each batch.
+
+        All must have the same impressions and random state. Each still draws the order, and the
+        ids to hide, of the whole batch; labels stay those of the whole batch.
+
+        Parameters
+        ----------
+        n_ranks : int
+            Number of processes.
+        rank : int
+            Which of them this one is, from 0.
+        """
+        self._rank, self._n_ranks = rank, n_ranks
 
     def place(self) -> Place:
         """Return where the order stands, at any time after the first shuffled batch."""
@@ -172,7 +188,12 @@ class ImpressionBatches:
             y, weights = y[own], factors if weights is None else weights[own] * factors
         elif self.prepare is not None:
             X = self.prepare(X)
-        return Batch(X, weights), torch.from_numpy(y)
+        if self._n_ranks == 1:
+            return Batch(X, weights), torch.from_numpy(y)
+        start, stop = (len(X) * rank // self._n_ranks for rank in (self._rank, self._rank + 1))
+        its = None if weights is None else weights[start:stop]
+        joint = JointRows(start, len(X))
+        return Batch(X[start:stop], its, joint=joint), torch.from_numpy(y)
 
 
 def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:

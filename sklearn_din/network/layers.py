@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.network.joint import JointDice, RowDropout, Sum, joint_moments, joint_sum
+
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
 MATCHING_BIAS = 0.1  # first weight of an event that has nothing in common with the candidate
 
@@ -71,7 +73,8 @@ class Dice(nn.Module):
     ``f(s) = p(s) * s + (1 - p(s)) * a * s`` with ``p(s) = sigmoid((s - E[s]) / sqrt(Var[s] +
     eps))``. Mean and variance are those of the batch in training, and their running averages at
     prediction. It must be given real events only, never padding. A training batch of one row has
-    no variance: it uses the running averages too.
+    no variance: it uses the running averages too. Where processes share a batch, mean and variance
+    are those of the whole batch.
 
     Examples
     --------
@@ -98,10 +101,26 @@ class Dice(nn.Module):
         output : (n, n_features)
         """
         mean, variance = self.running_mean, self.running_var
+        sum_over_processes = joint_sum() if self.training else None
+        if sum_over_processes is not None:
+            return self._forward_joint(scores, sum_over_processes)
         if self.training and len(scores) > 1:
             return _BatchDice.apply(scores, self.slope, mean, variance, self.momentum, self.eps)
+        return self._forward_running(scores)
+
+    def _forward_running(self, scores: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
         gate = torch.sigmoid(F.batch_norm(scores, mean, variance, eps=self.eps))
         return gate * scores + (1 - gate) * self.slope * scores
+
+    def _forward_joint(self, scores: Tensor, sum_over_processes: Sum) -> Tensor:
+        moments = joint_moments(scores, sum_over_processes)
+        if moments.n <= 1:
+            return self._forward_running(scores)
+        self.running_mean.lerp_(moments.mean, self.momentum)
+        unbiased = moments.variance * (moments.n / (moments.n - 1))
+        self.running_var.lerp_(unbiased, self.momentum)
+        return JointDice.apply(scores, self.slope, moments, self.eps, sum_over_processes)
 
 
 class _BatchDice(torch.autograd.Function):
@@ -180,7 +199,7 @@ class MLP(nn.Sequential):
         for n_outputs in units:
             layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation](n_outputs)]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(RowDropout(dropout))
             n_inputs = n_outputs
         super().__init__(*layers)
         self.n_outputs = n_inputs

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from sklearn_din.training.checkpoint_file import (
     remove_partial,
     write_checkpoint,
 )
+from sklearn_din.training.distributed import Ranks
 from sklearn_din.training.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.folder_lock import locked_folder
 from sklearn_din.training.inputs import FitInputs
@@ -58,11 +59,20 @@ class Checkpoint(Callback):
         Content of the file, where another training has left one.
     verbose : int
         Whether to write a line when the training goes on.
+    is_first : bool, default=True
+        Whether to write the file. Of several processes that train together, rank 0 does.
     """
 
     def __init__(
-        self, path: Path, given: Fingerprint, earlier: dict[str, Any] | None, verbose: int
+        self,
+        path: Path,
+        given: Fingerprint,
+        earlier: dict[str, Any] | None,
+        verbose: int,
+        *,
+        is_first: bool = True,
     ) -> None:
+        self.is_first = is_first
         self.path = path
         self.given = given
         self.earlier = earlier
@@ -123,6 +133,8 @@ class Checkpoint(Callback):
         net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not self]
 
     def _write(self, net: DINNet, unfinished: dict[str, Any] | None) -> None:
+        if not self.is_first:
+            return
         own = {"versions": _versions(), "given": self.given, "seeds": self._first}
         value = own | whole_state(net, self._plan, unfinished)
         try:
@@ -159,6 +171,7 @@ def open_checkpoint(
     inputs: FitInputs,
     sample_weight: ArrayLike | None,
     groups: ArrayLike | None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Checkpoint | None]:
     """Hold the folder of an estimator's checkpoint, and remove the file when training is over.
 
@@ -169,29 +182,51 @@ def open_checkpoint(
         What ``fit`` was given, checked.
     sample_weight, groups : array-like of shape (n,) or None
         As given to ``fit``.
+    ranks : Ranks, default=None
+        The processes that train together, of which rank 0 alone uses the folder. None: this one
+        trains alone.
 
     Yields
     ------
     Checkpoint or None
         None where the estimator has no ``checkpoint_dir``.
     """
-    if estimator.checkpoint_dir is None:
+    folder = estimator.checkpoint_dir
+    if folder is None and ranks is None:
         yield None
         return
     given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=groups)
-    path = Path(estimator.checkpoint_dir) / FILE
-    with locked_folder(path.parent):
-        remove_partial(path)
-        earlier = read_checkpoint(path)
-        if earlier is not None:
-            _check_same(earlier, given, path)
-            _warn_of_callbacks(estimator.callbacks)
-        checkpoint = Checkpoint(path, given, earlier, estimator.verbose)
+    if ranks is not None:
+        ranks.check_same(given | {"folder": {"checkpoint_dir": folder is None}})
+    if folder is None:
+        yield None
+        return
+    is_first = ranks is None or ranks.rank == 0
+    path, earlier = Path(folder) / FILE, None
+    with locked_folder(path.parent) if is_first else nullcontext():
+        if is_first:
+            earlier = _read_same(path, given, estimator.callbacks)
+        if ranks is not None:
+            earlier = ranks.from_first(earlier)
+        verbose = estimator.verbose if is_first else 0
+        checkpoint = Checkpoint(path, given, earlier, verbose, is_first=is_first)
         yield checkpoint
-        if checkpoint.is_over:
+        if checkpoint.is_over and is_first:
             path.unlink(missing_ok=True)
-            if isinstance(estimator.random_state, np.random.RandomState):
-                estimator.random_state.set_state(checkpoint.order.get_state())
+        if checkpoint.is_over and isinstance(estimator.random_state, np.random.RandomState):
+            estimator.random_state.set_state(checkpoint.order.get_state())
+
+
+def _read_same(
+    path: Path, given: Fingerprint, callbacks: list[Callback] | None
+) -> dict[str, Any] | None:
+    """Read the checkpoint of the same training, if there is one."""
+    remove_partial(path)
+    earlier = read_checkpoint(path)
+    if earlier is not None:
+        _check_same(earlier, given, path)
+        _warn_of_callbacks(callbacks)
+    return earlier
 
 
 def _versions() -> dict[str, str]:
@@ -223,7 +258,7 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
             f"training goes on that began with torch {its['torch']} (here {own['torch']}): the "
             f"result may differ in its last digits. {remedy}",
             UserWarning,
-            stacklevel=6,  # the caller of the estimator's fit, which has a decorator around it
+            stacklevel=7,  # the caller of the estimator's fit, which has a decorator around it
         )
 
 
@@ -233,5 +268,5 @@ def _warn_of_callbacks(callbacks: list[Callback] | None) -> None:
             "training goes on from a checkpoint, which keeps no state of callbacks: schedules, "
             "counters and files of those in callbacks= begin anew.",
             UserWarning,
-            stacklevel=6,
+            stacklevel=7,
         )

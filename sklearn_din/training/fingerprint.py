@@ -129,8 +129,9 @@ def _digest_of_state(random_state: np.random.RandomState) -> str:
     state = random_state.get_state(legacy=False)
     if state["bit_generator"] != "MT19937":
         raise ValueError(
-            "checkpoint_dir needs a random_state that is an int, None or numpy's usual "
-            f"RandomState, got one of {state['bit_generator']}. Pass RandomState(seed)."
+            "checkpoint_dir, and a training of several processes, need a random_state that is an "
+            f"int, None or numpy's usual RandomState, got one of "
+            f"{state['bit_generator']}. Pass RandomState(seed)."
         )
     key, *others = state["state"]["key"], state["state"]["pos"], state["has_gauss"], state["gauss"]
     return _digest_of_text(repr((key.tolist(), others)))

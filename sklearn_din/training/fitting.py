@@ -20,6 +20,7 @@ from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.checkpoint import Checkpoint
+from sklearn_din.training.distributed import Ranks
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.holdout import choose_validation, split_rows
 from sklearn_din.training.inputs import FitInputs
@@ -43,6 +44,7 @@ def plan_in_memory(
     inputs: FitInputs,
     groups: ArrayLike | None,
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainingPlan:
     """Plan a training on impressions in memory.
 
@@ -56,12 +58,14 @@ def plan_in_memory(
         For ``validation="groups"``. None: the users that the impressions carry.
     checkpoint : Checkpoint, default=None
         Keeps what the training goes on from, and knows the seeds of one that has begun.
+    ranks : Ranks, default=None
+        The processes that train together. None: this one trains alone.
 
     Returns
     -------
     TrainingPlan
     """
-    seeds = own_random_state(estimator.random_state)
+    seeds = own_random_state(estimator.random_state, ranks)
     if checkpoint is not None:
         seeds = checkpoint.seeds(seeds)
     novelty = measure_novelty(inputs.X, share=estimator.validation_fraction)
@@ -74,7 +78,7 @@ def plan_in_memory(
         order=seeds,
         seed=seeds.randint(2**31),
     )
-    return replace(plan, checkpoint=checkpoint)
+    return among_ranks(replace(plan, checkpoint=checkpoint), ranks)
 
 
 def plan_of_batches(
@@ -140,11 +144,40 @@ def plan_of_batches(
     )
 
 
-def own_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state."""
-    if random_state is None:
-        return np.random.RandomState(np.random.SeedSequence().generate_state(4))
-    return check_random_state(random_state)
+def among_ranks(plan: TrainingPlan, ranks: Ranks | None) -> TrainingPlan:
+    """Return the plan of one of several processes: its slice of each batch, its device.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        Of the whole training, the same in all processes. Its batches are changed in place.
+    ranks : Ranks or None
+        None: this process trains alone, the plan stays as it is.
+
+    Returns
+    -------
+    TrainingPlan
+    """
+    if ranks is None:
+        return plan
+    plan.train.share_among(ranks.size, rank=ranks.rank)
+    if isinstance(plan.valid, ImpressionBatches):
+        plan.valid.share_among(ranks.size, rank=ranks.rank)
+    verbose = plan.verbose if ranks.rank == 0 else 0
+    return replace(plan, ranks=ranks, device=ranks.device_for(plan.device), verbose=verbose)
+
+
+def own_random_state(
+    random_state: int | np.random.RandomState | None, ranks: Ranks | None = None
+) -> np.random.RandomState:
+    """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state.
+
+    Several processes take what rank 0 has drawn.
+    """
+    if random_state is not None:
+        return check_random_state(random_state)
+    drawn = np.random.RandomState(np.random.SeedSequence().generate_state(4))
+    return drawn if ranks is None else ranks.from_first(drawn)
 
 
 def _split_batches(
@@ -264,7 +297,10 @@ def train_net(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
         net.max_epochs = plan.n_checks
         net.callbacks = _callbacks(plan)
         net.initialize_callbacks()
-        net.partial_fit(plan)
+        with net.among(plan.ranks):
+            net.partial_fit(plan)
+    if plan.ranks is not None:
+        plan.ranks.check_same_weights(net.module_)
     return net
 
 

@@ -20,7 +20,10 @@ from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
 from sklearn_din.training.classifier_state import ClassifierState, is_own
+from sklearn_din.training.distributed import Ranks, training_ranks, weights_digest
+from sklearn_din.training.fingerprint import fingerprint
 from sklearn_din.training.fitting import (
+    among_ranks,
     batch_size_for,
     make_net,
     own_random_state,
@@ -102,13 +105,16 @@ class ClassifierGrowth(ClassifierState):
         """
         classifier: Any = self
         classifier._validate_params()  # scikit-learn does it in the first call alone
-        inputs = check_partial_inputs(classifier, X, y, classes, sample_weight)
-        if not hasattr(self, "net_"):
-            plan = _plan_of_rows(classifier, inputs, None)
-            classifier._keep(_one_pass(plan), inputs, plan.novelty)
-            return self
-        plan = _plan_of_rows(classifier, inputs, _state_of(self.net_))
-        net = _one_pass(plan, _grown_net(self.net_, plan))
+        with training_ranks(keeps_checkpoint=False) as ranks:
+            inputs = check_partial_inputs(classifier, X, y, classes, sample_weight)
+            if ranks is not None:
+                _check_same(classifier, inputs, sample_weight, ranks)
+            if not hasattr(self, "net_"):
+                plan = _plan_of_rows(classifier, inputs, None, ranks)
+                classifier._keep(_one_pass(plan), inputs, plan.novelty)
+                return self
+            plan = _plan_of_rows(classifier, inputs, _state_of(self.net_), ranks)
+            net = _one_pass(plan, _grown_net(self.net_, plan))
         history, n_iter, n_rows = self.history_, self.n_iter_, len(self.net_.history)
         classifier._keep(net, inputs, plan.novelty)
         self.n_iter_ += n_iter
@@ -220,6 +226,16 @@ def _check_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return (labels == classes[1]).astype(np.int64)
 
 
+def _check_same(
+    estimator: BaseEstimator, inputs: FitInputs, sample_weight: ArrayLike | None, ranks: Ranks
+) -> None:
+    """Raise where processes that train together have other rows, or other networks so far."""
+    given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=None)
+    if hasattr(estimator, "net_"):
+        given["data"]["the network so far"] = weights_digest(estimator.module_)
+    ranks.check_same(given)
+
+
 def _one_pass(plan: TrainingPlan, net: DINNet | None = None) -> DINNet:
     net = train_net(plan, net)
     if net.stop_reason_ == "user":
@@ -240,11 +256,14 @@ def _state_of(net: DINNet) -> TrainingState:
 
 
 def _plan_of_rows(
-    estimator: BaseEstimator, inputs: FitInputs, state: TrainingState | None
+    estimator: BaseEstimator,
+    inputs: FitInputs,
+    state: TrainingState | None,
+    ranks: Ranks | None = None,
 ) -> TrainingPlan:
     """Plan one pass over the rows, without validation."""
     if state is None:
-        order = own_random_state(estimator.random_state)
+        order = own_random_state(estimator.random_state, ranks)
         novelty = measure_novelty(inputs.X, share=estimator.validation_fraction)
         hides = bool(novelty.hidden) and estimator.interest == "extended"
         batch_size = batch_size_for(len(inputs.X), estimator.batch_size)
@@ -268,7 +287,7 @@ def _plan_of_rows(
     plan = plan_of_batches(
         estimator, train, None, novelty=novelty, earlier=earlier, order=order, seed=seed
     )
-    return replace(plan, max_epochs=1)
+    return among_ranks(replace(plan, max_epochs=1), ranks)
 
 
 def _grown_net(net: DINNet, plan: TrainingPlan) -> DINNet:

@@ -9,7 +9,6 @@ from typing import Literal, NoReturn
 
 import numpy as np
 import torch
-from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.history import History
 from skorch.utils import TeeGenerator
@@ -21,6 +20,7 @@ from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
 from sklearn_din.training.ctrl_c import note_ctrl_c
+from sklearn_din.training.joint_steps import JointSteps
 from sklearn_din.training.optim import RowwiseRMSprop
 from sklearn_din.training.plan import Batches, TrainingPlan
 from sklearn_din.training.training_state import DenseMoments, RowMoments, TrainingState
@@ -40,7 +40,7 @@ def keep_freed_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-class DINNet(NeuralNetBinaryClassifier):
+class DINNet(JointSteps):
     """skorch net over ready batches, with one optimizer for tables and one for the rest.
 
     ``partial_fit`` takes a TrainingPlan, ``predict_proba`` takes EncodedFeatures. The net never
@@ -241,10 +241,13 @@ class DINNet(NeuralNetBinaryClassifier):
         keep_freed_memory()
         self.checks_per_epoch_, self.stop_reason_ = X.checks_per_epoch, "max_epochs"
         n_left = (self.max_epochs if epochs is None else epochs) - self._n_checks()
-        with note_ctrl_c() as presses:
+        with note_ctrl_c(raises=self._ranks is None) as presses:
+            self._presses = presses
             try:
                 super().fit_loop(X, y, n_left, **kwargs)
             except KeyboardInterrupt:
+                if self.leaves_others():
+                    raise
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
         self._drop_unfinished_check()
@@ -294,10 +297,13 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,)."""
-        return self.module_(x.to(self.device))
+        with self.knows_its_rows(x):
+            return self.module_(x.to(self.device))
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Batch, training: bool = False) -> Tensor:
         """Weighted negative log-likelihood of the click."""
+        if not len(y_true):  # a process that has no row of a joint batch
+            return y_pred.sum()
         loss = F.binary_cross_entropy_with_logits(
             y_pred, y_true.to(y_pred.device), weight=X.weights
         )
@@ -327,7 +333,7 @@ class DINNet(NeuralNetBinaryClassifier):
     def train_step(self, batch: tuple[Batch, Tensor], **fit_params: object) -> dict[str, Tensor]:
         """One step of both optimizers; skorch's own would run the batch once for each."""
         self._zero_grad_optimizer(set_to_none=True)
-        step = self.train_step_single(batch, **fit_params)
+        step = self.join_gradients(self.train_step_single(batch, **fit_params))
         named = TeeGenerator(self._named_gradients())
         self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         self._step_optimizer(None)
@@ -351,17 +357,20 @@ class DINNet(NeuralNetBinaryClassifier):
         """Loss and logits of a batch, part by part as in training."""
         self._set_training(False)
         with torch.no_grad():
-            return self._by_parts(batch, training=False)
+            return self.join_logits(self._by_parts(batch, training=False), batch[0])
 
     def _by_parts(self, batch: tuple[Batch, Tensor], *, training: bool) -> dict[str, Tensor]:
         whole, y = batch
-        parts = [whole] if whole.n_events <= SPLIT_FROM else whole.split(EVENTS_PER_PART)
+        is_long = whole.n_events > SPLIT_FROM and self.may_split()
+        parts = whole.split(EVENTS_PER_PART) if is_long else [whole]
+        labels_of = whole.own_rows(y).split([len(part) for part in parts])
         losses, logits = [], []
-        for part, labels in zip(parts, y.split([len(part) for part in parts]), strict=True):
-            logits.append(self.infer(part))
+        for part, labels in zip(parts, labels_of, strict=True):
+            with self.draws_again(part, is_last=part is parts[-1]):
+                logits.append(self.infer(part))
             loss = self.get_loss(logits[-1], labels, X=part, training=training)
-            if len(parts) > 1:
-                loss = loss * (len(part) / len(whole))
+            if len(part) != whole.n_joint_rows:
+                loss = loss * (len(part) / max(whole.n_joint_rows, 1))
             if training:
                 loss.backward()
                 loss, logits[-1] = loss.detach(), logits[-1].detach()

@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_din.batches.batch import Batch
 from sklearn_din.batches.in_memory import Place
 from sklearn_din.module import DIN
+from sklearn_din.training.distributed import Ranks
 from sklearn_din.training.novelty import Novelty
 
 Batches = Iterable[tuple[Batch, Tensor]]  # the batch's impressions and their clicks (n,)
@@ -29,6 +30,9 @@ class TrainingBatches(Protocol):
 
     def go_to(self, place: Place) -> None:
         """Put the order where another one stood."""
+
+    def share_among(self, n_ranks: int, *, rank: int) -> None:
+        """Give each of several processes its slice of each batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,8 @@ class TrainingPlan:
         Which ids each training step hides. None: none.
     checkpoint : skorch callback, default=None
         Called after all others: keeps what a training goes on from. None: nothing is kept.
+    ranks : Ranks or None, default=None
+        The processes that train together. None: this one trains alone.
     """
 
     train: TrainingBatches
@@ -101,6 +107,7 @@ class TrainingPlan:
     novelty: Mapping[str, float] = field(default_factory=dict)
     hiding: Novelty | None = None
     checkpoint: Callback | None = None
+    ranks: Ranks | None = None
 
     @property
     def n_checks(self) -> int:

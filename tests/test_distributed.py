@@ -1,0 +1,312 @@
+"""Two processes train one model: the same as one process, and all of them end when one does."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from sklearn_din import DINClassifier
+from sklearn_din.batches.batch import JointRows
+from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.network.joint import joint_batch
+from sklearn_din.network.layers import Dice, RowDropout
+from sklearn_din.training import checkpoint, distributed
+from sklearn_din.training.joint_steps import sum_gradients
+from tests import training_together as together
+from tests.encoded_impressions import make_impressions
+
+HOUSE = Path(__file__).resolve().parents[1]
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+WITHIN = {"as usual": 1e-6}  # of the weights of one process
+OTHERWISE = 2e-5  # Adam divides by the size of gradients: where they cancel out, rounding is seen
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes under torchrun wrote, one case after the other."""
+    folder = tmp_path_factory.mktemp("together")
+    cases = [*together.CASES, *together.ERRORS, *together.STOPS]
+    script = str(HOUSE / "tests" / "training_together.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
+    done = subprocess.run(
+        [*LAUNCHER, script, str(folder), *cases],
+        cwd=HOUSE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def results(folder, case):
+    found = [np.load(folder / f"{case} {rank}.npz") for rank in (0, 1)]
+    return [{name: its[name] for name in its.files} for its in found]
+
+
+def errors(folder, case):
+    return [(folder / f"{case} {rank}.txt").read_text() for rank in (0, 1)]
+
+
+def assert_same_bits(first, second):
+    assert first.keys() == second.keys()
+    for name, its in first.items():
+        np.testing.assert_array_equal(its, second[name], err_msg=name)
+
+
+def assert_close(found, expected, within=OTHERWISE):
+    assert found.keys() == expected.keys()
+    for name, its in expected.items():
+        if name == "stop":
+            assert found[name].tolist() == its.tolist()
+        else:
+            np.testing.assert_allclose(found[name], its, atol=within, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("case", [case for case in together.CASES if case != "no seed"])
+def test_two_processes_train_the_model_of_one(folder, case):
+    first, second = results(folder, case)
+    assert_same_bits(first, second)
+    alone = together.results_of(together.fit(case))
+    assert_close(first, alone, WITHIN.get(case, OTHERWISE))
+
+
+def test_the_cases_are_what_they_say(folder):
+    first = results(folder, "as usual")[0]
+    assert first["stop"][0] == "patience"
+    assert first["steps"].min() >= 200
+    assert first["weight embeddings.tables.4"].shape == (23, 4)
+
+
+def test_without_a_seed_all_take_that_of_the_first(folder):
+    first, second = results(folder, "no seed")
+    assert_same_bits(first, second)
+    assert np.abs(first["losses"] - results(folder, "undisturbed")[0]["losses"][:2]).max() > 1e-4
+
+
+def test_a_classifier_grows_in_two_processes_as_in_one(folder):
+    first, second = results(folder, "grown")
+    assert_same_bits(first, second)
+    assert_close(first, together.results_of(together.grown()))
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"), [("stopped by a callback", "callback"), ("stopped by Ctrl-C", "user")]
+)
+def test_who_stops_one_process_stops_all_at_the_same_step(folder, case, reason):
+    first, second = results(folder, case)
+    assert_same_bits(first, second)
+    assert first["stop"].tolist() == [reason, "2"]
+    assert first["steps"].max() == 12
+
+
+@pytest.mark.parametrize(
+    ("case", "differs"),
+    [
+        ("other rows", r"the number of rows; y; "),
+        ("other parameters", "lr"),
+        ("other folders", "checkpoint_dir"),
+    ],
+)
+def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
+    folder, case, differs
+):
+    for error in errors(folder, case):
+        assert re.match(
+            r"ValueError: all 2 processes must be given the same parameters, and the same rows "
+            rf"in the same order: those of rank 1 differ from those of rank 0 in: .*{differs}.*"
+            r"Let every process read and encode all rows",
+            error,
+        )
+
+
+@pytest.mark.parametrize(
+    ("case", "rank", "error"),
+    [
+        ("missing numbers", 1, "ValueError: Input X contains NaN"),
+        ("failing callback", 1, "ZeroDivisionError: a callback's own mistake"),
+        ("failing rank 0", 0, "ZeroDivisionError: a callback's own mistake"),
+    ],
+)
+def test_an_error_in_one_process_ends_the_others_with_its_words(folder, case, rank, error):
+    told = errors(folder, case)
+    assert told[rank].startswith(error)
+    assert told[1 - rank].startswith(
+        "RuntimeError: a training of 2 processes needs all of them, and rank "
+        f"{rank} ended with {error}"
+    )
+    assert "begins anew, with checkpoint_dir it would go on" in told[1 - rank]
+
+
+def test_different_weights_at_the_end_are_an_error(folder):
+    for error in errors(folder, "other weights"):
+        assert "same weights, and those of rank 1 differ from those of rank 0" in error
+
+
+def launch(folder, case):
+    """Start two processes without torchrun, by the variables that Slurm's recipe sets."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    children = []
+    for rank in (0, 1):
+        pid = os.fork()
+        if pid == 0:
+            with suppress(BaseException):
+                os.environ |= common | {"RANK": str(rank)}
+                together.RANK = rank
+                together.main(folder, case)
+                os._exit(0)
+            os._exit(1)
+        children.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(folder, tmp_path):
+    assert launch(tmp_path, "killed")[1] == -9
+    told = (tmp_path / "killed 0.txt").read_text()
+    assert told.startswith(
+        "RuntimeError: a training of 2 processes needs all of them, and rank 1 is gone or does not "
+        "answer. Rank 0 has ended too. Start all of them again: fit goes on from the latest"
+    )
+    kept = tmp_path / "folder"
+    assert os.listdir(kept) == [checkpoint.FILE]
+    shutil.copytree(kept, tmp_path / "for one")
+    assert launch(tmp_path, "resumed") == [0, 0]
+    expected = results(folder, "undisturbed")[0]
+    for its in results(tmp_path, "resumed"):
+        assert_same_bits(its, expected)
+    assert not os.listdir(kept)
+    alone = together.fit("undisturbed", checkpoint_dir=tmp_path / "for one")
+    assert_close(together.results_of(alone), expected)
+
+
+def test_a_training_started_by_torchrun_without_a_group_warns(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.warns(UserWarning, match=r"started 2 processes.*init_process_group\(\"gloo\"\)"):
+        DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 9])
+def test_the_slices_of_all_processes_are_the_batches_of_one(n_ranks):
+    X = make_impressions(20)
+    weights = np.arange(20, dtype=np.float32)
+    shares = []
+    for rank in range(n_ranks):
+        batches = ImpressionBatches(
+            X, weights, weights, batch_size=7, shuffle=np.random.RandomState(0)
+        )
+        batches.share_among(n_ranks, rank=rank)
+        shares.append(list(batches))
+    for of_all in zip(*shares, strict=True):
+        labels = of_all[0][1]
+        assert all(torch.equal(its, labels) for _, its in of_all)
+        own = torch.cat([batch.own_rows(its) for batch, its in of_all])
+        assert torch.equal(own, labels)
+        assert torch.equal(torch.cat([batch.weights for batch, _ in of_all]), labels)
+        assert {batch.n_joint_rows for batch, _ in of_all} == {len(labels)}
+        lengths = [len(batch) for batch, _ in of_all]
+        assert max(lengths) - min(lengths) <= 1
+
+
+class Pair:
+    """Two processes in one: sums and gathers with what the other one is said to hold."""
+
+    rank, size = 0, 2
+
+    def __init__(self, *others):
+        self.others = list(others)
+
+    def sum(self, tensor):
+        tensor += self.others.pop(0)
+
+    def gather(self, tensor):
+        return [tensor, self.others.pop(0)]
+
+
+def test_rows_of_a_table_that_both_touched_are_added_and_in_order():
+    table = torch.nn.Parameter(torch.zeros(9, 2))
+    rows, values = torch.tensor([[2, 7]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    table.grad = torch.sparse_coo_tensor(rows, values, (9, 2), check_invariants=True)
+    bias, unused = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    bias.grad = torch.tensor([5.0])
+    other_rows = torch.tensor([1, 2, 8])
+    other_values = torch.tensor([[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]])
+    octets = [its.flatten().view(torch.uint8) for its in (other_rows, other_values)]
+    flat = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.0, 3.0, 0.25])  # its gradients, whether, rows, loss
+    numbers = sum_gradients(
+        Pair(flat, torch.cat(octets)), [bias, unused], [table], torch.tensor([0.75])
+    )
+    assert (numbers.tolist(), bias.grad.tolist(), unused.grad) == ([1.0], [5.5], None)
+    assert table.grad.is_coalesced()
+    assert table.grad._indices().tolist() == [[1, 2, 7, 8]]
+    assert table.grad._values()[:, 0].tolist() == [10.0, 21.0, 3.0, 30.0]
+
+
+def test_dice_of_a_joint_batch_is_dice_of_the_whole_one():
+    """The other half of the batch has the same scores: sums over processes are doubled."""
+
+    def double(tensor):
+        tensor *= 2
+
+    half = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    whole_dice, joint_dice = Dice(3), Dice(3)
+    inputs = [torch.cat([half, half]).requires_grad_(), half.clone().requires_grad_()]
+    factor = torch.arange(15.0).view(5, 3)
+    (whole_dice(inputs[0]) * torch.cat([factor, factor])).sum().backward()
+    with joint_batch(JointRows(0, 10), double):
+        output = joint_dice(inputs[1])
+    (output * factor).sum().backward()
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad[:5])
+    torch.testing.assert_close(2 * joint_dice.slope.grad, whole_dice.slope.grad)
+    torch.testing.assert_close(joint_dice.running_mean, whole_dice.running_mean)
+    torch.testing.assert_close(joint_dice.running_var, whole_dice.running_var)
+
+
+def test_dropout_of_some_rows_is_that_of_the_whole_batch():
+    values, dropout = torch.randn(7, 5), RowDropout(0.4)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        whole = dropout(values)
+        torch.manual_seed(1)
+        with joint_batch(JointRows(3, 7), lambda tensor: None):
+            part = dropout(values[3:])
+    assert torch.equal(part, whole[3:])
+
+
+def test_each_process_takes_the_gpu_that_torchrun_names(monkeypatch):
+    class Third(distributed.Ranks):
+        def __init__(self):
+            self.rank = 2
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Third().device_for("cuda") == "cuda:1"
+    assert (Third().device_for("cpu"), Third().device_for("cuda:5")) == ("cpu", "cuda:5")

@@ -1,0 +1,213 @@
+"""What each process of test_distributed.py does: training_together.py FOLDER CASE ..."""
+
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+
+from sklearn_din import DINClassifier
+from sklearn_din.features import EncodedFeatures, Ragged
+from sklearn_din.training import distributed, net
+from tests.encoded_impressions import make_impressions, make_labels
+
+RANK = int(os.environ.get("RANK", "0"))
+SMALL = {"embedding_dim": 4, "attention_units": (8, 4), "hidden_units": (16, 8), "lr": 0.01}
+SMALL |= {"batch_size": 24, "max_epochs": 2, "random_state": 0}
+X = make_impressions(1400, seed=3, numbers=("hist_price",))
+y = make_labels(X, seed=3)
+WEIGHTS = np.random.default_rng(0).random(len(X))
+
+
+def turning_catalogue(n=240):
+    """Impressions whose items come up one after the other: steps hide ids of some copies."""
+    few = X[:n]
+    key = ("hist_item", "hist_category")
+    events = {
+        name: np.ones_like(its) if its.dtype == np.int32 else its
+        for name, its in few.behaviours[key].columns.items()
+    }
+    behaviours = few.behaviours | {key: Ragged(events, few.behaviours[key].spans)}
+    columns = few.columns | {"item": (2 + np.arange(n) // 24).astype("int32")}
+    return EncodedFeatures(few.schema, columns, behaviours, times=np.arange(n))
+
+
+def few(n=240):
+    return {"X": X[:n], "y": y[:n]}
+
+
+# Parameters, and what is given to fit
+CASES = {
+    "as usual": ({"max_epochs": 20, "patience": 1}, {"X": X, "y": y, "sample_weight": WEIGHTS}),
+    "dropout": ({"dropout": 0.3}, few()),
+    "as published": (
+        {"interest": "paper", "early_stopping": True}
+        | {"activation": "dice", "attention_activation": "dice"},
+        few(),
+    ),
+    "new items": ({"early_stopping": True}, {"X": turning_catalogue(), "y": y[:240]}),
+    "one row per batch": ({"batch_size": 1, "max_epochs": 1, "activation": "dice"}, few(21)),
+    "in parts": ({}, few()),
+    "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(200, 3)), "y": y[:200]}),
+    "no seed": ({"random_state": None}, few()),
+    "undisturbed": ({"early_stopping": True, "max_epochs": 3}, few()),
+}
+
+
+class At(Callback):
+    """Do something after a training batch of that number, in one process."""
+
+    def __init__(self, batch, rank, act):
+        self.batch, self.rank, self.act = batch, rank, act
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        self.n = 0
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.n += training
+        if training and self.n == self.batch and self.rank == RANK:
+            self.act()
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def press_ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def fail():
+    raise ZeroDivisionError("a callback's own mistake")
+
+
+def fit(case, **parameters):
+    own, given = CASES[case]
+    with contextlib.ExitStack() as stack:
+        if case == "in parts":
+            for name in ("SPLIT_FROM", "EVENTS_PER_PART"):
+                stack.callback(setattr, net, name, getattr(net, name))
+                setattr(net, name, 50)
+        return DINClassifier(**SMALL | own | parameters).fit(**given)
+
+
+def stopped(act, rank):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fit("undisturbed", callbacks=[At(12, rank, act)])
+
+
+def grown():
+    classifier = DINClassifier(**SMALL).fit(**few())
+    return classifier.partial_fit(X[240:400], y[240:400])
+
+
+def error_of(train):
+    try:
+        train()
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def other_rows():
+    DINClassifier(**SMALL).fit(**few(240 - 40 * RANK))
+
+
+def other_parameters():
+    DINClassifier(**SMALL | {"lr": 0.01 + RANK}).fit(**few())
+
+
+def missing_numbers():
+    numbers = np.zeros((100, 2))
+    numbers[3] = np.nan if RANK else 0.0
+    DINClassifier(**SMALL).fit(numbers, y[:100])
+
+
+def other_weights():
+    class Changes(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if RANK:
+                net.module_.output.bias.data += 1.0
+
+    fit("undisturbed", callbacks=[Changes()], early_stopping=False)
+
+
+ERRORS = {
+    "other rows": other_rows,
+    "other parameters": other_parameters,
+    "missing numbers": missing_numbers,
+    "other weights": other_weights,
+    "failing callback": lambda: fit("undisturbed", callbacks=[At(12, 1, fail)]),
+    "failing rank 0": lambda: fit("undisturbed", callbacks=[At(12, 0, fail)]),
+    "other folders": lambda: fit("undisturbed", checkpoint_dir="here" if RANK else None),
+}
+STOPS = {
+    "stopped by a callback": lambda: stopped(stop, 1),
+    "stopped by Ctrl-C": lambda: stopped(press_ctrl_c, 0),
+    "grown": grown,
+}
+
+
+def with_checkpoint(folder, *, killed):
+    """Train with a checkpoint; rank 1 kills its process in the second epoch."""
+    step, count = net.DINNet.train_step, 0
+
+    def train_step(self, *args, **kwargs):
+        nonlocal count
+        count += 1
+        if killed and RANK == 1 and count == 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args, **kwargs)
+
+    net.DINNet.train_step = train_step
+    return fit("undisturbed", checkpoint_dir=folder)
+
+
+def results_of(classifier):
+    state = classifier.net_.training_state_
+    found = {f"weight {name}": its for name, its in classifier.module_.state_dict().items()}
+    found |= {f"moments {name}": its.square for name, its in state.rows.items()}
+    found |= {f"dense {name}": its.square for name, its in state.dense.items()}
+    found["history"] = classifier.history_.drop(columns="seconds").to_numpy()
+    found["stop"] = np.array([classifier.net_.stop_reason_, str(classifier.n_iter_)])
+    found["steps"] = [its.step for its in state.dense.values()]
+    found["losses"] = [its["train_loss"] for its in classifier.net_.history]
+    return {name: np.asarray(its) for name, its in found.items()}
+
+
+def run(case, folder):
+    """Run a case; what it trained and what it raised is written to a file of this process."""
+    path = folder / f"{case} {RANK}"
+    if case in ERRORS:
+        path.with_suffix(".txt").write_text(error_of(ERRORS[case]))
+    elif case in ("killed", "resumed"):
+        is_killed = case == "killed"
+
+        def train():
+            classifier = with_checkpoint(folder / "folder", killed=is_killed)
+            np.savez(path.with_suffix(".npz"), **results_of(classifier))
+
+        path.with_suffix(".txt").write_text(error_of(train))
+    else:
+        classifier = STOPS[case]() if case in STOPS else fit(case)
+        np.savez(path.with_suffix(".npz"), **results_of(classifier))
+
+
+def main(folder, *cases):
+    torch.distributed.init_process_group("gloo")
+    distributed.SECONDS_FOR_WORD = 1.0
+    for case in cases:
+        run(case, Path(folder))
+        if case in ERRORS:
+            torch.distributed.barrier()  # the user's own group still works
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
