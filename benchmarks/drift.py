@@ -8,8 +8,8 @@ A log is cut by time: the first part trains, with its own last tenth to stop by;
 periods. Each period is scored before anything learns from it:
 
 - "never": by the model of the first part, as it is.
-- "updated": by ``sklearn_din.update`` with the rows of each period that has gone by; "rate / 3" and
-  "rate / 10" with smaller learning rates.
+- "updated": by ``sklearn_din.update`` with the rows of each period that has gone by, which learns
+  at a third of the rates of fit; and at the full rate, and at a tenth.
 - "fitted anew": by a new model of all rows so far, which is what an update saves.
 
 The first period comes right after the training. Logs: turning catalogues (``made_logs.py``; the
@@ -31,7 +31,8 @@ import sklearn_din
 from benchmarks import made_logs, quality, workloads
 from sklearn_din.metrics import expected_calibration_error, group_roc_auc_score
 
-RATES = {"updated": 1.0, "updated, rate / 3": 1 / 3, "updated, rate / 10": 0.1}
+# Of those that update takes: a third of the rates of fit.
+RATES = {"updated": 1.0, "updated at the full rate": 3.0, "updated at a tenth": 0.3}
 WAYS = ["never", *RATES, "fitted anew"]
 MEASURES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "calibration error"}
 N_TRAINING_DAYS = 4

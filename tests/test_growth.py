@@ -579,14 +579,19 @@ def test_a_training_that_fails_leaves_all_as_it_was(callback, error, model, fram
 # update
 
 
-def test_update_is_partial_fit_of_encoder_and_classifier(model, later, y):
+@pytest.mark.parametrize("embedding_lr", [None, 0.006])
+def test_update_is_partial_fit_of_encoder_and_classifier(model, later, y, embedding_lr):
+    model["din"].set_params(embedding_lr=embedding_lr)
     by_hand = copy.deepcopy(model)
     X = by_hand["encode"].partial_fit(later).transform(later)
-    by_hand["din"].partial_fit(X, y)
+    lr = model["din"].lr
+    slower = {"lr": lr / 3, "embedding_lr": (embedding_lr or lr) / 3}
+    by_hand["din"].set_params(**slower).partial_fit(X, y)
     steps = [step for _, step in model.steps]
     assert update(model, later, y) is model
     assert [step for _, step in model.steps] == steps
     assert (model.predict_proba(later) == by_hand.predict_proba(later)).all()
+    assert (model["din"].lr, model["din"].embedding_lr) == (lr, embedding_lr)
     assert model["din"].schema_ == model["encode"].schema_
 
 
