@@ -181,7 +181,7 @@ def test_a_label_planted_in_the_log_is_learnt_only_if_it_lies_in_the_past(delay,
     train, test = list(TimeSplit(2, time="time").split(X))[-1]
     model = make_pipeline(
         HistorySequenceEncoder(drop=["user", "time"]),
-        DINClassifier(max_epochs=4, embedding_dim=4, hidden_units=(8,), random_state=0),
+        DINClassifier(max_epochs=8, embedding_dim=4, hidden_units=(8,), random_state=0),
     ).fit(X.iloc[train], y[train])
     auc = roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1])
     assert auc > 0.9 if is_learnt else abs(auc - 0.5) < 0.08

@@ -169,7 +169,7 @@ def test_history_builder_serves_inside_a_pipeline():
     assert (model.predict_proba(X[~early]) != before).any()
 
 
-def test_eshop_attention_beats_sum_pooling(shared_data):
+def test_eshop_attention_beats_the_base_model(shared_data):
     clicks = pd.read_csv(shared_data / "eshop-clicks" / "clicks.csv.gz")
     clicks = clicks[clicks["session"] <= 4000]
     last = clicks.groupby("session")["order"].transform("max")
@@ -185,8 +185,10 @@ def test_eshop_attention_beats_sum_pooling(shared_data):
     X = attach_history(X, clicks, user="session", time="order", columns=["item", "category"])
     train, test = next(GroupShuffleSplit(1, random_state=0).split(X, y, X["session"]))
     auc = {}
-    for pooling in ("attention", "sum"):
-        model = make_pipeline(("session", "order"), max_epochs=5, pooling=pooling)
+    for pooling, interest in (("attention", "extended"), ("sum", "paper")):
+        model = make_pipeline(
+            ("session", "order"), max_epochs=5, pooling=pooling, interest=interest
+        )
         model.fit(X.iloc[train], y[train])
         auc[pooling] = roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1])
     assert auc["attention"] > 0.75
