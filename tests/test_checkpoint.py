@@ -227,6 +227,15 @@ def test_a_process_ended_by_sigterm_leaves_its_lock_and_the_next_fit_goes_on(tmp
     assert_same_bits(fit(tmp_path), undisturbed("as usual"))
 
 
+@pytest.fixture
+def ctrl_c_raises():
+    """As in a terminal; a shell has processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_after_ctrl_c_the_classifier_works_and_the_next_fit_goes_on(tmp_path):
     with (
         ended_at(14, lambda: signal.raise_signal(signal.SIGINT)),
