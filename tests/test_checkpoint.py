@@ -72,7 +72,7 @@ def no_wait_for_the_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """A forked child computes with one thread: so must the training that it is compared with."""
     n_threads = torch.get_num_threads()

@@ -20,7 +20,9 @@ Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of t
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
-ROWS_PER_BLOCK = 4_096  # consecutive rows of mapped impressions that are read together
+# Consecutive rows of mapped impressions that are read together, at most: some megabytes. Linux maps
+# up to two at a time (a folio), so that smaller blocks would bring their neighbours into memory.
+ROWS_PER_BLOCK = 32_768
 BLOCKS_PER_POOL = 16  # at least, so that neighbours of the table do not meet in every batch
 
 

@@ -298,7 +298,7 @@ def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
     check_classification_targets(y)
     target = type_of_target(y, input_name="y", raise_unknown=True)
-    classes, clicks = np.unique(y, return_inverse=True)
+    classes = np.unique(y)
     if len(classes) > 2:
         raise ValueError(
             f"Only binary classification is supported. The type of the target is {target}: "
@@ -310,7 +310,7 @@ def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             f"y must have two classes, got one class only: {classes.tolist()}. "
             "A click log holds clicks only: sample_negatives adds what was not clicked."
         )
-    return classes, clicks
+    return classes, (y == classes[1]).astype(np.intp)
 
 
 def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = True) -> np.ndarray:
