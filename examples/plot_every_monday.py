@@ -24,7 +24,7 @@ from sklearn_din.datasets import make_click_log
 # in its week, and nobody sees it before. Each row has the user's past as it was at that moment.
 
 N_WEEKS, N_FIRST = 10, 5
-log = make_click_log(n_users=400, n_items=300, n_categories=15, random_state=0)
+log = make_click_log(n_users=600, n_items=300, n_categories=15, random_state=0)
 mondays = log.impressions["time"].quantile(np.linspace(0, 1, N_WEEKS + 1)[1:-1])
 first_week = np.random.RandomState(0).randint(-N_WEEKS, N_WEEKS, size=300)
 
@@ -84,5 +84,5 @@ pd.DataFrame(seconds).median().round(2).to_frame("seconds a Monday")
 # The log loss of each week, by what was done on the Mondays before it.
 
 figure, ax = plt.subplots(layout="constrained")
-losses.plot(ax=ax, marker="o", ylabel="log loss", xlabel="week")
+losses.plot(ax=ax, marker="o", ylabel="log loss", xlabel="week", xticks=losses.index)
 figure.show()
