@@ -1,6 +1,7 @@
 """Fixtures that several files of tests share."""
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from benchmarks.real_data import WHERE, find_real_data
 from tests.encoded_impressions import make_impressions
@@ -18,3 +19,14 @@ def shared_data():
 @pytest.fixture
 def impressions():
     return make_impressions()
+
+
+@pytest.fixture
+def own_processes():
+    """joblib's processes end with the test.
+
+    They would end by themselves after five idle minutes. Where the next test asks for them at that
+    very moment, it may wait for ever.
+    """
+    yield
+    get_reusable_executor().shutdown(wait=True)

@@ -90,6 +90,7 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
     assert got == group_roc_auc_score(y, score, groups=X["user"], sample_weight=weight)
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_grid_search_picks_by_gauc_in_parallel(log, model):
     X, y = log
     grid = {"logisticregression__C": [1e-3, 1.0]}

@@ -58,6 +58,7 @@ def test_cross_val_score_by_user_beats_chance(log):
     assert (scores > 0.6).all()
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_grid_search_in_two_processes_compares_base_model_and_attention(log):
     X, y = log
     grid = {"din__embedding_dim": [4, 8], "din__pooling": ["attention", "sum"]}
