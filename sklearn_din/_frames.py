@@ -192,7 +192,14 @@ def _eager(X: object, name: str) -> nw.DataFrame | None:
 
 def _as_pandas(frame: nw.DataFrame) -> pd.DataFrame:
     # to_arrow gives the text of polars a type that pandas can read; the stream protocol does not.
-    return frame.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
+    table = frame.to_arrow()
+    for place, field in enumerate(table.schema):
+        is_coded = pa.types.is_dictionary(field.type)
+        if is_coded and pa.types.is_unsigned_integer(field.type.index_type):
+            # polars' categories: Arrow before 26 gives pandas none with unsigned codes
+            column = table.column(place).cast(field.type.value_type).dictionary_encode()
+            table = table.set_column(place, field.name, column)
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _arrow(values: Values, value_type: pa.DataType | None) -> pa.Array:
