@@ -35,11 +35,7 @@ SHOWN = ["gauc", "log_loss"]
 
 
 def encoded(workload):
-    """Rows to fit on, validation rows as they are scored, test rows; and the labels of the first.
-
-    The validation rows a second time, as ``transform`` would give them after a fit on the training
-    rows alone, would be other numbers: they are taken as the classifier sees them.
-    """
+    """Training and validation rows as one, encoded; their labels; and the encoded test rows."""
     X, y = frame_of(workload, "train", "valid")
     test, _ = frame_of(workload, "test")
     encoder = encoder_of(workload)

@@ -45,14 +45,17 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    synced(target.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a power failure too, where the system can do that."""
-    if os.name != "posix":
+def synced(path: Path) -> None:
+    """Have a file's content, or a folder's names, survive a power failure.
+
+    Folders only where the system can do that.
+    """
+    if path.is_dir() and os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

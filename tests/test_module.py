@@ -134,7 +134,8 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
     )
     network, batch = DIN(schema), Batch(X)
     interest = network.interests[0]
-    relations = torch.stack([*interest._same_ids(batch), *interest._common(batch)], dim=1)
+    common = interest._common(interest._ranks(batch), batch)
+    relations = torch.stack([*interest._same_ids(batch), *common], dim=1)
     expected = [
         [1, 0, np.log(2), 0.5],
         [0, 1, 0, 0.25],

@@ -132,8 +132,8 @@ class LogScan(Scan):
             histories = [name for name in names if isinstance(part[name].dtype, WindowDtype)]
             yield start, part.assign(**{name: part[name].array.compact() for name in histories})
 
-    def fingerprint(self):
-        return str(list(self._rows))
+    def _source(self):
+        return "a log in memory"
 
     def log_parts(self, columns):
         cells = {name: self.frame[name].array for name in columns}
@@ -211,7 +211,7 @@ def test_scores_of_many_users_are_those_of_all_counts_at_once(monkeypatch):
 def test_pairs_are_gathered_as_they_are_of_all_rows_at_once(table):
     X, y = in_memory(table)
     encoded = HistorySequenceEncoder(**EASY, neighbours=None).fit_transform(X)
-    rows = training_rows(encoded.users, encoded.times, y, n_rows=len(encoded), by_time=True)
+    rows = training_rows(encoded, y, order="time")
     history, n_ids = (
         encoded.behaviours[("hist_item", "hist_category")],
         encoded.schema["item"].n_ids,

@@ -28,6 +28,17 @@ class JointRows(NamedTuple):
     n_rows: int
 
 
+def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
+    """Rows of a joint batch that one of several processes computes.
+
+    Examples
+    --------
+    >>> [rows_of_rank(5, rank, 2) for rank in range(2)]
+    [slice(0, 2, None), slice(2, 5, None)]
+    """
+    return slice(n_rows * rank // n_ranks, n_rows * (rank + 1) // n_ranks)
+
+
 class Batch:
     """Tensors of some impressions: real events only, one flat list per behaviour.
 

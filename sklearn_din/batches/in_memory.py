@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.batches.batch import Batch, JointRows
+from sklearn_din._spans import Rows
+from sklearn_din.batches.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import PageKeeper, rows_per_pool
 
-Rows = slice | np.ndarray
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
@@ -192,10 +192,10 @@ class ImpressionBatches:
             X = self.prepare(X)
         if self._n_ranks == 1:
             return Batch(X, weights), torch.from_numpy(y)
-        start, stop = (len(X) * rank // self._n_ranks for rank in (self._rank, self._rank + 1))
-        its = None if weights is None else weights[start:stop]
-        joint = JointRows(start, len(X))
-        return Batch(X[start:stop], its, joint=joint), torch.from_numpy(y)
+        mine = rows_of_rank(len(X), self._rank, self._n_ranks)
+        its = None if weights is None else weights[mine]
+        joint = JointRows(mine.start, len(X))
+        return Batch(X[mine], its, joint=joint), torch.from_numpy(y)
 
 
 def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:

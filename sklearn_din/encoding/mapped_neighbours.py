@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_consistent_length
 
 from sklearn_din.encoding.array_files import ArrayFiles, no_room
 from sklearn_din.encoding.chunked_scores import GrowingScores
@@ -57,10 +56,7 @@ def learn_mapped_neighbours(
     -------
     pairs : tuple of NeighbourPair
     """
-    if y is not None:
-        check_consistent_length(X.columns[next(iter(X.columns))], y)
-    rows = training_rows(X.users, X.times, y, n_rows=len(X), by_time=order == "time")
-    rows = replace(rows, blocks=rows.blocks.astype(np.int8))
+    rows = training_rows(X, y, order=order)
     if rows.n_users < 2**31:
         rows = replace(rows, users=rows.users.astype(np.int32))
     pairs: list[NeighbourPair] = []

@@ -179,10 +179,7 @@ def learn_neighbours(
     taken : collection of str
         Names that no column may have.
     """
-    if y is not None:
-        check_consistent_length(X.columns[next(iter(X.columns))], y)
-    rows = training_rows(X.users, X.times, y, n_rows=len(X), by_time=order == "time")
-    pairs, columns = learn_pairs(X, rows, taken=taken)
+    pairs, columns = learn_pairs(X, training_rows(X, y, order=order), taken=taken)
     return pairs, _with_columns(X, pairs, columns)
 
 
@@ -269,37 +266,29 @@ def learn_pairs(
     return tuple(pairs), columns
 
 
-def training_rows(
-    users: np.ndarray | None,
-    times: np.ndarray | None,
-    y: ArrayLike | None,
-    *,
-    n_rows: int,
-    by_time: bool,
-) -> Rows:
+def training_rows(X: EncodedFeatures, y: ArrayLike | None, *, order: str) -> Rows:
     """Put the training rows in blocks: of time, or of users in an arbitrary, fixed order.
 
     Parameters
     ----------
-    users : ndarray of shape (n_rows,) or None
-        Whose each row is. None: each row is a user of its own.
-    times : ndarray of shape (n_rows,) or None
-        When each row was.
+    X : EncodedFeatures
+        Training rows. Where they have no users, each is a user of its own.
     y : array-like of shape (n_rows,) or None
         Two labels, the larger of which is a click. With anything else there are no clicks.
-    n_rows : int
-    by_time : bool
-        Whether blocks are of time.
+    order : {"time", "user"}
+        What the blocks are made of.
     """
-    codes = np.arange(n_rows) if users is None else _codes(users)
+    if y is not None:
+        check_consistent_length(X.columns[next(iter(X.columns))], y)
+    codes = np.arange(len(X)) if X.users is None else _codes(X.users)
     positive = clicked_label(y)
-    clicked = np.zeros(n_rows, dtype=bool) if positive is None else np.asarray(y) == positive
-    if by_time and times is not None:
-        blocks = _blocks_of_time(times)
+    clicked = np.zeros(len(X), dtype=bool) if positive is None else np.asarray(y) == positive
+    if order == "time" and X.times is not None:
+        blocks = _blocks_of_time(X.times)
     else:
         n_users = codes.max(initial=-1) + 1
         place = np.random.RandomState(0).permutation(n_users) * N_BLOCKS // max(n_users, 1)
-        blocks = place[codes]
+        blocks = place.astype(np.int8)[codes]
     return Rows(codes, blocks, clicked)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +12,6 @@ import pandas as pd
 from pandas.api.extensions import ExtensionDtype
 
 from sklearn_din._spans import Spans
-from sklearn_din._validation import check_frame
 from sklearn_din.logs.mapped_arrays import MappedArray
 from sklearn_din.logs.mapped_log import MappedLog
 from sklearn_din.logs.scan_views import Scan
@@ -144,8 +142,7 @@ class AttachedScan(Scan):
         FileNotFoundError, OSError
             If a file is gone or was changed since it was written.
         """
-        names = self.columns if columns is None else list(columns)
-        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
+        names = self._asked(columns)
         new = [name for name in names if name in self._numbers or name in self._history_names]
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extended(start, base, new, names)
@@ -205,23 +202,13 @@ class AttachedScan(Scan):
             return True
         return isinstance(self._base, AttachedScan) and self._base.shares_log(columns)
 
-    def fingerprint(self) -> str:
-        """Digest of the files, the rows and the columns: equal where the scan reads the same."""
-        facts = [self._base.fingerprint(), self._digest, self.columns, self._target]
-        digest = hashlib.sha256(repr(facts).encode())
-        rows = self._rows
-        digest.update(repr(rows).encode() if isinstance(rows, range) else rows.tobytes())
-        return digest.hexdigest()
-
     def __repr__(self) -> str:
-        of = "" if len(self) == len(self._base) else f" of {len(self._base)}"
-        names = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
-        target = "" if self._target is None else f", target {self._target!r}"
         n_events = 0 if self._histories is None else len(self._histories.log)
-        return (
-            f"AttachedScan({len(self)}{of} rows x {len(self.columns)} columns{target}; "
-            f"{n_events} events; {names})"
-        )
+        shape, names = self._described(len(self._base))
+        return f"AttachedScan({shape}; {n_events} events; {names})"
+
+    def _source(self) -> object:
+        return [self._base.fingerprint(), self._digest]
 
     @property
     def _history_names(self) -> list[str]:

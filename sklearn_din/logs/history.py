@@ -29,7 +29,7 @@ from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.labels import checked_labels, two_classes
 from sklearn_din.logs.past_columns import (
-    NO_PAST,
+    all_empty_message,
     check_impressions,
     history_columns,
     history_names,
@@ -140,12 +140,7 @@ def attach_history(
         past = timeline.past(shown.pandas, max_age=max_age)
     reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
     if reason is not None:
-        warnings.warn(
-            f"every history is empty: {NO_PAST[reason]}. Are the two frames swapped, or the "
-            f"{(user if reason == 'users' else time)!r} columns of another kind?",
-            UserWarning,
-            stacklevel=2,
-        )
+        warnings.warn(all_empty_message(reason, user, time), UserWarning, stacklevel=2)
     new = history_columns(
         shown.pandas, timeline, values, past, max_length=max_length, prefix=prefix, elapsed=elapsed
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din._whole_files import removed_with
+from sklearn_din._whole_files import removed_with, synced
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAPPED_BYTES = 1 << 26  # of a file that is written in no order: so much is in memory at once
@@ -251,7 +251,7 @@ def settled(path: Path, target: Path | None) -> OwnedFolder:
     if target is None:
         return OwnedFolder(path, kept=False)
     for file in [*path.iterdir(), path]:
-        _sync(file)
+        synced(file)
     try:
         os.replace(path, target)
     except OSError:
@@ -259,16 +259,6 @@ def settled(path: Path, target: Path | None) -> OwnedFolder:
             raise
         shutil.rmtree(path, ignore_errors=True)
     return OwnedFolder(target, kept=True)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reopened(path: Path) -> OwnedFolder:

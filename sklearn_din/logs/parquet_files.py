@@ -116,10 +116,6 @@ class ParquetFiles:
         number, place = self._groups[group]
         return f"row group {place} of {self.files[number].path}"
 
-    def path_of_group(self, group: int) -> str:
-        """Path of the file that holds a row group."""
-        return self.files[self._groups[group, 0]].path
-
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """Yield each row group as an Arrow table of the scan's types; text stays coded.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import tempfile
@@ -99,8 +97,7 @@ class ParquetScan(Scan):
         FileNotFoundError, OSError
             If a file is gone or was changed since the scan was made.
         """
-        names = self.columns if columns is None else list(columns)
-        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
+        names = self._asked(columns)
         self._check_groups(names)
         size = self._part_rows(names)
         if isinstance(self._rows, range) and self._rows.step == 1:
@@ -110,23 +107,13 @@ class ParquetScan(Scan):
         for start, table in pieces:
             yield start, _frame(table, start, self._files.schema)
 
-    def fingerprint(self) -> str:
-        """Digest of the files, the rows and the columns: equal where the scan reads the same."""
-        facts = [self._files.fingerprint(), self.columns, self._target]
-        digest = hashlib.sha256(json.dumps(facts, default=str).encode())
-        rows = self._rows
-        digest.update(repr(rows).encode() if isinstance(rows, range) else rows.tobytes())
-        return digest.hexdigest()
-
     def __repr__(self) -> str:
         n_files, n_groups = len(self._files.files), len(self._files.starts) - 1
-        of = "" if len(self) == self._files.n_rows else f" of {self._files.n_rows}"
-        target = "" if self._target is None else f", target {self._target!r}"
-        names = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
-        return (
-            f"ParquetScan({len(self)}{of} rows x {len(self.columns)} columns{target}; {n_files} "
-            f"files, {n_groups} row groups; {names})"
-        )
+        shape, names = self._described(self._files.n_rows)
+        return f"ParquetScan({shape}; {n_files} files, {n_groups} row groups; {names})"
+
+    def _source(self) -> object:
+        return self._files.fingerprint()
 
     def _dtype(self, name: str) -> pd.ArrowDtype:
         return pd.ArrowDtype(self._files.schema.field(name).type)

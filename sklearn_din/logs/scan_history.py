@@ -37,7 +37,7 @@ from sklearn_din.logs.mapped_log import (
 from sklearn_din.logs.partitions import Partitions
 from sklearn_din.logs.past_columns import (
     MANY_ROWS,
-    NO_PAST,
+    all_empty_message,
     check_impressions,
     history_names,
 )
@@ -123,7 +123,8 @@ def attach_history_by_part(impressions: Any, events: Any, wanted: Wanted) -> Any
             folder = settled(path, target)
     facts = read_facts(folder.path)
     if facts["empty"] is not None and not _is_own_log(shown, log, wanted):
-        _warn_all_empty(facts["empty"], wanted)
+        message = all_empty_message(facts["empty"], wanted.user, wanted.time)
+        warnings.warn(message, UserWarning, stacklevel=3)
     histories = _read(folder, facts, wanted, len(shown))
     if shown.scan is not None:
         names = [*shown.scan.columns, *new_names]
@@ -243,16 +244,6 @@ def _why_all_empty(
 
 def _one(time: float) -> np.ndarray:
     return np.array([time])
-
-
-def _warn_all_empty(reason: str, wanted: Wanted) -> None:
-    column = wanted.user if reason == "users" else wanted.time
-    warnings.warn(
-        f"every history is empty: {NO_PAST[reason]}. Are the two frames swapped, or the "
-        f"{column!r} columns of another kind?",
-        UserWarning,
-        stacklevel=4,
-    )
 
 
 def _is_own_log(shown: Table, log: Table, wanted: Wanted) -> bool:

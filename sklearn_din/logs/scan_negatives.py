@@ -198,9 +198,8 @@ class _Catalogue:
 
     def _note_last(self, codes: np.ndarray, rows: pd.DataFrame) -> None:
         """Keep the last row of each item of a part."""
-        distinct, backwards = np.unique(codes[::-1], return_index=True)
-        last = rows.iloc[len(codes) - 1 - backwards]
-        self._last.append((distinct, _arrow(last)))
+        distinct, places = _last_of_each(codes)
+        self._last.append((distinct, _arrow(rows.iloc[places])))
         self._n_pending += len(distinct)
         if self._n_pending > max(PENDING_ROWS, 2 * self._known.n_values):
             self._compact()
@@ -208,9 +207,15 @@ class _Catalogue:
     def _compact(self) -> None:
         codes = np.concatenate([one for one, _ in self._last])
         table = pa.concat_tables([one for _, one in self._last])
-        distinct, backwards = np.unique(codes[::-1], return_index=True)
-        self._last = [(distinct, table.take(pa.array(len(codes) - 1 - backwards)))]
+        distinct, places = _last_of_each(codes)
+        self._last = [(distinct, table.take(pa.array(places)))]
         self._n_pending = len(distinct)
+
+
+def _last_of_each(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct codes, and where each occurs last."""
+    distinct, backwards = np.unique(codes[::-1], return_index=True)
+    return distinct, len(codes) - 1 - backwards
 
 
 class _Draws:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,8 +53,8 @@ class Scan(ABC):
         """Yield the rows in their order: each part's first position in this view, and its rows."""
 
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Digest of the source, the rows and the columns: equal where the scan reads the same."""
+    def _source(self) -> object:
+        """What tells the source from another one, as JSON."""
 
     @abstractmethod
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
@@ -61,6 +63,14 @@ class Scan(ABC):
     @abstractmethod
     def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> Self:
         """The same table with other rows and columns."""
+
+    def fingerprint(self) -> str:
+        """Digest of the source, the rows and the columns: equal where the scan reads the same."""
+        facts = [self._source(), self.columns, self._target]
+        digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+        rows = self._rows
+        digest.update(repr(rows).encode() if isinstance(rows, range) else rows.tobytes())
+        return digest.hexdigest()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -155,6 +165,19 @@ class Scan(ABC):
     def _readable(self) -> list[str]:
         target = [] if self._target is None else [self._target]
         return list(dict.fromkeys([*self.columns, *target]))
+
+    def _asked(self, columns: Sequence[str] | None) -> list[str]:
+        """Columns that ``parts`` is asked for, checked; all but the target where none are named."""
+        names = self.columns if columns is None else list(columns)
+        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
+        return names
+
+    def _described(self, n_rows: int) -> tuple[str, str]:
+        """How both kinds of scans show their rows, columns and target, and the first columns."""
+        of = "" if len(self) == n_rows else f" of {n_rows}"
+        target = "" if self._target is None else f", target {self._target!r}"
+        names = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
+        return f"{len(self)}{of} rows x {len(self.columns)} columns{target}", names
 
     def _column(self, name: str) -> pd.Series:
         parts = [part[name] for _, part in self.parts([name])]

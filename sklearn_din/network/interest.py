@@ -197,7 +197,9 @@ class Interest(nn.Module):
         rows, offsets = self.segments_of(batch)
         weights = keys.new_ones(keys.shape[0])
         if self.pooling == "attention" and queries is not None:
-            weights = self._attend(queries, keys, self._same_ids(batch), batch)[1]
+            same = self._same_ids(batch)
+            ranks = self._ranks(batch) if same else None
+            weights = self._attend(queries, keys, same, ranks, batch)[1]
         scale = self._scale(offsets)
         return weights if scale is None else weights * scale.squeeze(1).index_select(0, rows)
 
@@ -223,12 +225,13 @@ class Interest(nn.Module):
         """
         rows, offsets = self.segments_of(batch)
         same = self._same_ids(batch)
-        matches = self._count_matches(same, batch) if same else None
+        ranks = self._ranks(batch) if same else None
+        matches = None if ranks is None else self._count_matches(same, ranks, batch)
         if self.pooling == "max":
             return max_events(keys, rows, offsets.shape[0] - 1), None, matches
         weights = None
         if self.pooling == "attention" and queries is not None:
-            interest, weights = self._attend(queries, keys, same, batch)
+            interest, weights = self._attend(queries, keys, same, ranks, batch)
         else:
             interest = sum_events(keys, rows, offsets) if sums is None else sums
         scale = self._scale(offsets)
@@ -256,16 +259,15 @@ class Interest(nn.Module):
                 same.append(batch.ids[history] == shown)
         return same
 
-    def _common(self, batch: Batch) -> list[Tensor]:
+    def _common(self, ranks: Tensor | None, batch: Batch) -> list[Tensor]:
         """Relations that are the same for all candidates, (n_events,) each.
 
         They are the recency rank (0 for the newest event, then log 2, log 3, ...) and the numbers
-        of the event.
+        of the event. The published network, without ranks, has none.
         """
-        if not self.extended:
+        if ranks is None:
             return []
-        numbers = [batch.event_numbers[name] for name in self.behaviour.numbers]
-        return [self._ranks(batch).log1p(), *numbers]
+        return [ranks.log1p(), *(batch.event_numbers[name] for name in self.behaviour.numbers)]
 
     def _ranks(self, batch: Batch) -> Tensor:
         """How many events of its impression have come after each event: (n_events,)."""
@@ -273,7 +275,7 @@ class Interest(nn.Module):
         newest = offsets[1:].index_select(0, rows) - 1
         return (newest - cached_arange(rows.shape[0], device=rows.device)).float()
 
-    def _count_matches(self, same: list[Tensor], batch: Batch) -> Tensor:
+    def _count_matches(self, same: list[Tensor], ranks: Tensor, batch: Batch) -> Tensor:
         """Events that have the candidate's id, and the same with recent events counting more.
 
         Unlike the paper: beside the weights' sum, which has to learn what is recent, a count that
@@ -281,9 +283,10 @@ class Interest(nn.Module):
         level elsewhere: benchmarks/quality-results.md, "Recent matches").
 
         same : for each candidate (n_events,), or (n_rows, n_events) for a shared history
+        ranks : (n_events,)
         matches : (n_rows, n_counts)
         """
-        decays = DECAY ** self._ranks(batch) if self.n_counts > self.n_candidates else None
+        decays = DECAY**ranks if self.n_counts > self.n_candidates else None
         if batch.shared:
             counts = [bits.sum(1).float() for bits in same]
             if decays is not None:
@@ -295,7 +298,12 @@ class Interest(nn.Module):
         return segment_sum(bits, self.segments_of(batch).offsets)
 
     def _attend(
-        self, queries: Tensor, keys: Tensor, same: list[Tensor], batch: Batch
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        same: list[Tensor],
+        ranks: Tensor | None,
+        batch: Batch,
     ) -> tuple[Tensor, Tensor]:
         """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``.
 
@@ -311,7 +319,7 @@ class Interest(nn.Module):
         of events are no such attribute: where times elapsed let attention train, the network
         overfits (-.01 to -.03 on MovieLens, benchmarks/sessions_study.py).
         """
-        common = self._common(batch)
+        common = self._common(ranks, batch)
         if batch.shared:
             return self._attend_shared(queries, keys, same, common)
         relations = None

@@ -11,7 +11,7 @@ from skorch import NeuralNetBinaryClassifier
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.batch import Batch, rows_of_rank
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice
 from sklearn_din.training.distributed import Ranks
@@ -102,8 +102,7 @@ class JointSteps(NeuralNetBinaryClassifier):
         if self._ranks is None:
             return step
         tables = list(self.module_.embeddings.tables.values())
-        are_tables = {id(table) for table in tables}
-        dense = [p for p in self.module_.parameters() if id(p) not in are_tables]
+        dense = list(self.dense_parameters.values())
         numbers = torch.stack([step["loss"], *step["loss"].new_tensor(self._wishes())])
         loss, *wishes = sum_gradients(self._ranks, dense, tables, numbers)
         self._stop_if_wished([float(wish) for wish in wishes])
@@ -114,7 +113,7 @@ class JointSteps(NeuralNetBinaryClassifier):
         if self._ranks is None:
             return step
         n, size = batch.n_joint_rows, self._ranks.size
-        lengths = [n * (rank + 1) // size - n * rank // size for rank in range(size)]
+        lengths = [len(range(n)[rows_of_rank(n, rank, size)]) for rank in range(size)]
         own = torch.cat([step["loss"].reshape(1), step["y_pred"]])
         found = self._ranks.gather(F.pad(own, (0, 1 + max(lengths) - len(own))))
         logits = [its[1 : 1 + length] for its, length in zip(found, lengths, strict=True)]

@@ -98,10 +98,9 @@ class DINNet(JointSteps):
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
         """Adam for dense parameters, the row-wise optimizer for the embedding tables."""
         embeddings = self.module_.embeddings
-        tables = dict(embeddings.tables.items())
-        is_table = {id(table) for table in tables.values()}
-        dense = [p for p in self.module_.parameters() if id(p) not in is_table]
+        dense = list(self.dense_parameters.values())
         self.optimizer_ = torch.optim.Adam(dense, lr=self.lr, fused=True)
+        tables = dict(embeddings.tables.items())
         if tables:
             groups = [
                 {
