@@ -7,6 +7,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder
+from sklearn_din.training.holdout import late_times
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -146,3 +147,18 @@ def with_times(times):
     X = make_impressions(200, seed=3)
     X.times = times
     return X
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_late_times_are_those_that_a_look_at_every_time_finds(seed):
+    rng = np.random.RandomState(seed)
+    times = rng.randint(0, rng.choice([3, 10, 1000]), rng.randint(2, 60))
+    times[:2] = 0, 1
+    times = np.sort(times) if seed % 2 else times
+    n_wanted, n_times = rng.randint(1, len(times) + 3), rng.randint(1, 4)
+    expected = set()
+    for place in len(times) - n_wanted * np.arange(1, n_times + 1):
+        n_before = {time: int((times < time).sum()) for time in set(times.tolist()) - {times.min()}}
+        expected.add(min(sorted(n_before), key=lambda time: abs(n_before[time] - place)))
+    found = late_times(times, n_wanted=n_wanted, n_times=n_times)
+    assert found.tolist() == sorted(expected)

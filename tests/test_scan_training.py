@@ -160,6 +160,21 @@ def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, te
     batches = ImpressionBatches(files, batch_size=64, shuffle=np.random.RandomState(0))
     order = batches._new_order(batches.shuffle)
     assert sorted(order.tolist()) == list(range(len(files)))
+    assert order.dtype == np.int32
+
+
+def test_pages_that_one_reader_left_are_let_go_by_the_next(frame, temporary, monkeypatch):
+    X, y = in_memory(frame)
+    files = mapped_copy(
+        HistorySequenceEncoder(user="user", time="time").fit_transform(X, y), memory=200_000
+    )
+    let_go = []
+    monkeypatch.setattr(mapped, "let_go", lambda array: let_go.append(array.nbytes))
+    for _ in range(2):
+        let_go.clear()
+        for _ in mapped.row_blocks(files):  # all rows are less than one block
+            pass
+        assert sum(let_go) >= files.nbytes
 
 
 class Failing(Callback):

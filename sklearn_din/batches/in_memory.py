@@ -213,7 +213,7 @@ def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> n
 
     Returns
     -------
-    order : ndarray of shape (n_rows,), int64
+    order : ndarray of shape (n_rows,), int32 where the row numbers fit
 
     Examples
     --------
@@ -223,12 +223,14 @@ def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> n
     """
     size = int(np.clip(pool // BLOCKS_PER_POOL, 1, ROWS_PER_BLOCK))
     starts = shuffle.permutation(-(-n_rows // size)) * size
-    per_pool = max(pool // size, 1)
-    pieces = []
+    per_pool, end = max(pool // size, 1), 0
+    order = np.empty(n_rows, dtype=np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64)
     for first in range(0, len(starts), per_pool):
         rows = (starts[first : first + per_pool, None] + np.arange(size)).ravel()
-        pieces.append(shuffle.permutation(rows[rows < n_rows]))
-    return np.concatenate(pieces)
+        rows = rows[rows < n_rows]
+        order[end : end + len(rows)] = shuffle.permutation(rows)
+        end += len(rows)
+    return order
 
 
 class ScoringBatches:

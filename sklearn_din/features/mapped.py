@@ -87,6 +87,8 @@ class PageKeeper:
         if self._most is not None and folder is not None and folder.n_scattered:
             per_row = folder.n_scattered * mmap.PAGESIZE
             self._most = min(self._most, max(folder.memory // SHARE_OF_POOL // per_row, 1))
+        if self._most is not None:
+            drop_pages(X)  # those of an earlier reader, which did not come to its limit
 
     def read(self, n_rows: int) -> None:
         """Say that so many further rows are about to be read."""

@@ -22,7 +22,7 @@ from sklearn_din.module import DIN
 from sklearn_din.training.checkpoint import Checkpoint
 from sklearn_din.training.distributed import Ranks
 from sklearn_din.training.early_stopping import EarlyStopping
-from sklearn_din.training.holdout import choose_validation, split_rows
+from sklearn_din.training.holdout import choose_validation, row_numbers, split_rows
 from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.novelty import Novelty, measure_novelty
@@ -190,7 +190,7 @@ def _split_batches(
     """Batches to train on, and batches to validate on where early stopping is on."""
     X, share = inputs.X, estimator.validation_fraction
     hides = bool(novelty.hidden) and estimator.interest == "extended"
-    rows = np.arange(len(X))
+    rows = row_numbers(len(X))
     valid = None
     stops = estimator.early_stopping
     if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:

@@ -80,10 +80,8 @@ def check_fit_inputs(
     classes, clicks = check_binary_target(labels)
     check_class_weight(estimator.class_weight, classes)
     check_embedding_dim(estimator.embedding_dim, encoded.schema)
-    weights = check_weights(sample_weight, estimator.class_weight, classes[clicks])
-    return FitInputs(
-        encoded, isinstance(X, EncodedFeatures), classes, clicks.astype(np.float32), weights
-    )
+    weights = check_weights(sample_weight, estimator.class_weight, labels)
+    return FitInputs(encoded, isinstance(X, EncodedFeatures), classes, clicks, weights)
 
 
 def numbers_and_labels(
@@ -270,7 +268,7 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
 
 
 def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two classes in order, and 1 for the larger one.
+    """Return the two classes in order, and 1.0 for the larger one.
 
     Parameters
     ----------
@@ -280,7 +278,7 @@ def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     classes : ndarray of shape (2,)
-    clicks : ndarray of shape (n,), int64
+    clicks : ndarray of shape (n,), float32
 
     Raises
     ------
@@ -290,7 +288,7 @@ def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     Examples
     --------
     >>> check_binary_target(["skip", "click", "skip"])
-    (array(['click', 'skip'], dtype='<U5'), array([1, 0, 1]))
+    (array(['click', 'skip'], dtype='<U5'), array([1., 0., 1.], dtype=float32))
     """
     y = np.asarray(y)
     n_missing = int(pd.isna(y).sum())
@@ -310,7 +308,7 @@ def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             f"y must have two classes, got one class only: {classes.tolist()}. "
             "A click log holds clicks only: sample_negatives adds what was not clicked."
         )
-    return classes, (y == classes[1]).astype(np.intp)
+    return classes, (y == classes[1]).astype(np.float32)
 
 
 def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = True) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
-from sklearn_din.training.holdout import can_order, late_times
+from sklearn_din.training.holdout import can_order, late_times, row_numbers
 from sklearn_din.training.occurrences import count_ids
 
 LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a still catalogue are new by chance
@@ -118,11 +118,13 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> Novelty:
     n_block = max(1, round(share * len(X)))
     n_blocks = min(MOST_BLOCKS, max(1, len(X) // (2 * n_block)))
     cuts = late_times(X.times, n_wanted=n_block, n_times=n_blocks)
-    block_of = np.searchsorted(cuts, X.times, side="right")
+    block_of = np.zeros(len(X), dtype=np.uint8)
+    for cut in cuts:
+        block_of += X.times >= cut
     known = {name: np.arange(n) < FIRST_KNOWN_ID for name, n in X.schema.vocabulary_sizes.items()}
     is_new = []
     for block in range(1, len(cuts) + 1):
-        for name, counts in count_ids(X, np.flatnonzero(block_of == block - 1)).items():
+        for name, counts in count_ids(X, row_numbers(block_of == block - 1)).items():
             known[name] |= counts > 0
         rows = block_of == block
         of_column = [known[X.schema[name].vocabulary][X.columns[name][rows]] for name in columns]
