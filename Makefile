@@ -17,8 +17,9 @@ $(VENV)/installed: pyproject.toml
 main: setup
 	$(BIN)/python -m sklearn_din
 
+# One test per processor at a time, with one thread each: the tests are too small for more.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # Every test with the oldest release of each package that pyproject.toml allows. Old releases warn
 # of what later Pythons and later dependencies of theirs drop: that alone is let pass.

@@ -571,7 +571,9 @@ def holder(**changes):
     return json.dumps(its | changes)
 
 
-@pytest.mark.parametrize("content", [holder(), holder(host="elsewhere", pid=1 << 22)])
+@pytest.mark.parametrize(
+    "content", [holder(), holder(host="elsewhere", pid=1 << 22)], ids=["here", "elsewhere"]
+)
 def test_a_folder_in_use_is_an_error_that_names_the_lock(tmp_path, content):
     (tmp_path / folder_lock.LOCK).write_text(content)
     with pytest.raises(RuntimeError, match=r"one training at a time.*delete '.*training\.lock'"):
@@ -589,6 +591,7 @@ def test_a_folder_in_use_is_an_error_that_names_the_lock(tmp_path, content):
         holder(began="another time"),
         holder(pid=os.getpid()),  # a process of the same number that has died
     ],
+    ids=["empty", "half", "a list", "no such process", "another began", "this number again"],
 )
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, content):
     (tmp_path / folder_lock.LOCK).write_text(content)

@@ -212,7 +212,7 @@ def test_a_searchs_splitter_and_scorer_of_ours_are_kept(frame, y, path):
         HistoryBuilder(user="u", time="t", columns=("i",), max_age=pd.Timedelta("3D")),
         HistoryBuilder(user="u", time="t", columns="i", max_age=dt.timedelta(days=3)),
     ],
-    ids=str,
+    ids=["weights", "widths", "random state", "aligned", "none and array", "pandas time", "time"],
 )
 def test_every_parameter_survives_with_its_type(estimator, path):
     again = saved(estimator, path)
