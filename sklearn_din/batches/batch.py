@@ -188,7 +188,7 @@ class Batch:
 
     def _rows(self, start: int, stop: int) -> Batch:
         part = copy.copy(self)
-        part.n_rows = stop - start
+        part.n_rows, part.distinct = stop - start, {}
         if self.joint is not None:
             part.joint = self.joint._replace(start=self.joint.start + start)
         part.weights = None if self.weights is None else self.weights[start:stop]

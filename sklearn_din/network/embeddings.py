@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.batch import DistinctRows
+from sklearn_din.batches.batch import DistinctRows, to_device
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.network.segments import Segments, cached_arange, gather_rows, segment_sum
 
@@ -166,6 +166,27 @@ class FieldEmbeddings(nn.Module):
             for width, slots in self._slots_by_width().items()
         }
 
+    @torch.no_grad()
+    def merge_gradients(self, ids: Mapping[str, Tensor]) -> None:
+        """Have each row once, in ascending order, in the tables' gradients of a batch's parts.
+
+        On a CPU torch adds sparse gradients up so; on a GPU it puts them one after the other.
+
+        Parameters
+        ----------
+        ids : dict of str to Tensor of shape (n_ids,)
+            Of the whole batch, in the host's memory.
+        """
+        for width, distinct in self.distinct_rows(ids).items():
+            table = self.tables[width]
+            if table.grad is None:
+                continue
+            rows = to_device(distinct.rows, table.device)
+            ordered, order = table.grad._indices()[0].sort(stable=True)
+            starts = torch.searchsorted(ordered, rows)
+            sums = F.embedding_bag(order, table.grad._values(), starts, mode="sum")
+            table.grad = _sparse_gradient(rows, sums, table.shape)
+
     def _slots_by_width(self) -> dict[str, list[Slot]]:
         """Slots of each table of which a field makes use."""
         by_width = {
@@ -227,10 +248,14 @@ class _LookUp(torch.autograd.Function):
         order, starts, rows = ctx.distinct or _distinct_rows(positions)
         grad_rows, place = _gradient_rows(ctx.requests, gradients, ctx.shape[1])
         sums = F.embedding_bag(place.index_select(0, order), grad_rows, starts, mode="sum")
-        grad_table = torch.sparse_coo_tensor(
-            rows.unsqueeze(0), sums, ctx.shape, is_coalesced=True, check_invariants=False
-        )
-        return grad_table, None, None, None
+        return _sparse_gradient(rows, sums, ctx.shape), None, None, None
+
+
+def _sparse_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+    """Gradient of a table: zero but for these rows, which are distinct and ascending."""
+    return torch.sparse_coo_tensor(
+        rows.unsqueeze(0), values, shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def _distinct_rows(positions: Tensor) -> DistinctRows:

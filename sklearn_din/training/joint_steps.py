@@ -138,7 +138,8 @@ def sum_gradients(
 
     One sum for all dense gradients; for the tables, the touched rows of all processes are
     gathered, padded to the longest, and rows that several have touched are added up in the order
-    of the processes.
+    of the processes. How many rows each has touched decides what is sent next: the host reads it,
+    and on a GPU waits for it once per step.
 
     Parameters
     ----------

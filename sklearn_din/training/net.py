@@ -365,6 +365,8 @@ class DINNet(JointSteps):
                 loss.backward()
                 loss, logits[-1] = loss.detach(), logits[-1].detach()
             losses.append(loss)
+        if training and len(parts) > 1 and not is_host(self.device):
+            self.module_.embeddings.merge_gradients(whole.ids)
         if len(parts) == 1:
             return {"loss": losses[0], "y_pred": logits[0]}
         return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
