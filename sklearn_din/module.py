@@ -194,7 +194,7 @@ class DIN(nn.Module):
 
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
-        embeddings, sums = self.embeddings(batch.ids, self._segments(batch))
+        embeddings, sums = self.embeddings(batch.ids, self._segments(batch), batch.distinct)
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
         inputs += [embeddings[(name,)] for name in self.schema.names("categorical")]
         for interest in self.interest_modules:

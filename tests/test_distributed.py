@@ -159,6 +159,11 @@ def test_an_error_in_one_process_ends_the_others_with_its_words(folder, case, ra
     assert "begins anew, with checkpoint_dir it would go on" in told[1 - rank]
 
 
+def test_a_loss_that_is_not_finite_in_one_process_is_named_by_all(folder):
+    for error in errors(folder, "loss not finite"):
+        assert error.startswith("ValueError: the loss is no longer finite in epoch 2 with lr=0.01")
+
+
 def test_different_weights_at_the_end_are_an_error(folder):
     for error in errors(folder, "other weights"):
         assert "same weights, and those of rank 1 differ from those of rank 0" in error

@@ -233,7 +233,7 @@ class FlatTensors(torch.nn.Module):
         self.network = network
 
     def forward(self, numbers, ids, rows, offsets):
-        sizes = {"n_rows": numbers.shape[0], "event_numbers": {}}
+        sizes = {"n_rows": numbers.shape[0], "event_numbers": {}, "distinct": {}}
         return self.network(
             SimpleNamespace(
                 numbers=numbers, ids=ids, rows=rows, offsets=offsets, shared=False, **sizes

@@ -138,7 +138,17 @@ def other_weights():
     fit("undisturbed", callbacks=[Changes()], early_stopping=False)
 
 
+def loss_not_finite():
+    class Breaks(Callback):
+        def on_batch_begin(self, net, training=False, **kwargs):
+            if RANK and training and len(net.history) == 2:
+                net.module_.output.bias.data.fill_(np.nan)
+
+    fit("undisturbed", callbacks=[Breaks()], early_stopping=False)
+
+
 ERRORS = {
+    "loss not finite": loss_not_finite,
     "other rows": other_rows,
     "other parameters": other_parameters,
     "missing numbers": missing_numbers,

@@ -28,6 +28,34 @@ class JointRows(NamedTuple):
     n_rows: int
 
 
+class DistinctRows(NamedTuple):
+    """The rows of an embedding table that a batch's ids stand for, each once.
+
+    Parameters
+    ----------
+    order : Tensor of shape (n_positions,), int64
+        The batch's ids in ascending order of their rows.
+    starts : Tensor of shape (n_distinct,), int64
+        Where each distinct row begins in that order.
+    rows : Tensor of shape (n_distinct,), int64
+        The distinct rows, ascending.
+    """
+
+    order: Tensor
+    starts: Tensor
+    rows: Tensor
+
+
+def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """Tensor on the device, without the host waiting for the copy to a GPU.
+
+    Such a copy must start from memory that the operating system does not move.
+    """
+    if tensor.is_cpu and torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
     """Rows of a joint batch that one of several processes computes.
 
@@ -67,6 +95,9 @@ class Batch:
         By the histories of each behaviour: where each impression's events begin.
     numbers_of : dict of tuple of str to tuple of str
         By the histories of each behaviour: its numeric histories.
+    distinct : dict of str to DistinctRows
+        By the width of an embedding table, its rows that the ids stand for. Empty where they are
+        still to be found out.
 
     Examples
     --------
@@ -99,6 +130,7 @@ class Batch:
         self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
         self.numbers_of = {b.histories: b.numbers for b in X.schema.behaviours}
+        self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
             ragged = X.behaviours[behaviour.histories]
             if shared:
@@ -156,7 +188,7 @@ class Batch:
 
     def _rows(self, start: int, stop: int) -> Batch:
         part = copy.copy(self)
-        part.n_rows = stop - start
+        part.n_rows, part.distinct = stop - start, {}
         if self.joint is not None:
             part.joint = self.joint._replace(start=self.joint.start + start)
         part.weights = None if self.weights is None else self.weights[start:stop]
@@ -176,9 +208,11 @@ class Batch:
         """Move every tensor to the device; the same object on the CPU."""
         if torch.device(device).type == "cpu":
             return self
-        self.numbers = self.numbers.to(device)
-        self.weights = None if self.weights is None else self.weights.to(device)
+        self.numbers = to_device(self.numbers, device)
+        self.weights = None if self.weights is None else to_device(self.weights, device)
         groups: list[dict[Any, Tensor]] = [self.ids, self.event_numbers, self.rows, self.offsets]
         for group in groups:
-            group.update({key: tensor.to(device) for key, tensor in group.items()})
+            group.update({key: to_device(tensor, device) for key, tensor in group.items()})
+        for width, its in self.distinct.items():
+            self.distinct[width] = DistinctRows(*(to_device(tensor, device) for tensor in its))
         return self

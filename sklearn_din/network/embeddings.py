@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.batches.batch import DistinctRows, to_device
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.network.segments import Segments, cached_arange, gather_rows, segment_sum
 
@@ -103,7 +104,10 @@ class FieldEmbeddings(nn.Module):
         return [behaviour.histories] if one_width else [(name,) for name in behaviour.histories]
 
     def forward(
-        self, ids: Mapping[str, Tensor], segments: Mapping[Slot, Segments]
+        self,
+        ids: Mapping[str, Tensor],
+        segments: Mapping[Slot, Segments],
+        distinct: Mapping[str, DistinctRows] | None = None,
     ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
         """Look up the rows of all ids, and sum those of histories over each impression.
 
@@ -113,6 +117,9 @@ class FieldEmbeddings(nn.Module):
             Ids of each field; n_ids is n_rows for a column and n_events for a history.
         segments : dict of Slot to Segments
             The slots whose sums are needed, and which event belongs to which impression.
+        distinct : dict of str to DistinctRows, default=None
+            From ``distinct_rows`` of these ids. None or empty: the backward pass finds them, for
+            which the host must wait where the ids are on a GPU.
 
         Returns
         -------
@@ -124,20 +131,69 @@ class FieldEmbeddings(nn.Module):
         """
         embeddings: dict[Slot, Tensor] = {}
         sums: dict[Slot, Tensor] = {}
-        for width, table in self.tables.items():
-            slots = [slot for slot in self.slots if self.width(slot[0]) == int(width)]
-            if not slots:
-                continue
+        for width, slots in self._slots_by_width().items():
+            table = self.tables[width]
             positions = [self._positions(slot, ids) for slot in slots]
             requests = [
                 _Request(at.shape[0], len(slot), segments.get(slot))
                 for slot, at in zip(slots, positions, strict=True)
             ]
-            found = _LookUp.apply(table, torch.cat(positions), requests)
+            its_rows = distinct.get(width) if distinct else None
+            found = _LookUp.apply(table, torch.cat(positions), requests, its_rows)
             summed = [slot for slot in slots if slot in segments]
             embeddings |= zip(slots, found[: len(slots)], strict=True)
             sums |= zip(summed, found[len(slots) :], strict=True)
         return embeddings, sums
+
+    @torch.no_grad()
+    def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:
+        """Rows of the tables that a batch's ids stand for, by the width of the table.
+
+        Their number is the size of a sparse gradient, which the host must know: for a network on
+        a GPU they are found while the ids are still in the host's memory.
+
+        Parameters
+        ----------
+        ids : dict of str to Tensor of shape (n_ids,)
+            As for ``forward``.
+
+        Returns
+        -------
+        distinct : dict of str to DistinctRows
+        """
+        return {
+            width: _distinct_rows(torch.cat([self._positions(slot, ids) for slot in slots]))
+            for width, slots in self._slots_by_width().items()
+        }
+
+    @torch.no_grad()
+    def merge_gradients(self, ids: Mapping[str, Tensor]) -> None:
+        """Have each row once, in ascending order, in the tables' gradients of a batch's parts.
+
+        On a CPU torch adds sparse gradients up so; on a GPU it puts them one after the other.
+
+        Parameters
+        ----------
+        ids : dict of str to Tensor of shape (n_ids,)
+            Of the whole batch, in the host's memory.
+        """
+        for width, distinct in self.distinct_rows(ids).items():
+            table = self.tables[width]
+            if table.grad is None:
+                continue
+            rows = to_device(distinct.rows, table.device)
+            ordered, order = table.grad._indices()[0].sort(stable=True)
+            starts = torch.searchsorted(ordered, rows)
+            sums = F.embedding_bag(order, table.grad._values(), starts, mode="sum")
+            table.grad = _sparse_gradient(rows, sums, table.shape)
+
+    def _slots_by_width(self) -> dict[str, list[Slot]]:
+        """Slots of each table of which a field makes use."""
+        by_width = {
+            width: [slot for slot in self.slots if self.width(slot[0]) == int(width)]
+            for width in self.tables
+        }
+        return {width: slots for width, slots in by_width.items() if slots}
 
     def _positions(self, slot: Slot, ids: Mapping[str, Tensor]) -> Tensor:
         """Rows of the table that a slot's ids stand for: all attributes of an event in turn."""
@@ -164,9 +220,14 @@ class _LookUp(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: Tensor, positions: Tensor, requests: Sequence[_Request]
+        ctx: Any,
+        table: Tensor,
+        positions: Tensor,
+        requests: Sequence[_Request],
+        distinct: DistinctRows | None,
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(positions)
+        ctx.distinct = distinct
         ctx.shape, ctx.requests = table.shape, requests
         ctx.set_materialize_grads(False)
         blocks = gather_rows(table, positions).split([request.n_positions for request in requests])
@@ -182,19 +243,28 @@ class _LookUp(torch.autograd.Function):
         return (*embeddings, *sums)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
         (positions,) = ctx.saved_tensors
-        ordered, order = positions.sort()
-        is_first = torch.ones_like(ordered, dtype=torch.bool)
-        torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
-        starts = is_first.nonzero().squeeze(1)
+        order, starts, rows = ctx.distinct or _distinct_rows(positions)
         grad_rows, place = _gradient_rows(ctx.requests, gradients, ctx.shape[1])
         sums = F.embedding_bag(place.index_select(0, order), grad_rows, starts, mode="sum")
-        distinct = ordered.index_select(0, starts).long().unsqueeze(0)
-        grad_table = torch.sparse_coo_tensor(
-            distinct, sums, ctx.shape, is_coalesced=True, check_invariants=False
-        )
-        return grad_table, None, None
+        return _sparse_gradient(rows, sums, ctx.shape), None, None, None
+
+
+def _sparse_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+    """Gradient of a table: zero but for these rows, which are distinct and ascending."""
+    return torch.sparse_coo_tensor(
+        rows.unsqueeze(0), values, shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def _distinct_rows(positions: Tensor) -> DistinctRows:
+    """Distinct rows among those that ids stand for, (n_positions,): one sort of all of them."""
+    ordered, order = positions.sort()
+    is_first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
+    starts = is_first.nonzero().squeeze(1)
+    return DistinctRows(order, starts, ordered.index_select(0, starts).long())
 
 
 def _gradient_rows(

@@ -14,9 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, leaky_relu_, pad
+from torch.nn.functional import leaky_relu_, pad
 
-from sklearn_din.network.layers import MLP, ActivationUnit, PReLU, leaky_relu_backward
+from sklearn_din.network.host import number_on_host
+from sklearn_din.network.layers import (
+    MLP,
+    ActivationUnit,
+    PReLU,
+    leaky_relu,
+    leaky_relu_backward,
+)
 from sklearn_din.network.matmul import (
     N_IMAGES,
     matmul,
@@ -298,23 +305,27 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
     steps : two tensors for each layer, as ``_rectify`` gives them
     result : (n,)
     """
-    steps = _rectify(scores, parameters[0].item())
+    steps = _rectify(scores, parameters[0])
     for i in range(1, len(parameters) - 2, 3):
         weight, bias, slope = parameters[i : i + 3]
-        steps += _rectify(matmul(steps[-1], weight.t(), bias), slope.item())
+        steps += _rectify(matmul(steps[-1], weight.t(), bias), slope)
     return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
-def _rectify(scores: Tensor, slope: float) -> list[Tensor]:
+def _rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:
     """What the backward pass needs of the scores, and the leaky rectifier's output."""
-    if not _output_suffices(slope):
+    number = number_on_host(slope)
+    if number is None or not _output_suffices(number):
         return [scores, leaky_relu(scores, slope)]
-    output = leaky_relu_(scores, slope)  # in place
+    output = leaky_relu_(scores, number)  # in place
     return [output, output]
 
 
 def _output_suffices(slope: float) -> bool:
-    """Whether the backward pass needs the rectifier's output alone, not its input."""
+    """Whether the backward pass needs the rectifier's output alone, not its input.
+
+    That is so for some slopes only: where the host cannot read the slope, the input is kept.
+    """
     return slope >= SMALLEST_SLOPE and abs(1.0 - slope) >= LEAST_BEND
 
 
@@ -357,8 +368,8 @@ def _rectify_backward(
 
     The difference is a (1 - a) N: the slope's gradient needs no pass of its own.
     """
-    factor = slope.item()
-    if not _output_suffices(factor):
+    factor = number_on_host(slope)
+    if factor is None or not _output_suffices(factor):
         return leaky_relu_backward(grad_output, kept, slope)
     backward_into = torch.ops.aten.leaky_relu_backward.grad_input
     grad_scores = backward_into(grad_output, kept, factor, False, grad_input=grad_output)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.network.host import number_on_host
 from sklearn_din.network.joint import JointDice, RowDropout, Sum, joint_moments, joint_sum
 
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
@@ -41,7 +42,7 @@ class PReLU(nn.Module):
         if torch.compiler.is_compiling():  # torch.export takes no autograd function
             return scores.relu() + self.slope * scores.clamp(max=0.0)
         if not torch.is_grad_enabled():
-            return F.leaky_relu(scores, self.slope.item())
+            return leaky_relu(scores, self.slope)
         return _LearntLeaky.apply(scores, self.slope)
 
 
@@ -51,11 +52,26 @@ class _LearntLeaky(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(scores, slope)
-        return F.leaky_relu(scores, slope.item())
+        return leaky_relu(scores, slope)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor]:
         return leaky_relu_backward(grad_output, *ctx.saved_tensors)
+
+
+def leaky_relu(scores: Tensor, slope: Tensor) -> Tensor:
+    """Leaky rectifier whose slope is a tensor: in one pass where the host can read the slope.
+
+    Examples
+    --------
+    >>> import torch
+    >>> leaky_relu(torch.tensor([-4.0, 2.0]), torch.tensor(0.25))
+    tensor([-1.,  2.])
+    """
+    number = number_on_host(slope)
+    if number is None:
+        return torch.where(scores > 0, scores, scores * slope)
+    return F.leaky_relu(scores, number)
 
 
 def leaky_relu_backward(
@@ -63,7 +79,10 @@ def leaky_relu_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a leaky rectifier's scores and of its slope."""
     grad_slope = torch.dot(grad_output.flatten(), scores.clamp(max=0.0).flatten())
-    grad_scores = torch.ops.aten.leaky_relu_backward(grad_output, scores, slope.item(), False)
+    number = number_on_host(slope)
+    if number is None:
+        return torch.where(scores > 0, grad_output, grad_output * slope), grad_slope
+    grad_scores = torch.ops.aten.leaky_relu_backward(grad_output, scores, number, False)
     return grad_scores, grad_slope
 
 

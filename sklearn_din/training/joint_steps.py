@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from skorch import NeuralNetBinaryClassifier
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -15,13 +14,14 @@ from sklearn_din.batches.batch import Batch, rows_of_rank
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice
 from sklearn_din.training.distributed import Ranks
+from sklearn_din.training.losses import LossReading
 
 WISHES = ("user", "callback", "patience")  # to stop, by precedence
 WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
 WITHIN_TRAINING |= {"on_grad_computed"}
 
 
-class JointSteps(NeuralNetBinaryClassifier):
+class JointSteps(LossReading):
     """What a net does in a training of several processes; nothing where there is one.
 
     Each process computes its rows of a joint batch, whose loss is the sum of the processes'
@@ -138,7 +138,8 @@ def sum_gradients(
 
     One sum for all dense gradients; for the tables, the touched rows of all processes are
     gathered, padded to the longest, and rows that several have touched are added up in the order
-    of the processes.
+    of the processes. How many rows each has touched decides what is sent next: the host reads it,
+    and on a GPU waits for it once per step.
 
     Parameters
     ----------

@@ -15,10 +15,11 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.batch import Batch, to_device
 from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
+from sklearn_din.network.host import is_host
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.joint_steps import JointSteps
 from sklearn_din.training.optim import RowwiseRMSprop
@@ -105,7 +106,7 @@ class DINNet(JointSteps):
             groups = [
                 {
                     "params": [table],
-                    "starts": embeddings.starts(width),
+                    "starts": embeddings.starts(width).to(table.device),
                     "decay": self._table_decay(width),
                 }
                 for width, table in tables.items()
@@ -224,7 +225,7 @@ class DINNet(JointSteps):
 
     def partial_fit(self, X: TrainingPlan, y: None = None, **kwargs: object) -> DINNet:
         """Train as skorch does, which forgives a Ctrl-C even before there is a trained state."""
-        self._has_ended, self._n_before = False, len(self.history)
+        self._has_ended, self._n_before, self._unread = False, len(self.history), None
         super().partial_fit(X, y, **kwargs)
         if not self._has_ended:
             raise KeyboardInterrupt
@@ -249,13 +250,10 @@ class DINNet(JointSteps):
                     raise
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
+        self.check_losses()  # those of a check left unfinished
         self._drop_unfinished_check()
         self._has_ended = True
         return self
-
-    def _n_checks(self) -> int:
-        """Rows of the history that this training has begun."""
-        return len(self.history) - self._n_before
 
     def _drop_unfinished_check(self) -> None:
         self.n_epochs_begun_ = math.ceil(self._n_checks() / self.checks_per_epoch_)
@@ -297,32 +295,22 @@ class DINNet(JointSteps):
     def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,)."""
         with self.knows_its_rows(x):
-            return self.module_(x.to(self.device))
+            return self.module_(self._on_device(x))
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """Move a batch; what only the host can find out without waiting is found out before."""
+        if is_host(self.device):
+            return batch
+        if torch.is_grad_enabled() and not batch.distinct:
+            batch.distinct = self.module_.embeddings.distinct_rows(batch.ids)
+        return batch.to(self.device)
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Batch, training: bool = False) -> Tensor:
         """Weighted negative log-likelihood of the click."""
         if not len(y_true):  # a process that has no row of a joint batch
             return y_pred.sum()
-        loss = F.binary_cross_entropy_with_logits(
-            y_pred, y_true.to(y_pred.device), weight=X.weights
-        )
-        if not torch.isfinite(loss):
-            raise ValueError(self._divergence_message(X))
-        return loss
-
-    def _divergence_message(self, batch: Batch) -> str:
-        numeric = self.module_.schema.names("numeric")
-        hint = ""
-        if numeric:
-            scales = batch.numbers.abs().amax(dim=0)
-            largest = int(scales.argmax())
-            hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
-        epoch = math.ceil(self._n_checks() / self.checks_per_epoch_)
-        return (
-            f"the loss is no longer finite in epoch {epoch} with lr={self.lr:g} and "
-            f"embedding_lr={self.embedding_lr:g}.{hint} Lower the learning rates, or standardise "
-            "the numeric columns (HistorySequenceEncoder does)."
-        )
+        labels = to_device(y_true, y_pred.device)
+        return F.binary_cross_entropy_with_logits(y_pred, labels, weight=X.weights)
 
     def _set_training(self, training: bool = True) -> None:
         """As skorch does before each batch, but walk through the modules only to change them."""
@@ -333,6 +321,7 @@ class DINNet(JointSteps):
         """One step of both optimizers; skorch's own would run the batch once for each."""
         self._zero_grad_optimizer(set_to_none=True)
         step = self.join_gradients(self.train_step_single(batch, **fit_params))
+        self.note_loss(step["loss"], batch[0])
         named = TeeGenerator(self._named_gradients())
         self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         self._step_optimizer(None)
@@ -356,7 +345,9 @@ class DINNet(JointSteps):
         """Loss and logits of a batch, part by part as in training."""
         self._set_training(False)
         with torch.no_grad():
-            return self.join_logits(self._by_parts(batch, training=False), batch[0])
+            step = self.join_logits(self._by_parts(batch, training=False), batch[0])
+        self.note_loss(step["loss"], batch[0])
+        return step
 
     def _by_parts(self, batch: tuple[Batch, Tensor], *, training: bool) -> dict[str, Tensor]:
         whole, y = batch
@@ -374,6 +365,8 @@ class DINNet(JointSteps):
                 loss.backward()
                 loss, logits[-1] = loss.detach(), logits[-1].detach()
             losses.append(loss)
+        if training and len(parts) > 1 and not is_host(self.device):
+            self.module_.embeddings.merge_gradients(whole.ids)
         if len(parts) == 1:
             return {"loss": losses[0], "y_pred": logits[0]}
         return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID
@@ -83,7 +84,9 @@ class RowwiseRMSprop(torch.optim.Optimizer):
     def _update_rows(self, table: Tensor, sparse: Tensor, group: dict[str, Any]) -> None:
         state, beta = self.state[table], group["beta"]
         if not state:
-            starts = torch.tensor([0]) if group["starts"] is None else group["starts"]
+            starts = group["starts"]
+            if starts is None:
+                starts = torch.zeros(1, dtype=torch.int64, device=table.device)
             state["starts"] = starts.to(table.device)
             state["square"] = table.new_zeros(len(table))
             state["total"] = table.new_zeros(len(starts))
@@ -113,12 +116,15 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta
     typical : (n_rows,)
     """
     first = torch.searchsorted(rows, state["starts"])
-    counts = torch.cat([first, first.new_tensor([len(rows)])]).diff()
-    mean = torch.segment_reduce(latest, "sum", lengths=counts) / counts.clamp(min=1)
+    counts = F.pad(first, (0, 1), value=len(rows)).diff()
+    # Its own checks of the counts, left out, and an unknown length of what is repeated would have
+    # the host wait for a GPU.
+    sums = torch.segment_reduce(latest, "sum", lengths=counts, unsafe=True)
+    mean = sums / counts.clamp(min=1)
     state["total"].lerp_(mean, 1 - beta)  # zero for a vocabulary without rows here
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
-    return typical.repeat_interleave(counts)
+    return typical.repeat_interleave(counts, output_size=len(rows))
 
 
 def embedding_decay(

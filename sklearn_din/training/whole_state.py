@@ -54,6 +54,7 @@ def whole_state(
 
 def unfinished_check(net: DINNet, seconds: float) -> dict[str, Any]:
     """Return what a check needs of its batches so far: their losses and sizes."""
+    net.read_losses()
     batches = net.history[-1]["batches"]
     names = [name for name, its in batches[0].items() if isinstance(its, int | float)]
     names = [name for name in names if all(name in its for its in batches)]

@@ -1,0 +1,383 @@
+"""Training where the host cannot read the device's memory for nothing, tested without a GPU.
+
+torch's "meta" tensors have shapes but no numbers. Whatever reads a number there, or makes a shape
+depend on numbers, raises: the same calls would have the host wait for a GPU.
+"""
+
+import copy
+import dataclasses
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sklearn_din import DINClassifier
+from sklearn_din.batches.batch import Batch
+from sklearn_din.network import fused, host, layers
+from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
+from sklearn_din.training import checkpoint, losses
+from sklearn_din.training import net as net_file
+from sklearn_din.training.fitting import fit_net, make_net, plan_in_memory
+from sklearn_din.training.inputs import check_fit_inputs
+from sklearn_din.training.losses import STEPS_PER_READ
+from sklearn_din.training.seeding import seeded_torch
+from tests.encoded_impressions import make_impressions, make_labels
+
+X = make_impressions(400, seed=3, numbers=("age",))
+y = make_labels(X, seed=3)
+OPTIONS = [
+    {"activation": activation, "pooling": pooling, "interest": interest}
+    for activation in ("prelu", "dice", "relu")
+    for pooling in ("attention", "sum", "mean", "max")
+    for interest in ("extended", "paper")
+]
+OPTIONS += [
+    {"attention_normalization": "softmax"},
+    {"embedding_dim": {"item": 4, "category": 6, "tags": 4}},
+    {"dropout": 0.5, "embedding_l2": 0.0},
+]
+
+
+def plan_of(**parameters):
+    if "activation" in parameters:
+        parameters["attention_activation"] = parameters["activation"]
+    settings = {"max_epochs": 2, "batch_size": 50, "random_state": 0} | parameters
+    classifier = DINClassifier(**settings)
+    weights = np.linspace(0.5, 1.5, len(y))
+    return plan_in_memory(classifier, check_fit_inputs(classifier, X, y, weights), None)
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Have the package take the host's memory for a device's that the host must not read."""
+    for file in (host, losses, net_file):
+        monkeypatch.setattr(file, "is_host", lambda device: False)
+
+
+@pytest.fixture
+def on_meta(monkeypatch):
+    """Make a net on the meta device; torch's fused Adam, which a GPU has, is missing there."""
+    adam = torch.optim.Adam
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda its, *, lr, fused: adam(its, lr=lr, foreach=False)
+    )
+
+    def make(**parameters):
+        plan = dataclasses.replace(plan_of(**parameters), device="meta")
+        return make_net(plan, plan.make_module()), iter(plan.train)
+
+    return make
+
+
+class Copies(TorchDispatchMode):
+    """Note which operations copy tensors from the host to the device: a GPU is waited for."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        result = operation(*arguments, **(named or {}))
+        given, made = (devices_of(its) for its in ((arguments, named), result))
+        if "cpu" in given and "meta" in made:
+            self.names.append(operation.name())
+        return result
+
+
+class CopiesOfNumbers(TorchFunctionMode):
+    """Note which functions copy Python's numbers to the device: torch makes no operation of it."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        name = getattr(function, "__name__", "")
+        if name in ("tensor", "new_tensor", "as_tensor") and "meta" in devices_of(result):
+            self.names.append(name)
+        return result
+
+
+def devices_of(tree):
+    return {its.device.type for its in tree_leaves(tree) if isinstance(its, torch.Tensor)}
+
+
+@contextmanager
+def noted_copies():
+    names = []
+    with CopiesOfNumbers(names), Copies(names):
+        yield names
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch(options, on_meta):
+    net, batches = on_meta(**options)
+    net.train_step(next(batches))
+    batch, clicks = next(batches)
+    batch, clicks = net._on_device(batch), clicks.to("meta")
+    with noted_copies() as copies:
+        step = net.train_step((batch, clicks))
+    assert copies == []
+    assert step["loss"].is_meta
+    assert len(net._unread) == 2
+
+
+def test_a_step_in_parts_reads_nothing_from_the_device(on_meta, monkeypatch):
+    monkeypatch.setattr(net_file, "SPLIT_FROM", 10)
+    monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+    parts, split = [], Batch.split
+
+    def noted(batch, most_events):
+        parts.extend(split(batch, most_events))
+        return parts
+
+    monkeypatch.setattr(Batch, "split", noted)
+    net, batches = on_meta()
+    net.train_step(next(batches))
+    assert len(parts) > 2
+
+
+def test_validation_reads_nothing_from_the_device(on_meta):
+    net, batches = on_meta()
+    assert net.validation_step(next(batches))["y_pred"].is_meta
+
+
+READS = {
+    "item": lambda its: its.sum().item(),
+    "float": lambda its: float(its[0]),
+    "if": lambda its: bool(its[0] > 0),
+    "tolist": lambda its: its.tolist(),
+    "cpu": lambda its: its.cpu(),
+    "numpy": lambda its: its.numpy(),
+    "nonzero": lambda its: its.nonzero(),
+    "unique": lambda its: torch.unique(its),
+    "mask": lambda its: its[its > 0],
+    "masked_select": lambda its: its.masked_select(its > 0),
+    "repeat_interleave": lambda its: its.repeat_interleave(torch.ones_like(its).long()),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+def test_the_meta_device_raises_where_the_host_would_wait(read):
+    with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
+        read(torch.zeros(3, device="meta"))
+
+
+def test_a_number_copied_to_the_device_is_noticed():
+    its = torch.zeros(3, device="meta")
+    with noted_copies() as copies:
+        its.new_tensor([1.0])
+        torch.tensor([1.0], device="meta")
+        torch.ones(3).to("meta")
+        its[1:] = 0.0  # is none: the device is told to fill
+    assert copies == ["new_tensor", "tensor", "aten::_to_copy"]
+
+
+def test_losses_are_read_at_every_so_many_steps_only(on_meta):
+    net, batches = on_meta()
+    batch, _ = next(batches)
+    for _ in range(STEPS_PER_READ - 1):
+        net.note_loss(torch.zeros((), device="meta"), batch)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        net.note_loss(torch.zeros((), device="meta"), batch)
+
+
+@pytest.mark.parametrize("slope", [0.25, 0.95, 1.0, 1.5, 0.0, -0.1])
+def test_prelu_gives_the_same_numbers_where_its_slope_cannot_be_read(slope, monkeypatch):
+    scores = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    prelu, found = PReLU(5), []
+    torch.nn.init.constant_(prelu.slope, slope)
+    for can_read in (True, False):
+        monkeypatch.setattr(host, "is_host", lambda device, answer=can_read: answer)
+        output = prelu(scores)
+        with torch.no_grad():
+            assert torch.equal(prelu(scores), output)
+        found.append([output, *torch.autograd.grad(output.sin().sum(), (scores, prelu.slope))])
+    for expected, its in zip(*found, strict=True):
+        assert torch.equal(its, expected)
+
+
+@pytest.mark.parametrize("slope", [0.25, 0.95, 1.5, 0.0, -0.1])
+def test_fused_functions_give_the_same_numbers_where_slopes_cannot_be_read(slope, monkeypatch):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unit = ActivationUnit(6, 0, units=(8, 4), activation="prelu").double()
+        mlp, output = MLP(6, (8, 4), activation="prelu").double(), torch.nn.Linear(4, 1).double()
+        queries, keys = torch.randn(3, 6).double(), torch.randn(7, 6).double()
+    for module in (*unit.modules(), *mlp.modules()):
+        if isinstance(module, PReLU):
+            torch.nn.init.constant_(module.slope, slope)
+    rows, offsets = torch.tensor([0, 0, 0, 2, 2, 2, 2]), torch.tensor([0, 3, 3, 7])
+    queries, keys, found = queries.requires_grad_(), keys.requires_grad_(), []
+    wanted = [queries, keys, *unit.parameters(), *mlp.parameters(), *output.parameters()]
+    for can_read in (True, False):
+        monkeypatch.setattr(host, "is_host", lambda device, answer=can_read: answer)
+        interest, _ = fused.attend(unit, queries, keys, None, rows, offsets)
+        logits = fused.logits_of(mlp, output, interest)
+        found.append([interest, logits, *torch.autograd.grad(logits.sin().sum(), wanted)])
+    for expected, its in zip(*found, strict=True):
+        torch.testing.assert_close(its, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_rows_found_before_the_step_give_the_same_bits():
+    (batch, _), gradients = next(iter(plan_of().train)), []
+    network = plan_of().make_module()
+    for its in ({}, network.embeddings.distinct_rows(batch.ids)):
+        batch.distinct = its
+        network.zero_grad()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network(batch).sum().backward()
+        gradients.append([table.grad for table in network.embeddings.tables.values()])
+    for expected, found in zip(*gradients, strict=True):
+        assert torch.equal(found._indices(), expected._indices())
+        assert torch.equal(found._values(), expected._values())
+
+
+def test_gradients_of_parts_put_after_each_other_are_merged_as_torch_does_on_a_cpu():
+    batch, _ = next(iter(plan_of().train))
+    embeddings = plan_of().make_module().embeddings
+    (table,) = embeddings.tables.values()
+    (distinct,) = embeddings.distinct_rows(batch.ids).values()
+    rows = [distinct.rows[::2], distinct.rows[1:], distinct.rows]  # of three parts
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(len(its), table.shape[1], generator=generator) for its in rows]
+    table.grad = torch.sparse_coo_tensor(
+        torch.cat(rows).unsqueeze(0), torch.cat(values), table.shape, check_invariants=True
+    )
+    expected = table.grad.coalesce()
+    embeddings.merge_gradients(batch.ids)
+    assert torch.equal(table.grad._indices(), expected.indices())
+    torch.testing.assert_close(table.grad._values(), expected.values())
+
+
+@pytest.mark.parametrize("can_read", [True, False])
+def test_a_step_in_parts_has_the_gradients_of_the_whole_step(can_read, monkeypatch, request):
+    if not can_read:
+        request.getfixturevalue("unreadable")
+    gradients = []
+    for most in (1 << 17, 10):
+        monkeypatch.setattr(net_file, "SPLIT_FROM", most)
+        monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+        plan = plan_of(interest="paper")  # draws no random numbers in training
+        with seeded_torch(0, devices=[]):
+            net = make_net(plan, plan.make_module())
+        net.train_step_single(next(iter(plan.train)))
+        gradients.append([its.grad for its in net.module_.parameters()])
+    for expected, found in zip(*gradients, strict=True):
+        if expected.is_sparse:
+            assert torch.equal(found._indices(), expected._indices())
+            expected, found = expected._values(), found._values()
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 1, 8, 19, -3, -2)], ids=str)
+def test_trainings_are_alike_whether_or_not_the_host_reads(options, request):
+    plain = fit_net(plan_of(early_stopping=True, **options))
+    request.getfixturevalue("unreadable")
+    ours = fit_net(plan_of(early_stopping=True, **options))
+    # PReLU: the slopes' gradients are computed in another way, and differ by rounding.
+    is_exact = options.get("activation") in ("dice", "relu")
+    tolerance = {"rtol": 0, "atol": 0} if is_exact else {"rtol": 1e-3, "atol": 1e-5}
+    for expected, its in zip(plain.module_.parameters(), ours.module_.parameters(), strict=True):
+        torch.testing.assert_close(its, expected, **tolerance)
+    for before, check in zip(plain.history, ours.history, strict=True):
+        for name in ("train_loss", "valid_loss"):
+            assert all(type(batch[name]) is float for batch in check["batches"] if name in batch)
+            np.testing.assert_allclose(check[name], before[name], **tolerance)
+
+
+class Break(Callback):
+    """Make the weights NaN before a training batch."""
+
+    def __init__(self, at, then=lambda: None):
+        self.at, self.then = at, then
+
+    def on_train_begin(self, net, **kwargs):
+        self.n_begun = 0
+        self.seen = []
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        self.n_begun += training
+        if training and self.n_begun == self.at:
+            net.module_.output.bias.data.fill_(np.nan)
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.seen.append(self.n_begun)
+        if training and self.n_begun == self.at + 1:
+            self.then()
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+@pytest.mark.parametrize("then", [lambda: None, stop])
+@pytest.mark.usefixtures("unreadable")
+def test_a_loss_that_is_not_finite_is_named_before_anything_is_kept(early_stopping, then):
+    broken = Break(at=9, then=then)  # eight batches in the first epoch, or seven
+    classifier = DINClassifier(
+        batch_size=50,
+        max_epochs=3,
+        early_stopping=early_stopping,
+        callbacks=[broken],
+        random_state=0,
+    )
+    with pytest.raises(ValueError, match=r"no longer finite in epoch 2 with .*column 'price'"):
+        classifier.fit(X, y)
+    assert not hasattr(classifier, "net_")
+    assert broken.seen[-1] == (10 if then is stop else 16 if not early_stopping else broken.n_begun)
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", 0.0)
+    written = []
+    write = checkpoint.write_checkpoint
+    monkeypatch.setattr(
+        checkpoint,
+        "write_checkpoint",
+        lambda path, value: written.append(copy.deepcopy(value)) or write(path, value),
+    )
+    classifier = DINClassifier(
+        batch_size=50,
+        max_epochs=2,
+        early_stopping=False,
+        callbacks=[Break(at=4)],
+        checkpoint_dir=tmp_path,
+        random_state=0,
+    )
+    with pytest.raises(ValueError, match="no longer finite in epoch 1"):
+        classifier.fit(X, y)
+    assert len(written) == 3
+    assert all(np.isfinite(its).all() for value in written for its in value["weights"].values())
+    losses_kept = [value["unfinished"]["columns"]["train_loss"] for value in written]
+    assert [len(its) for its in losses_kept] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_a_long_pass_reads_its_losses_in_between(monkeypatch):
+    monkeypatch.setattr(losses, "STEPS_PER_READ", 3)
+    broken = Break(at=4)
+    with pytest.raises(ValueError, match="no longer finite in epoch 1"):
+        DINClassifier(batch_size=50, early_stopping=False, callbacks=[broken], random_state=0).fit(
+            X, y
+        )
+    assert broken.n_begun == 6
+
+
+def test_in_the_hosts_memory_a_loss_is_checked_before_its_step():
+    broken = Break(at=4)
+    with pytest.raises(ValueError, match="no longer finite in epoch 1"):
+        DINClassifier(batch_size=50, early_stopping=False, callbacks=[broken], random_state=0).fit(
+            X, y
+        )
+    assert broken.seen == [1, 2, 3]
+    assert layers.number_on_host(torch.tensor(2.0)) == 2.0

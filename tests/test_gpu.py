@@ -1,0 +1,118 @@
+"""Training on a CUDA GPU. These tests are skipped where there is none: ``pytest -m gpu``.
+
+What can be tested without one is in ``test_device.py``.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_din import DINClassifier
+from sklearn_din.batches.batch import Batch
+from sklearn_din.features import EncodedFeatures, Schema
+from sklearn_din.training import net as net_file
+from sklearn_din.training.fitting import make_net, plan_in_memory
+from sklearn_din.training.inputs import check_fit_inputs
+from sklearn_din.training.seeding import seeded_torch
+from tests.encoded_impressions import make_impressions, make_labels
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here"),
+]
+
+GPU = "cuda"
+STEP = {"rtol": 1e-3, "atol": 1e-5}  # of one step's gradients: sums in another order, in float32
+FIT = {"rtol": 0.0, "atol": 2e-3}  # of probabilities after some twenty steps that differ so
+OPTIONS = [
+    {},
+    {"interest": "paper"},
+    {"activation": "dice", "attention_activation": "dice"},
+    {"activation": "relu", "attention_activation": "relu", "pooling": "mean"},
+    {"pooling": "max"},
+    {"attention_normalization": "softmax"},
+]
+
+
+def without_numbers(X):
+    """Impressions without numeric columns, some of which a step hides: devices draw differently."""
+    fields = tuple(field for field in X.schema.fields if field.name != "price")
+    schema = Schema(fields, X.schema.behaviours, X.schema.max_length)
+    columns = {name: ids for name, ids in X.columns.items() if name != "price"}
+    return EncodedFeatures(schema, columns, X.behaviours)
+
+
+X = without_numbers(make_impressions(400, seed=3))
+y = make_labels(X, seed=3)
+
+
+def classifier_on(device, **options):
+    settings = {"max_epochs": 2, "batch_size": 50, "random_state": 0} | options
+    return DINClassifier(device=device, **settings)
+
+
+def net_and_batches(device, **options):
+    classifier = classifier_on(device, **options)
+    plan = plan_in_memory(classifier, check_fit_inputs(classifier, X, y, None), None)
+    with seeded_torch(0, devices=[]):
+        return make_net(plan, plan.make_module()), iter(plan.train)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
+    on_cpu, on_gpu = (
+        classifier_on(device, early_stopping=True, **options).fit(X, y) for device in ("cpu", GPU)
+    )
+    np.testing.assert_allclose(on_gpu.predict_proba(X), on_cpu.predict_proba(X), **FIT)
+    for name in ("train_loss", "valid_loss"):
+        np.testing.assert_allclose(on_gpu.history_[name], on_cpu.history_[name], **FIT)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, monkeypatch):
+    gradients = []
+    for device in ("cpu", GPU):
+        if device == GPU and is_split and "dice" not in options.values():
+            monkeypatch.setattr(net_file, "SPLIT_FROM", 10)
+            monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+        net, batches = net_and_batches(device, **options)
+        net.train_step_single(next(batches))
+        gradients.append([its.grad.cpu() for its in net.module_.parameters()])
+    for expected, found in zip(*gradients, strict=True):
+        if expected.is_sparse:
+            assert torch.equal(found._indices(), expected._indices())  # each row once, ascending
+            expected, found = expected._values(), found._values()
+        torch.testing.assert_close(found, expected, **STEP)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize("options", [*OPTIONS, {"dropout": 0.5}], ids=str)
+def test_no_training_step_waits_for_the_gpu(options, is_split, monkeypatch):
+    if is_split:
+        monkeypatch.setattr(net_file, "SPLIT_FROM", 10)
+        monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+    net, batches = net_and_batches(GPU, **options)
+    net.train_step(next(batches))  # what is kept from step to step is made in the first one
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        net.train_step(next(batches))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_batch_arrives_whole():
+    batch, plain = Batch(X[:50]), Batch(X[:50])
+    batch.to(GPU)
+    for name, ids in plain.ids.items():
+        assert torch.equal(batch.ids[name].cpu(), ids)
+    for histories, rows in plain.rows.items():
+        assert torch.equal(batch.rows[histories].cpu(), rows)
+        assert torch.equal(batch.offsets[histories].cpu(), plain.offsets[histories])
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    numbers = np.full((200, 2), 3e38)
+    numbers[:, 0] = 1.0
+    with pytest.raises(ValueError, match=r"no longer finite in epoch 1 .*in column 'x1'"):
+        classifier_on(GPU).fit(numbers, [0, 1] * 100)
