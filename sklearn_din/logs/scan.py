@@ -153,8 +153,9 @@ class ParquetScan(Scan):
         """Consecutive rows: slices of one row group after the other."""
         rows, starts = self._rows, self._files.starts
         first, last = (rows.start, rows.stop) if isinstance(rows, range) else (0, 0)
-        groups = np.flatnonzero((starts[:-1] < last) & (starts[1:] > first))
-        for group, table in self._files.read(groups.tolist(), columns):
+        groups = np.flatnonzero((starts[:-1] < last) & (starts[1:] > first)).tolist()
+        own = [group for group in groups if self._is_own(max(int(starts[group]) - first, 0))]
+        for group, table in self._files.read(own, columns):
             begin, end = max(first, starts[group]), min(last, starts[group + 1])
             for at in range(int(begin), int(end), size):
                 table_part = table.slice(at - int(starts[group]), min(size, int(end) - at))
@@ -168,7 +169,7 @@ class ParquetScan(Scan):
         """
         starts = self._files.starts
         size = size * SHARE_OF_PART // 4 if size < MOST_ROWS else size
-        for start in range(0, len(self), size):
+        for start in filter(self._is_own, range(0, len(self), size)):
             rows = np.asarray(self._rows[start : start + size])
             order = np.argsort(rows, kind="stable")
             ordered = rows[order]
