@@ -38,7 +38,7 @@ class Processes:
     Parameters
     ----------
     work : str
-        What they do, with its article, for what is said when a process is gone.
+        What they do, for what is said when a process is gone: "a training of".
     remedy : str
         What happens when all are started again, for the same message.
 
@@ -139,7 +139,7 @@ class Processes:
         silent = [rank for rank in range(self.size) if rank not in words]
         reason = " and ".join(told) or f"{named(silent)} is gone or does not answer"
         return (
-            f"{self._work} of {self.size} processes needs all of them, and {reason}. Rank "
+            f"{self._work} {self.size} processes needs all of them, and {reason}. Rank "
             f"{self.rank} has ended too. Start all of them again: {self._remedy}."
         )
 

@@ -19,7 +19,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import scanned_rows
+from sklearn_din.encoding import scanned_rows, streaming
 from sklearn_din.logs.parquet_files import ParquetFiles
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -99,23 +99,26 @@ def different(folder, cache):
     return str(X["hist_item"].shape[1])
 
 
-def failing(folder, cache):
-    """Rank 1 finds something wrong in its rows."""
-    encode = HistorySequenceEncoder._encode
+def failing(owner, name, rank):
+    """One process raises an error where it calls a function."""
+    own = getattr(owner, name)
 
-    def fails(self, read, frame, schema):
-        if RANK == 1:
-            raise ValueError("something is wrong with these rows")
-        return encode(self, read, frame, schema)
+    def fails(*args, **kwargs):
+        if rank == RANK:
+            raise ValueError("something is wrong here")
+        return own(*args, **kwargs)
 
-    HistorySequenceEncoder._encode = fails
-    try:
-        fit(rows(folder, cache))
-    except (ValueError, RuntimeError) as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        HistorySequenceEncoder._encode = encode
-    return "none"
+    def case(folder, cache):
+        setattr(owner, name, fails)
+        try:
+            fit(rows(folder, cache))
+        except (ValueError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+        finally:
+            setattr(owner, name, own)
+        return "none"
+
+    return case
 
 
 def killed(folder, cache):
@@ -144,7 +147,11 @@ def again(folder, cache):
     return json.dumps([read, facts])
 
 
-TOLD = {"again": again, "different": different, "failing": failing, "killed": killed}
+FAILING = {
+    "failing 1": failing(HistorySequenceEncoder, "_encode", 1),
+    "failing 0": failing(streaming, "learn_mapped_neighbours", 0),
+}
+TOLD = {"again": again, "different": different, "killed": killed} | FAILING
 read = []  # row groups of each pass, and the first column
 
 

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    cases = [*together.CASES, "training", "again", "different", "failing", "killed"]
+    cases = [*together.CASES, "training", "again", "different", *together.FAILING, "killed"]
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
     processes = [
@@ -116,15 +116,17 @@ def test_processes_that_encode_different_things_work_apart(folder):
     assert len(manifests(folder / "cache of different")) == 2
 
 
-def test_an_error_in_one_process_ends_the_other_and_leaves_nothing(folder):
-    first, second = told(folder, "failing")
-    assert second == "ValueError: something is wrong with these rows"
-    assert first == (
-        "RuntimeError: an encoding of a scan of 2 processes needs all of them, and rank 1 ended "
-        "with ValueError: something is wrong with these rows. Rank 0 has ended too. Start all of "
-        "them again: nothing is left of what they have encoded, fit begins anew."
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_in_one_process_ends_the_other_and_leaves_nothing(folder, rank):
+    """Rank 1 fails at its own rows, rank 0 at the item neighbours, for which rank 1 waits."""
+    errors = told(folder, f"failing {rank}")
+    assert errors[rank] == "ValueError: something is wrong here"
+    assert errors[1 - rank] == (
+        f"RuntimeError: an encoding by 2 processes needs all of them, and rank {rank} ended with "
+        f"ValueError: something is wrong here. Rank {1 - rank} has ended too. Start all of them "
+        "again: fit begins anew, nothing was kept of what they have encoded."
     )
-    assert not list((folder / "cache of failing").iterdir())
+    assert not list((folder / f"cache of failing {rank}").iterdir())
 
 
 def test_a_killed_process_ends_the_other_and_leaves_nothing_that_is_read(folder):

@@ -109,8 +109,8 @@ def encoding_team(cache_dir: Path | None, key: str) -> Iterator[Team]:
     if cache_dir is None or process_group() is None:
         yield Team()
         return
-    remedy = "nothing is left of what they have encoded, fit begins anew"
-    processes = Processes(work="an encoding of a scan", remedy=remedy)
+    remedy = "fit begins anew, nothing was kept of what they have encoded"
+    processes = Processes(work="an encoding by", remedy=remedy)
     folder = cache_dir / f".partial-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True)

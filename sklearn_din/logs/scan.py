@@ -211,8 +211,9 @@ def scan_parquet(
         Columns to read. None takes all but the target, and the index of a pandas frame.
     cache_dir : path, default=None
         Folder in which encoders keep the encoded rows, so that a second fit on the same files
-        with the same encoder reads them instead. It grows until you empty it. None encodes into
-        a temporary folder, which is removed with what was encoded.
+        with the same encoder reads them instead, and in which processes that train one model
+        (torchrun) share the encoding. It grows until you empty it. None encodes into a temporary
+        folder, which is removed with what was encoded.
     memory : int or str, default="1GB"
         Bytes that reading may take, as a number or such as "500MB" or "2GiB". A row group must
         fit into half of it. Larger parts are a little faster.

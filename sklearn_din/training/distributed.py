@@ -41,7 +41,7 @@ class Ranks(Processes):
             if keeps_checkpoint
             else "fit begins anew, with checkpoint_dir it would go on"
         )
-        super().__init__(work="a training", remedy=remedy)
+        super().__init__(work="a training of", remedy=remedy)
         self.keeps_checkpoint = keeps_checkpoint
         self._on_gpu = self._on_cpu if dist.get_backend() == "gloo" else self.open(None)
 
@@ -85,7 +85,7 @@ class Ranks(Processes):
                 raise ValueError(
                     f"all {self.size} processes must be given the same parameters, and the same "
                     f"rows in the same order: those of rank {rank} differ from those of rank 0 "
-                    f"in: {'; '.join(found)}. Let every process read and encode all rows: fit "
+                    f"in: {'; '.join(found)}. Give every process all rows: fit "
                     "gives each its slice of every batch."
                 )
 
