@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans
+from sklearn_din.encoding.array_files import no_room
 from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.lookup import occurrences_by_owner
@@ -120,9 +121,12 @@ class KeptNumbers:
 
     def partial_fit(self, numbers: np.ndarray) -> None:
         """Keep the numbers of a part, one column."""
-        with open(self._path, "ab") as file:
-            file.write(np.ascontiguousarray(numbers, dtype=np.float64).data)
         self._lengths.append(len(numbers))
+        try:
+            with open(self._path, "ab") as file:
+                file.write(np.ascontiguousarray(numbers, dtype=np.float64).data)
+        except OSError as error:
+            raise no_room(error, self._path.parent, 8 * sum(self._lengths)) from error
 
     def tell(self, scaler: StandardScaler) -> None:
         """Let a scaler learn from all parts, and remove the file."""

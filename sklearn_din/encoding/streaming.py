@@ -105,7 +105,7 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
     encoder.__dict__.pop("schema_", None)
     key = _key_of_fit(encoder, scan, y)
     cache = EncodedCache(scan, key)
-    with encoding_team(scan.cache_dir, key) as team:
+    with encoding_team(scan, key) as team:
         kept = cache.read() if team.is_leader else None
         if not team.agree(kept is not None):
             written = _fit_rows(encoder, scan, y, cache, team)

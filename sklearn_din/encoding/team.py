@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from sklearn_din._processes import Processes, process_group
+from sklearn_din.logs.scan_views import Scan
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 
@@ -95,26 +96,27 @@ class Team:
 
 
 @contextmanager
-def encoding_team(cache_dir: Path | None, key: str) -> Iterator[Team]:
+def encoding_team(scan: Scan, key: str) -> Iterator[Team]:
     """Join the processes that fit an encoder together, and tell them if this one fails.
 
     Parameters
     ----------
-    cache_dir : Path or None
-        Where the encoded rows are kept. Without it, or without a group of several processes, a
+    scan : Scan
+        The rows. Where they have no ``cache_dir``, or there is no group of several processes, a
         process encodes alone.
     key : str
         Equal where the same is encoded.
     """
-    if cache_dir is None or process_group() is None:
+    if scan.cache_dir is None or process_group() is None:
         yield Team()
         return
     remedy = "fit begins anew, nothing was kept of what they have encoded"
     processes = Processes(work="an encoding by", remedy=remedy)
-    folder = cache_dir / f".partial-{uuid.uuid4().hex}"
+    folder = scan.cache_dir / f".partial-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True)
-        yield Team(processes, _members(processes, folder, key), folder)
+        # Shares fit together where the parts are those of all: memory decides how long they are.
+        yield Team(processes, _members(processes, folder, f"{key} {scan.memory}"), folder)
         processes.of_all(None)  # the teams of other machines may need longer
     except BaseException as error:
         processes.fail(error)
