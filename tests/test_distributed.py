@@ -136,7 +136,7 @@ def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
         assert re.match(
             r"ValueError: all 2 processes must be given the same parameters, and the same rows "
             rf"in the same order: those of rank 1 differ from those of rank 0 in: .*{differs}.*"
-            r"Let every process read and encode all rows",
+            r"Give every process all rows",
             error,
         )
 

@@ -213,7 +213,7 @@ def test_rows_that_do_not_fit_the_roles_are_named(source, tmp_path, monkeypatch)
     frame["hist_price"] = [[1.0] * len(cells) for cells in frame["hist_item"]]
     frame.at[41, "hist_price"] = [1.0]
     frame.to_parquet(source / "a.parquet", row_group_size=25)
-    monkeypatch.setattr("sklearn_din.encoding.streaming.FIRST_ROWS", 25)
+    monkeypatch.setattr("sklearn_din.encoding.scanned_rows.FIRST_ROWS", 25)
     with pytest.raises(
         ValueError, match=r"must have one length .* rows 25 to 49 of the scan"
     ) as caught:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier
+from sklearn_din import DINClassifier, _processes
 from sklearn_din.features import EncodedFeatures, Ragged
-from sklearn_din.training import distributed, net
+from sklearn_din.training import net
 from tests.encoded_impressions import make_impressions, make_labels
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -211,7 +211,7 @@ def run(case, folder):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    distributed.SECONDS_FOR_WORD = 1.0
+    _processes.SECONDS_FOR_WORD = 1.0
     for case in cases:
         run(case, Path(folder))
         if case in ERRORS:

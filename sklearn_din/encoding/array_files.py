@@ -22,6 +22,7 @@ FORMAT = 1
 HASHED_BYTES = 1 << 22
 REORDERED_ROWS = 1 << 20
 EVENT = "event "  # begins the names of arrays with one value per event, not per row
+STARTS = "starts "  # and of those with the first event of each row
 
 
 class ArrayFiles:
@@ -149,6 +150,35 @@ def append_encoded(files: ArrayFiles, part: EncodedFeatures, offsets: dict[str, 
         files.append("times", part.times)
 
 
+def append_files(
+    files: ArrayFiles,
+    others: Path,
+    arrays: Mapping[str, Mapping[str, Any]],
+    offsets: Mapping[str, int],
+) -> None:
+    """Write what another process has encoded behind the rows that are there.
+
+    Parameters
+    ----------
+    files : ArrayFiles
+    others : Path
+        Folder of the other process, whose files are removed.
+    arrays : mapping of str to dict
+        Its arrays.
+    offsets : dict of str to int
+        By behaviour, how many events were written before.
+    """
+    for name, entry in arrays.items():
+        path, n_left = others / entry["file"], entry["length"]
+        offset = offsets[name.removeprefix(STARTS)] if name.startswith(STARTS) else 0
+        with open(path, "rb") as file:
+            while n_left:
+                values = np.fromfile(file, np.dtype(entry["dtype"]), min(n_left, REORDERED_ROWS))
+                files.append(name, values + offset if offset else values)
+                n_left -= len(values)
+        path.unlink()
+
+
 def append_windows(
     files: ArrayFiles,
     behaviour: Behaviour,
@@ -159,7 +189,7 @@ def append_windows(
 ) -> None:
     """Write the windows of some rows of one behaviour, whose first event is ``offset``."""
     key = _key(behaviour)
-    files.append(f"starts {key}", spans.starts.astype(np.int64, copy=False) + offset)
+    files.append(f"{STARTS}{key}", spans.starts.astype(np.int64, copy=False) + offset)
     files.append(f"lengths {key}", spans.lengths)
     for name, times in anchors.items():
         files.append(f"anchor {name}", times)
@@ -181,7 +211,7 @@ def map_encoded(
     behaviours = {}
     for behaviour in schema.behaviours:
         key, names = _key(behaviour), (*behaviour.histories, *behaviour.numbers)
-        starts = map_entry(folder, arrays[f"starts {key}"])
+        starts = map_entry(folder, arrays[f"{STARTS}{key}"])
         lengths = map_entry(folder, arrays[f"lengths {key}"])
         events = {name: map_entry(folder, arrays[f"{EVENT}{name}"]) for name in names}
         anchors = {
@@ -206,8 +236,15 @@ def write_manifest(files: ArrayFiles, facts: Mapping[str, Any]) -> None:
         raise no_room(error, files.folder, files.n_bytes) from error
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder holds; None where it is not whole: another size, other bytes."""
+def read_manifest(folder: Path, *, is_checked: bool = False) -> dict[str, Any] | None:
+    """Return what a folder holds; None where it is not whole: another size, other bytes.
+
+    Parameters
+    ----------
+    folder : Path
+    is_checked : bool, default=False
+        Whether the bytes are known to be right: another process has just looked at them.
+    """
     try:
         digest, _, content = (folder / MANIFEST).read_bytes().partition(b"\n")
     except (FileNotFoundError, NotADirectoryError):
@@ -217,7 +254,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     manifest = json.loads(content)
     if manifest["format"] != FORMAT:
         return None
-    is_whole = all(
+    is_whole = is_checked or all(
         _is_whole(folder / entry["file"], entry) for entry in manifest["arrays"].values()
     )
     return manifest if is_whole else None

@@ -50,10 +50,18 @@ class EncodedCache:
         self._memory, self._parent = scan.memory, scan.cache_dir
         self._target = None if scan.cache_dir is None else scan.cache_dir / f"encoded-{key}"
 
-    def read(self) -> tuple[EncodedFeatures, Any] | None:
-        """Encoded rows and what was learnt, where both were written as a whole."""
-        manifest = None if self._target is None else read_manifest(self._target)
-        if manifest is None or self._target is None:
+    def read(self, *, is_checked: bool = False) -> tuple[EncodedFeatures, Any] | None:
+        """Encoded rows and what was learnt, where both were written as a whole.
+
+        Parameters
+        ----------
+        is_checked : bool, default=False
+            Whether another process has just looked at every byte.
+        """
+        if self._target is None:
+            return None
+        manifest = read_manifest(self._target, is_checked=is_checked)
+        if manifest is None:
             return None
         n_scattered = manifest["n_scattered"]
         folder = self._folder(self._target, n_scattered=n_scattered)
@@ -68,11 +76,16 @@ class EncodedCache:
         return X, state["learnt"]
 
     @contextmanager
-    def writing(self) -> Iterator[ArrayFiles]:
+    def writing(self, *, is_kept: bool = True) -> Iterator[ArrayFiles]:
         """Yield files of a new folder; if the block fails, the folder is removed.
 
         A process that is killed may leave a folder whose name begins with ".partial-", which
         nobody reads.
+
+        Parameters
+        ----------
+        is_kept : bool, default=True
+            Whether the block gives the folder its place. Otherwise it is removed in the end.
         """
         if self._parent is None:
             folder = Path(tempfile.mkdtemp(prefix="sklearn-din-"))
@@ -86,6 +99,8 @@ class EncodedCache:
             files.abandon()
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        if not is_kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def mapped(self, files: ArrayFiles, schema: Schema) -> EncodedFeatures:
         """Rows as far as they are written, for what is learnt from them."""

@@ -17,7 +17,8 @@ from sklearn_din.encoding.frames import TableLike
 from sklearn_din.encoding.lookup import occurrences_by_owner
 from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.streaming import ScannedRows, check_columns, write_scan
+from sklearn_din.encoding.scanned_rows import ScannedRows
+from sklearn_din.encoding.streaming import check_columns, write_scan
 from sklearn_din.encoding.vocabulary import (
     Occurrences,
     Vocabulary,

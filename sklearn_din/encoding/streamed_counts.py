@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans
+from sklearn_din.encoding.array_files import no_room
 from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.lookup import occurrences_by_owner
@@ -44,6 +46,11 @@ class GrowingOccurrences:
         if self._n_pending > max(self._n_merged, PENDING_VALUES):
             self.merged()
 
+    def merge(self, later: GrowingOccurrences) -> None:
+        """Count what was found in later rows."""
+        found = later.merged()
+        self.add(found.values, found.counts)
+
     def merged(self) -> Occurrences:
         """All values so far, each once, in the order in which they came."""
         if not self._pending:
@@ -66,14 +73,12 @@ class Moments:
 
     def add(self, numbers: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Take further numbers in; those that are not finite do not count."""
-        present = np.isfinite(numbers)
-        numbers = numbers[present].astype(np.float64)
-        weights = np.ones(len(numbers)) if weights is None else weights[present].astype(np.float64)
-        weight = float(weights.sum())
+        self.join(*moments_of(numbers, weights))
+
+    def join(self, weight: float, mean: float, squares: float) -> None:
+        """Take further numbers in, by their :func:`moments_of`."""
         if not weight:
             return
-        mean = float(np.average(numbers, weights=weights))
-        squares = float((weights * (numbers - mean) ** 2).sum())
         total, step = self.weight + weight, mean - self.mean
         self._squares += squares + step**2 * self.weight * weight / total
         self.mean += step * weight / total
@@ -83,6 +88,54 @@ class Moments:
     def variance(self) -> float:
         """Mean squared distance from the mean; 0 without numbers."""
         return self._squares / self.weight if self.weight else 0.0
+
+
+def moments_of(
+    numbers: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Weight, mean and weighted squared distances from the mean, of the finite numbers."""
+    present = np.isfinite(numbers)
+    numbers = numbers[present].astype(np.float64)
+    weights = np.ones(len(numbers)) if weights is None else weights[present].astype(np.float64)
+    weight = float(weights.sum())
+    if not weight:
+        return 0.0, 0.0, 0.0
+    mean = float(np.average(numbers, weights=weights))
+    return weight, mean, float((weights * (numbers - mean) ** 2).sum())
+
+
+class KeptNumbers:
+    """Numbers of one column, kept in a file until a scaler may learn from them in their order.
+
+    A scaler learns part by part, and rounds by what it has learnt before: the parts of a process
+    whose rows are not the first ones must wait for those of the others.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lengths = path, list[int]()
+
+    def partial_fit(self, numbers: np.ndarray) -> None:
+        """Keep the numbers of a part, one column."""
+        self._lengths.append(len(numbers))
+        try:
+            with open(self._path, "ab") as file:
+                file.write(np.ascontiguousarray(numbers, dtype=np.float64).data)
+        except OSError as error:
+            raise no_room(error, self._path.parent, 8 * sum(self._lengths)) from error
+
+    def tell(self, scaler: StandardScaler) -> None:
+        """Let a scaler learn from all parts, and remove the file."""
+        if not self._lengths:
+            return
+        with open(self._path, "rb") as file:
+            for length in self._lengths:
+                scaler.partial_fit(np.fromfile(file, np.float64, length)[:, None])
+        self._path.unlink()
 
 
 class EventNumbers:
@@ -96,7 +149,7 @@ class EventNumbers:
 
     def __init__(self, n_rows: int) -> None:
         self._step = max(1, n_rows // SAMPLED_ROWS)
-        self._moments = Moments()
+        self._moments: list[tuple[float, float, float]] = []  # of each part
         self._sampled: list[np.ndarray] = []
         self._lengths: list[np.ndarray] = []
         self._has_anchors = False
@@ -112,7 +165,14 @@ class EventNumbers:
             self._sampled.append(spans.elapsed(numbers, events.anchors[name][rows]))
             return
         self._sampled.append(numbers[spans.index()])
-        self._moments.add(numbers, events.counts)
+        self._moments.append(moments_of(numbers, events.counts))
+
+    def merge(self, later: EventNumbers) -> None:
+        """Take in what was found in later rows."""
+        self._sampled += later._sampled
+        self._lengths += later._lengths
+        self._moments += later._moments
+        self._has_anchors |= later._has_anchors
 
     def scale(self) -> EventScale:
         """Learn the scale as :meth:`EventScale.of_events` does of all rows at once."""
@@ -120,7 +180,10 @@ class EventNumbers:
         spans = Spans.from_lengths(np.concatenate(self._lengths))
         if self._has_anchors or are_elapsed(sampled, spans):
             return EventScale.learn_elapsed(sampled)
-        return EventScale.of_moments(self._moments.mean, self._moments.variance)
+        moments = Moments()
+        for its in self._moments:
+            moments.join(*its)
+        return EventScale.of_moments(moments.mean, moments.variance)
 
 
 class TableStatistics:
@@ -132,12 +195,16 @@ class TableStatistics:
         Which part each column plays.
     n_rows : int
         Rows of the table.
+    folder : Path, default=None
+        Where to keep numbers until :meth:`merge` is called with these statistics: for rows
+        that are not the first ones of the table. None: they are.
     """
 
-    def __init__(self, roles: Roles, n_rows: int) -> None:
+    def __init__(self, roles: Roles, n_rows: int, *, folder: Path | None = None) -> None:
         self.roles = roles
         self._occurrences = SharedOccurrences(roles)
-        self._numbers = [StandardScaler() for _ in roles.numeric]
+        self._scalers = [StandardScaler() for _ in roles.numeric]
+        self._kept = [] if folder is None else _files_for(roles.numeric, folder)
         self._n_missing = np.zeros(len(roles.numeric), dtype=np.int64)
         names = [name for behaviour in roles.behaviours for name in behaviour.numbers]
         self._events = {name: EventNumbers(n_rows) for name in names}
@@ -150,7 +217,7 @@ class TableStatistics:
         self.n_rows += len(read.numbers)
         is_missing = np.isnan(read.numbers)
         self._n_missing += is_missing.sum(axis=0)
-        for place, scaler in enumerate(self._numbers):
+        for place, scaler in enumerate(self._kept or self._scalers):
             present = read.numbers[~is_missing[:, place], place]
             if len(present):
                 scaler.partial_fit(present[:, None])
@@ -158,6 +225,18 @@ class TableStatistics:
             self.n_events[histories] += int(events.spans.lengths.sum(dtype=np.int64))
             for name in events.numbers:
                 self._events[name].add(name, events, start)
+
+    def merge(self, later: TableStatistics) -> None:
+        """Take in what was found in later rows, as if they had been added here."""
+        self._occurrences.merge(later._occurrences)
+        self.n_rows += later.n_rows
+        self._n_missing += later._n_missing
+        for scaler, kept in zip(self._scalers, later._kept, strict=True):
+            kept.tell(scaler)
+        for name, its in self._events.items():
+            its.merge(later._events[name])
+        for histories, n_events in later.n_events.items():
+            self.n_events[histories] += n_events
 
     def occurrences(self) -> dict[str, dict[str, Occurrences]]:
         """Occurrences by vocabulary, then by column."""
@@ -168,7 +247,7 @@ class TableStatistics:
         missing = self._n_missing
         scalers = [
             scaler.partial_fit(np.zeros((self.n_rows, 1))) if gone == self.n_rows else scaler
-            for scaler, gone in zip(self._numbers, missing.tolist(), strict=True)
+            for scaler, gone in zip(self._scalers, missing.tolist(), strict=True)
         ]
         return NumericColumns.of_scalers(self.roles.numeric, scalers, missing > 0, taken=taken)
 
@@ -190,6 +269,11 @@ class SharedOccurrences:
             for name, found in columns.items():
                 self._by_column[name].add(found.values, found.counts)
 
+    def merge(self, later: SharedOccurrences) -> None:
+        """Count what was found in later rows."""
+        for name, found in later._by_column.items():
+            self._by_column[name].merge(found)
+
     def by_owner(self) -> dict[str, dict[str, Occurrences]]:
         """All so far, as :func:`occurrences_by_owner` counts them of one frame."""
         sources: dict[str, dict[str, Occurrences]] = {}
@@ -198,25 +282,44 @@ class SharedOccurrences:
         return sources
 
 
+class FoundUsers:
+    """Users of all rows, from which it follows how they become numbers.
+
+    Parameters
+    ----------
+    parts : iterable of ndarray
+        The users, part by part; it is read once.
+    """
+
+    def __init__(self, parts: Iterable[np.ndarray]) -> None:
+        self.found, self.is_plain, self.any_missing = GrowingOccurrences(), True, False
+        for users in parts:
+            self.is_plain &= users.dtype.kind in "iu"
+            codes, values = pd.factorize(users)
+            self.any_missing |= bool((codes < 0).any())
+            self.found.add(np.asarray(values), np.ones(len(values)))
+
+    def merge(self, later: FoundUsers) -> None:
+        """Take in those of later rows."""
+        self.found.merge(later.found)
+        self.is_plain &= later.is_plain
+        self.any_missing |= later.any_missing
+
+
 class UserCodes:
     """Users as numbers: integers stay what they are, all else becomes its place in sorted order.
 
     Parameters
     ----------
-    parts : iterable of ndarray
-        The users of all rows, part by part; it is read once.
+    users : FoundUsers
+        Those of all rows.
     """
 
-    def __init__(self, parts: Iterable[np.ndarray]) -> None:
-        found, is_plain, self._any_missing = GrowingOccurrences(), True, False
-        for users in parts:
-            is_plain &= users.dtype.kind in "iu"
-            codes, values = pd.factorize(users)
-            self._any_missing |= bool((codes < 0).any())
-            found.add(np.asarray(values), np.ones(len(values)))
+    def __init__(self, users: FoundUsers) -> None:
+        self._any_missing = users.any_missing
         self._index: pd.Index | None = None
-        if not is_plain:
-            values = found.merged().values
+        if not users.is_plain:
+            values = users.found.merged().values
             values = values[sorted_order(values)]
             self._index = pd.Index(values, dtype=values.dtype)
 
@@ -228,3 +331,7 @@ class UserCodes:
         if not self._any_missing:
             return places.astype(np.int64)
         return np.where(pd.isna(users), np.nan, places)
+
+
+def _files_for(names: Sequence[str], folder: Path) -> list[KeptNumbers]:
+    return [KeptNumbers(folder / f"{place:04d}.numbers") for place in range(len(names))]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from sklearn_din._progress import Progress
 from sklearn_din._spans import Spans
-from sklearn_din._validation import check_frame, check_times, plain_values
-from sklearn_din.encoding.array_files import ArrayFiles, append_encoded
+from sklearn_din._validation import check_frame
+from sklearn_din.encoding.array_files import ArrayFiles, append_encoded, append_files
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.encoded_cache import (
     EncodedCache,
@@ -24,107 +21,29 @@ from sklearn_din.encoding.encoded_cache import (
     plain_parameters,
 )
 from sklearn_din.encoding.events import Events
-from sklearn_din.encoding.frames import ReadFrame, checked_frame, read_frame
-from sklearn_din.encoding.lookup import learn_vocabularies_from, make_schema, refuse_unknown
+from sklearn_din.encoding.frames import checked_frame
+from sklearn_din.encoding.lookup import learn_vocabularies_from, make_schema
 from sklearn_din.encoding.mapped_neighbours import append_neighbours, learn_mapped_neighbours
 from sklearn_din.encoding.neighbours import clicked_label, neighbour_order, schema_without
 from sklearn_din.encoding.notices import empty_histories, odd_ids, say
-from sklearn_din.encoding.roles import Roles, assign_roles, is_auto
+from sklearn_din.encoding.roles import assign_roles, is_auto
+from sklearn_din.encoding.scanned_rows import ScannedRows, first_rows
 from sklearn_din.encoding.shared_logs import SharedLogs
-from sklearn_din.encoding.streamed_counts import SharedOccurrences, TableStatistics, UserCodes
-from sklearn_din.encoding.vocabulary import Occurrences
+from sklearn_din.encoding.streamed_counts import TableStatistics
+from sklearn_din.encoding.team import Team, encoding_team
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.logs.scan_views import Scan
 
-FIRST_ROWS = 100_000  # the part of each column is decided by so many
-
-
-class ScannedRows:
-    """The rows of a scan as an encoder reads them: by the roles that it has.
-
-    Parameters
-    ----------
-    encoder : HistorySequenceEncoder
-        Its roles are known.
-    scan : Scan
-        The rows.
-    roles : Roles, default=None
-        What to read. None: all columns that the encoder uses.
-    """
-
-    def __init__(self, encoder: Any, scan: Scan, roles: Roles | None = None) -> None:
-        self._encoder, self._scan = encoder, scan
-        self._roles = roles = encoder._roles if roles is None else roles
-        wanted = {*roles.numeric, *roles.owners, encoder.user, encoder.time}
-        wanted |= {name for behaviour in roles.behaviours for name in behaviour.numbers}
-        self._names = [name for name in scan.columns if name in wanted]
-
-    def read(
-        self, what: str, *, as_numbers_alone: Sequence[str] = ()
-    ) -> Iterator[tuple[int, ReadFrame, pd.DataFrame]]:
-        """Yield the parts: first row, what was read, the frame.
-
-        Parameters
-        ----------
-        what : str
-            What the pass is for, on the progress bar.
-        as_numbers_alone : sequence of str, default=()
-            As for :func:`read_frame`.
-        """
-        encoder = self._encoder
-        if not self._names:
-            return
-        for start, frame in progress(self._scan, self._names, what):
-            try:
-                if encoder.time in self._names:
-                    check_times(frame[encoder.time], name=f"X[{encoder.time!r}]")
-                read = read_frame(
-                    Columns(frame, separator=encoder.separator),
-                    self._roles,
-                    max_length=encoder.max_length,
-                    as_numbers_alone=as_numbers_alone,
-                )
-            except ValueError as error:
-                raise ValueError(
-                    f"{error} This is among the rows {start} to {start + len(frame) - 1} of the "
-                    f"scan; the part that each column plays was decided by the first "
-                    f"{FIRST_ROWS:,} rows of fit. Where they misled, say what the column is in "
-                    "histories, categorical, numeric or drop."
-                ) from error
-            yield start, read, frame
-
-    def occurrences(self) -> dict[str, dict[str, Occurrences]]:
-        """Count the values of all columns of ids."""
-        found = SharedOccurrences(self._encoder._roles)
-        for _, read, _ in self.read("counting"):
-            found.add(read)
-        return found.by_owner()
-
-    def user_codes(self) -> UserCodes | None:
-        """How users become numbers; None where the rows have none."""
-        user = self._encoder.user
-        if user not in self._scan.columns:
-            return None
-        parts = progress(self._scan, [user], "users")
-        return UserCodes(plain_values(part[user]) for _, part in parts)
-
-    def encoded(self, schema: Schema, *, is_fit: bool) -> Iterator[EncodedFeatures]:
-        """Yield the parts encoded, without item neighbours; users are numbers."""
-        encoder, users = self._encoder, self.user_codes()
-        scales = encoder._event_scales.items()
-        alone = [] if is_fit else [name for name, its in scales if not its.is_elapsed]
-        for _, read, frame in self.read("encoding", as_numbers_alone=alone):
-            if not is_fit and encoder.unknown == "error":
-                refuse_unknown(read, encoder._roles, encoder._vocabularies)
-            part = encoder._encode(read, frame, schema)
-            if users is not None:
-                part.users = users.encode(part.users)
-            yield part
-
 
 def write_rows(
-    encoder: Any, scan: Scan, schema: Schema, files: ArrayFiles, *, is_fit: bool
+    encoder: Any,
+    scan: Scan,
+    schema: Schema,
+    files: ArrayFiles,
+    *,
+    is_fit: bool,
+    team: Team | None = None,
 ) -> None:
     """Encode all rows of a scan, without item neighbours, and write them to files.
 
@@ -139,24 +58,35 @@ def write_rows(
         New.
     is_fit : bool
         Whether the rows are those that the encoder learnt from.
+    team : Team, default=None
+        Processes each of which encodes its share; the files of the leader get all rows.
     """
+    team = Team() if team is None else team
     scan, places = scan.in_file_order()
     is_wanted = is_fit or encoder.unknown != "error"  # the log holds what no row of these shows
     shared = SharedLogs(scan, encoder, is_wanted=is_wanted)
     rest = tuple(b for b in schema.behaviours if b not in shared.behaviours)
     apart = {name for b in shared.behaviours for name in (*b.histories, *b.numbers)}
     fields = tuple(field for field in schema.fields if field.name not in apart)
-    rows = ScannedRows(encoder, scan, replace(encoder._roles, behaviours=rest))
+    rows = ScannedRows(encoder, scan, replace(encoder._roles, behaviours=rest), team)
     offsets: dict[str, int] = {}
     for part in rows.encoded(replace(schema, fields=fields, behaviours=rest), is_fit=is_fit):
         append_encoded(files, part, offsets)
-    shared.write(files)
-    if places is not None:
+    if team.is_leader:
+        shared.write(files)
+    else:
+        files.close()
+    for folder, arrays, n_events in team.from_members((files.folder, files.arrays, offsets)):
+        append_files(files, folder, arrays, offsets)
+        offsets = {key: offsets[key] + n_events.get(key, 0) for key in offsets}
+    if team.is_leader and places is not None:
         files.reorder(places)
 
 
 def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
     """Fit an encoder on a scan and encode its rows, or read both where they were kept.
+
+    Processes of one group of torch that share ``cache_dir`` do it together.
 
     Parameters
     ----------
@@ -173,33 +103,59 @@ def fit_scan(encoder: Any, scan: Scan, y: ArrayLike | None) -> EncodedFeatures:
         Over mapped arrays.
     """
     encoder.__dict__.pop("schema_", None)
-    cache = EncodedCache(scan, _key_of_fit(encoder, scan, y))
-    kept = cache.read()
-    if kept is not None:
-        encoded, learnt = kept
+    key = _key_of_fit(encoder, scan, y)
+    cache = EncodedCache(scan, key)
+    with encoding_team(scan, key) as team:
+        kept = cache.read() if team.is_leader else None
+        if not team.agree(kept is not None):
+            written = _fit_rows(encoder, scan, y, cache, team)
+            if written is not None:
+                return written
+            kept = None
+        encoded, learnt = kept or _written_by_leader(cache)
         encoder._restore_fitted(learnt)
         return encoded
-    schema = _learn(encoder, scan.in_file_order()[0])
-    with cache.writing() as files:
-        write_rows(encoder, scan, schema, files, is_fit=True)
-        order = neighbour_order(
-            encoder.neighbours,
-            encoder._roles,
-            user=encoder.user,
-            time=encoder.time,
-            n_rows=len(scan),
+
+
+def _fit_rows(
+    encoder: Any, scan: Scan, y: ArrayLike | None, cache: EncodedCache, team: Team
+) -> EncodedFeatures | None:
+    """Learn and encode; None in processes that have done their share for another one."""
+    schema = _learn(encoder, scan.in_file_order()[0], team)
+    with cache.writing(is_kept=team.is_leader) as files:
+        write_rows(encoder, scan, schema, files, is_fit=True, team=team)
+        encoded = _fit_written(encoder, scan, y, cache, files, schema) if team.is_leader else None
+        team.told(None)  # what the leader reads of the others is theirs until then
+    return encoded
+
+
+def _fit_written(
+    encoder: Any,
+    scan: Scan,
+    y: ArrayLike | None,
+    cache: EncodedCache,
+    files: ArrayFiles,
+    schema: Schema,
+) -> EncodedFeatures:
+    """Learn item neighbours from rows that are written, and keep all."""
+    order = neighbour_order(
+        encoder.neighbours,
+        encoder._roles,
+        user=encoder.user,
+        time=encoder.time,
+        n_rows=len(scan),
+    )
+    if order is not None:
+        encoder._clicked_label = clicked_label(y)
+        encoder._neighbours = learn_mapped_neighbours(
+            cache.mapped(files, schema), y, order=order, taken=scan.columns, files=files
         )
-        if order is not None:
-            encoder._clicked_label = clicked_label(y)
-            encoder._neighbours = learn_mapped_neighbours(
-                cache.mapped(files, schema), y, order=order, taken=scan.columns, files=files
-            )
-            fields = tuple(field for pair in encoder._neighbours for field in pair.fields())
-            schema = replace(schema, fields=schema.fields + fields)
-        learnt = None
-        if scan.cache_dir is not None:
-            learnt = encoder._fitted_state(vars(encoder) | {"schema_": schema})
-        encoded = cache.keep(files, schema, learnt)
+        fields = tuple(field for pair in encoder._neighbours for field in pair.fields())
+        schema = replace(schema, fields=schema.fields + fields)
+    learnt = None
+    if scan.cache_dir is not None:
+        learnt = encoder._fitted_state(vars(encoder) | {"schema_": schema})
+    encoded = cache.keep(files, schema, learnt)
     encoder.schema_ = schema
     return encoded
 
@@ -269,7 +225,18 @@ def _key_of_fit(encoder: Any, scan: Scan, y: ArrayLike | None) -> str:
     return digest_of("fit", scan.fingerprint(), parameters, digest_of_labels(y))
 
 
-def _learn(encoder: Any, scan: Scan) -> Schema:
+def _written_by_leader(cache: EncodedCache) -> tuple[EncodedFeatures, Any]:
+    kept = cache.read(is_checked=True)
+    if kept is None:
+        raise RuntimeError(
+            "the processes of one machine must see the same files in cache_dir, and this one does "
+            "not see what another one has just encoded. Was it deleted, or is the folder on a "
+            "disk of the network that shows files late? Start all of them again: fit reads it."
+        )
+    return kept
+
+
+def _learn(encoder: Any, scan: Scan, team: Team) -> Schema:
     """Learn roles from the first rows, all else from all; return the schema without neighbours."""
     frame = checked_frame(encoder, first_rows(scan), reset=True)
     apart = [name for name in (encoder.user, encoder.time) if name is not None]
@@ -288,19 +255,13 @@ def _learn(encoder: Any, scan: Scan) -> Schema:
     say(roles.notices)
     say(odd_ids(codes, frame, chosen={*chosen, *roles.candidates}))
     del frame, columns, codes
-    found = TableStatistics(roles, len(scan))
-    for start, read, _ in ScannedRows(encoder, scan).read("counting"):
+    found = TableStatistics(roles, len(scan), folder=None if team.is_leader else team.folder)
+    for start, read, _ in ScannedRows(encoder, scan, team=team).read("counting"):
         found.add(read, start)
-    encoder._vocabularies = learn_vocabularies_from(
-        found.occurrences(),
-        min_frequency=encoder.min_frequency,
-        max_ids=encoder.max_ids,
-        keep_rare=encoder.unknown == "error",
-    )
-    encoder._numeric_columns = found.numeric_columns(taken=scan.columns)
-    encoder._event_scales = found.event_scales()
+    learnt, n_events = team.told(_learnt_from(team.merged(found), encoder, scan))
+    vars(encoder).update(learnt)
     encoder._neighbours, encoder._clicked_label = (), None
-    say(empty_histories({name: _some(n) for name, n in found.n_events.items()}))
+    say(empty_histories({name: _some(n) for name, n in n_events.items()}))
     return make_schema(
         list(scan.columns),
         roles,
@@ -310,19 +271,24 @@ def _learn(encoder: Any, scan: Scan) -> Schema:
     )
 
 
-def first_rows(scan: Scan) -> pd.DataFrame:
-    """The first rows of a scan as one frame."""
-    parts = [part for _, part in scan[:FIRST_ROWS].parts()]
-    return pd.concat(parts) if parts else pd.DataFrame(columns=scan.columns)
-
-
-def progress(scan: Scan, columns: Sequence[str], what: str) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Parts of a scan, with rows per second and the time left."""
-    with Progress(what, len(scan)) as shown:
-        for start, part in scan.parts(columns):
-            yield start, part
-            shown.update(len(part))
-    pa.default_memory_pool().release_unused()  # Arrow keeps what the largest part took
+def _learnt_from(
+    found: TableStatistics | None, encoder: Any, scan: Scan
+) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """Attributes of the encoder, and how many events each behaviour has; nothing of nothing."""
+    if found is None:
+        return {}, {}
+    vocabularies = learn_vocabularies_from(
+        found.occurrences(),
+        min_frequency=encoder.min_frequency,
+        max_ids=encoder.max_ids,
+        keep_rare=encoder.unknown == "error",
+    )
+    learnt = {
+        "_vocabularies": vocabularies,
+        "_numeric_columns": found.numeric_columns(taken=scan.columns),
+        "_event_scales": found.event_scales(),
+    }
+    return learnt, found.n_events
 
 
 def _some(n_events: int) -> Events:

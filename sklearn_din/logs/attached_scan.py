@@ -240,9 +240,11 @@ class AttachedScan(Scan):
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
-            yield from self._base[_picked(self._rows)].parts(columns)
+            base = self._base[_picked(self._rows)]
+            base.share = self.share
+            yield from base.parts(columns)
             return
-        for start in range(0, len(self), MOST_ROWS):
+        for start in filter(self._is_own, range(0, len(self), MOST_ROWS)):
             stop = min(start + MOST_ROWS, len(self))
             yield start, pd.DataFrame(index=pd.RangeIndex(start, stop))
 

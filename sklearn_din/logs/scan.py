@@ -153,8 +153,9 @@ class ParquetScan(Scan):
         """Consecutive rows: slices of one row group after the other."""
         rows, starts = self._rows, self._files.starts
         first, last = (rows.start, rows.stop) if isinstance(rows, range) else (0, 0)
-        groups = np.flatnonzero((starts[:-1] < last) & (starts[1:] > first))
-        for group, table in self._files.read(groups.tolist(), columns):
+        groups = np.flatnonzero((starts[:-1] < last) & (starts[1:] > first)).tolist()
+        own = [group for group in groups if self._is_own(max(int(starts[group]) - first, 0))]
+        for group, table in self._files.read(own, columns):
             begin, end = max(first, starts[group]), min(last, starts[group + 1])
             for at in range(int(begin), int(end), size):
                 table_part = table.slice(at - int(starts[group]), min(size, int(end) - at))
@@ -168,7 +169,7 @@ class ParquetScan(Scan):
         """
         starts = self._files.starts
         size = size * SHARE_OF_PART // 4 if size < MOST_ROWS else size
-        for start in range(0, len(self), size):
+        for start in filter(self._is_own, range(0, len(self), size)):
             rows = np.asarray(self._rows[start : start + size])
             order = np.argsort(rows, kind="stable")
             ordered = rows[order]
@@ -210,8 +211,9 @@ def scan_parquet(
         Columns to read. None takes all but the target, and the index of a pandas frame.
     cache_dir : path, default=None
         Folder in which encoders keep the encoded rows, so that a second fit on the same files
-        with the same encoder reads them instead. It grows until you empty it. None encodes into
-        a temporary folder, which is removed with what was encoded.
+        with the same encoder reads them instead, and in which processes that train one model
+        (torchrun) share the encoding. It grows until you empty it. None encodes into a temporary
+        folder, which is removed with what was encoded.
     memory : int or str, default="1GB"
         Bytes that reading may take, as a number or such as "500MB" or "2GiB". A row group must
         fit into half of it. Larger parts are a little faster.

@@ -34,7 +34,14 @@ class Scan(ABC):
         Bytes that reading may take.
     cache_dir : Path or None
         Where encoders keep what they made of the rows.
+
+    Attributes
+    ----------
+    share : range or None
+        Positions of this view at which a part may begin that ``parts`` reads; None: at all.
     """
+
+    share: range | None = None
 
     def __init__(
         self,
@@ -138,6 +145,33 @@ class Scan(ABC):
         view = self._view(self._rows, self.columns)
         view.cache_dir = None
         return view
+
+    def shared_out(self, place: int, n_shares: int) -> Self:
+        """The same rows, of which ``parts`` reads one of several shares: some row groups.
+
+        All shares together read each part once, and the parts are those of the whole view. They
+        begin where they begin there. Nothing but ``parts`` is concerned.
+
+        Parameters
+        ----------
+        place : int
+            Which of the shares, from 0, in the order of the rows.
+        n_shares : int
+        """
+        view = self._view(self._rows, self.columns)
+        view.cache_dir = self.cache_dir
+        edges = [len(self) * number // n_shares for number in (place, place + 1)]
+        view.share = range(*edges)
+        return view
+
+    @property
+    def n_own_rows(self) -> int:
+        """How many rows ``parts`` reads, but for the row groups at the edges of a share."""
+        return len(self) if self.share is None else len(self.share)
+
+    def _is_own(self, start: int) -> bool:
+        """Whether ``parts`` reads what begins at a position of this view."""
+        return self.share is None or start in self.share
 
     def __len__(self) -> int:
         return len(self._rows)

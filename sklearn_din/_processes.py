@@ -1,0 +1,171 @@
+"""Processes of a torch group that do one piece of work: common words, and what if one is gone."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from types import ModuleType
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
+SECONDS_FOR_WORD = 3.0  # in which the others say why they ended, after one has
+MOST_LETTERS = 2_000  # of an error that the others are told
+
+
+def process_group() -> ModuleType | None:
+    """``torch.distributed`` where this process is one of several in a group; None elsewhere.
+
+    torch is never imported here: where nothing else has, there is no group.
+    """
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        return None
+    return dist if dist.get_world_size() > 1 else None
+
+
+class Processes:
+    """All processes of torch's group, at one piece of work, and their common words.
+
+    Every method is called by all of them, in the same order, but for :meth:`send` and
+    :meth:`receive`. They wait for each other there. A process that ends the work with an error
+    says so and closes its connections, so that none of the others waits for it.
+
+    Parameters
+    ----------
+    work : str
+        What they do, for what is said when a process is gone: "a training of".
+    remedy : str
+        What happens when all are started again, for the same message.
+
+    Attributes
+    ----------
+    rank : int
+        Which of the processes this one is, from 0.
+    size : int
+        How many they are.
+    """
+
+    def __init__(self, *, work: str, remedy: str) -> None:
+        self._dist: ModuleType = sys.modules["torch.distributed"]
+        self.rank, self.size = self._dist.get_rank(), self._dist.get_world_size()
+        self._work, self._remedy = work, remedy
+        self._is_closed, self._key = False, ""
+        self._groups: list[Any] = []
+        # Groups of their own: they can be closed when the work fails, and the user's stays.
+        # The one name here that torch does not document: its store, where a process that has lost
+        # its connections can still leave a word for the others.
+        self._store = self._dist.distributed_c10d._get_default_store()
+        self._on_cpu = self.open("gloo")
+        self._key = self.from_first(f"sklearn_din/{uuid.uuid4().hex}")
+
+    def open(self, backend: str | None, *, minutes: float | None = None) -> Any:
+        """Open a further group; that of the user's backend, where none is named."""
+        timeout = timedelta(minutes=MINUTES_TO_WAIT if minutes is None else minutes)
+
+        def new() -> None:
+            self._groups.append(self._dist.new_group(backend=backend, timeout=timeout))
+
+        self.call(new)
+        return self._groups[-1]
+
+    def wait_up_to(self, minutes: float) -> None:
+        """Let the others compute for so long from here on before one of them answers."""
+        self._on_cpu = self.open("gloo", minutes=minutes)
+
+    def from_first(self, value: Value) -> Value:
+        """Return the value of rank 0; those of the others are ignored."""
+        values = [value]
+        self.call(lambda: self._dist.broadcast_object_list(values, src=0, group=self._on_cpu))
+        return values[0]
+
+    def of_all(self, value: Value) -> list[Value]:
+        """Values of all processes in the order of their ranks."""
+        values: list[Any] = [None] * self.size
+        self.call(lambda: self._dist.all_gather_object(values, value, group=self._on_cpu))
+        return values
+
+    def send(self, value: object, *, receiver: int) -> None:
+        """Send a value to one process, which receives it."""
+        values = [value]
+        self.call(lambda: self._dist.send_object_list(values, dst=receiver, group=self._on_cpu))
+
+    def receive(self, *, sender: int) -> Any:
+        """Return the value that one process sends."""
+        values = [None]
+        self.call(lambda: self._dist.recv_object_list(values, src=sender, group=self._on_cpu))
+        return values[0]
+
+    def end(self) -> None:
+        """Close the connections when all processes have ended their work."""
+        keys = [f"{self._key}/{rank}" for rank in range(self.size)]
+        with suppress(RuntimeError):  # the process that holds the store may have left
+            self._store.set(keys[self.rank], "")
+            self._store.wait(keys, timedelta(minutes=MINUTES_TO_WAIT))
+        self._close()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others what ended the work here, and close the connections."""
+        if not self._is_closed:
+            self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
+
+    def call(self, operation: Callable[[], object]) -> None:
+        """Call an operation of torch; its error becomes one that says which process is gone."""
+        try:
+            operation()
+        except RuntimeError as error:
+            self._leave("")
+            raise RuntimeError(self._what_happened()) from error
+
+    def _leave(self, word: str) -> None:
+        """End without the others; an empty word where another process is to blame."""
+        with suppress(RuntimeError):  # the process that holds the store may be gone
+            self._store.set(f"{self._key}/{self.rank}", word)
+        self._close()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        for group in self._groups:
+            with suppress(RuntimeError):
+                self._dist.destroy_process_group(group)
+
+    def _what_happened(self) -> str:
+        words = self._words()
+        told = [f"rank {rank} ended with {word}" for rank, word in words.items() if word]
+        silent = [rank for rank in range(self.size) if rank not in words]
+        reason = " and ".join(told) or f"{named(silent)} is gone or does not answer"
+        return (
+            f"{self._work} {self.size} processes needs all of them, and {reason}. Rank "
+            f"{self.rank} has ended too. Start all of them again: {self._remedy}."
+        )
+
+    def _words(self) -> dict[int, str]:
+        """What each process that has ended has said: nothing where it has lost another one."""
+        others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
+        words = {self.rank: ""}
+        try:
+            self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_WORD))
+        except self._dist.DistNetworkError:  # the process that holds the store is gone
+            return words
+        except RuntimeError:  # one of them says nothing
+            pass
+        with suppress(RuntimeError):
+            for rank, key in others.items():
+                if self._store.check([key]):
+                    words[rank] = self._store.get(key).decode()
+        return words
+
+
+def named(ranks: list[int]) -> str:
+    """Ranks in a sentence.
+
+    Examples
+    --------
+    >>> named([0]), named([1, 2])
+    ('rank 0', 'ranks 1, 2')
+    """
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

@@ -1,0 +1,193 @@
+"""What each process of test_encoding_together.py does: encoding_together.py FOLDER CASE ..."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    _processes,
+    attach_history,
+    scan_parquet,
+)
+from sklearn_din.datasets import make_click_log
+from sklearn_din.encoding import scanned_rows, streaming
+from sklearn_din.logs.parquet_files import ParquetFiles
+
+RANK = int(os.environ.get("RANK", "0"))
+SMALL = {"embedding_dim": 4, "attention_units": (8, 4), "hidden_units": (16, 8), "lr": 0.01}
+SMALL |= {"batch_size": 64, "max_epochs": 2, "random_state": 0}
+EASY = {"user": "user", "time": "time"}
+
+
+def make_files(folder):
+    """Rows with every kind of column in row groups of 40, and the events of the same log."""
+    log = make_click_log(n_users=16, n_items=90, n_categories=6, random_state=0)
+    rng = np.random.RandomState(0)
+    events = log.events.assign(paid=rng.gamma(2.0, size=len(log.events)), when=log.events["time"])
+    columns = ["item", "category", "paid", "when"]
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    X = X.assign(
+        user=[f"u{user}" for user in X["user"]],
+        price=np.where(rng.rand(len(X)) < 0.1, np.nan, rng.randn(len(X)) * 7 + 3),
+        nothing=np.nan,
+        tags=[list("abc")[: n % 4] for n in range(len(X))],
+        click=log.y,
+    )
+    X.to_parquet(folder / "rows.parquet", row_group_size=40)
+    plain = log.impressions.assign(click=log.y).sort_values("time", kind="stable")
+    plain.to_parquet(folder / "impressions.parquet", row_group_size=40, index=False)
+    events.to_parquet(folder / "events.parquet", index=False)
+
+
+def rows(folder, cache, **options):
+    return scan_parquet(folder / "rows.parquet", target="click", cache_dir=cache, **options)
+
+
+def fit(scan, **options):
+    encoder = HistorySequenceEncoder(**EASY | options)
+    return encoder, encoder.fit_transform(scan, scan.target_)
+
+
+def train(folder, cache):
+    """Fit a Pipeline on a scan."""
+    scan = rows(folder, cache)
+    steps = [("encode", HistorySequenceEncoder(**EASY)), ("din", DINClassifier(**SMALL))]
+    return Pipeline(steps).fit(scan, scan.target_)
+
+
+def attached(folder, cache):
+    """Impressions and events are scans: histories are windows of one log on disk."""
+    events = scan_parquet(folder / "events.parquet", cache_dir=cache)
+    shown = scan_parquet(folder / "impressions.parquet", target="click", cache_dir=cache)
+    names = ["item", "category", "when"]
+    X = attach_history(shown, events, user="user", time="time", columns=names)
+    fit(X, neighbours="user")
+
+
+def some_rows(folder, cache):
+    """Rows in an order of their own, and some that are consecutive in one share alone."""
+    scan = rows(folder, cache, memory="400KB")
+    fit(scan[np.random.RandomState(0).permutation(len(scan))[:200]])
+    fit(scan[np.delete(np.arange(320), 7)], neighbours=None)
+    fit(scan[50:-30], neighbours=None)
+    fit(scan[:30], neighbours=None)  # of one row group
+
+
+CASES = {
+    "all columns": lambda folder, cache: fit(rows(folder, cache)),
+    "some options": lambda folder, cache: fit(
+        rows(folder, cache, memory="400KB"),
+        **{"neighbours": "user", "max_length": 3, "min_frequency": 2, "unknown": "error"},
+    ),
+    "some rows": some_rows,
+    "attached": attached,
+}
+
+
+def different(folder, cache):
+    """Each process encodes something else, or in other parts: each works alone."""
+    _, X = fit(rows(folder, cache), max_length=3 + RANK)
+    scan = rows(folder, cache, memory=("400KB", "1GB")[RANK])
+    _, Y = fit(scan[np.delete(np.arange(320), 7)], neighbours=None)
+    return f"{X['hist_item'].shape[1]} {len(Y)}"
+
+
+def failing(owner, name, rank):
+    """One process raises an error where it calls a function."""
+    own = getattr(owner, name)
+
+    def fails(*args, **kwargs):
+        if rank == RANK:
+            raise ValueError("something is wrong here")
+        return own(*args, **kwargs)
+
+    def case(folder, cache):
+        setattr(owner, name, fails)
+        try:
+            fit(rows(folder, cache))
+        except (ValueError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+        finally:
+            setattr(owner, name, own)
+        return "none"
+
+    return case
+
+
+def killed(folder, cache):
+    """Rank 1 is killed when it has encoded its rows."""
+    encoded = scanned_rows.ScannedRows.encoded
+
+    def kills(self, schema, *, is_fit):
+        yield from encoded(self, schema, is_fit=is_fit)
+        if RANK == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    scanned_rows.ScannedRows.encoded = kills
+    try:
+        fit(rows(folder, cache))
+    except RuntimeError as error:
+        return str(error)
+    return "none"
+
+
+def again(folder, cache):
+    """A second fit, of which nothing is read but the target."""
+    fit(rows(folder, cache))
+    read.clear()
+    encoder, X = fit(rows(folder, cache))
+    facts = [encoder.plain_state().text, pd.util.hash_array(X["hist_item"].ravel()).tolist()]
+    return json.dumps([read, facts])
+
+
+FAILING = {
+    "failing 1": failing(HistorySequenceEncoder, "_encode", 1),
+    "failing 0": failing(streaming, "learn_mapped_neighbours", 0),
+}
+TOLD = {"again": again, "different": different, "killed": killed} | FAILING
+read = []  # row groups of each pass, and the first column
+
+
+def noted(self, groups, columns):
+    read.append([list(map(int, groups)), columns[0], "hist_item" in columns])
+    return passes(self, groups, columns)
+
+
+passes = ParquetFiles.read
+
+
+def weights_of(model):
+    module = model[-1].module_.state_dict()
+    return {name: its.numpy() for name, its in module.items()}
+
+
+def main(folder, *cases):
+    torch.distributed.init_process_group("gloo")
+    _processes.SECONDS_FOR_WORD = 1.0
+    ParquetFiles.read = noted
+    folder = Path(folder)
+    for case in cases:
+        read.clear()
+        path, cache = folder / f"{case} {RANK}", folder / f"cache of {case}"
+        if case in TOLD:
+            path.with_suffix(".txt").write_text(TOLD[case](folder, cache))
+            continue
+        if case == "training":
+            np.savez(path.with_suffix(".npz"), **weights_of(train(folder, cache)))
+        else:
+            CASES[case](folder, cache)
+        path.with_suffix(".json").write_text(json.dumps(read))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
