@@ -6,7 +6,13 @@ import pyarrow as pa
 
 from sklearn_din import attach_history
 
-HISTORY = dict(user="user", time="time", columns=["item", "category"], max_length=5, elapsed="ago")
+HISTORY = {
+    "user": "user",
+    "time": "time",
+    "columns": ["item", "category"],
+    "max_length": 5,
+    "elapsed": "ago",
+}
 LISTS = {
     "hist_item": pd.ArrowDtype(pa.list_(pa.int64())),
     "hist_category": pd.ArrowDtype(pa.list_(pa.string())),

@@ -205,9 +205,9 @@ def test_ray_scores_by_map_batches(ray, model, score, rows, n_parts):
 @needs_torchrec
 def test_torchrec_shards_the_tables_by_row_and_gives_the_same_logits():
     script = Path(__file__).resolve().parents[1] / "benchmarks" / "torchrec_sketch.py"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [str(script)],
+        [*torchrun, "--nproc-per-node", "2", str(script)],
         capture_output=True,
         text=True,
         cwd=script.parents[1],
