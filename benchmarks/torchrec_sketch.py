@@ -1,11 +1,11 @@
 """Our network on embedding tables that TorchRec shards by row over several processes: a sketch.
 
 ``torchrun --standalone --nproc-per-node 2 benchmarks/torchrec_sketch.py`` (``make test-engines``
-runs it). Each process holds half of the rows of each table, looks its own slice of the impressions up in
-all of them, and computes the rest of the network as ever. Checked against the same network whose
-tables are whole in one process: the vectors to the bit, the logits within rounding, and the tables
-after one training step of plain SGD. TorchRec is no dependency; for the table of 10^9 ids see
-docs/guide/billions.rst.
+runs it). Each process holds half of the rows of each table, looks up its own slice of the
+impressions in all of them, and computes the rest of the network as ever. Checked against the same
+network whose tables are whole in one process: the vectors to the bit, the logits within rounding,
+and the tables after one training step of plain SGD. TorchRec is no dependency; what a table of 10^9
+ids asks for is in docs/guide/billions.rst.
 """
 
 import torch
