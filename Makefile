@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OLDEST ?= $(VENV)-oldest
+ENGINES ?= $(VENV)-engines
 
-.PHONY: setup tools main test test-oldest lint audit lock bench quality docs release reproducible
-.PHONY: docs-offline clean
+.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality docs release
+.PHONY: reproducible docs-offline clean
 
 setup: $(VENV)/installed
 
@@ -28,6 +29,24 @@ test-oldest: tools
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
 		--editable ".[test]"
 	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning
+
+# What runs on Spark, Ray, Dask and TorchRec, in an environment of its own. Ray has no wheel for every
+# Python; without it, its tests are skipped.
+test-engines: $(ENGINES)/installed
+	@command -v java > /dev/null || (apt-get update && apt-get install --yes default-jre-headless) \
+		|| (echo "Spark needs Java 17 or later, and it could not be installed: do it by hand." && false)
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/test_engines.py tests/test_scoring.py \
+		tests/test_dask_history.py tests/test_dask_search.py
+
+$(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" \
+		--requirement benchmarks/engines-requirements.txt
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check ray \
+		|| echo "No ray for this Python: its tests are skipped."
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .
@@ -88,4 +107,4 @@ reproducible: tools
 	cd build/again && sha256sum --check ../SHA256SUMS
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(ENGINES) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,10 @@
 """A search on a Dask cluster of two worker processes beside the same search with n_jobs=2.
 
-``python -m benchmarks.dask_search [--rounds 3]``: GridSearchCV of four candidates and three folds,
-12 fits, on a made click log; both ways in turn, after one search that warms the workers up. Prints
-the seconds of both, their ratio, and the largest difference of a score. "encoder kept" is the same
-search with ``Pipeline(memory=...)``, which fits the encoder once per fold.
+``python -m benchmarks.dask_search [--rounds 3] [--users 1000]``: GridSearchCV of four candidates
+and three folds, 12 fits, on a made click log; all ways in turn, after one search each that warms
+the processes up. Prints the median seconds of each way, the median of the ratios to ``n_jobs=2`` in
+the same round, and the largest difference of a fold's score. "encoder kept" is the same search with
+``Pipeline(memory=...)``, a new folder each time, which fits the encoder once per fold.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
 
 GRID = {"din__embedding_dim": [4, 8], "din__embedding_l2": [50.0, 250.0]}
-N_WORKERS = 2
+N_WORKERS, N_FOLDS = 2, 3
+BASE = "n_jobs=2"
 
 
 def search(*, memory=None, n_jobs=None):
@@ -29,7 +31,47 @@ def search(*, memory=None, n_jobs=None):
     encoder = HistorySequenceEncoder(user="user", time="time")
     classifier = DINClassifier(max_epochs=5, random_state=0)
     model = Pipeline([("encode", encoder), ("din", classifier)], memory=memory)
-    return GridSearchCV(model, GRID, cv=3, scoring="roc_auc", refit=False, n_jobs=n_jobs)
+    return GridSearchCV(model, GRID, cv=N_FOLDS, scoring="roc_auc", refit=False, n_jobs=n_jobs)
+
+
+def ways_of(X, y, folder):
+    """Functions that fit the search, by what is printed of them."""
+
+    def here(**how):
+        return search(n_jobs=N_WORKERS, **how).fit(X, y)
+
+    def on_dask(**how):
+        with joblib.parallel_config("dask"):  # which sends X once
+            return search(**how).fit(X, y)
+
+    def kept():
+        return tempfile.mkdtemp(dir=folder)
+
+    return {
+        BASE: here,
+        "Dask": on_dask,
+        f"{BASE}, encoder kept": lambda: here(memory=kept()),
+        "Dask, encoder kept": lambda: on_dask(memory=kept()),
+    }
+
+
+def scores_of(found):
+    """Scores of all candidates in all folds."""
+    return np.stack([found.cv_results_[f"split{fold}_test_score"] for fold in range(N_FOLDS)])
+
+
+def measured(ways, n_rounds):
+    """Seconds of each round and the scores, by way."""
+    seconds, scores = {name: [] for name in ways}, {}
+    for way in ways.values():
+        way()
+    for _ in range(n_rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            found = way()
+            seconds[name].append(time.perf_counter() - began)
+            scores[name] = scores_of(found)
+    return seconds, scores
 
 
 def main():
@@ -42,42 +84,18 @@ def main():
     X = attach_history(
         log.impressions, log.events, user="user", time="time", columns=["item", "category"]
     )
-    folder = tempfile.TemporaryDirectory()
-
-    def on_dask(**how):
-        with joblib.parallel_config("dask", scatter=[X, log.y]):
-            return search(**how).fit(X, log.y)
-
-    ways = {
-        "n_jobs=2": lambda: search(n_jobs=N_WORKERS).fit(X, log.y),
-        "Dask": on_dask,
-        "Dask, encoder kept": lambda: on_dask(memory=tempfile.mkdtemp(dir=folder.name)),
-    }
-    taken, scores = {name: [] for name in ways}, {}
     with (
-        folder,
+        tempfile.TemporaryDirectory() as folder,
         LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        Client(cluster),
     ):
-        # joblib scatters anew for each search, under a name made of the content. Without a
-        # reference of ours, the first search's release of that name takes the second one's data.
-        kept = client.scatter([X, log.y], broadcast=True)
-        for way in ways.values():
-            way()
-        for _ in range(options.rounds):
-            for name, way in ways.items():
-                began = time.perf_counter()
-                scores[name] = way().cv_results_["mean_test_score"]
-                taken[name].append(time.perf_counter() - began)
-        del kept
-    first = scores["n_jobs=2"]
-    print(
-        f"{len(X):,} rows, 12 fits\n\n| | seconds | ratio | scores differ by |\n|---|---|---|---|"
-    )
-    for name, seconds in taken.items():
-        ratio = statistics.median(np.divide(seconds, taken["n_jobs=2"]))
-        difference = np.abs(scores[name] - first).max()
-        print(f"| {name} | {statistics.median(seconds):.1f} | {ratio:.2f} | {difference:.1e} |")
+        seconds, scores = measured(ways_of(X, log.y, folder), options.rounds)
+    print(f"{len(X):,} rows, 12 fits, {options.rounds} rounds\n")
+    print(f"| | seconds | times {BASE} | a score differs by |\n|---|---|---|---|")
+    for name, taken in seconds.items():
+        ratio = statistics.median(np.divide(taken, seconds[BASE]))
+        difference = np.abs(scores[name] - scores[BASE]).max()
+        print(f"| {name} | {statistics.median(taken):.1f} | {ratio:.2f} | {difference:.1e} |")
 
 
 if __name__ == "__main__":
