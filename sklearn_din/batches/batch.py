@@ -205,7 +205,7 @@ class Batch:
         return part
 
     def to(self, device: str | torch.device) -> Batch:
-        """Move every tensor to the device; the same object on the CPU."""
+        """Move every tensor to the device; the host does not wait for a GPU. Nothing on the CPU."""
         if torch.device(device).type == "cpu":
             return self
         self.numbers = to_device(self.numbers, device)
