@@ -5,7 +5,8 @@ fitted and saved, a Parquet table of that many impressions with histories is wri
 reads it, scores it and writes the probabilities to Parquet, on two processes of one thread each.
 "local" is ``predict_proba`` of the whole table in one process with two threads. Prints rows/s of a
 second pass (the first one loads the model in each worker) and the largest difference to
-``predict_proba`` on the same rows. Spark needs the environment of ``make test-engines``.
+``predict_proba``, asked for file by file, as the engines are (another cut of the rows rounds
+differently). Spark needs the environment of ``make test-engines``.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from sklearn_din.datasets import make_click_log
 
 N_WORKERS = 2
 FILE_ROWS = 62_500
+ONE_FILE = 1 << 28  # bytes, more than a file has
 
 
 def prepared(folder, n_rows):
@@ -81,6 +83,10 @@ def on_spark(score, rows, scored):
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "4g",
         "spark.sql.session.timeZone": "UTC",
+        # One file is one partition and one batch: another cut of the rows rounds differently.
+        "spark.sql.files.openCostInBytes": str(ONE_FILE),
+        "spark.sql.files.maxPartitionBytes": str(ONE_FILE),
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(FILE_ROWS),
     }
     for name, value in options.items():
         builder = builder.config(name, value)
