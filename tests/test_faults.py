@@ -159,7 +159,7 @@ SHORT_OF_MEMORY = """
     import resource, sys
     from pathlib import Path
     from sklearn_din.__main__ import main
-    import sklearn_din.estimator, matplotlib.pyplot  # their libraries are in memory already
+    import sklearn_din.estimator, matplotlib.pyplot, torch._dynamo  # in memory before the limit
 
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + (40 << 20),) * 2)
