@@ -12,6 +12,9 @@ periods. Each period is scored before anything learns from it:
   at a third of the rates of fit; and at the full rate, and at a tenth.
 - "fitted anew": by a new model of all rows so far, which is what an update saves.
 
+A fit may be a lucky one. "never" and "updated" go on with it to the end, "fitted anew" has another
+one in each period: so the first two are means over ``--first-fits`` fits of other random states.
+
 The first period comes right after the training. Logs: turning catalogues (``made_logs.py``; the
 first four days or weeks train), MovieLens by time (the last 40 % of the ratings in eight parts) and
 by month (the last twelve), e-shop sessions by week (the last eight).
@@ -110,9 +113,19 @@ def fit(workload, rows, chosen, seed):
     ).fit(X, y)
 
 
-def run(data, way, seed):
+def run(data, way, seed, n_first_fits):
     """Score each period by one way; return a list of measures, one per period."""
-    workload, rows, period = DATA_SETS[data](seed=seed)
+    log = DATA_SETS[data](seed=seed)
+    if way == "fitted anew":  # each period has a fit of its own
+        return course(log, way, seed)
+    courses = [course(log, way, seed + number) for number in range(n_first_fits)]
+    by_period = zip(*courses, strict=True)
+    return [{name: float(np.mean([p[name] for p in its])) for name in its[0]} for its in by_period]
+
+
+def course(log, way, seed):
+    """Measures per period of one first fit and what follows it."""
+    workload, rows, period = log
     model = fit(workload, rows, period == 0, seed)
     if way in RATES:
         model.set_params(din__lr=model["din"].lr * RATES[way])
@@ -134,6 +147,7 @@ def run(data, way, seed):
                 "gauc": group_roc_auc_score(y, probability, groups=X["group"]),
                 "mean_label": float(y.mean()),
                 "mean_probability": float(probability.mean()),
+                "n_rows": len(y),
                 "seconds": seconds,
             }
         )
@@ -157,7 +171,10 @@ def print_tables(results):
 
 
 def _print_summary(data, ways):
-    """All periods but the first, before which nothing was updated; the last one; seconds each."""
+    """All periods but the first, before which nothing was updated; the last one; seconds each.
+
+    A period counts by its rows.
+    """
     print(f"\n### {data}\n")
     print("| | AUC, GAUC, log loss, calibration error | the last period | seconds a period |")
     print("|---|---|---|---|")
@@ -165,7 +182,8 @@ def _print_summary(data, ways):
         periods = np.array(
             [[[p[name] for name in [*MEASURES, "seconds"]] for p in f] for f in seeds.values()]
         ).mean(axis=0)
-        later, last = periods[1:].mean(axis=0), periods[-1]
+        n_rows = [period["n_rows"] for period in next(iter(seeds.values()))]
+        later, last = np.average(periods[1:], axis=0, weights=n_rows[1:]), periods[-1]
         shown = [", ".join(f"{value:.4f}" for value in its[:-1]) for its in (later, last)]
         print(f"| {way} | {shown[0]} | {shown[1]} | {later[-1]:.1f} |")
 
@@ -174,6 +192,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift")
     parser.add_argument("--cache", type=Path, default=Path("drift.json"))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-fits", type=int, default=4, help="of never and of the updates")
     parser.add_argument("--only", default="", help="part of a data set's name")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--table", action="store_true", help="print what the cache holds")
@@ -184,7 +203,7 @@ def main():
             for way in options.ways:
                 if str(seed) in results.get(data, {}).get(way, {}):
                     continue
-                found = run(data, way, seed)
+                found = run(data, way, seed, options.first_fits)
                 results.setdefault(data, {}).setdefault(way, {})[str(seed)] = found
                 options.cache.write_text(json.dumps(results, indent=1) + "\n")
                 shown = "  ".join(f"{p['log_loss']:.4f}, {p['ece']:.4f}" for p in found)
