@@ -22,6 +22,7 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
+from sklearn_din.batches.batch import Batch
 from sklearn_din.batches.in_memory import ImpressionBatches, pooled_order
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.array_files import append_encoded
@@ -161,6 +162,47 @@ def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, te
     order = batches._new_order(batches.shuffle)
     assert sorted(order.tolist()) == list(range(len(files)))
     assert order.dtype == np.int32
+
+
+@pytest.mark.parametrize("kind", ["windows", "lists"])
+def test_a_copy_of_some_mapped_rows_reads_as_those_rows(kind, frame, temporary, monkeypatch):
+    X, y = (frame, frame["click"].to_numpy()) if kind == "windows" else in_memory(frame)
+    encoder = HistorySequenceEncoder(user="user", time="time", drop=["click"] * (kind == "windows"))
+    files = mapped_copy(encoder.fit_transform(X, y), memory=200_000)
+    monkeypatch.setattr(mapped, "ROWS_PER_PIECE", 100)
+    rows = np.flatnonzero(np.random.RandomState(0).random_sample(len(files)) < 0.4)
+    copied, expected = mapped.copy_to_memory(files, rows), files[rows]
+    assert mapped.folder_of(copied) is None
+    assert len(copied) == len(rows)
+    for name in expected:
+        np.testing.assert_array_equal(copied[name], expected[name])
+
+
+def test_batches_of_mapped_rows_are_those_that_their_order_names(frame, temporary):
+    X, y = in_memory(frame)
+    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
+    files, rows = mapped_copy(encoded, memory=200_000), np.arange(0, len(encoded), 2)
+    batches = ImpressionBatches(
+        files,
+        y[rows].astype(np.float32),
+        batch_size=16,
+        rows=rows,
+        shuffle=np.random.RandomState(0),
+        checks_per_epoch=2,
+    )
+    twin = ImpressionBatches(files, batch_size=16, rows=rows, shuffle=np.random.RandomState(0))
+    order = twin._new_order(twin.shuffle)
+    passes = [list(batches), list(batches)]
+    assert min(len(its) for its in passes) > 1
+    found = [batch for its in passes for batch in its]
+    assert len(found) == -(-len(rows) // 16)
+    for start, (batch, clicks) in zip(range(0, len(rows), 16), found, strict=True):
+        some = order[start : start + 16]
+        expected = Batch(encoded[rows[some]])
+        np.testing.assert_array_equal(clicks.numpy(), y[rows[some]])
+        np.testing.assert_array_equal(batch.numbers, expected.numbers)
+        for name, ids in expected.ids.items():
+            np.testing.assert_array_equal(batch.ids[name], ids)
 
 
 def test_pages_that_one_reader_left_are_let_go_by_the_next(frame, temporary, monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din._spans import Rows
 from sklearn_din.batches.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import PageKeeper, rows_per_pool
+from sklearn_din.features.mapped import PageKeeper, copy_to_memory, rows_per_pool
 
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
@@ -47,6 +47,16 @@ class Place(NamedTuple):
     latest: np.random.RandomState
     n_passes: int
     n_batches: int
+
+
+class _Held(NamedTuple):
+    """Impressions of the batches at hand, and their numbers in ascending order."""
+
+    X: EncodedFeatures
+    rows: np.ndarray
+
+    def take(self, rows: np.ndarray) -> EncodedFeatures:
+        return self.X[np.searchsorted(self.rows, rows)]
 
 
 class ImpressionBatches:
@@ -129,10 +139,12 @@ class ImpressionBatches:
             return
         if self._n_passes == len(self._passes):
             self._begin_epoch(self.shuffle)
-        for rows in self._passes[self._n_passes][self._n_batches :]:
-            batch = self._batch(rows)
-            self._n_batches += 1
-            yield batch
+        for batches in self._read_together(self._passes[self._n_passes][self._n_batches :]):
+            held = self._in_memory(batches)
+            for rows in batches:
+                batch = self._batch(rows, None if held is None else held.take(rows))
+                self._n_batches += 1
+                yield batch
         self._n_passes, self._n_batches = self._n_passes + 1, 0
 
     def share_among(self, n_ranks: int, *, rank: int) -> None:
@@ -181,9 +193,26 @@ class ImpressionBatches:
             return shuffle.permutation(len(self))
         return pooled_order(len(self), pool=pool, shuffle=shuffle)
 
-    def _batch(self, rows: Rows) -> tuple[Batch, Tensor]:
-        self._pages.read(self.batch_size)
-        X, y = self.X[rows if self.rows is None else self.rows[rows]], self.y[rows]
+    def _read_together(self, batches: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Cut batches into runs whose impressions are in memory at a time: half a pool of them."""
+        pool = rows_per_pool(self.X)
+        size = max(len(batches), 1) if pool is None else max(pool // 2 // self.batch_size, 1)
+        for first in range(0, len(batches), size):
+            yield batches[first : first + size]
+
+    def _in_memory(self, batches: list[np.ndarray]) -> _Held | None:
+        """Impressions of some batches, copied from their files; None for those in memory."""
+        if rows_per_pool(self.X) is None:
+            return None
+        rows = np.sort(np.concatenate(batches))
+        return _Held(copy_to_memory(self.X, rows if self.rows is None else self.rows[rows]), rows)
+
+    def _batch(self, rows: Rows, X: EncodedFeatures | None = None) -> tuple[Batch, Tensor]:
+        """Batch of some impressions, which are read here if they are not given."""
+        if X is None:
+            self._pages.read(self.batch_size)
+            X = self.X[rows if self.rows is None else self.rows[rows]]
+        y = self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
         if self.hide is not None and self.shuffle is not None:
             X, own, factors = self.hide(X, self.shuffle)

@@ -11,9 +11,10 @@ from numpy.typing import DTypeLike
 
 from sklearn_din._whole_files import removed_with
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.ragged import Ragged, joined
 
 ROWS_PER_BLOCK = 65_536
+ROWS_PER_PIECE = 16_384  # copied to memory before their pages go
 SHARE_OF_ORDER = 4  # mapped arrays up to a quarter of the budget are read in any order
 SHARE_OF_POOL = 8  # beyond that, so much of them is read at a time
 
@@ -107,6 +108,34 @@ def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
         rows = slice(start, min(start + ROWS_PER_BLOCK, len(X)))
         pages.read(rows.stop - start)
         yield rows
+
+
+def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
+    """Copy some rows of mapped impressions; their pages are let go piece by piece.
+
+    A row that is read brings its whole surroundings into memory, up to two megabytes per array:
+    rows that lie in a few blocks are best read once, block by block.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+    rows : ndarray of shape (n_rows,)
+        Row numbers in ascending order.
+
+    Returns
+    -------
+    EncodedFeatures
+        Without users and times. Of the events, those that some row holds.
+    """
+    pieces = []
+    for start in range(0, len(rows), ROWS_PER_PIECE):
+        piece = X[rows[start : start + ROWS_PER_PIECE]]
+        compact = {key: ragged.compact() for key, ragged in piece.behaviours.items()}
+        pieces.append(EncodedFeatures._trusted(X.schema, piece.columns, compact))
+        drop_pages(X)
+    columns = {name: np.concatenate([p.columns[name] for p in pieces]) for name in X.columns}
+    behaviours = {key: joined([p.behaviours[key] for p in pieces]) for key in X.behaviours}
+    return EncodedFeatures._trusted(X.schema, columns, behaviours)
 
 
 def drop_pages(X: EncodedFeatures) -> None:
