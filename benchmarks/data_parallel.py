@@ -10,7 +10,7 @@ Without a name, all three parts run one after another.
   rounding decides on which side it is: from there on any two trainings part that round
   differently, those of one process with other numbers of threads too.
 - ``speed``: rows/s of two processes of one thread each against one process of two threads, in
-  turn, three times; medians.
+  turn, three times, each after a small training; medians.
 - ``kills``: as often as ``--kills`` says, a training of two processes begins, and one of them is
   killed (SIGKILL) at a moment drawn from the whole training. The other one must end with words
   that name it; the same training, started again, must end with the model of an undisturbed one.
@@ -59,6 +59,8 @@ def train(part: str, out: Path, folder: Path | None, n_users: int) -> None:
     if part == "equality":
         torch.set_default_dtype(torch.float64)
     (out / f"begun {rank}").touch()
+    if part == "speed":  # what torch imports at the first training of a process is not counted
+        DINClassifier(random_state=0, max_epochs=1).fit(X[:200], y[:200])
     classifier = DINClassifier(random_state=0, checkpoint_dir=folder, **TRAININGS[part])
     try:
         began = time.perf_counter()
