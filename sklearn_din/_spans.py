@@ -9,6 +9,11 @@ import numpy as np
 Rows = slice | np.ndarray  # what picks rows: a slice, positions, or a mask
 
 
+def row_dtype(n_rows: int) -> type[np.int32] | type[np.int64]:
+    """The smaller type that holds the numbers of so many rows."""
+    return np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
+
+
 @dataclass(frozen=True, eq=False)
 class Spans:
     """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``.

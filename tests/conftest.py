@@ -1,7 +1,9 @@
 """Fixtures that several files of tests share."""
 
 import pytest
+import torch
 from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
 
 from benchmarks.real_data import WHERE, find_real_data
 from tests.encoded_impressions import make_impressions
@@ -30,3 +32,13 @@ def own_processes():
     """
     yield
     get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """As many threads as in another process: sums of another number of parts round differently."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(n_threads)

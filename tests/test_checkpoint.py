@@ -31,6 +31,9 @@ from sklearn_din.training.net import DINNet
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.test_faults import small_disk
 
+# A forked child computes with one thread: so must the training that it is compared with.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 X = make_impressions(240, seed=3)
 y = make_labels(X, seed=3)
 SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "lr": 0.02}
@@ -70,15 +73,6 @@ CASES = {
 def no_wait_for_the_disk(monkeypatch):
     """A sync guards against a loss of power, of which there is none here."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """A forked child computes with one thread: so must the training that it is compared with."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

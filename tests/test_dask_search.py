@@ -13,7 +13,6 @@ import torch
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (makes the import work)
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
@@ -72,16 +71,6 @@ def log():
         log.impressions, log.events, user="user", time="time", columns=["item", "category"]
     )
     return CountedFrame(X), log.y
-
-
-@pytest.fixture
-def one_thread():
-    """As many threads here as in a worker: sums of another number of parts round differently."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

@@ -30,7 +30,10 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 WITHIN = {"as usual": 1e-6}  # of the weights of one process
 OTHERWISE = 2e-5  # Adam divides by the size of gradients: where they cancel out, rounding is seen
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
+    pytest.mark.usefixtures("one_thread"),  # as in the two processes
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +53,6 @@ def folder(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def results(folder, case):

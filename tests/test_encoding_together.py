@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import torch.distributed as dist
-from threadpoolctl import threadpool_limits
 
 from sklearn_din import attach_history, scan_parquet
 from tests import encoding_together as together
@@ -19,7 +17,10 @@ from tests import encoding_together as together
 HOUSE = Path(__file__).resolve().parents[1]
 SCRIPT = HOUSE / "tests" / "encoding_together.py"
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
+    pytest.mark.usefixtures("one_thread"),  # as in the two processes: neighbours round by it
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +47,6 @@ def folder(tmp_path_factory):
     statuses = [process.returncode for process in processes]
     assert statuses == [0, -9], told
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in the two processes: item neighbours round by the number of threads."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(n_threads)
 
 
 def passes(folder, case):

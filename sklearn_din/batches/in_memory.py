@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din._spans import Rows
+from sklearn_din._spans import Rows, row_dtype
 from sklearn_din.batches.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import PageKeeper, copy_to_memory, rows_per_pool
@@ -119,6 +119,7 @@ class ImpressionBatches:
         self.rows, self.prepare = rows, prepare
         self._n_rows = len(X) if rows is None else len(rows)
         self._pages = PageKeeper(X)
+        self._pool = rows_per_pool(X)
         self.y = np.zeros(self._n_rows, dtype=np.float32) if y is None else y
         self.weights = weights
         self.batch_size = batch_size
@@ -188,21 +189,22 @@ class ImpressionBatches:
         self._n_passes, self._n_batches = 0, 0
 
     def _new_order(self, shuffle: np.random.RandomState) -> np.ndarray:
-        pool = rows_per_pool(self.X)
-        if pool is None:
+        if self._pool is None:
             return shuffle.permutation(len(self))
-        return pooled_order(len(self), pool=pool, shuffle=shuffle)
+        return pooled_order(len(self), pool=self._pool, shuffle=shuffle)
 
     def _read_together(self, batches: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Cut batches into runs whose impressions are in memory at a time: half a pool of them."""
-        pool = rows_per_pool(self.X)
-        size = max(len(batches), 1) if pool is None else max(pool // 2 // self.batch_size, 1)
+        size = len(batches)
+        if self._pool is not None:
+            size = self._pool // 2 // self.batch_size
+        size = max(size, 1)
         for first in range(0, len(batches), size):
             yield batches[first : first + size]
 
     def _in_memory(self, batches: list[np.ndarray]) -> _Held | None:
         """Impressions of some batches, copied from their files; None for those in memory."""
-        if rows_per_pool(self.X) is None:
+        if self._pool is None:
             return None
         rows = np.sort(np.concatenate(batches))
         return _Held(copy_to_memory(self.X, rows if self.rows is None else self.rows[rows]), rows)
@@ -253,7 +255,7 @@ def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> n
     size = int(np.clip(pool // BLOCKS_PER_POOL, 1, ROWS_PER_BLOCK))
     starts = shuffle.permutation(-(-n_rows // size)) * size
     per_pool, end = max(pool // size, 1), 0
-    order = np.empty(n_rows, dtype=np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64)
+    order = np.empty(n_rows, dtype=row_dtype(n_rows))
     for first in range(0, len(starts), per_pool):
         rows = (starts[first : first + per_pool, None] + np.arange(size)).ravel()
         rows = rows[rows < n_rows]

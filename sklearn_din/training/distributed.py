@@ -16,23 +16,12 @@ from sklearn_din._processes import Processes, named, process_group
 
 
 class Ranks(Processes):
-    """The processes of a group that train one model, and their common words.
-
-    Every method is called by all of them, in the same order. They wait for each other there. A
-    process that ends its training with an error says so and closes its connections, so that none
-    of the others waits for it.
+    """The processes of a group that train one model: they also add tensors up.
 
     Parameters
     ----------
     keeps_checkpoint : bool
         Whether the training keeps a checkpoint, for what is said when a process is gone.
-
-    Attributes
-    ----------
-    rank : int
-        Which of the processes this one is, from 0.
-    size : int
-        How many they are.
     """
 
     def __init__(self, *, keeps_checkpoint: bool) -> None:
@@ -42,7 +31,6 @@ class Ranks(Processes):
             else "fit begins anew, with checkpoint_dir it would go on"
         )
         super().__init__(work="a training of", remedy=remedy)
-        self.keeps_checkpoint = keeps_checkpoint
         self._on_gpu = self._on_cpu if dist.get_backend() == "gloo" else self.open(None)
 
     def sum(self, tensor: Tensor) -> None:

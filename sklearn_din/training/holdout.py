@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
+from sklearn_din._spans import row_dtype
 from sklearn_din.training.inputs import check_rows
 
 Rows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
@@ -176,10 +177,9 @@ def row_numbers(chosen: np.ndarray | int) -> np.ndarray:
     >>> row_numbers(np.array([True, False, True])), row_numbers(2)
     (array([0, 2], dtype=int32), array([0, 1], dtype=int32))
     """
-    n_rows = chosen if isinstance(chosen, int) else len(chosen)
-    dtype = np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
-    rows = np.arange(n_rows) if isinstance(chosen, int) else np.flatnonzero(chosen)
-    return rows.astype(dtype)
+    if isinstance(chosen, int):
+        return np.arange(chosen, dtype=row_dtype(chosen))
+    return np.flatnonzero(chosen).astype(row_dtype(len(chosen)))
 
 
 def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndarray:
