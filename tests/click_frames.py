@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from sklearn_din.datasets import make_click_log
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -26,6 +27,32 @@ def with_windows(elapsed=None, columns=("item", "category"), **log):
     return attach_history(
         events, events, user="user", time="time", columns=list(columns), elapsed=elapsed
     )
+
+
+def every_kind():
+    """Clicks with every kind of column: text, integers, numbers, times elapsed, prices, tags.
+
+    Returns
+    -------
+    X : DataFrame
+        Impressions with histories and the column "click".
+    impressions, events : DataFrame
+        What X was made of.
+    """
+    log = make_click_log(n_users=16, n_items=90, n_categories=6, random_state=0)
+    rng = np.random.RandomState(0)
+    events = log.events.assign(paid=rng.gamma(2.0, size=len(log.events)), when=log.events["time"])
+    columns = ["item", "category", "paid", "when"]
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    X = X.assign(
+        user=[f"u{user}" for user in X["user"]],
+        country=pd.Categorical(rng.choice(["de", "fr", "us"], len(X))),
+        price=np.where(rng.rand(len(X)) < 0.1, np.nan, rng.randn(len(X)) * 7 + 3),
+        nothing=np.nan,
+        tags=[list("abc")[: n % 4] for n in range(len(X))],
+        click=log.y,
+    )
+    return X, log.impressions.assign(click=log.y), events
 
 
 def as_lists(frame):

@@ -18,9 +18,9 @@ from sklearn_din import (
     attach_history,
     scan_parquet,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding import scanned_rows, streaming
 from sklearn_din.logs.parquet_files import ParquetFiles
+from tests.click_frames import every_kind
 
 RANK = int(os.environ.get("RANK", "0"))
 SMALL = {"embedding_dim": 4, "attention_units": (8, 4), "hidden_units": (16, 8), "lr": 0.01}
@@ -30,20 +30,9 @@ EASY = {"user": "user", "time": "time"}
 
 def make_files(folder):
     """Rows with every kind of column in row groups of 40, and the events of the same log."""
-    log = make_click_log(n_users=16, n_items=90, n_categories=6, random_state=0)
-    rng = np.random.RandomState(0)
-    events = log.events.assign(paid=rng.gamma(2.0, size=len(log.events)), when=log.events["time"])
-    columns = ["item", "category", "paid", "when"]
-    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
-    X = X.assign(
-        user=[f"u{user}" for user in X["user"]],
-        price=np.where(rng.rand(len(X)) < 0.1, np.nan, rng.randn(len(X)) * 7 + 3),
-        nothing=np.nan,
-        tags=[list("abc")[: n % 4] for n in range(len(X))],
-        click=log.y,
-    )
+    X, shown, events = every_kind()
     X.to_parquet(folder / "rows.parquet", row_group_size=40)
-    plain = log.impressions.assign(click=log.y).sort_values("time", kind="stable")
+    plain = shown.sort_values("time", kind="stable")
     plain.to_parquet(folder / "impressions.parquet", row_group_size=40, index=False)
     events.to_parquet(folder / "events.parquet", index=False)
 

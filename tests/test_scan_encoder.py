@@ -16,27 +16,14 @@ from sklearn_din.features import mapped
 from sklearn_din.logs.parquet_files import ParquetFiles
 from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.windows import WindowDtype
+from tests.click_frames import every_kind
 
 EASY = {"user": "user", "time": "time"}
 
 
 @pytest.fixture(scope="module")
 def table():
-    """Clicks with every kind of column: text, integers, numbers, times elapsed, prices, tags."""
-    log = make_click_log(n_users=16, n_items=90, n_categories=6, random_state=0)
-    rng = np.random.RandomState(0)
-    events = log.events.assign(paid=rng.gamma(2.0, size=len(log.events)), when=log.events["time"])
-    columns = ["item", "category", "paid", "when"]
-    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
-    X = X.assign(
-        user=[f"u{user}" for user in X["user"]],
-        country=pd.Categorical(rng.choice(["de", "fr", "us"], len(X))),
-        price=np.where(rng.rand(len(X)) < 0.1, np.nan, rng.randn(len(X)) * 7 + 3),
-        nothing=np.nan,
-        tags=[list("abc")[: n % 4] for n in range(len(X))],
-        click=log.y,
-    )
-    return pa.Table.from_pandas(X, preserve_index=False)
+    return pa.Table.from_pandas(every_kind()[0], preserve_index=False)
 
 
 @pytest.fixture(scope="module")

@@ -71,9 +71,9 @@ class Moments:
     def __init__(self) -> None:
         self.weight, self.mean, self._squares = 0.0, 0.0, 0.0
 
-    def add(self, numbers: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Take further numbers in; those that are not finite do not count."""
-        self.join(*moments_of(numbers, weights))
+    def add(self, numbers: np.ndarray) -> None:
+        """Take further numbers in, each with a weight of one; those not finite do not count."""
+        self.join(*moments_of(numbers))
 
     def join(self, weight: float, mean: float, squares: float) -> None:
         """Take further numbers in, by their :func:`moments_of`."""
