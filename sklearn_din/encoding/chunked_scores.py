@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_array, triu
 
-from sklearn_din.encoding.cooccurrence import Interactions, growing_counts, upper_triangle
+from sklearn_din.encoding.cooccurrence import Interactions, growing_counts
 from sklearn_din.encoding.item_scores import (
     MOST_EXACT,
     MOST_NEIGHBOURS,
@@ -73,7 +73,7 @@ class GrowingScores:
             Of the last block.
         """
         if self._is_small:
-            return upper_triangle(scores.counts_to_keep(self._counts))
+            return scores.counts_to_keep(self._counts)
         had = _matrix(self._found, int(self._found.blocks.max(initial=0)))
         n_users = np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
         ids = most_popular(n_users)

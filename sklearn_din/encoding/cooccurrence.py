@@ -226,6 +226,6 @@ def growing_counts(interactions: Interactions, n_blocks: int) -> Iterator[csr_ar
     for block in range(n_blocks):
         new = interactions.matrix(block)
         crossed = new.T @ seen
-        counts = csr_array(counts + new.T @ new + crossed + crossed.T)
+        counts = csr_array(counts + (new.T @ new + crossed + crossed.T))
         seen = seen + new
         yield counts

@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
 from sklearn_din._spans import Spans
+from sklearn_din.encoding.cooccurrence import upper_triangle
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
@@ -121,21 +122,28 @@ class ItemScores:
         ----------
         counts : csr_array of shape (n_ids, n_ids)
             What the scores were computed from.
+
+        Returns
+        -------
+        csr_array of shape (n_ids, n_ids)
+            The upper triangle.
         """
+        upper = upper_triangle(counts)
         if counts.nnz <= MOST_EXACT**2:
-            return counts
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+            return upper
+        rows = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(upper.indptr))
         popular = np.zeros(counts.shape[0], dtype=bool)
         popular[most_popular(counts.diagonal())] = True
-        near = csr_array((np.ones_like(counts.data), (rows, counts.indices)), counts.shape)
-        near = near.multiply(self.cosine + self.cosine.T).tocsr()
-        near.data[:] = 1
-        exact = popular[rows] & popular[counts.indices] | (rows == counts.indices)
-        inner = csr_array((counts.data * exact, counts.indices, counts.indptr), counts.shape)
-        outer = csr_array((counts.data * ~exact, counts.indices, counts.indptr), counts.shape)
-        kept = csr_array(inner + outer.multiply(near))
-        kept.eliminate_zeros()
-        return kept
+        kept = popular[rows] & popular[upper.indices] | (rows == upper.indices)
+        places = np.flatnonzero(~kept)
+        kept[places] = self._are_neighbours(rows[places], upper.indices[places])
+        ends = _ends(rows[kept], counts.shape[0])
+        return csr_array((upper.data[kept], upper.indices[kept], ends), shape=counts.shape)
+
+    def _are_neighbours(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Whether one of two items, by their ids, is among the best neighbours of the other."""
+        near = self.cosine + self.cosine.T
+        return np.asarray(near[one, other]).ravel() > 0
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
         """Summaries of the scores between each row's candidate and its events.
@@ -243,16 +251,29 @@ def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
 
 
 def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
-    rows = np.repeat(np.arange(first, first + counts.shape[0]), np.diff(counts.indptr))
+    lengths = np.diff(counts.indptr)
+    rows = np.repeat(np.arange(first, first + counts.shape[0], dtype=np.int32), lengths)
     roots = np.sqrt(n_users[rows] * n_users[counts.indices])
     values = counts.data / (roots + np.float32(SHRINKAGE))
-    kept = rows != counts.indices
-    for row in np.flatnonzero(np.diff(counts.indptr) > MOST_NEIGHBOURS + 1):
+    values[rows == counts.indices] = 0  # an item is no neighbour of itself
+    kept = values > 0
+    for row in np.flatnonzero(lengths > MOST_NEIGHBOURS):
         own = slice(counts.indptr[row], counts.indptr[row + 1])
-        candidates = np.where(kept[own], values[own], -1.0)
-        kept[own] = False
-        kept[own.start + np.argpartition(-candidates, MOST_NEIGHBOURS)[:MOST_NEIGHBOURS]] = True
-    places = (rows[kept] - first, counts.indices[kept])
-    found = csr_array((values[kept], places), shape=counts.shape)
-    found.sort_indices()
-    return found
+        kept[own] = _largest(values[own])
+    ends = _ends(rows[kept] - first, counts.shape[0])
+    return csr_array((values[kept], counts.indices[kept], ends), shape=counts.shape)
+
+
+def _ends(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Where the rows of a sparse matrix begin and end, from the row of each of its entries."""
+    return np.append(0, np.cumsum(np.bincount(rows, minlength=n_rows)))
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Which values are the MOST_NEIGHBOURS largest above zero; of equal ones the first."""
+    least = np.partition(values, -MOST_NEIGHBOURS)[-MOST_NEIGHBOURS]
+    chosen = values > max(least, 0)
+    if least > 0:
+        equal = np.flatnonzero(values == least)
+        chosen[equal[: MOST_NEIGHBOURS - np.count_nonzero(chosen)]] = True
+    return chosen

@@ -21,7 +21,6 @@ from sklearn_din.encoding.cooccurrence import (
     both_triangles,
     count_new_clicks,
     growing_counts,
-    upper_triangle,
 )
 from sklearn_din.encoding.item_scores import N_NUMBERS, SUMMARIES, ItemScores
 from sklearn_din.encoding.roles import Roles
@@ -258,7 +257,7 @@ def learn_pairs(
         names = tuple(free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
         taken |= set(names)
         spread = numbers.std(axis=0)
-        kept = upper_triangle(scores.counts_to_keep(counts))
+        kept = scores.counts_to_keep(counts)
         scale = np.where(spread > 0, spread, np.float32(1))
         pair = NeighbourPair(history, candidate, names, scores, kept, shown, clicked, scale)
         pairs.append(pair)
