@@ -46,6 +46,7 @@ MADE = {
     "turning catalogue, 5 %": partial(made_logs.turning, new_share=0.05),
     "turning catalogue, 20 %": partial(made_logs.turning, new_share=0.2),
     "turning catalogue, 60 %": partial(made_logs.turning, new_share=0.6),
+    "turning catalogue, 60 %, related": partial(made_logs.turning, new_share=0.6, n_related=3),
     "long baskets": made_logs.long_baskets,
     "sparse catalogue": made_logs.sparse_catalogue,
     "answers": made_logs.answers,

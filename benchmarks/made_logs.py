@@ -19,6 +19,8 @@ from sklearn_din.datasets import make_answer_log
 N_RELATED = 5  # categories that are bought by the same users, which no column says
 WANDER = 0.5  # how often the next category is any of the related ones
 QUALITY = 1.2  # standard deviation of what an item adds to the log-odds
+INTERCEPT = -2.6  # log-odds of a click where nothing of the candidate lies in the history
+RECENT = 0.8  # what the candidate's topic among the newest three adds to the log-odds
 DAYS = 10  # of a turning catalogue: eight to train on, one to stop by, one to test on
 
 
@@ -32,6 +34,7 @@ def turning(
     n_topics=5,
     cap=50,
     n_days=DAYS,
+    n_related=0,
     seed=0,
     hide_unseen=True,
 ):
@@ -45,12 +48,14 @@ def turning(
         -2.6 + log(1 + c) + log(1 + t) + .8 * (topic is that of one of the newest three) + quality
 
     with c and t past clicks of the candidate's category and topic among the newest ``cap``. The
-    item's quality has mean 0 and standard deviation 1.2, and only its own clicks show it. Eight
+    item's quality has mean 0 and standard deviation 1.2, and only its own clicks show it. With
+    ``n_related`` each topic also has as many others whose readers like it, which no column says:
+    log(1 + r) is added, with r the clicks of those topics among the newest ``cap``. Eight
     days train, the ninth stops the training, the last one tests: of its items
     ``1 - (1 - new_share) ** 2`` are new to training.
     """
     rng = np.random.RandomState(seed)
-    items = _TurningItems(n_shown, n_categories * n_topics, new_share, rng)
+    items = _TurningItems(n_shown, n_categories * n_topics, new_share, n_related, rng)
     taste = rng.dirichlet(np.full(n_categories * n_topics, 0.05), n_users).cumsum(1)
     past = _Pasts(n_users, room=20 + n_days * n_slots)
     user = np.arange(n_users)
@@ -65,7 +70,7 @@ def turning(
         by_taste = items.one_of((rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1), rng)
         anything = rng.choice(items.on_show, size=n_users)
         shown = np.where(rng.random_sample(n_users) < 0.4, by_taste, anything)
-        logit = _interest(past, items, shown, n_topics, cap) + items.quality[shown] - 2.6
+        logit = _interest(past, items, shown, n_topics, cap) + items.quality[shown] + INTERCEPT
         probability = 1 / (1 + np.exp(-logit))
         clicked = rng.random_sample(n_users) < probability
         rows.append((user, time, shown, clicked, probability, past.length.copy()))
@@ -74,14 +79,19 @@ def turning(
     rows = _turned(table, past, items, n_topics, cap)
     part = np.maximum(rows["time"] // n_slots - (n_days - 3), 0)
     name, attributes = f"turning catalogue, {new_share:.0%}", ["item", "category", "topic"]
+    name += ", related" if n_related else ""
     return workloads._workload(name, rows, part, attributes, cap, hide_unseen, split="time")
 
 
 class _TurningItems:
     """Items on show, of which a share is replaced; topics and qualities of all there ever were."""
 
-    def __init__(self, n_shown, n_topics, new_share, rng):
+    def __init__(self, n_shown, n_topics, new_share, n_related, rng):
         self.rng, self.n_topics, self.n_new = rng, n_topics, round(new_share * n_shown)
+        self.related = np.zeros((n_topics, n_topics), dtype=bool)
+        for topic in range(n_topics if n_related else 0):
+            others = np.delete(np.arange(n_topics), topic)
+            self.related[topic, rng.choice(others, size=n_related, replace=False)] = True
         self.topic, self.quality = np.empty(0, dtype=int), np.empty(0)
         self.on_show = np.arange(n_shown)
         self._make(n_shown)
@@ -124,7 +134,9 @@ def _interest(past, items, shown, n_topics, cap):
     same_topic = seen & (topic == items.topic[shown][:, None])
     same_category = seen & (topic // n_topics == items.topic[shown][:, None] // n_topics)
     newest = (same_topic & (rank < 3)).any(1)
-    return np.log1p(same_category.sum(1)) + np.log1p(same_topic.sum(1)) + 0.8 * newest
+    related = seen & items.related[items.topic[shown][:, None], topic]
+    counts = (same_category.sum(1), same_topic.sum(1), related.sum(1))
+    return sum(np.log1p(count) for count in counts) + RECENT * newest
 
 
 def _turned(table, past, items, n_topics, cap):
