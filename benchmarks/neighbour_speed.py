@@ -77,7 +77,8 @@ def fitting(rounds):
             model = Pipeline([("encode", encoder), ("din", DINClassifier(random_state=seed))])
             taken[way].append(seconds(lambda m=model: m.fit(X, y)))
             epochs[way].append(model["din"].n_iter_)
-            print(f"{way}, seed {seed}: {taken[way][-1]:.1f} s, {epochs[way][-1]} epochs", flush=True)
+            found = f"{taken[way][-1]:.1f} s, {epochs[way][-1]} epochs"
+            print(f"neighbours={way}, seed {seed}: {found}", flush=True)
     total = {way: sum(times) for way, times in taken.items()}
     of_epochs = sum(epochs["auto"]) / sum(epochs["None"])
     ratio = total["auto"] / total["None"]
