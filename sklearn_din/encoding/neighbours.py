@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +28,7 @@ from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
 
-# Percent of the training rows, or of the users, that lie before each block but the first. The first
-# block, which is told nothing, is the smallest.
-BLOCK_STARTS = (10, 30, 55, 80)
+N_BLOCKS = 5
 LEAST_IDS = 64
 SAID_FROM = 1_000  # training rows
 SUFFIXES = (
@@ -287,7 +286,8 @@ def training_rows(X: EncodedFeatures, y: ArrayLike | None, *, order: str) -> Row
         blocks = _blocks_of_time(X.times)
     else:
         n_users = codes.max(initial=-1) + 1
-        blocks = _block_of_ranks(np.random.RandomState(0).permutation(n_users), n_users)[codes]
+        place = np.random.RandomState(0).permutation(n_users) * N_BLOCKS // max(n_users, 1)
+        blocks = place.astype(np.int8)[codes]
     return Rows(codes, blocks, clicked)
 
 
@@ -301,26 +301,19 @@ def clicked_label(y: ArrayLike | None) -> Any:
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:
-    """Block of each row by how many rows are earlier; missing times come last."""
-    places = np.maximum(_first_ranks(len(times)) - 1, 0)  # rank >= first: this one is earlier
+    """Blocks of about as many rows each. Rows of one time stay together, missing ones come last.
+
+    A row's block is ``rank * N_BLOCKS // n_rows``, with its rank the number of earlier rows.
+    """
+    firsts = [math.ceil(block * len(times) / N_BLOCKS) for block in range(1, N_BLOCKS)]
+    places = np.maximum(np.array(firsts) - 1, 0)  # rank >= first: this one is earlier
     cuts = np.partition(times, places)[places]
     blocks = np.zeros(len(times), dtype=np.int8)
     for cut in cuts:
         blocks += times > cut
     is_missing = pd.isna(times)
-    n_present = np.array([np.count_nonzero(~is_missing)])
-    blocks[is_missing] = _block_of_ranks(n_present, len(times))
+    blocks[is_missing] = np.count_nonzero(~is_missing) * N_BLOCKS // max(len(times), 1)
     return blocks
-
-
-def _block_of_ranks(ranks: np.ndarray, n: int) -> np.ndarray:
-    """Block of those of n rows, or users, before which so many others come."""
-    return np.searchsorted(_first_ranks(n), ranks, side="right").astype(np.int8)
-
-
-def _first_ranks(n: int) -> np.ndarray:
-    """Rank at which each block but the first begins: the share of n, rounded up."""
-    return -(-np.array(BLOCK_STARTS) * n // 100)
 
 
 def _codes(users: np.ndarray) -> np.ndarray:
