@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import StrOptions, _fit_context
 from sklearn_din._frames import CallerFrame
+from sklearn_din.encoding.neighbours import neighbour_scales
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -154,5 +155,5 @@ class ItemNeighbours(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     def _numbers(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
         """The numbers before they were scaled, by column."""
-        scales, names = self.encoder_.scales_, [f.name for f in X.schema.fields if f.candidate]
-        return {name: X[name] * np.float32(scales[name].scale) for name in names}
+        scales = neighbour_scales(self.encoder_._neighbours)
+        return {name: X[name] * np.float32(its.scale) for name, its in scales.items()}
