@@ -110,6 +110,16 @@ def test_booleans_and_integers_share_no_vocabulary():
         HistorySequenceEncoder().fit(frame)
 
 
+def test_a_history_of_booleans_beside_one_of_integers_is_encoded_as_it_is_alone():
+    frame = pd.DataFrame({"item": ["hat", "sock"]})
+    frame["hist_seen"] = [np.array([True]), np.array([2**31, 7])]
+    encoder = HistorySequenceEncoder(histories={"hist_seen": None})
+    X = encoder.fit_transform(frame)
+    for row in range(2):
+        alone = encoder.transform(frame.iloc[[row]])["hist_seen"][0]
+        assert alone.tolist() == X["hist_seen"][row, : len(alone)].tolist()
+
+
 def test_users_that_are_lists_are_named(tmp_path):
     frame = pd.DataFrame(
         {"user": [[1], [2, 3]], "item": ["hat", "sock"], "hist_item": [["hat"]] * 2}
@@ -127,6 +137,9 @@ def test_negatives_of_a_scan_need_items_that_are_there_and_can_be_compared(tmp_p
         ([[1], [2, 3]], r"events\['item'\] must hold ids, got list"),
         ([0.5, float("nan")], r"events\['item'\] must not be missing, got 1 rows without"),
     ):
-        pq.write_table(pa.table({"item": items}), path)
-        with pytest.raises(ValueError, match=message):
-            sample_negatives(scan_parquet(path), item="item", random_state=0)
+        pq.write_table(pa.table({"item": items, "user": items[::-1]}), path)
+        for user in (None, "user"):
+            with pytest.raises(
+                (ValueError, TypeError), match=f"{message}|hold text or numbers|'user'"
+            ):
+                sample_negatives(scan_parquet(path), item="item", user=user, random_state=0)

@@ -164,7 +164,7 @@ class _Catalogue:
                 if start == 0:
                     _warn(part, item, item_columns, user)
                 for name in missing:
-                    missing[name] += _n_missing(part[name])
+                    missing[name] += int(_is_missing(part[name]).sum())
                 if not any(missing.values()):
                     codes = self._coded(part[item])
                     writer.append(codes)
@@ -352,7 +352,8 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
 def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str | None) -> None:
     """Judge by the first rows which columns are the item's and which are the user's."""
     head = part.iloc[:CHECKED_ROWS]
-    head = head[head[item].notna() & (True if user is None else head[user].notna())]
+    keys = [item] if user is None else [item, user]
+    head = head[~np.any([_is_missing(head[key]) for key in keys], axis=0)]
     if len(head) == 0:
         return
     warn_of_misplaced(
@@ -365,12 +366,12 @@ def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str 
     )
 
 
-def _n_missing(column: pd.Series) -> int:
-    """How many values are missing; Arrow itself does not count NaN."""
+def _is_missing(column: pd.Series) -> pd.Series:
+    """Which values are missing; to Arrow itself NaN is none of them."""
     is_missing = column.isna()
     if pd.api.types.is_float_dtype(column.dtype):
         is_missing |= np.isnan(plain_values(column))
-    return int(is_missing.sum())
+    return is_missing
 
 
 def _factorized(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
