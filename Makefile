@@ -26,9 +26,9 @@ test: lint
 # of what later Pythons and later dependencies of theirs drop: that alone is let pass.
 test-oldest: tools
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
-		--editable ".[test]"
-	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning
+	PYTHONDONTWRITEBYTECODE= $(BIN)/uv pip install --quiet --compile-bytecode \
+		--python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[test]"
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -W ignore::DeprecationWarning
 
 # What runs on Spark, Ray, Dask and TorchRec, in an environment of its own. Ray has no wheel for every
 # Python; without it, its tests are skipped.

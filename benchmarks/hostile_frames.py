@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.hostile_frames [--frames N] [--seed S] [--steps NAME ...]`` draws frames of
 every dtype, mixed objects, odd names and impossible values, and asks of each step of
-``benchmarks/hostile_steps.py``: a right answer, or a ValueError or TypeError that this package (or
-scikit-learn's validation) raised; the frame as it was. It prints how many frames ended how, and the
-first of each kind of failure.
+``hostile_steps.py``, ``hostile_scans.py`` and ``hostile_growth.py``: a right answer, or a
+ValueError or TypeError that this package (or scikit-learn's validation) raised; the frame as it
+was. It prints how many frames ended how, and the first of each kind of failure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.hostile_steps import STEPS, RefusedError
+from benchmarks import hostile_growth, hostile_scans, hostile_steps
+from benchmarks.hostile_steps import RefusedError
+
+STEPS = hostile_steps.STEPS | hostile_scans.STEPS | hostile_growth.STEPS
 
 ALLOWED_FILES = ("/sklearn_din/", "/sklearn/utils/", "/sklearn/base.py", "/sklearn_din\\")
 NAMES = ("item", "category", "price", "user", "time", "tags", "", "hist_", "row", "weight", "a b")

@@ -44,7 +44,7 @@ def attach(frame: pd.DataFrame) -> object:
     alone = attach_history(frame.iloc[-1:], frame, **roles)
     first, second = attached["past_item"].array[-1], alone["past_item"].array[0]
     assert len(first) == len(second)
-    assert all(one is two or _equal(one, two) for one, two in zip(first, second, strict=True))
+    assert all(one is two or equal_values(one, two) for one, two in zip(first, second, strict=True))
     return attached
 
 
@@ -99,7 +99,7 @@ def encode(frame: pd.DataFrame) -> object:
 def classify(frame: pd.DataFrame) -> object:
     """Train one epoch and ask for finite probabilities that no neighbour changes."""
     X = encode(frame)
-    classifier = _small_classifier().fit(X, _labels(frame))
+    classifier = small_classifier().fit(X, labels_of(frame))
     probability = classifier.predict_proba(X)
     assert np.isfinite(probability).all()
     alone = classifier.predict_proba(X[:1])
@@ -110,7 +110,7 @@ def classify(frame: pd.DataFrame) -> object:
 def serve(frame: pd.DataFrame) -> object:
     """Score the frame by a model that was fitted on a good one."""
     names = ["item", "price", "hist_item"]
-    model = _good_model()
+    model = good_model()
     probability = model.predict_proba(frame[names])
     assert np.isfinite(probability).all()
     alone = model.predict_proba(frame[names].iloc[-1:])
@@ -120,7 +120,7 @@ def serve(frame: pd.DataFrame) -> object:
 
 def rank(frame: pd.DataFrame) -> object:
     """Rank the frame's own candidates: the probabilities of scoring pairs as one frame."""
-    model = _small_pipeline().fit(frame, _labels(frame))
+    model = small_pipeline().fit(frame, labels_of(frame))
     candidates = frame[["item"]]
     users = frame.drop(columns="item")
     ranked = rank_candidates(model, users, candidates, top_k=len(frame))
@@ -138,7 +138,7 @@ def rank(frame: pd.DataFrame) -> object:
 
 def explained(frame: pd.DataFrame) -> object:
     """Explain the frame's rows: finite weights, of the events that the encoder kept."""
-    model = _small_pipeline().fit(frame, _labels(frame))
+    model = small_pipeline().fit(frame, labels_of(frame))
     weights = explain(model, frame)
     assert np.isfinite(weights["weight"]).all()
     assert weights["row"].between(0, len(frame) - 1).all()
@@ -159,7 +159,8 @@ def command(frame: pd.DataFrame) -> object:
 
 def command_parquet(frame: pd.DataFrame) -> object:
     """Run the command line on the frame as Parquet."""
-    if frame.map(lambda cell: isinstance(cell, np.generic)).any(axis=None):
+    cells = (cell for place in range(frame.shape[1]) for cell in frame.iloc[:, place].tolist())
+    if any(isinstance(cell, np.generic) for cell in cells):
         raise RefusedError("writing it would crash Arrow")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.parquet"
@@ -226,25 +227,34 @@ STEPS = {
 }
 
 
-def _labels(frame: pd.DataFrame) -> np.ndarray:
+def labels_of(frame: pd.DataFrame) -> np.ndarray:
+    """One label per row, both in turn."""
     return np.arange(len(frame)) % 2
 
 
-def _small_classifier() -> DINClassifier:
+def small_classifier() -> DINClassifier:
+    """Return a classifier that trains one epoch."""
     return DINClassifier(max_epochs=1, embedding_dim=2, hidden_units=(4,), random_state=0)
 
 
-def _small_pipeline() -> Pipeline:
-    return Pipeline([("encode", HistorySequenceEncoder()), ("din", _small_classifier())])
+def small_pipeline() -> Pipeline:
+    """Return an encoder and such a classifier."""
+    return Pipeline([("encode", HistorySequenceEncoder()), ("din", small_classifier())])
+
+
+def good_frame() -> pd.DataFrame:
+    """Eight rows that are as they should be."""
+    frame = pd.DataFrame({"item": ["hat", "sock"] * 4, "price": np.arange(8.0)})
+    frame["hist_item"] = [["hat"], [], ["sock", "hat"], ["tie"]] * 2
+    return frame
 
 
 @cache
-def _good_model() -> Pipeline:
-    frame = pd.DataFrame({"item": ["hat", "sock"] * 4, "price": np.arange(8.0)})
-    frame["hist_item"] = [["hat"], [], ["sock", "hat"], ["tie"]] * 2
-    return _small_pipeline().fit(frame, _labels(frame))
+def good_model() -> Pipeline:
+    """Return a model that was fitted on them."""
+    return small_pipeline().fit(good_frame(), labels_of(good_frame()))
 
 
-def _equal(one: object, other: object) -> bool:
+def equal_values(one: object, other: object) -> bool:
     """Whether two values read the same; NaN is itself, an array its elements."""
     return type(one) is type(other) and repr(one) == repr(other)

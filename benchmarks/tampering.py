@@ -29,7 +29,16 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from benchmarks.mutations import REHASHED, UNHASHED, Saved, a_false_step_of_skops
-from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_history,
+    load,
+    save,
+    scan_parquet,
+    update,
+)
 from sklearn_din.state.plain_state import read_state, write_state
 
 MEMORY_PER_BYTE, MEMORY_FLOOR = 16, 8 << 20  # parsed JSON takes several times its text
@@ -60,9 +69,8 @@ def make_rows(n_users=8, n_items=9, n_rows=80, seed=0):
     return frame, random_state.randint(2, size=n_rows)
 
 
-def make_models():
-    """Name -> fitted model, and the rows that it predicts."""
-    frame, y = make_rows()
+def make_steps():
+    """Steps from a log to a classifier."""
     builder = HistoryBuilder(
         user="user", time="time", columns=["item"], elapsed="ago", max_length=5
     )
@@ -70,14 +78,44 @@ def make_models():
     classifier = DINClassifier(
         embedding_dim=2, attention_units=(3,), hidden_units=(4,), max_epochs=1, random_state=0
     )
-    steps = [("build", builder), ("encode", encoder), ("din", classifier)]
+    return [("build", builder), ("encode", encoder), ("din", classifier)]
+
+
+def make_models():
+    """Name -> fitted model, and name -> the rows that it predicts."""
+    frame, y = make_rows()
+    steps = make_steps()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = Pipeline(steps).fit(frame, y)
         foreign = Pipeline([("same", FunctionTransformer()), *steps]).fit(frame, y)
         search = GridSearchCV(Pipeline(steps), {"din__lr": [0.01, 0.02]}, cv=2).fit(frame, y)
+        grown = make_grown_model()
+        scanned, its_rows = make_model_of_a_scan()
     models = {"pipeline": pipeline, "search": search, "with a step of skops": foreign}
-    return models, frame.head(12)
+    rows = dict.fromkeys(models, frame.head(12))
+    models |= {"grown": grown, "of a scan": scanned}
+    return models, rows | {"grown": frame.head(12), "of a scan": its_rows}
+
+
+def make_grown_model():
+    """A model with item neighbours that has learnt ids after fit, rare ones among them."""
+    frame, y = make_rows()
+    later = frame.assign(time=frame["time"] + pd.Timedelta("30D"), item=frame["item"] + "new")
+    model = Pipeline(make_steps()).set_params(encode__min_frequency=2).fit(frame, y)
+    return update(update(model, later.head(20), y[:20]), later.tail(20), y[-20:])
+
+
+def make_model_of_a_scan():
+    """A model fitted on Parquet files with a history beside them, and a frame of its rows."""
+    frame, y = make_rows()
+    with tempfile.TemporaryDirectory() as folder:
+        frame.assign(click=y).to_parquet(Path(folder) / "rows.parquet", row_group_size=30)
+        scan = scan_parquet(folder, target="click", cache_dir=Path(folder) / "cache")
+        X = attach_history(scan, scan, user="user", time="time", columns=["item"], elapsed="ago")
+        model = Pipeline(make_steps()[1:]).fit(X, X.target_)
+    rows = attach_history(frame, frame, user="user", time="time", columns=["item"], elapsed="ago")
+    return model, rows.head(12)
 
 
 class Judge:
@@ -90,9 +128,9 @@ class Judge:
             path = Path(folder) / f"{name}.din"
             save(model, path, overwrite=True)
             self.saved[name] = Saved(path.read_bytes())
-            self.truth[name] = model.predict_proba(rows)
+            self.truth[name] = model.predict_proba(rows[name])
             repr(model)  # scikit-learn imports what it needs for that when first asked
-            assert (load(path).predict_proba(rows) == self.truth[name]).all()
+            assert (load(path).predict_proba(rows[name]) == self.truth[name]).all()
         read_state(write_state(pd.Timestamp("2024-01-01", tz="Europe/Berlin")))  # finds the zones
         self.worst_memory = 0.0
 
@@ -128,7 +166,7 @@ class Judge:
             is_ours = type(error).__name__ == "SafeFileError" and "unchanged file" in str(error)
             return ("refused", "") if is_ours else ("WRONG", f"load raised {error!r}")
         try:
-            found = model.predict_proba(self.rows)
+            found = model.predict_proba(self.rows[name])
         except (ValueError, TypeError) as error:
             return "refused at predict", str(error)
         except Exception as error:

@@ -17,6 +17,7 @@ _ARROW_TYPES: Mapping[type, pa.DataType] = {
     bool: pa.bool_(),
 }
 _NUMPY_TIMES = {np.datetime64, np.timedelta64}
+_NUMBERS = (int, np.integer, np.floating)
 _NOT_FOR_ARROW = (TypeError, ValueError, OverflowError, NotImplementedError)  # and its own kinds
 
 
@@ -84,6 +85,9 @@ def _converted(values: Any, types: set[type], kind: pa.DataType | None) -> pa.Ar
     # Arrow (pyarrow 26) crashes, it does not raise, on numpy's times followed by numpy's numbers.
     if types & _NUMPY_TIMES and len(types - {type(None)}) > 1:
         raise MixedKindsError("numpy's times beside other values")
+    # It makes ones of numpy's booleans beside numbers: a cell alone would hold another value.
+    if np.bool_ in types and any(issubclass(its, _NUMBERS) for its in types - {bool}):
+        raise MixedKindsError("booleans beside numbers")
     try:
         return pa.array(values, type=kind, from_pandas=True)
     except _NOT_FOR_ARROW as error:

@@ -196,6 +196,22 @@ def check_keys(values: np.ndarray, *, name: str) -> None:
                 )
 
 
+def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of keys from 0, in the order in which they come, and the keys; -1 where one is missing.
+
+    Examples
+    --------
+    >>> key_codes(np.array(["ann", "bob", "ann"]), name="user")[0].tolist()
+    [0, 1, 0]
+    """
+    try:
+        codes, keys = pd.factorize(values)
+    except TypeError:
+        check_keys(values, name=name)
+        raise
+    return codes, np.asarray(keys)
+
+
 def time_values(column: pd.Series) -> np.ndarray:
     """Times as a plain array: datetimes as datetime64 (UTC where they have a zone), else numbers.
 

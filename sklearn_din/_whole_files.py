@@ -48,6 +48,19 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     synced(target.parent)
 
 
+def make_cache_folder(path: Path) -> None:
+    """Make a folder, and those above it; say where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cache_dir must be a folder that can be written to: {error.strerror}. Nothing was "
+            "written; choose another folder",
+            str(path.parent),
+        ) from error
+
+
 def synced(path: Path) -> None:
     """Have a file's content, or a folder's names, survive a power failure.
 

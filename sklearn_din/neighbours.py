@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from narwhals.typing import IntoDataFrameT
 from numpy.typing import ArrayLike
@@ -10,12 +12,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import StrOptions, _fit_context
 from sklearn_din._frames import CallerFrame
+from sklearn_din.encoding.neighbours import neighbour_scales
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.state.estimators import EstimatorState, check_keys
 from sklearn_din.transformers import HistorySequenceEncoder
 
 
-class ItemNeighbours(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class ItemNeighbours(  # type: ignore[call-arg]
+    EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Add numbers of item neighbours to a frame, for models other than the DIN.
 
     ``HistorySequenceEncoder`` gives the DIN these numbers by itself, where ``user`` or ``time`` is
@@ -152,7 +158,18 @@ class ItemNeighbours(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         )
         return self.encoder_.fit_transform(frame.pandas, y)
 
+    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        encoder = attributes.pop("encoder_", None)
+        return None if encoder is None else {"encoder": encoder}
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        check_keys(fitted, {"encoder"})
+        if type(fitted["encoder"]) is not HistorySequenceEncoder:
+            raise ValueError("the encoder must be a HistorySequenceEncoder.")
+        check_is_fitted(fitted["encoder"])
+        self.encoder_ = fitted["encoder"]
+
     def _numbers(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
         """The numbers before they were scaled, by column."""
-        scales, names = self.encoder_.scales_, [f.name for f in X.schema.fields if f.candidate]
-        return {name: X[name] * np.float32(scales[name].scale) for name in names}
+        scales = neighbour_scales(self.encoder_._neighbours)
+        return {name: X[name] * np.float32(its.scale) for name, its in scales.items()}

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # seconds alone, minutes where others take the processors
     )
     assert done.returncode == 0, done.stderr
     return folder

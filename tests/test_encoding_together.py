@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
         )
         for rank in (0, 1)
     ]
-    told = [process.communicate(timeout=300)[1] for process in processes]
+    told = [process.communicate(timeout=900)[1] for process in processes]
     statuses = [process.returncode for process in processes]
     assert statuses == [0, -9], told
     return folder

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.encoding.array_files import (
     ArrayFiles,
     map_encoded,
@@ -91,7 +92,7 @@ class EncodedCache:
             folder = Path(tempfile.mkdtemp(prefix="sklearn-din-"))
         else:
             folder = self._parent / f".partial-{uuid.uuid4().hex}"
-            folder.mkdir(parents=True)
+            make_cache_folder(folder)
         files = ArrayFiles(folder)
         try:
             yield files

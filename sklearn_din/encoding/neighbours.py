@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from sklearn.utils import check_consistent_length
 
+from sklearn_din._validation import key_codes
 from sklearn_din.encoding.cooccurrence import (
     Interactions,
     Rows,
@@ -324,7 +325,7 @@ def _codes(users: np.ndarray) -> np.ndarray:
     try:
         codes, names = pd.factorize(users, sort=True)
     except TypeError:
-        codes, names = pd.factorize(users)
+        codes, names = key_codes(users, name="the column of users")
     missing = np.flatnonzero(codes < 0)
     codes = codes.astype(np.int64)
     codes[missing] = len(names) + np.arange(len(missing))

@@ -42,7 +42,7 @@ class Roles:
         owners = {name: name for name in self.categorical}
         for behaviour in self.behaviours:
             pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-            owners |= {history: candidate or history for history, candidate in pairs}
+            owners |= {name: name if its is None else its for name, its in pairs}
         return owners
 
     @property

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans
+from sklearn_din._validation import key_codes
 from sklearn_din.encoding.array_files import no_room
 from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.frames import ReadFrame
@@ -295,7 +296,7 @@ class FoundUsers:
         self.found, self.is_plain, self.any_missing = GrowingOccurrences(), True, False
         for users in parts:
             self.is_plain &= users.dtype.kind in "iu"
-            codes, values = pd.factorize(users)
+            codes, values = key_codes(users, name="the column of users")
             self.any_missing |= bool((codes < 0).any())
             self.found.add(np.asarray(values), np.ones(len(values)))
 

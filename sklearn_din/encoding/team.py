@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from sklearn_din._processes import Processes, process_group
+from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.logs.scan_views import Scan
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
@@ -114,7 +115,7 @@ def encoding_team(scan: Scan, key: str) -> Iterator[Team]:
     processes = Processes(work="an encoding by", remedy=remedy)
     folder = scan.cache_dir / f".partial-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True)
+        make_cache_folder(folder)
         # Shares fit together where the parts are those of all: memory decides how long they are.
         yield Team(processes, _members(processes, folder, f"{key} {scan.memory}"), folder)
         processes.of_all(None)  # the teams of other machines may need longer

@@ -310,19 +310,26 @@ def _counted_together(sources: Mapping[str, Occurrences]) -> tuple[np.ndarray, n
 
 
 def _of_one_kind(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Let text that spells integers join integers; raise where text meets integers otherwise."""
+    """Let text that spells integers join integers; raise where others meet integers."""
     integers = [name for name, array in arrays.items() if _is_integer(array)]
     texts = [name for name, array in arrays.items() if _is_text(array)]
+    booleans = [name for name, array in arrays.items() if array.dtype == np.bool_]
+    if integers and booleans:  # Python's True is 1, Arrow's and pandas' is not
+        raise ValueError(_never_match(integers[0], booleans[0], "booleans"))
     if not integers or not texts:
         return list(arrays.values())
     arrays = {name: _spelt_integers(a) if name in texts else a for name, a in arrays.items()}
     for name in texts:
         if not _is_integer(arrays[name]):
-            raise ValueError(
-                f"{integers[0]} holds integers and {name} holds text: they share a vocabulary "
-                "and could never match. Give both columns one dtype."
-            )
+            raise ValueError(_never_match(integers[0], name, "text"))
     return list(arrays.values())
+
+
+def _never_match(of_integers: str, other: str, kind: str) -> str:
+    return (
+        f"{of_integers} holds integers and {other} holds {kind}: they share a vocabulary and "
+        "could never match. Give both columns one dtype."
+    )
 
 
 def _is_integer(values: np.ndarray) -> bool:

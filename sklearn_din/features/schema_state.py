@@ -57,7 +57,7 @@ def schema_from_state(state: Any) -> Schema:
 
 
 def _check_field(field: Field) -> None:
-    has_size = field.n_ids >= FIRST_KNOWN_ID and field.vocabulary != ""
+    has_size = field.n_ids >= FIRST_KNOWN_ID  # of a vocabulary of any name: a column's may be ""
     has_none = field.n_ids == 0 and field.vocabulary == ""
     if not (has_size if field.has_ids else has_none):
         raise ValueError(f"field {field.name!r:.60} cannot have {field.n_ids} ids.")
@@ -73,5 +73,5 @@ def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:
         if name not in by_name or by_name[name].kind != kind:
             raise ValueError(f"a behaviour needs a field {name!r:.60} of kind {kind}.")
     for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-        if candidate and by_name[history].vocabulary != by_name[candidate].vocabulary:
+        if candidate is not None and by_name[history].vocabulary != by_name[candidate].vocabulary:
             raise ValueError(f"{history!r:.60} and its candidate must share a vocabulary.")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din._whole_files import removed_with, synced
+from sklearn_din._whole_files import make_cache_folder, removed_with, synced
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAPPED_BYTES = 1 << 26  # of a file that is written in no order: so much is in memory at once
@@ -194,7 +194,7 @@ def new_folder(parent: Path | None) -> Iterator[Path]:
     where = Path(tempfile.gettempdir()) if parent is None else parent
     path = where / f".sklearn-din-{uuid.uuid4().hex}"
     try:
-        path.mkdir(parents=True)
+        make_cache_folder(path)
         yield path
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din._validation import check_frame, check_name, check_names
+from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.logs.parquet_files import ParquetFiles, find_files
 from sklearn_din.logs.scan_views import Scan
 
@@ -283,7 +284,7 @@ def _sunk(lazy: Any, folder: Path | None) -> Path:
             "needs no scan: give it to fit as it is."
         )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(folder)
     path = Path(folder or tempfile.gettempdir()) / f"lazy-{uuid.uuid4().hex}.parquet"
     try:
         lazy.sink_parquet(path, row_group_size=MOST_ROWS)

@@ -164,7 +164,7 @@ class _Catalogue:
                 if start == 0:
                     _warn(part, item, item_columns, user)
                 for name in missing:
-                    missing[name] += int(part[name].isna().sum())
+                    missing[name] += int(_is_missing(part[name]).sum())
                 if not any(missing.values()):
                     codes = self._coded(part[item])
                     writer.append(codes)
@@ -184,13 +184,8 @@ class _Catalogue:
         self.items = writer.mapped(OwnedFolder(folder, kept=True))
 
     def _coded(self, column: pd.Series) -> np.ndarray:
-        try:
-            codes, distinct = pd.factorize(plain_values(column))
-        except TypeError as error:  # lists: not hashable
-            raise ValueError(
-                f"events[{column.name!r}] must hold ids, got {column.dtype}."
-            ) from error
-        numbers = self._known.codes(np.asarray(distinct))
+        codes, distinct = _factorized(column)
+        numbers = self._known.codes(distinct)
         counts = np.bincount(numbers[codes], minlength=self._known.n_values)
         counts[: len(self.counts)] += self.counts
         self.counts = counts
@@ -357,17 +352,35 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
 def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str | None) -> None:
     """Judge by the first rows which columns are the item's and which are the user's."""
     head = part.iloc[:CHECKED_ROWS]
-    head = head[head[item].notna() & (True if user is None else head[user].notna())]
+    keys = [item] if user is None else [item, user]
+    head = head[~np.any([_is_missing(head[key]) for key in keys], axis=0)]
     if len(head) == 0:
         return
     warn_of_misplaced(
         head,
         item=item,
-        items=pd.factorize(plain_values(head[item]))[0].astype(np.int64),
+        items=_factorized(head[item])[0].astype(np.int64),
         item_columns=item_columns,
         user=user,
-        owners=None if user is None else pd.factorize(plain_values(head[user]))[0].astype(np.int64),
+        owners=None if user is None else _factorized(head[user])[0].astype(np.int64),
     )
+
+
+def _is_missing(column: pd.Series) -> pd.Series:
+    """Which values are missing; to Arrow itself NaN is none of them."""
+    is_missing = column.isna()
+    if pd.api.types.is_float_dtype(column.dtype):
+        is_missing |= np.isnan(plain_values(column))
+    return is_missing
+
+
+def _factorized(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of a column of ids, and its values."""
+    try:
+        codes, values = pd.factorize(plain_values(column))
+    except TypeError as error:  # lists: not hashable
+        raise ValueError(f"events[{column.name!r}] must hold ids, got {column.dtype}.") from error
+    return codes, np.asarray(values)
 
 
 def _check_missing(missing: dict[str, int]) -> None:

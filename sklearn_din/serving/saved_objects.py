@@ -16,6 +16,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score
 from sklearn_din.model_selection import TimeSplit
+from sklearn_din.neighbours import ItemNeighbours
 from sklearn_din.state.estimators import EstimatorState
 from sklearn_din.state.plain_state import PlainState, read_state, write_state
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -166,6 +167,7 @@ KINDS: dict[str, Kind] = {
     "DINClassifier": _own(DINClassifier),
     "HistorySequenceEncoder": _own(HistorySequenceEncoder),
     "HistoryBuilder": _own(HistoryBuilder),
+    "ItemNeighbours": _own(ItemNeighbours),
     "Pipeline": Kind(Pipeline, _write_pipeline, _read_pipeline),
     "GridSearchCV": _search(GridSearchCV),
     "RandomizedSearchCV": _search(RandomizedSearchCV),
@@ -173,7 +175,6 @@ KINDS: dict[str, Kind] = {
     "GroupScorer": Kind(GroupScorer, _write_group_scorer, _read_group_scorer),
 }
 FOREIGN = "skops"  # the kind of all other objects
-MODELS = tuple(name for name in KINDS if name not in ("TimeSplit", "GroupScorer"))
 
 
 def kind_of(value: object) -> str | None:

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from sklearn_din.serving.foreign_steps import read_foreign, untrusted_types, write_foreign
 from sklearn_din.serving.safe_file import SafeFile, open_safe_file, write_safe_file
 from sklearn_din.serving.saved_objects import FOREIGN, KINDS, kind_of
+from sklearn_din.state.array_bytes import array_pieces
 from sklearn_din.state.plain_state import PlainState
 from sklearn_din.state.versions import __version__, versions_checked, warn_of_other_versions
 from sklearn_din.training.classifier_state import networks_on
@@ -54,8 +55,8 @@ def save(model: object, path: str | os.PathLike[str], *, overwrite: bool = False
     Parameters
     ----------
     model : Pipeline, GridSearchCV, RandomizedSearchCV or estimator
-        Of :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder` and
-        steps that skops knows, such as scikit-learn's. Fitted or not.
+        Of :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder`,
+        :class:`ItemNeighbours` and steps that skops knows, such as scikit-learn's. Fitted or not.
     path : str or path
         The file. It is written under another name in the same folder and then put in place, so
         that nobody ever reads half of it.
@@ -261,7 +262,7 @@ class _PackedModel:
                 continue
             yield f"{place}.json", content.text.encode("ascii")
             if content.arrays:
-                yield f"{place}.safetensors", safetensors.numpy.save(content.arrays)
+                yield f"{place}.safetensors", b"".join(array_pieces(content.arrays))
 
     def _add(self, value: object, where: str) -> int:
         if id(value) in self._places:

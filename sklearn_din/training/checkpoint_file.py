@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sklearn_din._whole_files import whole_file
+from sklearn_din.state.array_bytes import array_pieces, octets
 from sklearn_din.state.plain_state import PlainState, read_state, write_state
 
 FORMAT = "sklearn_din checkpoint 1"
-DTYPES = {
-    **{"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"},
-    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
-}  # as safetensors names them
 
 
 def write_checkpoint(path: Path, value: Mapping[str, Any]) -> None:
@@ -44,17 +39,10 @@ def write_checkpoint(path: Path, value: Mapping[str, Any]) -> None:
     # process that it names is dead after a loss of power. A new file cut off in step 1 is deleted
     # by the next training in the folder. The hash in the file answers for what disks break later.
     state = write_state(value)
-    header = {"__metadata__": {"format": FORMAT, "state": state.text, "sha256": _sha256(state)}}
-    end = 0
-    for name, array in state.arrays.items():
-        its = {"dtype": DTYPES[array.dtype.name], "shape": list(array.shape)}
-        header[name] = its | {"data_offsets": [end, end := end + array.nbytes]}  # type: ignore
-    text = json.dumps(header).encode("ascii")
-    text += b" " * (-len(text) % 8)
+    metadata = {"format": FORMAT, "state": state.text, "sha256": _sha256(state)}
     with whole_file(path) as partial, open(partial, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for array in state.arrays.values():
-            file.write(_octets(array))
+        for piece in array_pieces(state.arrays, metadata):
+            file.write(piece)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -114,9 +102,5 @@ def _sha256(state: PlainState) -> str:
     for name in sorted(state.arrays):
         array = state.arrays[name]
         sha.update(json.dumps([name, array.dtype.name, array.shape]).encode("ascii"))
-        sha.update(_octets(array))
+        sha.update(octets(array))
     return sha.hexdigest()
-
-
-def _octets(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data

@@ -160,7 +160,7 @@ def _with_unknown(X: EncodedFeatures, hidden: Mapping[str, np.ndarray]) -> Encod
         if field.name in hidden:
             columns[field.name] = columns[field.name].copy()
             columns[field.name][hidden[field.name]] = UNKNOWN_ID
-        elif field.kind == "numeric" and field.candidate in hidden:
+        elif field.kind == "numeric" and field.candidate and field.candidate in hidden:
             columns[field.name] = columns[field.name].copy()
             columns[field.name][hidden[field.candidate]] = 0
     return EncodedFeatures._trusted(X.schema, columns, X.behaviours, X.users, X.times)
