@@ -51,13 +51,15 @@ def test_ids_do_not_depend_on_the_order_of_the_rows(values):
     assert forth.digest == back.digest
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+# pandas 2 reads text to its first NUL only, so two such texts can be one to it.
+NOT_READ = "" if pd.__version__ >= "3" else "\x00"
+LETTERS = st.characters(exclude_characters=NOT_READ)
+WHOLE_LETTERS = st.characters(exclude_characters=NOT_READ, exclude_categories=["Cs"])
+
+
+@given(st.lists(st.text(WHOLE_LETTERS)))
 def test_text_is_sorted_as_python_sorts_it(values):
     assert learn(values).values.tolist() == sorted(set(values))
-
-
-# pandas 2 reads text to its first NUL only, so two such texts can be one to it.
-LETTERS = st.characters() if pd.__version__ >= "3" else st.characters(exclude_characters="\x00")
 
 
 @given(st.lists(st.text(LETTERS, min_size=1), unique=True, min_size=1))
