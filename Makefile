@@ -23,7 +23,9 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # Every test with the oldest release of each package that pyproject.toml allows. Old releases warn
-# of what later Pythons and later dependencies of theirs drop: that alone is let pass.
+# of what later Pythons and later dependencies of theirs drop: that alone is let pass. What is installed
+# is compiled at once, also where Python is told to write no bytecode: otherwise each process that a
+# test starts compiles torch again.
 test-oldest: tools
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/uv pip install --quiet --compile-bytecode \

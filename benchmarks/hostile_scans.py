@@ -24,12 +24,13 @@ from benchmarks.hostile_steps import (
     LOG,
     RefusedError,
     Step,
+    assert_row_by_row,
+    assert_same_columns,
     equal_values,
     labels_of,
     small_classifier,
 )
 from sklearn_din import (
-    EncodedFeatures,
     HistorySequenceEncoder,
     attach_history,
     sample_negatives,
@@ -182,23 +183,17 @@ def encode(frame: pd.DataFrame) -> object:
     with scanned(frame) as (scan, rows):
         expected = HistorySequenceEncoder(**roles).fit_transform(rows, y)
         encoder = HistorySequenceEncoder(**roles)
-        _assert_close(encoder.fit_transform(scan, y), expected)
+        assert_same_columns(encoder.fit_transform(scan, y), expected, atol=CLOSE)
         try:
             found = HistorySequenceEncoder(**roles).fit_transform(scan, y)
         except (ValueError, TypeError) as error:
             raise AssertionError("what was kept cannot be read") from error
-        _assert_close(found, expected)
+        assert_same_columns(found, expected, atol=CLOSE)
         alone = encoder.transform(rows.iloc[:1])
         whole = encoder.transform(scan)
         for name in whole.schema.names("categorical", "numeric"):
             assert np.array_equal(alone[name], whole[name][:1]), name
     return whole
-
-
-def _assert_close(found: EncodedFeatures, expected: EncodedFeatures) -> None:
-    assert set(found) == set(expected)
-    for name in expected:
-        assert np.allclose(found[name], expected[name], atol=CLOSE), name
 
 
 def classify(frame: pd.DataFrame) -> object:
@@ -208,8 +203,7 @@ def classify(frame: pd.DataFrame) -> object:
         classifier = small_classifier().fit(encoder.fit_transform(scan), labels_of(frame))
         probability = classifier.predict_proba(encoder.transform(scan))
         alone = classifier.predict_proba(encoder.transform(rows.iloc[-1:]))
-    assert np.isfinite(probability).all()
-    assert np.allclose(alone, probability[-1:], atol=CLOSE), "a neighbour changes the prediction"
+    assert_row_by_row(probability, last=alone)
     return probability
 
 

@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
     DINClassifier,
+    EncodedFeatures,
     HistorySequenceEncoder,
     attach_history,
     rank_candidates,
@@ -101,9 +102,7 @@ def classify(frame: pd.DataFrame) -> object:
     X = encode(frame)
     classifier = small_classifier().fit(X, labels_of(frame))
     probability = classifier.predict_proba(X)
-    assert np.isfinite(probability).all()
-    alone = classifier.predict_proba(X[:1])
-    assert np.allclose(alone, probability[:1], atol=CLOSE), "a neighbour changes the prediction"
+    assert_row_by_row(probability, first=classifier.predict_proba(X[:1]))
     return probability
 
 
@@ -112,9 +111,7 @@ def serve(frame: pd.DataFrame) -> object:
     names = ["item", "price", "hist_item"]
     model = good_model()
     probability = model.predict_proba(frame[names])
-    assert np.isfinite(probability).all()
-    alone = model.predict_proba(frame[names].iloc[-1:])
-    assert np.allclose(alone, probability[-1:], atol=CLOSE), "a neighbour changes the prediction"
+    assert_row_by_row(probability, last=model.predict_proba(frame[names].iloc[-1:]))
     return probability
 
 
@@ -225,6 +222,28 @@ STEPS = {
     "command line, CSV": Step(command, LOG, least_rows=4, every=10),
     "command line, Parquet": Step(command_parquet, LOG, least_rows=4, every=10),
 }
+
+
+def assert_row_by_row(
+    probability: np.ndarray, *, first: np.ndarray | None = None, last: np.ndarray | None = None
+) -> None:
+    """Probabilities are finite, and those of the first or the last row alone are the same."""
+    assert np.isfinite(probability).all()
+    for alone, together in ((first, probability[:1]), (last, probability[-1:])):
+        if alone is not None:
+            assert np.allclose(alone, together, atol=CLOSE), "a neighbour changes the prediction"
+
+
+def assert_same_columns(
+    found: EncodedFeatures, expected: EncodedFeatures, *, atol: float | None = None
+) -> None:
+    """All columns are there and the same: to the bit, or as close as ``atol`` says."""
+    assert set(found) == set(expected)
+    for name in expected:
+        if atol is None:
+            assert np.array_equal(found[name], expected[name]), name
+        else:
+            assert np.allclose(found[name], expected[name], atol=atol), name
 
 
 def labels_of(frame: pd.DataFrame) -> np.ndarray:

@@ -48,8 +48,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     synced(target.parent)
 
 
-def make_cache_folder(path: Path) -> None:
-    """Make a folder, and those above it; say where that cannot be done."""
+def make_cache_folder(path: Path, *, cache_dir: Path) -> None:
+    """Make a folder in ``cache_dir``, or it itself; name ``cache_dir`` where that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,7 +57,7 @@ def make_cache_folder(path: Path) -> None:
             error.errno,
             f"cache_dir must be a folder that can be written to: {error.strerror}. Nothing was "
             "written; choose another folder",
-            str(path.parent),
+            str(cache_dir),
         ) from error
 
 

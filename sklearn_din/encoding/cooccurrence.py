@@ -211,7 +211,7 @@ def growing_counts(interactions: Interactions, n_blocks: int) -> Iterator[csr_ar
     Yields
     ------
     csr_array of shape (n_ids, n_ids), float32
-        Of all blocks so far.
+        Of all blocks so far, sorted inside each row.
 
     Examples
     --------
@@ -227,5 +227,6 @@ def growing_counts(interactions: Interactions, n_blocks: int) -> Iterator[csr_ar
         new = interactions.matrix(block)
         crossed = new.T @ seen
         counts = csr_array(counts + (new.T @ new + crossed + crossed.T))
+        counts.sort_indices()
         seen = seen + new
         yield counts

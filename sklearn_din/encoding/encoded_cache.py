@@ -92,7 +92,7 @@ class EncodedCache:
             folder = Path(tempfile.mkdtemp(prefix="sklearn-din-"))
         else:
             folder = self._parent / f".partial-{uuid.uuid4().hex}"
-            make_cache_folder(folder)
+            make_cache_folder(folder, cache_dir=self._parent)
         files = ArrayFiles(folder)
         try:
             yield files

@@ -270,9 +270,9 @@ def _ends(rows: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """Which values are the MOST_NEIGHBOURS largest above zero; of equal ones the first."""
+    """Which of the values, none below zero, are the largest above it; of equal ones the first."""
     least = np.partition(values, -MOST_NEIGHBOURS)[-MOST_NEIGHBOURS]
-    chosen = values > max(least, 0)
+    chosen = values > least
     if least > 0:
         equal = np.flatnonzero(values == least)
         chosen[equal[: MOST_NEIGHBOURS - np.count_nonzero(chosen)]] = True

@@ -298,7 +298,7 @@ class FoundUsers:
             self.is_plain &= users.dtype.kind in "iu"
             codes, values = key_codes(users, name="the column of users")
             self.any_missing |= bool((codes < 0).any())
-            self.found.add(np.asarray(values), np.ones(len(values)))
+            self.found.add(values, np.ones(len(values)))
 
     def merge(self, later: FoundUsers) -> None:
         """Take in those of later rows."""

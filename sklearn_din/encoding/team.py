@@ -115,7 +115,7 @@ def encoding_team(scan: Scan, key: str) -> Iterator[Team]:
     processes = Processes(work="an encoding by", remedy=remedy)
     folder = scan.cache_dir / f".partial-{uuid.uuid4().hex}"
     try:
-        make_cache_folder(folder)
+        make_cache_folder(folder, cache_dir=scan.cache_dir)
         # Shares fit together where the parts are those of all: memory decides how long they are.
         yield Team(processes, _members(processes, folder, f"{key} {scan.memory}"), folder)
         processes.of_all(None)  # the teams of other machines may need longer

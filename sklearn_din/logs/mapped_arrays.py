@@ -194,7 +194,10 @@ def new_folder(parent: Path | None) -> Iterator[Path]:
     where = Path(tempfile.gettempdir()) if parent is None else parent
     path = where / f".sklearn-din-{uuid.uuid4().hex}"
     try:
-        make_cache_folder(path)
+        if parent is None:
+            path.mkdir()
+        else:
+            make_cache_folder(path, cache_dir=parent)
         yield path
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)

@@ -284,7 +284,7 @@ def _sunk(lazy: Any, folder: Path | None) -> Path:
             "needs no scan: give it to fit as it is."
         )
     if folder is not None:
-        make_cache_folder(folder)
+        make_cache_folder(folder, cache_dir=folder)
     path = Path(folder or tempfile.gettempdir()) / f"lazy-{uuid.uuid4().hex}.parquet"
     try:
         lazy.sink_parquet(path, row_group_size=MOST_ROWS)
