@@ -63,8 +63,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         What the network is told of event and candidate. "paper" is the published network
         exactly. "extended" departs from it:
 
-        - The activation unit also sees, of each event: which of its attributes have the
-          candidate's id, its recency rank (log1p, 0 is the newest) and its numeric histories.
+        - The activation unit also sees, of each event: which attributes have the candidate's id,
+          log1p of its rank (0 is the newest), 0.8 ** rank times the former, its numeric histories.
         - In place of the interest the MLP gets candidate * interest; the signed log1p of the
           sum of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
           length; and per attribute log1p of the number of events with the candidate's id, of all

@@ -57,7 +57,7 @@ class DIN(nn.Module):
     ``interest="paper"`` is this published network. ``interest="extended"``, the default, is ours:
 
     - The activation unit also sees which attributes of the event equal the candidate's, how recent
-      the event is, and the event's numbers.
+      the event is, the product of both, and the event's numbers.
     - The MLP gets, in place of each interest: candidate * interest, the sum of the weights,
       candidate * the unweighted sum of the events, the length of the history, and how many events
       have the candidate's id: for each attribute one count of all events and one in which recent
@@ -108,6 +108,10 @@ class DIN(nn.Module):
         Whether the extended network's MLP gets, beside the number of events that have the
         candidate's id, the same number with recent events counting more: the newest 1, each one
         before it 0.8 times as much. "all" is for networks saved before there was that number.
+    relations : {"recent", "plain"}, default="recent"
+        Whether the extended network's activation unit gets, beside the bit that event and
+        candidate have one id, this bit times 0.8 to the power of the event's recency rank. "plain"
+        is for networks saved before there was that product.
 
     Examples
     --------
@@ -132,6 +136,7 @@ class DIN(nn.Module):
         dropout: float = 0.0,
         without_candidate: str = "mean",
         matches: str = "recent",
+        relations: str = "recent",
     ) -> None:
         super().__init__()
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)
@@ -139,6 +144,7 @@ class DIN(nn.Module):
             check_choice(value, options, name=name)
         check_choice(without_candidate, ("mean", "nothing"), name="without_candidate")
         check_choice(matches, ("recent", "all"), name="matches")
+        check_choice(relations, ("recent", "plain"), name="relations")
         self.schema = schema
         self.options = {  # those with which this network can be built again
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
@@ -150,6 +156,7 @@ class DIN(nn.Module):
             "dropout": float(dropout),
             "without_candidate": without_candidate,
             "matches": matches,
+            "relations": relations,
         }
         self.extended = interest == "extended"
         if attention_normalization == "auto":
@@ -166,6 +173,7 @@ class DIN(nn.Module):
                 activation=attention_activation,
                 without_candidate=without_candidate,
                 matches=matches,
+                relations=relations,
             )
             for behaviour in schema.behaviours
         )

@@ -134,12 +134,11 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
     )
     network, batch = DIN(schema), Batch(X)
     interest = network.interests[0]
-    common = interest._common(interest._ranks(batch), batch)
-    relations = torch.stack([*interest._same_ids(batch), *common], dim=1)
-    expected = [
-        [1, 0, np.log(2), 0.5],
-        [0, 1, 0, 0.25],
-        [0, 0, 0, 2.0],  # unknown equals no unknown
+    relations = interest._relations(interest._same_ids(batch), interest._recency(batch), batch)
+    expected = [  # equal ids, the same where recent events count more, recency, the event's number
+        [1, 0, 0.8, 0, np.log(2), 0.5],
+        [0, 1, 0, 1, 0, 0.25],
+        [0, 0, 0, 0, 0, 2.0],  # unknown equals no unknown
     ]
     torch.testing.assert_close(relations, torch.tensor(expected, dtype=torch.float32))
 

@@ -88,6 +88,8 @@ def attend_candidates(
     keys: Tensor,
     same: Sequence[Tensor],
     common: Sequence[Tensor],
+    *,
+    decays: Tensor | None = None,
 ) -> Tensor:
     """Weights of all candidates for the events of one shared history, without gradients.
 
@@ -104,14 +106,17 @@ def attend_candidates(
     same : sequence of Tensor of shape (n_rows, n_events), bool
         The first relations, rarely True: whether event and candidate have the same id.
     common : sequence of Tensor of shape (n_events,)
-        The other relations, which are the same for all candidates.
+        The last relations, which are the same for all candidates.
+    decays : Tensor of shape (n_events,), default=None
+        The relations between them are ``same`` times this. None: there are none.
 
     Returns
     -------
     weights : Tensor of shape (n_rows, n_events)
     """
     n_rows, n_events = queries.shape[0], keys.shape[0]
-    history, weight_relations = _history_matrix(unit, keys, len(same), common)
+    n_pairs = len(same) * (1 if decays is None else 2)
+    history, weight_relations = _history_matrix(unit, keys, n_pairs, common)
     candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
     weights = queries.new_empty(n_rows, n_events)
     scores_per_candidate = max(1, history.shape[0])
@@ -120,16 +125,19 @@ def attend_candidates(
         block = slice(start, start + block_length)
         n = candidates[block].shape[0]
         scores = matmul(candidates[block], history.t()).view(n, n_events, unit.first.out_features)
-        for relation, weight_relation in zip(same, weight_relations, strict=False):
+        for place, relation in enumerate(same):
             pairs = relation[block].nonzero(as_tuple=True)
             if len(pairs[0]):
-                scores[pairs] += weight_relation
+                scores[pairs] += weight_relations[place]
+                if decays is not None:
+                    recent = decays[pairs[1]].unsqueeze(1)
+                    scores[pairs] += recent * weight_relations[len(same) + place]
         weights[block] = _upper_layers(unit, scores.flatten(0, 1)).view(n, n_events)
     return weights
 
 
 def _history_matrix(
-    unit: ActivationUnit, keys: Tensor, n_same: int, common: Sequence[Tensor]
+    unit: ActivationUnit, keys: Tensor, n_pairs: int, common: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """One history as a matrix that turns ``[q, 1]`` into the first layer's scores of all events.
 
@@ -145,7 +153,7 @@ def _history_matrix(
     )
     constant = torch.addmm(unit.first.bias, keys, weight_key)  # (n_events, n_units)
     if common:
-        constant.addmm_(torch.stack(list(common), dim=1), weight_relations[n_same:])
+        constant.addmm_(torch.stack(list(common), dim=1), weight_relations[n_pairs:])
     history = torch.addcmul(weight_query.t(), keys.unsqueeze(1), weight_pair.t()).flatten(0, 1)
     return torch.cat([history, constant.view(-1, 1)], dim=1), weight_relations
 

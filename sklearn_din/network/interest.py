@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,13 @@ from sklearn_din.network.segments import (
 
 NO_ID = -1  # equals no event's id
 DECAY = 0.8  # of what an event counts, per event that has come since
+
+
+class _Recency(NamedTuple):
+    """How recent each event is: how many came after it, and 0.8 to that power; (n_events,) both."""
+
+    ranks: Tensor
+    decays: Tensor
 
 
 class Interest(nn.Module):
@@ -56,6 +65,9 @@ class Interest(nn.Module):
     matches : {"recent", "all"}
         Whether the extended network's MLP gets how many events have the candidate's id a second
         time, where recent events count more.
+    relations : {"recent", "plain"}
+        Whether the activation unit is told of equal ids a second time, where recent events count
+        more.
     """
 
     def __init__(
@@ -70,6 +82,7 @@ class Interest(nn.Module):
         activation: str,
         without_candidate: str,
         matches: str,
+        relations: str,
     ) -> None:
         super().__init__()
         self.behaviour = behaviour
@@ -84,8 +97,10 @@ class Interest(nn.Module):
         self.n_means = n_alone + len(behaviour.numbers) if has_means else 0
         self.n_counts = self.n_candidates * (2 if matches == "recent" else 1)
         self.trains_embeddings = not extended or n_alone > 0
+        self.has_recent_relations = extended and relations == "recent"
         if self.pooling == "attention":
-            n_relations = self.n_candidates + 1 + len(behaviour.numbers) if extended else 0
+            n_same = self.n_candidates * (2 if self.has_recent_relations else 1)
+            n_relations = n_same + 1 + len(behaviour.numbers) if extended else 0
             self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(self.n_candidates)
@@ -198,8 +213,8 @@ class Interest(nn.Module):
         weights = keys.new_ones(keys.shape[0])
         if self.pooling == "attention" and queries is not None:
             same = self._same_ids(batch)
-            ranks = self._ranks(batch) if same else None
-            weights = self._attend(queries, keys, same, ranks, batch)[1]
+            recency = self._recency(batch) if same else None
+            weights = self._attend(queries, keys, same, recency, batch)[1]
         scale = self._scale(offsets)
         return weights if scale is None else weights * scale.squeeze(1).index_select(0, rows)
 
@@ -225,13 +240,13 @@ class Interest(nn.Module):
         """
         rows, offsets = self.segments_of(batch)
         same = self._same_ids(batch)
-        ranks = self._ranks(batch) if same else None
-        matches = None if ranks is None else self._count_matches(same, ranks, batch)
+        recency = self._recency(batch) if same else None
+        matches = None if recency is None else self._count_matches(same, recency.decays, batch)
         if self.pooling == "max":
             return max_events(keys, rows, offsets.shape[0] - 1), None, matches
         weights = None
         if self.pooling == "attention" and queries is not None:
-            interest, weights = self._attend(queries, keys, same, ranks, batch)
+            interest, weights = self._attend(queries, keys, same, recency, batch)
         else:
             interest = sum_events(keys, rows, offsets) if sums is None else sums
         scale = self._scale(offsets)
@@ -259,23 +274,39 @@ class Interest(nn.Module):
                 same.append(batch.ids[history] == shown)
         return same
 
-    def _common(self, ranks: Tensor | None, batch: Batch) -> list[Tensor]:
+    def _common(self, recency: _Recency | None, batch: Batch) -> list[Tensor]:
         """Relations that are the same for all candidates, (n_events,) each.
 
         They are the recency rank (0 for the newest event, then log 2, log 3, ...) and the numbers
         of the event. The published network, without ranks, has none.
         """
-        if ranks is None:
+        if recency is None:
             return []
-        return [ranks.log1p(), *(batch.event_numbers[name] for name in self.behaviour.numbers)]
+        return [
+            recency.ranks.log1p(),
+            *(batch.event_numbers[name] for name in self.behaviour.numbers),
+        ]
 
-    def _ranks(self, batch: Batch) -> Tensor:
-        """How many events of its impression have come after each event: (n_events,)."""
+    def _recency(self, batch: Batch) -> _Recency:
         rows, offsets = self.segments_of(batch)
         newest = offsets[1:].index_select(0, rows) - 1
-        return (newest - cached_arange(rows.shape[0], device=rows.device)).float()
+        ranks = (newest - cached_arange(rows.shape[0], device=rows.device)).float()
+        return _Recency(ranks, DECAY**ranks)
 
-    def _count_matches(self, same: list[Tensor], ranks: Tensor, batch: Batch) -> Tensor:
+    def _relations(self, same: list[Tensor], recency: _Recency | None, batch: Batch) -> Tensor:
+        """What the unit sees beside embeddings: (n_events, n_relations).
+
+        Unlike the paper, and unlike the same id and the rank by themselves: their product too.
+        Where what matters is the same id *lately*, the unit else has to find the product first, and
+        early stopping may come before (+.016 GAUC on "repetition tires", level on seven other logs,
+        three seeds each: benchmarks/quality-results.md, "Recent relations").
+        """
+        bits = [its.float() for its in same]
+        if self.has_recent_relations and recency is not None:
+            bits += [its * recency.decays for its in bits]
+        return torch.stack([*bits, *self._common(recency, batch)], dim=1)
+
+    def _count_matches(self, same: list[Tensor], decays: Tensor, batch: Batch) -> Tensor:
         """Events that have the candidate's id, and the same with recent events counting more.
 
         Unlike the paper: beside the weights' sum, which has to learn what is recent, a count that
@@ -283,17 +314,17 @@ class Interest(nn.Module):
         level elsewhere: benchmarks/quality-results.md, "Recent matches").
 
         same : for each candidate (n_events,), or (n_rows, n_events) for a shared history
-        ranks : (n_events,)
+        decays : (n_events,)
         matches : (n_rows, n_counts)
         """
-        decays = DECAY**ranks if self.n_counts > self.n_candidates else None
+        has_recent = self.n_counts > self.n_candidates
         if batch.shared:
             counts = [bits.sum(1).float() for bits in same]
-            if decays is not None:
+            if has_recent:
                 counts += [bits.float() @ decays for bits in same]
             return torch.stack(counts, dim=1)
         bits = torch.stack(same, dim=1).float()
-        if decays is not None:
+        if has_recent:
             bits = torch.cat([bits, bits * decays.unsqueeze(1)], dim=1)
         return segment_sum(bits, self.segments_of(batch).offsets)
 
@@ -302,7 +333,7 @@ class Interest(nn.Module):
         queries: Tensor,
         keys: Tensor,
         same: list[Tensor],
-        ranks: Tensor | None,
+        recency: _Recency | None,
         batch: Batch,
     ) -> tuple[Tensor, Tensor]:
         """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``.
@@ -319,12 +350,9 @@ class Interest(nn.Module):
         of events are no such attribute: where times elapsed let attention train, the network
         overfits (-.01 to -.03 on MovieLens, benchmarks/sessions_study.py).
         """
-        common = self._common(ranks, batch)
         if batch.shared:
-            return self._attend_shared(queries, keys, same, common)
-        relations = None
-        if self.extended:
-            relations = torch.stack([*(bits.float() for bits in same), *common], dim=1)
+            return self._attend_shared(queries, keys, same, recency, batch)
+        relations = self._relations(same, recency, batch) if self.extended else None
         if not self.trains_embeddings:
             queries, keys = queries.detach(), keys.detach()
         rows, offsets = self.segments_of(batch)
@@ -336,10 +364,17 @@ class Interest(nn.Module):
         return sum_events(keys, rows, offsets, weights), weights
 
     def _attend_shared(
-        self, queries: Tensor, keys: Tensor, same: list[Tensor], common: list[Tensor]
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        same: list[Tensor],
+        recency: _Recency | None,
+        batch: Batch,
     ) -> tuple[Tensor, Tensor]:
         """The same for all candidates against one history: weights (n_rows, n_events)."""
-        weights = attend_candidates(self.unit, queries, keys, same, common)
+        decays = recency.decays if self.has_recent_relations and recency is not None else None
+        common = self._common(recency, batch)
+        weights = attend_candidates(self.unit, queries, keys, same, common, decays=decays)
         if self.normalization == "softmax":
             weights = weights.softmax(dim=1)
         return weights @ keys, weights

@@ -189,8 +189,7 @@ def interest_outputs(
         return [vector]
     matches = [graph.add("ReduceSum", bits, axes(1)) for bits in same]
     if interest.n_counts > interest.n_candidates:
-        decay = graph.add("Pow", np.float32(DECAY), _ranks(graph, mask))
-        matches += [graph.add("ReduceSum", graph.add("Mul", bits, decay), axes(1)) for bits in same]
+        matches += [graph.add("ReduceSum", its, axes(1)) for its in _recent(graph, same, mask)]
     more = [signed_log(graph, count) for count in (lengths, *matches)]
     if interest.n_means:
         attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
@@ -229,7 +228,8 @@ def _pooled(
     weights = None
     if interest.pooling == "attention" and queries is not None:
         common = _common(graph, behaviour, events) if interest.extended else []
-        scores = _unit(graph, interest.unit, queries, keys, [*same, *common])
+        recent = _recent(graph, same, mask) if interest.has_recent_relations else []
+        scores = _unit(graph, interest.unit, queries, keys, [*same, *recent, *common])
         weights = _normalised(graph, interest, scores, mask)
     lengths = graph.add("ReduceSum", mask, axes(1))
     total = _weighted_sum(graph, mask if weights is None else weights, keys)
@@ -269,6 +269,12 @@ def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> lis
     return columns
 
 
+def _recent(graph: Graph, same: list[str], mask: str) -> list[str]:
+    """Bits of equal ids times what the event counts by its recency: (n, T) each."""
+    decays = graph.add("Pow", np.float32(DECAY), _ranks(graph, mask))
+    return [graph.add("Mul", bits, decays) for bits in same]
+
+
 def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
     """As ``Interest._common``: (n, T) each."""
     ranks = _ranks(graph, events[mask_name(behaviour)])
@@ -277,7 +283,7 @@ def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[
 
 
 def _ranks(graph: Graph, mask: str) -> str:
-    """As ``Interest._ranks``, 0 behind the last event: (n, T)."""
+    """As ``Interest._recency``'s, 0 behind the last event: (n, T)."""
     from_newest = graph.add("CumSum", mask, np.int64(1), reverse=1)
     return graph.add("Sub", graph.add("Max", from_newest, np.float32(1)), np.float32(1))
 
