@@ -64,7 +64,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         exactly. "extended" departs from it:
 
         - The activation unit also sees, of each event: which attributes have the candidate's id,
-          log1p of its rank (0 is the newest), 0.8 ** rank times the former, its numeric histories.
+          the same times 0.8 ** rank and 0.5 ** rank (0 is the newest), log1p(rank), its numbers.
         - In place of the interest the MLP gets candidate * interest; the signed log1p of the
           sum of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
           length; and per attribute log1p of the number of events with the candidate's id, of all
@@ -119,8 +119,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
         aside.
     patience : int, default=4
-        Validation checks without a smaller loss before training stops. There is one check per 50
-        batches, at least one and at most four per epoch.
+        Validation checks without a smaller loss, from the fourth on, before training stops. There
+        is one check per 50 batches, at least one and at most four per epoch.
     class_weight : dict, "balanced" or None, default=None
         Factor of the loss by label. Probabilities are then those of the weighted classes.
     callbacks : list of skorch callbacks or None, default=None

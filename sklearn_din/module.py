@@ -17,6 +17,7 @@ from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP
+from sklearn_din.network.matches import N_DECAYS
 from sklearn_din.network.segments import Segments
 
 # Standard deviation of the first embeddings. Unlike the paper, which names none, the extended
@@ -104,14 +105,12 @@ class DIN(nn.Module):
         What the extended network's MLP gets of the attributes that no candidate is compared with,
         and of the events' numbers: their mean, weighted as the events are, or nothing, so that
         they count in the weights alone. "nothing" is for networks saved before there were means.
-    matches : {"recent", "all"}, default="recent"
-        Whether the extended network's MLP gets, beside the number of events that have the
-        candidate's id, the same number with recent events counting more: the newest 1, each one
-        before it 0.8 times as much. "all" is for networks saved before there was that number.
-    relations : {"recent", "plain"}, default="recent"
-        Whether the extended network's activation unit gets, beside the bit that event and
-        candidate have one id, this bit times 0.8 to the power of the event's recency rank. "plain"
-        is for networks saved before there was that product.
+    matches : {"decayed", "recent", "all"}, default="decayed"
+        What the extended network is told of the events that have the candidate's id. "decayed":
+        the MLP gets their number, and a number in which recent events count more (the newest 1,
+        each one before it 0.8 times as much); the activation unit gets a bit for each event, and
+        the bit times 0.8 and times 0.5 to the power of the recency rank. "recent" (no such
+        products) and "all" (nor the second number) are for networks saved before.
 
     Examples
     --------
@@ -135,16 +134,14 @@ class DIN(nn.Module):
         activation: str = "prelu",
         dropout: float = 0.0,
         without_candidate: str = "mean",
-        matches: str = "recent",
-        relations: str = "recent",
+        matches: str = "decayed",
     ) -> None:
         super().__init__()
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
         check_choice(without_candidate, ("mean", "nothing"), name="without_candidate")
-        check_choice(matches, ("recent", "all"), name="matches")
-        check_choice(relations, ("recent", "plain"), name="relations")
+        check_choice(matches, tuple(N_DECAYS), name="matches")
         self.schema = schema
         self.options = {  # those with which this network can be built again
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
@@ -156,7 +153,6 @@ class DIN(nn.Module):
             "dropout": float(dropout),
             "without_candidate": without_candidate,
             "matches": matches,
-            "relations": relations,
         }
         self.extended = interest == "extended"
         if attention_normalization == "auto":
@@ -173,7 +169,6 @@ class DIN(nn.Module):
                 activation=attention_activation,
                 without_candidate=without_candidate,
                 matches=matches,
-                relations=relations,
             )
             for behaviour in schema.behaviours
         )

@@ -74,17 +74,17 @@ def test_only_prelu_units_are_fused():
 
 @pytest.mark.parametrize("n_same", [0, 2])
 @pytest.mark.parametrize("n_common", [0, 1])
-@pytest.mark.parametrize("has_decays", [False, True])
+@pytest.mark.parametrize("n_decays", [0, 2])
 @pytest.mark.parametrize("activation", ["prelu", "dice", "relu", "sigmoid"])
 @pytest.mark.parametrize(("n_rows", "n_events"), [(70, 3), (1, 5), (4, 0)])
 def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
-    n_same, n_common, has_decays, activation, n_rows, n_events, monkeypatch
+    n_same, n_common, n_decays, activation, n_rows, n_events, monkeypatch
 ):
     monkeypatch.setattr(fused, "SCORES_PER_BLOCK", 32 * n_events * 8)
     generator = torch.Generator().manual_seed(2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        n_relations = n_same * (1 + has_decays) + n_common
+        n_relations = n_same * (1 + n_decays) + n_common
         unit = ActivationUnit(6, n_relations, units=(8, 5), activation=activation)
     unit = unit.double().eval()
     queries = torch.randn(n_rows, 6, generator=generator, dtype=torch.float64)
@@ -92,14 +92,13 @@ def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
     same = [torch.rand(n_rows, n_events, generator=generator) < 0.2 for _ in range(n_same)]
     common = [torch.rand(n_events, generator=generator).double() for _ in range(n_common)]
     rows = torch.repeat_interleave(torch.arange(n_rows), n_events)
-    decays = torch.rand(n_events, generator=generator).double() if has_decays else None
+    decays = [torch.rand(n_events, generator=generator).double() for _ in range(n_decays)]
     pairs = [bits.flatten().double() for bits in same]
-    if has_decays:
-        pairs += [(bits * decays).flatten() for bits in same]
+    pairs += [(bits * decay).flatten() for decay in decays for bits in same]
     pairs += [its.repeat(n_rows) for its in common]
     relations = torch.stack(pairs, dim=1) if pairs else None
     expected = unit(queries, keys.repeat(n_rows, 1), relations, rows)
-    found = attend_candidates(unit, queries, keys, same, common, decays=decays)
+    found = attend_candidates(unit, queries, keys, same=same, decays=decays, common=common)
     torch.testing.assert_close(found, expected.view(n_rows, n_events), rtol=1e-10, atol=1e-12)
 
 

@@ -134,18 +134,18 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
     )
     network, batch = DIN(schema), Batch(X)
     interest = network.interests[0]
-    relations = interest._relations(interest._same_ids(batch), interest._recency(batch), batch)
+    relations = interest._relations(interest._matches(batch), batch)
     expected = [  # equal ids, the same where recent events count more, recency, the event's number
-        [1, 0, 0.8, 0, np.log(2), 0.5],
-        [0, 1, 0, 1, 0, 0.25],
-        [0, 0, 0, 0, 0, 2.0],  # unknown equals no unknown
+        [1, 0, 0.8, 0, 0.5, 0, np.log(2), 0.5],
+        [0, 1, 0, 1, 0, 1, 0, 0.25],
+        [0, 0, 0, 0, 0, 0, 0, 2.0],  # unknown equals no unknown
     ]
     torch.testing.assert_close(relations, torch.tensor(expected, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("matches", ["recent", "all"])
+@pytest.mark.parametrize("matches", ["decayed", "recent", "all"])
 def test_the_extended_network_counts_events_with_the_candidates_id(pooling, shared, matches):
     X = make_impressions(16)
     if shared:  # all rows have one history, the longest
@@ -166,7 +166,7 @@ def test_the_extended_network_counts_events_with_the_candidates_id(pooling, shar
                     expected[row, column] += 1
                     expected[row, 2 + column] += 0.8 ** (length - 1 - place)
     assert 0 < expected[:, :2].sum() < X["hist_item_mask"].sum()
-    expected = expected[:, : 4 if matches == "recent" else 2]
+    expected = expected[:, : 2 if matches == "all" else 4]
     torch.testing.assert_close(found[0], torch.tensor(expected).float())
 
 

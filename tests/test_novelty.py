@@ -145,8 +145,8 @@ def test_the_network_sees_nothing_of_a_hidden_candidate():
     batches = [Batch(all_new.hide_new(part)) for part in (X, others)]
     module = DIN(X.schema).eval()
     interest = module.interest_modules[0]
-    assert not any(bits.any() for bits in interest._same_ids(batches[0]))
-    assert any(bits.any() for bits in interest._same_ids(Batch(X)))
+    assert not any(bits.any() for bits in interest._matches(batches[0]).same)
+    assert any(bits.any() for bits in interest._matches(Batch(X)).same)
     with torch.no_grad():
         logits = [module(batch) for batch in batches]
         assert torch.equal(*logits)

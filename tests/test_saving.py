@@ -445,10 +445,10 @@ def test_every_protocol_ever_released_is_read(name):
     np.testing.assert_allclose(model.predict_proba(rows)[:, 1], expected, rtol=1e-5)
 
 
-def test_a_network_saved_before_means_recent_matches_and_recent_relations_has_none(path):
+def test_a_network_saved_before_its_mlp_got_means_and_recent_matches_has_none(path):
     X = make_answers(40)
     classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X["item"] > 4)
-    first = {"without_candidate": "nothing", "matches": "all", "relations": "plain"}
+    first = {"without_candidate": "nothing", "matches": "all"}
     before = DIN(X.schema, **first).eval()
     classifier.net_.module_ = classifier.module_ = before
     classifier.net_.training_state_ = None  # nor did files hold what partial_fit goes on from

@@ -50,9 +50,9 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
         "embedding of item                     12 x 8                                96",
         "embedding of category                 6 x 4                                 24",
         "embedding of tags                     5 x 2                                 10",
-        "attention of hist_item+hist_category  52 -> 64 -> 16 -> 1 (PReLU)        4,451",
+        "attention of hist_item+hist_category  56 -> 64 -> 16 -> 1 (PReLU)        4,707",
         "MLP                                   46 -> 200 -> 80 -> 1 (PReLU)      25,563",
-        "total                                                                   30,144",
+        "total                                                                   30,400",
     ]
 
 
@@ -83,7 +83,7 @@ def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
     shown = texts(network_diagram(classifier.module_))
     for text in ("price", "item, category", "hist_item, hist_category", "elapsed", "tags"):
         assert text in shown
-    for text in ("item 12 × 8", "52 → 64 → 16 → 1 (PReLU)", "46 wide", "200 → 80"):  # noqa: RUF001
+    for text in ("item 12 × 8", "56 → 64 → 16 → 1 (PReLU)", "46 wide", "200 → 80"):  # noqa: RUF001
         assert text in shown
     assert "attention to each event" in shown
     assert "sum of the events" in shown

@@ -86,10 +86,10 @@ def attend_candidates(
     unit: ActivationUnit,
     queries: Tensor,
     keys: Tensor,
-    same: Sequence[Tensor],
-    common: Sequence[Tensor],
     *,
-    decays: Tensor | None = None,
+    same: Sequence[Tensor] = (),
+    decays: Sequence[Tensor] = (),
+    common: Sequence[Tensor] = (),
 ) -> Tensor:
     """Weights of all candidates for the events of one shared history, without gradients.
 
@@ -105,18 +105,19 @@ def attend_candidates(
         Embeddings of the events of the one history.
     same : sequence of Tensor of shape (n_rows, n_events), bool
         The first relations, rarely True: whether event and candidate have the same id.
+    decays : sequence of Tensor of shape (n_events,)
+        The next relations are all of ``same`` times the first of these, then times the second.
     common : sequence of Tensor of shape (n_events,)
-        The last relations, which are the same for all candidates.
-    decays : Tensor of shape (n_events,), default=None
-        The relations between them are ``same`` times this. None: there are none.
+        The other relations, which are the same for all candidates.
 
     Returns
     -------
     weights : Tensor of shape (n_rows, n_events)
     """
     n_rows, n_events = queries.shape[0], keys.shape[0]
-    n_pairs = len(same) * (1 if decays is None else 2)
+    n_pairs = len(same) * (1 + len(decays))
     history, weight_relations = _history_matrix(unit, keys, n_pairs, common)
+    of_pairs = weight_relations[:n_pairs].view(1 + len(decays), len(same), unit.first.out_features)
     candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
     weights = queries.new_empty(n_rows, n_events)
     scores_per_candidate = max(1, history.shape[0])
@@ -128,10 +129,10 @@ def attend_candidates(
         for place, relation in enumerate(same):
             pairs = relation[block].nonzero(as_tuple=True)
             if len(pairs[0]):
-                scores[pairs] += weight_relations[place]
-                if decays is not None:
-                    recent = decays[pairs[1]].unsqueeze(1)
-                    scores[pairs] += recent * weight_relations[len(same) + place]
+                added = of_pairs[0, place]
+                for decay, weight_relation in zip(decays, of_pairs[1:, place], strict=True):
+                    added = added + decay[pairs[1]].unsqueeze(1) * weight_relation
+                scores[pairs] += added
         weights[block] = _upper_layers(unit, scores.flatten(0, 1)).view(n, n_events)
     return weights
 

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from sklearn_din.batches.batch import Batch
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse
 from sklearn_din.network.layers import ActivationUnit
-from sklearn_din.network.segments import (
-    Segments,
-    cached_arange,
-    max_events,
-    segment_sum,
-    softmax_events,
-    sum_events,
-)
-
-NO_ID = -1  # equals no event's id
-DECAY = 0.8  # of what an event counts, per event that has come since
-
-
-class _Recency(NamedTuple):
-    """How recent each event is: how many came after it, and 0.8 to that power; (n_events,) both."""
-
-    ranks: Tensor
-    decays: Tensor
+from sklearn_din.network.matches import N_DECAYS, Matches
+from sklearn_din.network.segments import Segments, max_events, softmax_events, sum_events
 
 
 class Interest(nn.Module):
@@ -62,12 +44,9 @@ class Interest(nn.Module):
     without_candidate : {"mean", "nothing"}
         What the extended network's MLP gets of attributes without a candidate and of the events'
         numbers: see :meth:`outputs`.
-    matches : {"recent", "all"}
-        Whether the extended network's MLP gets how many events have the candidate's id a second
-        time, where recent events count more.
-    relations : {"recent", "plain"}
-        Whether the activation unit is told of equal ids a second time, where recent events count
-        more.
+    matches : {"decayed", "recent", "all"}
+        How often the extended network is told which events have the candidate's id, with recent
+        events counting more: see :class:`sklearn_din.module.DIN`.
     """
 
     def __init__(
@@ -82,7 +61,6 @@ class Interest(nn.Module):
         activation: str,
         without_candidate: str,
         matches: str,
-        relations: str,
     ) -> None:
         super().__init__()
         self.behaviour = behaviour
@@ -95,11 +73,11 @@ class Interest(nn.Module):
         n_alone = sum(width for candidate, width in pairs if candidate is None)
         has_means = extended and not behaviour.is_bag and without_candidate == "mean"
         self.n_means = n_alone + len(behaviour.numbers) if has_means else 0
-        self.n_counts = self.n_candidates * (2 if matches == "recent" else 1)
+        self.n_decays_counted, self.n_decays_attended = N_DECAYS[matches]
+        self.n_counts = self.n_candidates * self.n_decays_counted
         self.trains_embeddings = not extended or n_alone > 0
-        self.has_recent_relations = extended and relations == "recent"
         if self.pooling == "attention":
-            n_same = self.n_candidates * (2 if self.has_recent_relations else 1)
+            n_same = self.n_candidates * self.n_decays_attended
             n_relations = n_same + 1 + len(behaviour.numbers) if extended else 0
             self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
@@ -212,9 +190,7 @@ class Interest(nn.Module):
         rows, offsets = self.segments_of(batch)
         weights = keys.new_ones(keys.shape[0])
         if self.pooling == "attention" and queries is not None:
-            same = self._same_ids(batch)
-            recency = self._recency(batch) if same else None
-            weights = self._attend(queries, keys, same, recency, batch)[1]
+            weights = self._attend(queries, keys, self._matches(batch), batch)[1]
         scale = self._scale(offsets)
         return weights if scale is None else weights * scale.squeeze(1).index_select(0, rows)
 
@@ -235,105 +211,56 @@ class Interest(nn.Module):
         interest : (n_rows, width); (1, width) where all impressions share a history that is pooled
         weights : (n_events,), before any division by the root of the length; (n_rows, n_events)
             for a shared history; None without attention
-        matches : (n_rows, n_counts), how many events have the candidate's id; None for the
+        counts : (n_rows, n_counts), how many events have the candidate's id; None for the
             published network and for bags
         """
         rows, offsets = self.segments_of(batch)
-        same = self._same_ids(batch)
-        recency = self._recency(batch) if same else None
-        matches = None if recency is None else self._count_matches(same, recency.decays, batch)
+        found, counts = self._matches(batch), None
+        if found is not None:
+            n_decays = self.n_decays_counted
+            counts = found.counts(self.segments_of(batch), n_decays=n_decays, shared=batch.shared)
         if self.pooling == "max":
-            return max_events(keys, rows, offsets.shape[0] - 1), None, matches
+            return max_events(keys, rows, offsets.shape[0] - 1), None, counts
         weights = None
         if self.pooling == "attention" and queries is not None:
-            interest, weights = self._attend(queries, keys, same, recency, batch)
+            interest, weights = self._attend(queries, keys, found, batch)
         else:
             interest = sum_events(keys, rows, offsets) if sums is None else sums
         scale = self._scale(offsets)
-        return interest if scale is None else interest * scale, weights, matches
+        return interest if scale is None else interest * scale, weights, counts
 
-    def _same_ids(self, batch: Batch) -> list[Tensor]:
-        """Whether each event has the candidate's id, a tensor of bool for each candidate.
+    def _matches(self, batch: Batch) -> Matches | None:
+        """Events that have the candidate's id; None for the published network and for bags."""
+        if not (self.extended and self.n_candidates):
+            return None
+        n_decays = max(self.n_decays_counted, self.n_decays_attended)
+        return Matches.find(self.behaviour, batch, self.segments_of(batch), n_decays=n_decays)
 
-        (n_events,) each; (n_rows, n_events) for a shared history.
-
-        Unlike the paper, whose unit sees embeddings only: of finite width, they cannot say that
-        two ids are equal. All of ``extended`` together: +.0359 GAUC on e-shop clicks by session,
-        +.0339 on MovieLens by user (benchmarks/README.md).
-        """
-        same: list[Tensor] = []
-        if not self.extended:
-            return same
-        rows = batch.rows[self.behaviour.histories]
-        pairs = zip(self.behaviour.histories, self.behaviour.candidates, strict=True)
-        for history, candidate in pairs:
-            if candidate is not None:
-                shown = batch.ids[candidate]
-                shown = shown.masked_fill(shown < FIRST_KNOWN_ID, NO_ID)
-                shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
-                same.append(batch.ids[history] == shown)
-        return same
-
-    def _common(self, recency: _Recency | None, batch: Batch) -> list[Tensor]:
+    def _common(self, found: Matches, batch: Batch) -> list[Tensor]:
         """Relations that are the same for all candidates, (n_events,) each.
 
         They are the recency rank (0 for the newest event, then log 2, log 3, ...) and the numbers
-        of the event. The published network, without ranks, has none.
+        of the event.
         """
-        if recency is None:
-            return []
-        return [
-            recency.ranks.log1p(),
-            *(batch.event_numbers[name] for name in self.behaviour.numbers),
-        ]
+        numbers = (batch.event_numbers[name] for name in self.behaviour.numbers)
+        return [found.ranks.log1p(), *numbers]
 
-    def _recency(self, batch: Batch) -> _Recency:
-        rows, offsets = self.segments_of(batch)
-        newest = offsets[1:].index_select(0, rows) - 1
-        ranks = (newest - cached_arange(rows.shape[0], device=rows.device)).float()
-        return _Recency(ranks, DECAY**ranks)
+    def _relations(self, found: Matches, batch: Batch) -> Tensor:
+        """What the unit sees of each event beside embeddings: (n_events, n_relations).
 
-    def _relations(self, same: list[Tensor], recency: _Recency | None, batch: Batch) -> Tensor:
-        """What the unit sees beside embeddings: (n_events, n_relations).
-
-        Unlike the paper, and unlike the same id and the rank by themselves: their product too.
-        Where what matters is the same id *lately*, the unit else has to find the product first, and
-        early stopping may come before (+.016 GAUC on "repetition tires", level on seven other logs,
-        three seeds each: benchmarks/quality-results.md, "Recent relations").
+        Unlike the paper, and beside the same id and the rank by themselves: their products. Where
+        what counts is the same id *lately*, the unit else has to find the product first, and early
+        stopping comes before (+.019 GAUC on "repetition tires", level elsewhere:
+        benchmarks/quality-results.md, "Recent relations").
         """
-        bits = [its.float() for its in same]
-        if self.has_recent_relations and recency is not None:
-            bits += [its * recency.decays for its in bits]
-        return torch.stack([*bits, *self._common(recency, batch)], dim=1)
-
-    def _count_matches(self, same: list[Tensor], decays: Tensor, batch: Batch) -> Tensor:
-        """Events that have the candidate's id, and the same with recent events counting more.
-
-        Unlike the paper: beside the weights' sum, which has to learn what is recent, a count that
-        knows (.0015, .0064 and .0010 less log loss of validation rows where recent events decide,
-        level elsewhere: benchmarks/quality-results.md, "Recent matches").
-
-        same : for each candidate (n_events,), or (n_rows, n_events) for a shared history
-        decays : (n_events,)
-        matches : (n_rows, n_counts)
-        """
-        has_recent = self.n_counts > self.n_candidates
-        if batch.shared:
-            counts = [bits.sum(1).float() for bits in same]
-            if has_recent:
-                counts += [bits.float() @ decays for bits in same]
-            return torch.stack(counts, dim=1)
-        bits = torch.stack(same, dim=1).float()
-        if has_recent:
-            bits = torch.cat([bits, bits * decays.unsqueeze(1)], dim=1)
-        return segment_sum(bits, self.segments_of(batch).offsets)
+        pairs = found.weighed[:, : self.n_decays_attended * self.n_candidates]
+        return torch.cat([pairs, torch.stack(self._common(found, batch), dim=1)], dim=1)
 
     def _attend(
         self,
         queries: Tensor,
         keys: Tensor,
-        same: list[Tensor],
-        recency: _Recency | None,
+        found: Matches | None,
         batch: Batch,
     ) -> tuple[Tensor, Tensor]:
         """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``.
@@ -351,8 +278,8 @@ class Interest(nn.Module):
         overfits (-.01 to -.03 on MovieLens, benchmarks/sessions_study.py).
         """
         if batch.shared:
-            return self._attend_shared(queries, keys, same, recency, batch)
-        relations = self._relations(same, recency, batch) if self.extended else None
+            return self._attend_shared(queries, keys, found, batch)
+        relations = None if found is None else self._relations(found, batch)
         if not self.trains_embeddings:
             queries, keys = queries.detach(), keys.detach()
         rows, offsets = self.segments_of(batch)
@@ -364,17 +291,20 @@ class Interest(nn.Module):
         return sum_events(keys, rows, offsets, weights), weights
 
     def _attend_shared(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        same: list[Tensor],
-        recency: _Recency | None,
-        batch: Batch,
+        self, queries: Tensor, keys: Tensor, found: Matches | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """The same for all candidates against one history: weights (n_rows, n_events)."""
-        decays = recency.decays if self.has_recent_relations and recency is not None else None
-        common = self._common(recency, batch)
-        weights = attend_candidates(self.unit, queries, keys, same, common, decays=decays)
+        if found is None:
+            weights = attend_candidates(self.unit, queries, keys)
+        else:
+            weights = attend_candidates(
+                self.unit,
+                queries,
+                keys,
+                same=found.same,
+                decays=found.decays[: self.n_decays_attended - 1],
+                common=self._common(found, batch),
+            )
         if self.normalization == "softmax":
             weights = weights.softmax(dim=1)
         return weights @ keys, weights

@@ -22,8 +22,9 @@ from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
-from sklearn_din.network.interest import DECAY, Interest
+from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
+from sklearn_din.network.matches import DECAYS
 from sklearn_din.serving.export_neighbours import neighbour_numbers
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
 from sklearn_din.serving.recipe import mask_name, recipe_of
@@ -187,9 +188,8 @@ def interest_outputs(
     vector, weights = _pooled(graph, interest, queries, keys, same, events)
     if queries is None or not same:
         return [vector]
-    matches = [graph.add("ReduceSum", bits, axes(1)) for bits in same]
-    if interest.n_counts > interest.n_candidates:
-        matches += [graph.add("ReduceSum", its, axes(1)) for its in _recent(graph, same, mask)]
+    counted = _weighed(graph, same, mask, interest.n_decays_counted)
+    matches = [graph.add("ReduceSum", bits, axes(1)) for bits in counted]
     more = [signed_log(graph, count) for count in (lengths, *matches)]
     if interest.n_means:
         attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
@@ -227,9 +227,9 @@ def _pooled(
         return _largest(graph, keys, mask), None
     weights = None
     if interest.pooling == "attention" and queries is not None:
-        common = _common(graph, behaviour, events) if interest.extended else []
-        recent = _recent(graph, same, mask) if interest.has_recent_relations else []
-        scores = _unit(graph, interest.unit, queries, keys, [*same, *recent, *common])
+        relations = _weighed(graph, same, mask, interest.n_decays_attended)
+        relations += _common(graph, behaviour, events) if interest.extended else []
+        scores = _unit(graph, interest.unit, queries, keys, relations)
         weights = _normalised(graph, interest, scores, mask)
     lengths = graph.add("ReduceSum", mask, axes(1))
     total = _weighted_sum(graph, mask if weights is None else weights, keys)
@@ -257,7 +257,7 @@ def _queries(
 
 
 def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
-    """As ``Interest._same_ids``: (n, T) each."""
+    """As ``Matches.same``: (n, T) each."""
     columns = []
     for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
         if candidate is not None:
@@ -269,10 +269,13 @@ def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> lis
     return columns
 
 
-def _recent(graph: Graph, same: list[str], mask: str) -> list[str]:
-    """Bits of equal ids times what the event counts by its recency: (n, T) each."""
-    decays = graph.add("Pow", np.float32(DECAY), _ranks(graph, mask))
-    return [graph.add("Mul", bits, decays) for bits in same]
+def _weighed(graph: Graph, same: list[str], mask: str, n_decays: int) -> list[str]:
+    """As ``Matches.weighed``: (n, T) each."""
+    weighed = list(same)
+    for decay in DECAYS[1:n_decays] if same else ():
+        factors = graph.add("Pow", np.float32(decay), _ranks(graph, mask))
+        weighed += [graph.add("Mul", bits, factors) for bits in same]
+    return weighed
 
 
 def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
@@ -283,7 +286,7 @@ def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[
 
 
 def _ranks(graph: Graph, mask: str) -> str:
-    """As ``Interest._recency``'s, 0 behind the last event: (n, T)."""
+    """As ``Matches.ranks``, 0 behind the last event: (n, T)."""
     from_newest = graph.add("CumSum", mask, np.int64(1), reverse=1)
     return graph.add("Sub", graph.add("Max", from_newest, np.float32(1)), np.float32(1))
 

@@ -28,7 +28,7 @@ NETWORK = {"options", "weights", "device", "lr", "embedding_lr", "training"}
 GROWTH = {"training_state"}  # files of before there was partial_fit lack it
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
 # What networks were like that were saved before the option existed.
-BEFORE_THE_OPTION = {"without_candidate": "nothing", "matches": "all", "relations": "plain"}
+BEFORE_THE_OPTION = {"without_candidate": "nothing", "matches": "all"}
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
 

@@ -31,7 +31,8 @@ class EarlyStopping(Callback):
     Parameters
     ----------
     patience : int
-        Validation checks without a smaller loss before training stops.
+        Validation checks without a smaller loss before training stops; the first
+        ``AVERAGED_CHECKS`` do not count.
     """
 
     def __init__(self, patience: int) -> None:
@@ -101,7 +102,9 @@ class EarlyStopping(Callback):
         if loss < self.best_loss_:
             self.best_loss_, self.best_check_ = loss, self._n_checks
             self._keep_average()
-        elif self._n_checks - self.best_check_ >= self.patience:
+        elif self._n_checks - max(self.best_check_, AVERAGED_CHECKS) >= self.patience:
+            # Counted from the first full average on: before, weights still move so far that their
+            # average may be worse than all of them.
             net.stop_training("patience")
 
     def on_train_end(
