@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
 from sklearn_din.training.inputs import check_fit_inputs
 from tests.encoded_impressions import make_impressions, make_labels
@@ -62,3 +63,18 @@ def test_early_stopping_counts_the_checks_of_its_own_training():
     assert len(net.history) in (4, 5)
     assert not torch.equal(vector(net), before)
     assert np.isfinite(training_history(net)["valid_loss"]).all()
+
+
+@pytest.mark.parametrize(("best", "patience", "n_checks"), [(0, 1, 5), (0, 3, 7), (5, 2, 8)])
+def test_patience_begins_with_the_first_full_average(best, patience, n_checks, monkeypatch):
+    judge = EarlyStopping.on_epoch_end
+
+    def judged_as_wanted(self, net, **kwargs):
+        place = len(net.history) - 1
+        net.history.record("valid_loss", 0.5 if place == best else 0.6)
+        judge(self, net, **kwargs)
+
+    monkeypatch.setattr(EarlyStopping, "on_epoch_end", judged_as_wanted)
+    net = fit_net(plan_of(early_stopping=True, max_epochs=20, patience=patience))
+    assert net.stop_reason_ == "patience"
+    assert len(net.history) == n_checks

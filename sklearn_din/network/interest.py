@@ -81,7 +81,7 @@ class Interest(nn.Module):
             n_relations = n_same + 1 + len(behaviour.numbers) if extended else 0
             self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
             if extended:
-                self.unit.start_as_matching(self.n_candidates)
+                self.unit.start_as_matching(n_same)
 
     @property
     def needs_sums(self) -> bool:
@@ -250,8 +250,8 @@ class Interest(nn.Module):
 
         Unlike the paper, and beside the same id and the rank by themselves: their products. Where
         what counts is the same id *lately*, the unit else has to find the product first, and early
-        stopping comes before (+.019 GAUC on "repetition tires", level elsewhere:
-        benchmarks/quality-results.md, "Recent relations").
+        stopping comes before (+.01 GAUC on "repetition tires", level elsewhere:
+        benchmarks/quality-results.md, "Recent matches in attention").
         """
         pairs = found.weighed[:, : self.n_decays_attended * self.n_candidates]
         return torch.cat([pairs, torch.stack(self._common(found, batch), dim=1)], dim=1)

@@ -271,7 +271,8 @@ class ActivationUnit(nn.Module):
         """Make the first weights grow with the number of attributes equal to the candidate's.
 
         The first ``n_same`` relations are bits that say whether an attribute's id is the
-        candidate's. One hidden unit of each layer passes their sum on, the others start at random.
+        candidate's, and those bits once more where they count less for older events. One hidden
+        unit of each layer passes their sum on, the others start at random.
 
         Unlike the paper: attention then has the right sign from the first step. Started at one
         for every event it can settle on weights that rank events upside down: -.0096 GAUC on

@@ -17,6 +17,9 @@ from sklearn_din.training.net import DINNet
 from sklearn_din.training.plan import Batches, TrainingPlan
 
 AVERAGED_CHECKS = 4
+# Patience begins with the first full average: before, the weights still move so far that their
+# average may be worse than all of them (benchmarks/plateau.py).
+CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
 
 
 class EarlyStopping(Callback):
@@ -32,7 +35,7 @@ class EarlyStopping(Callback):
     ----------
     patience : int
         Validation checks without a smaller loss before training stops; the first
-        ``AVERAGED_CHECKS`` do not count.
+        ``CHECKS_BEFORE_PATIENCE`` do not count.
     """
 
     def __init__(self, patience: int) -> None:
@@ -102,9 +105,7 @@ class EarlyStopping(Callback):
         if loss < self.best_loss_:
             self.best_loss_, self.best_check_ = loss, self._n_checks
             self._keep_average()
-        elif self._n_checks - max(self.best_check_, AVERAGED_CHECKS) >= self.patience:
-            # Counted from the first full average on: before, weights still move so far that their
-            # average may be worse than all of them.
+        elif self._n_checks - max(self.best_check_, CHECKS_BEFORE_PATIENCE) >= self.patience:
             net.stop_training("patience")
 
     def on_train_end(
