@@ -12,10 +12,10 @@ from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.network.segments import Segments, cached_arange, segment_sum
 
 NO_ID = -1  # equals no event's id
-# How much an event counts, per event that has come since: all the same, the last five or so, the
-# last two. For each option of DIN's ``matches``, how many of them the MLP's counts and the
-# activation unit's relations use.
+# How much an event counts, per event that has come since: all alike, the last five or so, the last
+# two or so.
 DECAYS = (1.0, 0.8, 0.5)
+# For each of DIN's ``matches``: how many of them the MLP's counts use, and the unit's relations.
 N_DECAYS = {"decayed": (2, 3), "recent": (2, 1), "all": (1, 1)}
 
 
