@@ -123,9 +123,18 @@ def two_heads():
     return mock.patch.object(module, "Interest", TwoHeads)
 
 
-def without_means():
-    """While it is open, new networks keep attributes without a candidate out of the MLP."""
-    return mock.patch.object(module.DIN, "__init__", partial_init(without_candidate="nothing"))
+def with_options(**options):
+    """While it is open, new networks have options of DIN that DINClassifier does not have."""
+    plain = module.DIN.__init__
+
+    def init(self, schema, **others):
+        plain(self, schema, **others, **options)
+
+    return mock.patch.object(module.DIN, "__init__", init)
+
+
+# While it is open, new networks keep attributes without a candidate out of the MLP.
+without_means = partial(with_options, without_candidate="nothing")
 
 
 @contextlib.contextmanager
@@ -139,12 +148,6 @@ def attention_trains(trains_embeddings):
 
     with mock.patch.object(interest.Interest, "__init__", init):
         yield
-
-
-def partial_init(**options):
-    """``DIN.__init__`` with options that DINClassifier does not have."""
-    plain = module.DIN.__init__
-    return lambda self, schema, **others: plain(self, schema, **others, **options)
 
 
 METHODS = {  # what is changed while the network is made, and the classifier's parameters

@@ -460,6 +460,19 @@ def test_a_network_saved_before_its_mlp_got_means_and_recent_matches_has_none(pa
         assert (again.predict_proba(X) == expected).all()
 
 
+@pytest.mark.parametrize("matches", ["decayed", "recent", "all"])
+def test_what_a_network_is_told_of_matches_stays_in_its_file(matches, path):
+    X = make_answers(40)
+    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X["item"] > 4)
+    other = DIN(X.schema, matches=matches).eval()
+    classifier.net_.module_ = classifier.module_ = other
+    classifier.net_.training_state_ = None  # that of another network
+    expected = classifier.predict_proba(X)
+    again = saved(classifier, path)
+    assert again.module_.options["matches"] == matches
+    assert (again.predict_proba(X) == expected).all()
+
+
 def test_the_present_protocol_has_its_file():
     from sklearn_din.serving.saving import PROTOCOL
 

@@ -73,7 +73,9 @@ class Interest(nn.Module):
         n_alone = sum(width for candidate, width in pairs if candidate is None)
         has_means = extended and not behaviour.is_bag and without_candidate == "mean"
         self.n_means = n_alone + len(behaviour.numbers) if has_means else 0
-        self.n_decays_counted, self.n_decays_attended = N_DECAYS[matches]
+        self.n_decays_counted, n_attended = N_DECAYS[matches]
+        self.n_decays_attended = n_attended if self.pooling == "attention" else 0
+        self.n_decays = max(self.n_decays_counted, self.n_decays_attended)
         self.n_counts = self.n_candidates * self.n_decays_counted
         self.trains_embeddings = not extended or n_alone > 0
         if self.pooling == "attention":
@@ -215,10 +217,8 @@ class Interest(nn.Module):
             published network and for bags
         """
         rows, offsets = self.segments_of(batch)
-        found, counts = self._matches(batch), None
-        if found is not None:
-            n_decays = self.n_decays_counted
-            counts = found.counts(self.segments_of(batch), n_decays=n_decays, shared=batch.shared)
+        found = self._matches(batch)
+        counts = None if found is None else found.counts(self.n_decays_counted)
         if self.pooling == "max":
             return max_events(keys, rows, offsets.shape[0] - 1), None, counts
         weights = None
@@ -233,8 +233,8 @@ class Interest(nn.Module):
         """Events that have the candidate's id; None for the published network and for bags."""
         if not (self.extended and self.n_candidates):
             return None
-        n_decays = max(self.n_decays_counted, self.n_decays_attended)
-        return Matches.find(self.behaviour, batch, self.segments_of(batch), n_decays=n_decays)
+        segments = self.segments_of(batch)
+        return Matches.find(self.behaviour, batch, segments, n_decays=self.n_decays)
 
     def _common(self, found: Matches, batch: Batch) -> list[Tensor]:
         """Relations that are the same for all candidates, (n_events,) each.

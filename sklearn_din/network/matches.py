@@ -33,12 +33,15 @@ class Matches(NamedTuple):
         shared history, which has no use for it.
     decays : list of Tensor of shape (n_events,)
         Each decay but the first, which is one, to the power of the rank.
+    offsets : Tensor of shape (n_rows + 1,), int64
+        Where each impression's events begin.
     """
 
     same: list[Tensor]
     ranks: Tensor
     weighed: Tensor
     decays: list[Tensor]
+    offsets: Tensor
 
     @classmethod
     def find(
@@ -62,12 +65,12 @@ class Matches(NamedTuple):
         ranks = (newest - cached_arange(rows.shape[0], device=rows.device)).float()
         decays = [decay**ranks for decay in DECAYS[1:n_decays]]
         if batch.shared:
-            return cls(same, ranks, ranks.new_empty(len(ranks), 0), decays)
+            return cls(same, ranks, ranks.new_empty(len(ranks), 0), decays, offsets)
         bits = torch.stack(same, dim=1).float()
         weighed = torch.cat([bits, *(bits * decay.unsqueeze(1) for decay in decays)], dim=1)
-        return cls(same, ranks, weighed, decays)
+        return cls(same, ranks, weighed, decays, offsets)
 
-    def counts(self, segments: Segments, *, n_decays: int, shared: bool) -> Tensor:
+    def counts(self, n_decays: int) -> Tensor:
         """Matching events of each impression, then the same with recent events counting more.
 
         Unlike the paper: beside the weights' sum, which has to learn what is recent, a count that
@@ -76,8 +79,9 @@ class Matches(NamedTuple):
 
         counts : (n_rows, n_decays * n_candidates)
         """
-        if not shared:
-            return segment_sum(self.weighed[:, : n_decays * len(self.same)], segments.offsets)
+        is_shared = self.same[0].dim() == 2
+        if not is_shared:
+            return segment_sum(self.weighed[:, : n_decays * len(self.same)], self.offsets)
         found = [bits.sum(1).float() for bits in self.same]
         for decay in self.decays[: n_decays - 1]:
             found += [bits.float() @ decay for bits in self.same]

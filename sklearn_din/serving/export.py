@@ -184,11 +184,11 @@ def interest_outputs(
     mask = events[mask_name(behaviour)]  # (n, T), float
     lengths = graph.add("ReduceSum", mask, axes(1))  # (n, 1)
     queries = None if behaviour.is_bag else _queries(graph, module, behaviour, embedded, lengths)
-    same = _same_ids(graph, behaviour, events) if interest.extended else []
-    vector, weights = _pooled(graph, interest, queries, keys, same, events)
-    if queries is None or not same:
+    weighed = _weighed(graph, interest, events) if interest.extended else []
+    vector, weights = _pooled(graph, interest, queries, keys, weighed, events)
+    if queries is None or not weighed:
         return [vector]
-    counted = _weighed(graph, same, mask, interest.n_decays_counted)
+    counted = weighed[: interest.n_counts]
     matches = [graph.add("ReduceSum", bits, axes(1)) for bits in counted]
     more = [signed_log(graph, count) for count in (lengths, *matches)]
     if interest.n_means:
@@ -217,7 +217,7 @@ def _pooled(
     interest: Interest,
     queries: str | None,
     keys: str,
-    same: list[str],
+    weighed: list[str],
     events: dict[str, str],
 ) -> tuple[str, str | None]:
     """As ``Interest.forward``: interest (n, width), and weights (n, T) or None."""
@@ -227,7 +227,7 @@ def _pooled(
         return _largest(graph, keys, mask), None
     weights = None
     if interest.pooling == "attention" and queries is not None:
-        relations = _weighed(graph, same, mask, interest.n_decays_attended)
+        relations = weighed[: interest.n_decays_attended * interest.n_candidates]
         relations += _common(graph, behaviour, events) if interest.extended else []
         scores = _unit(graph, interest.unit, queries, keys, relations)
         weights = _normalised(graph, interest, scores, mask)
@@ -269,12 +269,15 @@ def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> lis
     return columns
 
 
-def _weighed(graph: Graph, same: list[str], mask: str, n_decays: int) -> list[str]:
+def _weighed(graph: Graph, interest: Interest, events: dict[str, str]) -> list[str]:
     """As ``Matches.weighed``: (n, T) each."""
+    same = _same_ids(graph, interest.behaviour, events)
     weighed = list(same)
-    for decay in DECAYS[1:n_decays] if same else ():
-        factors = graph.add("Pow", np.float32(decay), _ranks(graph, mask))
-        weighed += [graph.add("Mul", bits, factors) for bits in same]
+    if same and interest.n_decays > 1:
+        ranks = _ranks(graph, events[mask_name(interest.behaviour)])
+        for decay in DECAYS[1 : interest.n_decays]:
+            factors = graph.add("Pow", np.float32(decay), ranks)
+            weighed += [graph.add("Mul", bits, factors) for bits in same]
     return weighed
 
 

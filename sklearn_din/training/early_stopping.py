@@ -17,8 +17,8 @@ from sklearn_din.training.net import DINNet
 from sklearn_din.training.plan import Batches, TrainingPlan
 
 AVERAGED_CHECKS = 4
-# Patience begins with the first full average: before, the weights still move so far that their
-# average may be worse than all of them (benchmarks/plateau.py).
+# Patience begins with the first full average: before, the weights may still move so far that their
+# average is worse than all of them (benchmarks/quality-results.md, "Recent matches in attention").
 CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
 
 
