@@ -32,6 +32,21 @@ def test_text_that_looks_like_something_else_is_said(cells, message):
     HistorySequenceEncoder(categorical=["price"]).fit(frame)  # the user knows: nothing is said
 
 
+@pytest.mark.parametrize(
+    ("cells", "shown", "keep"),
+    [([5, 6, 7], "5", "categorical"), ([0.5, 1.5, 2.5], "0.5", "numeric")],
+)
+def test_one_value_where_the_name_means_a_history_is_said(cells, shown, keep):
+    frame = impressions(hist_item=cells * 10)
+    message = f"hist_item holds one value per cell, such as {shown}, .* column item mean a history"
+    with pytest.warns(UserWarning, match=message):
+        encoder = HistorySequenceEncoder().fit(frame)
+    assert not encoder.schema_.behaviours
+    HistorySequenceEncoder(**{keep: ["hist_item"]}).fit(frame)  # the user knows: nothing is said
+    HistorySequenceEncoder(drop=["hist_item"]).fit(frame)
+    HistorySequenceEncoder().fit(frame.rename(columns={"hist_item": "hist_other"}))  # no such item
+
+
 @pytest.mark.parametrize("cells", [["1", "2", "3"], ["1.5", "two", "3"], ["2024", "x-1", "2025"]])
 def test_plain_ids_as_text_are_taken_without_a_word(cells):
     HistorySequenceEncoder().fit(impressions(price=cells * 10))

@@ -109,7 +109,17 @@ class Histories:
                 f"read_parquet), or write them joined, '22|29|7', and give separator='|'. Name "
                 f"{name} in categorical if it is an id, in drop to leave it out."
             )
-        return columns.is_text(name) or columns.is_missing(name)
+        if columns.is_text(name) or columns.is_missing(name):
+            return True
+        if name not in self.numbers:
+            self._notices.append(
+                f"{name} holds one value per cell, such as {columns.first_value(name)!r:.40}, "
+                f"where its name and the column {columns.twin(name)} mean a history: it is taken "
+                "for a column of its own. Make a list of each row's past, as attach_history does. "
+                f"Name {name} in categorical or numeric to keep it as it is, in drop to leave it "
+                "out."
+            )
+        return False
 
     def _check_separator(self) -> None:
         """Refuse a separator that stands in no cell of a text history."""
