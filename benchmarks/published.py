@@ -10,15 +10,18 @@ rated in training are ranked, and the best ten are judged: MAP, NDCG, precision,
 
 Ours is the default way: the user's other training films, oldest to newest, are the history of a
 training film; beside it stand four films that the user has not rated in training, drawn uniformly,
-with the same history. EASE, item-kNN and popularity on the same split show that the protocol is the
-same. FOLDER holds ``ml-100k.inter`` and ``ml-100k.item`` as RecBole's wheel has them
-(``pip download --no-deps recbole``, then unzip; ``recbole/dataset_example/ml-100k``). MovieLens
-must not be passed on: leave it outside the repository.
+with the same history. A user has 80 training films on average, the most active ones have hundreds:
+``max_length`` decides how many of them the DIN is told of. EASE, item-kNN and popularity, which see
+all of them where nothing else is said, show on the same split that the protocol is the same. FOLDER
+holds ``ml-100k.inter`` and ``ml-100k.item`` as RecBole's wheel has them (``pip download --no-deps
+recbole``, then unzip; ``recbole/dataset_example/ml-100k``). MovieLens must not be passed on: leave
+it outside the repository.
 """
 
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +45,7 @@ PUBLISHED = {  # README of recommenders-team/recommenders: MAP, NDCG@10, precisi
 MEASURES = ["MAP", "NDCG@10", "precision@10", "recall@10"]
 TOP = 10
 N_NEGATIVES = 4
-CAP = 50  # newest films of a history
+LENGTHS = (50, 200)  # newest films of a history: the encoder's default, and nearly all
 
 
 def read(folder):
@@ -66,7 +69,7 @@ def split(ratings, seed):
     return (share <= 0.75).to_numpy()
 
 
-def training_frame(pasts, genre, seed):
+def training_frame(pasts, genre, seed, *, length):
     """Impressions and labels: each training film and its negatives, with the user's other films."""
     rng, n_items = np.random.RandomState(seed), len(genre)
     users, candidates, histories = [], [], []
@@ -76,7 +79,7 @@ def training_frame(pasts, genre, seed):
         users.append(np.full(shown.size, user))
         candidates.append(shown.ravel())
         for position in range(len(items)):
-            others = np.delete(items, position)[-CAP:]
+            others = np.delete(items, position)[-length:]
             histories += [others] * shown.shape[1]
     item = np.concatenate(candidates)
     frame = pd.DataFrame({"user": np.concatenate(users), "item": item, "genre": genre[item]})
@@ -94,49 +97,61 @@ def with_histories(frame, histories, genre):
     return frame
 
 
-def ours(pasts, genre, seed, **parameters):
+def ours(pasts, genre, seed, *, length):
     """All films in the order of the defaults' probabilities, for each user."""
-    X, y = training_frame(pasts, genre, seed)
+    X, y = training_frame(pasts, genre, seed, length=length)
     encoder = HistorySequenceEncoder(
-        histories={("hist_item", "hist_genre"): ("item", "genre")}, user="user", max_length=CAP
+        histories={("hist_item", "hist_genre"): ("item", "genre")}, user="user", max_length=length
     )
-    classifier = DINClassifier(random_state=seed, **parameters)
-    model = Pipeline([("encode", encoder), ("din", classifier)]).fit(X, y)
+    model = Pipeline([("encode", encoder), ("din", DINClassifier(random_state=seed))]).fit(X, y)
     users = with_histories(
-        pd.DataFrame({"user": list(pasts)}), [past[-CAP:] for past in pasts.values()], genre
+        pd.DataFrame({"user": list(pasts)}), [past[-length:] for past in pasts.values()], genre
     )
     films = pd.DataFrame({"item": np.arange(len(genre)), "genre": genre})
     ranked = rank_candidates(model, users, films, top_k=len(genre))
     return ranked["item"].to_numpy().reshape(len(users), len(genre))
 
 
-def by_scores(scores_of):
-    """A ranking by scores of a user x film matrix of zeros and ones."""
+def by_scores(scores_of, *, length=None):
+    """A ranking by scores of what all users have, and of each user's newest ``length`` films."""
 
     def ranked(pasts, genre, seed):
-        user = np.repeat(np.arange(len(pasts)), [len(past) for past in pasts.values()])
-        ones = (np.ones(len(user), dtype=np.float32), (user, np.concatenate([*pasts.values()])))
-        matrix = scipy.sparse.csr_matrix(ones, shape=(len(pasts), len(genre)))
-        return np.argsort(-scores_of(matrix), axis=1, kind="stable")
+        everything = _user_matrix(pasts.values(), len(genre))
+        own = everything
+        if length is not None:
+            own = _user_matrix([past[-length:] for past in pasts.values()], len(genre))
+        return np.argsort(-scores_of(everything, own), axis=1, kind="stable")
 
     return ranked
 
 
-def _ease(matrix):
-    weights, kept = neighbours.ease_of(300.0)(matrix)
-    scores = np.full(matrix.shape, -np.inf)
-    scores[:, kept] = matrix[:, kept] @ weights
+def _user_matrix(pasts, n_items):
+    """User x film matrix of zeros and ones."""
+    user = np.repeat(np.arange(len(pasts)), [len(past) for past in pasts])
+    ones = (np.ones(len(user), dtype=np.float32), (user, np.concatenate([*pasts])))
+    return scipy.sparse.csr_matrix(ones, shape=(len(pasts), n_items))
+
+
+def _ease(everything, own):
+    weights, kept = neighbours.ease_of(300.0)(everything)
+    scores = np.full(own.shape, -np.inf)
+    scores[:, kept] = own[:, kept] @ weights
     return scores
 
 
-def _popularity(matrix):
-    return np.repeat(np.asarray(matrix.sum(0)), matrix.shape[0], axis=0)
+def _item_knn(everything, own):
+    return (own @ neighbours.cosines(everything)).toarray()
+
+
+def _popularity(everything, own):
+    return np.repeat(np.asarray(everything.sum(0)), len(own.indptr) - 1, axis=0)
 
 
 METHODS = {
-    "DINClassifier()": ours,
+    **{f"DINClassifier(), max_length={n}": partial(ours, length=n) for n in LENGTHS},
+    **{f"EASE, the newest {n} films": by_scores(_ease, length=n) for n in LENGTHS},
     "EASE": by_scores(_ease),
-    "item-kNN": by_scores(lambda matrix: (matrix @ neighbours.cosines(matrix)).toarray()),
+    "item-kNN": by_scores(_item_knn),
     "popularity": by_scores(_popularity),
 }
 

@@ -34,7 +34,7 @@ from sklearn_din.encoding.neighbours import (
     neighbour_order,
     schema_without,
 )
-from sklearn_din.encoding.notices import empty_histories, odd_ids, say
+from sklearn_din.encoding.notices import empty_histories, log_older_events, odd_ids, say
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
     NamesParameter,
@@ -317,7 +317,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self._neighbours, self._clicked_label = (), None
         chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(self._roles.notices)
-        say(empty_histories(read.events))
+        totals = {names: events.totals for names, events in read.events.items()}
+        say(empty_histories(totals))
+        log_older_events(totals, max_length=self.max_length, n_rows=len(frame))
         say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
         return read, frame
 

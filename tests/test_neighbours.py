@@ -22,7 +22,7 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import cooccurrence, item_scores, neighbours
+from sklearn_din.encoding import cooccurrence, item_scores, neighbours, notices
 from sklearn_din.serving import OnnxServer
 
 PARTS = ("sum", "mean", "max", "newest", "decayed")
@@ -256,7 +256,7 @@ def test_that_they_are_off_is_logged_once(log, caplog):
     X, _ = log
     many = pd.concat([X] * 3, ignore_index=True)[:1000]
     assert len(many) == 1000
-    neighbours._say_off.cache_clear()
+    notices.log_once.cache_clear()
     for _ in range(2):
         HistorySequenceEncoder(drop=["user", "time"]).fit(many)
     assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]

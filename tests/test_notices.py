@@ -8,6 +8,8 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
+from sklearn_din import scan_parquet
+from sklearn_din.encoding import notices
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -45,6 +47,25 @@ def test_one_value_where_the_name_means_a_history_is_said(cells, shown, keep):
     HistorySequenceEncoder(**{keep: ["hist_item"]}).fit(frame)  # the user knows: nothing is said
     HistorySequenceEncoder(drop=["hist_item"]).fit(frame)
     HistorySequenceEncoder().fit(frame.rename(columns={"hist_item": "hist_other"}))  # no such item
+
+
+@pytest.mark.parametrize("is_scan", [False, True])
+@pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
+def test_that_many_events_are_older_than_max_length_is_logged_once(
+    length, is_said, is_scan, tmp_path, caplog
+):
+    """Of 56 events the newest 50 are kept: more than a tenth is left out. Of 55, less."""
+    X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
+    if is_scan:
+        X.to_parquet(tmp_path / "rows.parquet")
+        X = scan_parquet(tmp_path)
+    notices.log_once.cache_clear()
+    for _ in range(2):
+        HistorySequenceEncoder(neighbours=None).fit(X)
+    said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]
+    assert [record.getMessage()[:79] for record in caplog.records] == said * is_said
+    HistorySequenceEncoder(neighbours=None, max_length=length).fit(X)
+    assert len(caplog.records) == is_said
 
 
 @pytest.mark.parametrize("cells", [["1", "2", "3"], ["1.5", "two", "3"], ["2024", "x-1", "2025"]])

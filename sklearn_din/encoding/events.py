@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.cells import Codes, HistoryCells
+
+
+class HistoryTotals(NamedTuple):
+    """Events of a behaviour in all rows: those that are kept, and older ones."""
+
+    kept: int
+    older: int
+
+    def plus(self, other: HistoryTotals) -> HistoryTotals:
+        """Add those of other rows."""
+        return HistoryTotals(self.kept + other.kept, self.older + other.older)
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,8 @@ class Events:
         For each history of numbers.
     anchors : dict of str to ndarray of shape (n_rows,), float64
         For those numbers that are times, to be read as time elapsed until the anchor.
+    n_older : int, default=0
+        How many events are left out, since their rows keep newer ones.
     """
 
     spans: Spans
@@ -34,6 +48,12 @@ class Events:
     codes: dict[str, Codes] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     anchors: dict[str, np.ndarray] = field(default_factory=dict)
+    n_older: int = 0
+
+    @property
+    def totals(self) -> HistoryTotals:
+        """How many events the rows hold and have lost; one that two rows hold counts twice."""
+        return HistoryTotals(int(self.spans.lengths.sum(dtype=np.int64)), self.n_older)
 
 
 def read_events(
@@ -59,9 +79,11 @@ def read_events(
     first = cells[0]
     if not all(_same_layout(first, other) for other in cells[1:]):
         cells = [one.expanded() for one in cells]
+    n_given = cells[0].spans.lengths.sum(dtype=np.int64)
     cells = [one.newest(max_length) for one in cells]
     covered = cells[0].spans.covered()
-    events, kept = Events(covered.spans, covered.counts()), covered.kept
+    n_older = int(n_given - covered.spans.lengths.sum(dtype=np.int64))
+    events, kept = Events(covered.spans, covered.counts(), n_older=n_older), covered.kept
     for one in cells:
         if one.name in numbers:
             events.numbers[one.name] = one.numbers(kept)

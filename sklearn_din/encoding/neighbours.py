@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from sklearn_din.encoding.cooccurrence import (
     growing_counts,
 )
 from sklearn_din.encoding.item_scores import N_NUMBERS, SUMMARIES, ItemScores
+from sklearn_din.encoding.notices import SAID_FROM, log_once
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.features.encoded import EncodedFeatures
@@ -31,7 +30,6 @@ from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
 
 N_BLOCKS = 5
 LEAST_IDS = 64
-SAID_FROM = 1_000  # training rows
 SUFFIXES = (
     *(f"ease_{summary}" for summary in SUMMARIES),
     *(f"cosine_{summary}" for summary in SUMMARIES),
@@ -149,18 +147,12 @@ def neighbour_order(
     if time is not None:
         return "time"
     if user is None and n_rows >= SAID_FROM:
-        _say_off()
+        log_once(
+            "item neighbours are off, because neither user nor time is named: what other users' "
+            "histories say about a candidate often decides. Name the columns, "
+            "HistorySequenceEncoder(user=..., time=...), or say neighbours=None."
+        )
     return "user" if user is not None else None
-
-
-@functools.cache
-def _say_off() -> None:
-    """Log once per process; a warning would be one for every fold of a cross-validation."""
-    logging.getLogger("sklearn_din").warning(
-        "item neighbours are off, because neither user nor time is named: what other users' "
-        "histories say about a candidate often decides. Name the columns, "
-        "HistorySequenceEncoder(user=..., time=...), or say neighbours=None."
-    )
 
 
 def learn_neighbours(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -10,10 +12,12 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.cells import Codes
-from sklearn_din.encoding.events import Events
+from sklearn_din.encoding.events import HistoryTotals
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
+SAID_FROM = 1_000  # training rows, of what is no fault and only logged
+OLDER_SHARE = 0.1
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
@@ -29,14 +33,33 @@ def say(notices: Iterable[str]) -> None:
         warnings.warn(notice, UserWarning, stacklevel=2)
 
 
-def empty_histories(events: Mapping[tuple[str, ...], Events]) -> list[str]:
+@functools.cache
+def log_once(message: str) -> None:
+    """Log once per process; a warning would be one for every fold of a cross-validation."""
+    logging.getLogger("sklearn_din").warning(message)
+
+
+def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str]:
     """Behaviours of which no training row has an event."""
     return [
         f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from it. Do "
         "the users of these rows have earlier events?"
-        for names, histories in events.items()
-        if not histories.spans.lengths.any()
+        for names, events in totals.items()
+        if not events.kept
     ]
+
+
+def log_older_events(
+    totals: Mapping[tuple[str, ...], HistoryTotals], *, max_length: int, n_rows: int
+) -> None:
+    """Say which behaviours lose many events to ``max_length``."""
+    for names, events in totals.items():
+        if n_rows >= SAID_FROM and events.older > OLDER_SHARE * (events.kept + events.older):
+            log_once(
+                f"max_length={max_length} keeps the newest {max_length} events of each history, "
+                f"and more than a tenth of those of {'+'.join(names)} are older. Where they may "
+                "tell what comes next, name a larger one: time and memory grow with the events."
+            )
 
 
 def odd_ids(

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_din._spans import Spans
 from sklearn_din._validation import key_codes
 from sklearn_din.encoding.array_files import no_room
-from sklearn_din.encoding.events import Events
+from sklearn_din.encoding.events import Events, HistoryTotals
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.lookup import occurrences_by_owner
 from sklearn_din.encoding.roles import Roles
@@ -210,7 +210,7 @@ class TableStatistics:
         names = [name for behaviour in roles.behaviours for name in behaviour.numbers]
         self._events = {name: EventNumbers(n_rows) for name in names}
         self.n_rows = 0
-        self.n_events = {behaviour.histories: 0 for behaviour in roles.behaviours}
+        self.totals = {b.histories: HistoryTotals(0, 0) for b in roles.behaviours}
 
     def add(self, read: ReadFrame, start: int) -> None:
         """Take in further rows, of which ``start`` is the first of the table."""
@@ -223,7 +223,7 @@ class TableStatistics:
             if len(present):
                 scaler.partial_fit(present[:, None])
         for histories, events in read.events.items():
-            self.n_events[histories] += int(events.spans.lengths.sum(dtype=np.int64))
+            self.totals[histories] = self.totals[histories].plus(events.totals)
             for name in events.numbers:
                 self._events[name].add(name, events, start)
 
@@ -236,8 +236,8 @@ class TableStatistics:
             kept.tell(scaler)
         for name, its in self._events.items():
             its.merge(later._events[name])
-        for histories, n_events in later.n_events.items():
-            self.n_events[histories] += n_events
+        for histories, totals in later.totals.items():
+            self.totals[histories] = self.totals[histories].plus(totals)
 
     def occurrences(self) -> dict[str, dict[str, Occurrences]]:
         """Occurrences by vocabulary, then by column."""

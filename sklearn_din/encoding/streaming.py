@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from sklearn_din._spans import Spans
 from sklearn_din._validation import check_frame
 from sklearn_din.encoding.array_files import ArrayFiles, append_encoded, append_files
 from sklearn_din.encoding.columns import Columns
@@ -20,12 +18,12 @@ from sklearn_din.encoding.encoded_cache import (
     digest_of_state,
     plain_parameters,
 )
-from sklearn_din.encoding.events import Events
+from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import checked_frame
 from sklearn_din.encoding.lookup import learn_vocabularies_from, make_schema
 from sklearn_din.encoding.mapped_neighbours import append_neighbours, learn_mapped_neighbours
 from sklearn_din.encoding.neighbours import clicked_label, neighbour_order, schema_without
-from sklearn_din.encoding.notices import empty_histories, odd_ids, say
+from sklearn_din.encoding.notices import empty_histories, log_older_events, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scanned_rows import ScannedRows, first_rows
 from sklearn_din.encoding.shared_logs import SharedLogs
@@ -258,10 +256,11 @@ def _learn(encoder: Any, scan: Scan, team: Team) -> Schema:
     found = TableStatistics(roles, len(scan), folder=None if team.is_leader else team.folder)
     for start, read, _ in ScannedRows(encoder, scan, team=team).read("counting"):
         found.add(read, start)
-    learnt, n_events = team.told(_learnt_from(team.merged(found), encoder, scan))
+    learnt, totals = team.told(_learnt_from(team.merged(found), encoder, scan))
     vars(encoder).update(learnt)
     encoder._neighbours, encoder._clicked_label = (), None
-    say(empty_histories({name: _some(n) for name, n in n_events.items()}))
+    say(empty_histories(totals))
+    log_older_events(totals, max_length=encoder.max_length, n_rows=len(scan))
     return make_schema(
         list(scan.columns),
         roles,
@@ -273,8 +272,8 @@ def _learn(encoder: Any, scan: Scan, team: Team) -> Schema:
 
 def _learnt_from(
     found: TableStatistics | None, encoder: Any, scan: Scan
-) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """Attributes of the encoder, and how many events each behaviour has; nothing of nothing."""
+) -> tuple[dict[str, Any], dict[tuple[str, ...], HistoryTotals]]:
+    """Attributes of the encoder, and the events of each behaviour; nothing of nothing."""
     if found is None:
         return {}, {}
     vocabularies = learn_vocabularies_from(
@@ -288,10 +287,4 @@ def _learnt_from(
         "_numeric_columns": found.numeric_columns(taken=scan.columns),
         "_event_scales": found.event_scales(),
     }
-    return learnt, found.n_events
-
-
-def _some(n_events: int) -> Events:
-    """Events of which only the number is known."""
-    spans = Spans(np.zeros(1, dtype=np.int64), np.array([min(n_events, 1)], dtype=np.int32))
-    return Events(spans, np.zeros(0, dtype=np.int32))
+    return learnt, found.totals
