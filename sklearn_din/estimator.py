@@ -57,8 +57,8 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         Width of the embeddings. A dict gives the width of each vocabulary by its name. Wider
         ones hold more and cost memory and time in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history become one vector. "sum" is the paper's base model: every
-        weight is one.
+        How the events of a history become one vector. "sum" gives every event the weight one; with
+        ``interest="paper"`` it is the paper's base model.
     interest : {"paper", "extended"}, default="extended"
         What the network is told of event and candidate. "paper" is the published network
         exactly. "extended" departs from it:
@@ -119,7 +119,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
         aside.
     patience : int, default=4
-        Validation checks without a smaller loss, from the fourth on, before training stops. There
+        Validation checks without a smaller loss, from the fifth on, before training stops. There
         is one check per 50 batches, at least one and at most four per epoch.
     class_weight : dict, "balanced" or None, default=None
         Factor of the loss by label. Probabilities are then those of the weighted classes.

@@ -81,8 +81,8 @@ class DIN(nn.Module):
         Width of all embeddings, or the width for each vocabulary. Wider ones hold more about
         frequent ids, and cost time and memory in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How a history becomes one vector. "sum" is the paper's base model; only "attention" looks
-        at the candidate.
+        How a history becomes one vector. Only "attention" looks at the candidate. "sum" with
+        ``interest="paper"`` is the paper's base model.
     interest : {"paper", "extended"}, default="extended"
         Whether the network is the published one, or has the further inputs listed above.
     attention_units : tuple of int, default=(64, 16)
