@@ -253,6 +253,17 @@ def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
     )
 
 
+def test_a_key_of_many_columns_finds_every_event_again(tmp_path):
+    rng = np.random.default_rng(0)
+    keys = tuple("abcdef")
+    shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
+    log = scan_of(shown.assign(time=1), tmp_path)
+    counted = attach_aggregates(
+        scan_of(shown, tmp_path), log, time="time", aggregates={"n": (keys, None, "count")}
+    )
+    assert (counted["n"] == 1).all()
+
+
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     table = make_table(160, random_state=8)
     scan = scan_of(table, tmp_path, memory="25KB")
