@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din.logs.history import HistoryBuilder, attach_history
+from sklearn_din.logs.past_columns import sorted_log
 
 CLICKS = pd.DataFrame(
     {
@@ -443,6 +444,22 @@ def test_partial_fit_appends_and_fit_forgets(builder):
     builder.partial_fit(later.iloc[3:4], ["yes"])  # one class is enough from the second time on
     assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock", "shoe", "sock"]]
     assert lists(builder.fit(SHOWN, LABELS).transform(now)["hist_item"]) == [["tie", "sock"]]
+
+
+def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monkeypatch):
+    builder.set_params(events="all").fit(CLICKS)
+
+    def sort_while_events_arrive(events, *names):
+        in_order = sorted_log(events, *names)
+        monkeypatch.undo()
+        builder.partial_fit(CLICKS.assign(time=[50, 50, 50, 50]))
+        return in_order
+
+    monkeypatch.setattr("sklearn_din.logs.history.sorted_log", sort_while_events_arrive)
+    later = CLICKS.assign(time=99)
+    builder.transform(later)
+    expected = lists(attach(later, builder.events_)["hist_item"])
+    assert lists(builder.transform(later)["hist_item"]) == expected
 
 
 def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder):

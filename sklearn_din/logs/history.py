@@ -241,7 +241,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         frame = self._checked_rows(X, reset=True).pandas
         classes = two_classes(y) if self.events == "positive" else None
         events = self._events_among(frame, y, classes)
-        self._sorted: tuple[Timeline, EventLog] | None = None
+        self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
         self.classes_ = classes
         self.positive_class_ = None if classes is None else classes[1]
         self.events_ = events
@@ -282,10 +282,11 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_is_fitted(self, "events_")
         shown = self._checked_rows(X, reset=False)
         names = check_names(self.columns, name="columns")
+        events = self.events_
         kept = self._sorted  # serving asks often, a few rows at a time, and in threads
-        if kept is None:
-            kept = self._sorted = sorted_log(self.events_, self.user, self.time, names)
-        timeline, log = kept
+        if kept is None or kept[0] is not events:  # partial_fit may end while another call sorts
+            kept = self._sorted = (events, *sorted_log(events, self.user, self.time, names))
+        _, timeline, log = kept
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warnings.warn(
@@ -304,7 +305,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             prefix=self.prefix,
             elapsed=self.elapsed,
         )
-        types = list_types(self.events_, dict(zip(new, names, strict=False)))
+        types = list_types(events, dict(zip(new, names, strict=False)))
         return shown.with_columns(new, types=types)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
