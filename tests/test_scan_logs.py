@@ -10,6 +10,8 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.model_selection import KFold, train_test_split
 
@@ -262,6 +264,17 @@ def test_a_key_of_many_columns_finds_every_event_again(tmp_path):
         scan_of(shown, tmp_path), log, time="time", aggregates={"n": (keys, None, "count")}
     )
     assert (counted["n"] == 1).all()
+
+
+def test_nan_in_a_file_is_no_value(tmp_path):
+    path = tmp_path / "ratings.parquet"
+    ratings = pa.array([4.0, float("nan"), 2.0, None, 5.0])
+    pq.write_table(pa.table({"user": [1] * 5, "time": range(5), "rating": ratings}), path)
+    log = scan_parquet(path)
+    of_rating = {name: ("user", "rating", name) for name in ("mean", "count")}
+    attached = attach_aggregates(log, log, time="time", aggregates=of_rating)
+    assert attached["count"].tolist() == [0, 1, 1, 2, 2]
+    assert attached["mean"].tolist()[1:] == [4, 4, 3, 3]
 
 
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
