@@ -72,6 +72,18 @@ def test_an_event_exactly_max_age_old_is_kept(max_age, expected):
     assert lists(attach(impression, CLICKS, max_age=max_age)["hist_item"]) == [expected]
 
 
+@pytest.mark.parametrize("now", ["int64", "float64"])
+@pytest.mark.parametrize("then", ["int64", "float64"])
+@pytest.mark.parametrize("max_age", [0.5, 1, 1.5, 2.7])
+def test_a_fraction_of_max_age_counts_whatever_the_times_are(now, then, max_age):
+    times = pd.Series([7, 7.3, 8, 8.4, 8.5, 8.6, 9, 9.5], dtype="float64").astype(then)
+    events = pd.DataFrame({"user": "ann", "time": times, "item": range(8)})
+    impressions = pd.DataFrame({"user": "ann", "time": pd.Series([8, 9, 10], dtype=now)})
+    expected = slow_history(impressions, events, max_length=9, max_age=max_age)
+    attached = attach(impressions, events, max_age=max_age)
+    assert lists(attached["hist_item"]) == [[item for item, _ in past] for past in expected]
+
+
 def test_the_frames_stay_as_they_were_and_the_index_is_kept():
     impressions = pd.DataFrame({"user": ["ann", "ann"], "time": [99, 11]}, index=[7, 7])
     before, clicks = impressions.copy(), CLICKS.copy()

@@ -113,6 +113,14 @@ def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age,
         assert rows["hist_item"].array.same_windows(rows["ago"].array)
 
 
+def test_a_fraction_of_max_age_counts_where_impressions_have_whole_times(tmp_path):
+    events = pd.DataFrame({"user": 1, "time": [8.4, 8.7, 9.5], "item": ["a", "b", "c"]})
+    log, shown = scan_of(events, tmp_path), pd.DataFrame({"user": [1], "time": [10]})
+    options = {"user": "user", "time": "time", "columns": "item", "max_age": 1.5}
+    attached = attach_history(scan_of(shown, tmp_path), log, **options)
+    assert attached["hist_item"][0].tolist() == ["b", "c"]
+
+
 @pytest.mark.parametrize("memory", BUDGETS)
 def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory):
     table = make_table(200, random_state=2)

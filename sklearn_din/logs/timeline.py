@@ -80,6 +80,8 @@ class Timeline:
         end = self._search(codes, self._ticks_before(times, unit))
         if age is None:
             return Past(np.where(codes < 0, 0, self._first[codes]), end)
+        if self._ticks.dtype.kind == "f" and age % 1:
+            times = times.astype(np.float64)
         # An event exactly max_age old still counts: none strictly before that moment does.
         return Past(self._search(codes, self._ticks_before(_earlier(times, age), unit)), end)
 
@@ -262,7 +264,10 @@ def _factor(finer: str | None, coarser: str | None) -> int:
 
 
 def _earlier(times: np.ndarray, age: float) -> np.ndarray:
-    """``times - age`` that stops at the smallest integer instead of wrapping around."""
+    """``times - age`` that stops at the smallest integer instead of wrapping around.
+
+    Between whole times a fraction of the age makes no difference, and is cut off.
+    """
     if times.dtype.kind == "f":
         return times - age
     age = min(int(age), _INT64.max)
