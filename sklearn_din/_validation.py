@@ -212,6 +212,23 @@ def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]
     return codes, np.asarray(keys)
 
 
+def check_exact(ids: np.ndarray, *, name: str) -> None:
+    """Raise where floats are integers so large that neighbouring ones are the same float.
+
+    Examples
+    --------
+    >>> float(2**53) == float(2**53 + 1)
+    True
+    >>> check_exact(np.array([7.0, np.nan, 2.0**52]), name="user")
+    """
+    limit = 2 ** (np.finfo(ids.dtype).nmant + 1)
+    if np.abs(ids[np.isfinite(ids)]).max(initial=0) >= limit:
+        raise ValueError(
+            f"{name} holds ids as {ids.dtype} from {limit} on, where neighbouring ids merge. "
+            "Read the column as integers (dtype 'Int64' where some are missing) or as text."
+        )
+
+
 def time_values(column: pd.Series) -> np.ndarray:
     """Times as a plain array: datetimes as datetime64 (UTC where they have a zone), else numbers.
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,6 +224,22 @@ def test_users_match_whatever_their_dtype(values, ours, theirs):
     impressions = pd.DataFrame({"user": pd.Series(USERS[values], dtype=ours), "time": 9})
     attached = attach(impressions, events.assign(item=[10, 20, 11]))
     assert lists(attached["hist_item"]) == [[10, 11], [20], [10, 11]]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "object"])
+@pytest.mark.parametrize("floats", ["events", "impressions"])
+def test_users_who_may_have_merged_as_floats_are_refused(floats, dtype):
+    users = pd.Series([2**53 + 1, 2**53, 3])
+    whole = pd.DataFrame({"user": users.astype(dtype), "time": 1, "item": "a"})
+    merged = whole.assign(user=users.astype("float64"))
+    message = (
+        rf"{floats}\['user'\] holds ids as float64 from 9007199254740992 on, where neighbouring "
+        r"ids merge. Read the column as integers \(dtype 'Int64'"
+    )
+    with pytest.raises(ValueError, match=message):
+        attach(*((whole, merged) if floats == "events" else (merged, whole)))
+    histories = lists(attach(merged.assign(time=2), merged)["hist_item"])
+    assert histories == [["a", "a"], ["a", "a"], ["a"]]
 
 
 def test_broken_numbers_are_nobodys_whole_number():
@@ -456,6 +473,51 @@ def test_partial_fit_appends_and_fit_forgets(builder):
     builder.partial_fit(later.iloc[3:4], ["yes"])  # one class is enough from the second time on
     assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock", "shoe", "sock"]]
     assert lists(builder.fit(SHOWN, LABELS).transform(now)["hist_item"]) == [["tie", "sock"]]
+
+
+BIG = 2**60
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pd.Series([3.0, np.nan]),
+        pd.Series([3, None], dtype="Float64"),
+        pd.Series([3, BIG + 2], dtype="uint64"),
+        pd.Series([3, 2**63 + 1], dtype="uint64"),
+        pd.Series([3, -1], dtype="int64"),
+        pd.Series([3, None], dtype="double[pyarrow]"),
+        pd.Series([3, 2**63 + 1], dtype="uint64[pyarrow]"),
+        pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, float("nan")]))),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
+def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, dtype):
+    first = pd.DataFrame({"user": pd.Series([BIG, BIG + 1], dtype=dtype), "time": [1, 2]})
+    batches = [first, pd.DataFrame({"user": later, "time": [3, 4]})]
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    for batch in batches:
+        builder.partial_fit(batch.assign(item=batch["user"]))
+    for users in ([BIG, BIG + 1, 3], [BIG + 1, BIG, 3]):
+        rows = builder.transform(pd.DataFrame({"user": users, "time": 9, "item": 0}))
+        assert lists(rows["hist_item"]) == [[user] for user in users]
+
+
+def test_floats_that_may_be_another_user_are_not_appended():
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": 1, "item": 7}))
+    before = builder.events_
+    with pytest.raises(ValueError, match=r"^'user' holds ids as float64 from 9007199254740992 on"):
+        builder.partial_fit(pd.DataFrame({"user": [float(BIG), None], "time": 2, "item": 7}))
+    assert builder.events_ is before
+
+
+@pytest.mark.parametrize("prices", [[0.5, np.nan], [1e20, 2.0]])
+def test_quantities_beside_large_integers_stay_floats(prices):
+    builder = HistoryBuilder(user="user", time="time", columns="price", events="all")
+    builder.fit(pd.DataFrame({"user": 1, "time": [1, 2], "price": [BIG, 5]}))
+    builder.partial_fit(pd.DataFrame({"user": 1, "time": [3, 4], "price": prices}))
+    assert builder.events_["price"].dtype == "float64"
 
 
 def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monkeypatch):

@@ -26,7 +26,7 @@ from sklearn_din._validation import (
     check_times,
 )
 from sklearn_din.logs.distinct import repeats_memory
-from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.eventlog import EventLog, join_events
 from sklearn_din.logs.labels import checked_labels, two_classes
 from sklearn_din.logs.past_columns import (
     all_empty_message,
@@ -259,9 +259,8 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             return self.fit(X, y)
         frame = self._checked_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
-        events = pd.concat(
-            [self.events_, self._events_among(frame, y, self.classes_)], ignore_index=True
-        )
+        new = self._events_among(frame, y, self.classes_)
+        events = join_events(self.events_, new, user=self.user)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
         is_known = repeats_memory(events, times, n_remembered)

@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn_din._validation import (
     UNITS_PER_SECOND,
     Age,
+    check_exact,
     check_keys,
     check_max_age,
     check_times,
@@ -231,6 +232,11 @@ def _matched(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
             f"{column!r} must hold values of one kind in impressions and events, got {ours} "
             f"and {theirs}. Convert one of them with astype."
         )
+    known = uniques.to_numpy()
+    if values.dtype.kind == "f" and _holds_integers(known):
+        check_exact(values, name=f"impressions[{column!r}]")
+    if known.dtype.kind == "f" and _holds_integers(values):
+        check_exact(known, name=f"events[{column!r}]")
     if values.dtype.kind == "f" and uniques.dtype.kind in "iu":
         # Identifiers that a missing value had made floats: match as integers, exactly.
         is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
@@ -249,6 +255,12 @@ def _value_kind(values: np.ndarray) -> str | None:
         return "times"
     kinds = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
     return kinds.get(pd.api.types.infer_dtype(values, skipna=True))
+
+
+def _holds_integers(values: np.ndarray) -> bool:
+    if values.dtype == object:
+        return pd.api.types.infer_dtype(values, skipna=True) == "integer"
+    return values.dtype.kind in "iu" and len(values) > 0
 
 
 def _time_kind(unit: str | None, zoned: bool) -> str:
