@@ -118,14 +118,28 @@ def check_times(
             f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
             "Convert text or dates with pd.to_datetime first."
         )
-    if times.isna().any():
-        raise missing_times(name, int(times.isna().sum()))
+    if n_missing := int(without_time(times).sum()):
+        raise missing_times(name, n_missing)
     if is_number:
         return _numeric_times(times, name), None, False
     stamps = _stamps(times)
     if unit is not None and UNITS_PER_SECOND[unit] > UNITS_PER_SECOND[stamps.unit]:
         stamps = stamps.as_unit(unit)  # type: ignore[arg-type]
     return stamps.asi8, stamps.unit, stamps.tz is not None
+
+
+def without_time(times: pd.Series) -> np.ndarray:
+    """Which times are missing: also NaN of polars and Arrow, which pandas takes for a value.
+
+    Examples
+    --------
+    >>> times = pa.array([1.0, float("nan"), None])
+    >>> without_time(pd.Series(pd.arrays.ArrowExtensionArray(times)))
+    array([False,  True,  True])
+    """
+    if pd.api.types.is_float_dtype(times):
+        return np.isnan(plain_values(times))
+    return times.isna().to_numpy(dtype=bool)
 
 
 def missing_times(name: str, n_missing: int) -> ValueError:

@@ -310,6 +310,7 @@ def test_anchors_of_impressions_before_every_event_are_zero():
         assert attach(now, CLICKS, elapsed="ago")["ago"].array.anchors.tolist() == [0.0, 89.0]
 
 
+DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
 DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
 BAD_CALLS = [
     ({"user": "usr"}, ValueError, "events has no column 'usr'; did you mean 'user'"),
@@ -353,6 +354,8 @@ BAD_FRAMES = [
     (CLICKS, CLICKS.assign(time=1j), TypeError, "floats or datetimes, got dtype complex"),
     (CLICKS.assign(time=[1, 2, np.nan, 4]), CLICKS, ValueError,
      r"impressions\['time'\] must not have missing times, got 1 \(NaN or NaT\)"),
+    (CLICKS, CLICKS.assign(time=pd.array(pa.array([1, float("nan"), None, 4]), dtype=DOUBLE)),
+     ValueError, r"events\['time'\] must not have missing times, got 2"),
     (CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf]), ValueError, "must be finite"),
     (CLICKS, CLICKS.assign(time=np.uint64(2**63 + 5)), ValueError, "must fit into int64"),
     (DATED, DATED.assign(time=DATED["time"].where(DATED["user"] != "bob")), ValueError,

@@ -414,6 +414,16 @@ def test_missing_times_are_counted_over_all_parts(tmp_path):
             attach_history(*tables, **WAYS)
 
 
+def test_times_that_are_nan_in_a_file_are_missing(tmp_path):
+    path = tmp_path / "nan.parquet"
+    times = pa.array([1.0, float("nan"), None, 4.0, float("nan")])
+    table = pa.table({"user": [1] * 5, "time": times, "item": [7] * 5})
+    pq.write_table(table, path, row_group_size=2)
+    scan = scan_parquet(path)
+    with pytest.raises(ValueError, match=r"events\['time'\] must not have missing times, got 3"):
+        attach_history(scan, scan, user="user", time="time", columns="item")
+
+
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
