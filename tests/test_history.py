@@ -1,6 +1,7 @@
 """Histories hold exactly what came strictly before; loops that nobody could misread say what."""
 
 import datetime as dt
+import itertools
 import pickle
 import warnings
 from collections import Counter
@@ -539,13 +540,24 @@ def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monk
     assert lists(builder.transform(later)["hist_item"]) == expected
 
 
-def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder):
-    builder.fit(SHOWN, LABELS)
-    dated = SHOWN.assign(time=pd.to_datetime(SHOWN["time"], unit="D"))
-    with pytest.raises(TypeError, match="'time' of the old and new events together must hold"):
-        builder.partial_fit(dated, LABELS)
+DATES = pd.to_datetime(SHOWN["time"], unit="D")
+SHOWN_TIMES = {
+    "numbers": SHOWN["time"],
+    "datetimes without a zone": DATES,
+    "datetimes with a zone": DATES.dt.tz_localize("UTC"),
+}
+
+
+@pytest.mark.parametrize(("fitted", "came"), list(itertools.permutations(SHOWN_TIMES, 2)))
+def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder, fitted, came):
+    first, later = SHOWN.assign(time=SHOWN_TIMES[fitted]), SHOWN.assign(time=SHOWN_TIMES[came])
+    builder.fit(first, LABELS)
+    with pytest.raises(
+        TypeError, match=rf"^X\['time'\] must hold {fitted}, as at fit, got {came}. Use pd.to_dat"
+    ):
+        builder.partial_fit(later, LABELS)
     assert len(builder.events_) == 3
-    assert len(builder.transform(SHOWN)) == 5
+    assert len(builder.transform(first)) == 5
 
 
 def test_the_frame_and_labels_stay_as_they_were(builder):

@@ -39,7 +39,7 @@ from sklearn_din.logs.past_columns import (
 )
 from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
 from sklearn_din.logs.scan_views import Scan
-from sklearn_din.logs.timeline import Timeline
+from sklearn_din.logs.timeline import Timeline, time_kind
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
@@ -260,6 +260,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         frame = self._checked_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
+        self._check_kind_of_times(new)
         events = join_events(self.events_, new, user=self.user)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
@@ -332,6 +333,17 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_impressions(frame, self.user, self.time, self._new_names(), name="X")
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
+
+    def _check_kind_of_times(self, new: pd.DataFrame) -> None:
+        fitted, came = (
+            time_kind(*check_times(events[self.time].iloc[:1], name=f"X[{self.time!r}]")[1:])
+            for events in (self.events_, new)
+        )
+        if fitted != came and len(self.events_) and len(new):
+            raise TypeError(
+                f"X[{self.time!r}] must hold {fitted}, as at fit, got {came}. Use pd.to_datetime, "
+                "or tz_localize / tz_convert."
+            )
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None

@@ -111,7 +111,7 @@ class Timeline:
         )
         if len(times) == 0 or len(self.times) == 0:
             return times, unit
-        mine, theirs = _time_kind(unit, zoned), _time_kind(self.unit, self.zoned)
+        mine, theirs = time_kind(unit, zoned), time_kind(self.unit, self.zoned)
         if mine != theirs:
             raise TypeError(
                 f"the times of impressions and events must be of one kind, got {mine} and "
@@ -263,7 +263,8 @@ def _holds_integers(values: np.ndarray) -> bool:
     return values.dtype.kind in "iu" and len(values) > 0
 
 
-def _time_kind(unit: str | None, zoned: bool) -> str:
+def time_kind(unit: str | None, zoned: bool) -> str:
+    """What times are, of which all must be the same to be compared."""
     if unit is None:
         return "numbers"
     return "datetimes with a zone" if zoned else "datetimes without a zone"
