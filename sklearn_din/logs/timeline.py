@@ -12,9 +12,9 @@ from sklearn_din._validation import (
     UNITS_PER_SECOND,
     Age,
     check_exact,
-    check_keys,
     check_max_age,
     check_times,
+    key_codes,
     plain_values,
 )
 
@@ -184,7 +184,7 @@ class _KeyCodes:
         self._uniques: list[pd.Index] = []
         parts = []
         for column in columns:
-            codes, uniques = _factorized(plain_values(events[column]), name=f"events[{column!r}]")
+            codes, uniques = key_codes(plain_values(events[column]), name=f"events[{column!r}]")
             parts.append(codes.astype(np.int64))
             self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
         self._sizes = [len(uniques) for uniques in self._uniques]
@@ -214,14 +214,6 @@ class _KeyCodes:
 def _packed(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
     """One code for two: of the columns so far, and of one more with ``size`` distinct values."""
     return np.where((codes < 0) | (part < 0), -1, codes * size + part)
-
-
-def _factorized(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return pd.factorize(values)
-    except TypeError:  # some value is not hashable: say which
-        check_keys(values, name=name)
-        raise
 
 
 def _matched(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
