@@ -118,14 +118,28 @@ def check_times(
             f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
             "Convert text or dates with pd.to_datetime first."
         )
-    if times.isna().any():
-        raise missing_times(name, int(times.isna().sum()))
+    if n_missing := int(without_time(times).sum()):
+        raise missing_times(name, n_missing)
     if is_number:
         return _numeric_times(times, name), None, False
     stamps = _stamps(times)
     if unit is not None and UNITS_PER_SECOND[unit] > UNITS_PER_SECOND[stamps.unit]:
         stamps = stamps.as_unit(unit)  # type: ignore[arg-type]
     return stamps.asi8, stamps.unit, stamps.tz is not None
+
+
+def without_time(times: pd.Series) -> np.ndarray:
+    """Which times are missing: also NaN of polars and Arrow, which pandas takes for a value.
+
+    Examples
+    --------
+    >>> times = pa.array([1.0, float("nan"), None])
+    >>> without_time(pd.Series(pd.arrays.ArrowExtensionArray(times)))
+    array([False,  True,  True])
+    """
+    if pd.api.types.is_float_dtype(times):
+        return np.isnan(plain_values(times))
+    return times.isna().to_numpy(dtype=bool)
 
 
 def missing_times(name: str, n_missing: int) -> ValueError:
@@ -210,6 +224,23 @@ def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]
         check_keys(values, name=name)
         raise
     return codes, np.asarray(keys)
+
+
+def check_exact(ids: np.ndarray, *, name: str) -> None:
+    """Raise where floats are integers so large that neighbouring ones are the same float.
+
+    Examples
+    --------
+    >>> float(2**53) == float(2**53 + 1)
+    True
+    >>> check_exact(np.array([7.0, np.nan, 2.0**52]), name="user")
+    """
+    limit = 2 ** (np.finfo(ids.dtype).nmant + 1)
+    if np.abs(ids[np.isfinite(ids)]).max(initial=0) >= limit:
+        raise ValueError(
+            f"{name} holds ids as {ids.dtype} from {limit} on, where neighbouring ids merge. "
+            "Read the column as integers (dtype 'Int64' where some are missing) or as text."
+        )
 
 
 def time_values(column: pd.Series) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,6 +92,20 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_key_of_many_columns_finds_every_event_again():
+    """The product of the columns' distinct values, 2000 ** 6, is larger than 2 ** 63."""
+    rng = np.random.default_rng(0)
+    keys = tuple("abcdef")
+    shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
+    events = shown.sample(1500, random_state=0).assign(time=1)
+    attached = attach_aggregates(
+        shown, events, time="time", aggregates={"n": (keys, None, "count")}
+    )
+    known = set(events[list(keys)].itertuples(index=False, name=None))
+    rows = shown[list(keys)].itertuples(index=False, name=None)
+    assert attached["n"].tolist() == [float(row in known) for row in rows]
+
+
 def test_one_users_huge_numbers_do_not_swallow_anothers():
     log = pd.DataFrame({"user": [0, 1, 1], "time": [1, 1, 2], "spent": [1e17, 0.25, 0.5]})
     now = pd.DataFrame({"user": [1], "time": [9]})
@@ -107,6 +123,35 @@ def test_any_numeric_dtype_gives_floats(dtype):
     )
     assert attached["rate"].dtype == np.float64
     assert attached["rate"].tolist()[1:] == [1.0, 0.5]
+
+
+NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
+
+
+@pytest.mark.parametrize(
+    "ratings",
+    [
+        pd.arrays.FloatingArray(np.array(NAN), np.array([False, False, False, True, False])),
+        pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0])),
+        pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0], pa.float32())),
+    ],
+)
+def test_nan_is_no_value_whatever_the_dtype(ratings):
+    log = pd.DataFrame({"user": 1, "time": range(5), "rating": NAN})
+    of_rating = {name: ("user", "rating", name) for name in ("mean", "sum", "count")}
+    expected = attach_aggregates(log, log, time="time", aggregates=of_rating)[list(of_rating)]
+    odd = log.assign(rating=ratings)
+    attached = attach_aggregates(odd, odd, time="time", aggregates=of_rating)
+    pd.testing.assert_frame_equal(attached[list(of_rating)], expected)
+    assert expected["count"].tolist() == [0, 1, 1, 2, 2]
+
+
+def test_nan_of_polars_is_no_value():
+    log = pl.DataFrame({"user": [1] * 5, "time": range(5), "rating": NAN})
+    attached = attach_aggregates(
+        log, log, time="time", aggregates={"mean": ("user", "rating", "mean")}
+    )
+    assert attached["mean"][1:].to_list() == [4, 4, 3, 3]
 
 
 def test_datetimes_and_no_events():

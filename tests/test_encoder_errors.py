@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 
+from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
 
@@ -149,6 +150,16 @@ def test_a_history_that_turns_into_scalars_at_transform():
 def test_lists_as_ids():
     with pytest.raises(ValueError, match=r"hist_item must hold ids .* belongs in histories"):
         HistorySequenceEncoder(histories={}, categorical=["hist_item"]).fit(impressions())
+
+
+@pytest.mark.parametrize("n_rows", [4, 8])
+def test_events_that_are_lists_whatever_share_of_the_log_is_encoded(n_rows):
+    log = pd.DataFrame({"user": [1, 2] * 4, "time": range(8), "item": list("abcdabcd")})
+    log["tags"] = [["new", "sale"], ["new"], ["old"], ["sale"]] * 2
+    shown = attach_history(log, log, user="user", time="time", columns=["item", "tags"])
+    encoder = HistorySequenceEncoder(drop=["user", "time", "tags"])
+    with pytest.raises(ValueError, match=r"hist_tags must hold ids .* belongs in histories"):
+        encoder.fit(shown.iloc[:n_rows])
 
 
 def test_what_is_encoded_already():

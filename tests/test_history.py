@@ -1,12 +1,14 @@
 """Histories hold exactly what came strictly before; loops that nobody could misread say what."""
 
 import datetime as dt
+import itertools
 import pickle
 import warnings
 from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din.logs.history import HistoryBuilder, attach_history
+from sklearn_din.logs.past_columns import sorted_log
 
 CLICKS = pd.DataFrame(
     {
@@ -69,6 +72,18 @@ def test_history_stops_strictly_before_the_impression(now, expected):
 def test_an_event_exactly_max_age_old_is_kept(max_age, expected):
     impression = pd.DataFrame({"user": ["ann"], "time": [50]})
     assert lists(attach(impression, CLICKS, max_age=max_age)["hist_item"]) == [expected]
+
+
+@pytest.mark.parametrize("now", ["int64", "float64"])
+@pytest.mark.parametrize("then", ["int64", "float64"])
+@pytest.mark.parametrize("max_age", [0.5, 1, 1.5, 2.7])
+def test_a_fraction_of_max_age_counts_whatever_the_times_are(now, then, max_age):
+    times = pd.Series([7, 7.3, 8, 8.4, 8.5, 8.6, 9, 9.5], dtype="float64").astype(then)
+    events = pd.DataFrame({"user": "ann", "time": times, "item": range(8)})
+    impressions = pd.DataFrame({"user": "ann", "time": pd.Series([8, 9, 10], dtype=now)})
+    expected = slow_history(impressions, events, max_length=9, max_age=max_age)
+    attached = attach(impressions, events, max_age=max_age)
+    assert lists(attached["hist_item"]) == [[item for item, _ in past] for past in expected]
 
 
 def test_the_frames_stay_as_they_were_and_the_index_is_kept():
@@ -212,6 +227,22 @@ def test_users_match_whatever_their_dtype(values, ours, theirs):
     assert lists(attached["hist_item"]) == [[10, 11], [20], [10, 11]]
 
 
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "object"])
+@pytest.mark.parametrize("floats", ["events", "impressions"])
+def test_users_who_may_have_merged_as_floats_are_refused(floats, dtype):
+    users = pd.Series([2**53 + 1, 2**53, 3])
+    whole = pd.DataFrame({"user": users.astype(dtype), "time": 1, "item": "a"})
+    merged = whole.assign(user=users.astype("float64"))
+    message = (
+        rf"{floats}\['user'\] holds ids as float64 from 9007199254740992 on, where neighbouring "
+        r"ids merge. Read the column as integers \(dtype 'Int64'"
+    )
+    with pytest.raises(ValueError, match=message):
+        attach(*((whole, merged) if floats == "events" else (merged, whole)))
+    histories = lists(attach(merged.assign(time=2), merged)["hist_item"])
+    assert histories == [["a", "a"], ["a", "a"], ["a"]]
+
+
 def test_broken_numbers_are_nobodys_whole_number():
     events = pd.DataFrame({"user": [0, 1], "time": [1, 2], "item": ["a", "b"]})
     impressions = pd.DataFrame({"user": [0.0, 1.5, np.nan, np.inf, 1.0], "time": 9})
@@ -280,6 +311,7 @@ def test_anchors_of_impressions_before_every_event_are_zero():
         assert attach(now, CLICKS, elapsed="ago")["ago"].array.anchors.tolist() == [0.0, 89.0]
 
 
+DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
 DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
 BAD_CALLS = [
     ({"user": "usr"}, ValueError, "events has no column 'usr'; did you mean 'user'"),
@@ -323,6 +355,8 @@ BAD_FRAMES = [
     (CLICKS, CLICKS.assign(time=1j), TypeError, "floats or datetimes, got dtype complex"),
     (CLICKS.assign(time=[1, 2, np.nan, 4]), CLICKS, ValueError,
      r"impressions\['time'\] must not have missing times, got 1 \(NaN or NaT\)"),
+    (CLICKS, CLICKS.assign(time=pd.array(pa.array([1, float("nan"), None, 4]), dtype=DOUBLE)),
+     ValueError, r"events\['time'\] must not have missing times, got 2"),
     (CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf]), ValueError, "must be finite"),
     (CLICKS, CLICKS.assign(time=np.uint64(2**63 + 5)), ValueError, "must fit into int64"),
     (DATED, DATED.assign(time=DATED["time"].where(DATED["user"] != "bob")), ValueError,
@@ -445,13 +479,85 @@ def test_partial_fit_appends_and_fit_forgets(builder):
     assert lists(builder.fit(SHOWN, LABELS).transform(now)["hist_item"]) == [["tie", "sock"]]
 
 
-def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder):
-    builder.fit(SHOWN, LABELS)
-    dated = SHOWN.assign(time=pd.to_datetime(SHOWN["time"], unit="D"))
-    with pytest.raises(TypeError, match="'time' of the old and new events together must hold"):
-        builder.partial_fit(dated, LABELS)
+BIG = 2**60
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pd.Series([3.0, np.nan]),
+        pd.Series([3, None], dtype="Float64"),
+        pd.Series([3, BIG + 2], dtype="uint64"),
+        pd.Series([3, 2**63 + 1], dtype="uint64"),
+        pd.Series([3, -1], dtype="int64"),
+        pd.Series([3, None], dtype="double[pyarrow]"),
+        pd.Series([3, 2**63 + 1], dtype="uint64[pyarrow]"),
+        pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, float("nan")]))),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
+def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, dtype):
+    first = pd.DataFrame({"user": pd.Series([BIG, BIG + 1], dtype=dtype), "time": [1, 2]})
+    batches = [first, pd.DataFrame({"user": later, "time": [3, 4]})]
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    for batch in batches:
+        builder.partial_fit(batch.assign(item=batch["user"]))
+    for users in ([BIG, BIG + 1, 3], [BIG + 1, BIG, 3]):
+        rows = builder.transform(pd.DataFrame({"user": users, "time": 9, "item": 0}))
+        assert lists(rows["hist_item"]) == [[user] for user in users]
+
+
+def test_floats_that_may_be_another_user_are_not_appended():
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": 1, "item": 7}))
+    before = builder.events_
+    with pytest.raises(ValueError, match=r"^'user' holds ids as float64 from 9007199254740992 on"):
+        builder.partial_fit(pd.DataFrame({"user": [float(BIG), None], "time": 2, "item": 7}))
+    assert builder.events_ is before
+
+
+@pytest.mark.parametrize("prices", [[0.5, np.nan], [1e20, 2.0]])
+def test_quantities_beside_large_integers_stay_floats(prices):
+    builder = HistoryBuilder(user="user", time="time", columns="price", events="all")
+    builder.fit(pd.DataFrame({"user": 1, "time": [1, 2], "price": [BIG, 5]}))
+    builder.partial_fit(pd.DataFrame({"user": 1, "time": [3, 4], "price": prices}))
+    assert builder.events_["price"].dtype == "float64"
+
+
+def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monkeypatch):
+    builder.set_params(events="all").fit(CLICKS)
+
+    def sort_while_events_arrive(events, *names):
+        in_order = sorted_log(events, *names)
+        monkeypatch.undo()
+        builder.partial_fit(CLICKS.assign(time=[50, 50, 50, 50]))
+        return in_order
+
+    monkeypatch.setattr("sklearn_din.logs.history.sorted_log", sort_while_events_arrive)
+    later = CLICKS.assign(time=99)
+    builder.transform(later)
+    expected = lists(attach(later, builder.events_)["hist_item"])
+    assert lists(builder.transform(later)["hist_item"]) == expected
+
+
+DATES = pd.to_datetime(SHOWN["time"], unit="D")
+SHOWN_TIMES = {
+    "numbers": SHOWN["time"],
+    "datetimes without a zone": DATES,
+    "datetimes with a zone": DATES.dt.tz_localize("UTC"),
+}
+
+
+@pytest.mark.parametrize(("fitted", "came"), list(itertools.permutations(SHOWN_TIMES, 2)))
+def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder, fitted, came):
+    first, later = SHOWN.assign(time=SHOWN_TIMES[fitted]), SHOWN.assign(time=SHOWN_TIMES[came])
+    builder.fit(first, LABELS)
+    with pytest.raises(
+        TypeError, match=rf"^X\['time'\] must hold {fitted}, as at fit, got {came}. Use pd.to_dat"
+    ):
+        builder.partial_fit(later, LABELS)
     assert len(builder.events_) == 3
-    assert len(builder.transform(SHOWN)) == 5
+    assert len(builder.transform(first)) == 5
 
 
 def test_the_frame_and_labels_stay_as_they_were(builder):

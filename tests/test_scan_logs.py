@@ -10,6 +10,8 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.model_selection import KFold, train_test_split
 
@@ -109,6 +111,14 @@ def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age,
             same_cells(rows[name], twin[name])
         assert rows[new].dtypes.map(repr).eq("WindowDtype()").all()
         assert rows["hist_item"].array.same_windows(rows["ago"].array)
+
+
+def test_a_fraction_of_max_age_counts_where_impressions_have_whole_times(tmp_path):
+    events = pd.DataFrame({"user": 1, "time": [8.4, 8.7, 9.5], "item": ["a", "b", "c"]})
+    log, shown = scan_of(events, tmp_path), pd.DataFrame({"user": [1], "time": [10]})
+    options = {"user": "user", "time": "time", "columns": "item", "max_age": 1.5}
+    attached = attach_history(scan_of(shown, tmp_path), log, **options)
+    assert attached["hist_item"][0].tolist() == ["b", "c"]
 
 
 @pytest.mark.parametrize("memory", BUDGETS)
@@ -253,6 +263,28 @@ def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
     )
 
 
+def test_a_key_of_many_columns_finds_every_event_again(tmp_path):
+    rng = np.random.default_rng(0)
+    keys = tuple("abcdef")
+    shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
+    log = scan_of(shown.assign(time=1), tmp_path)
+    counted = attach_aggregates(
+        scan_of(shown, tmp_path), log, time="time", aggregates={"n": (keys, None, "count")}
+    )
+    assert (counted["n"] == 1).all()
+
+
+def test_nan_in_a_file_is_no_value(tmp_path):
+    path = tmp_path / "ratings.parquet"
+    ratings = pa.array([4.0, float("nan"), 2.0, None, 5.0])
+    pq.write_table(pa.table({"user": [1] * 5, "time": range(5), "rating": ratings}), path)
+    log = scan_parquet(path)
+    of_rating = {name: ("user", "rating", name) for name in ("mean", "count")}
+    attached = attach_aggregates(log, log, time="time", aggregates=of_rating)
+    assert attached["count"].tolist() == [0, 1, 1, 2, 2]
+    assert attached["mean"].tolist()[1:] == [4, 4, 3, 3]
+
+
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     table = make_table(160, random_state=8)
     scan = scan_of(table, tmp_path, memory="25KB")
@@ -380,6 +412,16 @@ def test_missing_times_are_counted_over_all_parts(tmp_path):
             ValueError, match=rf"{name}\['time'\] must not have missing times, got 3"
         ):
             attach_history(*tables, **WAYS)
+
+
+def test_times_that_are_nan_in_a_file_are_missing(tmp_path):
+    path = tmp_path / "nan.parquet"
+    times = pa.array([1.0, float("nan"), None, 4.0, float("nan")])
+    table = pa.table({"user": [1] * 5, "time": times, "item": [7] * 5})
+    pq.write_table(table, path, row_group_size=2)
+    scan = scan_parquet(path)
+    with pytest.raises(ValueError, match=r"events\['time'\] must not have missing times, got 3"):
+        attach_history(scan, scan, user="user", time="time", columns="item")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set, Sized
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeAlias
@@ -101,8 +102,9 @@ class HistoryCells:
         """
         if self.log is not None and 2 * _n_kept(kept) >= len(self.values):
             log, column = self.log
-            codes, values = log.codes(column)
-            return codes[kept], values
+            with suppress(TypeError):  # lists, dicts somewhere in the log: coded names them
+                codes, values = log.codes(column)
+                return codes[kept], values
         return coded(_take(self.values, kept), name=self.name)
 
     def distinct(self) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
+from sklearn_din._validation import check_exact
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
@@ -237,12 +238,7 @@ def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
             f"Ids are integers or text: convert the column, or name it in numeric=[{name!r}] if "
             "it holds quantities."
         )
-    limit = 2 ** (np.finfo(values.dtype).nmant + 1)
-    if np.abs(values).max(initial=0) >= limit:
-        raise ValueError(
-            f"{name} holds ids as {values.dtype} from {limit} on, where neighbouring ids merge. "
-            "Read the column as integers (dtype 'Int64' where some are missing) or as text."
-        )
+    check_exact(values, name=name)
     return values.astype(np.int64)
 
 

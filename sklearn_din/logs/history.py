@@ -26,7 +26,7 @@ from sklearn_din._validation import (
     check_times,
 )
 from sklearn_din.logs.distinct import repeats_memory
-from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.eventlog import EventLog, join_events
 from sklearn_din.logs.labels import checked_labels, two_classes
 from sklearn_din.logs.past_columns import (
     all_empty_message,
@@ -39,7 +39,7 @@ from sklearn_din.logs.past_columns import (
 )
 from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
 from sklearn_din.logs.scan_views import Scan
-from sklearn_din.logs.timeline import Timeline
+from sklearn_din.logs.timeline import Timeline, time_kind
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
@@ -241,7 +241,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         frame = self._checked_rows(X, reset=True).pandas
         classes = two_classes(y) if self.events == "positive" else None
         events = self._events_among(frame, y, classes)
-        self._sorted: tuple[Timeline, EventLog] | None = None
+        self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
         self.classes_ = classes
         self.positive_class_ = None if classes is None else classes[1]
         self.events_ = events
@@ -259,9 +259,9 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             return self.fit(X, y)
         frame = self._checked_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
-        events = pd.concat(
-            [self.events_, self._events_among(frame, y, self.classes_)], ignore_index=True
-        )
+        new = self._events_among(frame, y, self.classes_)
+        self._check_kind_of_times(new)
+        events = join_events(self.events_, new, user=self.user)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
         is_known = repeats_memory(events, times, n_remembered)
@@ -282,10 +282,11 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_is_fitted(self, "events_")
         shown = self._checked_rows(X, reset=False)
         names = check_names(self.columns, name="columns")
+        events = self.events_
         kept = self._sorted  # serving asks often, a few rows at a time, and in threads
-        if kept is None:
-            kept = self._sorted = sorted_log(self.events_, self.user, self.time, names)
-        timeline, log = kept
+        if kept is None or kept[0] is not events:  # partial_fit may end while another call sorts
+            kept = self._sorted = (events, *sorted_log(events, self.user, self.time, names))
+        _, timeline, log = kept
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warnings.warn(
@@ -304,7 +305,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             prefix=self.prefix,
             elapsed=self.elapsed,
         )
-        types = list_types(self.events_, dict(zip(new, names, strict=False)))
+        types = list_types(events, dict(zip(new, names, strict=False)))
         return shown.with_columns(new, types=types)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
@@ -332,6 +333,17 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_impressions(frame, self.user, self.time, self._new_names(), name="X")
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
+
+    def _check_kind_of_times(self, new: pd.DataFrame) -> None:
+        fitted, came = (
+            time_kind(*check_times(events[self.time].iloc[:1], name=f"X[{self.time!r}]")[1:])
+            for events in (self.events_, new)
+        )
+        if fitted != came and len(self.events_) and len(new):
+            raise TypeError(
+                f"X[{self.time!r}] must hold {fitted}, as at fit, got {came}. Use pd.to_datetime, "
+                "or tz_localize / tz_convert."
+            )
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None

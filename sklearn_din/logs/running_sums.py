@@ -29,11 +29,12 @@ def checked_aggregates(
 
 def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Which values are there, and the values as float64 (0 where they are no numbers)."""
-    is_there = column.notna().to_numpy(dtype=bool)
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
     if not is_number:
-        return is_there, np.zeros(len(column))
-    return is_there, np.where(is_there, plain_values(column.astype("Float64")), 0.0)
+        return column.notna().to_numpy(dtype=bool), np.zeros(len(column))
+    numbers = plain_values(column.astype("Float64"))
+    is_there = ~np.isnan(numbers)  # polars, Arrow and Float64 hold NaN that notna takes for there
+    return is_there, np.where(is_there, numbers, 0.0)
 
 
 def so_far(

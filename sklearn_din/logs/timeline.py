@@ -11,9 +11,10 @@ import pandas as pd
 from sklearn_din._validation import (
     UNITS_PER_SECOND,
     Age,
-    check_keys,
+    check_exact,
     check_max_age,
     check_times,
+    key_codes,
     plain_values,
 )
 
@@ -80,6 +81,8 @@ class Timeline:
         end = self._search(codes, self._ticks_before(times, unit))
         if age is None:
             return Past(np.where(codes < 0, 0, self._first[codes]), end)
+        if self._ticks.dtype.kind == "f" and age % 1:
+            times = times.astype(np.float64)
         # An event exactly max_age old still counts: none strictly before that moment does.
         return Past(self._search(codes, self._ticks_before(_earlier(times, age), unit)), end)
 
@@ -108,7 +111,7 @@ class Timeline:
         )
         if len(times) == 0 or len(self.times) == 0:
             return times, unit
-        mine, theirs = _time_kind(unit, zoned), _time_kind(self.unit, self.zoned)
+        mine, theirs = time_kind(unit, zoned), time_kind(self.unit, self.zoned)
         if mine != theirs:
             raise TypeError(
                 f"the times of impressions and events must be of one kind, got {mine} and "
@@ -181,42 +184,36 @@ class _KeyCodes:
         self._uniques: list[pd.Index] = []
         parts = []
         for column in columns:
-            codes, uniques = _factorized(plain_values(events[column]), name=f"events[{column!r}]")
+            codes, uniques = key_codes(plain_values(events[column]), name=f"events[{column!r}]")
             parts.append(codes.astype(np.int64))
             self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
         self._sizes = [len(uniques) for uniques in self._uniques]
-        self._pairs: pd.Index | None = None
-        packed = self._pack(parts)
+        self._pairs: list[pd.Index] = []
         self.n_keys = self._sizes[0]
-        if len(columns) > 1:
-            present = packed >= 0
-            codes, pairs = pd.factorize(packed[present])
-            packed[present] = codes
-            self._pairs = pd.Index(pairs)
+        codes = parts[0]
+        for part, size in zip(parts[1:], self._sizes[1:], strict=True):
+            codes = _packed(codes, part, size)
+            is_there = codes >= 0
+            # New codes after each column: a product of several sizes would not fit into int64.
+            codes[is_there], pairs = pd.factorize(codes[is_there])
+            self._pairs.append(pd.Index(pairs))
             self.n_keys = len(pairs)
-        self.event_codes = packed
+        self.event_codes = codes
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
         parts = [
             _matched(plain_values(impressions[column]), uniques, column)
             for column, uniques in zip(self._columns, self._uniques, strict=True)
         ]
-        packed = self._pack(parts)
-        return packed if self._pairs is None else self._pairs.get_indexer(pd.Index(packed))
-
-    def _pack(self, parts: list[np.ndarray]) -> np.ndarray:
-        packed = parts[0]
-        for part, size in zip(parts[1:], self._sizes[1:], strict=True):
-            packed = np.where((packed < 0) | (part < 0), -1, packed * size + part)
-        return packed
+        codes = parts[0]
+        for part, size, pairs in zip(parts[1:], self._sizes[1:], self._pairs, strict=True):
+            codes = pairs.get_indexer(pd.Index(_packed(codes, part, size)))
+        return codes
 
 
-def _factorized(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return pd.factorize(values)
-    except TypeError:  # some value is not hashable: say which
-        check_keys(values, name=name)
-        raise
+def _packed(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
+    """One code for two: of the columns so far, and of one more with ``size`` distinct values."""
+    return np.where((codes < 0) | (part < 0), -1, codes * size + part)
 
 
 def _matched(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
@@ -227,6 +224,11 @@ def _matched(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
             f"{column!r} must hold values of one kind in impressions and events, got {ours} "
             f"and {theirs}. Convert one of them with astype."
         )
+    known = uniques.to_numpy()
+    if values.dtype.kind == "f" and _holds_integers(known):
+        check_exact(values, name=f"impressions[{column!r}]")
+    if known.dtype.kind == "f" and _holds_integers(values):
+        check_exact(known, name=f"events[{column!r}]")
     if values.dtype.kind == "f" and uniques.dtype.kind in "iu":
         # Identifiers that a missing value had made floats: match as integers, exactly.
         is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
@@ -247,7 +249,14 @@ def _value_kind(values: np.ndarray) -> str | None:
     return kinds.get(pd.api.types.infer_dtype(values, skipna=True))
 
 
-def _time_kind(unit: str | None, zoned: bool) -> str:
+def _holds_integers(values: np.ndarray) -> bool:
+    if values.dtype == object:
+        return pd.api.types.infer_dtype(values, skipna=True) == "integer"
+    return values.dtype.kind in "iu" and len(values) > 0
+
+
+def time_kind(unit: str | None, zoned: bool) -> str:
+    """What times are, of which all must be the same to be compared."""
     if unit is None:
         return "numbers"
     return "datetimes with a zone" if zoned else "datetimes without a zone"
@@ -260,7 +269,10 @@ def _factor(finer: str | None, coarser: str | None) -> int:
 
 
 def _earlier(times: np.ndarray, age: float) -> np.ndarray:
-    """``times - age`` that stops at the smallest integer instead of wrapping around."""
+    """``times - age`` that stops at the smallest integer instead of wrapping around.
+
+    Between whole times a fraction of the age makes no difference, and is cut off.
+    """
     if times.dtype.kind == "f":
         return times - age
     age = min(int(age), _INT64.max)
