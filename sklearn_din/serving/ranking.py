@@ -13,7 +13,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 
 from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_frame, check_names
+from sklearn_din._validation import check_frame
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
@@ -227,8 +227,7 @@ def _columns_of_fit(
             "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell the "
             "candidate's columns from the user's. Fit it on a DataFrame."
         )
-    dropped = check_names(getattr(fitted.encoder, "drop", ()), name="drop")
-    dropped += [name for name in (fitted.encoder.user, fitted.encoder.time) if name is not None]
+    dropped = [*fitted.encoder._dropped, fitted.encoder.user, fitted.encoder.time]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(
