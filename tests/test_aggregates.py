@@ -90,6 +90,20 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_key_of_many_columns_finds_every_event_again():
+    """The product of the columns' distinct values, 2000 ** 6, is larger than 2 ** 63."""
+    rng = np.random.default_rng(0)
+    keys = tuple("abcdef")
+    shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
+    events = shown.sample(1500, random_state=0).assign(time=1)
+    attached = attach_aggregates(
+        shown, events, time="time", aggregates={"n": (keys, None, "count")}
+    )
+    known = set(events[list(keys)].itertuples(index=False, name=None))
+    rows = shown[list(keys)].itertuples(index=False, name=None)
+    assert attached["n"].tolist() == [float(row in known) for row in rows]
+
+
 def test_one_users_huge_numbers_do_not_swallow_anothers():
     log = pd.DataFrame({"user": [0, 1, 1], "time": [1, 1, 2], "spent": [1e17, 0.25, 0.5]})
     now = pd.DataFrame({"user": [1], "time": [9]})

@@ -185,30 +185,32 @@ class _KeyCodes:
             parts.append(codes.astype(np.int64))
             self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
         self._sizes = [len(uniques) for uniques in self._uniques]
-        self._pairs: pd.Index | None = None
-        packed = self._pack(parts)
+        self._pairs: list[pd.Index] = []
         self.n_keys = self._sizes[0]
-        if len(columns) > 1:
-            present = packed >= 0
-            codes, pairs = pd.factorize(packed[present])
-            packed[present] = codes
-            self._pairs = pd.Index(pairs)
+        codes = parts[0]
+        for part, size in zip(parts[1:], self._sizes[1:], strict=True):
+            codes = _packed(codes, part, size)
+            is_there = codes >= 0
+            # New codes after each column: a product of several sizes would not fit into int64.
+            codes[is_there], pairs = pd.factorize(codes[is_there])
+            self._pairs.append(pd.Index(pairs))
             self.n_keys = len(pairs)
-        self.event_codes = packed
+        self.event_codes = codes
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
         parts = [
             _matched(plain_values(impressions[column]), uniques, column)
             for column, uniques in zip(self._columns, self._uniques, strict=True)
         ]
-        packed = self._pack(parts)
-        return packed if self._pairs is None else self._pairs.get_indexer(pd.Index(packed))
+        codes = parts[0]
+        for part, size, pairs in zip(parts[1:], self._sizes[1:], self._pairs, strict=True):
+            codes = pairs.get_indexer(pd.Index(_packed(codes, part, size)))
+        return codes
 
-    def _pack(self, parts: list[np.ndarray]) -> np.ndarray:
-        packed = parts[0]
-        for part, size in zip(parts[1:], self._sizes[1:], strict=True):
-            packed = np.where((packed < 0) | (part < 0), -1, packed * size + part)
-        return packed
+
+def _packed(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
+    """One code for two: of the columns so far, and of one more with ``size`` distinct values."""
+    return np.where((codes < 0) | (part < 0), -1, codes * size + part)
 
 
 def _factorized(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
