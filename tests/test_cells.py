@@ -48,6 +48,7 @@ LAYOUTS = {
     "tuples": objects([None if row is None else tuple(row) for row in ROWS]),
     "arrays": objects([None if row is None else np.array(row, dtype=np.int32) for row in ROWS]),
     "missing as nan": objects([float("nan") if row is None else row for row in ROWS]),
+    "missing as numpy's nan": objects([np.float32("nan") if row is None else row for row in ROWS]),
     "missing as NA": objects([pd.NA if row is None else row for row in ROWS]),
     "arrow": pd.Series(pa.array(ROWS), dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="clicks"),
     "large arrow": pd.Series(ROWS, dtype=pd.ArrowDtype(pa.large_list(pa.int32())), name="clicks"),

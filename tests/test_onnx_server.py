@@ -119,7 +119,7 @@ def test_a_row_without_anything_is_served(server, pipeline):
     blank = frame.head(1).astype(object).copy()
     blank.loc[:, :] = None
     blank = blank.astype({"price": float, "age": float})
-    for missing in (None, float("nan"), pd.NA, pd.NaT):
+    for missing in (None, float("nan"), np.float32("nan"), np.float16("nan"), pd.NA, pd.NaT):
         assert_served(server, [dict.fromkeys(server.columns_, missing)], pipeline, blank)
 
 

@@ -381,7 +381,7 @@ def _is_missing(cell: object) -> bool:
         cell is None
         or cell is pd.NA
         or cell is pd.NaT
-        or (isinstance(cell, float) and np.isnan(cell))
+        or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
     )
 
 

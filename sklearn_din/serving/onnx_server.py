@@ -291,7 +291,7 @@ def _is_list(cell: object) -> bool:
 
 
 def _is_missing(value: object) -> bool:
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return math.isnan(value)
     return value is None or type(value).__name__ in MISSING_TYPES
 
