@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.encoding.cells import as_numbers, coded, holds_lists, read_history
+from sklearn_din.encoding.cells import holds_lists, read_history
 from sklearn_din.encoding.events import read_events
+from sklearn_din.encoding.single_values import as_numbers, coded
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
@@ -229,6 +230,28 @@ def test_codes_point_at_the_distinct_values(dtype):
 
     assert codes.dtype == np.int32
     assert [None if c < 0 else distinct[c] for c in codes] == values
+
+
+FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        FLOATS.to_pandas(),
+        FLOATS.to_pandas().astype("Float64"),
+        pd.Series(FLOATS, dtype=pd.ArrowDtype(pa.float64())),
+        pd.Series(pd.arrays.ArrowExtensionArray(FLOATS.dictionary_encode())),
+        pa.chunked_array([FLOATS]),
+    ],
+    ids=["numpy", "Float64", "Arrow", "Arrow dictionary", "chunks"],
+)
+def test_nan_is_no_id_whoever_holds_it(values):
+    codes, distinct = coded(values, name="item")
+
+    assert codes.tolist() == [0, -1, -1, 1, 0]
+    assert codes.dtype == np.int32
+    assert distinct.tolist() == [3.0, 1.0]
 
 
 def test_lists_are_no_ids():

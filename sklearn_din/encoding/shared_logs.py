@@ -10,9 +10,9 @@ import pandas as pd
 
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.array_files import EVENT, ArrayFiles, append_windows
-from sklearn_din.encoding.cells import as_numbers, coded
 from sklearn_din.encoding.lookup import ids_of
 from sklearn_din.encoding.roles import Roles
+from sklearn_din.encoding.single_values import as_numbers, coded
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
