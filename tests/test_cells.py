@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -86,6 +88,27 @@ def test_every_layout_reads_the_same(layout):
 )
 def test_events_of_any_type_survive(cells, expected):
     assert as_lists(read_history(objects(cells))) == expected
+
+
+@pytest.mark.parametrize(
+    ("events", "is_numeric", "is_integer"),
+    [
+        ([1.5, 2.5, None], True, False),
+        ([Decimal("1.5"), Decimal("2.5"), None], True, False),
+        ([1, 2, 3], False, True),
+        (["a", "b", None], False, False),
+    ],
+)
+def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
+    events, is_numeric, is_integer
+):
+    for values in (pa.array(events), pa.array(events).dictionary_encode()):
+        lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
+        column = pd.Series(pd.arrays.ArrowExtensionArray(lists), name="clicks")
+        cells = read_history(column)
+
+        assert (cells.is_numeric, cells.is_integer) == (is_numeric, is_integer)
+        assert as_lists(cells) == [events[:2], events[2:]]
 
 
 def test_fixed_size_arrow_lists_read_as_lists():

@@ -202,17 +202,17 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
 
 def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     """Numbers as numpy where that merges nothing; the rest stays with Arrow."""
-    kind = values.type
-    if pa.types.is_nested(kind):
+    if pa.types.is_nested(values.type):
         raise ValueError(
-            f"{name} must hold flat lists, got {kind} inside each cell. Flatten the cells, or "
-            "give each attribute of the events a column of its own."
+            f"{name} must hold flat lists, got {values.type} inside each cell. Flatten the cells, "
+            "or give each attribute of the events a column of its own."
         )
-    if pa.types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-    if pa.types.is_decimal(kind):
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_decimal(values.type):
         values = values.cast(pa.float64())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    kind = values.type
+    if pa.types.is_floating(kind):
         return values.to_numpy()
     return values.to_numpy() if pa.types.is_integer(kind) and not values.null_count else values
 
