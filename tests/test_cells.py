@@ -118,6 +118,20 @@ def test_fixed_size_arrow_lists_read_as_lists():
     assert as_lists(read_history(column)) == [[1, 2], [], [3, 4]]
 
 
+@pytest.mark.parametrize(
+    ("make", "size"), [(pa.ListViewArray, pa.int32()), (pa.LargeListViewArray, pa.int64())]
+)
+def test_arrow_list_views_read_as_lists(make, size):
+    events, is_missing = pa.array([1, 2, 3, 4, 5]), pa.array([False, True, False, False])
+    starts, lengths = pa.array([3, 0, 1, 0], size), pa.array([2, 2, 3, 0], size)
+    views = make.from_arrays(starts, lengths, events, mask=is_missing)
+    column = pd.Series(pd.arrays.ArrowExtensionArray(views), name="clicks")
+
+    assert holds_lists(column)
+    assert as_lists(read_history(column)) == [[4, 5], [], [2, 3, 4], []]
+    assert as_lists(read_history(column[2:])) == [[2, 3, 4], []]
+
+
 @pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
 def test_text_is_split_at_the_separator(dtype):
     column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype, name="tags")

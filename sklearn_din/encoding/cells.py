@@ -296,7 +296,11 @@ def _is_arrow_list(dtype: object) -> bool:
 
 def _is_list(kind: pa.DataType) -> bool:
     return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)  # never cast: pyarrow 26 loses events of list views
+        or pa.types.is_large_list_view(kind)
     )
 
 
