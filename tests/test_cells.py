@@ -297,6 +297,19 @@ def test_lists_are_no_ids():
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        objects([{"a": 1}, {"a": 2}]),
+        pd.Series([{"a": 1}], dtype=pd.ArrowDtype(pa.struct([("a", pa.int64())]))),
+        pd.Series([[("a", 1)]], dtype=pd.ArrowDtype(pa.map_(pa.string(), pa.int64()))),
+    ],
+)
+def test_values_of_several_parts_are_not_sent_to_histories(values):
+    with pytest.raises(ValueError, match=r"item must hold ids .*'a'.*\. Give each part of such a "):
+        coded(values, name="item")
+
+
+@pytest.mark.parametrize(
     "cells",
     [
         [[1, 2], None, (3,), []],

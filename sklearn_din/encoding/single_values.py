@@ -37,7 +37,7 @@ def coded(values: Values | pd.Series, *, name: str) -> Codes:
     except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
         raise ValueError(
             f"{name} must hold ids (integers, text, categories), got values that cannot be "
-            f"compared: {first_present(values)!r}. A column of lists belongs in histories."
+            f"compared: {first_present(values)!r}. {_advice(values)}"
         ) from error
     if not isinstance(distinct, np.ndarray):
         distinct = plain_values(pd.Series(distinct))
@@ -100,6 +100,15 @@ def first_present(values: Iterable | pa.ChunkedArray) -> object:
     if isinstance(values, pa.ChunkedArray):
         values = values.to_pylist()
     return next((value for value in values if not is_missing(value)), None)
+
+
+def _advice(values: Values | pd.Series) -> str:
+    """Say where values go that are no ids. Cells of a map read as lists, and are no histories."""
+    kind = getattr(values, "type", getattr(getattr(values, "dtype", None), "pyarrow_dtype", None))
+    is_map = isinstance(kind, pa.DataType) and pa.types.is_map(kind)
+    if isinstance(first_present(values), list | tuple | np.ndarray) and not is_map:
+        return "A column of lists belongs in histories."
+    return "Give each part of such a value a column of its own."
 
 
 def _coded_arrow(values: pa.ChunkedArray) -> Codes:
