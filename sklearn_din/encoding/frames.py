@@ -1,4 +1,4 @@
-"""What the encoder is given: a frame of any make, checked against fit and read by its roles."""
+"""What the encoder is given: a pandas, polars or Arrow frame, checked and read by its roles."""
 
 from __future__ import annotations
 
