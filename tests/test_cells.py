@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -5,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.encoding.cells import as_numbers, coded, holds_lists, read_history
+from sklearn_din.encoding.cells import holds_lists, read_history
 from sklearn_din.encoding.events import read_events
+from sklearn_din.encoding.single_values import as_numbers, coded
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
@@ -48,6 +51,7 @@ LAYOUTS = {
     "tuples": objects([None if row is None else tuple(row) for row in ROWS]),
     "arrays": objects([None if row is None else np.array(row, dtype=np.int32) for row in ROWS]),
     "missing as nan": objects([float("nan") if row is None else row for row in ROWS]),
+    "missing as numpy's nan": objects([np.float32("nan") if row is None else row for row in ROWS]),
     "missing as NA": objects([pd.NA if row is None else row for row in ROWS]),
     "arrow": pd.Series(pa.array(ROWS), dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="clicks"),
     "large arrow": pd.Series(ROWS, dtype=pd.ArrowDtype(pa.large_list(pa.int32())), name="clicks"),
@@ -86,11 +90,46 @@ def test_events_of_any_type_survive(cells, expected):
     assert as_lists(read_history(objects(cells))) == expected
 
 
+@pytest.mark.parametrize(
+    ("events", "is_numeric", "is_integer"),
+    [
+        ([1.5, 2.5, None], True, False),
+        ([Decimal("1.5"), Decimal("2.5"), None], True, False),
+        ([1, 2, 3], False, True),
+        (["a", "b", None], False, False),
+    ],
+)
+def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
+    events, is_numeric, is_integer
+):
+    for values in (pa.array(events), pa.array(events).dictionary_encode()):
+        lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
+        column = pd.Series(pd.arrays.ArrowExtensionArray(lists), name="clicks")
+        cells = read_history(column)
+
+        assert (cells.is_numeric, cells.is_integer) == (is_numeric, is_integer)
+        assert as_lists(cells) == [events[:2], events[2:]]
+
+
 def test_fixed_size_arrow_lists_read_as_lists():
     kind = pd.ArrowDtype(pa.list_(pa.int64(), 2))
     column = pd.Series([[1, 2], None, [3, 4]], dtype=kind, name="clicks")
 
     assert as_lists(read_history(column)) == [[1, 2], [], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(pa.ListViewArray, pa.int32()), (pa.LargeListViewArray, pa.int64())]
+)
+def test_arrow_list_views_read_as_lists(make, size):
+    events, is_missing = pa.array([1, 2, 3, 4, 5]), pa.array([False, True, False, False])
+    starts, lengths = pa.array([3, 0, 1, 0], size), pa.array([2, 2, 3, 0], size)
+    views = make.from_arrays(starts, lengths, events, mask=is_missing)
+    column = pd.Series(pd.arrays.ArrowExtensionArray(views), name="clicks")
+
+    assert holds_lists(column)
+    assert as_lists(read_history(column)) == [[4, 5], [], [2, 3, 4], []]
+    assert as_lists(read_history(column[2:])) == [[2, 3, 4], []]
 
 
 @pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
@@ -230,9 +269,44 @@ def test_codes_point_at_the_distinct_values(dtype):
     assert [None if c < 0 else distinct[c] for c in codes] == values
 
 
+FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        FLOATS.to_pandas(),
+        FLOATS.to_pandas().astype("Float64"),
+        pd.Series(FLOATS, dtype=pd.ArrowDtype(pa.float64())),
+        pd.Series(pd.arrays.ArrowExtensionArray(FLOATS.dictionary_encode())),
+        pa.chunked_array([FLOATS]),
+    ],
+    ids=["numpy", "Float64", "Arrow", "Arrow dictionary", "chunks"],
+)
+def test_nan_is_no_id_whoever_holds_it(values):
+    codes, distinct = coded(values, name="item")
+
+    assert codes.tolist() == [0, -1, -1, 1, 0]
+    assert codes.dtype == np.int32
+    assert distinct.tolist() == [3.0, 1.0]
+
+
 def test_lists_are_no_ids():
     with pytest.raises(ValueError, match=r"item must hold ids .* compared: \[1\].*in histories"):
         coded(objects([[1], [2]]), name="item")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        objects([{"a": 1}, {"a": 2}]),
+        pd.Series([{"a": 1}], dtype=pd.ArrowDtype(pa.struct([("a", pa.int64())]))),
+        pd.Series([[("a", 1)]], dtype=pd.ArrowDtype(pa.map_(pa.string(), pa.int64()))),
+    ],
+)
+def test_values_of_several_parts_are_not_sent_to_histories(values):
+    with pytest.raises(ValueError, match=r"item must hold ids .*'a'.*\. Give each part of such a "):
+        coded(values, name="item")
 
 
 @pytest.mark.parametrize(

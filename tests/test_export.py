@@ -10,15 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sklearn_din._spans import Spans
 from sklearn_din.batches.batch import Batch
+from sklearn_din.encoding.item_scores import ItemScores
+from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx
+from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import (
     make_answers,
@@ -354,6 +359,60 @@ def test_ids_that_json_lacks_are_refused(onnx, path):
     pipeline.fit(frame, [0, 1, 0, 1])
     with pytest.raises(TypeError, match=r"day holds datetime\.date\(2024, 1, 1\) \(date\)"):
         export_onnx(pipeline, path)
+
+
+def pair_of_few_neighbours(n_ids, *, seed=0):
+    """Item neighbours of 30 of many ids, as EASE has them: no more than its 3,000 items."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for most in (20, 7):
+        scores = np.zeros((n_ids, n_ids), dtype=np.float32)
+        for candidate in rng.choice(n_ids, 30, replace=False):
+            events = rng.choice(n_ids, rng.integers(1, most + 1), replace=False)
+            scores[candidate, events] = rng.normal(size=len(events))
+        parts.append(csr_array(scores))
+    popularity = rng.random((2, n_ids), dtype=np.float32)
+    names, scale = tuple(f"number_{i}" for i in range(13)), np.arange(1, 14, dtype=np.float32)
+    scores = ItemScores(*parts, *popularity)
+    return NeighbourPair("hist", "item", names, scores, parts[0], *popularity, scale)
+
+
+def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx, runtime):
+    n_ids, n_events = 1000, 5
+    pair, graph = pair_of_few_neighbours(n_ids), onnx_graph.Graph(onnx)
+    graph.input("item", np.int32, ("n",))
+    graph.input("hist", np.int32, ("n", "t"))
+    graph.input("mask", np.float32, ("n", "t"))
+    for name, number in neighbour_numbers(graph, pair, "hist", "mask").items():
+        graph.output(name, number)
+    written = graph.model().SerializeToString()
+    tables = neighbour_bytes(pair)
+    assert tables < len(written) < tables + 20_000
+    assert tables < 4 * 4 * n_ids + 31 * 8 * (20 + 7) + 1  # not n_ids * 8 * (20 + 7)
+    session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
+    candidates = np.arange(n_ids, dtype=np.int32)
+    events = np.random.default_rng(1).integers(2, n_ids, (n_ids, n_events)).astype(np.int32)
+    for scores in (pair.scores.ease, pair.scores.cosine):  # some events are neighbours
+        known = np.flatnonzero(np.diff(scores.indptr))
+        events[known, 1] = events[known, -1] = scores.indices[scores.indptr[known]]
+    feed = {"item": candidates, "hist": events, "mask": np.ones(events.shape, np.float32)}
+    found = np.stack(session.run(list(pair.names), feed), axis=1)
+    spans = Spans.from_lengths(np.full(n_ids, n_events))
+    expected = pair.scores.numbers(candidates, spans, events.ravel()) / pair.scale
+    assert (expected[:, :10] != 0).any(axis=0).all()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_tables_of_item_neighbours_count_among_the_bytes_of_a_file(onnx, monkeypatch, path):
+    rng = np.random.default_rng(0)
+    shown = pd.DataFrame({"user": np.arange(90) // 3, "item": rng.integers(0, 20, 90)})
+    shown["hist_item"] = [rng.integers(0, 20, 4).tolist() for _ in range(90)]
+    encoder = HistorySequenceEncoder(user="user", neighbours="user")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, hidden_units=(3,)))
+    model.fit(shown, shown["item"] % 2)
+    monkeypatch.setattr(export, "neighbour_bytes", lambda pair: 3 * 2**30)
+    with pytest.raises(ValueError, match=r"at most 2 GiB, and this model takes 3\.0 GiB"):
+        export_onnx(model, path)
 
 
 def test_a_file_beyond_protobufs_limit_is_refused(onnx, monkeypatch, path):

@@ -1,4 +1,4 @@
-"""Frames of any make, plain arrays, and what serving sends."""
+"""pandas, polars and Arrow frames, plain arrays, and what serving sends."""
 
 import numpy as np
 import pandas as pd

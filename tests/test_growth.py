@@ -32,7 +32,7 @@ from sklearn_din import (
 from sklearn_din.encoding.growth import grown_vocabulary
 from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
-from sklearn_din.serving import OnnxServer
+from sklearn_din.serving import OnnxServer, updating
 from sklearn_din.training.growth import _grown_net, _plan_of_rows, _state_of, check_partial_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
@@ -593,6 +593,28 @@ def test_update_is_partial_fit_of_encoder_and_classifier(model, later, y, embedd
     assert (model.predict_proba(later) == by_hand.predict_proba(later)).all()
     assert (model["din"].lr, model["din"].embedding_lr) == (lr, embedding_lr)
     assert model["din"].schema_ == model["encode"].schema_
+
+
+@pytest.mark.parametrize("unknown", ["embed", "error"])
+def test_a_model_predicts_between_the_replacements_of_its_steps(unknown, monkeypatch):
+    shown = pd.DataFrame({"user": [1, 2] * 9, "item": list("abc") * 6, "time": np.arange(18)})
+    y = np.array([1, 0] * 9)
+    steps = [
+        ("build", HistoryBuilder(user="user", time="time", columns="item")),
+        ("encode", HistorySequenceEncoder(drop=["user", "time"], unknown=unknown)),
+        ("din", DINClassifier(max_epochs=1, random_state=0)),
+    ]
+    model = Pipeline(steps).fit(shown, y)
+    rows, replaced, replace = shown.assign(time=200), [], updating._replace_state
+
+    def replace_and_predict(step, its_copy):
+        replace(step, its_copy)
+        replaced.append(type(step).__name__)
+        assert model.predict_proba(rows).shape == (18, 2)
+
+    monkeypatch.setattr(updating, "_replace_state", replace_and_predict)
+    update(model, shown.assign(time=shown["time"] + 100, item="z"), y)
+    assert replaced == ["DINClassifier", "HistorySequenceEncoder", "HistoryBuilder"]
 
 
 def test_update_learns(model, later, y):

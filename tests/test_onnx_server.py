@@ -119,7 +119,7 @@ def test_a_row_without_anything_is_served(server, pipeline):
     blank = frame.head(1).astype(object).copy()
     blank.loc[:, :] = None
     blank = blank.astype({"price": float, "age": float})
-    for missing in (None, float("nan"), pd.NA, pd.NaT):
+    for missing in (None, float("nan"), np.float32("nan"), np.float16("nan"), pd.NA, pd.NaT):
         assert_served(server, [dict.fromkeys(server.columns_, missing)], pipeline, blank)
 
 
@@ -232,6 +232,8 @@ def test_the_server_reads_the_version_that_the_export_writes(path):
         ({"price": "cheap"}, r"price must hold numbers, got \['cheap'\]"),
         ({"price": [1.0]}, r"price must hold finite numbers, one each, got \[\[1\.0\]\]"),
         ({"price": float("inf")}, "price must hold finite numbers"),
+        ({"price": 1e300}, r"price must hold numbers that fit into float32, got 1e\+300\. Send a"),
+        ({"hist_price": [-4e38, None]}, r"hist_price must hold numbers that fit .*, got 4e\+38\."),
         ({"hist_price": ["a", "b"]}, r"hist_price must hold numbers, got \['a', 'b'\]"),
         ({"hist_item": {"i1", "i3"}}, r"hist_item must hold one history per cell .* \(set\)"),
         ({"hist_item": 7}, r"hist_item must hold one history per cell .*, got 7 \(int\)"),

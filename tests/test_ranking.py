@@ -117,6 +117,17 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
 
 
+@pytest.mark.parametrize("drop", [None, [], "age", ["age"]])
+def test_columns_that_the_encoder_drops_are_not_asked_for(frame_and_labels, drop):
+    frame, y = frame_and_labels
+    columns = ["item", "hist_item", "age"]
+    encoder = HistorySequenceEncoder(drop=drop)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(frame[columns], y)
+    users = frame[["hist_item"] if drop else ["hist_item", "age"]][:3]
+    ranking = rank_candidates(model, users, frame[["item"]][:5], top_k=5)
+    assert len(ranking) == 15
+
+
 def test_a_column_named_like_a_joint_behaviour_follows_the_user(frame_and_labels):
     frame, y = frame_and_labels
     carts = [list(history[::-1]) for history in frame["hist_item"]]

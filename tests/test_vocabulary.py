@@ -111,7 +111,7 @@ def test_ids_as_floats_are_refused_where_neighbours_would_merge(dtype, limit):
         plain_ids(np.array([limit], dtype=dtype), name="item")
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.5], [np.inf]])
+@pytest.mark.parametrize("values", [[1.0, 2.5], [np.inf], [1.0, -np.inf]])
 def test_fractions_are_no_ids(values):
     message = r"item must hold ids, got floats .* such as .*(2\.5|inf).*numeric=\['item'\]"
     with pytest.raises(ValueError, match=message):

@@ -1,12 +1,11 @@
-"""Columns as flat arrays: distinct values and codes, and histories as windows of values."""
+"""History columns as flat arrays: windows of values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set, Sized
+from collections.abc import Mapping, Set, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,14 +14,19 @@ import pyarrow.compute as pc
 
 from sklearn_din._arrow import MixedKindsError, arrow_of_lists
 from sklearn_din._spans import Spans
-from sklearn_din._validation import plain_values
+from sklearn_din.encoding.single_values import (
+    Codes,
+    Values,
+    are_whole,
+    as_numbers,
+    coded,
+    first_present,
+    is_missing,
+)
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
-LARGEST = float(np.finfo(np.float32).max)
-Values: TypeAlias = "np.ndarray | pa.ChunkedArray"
 Kept = slice | np.ndarray  # which events
-Codes = tuple[np.ndarray, np.ndarray]
 CELLS = "a list, a tuple, an array or a missing value"
 
 
@@ -119,74 +123,6 @@ class HistoryCells:
         return as_numbers(pd.Series(values), name=self.name)
 
 
-def coded(values: Values | pd.Series, *, name: str) -> Codes:
-    """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
-
-    Examples
-    --------
-    >>> coded(pd.Series(["hat", None, "sock", "hat"]), name="item")
-    (array([ 0, -1,  1,  0], dtype=int32), array(['hat', 'sock'], dtype=object))
-    """
-    try:
-        if isinstance(values, pa.ChunkedArray):
-            return _coded_arrow(values)
-        if isinstance(values, pd.Series) and values.dtype == np.float16:  # no index of these
-            values = values.astype(np.float32)
-        if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
-            is_numpy = isinstance(values.dtype, np.dtype)
-            values = values.to_numpy() if is_numpy else values.array
-        codes, distinct = pd.factorize(values)  # type: ignore[arg-type]
-    except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
-        raise ValueError(
-            f"{name} must hold ids (integers, text, categories), got values that cannot be "
-            f"compared: {first_present(values)!r}. A column of lists belongs in histories."
-        ) from error
-    if not isinstance(distinct, np.ndarray):
-        distinct = plain_values(pd.Series(distinct))
-    return codes.astype(np.int32), distinct
-
-
-def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
-    """Return the column as float64, NaN where missing; raise where that cannot be."""
-    kind = getattr(column.dtype, "kind", "O")
-    if kind in "mM":
-        raise ValueError(
-            f"{name} must hold numbers, got dates ({column.dtype}). Give it the dtype that it had "
-            "at fit."
-        )
-    if kind == "c":
-        raise ValueError(
-            f"{name} must hold numbers, got complex numbers ({column.dtype}). Make real columns "
-            "of them."
-        )
-    try:
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must hold numbers, got dtype {column.dtype} with values such as "
-            f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
-            "categorical."
-        ) from error
-    if np.isinf(numbers).any():
-        raise ValueError(
-            f"Input X contains infinity in {name}. Replace it by a finite number, or by NaN, "
-            "which is given the mean."
-        )
-    largest = np.abs(numbers).max(initial=0.0, where=~np.isnan(numbers))
-    if largest > LARGEST:
-        raise ValueError(
-            f"Input X contains a value too large for float32 in {name}, {largest:g}. Replace it "
-            "by a smaller number, or by NaN, which is given the mean."
-        )
-    return numbers
-
-
-def are_whole(numbers: np.ndarray) -> bool:
-    """Whether there are numbers and none has a fraction; missing ones do not count."""
-    present = numbers[~np.isnan(numbers)]
-    return bool(len(present)) and bool((present == np.floor(present)).all())
-
-
 def holds_lists(column: pd.Series) -> bool:
     """Whether the column's cells are histories: windows, Arrow lists, or lists as objects.
 
@@ -268,23 +204,23 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
 
 def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     """Numbers as numpy where that merges nothing; the rest stays with Arrow."""
-    kind = values.type
-    if pa.types.is_nested(kind):
+    if pa.types.is_nested(values.type):
         raise ValueError(
-            f"{name} must hold flat lists, got {kind} inside each cell. Flatten the cells, or "
-            "give each attribute of the events a column of its own."
+            f"{name} must hold flat lists, got {values.type} inside each cell. Flatten the cells, "
+            "or give each attribute of the events a column of its own."
         )
-    if pa.types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-    if pa.types.is_decimal(kind):
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_decimal(values.type):
         values = values.cast(pa.float64())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    kind = values.type
+    if pa.types.is_floating(kind):
         return values.to_numpy()
     return values.to_numpy() if pa.types.is_integer(kind) and not values.null_count else values
 
 
 def _read_objects(column: pd.Series, name: str) -> HistoryCells:
-    cells = [() if _is_missing(cell) else cell for cell in column.to_numpy()]
+    cells = [() if is_missing(cell) else cell for cell in column.to_numpy()]
     for row, cell in enumerate(cells):
         is_list = isinstance(cell, Sized) and not isinstance(cell, str | bytes)
         if not is_list or getattr(cell, "ndim", 1) != 1:
@@ -352,14 +288,6 @@ def _take(values: Values, kept: Kept) -> Values:
     return values.take(pa.array(kept))
 
 
-def _coded_arrow(values: pa.ChunkedArray) -> Codes:
-    chunks = values.dictionary_encode().chunks
-    if not chunks:
-        return np.empty(0, dtype=np.int32), np.empty(0, dtype=object)
-    codes = np.concatenate([pc.fill_null(chunk.indices, -1).to_numpy() for chunk in chunks])
-    return codes.astype(np.int32, copy=False), chunks[-1].dictionary.to_numpy(zero_copy_only=False)
-
-
 def _chunked(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     return cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
 
@@ -370,25 +298,13 @@ def _is_arrow_list(dtype: object) -> bool:
 
 def _is_list(kind: pa.DataType) -> bool:
     return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)  # never cast: pyarrow 26 loses events of list views
+        or pa.types.is_large_list_view(kind)
     )
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _is_missing(cell: object) -> bool:
-    return (
-        cell is None
-        or cell is pd.NA
-        or cell is pd.NaT
-        or (isinstance(cell, float) and np.isnan(cell))
-    )
-
-
-def first_present(values: Iterable | pa.ChunkedArray) -> object:
-    """Return the first value that is not missing, None where there is none."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.to_pylist()
-    return next((value for value in values if not _is_missing(value)), None)

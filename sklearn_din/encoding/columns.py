@@ -8,16 +8,8 @@ from typing import Literal
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.encoding.cells import (
-    Codes,
-    HistoryCells,
-    are_whole,
-    as_numbers,
-    coded,
-    first_present,
-    holds_lists,
-    read_history,
-)
+from sklearn_din.encoding.cells import HistoryCells, holds_lists, read_history
+from sklearn_din.encoding.single_values import Codes, are_whole, as_numbers, coded, first_present
 from sklearn_din.logs.windows import WindowArray
 
 PREFIX = "hist_"

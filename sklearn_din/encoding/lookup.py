@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
+from sklearn_din.encoding.single_values import Codes
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema

@@ -69,11 +69,6 @@ class NeighbourPair:
     clicked: np.ndarray
     scale: np.ndarray
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the neighbours' ids and scores."""
-        return sum(s.data.nbytes + s.indices.nbytes for s in (self.scores.ease, self.scores.cosine))
-
     def columns(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
         """Columns of numbers of impressions that the scores have not learnt from."""
         return self.scaled(_numbers(self.scores, X, self.history, self.candidate))

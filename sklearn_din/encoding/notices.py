@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.events import HistoryTotals
+from sklearn_din.encoding.single_values import Codes
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from sklearn_din._spans import Spans
 from sklearn_din.encoding.array_files import EVENT, ArrayFiles, append_windows
-from sklearn_din.encoding.cells import as_numbers, coded
 from sklearn_din.encoding.lookup import ids_of
 from sklearn_din.encoding.roles import Roles
+from sklearn_din.encoding.single_values import as_numbers, coded
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 ROWS_AT_A_TIME = 131_072
-
-
-class LogScan(Protocol):
-    """What a scan has whose histories are windows of one log."""
-
-    def log_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield all events of the log, in its order, whatever the rows of the scan."""
-        ...
-
-    def windows(self, rows: slice, columns: Sequence[str]) -> tuple[Spans, np.ndarray | None]:
-        """Windows of some rows in the log of the columns, and the times of those rows."""
-        ...
-
-    def shares_log(self, columns: Sequence[str]) -> bool:
-        """Whether the columns are windows of one log."""
-        ...
 
 
 class SharedLogs:
@@ -41,7 +23,7 @@ class SharedLogs:
     Parameters
     ----------
     scan : Scan
-        Without a log of its own it has no such behaviours.
+        Without a log of its own, which :class:`AttachedScan` has, it has no such behaviours.
     encoder : HistorySequenceEncoder
         It has learnt all that encoding needs.
     is_wanted : bool

@@ -231,7 +231,7 @@ def _plain_value(value: object, *, name: str) -> object:
 
 
 def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
-    broken = values[values != np.floor(values)] if np.isfinite(values).all() else values
+    broken = values[~np.isfinite(values) | (values != np.floor(values))]
     if len(broken):
         raise ValueError(
             f"{name} must hold ids, got floats with fractions or infinity such as {broken[0]}. "

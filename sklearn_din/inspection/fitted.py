@@ -27,6 +27,7 @@ class FittedEncoder(Protocol):
     vocabularies_: dict[str, np.ndarray]
     scales_: dict[str, Any]
     _neighbours: tuple[Any, ...]
+    _dropped: list[str]
 
     def inverse_transform_ids(self, name: str, ids: Ids) -> np.ndarray:
         """Return the values of one column's ids, None where unknown or missing."""

@@ -25,7 +25,7 @@ from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.network.matches import DECAYS
-from sklearn_din.serving.export_neighbours import neighbour_numbers
+from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
 from sklearn_din.serving.recipe import mask_name, recipe_of
 
@@ -86,7 +86,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         pipeline = fitted_pipeline(found, purpose="export_onnx")
         recipe = json.dumps(recipe_of(pipeline))
         neighbours = pipeline.neighbours
-    _check_exportable(classifier.module_, len(recipe) + sum(pair.nbytes for pair in neighbours))
+    n_more_bytes = len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
+    _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
     _add_network(graph, classifier.module_, neighbours)
     model = graph.model()
@@ -108,7 +109,7 @@ def _import_onnx() -> Any:
     return onnx
 
 
-def _check_exportable(module: DIN, n_recipe_bytes: int) -> None:
+def _check_exportable(module: DIN, n_more_bytes: int) -> None:
     names = [field.name for field in module.schema.fields]
     taken = sorted(set(names) & set(OUTPUTS))
     if taken:
@@ -117,7 +118,7 @@ def _check_exportable(module: DIN, n_recipe_bytes: int) -> None:
             "again."
         )
     weights = [*module.parameters(), *module.buffers()]
-    n_bytes = n_recipe_bytes + sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    n_bytes = n_more_bytes + sum(tensor.numel() * tensor.element_size() for tensor in weights)
     if n_bytes > MOST_BYTES:
         raise ValueError(
             f"an ONNX file holds at most 2 GiB, and this model takes {n_bytes / 2**30:.1f} GiB. "

@@ -10,6 +10,7 @@ from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
 
 NO_NEIGHBOUR = -1  # equals no event's id
+ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
 
 
 def neighbour_numbers(graph: Graph, pair: NeighbourPair, events: str, mask: str) -> dict[str, str]:
@@ -39,18 +40,47 @@ def neighbour_numbers(graph: Graph, pair: NeighbourPair, events: str, mask: str)
     }
 
 
+def neighbour_bytes(pair: NeighbourPair) -> int:
+    """Bytes of the tables that :func:`neighbour_numbers` adds, without making them."""
+    n_bytes = pair.scores.popularity.nbytes + pair.scores.click_rate.nbytes
+    for scores in (pair.scores.ease, pair.scores.cosine):
+        n_rows, most = _table_shape(scores)
+        n_bytes += ROW.itemsize * scores.shape[0]
+        n_bytes += (ID.itemsize + SCORE.itemsize) * n_rows * most
+    return n_bytes
+
+
+def _table_shape(scores: csr_array) -> tuple[int, int]:
+    """Rows, one of them for all ids without neighbours, and neighbours in the longest."""
+    lengths = np.diff(scores.indptr)
+    return 1 + int(np.count_nonzero(lengths)), max(1, int(lengths.max(initial=0)))
+
+
+def _tables(scores: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores as arrays: each id's row, and the neighbours' ids and scores in each row.
+
+    Most ids have no neighbours by EASE, which knows the most popular items alone: they share row 0.
+    """
+    lengths = np.diff(scores.indptr)
+    n_rows, most = _table_shape(scores)
+    rows = np.zeros(len(lengths), dtype=ROW)
+    rows[lengths > 0] = np.arange(1, n_rows)
+    is_neighbour = np.zeros((n_rows, most), dtype=bool)
+    is_neighbour[1:] = np.arange(most) < lengths[lengths > 0, None]
+    ids = np.full(is_neighbour.shape, NO_NEIGHBOUR, dtype=ID)
+    values = np.zeros(is_neighbour.shape, dtype=SCORE)
+    ids[is_neighbour], values[is_neighbour] = scores.indices, scores.data
+    return rows, ids, values
+
+
 def _looked_up(graph: Graph, scores: csr_array, candidate: str, events: str) -> str:
     """Score of each event for its row's candidate: (n, T)."""
-    lengths = np.diff(scores.indptr)
-    most = max(1, int(lengths.max(initial=0)))
-    is_neighbour = np.arange(most) < lengths[:, None]
-    ids = np.full(is_neighbour.shape, NO_NEIGHBOUR, dtype=np.int32)
-    values = np.zeros(is_neighbour.shape, dtype=np.float32)
-    ids[is_neighbour], values[is_neighbour] = scores.indices, scores.data
-    neighbours = graph.add("Unsqueeze", graph.add("Gather", ids, candidate), axes(1))  # (n, 1, K)
+    rows, ids, values = _tables(scores)
+    row = graph.add("Gather", rows, candidate)
+    neighbours = graph.add("Unsqueeze", graph.add("Gather", ids, row), axes(1))  # (n, 1, K)
     same = graph.add("Equal", graph.add("Unsqueeze", events, axes(2)), neighbours)
     same = graph.add("Cast", same, to=graph.onnx.TensorProto.FLOAT)  # (n, T, K)
-    column = graph.add("Unsqueeze", graph.add("Gather", values, candidate), axes(2))  # (n, K, 1)
+    column = graph.add("Unsqueeze", graph.add("Gather", values, row), axes(2))  # (n, K, 1)
     return graph.add("Squeeze", graph.add("MatMul", same, column), axes(2))
 
 

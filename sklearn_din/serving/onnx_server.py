@@ -20,6 +20,7 @@ METADATA_KEY = "sklearn_din"
 RECIPE_VERSION = 1
 UNKNOWN_ID, FIRST_KNOWN_ID = 1, 2
 MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
+LARGEST = float(np.finfo(np.float32).max)
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
 Columns = dict[str, list[Any]]
@@ -290,7 +291,7 @@ def _is_list(cell: object) -> bool:
 
 
 def _is_missing(value: object) -> bool:
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return math.isnan(value)
     return value is None or type(value).__name__ in MISSING_TYPES
 
@@ -342,6 +343,12 @@ def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
         raise ValueError(
             f"{column} must hold finite numbers, one each, got {values!r:.60}. Pass None where a "
             "number is missing."
+        )
+    largest = np.abs(numbers).max(initial=0.0, where=~np.isnan(numbers))
+    if largest > LARGEST:
+        raise ValueError(
+            f"{column} must hold numbers that fit into float32, got {largest:g}. Send a smaller "
+            "number, or None, which is given the mean."
         )
     return numbers
 

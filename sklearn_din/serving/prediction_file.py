@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,24 +101,42 @@ def _scan_parts(X: Scan, kept: Sequence[str]) -> Iterator[Part]:
     n_parts = 0
     for _, part in X.parts(list(dict.fromkeys([*X.columns, *kept]))):
         n_parts += 1
-        yield part[X.columns], _arrow(part, kept)
+        yield part[X.columns], _arrow(part, kept, {})
     if n_parts == 0:
         empty = pd.DataFrame({name: pd.Series([], dtype=k) for name, k in X.all_dtypes.items()})
-        yield empty[X.columns], _arrow(empty, kept)
+        yield empty[X.columns], _arrow(empty, kept, {})
 
 
 def _frame_parts(X: IntoDataFrame, kept: Sequence[str]) -> Iterator[Part]:
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, kept, name="X")
     n_rows = len(shown.pandas)
+    # The type of objects needs all rows: a part may hold nothing, or integers where others hold
+    # floats. Other columns have a type, and histories would be long as a whole.
+    objects = [name for name in kept if shown.pandas[name].dtype == object]
+    whole = {name: _arrow_column(shown.pandas[name]) for name in objects}
     for start in range(0, max(n_rows, 1), FRAME_ROWS):
         stop = min(start + FRAME_ROWS, n_rows)
-        yield shown.between(start, stop), _arrow(shown.pandas.iloc[start:stop], kept)
+        known = {name: column.slice(start, stop - start) for name, column in whole.items()}
+        yield shown.between(start, stop), _arrow(shown.pandas.iloc[start:stop], kept, known)
 
 
-def _arrow(part: pd.DataFrame, names: Sequence[str]) -> pa.Table:
-    arrays = [pa.chunked_array(pa.array(part[name].array, from_pandas=True)) for name in names]
+def _arrow(
+    part: pd.DataFrame, names: Sequence[str], known: Mapping[str, pa.ChunkedArray]
+) -> pa.Table:
+    arrays = [known[name] if name in known else _arrow_column(part[name]) for name in names]
     return pa.table(arrays, names=[str(name) for name in names])
+
+
+def _arrow_column(column: pd.Series) -> pa.ChunkedArray:
+    try:
+        return pa.chunked_array(pa.array(column.array, from_pandas=True))
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"columns must hold values of one kind, to be written to a Parquet file, got "
+            f"{column.name!r}, of which Arrow says: {error}. Convert that column of X, for example "
+            "to text."
+        ) from error
 
 
 def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: int | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 
 from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_frame, check_names
+from sklearn_din._validation import check_count, check_frame
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
@@ -201,8 +200,7 @@ def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: object)
     for name, frame in (("users", users), ("candidates", candidates)):
         if not len(frame):
             raise ValueError(f"{name} must have at least one row, got none.")
-    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
-        raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}.")
+    check_count(top_k, name="top_k")
     both = [name for name in users.columns if name in candidates]
     if both:
         raise ValueError(
@@ -227,8 +225,7 @@ def _columns_of_fit(
             "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell the "
             "candidate's columns from the user's. Fit it on a DataFrame."
         )
-    dropped = check_names(getattr(fitted.encoder, "drop", ()), name="drop")
-    dropped += [name for name in (fitted.encoder.user, fitted.encoder.time) if name is not None]
+    dropped = [*fitted.encoder._dropped, fitted.encoder.user, fitted.encoder.time]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(

@@ -90,7 +90,9 @@ def update(
     classifier.embedding_lr = UPDATE_RATE * (learner.embedding_lr or learner.lr)
     classifier.partial_fit(X, y, sample_weight=sample_weight)
     classifier.lr, classifier.embedding_lr = learner.lr, learner.embedding_lr
-    for step, its_copy in [*renewed, (learner, classifier)]:
+    # A request may come between two replacements. The last step is replaced first: a grown
+    # classifier takes rows of the older encoder, the older one refuses ids that it does not have.
+    for step, its_copy in reversed([*renewed, (learner, classifier)]):
         _replace_state(step, its_copy)
     return model
 

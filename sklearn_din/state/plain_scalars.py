@@ -179,7 +179,7 @@ def objects_of(values: list[Any]) -> np.ndarray:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-# Exact type -> tag, and how it is written. Types that are not here (and in _plain_state.py) are
+# Exact type -> tag, and how it is written. Types that are not here (and in plain_state.py) are
 # not plain. A new tag raises the protocol of safe files: see serving/saving.py.
 WRITERS: dict[type, tuple[str, Callable[[Any], Json]]] = {
     dt.date: ("date", dt.date.isoformat),
