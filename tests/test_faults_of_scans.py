@@ -9,6 +9,8 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.tampering import make_rows
@@ -202,6 +204,17 @@ def test_short_memory_ends_in_an_error_and_leaves_nothing_half_written(tmp_path)
         assert set(short) <= {"0", "9"} | (crashes if what != "save" else set()), (what, said)
         assert "9" in short, (what, found)
         assert enough == "0", (what, found, said)
+
+
+@pytest.mark.parametrize("method", ["__init__", "read_row_group"])
+def test_a_file_that_memory_does_not_suffice_for_is_not_called_damaged(log, monkeypatch, method):
+    def fails(*args, **kwargs):
+        raise pa.ArrowMemoryError("malloc of size 121536 failed")
+
+    scan = scan_parquet(log)
+    monkeypatch.setattr(pq.ParquetFile, method, fails)
+    with pytest.raises(MemoryError, match="malloc of size 121536 failed"):
+        list(scan.parts())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")

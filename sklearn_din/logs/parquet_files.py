@@ -183,6 +183,8 @@ class ParquetFiles:
         n_rows = opened.metadata.row_group(place).num_rows
         try:
             table = opened.read_row_group(place, columns=stored)
+        except MemoryError:  # Arrow's is one of its exceptions, and no damage
+            raise
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"row group {place} of {file.path} cannot be read: {error} The file is damaged: "
@@ -213,6 +215,8 @@ def _open(
             read_dictionary=read_dictionary,
             page_checksum_verification=True,
         )
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path} is no readable Parquet file: {error} Write it again, or leave it out of the "
