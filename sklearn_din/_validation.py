@@ -122,7 +122,7 @@ def check_times(
         raise missing_times(name, n_missing)
     if is_number:
         return _numeric_times(times, name), None, False
-    stamps = _stamps(times)
+    stamps = datetime_index(times)
     if unit is not None and UNITS_PER_SECOND[unit] > UNITS_PER_SECOND[stamps.unit]:
         stamps = stamps.as_unit(unit)  # type: ignore[arg-type]
     return stamps.asi8, stamps.unit, stamps.tz is not None
@@ -257,7 +257,7 @@ def time_values(column: pd.Series) -> np.ndarray:
     return plain_values(column)
 
 
-def _stamps(times: pd.Series) -> pd.DatetimeIndex:
+def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
     """Datetimes as an index; those of Arrow without a Python object for each."""
     kind = getattr(times.dtype, "pyarrow_dtype", None)
     if kind is None or not pa.types.is_timestamp(kind):

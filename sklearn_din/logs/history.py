@@ -24,6 +24,7 @@ from sklearn_din._validation import (
     check_name,
     check_names,
     check_times,
+    datetime_index,
 )
 from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog, join_events
@@ -260,8 +261,8 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         frame = self._checked_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
-        self._check_kind_of_times(new)
-        events = join_events(self.events_, new, user=self.user)
+        old, new = self._with_times_alike(self.events_, new)
+        events = join_events(old, new, user=self.user)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
         is_known = repeats_memory(events, times, n_remembered)
@@ -334,16 +335,22 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
 
-    def _check_kind_of_times(self, new: pd.DataFrame) -> None:
-        fitted, came = (
-            time_kind(*check_times(events[self.time].iloc[:1], name=f"X[{self.time!r}]")[1:])
-            for events in (self.events_, new)
-        )
-        if fitted != came and len(self.events_) and len(new):
+    def _with_times_alike(self, old: pd.DataFrame, new: pd.DataFrame) -> list[pd.DataFrame]:
+        """Check the kinds of times; put those of two zones into one, UTC."""
+        logs = [old, new]
+        firsts = [log[self.time].iloc[:1] for log in logs]
+        checked = [check_times(first, name=f"X[{self.time!r}]") for first in firsts]
+        fitted, came = (time_kind(unit, zoned) for _, unit, zoned in checked)
+        if fitted != came and len(old) and len(new):
             raise TypeError(
                 f"X[{self.time!r}] must hold {fitted}, as at fit, got {came}. Use pd.to_datetime, "
                 "or tz_localize / tz_convert."
             )
+        is_zoned = all(zoned for _, _, zoned in checked)
+        if is_zoned and firsts[0].dtype != firsts[1].dtype:
+            utc = [datetime_index(log[self.time]).tz_convert("UTC") for log in logs]
+            return [log.assign(**{self.time: at}) for log, at in zip(logs, utc, strict=True)]
+        return logs
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
