@@ -189,6 +189,8 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
         if (codes < 0).any():
             values = np.concatenate([values.astype(object), np.array([None])])
         return values[codes]
+    if isinstance(column.dtype, pd.SparseDtype):
+        return np.asarray(column)
     if pd.api.types.is_float_dtype(column.dtype):
         kind = np.dtype(getattr(column.dtype, "numpy_dtype", column.dtype.name))
         if kind == np.float16:  # pandas has no index of them

@@ -73,12 +73,25 @@ def test_plain_ids_as_text_are_taken_without_a_word(cells):
     HistorySequenceEncoder().fit(impressions(price=cells * 10))
 
 
+@pytest.mark.parametrize("cells", [[0.0, 1.0, np.nan], [0, 1, 0], ["a", "b", "a"]])
+def test_sparse_columns_are_ids_as_dense_ones_are(cells):
+    dense = impressions(kind=pd.Series(cells * 10))
+    sparse = dense.assign(kind=pd.arrays.SparseArray(dense["kind"]))
+    encoders = [HistorySequenceEncoder(categorical=["kind"]) for _ in range(2)]
+    found, expected = (
+        encoder.fit_transform(frame)["kind"].tolist()
+        for encoder, frame in zip(encoders, (sparse, dense), strict=True)
+    )
+    assert found == expected
+
+
 @pytest.mark.parametrize(
     ("column", "now", "message"),
     [
         ("price", pd.Timestamp("2024-01-01"), r"price must hold numbers, got dates"),
         ("price", "dear", "price must hold numbers, got dtype"),
         ("price", 1e300, r"Input X contains a value too large for float32 in price, 1e\+300"),
+        ("price", 10**400, "too large for float32 in price, an integer beyond float64"),
         ("item", 0.5, "item must hold ids, got floats with fractions"),
     ],
 )

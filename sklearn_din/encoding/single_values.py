@@ -65,6 +65,8 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
             f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
             "categorical."
         ) from error
+    except OverflowError as error:  # Python integers have no largest one
+        raise _too_large(name, "an integer beyond float64") from error
     if np.isinf(numbers).any():
         raise ValueError(
             f"Input X contains infinity in {name}. Replace it by a finite number, or by NaN, "
@@ -72,11 +74,15 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
         )
     largest = np.abs(numbers).max(initial=0.0, where=~np.isnan(numbers))
     if largest > LARGEST:
-        raise ValueError(
-            f"Input X contains a value too large for float32 in {name}, {largest:g}. Replace it "
-            "by a smaller number, or by NaN, which is given the mean."
-        )
+        raise _too_large(name, f"{largest:g}")
     return numbers
+
+
+def _too_large(name: str, what: str) -> ValueError:
+    return ValueError(
+        f"Input X contains a value too large for float32 in {name}, {what}. Replace it by a "
+        "smaller number, or by NaN, which is given the mean."
+    )
 
 
 def are_whole(numbers: np.ndarray) -> bool:

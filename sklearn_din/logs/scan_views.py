@@ -109,8 +109,8 @@ class Scan(ABC):
             )
         parts, n_missing = [], 0
         for _, part in self.parts([self._target]):
-            n_missing += int(part[self._target].isna().sum())
             parts.append(plain_values(part[self._target]))
+            n_missing += int(pd.isna(parts[-1]).sum())
         if n_missing:
             raise ValueError(
                 f"the target {self._target!r} must not be missing, got {n_missing} missing "

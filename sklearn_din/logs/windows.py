@@ -367,7 +367,7 @@ def _checked_cell(cell: object) -> np.ndarray | None:
         return cell
     if isinstance(cell, list | tuple | pd.Series | ExtensionArray):
         return _inferred(list(cell))
-    if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+    if cell is None or cell is pd.NA or (isinstance(cell, float | np.floating) and np.isnan(cell)):
         return None
     raise TypeError(
         f"a history cell must be a list, tuple, array or missing, got {type(cell).__name__}"

@@ -337,7 +337,7 @@ def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
     """Numbers as float64, NaN where missing."""
     try:
         numbers = np.array([None if _is_missing(one) else one for one in values], dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{column} must hold numbers, got {values!r:.60}.") from error
     if numbers.ndim != 1 or np.isinf(numbers).any():
         raise ValueError(
