@@ -275,7 +275,7 @@ class Interest(nn.Module):
         and so is which events are alike: nothing else says whose answers resemble each other. There
         it trains all (not trained: -.03 GAUC on "answers", benchmarks/attention_study.py). Numbers
         of events are no such attribute: where times elapsed let attention train, the network
-        overfits (-.01 to -.03 on MovieLens, benchmarks/sessions_study.py).
+        overfits (-.005 to -.046 on MovieLens, benchmarks/sessions_study.py).
         """
         if batch.shared:
             return self._attend_shared(queries, keys, found, batch)
