@@ -144,7 +144,7 @@ def _item_knn(everything, own):
 
 
 def _popularity(everything, own):
-    return np.repeat(np.asarray(everything.sum(0)), len(own.indptr) - 1, axis=0)
+    return np.repeat(np.asarray(everything.sum(0)), own.shape[0], axis=0)
 
 
 METHODS = {

@@ -118,7 +118,7 @@ def check_times(
             f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
             "Convert text or dates with pd.to_datetime first."
         )
-    if n_missing := int(without_time(times).sum()):
+    if n_missing := int(missing_rows(times).sum()):
         raise missing_times(name, n_missing)
     if is_number:
         return _numeric_times(times, name), None, False
@@ -128,18 +128,18 @@ def check_times(
     return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
-def without_time(times: pd.Series) -> np.ndarray:
-    """Which times are missing: also NaN of polars and Arrow, which pandas takes for a value.
+def missing_rows(column: pd.Series) -> np.ndarray:
+    """Which values are missing: also NaN of polars and Arrow, which pandas takes for a value.
 
     Examples
     --------
     >>> times = pa.array([1.0, float("nan"), None])
-    >>> without_time(pd.Series(pd.arrays.ArrowExtensionArray(times)))
+    >>> missing_rows(pd.Series(pd.arrays.ArrowExtensionArray(times)))
     array([False,  True,  True])
     """
-    if pd.api.types.is_float_dtype(times):
-        return np.isnan(plain_values(times))
-    return times.isna().to_numpy(dtype=bool)
+    if pd.api.types.is_float_dtype(column):
+        return np.isnan(plain_values(column))
+    return column.isna().to_numpy(dtype=bool)
 
 
 def missing_times(name: str, n_missing: int) -> ValueError:

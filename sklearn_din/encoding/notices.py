@@ -16,7 +16,7 @@ from sklearn_din.encoding.single_values import Codes
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
-SAID_FROM = 1_000  # training rows, of what is no fault and only logged
+SAID_FROM = 1_000  # training rows: with fewer nothing is logged
 OLDER_SHARE = 0.1
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")

@@ -65,7 +65,7 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
             f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
             "categorical."
         ) from error
-    except OverflowError as error:  # Python integers have no largest one
+    except OverflowError as error:  # Python integers may be larger than any float
         raise _too_large(name, "an integer beyond float64") from error
     if np.isinf(numbers).any():
         raise ValueError(

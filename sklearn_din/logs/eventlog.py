@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
-from sklearn_din._validation import check_exact, plain_values
-
-_EXACT = 2**53  # up to here float64 holds every integer
 
 LogKey = tuple[str, str, str]
 
@@ -119,67 +116,6 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     alike = len(dtypes) == 1 or {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
     dtype = np.result_type(*dtypes) if alike else np.dtype(object)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
-
-
-def join_events(old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable) -> pd.DataFrame:
-    """Append the rows of a log without making floats of large integers, which would merge.
-
-    Where pandas makes floats of integers beyond 2**53, because the other log has missing or
-    unsigned values, the column becomes "Int64", or Python integers where those are too large.
-
-    Examples
-    --------
-    >>> old = pd.DataFrame({"user": [2**60, 2**60 + 1]})
-    >>> join_events(old, pd.DataFrame({"user": [3.0, None]}), user="user")["user"].tolist()
-    [1152921504606846976, 1152921504606846977, 3, <NA>]
-    """
-    logs = [old.copy(deep=False), new.copy(deep=False)]
-    for column in old.columns:
-        parts = [log[column] for log in logs]
-        if not _may_merge(parts):
-            continue
-        floats = [part for part in parts if pd.api.types.is_float_dtype(part)]
-        for part in floats if column == user else []:
-            check_exact(plain_values(part), name=repr(column))
-        if all(_fits_int64(part) for part in parts):
-            parts = [_missing_for_nan(part).astype("Int64") for part in parts]
-        elif column == user or not floats:
-            parts = [_missing_for_nan(part).astype(object) for part in parts]
-        else:  # floats with fractions are quantities
-            parts = [part.astype("float64") for part in parts]
-        for log, part in zip(logs, parts, strict=True):
-            log[column] = part
-    return pd.concat(logs, ignore_index=True)
-
-
-def _may_merge(parts: Sequence[pd.Series]) -> bool:
-    """Whether numbers of two dtypes hold integers that float64 would not tell apart."""
-    if parts[0].dtype == parts[1].dtype:
-        return False
-    is_integer = [pd.api.types.is_integer_dtype(part) for part in parts]
-    is_float = [pd.api.types.is_float_dtype(part) for part in parts]
-    integers = [part for part, so in zip(parts, is_integer, strict=True) if so]
-    return sum(is_integer + is_float) == 2 and any(not _below(part, _EXACT) for part in integers)
-
-
-def _below(integers: pd.Series, limit: int) -> bool:
-    there = integers.dropna()
-    return len(there) == 0 or (int(there.max()) <= limit and int(there.min()) >= -limit)
-
-
-def _fits_int64(numbers: pd.Series) -> bool:
-    """Whether the numbers are integers that fit; floats that may have been other ones do not."""
-    if pd.api.types.is_integer_dtype(numbers):
-        return _below(numbers, np.iinfo(np.int64).max)
-    values = plain_values(numbers)
-    values = values[~np.isnan(values)]
-    return bool(((np.floor(values) == values) & (np.abs(values) < _EXACT)).all())
-
-
-def _missing_for_nan(numbers: pd.Series) -> pd.Series:
-    """Floats of polars and Arrow as numpy's, whose NaN is missing; others as they are."""
-    is_float = pd.api.types.is_float_dtype(numbers)
-    return pd.Series(plain_values(numbers), index=numbers.index) if is_float else numbers
 
 
 def _rebuilt(columns: Mapping[str, np.ndarray], token: str, part: str) -> EventLog:

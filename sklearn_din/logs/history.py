@@ -24,10 +24,10 @@ from sklearn_din._validation import (
     check_name,
     check_names,
     check_times,
-    datetime_index,
 )
+from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.distinct import repeats_memory
-from sklearn_din.logs.eventlog import EventLog, join_events
+from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.labels import checked_labels, two_classes
 from sklearn_din.logs.past_columns import (
     all_empty_message,
@@ -40,7 +40,7 @@ from sklearn_din.logs.past_columns import (
 )
 from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
 from sklearn_din.logs.scan_views import Scan
-from sklearn_din.logs.timeline import Timeline, time_kind
+from sklearn_din.logs.timeline import Timeline
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
@@ -261,8 +261,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         frame = self._checked_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
-        old, new = self._with_times_alike(self.events_, new)
-        events = join_events(old, new, user=self.user)
+        events = append_events(self.events_, new, user=self.user, time=self.time)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
         is_known = repeats_memory(events, times, n_remembered)
@@ -334,23 +333,6 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_impressions(frame, self.user, self.time, self._new_names(), name="X")
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
-
-    def _with_times_alike(self, old: pd.DataFrame, new: pd.DataFrame) -> list[pd.DataFrame]:
-        """Check the kinds of times; put those of two zones into one, UTC."""
-        logs = [old, new]
-        firsts = [log[self.time].iloc[:1] for log in logs]
-        checked = [check_times(first, name=f"X[{self.time!r}]") for first in firsts]
-        fitted, came = (time_kind(unit, zoned) for _, unit, zoned in checked)
-        if fitted != came and len(old) and len(new):
-            raise TypeError(
-                f"X[{self.time!r}] must hold {fitted}, as at fit, got {came}. Use pd.to_datetime, "
-                "or tz_localize / tz_convert."
-            )
-        is_zoned = all(zoned for _, _, zoned in checked)
-        if is_zoned and firsts[0].dtype != firsts[1].dtype:
-            utc = [datetime_index(log[self.time]).tz_convert("UTC") for log in logs]
-            return [log.assign(**{self.time: at}) for log, at in zip(logs, utc, strict=True)]
-        return logs
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None

@@ -183,7 +183,7 @@ class ParquetFiles:
         n_rows = opened.metadata.row_group(place).num_rows
         try:
             table = opened.read_row_group(place, columns=stored)
-        except MemoryError:  # Arrow's is one of its exceptions, and no damage
+        except MemoryError:  # pyarrow's is an ArrowException too; the file is not damaged
             raise
         except (pa.ArrowException, OSError) as error:
             raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._validation import check_keys, plain_values
+from sklearn_din._validation import check_keys, missing_rows, plain_values
 from sklearn_din.logs.mapped_arrays import MAPPED_BYTES, ArrayWriter
 
 Arrays = Mapping[str, np.ndarray]
@@ -191,13 +191,9 @@ def read_keys(column: pd.Series, kind: str | None) -> tuple[list[np.ndarray], np
             for key in HASH_KEYS
         ]
         return [one[codes] for one in hashes], codes >= 0
-    is_there = column.notna().to_numpy(dtype=bool, copy=True)
-    numbers = plain_values(column[is_there].infer_objects())
-    if numbers.dtype.kind == "f":  # of Arrow's floats NaN is there
-        is_there[is_there] = ~np.isnan(numbers)
-        numbers = numbers[~np.isnan(numbers)]
+    is_there = ~missing_rows(column)
     keys = np.zeros(len(column), dtype=np.int64)
-    keys[is_there] = _whole_numbers(numbers)
+    keys[is_there] = _whole_numbers(plain_values(column[is_there].infer_objects()))
     return [keys], is_there
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from sklearn.utils import check_random_state
 
 from sklearn_din._progress import Progress
-from sklearn_din._validation import check_frame, plain_values
+from sklearn_din._validation import check_frame, missing_rows, plain_values
 from sklearn_din.logs.item_columns import warn_of_misplaced
 from sklearn_din.logs.mapped_arrays import (
     ArrayWriter,
@@ -164,7 +164,7 @@ class _Catalogue:
                 if start == 0:
                     _warn(part, item, item_columns, user)
                 for name in missing:
-                    missing[name] += int(_is_missing(part[name]).sum())
+                    missing[name] += int(missing_rows(part[name]).sum())
                 if not any(missing.values()):
                     codes = self._coded(part[item])
                     writer.append(codes)
@@ -353,7 +353,7 @@ def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str 
     """Judge by the first rows which columns are the item's and which are the user's."""
     head = part.iloc[:CHECKED_ROWS]
     keys = [item] if user is None else [item, user]
-    head = head[~np.any([_is_missing(head[key]) for key in keys], axis=0)]
+    head = head[~np.any([missing_rows(head[key]) for key in keys], axis=0)]
     if len(head) == 0:
         return
     warn_of_misplaced(
@@ -364,14 +364,6 @@ def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str 
         user=user,
         owners=None if user is None else _factorized(head[user])[0].astype(np.int64),
     )
-
-
-def _is_missing(column: pd.Series) -> pd.Series:
-    """Which values are missing; to Arrow itself NaN is none of them."""
-    is_missing = column.isna()
-    if pd.api.types.is_float_dtype(column.dtype):
-        is_missing |= np.isnan(plain_values(column))
-    return is_missing
 
 
 def _factorized(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:

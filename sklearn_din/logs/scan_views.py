@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionDtype
 
-from sklearn_din._validation import check_frame, check_names, plain_values
+from sklearn_din._validation import check_frame, check_names, missing_rows, plain_values
 
 
 class Scan(ABC):
@@ -109,8 +109,8 @@ class Scan(ABC):
             )
         parts, n_missing = [], 0
         for _, part in self.parts([self._target]):
+            n_missing += int(missing_rows(part[self._target]).sum())
             parts.append(plain_values(part[self._target]))
-            n_missing += int(pd.isna(parts[-1]).sum())
         if n_missing:
             raise ValueError(
                 f"the target {self._target!r} must not be missing, got {n_missing} missing "

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._progress import Progress
-from sklearn_din._validation import check_times, missing_times, without_time
+from sklearn_din._validation import check_times, missing_rows, missing_times
 from sklearn_din.logs.partitions import Partitions, key_kind, partition_of, read_keys
 from sklearn_din.logs.scan_views import Scan
 
@@ -74,7 +74,7 @@ class Table:
     def head(self, columns: Sequence[Any], time: Hashable) -> pd.DataFrame:
         """Some first rows that have a time."""
         for _, part in self.parts(columns):
-            part = part[~without_time(part[time])].iloc[:HEAD]
+            part = part[~missing_rows(part[time])].iloc[:HEAD]
             if len(part):
                 return part
         return self.frame[list(dict.fromkeys(columns))].iloc[:0]
@@ -185,7 +185,7 @@ def lay_out(
     label = f"{table.name}[{time!r}]"
     with Progress(f"reading {table.name}", len(table)) as progress:
         for start, part in table.parts([*keys, time, *columns]):
-            n_missing += int(without_time(part[time]).sum())
+            n_missing += int(missing_rows(part[time]).sum())
             if not n_missing and len(part):
                 values, unit, zoned = check_times(part[time], name=label)
                 times.note(values, unit, zoned)
