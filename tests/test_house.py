@@ -65,7 +65,7 @@ def test_imports_only_go_down_the_map(file):
         assert its_wing in ALLOWED[wing], f"{wing} ({file}) must not import {its_wing} ({imported})"
 
 
-WITHOUT_TORCH = ("logs", "features", "encoding", "encoder")
+WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if PLACES[file][1] in WITHOUT_TORCH])
