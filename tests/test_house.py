@@ -67,7 +67,7 @@ def test_imports_only_go_down_the_map(file):
         )
 
 
-WITHOUT_TORCH = ("logs", "features", "encoding", "encoder")
+WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if PLACES[file][1] in WITHOUT_TORCH])
