@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 
-.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality docs release
+.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality house docs release
 .PHONY: reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -90,6 +90,10 @@ docs-offline: setup
 
 quality: setup
 	$(BIN)/python -m benchmarks.quality
+
+# Files, lines and classes of each wing, beside what they were.
+house: setup
+	$(BIN)/python -m benchmarks.house
 
 # Wheel and sdist into dist/, checked, and a list of what the package is made of; nothing is
 # uploaded.
