@@ -84,7 +84,7 @@ class GroupScorer:
         )
 
     def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:
-        """Return whose each row is, where the encoder knows it: by a column of X, or in encoded X."""
+        """Return the user of each row, where the encoder names them: a column of X or encoded X."""
         users = None if isinstance(X, pd.DataFrame) else getattr(X, "users", None)
         if users is not None:
             return users
