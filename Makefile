@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 
-.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality docs release
+.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality house docs release
 .PHONY: reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -86,10 +86,14 @@ docs: setup
 # The documentation, and not one question to a network while it is built.
 docs-offline: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
-	$(BIN)/python -m benchmarks.offline sphinx -W --keep-going -b html docs build/html
+	$(BIN)/python -m tests.offline sphinx -W --keep-going -b html docs build/html
 
 quality: setup
 	$(BIN)/python -m benchmarks.quality
+
+# Files, lines and classes of each wing, beside what they were.
+house: setup
+	$(BIN)/python -m benchmarks.house
 
 # Wheel and sdist into dist/, checked, and a list of what the package is made of; nothing is
 # uploaded.

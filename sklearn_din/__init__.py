@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sklearn_din.logs.scan import ParquetScan, scan_parquet
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
-    from sklearn_din.neighbours import ItemNeighbours
+    from sklearn_din.neighbours.transformer import ItemNeighbours
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.prediction_file import predict_to_parquet
@@ -78,7 +78,7 @@ _FILE_OF = {
     "Field": "features.schema",
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
-    "ItemNeighbours": "neighbours",
+    "ItemNeighbours": "neighbours.transformer",
     "ParquetScan": "logs.scan",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",

@@ -27,13 +27,6 @@ from sklearn_din.encoding.lookup import (
     make_schema,
     refuse_unknown,
 )
-from sklearn_din.encoding.neighbours import (
-    add_neighbours,
-    clicked_label,
-    learn_neighbours,
-    neighbour_order,
-    schema_without,
-)
 from sklearn_din.encoding.notices import empty_histories, log_older_events, odd_ids, say
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
@@ -46,6 +39,13 @@ from sklearn_din.encoding.streaming import fit_scan, transform_scan
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.logs.scan_views import Scan
+from sklearn_din.neighbours.pairs import (
+    add_neighbours,
+    clicked_label,
+    learn_neighbours,
+    neighbour_order,
+    schema_without,
+)
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -348,7 +348,11 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         )
         encoded = self._encode(read, frame, schema)
         order = neighbour_order(
-            self.neighbours, self._roles, user=self.user, time=self.time, n_rows=len(frame)
+            self.neighbours,
+            has_candidates=bool(self._roles.candidates),
+            user=self.user,
+            time=self.time,
+            n_rows=len(frame),
         )
         if order is not None:
             self._clicked_label = clicked_label(y)

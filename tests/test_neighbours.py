@@ -15,6 +15,7 @@ from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
     ItemNeighbours,
+    _log_once,
     attach_history,
     export_onnx,
     load,
@@ -22,7 +23,8 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import cooccurrence, item_scores, neighbours, notices
+from sklearn_din.neighbours import cooccurrence, item_scores
+from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.serving import OnnxServer
 
 PARTS = ("sum", "mean", "max", "newest", "decayed")
@@ -30,7 +32,7 @@ PARTS = ("sum", "mean", "max", "newest", "decayed")
 
 @pytest.fixture(autouse=True)
 def every_attribute_has_neighbours(monkeypatch):
-    monkeypatch.setattr(neighbours, "LEAST_IDS", 3)
+    monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 3)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +258,7 @@ def test_that_they_are_off_is_logged_once(log, caplog):
     X, _ = log
     many = pd.concat([X] * 3, ignore_index=True)[:1000]
     assert len(many) == 1000
-    notices.log_once.cache_clear()
+    _log_once.log_once.cache_clear()
     for _ in range(2):
         HistorySequenceEncoder(drop=["user", "time"]).fit(many)
     assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]
@@ -345,7 +347,7 @@ def test_attributes_with_one_vocabulary_each_have_their_pair():
     histories = {"hist_a": "item", "hist_b": "item"}
     encoder = HistorySequenceEncoder(histories=histories, user="u").fit(shown, [1, 0])
     assert [pair.history for pair in encoder._neighbours] == ["hist_a", "hist_b"]
-    assert neighbours.neighbour_scales(encoder._neighbours).keys() <= encoder.scales_.keys()
+    assert neighbour_pairs.neighbour_scales(encoder._neighbours).keys() <= encoder.scales_.keys()
 
 
 def test_later_clicks_are_counted_as_fit_would_have():
@@ -402,9 +404,9 @@ def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
 
 def test_attributes_with_few_ids_have_none(monkeypatch, log):
     X, y = log
-    monkeypatch.setattr(neighbours, "LEAST_IDS", 64)
+    monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
     encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
     assert [pair.history for pair in encoder._neighbours] == ["hist_item"]
-    monkeypatch.setattr(neighbours, "LEAST_IDS", 10)  # eight categories, padding and unknown
+    monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 10)  # eight categories, padding and unknown
     encoder.fit(X, y)
     assert [pair.history for pair in encoder._neighbours] == ["hist_item", "hist_category"]

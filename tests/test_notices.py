@@ -9,7 +9,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import scan_parquet
-from sklearn_din.encoding import notices
+from sklearn_din._log_once import log_once
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -59,7 +59,7 @@ def test_that_many_events_are_older_than_max_length_is_logged_once(
     if is_scan:
         X.to_parquet(tmp_path / "rows.parquet")
         X = scan_parquet(tmp_path)
-    notices.log_once.cache_clear()
+    log_once.cache_clear()
     for _ in range(2):
         HistorySequenceEncoder(neighbours=None).fit(X)
     said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]

@@ -8,14 +8,15 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import array_files, chunked_scores, mapped_neighbours, streamed_counts
-from sklearn_din.encoding.chunked_scores import GrowingScores
-from sklearn_din.encoding.cooccurrence import Interactions
-from sklearn_din.encoding.neighbours import training_rows
+from sklearn_din.encoding import array_files, mapped_neighbours, streamed_counts
 from sklearn_din.features import mapped
 from sklearn_din.logs.parquet_files import ParquetFiles
 from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.windows import WindowDtype
+from sklearn_din.neighbours import chunked_scores
+from sklearn_din.neighbours.chunked_scores import GrowingScores
+from sklearn_din.neighbours.cooccurrence import Interactions
+from sklearn_din.neighbours.pairs import training_rows
 from tests.click_frames import every_kind
 
 EASY = {"user": "user", "time": "time"}

@@ -15,7 +15,6 @@ from sklearn.utils import check_consistent_length
 from sklearn_din._compat import _fit_context
 from sklearn_din.encoding.frames import TableLike
 from sklearn_din.encoding.lookup import occurrences_by_owner
-from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scanned_rows import ScannedRows
 from sklearn_din.encoding.streaming import check_columns, write_scan
@@ -32,6 +31,7 @@ from sklearn_din.encoding.vocabulary import (
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.logs.scan_views import Scan
+from sklearn_din.neighbours.pairs import NeighbourPair
 
 Sources = Mapping[str, Occurrences]  # occurrences by the column that they stand in
 Encoder = TypeVar("Encoder", bound="EncoderGrowth")

@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_din.encoding.array_files import ArrayFiles, no_room
-from sklearn_din.encoding.chunked_scores import GrowingScores
-from sklearn_din.encoding.cooccurrence import Interactions, Rows
-from sklearn_din.encoding.item_scores import N_NUMBERS, ItemScores
-from sklearn_din.encoding.neighbours import (
+from sklearn_din.encoding.streamed_counts import Moments
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.mapped import let_go, row_blocks
+from sklearn_din.features.schema import FIRST_KNOWN_ID
+from sklearn_din.neighbours.chunked_scores import GrowingScores
+from sklearn_din.neighbours.cooccurrence import Interactions, Rows
+from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
+from sklearn_din.neighbours.pairs import (
     SUFFIXES,
     NeighbourPair,
     free_name,
     histories_with_candidate,
     training_rows,
 )
-from sklearn_din.encoding.streamed_counts import Moments
-from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import let_go, row_blocks
-from sklearn_din.features.schema import FIRST_KNOWN_ID
 
 PENDING_KEYS = 1 << 21
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -11,12 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from sklearn_din._log_once import ADVICE_FROM, log_once
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.single_values import Codes
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
-SAID_FROM = 1_000  # training rows: with fewer nothing is logged
 OLDER_SHARE = 0.1
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
@@ -31,12 +29,6 @@ def say(notices: Iterable[str]) -> None:
     """Warn once with each sentence."""
     for notice in notices:
         warnings.warn(notice, UserWarning, stacklevel=2)
-
-
-@functools.cache
-def log_once(message: str) -> None:
-    """Log once per process; a warning would be one for every fold of a cross-validation."""
-    logging.getLogger("sklearn_din").warning(message)
 
 
 def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str]:
@@ -54,7 +46,7 @@ def log_older_events(
 ) -> None:
     """Say which behaviours lose many events to ``max_length``."""
     for names, events in totals.items():
-        if n_rows >= SAID_FROM and events.older > OLDER_SHARE * (events.kept + events.older):
+        if n_rows >= ADVICE_FROM and events.older > OLDER_SHARE * (events.kept + events.older):
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older. Where they may "

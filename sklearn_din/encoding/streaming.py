@@ -22,7 +22,6 @@ from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import checked_frame
 from sklearn_din.encoding.lookup import learn_vocabularies_from, make_schema
 from sklearn_din.encoding.mapped_neighbours import append_neighbours, learn_mapped_neighbours
-from sklearn_din.encoding.neighbours import clicked_label, neighbour_order, schema_without
 from sklearn_din.encoding.notices import empty_histories, log_older_events, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scanned_rows import ScannedRows, first_rows
@@ -32,6 +31,7 @@ from sklearn_din.encoding.team import Team, encoding_team
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.logs.scan_views import Scan
+from sklearn_din.neighbours.pairs import clicked_label, neighbour_order, schema_without
 
 
 def write_rows(
@@ -138,7 +138,7 @@ def _fit_written(
     """Learn item neighbours from rows that are written, and keep all."""
     order = neighbour_order(
         encoder.neighbours,
-        encoder._roles,
+        has_candidates=bool(encoder._roles.candidates),
         user=encoder.user,
         time=encoder.time,
         n_rows=len(scan),

@@ -18,10 +18,10 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
+from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.network.matches import DECAYS

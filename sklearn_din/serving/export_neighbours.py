@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from sklearn_din.encoding.item_scores import DECAY
-from sklearn_din.encoding.neighbours import NeighbourPair
+from sklearn_din.neighbours.item_scores import DECAY
+from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
 
 NO_NEIGHBOUR = -1  # equals no event's id

@@ -16,7 +16,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score
 from sklearn_din.model_selection import TimeSplit
-from sklearn_din.neighbours import ItemNeighbours
+from sklearn_din.neighbours.transformer import ItemNeighbours
 from sklearn_din.state.estimators import EstimatorState
 from sklearn_din.state.plain_state import PlainState, read_state, write_state
 from sklearn_din.transformers import HistorySequenceEncoder

@@ -11,7 +11,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
 from sklearn_din._spans import Spans
-from sklearn_din.encoding.cooccurrence import upper_triangle
+from sklearn_din.neighbours.cooccurrence import upper_triangle
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200

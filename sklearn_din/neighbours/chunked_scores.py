@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_array, triu
 
-from sklearn_din.encoding.cooccurrence import Interactions, growing_counts
-from sklearn_din.encoding.item_scores import (
+from sklearn_din.neighbours.cooccurrence import Interactions, growing_counts
+from sklearn_din.neighbours.item_scores import (
     MOST_EXACT,
     MOST_NEIGHBOURS,
     SHRINKAGE,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from sklearn_din.encoding.item_scores import N_NUMBERS, ItemScores
-from sklearn_din.encoding.neighbours import NeighbourPair
 from sklearn_din.features.schema import Schema
+from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
+from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.state.estimators import check_keys
 
 PARTS = {"history", "candidate", "names", "scale", "popularity", "click_rate", "ease", "cosine"}

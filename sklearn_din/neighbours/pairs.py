@@ -13,20 +13,18 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from sklearn.utils import check_consistent_length
 
+from sklearn_din._log_once import ADVICE_FROM, log_once
 from sklearn_din._validation import key_codes
-from sklearn_din.encoding.cooccurrence import (
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
+from sklearn_din.neighbours.cooccurrence import (
     Interactions,
     Rows,
     both_triangles,
     count_new_clicks,
     growing_counts,
 )
-from sklearn_din.encoding.item_scores import N_NUMBERS, SUMMARIES, ItemScores
-from sklearn_din.encoding.notices import SAID_FROM, log_once
-from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.scaling import EventScale
-from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
+from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores
 
 N_BLOCKS = 5
 LEAST_IDS = 64
@@ -110,14 +108,19 @@ class NeighbourPair:
 
 
 def neighbour_order(
-    neighbours: str | None, roles: Roles, *, user: str | None, time: str | None, n_rows: int
+    neighbours: str | None,
+    *,
+    has_candidates: bool,
+    user: str | None,
+    time: str | None,
+    n_rows: int,
 ) -> str | None:
     """Say how the blocks of training rows are ordered, or None where there are no neighbours.
 
     Parameters
     ----------
     neighbours : {"auto", "time", "user"} or None
-    roles : Roles
+    has_candidates : bool
         Without a history that has a candidate there are no neighbours.
     user, time : str or None
         Columns that say whose and when.
@@ -135,13 +138,13 @@ def neighbour_order(
                 f"neighbours={order!r} puts the training rows in order of {order}s, got "
                 f"{order}=None. Name the column that holds them, or use neighbours=None."
             )
-    if neighbours is None or not roles.candidates:
+    if neighbours is None or not has_candidates:
         return None
     if neighbours != "auto":
         return neighbours
     if time is not None:
         return "time"
-    if user is None and n_rows >= SAID_FROM:
+    if user is None and n_rows >= ADVICE_FROM:
         log_once(
             "item neighbours are off, because neither user nor time is named: what other users' "
             "histories say about a candidate often decides. Name the columns, "
@@ -186,10 +189,10 @@ def schema_without(schema: Schema, pairs: Sequence[NeighbourPair]) -> Schema:
     return replace(schema, fields=tuple(f for f in schema.fields if f.name not in added))
 
 
-def neighbour_scales(pairs: Sequence[NeighbourPair]) -> dict[str, EventScale]:
-    """How each pair's columns are scaled."""
+def neighbour_scales(pairs: Sequence[NeighbourPair]) -> dict[str, float]:
+    """Standard deviation that each pair's columns are divided by."""
     return {
-        name: EventScale(0.0, scale)
+        name: scale
         for pair in pairs
         for name, scale in zip(pair.names, pair.scale.tolist(), strict=True)
     }

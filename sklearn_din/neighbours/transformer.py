@@ -12,9 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import StrOptions, _fit_context
 from sklearn_din._frames import CallerFrame
-from sklearn_din.encoding.neighbours import neighbour_scales
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.neighbours.pairs import neighbour_scales
 from sklearn_din.state.estimators import EstimatorState, check_keys
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -172,4 +172,4 @@ class ItemNeighbours(  # type: ignore[call-arg]
     def _numbers(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
         """The numbers before they were scaled, by column."""
         scales = neighbour_scales(self.encoder_._neighbours)
-        return {name: X[name] * np.float32(its.scale) for name, its in scales.items()}
+        return {name: X[name] * np.float32(scale) for name, scale in scales.items()}

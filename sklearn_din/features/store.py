@@ -1,0 +1,404 @@
+"""The one container of arrays on disk: a folder with a manifest, whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from sklearn_din._whole_files import make_cache_folder, removed_with, synced
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+BLOCK_BYTES = 1 << 22  # read or written at a time
+
+
+class Store:
+    """Arrays of one folder, mapped into memory when they are asked for.
+
+    A temporary folder is removed when neither the store nor an array of it is in use any more, or
+    when Python ends. A copy that came through pickle reads the same files and never removes them.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    entries : dict of str to dict
+        For each array its file, dtype and shape, as the manifest says them.
+    facts : dict
+        What its writer said of it.
+    memory : int
+        Bytes that readers of it may take.
+    is_temporary : bool, default=False
+        Whether the folder goes when nobody uses it.
+
+    Examples
+    --------
+    >>> with create_store(None, "ids", memory=10**6) as writer:
+    ...     writer.append("item", np.array([5, 6]))
+    ...     writer.append("item", np.array([7]))
+    ...     store = writer.finish()
+    >>> store["item"].tolist(), store.names, "user" in store
+    ([5, 6, 7], ['item'], False)
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        entries: dict[str, dict[str, Any]],
+        facts: dict[str, Any],
+        *,
+        memory: int,
+        is_temporary: bool = False,
+    ) -> None:
+        self.path, self.facts, self.memory = path, facts, memory
+        self._entries = entries
+        self._folder = _Folder(path, is_temporary=is_temporary)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays, in the order in which they were written."""
+        return list(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(map(_n_bytes, self._entries.values()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._entries[name]
+        dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+        if not _n_bytes(entry):
+            return np.empty(shape, dtype)
+        path = self.path / entry["file"]
+        size = path.stat().st_size if path.exists() else -1
+        if size != _n_bytes(entry):
+            got = "it is gone" if size < 0 else f"it has {size}"
+            raise FileNotFoundError(
+                f"{path} must have {_n_bytes(entry)} bytes as it was written, and {got}. Temporary "
+                "files live as long as the result in the process that made it: attach again, or "
+                "give scan_parquet a cache_dir where the files stay."
+            )
+        # Copy-on-write: torch warns of arrays that cannot be written to, and nobody writes to this.
+        array = np.memmap(path, dtype, "c", shape=shape)
+        weakref.finalize(array.base, _release, self._folder)  # the map keeps the folder until then
+        return array
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.path, self._entries, self.facts, self.memory)
+
+
+class StoreWriter:
+    """Writes the arrays of a new store; :func:`create_store` makes one.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write: the writer's own.
+    target : Path or None
+        The folder's name once it is whole. None: it is temporary and stays where it is.
+    memory : int
+        Bytes that readers of it may take.
+
+    Attributes
+    ----------
+    facts : dict
+        What to say of the arrays, in values that JSON has.
+    is_finished : bool
+        Whether the store is there.
+    """
+
+    def __init__(self, folder: Path, target: Path | None, *, memory: int) -> None:
+        self.folder, self.facts = folder, dict[str, Any]()
+        self.is_finished = False
+        self._target, self._memory = target, memory
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, BinaryIO] = {}
+        self._digests: dict[str, Any] = {}
+        self._allocated: dict[str, np.memmap] = {}
+
+    def append(self, name: str, values: np.ndarray) -> None:
+        """Write values behind those that the array has already.
+
+        Parameters
+        ----------
+        name : str
+            Of the array.
+        values : ndarray of shape (n, ...)
+            The first call decides the dtype and all of the shape but its beginning.
+        """
+        if name not in self._files:
+            path = self._add(name, values.dtype, (0, *values.shape[1:]))
+            self._files[name] = open(path, "wb")  # noqa: SIM115
+            self._digests[name] = hashlib.sha256()
+        entry = self._entries[name]
+        if list(values.shape[1:]) != entry["shape"][1:]:
+            raise ValueError(
+                f"{name} must go on with values of shape {('n', *entry['shape'][1:])}, got "
+                f"{values.shape}."
+            )
+        plain = np.ascontiguousarray(values.astype(entry["dtype"], "C", "same_kind", copy=False))
+        if plain.size:
+            content = plain.reshape(-1).view(np.uint8).data
+            with self._disk_errors(plain.nbytes):
+                self._files[name].write(content)
+            if self._target is not None:  # nobody looks whether a temporary folder is whole
+                self._digests[name].update(content)
+        entry["shape"][0] += len(plain)
+
+    def allocate(self, name: str, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
+        """Return an array of zeros in a file, to be filled in any order.
+
+        The disk's room is taken at once: writing to a map of a full disk would end the process.
+
+        Parameters
+        ----------
+        name : str
+            Of the array.
+        shape : sequence of int
+            Its shape.
+        dtype : dtype
+            Of a value.
+
+        Returns
+        -------
+        ndarray of that shape
+            Mapped.
+        """
+        path = self._add(name, np.dtype(dtype), shape)
+        n_bytes = _n_bytes(self._entries[name])
+        with self._disk_errors(), open(path, "wb") as file:
+            _take_room(file, n_bytes)
+        if not n_bytes:
+            return np.empty(tuple(shape), dtype)
+        self._allocated[name] = np.memmap(path, dtype, "r+", shape=tuple(shape))
+        return self._allocated[name]
+
+    def finish(self) -> Store:
+        """Close the files and give the folder its name, by which :func:`open_store` finds it.
+
+        The files are on the disk before the name is: also after a power failure, what has the
+        name is whole. Where another process was faster, its folder stays and this one is removed.
+        """
+        self._close()
+        if self._target is not None:
+            self._write_manifest()
+            _put(self.folder, self._target)
+        self.is_finished = True
+        return Store(
+            self.folder if self._target is None else self._target,
+            self._entries,
+            self.facts,
+            memory=self._memory,
+            is_temporary=self._target is None,
+        )
+
+    def abandon(self) -> None:
+        """Close the files and remove them."""
+        for file in self._files.values():
+            try:
+                file.close()
+            except OSError:  # what it still held does not fit on the disk either
+                continue
+        self._files.clear()
+        self._allocated.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add(self, name: str, dtype: np.dtype, shape: Sequence[int]) -> Path:
+        if name in self._entries:
+            raise ValueError(f"{name} is an array of this store already.")
+        if dtype.hasobject:
+            raise TypeError(f"{name} must be of a plain dtype, got {dtype}.")
+        file = f"{len(self._entries):04d}.bin"
+        sizes = [int(size) for size in shape]
+        self._entries[name] = {"file": file, "dtype": dtype.str, "shape": sizes}
+        return self.folder / file
+
+    def _close(self) -> None:
+        with self._disk_errors():
+            for file in self._files.values():
+                file.close()
+        self._files.clear()
+        for array in self._allocated.values():
+            array.flush()
+        self._allocated.clear()
+
+    def _write_manifest(self) -> None:
+        for name, entry in self._entries.items():
+            if name in self._digests:
+                entry["sha256"] = self._digests[name].hexdigest()
+            else:
+                entry["sha256"] = _digest_of_file(self.folder / entry["file"])
+        manifest = {"format": FORMAT, "arrays": self._entries, "facts": self.facts}
+        content = json.dumps(manifest).encode()
+        digest = hashlib.sha256(content).hexdigest().encode()
+        with self._disk_errors(len(content)):
+            (self.folder / MANIFEST).write_bytes(digest + b"\n" + content)
+            for path in [*self.folder.iterdir(), self.folder]:
+                synced(path)
+
+    @contextmanager
+    def _disk_errors(self, n_more: int = 0) -> Iterator[None]:
+        """Say of an error of the disk what was needed, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            n_bytes = sum(map(_n_bytes, self._entries.values())) + n_more
+            raise OSError(
+                error.errno,
+                f"arrays could not be written to {self.folder.parent}, which needs at least "
+                f"{n_bytes / 1e6:,.0f} MB: {error.strerror}. What was written there is removed. "
+                "Free some of the disk, or name a folder with room for them in "
+                "scan_parquet(cache_dir=...)",
+            ) from error
+
+
+@contextmanager
+def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[StoreWriter]:
+    """Yield the writer of a new store, which is there once its ``finish`` has returned.
+
+    If the block ends without that, what was written is removed. A process that is killed may leave
+    a folder whose name begins with ".partial-", which nobody reads.
+
+    Parameters
+    ----------
+    parent : Path or None
+        Folder in which the store stays, made where it is not there. None: a temporary folder,
+        which lives as long as the store or an array of it is in use.
+    name : str
+        Of the store in ``parent``.
+    memory : int
+        Bytes that readers of it may take.
+
+    Yields
+    ------
+    StoreWriter
+
+    Raises
+    ------
+    OSError
+        If the disk is full or ``parent`` cannot be written to.
+    """
+    if parent is None:
+        folder, target = Path(tempfile.mkdtemp(prefix="sklearn-din-")), None
+    else:
+        folder, target = parent / f".partial-{uuid.uuid4().hex}", parent / name
+        make_cache_folder(folder, cache_dir=parent)
+    writer = StoreWriter(folder, target, memory=memory)
+    try:
+        yield writer
+    finally:
+        if not writer.is_finished:
+            writer.abandon()
+
+
+def open_store(parent: Path | None, name: str, *, memory: int) -> Store | None:
+    """Return the store of that name; None where there is none, or one that is not whole.
+
+    Parameters
+    ----------
+    parent : Path or None
+        Folder in which stores stay. None: there is none.
+    name : str
+        Of the store.
+    memory : int
+        Bytes that readers of it may take.
+    """
+    if parent is None:
+        return None
+    manifest = _read_manifest(parent / name)
+    if manifest is None:
+        return None
+    return Store(parent / name, manifest["arrays"], manifest["facts"], memory=memory)
+
+
+class _Folder:
+    """Stands for a folder: a temporary one is removed when nobody refers to this any more."""
+
+    def __init__(self, path: Path, *, is_temporary: bool) -> None:
+        if is_temporary:
+            removed_with(self, path)
+
+
+def _release(folder: _Folder) -> None:
+    """Do nothing: until it is called, its argument is referred to."""
+
+
+def _reopen(path: Path, entries: dict, facts: dict, memory: int) -> Store:
+    return Store(path, entries, facts, memory=memory)
+
+
+def _n_bytes(entry: dict[str, Any]) -> int:
+    return np.dtype(entry["dtype"]).itemsize * math.prod(entry["shape"])
+
+
+def _take_room(file: BinaryIO, n_bytes: int) -> None:
+    if not n_bytes:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+        return
+    zeros = bytes(min(n_bytes, BLOCK_BYTES))
+    while n_bytes > 0:
+        n_bytes -= file.write(zeros[:n_bytes])
+
+
+def _put(folder: Path, target: Path) -> None:
+    """Give a whole folder its name. One that is damaged makes room; one that is whole stays."""
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        if _read_manifest(target) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        broken = folder.with_name(f".partial-{uuid.uuid4().hex}")
+        os.rename(target, broken)
+        os.rename(folder, target)
+        shutil.rmtree(broken, ignore_errors=True)
+    synced(target.parent)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder holds; None where it is not whole: another size, other bytes."""
+    try:
+        digest, _, content = (folder / MANIFEST).read_bytes().partition(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if hashlib.sha256(content).hexdigest() != digest.decode("ascii", "replace"):
+        return None
+    manifest = json.loads(content)
+    if manifest["format"] != FORMAT:
+        return None
+    entries = manifest["arrays"].values()
+    return manifest if all(_is_whole(folder / entry["file"], entry) for entry in entries) else None
+
+
+def _is_whole(path: Path, entry: dict[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != _n_bytes(entry):
+        return False
+    return _digest_of_file(path) == entry["sha256"]
+
+
+def _digest_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
