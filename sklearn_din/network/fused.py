@@ -178,8 +178,8 @@ class _Attend(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         weight_query, bias, weight_event = parameters[:3]
-        inputs = [keys, queries.index_select(0, rows) * keys]
-        inputs = torch.cat(inputs if relations is None else [*inputs, relations], dim=1)
+        columns = [keys, queries.index_select(0, rows) * keys]
+        inputs = torch.cat(columns if relations is None else [*columns, relations], dim=1)
         query_part = torch.addmm(bias, queries, weight_query)
         scores = query_part.index_select(0, rows).addmm_(inputs, weight_event)
         steps, weights = _hidden_layers(scores, parameters[3:])
