@@ -38,7 +38,6 @@ from sklearn_din.encoding.scaling import NumericColumns
 from sklearn_din.encoding.streaming import fit_scan, transform_scan
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.neighbours.pairs import (
     add_neighbours,
     clicked_label,
@@ -46,6 +45,7 @@ from sklearn_din.neighbours.pairs import (
     neighbour_order,
     schema_without,
 )
+from sklearn_din.tables.scan import Scan
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
