@@ -19,25 +19,9 @@ from sklearn_din import (
 )
 from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.export import export_onnx
-from tests.fitted_pipelines import fit_pipeline, make_frame
 from tests.interruptions import interrupt, n_lines
 
 N_MOMENTS = 10
-
-
-@pytest.fixture(scope="module")
-def frame():
-    return make_frame()[0]
-
-
-@pytest.fixture(scope="module")
-def y():
-    return make_frame()[1]
-
-
-@pytest.fixture(scope="module")
-def fitted(frame, y):
-    return fit_pipeline(frame, y)
 
 
 def moments(function):
