@@ -11,6 +11,7 @@ import datetime as dt
 import functools
 import json
 import re
+import sys
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 KIND = "__kind__"  # the key of a dict that is no dict, but a value of the kind that it names
-PLAIN_KINDS = "biufcmM"  # numpy's kinds of dtypes that are kept as they are
+PLAIN_KINDS = "biufcmMU"  # numpy's kinds of dtypes that are kept as they are
 OTHER = "other"
 N_KEYS = 624  # of the Mersenne twister
 
@@ -77,9 +78,7 @@ def from_plain(value: Any) -> Any:
         If it is nothing that :func:`to_plain` writes.
     """
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in PLAIN_KINDS:
-            raise ValueError(f"an array cannot be of dtype {value.dtype}.")
-        return value.view(np.ndarray)  # of joblib.load(mmap_mode="r"): a memmap
+        return _checked_array(value)
     if type(value) is list:
         return [from_plain(item) for item in value]
     if type(value) is not dict:
@@ -249,12 +248,24 @@ def _scalar_text(value: Any) -> tuple[str, str] | None:
 def _array_to_plain(array: np.ndarray) -> Any:
     if array.dtype.kind in PLAIN_KINDS:
         return array
-    if array.dtype.kind not in "OU":
+    if array.dtype != object:
         return array  # structured arrays, bytes of one width: pickle keeps them
-    is_text = array.dtype.kind == "U"
-    objects = _objects_to_plain(array.ravel().tolist())
-    width = {"width": array.dtype.itemsize // 4} if is_text else {}
-    return {KIND: "objects", "shape": list(array.shape), **objects, **width}
+    return {
+        KIND: "objects",
+        "shape": list(array.shape),
+        **_objects_to_plain(array.ravel().tolist()),
+    }
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in PLAIN_KINDS:
+        raise ValueError(f"an array cannot be of dtype {array.dtype}.")
+    array = array.view(np.ndarray)  # from the memmap of joblib.load(mmap_mode="r")
+    if array.dtype.kind == "U" and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array).reshape(-1).view(array.dtype.byteorder + "u4")
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError("text must hold code points.")
+    return array
 
 
 def _objects_to_plain(values: list[Any]) -> dict[str, Any]:
@@ -289,8 +300,6 @@ def _objects_from_plain(state: dict[str, Any]) -> np.ndarray:
             for name, text in zip(names, texts, strict=True)
         )
     array = np.fromiter(values, dtype=object, count=len(texts))
-    if "width" in state:
-        array = array.astype(f"U{check_type(state['width'], int)}") if len(array) else array
     return array.reshape(check_type(state["shape"], list))
 
 
@@ -303,7 +312,11 @@ def _texts_to_plain(texts: list[str]) -> dict[str, np.ndarray]:
 
 def _texts_from_plain(state: dict[str, Any]) -> list[str]:
     octets, offsets = state["octets"], state["offsets"]
-    if octets.dtype != np.uint8 or offsets.dtype != np.int64 or not offsets.ndim == octets.ndim == 1:
+    if (
+        octets.dtype != np.uint8
+        or offsets.dtype != np.int64
+        or not offsets.ndim == octets.ndim == 1
+    ):
         raise ValueError("text must have octets and offsets.")
     if offsets[0] or offsets[-1] != len(octets) or (offsets[1:] < offsets[:-1]).any():
         raise ValueError("the offsets of text must rise from 0 to its length.")
@@ -324,6 +337,11 @@ def _dict_from_plain(state: dict[str, Any]) -> dict[Any, Any]:
     if len(pairs) < len(keys):
         raise ValueError("a key stands twice in a dict.")
     return pairs
+
+
+def _interval_from_plain(state: dict[str, Any]) -> pd.Interval:
+    left, right = from_plain(state["ends"])
+    return pd.Interval(left, right, state["closed"])
 
 
 def _random_state_to_plain(random_state: np.random.RandomState) -> Any:
@@ -458,7 +476,6 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
     set: _items_of(set),
     frozenset: _items_of(frozenset),
     np.ndarray: _array_to_plain,
-    np.str_: lambda value: {KIND: "numpy text", "text": str(value)},
     np.random.RandomState: _random_state_to_plain,
     pd.DataFrame: _frame_to_plain,
     pd.Index: lambda index: {
@@ -479,11 +496,10 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "frozenset": lambda state: frozenset(from_plain(state["items"])),
     "objects": _objects_from_plain,
     "numpy": lambda state: from_plain(state["value"])[()],
-    "numpy text": lambda state: np.str_(check_type(state["text"], str)),
     "RandomState": _random_state_from_plain,
     "frame": _frame_from_plain,
     "index": lambda state: pd.Index(from_plain(state["values"]), name=from_plain(state["name"])),
-    "Interval": lambda state: pd.Interval(*from_plain(state["ends"]), state["closed"]),
+    "Interval": _interval_from_plain,
     "categories": _categories_from_plain,
     "zoned": _zoned_from_plain,
     "text": _text_column_from_plain,

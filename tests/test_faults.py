@@ -33,7 +33,7 @@ def fitted():
 def write(request, fitted):
     """Each way of writing a file: a function of its path."""
     return {
-        "save": lambda path: save(fitted, path, overwrite=True),
+        "save": lambda path: save(fitted, path),
         "export": lambda path: export_onnx(fitted, path),
         "csv": lambda path: write_table(SCORES, path.with_suffix(".csv")),
         "parquet": lambda path: write_table(SCORES, path.with_suffix(".parquet")),

@@ -109,7 +109,6 @@ def test_mistakes_are_said(path, rows, tmp_path):
 
 
 def test_models_of_several_classes_give_a_column_for_each(tmp_path):
-    pytest.importorskip("skops", reason="steps of other packages need it: pip install .[safe]")
     X = pd.DataFrame({"probability_a": [1.0, 2.0, 3.0, 4.0]})
     path = tmp_path / "model.din"
     save(Pipeline([("linear", LogisticRegression().fit(X, list("aabc")))]), path)
