@@ -14,8 +14,7 @@ from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_pa
 from sklearn_din._plain_values import split_arrays
 from sklearn_din.encoding import array_files, mapped_neighbours
 from sklearn_din.encoding.encoded_cache import EncodedCache
-from sklearn_din.logs.scan import ParquetScan
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import ParquetScan, Scan
 
 N_ROWS = 60
 

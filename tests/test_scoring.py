@@ -82,7 +82,7 @@ def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path
     score(rows[5:9])
     assert scoring._loaded.cache_info().misses == before + 1
     other = clone(model).set_params(din__random_state=1)
-    save(other.fit(rows, np.arange(len(rows)) % 2), path, overwrite=True)
+    save(other.fit(rows, np.arange(len(rows)) % 2), path)
     second = score(rows[:5])
     assert scoring._loaded.cache_info().misses == before + 2
     assert not np.allclose(first["probability"], second["probability"])
