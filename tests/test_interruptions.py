@@ -113,7 +113,7 @@ def test_a_classifier_whose_second_fit_is_interrupted_predicts_as_before_or_as_a
 def test_a_file_is_the_old_one_or_the_new_one_whole(fitted, frame, tmp_path, what):
     old, path = b"old", tmp_path / what
     write = {
-        "save": lambda: save(fitted, path, overwrite=True),
+        "save": lambda: save(fitted, path),
         "export": lambda: export_onnx(fitted, path),
     }.get(what, lambda: write_table(frame[["user", "price"]], path))
     write()
