@@ -51,8 +51,8 @@ def evaluate_ranking(
         The catalogue, one row per item: the column ``item`` and the candidate's other columns.
     relevant : pandas, polars or Arrow frame
         Clicks, purchases and the like: one row per user and item, in the columns ``user`` and
-        ``item``. Other columns are not used, a pair that is there twice counts once. An item that is not
-        among ``candidates`` could not be recommended and counts as missed.
+        ``item``. Other columns are not used, a pair that is there twice counts once. An item that
+        is not among ``candidates`` could not be recommended and counts as missed.
     k : int or list of int, default=10
         Length of the head of each ranking that is looked at. Several numbers give one row each and
         cost one ranking.

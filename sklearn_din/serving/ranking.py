@@ -187,8 +187,8 @@ class _Pairs:
         if joint:
             raise ValueError(
                 f"rank_candidates encodes users and candidates by themselves, but {joint} depend "
-                "on both: a step before the encoder computes them from the pair. Score such pairs with "
-                "predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
+                "on both: a step before the encoder computes them from the pair. Score such pairs "
+                "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
             )
 
 
