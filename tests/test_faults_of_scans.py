@@ -82,7 +82,7 @@ def test_a_cache_dir_that_cannot_be_written_to_is_named(log, cache, tmp_path):
 PREPARE = """
     import faulthandler, os, re, resource, signal, sys
     from pathlib import Path
-    import numpy as np, pandas as pd, torch._dynamo
+    import duckdb, numpy as np, pandas as pd, torch._dynamo
     from sklearn.pipeline import Pipeline
     import sklearn_din.serving.saving, sklearn_din.estimator
     from sklearn_din import *
@@ -153,13 +153,13 @@ LIMITED = """
 TERMINATED = """
     import sklearn_din._whole_files
     from sklearn_din.encoding import encoded_cache
-    from sklearn_din.logs import scan_history
+    from sklearn_din.features import store
 
     def end(*_):
         signal.raise_signal(signal.SIGTERM)
 
     sklearn_din._whole_files.os.replace = end
-    encoded_cache.write_manifest = scan_history.write_facts = end
+    encoded_cache.write_manifest = store._put = end
     for what, call in calls.items():
         print(what, in_a_child(call))
         ended(folder, hidden=HIDDEN)
