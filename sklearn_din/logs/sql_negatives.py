@@ -103,7 +103,7 @@ def sample_negatives_by_sql(
         if request.user is None:
             pieces = catalogue.draw_others(rng)
         else:
-            pieces = catalogue.draw_by_user(rng)
+            pieces = catalogue.draw_by_user(request.user, rng)
         for rows, drawn in pieces:
             draws[rows] = drawn
         path = workshop.folder / "impressions.parquet"
@@ -177,9 +177,8 @@ class _Catalogue:
             rows, codes = (batch.column(name).to_numpy() for name in numbered.names)
             yield rows, own.draw_others(codes, self._request.n_negatives, rng)
 
-    def draw_by_user(self, rng: np.random.RandomState) -> Iterator[Draws]:
+    def draw_by_user(self, user: str, rng: np.random.RandomState) -> Iterator[Draws]:
         """Yield, user by user, items that the user does not have."""
-        user = self._request.user
         kind = key_kind(
             pd.Series([], dtype=self._events.all_dtypes[user]), name=f"events[{user!r}]"
         )

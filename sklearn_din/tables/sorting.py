@@ -73,15 +73,13 @@ def sort_rows(
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal():
             config["threads"] = threads
-        connection = duckdb.connect(config=config)
         try:
-            connection.register("rows", pa.RecordBatchReader.from_batches(schema, iter(source)))
-            ordered = connection.sql("select * from rows order by all nulls first")
-            yield from pa.RecordBatchReader.from_stream(ordered)
+            with duckdb.connect(config=config) as connection:
+                connection.register("rows", pa.RecordBatchReader.from_batches(schema, iter(source)))
+                ordered = connection.sql("select * from rows order by all nulls first")
+                yield from pa.RecordBatchReader.from_stream(ordered)
         except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
             raise (source.error or _explain(error, folder)) from error
-        finally:
-            connection.close()
 
 
 def plain_integers(array: pa.Array) -> pa.Array:
@@ -115,6 +113,8 @@ class _Source:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
             yield from self._batches
+        except GeneratorExit:  # DuckDB failed and reads no more: the error is its own
+            raise
         except BaseException as error:
             self.error = error
             raise
@@ -130,7 +130,7 @@ def _explain(error: Exception, folder: Path) -> Exception:
             "memory. What was written there is removed. Free some of the disk, or name a folder "
             "with room in scan_parquet(cache_dir=...)",
         )
-    if "Out of Memory" in text:
+    if "Out of Memory" in text or isinstance(error, MemoryError):
         return MemoryError(
             f"sorting needs more memory than it was given: {text.splitlines()[0]} "
             "Give scan_parquet(memory=...) more."
