@@ -98,12 +98,8 @@ class Laps(Callback):
         for interest in module.interests:
             self.part(interest, "attention and relations, forward", "MLP and its inputs, backward")
         self.part(module, "MLP and its inputs, forward", "rest")
-        for optimizer in (net.optimizer_, net.embedding_optimizer_):
-            optimizer.register_step_pre_hook(lambda *args: self.lap("rest"))
-        net.optimizer_.register_step_post_hook(lambda *args: self.lap("optimizer, dense"))
-        net.embedding_optimizer_.register_step_post_hook(
-            lambda *args: self.lap("optimizer, tables")
-        )
+        # The optimizer calls the step's closure: the part that is left is the update.
+        net.optimizer_.register_step_post_hook(lambda *args: self.lap("optimizer"))
 
     def part(self, module, name, before_backward):
         """Mark where a module's forward begins and ends, and where its backward begins."""

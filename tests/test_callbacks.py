@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
+from torch.optim.lr_scheduler import OneCycleLR
 
 from sklearn_din import _callbacks
 from sklearn_din.estimator import DINClassifier
@@ -326,3 +327,61 @@ def test_scikit_learns_progress_bar_shows_a_search_over_the_pipeline(n_jobs, cap
     assert "DINClassifier - fit" in out
     assert "Warning" not in err, "nor did a worker process warn"
     pickle.loads(pickle.dumps(search)).predict(frame)
+
+
+class Rates(skorch.callbacks.Callback):
+    """Notes the learning rates of dense parameters and of the table at each epoch's end."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.seen = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
+
+
+def test_a_multiplicative_schedule_moves_embeddings_and_keeps_the_ratio_of_rates():
+    rates = Rates()
+    halve = skorch.callbacks.LRScheduler("StepLR", step_size=1, gamma=0.5)
+    classifier(lr=0.01, embedding_lr=0.002, callbacks=[rates, halve]).fit(X, y)
+    np.testing.assert_allclose(rates.seen, [[0.01, 0.002], [0.005, 0.001], [0.0025, 0.0005]])
+
+
+def test_an_absolute_schedule_gives_embeddings_the_same_rate():
+    rates = Rates()
+    one_cycle = skorch.callbacks.LRScheduler(OneCycleLR, max_lr=0.01, total_steps=12)
+    classifier(lr=0.01, embedding_lr=0.002, callbacks=[rates, one_cycle]).fit(X, y)
+    assert all(dense == table for dense, table in rates.seen)
+
+
+def test_the_closure_of_a_step_runs_once():
+    class Gradients(skorch.callbacks.Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.n_gradients = self.n_batches = 0
+
+        def on_grad_computed(self, net, **kwargs):
+            self.n_gradients += 1
+
+        def on_batch_end(self, net, training=False, **kwargs):
+            self.n_batches += training
+
+    counts = Gradients()
+    classifier(callbacks=[counts]).fit(X, y)
+    assert counts.n_gradients == counts.n_batches == 3 * 4
+
+
+def test_norm_clipping_reaches_the_tables():
+    class Norms(skorch.callbacks.Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.seen = []
+
+        def on_batch_end(self, net, training=False, **kwargs):
+            if training:
+                gradients = [p.grad for p in net.module_.parameters() if p.grad is not None]
+                dense = [g._values() if g.is_sparse else g for g in gradients]
+                assert any(g.is_sparse for g in gradients)
+                self.seen.append(sum(float(g.square().sum()) for g in dense) ** 0.5)
+
+    norms = Norms()
+    clipping = skorch.callbacks.GradientNormClipping(0.01)
+    classifier(callbacks=[clipping, norms]).fit(X, y)
+    assert max(norms.seen) < 0.0101

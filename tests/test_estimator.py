@@ -244,7 +244,7 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
 
     class Watch(Callback):
         def on_train_begin(self, net, **kwargs):
-            (group,) = net.embedding_optimizer_.param_groups
+            _, group = net.optimizer_.param_groups
             passed.append(group["decay"])
 
     classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[Watch()]).fit(X, y)
@@ -256,7 +256,7 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
         first = embeddings.offset_of[vocabulary]
         np.testing.assert_array_equal(passed[first : first + len(decay)], decay)
     assert classifier.net_.embedding_decay is None  # of use in training only
-    assert all(g["decay"] is None for g in classifier.net_.embedding_optimizer_.param_groups)
+    assert all(g["decay"] is None for g in classifier.net_.optimizer_.param_groups)
     batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))
     classifier.net_.train_step(batch)  # a fitted net still takes a step
 

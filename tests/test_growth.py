@@ -345,7 +345,7 @@ def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
     old = model["din"]
     model["encode"].partial_fit(later)
     grown = grown_untrained(old, model["encode"].transform(later), y)
-    optimizer, embeddings = grown.net_.embedding_optimizer_, grown.module_.embeddings
+    optimizer, embeddings = grown.net_.optimizer_, grown.module_.embeddings
     square = optimizer.state[embeddings.tables["16"]]["square"]
     assert len(square) == len(embeddings.tables["16"])
     for name, moments in old.net_.training_state_.rows.items():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.training.optim import RowwiseRMSprop, count_occurrences, embedding_decay
+from sklearn_din.training.optim import RowwiseAdam, count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions
 
 
@@ -41,7 +41,7 @@ def test_it_equals_the_formula_row_by_row(starts, beta):
         for rows in ([0, 2], [2, 5], [0], [1, 2, 3], [5], [0, 1, 2, 3, 4, 5])
     ]
     table = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    optimizer = RowwiseRMSprop([table], lr=0.02, beta=beta, starts=torch.tensor(starts))
+    optimizer = RowwiseAdam([table], lr=0.02, betas=(0.9, beta), starts=torch.tensor(starts))
     for rows, gradient in batches:
         table.grad = sparse(rows, torch.from_numpy(gradient))
         optimizer.step()
@@ -52,7 +52,7 @@ def test_it_equals_the_formula_row_by_row(starts, beta):
 def test_a_row_with_a_small_gradient_moves_little():
     table = torch.nn.Parameter(torch.zeros(6, 2))
     table.grad = sparse([0, 1], torch.tensor([[1.0, 1.0], [0.1, 0.1]]))
-    RowwiseRMSprop([table], lr=0.1).step()
+    RowwiseAdam([table], lr=0.1).step()
     assert table[1, 0].item() == pytest.approx(table[0, 0].item() / 10, rel=0.01)
 
 
@@ -60,7 +60,7 @@ def test_the_large_gradients_of_one_vocabulary_do_not_slow_another():
     moved = []
     for size in (1.0, 1000.0):
         table = torch.nn.Parameter(torch.zeros(6, 2))
-        optimizer = RowwiseRMSprop([table], lr=0.1, starts=torch.tensor([0, 3]))
+        optimizer = RowwiseAdam([table], lr=0.1, starts=torch.tensor([0, 3]))
         table.grad = sparse([0, 4], torch.tensor([[size, size], [1.0, 1.0]]))
         optimizer.step()
         moved.append(table[4].detach().clone())
@@ -69,7 +69,7 @@ def test_the_large_gradients_of_one_vocabulary_do_not_slow_another():
 
 def test_rows_outside_the_batch_and_their_moments_stay_as_they_are():
     table = torch.nn.Parameter(torch.ones(6, 2))
-    optimizer = RowwiseRMSprop([table], lr=0.1)
+    optimizer = RowwiseAdam([table], lr=0.1)
     table.grad = sparse([1], torch.ones(1, 2))
     optimizer.step()
     moved = table.detach().clone()
@@ -85,8 +85,8 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     strength, counts = 0.5, np.array([1, 4, 2, 0, 1, 1])
     decay = torch.from_numpy(strength / np.maximum(counts, 1)).float()
     plain, regular = (torch.nn.Parameter(torch.full((6, 2), 0.3)) for _ in range(2))
-    ours = RowwiseRMSprop([regular], lr=0.1, decay=decay)
-    twin = RowwiseRMSprop([plain], lr=0.1)
+    ours = RowwiseAdam([regular], lr=0.1, decay=decay)
+    twin = RowwiseAdam([plain], lr=0.1)
     for rows in ([0, 1], [1, 2]):
         gradient = torch.full((2, 2), 0.01)
         by_hand = gradient.clone()
@@ -101,7 +101,7 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
 
 def test_tables_without_a_gradient_are_left_alone():
     table = torch.nn.Parameter(torch.ones(2, 2))
-    RowwiseRMSprop([table], lr=0.1).step()
+    RowwiseAdam([table], lr=0.1).step()
     assert (table == 1).all()
 
 
@@ -119,3 +119,63 @@ def test_the_decay_of_an_id_is_the_strength_over_its_occurrences():
         for value in range(1, len(decay[vocabulary])):
             times = sum((X[name] == value).sum() for name in names)
             assert decay[vocabulary][value] == pytest.approx(2.0 / max(times, 1))
+
+
+def dense_and_table():
+    dense = torch.nn.Parameter(torch.linspace(-1, 1, 4))
+    table = torch.nn.Parameter(torch.linspace(-1, 1, 12).view(6, 2))
+    groups = [{"params": [dense]}, {"params": [table], "lr": 0.01, "decay": torch.ones(6)}]
+    return dense, table, RowwiseAdam(groups, lr=0.1)
+
+
+def set_gradients(dense, table, seed):
+    generator = torch.Generator().manual_seed(seed)
+    dense.grad = torch.randn(4, generator=generator)
+    table.grad = sparse([1, 4], torch.randn(2, 2, generator=generator))
+
+
+def test_dense_gradients_take_the_steps_of_torchs_adam():
+    dense, table, optimizer = dense_and_table()
+    twin = torch.nn.Parameter(dense.detach().clone())
+    torchs = torch.optim.Adam([twin], lr=0.1, fused=True)
+    for seed in range(5):
+        set_gradients(dense, table, seed)
+        twin.grad = dense.grad.clone()
+        optimizer.step()
+        torchs.step()
+    assert torch.equal(dense, twin)
+
+
+def test_the_closure_runs_once_with_gradients_enabled():
+    dense, _, optimizer = dense_and_table()
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        calls.append(torch.is_grad_enabled())
+        loss = dense.square().sum()
+        loss.backward()
+        return loss
+
+    before = dense.detach().clone()
+    loss = optimizer.step(closure)
+    assert calls == [True]
+    assert float(loss.detach()) == float(before.square().sum())
+    assert not torch.equal(dense, before)
+
+
+def test_the_state_makes_a_round_trip(tmp_path):
+    dense, table, optimizer = dense_and_table()
+    for seed in range(3):
+        set_gradients(dense, table, seed)
+        optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    again, its_table, restored = dense_and_table()
+    again.data, its_table.data = dense.detach().clone(), table.detach().clone()
+    restored.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    for seed in range(3, 6):
+        for pair, one in (((dense, table), optimizer), ((again, its_table), restored)):
+            set_gradients(*pair, seed)
+            one.step()
+    assert torch.equal(dense, again)
+    assert torch.equal(table, its_table)

@@ -181,8 +181,15 @@ def _later_rows(
     labels = labels_of_encoded(estimator, encoded, y)
     if encoded.schema == schema:
         return encoded, labels
-    its = {"users": encoded.users, "times": encoded.times}
-    return EncodedFeatures(schema, encoded.columns, encoded.behaviours, **its), labels
+    grown = EncodedFeatures(
+        schema,
+        encoded.columns,
+        encoded.behaviours,
+        users=encoded.users,
+        times=encoded.times,
+        store=encoded.store,
+    )
+    return grown, labels
 
 
 def _check_classes(

@@ -1,14 +1,15 @@
-"""The embeddings' optimizer, whose cost follows the rows touched, and the strength of their L2."""
+"""The optimizer: Adam, and for embedding tables a kind whose cost follows the rows touched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from torch.optim.adam import adam
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID
@@ -16,34 +17,42 @@ from sklearn_din.network.segments import gather_rows
 from sklearn_din.training.occurrences import count_ids
 
 
-class RowwiseRMSprop(torch.optim.Optimizer):
-    """Adam without momentum and with one second moment per row, on the rows of the batch only.
+class RowwiseAdam(torch.optim.Optimizer):
+    """Adam for dense gradients and, for embedding tables, a row-wise kind for sparse gradients.
 
-    Row j with gradient g moves by ``lr * g / sqrt(v_j + v)``: v_j is the row's second moment
-    (a moving average, from zero, of the mean square of its gradients), v that of all rows of its
-    vocabulary that were in a batch. A row seen once thus moves in proportion to its gradient,
-    relative to the vocabulary's typical gradient. Adam divides by the row's own moment alone and
-    moves it as far as any other, so that rare ids learn noise (benchmarks/quality-results.md,
-    "Rare ids"). A row whose gradients are often large is slowed down by its own moment.
+    One optimizer with a group of parameters for each table, so that schedules and clipping reach
+    everything that is trained. Parameters with dense gradients take the steps of
+    :class:`torch.optim.Adam`, computed by its fused kernel.
+
+    A table takes steps without momentum and with one second moment per row, on the rows of the
+    batch only: row j with gradient g moves by ``lr * g / sqrt(v_j + v)``. v_j is the row's second
+    moment (a moving average, from zero, of the mean square of its gradients), v that of all rows
+    of its vocabulary that were in a batch. A row seen once thus moves in proportion to its
+    gradient, relative to the vocabulary's typical gradient. Adam divides by the row's own moment
+    alone and moves it as far as any other, so that rare ids learn noise
+    (benchmarks/quality-results.md, "Rare ids"). A row whose gradients are often large is slowed
+    down by its own moment.
 
     The cost of a step follows the number of distinct ids in the batch, since all other rows stay
-    as they are. Gradients must be sparse and hold each row once, in ascending order, as
+    as they are. Sparse gradients must hold each row once, in ascending order, as
     :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them.
 
     Parameters
     ----------
-    params : iterable of Tensor
-        Embedding tables of shape (n_ids, dim).
+    params : iterable of Tensor or of dict
+        Parameters, or groups of them with options of their own. Embedding tables have the shape
+        (n_ids, dim).
     lr : float
-        Learning rate: about how far a row moves whose gradient is as large as is typical of its
-        vocabulary.
-    beta : float, default=0.999
-        Share of a second moment that is kept when a new gradient enters it.
+        Learning rate. For a table, about how far a row moves whose gradient is as large as is
+        typical of its vocabulary.
+    betas : tuple of two floats, default=(0.9, 0.999)
+        Shares of the first and the second moment that are kept when a new gradient enters them.
+        Rows have no first moment.
     eps : float, default=1e-8
         Added to the denominator, against division by zero.
     starts : Tensor of shape (n_vocabularies,), int64, default=None
-        First row of each vocabulary in the table, in ascending order. None: the table is one
-        vocabulary.
+        First row of each vocabulary in the group's table, in ascending order. None: the table is
+        one vocabulary.
     decay : Tensor of shape (n_ids,), default=None
         Factor of each row's mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]`` is
         added to the gradient of each row j in the batch. None: nothing is added.
@@ -52,7 +61,7 @@ class RowwiseRMSprop(torch.optim.Optimizer):
     --------
     >>> import torch
     >>> table = torch.nn.Parameter(torch.zeros(4, 2))
-    >>> optimizer = RowwiseRMSprop([table], lr=0.1)
+    >>> optimizer = RowwiseAdam([table], lr=0.1)
     >>> gradient = torch.ones(1, 2)
     >>> table.grad = torch.sparse_coo_tensor([[2]], gradient, (4, 2), check_invariants=True)
     >>> optimizer.step()
@@ -65,29 +74,76 @@ class RowwiseRMSprop(torch.optim.Optimizer):
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
-        beta: float = 0.999,
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         starts: Tensor | None = None,
         decay: Tensor | None = None,
     ) -> None:
-        options = {"lr": lr, "beta": beta, "eps": eps, "starts": starts, "decay": decay}
+        options = {"lr": lr, "betas": betas, "eps": eps, "starts": starts, "decay": decay}
         super().__init__(params, options)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every row that has a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, default=None
+            Computes the gradients. It is called once, before anything is updated.
+
+        Returns
+        -------
+        loss : object
+            What the closure returned; None without one.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None:
-                    self._update_rows(table, table.grad, group)
+            dense = []
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.grad.is_sparse:
+                    self._update_rows(parameter, parameter.grad, group)
+                else:
+                    dense.append(parameter)
+            if dense:
+                self._update_dense(dense, group)
+        return loss
+
+    def _update_dense(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        adam(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def _update_rows(self, table: Tensor, sparse: Tensor, group: dict[str, Any]) -> None:
-        state, beta = self.state[table], group["beta"]
+        state, beta = self.state[table], group["betas"][1]
+        starts = group["starts"]
+        if starts is None:
+            starts = torch.zeros(1, dtype=torch.int64, device=table.device)
         if not state:
-            starts = group["starts"]
-            if starts is None:
-                starts = torch.zeros(1, dtype=torch.int64, device=table.device)
-            state["starts"] = starts.to(table.device)
             state["square"] = table.new_zeros(len(table))
             state["total"] = table.new_zeros(len(starts))
             state["share"] = table.new_zeros(len(starts))
@@ -97,14 +153,16 @@ class RowwiseRMSprop(torch.optim.Optimizer):
             decay = group["decay"].index_select(0, rows)
             gradient = torch.addcmul(gradient, values, decay.unsqueeze(1))
         latest = (gradient * gradient).mean(1)
-        typical = _typical_square(latest, rows, state, beta)
+        typical = _typical_square(latest, rows, starts, state, beta)
         square = state["square"].index_select(0, rows).lerp_(latest, 1 - beta)
         state["square"].index_copy_(0, rows, square)
         denominator = square.add_(typical).sqrt_().add_(group["eps"]).unsqueeze(1)
         table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
 
 
-def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta: float) -> Tensor:
+def _typical_square(
+    latest: Tensor, rows: Tensor, starts: Tensor, state: dict[str, Tensor], beta: float
+) -> Tensor:
     """Second moment of the vocabulary that each row belongs to: one number per row of the batch.
 
     For each vocabulary, ``total`` is the moving average over batches of its rows' mean square,
@@ -113,9 +171,10 @@ def _typical_square(latest: Tensor, rows: Tensor, state: dict[str, Tensor], beta
 
     latest : (n_rows,), mean square of each row's gradient in this batch
     rows : (n_rows,), ascending
+    starts : (n_vocabularies,), first row of each vocabulary in the table
     typical : (n_rows,)
     """
-    first = torch.searchsorted(rows, state["starts"])
+    first = torch.searchsorted(rows, starts)
     counts = F.pad(first, (0, 1), value=len(rows)).diff()
     # Its own checks of the counts, left out, and an unknown length of what is repeated would have
     # the host wait for a GPU.

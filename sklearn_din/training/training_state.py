@@ -22,7 +22,7 @@ class RowMoments(NamedTuple):
     square : ndarray of shape (n_ids,), float32
         Of each id.
     total, share : float
-        Their quotient is the vocabulary's: :class:`sklearn_din.training.optim.RowwiseRMSprop`.
+        Their quotient is the vocabulary's: :class:`sklearn_din.training.optim.RowwiseAdam`.
     """
 
     square: np.ndarray

@@ -45,7 +45,7 @@ def whole_state(
         "unfinished": unfinished,
         "weights": {name: its.cpu().numpy() for name, its in net.module_.state_dict().items()},
         "training": net.current_state(plan).to_plain(),
-        "rates": [group["lr"] for group in _groups(net)],
+        "rates": [group["lr"] for group in net.optimizer_.param_groups],
         "early_stopping": stopping[0] if stopping else None,
         "place": [place.epoch, place.n_passes, place.n_batches],
         "random": _random_states(plan.device),
@@ -80,7 +80,7 @@ def go_on(net: DINNet, plan: TrainingPlan, earlier: Mapping[str, Any]) -> None:
     sizes = net.module_.embeddings.sizes
     state = state_from_plain(earlier["training"], sizes, net.dense_shapes, columns)
     net.go_on_from(state)
-    for group, rate in zip(_groups(net), earlier["rates"], strict=True):
+    for group, rate in zip(net.optimizer_.param_groups, earlier["rates"], strict=True):
         group["lr"] = rate
     net.history.extend({"batches": [], **check} for check in earlier["history"])
     for _, callback in net.callbacks_:
@@ -105,11 +105,6 @@ def go_on_within_check(net: DINNet, earlier: Mapping[str, Any]) -> int:
     net.history[-1]["batches"] = [dict(zip(columns, row, strict=True)) for row in rows]
     _set_random_states(earlier["random"])
     return len(net.history[-1]["batches"])
-
-
-def _groups(net: DINNet) -> list[dict[str, Any]]:
-    optimizers = (getattr(net, f"{name}_") for name in net._optimizers)
-    return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
 def _random_states(device: str) -> list[np.ndarray]:
