@@ -23,7 +23,7 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.datasets import make_click_log
-from sklearn_din.neighbours import cooccurrence, item_scores
+from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.serving import OnnxServer
 
@@ -228,9 +228,9 @@ def test_only_the_best_neighbours_are_kept(monkeypatch, log):
 def test_users_with_many_items_are_cut(monkeypatch):
     users, items = np.repeat([0, 1], [50, 3]), np.r_[np.arange(2, 52), [2, 3, 4]]
     both = cooccurrence.Interactions(users, items, np.zeros(53, dtype=int), (2, 52))
-    assert both.capped() is both
+    assert both.cap() is both
     monkeypatch.setattr(cooccurrence, "MOST_PAIRS", 500)
-    cut = both.capped()
+    cut = both.cap()
     assert np.bincount(cut.users).tolist() == [15, 3]
     assert len(set(cut.items[cut.users == 0])) == 15
 
@@ -347,7 +347,7 @@ def test_attributes_with_one_vocabulary_each_have_their_pair():
     histories = {"hist_a": "item", "hist_b": "item"}
     encoder = HistorySequenceEncoder(histories=histories, user="u").fit(shown, [1, 0])
     assert [pair.history for pair in encoder._neighbours] == ["hist_a", "hist_b"]
-    assert neighbour_pairs.neighbour_scales(encoder._neighbours).keys() <= encoder.scales_.keys()
+    assert {n for pair in encoder._neighbours for n in pair.names} <= encoder.scales_.keys()
 
 
 def test_later_clicks_are_counted_as_fit_would_have():
@@ -389,6 +389,7 @@ def test_later_rows_are_encoded_before_their_clicks_count(log):
 def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
+    monkeypatch.setattr(tables, "MOST_COUNTED", 0)
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
     pair = HistorySequenceEncoder(user="user", time="time").fit(X, y)._neighbours[0]
     monkeypatch.undo()

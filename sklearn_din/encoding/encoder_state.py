@@ -10,13 +10,18 @@ from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din.encoding.encoder_neighbours import (
+    neighbour_scales,
+    pair_state,
+    pairs_from_state,
+    schema_without,
+)
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Vocabulary, whole_ids
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
-from sklearn_din.neighbours.pairs import NeighbourPair, neighbour_scales, schema_without
-from sklearn_din.neighbours.state import pair_state, pairs_from_state
+from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 from sklearn_din.state.typed_fields import from_dict, to_dict
 
@@ -45,8 +50,7 @@ class EncoderState(EstimatorState):
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
         check_is_fitted(self, "schema_")
-        scales = neighbour_scales(self._neighbours).items()
-        of_neighbours = {name: EventScale(0.0, scale) for name, scale in scales}
+        of_neighbours = neighbour_scales(self._neighbours)
         return self._numeric_columns.scales | self._event_scales | of_neighbours
 
     def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:

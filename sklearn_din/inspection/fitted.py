@@ -42,6 +42,7 @@ class FittedClassifier(Protocol):
     classes_: np.ndarray
     schema_: Schema
     module_: DIN
+    net_: Any
     history_: pd.DataFrame
 
     def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
@@ -81,8 +82,8 @@ class FittedPipeline(NamedTuple):
 
     @property
     def neighbours(self) -> tuple[Any, ...]:
-        """Item neighbours of the encoder, one NeighbourPair per history that has a candidate."""
-        return self.encoder._neighbours
+        """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""
+        return self.classifier.net_.neighbours_.pairs or self.encoder._neighbours
 
     def decode(self, name: str, ids: Ids) -> np.ndarray:
         """Original values of encoded ids, None where unknown or missing."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from sklearn_din._validation import key_codes
 from sklearn_din.features.encoded import EncodedFeatures
@@ -78,6 +79,13 @@ def number_users(X: EncodedFeatures) -> np.ndarray:
     codes = codes.astype(np.int64)
     codes[missing] = len(names) + np.arange(len(missing))
     return codes if codes.max(initial=0) >= 2**31 else codes.astype(np.int32)
+
+
+def find_clicks(y: ArrayLike | None, n_rows: int) -> np.ndarray:
+    """Say which rows have the larger of two labels; none where there are not two labels."""
+    labels = np.zeros(n_rows) if y is None else np.asarray(y)
+    distinct = pd.unique(labels) if labels.ndim == 1 else ()
+    return labels == max(distinct) if len(distinct) == 2 else np.zeros(n_rows, dtype=bool)
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:

@@ -141,18 +141,10 @@ class _FirstBlocks:
 
 
 def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
-    """Walk through all rows by slices: all at once in memory, block by block where they are mapped."""
-    size = ROWS_PER_BLOCK if is_mapped(X) else max(len(X), 1)
+    """Walk through all rows by slices: block by block where they are mapped, otherwise at once."""
+    size = max(len(X), 1) if X.store is None else ROWS_PER_BLOCK
     for start in range(0, len(X), size):
         yield slice(start, min(start + size, len(X)))
-
-
-def is_mapped(X: EncodedFeatures) -> bool:
-    """Whether arrays of the impressions lie in files."""
-    arrays = [*X.columns.values()]
-    for ragged in X.behaviours.values():
-        arrays += ragged.columns.values()
-    return any(isinstance(array, np.memmap) for array in arrays)
 
 
 def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:

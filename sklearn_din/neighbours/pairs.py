@@ -125,19 +125,19 @@ class NeighbourPair:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if type(state) is not dict or state.keys() != {*NAMES, *NUMBERS, *SPARSE}:
             raise ValueError("item neighbours must have names, numbers, scores and counts.")
-        names = tuple(state["names"])
-        if len(names) != N_NUMBERS or any(
-            type(name) is not str for name in (*names, state["history"], state["candidate"])
-        ):
+        names = state["names"]
+        if type(names) not in (tuple, list) or len(names) != N_NUMBERS:
             raise ValueError(f"item neighbours have {N_NUMBERS} columns with names.")
-        n_ids = len(state["shown"])
+        if any(type(name) is not str for name in (*names, state["history"], state["candidate"])):
+            raise ValueError("columns of item neighbours must have names.")
+        n_ids = np.size(state["shown"])
         parts = {name: _check_numbers(state[name], n_ids, what=name) for name in NUMBERS[:-1]}
         parts["scale"] = _check_numbers(state["scale"], N_NUMBERS, what="scale")
         parts |= {name: _sparse(state[name], n_ids) for name in SPARSE}
         _check_counts(parts)
         scores = ItemScores(*(parts.pop(name) for name in (*SPARSE[:2], *NUMBERS[:2])))
-        parts |= {"history": state["history"], "candidate": state["candidate"], "names": names}
-        for name, value in (parts | {"scores": scores}).items():
+        parts |= {"history": state["history"], "candidate": state["candidate"]}
+        for name, value in (parts | {"names": tuple(names), "scores": scores}).items():
             object.__setattr__(self, name, value)
 
 

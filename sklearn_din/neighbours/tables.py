@@ -18,7 +18,6 @@ from sklearn_din.neighbours.cooccurrence import (
     MOST_COUNTED,
     Interactions,
     count_pairs,
-    is_mapped,
     row_blocks,
 )
 from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
@@ -30,7 +29,7 @@ from sklearn_din.neighbours.pairs import (
     name_columns,
 )
 
-MEMORY = 1 << 28  # bytes that readers of a store of numbers may take
+SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory allowed go to files
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,24 @@ class NeighbourTables:
         for pair in self.pairs:
             pair.check(schema)
 
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the tables as dicts of names, numbers and arrays."""
+        return [pair.__getstate__() | {"names": list(pair.names)} for pair in self.pairs]
+
+    @classmethod
+    def from_plain(cls, values: Any, schema: Schema) -> NeighbourTables:
+        """Read what :meth:`to_plain` wrote, and check it against a schema without its columns."""
+        if type(values) is not list:
+            raise ValueError("item neighbours must be a list of pairs.")
+        pairs = []
+        for state in values:
+            pair = NeighbourPair.__new__(NeighbourPair)
+            pair.__setstate__(state)
+            pairs.append(pair)
+        tables = cls(tuple(pairs))
+        tables.check(schema)
+        return tables
+
     def _with_columns(self, X: EncodedFeatures, numbers: _Numbers) -> EncodedFeatures:
         columns = {
             name: column
@@ -98,7 +115,12 @@ class NeighbourTables:
             for name, column in zip(pair.names, own, strict=True)
         }
         return EncodedFeatures._trusted(
-            self.extend(X.schema), X.columns | columns, X.behaviours, users=X.users, times=X.times
+            self.extend(X.schema),
+            X.columns | columns,
+            X.behaviours,
+            users=X.users,
+            times=X.times,
+            store=X.store,
         )
 
 
@@ -186,7 +208,7 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
 
 def has_numbers(schema: Schema) -> bool:
     """Whether a schema has columns of item neighbours."""
-    return any(field.candidate is not None for field in schema.fields)
+    return any(field.candidate for field in schema.fields)
 
 
 def _learn_pair(
@@ -253,11 +275,12 @@ class _Numbers:
 
 @contextmanager
 def _numbers_for(X: EncodedFeatures, n_pairs: int) -> Iterator[_Numbers]:
-    """Yield arrays of zeros where X lies: in memory, or in files."""
+    """Yield arrays of zeros: in memory, or in files where X is mapped and they are large."""
     shape = (len(X), N_NUMBERS)
-    if not is_mapped(X) or not n_pairs:
+    n_bytes = n_pairs * len(X) * N_NUMBERS * np.dtype(np.float32).itemsize
+    if X.store is None or n_bytes <= X.store.memory // SHARE_IN_MEMORY:
         yield _Numbers([np.zeros(shape, dtype=np.float32) for _ in range(n_pairs)])
         return
-    with create_store(None, "neighbours", memory=MEMORY) as writer:
+    with create_store(None, "neighbours", memory=X.store.memory) as writer:
         arrays = [writer.allocate(str(pair), shape, np.float32) for pair in range(n_pairs)]
         yield _Numbers(arrays, writer)

@@ -81,7 +81,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     onnx = _import_onnx()
     found = getattr(estimator, "best_estimator_", estimator)
     classifier = classifier_of(found, purpose="export_onnx")
-    recipe, neighbours = "", tuple[NeighbourPair, ...]()
+    recipe, neighbours = "", classifier.net_.neighbours_.pairs
     if isinstance(found, Pipeline):
         pipeline = fitted_pipeline(found, purpose="export_onnx")
         recipe = json.dumps(recipe_of(pipeline))
