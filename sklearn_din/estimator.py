@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from os import PathLike
 
 import numpy as np
@@ -393,18 +393,19 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         check_is_fitted(self)
         return summarize(self)
 
-    def _html_addition(self) -> str:
-        return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
-
-    def _repr_html_inner(self) -> str:
-        html, drawing = super()._repr_html_inner(), self._html_addition()
-        return html if drawing in html else html + drawing  # before scikit-learn 1.7: no box
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        show = super()._repr_html_  # AttributeError where scikit-learn is to show text alone
+        return lambda: show() + self._drawing()
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
         bundle = super()._repr_mimebundle_(**kwargs)
         if "text/html" in bundle:
-            bundle["text/html"] = self._repr_html_inner()
+            bundle["text/html"] += self._drawing()
         return bundle
+
+    def _drawing(self) -> str:
+        return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
 
     def _keep(
         self,

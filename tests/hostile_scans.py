@@ -26,7 +26,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.logs.aggregates import attach_aggregates
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import Scan
 from tests.hostile_steps import (
     CLOSE,
     LOG,

@@ -28,8 +28,6 @@ OPTIONAL = {"feature_names_in_", "novelty_"}  # the second is missing in files o
 NETWORK = {"neighbours", "options", "weights", "device", "lr", "embedding_lr", "training"}
 GROWTH = {"training_state"}  # files of before there was partial_fit lack it
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
-# What networks were like that were saved before the option existed.
-BEFORE_THE_OPTION = {"without_candidate": "nothing", "matches": "all"}
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
 
@@ -178,7 +176,6 @@ def _tensor(name: str, array: Any) -> Tensor:
 def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> DIN:
     """Build the network without memory of its own, then give it the weights, which must fit."""
     _check_size(schema, options, weights)
-    options = BEFORE_THE_OPTION | options
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         module = DIN(schema, **options)
     wanted = {name: tuple(its.shape) for name, its in module.state_dict().items()}

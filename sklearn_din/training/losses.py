@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_din.batches.batch import Batch
 from sklearn_din.module import DIN
-from sklearn_din.network.host import is_host, number_on_host
+from sklearn_din.network.layers import is_host, number_on_host
 
 STEPS_PER_READ = 50  # of losses on a GPU: to read one, the host waits for all steps before it
 

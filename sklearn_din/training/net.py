@@ -20,7 +20,7 @@ from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.network.host import is_host
+from sklearn_din.network.layers import is_host
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.joint_steps import JointSteps
 from sklearn_din.training.optim import RowwiseAdam
