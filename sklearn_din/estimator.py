@@ -19,8 +19,8 @@ from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import _fit_context
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.inspection.attention import attention_table
 from sklearn_din.inspection.diagram import drawing_in_a_box
+from sklearn_din.inspection.explain import attention_table
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.training.check_tasks import with_tasks

@@ -616,11 +616,11 @@ def test_attributes_with_few_ids_have_none(monkeypatch, log):
     ("part", "damage", "message"),
     [
         ("counts", lambda its: its | {"values": -its["values"]}, "upper triangle"),
-        ("cosine", lambda its: its | {"columns": its["columns"] + 10**6}, "between ids"),
+        ("cosine", lambda its: its | {"columns": its["columns"] + 10**6}, "must lie between 0"),
         ("ease", lambda its: its | {"columns": its["columns"][::-1].copy()}, "in order, each once"),
-        ("ease", lambda its: its | {"lengths": its["lengths"][:-1]}, "a length per id"),
+        ("ease", lambda its: its | {"lengths": its["lengths"][:-1]}, "must be int32 of shape"),
         ("clicked", lambda its: its + 10**6, "more often than it was shown"),
-        ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be"),
+        ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be finite"),
         ("scale", lambda its: its * 0, "scale of item neighbours must be positive"),
         ("names", lambda its: its[:3], "13 columns with names"),
         ("history", lambda its: 5, "must have names"),
@@ -628,6 +628,6 @@ def test_attributes_with_few_ids_have_none(monkeypatch, log):
 )
 def test_a_damaged_state_is_refused(model, part, damage, message):
     pair = model[-1].net_.neighbours_.pairs[0]
-    state = pair.__getstate__()
+    plain = pair.to_plain()
     with pytest.raises(ValueError, match=message):
-        type(pair).__new__(type(pair)).__setstate__(state | {part: damage(state[part])})
+        pair.from_plain(plain | {part: damage(plain[part])})

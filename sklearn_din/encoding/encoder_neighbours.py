@@ -104,23 +104,14 @@ def neighbour_scales(pairs: Sequence[NeighbourPair]) -> dict[str, EventScale]:
     }
 
 
-def pair_state(pair: NeighbourPair) -> dict[str, Any]:
-    """Return one pair as a dict of names and arrays."""
-    return pair.__getstate__() | {"names": list(pair.names)}
-
-
 def pairs_from_state(state: Any, schema: Schema) -> tuple[NeighbourPair, ...]:
     """Read all pairs, and raise ValueError where they do not fit each other or the schema."""
     if type(state) is not list:
         raise ValueError("item neighbours must be a list of pairs.")
-    pairs = []
-    for parts in state:
-        pair = NeighbourPair.__new__(NeighbourPair)
-        pair.__setstate__(parts)
-        pairs.append(pair)
-    tables = NeighbourTables(tuple(pairs))
+    pairs = tuple(map(NeighbourPair.from_plain, state))
     plain = schema_without(schema, pairs)
+    tables = NeighbourTables(pairs)
     tables.check(plain)
     if tables.extend(plain) != schema:
         raise ValueError("the columns of item neighbours must be the last of the schema.")
-    return tables.pairs
+    return pairs

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Field, Schema
 from sklearn_din.neighbours.blocks import number_users
@@ -117,28 +118,35 @@ class NeighbourPair:
         ):
             raise ValueError("item neighbours need a history and its candidate.")
 
-    def __getstate__(self) -> dict[str, Any]:
-        parts = vars(self) | vars(self.scores)
-        state = {name: parts[name] for name in (*NAMES, *NUMBERS)}
-        return state | {name: _sparse_state(parts[name]) for name in SPARSE}
+    def to_plain(self) -> dict[str, Any]:
+        """Return the pair as a dict of names, numbers and arrays."""
+        parts = vars(self) | vars(self.scores) | {"names": list(self.names)}
+        plain = {name: parts[name] for name in (*NAMES, *NUMBERS)}
+        return plain | {name: _sparse_to_plain(parts[name]) for name in SPARSE}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if type(state) is not dict or state.keys() != {*NAMES, *NUMBERS, *SPARSE}:
-            raise ValueError("item neighbours must have names, numbers, scores and counts.")
-        names = state["names"]
-        if type(names) not in (tuple, list) or len(names) != N_NUMBERS:
+    @classmethod
+    def from_plain(cls, plain: Any) -> NeighbourPair:
+        """Read what :meth:`to_plain` wrote, every shape and id checked.
+
+        Raises
+        ------
+        ValueError
+            Where the parts do not fit each other.
+        """
+        check_keys(plain, {*NAMES, *NUMBERS, *SPARSE}, what="item neighbours")
+        names, n_ids = plain["names"], np.size(plain["shown"])
+        if type(names) is not list or len(names) != N_NUMBERS:
             raise ValueError(f"item neighbours have {N_NUMBERS} columns with names.")
-        if any(type(name) is not str for name in (*names, state["history"], state["candidate"])):
+        if any(type(name) is not str for name in (*names, plain["history"], plain["candidate"])):
             raise ValueError("columns of item neighbours must have names.")
-        n_ids = np.size(state["shown"])
-        parts = {name: _check_numbers(state[name], n_ids, what=name) for name in NUMBERS[:-1]}
-        parts["scale"] = _check_numbers(state["scale"], N_NUMBERS, what="scale")
-        parts |= {name: _sparse(state[name], n_ids) for name in SPARSE}
+        parts = {
+            name: _check_numbers(plain[name], N_NUMBERS if name == "scale" else n_ids, what=name)
+            for name in NUMBERS
+        }
+        parts |= {name: _sparse_from_plain(plain[name], n_ids) for name in SPARSE}
         _check_counts(parts)
         scores = ItemScores(*(parts.pop(name) for name in (*SPARSE[:2], *NUMBERS[:2])))
-        parts |= {"history": state["history"], "candidate": state["candidate"]}
-        for name, value in (parts | {"names": tuple(names), "scores": scores}).items():
-            object.__setattr__(self, name, value)
+        return cls(plain["history"], plain["candidate"], tuple(names), scores, **parts)
 
 
 def look_up(scores: ItemScores, X: EncodedFeatures, history: str, candidate: str) -> np.ndarray:
@@ -182,7 +190,7 @@ def name_columns(history: str, taken: Collection[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _sparse_state(matrix: csr_array) -> dict[str, np.ndarray]:
+def _sparse_to_plain(matrix: csr_array) -> dict[str, np.ndarray]:
     return {
         "values": matrix.data,
         "columns": matrix.indices.astype(np.int32),
@@ -190,30 +198,26 @@ def _sparse_state(matrix: csr_array) -> dict[str, np.ndarray]:
     }
 
 
-def _sparse(state: Any, n_ids: int) -> csr_array:
-    if type(state) is not dict or state.keys() != {"values", "columns", "lengths"}:
-        raise ValueError("scores must have values, columns and lengths.")
-    lengths, columns = state["lengths"], state["columns"]
-    for array in (lengths, columns):
-        if type(array) is not np.ndarray or array.dtype != np.int32 or array.ndim != 1:
-            raise ValueError("columns and lengths of scores must be int32.")
-    if len(lengths) != n_ids or (lengths < 0).any() or lengths.sum(dtype=np.int64) != len(columns):
+def _sparse_from_plain(plain: Any, n_ids: int) -> csr_array:
+    check_keys(plain, {"values", "columns", "lengths"}, what="scores of item neighbours")
+    what, n_values = "the columns of item neighbours", np.size(plain["columns"])
+    lengths = check_array(plain["lengths"], dtype="int32", shape=(n_ids,), what=what, least=0)
+    columns = check_array(
+        plain["columns"], dtype="int32", shape=(n_values,), what=what, least=0, most=n_ids - 1
+    )
+    if lengths.sum(dtype=np.int64) != n_values:
         raise ValueError("scores must have a length per id.")
-    values = _check_numbers(state["values"], len(columns), what="scores")
-    if len(columns) and not (columns.min() >= 0 and columns.max() < n_ids):
-        raise ValueError("scores must be between ids of the vocabulary.")
     keys = np.repeat(np.arange(n_ids, dtype=np.int64), lengths) * n_ids + columns
     if (keys[1:] <= keys[:-1]).any():
         raise ValueError("the neighbours of an id must be in order, each once.")
     starts = np.append(0, np.cumsum(lengths, dtype=np.int64))
+    values = _check_numbers(plain["values"], n_values, what="scores")
     return csr_array((values, columns, starts), shape=(n_ids, n_ids))
 
 
 def _check_numbers(array: Any, length: int, *, what: str) -> np.ndarray:
-    is_array = type(array) is np.ndarray and array.dtype == np.float32
-    if not is_array or array.shape != (length,) or not np.isfinite(array).all():
-        raise ValueError(f"the {what} of item neighbours must be {length} finite float32.")
-    return array
+    what = f"the {what} of item neighbours"
+    return check_array(array, dtype="float32", shape=(length,), what=what)
 
 
 def _check_counts(parts: dict[str, Any]) -> None:

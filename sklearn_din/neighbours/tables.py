@@ -92,19 +92,14 @@ class NeighbourTables:
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the tables as dicts of names, numbers and arrays."""
-        return [pair.__getstate__() | {"names": list(pair.names)} for pair in self.pairs]
+        return [pair.to_plain() for pair in self.pairs]
 
     @classmethod
     def from_plain(cls, values: Any, schema: Schema) -> NeighbourTables:
         """Read what :meth:`to_plain` wrote, and check it against a schema without its columns."""
         if type(values) is not list:
             raise ValueError("item neighbours must be a list of pairs.")
-        pairs = []
-        for state in values:
-            pair = NeighbourPair.__new__(NeighbourPair)
-            pair.__setstate__(state)
-            pairs.append(pair)
-        tables = cls(tuple(pairs))
+        tables = cls(tuple(map(NeighbourPair.from_plain, values)))
         tables.check(schema)
         return tables
 

@@ -12,13 +12,13 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_keys
 from sklearn_din._frames import CallerFrame
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.neighbours.blocks import find_clicks
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
-from sklearn_din.state.estimators import EstimatorState, check_keys
 from sklearn_din.transformers import HistorySequenceEncoder
 
 Rows = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
@@ -229,7 +229,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, {"encoder", "schema", "neighbours"})
+        check_keys(fitted, {"encoder", "schema", "neighbours"}, what="ItemNeighbours")
         encoder = fitted["encoder"]
         if encoder is not None:
             if type(encoder) is not HistorySequenceEncoder:

@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-from sklearn_din.state.versions import __version__
+from sklearn_din._version import __version__
 from sklearn_din.training.checkpoint_file import (
     n_bytes,
     read_checkpoint,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din._whole_files import whole_file
 from sklearn_din.state.array_bytes import array_pieces, octets
-from sklearn_din.state.plain_state import PlainState, read_state, write_state
 
 FORMAT = "sklearn_din checkpoint 1"
 
@@ -25,7 +25,7 @@ def write_checkpoint(path: Path, value: Mapping[str, Any]) -> None:
     ----------
     path : Path
     value : dict
-        Numbers, text and arrays, as :func:`sklearn_din.state.plain_state.write_state` takes them.
+        Numbers, text and arrays, as :func:`sklearn_din._plain_values.to_plain` takes them.
         Arrays are written from where they lie: no copy of them is made.
     """
     # Whatever moment the power fails at, the file is the one before or the new one, whole:
@@ -38,10 +38,11 @@ def write_checkpoint(path: Path, value: Mapping[str, Any]) -> None:
     # with the same bits at once, and another fit is told what differs. Nor is the lock: the
     # process that it names is dead after a loss of power. A new file cut off in step 1 is deleted
     # by the next training in the folder. The hash in the file answers for what disks break later.
-    state = write_state(value)
-    metadata = {"format": FORMAT, "state": state.text, "sha256": _sha256(state)}
+    text, arrays = split_arrays(to_plain(dict(value)))
+    arrays = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}
+    metadata = {"format": FORMAT, "state": text, "sha256": _sha256(text, arrays)}
     with whole_file(path) as partial, open(partial, "wb") as file:
-        for piece in array_pieces(state.arrays, metadata):
+        for piece in array_pieces(arrays, metadata):
             file.write(piece)
 
 
@@ -64,9 +65,9 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
             written = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         _check(written.get("format") == FORMAT, "it has another format")
-        state = PlainState(written["state"], arrays)
-        _check(written["sha256"] == _sha256(state), "its SHA-256 is not that of its content")
-        value = read_state(state)
+        is_same = written["sha256"] == _sha256(written["state"], arrays)
+        _check(is_same, "its SHA-256 is not that of its content")
+        value = from_plain(join_arrays(written["state"], arrays))
         _check(type(value) is dict, "it has another content")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -96,11 +97,11 @@ def _check(is_right: bool, problem: str) -> None:
         raise ValueError(problem)
 
 
-def _sha256(state: PlainState) -> str:
+def _sha256(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     """Hash of everything that is read back, in an order of its own."""
-    sha = hashlib.sha256(state.text.encode("ascii"))
-    for name in sorted(state.arrays):
-        array = state.arrays[name]
+    sha = hashlib.sha256(text.encode("ascii"))
+    for name in sorted(arrays):
+        array = arrays[name]
         sha.update(json.dumps([name, array.dtype.name, array.shape]).encode("ascii"))
         sha.update(octets(array))
     return sha.hexdigest()

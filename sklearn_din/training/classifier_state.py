@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, get_args
@@ -13,20 +13,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from sklearn_din._estimator_state import (
+    EstimatorState,
+    check_array,
+    check_dict,
+    check_feature_names,
+    check_keys,
+)
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import candidate_columns
 from sklearn_din.training.training_state import TrainingState, state_from_plain
 
 LEARNT = {"classes_", "history_", "n_iter_", "n_features_in_", "schema", "network"}
-LEARNT |= {"_fitted_on_encoded"}
-OPTIONAL = {"feature_names_in_", "novelty_"}  # the second is missing in files of earlier versions
+LEARNT |= {"_fitted_on_encoded", "novelty_"}
 NETWORK = {"neighbours", "options", "weights", "device", "lr", "embedding_lr", "training"}
-GROWTH = {"training_state"}  # files of before there was partial_fit lack it
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
@@ -49,14 +53,14 @@ class ClassifierState(EstimatorState):
     module_: DIN
     schema_: Schema
 
-    def _libraries(self) -> dict[str, str]:
-        return super()._libraries() | {"torch": str(torch.__version__)}
+    def _versions(self) -> dict[str, str]:
+        return super()._versions() | {"torch": str(torch.__version__)}
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "net_" not in attributes or not is_own(attributes["module_"]):
             return None
         net, module = attributes.pop("net_"), attributes.pop("module_")
-        names = LEARNT - {"schema", "network"} | OPTIONAL
+        names = {*LEARNT, "feature_names_in_"} - {"schema", "network"}
         return {
             "schema": schema_state(attributes.pop("schema_")),
             "network": _network_state(net, module),
@@ -64,8 +68,8 @@ class ClassifierState(EstimatorState):
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, LEARNT, optional=OPTIONAL)
-        _check_novelty(fitted.setdefault("novelty_", {}))
+        check_keys(fitted, LEARNT, optional={"feature_names_in_"}, what="a classifier")
+        _check_novelty(fitted["novelty_"])
         check_feature_names(fitted)
         classes = fitted["classes_"]
         if type(classes) is not np.ndarray or classes.shape != (2,) or classes[0] == classes[1]:
@@ -81,7 +85,7 @@ class ClassifierState(EstimatorState):
 
 
 def _check_novelty(novelty: object) -> None:
-    for column, share in _dict(novelty).items():
+    for column, share in check_dict(novelty, what="novelty_").items():
         if type(share) is not float or not 0 <= share <= 1:
             raise ValueError(f"novelty_[{column!r:.60}] must be a share, got {share!r:.60}.")
 
@@ -124,11 +128,12 @@ def plain_check(check: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network_from_state(state: Any, schema: Schema) -> DINNet:
-    _check_keys(state, NETWORK, "a network", optional=GROWTH)
-    _check_keys(state["training"], TRAINING, "a training")
-    weights = {name: _tensor(name, array) for name, array in _dict(state["weights"]).items()}
+    check_keys(state, NETWORK, optional={"training_state"}, what="a network")
+    check_keys(state["training"], TRAINING, what="a training")
+    arrays = check_dict(state["weights"], what="weights")
+    weights = {name: _tensor(name, array) for name, array in arrays.items()}
     tables = NeighbourTables.from_plain(state["neighbours"], schema)
-    module = _module(tables.extend(schema), _dict(state["options"]), weights)
+    module = _module(tables.extend(schema), check_dict(state["options"], what="options"), weights)
     lr, embedding_lr = state["lr"], state["embedding_lr"]
     if type(lr) is not float or type(embedding_lr) is not float or min(lr, embedding_lr) <= 0:
         raise ValueError("learning rates must be positive floats.")
@@ -149,7 +154,7 @@ def _network_from_state(state: Any, schema: Schema) -> DINNet:
     if type(training["history"]) is not list:
         raise ValueError("a training's history must be a list.")
     for check in training["history"]:
-        net.history.append(_dict(check))
+        net.history.append(check_dict(check, what="a check"))
     net.forget_training()
     if "training_state" in state:
         net.training_state_ = _training_state(state["training_state"], net)
@@ -164,12 +169,7 @@ def _training_state(values: Any, net: DINNet) -> TrainingState:
 
 def _tensor(name: str, array: Any) -> Tensor:
     """Weights that are float32 and finite; memory that cannot be written to is copied."""
-    if type(array) is not np.ndarray:
-        raise ValueError(f"weights {name!r:.80} must be an array.")
-    if array.dtype != np.float32:
-        raise ValueError(f"weights {name!r:.80} must be float32, got {array.dtype}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"weights {name!r:.80} must be finite.")
+    check_array(array, dtype="float32", shape=np.shape(array), what=f"weights {name!r:.80}")
     return torch.from_numpy(array if array.flags.writeable else np.array(array))
 
 
@@ -190,7 +190,7 @@ def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor])
 def _check_size(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Raise where options tell of more layers or wider ones than there are weights."""
     dims = options.get("embedding_dim")
-    widths = {dims} if type(dims) is int else set(_dict(dims).values())
+    widths = {dims} if type(dims) is int else set(check_dict(dims, what="embedding_dim").values())
     units = [options.get(name) for name in ("hidden_units", "attention_units")]
     for its in (widths, *units):
         if type(its) not in (set, tuple) or any(type(n) is not int or n < 1 for n in its or ()):
@@ -222,16 +222,3 @@ def _present_device(device: object) -> str:
         )
         return "cpu"
     return device
-
-
-def _dict(value: object) -> dict[str, Any]:
-    if type(value) is not dict or any(type(name) is not str for name in value):
-        raise ValueError(f"a dict by name was needed, got {value!r:.60}.")
-    return value
-
-
-def _check_keys(
-    value: object, keys: set[str], what: str, *, optional: Set[str] = frozenset()
-) -> None:
-    if type(value) is not dict or value.keys() - optional != keys:
-        raise ValueError(f"{what} must have the parts {', '.join(sorted(keys))}.")

@@ -16,7 +16,6 @@ from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.state.plain_scalars import Json
 from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.parameters import device_for
 
@@ -82,7 +81,7 @@ def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
     return found + [name for name in names if earlier["data"].get(name) != latest["data"].get(name)]
 
 
-def plain_parameter(value: object) -> Json:
+def plain_parameter(value: object) -> Any:
     """Return a parameter's value as JSON, such that equal values are equal there.
 
     Of a RandomState its state counts, of a skorch callback its class and those of its parameters
@@ -115,7 +114,7 @@ def plain_parameter(value: object) -> Json:
     return _name(value if isinstance(value, type) else type(value))
 
 
-def _plain_settings(callback: Callback) -> Json:
+def _plain_settings(callback: Callback) -> Any:
     settings = ((name, getattr(callback, name, None)) for name in callback._get_param_names())
     kinds = bool | str | Real
     return {name: plain_parameter(its) for name, its in settings if isinstance(its, kinds)}
