@@ -38,7 +38,7 @@ test-engines: $(ENGINES)/installed
 	@command -v java > /dev/null || (apt-get update && apt-get install --yes default-jre-headless) \
 		|| (echo "Spark needs Java 17 or later, and it could not be installed: do it by hand." && false)
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/test_engines.py tests/test_scoring.py \
-		tests/test_dask_history.py tests/test_dask_search.py
+		tests/test_dask.py
 
 $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 	$(PYTHON) -m venv $(ENGINES)
