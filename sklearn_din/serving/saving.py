@@ -94,10 +94,13 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # objects of other packages may raise anything
+            problem = str(error).rstrip(".")
+            if isinstance(error, RecursionError):
+                problem = "objects that hold each other, as scikit-learn's metadata requests do"
             raise ValueError(
                 f"save keeps estimators, numbers, text and dates, and this {type(model).__name__} "
-                f"holds something else: {error} Use functions and classes that stand in a module, "
-                "name a scorer by its text, set callbacks=None, or pickle the model."
+                f"holds something else: {problem}. Use functions and classes that stand in a "
+                "module, name a scorer by its text, set callbacks=None, or pickle the model."
             ) from error
 
 
@@ -167,6 +170,8 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
                 f"{str(path)!r} holds objects of {', '.join(names)}, which are not trusted. If you "
                 f"trust whoever made the file, pass trusted={names}."
             ) from error
+        except MemoryError:
+            raise
         except Exception as error:  # of zipfile, json, numpy, skops, and of foreign steps
             raise _file_error(path, str(error) or type(error).__name__) from error
 
