@@ -35,7 +35,7 @@ from sklearn_din.serving.saved_objects import FOREIGN, KINDS, kind_of
 from sklearn_din.state.array_bytes import array_pieces
 from sklearn_din.state.plain_state import PlainState
 from sklearn_din.state.versions import __version__, versions_checked, warn_of_other_versions
-from sklearn_din.training.classifier_state import networks_on
+from sklearn_din.training.net_state import networks_on
 
 FORMAT = "sklearn_din model"
 PROTOCOL = 1
