@@ -86,7 +86,7 @@ docs: setup
 # The documentation, and not one question to a network while it is built.
 docs-offline: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
-	$(BIN)/python -m benchmarks.offline sphinx -W --keep-going -b html docs build/html
+	$(BIN)/python -m tests.offline sphinx -W --keep-going -b html docs build/html
 
 quality: setup
 	$(BIN)/python -m benchmarks.quality

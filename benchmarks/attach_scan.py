@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.history import EVENTS_PER_USER
 from benchmarks.scan import forget_peak, resident
 from sklearn_din import attach_history, scan_parquet
 
 GROUP_ROWS = 1_000_000
 N_ITEMS, N_CATEGORIES = 100_000, 1_000
 SECONDS_BETWEEN = 0.5
+EVENTS_PER_USER = 20
 BYTES_PER_GB = 1e9
 
 

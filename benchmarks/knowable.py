@@ -3,11 +3,13 @@
 ``probability`` of such a log (``made_logs.turning``) is made with every item's quality. Nobody can
 know a new item's quality, and of a known one its clicks say only so much. ``turning`` here is told
 how the log was made, and learns nothing but the qualities: the most probable ones given the
-training rows, with their remaining spread. No method can be expected to predict better.
+training rows, with their remaining spread. No method can be expected to predict better. ``python -m
+benchmarks.knowable`` checks that the logs are made as is said here.
 """
 
 import numpy as np
 
+from benchmarks import made_logs
 from benchmarks.made_logs import INTERCEPT, QUALITY, RECENT
 from benchmarks.workloads import UNKNOWN
 
@@ -53,3 +55,25 @@ def _qualities(rows, n_items):
 
 def _sigmoid(logit):
     return 1 / (1 + np.exp(-logit))
+
+
+def check():
+    """Raise where a made log without its interest is not one quality per item."""
+    log = made_logs.turning(new_share=0.6, n_users=200, n_shown=40, hide_unseen=False, cap=10)
+    qualities = {}
+    for part in ("train", "valid", "test"):
+        rows = log[part]
+        logit = np.log(rows["probability"] / (1 - rows["probability"]))
+        for item, quality in zip(rows["item"], logit - interest(rows), strict=True):
+            qualities.setdefault(item, []).append(quality)
+    assert len(qualities) > 40
+    assert max(np.ptp(values) for values in qualities.values()) < 1e-9
+    log = made_logs.turning(new_share=0.6, n_users=200, n_shown=40)
+    probability, rows = turning(log), log["test"]
+    new = np.flatnonzero(rows["item"] == UNKNOWN)
+    order = new[np.argsort(interest(rows)[new])]
+    assert (np.diff(probability[order]) >= -1e-12).all()  # of a new item: its interest alone
+
+
+if __name__ == "__main__":
+    check()

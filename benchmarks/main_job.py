@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from benchmarks.real_data import real_data_folder
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
 from sklearn_din.datasets import fetch_movielens, make_click_log
 from sklearn_din.metrics import group_roc_auc_score
+from tests.real_data import real_data_folder
 
 SEEDS = range(5)
 MODELS = {

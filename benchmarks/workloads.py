@@ -26,7 +26,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from benchmarks.real_data import real_data_folder
+from tests.real_data import real_data_folder
 
 UNKNOWN = 1
 PARTS = ("train", "valid", "test")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sklearn_din.logs.attached_scan import AttachedScan
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
-    from sklearn_din.logs.scan import ParquetScan, scan_parquet
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
     from sklearn_din.neighbours.transformer import ItemNeighbours
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from sklearn_din.serving.saving import inspect, load, save
     from sklearn_din.serving.scoring import score_partitions
     from sklearn_din.serving.updating import update
+    from sklearn_din.tables.scan import ParquetScan, scan_parquet
     from sklearn_din.transformers import HistorySequenceEncoder
 
 __all__ = [
@@ -79,7 +79,7 @@ _FILE_OF = {
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
     "ItemNeighbours": "neighbours.transformer",
-    "ParquetScan": "logs.scan",
+    "ParquetScan": "tables.scan",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
@@ -96,7 +96,7 @@ _FILE_OF = {
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
     "score_partitions": "serving.scoring",
-    "scan_parquet": "logs.scan",
+    "scan_parquet": "tables.scan",
     "update": "serving.updating",
 }
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from sklearn_din.command_line.comparison import cross_validate, folds_by_user
 from sklearn_din.command_line.models import MODELS, Parameters, fit_final_model, save_model
 from sklearn_din.command_line.options import (
     CompareOptions,
@@ -25,7 +24,14 @@ from sklearn_din.command_line.options import (
     read_compare_options,
     read_predict_options,
 )
-from sklearn_din.command_line.results import draw_attention, picture_path, recommend, score_rows
+from sklearn_din.command_line.results import (
+    cross_validate,
+    draw_attention,
+    folds_by_user,
+    picture_path,
+    recommend,
+    score_rows,
+)
 from sklearn_din.command_line.study import Study, embedded_study, own_study
 from sklearn_din.command_line.tables import write_table
 
@@ -37,7 +43,7 @@ STOPPED_BY = 128  # a shell's status of a program ended by a signal is this plus
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the main job, or ``predict``; a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with warnings.catch_warnings(), _signals_clean_up():
+    with warnings.catch_warnings(), _clean_up_on_signals():
         warnings.showwarning = _show_warning
         try:
             if arguments[:1] == ["predict"]:
@@ -58,7 +64,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _signals_clean_up() -> Iterator[None]:
+def _clean_up_on_signals() -> Iterator[None]:
     """Leave by an exception on Ctrl-C and SIGTERM: no partial file stays.
 
     SystemExit, since a training takes KeyboardInterrupt for its own end, and the next fold would
@@ -66,8 +72,10 @@ def _signals_clean_up() -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        said = "only files that were said to be written are there"
-        print(f"ended by {signal.Signals(number).name}: {said}", file=sys.stderr)
+        name = signal.Signals(number).name
+        print(
+            f"ended by {name}: only files that were said to be written are there", file=sys.stderr
+        )
         sys.exit(STOPPED_BY + number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -20,7 +20,7 @@ class GroupScorer:
         ``score(y_true, y_score, *, groups, sample_weight=None)``, larger is better.
     groups : str or None
         Name of the column of X that holds the groups. None: they come as metadata, or they are
-        the users that the encoder was told of.
+        the users that the encoder names.
     """
 
     _response_method = ("decision_function", "predict_proba")
@@ -51,7 +51,7 @@ class GroupScorer:
         return f"group_roc_auc_scorer(groups={self._groups!r})"
 
     def set_score_request(self, **requests: bool | str | None) -> GroupScorer:
-        """Say which metadata (``groups``, ``sample_weight``) the scorer wants; return self."""
+        """Request metadata (``groups``, ``sample_weight``) for the scorer; return self."""
         self._scorer.set_score_request(**requests)
         return self
 
@@ -84,7 +84,7 @@ class GroupScorer:
         )
 
     def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:
-        """Whose each row is, where the encoder was told: in a column of X, or in encoded X."""
+        """Return the user of each row, where the encoder names them: a column of X or encoded X."""
         users = None if isinstance(X, pd.DataFrame) else getattr(X, "users", None)
         if users is not None:
             return users
@@ -106,16 +106,16 @@ class GroupScorer:
 
 
 def _named_users(estimator: BaseEstimator) -> list[str]:
-    """Columns that the encoders inside an estimator call the user."""
+    """Return the columns that the encoders inside an estimator call the user."""
     estimator = getattr(estimator, "best_estimator_", estimator)
     inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
-    encoders = [one for one in (estimator, *inside) if hasattr(one, "inverse_transform_ids")]
+    encoders = [step for step in (estimator, *inside) if hasattr(step, "inverse_transform_ids")]
     users = [getattr(encoder, "user", None) for encoder in encoders]
     return list(dict.fromkeys(user for user in users if user is not None))
 
 
 def _column_names(X: object) -> list[object] | None:
-    """Names of the columns of a pandas, polars or Arrow frame; None of anything else."""
+    """Return the columns of a pandas, polars or Arrow frame; None for anything else."""
     names = getattr(X, "column_names", None)  # Arrow's: its ``columns`` are the values
     if names is None:
         names = getattr(X, "columns", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
@@ -498,18 +498,19 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         check_is_fitted(self)
         return summarize(self)
 
-    def _html_addition(self) -> str:
-        return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
-
-    def _repr_html_inner(self) -> str:
-        html, drawing = super()._repr_html_inner(), self._html_addition()
-        return html if drawing in html else html + drawing  # before scikit-learn 1.7: no box
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        show = super()._repr_html_  # AttributeError where scikit-learn is to show text alone
+        return lambda: show() + self._drawing()
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
         bundle = super()._repr_mimebundle_(**kwargs)
         if "text/html" in bundle:
-            bundle["text/html"] = self._repr_html_inner()
+            bundle["text/html"] += self._drawing()
         return bundle
+
+    def _drawing(self) -> str:
+        return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
 
     @property
     def module_(self) -> DIN:
@@ -531,12 +532,12 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             expected = DIN(schema, **options).options
         own = self.module_.options
         changed = [name for name in expected if expected[name] != own[name]]
-        net = self.net_.grow(schema)
         if changed:
             raise ValueError(
                 f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
                 "changed since. Set the parameters back, or call fit."
             )
+        net = self.net_.grow(schema)
         for name in NET_PARAMETERS:
             setattr(net, name, getattr(self, name))
         return net
@@ -589,7 +590,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
             names = np.array(schema.feature_names_out(), dtype=object)
             attributes |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
-        vars(self).update(attributes)
+        self.__dict__.update(attributes)
         return self
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
@@ -615,7 +616,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             raise ValueError("_fitted_on_encoded must be a boolean.")
         schema = schema_from_state(fitted.pop("schema"))
         net = restore_net(self._new_net(), fitted.pop("net"), schema)
-        vars(self).update(fitted | {"schema_": schema} | _of_net(net))
+        self.__dict__.update(fitted | {"schema_": schema} | _of_net(net))
 
     def _encoded(self, X: Impressions) -> EncodedFeatures:
         check_is_fitted(self, "schema_")

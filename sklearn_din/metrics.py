@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length
+from scipy.special import gammaln
+from sklearn.utils import check_consistent_length, column_or_1d
 
 from sklearn_din._group_scorer import GroupScorer
-from sklearn_din._metric_checks import (
-    check_binary_labels,
-    check_group_codes,
-    check_probabilities,
-    check_scores,
-    check_weights,
-)
-from sklearn_din._ranking_metrics import (
-    group_hit_rate_score,
-    group_mrr_score,
-    group_ndcg_score,
-    group_recall_score,
-)
 
 __all__ = [
     "correct_for_sampling",
@@ -34,6 +24,9 @@ __all__ = [
     "group_roc_auc_scorer",
     "relative_improvement",
 ]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
 
 
 def group_roc_auc_score(
@@ -80,11 +73,7 @@ def group_roc_auc_score(
     >>> group_roc_auc_score([1, 0, 0, 1, 1, 1], [.9, .1, .8, .3, .5, .6], groups=users)
     0.5
     """
-    positive = check_binary_labels(y_true)
-    score = check_scores(y_score, name="y_score")
-    group = check_group_codes(groups)
-    check_consistent_length(positive, score, group)
-    weight = check_weights(sample_weight, positive.size)
+    positive, score, group, weight = _check_rows(y_true, y_score, groups, sample_weight)
     auc, group_weight = _auc_by_group(positive, score, group, weight)
     ranked = ~np.isnan(auc)
     if not ranked.any():
@@ -136,8 +125,245 @@ def group_roc_auc_scorer(groups: str | None = None) -> GroupScorer:
     return GroupScorer(group_roc_auc_score, groups)
 
 
+def group_ndcg_score(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    groups: ArrayLike,
+    k: int | None = 10,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean of the per-group NDCG at k: a positive counts less, the lower it stands.
+
+    Each group's rows are ranked by ``y_score``, the highest first. With m positives in the
+    group, ``NDCG@k = sum_{r <= k} y_r / log2(1 + r)`` divided by the same of the best possible
+    order, ``sum_{r <= min(m, k)} 1 / log2(1 + r)`` (Järvelin and Kekäläinen, TOIS 2002).
+
+    Rows of equal scores have no order: the score is the expected value over all their orders,
+    as in :func:`sklearn.metrics.ndcg_score`. A group without a positive has no NDCG and is left
+    out. The other groups count the same, whatever their size; GAUC counts impressions instead.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels with two values (numbers, booleans or strings); the larger is the positive class.
+    y_score : array-like of shape (n_samples,)
+        Probabilities of the positive class or decisions.
+    groups : array-like of shape (n_samples,)
+        Whose list each row belongs to (usually the user), of any type that can be hashed.
+    k : int or None, default=10
+        How many places of each list are looked at; None looks at all of them.
+    sample_weight : array-like of shape (n_samples,), default=None
+        A group counts by the mean weight of its rows, so give all rows of a group the group's
+        weight. The order and the gain of a row do not depend on it. None means 1 each.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 1 where each group's positives stand first.
+
+    Raises
+    ------
+    ValueError
+        If no group holds a positive, or an input is missing, misshapen or not binary.
+
+    See Also
+    --------
+    group_recall_score, group_hit_rate_score, group_mrr_score : Other views of the same lists.
+
+    Examples
+    --------
+    >>> from sklearn_din.metrics import group_ndcg_score
+    >>> users = ["ann", "ann", "ann", "bob", "bob"]
+    >>> round(group_ndcg_score([0, 1, 0, 1, 0], [.9, .8, .1, .7, .2], groups=users), 4)
+    0.8155
+    """
+    lists = _read_lists(y_true, y_score, groups, k, sample_weight)
+    places = np.arange(1, lists.longest + 1)
+    gain = np.append(0.0, np.cumsum(1 / np.log2(1 + places)))  # of the first 0, 1, 2, ... places
+    first, last = lists.start, lists.start + lists.shown
+    expected = lists.positives / lists.size * (gain[last] - gain[first])
+    best = gain[np.minimum(lists.n_positives, lists.longest)]
+    return lists.mean(lists.sum_blocks(expected) / np.maximum(best, 1))
+
+
+def group_recall_score(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    groups: ArrayLike,
+    k: int | None = 10,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean of the per-group recall at k: the share of the positives among the first k rows.
+
+    Each group's rows are ranked by ``y_score``, the highest first. ``recall@k`` is the number of
+    positives in the first k places over the number of positives in the group. With more than k
+    positives in a group it stays below 1 (some papers divide by ``min(k, positives)`` instead).
+
+    Rows of equal scores have no order: the score is the expected value over all their orders.
+    A group without a positive has no recall and is left out. The other groups count the same.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels with two values (numbers, booleans or strings); the larger is the positive class.
+    y_score : array-like of shape (n_samples,)
+        Probabilities of the positive class or decisions.
+    groups : array-like of shape (n_samples,)
+        Whose list each row belongs to (usually the user), of any type that can be hashed.
+    k : int or None, default=10
+        How many places of each list are looked at; None looks at all of them.
+    sample_weight : array-like of shape (n_samples,), default=None
+        A group counts by the mean weight of its rows, so give all rows of a group the group's
+        weight. The order of the rows does not depend on it. None means 1 each.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If no group holds a positive, or an input is missing, misshapen or not binary.
+
+    Examples
+    --------
+    >>> from sklearn_din.metrics import group_recall_score
+    >>> users = ["ann", "ann", "ann", "bob", "bob"]
+    >>> group_recall_score([1, 1, 0, 0, 1], [.9, .1, .5, .7, .2], groups=users, k=1)
+    0.25
+    """
+    lists = _read_lists(y_true, y_score, groups, k, sample_weight)
+    expected = lists.sum_blocks(lists.positives / lists.size * lists.shown)
+    return lists.mean(expected / np.maximum(lists.n_positives, 1))
+
+
+def group_hit_rate_score(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    groups: ArrayLike,
+    k: int | None = 10,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Share of the groups with at least one positive among the first k rows (hit rate at k).
+
+    Each group's rows are ranked by ``y_score``, the highest first; ``hit@k`` of a group is 1
+    where a positive stands in the first k places and 0 otherwise. With one positive per group it
+    equals the recall.
+
+    Rows of equal scores have no order: the score is the probability of a hit where all their
+    orders are equally likely. If the last ``r`` places are taken from ``n`` equal rows with
+    ``p`` positives, it is ``1 - C(n - p, r) / C(n, r)``. A group without a positive cannot have
+    a hit and is left out. The other groups count the same.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels with two values (numbers, booleans or strings); the larger is the positive class.
+    y_score : array-like of shape (n_samples,)
+        Probabilities of the positive class or decisions.
+    groups : array-like of shape (n_samples,)
+        Whose list each row belongs to (usually the user), of any type that can be hashed.
+    k : int or None, default=10
+        How many places of each list are looked at; None looks at all of them, and every group
+        with a positive is a hit.
+    sample_weight : array-like of shape (n_samples,), default=None
+        A group counts by the mean weight of its rows, so give all rows of a group the group's
+        weight. The order of the rows does not depend on it. None means 1 each.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If no group holds a positive, or an input is missing, misshapen or not binary.
+
+    Examples
+    --------
+    >>> from sklearn_din.metrics import group_hit_rate_score
+    >>> users = ["ann", "ann", "ann", "bob", "bob"]
+    >>> group_hit_rate_score([1, 1, 0, 0, 1], [.9, .1, .5, .7, .2], groups=users, k=1)
+    0.5
+    """
+    lists = _read_lists(y_true, y_score, groups, k, sample_weight)
+    misses = lists.size - lists.positives
+    may_miss = lists.shown <= misses
+    size, misses, shown = lists.size[may_miss], misses[may_miss], lists.shown[may_miss]
+    none = np.zeros(may_miss.size)  # probability that no positive of these equals is shown
+    none[may_miss] = np.exp(_log_choose(misses, shown) - _log_choose(size, shown))
+    return lists.mean(1 - np.multiply.reduceat(none, lists.first_block))
+
+
+def group_mrr_score(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    groups: ArrayLike,
+    k: int | None = 10,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean of one over the rank of each group's first positive (MRR at k).
+
+    Each group's rows are ranked by ``y_score``, the highest first; the reciprocal rank is
+    ``1 / r`` where the first positive stands at place ``r <= k``, and 0 where it stands below.
+
+    Rows of equal scores have no order: the score is the expected value over all their orders.
+    Where ``n`` equal rows with ``p`` positives follow ``s`` rows without one, the first positive
+    is the ``j``-th of them (from 0) with probability ``C(n - 1 - j, p - 1) / C(n, p)`` and its
+    rank is ``s + j + 1``. A group without a positive has no such rank and is left out. The other
+    groups count the same.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels with two values (numbers, booleans or strings); the larger is the positive class.
+    y_score : array-like of shape (n_samples,)
+        Probabilities of the positive class or decisions.
+    groups : array-like of shape (n_samples,)
+        Whose list each row belongs to (usually the user), of any type that can be hashed.
+    k : int or None, default=10
+        How many places of each list are looked at; None looks at all of them.
+    sample_weight : array-like of shape (n_samples,), default=None
+        A group counts by the mean weight of its rows, so give all rows of a group the group's
+        weight. The order of the rows does not depend on it. None means 1 each.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 1 where each group's first row is a positive.
+
+    Raises
+    ------
+    ValueError
+        If no group holds a positive, or an input is missing, misshapen or not binary.
+
+    Examples
+    --------
+    >>> from sklearn_din.metrics import group_mrr_score
+    >>> users = ["ann", "ann", "ann", "bob", "bob"]
+    >>> group_mrr_score([1, 1, 0, 0, 1], [.9, .1, .5, .7, .2], groups=users)
+    0.75
+    """
+    lists = _read_lists(y_true, y_score, groups, k, sample_weight)
+    block = lists.first_hit()
+    size, positives = lists.size[block], lists.positives[block]
+    n_terms = np.minimum(lists.shown[block], size - positives + 1)
+    ends = np.cumsum(n_terms)
+    after = np.arange(n_terms.sum()) - np.repeat(ends - n_terms, n_terms)  # j above
+    block, size, positives = (np.repeat(each, n_terms) for each in (block, size, positives))
+    chance = np.exp(_log_choose(size - 1 - after, positives - 1) - _log_choose(size, positives))
+    reciprocal = chance / (lists.start[block] + after + 1)
+    return lists.mean(lists.sum_blocks(reciprocal, block))
+
+
 def relative_improvement(score: float, base_score: float) -> float:
-    """How much more of the way from 0.5 a model covers than the base model (RelaImpr).
+    """Relative improvement of a model over the base model, measured from 0.5 (RelaImpr).
 
     ``(score - 0.5) / (base_score - 0.5) - 1``, as in Zhou et al. (KDD 2018, "Metrics"):
     a random model's AUC is 0.5, so only what lies above counts.
@@ -209,17 +435,17 @@ def expected_calibration_error(
     """
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
-    positive = check_binary_labels(y_true)
-    prob = check_probabilities(y_prob)
+    positive = _check_labels(y_true)
+    prob = _check_probabilities(y_prob)
     check_consistent_length(positive, prob)
-    weight = check_weights(sample_weight, positive.size)
+    weight = _check_weights(sample_weight, positive.size)
     edges = np.quantile(prob, np.arange(1, n_bins) / n_bins)
     bins = np.searchsorted(edges, prob)
     gap = np.bincount(bins, weights=weight * (positive - prob))
     return float(np.abs(gap).sum() / weight.sum())
 
 
-def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[np.float64]:
+def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     """Turn probabilities of a model trained on sampled negatives back to true ones.
 
     A model that saw every positive but only a share w of the negatives predicts too
@@ -249,38 +475,225 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> NDArray[
             "sampling_rate must be the share of negatives kept, above 0 and at most 1, "
             f"got {sampling_rate}."
         )
-    prob = check_probabilities(y_prob)
+    prob = _check_probabilities(y_prob)
     return prob / (prob + (1 - prob) / sampling_rate)
 
 
+class _Lists(NamedTuple):
+    """Each group's rows in blocks of equal scores, the highest first, group after group.
+
+    Parameters
+    ----------
+    group : ndarray of shape (n_blocks,)
+        The group of each block.
+    start : ndarray of shape (n_blocks,)
+        Rows of that group before the block.
+    size : ndarray of shape (n_blocks,)
+        Rows of the block.
+    positives : ndarray of shape (n_blocks,)
+        Positives among them.
+    shown : ndarray of shape (n_blocks,)
+        Rows of the block that stand in the first k places.
+    first_block : ndarray of shape (n_groups,)
+        Each group's first block.
+    n_positives : ndarray of shape (n_groups,)
+        Each group's positives.
+    weight : ndarray of shape (n_groups,)
+        Mean weight of each group's rows.
+    longest : int
+        Places looked at in the longest list.
+    """
+
+    group: Integers
+    start: Integers
+    size: Integers
+    positives: Integers
+    shown: Integers
+    first_block: Integers
+    n_positives: Integers
+    weight: Floats
+    longest: int
+
+    def sum_blocks(self, values: Floats, block: Integers | None = None) -> Floats:
+        """Sum values of blocks (of all of them where none are named) by group."""
+        group = self.group if block is None else self.group[block]
+        totals = np.bincount(group, weights=values, minlength=self.weight.size)
+        return totals.astype(np.float64, copy=False)
+
+    def first_hit(self) -> Integers:
+        """Return each group's first block with a positive, where it has one."""
+        hits = np.flatnonzero(self.positives)
+        return hits[np.diff(self.group[hits], prepend=-1) != 0]
+
+    def mean(self, values: Floats) -> float:
+        """Weighted mean over the groups that have a positive."""
+        has_positive = self.n_positives > 0
+        weight = self.weight[has_positive]
+        if not weight.any():
+            raise ValueError(
+                "a ranking metric needs at least one group with a positive and a weight above 0, "
+                f"got {has_positive.sum()} groups with a positive among {has_positive.size}. "
+                "Evaluate on rows that hold clicks."
+            )
+        return float(np.average(values[has_positive], weights=weight))
+
+
+def _read_lists(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    groups: ArrayLike,
+    k: int | None,
+    sample_weight: ArrayLike | None,
+) -> _Lists:
+    if k is not None and (isinstance(k, bool) or not isinstance(k, Integral) or k < 1):
+        raise ValueError(f"k must be an integer of at least 1 or None (the whole list), got {k!r}.")
+    positive, score, group, weight = _check_rows(y_true, y_score, groups, sample_weight)
+    order, first, first_block = _sort_into_blocks(score, group)
+    n_rows = np.bincount(group)
+    block_group = group[order[first]]
+    start = first - first[first_block][block_group]
+    size = np.diff(first, append=score.size)
+    longest = min(n_rows.max(initial=0), score.size if k is None else k)
+    in_order = positive[order]
+    return _Lists(
+        group=block_group,
+        start=np.minimum(start, longest),
+        size=size,
+        positives=np.add.reduceat(in_order, first, dtype=np.intp) if first.size else first,
+        shown=np.clip(longest - start, 0, size),
+        first_block=first_block,
+        n_positives=np.bincount(group, weights=positive).astype(np.intp),
+        weight=np.bincount(group[order], weights=weight[order]) / n_rows,
+        longest=int(longest),
+    )
+
+
+def _log_choose(n: Integers, r: Integers) -> Floats:
+    """Return the logarithm of the number of ways to choose r of n."""
+    return gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1)
+
+
+def _sort_into_blocks(score: Floats, group: Integers) -> tuple[Integers, Integers, Integers]:
+    """Sort rows by group, within it by falling score, and find the blocks of equal scores.
+
+    Returns
+    -------
+    order : ndarray of shape (n_samples,)
+        The rows in that order.
+    first : ndarray of shape (n_blocks,)
+        Position in ``order`` of each block's first row.
+    first_block : ndarray of shape (n_groups,)
+        Each group's first block.
+    """
+    order = np.lexsort((-score, group))
+    group, score = group[order], score[order]
+    new_group = np.diff(group, prepend=-1) != 0
+    new_score = np.append(True, score[1:] != score[:-1])[: score.size]
+    first = np.flatnonzero(new_group | new_score)
+    return order, first, np.flatnonzero(new_group[first])
+
+
 def _auc_by_group(
-    positive: NDArray[np.bool_],
-    score: NDArray[np.float64],
-    group: NDArray[np.intp],
-    weight: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """AUC (NaN for one class) and total weight of each group, by one sort over all."""
+    positive: NDArray[np.bool_], score: Floats, group: Integers, weight: Floats
+) -> tuple[Floats, Floats]:
+    """Return AUC (NaN for one class) and total weight of each group, by one sort over all."""
     if not group.size:
         return np.empty(0), np.empty(0)
-    order = np.lexsort((score, group))
-    positive, score, group, weight = positive[order], score[order], group[order], weight[order]
-    n_groups = int(group[-1]) + 1
-    group_weight = np.bincount(group, weights=weight, minlength=n_groups)
     # Weights are scaled to mean 1 in each class of each group. That changes no AUC; without
     # sample weights the running sums below are then exact, with them they stay accurate.
     group_class = 2 * group + positive
     total = np.bincount(group_class, weights=weight)
     scale = np.divide(np.bincount(group_class), total, out=np.zeros_like(total), where=total > 0)
-    weight = weight * scale[group_class]
+    scaled = weight * scale[group_class]
 
-    new_group = np.diff(group, prepend=-1) != 0
-    first = np.flatnonzero(new_group | np.append(True, score[1:] != score[:-1]))  # of equals
-    hits = np.add.reduceat(weight * positive, first)
-    misses = np.add.reduceat(weight * ~positive, first)
-    first_block = np.flatnonzero(new_group[first])  # of each group
-    below = np.cumsum(misses) - misses
-    below -= below[first_block][group[first]]
-    won = np.add.reduceat(hits * (below + misses / 2), first_block)
+    order, first, first_block = _sort_into_blocks(score, group)
+    hits = np.add.reduceat((scaled * positive)[order], first)
+    misses = np.add.reduceat((scaled * ~positive)[order], first)
+    above = np.cumsum(hits) - hits
+    above -= above[first_block][group[order[first]]]
+    won = np.add.reduceat(misses * (above + hits / 2), first_block)
     pairs = np.add.reduceat(hits, first_block) * np.add.reduceat(misses, first_block)
-    auc = np.divide(won, pairs, out=np.full(n_groups, np.nan), where=pairs > 0)
-    return auc, group_weight.astype(np.float64, copy=False)
+    auc = np.divide(won, pairs, out=np.full(len(first_block), np.nan), where=pairs > 0)
+    return auc, np.bincount(group, weights=weight).astype(np.float64, copy=False)
+
+
+def _check_rows(
+    y_true: ArrayLike, y_score: ArrayLike, groups: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[NDArray[np.bool_], Floats, Integers, Floats]:
+    """Return True for positives, scores, numbers of groups and weights, one of each per row."""
+    positive, score = _check_labels(y_true), _check_scores(y_score, name="y_score")
+    group = _check_groups(groups)
+    check_consistent_length(positive, score, group)
+    return positive, score, group, _check_weights(sample_weight, positive.size)
+
+
+def _check_labels(y_true: ArrayLike) -> NDArray[np.bool_]:
+    """Return True where the label is the larger of two."""
+    codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
+    if (codes < 0).any():
+        raise ValueError(
+            f"y_true must not be missing, got {(codes < 0).sum()} missing labels. "
+            "Drop these impressions."
+        )
+    if len(labels) > 2:
+        raise ValueError(
+            f"y_true must have two labels, got {len(labels)}: {list(labels[:5])}. "
+            "Turn them into clicked or not, for example y_true >= 4."
+        )
+    if len(labels) == 1 and labels[0] in (0, -1):  # nothing but negatives
+        return np.zeros(codes.size, dtype=bool)
+    return codes == len(labels) - 1
+
+
+def _check_scores(values: ArrayLike, *, name: str) -> Floats:
+    """Return scores or decisions as float64; infinity is a score, NaN is none."""
+    score = np.asarray(values, dtype=np.float64)
+    if score.ndim != 1:
+        raise ValueError(
+            f"{name} must be one-dimensional, got shape {score.shape}. "
+            "Pass the positive class only: predict_proba(X)[:, 1]."
+        )
+    if np.isnan(score).any():
+        raise ValueError(f"{name} must not be NaN, got {np.isnan(score).sum()} NaN.")
+    return score
+
+
+def _check_probabilities(values: ArrayLike) -> Floats:
+    """Return probabilities as float64."""
+    prob = _check_scores(values, name="y_prob")
+    if prob.size and (prob.min() < 0 or prob.max() > 1):
+        raise ValueError(
+            f"y_prob must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
+            "Pass probabilities, not decisions."
+        )
+    return prob
+
+
+def _check_groups(groups: ArrayLike) -> Integers:
+    """Number the groups from 0, in the order in which they come."""
+    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
+        is_frame = isinstance(groups, pd.DataFrame)
+        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
+        raise ValueError(f"groups must be one column, X['user'], got {got}.")
+    codes = pd.factorize(pd.Series(groups))[0]
+    if (codes < 0).any():
+        raise ValueError(
+            f"groups must not be missing, got {(codes < 0).sum()} impressions without a group. "
+            "Give them one of their own, or drop them."
+        )
+    return codes
+
+
+def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> Floats:
+    """Return one weight per row, 1 where none are given."""
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weight = np.asarray(column_or_1d(sample_weight), dtype=np.float64)
+    if weight.size != n_samples:
+        raise ValueError(f"sample_weight must have {n_samples} values, got {weight.size}.")
+    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+        raise ValueError(
+            "sample_weight must be finite, not negative and not zero throughout, got values "
+            f"from {weight.min()} to {weight.max()}."
+        )
+    return weight

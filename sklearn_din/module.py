@@ -17,7 +17,6 @@ from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP
-from sklearn_din.network.matches import N_DECAYS
 from sklearn_din.network.segments import Segments
 
 # Standard deviation of the first embeddings. Unlike the paper, which names none, the extended
@@ -34,14 +33,20 @@ OPTIONS: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def _compute_alone() -> None:
-    torch.set_num_threads(1)
+_process = os.getpid()  # whose threads torch may use
 
 
-# A forked process inherits the locks of OpenMP's threads, not the threads: the first product that
-# is split among several threads would wait for ever.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_compute_alone)
+def compute_alone_if_forked() -> None:
+    """Set torch to one thread where this process was forked from the one that loaded this file.
+
+    A forked child inherits the locks of OpenMP's threads, not the threads: a product that is split
+    among several would wait for ever. Nothing else in a child is changed, and a child that runs no
+    network of ours keeps its threads.
+    """
+    global _process
+    if os.getpid() != _process:
+        _process = os.getpid()
+        torch.set_num_threads(1)
 
 
 class DIN(nn.Module):
@@ -101,16 +106,6 @@ class DIN(nn.Module):
         fastest: the MLP then is one autograd function.
     dropout : float, default=0.0
         Share of the MLP's activations that each training step sets to zero.
-    without_candidate : {"mean", "nothing"}, default="mean"
-        What the extended network's MLP gets of the attributes that no candidate is compared with,
-        and of the events' numbers: their mean, weighted as the events are, or nothing, so that
-        they count in the weights alone. "nothing" is for networks saved before there were means.
-    matches : {"decayed", "recent", "all"}, default="decayed"
-        What the extended network is told of the events that have the candidate's id. "decayed":
-        the MLP gets their number, and a number in which recent events count more (the newest 1,
-        each one before it 0.8 times as much); the activation unit gets a bit for each event, and
-        the bit times 0.8 and times 0.5 to the power of the recency rank. "recent" (no such
-        products) and "all" (nor the second number) are for networks saved before.
 
     Examples
     --------
@@ -133,15 +128,12 @@ class DIN(nn.Module):
         hidden_units: tuple[int, ...] = (200, 80),
         activation: str = "prelu",
         dropout: float = 0.0,
-        without_candidate: str = "mean",
-        matches: str = "decayed",
     ) -> None:
         super().__init__()
+        compute_alone_if_forked()
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
-        check_choice(without_candidate, ("mean", "nothing"), name="without_candidate")
-        check_choice(matches, tuple(N_DECAYS), name="matches")
         self.schema = schema
         self.options = {  # those with which this network can be built again
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
@@ -151,8 +143,6 @@ class DIN(nn.Module):
             "attention_units": tuple(map(int, attention_units)),
             "hidden_units": tuple(map(int, hidden_units)),
             "dropout": float(dropout),
-            "without_candidate": without_candidate,
-            "matches": matches,
         }
         self.extended = interest == "extended"
         if attention_normalization == "auto":
@@ -167,8 +157,6 @@ class DIN(nn.Module):
                 normalization=attention_normalization,
                 units=tuple(attention_units),
                 activation=attention_activation,
-                without_candidate=without_candidate,
-                matches=matches,
             )
             for behaviour in schema.behaviours
         )
@@ -197,6 +185,7 @@ class DIN(nn.Module):
 
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
+        compute_alone_if_forked()
         embeddings, sums = self.embeddings(batch.ids, self._segments(batch), batch.distinct)
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
         inputs += [embeddings[(name,)] for name in self.schema.names("categorical")]
@@ -215,6 +204,7 @@ class DIN(nn.Module):
 
         factors : (n_events,) each
         """
+        compute_alone_if_forked()
         embeddings, _ = self.embeddings(batch.ids, {})
         return {
             interest.behaviour.histories: interest.event_weights(

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
-from sklearn_din._notebook import EncoderInNotebooks
+from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.encoder_state import EncoderState
@@ -38,7 +38,6 @@ from sklearn_din.encoding.scaling import NumericColumns
 from sklearn_din.encoding.streaming import fit_scan, transform_scan
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.neighbours.pairs import (
     add_neighbours,
     clicked_label,
@@ -46,6 +45,7 @@ from sklearn_din.neighbours.pairs import (
     neighbour_order,
     schema_without,
 )
+from sklearn_din.tables.scan import Scan
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -53,7 +53,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     EncoderGrowth,
     CallbackSupportMixin,
     TransformerMixin,
-    EncoderInNotebooks,
+    ShownInNotebooks,
     auto_wrap_output_keys=None,
 ):
     """Encode a frame of impressions with histories for a Deep Interest Network.

@@ -5,8 +5,8 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
-from benchmarks.real_data import WHERE, find_real_data
 from tests.encoded_impressions import make_impressions
+from tests.real_data import WHERE, find_real_data
 
 
 @pytest.fixture(scope="session")

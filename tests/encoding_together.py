@@ -19,7 +19,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.encoding import scanned_rows, streaming
-from sklearn_din.logs.parquet_files import ParquetFiles
+from sklearn_din.tables.parquet_files import ParquetFiles
 from tests.click_frames import every_kind
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -146,9 +146,9 @@ TOLD = {"again": again, "different": different, "killed": killed} | FAILING
 read = []  # row groups of each pass, and the first column
 
 
-def noted(self, groups, columns):
+def noted(self, groups, columns, **options):
     read.append([list(map(int, groups)), columns[0], "hist_item" in columns])
-    return passes(self, groups, columns)
+    return passes(self, groups, columns, **options)
 
 
 passes = ParquetFiles.read

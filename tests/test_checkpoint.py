@@ -17,18 +17,18 @@ import safetensors.numpy
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn_din.training.checkpoint_file import read_checkpoint, write_checkpoint
 from skorch.callbacks import Callback
 
-from benchmarks.interruptions import interrupt, n_lines
 from sklearn_din import DINClassifier, load, save
 from sklearn_din._spans import Spans
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features import EncodedFeatures, Ragged
 from sklearn_din.state.plain_state import write_state
 from sklearn_din.training import checkpoint, fingerprint, fitting, folder_lock
-from sklearn_din.training.checkpoint_file import read_checkpoint, write_checkpoint
 from sklearn_din.training.net import DINNet
 from tests.encoded_impressions import make_impressions, make_labels
+from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk
 
 # A forked child computes with one thread: so must the training that it is compared with.

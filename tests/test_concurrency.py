@@ -79,7 +79,7 @@ def test_a_fresh_builder_is_asked_by_many_threads(frame):
 
 def test_fits_in_threads_equal_fits_one_after_the_other_and_leave_torchs_seed(frame, y):
     settings = [{"din__dropout": 0.0}, {"din__dropout": 0.3}] * 2
-    models = [clone(fit_pipeline(frame, y)).set_params(**its) for its in settings]
+    models = [clone(fit_pipeline(frame, y)).set_params(**parameters) for parameters in settings]
     alone = [clone(model).fit(frame, y).predict_proba(frame) for model in models]
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
@@ -129,3 +129,36 @@ def test_a_fitted_model_predicts_and_is_fitted_in_forked_children():
         [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=120
     )
     assert child.stdout == "alike\n", child.stderr
+
+
+CHILD_THREADS = """
+    import os, sys, warnings
+    import numpy as np
+    import torch
+    from sklearn_din import DINClassifier
+
+    torch.set_num_threads(2)
+    X, y = np.eye(4, dtype="float32"), [0, 1, 0, 1]
+    model = DINClassifier(max_epochs=1, random_state=0).fit(X, y)
+    warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+    if not os.fork():
+        before = torch.get_num_threads()
+        model.predict_proba(X)
+        print(before, torch.get_num_threads(), flush=True)
+        os._exit(0)
+    os.wait()
+    model.predict_proba(X)
+    print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_keeps_its_threads_until_it_runs_a_network_of_ours():
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHILD_THREADS)],
+        cwd=HOUSE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert child.stdout.splitlines() == ["2 1", "2"], child.stderr

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from sklearn_din.training.fitting import fit_net, make_net, plan_in_memory
+from sklearn_din.training.losses import STEPS_PER_READ
 from skorch.callbacks import Callback
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,13 +20,11 @@ from torch.utils._pytree import tree_leaves
 
 from sklearn_din import DINClassifier
 from sklearn_din.batches.batch import Batch
-from sklearn_din.network import fused, host, layers
+from sklearn_din.network import fused, layers
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 from sklearn_din.training import checkpoint, losses
 from sklearn_din.training import net as net_file
-from sklearn_din.training.fitting import fit_net, make_net, plan_in_memory
 from sklearn_din.training.inputs import check_fit_inputs
-from sklearn_din.training.losses import STEPS_PER_READ
 from sklearn_din.training.seeding import seeded_torch
 from tests.encoded_impressions import make_impressions, make_labels
 
@@ -55,7 +55,7 @@ def plan_of(**parameters):
 @pytest.fixture
 def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
-    for file in (host, losses, net_file):
+    for file in (layers, losses, net_file):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 
@@ -194,7 +194,7 @@ def test_prelu_gives_the_same_numbers_where_its_slope_cannot_be_read(slope, monk
     prelu, found = PReLU(5), []
     torch.nn.init.constant_(prelu.slope, slope)
     for can_read in (True, False):
-        monkeypatch.setattr(host, "is_host", lambda device, answer=can_read: answer)
+        monkeypatch.setattr(layers, "is_host", lambda device, answer=can_read: answer)
         output = prelu(scores)
         with torch.no_grad():
             assert torch.equal(prelu(scores), output)
@@ -217,7 +217,7 @@ def test_fused_functions_give_the_same_numbers_where_slopes_cannot_be_read(slope
     queries, keys, found = queries.requires_grad_(), keys.requires_grad_(), []
     wanted = [queries, keys, *unit.parameters(), *mlp.parameters(), *output.parameters()]
     for can_read in (True, False):
-        monkeypatch.setattr(host, "is_host", lambda device, answer=can_read: answer)
+        monkeypatch.setattr(layers, "is_host", lambda device, answer=can_read: answer)
         interest, _ = fused.attend(unit, queries, keys, None, rows, offsets)
         logits = fused.logits_of(mlp, output, interest)
         found.append([interest, logits, *torch.autograd.grad(logits.sin().sum(), wanted)])

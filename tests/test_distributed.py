@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from sklearn_din.training.joint_steps import sum_gradients
 
 from sklearn_din import DINClassifier
 from sklearn_din.batches.batch import JointRows
@@ -21,7 +22,6 @@ from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, RowDropout
 from sklearn_din.training import checkpoint, distributed
-from sklearn_din.training.joint_steps import sum_gradients
 from tests import training_together as together
 from tests.encoded_impressions import make_impressions
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.endurance import growth, interrupt_everywhere, make_model, make_rows
+from tests.endurance import growth, interrupt_everywhere, make_model, make_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # trainings interrupted, files not closed
 

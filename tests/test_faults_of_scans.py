@@ -206,7 +206,7 @@ def test_short_memory_ends_in_an_error_and_leaves_nothing_half_written(tmp_path)
         assert enough == "0", (what, found, said)
 
 
-@pytest.mark.parametrize("method", ["__init__", "read_row_group"])
+@pytest.mark.parametrize("method", ["__init__", "iter_batches"])
 def test_a_file_that_memory_does_not_suffice_for_is_not_called_damaged(log, monkeypatch, method):
     def fails(*args, **kwargs):
         raise pa.ArrowMemoryError("malloc of size 121536 failed")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sklearn_din.network import fused, matmul
+from sklearn_din.network import fused
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import sum_events
@@ -29,11 +29,11 @@ def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, deta
     weights = unit(*pair, relations, rows)
     plain = sum_events(pair[1], rows, offsets, weights), weights
     ours = attend(unit, *pair, relations, rows, offsets)
-    wanted = [*unit.parameters()] if detached else [queries, keys, *unit.parameters()]
+    inputs = [*unit.parameters()] if detached else [queries, keys, *unit.parameters()]
 
     def gradients(interest, weights):
         loss = interest.sin().sum() + (weights * torch.arange(len(rows))).cos().sum()
-        return torch.autograd.grad(loss, wanted)
+        return torch.autograd.grad(loss, inputs)
 
     return [*plain, *gradients(*plain)], [*ours, *gradients(*ours)]
 
@@ -52,12 +52,12 @@ def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("onednn_is_faster", [False, True])
 @pytest.mark.parametrize("detached", [False, True])
-def test_long_histories_in_float32_equal_the_plain_twin(detached, onednn_is_faster, monkeypatch):
-    monkeypatch.setattr(matmul, "ONEDNN_IS_FASTER", onednn_is_faster)
+@pytest.mark.parametrize("n_more", range(fused.N_CHUNKS))
+def test_long_histories_in_float32_equal_the_plain_twin(detached, n_more):
     lengths = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(4)).tolist()
-    assert sum(lengths) * 16 * 64 > matmul.LEAST_MULTIPLICATIONS  # so that oneDNN may be asked
+    lengths.append(n_more)  # for one of them the events are cut into equal chunks
+    assert sum(lengths) > fused.LONG_SUM
     with torch.random.fork_rng(devices=[]):
         plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=detached)
     for expected, found in zip(plain, ours, strict=True):
@@ -95,7 +95,7 @@ def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
     decays = [torch.rand(n_events, generator=generator).double() for _ in range(n_decays)]
     pairs = [bits.flatten().double() for bits in same]
     pairs += [(bits * decay).flatten() for decay in decays for bits in same]
-    pairs += [its.repeat(n_rows) for its in common]
+    pairs += [relation.repeat(n_rows) for relation in common]
     relations = torch.stack(pairs, dim=1) if pairs else None
     expected = unit(queries, keys.repeat(n_rows, 1), relations, rows)
     found = attend_candidates(unit, queries, keys, same=same, decays=decays, common=common)
@@ -115,8 +115,8 @@ def test_the_fused_mlp_equals_its_plain_twin_in_numbers_and_gradients(n_rows, un
         torch.nn.init.constant_(activation.slope, slope)
     inputs = torch.randn(n_rows, 6, generator=generator, dtype=torch.float64).requires_grad_()
     both = [output(mlp(inputs)).squeeze(1), logits_of(mlp, output, inputs)]
-    wanted = [inputs, *mlp.parameters(), *output.parameters()]
-    plain, ours = ([out, *torch.autograd.grad(out.sin().sum(), wanted)] for out in both)
+    leaves = [inputs, *mlp.parameters(), *output.parameters()]
+    plain, ours = ([out, *torch.autograd.grad(out.sin().sum(), leaves)] for out in both)
     for expected, found in zip(plain, ours, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -134,8 +134,8 @@ def test_a_second_backward_pass_gives_the_same_gradients(slope):
     rows, offsets = torch.tensor([0, 0, 1]), torch.tensor([0, 2, 3])
     interest, weights = attend(unit, queries, keys, None, rows, offsets)
     loss = (logits_of(mlp, output, interest) * weights[1:]).sum()
-    wanted = [queries, keys, *unit.parameters(), *mlp.parameters(), *output.parameters()]
-    first, second = (torch.autograd.grad(loss, wanted, retain_graph=True) for _ in range(2))
+    leaves = [queries, keys, *unit.parameters(), *mlp.parameters(), *output.parameters()]
+    first, second = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(gradient.abs().max() > 0 for gradient in first)
 

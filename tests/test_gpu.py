@@ -6,12 +6,12 @@ What can be tested without one is in ``test_device.py``.
 import numpy as np
 import pytest
 import torch
+from sklearn_din.training.fitting import make_net, plan_in_memory
 
 from sklearn_din import DINClassifier
 from sklearn_din.batches.batch import Batch
 from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.training import net as net_file
-from sklearn_din.training.fitting import make_net, plan_in_memory
 from sklearn_din.training.inputs import check_fit_inputs
 from sklearn_din.training.seeding import seeded_torch
 from tests.encoded_impressions import make_impressions, make_labels

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn_din.training.growth import _grown_net, _plan_of_rows, _state_of, check_partial_inputs
 from skorch.callbacks import Callback
 
 from sklearn_din import (
@@ -33,7 +34,6 @@ from sklearn_din.encoding.growth import grown_vocabulary
 from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import OnnxServer, updating
-from sklearn_din.training.growth import _grown_net, _plan_of_rows, _state_of, check_partial_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.test_vocabulary import learn, occurrences

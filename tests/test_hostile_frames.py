@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.hostile_frames import STEPS, draw_frame, fingerprint, verdict
 from sklearn_din import (
     HistorySequenceEncoder,
     attach_history,
@@ -19,6 +18,7 @@ from sklearn_din import (
 )
 from sklearn_din.command_line.tables import as_ids
 from sklearn_din.logs.aggregates import attach_aggregates
+from tests.hostile_frames import STEPS, draw_frame, fingerprint, verdict
 
 N_FRAMES = {1: 80, 5: 45, 10: 30}  # by how often the benchmark runs a step: by its cost
 SELDOM_ANSWERED = ("command line", "update of a good model")

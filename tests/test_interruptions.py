@@ -9,7 +9,6 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from benchmarks.interruptions import interrupt, n_lines
 from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
@@ -21,6 +20,7 @@ from sklearn_din import (
 from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.export import export_onnx
 from tests.fitted_pipelines import fit_pipeline, make_frame
+from tests.interruptions import interrupt, n_lines
 
 N_MOMENTS = 10
 

@@ -1,4 +1,4 @@
-"""What a notebook shows: honest counts, the network in its box, links that exist or none."""
+"""What a notebook shows: the network below its box, links that exist or none."""
 
 import re
 from email.message import Message
@@ -9,7 +9,6 @@ import pytest
 import sklearn
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_html_repr
-from sklearn.utils.fixes import parse_version
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, _notebook
 from sklearn_din.inspection.diagram import network_diagram
@@ -24,40 +23,15 @@ def model():
     return make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(FRAME, [0, 1])
 
 
-def test_a_pipeline_shows_the_network_inside_the_classifiers_box(model):
+def test_a_notebook_shows_the_network_below_the_classifiers_box(model):
     drawing = network_diagram(model[-1])
-    for shown in (model, model[-1]):
-        html = estimator_html_repr(shown)
+    for html in (model[-1]._repr_html_(), model[-1]._repr_mimebundle_()["text/html"]):
         assert html.count(drawing) == 1
         assert html.index("DINClassifier") < html.index(drawing)
-        assert shown._repr_mimebundle_()["text/html"].count(drawing) == 1
-    assert "<svg" not in estimator_html_repr(make_pipeline(DINClassifier()))
-
-
-@pytest.mark.skipif(
-    parse_version(sklearn.__version__) < parse_version("1.9"),
-    reason="scikit-learn's boxes list features since 1.9",
-)
-def test_the_encoders_box_counts_columns_and_not_places_of_padding(model):
-    for shown in (model, model[0]):
-        html = estimator_html_repr(shown)
-        assert "3 columns, histories of up to 50 events" in html
-        # scikit-learn lists 52 features after the box: the rule in the box hides them
-        box = html.index('<span class="sklearn-din-encoder">')
-        assert re.search(r'</div></div></div>\s*<div class="features', html[box:])
-        assert ".sk-item:has(.sklearn-din-encoder) + .features { display: none }" in html
-
-
-@pytest.mark.skipif(
-    parse_version(sklearn.__version__) < parse_version("1.9"),
-    reason="scikit-learn's boxes list features since 1.9",
-)
-def test_an_encoder_without_histories_leaves_scikit_learns_count():
-    encoder = HistorySequenceEncoder().fit(FRAME[["item", "price"]])
-    html = estimator_html_repr(encoder)
-    assert "2 features" in html
-    assert "sklearn-din-encoder" not in html
-    assert "columns, histories" not in estimator_html_repr(HistorySequenceEncoder())
+    assert "<svg" not in DINClassifier()._repr_html_()
+    with sklearn.config_context(display="text"):
+        assert not hasattr(model[-1], "_repr_html_")
+        assert set(model[-1]._repr_mimebundle_()) == {"text/plain"}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ HOUSE = Path(__file__).resolve().parents[1]
 
 GUARDED = """
     import tempfile
-    from benchmarks.offline import refuse_networks
+    from tests.offline import refuse_networks
 
     refuse_networks()
     import sklearn_din, sklearn_din.metrics, sklearn_din.serving, sklearn_din.inspection.display
@@ -43,7 +43,7 @@ def test_import_fit_save_export_and_command_line_ask_no_network():
 
 def test_the_guard_sees_a_question():
     code = (
-        "from benchmarks.offline import refuse_networks; refuse_networks(); import socket;"
+        "from tests.offline import refuse_networks; refuse_networks(); import socket;"
         "socket.socketpair(); socket.create_connection(('example.invalid', 9))"
     )
     child = subprocess.run(

@@ -37,13 +37,9 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.metrics import group_roc_auc_scorer
-from sklearn_din.module import DIN
 from sklearn_din.serving.safe_file import SafeFileError
 from sklearn_din.state.plain_state import read_state, write_state
-from tests.encoded_impressions import make_answers
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
-
-FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -433,50 +429,6 @@ def test_other_versions_of_libraries_give_one_warning(path):
         versions={"torch": f"{torch.__version__.split('+')[0]}+cu999", "numpy": np.__version__},
     )
     load(path)
-
-
-@pytest.mark.parametrize("name", [f.stem for f in sorted(FIXTURES.glob("protocol_*.din"))])
-def test_every_protocol_ever_released_is_read(name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the libraries that wrote it
-        model = load(FIXTURES / f"{name}.din")
-    expected = json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))
-    rows = make_rows()[0].head(12)
-    np.testing.assert_allclose(model.predict_proba(rows)[:, 1], expected, rtol=1e-5)
-
-
-def test_a_network_saved_before_its_mlp_got_means_and_recent_matches_has_none(path):
-    X = make_answers(40)
-    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X["item"] > 4)
-    first = {"without_candidate": "nothing", "matches": "all"}
-    before = DIN(X.schema, **first).eval()
-    classifier.net_.module_ = classifier.module_ = before
-    classifier.net_.training_state_ = None  # nor did files hold what partial_fit goes on from
-    for option in first:
-        del classifier.module_.options[option]
-    expected = classifier.predict_proba(X)
-    for again in (saved(classifier, path), pickle.loads(pickle.dumps(classifier))):
-        assert again.module_.options.items() >= first.items()
-        assert (again.predict_proba(X) == expected).all()
-
-
-@pytest.mark.parametrize("matches", ["decayed", "recent", "all"])
-def test_what_a_network_is_told_of_matches_stays_in_its_file(matches, path):
-    X = make_answers(40)
-    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X["item"] > 4)
-    other = DIN(X.schema, matches=matches).eval()
-    classifier.net_.module_ = classifier.module_ = other
-    classifier.net_.training_state_ = None  # that of another network
-    expected = classifier.predict_proba(X)
-    again = saved(classifier, path)
-    assert again.module_.options["matches"] == matches
-    assert (again.predict_proba(X) == expected).all()
-
-
-def test_the_present_protocol_has_its_file():
-    from sklearn_din.serving.saving import PROTOCOL
-
-    assert (FIXTURES / f"protocol_{PROTOCOL}.din").exists()
 
 
 def test_networks_come_back_on_the_device_that_is_asked_for(fitted, frame, path, monkeypatch):

@@ -13,8 +13,7 @@ import pytest
 from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
 from sklearn_din.encoding import array_files, mapped_neighbours
 from sklearn_din.encoding.encoded_cache import EncodedCache
-from sklearn_din.logs.scan import ParquetScan
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import ParquetScan, Scan
 
 N_ROWS = 60
 

@@ -10,13 +10,13 @@ from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding import array_files, mapped_neighbours, streamed_counts
 from sklearn_din.features import mapped
-from sklearn_din.logs.parquet_files import ParquetFiles
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.neighbours import chunked_scores
 from sklearn_din.neighbours.chunked_scores import GrowingScores
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.pairs import training_rows
+from sklearn_din.tables.parquet_files import ParquetFiles
+from sklearn_din.tables.scan import Scan
 from tests.click_frames import every_kind
 
 EASY = {"user": "user", "time": "time"}
@@ -265,8 +265,8 @@ def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options
 
 
 def counted(read, groups_read):
-    def reading(self, groups, columns):
+    def reading(self, groups, columns, **options):
         groups_read.append(groups)
-        return read(self, groups, columns)
+        return read(self, groups, columns, **options)
 
     return reading

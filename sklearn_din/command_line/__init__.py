@@ -1,1 +1,1 @@
-"""What `python -m sklearn_din` does, one file per step: options, reading, models, results."""
+"""The command `python -m sklearn_din`: options, tables, study, models, results."""

@@ -18,7 +18,7 @@ model scores rows."""
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """How a file of rows is read."""
+    """Options of reading a file of rows."""
 
     sep: str | None
     encoding: str | None
@@ -29,7 +29,7 @@ class TableOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(TableOptions):
-    """What the main job compares, and what it writes."""
+    """Options of the main job: its columns, training and results."""
 
     log: Path | None
     user: str
@@ -51,7 +51,7 @@ class CompareOptions(TableOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(TableOptions):
-    """Which model scores which rows."""
+    """Options of ``predict``."""
 
     model: Path
     rows: Path
@@ -67,7 +67,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def main_parser() -> OneLineParser:
-    """Options of ``python -m sklearn_din [log]``."""
+    """Return the parser of ``python -m sklearn_din [log]``."""
     parser = OneLineParser(prog="python -m sklearn_din", description=DESCRIPTION)
     parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet; embedded log if absent")
     version = importlib.import_module("sklearn_din").__version__
@@ -100,7 +100,7 @@ def main_parser() -> OneLineParser:
 
 
 def predict_parser() -> OneLineParser:
-    """Options of ``python -m sklearn_din predict``."""
+    """Return the parser of ``python -m sklearn_din predict``."""
     parser = OneLineParser(
         prog="python -m sklearn_din predict", description="Score rows with a saved model."
     )
@@ -170,7 +170,7 @@ def _count(least: int) -> Callable[[str], int]:
 
 
 def _refuse_log_options(parsed: argparse.Namespace) -> None:
-    """Without a log, options that describe one are a mistake."""
+    """Raise where options describe a log that is not given."""
     names = ["user", "item", "time", "category", "context", "label", "negatives", "save", "top_k"]
     names += [*(field.name for field in fields(TableOptions)), "recommendations"]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]

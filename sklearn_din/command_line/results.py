@@ -1,37 +1,103 @@
-"""What a fitted model gives: a picture of its attention, the best items, rows scored."""
+"""Results: scores cross-validated by user, a picture of attention, the best items, rows scored."""
 
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.models import load_model
+from sklearn_din.command_line.models import MODELS, Parameters, load_model, make_model
 from sklearn_din.command_line.options import PredictOptions
 from sklearn_din.command_line.study import Study
 from sklearn_din.command_line.tables import (
     as_ids,
+    drop_missing,
     read_table,
+    read_times,
     refuse_histories,
-    without_missing,
     write_table,
 )
-from sklearn_din.command_line.times import read_times
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.serving.ranking import rank_candidates
 
 DEFAULT_PICTURE = Path("attention.png")
 LONG_HISTORY = 15  # events that make a picture worth while
 USERS_PER_BLOCK = 1000
 
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+class Comparison(NamedTuple):
+    """The scores of all models.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row of scores per model.
+    probability : ndarray
+        The last model's probability of each impression.
+    """
+
+    table: pd.DataFrame
+    probability: np.ndarray
+
+
+def folds_by_user(study: Study, n_folds: int) -> Folds:
+    """Return the rows to train and to test on; raise where a fold cannot be trained or judged."""
+    n_users = study.users.nunique()
+    if n_users < n_folds:
+        raise ValueError(
+            f"--folds {n_folds} needs at least {n_folds} users, the log has {n_users}."
+        )
+    folds = list(GroupKFold(n_folds).split(study.X, study.y, study.users))
+    for number, rows in enumerate(folds, 1):
+        if any(len(np.unique(study.y[part])) < 2 for part in rows):
+            raise ValueError(
+                f"fold {number} of {n_folds} has clicks alone or none, among the rows to train or "
+                "to test on: there are too few users of each kind. Give fewer --folds."
+            )
+    return folds
+
+
+def cross_validate(study: Study, folds: Folds, settings: Parameters) -> Comparison:
+    """Score each model on users that it has not seen, and print each fold when it is done."""
+    rows = []
+    probability = np.empty(len(study.y), dtype=np.float32)
+    for name, parameters in MODELS.items():
+        scores = []
+        for number, (train, test) in enumerate(folds, 1):
+            began = time.perf_counter()
+            model = make_model(study.roles, {**settings, **parameters}, order="user")
+            model.fit(study.X.iloc[train], study.y[train])
+            probability[test] = model.predict_proba(study.X.iloc[test])[:, 1]
+            scores.append(_score(study, probability, test))
+            print(
+                f"{name}, fold {number} of {len(folds)}: AUC {scores[-1][0]:.4f}, "
+                f"{model[-1].n_iter_} epochs, {time.perf_counter() - began:.1f} s",
+                flush=True,
+            )
+        rows.append((name, *np.mean(scores, axis=0)))
+    if study.ceiling is not None:
+        rows.append(("best possible", *_score(study, study.ceiling, np.arange(len(study.y)))))
+    table = pd.DataFrame(rows, columns=["model", "AUC", "GAUC"]).set_index("model")
+    base = table["AUC"].iloc[0]
+    if base > 0.5:
+        table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
+    return Comparison(table, probability)
+
 
 def picture_path(chosen: Path | None) -> Path | None:
-    """Where the picture goes; None where matplotlib is missing and no picture was asked for."""
+    """Return the picture's path; None where matplotlib is missing and nobody asked for one."""
     if importlib.util.find_spec("matplotlib") is None:
         install = "matplotlib, which is not installed: pip install 'sklearn-din[plot]'"
         if chosen is not None:
@@ -48,7 +114,7 @@ def picture_path(chosen: Path | None) -> Path | None:
 
 
 def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
-    """Picture of one impression's history: which past events counted."""
+    """Draw one impression's history: which past events counted."""
     histories = study.X[f"hist_{study.roles.item}"]
     lengths = np.array([len(history) for history in histories])
     clicked = np.flatnonzero((study.y == 1) & (lengths >= min(LONG_HISTORY, lengths.max())))
@@ -63,7 +129,7 @@ def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
 
 
 def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
-    """Best items for each user after their last row, best first, none that they clicked.
+    """Return the best items for each user after their last row, best first, none that they clicked.
 
     Parameters
     ----------
@@ -111,11 +177,20 @@ def score_rows(options: PredictOptions) -> None:
     X = rows
     if builder is not None:
         refuse_histories(rows, options.rows)
-        rows = without_missing(rows, [builder.time], options.rows, drop=options.drop_missing)
+        rows = drop_missing(rows, [builder.time], options.rows, drop=options.drop_missing)
         ids = {name: as_ids(rows[name]) for name in [builder.user, *builder.columns]}
         X = rows.assign(**ids, **{builder.time: read_times(rows[builder.time], options)})
     probability = model.predict_proba(X[names])[:, 1]
     write_table(rows.assign(probability=probability), options.output)
+
+
+def _score(study: Study, probability: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """Return AUC, and GAUC by user."""
+    y, users = study.y[rows], study.users.iloc[rows]
+    return (
+        roc_auc_score(y, probability[rows]),
+        group_roc_auc_score(y, probability[rows], groups=users),
+    )
 
 
 def _just_after(times: pd.Series) -> pd.Series:

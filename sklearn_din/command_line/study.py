@@ -1,4 +1,4 @@
-"""What is compared: impressions with their histories and labels, out of a log."""
+"""Impressions with their histories and labels, out of a log."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.command_line.options import CompareOptions
-from sklearn_din.command_line.tables import as_ids, read_table, refuse_histories, without_missing
-from sklearn_din.command_line.times import read_times
+from sklearn_din.command_line.tables import (
+    as_ids,
+    drop_missing,
+    read_table,
+    read_times,
+    refuse_histories,
+)
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.logs.history import attach_history
 from sklearn_din.logs.negatives import sample_negatives
@@ -19,7 +24,21 @@ DEFAULT_NEGATIVES = 4
 
 
 class Roles(NamedTuple):
-    """Which column plays which part."""
+    """The part that each column plays.
+
+    Parameters
+    ----------
+    user : str
+        The column of users.
+    item : str
+        The column of items.
+    time : str
+        The column of times.
+    category : list of str
+        Columns that follow from the item.
+    context : list of str
+        Columns of the user and the moment.
+    """
 
     user: str
     item: str
@@ -48,7 +67,7 @@ class Study(NamedTuple):
     y : ndarray
         1 for a click.
     roles : Roles
-        Which column plays which part.
+        The part that each column plays.
     ceiling : ndarray or None
         The true probability of each click, where it is known: in the embedded log, whose
         events are no rows of ``X``.
@@ -61,7 +80,7 @@ class Study(NamedTuple):
 
     @property
     def users(self) -> pd.Series:
-        """Whose each impression is."""
+        """The user of each impression."""
         return self.X[self.roles.user]
 
 
@@ -69,7 +88,9 @@ def embedded_study() -> Study:
     """Return the embedded click log, whose true click probabilities are known."""
     log = make_click_log(random_state=0)
     roles = Roles("user", "item", "time", ["category"], ["price", "device"])
-    return Study(_with_histories(log.impressions, log.events, roles), log.y, roles, log.probability)
+    return Study(
+        _attach_histories(log.impressions, log.events, roles), log.y, roles, log.probability
+    )
 
 
 def own_study(path: Path, options: CompareOptions) -> Study:
@@ -80,12 +101,12 @@ def own_study(path: Path, options: CompareOptions) -> Study:
     log = read_table(path, [*roles.columns, *needed], options)
     refuse_histories(log, path)
     _refuse_dates(log[roles.context])
-    log = without_missing(log, needed, path, drop=options.drop_missing)
+    log = drop_missing(log, needed, path, drop=options.drop_missing)
     times = read_times(log[roles.time], options)
     ids = {name: as_ids(log[name]) for name in [roles.user, *roles.events]}
     impressions = log.assign(**ids, **{roles.time: times})[roles.columns].reset_index(drop=True)
     if options.label is not None:
-        y = _labels(log[options.label])
+        y = _read_labels(log[options.label])
         clicks = impressions[y == 1]
     else:
         clicks = impressions
@@ -98,10 +119,12 @@ def own_study(path: Path, options: CompareOptions) -> Study:
             n_negatives=options.negatives or DEFAULT_NEGATIVES,
             random_state=options.seed,
         )
-    return Study(_with_histories(impressions, clicks, roles), y, roles, None)
+    return Study(_attach_histories(impressions, clicks, roles), y, roles, None)
 
 
-def _with_histories(impressions: pd.DataFrame, clicks: pd.DataFrame, roles: Roles) -> pd.DataFrame:
+def _attach_histories(
+    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: Roles
+) -> pd.DataFrame:
     return attach_history(
         impressions, clicks, user=roles.user, time=roles.time, columns=roles.events
     )
@@ -125,7 +148,7 @@ def _refuse_dates(context: pd.DataFrame) -> None:
         )
 
 
-def _labels(label: pd.Series) -> np.ndarray:
+def _read_labels(label: pd.Series) -> np.ndarray:
     values = sorted(label.unique().tolist(), key=lambda value: (str(type(value)), value))
     if len(values) != 2:
         shown = ", ".join(repr(value) for value in values[:5])

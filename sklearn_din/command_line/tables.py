@@ -1,4 +1,7 @@
-"""Files of rows: read with the separator that their header shows, and written."""
+"""Files of rows: separator, encoding, missing values, ids and times; read and written.
+
+Times are numbers, or dates whose order of day and month is never a silent guess.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from pandas.tseries.api import guess_datetime_format
 
 from sklearn_din._validation import check_frame
 from sklearn_din._whole_files import whole_file
@@ -18,6 +22,16 @@ from sklearn_din.command_line.options import TableOptions
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
+DAY_MONTH = re.compile(
+    r"(?P<first>\d{1,2})(?P<mark>[/.\-])(?P<second>\d{1,2})(?P=mark)(?P<year>\d{4}|\d{2})\b(?P<rest>.*)"
+)
+CLOCK = re.compile(
+    r"((?P<gap>[ T])\d{1,2}(?P<minutes>:\d\d)(?P<seconds>:\d\d)?(?P<fraction>\.\d+)?"
+    r"(?P<space> )?(?P<half>[AaPp][Mm])?)?"
+)
+ZONE = r":\d\d(?:\.\d+)?\s*(?:Z|[+\-]\d\d(?::?\d\d)?)$"
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+LAST_MONTH = 12
 
 
 def read_table(path: Path, columns: Sequence[str], options: TableOptions) -> pd.DataFrame:
@@ -45,7 +59,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def refuse_histories(table: pd.DataFrame, path: Path) -> None:
-    """Histories are made from clicks: columns of their names cannot be there already."""
+    """Raise where the table has columns of the names that histories get."""
     taken = [name for name in table.columns if str(name).startswith("hist_")]
     if taken:
         raise ValueError(
@@ -54,10 +68,10 @@ def refuse_histories(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def without_missing(
+def drop_missing(
     table: pd.DataFrame, columns: Sequence[str], path: Path, *, drop: bool
 ) -> pd.DataFrame:
-    """Rows that have a value in each of ``columns``; raise if others are there, unless ``drop``."""
+    """Return the rows with a value in each of ``columns``; raise for others, unless ``drop``."""
     missing = table[list(columns)].isna()
     n_rows = int(missing.any(axis=1).sum())
     if not n_rows:
@@ -76,7 +90,7 @@ def without_missing(
 
 
 def as_ids(column: pd.Series) -> pd.Series:
-    """Whole floats as integers: a missing value had made floats of them."""
+    """Return whole floats as integers: a missing value had made floats of them."""
     if not pd.api.types.is_float_dtype(column.dtype):
         return column
     values = column.dropna().astype("float64")  # float16 holds no limit of 2**53
@@ -94,10 +108,40 @@ def as_ids(column: pd.Series) -> pd.Series:
     return column.astype("Int64" if len(values) < len(column) else "int64")
 
 
+def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
+    """Return times as numbers or datetimes.
+
+    Parameters
+    ----------
+    times : Series
+        Without missing values; its index counts the rows of the file from 0.
+    options : TableOptions
+        ``time_format`` and ``dayfirst`` are used.
+
+    Raises
+    ------
+    ValueError
+        At the first value that is no time, with its row.
+    """
+    is_number = pd.api.types.is_numeric_dtype(times.dtype)
+    if options.time_format is not None:
+        return _read_by_format(_as_text(times, is_number), options.time_format)
+    if is_number or getattr(times.dtype, "kind", None) == "M":
+        return _refuse_dayfirst(times, times, options)
+    texts = _as_text(times, is_number)
+    if NUMBER.fullmatch(texts.iloc[0]):
+        return _refuse_dayfirst(
+            _check_times(pd.to_numeric(texts, errors="coerce"), texts), texts, options
+        )
+    if pd.notna(pd.to_datetime(texts.iloc[0], format="ISO8601", errors="coerce")):
+        return _refuse_dayfirst(_read_iso(texts), texts, options)
+    return _read_like_the_first(texts, options)
+
+
 def _read_text(path: Path, columns: Sequence[str], options: TableOptions) -> pd.DataFrame:
     encoding = options.encoding or "utf-8"
     try:
-        separator = _separator(path, columns, options.sep, encoding)
+        separator = _find_separator(path, columns, options.sep, encoding)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return _read_csv(path, separator, encoding)
@@ -122,7 +166,7 @@ def _read_csv(path: Path, separator: str, encoding: str) -> pd.DataFrame:
     return pd.read_csv(path, sep=separator, encoding=encoding, index_col=False, low_memory=False)
 
 
-def _separator(path: Path, columns: Sequence[str], sep: str | None, encoding: str) -> str:
+def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encoding: str) -> str:
     """Return the separator given, or the one by which the header has most of ``columns``."""
     if sep is not None:
         return {"\\t": "\t", "tab": "\t"}.get(sep, sep)
@@ -134,3 +178,95 @@ def _separator(path: Path, columns: Sequence[str], sep: str | None, encoding: st
     if found != ",":
         print(f"note: {path} is separated by {SEPARATORS[found]} (--sep names another)")
     return found
+
+
+def _as_text(times: pd.Series, is_number: bool) -> pd.Series:
+    """Return the text of each time; 20240131.0, made a float by a missing value, is 20240131."""
+    if is_number and (times % 1 == 0).all():
+        times = times.astype("int64")
+    return times.astype(str).str.strip()
+
+
+def _refuse_dayfirst(read: pd.Series, texts: pd.Series, options: TableOptions) -> pd.Series:
+    if options.dayfirst:
+        raise ValueError(
+            f"--dayfirst is for times such as 31/01/2024, but {texts.name!r} has {texts.iloc[0]}. "
+            "Leave it out."
+        )
+    return read
+
+
+def _check_times(read: pd.Series, texts: pd.Series, time_format: str = "") -> pd.Series:
+    bad = texts[read.isna()]
+    if len(bad):
+        as_what = f"in the format {time_format}" if time_format else f"such as {texts.iloc[0]!r}"
+        raise ValueError(
+            f"{texts.name!r} must hold times {as_what}, got {bad.iloc[0]!r} in row "
+            f"{bad.index[0] + 1} (below the header), {len(bad)} such rows in all. Correct them, or "
+            "give --time-format."
+        )
+    return read
+
+
+def _read_by_format(texts: pd.Series, time_format: str) -> pd.Series:
+    zone_of_format = "%z" in time_format
+    read = pd.to_datetime(texts, format=time_format, errors="coerce", utc=zone_of_format)
+    return _check_times(read, texts, time_format)
+
+
+def _read_iso(texts: pd.Series) -> pd.Series:
+    zoned = texts.str.contains(ZONE)
+    read = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=bool(zoned.any()))
+    read = _check_times(read, texts)
+    if zoned.any() and not zoned.all():
+        bare = texts[~zoned]
+        raise ValueError(
+            f"{texts.name!r} must have a time zone in every row or in none, got "
+            f"{bare.iloc[0]!r} in row {bare.index[0] + 1} without one."
+        )
+    return read
+
+
+def _read_like_the_first(texts: pd.Series, options: TableOptions) -> pd.Series:
+    """Read every time in the format of the first, the day first where all rows allow it."""
+    first = texts.iloc[0]
+    date = DAY_MONTH.match(first)
+    if date is None:
+        time_format = guess_datetime_format(first)
+        _refuse_dayfirst(texts, texts, options)
+    else:
+        order = "dm" if options.dayfirst or _is_day_first(texts) else "md"
+        time_format = _date_format(date, order)
+    if time_format is None:
+        raise ValueError(
+            f"{texts.name!r} must hold times, got {first!r} in row {texts.index[0] + 1} (below the "
+            "header). Correct it, or tell its format with --time-format."
+        )
+    return _check_times(
+        pd.to_datetime(texts, format=time_format, errors="coerce"), texts, time_format
+    )
+
+
+def _is_day_first(texts: pd.Series) -> bool:
+    """Return whether some first number is no month; print a note where no number tells."""
+    is_no_month = texts.str.extract(DAY_MONTH)[["first", "second"]].astype(float) > LAST_MONTH
+    if not is_no_month.any(axis=None):
+        print(
+            f"note: the times of {texts.name!r}, such as {texts.iloc[0]}, could begin with the day "
+            "or with the month; they are read with the month first (--dayfirst: the day first)"
+        )
+    return bool(is_no_month["first"].any() and not is_no_month["second"].any())
+
+
+def _date_format(date: re.Match[str], order: str) -> str | None:
+    """Return the format of a date of numbers, as ``%d/%m/%Y``, and of the time of day after it."""
+    clock = CLOCK.fullmatch(date["rest"])
+    if clock is None:
+        return None
+    year = "%Y" if len(date["year"]) == 4 else "%y"
+    day = date["mark"].join([f"%{order[0]}", f"%{order[1]}", year])
+    if not clock["minutes"]:
+        return day
+    hour = "%I" if clock["half"] else "%H"
+    parts = [("seconds", ":%S"), ("fraction", ".%f"), ("space", clock["space"]), ("half", "%p")]
+    return f"{day}{clock['gap']}{hour}:%M" + "".join(form for part, form in parts if clock[part])

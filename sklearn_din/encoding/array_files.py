@@ -219,7 +219,12 @@ def map_encoded(
         }
         behaviours[behaviour.histories] = Ragged(events, Spans(starts, lengths), anchors)
     return EncodedFeatures._trusted(
-        schema, columns, behaviours, users=mapped("users"), times=mapped("times")
+        schema,
+        columns,
+        behaviours,
+        users=mapped("users"),
+        times=mapped("times"),
+        store=folder,  # type: ignore[arg-type]
     )
 
 

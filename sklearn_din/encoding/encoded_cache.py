@@ -29,9 +29,9 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import MappedFolder
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.state.plain_state import PlainState, read_state, write_state
 from sklearn_din.state.versions import __version__
+from sklearn_din.tables.scan import Scan
 
 LEARNT = "learnt "  # what an encoder learnt: arrays of this name, beside those of the rows
 

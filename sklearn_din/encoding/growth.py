@@ -30,8 +30,8 @@ from sklearn_din.encoding.vocabulary import (
 )
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.neighbours.pairs import NeighbourPair
+from sklearn_din.tables.scan import Scan
 
 Sources = Mapping[str, Occurrences]  # occurrences by the column that they stand in
 Encoder = TypeVar("Encoder", bound="EncoderGrowth")

@@ -19,7 +19,7 @@ from sklearn_din.encoding.team import Team
 from sklearn_din.encoding.vocabulary import Occurrences
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import Scan
 
 FIRST_ROWS = 100_000  # the part of each column is decided by so many
 

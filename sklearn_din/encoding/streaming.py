@@ -30,8 +30,8 @@ from sklearn_din.encoding.streamed_counts import TableStatistics
 from sklearn_din.encoding.team import Team, encoding_team
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.neighbours.pairs import clicked_label, neighbour_order, schema_without
+from sklearn_din.tables.scan import Scan
 
 
 def write_rows(

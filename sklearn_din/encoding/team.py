@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 
 from sklearn_din._processes import Processes, process_group
 from sklearn_din._whole_files import make_cache_folder
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import Scan
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from sklearn_din._spans import Rows
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
+from sklearn_din.features.store import Store
 
 
 class EncodedFeatures:
@@ -37,6 +38,9 @@ class EncodedFeatures:
     times : ndarray of shape (n,), default=None
         When each impression was. No feature: it travels beside them for validation rows and
         splits by time.
+    store : Store, default=None
+        Where the arrays lie, if they are mapped from files: its ``memory`` says how many bytes
+        reading them may take. A copy that came through pickle is in memory and has none.
 
     Raises
     ------
@@ -66,11 +70,12 @@ class EncodedFeatures:
         *,
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
+        store: Store | None = None,
     ) -> None:
         self.schema = schema
         self.columns = dict(columns)
         self.behaviours = dict(behaviours or {})
-        self.users, self.times = users, times
+        self.users, self.times, self.store = users, times, store
         _check_arrays(self)
 
     @classmethod
@@ -81,11 +86,15 @@ class EncodedFeatures:
         behaviours: dict[tuple[str, ...], Ragged],
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
+        store: Store | None = None,
     ) -> EncodedFeatures:
         self = cls.__new__(cls)
         self.schema, self.columns, self.behaviours = schema, columns, behaviours
-        self.users, self.times = users, times
+        self.users, self.times, self.store = users, times, store
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"store": None}
 
     def __len__(self) -> int:
         parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
@@ -114,7 +123,7 @@ class EncodedFeatures:
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         users = None if self.users is None else self.users[rows]
         times = None if self.times is None else self.times[rows]
-        return self._trusted(self.schema, columns, behaviours, users, times)
+        return self._trusted(self.schema, columns, behaviours, users, times, self.store)
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:

@@ -18,8 +18,8 @@ from sklearn_din.logs.running_sums import (
     so_far,
 )
 from sklearn_din.logs.scan_aggregates import attach_aggregates_by_part
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.timeline import Past, Timeline
+from sklearn_din.tables.scan import Scan
 
 
 def attach_aggregates(

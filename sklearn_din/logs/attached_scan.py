@@ -14,8 +14,8 @@ from pandas.api.extensions import ExtensionDtype
 from sklearn_din._spans import Spans
 from sklearn_din.logs.mapped_arrays import MappedArray
 from sklearn_din.logs.mapped_log import MappedLog
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.windows import WindowArray, WindowDtype
+from sklearn_din.tables.scan import Scan
 
 SHARE_OF_PART = 16  # events of a part take one sixteenth of the budget
 BYTES_PER_EVENT = 16  # of one column: its value, and its code
@@ -142,7 +142,7 @@ class AttachedScan(Scan):
         FileNotFoundError, OSError
             If a file is gone or was changed since it was written.
         """
-        names = self._asked(columns)
+        names = self._checked_names(columns)
         new = [name for name in names if name in self._numbers or name in self._history_names]
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extended(start, base, new, names)
@@ -204,7 +204,7 @@ class AttachedScan(Scan):
 
     def __repr__(self) -> str:
         n_events = 0 if self._histories is None else len(self._histories.log)
-        shape, names = self._described(len(self._base))
+        shape, names = self._description(len(self._base))
         return f"AttachedScan({shape}; {n_events} events; {names})"
 
     def _source(self) -> object:

@@ -39,9 +39,9 @@ from sklearn_din.logs.past_columns import (
     why_all_empty,
 )
 from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.timeline import Timeline
 from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
+from sklearn_din.tables.scan import Scan
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 

@@ -21,7 +21,7 @@ from sklearn_din._validation import (
 from sklearn_din.logs.item_columns import warn_of_misplaced
 from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_draw
 from sklearn_din.logs.scan_negatives import Wanted, sample_negatives_by_part
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import Scan
 
 
 def sample_negatives(

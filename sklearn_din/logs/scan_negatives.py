@@ -25,12 +25,11 @@ from sklearn_din.logs.mapped_arrays import (
 )
 from sklearn_din.logs.mapped_log import DistinctValues
 from sklearn_din.logs.other_items import OwnItems, nothing_to_draw
-from sklearn_din.logs.parquet_files import ParquetFiles, find_files
 from sklearn_din.logs.partitions import Partitions, key_kind, partition_of, read_keys
-from sklearn_din.logs.scan import ParquetScan
-from sklearn_din.logs.scan_views import Scan
 from sklearn_din.logs.tables import n_partitions
 from sklearn_din.logs.windows import WindowDtype
+from sklearn_din.tables.parquet_files import ParquetFiles, find_files
+from sklearn_din.tables.scan import ParquetScan, Scan
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
 PENDING_ROWS = 1 << 20  # last rows of items that are kept before repeated items are dropped

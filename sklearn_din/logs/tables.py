@@ -16,7 +16,7 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._progress import Progress
 from sklearn_din._validation import check_times, missing_rows, missing_times
 from sklearn_din.logs.partitions import Partitions, key_kind, partition_of, read_keys
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import Scan
 
 ROWS = 131_072  # of a part of a frame
 HEAD = 1000  # rows by which mistakes are found before anything is written
@@ -83,7 +83,7 @@ class Table:
         """Digest of some columns of the rows."""
         wanted = list(dict.fromkeys(columns))
         if self.scan is not None:
-            return self.scan.narrowed(wanted).fingerprint()
+            return self.scan.narrow(wanted).fingerprint()
         digest = hashlib.sha256(repr(wanted).encode())
         for name in wanted:
             column = self.frame[name]

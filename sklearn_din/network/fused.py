@@ -14,29 +14,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu_, pad
+from torch.nn.functional import leaky_relu_
 
-from sklearn_din.network.host import number_on_host
 from sklearn_din.network.layers import (
     MLP,
     ActivationUnit,
     PReLU,
     leaky_relu,
     leaky_relu_backward,
-)
-from sklearn_din.network.matmul import (
-    N_IMAGES,
-    matmul,
-    matmul_added,
-    matmul_transposed,
-    padded_length,
+    number_on_host,
 )
 from sklearn_din.network.segments import segment_sum
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer tells what a negative score was
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
-NUMBERS_PER_LOAD = 8  # float32 numbers that a processor with AVX2 loads at a time
 SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB
+LONG_SUM = 4096  # from this number of rows on, a sum over them is made in N_CHUNKS parts
+N_CHUNKS = 8
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -120,17 +114,16 @@ def attend_candidates(
     of_pairs = weight_relations[:n_pairs].view(1 + len(decays), len(same), unit.first.out_features)
     candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
     weights = queries.new_empty(n_rows, n_events)
-    scores_per_candidate = max(1, history.shape[0])
-    block_length = N_IMAGES * max(1, SCORES_PER_BLOCK // (N_IMAGES * scores_per_candidate))
+    block_length = max(1, SCORES_PER_BLOCK // max(1, history.shape[0]))
     for start in range(0, n_rows, block_length):
         block = slice(start, start + block_length)
         n = candidates[block].shape[0]
-        scores = matmul(candidates[block], history.t()).view(n, n_events, unit.first.out_features)
-        for place, relation in enumerate(same):
+        scores = (candidates[block] @ history.t()).view(n, n_events, unit.first.out_features)
+        for attribute, relation in enumerate(same):
             pairs = relation[block].nonzero(as_tuple=True)
             if len(pairs[0]):
-                added = of_pairs[0, place]
-                for decay, weight_relation in zip(decays, of_pairs[1:, place], strict=True):
+                added = of_pairs[0, attribute]
+                for decay, weight_relation in zip(decays, of_pairs[1:, attribute], strict=True):
                     added = added + decay[pairs[1]].unsqueeze(1) * weight_relation
                 scores[pairs] += added
         weights[block] = _upper_layers(unit, scores.flatten(0, 1)).view(n, n_events)
@@ -185,15 +178,11 @@ class _Attend(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         weight_query, bias, weight_event = parameters[:3]
-        inputs = _pair_inputs(queries, keys, relations, rows)
-        n_events, n_padding = keys.shape[0], inputs.shape[1] - weight_event.shape[0]
-        scores = keys.new_empty(inputs.shape[0], weight_event.shape[1])
+        columns = [keys, queries.index_select(0, rows) * keys]
+        inputs = torch.cat(columns if relations is None else [*columns, relations], dim=1)
         query_part = torch.addmm(bias, queries, weight_query)
-        torch.index_select(query_part, 0, rows, out=scores[:n_events])
-        scores[n_events:] = 0.0
-        scores = matmul_added(scores, inputs, pad(weight_event, (0, 0, 0, n_padding)))
+        scores = query_part.index_select(0, rows).addmm_(inputs, weight_event)
         steps, weights = _hidden_layers(scores, parameters[3:])
-        weights = weights[:n_events]
         ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
         ctx.n_parameters = len(parameters)
         return segment_sum(keys, offsets, weights), weights
@@ -205,19 +194,21 @@ class _Attend(torch.autograd.Function):
         queries, keys, rows, offsets, weights = ctx.saved_tensors[:5]
         parameters = ctx.saved_tensors[5 : 5 + ctx.n_parameters]
         inputs, *steps = ctx.saved_tensors[5 + ctx.n_parameters :]
-        n_events, width = keys.shape
-        grad_result = keys.new_zeros(inputs.shape[0])
+        width = keys.shape[1]
         grad_per_event = grad_interest.index_select(0, rows)
-        torch.sum(grad_per_event.mul_(keys), 1, out=grad_result[:n_events]).add_(grad_weights)
+        grad_result = grad_per_event.mul_(keys).sum(1).add_(grad_weights)
         grad_scores, above = _hidden_layers_backward(grad_result, steps, parameters[3:])
         weight_query, _, weight_event = parameters[:3]
-        grad_weight_event = matmul_transposed(inputs, grad_scores)[: weight_event.shape[0]]
-        grad_query_part = segment_sum(grad_scores[:n_events], offsets)
-        first = [queries.t() @ grad_query_part, grad_query_part.sum(0), grad_weight_event]
+        grad_query_part = segment_sum(grad_scores, offsets)
+        first = [
+            queries.t() @ grad_query_part,
+            grad_query_part.sum(0),
+            _product_over_rows(inputs, grad_scores),
+        ]
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return (None, None, None, None, None, *first, *above)
-        grad_inputs = matmul(grad_scores, weight_event[: 2 * width].t())
-        grad_key_input, grad_pair_input = grad_inputs[:n_events].split(width, dim=1)
+        grad_inputs = grad_scores @ weight_event[: 2 * width].t()
+        grad_key_input, grad_pair_input = grad_inputs.split(width, dim=1)
         grad_queries = segment_sum(grad_pair_input * keys, offsets)
         grad_queries.addmm_(grad_query_part, weight_query.t())
         grad_keys = grad_interest.index_select(0, rows)
@@ -226,24 +217,19 @@ class _Attend(torch.autograd.Function):
         return (grad_queries, grad_keys, None, None, None, *first, *above)
 
 
-def _pair_inputs(queries: Tensor, keys: Tensor, relations: Tensor | None, rows: Tensor) -> Tensor:
-    """``[k, q * k, relations]`` of all events, and zeros below and beside them.
+def _product_over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """``left.t() @ right``: a sum over n rows, where n is large and k and m are small.
 
-    The padding below gives a number of rows for which oneDNN has compiled its kernel already; the
-    padding beside lets each row begin at an address that the processor loads fastest.
+    The library multiplies long thin matrices faster in chunks, which threads can share.
+
+    left : (n, k)
+    right : (n, m)
+    result : (k, m)
     """
-    n_events, width = keys.shape
-    n_inputs = 2 * width + (0 if relations is None else relations.shape[1])
-    n_columns = -(-n_inputs // NUMBERS_PER_LOAD) * NUMBERS_PER_LOAD
-    inputs = keys.new_empty(padded_length(n_events), n_columns)
-    inputs[n_events:] = 0.0
-    inputs[:, n_inputs:] = 0.0
-    events = inputs[:n_events]
-    events[:, :width] = keys
-    torch.mul(queries.index_select(0, rows), keys, out=events[:, width : 2 * width])
-    if relations is not None:
-        events[:, 2 * width : n_inputs] = relations
-    return inputs
+    if len(left) < LONG_SUM or len(left) % N_CHUNKS:
+        return left.t() @ right
+    left, right = (tensor.unflatten(0, (N_CHUNKS, -1)) for tensor in (left, right))
+    return torch.bmm(left.transpose(1, 2), right).sum(0)
 
 
 def can_fuse_mlp(mlp: MLP) -> bool:
@@ -265,7 +251,7 @@ class _Logits(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        scores = matmul(inputs, parameters[0].t(), parameters[1])
+        scores = torch.addmm(parameters[1], inputs, parameters[0].t())
         steps, logits = _hidden_layers(scores, parameters[2:])
         ctx.save_for_backward(inputs, *parameters, *steps)
         ctx.n_parameters = len(parameters)
@@ -277,8 +263,8 @@ class _Logits(torch.autograd.Function):
         parameters = ctx.saved_tensors[1 : 1 + ctx.n_parameters]
         steps = ctx.saved_tensors[1 + ctx.n_parameters :]
         grad_scores, above = _hidden_layers_backward(grad_logits, steps, parameters[2:])
-        grad_inputs = matmul(grad_scores, parameters[0])
-        grad_weight = matmul_transposed(grad_scores, inputs)
+        grad_inputs = grad_scores @ parameters[0]
+        grad_weight = _product_over_rows(grad_scores, inputs)
         return (grad_inputs, grad_weight, grad_scores.sum(0), *above)
 
 
@@ -317,7 +303,7 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
     steps = _rectify(scores, parameters[0])
     for i in range(1, len(parameters) - 2, 3):
         weight, bias, slope = parameters[i : i + 3]
-        steps += _rectify(matmul(steps[-1], weight.t(), bias), slope)
+        steps += _rectify(torch.addmm(bias, steps[-1], weight.t()), slope)
     return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
@@ -357,9 +343,9 @@ def _hidden_layers_backward(
         gradients = [grad_slope, *gradients]
         if layer:
             weight = parameters[3 * layer - 2]
-            grad_weight = matmul_transposed(grad_scores, steps[2 * layer - 1])
+            grad_weight = _product_over_rows(grad_scores, steps[2 * layer - 1])
             gradients = [grad_weight, grad_scores.sum(0), *gradients]
-            grad_output = matmul(grad_scores, weight)
+            grad_output = grad_scores @ weight
     return grad_scores, gradients
 
 

@@ -9,11 +9,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.network.host import number_on_host
 from sklearn_din.network.joint import JointDice, RowDropout, Sum, joint_moments, joint_sum
 
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
 MATCHING_BIAS = 0.1  # first weight of an event that has nothing in common with the candidate
+
+
+def is_host(device: str | torch.device) -> bool:
+    """Whether the host reads a device's memory without waiting for the device.
+
+    A GPU computes behind the host: to read a number, the host waits for all earlier work, and the
+    GPU then waits for the host. A training step avoids it.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Where a tensor is.
+
+    Examples
+    --------
+    >>> is_host("cpu"), is_host("cuda")
+    (True, False)
+    """
+    return torch.device(device).type == "cpu"
+
+
+def number_on_host(tensor: Tensor) -> float | None:
+    """Return the number that a tensor holds; None where the host would have to wait for it.
+
+    Parameters
+    ----------
+    tensor : Tensor of one element
+        Such as the slope of a rectifier, or a loss.
+
+    Examples
+    --------
+    >>> number_on_host(torch.tensor(0.25))
+    0.25
+    >>> number_on_host(torch.tensor(0.25, device="meta")) is None
+    True
+    """
+    return tensor.item() if is_host(tensor.device) else None
 
 
 class PReLU(nn.Module):

@@ -22,9 +22,8 @@ from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.network.interest import Interest
+from sklearn_din.network.interest import DECAYS, N_COUNTED, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
-from sklearn_din.network.matches import DECAYS
 from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
 from sklearn_din.serving.recipe import mask_name, recipe_of
@@ -189,7 +188,7 @@ def interest_outputs(
     vector, weights = _pooled(graph, interest, queries, keys, weighed, events)
     if queries is None or not weighed:
         return [vector]
-    counted = weighed[: interest.n_counts]
+    counted = weighed[: N_COUNTED * interest.n_candidates]
     matches = [graph.add("ReduceSum", bits, axes(1)) for bits in counted]
     more = [signed_log(graph, count) for count in (lengths, *matches)]
     if interest.n_means:
@@ -228,8 +227,7 @@ def _pooled(
         return _largest(graph, keys, mask), None
     weights = None
     if interest.pooling == "attention" and queries is not None:
-        relations = weighed[: interest.n_decays_attended * interest.n_candidates]
-        relations += _common(graph, behaviour, events) if interest.extended else []
+        relations = [*weighed, *_common(graph, behaviour, events)] if interest.extended else []
         scores = _unit(graph, interest.unit, queries, keys, relations)
         weights = _normalised(graph, interest, scores, mask)
     lengths = graph.add("ReduceSum", mask, axes(1))
@@ -274,9 +272,9 @@ def _weighed(graph: Graph, interest: Interest, events: dict[str, str]) -> list[s
     """As ``Matches.weighed``: (n, T) each."""
     same = _same_ids(graph, interest.behaviour, events)
     weighed = list(same)
-    if same and interest.n_decays > 1:
+    if same:
         ranks = _ranks(graph, events[mask_name(interest.behaviour)])
-        for decay in DECAYS[1 : interest.n_decays]:
+        for decay in DECAYS[1:]:
             factors = graph.add("Pow", np.float32(decay), ranks)
             weighed += [graph.add("Mul", bits, factors) for bits in same]
     return weighed

@@ -17,7 +17,7 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._progress import Progress
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din._whole_files import whole_file
-from sklearn_din.logs.scan_views import Scan
+from sklearn_din.tables.scan import Scan
 
 FRAME_ROWS = 131_072  # of a part of a frame in memory
 PROBABILITY, DECISION = "probability", "decision"

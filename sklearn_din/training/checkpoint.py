@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import filelock
 import numpy as np
@@ -207,7 +207,8 @@ def _early_stopping(net: DINNet) -> EarlyStopping:
 def plain_random_state(random_state: np.random.RandomState) -> list[Any]:
     """Return a RandomState as numbers and a tensor."""
     _, keys, position, has_gauss, gauss = random_state.get_state(legacy=True)
-    return [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)]
+    numbers = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return [numbers, int(position), int(has_gauss), float(gauss)]
 
 
 def random_state_of(values: list[Any]) -> np.random.RandomState:
@@ -409,7 +410,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     with whole_file(path) as partial, open(partial, "wb") as file:
         hashed = _Hashed(file)
-        torch.save(dict(state), hashed)
+        torch.save(dict(state), cast(IO[bytes], hashed))
         file.write(hashed.sha.digest())
 
 

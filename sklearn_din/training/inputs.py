@@ -142,8 +142,14 @@ def _later_rows(
     labels = labels_of_encoded(estimator, encoded, y)
     if encoded.schema == schema:
         return encoded, labels
-    whose_and_when = {"users": encoded.users, "times": encoded.times}
-    newest = EncodedFeatures(schema, encoded.columns, encoded.behaviours, **whose_and_when)
+    newest = EncodedFeatures(
+        schema,
+        encoded.columns,
+        encoded.behaviours,
+        users=encoded.users,
+        times=encoded.times,
+        store=encoded.store,
+    )
     return newest, labels
 
 

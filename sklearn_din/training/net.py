@@ -24,9 +24,8 @@ from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
-from sklearn_din.network.host import is_host, number_on_host
 from sklearn_din.network.joint import joint_batch
-from sklearn_din.network.layers import Dice
+from sklearn_din.network.layers import Dice, is_host, number_on_host
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
@@ -445,8 +444,9 @@ class DINNet(NeuralNetBinaryClassifier):
                 "partial_fit needs the network and the optimizer's moments as fit left them, and "
                 "the network of this classifier was replaced. Fit it anew."
             )
+        options: dict[str, Any] = self.module_.options
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            module = DIN(schema, **self.module_.options)
+            module = DIN(schema, **options)
         weights = grown_weights(self.module_, module, seed=self._next_seeds()[0])
         module.load_state_dict(weights, assign=True)
         net = self.around(module)

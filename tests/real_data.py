@@ -1,4 +1,4 @@
-"""Where the two real data sets lie: tests, benchmarks and examples ask here."""
+"""Where the two real data sets lie: tests and benchmarks ask here."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Parquet files behind a scan: found, their footers read, row groups read one at a time."""
+"""The Parquet files behind a scan: where they are, what they hold, their rows in batches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from sklearn_din._validation import check_frame
 from sklearn_din._whole_files import removed_with
-from sklearn_din.logs.row_groups import arrow_bytes, plain_type, text_leaves
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how hive writes a missing value
+BYTES_PER_VALUE = 8  # of a number in memory, or of a text's offsets
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class File:
     row_groups : tuple of int
         The row groups to read.
     keys : dict of str to int, str or None
-        What the folders say of all rows: hive partitions.
+        Columns that the names of the folders give all rows: hive partitions.
     """
 
     path: str
@@ -61,7 +61,7 @@ class ParquetFiles:
     columns : collection of str, default=None
         Columns that every file must have, with one type. None is all columns of any file.
     owned : path, default=None
-        A file that this scan wrote, removed when the scan is gone.
+        A file that this scan wrote, removed when the scan is gone. None removes nothing.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class ParquetFiles:
             removed_with(self, owned)
         schemas, groups, lengths, sizes = [], [], [], []
         for number, file in enumerate(self.files):
-            opened = self._opened(number, [])
+            opened = self._opened(number)
             metadata, schema = opened.metadata, opened.schema_arrow
             opened.close(force=True)
             _check_names(schema, file.path)
@@ -92,7 +92,7 @@ class ParquetFiles:
             for group in file.row_groups:
                 groups.append((number, group))
                 lengths.append(metadata.row_group(group).num_rows)
-                sizes.append(arrow_bytes(metadata.row_group(group), schema))
+                sizes.append(_bytes_in_memory(metadata.row_group(group), schema))
         self.schema = _joint_schema(schemas, self.files, columns)
         self.index_columns = {name for schema in schemas for name in _index_columns(schema)}
         self._groups = np.array(groups, dtype=np.int64).reshape(-1, 2)
@@ -107,17 +107,19 @@ class ParquetFiles:
         return int(self.starts[-1])
 
     def bytes_of_groups(self, columns: Sequence[str]) -> np.ndarray:
-        """Memory that some columns of each row group need, by the footers."""
-        wanted = [self.schema.names.index(name) for name in columns]
-        return self._bytes[:, wanted].sum(axis=1)
+        """Return the memory that some columns of each row group need, by the footers."""
+        places = [self.schema.names.index(name) for name in columns]
+        return self._bytes[:, places].sum(axis=1)
 
     def name_of_group(self, group: int) -> str:
-        """How errors call a row group."""
+        """Return how errors call a row group."""
         number, place = self._groups[group]
         return f"row group {place} of {self.files[number].path}"
 
-    def read(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Yield each row group as an Arrow table of the scan's types; text stays coded.
+    def read(
+        self, groups: Sequence[int], columns: Sequence[str], *, n_rows: int
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """Yield some row groups in batches: the number of the first row, and an Arrow table.
 
         A file is opened once for consecutive row groups.
 
@@ -126,7 +128,9 @@ class ParquetFiles:
         groups : sequence of int
             Row groups of the scan.
         columns : sequence of str
-            Columns wanted.
+            Columns to read.
+        n_rows : int
+            Rows of a batch, at most.
 
         Raises
         ------
@@ -140,21 +144,24 @@ class ParquetFiles:
                 if number != current:
                     if opened is not None:
                         opened.close(force=True)
-                    current, opened = number, self._opened(number, columns)
-                yield group, self._table(opened, number, place, columns)
+                    current, opened = number, self._opened(number)
+                first = int(self.starts[group])
+                for batch in self._batches(opened, number, place, columns, n_rows):
+                    yield first, batch
+                    first += len(batch)
         finally:
             if opened is not None:
                 opened.close(force=True)
 
     def fingerprint(self) -> list[object]:
-        """Paths, sizes and times of writing: equal where the files are the same."""
+        """Return paths, sizes and times of writing: equal where the files are the same."""
         kind = self.filesystem.type_name
         return [
             [kind, file.path, file.size, file.mtime_ns, list(file.row_groups), dict(file.keys)]
             for file in self.files
         ]
 
-    def _opened(self, number: int, columns: Sequence[str]) -> pq.ParquetFile:
+    def _opened(self, number: int) -> pq.ParquetFile:
         file = self.files[number]
         info = self.filesystem.get_file_info(file.path)
         if info.type != pyarrow.fs.FileType.File:
@@ -167,22 +174,30 @@ class ParquetFiles:
                 f"{file.path} was changed after scan_parquet read its footer: it had {file.size} "
                 f"bytes and has {info.size}, or was written again. Make the scan anew."
             )
-        opened = _open(self.filesystem, file.path)
-        leaves = text_leaves(opened.metadata, opened.schema_arrow, columns)
-        if not leaves:
-            return opened
-        metadata = opened.metadata
-        opened.close(force=True)
-        return _open(self.filesystem, file.path, metadata=metadata, read_dictionary=leaves)
+        return _open(self.filesystem, file.path)
 
-    def _table(
-        self, opened: pq.ParquetFile, number: int, place: int, columns: Sequence[str]
-    ) -> pa.Table:
+    def _batches(
+        self,
+        opened: pq.ParquetFile,
+        number: int,
+        place: int,
+        columns: Sequence[str],
+        n_rows: int,
+    ) -> Iterator[pa.Table]:
+        """Yield one row group in batches of the scan's types."""
         file = self.files[number]
         stored = [name for name in columns if name not in file.keys]
-        n_rows = opened.metadata.row_group(place).num_rows
+        if not stored:
+            left = opened.metadata.row_group(place).num_rows
+            while left > 0:
+                yield self._table({}, file, columns, min(left, n_rows))
+                left -= n_rows
+            return
         try:
-            table = opened.read_row_group(place, columns=stored)
+            batches = opened.iter_batches(batch_size=n_rows, row_groups=[place], columns=stored)
+            for batch in batches:
+                arrays = {name: batch.column(name) for name in stored}
+                yield self._table(arrays, file, columns, len(batch))
         except MemoryError:  # pyarrow's is an ArrowException too; the file is not damaged
             raise
         except (pa.ArrowException, OSError) as error:
@@ -190,31 +205,24 @@ class ParquetFiles:
                 f"row group {place} of {file.path} cannot be read: {error} The file is damaged: "
                 "write it again, or leave it out of the source."
             ) from error
-        arrays = []
+
+    def _table(
+        self, arrays: Mapping[str, pa.Array], file: File, columns: Sequence[str], n_rows: int
+    ) -> pa.Table:
+        table = {}
         for name in columns:
             kind = self.schema.field(name).type
             if name in file.keys:
-                arrays.append(_repeated(file.keys[name], n_rows, kind))
+                table[name] = pa.repeat(pa.scalar(file.keys[name], type=kind), n_rows)
             else:
-                column = table.column(name)
-                arrays.append(column.cast(kind) if pa.types.is_null(column.type) else column)
-        return pa.table(arrays, names=list(columns))
+                array = arrays[name]
+                table[name] = array if array.type == kind else array.cast(kind)
+        return pa.table(table)
 
 
-def _open(
-    filesystem: pyarrow.fs.FileSystem,
-    path: str,
-    *,
-    metadata: pq.FileMetaData | None = None,
-    read_dictionary: Sequence[str] | None = None,
-) -> pq.ParquetFile:
+def _open(filesystem: pyarrow.fs.FileSystem, path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(
-            filesystem.open_input_file(path),
-            metadata=metadata,
-            read_dictionary=read_dictionary,
-            page_checksum_verification=True,
-        )
+        return pq.ParquetFile(filesystem.open_input_file(path), page_checksum_verification=True)
     except MemoryError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -222,6 +230,33 @@ def _open(
             f"{path} is no readable Parquet file: {error} Write it again, or leave it out of the "
             "source."
         ) from error
+
+
+def _bytes_in_memory(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str, int]:
+    """Return about how many bytes each column of a row group takes as an Arrow array."""
+    sizes: dict[str, int] = {}
+    for place, name in enumerate(_leaf_names(schema)):
+        leaf = group.column(place)
+        size = max(leaf.total_uncompressed_size, BYTES_PER_VALUE * leaf.num_values)
+        sizes[name] = sizes.get(name, 0) + size
+    return sizes
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values, whether stored once (a dictionary) or in each row.
+
+    Examples
+    --------
+    >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
+    ListType(list<element: string>)
+    """
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(pa.field("element", plain_type(kind.value_type)))
+    return kind
 
 
 def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
@@ -247,8 +282,8 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
         paths, root = _paths_in(path), path
     else:
         is_file = os.path.exists(path)
-        found = [] if is_file else sorted(glob.glob(path, recursive=True))
-        paths = [path] if is_file else [one for one in found if os.path.isfile(one)]
+        matches = [] if is_file else sorted(glob.glob(path, recursive=True))
+        paths = [path] if is_file else [name for name in matches if os.path.isfile(name)]
         root = ""
         if not paths:
             raise FileNotFoundError(
@@ -256,8 +291,10 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
                 "there is no file. Check the path, and that the disk is mounted."
             )
     local = pyarrow.fs.LocalFileSystem()
-    keys = _read_keys([os.path.relpath(one, root) if root else one for one in paths])
-    files = [_file(local, os.path.abspath(one), key) for one, key in zip(paths, keys, strict=True)]
+    keys = _read_keys([os.path.relpath(path, root) if root else path for path in paths])
+    files = [
+        _file(local, os.path.abspath(path), key) for path, key in zip(paths, keys, strict=True)
+    ]
     return local, files
 
 
@@ -279,22 +316,22 @@ def _paths_in(folder: str) -> list[str]:
 
 
 def _read_keys(paths: Sequence[str]) -> list[dict[str, int | str | None]]:
-    """What folders named ``key=value`` say, as integers where all values of a key are."""
+    """Return the values of folders named ``key=value``: integers where all of a key are."""
     texts = []
     for path in paths:
         parts = [part.partition("=") for part in Path(path).parent.parts if "=" in part]
         texts.append({key: unquote(value) for key, _, value in parts})
     values: dict[str, set[str]] = {}
-    for one in texts:
-        for key, value in one.items():
+    for text in texts:
+        for key, value in text.items():
             values.setdefault(key, set()).add(value)
     whole = {k for k, v in values.items() if all(map(_is_whole, v - {NO_VALUE}))}
     return [
         {
             key: None if value == NO_VALUE else int(value) if key in whole else value
-            for key, value in one.items()
+            for key, value in text.items()
         }
-        for one in texts
+        for text in texts
     ]
 
 
@@ -351,7 +388,7 @@ def _check_names(schema: pa.Schema, path: str) -> None:
 
 
 def _index_columns(schema: pa.Schema) -> list[str]:
-    """Columns that are the index of the pandas frame that was written."""
+    """Return the columns that are the index of the pandas frame that was written."""
     metadata = schema.pandas_metadata or {}
     return [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
 
@@ -359,16 +396,19 @@ def _index_columns(schema: pa.Schema) -> list[str]:
 def _joint_schema(
     schemas: Sequence[pa.Schema], files: Sequence[File], columns: Collection[str] | None
 ) -> pa.Schema:
-    """Types of all files, which must agree; a column of nulls alone fits any type."""
+    """Return the types of all files, which must agree; a column of nulls alone fits any type."""
     types: dict[str, pa.DataType] = {}
     first: dict[str, str] = {}
-    own = [_types_of(schema, file) for schema, file in zip(schemas, files, strict=True)]
+    types_of_files = [_types_of(schema, file) for schema, file in zip(schemas, files, strict=True)]
     if columns is not None:
-        names = list(dict.fromkeys(name for one in own for name in one))
+        names = list(dict.fromkeys(name for kinds in types_of_files for name in kinds))
         check_frame(pd.DataFrame(columns=names), columns, name="source")
-        own = [{name: one[name] for name in one if name in columns} for one in own]
-    for one, file in zip(own, files, strict=True):
-        for name, kind in one.items():
+        types_of_files = [
+            {name: kind for name, kind in kinds.items() if name in columns}
+            for kinds in types_of_files
+        ]
+    for kinds, file in zip(types_of_files, files, strict=True):
+        for name, kind in kinds.items():
             known = types.get(name)
             if known is None or (pa.types.is_null(known) and not pa.types.is_null(kind)):
                 types[name], first[name] = kind, file.path
@@ -378,8 +418,8 @@ def _joint_schema(
                     f"{first[name]} and {kind} in {file.path}. Write that file again with the "
                     "column as the others have it."
                 )
-    for one, file in zip(own, files, strict=True):
-        missing = [name for name in types if name not in one]
+    for kinds, file in zip(types_of_files, files, strict=True):
+        missing = [name for name in types if name not in kinds]
         if missing:
             raise ValueError(
                 f"{file.path} has no column {missing[0]!r}, which {first[missing[0]]} has. Write "
@@ -390,11 +430,24 @@ def _joint_schema(
 
 
 def _types_of(schema: pa.Schema, file: File) -> dict[str, pa.DataType]:
-    types = {one.name: plain_type(one.type) for one in schema if one.name not in file.keys}
+    types = {field.name: plain_type(field.type) for field in schema if field.name not in file.keys}
     for name, value in file.keys.items():
         types[name] = pa.null() if value is None else pa.scalar(value).type
     return types
 
 
-def _repeated(value: int | str | None, n_rows: int, kind: pa.DataType) -> pa.Array:
-    return pa.repeat(pa.scalar(value, type=kind), n_rows)
+def _leaf_names(schema: pa.Schema) -> list[str]:
+    """Return the column of each leaf, in the footer's order: a list has one, a struct several."""
+    return [field.name for field in schema for _ in range(_n_leaves(field.type))]
+
+
+def _n_leaves(kind: pa.DataType) -> int:
+    if pa.types.is_dictionary(kind):
+        return 1
+    if pa.types.is_map(kind):
+        return _n_leaves(kind.key_type) + _n_leaves(kind.item_type)
+    if pa.types.is_struct(kind):
+        return sum(_n_leaves(kind.field(place).type) for place in range(kind.num_fields))
+    if pa.types.is_nested(kind):
+        return _n_leaves(kind.value_type)
+    return 1

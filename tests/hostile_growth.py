@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from benchmarks.hostile_steps import (
+from sklearn_din import HistorySequenceEncoder, load, save, update
+from tests.hostile_steps import (
     Step,
     assert_row_by_row,
     assert_same_columns,
@@ -23,7 +24,6 @@ from benchmarks.hostile_steps import (
     labels_of,
     small_pipeline,
 )
-from sklearn_din import HistorySequenceEncoder, load, save, update
 
 
 def grow(frame: pd.DataFrame) -> object:

@@ -1,6 +1,6 @@
 """Run a Python module and end it as soon as it asks a network for anything.
 
-    python -m benchmarks.offline sphinx -W -b html docs build/html
+    python -m tests.offline sphinx -W -b html docs build/html
 
 Status 3 and one line say what was asked. Sockets between processes of one machine are let pass.
 """

@@ -19,7 +19,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.hostile_steps import (
+from sklearn_din import (
+    HistorySequenceEncoder,
+    attach_history,
+    sample_negatives,
+    scan_parquet,
+)
+from sklearn_din.logs.aggregates import attach_aggregates
+from sklearn_din.tables.scan import Scan
+from tests.hostile_steps import (
     CLOSE,
     LOG,
     RefusedError,
@@ -30,14 +38,6 @@ from benchmarks.hostile_steps import (
     labels_of,
     small_classifier,
 )
-from sklearn_din import (
-    HistorySequenceEncoder,
-    attach_history,
-    sample_negatives,
-    scan_parquet,
-)
-from sklearn_din.logs.aggregates import attach_aggregates
-from sklearn_din.logs.scan_views import Scan
 
 ROWS_PER_GROUP = 3
 SHARE_OF_ARROW = 0.25  # of the columns, as types that pandas seldom writes

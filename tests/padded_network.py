@@ -1,0 +1,112 @@
+"""The network on padded ids and masks, in plain torch as the textbook has it: an oracle.
+
+It shares the parameters of a DIN and nothing of its code: no segments, no split first layer, no
+autograd function, nothing that is counted once per impression. Tests hold the flat network and the
+exported file against it, for every option.
+"""
+
+import torch
+from torch import nn
+
+
+def activate(layer, scores):
+    """PReLU and Dice by their formulas; Dice with the running averages."""
+    kind = type(layer).__name__
+    if kind == "PReLU":
+        return torch.where(scores > 0, scores, layer.slope * scores)
+    if kind == "Dice":
+        scale = torch.sqrt(layer.running_var + layer.eps)
+        gate = torch.sigmoid((scores - layer.running_mean) / scale)
+        return gate * scores + (1 - gate) * layer.slope * scores
+    return layer(scores)
+
+
+def run_layers(layers, values):
+    """MLP: linear layers and activations one after the other."""
+    for layer in layers:
+        values = layer(values) if isinstance(layer, nn.Linear) else activate(layer, values)
+    return values
+
+
+def weigh(unit, queries, keys, relations):
+    """Activation unit: ``MLP([q, k, q - k, q * k, relations])``, (n, T)."""
+    q = queries[:, None].expand_as(keys)
+    inputs = torch.cat([q, keys, q - keys, q * keys, relations], dim=2)
+    layers = [unit.first, unit.first_activation, *unit.rest, unit.last]
+    return run_layers(layers, inputs)[..., 0]
+
+
+def signed_log(values):
+    return values.sign() * torch.log(1 + values.abs())
+
+
+def match(behaviour, arrays, mask):
+    """Bits (n, T, n_candidates) of equal ids, and how many events have come after each (n, T)."""
+    pairs = [p for p in zip(behaviour.histories, behaviour.candidates, strict=True) if p[1]]
+    same = [(arrays[h] == arrays[c][:, None]) & (arrays[c][:, None] > 1) for h, c in pairs]
+    ranks = mask.sum(1, keepdim=True) - torch.arange(1, mask.shape[1] + 1)
+    return torch.stack(same, dim=2) * mask[..., None], ranks.clamp(min=0)
+
+
+def interest_outputs(interest, embed, arrays):
+    """Interest: all inputs of the MLP that one behaviour gives, side by side."""
+    behaviour, extended = interest.behaviour, interest.extended and not interest.behaviour.is_bag
+    mask = arrays[f"{behaviour.histories[0]}_mask"]
+    keys = torch.cat([embed(name) for name in behaviour.histories], dim=2)
+    lengths = mask.sum(1, keepdim=True)
+    relations, queries = keys[..., :0], None
+    if not behaviour.is_bag:
+        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+        queries = [embed(c) if c else torch.zeros(len(mask), embed(h).shape[2]) for h, c in pairs]
+        queries = torch.cat(queries, dim=1)
+    if extended:
+        same, ranks = match(behaviour, arrays, mask)
+        weighed = torch.cat([same * decay ** ranks[..., None] for decay in (1.0, 0.8, 0.5)], dim=2)
+        numbers = [arrays[name][..., None] for name in behaviour.numbers]
+        relations = torch.cat([weighed, torch.log(1 + ranks)[..., None], *numbers], dim=2)
+    weights = mask.float()
+    if interest.pooling == "attention":
+        train = interest.trains_embeddings
+        pair = (queries, keys) if train else (queries.detach(), keys.detach())
+        scores = weigh(interest.unit, *pair, relations)
+        if interest.normalization == "softmax":
+            scores = scores.masked_fill(~mask, -1e30).softmax(dim=1)
+        weights = scores * mask
+    pooled = keys.detach() if interest.pooling == "attention" and not train else keys
+    vector = (weights[..., None] * pooled).sum(1)
+    if interest.pooling == "max":
+        vector = pooled.masked_fill(~mask[..., None], -torch.inf).amax(1)
+        vector = torch.where(lengths > 0, vector, 0.0)
+    elif interest.pooling == "mean":
+        vector = vector / lengths.clamp(min=1)
+    elif interest.normalization == "sqrt":
+        vector = vector / lengths.clamp(min=1).sqrt()
+    if not extended:
+        return vector
+    outputs = [queries * vector]
+    if interest.pooling == "attention":
+        unweighted = (mask[..., None] * keys).sum(1) / lengths.clamp(min=1).sqrt()
+        outputs += [signed_log(weights.sum(1, keepdim=True)), queries * unweighted]
+    counts = weighed.sum(1)[:, : 2 * same.shape[2]]
+    outputs += [signed_log(lengths), signed_log(counts)]
+    alone = [h for h, c in zip(behaviour.histories, behaviour.candidates, strict=True) if not c]
+    if alone or behaviour.numbers:
+        values = torch.cat([*map(embed, alone), *numbers], dim=2)
+        mass = 1 + weights.abs().sum(1, keepdim=True)
+        outputs.append((weights[..., None] * values).sum(1) / mass)
+    return torch.cat(outputs, dim=1)
+
+
+def padded_logits(network, X):
+    """Logits of encoded impressions at prediction, by ``X["hist_item"]`` and its like."""
+    arrays = {name: torch.as_tensor(X[name]) for name in X}
+    schema, tables = network.schema, network.embeddings
+
+    def embed(name):
+        rows = tables.weight(tables.vocabulary_of[name])
+        return nn.functional.embedding(arrays[name].long(), rows)
+
+    inputs = [arrays[name][:, None] for name in schema.names("numeric")]
+    inputs += [embed(name) for name in schema.names("categorical")]
+    inputs += [interest_outputs(part, embed, arrays) for part in network.interests]
+    return run_layers([*network.mlp, network.output], torch.cat(inputs, dim=1))[:, 0]
