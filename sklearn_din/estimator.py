@@ -530,14 +530,13 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             expected = DIN(schema, **options).options
-        own = self.module_.options
+        net, own = self.net_.grow(schema), self.module_.options
         changed = [name for name in expected if expected[name] != own[name]]
         if changed:
             raise ValueError(
                 f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
                 "changed since. Set the parameters back, or call fit."
             )
-        net = self.net_.grow(schema)
         for name in NET_PARAMETERS:
             setattr(net, name, getattr(self, name))
         return net

@@ -410,7 +410,11 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     with whole_file(path) as partial, open(partial, "wb") as file:
         hashed = _Hashed(file)
-        torch.save(dict(state), cast(IO[bytes], hashed))
+        try:
+            torch.save(dict(state), cast(IO[bytes], hashed))
+        except RuntimeError as error:
+            # torch cannot close what a full disk, or Ctrl-C, has cut off, and hides the cause.
+            raise error.__context__ or error from None
         file.write(hashed.sha.digest())
 
 
