@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
+from sklearn_din._plain_values import split_arrays, to_plain
 from sklearn_din.datasets import make_click_log
 from sklearn_din.features import EncodedFeatures
-from sklearn_din.state.plain_state import write_state
 from sklearn_din.training import checkpoint
 
 WRITES_PER_SECOND = 10
@@ -50,9 +50,9 @@ def digest(classifier: DINClassifier, X: EncodedFeatures) -> str:
         sha.update(name.encode() + weight.numpy().tobytes())
     sha.update(classifier.predict_proba(X).tobytes())
     sha.update(classifier.history_.drop(columns="seconds").to_numpy().tobytes())
-    state = write_state(classifier.net_.training_state_.to_plain())
-    sha.update(state.text.encode())
-    for array in state.arrays.values():
+    text, arrays = split_arrays(to_plain(classifier.net_.training_state_.to_plain()))
+    sha.update(text.encode())
+    for array in arrays.values():
         sha.update(array.tobytes())
     return sha.hexdigest()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sklearn_din.state.versions import __version__ as __version__  # re-exported
+from sklearn_din._version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
     from sklearn_din.estimator import DINClassifier
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.prediction_file import predict_to_parquet
     from sklearn_din.serving.ranking import rank_candidates
-    from sklearn_din.serving.saving import inspect, load, save
+    from sklearn_din.serving.saving import inspect, load, save, trusted_types
     from sklearn_din.serving.scoring import score_partitions
     from sklearn_din.serving.updating import update
     from sklearn_din.tables.scan import ParquetScan, scan_parquet
@@ -64,6 +64,7 @@ __all__ = [
     "save",
     "scan_parquet",
     "score_partitions",
+    "trusted_types",
     "update",
 ]
 
@@ -97,6 +98,7 @@ _FILE_OF = {
     "save": "serving.saving",
     "score_partitions": "serving.scoring",
     "scan_parquet": "tables.scan",
+    "trusted_types": "serving.saving",
     "update": "serving.updating",
 }
 

@@ -26,7 +26,7 @@ class MixedKindsError(ValueError):
 
 
 def arrow_of_lists(cells: np.ndarray) -> pa.Array:
-    """Lists, tuples and arrays of values of one kind as Arrow lists; missing cells are null.
+    """Return lists, tuples and arrays of values of one kind as Arrow lists; missing cells are null.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def arrow_of_lists(cells: np.ndarray) -> pa.Array:
     if len(present) < len(cells):  # a number of numpy's in the place of a list
         types |= {type(cell) for cell in cells if isinstance(cell, np.generic)}
     kind = _ARROW_TYPES.get(*plain) if len(plain) == 1 and not arrays else None
-    return _converted(cells, types, None if kind is None else pa.list_(kind))
+    return _convert(cells, types, None if kind is None else pa.list_(kind))
 
 
 def arrow_of_values(values: np.ndarray) -> pa.Array:
-    """Values of one kind as an Arrow array; missing ones are null.
+    """Return values of one kind as an Arrow array; missing ones are null.
 
     Parameters
     ----------
@@ -78,15 +78,15 @@ def arrow_of_values(values: np.ndarray) -> pa.Array:
     1
     """
     types = set(map(type, values)) if values.dtype == object else set()
-    return _converted(values, types, None)
+    return _convert(values, types, None)
 
 
-def _converted(values: Any, types: set[type], kind: pa.DataType | None) -> pa.Array:
+def _convert(values: Any, types: set[type], kind: pa.DataType | None) -> pa.Array:
     # Arrow (pyarrow 26) crashes, it does not raise, on numpy's times followed by numpy's numbers.
     if types & _NUMPY_TIMES and len(types - {type(None)}) > 1:
         raise MixedKindsError("numpy's times beside other values")
     # It makes ones of numpy's booleans beside numbers: a cell alone would hold another value.
-    if np.bool_ in types and any(issubclass(its, _NUMBERS) for its in types - {bool}):
+    if np.bool_ in types and any(issubclass(kind, _NUMBERS) for kind in types - {bool}):
         raise MixedKindsError("booleans beside numbers")
     try:
         return pa.array(values, type=kind, from_pandas=True)

@@ -27,7 +27,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
     frame : pandas or polars DataFrame, Arrow table, or Arrow stream
         It is not changed. A stream is read to its end, and answered with a table.
     name : str
-        What to call it in an error.
+        Its name in an error.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
     def take(
         self, rows: np.ndarray, *, instead: Mapping[str, np.ndarray] | None = None
     ) -> IntoDataFrameT:
-        """Rows by position, in the caller's kind; a pandas frame gets a fresh RangeIndex.
+        """Return rows by position, in the caller's kind; a pandas frame gets a fresh RangeIndex.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
         return self._native(self._eager[rows].with_columns(*moved))
 
     def between(self, start: int, stop: int) -> IntoDataFrameT:
-        """Rows from ``start`` to before ``stop``, in the caller's kind, as they are."""
+        """Return the rows from ``start`` to before ``stop``, in the caller's kind, as they are."""
         if isinstance(self.native, pd.DataFrame):
             return cast(IntoDataFrameT, self.native.iloc[start:stop])
         return self._native(self._eager[start:stop])
@@ -115,8 +115,8 @@ class CallerFrame(Generic[IntoDataFrameT]):
         first : mapping of str to array, default=None
             Columns that come before those of the frame.
         types : mapping of str to Arrow type, default=None
-            What the lists of a history column hold outside pandas. None takes it from the values,
-            which do not say it where every list is empty.
+            The type of the values in the lists of a history column, outside pandas. None takes it
+            from the values, which do not say it where every list is empty.
         """
         first, types = first or {}, types or {}
         if isinstance(self.native, pd.DataFrame):
@@ -158,7 +158,7 @@ def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
 
 
 def list_types(events: pd.DataFrame, names: Mapping[str, str]) -> dict[str, pa.DataType]:
-    """Arrow types of the values of history columns, where the events say them.
+    """Return the Arrow types of the values of history columns, where the events have some.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How far a pass over a large table is: a bar on a terminal, lines of the log elsewhere."""
+"""Progress of a pass over a large table: a bar on a terminal, lines of the log elsewhere."""
 
 from __future__ import annotations
 

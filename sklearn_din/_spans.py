@@ -10,7 +10,7 @@ Rows = slice | np.ndarray  # what picks rows: a slice, positions, or a mask
 
 
 def row_dtype(n_rows: int) -> type[np.int32] | type[np.int64]:
-    """The smaller type that holds the numbers of so many rows."""
+    """Return the smaller type that holds the numbers of so many rows."""
     return np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
 
 
@@ -87,7 +87,7 @@ class Spans:
         return np.repeat(anchors, self.lengths) - times[self.index() if index is None else index]
 
     def same(self, other: Spans) -> bool:
-        """Whether both have the same windows, row by row."""
+        """Return whether both have the same windows, row by row."""
         return np.array_equal(self.lengths, other.lengths) and np.array_equal(
             self.starts, other.starts
         )
@@ -123,8 +123,10 @@ class Covered:
     ----------
     spans : Spans
         The same rows over only those events.
-    run_starts, run_lengths : ndarray of shape (n_runs,), int64
-        Those events as runs of the original array, in order.
+    run_starts : ndarray of shape (n_runs,), int64
+        Where each run of those events begins in the original array; runs are in order.
+    run_lengths : ndarray of shape (n_runs,), int64
+        The events of each run.
 
     Examples
     --------
@@ -144,14 +146,14 @@ class Covered:
 
     @property
     def kept(self) -> Rows:
-        """What picks those events out of the original array: a slice where they are one run."""
+        """Rows of the original array that pick those events: a slice where they are one run."""
         if len(self.run_starts) > 1:
             return Spans(self.run_starts, self.run_lengths).index()
         begin = int(self.run_starts.sum())
         return slice(begin, begin + self.n_events)
 
     def counts(self) -> np.ndarray:
-        """How many rows hold each of those events: shape (n_events,), int32."""
+        """Count the rows that hold each of those events: shape (n_events,), int32."""
         starts, n = self.spans.starts, self.n_events + 1
         begun = np.bincount(starts, minlength=n)
         ended = np.bincount(starts + self.spans.lengths, minlength=n)

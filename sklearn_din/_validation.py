@@ -1,4 +1,4 @@
-"""Checks that every room of the house shares: frames, column names, times, plain values."""
+"""Checks that every wing of the package shares: frames, column names, times, plain values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> Non
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()].unique().tolist()
         raise ValueError(
-            f"{name} must have distinct column names, got {_listed(twice)} more than once. "
+            f"{name} must have distinct column names, got {_list_names(twice)} more than once. "
             "Rename or drop the repeated columns."
         )
     for column in columns:
@@ -43,7 +43,8 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> Non
             close = difflib.get_close_matches(str(column), [str(c) for c in frame.columns], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ValueError(
-                f"{name} has no column {column!r}{hint} Its columns are: {_listed(frame.columns)}."
+                f"{name} has no column {column!r}{hint} "
+                f"Its columns are: {_list_names(frame.columns)}."
             )
 
 
@@ -74,7 +75,7 @@ def check_count(count: object, *, name: str) -> None:
 
 
 def check_names(columns: object, *, name: str) -> list[Any]:
-    """Column names as a list: one name or a sequence of distinct names."""
+    """Return column names as a list: one name or a sequence of distinct names."""
     if isinstance(columns, str):
         return [columns]
     if not isinstance(columns, Sequence | pd.Index | np.ndarray):
@@ -83,14 +84,14 @@ def check_names(columns: object, *, name: str) -> list[Any]:
         )
     names = list(columns)
     if len(set(names)) < len(names):
-        raise ValueError(f"{name} must name each column once, got {_listed(names)}.")
+        raise ValueError(f"{name} must name each column once, got {_list_names(names)}.")
     return names
 
 
 def check_times(
     times: pd.Series, *, name: str, unit: str | None = None
 ) -> tuple[np.ndarray, str | None, bool]:
-    """Times as int64 or float64, with their unit and whether they carry a zone.
+    """Return times as int64 or float64, with their unit and whether they carry a zone.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def check_times(
 
 
 def missing_rows(column: pd.Series) -> np.ndarray:
-    """Which values are missing: also NaN of polars and Arrow, which pandas takes for a value.
+    """Return True where a value is missing, also for NaN of polars and Arrow.
 
     Examples
     --------
@@ -151,7 +152,7 @@ def missing_times(name: str, n_missing: int) -> ValueError:
 
 
 def check_max_age(max_age: Age, *, unit: str | None) -> float | int | None:
-    """``max_age`` in the times' own unit: a number, or whole units of a duration."""
+    """Return ``max_age`` in the times' own unit: a number, or whole units of a duration."""
     if max_age is None:
         return None
     is_number = isinstance(max_age, Real) and not isinstance(max_age, bool | np.timedelta64)
@@ -213,7 +214,9 @@ def check_keys(values: np.ndarray, *, name: str) -> None:
 
 
 def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of keys from 0, in the order in which they come, and the keys; -1 where one is missing.
+    """Number keys from 0, in the order in which they come; a missing key is -1.
+
+    Returns the codes and the keys.
 
     Examples
     --------
@@ -246,7 +249,7 @@ def check_exact(ids: np.ndarray, *, name: str) -> None:
 
 
 def time_values(column: pd.Series) -> np.ndarray:
-    """Times as a plain array: datetimes as datetime64 (UTC where they have a zone), else numbers.
+    """Return times as a plain array: datetime64 (UTC where they have a zone), or numbers.
 
     Examples
     --------
@@ -260,7 +263,7 @@ def time_values(column: pd.Series) -> np.ndarray:
 
 
 def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
-    """Datetimes as an index; those of Arrow without a Python object for each."""
+    """Return datetimes as an index; those of Arrow without a Python object for each."""
     kind = getattr(times.dtype, "pyarrow_dtype", None)
     if kind is None or not pa.types.is_timestamp(kind):
         return pd.DatetimeIndex(times)
@@ -293,7 +296,7 @@ def _numeric_times(times: pd.Series, name: str) -> np.ndarray:
     return times.to_numpy(dtype=np.int64)
 
 
-def _listed(names: Iterable[object], limit: int = 20) -> str:
+def _list_names(names: Iterable[object], limit: int = 20) -> str:
     shown = [repr(name) for name in names]
     more = f", ... ({len(shown)} in all)" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + more

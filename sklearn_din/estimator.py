@@ -19,6 +19,7 @@ from skorch.callbacks import Callback
 
 from sklearn_din._callbacks import CallbackSupportMixin
 from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
@@ -28,7 +29,6 @@ from sklearn_din.inspection.attention import attention_table
 from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN, OPTIONS
-from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 from sklearn_din.training.check_tasks import CheckTasks
 from sklearn_din.training.checkpoint import Checkpoint, open_checkpoint
 from sklearn_din.training.fingerprint import device_for, fingerprint
@@ -592,6 +592,9 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         self.__dict__.update(attributes)
         return self
 
+    def _versions(self) -> dict[str, str]:
+        return super()._versions() | {"torch": str(torch.__version__)}
+
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "net_" not in attributes or not attributes["net_"].is_own():
             return None
@@ -606,7 +609,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, LEARNT, optional={"feature_names_in_"})
+        check_keys(fitted, LEARNT, optional={"feature_names_in_"}, what="a classifier")
         check_feature_names(fitted)
         classes = fitted["classes_"]
         if type(classes) is not np.ndarray or classes.shape != (2,) or classes[0] == classes[1]:

@@ -1,4 +1,4 @@
-"""How good a ranking is: GAUC and its scorer, RelaImpr, NDCG and its like, calibration."""
+"""Measures of a ranking: GAUC and its scorer, RelaImpr, NDCG and its like, calibration."""
 
 from __future__ import annotations
 

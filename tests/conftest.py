@@ -6,6 +6,7 @@ from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
 from tests.encoded_impressions import make_impressions
+from tests.fitted_pipelines import fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data
 
 
@@ -21,6 +22,28 @@ def shared_data():
 @pytest.fixture
 def impressions():
     return make_impressions()
+
+
+@pytest.fixture(scope="module")
+def frame_and_labels():
+    """A small click log with every kind of column, and its clicks."""
+    return make_frame()
+
+
+@pytest.fixture(scope="module")
+def frame(frame_and_labels):
+    return frame_and_labels[0]
+
+
+@pytest.fixture(scope="module")
+def y(frame_and_labels):
+    return frame_and_labels[1]
+
+
+@pytest.fixture(scope="module")
+def fitted(frame_and_labels):
+    """A Pipeline fitted on that log."""
+    return fit_pipeline(*frame_and_labels)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def interrupt_everywhere(n_moments: int, folder: Path) -> Counter:
     path = folder / "model"
     endings: Counter = Counter()
     writers = {
-        "save": lambda: save(fitted, path, overwrite=True),
+        "save": lambda: save(fitted, path),
         "export": lambda: export_onnx(fitted, path),
     }
     for moment in _spread(n_lines(lambda: make_model().fit(frame, y)), n_moments):

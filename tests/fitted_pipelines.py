@@ -1,6 +1,7 @@
 """A small click log of every kind of column, and a Pipeline fitted on it."""
 
 import numpy as np
+import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.datasets import make_click_log
@@ -31,3 +32,13 @@ def fit_pipeline(frame, y):
     encoder = HistorySequenceEncoder(histories=histories, drop=["user", "time"])
     classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
     return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
+def make_rows(n_users=8, n_items=9, n_rows=80, seed=0):
+    """Impressions in the order of their times, with missing numbers, and their labels."""
+    random_state = np.random.RandomState(seed)
+    frame = pd.DataFrame({"user": random_state.randint(n_users, size=n_rows)})
+    frame["time"] = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.arange(n_rows), "h")
+    frame["item"] = [f"i{n}" for n in random_state.randint(n_items, size=n_rows)]
+    frame["price"] = np.where(random_state.rand(n_rows) < 0.1, np.nan, random_state.rand(n_rows))
+    return frame, random_state.randint(2, size=n_rows)

@@ -17,25 +17,10 @@ from sklearn.model_selection import cross_val_score
 
 from sklearn_din import HistoryBuilder, attach_history, rank_candidates
 from sklearn_din.inspection.explain import explain
-from tests.fitted_pipelines import fit_pipeline, make_frame
+from tests.fitted_pipelines import fit_pipeline
 
 HOUSE = Path(__file__).resolve().parents[1]
 N_THREADS = 16
-
-
-@pytest.fixture(scope="module")
-def frame():
-    return make_frame()[0]
-
-
-@pytest.fixture(scope="module")
-def y():
-    return make_frame()[1]
-
-
-@pytest.fixture(scope="module")
-def fitted(frame, y):
-    return fit_pipeline(frame, y)
 
 
 def in_threads(function, arguments):

@@ -193,13 +193,13 @@ def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(
         "answer. Rank 0 has ended too. Start all of them again: fit goes on from the latest"
     )
     kept = tmp_path / "folder"
-    assert os.listdir(kept) == [checkpoint.FILE]
+    assert sorted(os.listdir(kept)) == [checkpoint.FILE, checkpoint.LOCK]
     shutil.copytree(kept, tmp_path / "for one")
     assert launch(tmp_path, "resumed") == [0, 0]
     expected = results(folder, "undisturbed")[0]
     for its in results(tmp_path, "resumed"):
         assert_same_bits(its, expected)
-    assert not os.listdir(kept)
+    assert os.listdir(kept) == [checkpoint.LOCK]
     alone = together.fit("undisturbed", checkpoint_dir=tmp_path / "for one")
     assert_close(together.results_of(alone), expected)
 

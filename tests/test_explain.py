@@ -11,32 +11,21 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import FittedPipeline, original_weights
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.fitted_pipelines import fit_pipeline, make_frame
 
 
-@pytest.fixture(scope="module")
-def frame_and_labels():
-    return make_frame()
-
-
-@pytest.fixture(scope="module")
-def pipeline(frame_and_labels):
-    return fit_pipeline(*frame_and_labels)
-
-
-def test_explain_names_every_event_by_the_value_in_the_frame(pipeline, frame_and_labels):
+def test_explain_names_every_event_by_the_value_in_the_frame(fitted, frame_and_labels):
     frame, _ = frame_and_labels
-    table = explain(pipeline, frame)
+    table = explain(fitted, frame)
     for row, events in table.groupby("row"):
         assert events["hist_item"].tolist() == list(frame["hist_item"].iloc[row])
         assert events["hist_category"].tolist() == list(frame["hist_category"].iloc[row])
         assert events["position"].tolist() == list(range(len(events)))
 
 
-def test_explain_gives_the_weights_of_the_classifier(pipeline, frame_and_labels):
+def test_explain_gives_the_weights_of_the_classifier(fitted, frame_and_labels):
     frame, _ = frame_and_labels
-    table = explain(pipeline, frame[:20])
-    weights = pipeline[-1].attention_weights(pipeline[:-1].transform(frame[:20]))
+    table = explain(fitted, frame[:20])
+    weights = fitted[-1].attention_weights(fitted[:-1].transform(frame[:20]))
     pd.testing.assert_frame_equal(
         table[["row", "behaviour", "position", "weight"]],
         weights[["row", "behaviour", "position", "weight"]],
@@ -66,16 +55,16 @@ def test_shares_are_weights_over_the_sum_of_absolute_weights():
     assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
 
 
-def test_a_value_not_seen_at_fit_is_none(pipeline, frame_and_labels):
+def test_a_value_not_seen_at_fit_is_none(fitted, frame_and_labels):
     frame, _ = frame_and_labels
     one = frame[:1].assign(hist_item=[["i1", "never seen"]], hist_category=[[1, 2]])
-    assert explain(pipeline, one)["hist_item"].tolist()[1] is None
+    assert explain(fitted, one)["hist_item"].tolist()[1] is None
 
 
-def test_explain_of_rows_without_a_past_is_an_empty_table(pipeline, frame_and_labels):
+def test_explain_of_rows_without_a_past_is_an_empty_table(fitted, frame_and_labels):
     frame, _ = frame_and_labels
     one = frame[:1].assign(hist_item=[[]], hist_category=[[]])
-    table = explain(pipeline, one)
+    table = explain(fitted, one)
     assert len(table) == 0
     assert table.columns[-2:].tolist() == ["weight", "share"]
 
@@ -88,12 +77,12 @@ def test_explain_takes_the_best_pipeline_of_a_search(frame_and_labels):
     pd.testing.assert_frame_equal(explain(search, frame), explain(search.best_estimator_, frame))
 
 
-def test_explain_needs_the_fitted_pipeline(pipeline, frame_and_labels):
+def test_explain_needs_the_fitted_pipeline(fitted, frame_and_labels):
     frame, _ = frame_and_labels
     with pytest.raises(TypeError, match=r"needs the whole fitted Pipeline.*got DINClassifier\."):
-        explain(pipeline[-1], frame)
+        explain(fitted[-1], frame)
     with pytest.raises(TypeError, match="got a Pipeline of HistorySequenceEncoder"):
-        explain(pipeline[:-1], frame)
+        explain(fitted[:-1], frame)
     with pytest.raises(TypeError, match="needs a HistorySequenceEncoder among"):
         explain(make_pipeline(DINClassifier().fit([[0.0], [1.0]], [0, 1])), frame)
     with pytest.raises(NotFittedError):

@@ -33,7 +33,7 @@ def fitted():
 def write(request, fitted):
     """Each way of writing a file: a function of its path."""
     return {
-        "save": lambda path: save(fitted, path, overwrite=True),
+        "save": lambda path: save(fitted, path),
         "export": lambda path: export_onnx(fitted, path),
         "csv": lambda path: write_table(SCORES, path.with_suffix(".csv")),
         "parquet": lambda path: write_table(SCORES, path.with_suffix(".parquet")),
@@ -193,7 +193,7 @@ def test_a_signal_ends_the_command_line_in_one_line_and_leaves_no_file(
     def end(*_):
         signal.raise_signal(number)
 
-    for place in ("serving.safe_file._entry", "training.net.keep_freed_memory"):
+    for place in ("serving.saving._check_names", "training.net.keep_freed_memory"):
         monkeypatch.setattr(f"sklearn_din.{place}", end)
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--save", str(tmp_path / "model.din")])

@@ -106,7 +106,7 @@ PREPARE = """
     model = Pipeline([("encode", encoder), ("din", classifier)]).fit(rows, y)
     X = encoder.transform(rows)
     calls = {
-        "save": lambda: save(model, folder / "model", overwrite=True),
+        "save": lambda: save(model, folder / "model"),
         "export": lambda: export_onnx(model, folder / "model"),
         "predictions": lambda: predict_to_parquet(model, scan, folder / "model", overwrite=True),
         "checkpoint": lambda: with_checkpoint.fit(X, y),

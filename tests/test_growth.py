@@ -23,7 +23,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     TrainingDisplay,
     export_onnx,
-    inspect,
     load,
     rank_candidates,
     save,
@@ -717,14 +716,6 @@ def test_a_grown_model_survives_save_pickle_and_joblib(updated, frame, later, y,
     wanted = update(copy.deepcopy(updated), frame.assign(item="fourth"), y).predict_proba(rows)
     for twin in twins:
         assert (update(twin, frame.assign(item="fourth"), y).predict_proba(rows) == wanted).all()
-
-
-def test_a_model_that_never_grew_is_written_as_before_but_for_the_training_state(fitted, tmp_path):
-    save(fitted, tmp_path / "model.din")
-    encoder = inspect(tmp_path / "model.din")["objects"][0]
-    assert encoder["kind"] == "HistorySequenceEncoder"
-    assert "grown_from" not in encoder["state"]
-    assert "rare_counts" not in encoder["state"]
 
 
 def test_a_grown_model_exports_to_onnx(updated, frame, later, tmp_path):

@@ -16,7 +16,7 @@ from sklearn_din import (
     save,
     scan_parquet,
 )
-from sklearn_din.command_line.tables import as_ids
+from sklearn_din.command_line.tables import read_ids
 from sklearn_din.logs.aggregates import attach_aggregates
 from tests.hostile_frames import STEPS, draw_frame, fingerprint, verdict
 
@@ -89,7 +89,7 @@ def test_complex_numbers_are_no_numbers_to_us():
 
 
 def test_halves_of_ids_in_a_file_are_read_without_a_warning():
-    assert as_ids(pd.Series([1, 2], dtype="float16", name="item")).tolist() == [1, 2]
+    assert read_ids(pd.Series([1, 2], dtype="float16", name="item")).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("other", [[[True], [False]], [["1"], ["0"]]], ids=["booleans", "text"])

@@ -19,25 +19,9 @@ from sklearn_din import (
 )
 from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.export import export_onnx
-from tests.fitted_pipelines import fit_pipeline, make_frame
 from tests.interruptions import interrupt, n_lines
 
 N_MOMENTS = 10
-
-
-@pytest.fixture(scope="module")
-def frame():
-    return make_frame()[0]
-
-
-@pytest.fixture(scope="module")
-def y():
-    return make_frame()[1]
-
-
-@pytest.fixture(scope="module")
-def fitted(frame, y):
-    return fit_pipeline(frame, y)
 
 
 def moments(function):
@@ -129,7 +113,7 @@ def test_a_classifier_whose_second_fit_is_interrupted_predicts_as_before_or_as_a
 def test_a_file_is_the_old_one_or_the_new_one_whole(fitted, frame, tmp_path, what):
     old, path = b"old", tmp_path / what
     write = {
-        "save": lambda: save(fitted, path, overwrite=True),
+        "save": lambda: save(fitted, path),
         "export": lambda: export_onnx(fitted, path),
     }.get(what, lambda: write_table(frame[["user", "price"]], path))
     write()

@@ -13,17 +13,7 @@ from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
-
-
-@pytest.fixture(scope="module")
-def frame_and_labels():
-    return make_frame()
-
-
-@pytest.fixture(scope="module")
-def pipeline(frame_and_labels):
-    return fit_pipeline(*frame_and_labels)
+from tests.fitted_pipelines import CANDIDATE
 
 
 @pytest.fixture
@@ -39,7 +29,7 @@ def candidates(frame_and_labels):
     return chosen.assign(title=["Title of " + item for item in chosen["item"]])
 
 
-def score_each_pair_alone(pipeline, users, candidates):
+def score_each_pair_alone(fitted, users, candidates):
     """The slow twin: one frame of one row per pair, through every step."""
     scores = np.empty((len(users), len(candidates)))
     for i in range(len(users)):
@@ -51,17 +41,17 @@ def score_each_pair_alone(pipeline, users, candidates):
                 ],
                 axis=1,
             )
-            names = [name for name in pipeline.feature_names_in_ if name in pair]
-            scores[i, j] = pipeline.predict_proba(pair[names])[0, 1]
+            names = [name for name in fitted.feature_names_in_ if name in pair]
+            scores[i, j] = fitted.predict_proba(pair[names])[0, 1]
     return scores
 
 
 @pytest.mark.parametrize("block", [65_536, 7, 1])
-def test_ranking_equals_scoring_each_pair_alone(pipeline, users, candidates, monkeypatch, block):
+def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monkeypatch, block):
     monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
     users, candidates = users[:4], candidates[:9]
-    expected = score_each_pair_alone(pipeline, users, candidates)
-    ranking = rank_candidates(pipeline, users, candidates, top_k=9)
+    expected = score_each_pair_alone(fitted, users, candidates)
+    ranking = rank_candidates(fitted, users, candidates, top_k=9)
     assert ranking["row"].tolist() == np.repeat(range(4), 9).tolist()
     assert ranking["rank"].tolist() == list(range(1, 10)) * 4
     position = {item: j for j, item in enumerate(candidates["item"])}
@@ -70,21 +60,21 @@ def test_ranking_equals_scoring_each_pair_alone(pipeline, users, candidates, mon
     assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
 
 
-def test_top_k_is_the_head_of_the_full_ranking(pipeline, users, candidates):
-    full = rank_candidates(pipeline, users, candidates, top_k=10**6)
+def test_top_k_is_the_head_of_the_full_ranking(fitted, users, candidates):
+    full = rank_candidates(fitted, users, candidates, top_k=10**6)
     assert len(full) == len(users) * len(candidates)
-    head = rank_candidates(pipeline, users, candidates, top_k=3)
+    head = rank_candidates(fitted, users, candidates, top_k=3)
     pd.testing.assert_frame_equal(head, full[full["rank"] <= 3].reset_index(drop=True))
 
 
-def test_a_ranking_carries_all_candidate_columns(pipeline, users, candidates):
-    ranking = rank_candidates(pipeline, users, candidates, top_k=2)
+def test_a_ranking_carries_all_candidate_columns(fitted, users, candidates):
+    ranking = rank_candidates(fitted, users, candidates, top_k=2)
     assert ranking.columns.tolist() == ["row", "rank", *candidates.columns, "probability"]
     assert (ranking["title"] == "Title of " + ranking["item"]).all()
 
 
 def test_each_history_is_encoded_once_whatever_the_catalogue(
-    pipeline, users, candidates, monkeypatch
+    fitted, users, candidates, monkeypatch
 ):
     seen = []
     encode = HistorySequenceEncoder.transform
@@ -92,13 +82,13 @@ def test_each_history_is_encoded_once_whatever_the_catalogue(
         HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
     )
     monkeypatch.setattr("sklearn_din.serving.ranking.CHECKED_PAIRS", 5)
-    rank_candidates(pipeline, users, candidates)
+    rank_candidates(fitted, users, candidates)
     assert seen == [len(users), len(candidates), 5]
 
 
-def test_ties_keep_the_order_of_the_catalogue(pipeline, users, candidates):
+def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
     twice = candidates.iloc[[0, 0, 0]].assign(title=["a", "b", "c"])
-    assert rank_candidates(pipeline, users[:2], twice)["title"].tolist() == [*"abcabc"]
+    assert rank_candidates(fitted, users[:2], twice)["title"].tolist() == [*"abcabc"]
 
 
 def test_ranking_works_behind_a_history_builder_and_in_a_search():
@@ -168,14 +158,14 @@ def test_a_step_that_mixes_user_and_candidate_is_refused(frame_and_labels):
         ),
     ],
 )
-def test_ranking_says_what_is_wrong_with_the_frames(pipeline, users, candidates, change, message):
+def test_ranking_says_what_is_wrong_with_the_frames(fitted, users, candidates, change, message):
     users, candidates, top_k = change(users, candidates)
     with pytest.raises(ValueError, match=message):
-        rank_candidates(pipeline, users, candidates, top_k=top_k)
+        rank_candidates(fitted, users, candidates, top_k=top_k)
 
 
-def test_ranking_needs_frames(pipeline, users):
+def test_ranking_needs_frames(fitted, users):
     with pytest.raises(
         TypeError, match="candidates must be a pandas, polars or Arrow frame, got list"
     ):
-        rank_candidates(pipeline, users, ["i1", "i2"])
+        rank_candidates(fitted, users, ["i1", "i2"])

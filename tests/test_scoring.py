@@ -82,7 +82,7 @@ def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path
     score(rows[5:9])
     assert scoring._loaded.cache_info().misses == before + 1
     other = clone(model).set_params(din__random_state=1)
-    save(other.fit(rows, np.arange(len(rows)) % 2), path, overwrite=True)
+    save(other.fit(rows, np.arange(len(rows)) % 2), path)
     second = score(rows[:5])
     assert scoring._loaded.cache_info().misses == before + 2
     assert not np.allclose(first["probability"], second["probability"])
@@ -109,7 +109,6 @@ def test_mistakes_are_said(path, rows, tmp_path):
 
 
 def test_models_of_several_classes_give_a_column_for_each(tmp_path):
-    pytest.importorskip("skops", reason="steps of other packages need it: pip install .[safe]")
     X = pd.DataFrame({"probability_a": [1.0, 2.0, 3.0, 4.0]})
     path = tmp_path / "model.din"
     save(Pipeline([("linear", LogisticRegression().fit(X, list("aabc")))]), path)

@@ -10,8 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.command_line.study import Roles, Study
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.serving.safe_file import SafeFileError
-from sklearn_din.serving.saving import load, save
+from sklearn_din.serving.saving import ModelFileError, load, save
 from sklearn_din.transformers import HistorySequenceEncoder
 
 Parameters = Mapping[str, str | int]
@@ -61,15 +60,15 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
 
 
 def save_model(model: Pipeline, path: Path) -> None:
-    """Write a fitted Pipeline to a safe file; one that is there is replaced."""
-    save(model, path, overwrite=True)
+    """Write a fitted Pipeline to a file; one that is there is replaced."""
+    save(model, path)
 
 
 def load_model(path: Path) -> Pipeline:
     """Read a Pipeline that :func:`save_model` wrote."""
     try:
         model = load(path)
-    except SafeFileError as error:
+    except ModelFileError as error:
         raise ValueError(f"{path} is no model that --save wrote: {error}") from error
     if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
         raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")

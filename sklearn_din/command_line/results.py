@@ -18,8 +18,8 @@ from sklearn_din.command_line.models import MODELS, Parameters, load_model, make
 from sklearn_din.command_line.options import PredictOptions
 from sklearn_din.command_line.study import Study
 from sklearn_din.command_line.tables import (
-    as_ids,
     drop_missing,
+    read_ids,
     read_table,
     read_times,
     refuse_histories,
@@ -178,7 +178,7 @@ def score_rows(options: PredictOptions) -> None:
     if builder is not None:
         refuse_histories(rows, options.rows)
         rows = drop_missing(rows, [builder.time], options.rows, drop=options.drop_missing)
-        ids = {name: as_ids(rows[name]) for name in [builder.user, *builder.columns]}
+        ids = {name: read_ids(rows[name]) for name in [builder.user, *builder.columns]}
         X = rows.assign(**ids, **{builder.time: read_times(rows[builder.time], options)})
     probability = model.predict_proba(X[names])[:, 1]
     write_table(rows.assign(probability=probability), options.output)

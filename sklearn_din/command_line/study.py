@@ -10,8 +10,8 @@ import pandas as pd
 
 from sklearn_din.command_line.options import CompareOptions
 from sklearn_din.command_line.tables import (
-    as_ids,
     drop_missing,
+    read_ids,
     read_table,
     read_times,
     refuse_histories,
@@ -103,7 +103,7 @@ def own_study(path: Path, options: CompareOptions) -> Study:
     _refuse_dates(log[roles.context])
     log = drop_missing(log, needed, path, drop=options.drop_missing)
     times = read_times(log[roles.time], options)
-    ids = {name: as_ids(log[name]) for name in [roles.user, *roles.events]}
+    ids = {name: read_ids(log[name]) for name in [roles.user, *roles.events]}
     impressions = log.assign(**ids, **{roles.time: times})[roles.columns].reset_index(drop=True)
     if options.label is not None:
         y = _read_labels(log[options.label])

@@ -89,7 +89,7 @@ def drop_missing(
     return table[~missing.any(axis=1)]
 
 
-def as_ids(column: pd.Series) -> pd.Series:
+def read_ids(column: pd.Series) -> pd.Series:
     """Return whole floats as integers: a missing value had made floats of them."""
     if not pd.api.types.is_float_dtype(column.dtype):
         return column
@@ -174,10 +174,10 @@ def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encodin
         separator: pd.read_csv(path, sep=separator, encoding=encoding, nrows=0).columns
         for separator in SEPARATORS
     }
-    found = max(headers, key=lambda s: (len({*columns} & {*headers[s]}), len(headers[s])))
-    if found != ",":
-        print(f"note: {path} is separated by {SEPARATORS[found]} (--sep names another)")
-    return found
+    separator = max(headers, key=lambda s: (len({*columns} & {*headers[s]}), len(headers[s])))
+    if separator != ",":
+        print(f"note: {path} is separated by {SEPARATORS[separator]} (--sep names another)")
+    return separator
 
 
 def _as_text(times: pd.Series, is_number: bool) -> pd.Series:

@@ -10,10 +10,10 @@ from sklearn_din.datasets.made_logs import (
     DAY,
     Floats,
     Integers,
+    add_dates,
     check_at_least,
-    past_of,
+    find_past,
     sigmoid,
-    with_times,
 )
 
 _SKILLS_PER_TOPIC = 5
@@ -104,7 +104,7 @@ def make_answer_log(
     problems, students = _Problems(n_items, n_skills, rng), _Students(n_users, n_skills, rng)
     events = _draw_events(problems, students, mean_length, rng)
     impressions = _draw_impressions(problems, students, events, n_impressions, rng)
-    row, event, _ = past_of(impressions, events, max_length)
+    row, event, _ = find_past(impressions, events, max_length)
     relevance = _relevance(events["skill"].to_numpy()[event], impressions["skill"].to_numpy()[row])
     is_right = (events["answer"] == "right").to_numpy()[event]
     share = (np.bincount(row, relevance * is_right, minlength=n_impressions) + 1) / (
@@ -113,8 +113,8 @@ def make_answer_log(
     difficulty = problems.difficulty[impressions["item"].to_numpy()]
     probability = sigmoid(5 * answer_strength * (share - 0.5) - difficulty)
     return Bunch(
-        events=with_times(events.sort_values("time", kind="stable", ignore_index=True)),
-        impressions=with_times(impressions),
+        events=add_dates(events.sort_values("time", kind="stable", ignore_index=True)),
+        impressions=add_dates(impressions),
         y=rng.binomial(1, probability),
         probability=probability,
         relevance=relevance,
@@ -147,7 +147,7 @@ class _Problems:
 
 
 class _Students:
-    """What each user practises, and how good the user is at each skill."""
+    """Topics that each user practises, and the user's ability in each skill."""
 
     def __init__(self, n_users: int, n_skills: int, rng: np.random.RandomState) -> None:
         self.n_users, self._n_skills = n_users, n_skills
@@ -168,7 +168,7 @@ class _Students:
 def _draw_events(
     problems: _Problems, students: _Students, mean_length: float, rng: np.random.RandomState
 ) -> pd.DataFrame:
-    """Past answers of all users, user by user and oldest to newest; times in seconds."""
+    """Draw past answers of all users, user by user and oldest to newest; times in seconds."""
     length = 1 + rng.poisson(rng.gamma(2.0, (mean_length - 1) / 2, size=students.n_users))
     user = np.repeat(np.arange(length.size), length)
     skill = students.draw_skill(user, rng)
@@ -191,7 +191,7 @@ def _draw_impressions(
     n_impressions: int,
     rng: np.random.RandomState,
 ) -> pd.DataFrame:
-    """Questions in the order of time, each some hours after one of the later events of its user."""
+    """Draw questions in the order of time, each some hours after a late event of its user."""
     user = rng.randint(students.n_users, size=n_impressions)
     length = np.bincount(events["user"])
     first = (np.cumsum(length) - length)[user]
@@ -206,7 +206,7 @@ def _draw_impressions(
 
 
 def _relevance(past: Integers, asked: Integers) -> Floats:
-    """What a past answer of one skill counts for a question of another."""
+    """Return the weight of a past answer of one skill for a question of another."""
     same_topic = past // _SKILLS_PER_TOPIC == asked // _SKILLS_PER_TOPIC
     relevance = np.where(past == asked, 1.0, _OF_RELATED_SKILL * same_topic)
     return relevance.astype(np.float32)

@@ -10,10 +10,10 @@ from sklearn_din.datasets.made_logs import (
     DAY,
     Floats,
     Integers,
+    add_dates,
     check_at_least,
-    past_of,
+    find_past,
     sigmoid,
-    with_times,
 )
 
 _BASE_RATE = 0.3
@@ -109,8 +109,8 @@ def make_click_log(
     relevance, offsets = _relevance(events, impressions, recency, max_length)
     probability = _click_probability(impressions, relevance, offsets, interest_strength)
     return Bunch(
-        events=with_times(events.sort_values("time", kind="stable", ignore_index=True)),
-        impressions=with_times(impressions),
+        events=add_dates(events.sort_values("time", kind="stable", ignore_index=True)),
+        impressions=add_dates(impressions),
         y=rng.binomial(1, probability),
         probability=probability,
         relevance=relevance,
@@ -174,7 +174,7 @@ def _draw_events(
     mean_length: float,
     rng: np.random.RandomState,
 ) -> pd.DataFrame:
-    """Events of all users, user by user and oldest to newest; times in seconds."""
+    """Draw events of all users, user by user and oldest to newest; times in seconds."""
     length = 1 + rng.poisson(rng.gamma(2.0, (mean_length - 1) / 2, size=interests.n_users))
     user = np.repeat(np.arange(length.size), length)
     first = np.cumsum(length) - length
@@ -201,7 +201,7 @@ def _draw_impressions(
     n_impressions: int,
     rng: np.random.RandomState,
 ) -> pd.DataFrame:
-    """Impressions in the order of time, most of them late in the user's events."""
+    """Draw impressions in the order of time, most of them late in the user's events."""
     user = rng.randint(interests.n_users, size=n_impressions)
     length = np.bincount(events["user"])
     first = (np.cumsum(length) - length)[user]
@@ -224,8 +224,8 @@ def _draw_impressions(
 def _relevance(
     events: pd.DataFrame, impressions: pd.DataFrame, recency: float | None, max_length: int
 ) -> tuple[Floats, Integers]:
-    """Relevance of each impression's newest earlier events, flat, and where each begins."""
-    row, event, rank = past_of(impressions, events, max_length)
+    """Return the relevance of each impression's newest past events, flat, and the offsets."""
+    row, event, rank = find_past(impressions, events, max_length)
     matches = events["category"].to_numpy()[event] == impressions["category"].to_numpy()[row]
     relevance = matches.astype(np.float32)
     if recency is not None:
@@ -237,7 +237,7 @@ def _relevance(
 def _click_probability(
     impressions: pd.DataFrame, relevance: Floats, offsets: Integers, interest_strength: float
 ) -> Floats:
-    """Probability of a click on each impression, by the formula of ``make_click_log``."""
+    """Return each impression's probability of a click, by the formula of ``make_click_log``."""
     row = np.repeat(np.arange(len(impressions)), np.diff(offsets))
     interest = np.bincount(row, weights=relevance, minlength=len(impressions))
     logit = 1.5 * interest_strength * np.log1p(interest)

@@ -1,4 +1,4 @@
-"""What made logs have in common: sizes checked, seconds as dates, log-odds as probabilities."""
+"""Parts that all made logs share: sizes checked, seconds as dates, log-odds as probabilities."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def check_at_least(least: float, **values: object) -> None:
 
 
 def sigmoid(logit: Floats) -> Floats:
-    """Probabilities of log-odds."""
+    """Return the probabilities of log-odds."""
     return 1 / (1 + np.exp(-logit))
 
 
-def with_times(frame: pd.DataFrame) -> pd.DataFrame:
+def add_dates(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame with its seconds since the first of January 2024 as dates."""
     return frame.assign(time=_START + frame["time"].to_numpy().astype("timedelta64[s]"))
 
 
-def past_of(
+def find_past(
     impressions: pd.DataFrame, events: pd.DataFrame, max_length: int
 ) -> tuple[Integers, Integers, Integers]:
     """Find the newest earlier events of each impression's user.
@@ -42,16 +42,20 @@ def past_of(
     Parameters
     ----------
     impressions : DataFrame of user and time
+        In any order; times are in seconds.
     events : DataFrame of user and time
-        Sorted by user, then time; both frames' times are in seconds.
+        Sorted by user, then time, in seconds.
     max_length : int
         How many of the newest events count.
 
     Returns
     -------
-    row, event, rank : ndarray of shape (n_past_events,)
-        Impression, row of ``events``, and rank of the event in its past: 0 is the newest. One
-        impression after the other, oldest to newest.
+    row : ndarray of shape (n_past_events,)
+        The impression of each event; one impression after the other, oldest to newest.
+    event : ndarray of shape (n_past_events,)
+        The row of ``events``.
+    rank : ndarray of shape (n_past_events,)
+        The rank of the event in its past: 0 is the newest.
     """
     span = 1 + max(events["time"].max(), impressions["time"].max())
     event_key = events["user"].to_numpy() * span + events["time"].to_numpy()

@@ -114,10 +114,10 @@ def _find_movielens(variant: str, home: Path, download_if_missing: bool) -> Path
 
 def _check_sha256(archive: Path, expected: str) -> None:
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != expected:
         raise OSError(
-            f"{archive.name} must have the SHA-256 {expected}, got {found}: it is damaged or "
+            f"{archive.name} must have the SHA-256 {expected}, got {sha256}: it is damaged or "
             "another edition. Download it again, or, if you trust it, extract it in data_home."
         )
 

@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
+from sklearn_din._version import __version__
 from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.encoding.array_files import (
     ArrayFiles,
@@ -29,8 +31,6 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import MappedFolder
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
-from sklearn_din.state.plain_state import PlainState, read_state, write_state
-from sklearn_din.state.versions import __version__
 from sklearn_din.tables.scan import Scan
 
 LEARNT = "learnt "  # what an encoder learnt: arrays of this name, beside those of the rows
@@ -72,7 +72,7 @@ class EncodedCache:
             for name, entry in arrays.items()
             if name.startswith(LEARNT)
         }
-        state = read_state(PlainState(manifest["state"], learnt))
+        state = from_plain(join_arrays(manifest["state"], learnt))
         X = map_encoded(folder, arrays, schema_from_state(state["schema"]))
         return X, state["learnt"]
 
@@ -119,14 +119,13 @@ class EncodedCache:
         if self._target is None:
             folder = self._folder(files.folder, n_scattered=files.n_scattered, is_temporary=True)
             return map_encoded(folder, files.arrays, schema)
-        state = write_state({"schema": schema_state(schema), "learnt": learnt})
-        if state.objects:
-            raise TypeError(f"{next(iter(state.objects))} cannot be kept in cache_dir.")
-        for name, array in state.arrays.items():
+        state = to_plain({"schema": schema_state(schema), "learnt": learnt})
+        text, learnt_arrays = split_arrays(state)
+        for name, array in learnt_arrays.items():
             files.append(f"{LEARNT}{name}", array.ravel())
             files.arrays[f"{LEARNT}{name}"]["shape"] = list(array.shape)
         files.close()
-        write_manifest(files, {"state": state.text, "n_scattered": files.n_scattered})
+        write_manifest(files, {"state": text, "n_scattered": files.n_scattered})
         place = _put(files.folder, self._target)
         folder = self._folder(place, n_scattered=files.n_scattered)
         return map_encoded(folder, files.arrays, schema)
@@ -170,17 +169,20 @@ def digest_of_labels(y: ArrayLike | None) -> str | None:
     return digest.hexdigest()
 
 
-def digest_of_state(state: PlainState) -> str:
+def digest_of_state(encoder: Any) -> str:
     """Digest of what an encoder is and has learnt."""
-    digest = hashlib.sha256(state.text.encode())
-    for name, array in state.arrays.items():
-        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    digest.update(repr(state.objects).encode())
+    text, arrays = split_arrays(encoder.__getstate__())
+    digest = hashlib.sha256(text.encode())
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
 def plain_parameters(parameters: Mapping[str, object]) -> str:
     """Parameters of an encoder as text."""
-    state = write_state(dict(parameters))
-    arrays = {name: array.tolist() for name, array in state.arrays.items()}
-    return json.dumps([state.text, arrays, repr(state.objects)])
+
+    def spell(value: object) -> Any:
+        return value.tolist() if isinstance(value, np.ndarray) else repr(value)
+
+    return json.dumps(to_plain(dict(parameters)), default=spell)

@@ -10,6 +10,14 @@ from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din._estimator_state import (
+    EstimatorState,
+    check_array,
+    check_dict,
+    check_feature_names,
+    check_keys,
+)
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Vocabulary, whole_ids
@@ -17,11 +25,11 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.neighbours.pairs import NeighbourPair, neighbour_scales, schema_without
 from sklearn_din.neighbours.state import pair_state, pairs_from_state
-from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
-from sklearn_din.state.typed_fields import from_dict, to_dict
 
 LEARNT = {"roles", "vocabularies", "numbers", "event_scales", "schema"}
 NUMBERS = {"names", "has_missing", "mean", "variance", "scale", "n_rows"}
+VOCABULARY = {"values", "rare", "rare_counts", "grown_from"}
+ID_DTYPES = [np.dtype(np.int64), np.dtype(bool), np.dtype(object)]
 
 
 class EncoderState(EstimatorState):
@@ -80,7 +88,9 @@ class EncoderState(EstimatorState):
         names = ("n_features_in_", "feature_names_in_")
         return {
             "roles": to_dict(attributes.pop("_roles")),
-            "vocabularies": {name: _vocabulary_state(its) for name, its in vocabularies.items()},
+            "vocabularies": {
+                name: _vocabulary_state(vocabulary) for name, vocabulary in vocabularies.items()
+            },
             "numbers": _numbers_state(attributes.pop("_numeric_columns")),
             "event_scales": {name: to_dict(scale) for name, scale in scales.items()},
             "schema": schema_state(attributes.pop("schema_")),
@@ -90,63 +100,51 @@ class EncoderState(EstimatorState):
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        optional = {"feature_names_in_", "neighbours", "clicked_label"}  # older files lack the last
-        check_keys(fitted, {*LEARNT, "n_features_in_"}, optional=optional)
+        names = {*LEARNT, "neighbours", "clicked_label", "n_features_in_"}
+        check_keys(fitted, names, optional={"feature_names_in_"}, what="an encoder")
         check_feature_names(fitted)
         learnt = {name: fitted.pop(name) for name in LEARNT}
         roles = from_dict(Roles, learnt["roles"])
         vocabularies = {
-            name: _vocabulary(its) for name, its in _items(learnt["vocabularies"], "vocabularies")
+            name: _vocabulary(state)
+            for name, state in check_dict(learnt["vocabularies"], what="vocabularies").items()
         }
         scales = {
-            name: from_dict(EventScale, its)
-            for name, its in _items(learnt["event_scales"], "event_scales")
+            name: from_dict(EventScale, state)
+            for name, state in check_dict(learnt["event_scales"], what="event scales").items()
         }
         numbers = _numbers_from_state(learnt["numbers"])
         schema = schema_from_state(learnt["schema"])
-        neighbours = pairs_from_state(fitted.pop("neighbours", []), schema)
+        neighbours = pairs_from_state(fitted.pop("neighbours"), schema)
         _check_agreement(schema_without(schema, neighbours), roles, vocabularies, numbers, scales)
         self._roles, self._vocabularies = roles, vocabularies
         self._numeric_columns, self._event_scales, self.schema_ = numbers, scales, schema
-        self._neighbours, self._clicked_label = neighbours, fitted.pop("clicked_label", None)
+        self._neighbours, self._clicked_label = neighbours, fitted.pop("clicked_label")
         self.__dict__.update(fitted)
 
 
-def _items(values: Any, what: str) -> list[tuple[str, Any]]:
-    if type(values) is not dict or any(type(name) is not str for name in values):
-        raise ValueError(f"{what} must be a dict by column name.")
-    return list(values.items())
-
-
 def _vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Values and rare ones; what only growth needs is left out where there is none of it."""
-    state: dict[str, Any] = {"values": vocabulary.values, "rare": vocabulary.rare}
-    if len(vocabulary.rare):
-        state |= {"rare_counts": vocabulary.rare_counts}
-    if vocabulary.grown_from:
-        state |= {"grown_from": vocabulary.grown_from}
-    return state
+    return {
+        "values": vocabulary.values,
+        "rare": vocabulary.rare,
+        "rare_counts": vocabulary.rare_counts,
+        "grown_from": list(vocabulary.grown_from),
+    }
 
 
 def _vocabulary(state: Any) -> Vocabulary:
-    wanted, optional = {"values", "rare"}, {"rare_counts", "grown_from"}
-    if type(state) is not dict or not wanted <= state.keys() <= wanted | optional:
-        raise ValueError("a vocabulary must have values and rare ones.")
+    check_keys(state, VOCABULARY, what="a vocabulary")
     values, rare = state["values"], state["rare"]
-    for array in (values, rare):
-        if type(array) is not np.ndarray or array.ndim != 1:
-            raise ValueError("a vocabulary must be a list of values.")
-    if values.dtype not in (np.dtype(np.int64), np.dtype(bool), np.dtype(object)):
-        raise ValueError(f"ids must be integers, booleans or objects, got {values.dtype}.")
-    if rare.dtype != object:
-        raise ValueError(f"rare values must be objects, got {rare.dtype}.")
-    counts = state.get("rare_counts", np.ones(len(rare), dtype=np.int64))
-    grown_from = state.get("grown_from", ())
-    if type(counts) is not np.ndarray or counts.shape != rare.shape or counts.dtype != np.int64:
-        raise ValueError("there must be one count per rare value.")
-    if type(grown_from) is not tuple or any(type(digest) is not str for digest in grown_from):
+    if type(values) is not np.ndarray or values.ndim != 1 or values.dtype not in ID_DTYPES:
+        raise ValueError("a vocabulary must be a list of integers, booleans or objects.")
+    if type(rare) is not np.ndarray or rare.ndim != 1 or rare.dtype != object:
+        raise ValueError("rare values must be a list of objects.")
+    what = "counts of rare values"
+    counts = check_array(state["rare_counts"], dtype="int64", shape=rare.shape, what=what)
+    grown_from = state["grown_from"]
+    if type(grown_from) is not list or any(type(digest) is not str for digest in grown_from):
         raise ValueError("a vocabulary's earlier digests must be text.")
-    vocabulary = Vocabulary(values, rare, counts, grown_from)
+    vocabulary = Vocabulary(values, rare, counts, tuple(grown_from))
     if not vocabulary.is_distinct:
         raise ValueError("a vocabulary must have each value once.")
     return vocabulary
@@ -154,19 +152,23 @@ def _vocabulary(state: Any) -> Vocabulary:
 
 def _numbers_state(columns: NumericColumns) -> dict[str, Any]:
     state: dict[str, Any] = {"names": columns.names, "has_missing": columns.has_missing}
-    if columns.scaler is None:
-        return state
     scaler = columns.scaler
-    means = {"mean": scaler.mean_, "variance": scaler.var_, "scale": scaler.scale_}
-    return state | means | {"n_rows": scaler.n_samples_seen_}
+    if scaler is None:
+        return state
+    n_rows = np.asarray(scaler.n_samples_seen_, dtype=np.int64)  # or one number for each column
+    return state | {
+        "mean": scaler.mean_,
+        "variance": scaler.var_,
+        "scale": scaler.scale_,
+        "n_rows": n_rows,
+    }
 
 
 def _numbers_from_state(state: Any) -> NumericColumns:
     names = state.get("names") if type(state) is dict else None
     if type(names) is not list or any(type(name) is not str for name in names):
         raise ValueError("columns of numbers must be a list of names.")
-    if state.keys() != (NUMBERS if names else {"names", "has_missing"}):
-        raise ValueError(f"columns of numbers must have the parts {sorted(NUMBERS)}.")
+    check_keys(state, NUMBERS if names else {"names", "has_missing"}, what="columns of numbers")
     has_missing = state["has_missing"]
     if type(has_missing) is not list or not set(has_missing) <= set(names):
         raise ValueError("columns with missing numbers must be columns of numbers.")
@@ -177,21 +179,19 @@ def _numbers_from_state(state: Any) -> NumericColumns:
 
 
 def _scaler(state: Mapping[str, Any]) -> StandardScaler:
-    n_columns = len(state["names"])
-    for name in ("mean", "variance", "scale"):
-        array = state[name]
-        if type(array) is not np.ndarray or array.shape != (n_columns,):
-            raise ValueError(f"there must be one {name} per column of numbers.")
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(f"the {name} of each column of numbers must be finite.")
-    if not (state["scale"] > 0).all():
+    shape = (len(state["names"]),)
+    mean, variance, scale = (
+        check_array(state[name], dtype="float64", shape=shape, what=f"the {name} of numbers")
+        for name in ("mean", "variance", "scale")
+    )
+    if not (scale > 0).all():
         raise ValueError("the scale of each column of numbers must be positive.")
-    n_rows = state["n_rows"]  # one number, or one per column where some are missing
-    if type(n_rows) is not int and not isinstance(n_rows, np.ndarray | np.number):
-        raise ValueError(f"the number of rows must be a number, got {n_rows!r:.60}.")
+    n_rows = state["n_rows"]
+    of_all = () if np.ndim(n_rows) == 0 else shape
+    check_array(n_rows, dtype="int64", shape=of_all, what="numbers of rows", least=0)
     scaler = StandardScaler().set_output(transform="default")
-    scaler.mean_, scaler.var_, scaler.scale_ = state["mean"], state["variance"], state["scale"]
-    scaler.n_samples_seen_, scaler.n_features_in_ = n_rows, n_columns
+    scaler.mean_, scaler.var_, scaler.scale_ = mean, variance, scale
+    scaler.n_samples_seen_, scaler.n_features_in_ = n_rows[()], len(mean)
     return scaler
 
 
@@ -215,7 +215,8 @@ def _check_agreement(
         raise ValueError("each column of ids must have a vocabulary.")
     for field in schema.fields:
         if field.has_ids:
-            its = vocabularies[roles.owners[field.name]]
-            mine = (field.vocabulary, field.n_ids, field.digest, field.grown_from)
-            if mine != (roles.owners[field.name], its.n_ids, its.digest, its.grown_from):
+            owner = roles.owners[field.name]
+            vocabulary = vocabularies[owner]
+            learnt = (owner, vocabulary.n_ids, vocabulary.digest, vocabulary.grown_from)
+            if (field.vocabulary, field.n_ids, field.digest, field.grown_from) != learnt:
                 raise ValueError(f"the vocabulary of {field.name!r:.60} is not that of the schema.")

@@ -175,7 +175,7 @@ def transform_scan(encoder: Any, scan: Scan) -> EncodedFeatures:
     check_columns(encoder, scan)
     key = ""
     if scan.cache_dir is not None:
-        state = digest_of_state(encoder.plain_state())
+        state = digest_of_state(encoder)
         key = digest_of("transform", scan.fingerprint(), state)
     cache = EncodedCache(scan, key)
     kept = cache.read()

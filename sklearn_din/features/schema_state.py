@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field, Schema
-from sklearn_din.state.typed_fields import from_dict, to_dict
 
 
 def schema_state(schema: Schema) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
     Age,
@@ -40,7 +41,6 @@ from sklearn_din.logs.past_columns import (
 )
 from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.state.estimators import EstimatorState, check_feature_names, check_keys
 from sklearn_din.tables.scan import Scan
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")

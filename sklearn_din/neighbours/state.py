@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.state.estimators import check_keys
 
 PARTS = {"history", "candidate", "names", "scale", "popularity", "click_rate", "ease", "cosine"}
 PARTS |= {"counts", "shown", "clicked"}
@@ -57,7 +57,7 @@ def pairs_from_state(state: Any, schema: Schema) -> tuple[NeighbourPair, ...]:
 
 
 def _pair(state: dict[str, Any], schema: Schema) -> NeighbourPair:
-    check_keys(state, PARTS)
+    check_keys(state, PARTS, what="item neighbours")
     names, history, candidate = state["names"], state["history"], state["candidate"]
     is_named = type(names) is list and all(type(name) is str for name in names)
     if not is_named or len(names) != N_NUMBERS:
@@ -97,26 +97,23 @@ def _sparse_state(matrix: csr_array) -> dict[str, np.ndarray]:
 
 
 def _sparse(state: Any, n_ids: int) -> csr_array:
-    if type(state) is not dict or state.keys() != {"values", "columns", "lengths"}:
-        raise ValueError("scores must have values, columns and lengths.")
-    lengths, columns = state["lengths"], state["columns"]
-    for array in (lengths, columns):
-        if type(array) is not np.ndarray or array.dtype != np.int32 or array.ndim != 1:
-            raise ValueError("columns and lengths of scores must be int32.")
-    if len(lengths) != n_ids or (lengths < 0).any() or lengths.sum(dtype=np.int64) != len(columns):
+    check_keys(state, {"values", "columns", "lengths"}, what="scores of item neighbours")
+    what = "the columns of item neighbours"
+    n_values = np.size(state["columns"])
+    lengths = check_array(state["lengths"], dtype="int32", shape=(n_ids,), what=what, least=0)
+    columns = check_array(
+        state["columns"], dtype="int32", shape=(n_values,), what=what, least=0, most=n_ids - 1
+    )
+    if lengths.sum(dtype=np.int64) != n_values:
         raise ValueError("scores must have a length per id.")
-    values = _numbers(state["values"], len(columns), what="scores")
-    if len(columns) and not (columns.min() >= 0 and columns.max() < n_ids):
-        raise ValueError("scores must be between ids of the vocabulary.")
     keys = np.repeat(np.arange(n_ids, dtype=np.int64), lengths) * n_ids + columns
     if (keys[1:] <= keys[:-1]).any():
         raise ValueError("the neighbours of an id must be in order, each once.")
     starts = np.append(0, np.cumsum(lengths, dtype=np.int64))
+    values = _numbers(state["values"], n_values, what="scores")
     return csr_array((values, columns, starts), shape=(n_ids, n_ids))
 
 
 def _numbers(array: Any, length: int, *, what: str) -> np.ndarray:
-    is_array = type(array) is np.ndarray and array.dtype == np.float32
-    if not is_array or array.shape != (length,) or not np.isfinite(array).all():
-        raise ValueError(f"the {what} of item neighbours must be {length} finite float32.")
-    return array
+    what = f"the {what} of item neighbours"
+    return check_array(array, dtype="float32", shape=(length,), what=what)

@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_keys
 from sklearn_din._frames import CallerFrame
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.neighbours.pairs import neighbour_scales
-from sklearn_din.state.estimators import EstimatorState, check_keys
 from sklearn_din.transformers import HistorySequenceEncoder
 
 

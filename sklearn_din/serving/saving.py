@@ -1,77 +1,70 @@
 """Save a model to a file that runs no code when it is loaded; load it; look into it.
 
-A safe file is a zip. ``manifest.json`` names the format, its protocol, the versions that wrote it,
-the kind of each object and the size and SHA-256 of each other member. Object ``3`` lies in
-``3.json`` (parameters and structure) and ``3.safetensors`` (weights, vocabularies, all arrays); an
-object that is not of this package in ``3.skops``. The last object is the model.
-
-The rule of the protocol. It is raised by one when a version that reads the present protocol would
-misread a new file or could not tell why it cannot read it: a new kind of object, a new type in the
-plain state, a part of the manifest or of an estimator's state that is added, goes or changes its
-meaning. A new parameter with a default does not raise it: older files get the default, older
-versions refuse the parameter by its name. A file gets the lowest protocol that can express it.
-Until a version that writes a protocol is released, parts may be added to it, and are optional.
-Every protocol ever released stays readable: ``tests/fixtures`` has one file of each, which are
-never written again.
+The file is one of skops (https://skops.readthedocs.io/en/stable/persistence.html): a zip of arrays
+and a JSON text that says how they make up the model. ``skops.io.load`` reads it too, and ``load``
+reads what ``skops.io.dump`` wrote, as MLflow's ``log_model`` does. What is added here: our own
+types are trusted, a file is written in one move, whatever is wrong with one is one kind of error.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
-import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import safetensors.numpy
-import sklearn
+import sklearn.metrics
 import torch
-from safetensors import SafetensorError
 
-from sklearn_din.serving.foreign_steps import read_foreign, untrusted_types, write_foreign
-from sklearn_din.serving.safe_file import SafeFile, open_safe_file, write_safe_file
-from sklearn_din.serving.saved_objects import FOREIGN, KINDS, kind_of
-from sklearn_din.state.array_bytes import array_pieces
-from sklearn_din.state.plain_state import PlainState
-from sklearn_din.state.versions import __version__, versions_checked, warn_of_other_versions
+from sklearn_din._whole_files import whole_file
 from sklearn_din.training.net_state import networks_on
 
-FORMAT = "sklearn_din model"
-PROTOCOL = 1
-MANIFEST_KEYS = {"format", "protocol", "versions", "objects", "members"}
-COMPARED = ("scikit-learn", "torch", "numpy")  # others make no difference to predictions
-DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+OWN_TYPES = (
+    "sklearn_din.estimator.DINClassifier",
+    "sklearn_din.transformers.HistorySequenceEncoder",
+    "sklearn_din.logs.history.HistoryBuilder",
+    "sklearn_din.neighbours.transformer.ItemNeighbours",
+    "sklearn_din.model_selection.TimeSplit",
+    "sklearn_din._group_scorer.GroupScorer",
+    "sklearn_din.metrics.group_roc_auc_score",
+)
+SCHEMA = "schema.json"
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
-def save(model: object, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+class ModelFileError(ValueError):
+    """A file is no model of :func:`save`, is damaged, was changed, or needs to be trusted."""
+
+
+def save(model: object, path: str | os.PathLike[str]) -> None:
     """Save a model to one file that runs no code when it is loaded.
 
     The file holds values: parameters, vocabularies, weights, the remembered clicks of a
     HistoryBuilder, and what ``partial_fit`` goes on from: two numbers per id and the moments of the
-    dense weights. Nothing in it names a class or a function to import, apart from steps of other
-    packages, which skops keeps. Training rows are not kept.
+    dense weights. Training rows are not kept. Saving takes the model's memory once more, and its
+    largest array a second time.
 
     Parameters
     ----------
-    model : Pipeline, GridSearchCV, RandomizedSearchCV or estimator
+    model : estimator
         Of :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder`,
-        :class:`ItemNeighbours` and steps that skops knows, such as scikit-learn's. Fitted or not.
+        :class:`ItemNeighbours`, a Pipeline or a search of those, and whatever else skops can keep.
+        Fitted or not.
     path : str or path
-        The file. It is written under another name in the same folder and then put in place, so
-        that nobody ever reads half of it.
-    overwrite : bool, default=False
-        Whether to replace a file that is there already.
+        The file; one that is there is replaced. It is written under another name in the same
+        folder and then put in place, so that nobody ever reads half of it.
 
     Raises
     ------
-    FileExistsError
-        If the file exists and ``overwrite`` is False.
     ValueError
-        If the model holds what no safe file can hold: functions, skorch callbacks, objects of
-        other packages. All of them are named.
-    ImportError
-        If a step is not of this package and skops is not installed.
+        If the model holds what no such file can hold, such as lambdas and open connections.
 
     See Also
     --------
@@ -86,27 +79,33 @@ def save(model: object, path: str | os.PathLike[str], *, overwrite: bool = False
     >>> load(path)
     DINClassifier(hidden_units=(8,))
     """
+    import skops.io
+
     if isinstance(model, type) or not hasattr(model, "fit"):
         raise TypeError(
             f"save needs an estimator such as a fitted Pipeline, got {model!r:.60}. Pass the "
             "fitted object itself."
         )
-    packed = _PackedModel(model)
-    manifest = {
-        "format": FORMAT,
-        "protocol": PROTOCOL,
-        "versions": _versions(),
-        "objects": packed.entries,
-    }
-    write_safe_file(Path(path), packed.members(), manifest, overwrite=overwrite)
+    with whole_file(path) as partial:
+        try:
+            skops.io.dump(model, partial)
+            _check_names(partial)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # objects of other packages may raise anything
+            raise ValueError(
+                f"save keeps estimators, numbers, text and dates, and this {type(model).__name__} "
+                f"holds something else: {error} Use functions and classes that stand in a module, "
+                "name a scorer by its text, set callbacks=None, or pickle the model."
+            ) from error
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: str = "cpu") -> Any:
     """Load a model that :func:`save` wrote; its predictions are the same to the bit.
 
-    All members are checked against their sizes and SHA-256 before anything is built, then every
-    parameter, dtype, shape and name by the class that takes it. The sums guard against damage, not
-    against forgery: whoever can write the file can put another model into it, but no code.
+    Only types that skops or this package know are built, and those named in ``trusted``. Our own
+    check every parameter, dtype, shape and name. The checksums in the file guard against damage,
+    not against forgery: whoever can write the file can put another model into it, but no code.
 
     Parameters
     ----------
@@ -128,14 +127,15 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
 
     Raises
     ------
-    SafeFileError
-        If the file is damaged, is no safe file, or needs a newer version of this package. It is
-        a ValueError.
+    ModelFileError
+        If the file is damaged, holds no model, holds types that are not trusted (they are named),
+        or needs a newer version of this package. It is a ValueError.
 
     Warns
     -----
     UserWarning
-        Once, if scikit-learn, torch or numpy are other versions than those that saved the model.
+        If sklearn_din, scikit-learn, torch or numpy are of another release than those that saved
+        the model.
 
     See Also
     --------
@@ -150,20 +150,28 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     >>> load(path).max_length
     20
     """
+    import skops.io
+
     device = _checked_device(device)
     trusted = [trusted] if isinstance(trusted, str) else list(trusted)
-    with open_safe_file(Path(path), what="load") as file:
-        entries = _checked_manifest(file)
-        file.check()
-        versions = file.manifest["versions"]
-        written = {name: versions[name] for name in COMPARED if name in versions}
-        warn_of_other_versions(written, _versions(), what=str(path))
-        with versions_checked(), networks_on(device):
-            return _built(file, entries, trusted)
+    allowed = [*trusted_types(), *trusted]
+    with open(path, "rb") as file:
+        try:
+            _check_zip(file)
+            missing = [name for name in _untrusted(file) if name not in allowed]
+            if not missing:
+                with networks_on(device):
+                    return skops.io.load(file, trusted=allowed)
+        except Exception as error:  # of zipfile, json, numpy, skops, and of foreign steps
+            raise _file_error(path, str(error) or type(error).__name__) from error
+    raise ModelFileError(
+        f"{str(path)!r} holds objects of {', '.join(missing)}, which are not trusted. If you trust "
+        f"whoever made the file, pass trusted={missing}."
+    )
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Tell what a safe file holds, without building it.
+    """Tell what a file of a model holds, without building any of it.
 
     Parameters
     ----------
@@ -173,15 +181,14 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     contents : dict
-        "protocol"; "versions", by library; "objects", a list of dicts with the "kind", the
-        "state" (plain JSON) and the "arrays" (name -> dtype and shape) of each, the model last;
-        "untrusted", the types to pass to :func:`load` as ``trusted``; "members", with the size
-        and SHA-256 of each.
+        "model", the model's type; "types", all types in the file; "untrusted", those to pass to
+        :func:`load` as ``trusted``; "versions", by library, of those that wrote our estimators;
+        "n_bytes", of all arrays. ``skops.io.visualize`` shows the rest.
 
     Raises
     ------
-    SafeFileError
-        If the file is damaged, is no safe file, or needs a newer version of this package.
+    ModelFileError
+        If the file is damaged or holds no model.
 
     Examples
     --------
@@ -189,36 +196,62 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> from sklearn_din import DINClassifier
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.din"
     >>> save(DINClassifier(), path)
-    >>> [its["kind"] for its in inspect(path)["objects"]]
-    ['DINClassifier']
+    >>> contents = inspect(path)
+    >>> contents["model"], contents["untrusted"]
+    ('sklearn_din.estimator.DINClassifier', [])
     """
-    with open_safe_file(Path(path), what="inspect") as file:
-        entries = _checked_manifest(file)
-        file.check()
-        objects, untrusted = [], set()
-        for place, entry in enumerate(entries):
-            found: dict[str, Any] = {"kind": entry["kind"], "objects": entry["objects"]}
-            if entry["kind"] == FOREIGN:
-                content = file.read(f"{place}.skops")
-                untrusted |= set(untrusted_types(content, where=f"object {place}"))
-            else:
-                state = _read_state(file, place)
-                found["state"] = state.text
-                found["arrays"] = {n: (str(a.dtype), a.shape) for n, a in state.arrays.items()}
-            objects.append(found)
-        names = ("protocol", "versions", "members")
-        contents = {name: file.manifest[name] for name in names}
-    return contents | {"objects": objects, "untrusted": sorted(untrusted)}
+    allowed = trusted_types()
+    with open(path, "rb") as file:
+        try:
+            n_bytes = _check_zip(file)
+            schema = _read_schema(file)
+            nodes = list(_nodes(schema))
+            return {
+                "model": _type_name(schema),
+                "types": sorted(set(map(_type_name, nodes))),
+                "untrusted": [name for name in _untrusted(file) if name not in allowed],
+                "versions": _versions(nodes),
+                "n_bytes": n_bytes,
+            }
+        except Exception as error:  # of zipfile, json, numpy and skops
+            raise _file_error(path, str(error) or type(error).__name__) from error
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "sklearn_din": __version__,
-        "python": platform.python_version(),
-        "scikit-learn": sklearn.__version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
+def trusted_types() -> list[str]:
+    """Names of the types that :func:`load` trusts beside those that skops knows.
+
+    They are our own, and scikit-learn's metrics, splitters and scorers, of which a search is made.
+
+    Returns
+    -------
+    list of str
+        For ``skops.io.load(path, trusted=...)`` and for what is built on it, such as MLflow.
+
+    Examples
+    --------
+    >>> "sklearn_din.estimator.DINClassifier" in trusted_types()
+    True
+    """
+    scorers = [sklearn.metrics.get_scorer(name) for name in sklearn.metrics.get_scorer_names()]
+    functions = {f"{s._score_func.__module__}.{s._score_func.__name__}" for s in scorers}
+    splitters = {
+        f"{kind.__module__}.{kind.__qualname__}"
+        for kind in vars(sklearn.model_selection).values()
+        if isinstance(kind, type) and hasattr(kind, "get_n_splits")
     }
+    of_scorers = {f"sklearn.metrics._scorer.{name}" for name in SCORERS}
+    return sorted({*OWN_TYPES, *functions, *splitters, *of_scorers})
+
+
+SCORERS = ("_Scorer", "_PassthroughScorer", "_MultimetricScorer")
+
+
+def _file_error(path: str | os.PathLike[str], problem: str) -> ModelFileError:
+    problem = problem.rstrip(".")
+    return ModelFileError(
+        f"{str(path)!r} is no whole, unchanged file that sklearn_din.save wrote: {problem}. Copy "
+        "the file again, or save the model again."
+    )
 
 
 def _checked_device(device: str) -> str:
@@ -238,150 +271,78 @@ def _checked_device(device: str) -> str:
     return device
 
 
-class _PackedModel:
-    """The objects of a model, each after those that it holds."""
-
-    def __init__(self, model: object) -> None:
-        self.entries: list[dict[str, Any]] = []
-        self._contents: list[PlainState | bytes] = []
-        self._places: dict[int, int] = {}
-        self._kept: list[Any] = []  # ids are those of objects that live
-        self._problems: list[str] = []
-        self._add(model, "")
-        if self._problems:
-            raise ValueError(
-                "save keeps estimators, numbers, text and dates, no functions and no objects of "
-                f"other kinds. It cannot keep {'; '.join(self._problems)}."
-            )
-
-    def members(self) -> Iterator[tuple[str, bytes]]:
-        """Names and contents in the order of the objects."""
-        for place, content in enumerate(self._contents):
-            if isinstance(content, bytes):
-                yield f"{place}.skops", content
-                continue
-            yield f"{place}.json", content.text.encode("ascii")
-            if content.arrays:
-                yield f"{place}.safetensors", b"".join(array_pieces(content.arrays))
-
-    def _add(self, value: object, where: str) -> int:
-        if id(value) in self._places:
-            return self._places[id(value)]
-        self._kept.append(value)
-        kind = kind_of(value)
-        if kind is not None:
-            state = KINDS[kind].write(value)
-            objects = {
-                path: self._add(held, f"{where}.{path}".lstrip("."))
-                for path, held in state.objects.items()
-            }
-            return self._append(value, {"kind": kind, "objects": objects}, state)
-        return self._append(value, {"kind": FOREIGN, "objects": {}}, self._foreign(value, where))
-
-    def _append(self, value: object, entry: dict[str, Any], content: PlainState | bytes) -> int:
-        self.entries.append(entry)
-        self._contents.append(content)
-        self._places[id(value)] = len(self.entries) - 1
-        return self._places[id(value)]
-
-    def _foreign(self, value: object, where: str) -> bytes:
-        where = where.replace("parameters.", "") or "the model"
-        is_step = hasattr(value, "fit") or type(value).__module__.split(".")[0] == "sklearn"
-        problem = ""
-        if is_step:
-            try:
-                return write_foreign(value, where=where)
-            except ValueError as error:
-                problem = f", {error}"
-        self._problems.append(f"{where} ({type(value).__name__}{problem}): {_remedy(where, value)}")
-        return b""
+def _read_schema(file: IO[bytes] | Path) -> dict[str, Any]:
+    with zipfile.ZipFile(file) as archive:
+        return json.loads(archive.read(SCHEMA))
 
 
-def _remedy(where: str, value: object) -> str:
-    if "callbacks" in where:
-        return "set callbacks=None before saving, predictions need none"
-    if callable(value) and not hasattr(value, "fit"):
-        return "name a scorer by its text, or save search.best_estimator_ alone"
-    if hasattr(value, "fit"):
-        return "use functions and classes that stand in a module, no lambda"
-    return "give it as numbers, text or dates"
+def _untrusted(file: IO[bytes]) -> list[str]:
+    """Types that skops does not trust by itself."""
+    import skops.io
+
+    return skops.io.get_untrusted_types(file=file)
 
 
-def _checked_manifest(file: SafeFile) -> list[dict[str, Any]]:
-    """Objects of a file whose manifest is one of ours."""
-    manifest = file.manifest
-    if manifest.get("format") != FORMAT or type(manifest.get("protocol")) is not int:
-        raise file.error("it has another format")
-    versions = manifest.get("versions")
-    if type(versions) is not dict or any(type(v) is not str for v in versions.values()):
-        raise file.error("it lacks the versions that wrote it")
-    if manifest["protocol"] > PROTOCOL:
-        raise file.error(
-            f"it has protocol {manifest['protocol']} and this version reads up to {PROTOCOL}. "
-            f"Install sklearn_din>={versions.get('sklearn_din', '?'):.20}"
-        )
-    if manifest.keys() != MANIFEST_KEYS or manifest["protocol"] < 1:
-        raise file.error("its manifest has other parts")
-    entries = manifest["objects"]
-    if type(entries) is not list or not entries:
-        raise file.error("it has no objects")
-    names: set[str] = set()
-    referred: set[int] = {len(entries) - 1}
-    for place, entry in enumerate(entries):
-        _check_entry(file, place, entry)
-        referred.update(entry["objects"].values())
-        names.add(f"{place}.skops" if entry["kind"] == FOREIGN else f"{place}.json")
-    arrays = {f"{p}.safetensors" for p, e in enumerate(entries) if e["kind"] != FOREIGN}
-    if type(manifest["members"]) is not dict:
-        raise file.error("its manifest lacks the members")
-    if not names <= manifest["members"].keys() <= names | arrays or len(referred) < len(entries):
-        raise file.error("its members are not those of its objects")
-    return entries
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Go through all parts of a schema that stand for objects."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "__loader__" in node:
+                yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
 
 
-def _check_entry(file: SafeFile, place: int, entry: Any) -> None:
-    if type(entry) is not dict or entry.keys() != {"kind", "objects"}:
-        raise file.error(f"object {place} lacks its kind")
-    if type(entry["kind"]) is not str or entry["kind"] not in {*KINDS, FOREIGN}:
-        raise file.error(f"object {place} has the unknown kind {entry['kind']!r:.60}")
-    held = entry["objects"]
-    if type(held) is not dict or not all(type(n) is int and 0 <= n < place for n in held.values()):
-        raise file.error(f"object {place} must hold objects before it")
+def _type_name(node: dict[str, Any]) -> str:
+    return f"{node['__module__']}.{node['__class__']}"
 
 
-def _built(file: SafeFile, entries: Iterable[Mapping[str, Any]], trusted: Sequence[str]) -> Any:
-    """Build one object after the other, and return the last."""
-    built: list[Any] = []
-    for place, entry in enumerate(entries):
-        kind = entry["kind"]
-        if kind == FOREIGN:
-            built.append(_foreign(file, place, trusted))
-            continue
-        state = _read_state(file, place)
-        held = {path: built[number] for path, number in entry["objects"].items()}
-        try:
-            built.append(KINDS[kind].read(PlainState(state.text, state.arrays, held)))
-        except DAMAGES as error:
-            raise file.error(f"object {place} is no {kind}, {error}") from error
-    return built[-1]
+def _versions(nodes: list[dict[str, Any]]) -> dict[str, str]:
+    """Versions in the states of our own estimators."""
+    versions: dict[str, str] = {}
+    for node in nodes:
+        if _type_name(node) in OWN_TYPES and "content" in node:
+            written = node["content"]["content"].get("versions", {}).get("content", {})
+            versions |= {name: json.loads(text["content"]) for name, text in written.items()}
+    return versions
 
 
-def _read_state(file: SafeFile, place: int) -> PlainState:
-    name = f"{place}.safetensors"
-    content = file.read(name) if name in file.manifest["members"] else None
-    text = file.read(f"{place}.json")
-    try:
-        arrays = {} if content is None else safetensors.numpy.load(content)
-        return PlainState(text.decode("ascii"), arrays)
-    except (SafetensorError, *DAMAGES) as error:
-        raise file.error(f"object {place} cannot be read, {error}") from error
+def _check_names(path: Path) -> None:
+    """Raise where a file names what cannot be imported again."""
+    names = {_type_name(node) for node in _nodes(_read_schema(path))}
+    hidden = sorted(name for name in names if "<" in name)
+    if hidden:
+        raise ValueError(f"{', '.join(hidden)} cannot be imported by name.")
 
 
-def _foreign(file: SafeFile, place: int, trusted: Sequence[str]) -> Any:
-    name = f"{place}.skops"
-    try:
-        return read_foreign(file.read(name), trusted=trusted, where=name)
-    except ImportError:
-        raise
-    except Exception as error:  # classes of other packages may raise anything
-        raise file.error(f"{name} cannot be read, {error}") from error
+def _check_zip(file: IO[bytes]) -> int:
+    """Return the octets in a zip; raise unless reading it takes about the memory of its size."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise ValueError("a member stands twice in it")
+        n_bytes = sum(entry.file_size for entry in entries)
+        if n_bytes > size:
+            raise ValueError("its members are larger than it")
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{entry.filename!r:.60} is compressed")
+            if entry.filename.endswith(".npy"):
+                _check_array(archive, entry)
+    return n_bytes
+
+
+def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Raise unless an array has the size that its header states: numpy allocates by the header."""
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in HEADERS:
+            raise ValueError(f"{entry.filename!r:.60} has an unknown version")
+        shape, _, dtype = HEADERS[version](member)
+        n_bytes = entry.file_size - member.tell()
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != n_bytes or min(shape, default=0) < 0:
+        raise ValueError(f"{entry.filename!r:.60} has not the size that its header states")

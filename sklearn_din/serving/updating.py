@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from sklearn_din._estimator_state import EstimatorState
 from sklearn_din.inspection.fitted import classifier_of
-from sklearn_din.state.estimators import EstimatorState
 from sklearn_din.training.inputs import Impressions
 
 Model = TypeVar("Model", bound=BaseEstimator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, get_args
@@ -13,13 +13,14 @@ import torch
 from skorch.history import History
 from torch import Tensor
 
+from sklearn_din._estimator_state import check_array, check_dict, check_keys
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 
-NET = {"options", "weights", "device", "stop_reason", "n_epochs", "history", "checks"}
-TRAINING = {"moments", "occurrences", "batch_size", "seed", "order", "novelty"}
+NET = {"options", "weights", "device", "stop_reason", "n_epochs", "history", "checks", "novelty"}
+TRAINING = {"moments", "occurrences", "batch_size", "seed", "order"}
 NOVELTY = {"shares", "columns", "patterns", "frequencies"}
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
 
@@ -57,6 +58,12 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "n_epochs": int(net.n_epochs_),
         "history": [plain_record(epoch) for epoch in net.history],
         "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
+        "novelty": {
+            "shares": dict(net.novelty_.shares),
+            "columns": list(net.novelty_.known),
+            "patterns": net.novelty_.patterns,
+            "frequencies": net.novelty_.frequencies,
+        },
     }
     return {**state, "training": _training_state(net)} if net.can_go_on() else state
 
@@ -71,7 +78,7 @@ def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training_state(net: DINNet) -> dict[str, Any]:
-    novelty, moments = net.novelty_, net.optimizer_.state
+    moments = net.optimizer_.state
     return {
         "moments": {
             name: {key: _array(tensor) for key, tensor in moments[parameter].items()}
@@ -82,12 +89,6 @@ def _training_state(net: DINNet) -> dict[str, Any]:
         "batch_size": int(net.batch_size_),
         "seed": int(net.seed_),
         "order": net.order_,
-        "novelty": {
-            "shares": dict(novelty.shares),
-            "columns": list(novelty.known),
-            "patterns": novelty.patterns,
-            "frequencies": novelty.frequencies,
-        },
     }
 
 
@@ -115,9 +116,12 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     ValueError
         If it is not the state of a net with this schema.
     """
-    _check_keys(state, NET, "a network", optional={"training"})
-    weights = {name: _tensor(name, array) for name, array in _dict(state["weights"]).items()}
-    module = _module(schema, _dict(state["options"]), weights)
+    check_keys(state, NET, optional={"training"}, what="a network")
+    weights = {
+        name: _tensor(name, array)
+        for name, array in check_dict(state["weights"], what="weights").items()
+    }
+    module = _module(schema, check_dict(state["options"], what="options"), weights)
     net.device = _present_device(state["device"])
     restored = net.around(module)
     if state["stop_reason"] not in get_args(StopReason):
@@ -126,15 +130,18 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     restored.n_epochs_ = _integer(state["n_epochs"], "n_epochs", least=0)
     if type(state["history"]) is not list:
         raise ValueError("a training's history must be a list.")
-    restored.history = History({**_dict(epoch), "batches": []} for epoch in state["history"])
+    restored.history = History(
+        {**check_dict(epoch, what="an epoch"), "batches": []} for epoch in state["history"]
+    )
     restored.checks_ = _checks(state["checks"])
+    restored.novelty_ = _novelty(state["novelty"], candidate_columns(schema))
     if "training" in state:
         _restore_training(restored, state["training"])
     return restored
 
 
 def _checks(columns: Any) -> list[dict[str, float]]:
-    _check_keys(columns, set(CHECK), "the validation checks")
+    check_keys(columns, set(CHECK), what="the validation checks")
     arrays = [columns[name] for name in CHECK]
     if any(type(a) is not np.ndarray or a.dtype != np.float64 or a.ndim != 1 for a in arrays):
         raise ValueError("the validation checks must be columns of floats.")
@@ -144,7 +151,7 @@ def _checks(columns: Any) -> list[dict[str, float]]:
 
 def _restore_training(net: DINNet, values: Any) -> None:
     """Give a net what a later training goes on from."""
-    _check_keys(values, TRAINING, "a training's state")
+    check_keys(values, TRAINING, what="a training's state")
     sizes = net.module_.embeddings.sizes
     net.batch_size_ = _integer(values["batch_size"], "batch_size", least=1)
     net.seed_ = _integer(values["seed"], "seed", least=0)
@@ -154,9 +161,9 @@ def _restore_training(net: DINNet, values: Any) -> None:
     names = sizes.keys() if values["occurrences"] != {} else set()
     net.occurrences_ = _named(values["occurrences"], names, "occurrences")
     for name, count in net.occurrences_.items():
-        _check_array(count, (sizes[name],), f"occurrences of {name!r:.60}", least=0.0)
-    net.novelty_ = _novelty(values["novelty"], candidate_columns(net.module_.schema))
-    _restore_moments(net, _dict(values["moments"]))
+        what = f"occurrences of {name!r:.60}"
+        check_array(count, dtype=np.float32, shape=(sizes[name],), what=what, least=0.0)
+    _restore_moments(net, check_dict(values["moments"], what="moments"))
 
 
 def _restore_moments(net: DINNet, moments: Mapping[str, Any]) -> None:
@@ -172,16 +179,16 @@ def _restore_moments(net: DINNet, moments: Mapping[str, Any]) -> None:
             shapes = {"square": shape[:1], "total": n_vocabularies, "share": n_vocabularies}
         arrays = _named(of_parameter, shapes.keys(), "moments")
         for key, array in arrays.items():
-            least = -np.inf if key == "exp_avg" else 0.0
-            _check_array(array, shapes[key], f"moments of {name!r:.80}", least=least)
+            least, what = -np.inf if key == "exp_avg" else 0.0, f"moments of {name!r:.80}"
+            check_array(array, dtype=np.float32, shape=shapes[key], what=what, least=least)
         net.optimizer_.state[parameters[name]] = {
             key: torch.from_numpy(np.array(array)).to(net.device) for key, array in arrays.items()
         }
 
 
 def _novelty(values: Any, columns: Collection[str]) -> Novelty:
-    _check_keys(values, NOVELTY, "hidden ids")
-    shares = _dict(values["shares"])
+    check_keys(values, NOVELTY, what="hidden ids")
+    shares = check_dict(values["shares"], what="shares of new ids")
     if not shares.keys() <= set(columns):
         raise ValueError("shares of new ids must be those of candidates.")
     for share in shares.values():
@@ -204,12 +211,7 @@ def _novelty(values: Any, columns: Collection[str]) -> Novelty:
 
 def _tensor(name: str, array: Any) -> Tensor:
     """Weights that are float32 and finite; memory that cannot be written to is copied."""
-    if type(array) is not np.ndarray:
-        raise ValueError(f"weights {name!r:.80} must be an array.")
-    if array.dtype != np.float32:
-        raise ValueError(f"weights {name!r:.80} must be float32, got {array.dtype}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"weights {name!r:.80} must be finite.")
+    check_array(array, dtype=np.float32, shape=np.shape(array), what=f"weights {name!r:.80}")
     return torch.from_numpy(array if array.flags.writeable else np.array(array))
 
 
@@ -230,7 +232,7 @@ def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor])
 def _check_size(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Raise where options name more layers or wider ones than there are weights."""
     dims = options.get("embedding_dim")
-    widths = {dims} if type(dims) is int else set(_dict(dims).values())
+    widths = {dims} if type(dims) is int else set(check_dict(dims, what="embedding_dim").values())
     units = [options.get(name) for name in ("hidden_units", "attention_units")]
     for layers in (widths, *units):
         is_plain = type(layers) in (set, tuple)
@@ -271,29 +273,7 @@ def _integer(value: object, name: str, *, least: int) -> int:
     return value
 
 
-def _dict(value: object) -> dict[str, Any]:
-    if type(value) is not dict or any(type(name) is not str for name in value):
-        raise ValueError(f"a dict by name was needed, got {value!r:.60}.")
-    return value
-
-
 def _named(value: object, names: Collection[str], what: str) -> dict[str, Any]:
     if type(value) is not dict or value.keys() != set(names):
         raise ValueError(f"{what} must be there for each of {sorted(names)[:5]}.")
     return value
-
-
-def _check_keys(
-    value: object, keys: set[str], what: str, *, optional: Set[str] = frozenset()
-) -> None:
-    if type(value) is not dict or value.keys() - optional != keys:
-        raise ValueError(f"{what} must have the parts {', '.join(sorted(keys))}.")
-
-
-def _check_array(
-    array: object, shape: tuple[int, ...], what: str, *, least: float = -np.inf
-) -> None:
-    if type(array) is not np.ndarray or array.dtype != np.float32 or array.shape != shape:
-        raise ValueError(f"{what} must be float32 of shape {shape}.")
-    if not (np.isfinite(array).all() and (array >= least).all()):
-        raise ValueError(f"{what} must be finite and at least {least}.")

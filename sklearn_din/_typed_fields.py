@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 
 def to_dict(value: object) -> Any:
-    """Write a dataclass as a dict of its fields, and tuples of dataclasses as tuples of dicts."""
+    """Write a dataclass as a dict of its fields, and tuples as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [its.name for its in dataclasses.fields(value)]
+        names = [field.name for field in dataclasses.fields(value)]
         return {name: to_dict(getattr(value, name)) for name in names}
-    return tuple(map(to_dict, value)) if isinstance(value, tuple) else value
+    return list(map(to_dict, value)) if isinstance(value, tuple) else value
 
 
-def from_dict(its_type: type[T], values: object) -> T:
+def from_dict(kind: type[T], values: object) -> T:
     """Make a dataclass of a dict, whose values must have the types of its annotations.
 
     Parameters
     ----------
-    its_type : dataclass
+    kind : dataclass
         Its fields are booleans, numbers, text, literals, None, dataclasses or tuples of those.
     values : dict
         Fields that have a default may be absent.
@@ -44,33 +44,34 @@ def from_dict(its_type: type[T], values: object) -> T:
         ...
     ValueError: Field.kind cannot be 3.
     """
-    name = its_type.__name__
+    name = kind.__name__
     if type(values) is not dict:
         raise ValueError(f"{name} needs a dict of its fields, got {values!r:.60}.")
-    fields = {its.name: its for its in dataclasses.fields(its_type)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     absent = [
-        its.name
-        for its in fields.values()
-        if its.default is its.default_factory is dataclasses.MISSING and its.name not in values
+        field.name
+        for field in fields.values()
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in values
     ]
     other = [key for key in values if key not in fields]
     if absent or other:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
-    hints = _hints(its_type)  # type: ignore[arg-type]
-    return its_type(
+    hints = _hints(kind)  # type: ignore[arg-type]
+    return kind(
         **{key: _checked(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )
 
 
 @functools.cache
-def _hints(its_type: type) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, Any]:
     """Annotations of a dataclass, evaluated once."""
-    return typing.get_type_hints(its_type)
+    return typing.get_type_hints(kind)
 
 
 def _checked(value: object, hint: Any, what: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple and type(value) is tuple:
+    if origin is tuple and type(value) is list:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_checked(item, arguments[0], what) for item in value)
     elif origin is typing.Literal:
@@ -79,7 +80,7 @@ def _checked(value: object, hint: Any, what: str) -> Any:
     elif origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        [other] = [its for its in arguments if its is not type(None)]
+        [other] = [argument for argument in arguments if argument is not type(None)]
         return _checked(value, other, what)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)

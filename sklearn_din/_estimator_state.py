@@ -1,0 +1,205 @@
+"""How estimators are pickled, and kept by skops: as plain values, checked when they come back."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+import sklearn
+
+from sklearn_din._plain_values import from_plain, to_plain
+from sklearn_din._version import __version__
+
+PARTS = {"parameters", "fitted", "others", "requests", "versions"}
+DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+METHODS = (
+    *("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score"),
+    *("split", "transform", "inverse_transform"),
+)
+
+
+class EstimatorState:
+    """Mixin: pickle, joblib and skops get plain values, checked when they come back.
+
+    An estimator says in ``_fitted_state`` what it learnt, and in ``_restore_fitted`` how it comes
+    back. Parameters, metadata requests and attributes that a user added are kept here.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes = dict(self.__dict__)
+        names = self._get_param_names()  # type: ignore[attr-defined]
+        parameters = {name: attributes.pop(name) for name in names if name in attributes}
+        for name, value in parameters.items():
+            parameters[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        requests = _plain_requests(attributes.pop("_metadata_request", None))
+        parts = {"fitted": self._fitted_state(attributes), "requests": requests}
+        parts |= {"versions": self._versions(), "parameters": parameters, "others": attributes}
+        return to_plain(parts)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        name = type(self).__name__
+        if type(state) is not dict or state.keys() != PARTS:
+            raise ValueError(
+                f"{name} cannot take this state, which no version with this way of pickling wrote. "
+                "Load it with the version that saved it, fit it again, or save it again."
+            )
+        try:
+            parts = from_plain(state)
+            warn_of_other_versions(parts["versions"], self._versions(), what=name)
+            self._restore(parts)
+        except DAMAGES as error:
+            raise ValueError(f"{name} cannot take this state: {error}") from error
+
+    def _restore(self, parts: dict[str, Any]) -> None:
+        if any(type(parts[name]) is not dict for name in ("parameters", "others", "requests")):
+            raise ValueError("parameters, others and requests must be dicts.")
+        self.__dict__.update(self._all_parameters(parts["parameters"]))
+        for name, value in parts["others"].items():
+            if type(name) is not str or hasattr(type(self), name):
+                raise ValueError(f"{name!r:.60} cannot be an attribute of its own.")
+            self.__dict__[name] = value
+        if parts["fitted"] is not None:
+            if type(parts["fitted"]) is not dict:
+                raise ValueError("what was learnt must be a dict.")
+            self._restore_fitted(dict(parts["fitted"]))
+        self._restore_requests(parts["requests"])
+
+    def _versions(self) -> dict[str, str]:
+        """Libraries that matter for what was learnt, and their versions."""
+        libraries = {"scikit-learn": sklearn.__version__, "numpy": np.__version__}
+        return {"sklearn_din": __version__, **libraries}
+
+    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        """Take what was learnt out of ``attributes``; None where nothing was."""
+        raise NotImplementedError
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        """Check and take over what ``_fitted_state`` gave."""
+        raise NotImplementedError
+
+    def _all_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Saved parameters, and the defaults of those that an older version did not have."""
+        signature = inspect.signature(type(self).__init__).parameters
+        names = self._get_param_names()  # type: ignore[attr-defined]
+        unknown = [name for name in parameters if name not in names]
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no parameter {unknown[0]!r:.60}. A newer version may "
+                "have saved it: upgrade."
+            )
+        defaults = {name: signature[name].default for name in names if name in signature}
+        missing = inspect.Parameter.empty
+        absent = [n for n, value in defaults.items() if value is missing and n not in parameters]
+        if absent:
+            raise ValueError(f"{type(self).__name__} needs its parameters {absent}.")
+        return defaults | parameters
+
+    def _restore_requests(self, requests: dict[str, Any]) -> None:
+        with sklearn.config_context(enable_metadata_routing=True):
+            for method, request in requests.items():
+                name = f"set_{method}_request"
+                if method not in METHODS or type(request) is not dict or not hasattr(self, name):
+                    raise ValueError(f"{type(self).__name__} has no requests for {method!r:.60}.")
+                getattr(self, name)(**request)
+
+
+def _plain_requests(requests: Any) -> dict[str, dict[str, Any]]:
+    """Metadata that each method asks for, as given to ``set_fit_request`` and the like."""
+    asked = {method: getattr(requests, method, None) for method in METHODS}
+    return {name: dict(r.requests) for name, r in asked.items() if r and r.requests}
+
+
+def warn_of_other_versions(
+    written: Mapping[str, str], present: Mapping[str, str], *, what: str
+) -> None:
+    """Warn where libraries that are present are not those that wrote a saved model.
+
+    Parameters
+    ----------
+    written, present : mapping of str to str
+        Library -> version. What counts are the first two numbers: "2.9.1" is "2.9.0".
+    what : str
+        What was saved; the warning begins with it.
+
+    Examples
+    --------
+    >>> warn_of_other_versions({"torch": "2.9.0+cpu"}, {"torch": "2.9.1+cu128"}, what="a model")
+    """
+    other = [
+        f"{name} {version} (here {present[name]})"
+        for name, version in written.items()
+        if name in present and version.split(".")[:2] != present[name].split(".")[:2]
+    ]
+    if other:
+        warnings.warn(
+            f"{what} was saved with {', '.join(other)}. Predictions may differ in their last "
+            "digits or fail: compare some with known ones, or install the versions named.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def check_keys(
+    fitted: object, names: Set[str], *, optional: Set[str] = frozenset(), what: str = "a state"
+) -> dict[str, Any]:
+    """Return a dict that has exactly these keys, else raise ValueError."""
+    if type(fitted) is not dict or not names <= fitted.keys() <= names | optional:
+        raise ValueError(f"{what} must have the parts {', '.join(sorted(names))}.")
+    return fitted
+
+
+def check_dict(values: object, *, what: str) -> dict[str, Any]:
+    """Return a dict with text keys, else raise ValueError."""
+    if type(values) is not dict or any(type(name) is not str for name in values):
+        raise ValueError(f"{what} must be a dict by name, got {values!r:.60}.")
+    return values
+
+
+def check_array(
+    array: object,
+    *,
+    dtype: Any,
+    shape: tuple[int, ...],
+    what: str,
+    least: float = -np.inf,
+    most: float = np.inf,
+) -> np.ndarray:
+    """Return an array of this dtype and shape with finite numbers between two ends, else raise.
+
+    Parameters
+    ----------
+    array : ndarray
+    dtype : dtype
+    shape : tuple of int
+    what : str
+        The array in an error.
+    least, most : float, default=-inf, inf
+        The smallest and the largest number that there may be.
+
+    Raises
+    ------
+    ValueError
+    """
+    if type(array) is not np.ndarray or array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise ValueError(f"{what} must be {np.dtype(dtype).name} of shape {shape}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{what} must be finite.")
+    if array.size and not (array.min() >= least and array.max() <= most):
+        raise ValueError(f"{what} must lie between {least} and {most}.")
+    return array
+
+
+def check_feature_names(fitted: dict[str, Any]) -> None:
+    """Raise unless number and names of features agree."""
+    n_features, names = fitted["n_features_in_"], fitted.get("feature_names_in_")
+    if type(n_features) is not int or n_features < 0:
+        raise ValueError(f"n_features_in_ must be an integer, got {n_features!r:.60}.")
+    if names is None:
+        return
+    is_array = type(names) is np.ndarray and names.dtype == object
+    if not is_array or names.shape != (n_features,):
+        raise ValueError(f"feature_names_in_ must be an array of {n_features} names.")
