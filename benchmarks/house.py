@@ -2,13 +2,16 @@
 
 ``python -m benchmarks.house`` (``make house``) prints files, lines and classes of each wing of the
 package, of the tests and of the benchmarks, and what the four names of the README load. Lines are
-all lines, docstrings and comments included: a mirror, not a law.
+all lines, docstrings and comments included: a mirror, not a law. Below stands how often the package
+uses words that CONTRIBUTING.md bans; ``--words`` names each place.
 """
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,40 @@ BEFORE = {
     "tests": (97, 19170, 45),
     "benchmarks": (47, 8096, 27),
 }
+
+
+BANNED = {"its", "one", "found", "wanted", "kept", "told", "apart"}
+WORDS_BEFORE = {
+    "variable without a meaning": 250,
+    "function named by a participle": 146,
+    "docstring that begins with a question": 141,
+    "parameter without a description": 60,
+}
+
+
+def list_words(path):
+    """Yield (rule, line, name) for each place of a file whose words a stranger stumbles over."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in BANNED:
+            yield "variable without a meaning", node.lineno, node.id
+        if isinstance(node, ast.FunctionDef):
+            is_property = any("property" in ast.unparse(d) for d in node.decorator_list)
+            if re.match(r"_*(?!is_|has_|check_)\w*(?<!e)ed(_|$)", node.name) and not is_property:
+                yield "function named by a participle", node.lineno, node.name
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            text = ast.get_docstring(node) or ""
+            if re.match(r"(What|Which|How|Whose|Whether)\b", text):
+                yield "docstring that begins with a question", node.lineno, node.name
+            for name in list_undescribed(text):
+                yield "parameter without a description", node.lineno, f"{node.name}({name})"
+
+
+def list_undescribed(docstring):
+    """Return the parameters of a numpydoc docstring below which no description stands."""
+    _, _, section = docstring.partition("\nParameters\n----------\n")
+    lines = re.split(r"\n\n?\w[\w ]*\n---", section)[0].splitlines()
+    named = [i for i, line in enumerate(lines) if re.match(r"\S", line)]
+    return [lines[i] for i in named if not "".join(lines[i + 1 : i + 2]).startswith("    ")]
 
 
 def count(paths):
@@ -70,18 +107,21 @@ def count_wings():
 
 
 def main():
-    """Print the table."""
+    """Print both tables."""
     now = count_wings()
     print("Now, and in brackets before.\n")
     print("| wing | files | lines | classes |\n|---|---|---|---|")
     for wing in sorted({*now, *BEFORE}, key=[*BEFORE, *now].index):
-        files, lines, classes = now.get(wing, (0, 0, 0))
-        before = BEFORE.get(wing, (0, 0, 0))
-        cells = [
-            f"{value:,} ({old:,})"
-            for value, old in zip((files, lines, classes), before, strict=True)
-        ]
-        print(f"| {wing} | {' | '.join(cells)} |")
+        pairs = zip(now.get(wing, (0, 0, 0)), BEFORE.get(wing, (0, 0, 0)), strict=True)
+        print(f"| {wing} | {' | '.join(f'{value:,} ({old:,})' for value, old in pairs)} |")
+    places = [(path, *word) for path in PACKAGE.rglob("*.py") for word in list_words(path)]
+    rules = Counter(rule for _, rule, _, _ in places)
+    print("\n| words | places |\n|---|---|")
+    for rule, before in WORDS_BEFORE.items():
+        print(f"| {rule} | {rules[rule]} ({before}) |")
+    if "--words" in sys.argv:
+        for path, rule, line, name in sorted(places):
+            print(f"{path.relative_to(ROOT)}:{line}: {rule}: {name}")
 
 
 if __name__ == "__main__":

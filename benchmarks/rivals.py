@@ -1,11 +1,10 @@
 """Speed and quality of other libraries' DIN, each measured in a process of its own.
 
-Five questions, of a rival by name and a workload (see ``workloads.py``)::
+Four questions, of a rival by name and a workload (see ``workloads.py``)::
 
     train_speed("fuxictr", workload)    rows/s of steady steps in the library's own training loop
     score_speed("fuxictr", workload)    rows/s of the library's own predict call
     fit_predict("fuxictr", workload)    test scores after early stopping on the validation AUC
-    epoch_aucs("fuxictr", workload)     test AUC after each of the first epochs
     fit_memory("fuxictr", "synthetic-100k")  bytes of arrays and model at the peak of training
 
 ``run_child`` asks them in a child process, with the interpreter named by RIVALS_PYTHON (made as
@@ -154,20 +153,6 @@ def fit_predict(name, workload, *, batch_size=256, seed=0, max_epochs=20, patien
     return scores["test"], facts
 
 
-def epoch_aucs(name, workload, *, batch_size=256, seed=0, n_epochs=3):
-    """Train on "train" epoch by epoch, no early stopping; return the AUC of "test" after each."""
-    from sklearn.metrics import roc_auc_score
-
-    rival = RIVALS[name](workload, batch_size=batch_size)
-    rival.build(seed)
-    loader, aucs = rival.loader("train", shuffle=True), []
-    for _ in range(n_epochs):
-        rival.train(loader, epochs=1)
-        scores = np.asarray(rival.predict("test"), float).ravel()
-        aucs.append(float(roc_auc_score(workload["test"]["label"], scores)))
-    return aucs
-
-
 def sgemm_rate(product=operator.matmul, size=1024):
     """Return GFLOP/s of a square float32 product, now: tells a busy machine from an idle one."""
     import torch
@@ -218,7 +203,7 @@ def _measure(options):
         workload = workloads.load(options.npz)
     else:
         workload = workloads.by_name(options.workload, cap=options.cap, longest=options.longest)
-    batch_size = options.batch_size or (256 if options.task.startswith("quality") else 1024)
+    batch_size = options.batch_size or (256 if options.task == "quality" else 1024)
     common = {"batch_size": batch_size, "seed": options.seed}
     version = importlib.metadata.version(options.rival)
     facts = {"rival": options.rival, "version": version, "workload": workload["name"], **common}
@@ -234,8 +219,6 @@ def _measure(options):
         scores, facts["quality"] = fit_predict(options.rival, workload, **common, **stop)
         if options.scores:
             np.save(options.scores, scores)
-    if options.task == "quality-by-epoch":
-        facts["aucs"] = epoch_aucs(options.rival, workload, **common, n_epochs=options.max_epochs)
     facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return facts
 
@@ -243,7 +226,7 @@ def _measure(options):
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals")
     parser.add_argument("--rival", choices=RIVALS, required=True)
-    tasks = ["train", "score", "speed", "quality", "quality-by-epoch", "memory"]
+    tasks = ["train", "score", "speed", "quality", "memory"]
     parser.add_argument("--task", choices=tasks, default="speed")
     parser.add_argument("--workload", default="synthetic-100k", help="see workloads.by_name")
     parser.add_argument("--npz", help="a file by workloads.save, instead of --workload")

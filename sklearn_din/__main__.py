@@ -32,7 +32,7 @@ from sklearn_din.command_line.results import (
     recommend,
     score_rows,
 )
-from sklearn_din.command_line.study import Study, embedded_study, own_study
+from sklearn_din.command_line.study import Study, make_study, read_study
 from sklearn_din.command_line.tables import write_table
 
 SHOWN_RECOMMENDATIONS = 20
@@ -92,7 +92,7 @@ def _clean_up_on_signals() -> Iterator[None]:
 def compare(options: CompareOptions) -> None:
     """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
-    study = own_study(options.log, options) if options.log else embedded_study()
+    study = read_study(options.log, options) if options.log else make_study()
     folds = folds_by_user(study, options.folds)
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:

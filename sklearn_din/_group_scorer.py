@@ -88,7 +88,7 @@ class GroupScorer:
         users = None if isinstance(X, pd.DataFrame) else getattr(X, "users", None)
         if users is not None:
             return users
-        names = _named_users(estimator)
+        names = _list_user_columns(estimator)
         for name in names:
             users = _column_of(X, name)
             if users is not None:
@@ -105,7 +105,7 @@ class GroupScorer:
         )
 
 
-def _named_users(estimator: BaseEstimator) -> list[str]:
+def _list_user_columns(estimator: BaseEstimator) -> list[str]:
     """Return the columns that the encoders inside an estimator call the user."""
     estimator = getattr(estimator, "best_estimator_", estimator)
     inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()

@@ -405,37 +405,40 @@ def _column_to_plain(column: pd.Series) -> Any:
     if isinstance(dtype, pd.DatetimeTZDtype):
         ticks = pd.DatetimeIndex(column).asi8
         return {KIND: "zoned", "unit": dtype.unit, "zone": _zone_text(dtype.tz), "ticks": ticks}
-    missing = column.isna().to_numpy()
+    values = _array_to_plain(column.to_numpy(dtype=object))
+    return {KIND: "column", "dtype": _dtype_text(dtype), "values": values}
+
+
+def _dtype_text(dtype: Any) -> str:
+    """Name of a dtype of pandas: "Int64", "text pyarrow NA", "arrow timestamp[ns]"."""
     if isinstance(dtype, pd.StringDtype):
-        text = _array_to_plain(column.fillna("").to_numpy(dtype=object))
-        name = f"{dtype.storage} {'NA' if dtype.na_value is pd.NA else 'nan'}"
-        return {KIND: "text", "dtype": name, "values": text, "missing": missing}
-    if isinstance(dtype, pd.ArrowDtype):
-        pa.type_for_alias(str(dtype.pyarrow_dtype))  # raises where no name stands for it
-        values = np.fromiter(pa.array(column.array).to_pylist(), object, count=len(column))
-        return {
-            KIND: "arrow",
-            "dtype": str(dtype.pyarrow_dtype),
-            "values": _array_to_plain(values),
-        }
-    if dtype.name not in _NULLABLE:
-        raise TypeError(f"a column of dtype {dtype} cannot be written.")
-    filled = column.to_numpy(dtype=dtype.numpy_dtype, na_value=dtype.type(0))
-    return {KIND: "nullable", "dtype": dtype.name, "values": filled, "missing": missing}
+        return f"text {dtype.storage} {'NA' if dtype.na_value is pd.NA else 'nan'}"
+    name = f"arrow {dtype.pyarrow_dtype}" if isinstance(dtype, pd.ArrowDtype) else str(dtype)
+    try:
+        _dtype(name)
+    except (KeyError, ValueError) as error:
+        raise TypeError(f"a column of dtype {dtype} cannot be written.") from error
+    return name
 
 
-_NULLABLE: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
-    "boolean": pd.arrays.BooleanArray,
-    **{f"{sign}Int{n}": pd.arrays.IntegerArray for sign in ("", "U") for n in (8, 16, 32, 64)},
-    **{f"Float{n}": pd.arrays.FloatingArray for n in (32, 64)},
+def _dtype(text: str) -> Any:
+    kind, _, name = text.partition(" ")
+    if kind == "text":
+        storage, missing = name.split(" ")
+        return pd.StringDtype(storage, na_value={"NA": pd.NA, "nan": np.nan}[missing])  # type: ignore[call-overload]
+    if kind == "arrow":
+        return pd.ArrowDtype(pa.type_for_alias(name))
+    return _NULLABLE[text]
+
+
+_NULLABLE: dict[str, Any] = {
+    dtype.name: dtype
+    for dtype in (
+        *(pd.BooleanDtype(), pd.Float32Dtype(), pd.Float64Dtype(), pd.Int8Dtype(), pd.Int16Dtype()),
+        *(pd.Int32Dtype(), pd.Int64Dtype(), pd.UInt8Dtype(), pd.UInt16Dtype(), pd.UInt32Dtype()),
+        pd.UInt64Dtype(),
+    )
 }
-
-
-def _nullable_from_plain(state: dict[str, Any]) -> Any:
-    array = _NULLABLE[state["dtype"]](from_plain(state["values"]), from_plain(state["missing"]))
-    if array.dtype.name != state["dtype"]:
-        raise ValueError(f"{state['dtype']} was needed, got {array.dtype.name}.")
-    return array
 
 
 def _categories_from_plain(state: dict[str, Any]) -> pd.Categorical:
@@ -450,19 +453,6 @@ def _zoned_from_plain(state: dict[str, Any]) -> pd.DatetimeIndex:
         raise ValueError("times must be int64.")
     moments = pd.DatetimeIndex(ticks.view(f"M8[{_unit(state['unit'])}]"))
     return moments.tz_localize("UTC").tz_convert(_zone(state["zone"]))
-
-
-def _text_column_from_plain(state: dict[str, Any]) -> Any:
-    storage, missing_name = state["dtype"].split(" ")
-    na_value = {"NA": pd.NA, "nan": np.nan}[missing_name]
-    values = from_plain(state["values"]).copy()
-    values[from_plain(state["missing"])] = na_value
-    return pd.array(values, dtype=pd.StringDtype(storage, na_value=na_value))  # type: ignore[call-overload]
-
-
-def _arrow_from_plain(state: dict[str, Any]) -> Any:
-    values = pa.array(from_plain(state["values"]).tolist(), pa.type_for_alias(state["dtype"]))
-    return pd.arrays.ArrowExtensionArray(values)
 
 
 def _items_of(kind: type) -> Callable[[Any], dict[str, Any]]:
@@ -502,7 +492,5 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Interval": _interval_from_plain,
     "categories": _categories_from_plain,
     "zoned": _zoned_from_plain,
-    "text": _text_column_from_plain,
-    "arrow": _arrow_from_plain,
-    "nullable": _nullable_from_plain,
+    "column": lambda state: pd.array(from_plain(state["values"]), dtype=_dtype(state["dtype"])),
 }

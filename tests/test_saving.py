@@ -291,6 +291,14 @@ def test_what_cannot_be_kept_is_named_with_its_remedy(fitted, path):
     assert [other.name for other in path.parent.iterdir()] == [path.name]
 
 
+def test_objects_that_hold_each_other_are_named(path):
+    with config_context(enable_metadata_routing=True):
+        scorer = group_roc_auc_scorer().set_score_request(groups=True)
+    with pytest.raises(ValueError, match="objects that hold each other, as scikit-learn's meta"):
+        save(GridSearchCV(DINClassifier(), {"lr": [0.1]}, scoring=scorer), path)
+    assert not path.exists()
+
+
 def test_callbacks_need_trust_by_name(fitted, path):
     classifier = DINClassifier(callbacks=[EpochScoring("roc_auc")])
     save(classifier, path)

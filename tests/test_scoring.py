@@ -76,15 +76,15 @@ def test_what_comes_back_for_no_rows_has_the_columns_and_dtypes_of_what_comes_ba
 def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path, rows):
     path = tmp_path / "model.din"
     save(model, path)
-    before = scoring._loaded.cache_info().misses
+    before = scoring._load.cache_info().misses
     score = pickle.loads(pickle.dumps(make_scorer(path)))
     first = score(rows[:5])
     score(rows[5:9])
-    assert scoring._loaded.cache_info().misses == before + 1
+    assert scoring._load.cache_info().misses == before + 1
     other = clone(model).set_params(din__random_state=1)
     save(other.fit(rows, np.arange(len(rows)) % 2), path)
     second = score(rows[:5])
-    assert scoring._loaded.cache_info().misses == before + 2
+    assert scoring._load.cache_info().misses == before + 2
     assert not np.allclose(first["probability"], second["probability"])
 
 

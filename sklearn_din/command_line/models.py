@@ -27,8 +27,9 @@ def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
     Parameters
     ----------
     roles : Roles
+        The columns of the log, by the part that each plays.
     parameters : mapping
-        Of the classifier.
+        Parameters of the classifier.
     order : {"user", "time"}
         What parts the rows to predict from the rows of fit: other users, or a later time. Item
         neighbours and validation rows are of the same kind. The paper's network gets no numbers of

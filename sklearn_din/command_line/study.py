@@ -84,7 +84,7 @@ class Study(NamedTuple):
         return self.X[self.roles.user]
 
 
-def embedded_study() -> Study:
+def make_study() -> Study:
     """Return the embedded click log, whose true click probabilities are known."""
     log = make_click_log(random_state=0)
     roles = Roles("user", "item", "time", ["category"], ["price", "device"])
@@ -93,7 +93,7 @@ def embedded_study() -> Study:
     )
 
 
-def own_study(path: Path, options: CompareOptions) -> Study:
+def read_study(path: Path, options: CompareOptions) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
     roles = Roles(options.user, options.item, options.time, options.category, options.context)
     needed = [roles.user, roles.item, roles.time]

@@ -8,13 +8,7 @@ from typing import NamedTuple
 from sklearn.base import BaseEstimator
 
 from sklearn_din.inspection.fitted import classifier_of
-from sklearn_din.inspection.structure import (
-    interests_of,
-    layers_of,
-    mlp_layers,
-    n_parameters,
-    pooling_of,
-)
+from sklearn_din.inspection.summary import layers_of, mlp_layers, n_parameters
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 
@@ -91,12 +85,20 @@ class _Row(NamedTuple):
         Its columns.
     interest : Interest, default=None
         The module that a behaviour goes through; None for columns that are no history.
+    top : int, default=0
+        Upper edge of the row on the canvas.
     """
 
     kind: str
     title: str
     names: list[str]
     interest: Interest | None = None
+    top: int = 0
+
+    @property
+    def middle(self) -> int:
+        """Height at which data flow through the row."""
+        return self.top + ROW // 2
 
     @property
     def is_attention(self) -> bool:
@@ -110,17 +112,19 @@ class _Drawing:
     def __init__(self, module: DIN) -> None:
         self.module = module
         self.shapes: list[str] = []
-        self.rows = _rows(module)
+        rows = enumerate(_rows(module))
+        self.rows = [row._replace(top=TOP + number * (ROW + GAP)) for number, row in rows]
         self.bottom = TOP + len(self.rows) * (ROW + GAP) - GAP
 
     def svg(self) -> str:
         """Return the whole drawing."""
-        with_ids = [place for place, row in enumerate(self.rows) if row.kind != "number"]
+        with_ids = [row for row in self.rows if row.kind != "number"]
         if with_ids:
             self._embeddings(with_ids)
-        for place, row in enumerate(self.rows):
-            self._column_box(place, row)
-            self._path_to_join(place, row)
+        for row in self.rows:
+            x, width = COLUMNS["columns"]
+            self._box(x, row.top, width, ROW, row.kind, [row.title, *_two_lines(row.names)])
+            self._path_to_join(row)
         self._attended()
         self._head()
         height = self.bottom + TOP
@@ -135,14 +139,9 @@ class _Drawing:
             f"{''.join(self.shapes)}</svg>"
         )
 
-    def _column_box(self, place: int, row: _Row) -> None:
-        x, width = COLUMNS["columns"]
-        lines = [row.title, *_two_lines(row.names)]
-        self._box(x, self._y(place), width, ROW, row.kind, lines)
-
-    def _embeddings(self, places: list[int]) -> None:
+    def _embeddings(self, rows: list[_Row]) -> None:
         x, width = COLUMNS["embeddings"]
-        top, bottom = self._y(places[0]), self._y(places[-1]) + ROW
+        top, bottom = rows[0].top, rows[-1].top + ROW
         sizes = self.module.embeddings.sizes
         room = max(1, (bottom - top - 34) // 15)
         names = list(sizes)
@@ -153,31 +152,31 @@ class _Drawing:
         ]
         lines += [f"and {len(names) - len(shown)} more"] if len(names) > len(shown) else []
         self._box(x, top, width, bottom - top, "layer", ["embeddings", *lines])
-        for place in places:
-            self._arrow(self._end("columns"), self._middle(place), x)
+        for row in rows:
+            self._arrow(self._end("columns"), row.middle, x)
 
-    def _path_to_join(self, place: int, row: _Row) -> None:
-        y = self._middle(place)
+    def _path_to_join(self, row: _Row) -> None:
+        y = row.middle
         if row.interest is None:
             start = self._end("columns" if row.kind == "number" else "embeddings")
             self._arrow(start, y, JOIN[0])
             return
         x, width = COLUMNS["interest"]
-        self._box(x, self._y(place), width, ROW, row.kind, _interest_lines(row.interest))
+        self._box(x, row.top, width, ROW, row.kind, _interest_lines(row.interest))
         below_the_candidate = y + 16 if row.is_attention else y
         self._arrow(self._end("embeddings"), below_the_candidate, x)
         self._arrow(x + width, y, JOIN[0])
 
     def _attended(self) -> None:
         """Lead the candidate to every attention."""
-        kinds = [row.kind for row in self.rows]
-        attentions = [place for place, row in enumerate(self.rows) if row.is_attention]
-        if "candidate" not in kinds or not attentions:
+        candidates = [row for row in self.rows if row.kind == "candidate"]
+        attentions = [row for row in self.rows if row.is_attention]
+        if not candidates or not attentions:
             return
-        x, start = self._end("embeddings") + 24, self._middle(kinds.index("candidate"))
+        x, start = self._end("embeddings") + 24, candidates[0].middle
         colour = FILL["candidate"][1]
-        for place in attentions:
-            end = self._middle(place) - 16
+        for row in attentions:
+            end = row.middle - 16
             self.shapes.append(
                 f'<path d="M{x},{start} V{end} H{COLUMNS["interest"][0]}" fill="none" '
                 f'stroke="{colour}" stroke-width="1.5" marker-end="url(#din-tip)"/>'
@@ -185,7 +184,7 @@ class _Drawing:
         self.shapes.append(f'<circle cx="{x}" cy="{start}" r="3" fill="{colour}"/>')
 
     def _head(self) -> None:
-        top, middle = self._y(0), (self._y(0) + self.bottom) // 2
+        top, middle = TOP, (TOP + self.bottom) // 2
         layers = mlp_layers(self.module)
         n_inputs, *hidden, _ = layers.widths
         join = ["join", f"{n_inputs} wide"]
@@ -221,12 +220,6 @@ class _Drawing:
         x, width = COLUMNS[column]
         return x + width
 
-    def _y(self, place: int) -> int:
-        return TOP + place * (ROW + GAP)
-
-    def _middle(self, place: int) -> int:
-        return self._y(place) + ROW // 2
-
 
 def _rows(module: DIN) -> list[_Row]:
     """Numbers, ids that no history is compared with, candidates, and a row per behaviour."""
@@ -238,7 +231,7 @@ def _rows(module: DIN) -> list[_Row]:
         _Row("id", "other ids", [name for name in ids if name not in compared]),
         _Row("candidate", "candidate", [name for name in ids if name in compared]),
     ]
-    for interest in interests_of(module):
+    for interest in module.interest_modules:
         behaviour = interest.behaviour
         title = "bag" if behaviour.is_bag else f"history, newest {schema.max_length}"
         names = [*behaviour.histories, *behaviour.numbers]
@@ -247,22 +240,16 @@ def _rows(module: DIN) -> list[_Row]:
 
 
 def _interest_lines(interest: Interest) -> list[str]:
-    """What the box of a behaviour says: how its events become one vector."""
-    how = pooling_of(interest)
-    more = NORMALIZATIONS[how.normalization]
-    if how.pooling != "attention":
-        return [f"{how.pooling} of the events", *more]
-    unit = layers_of(interest.unit)
-    widths = ARROW.join(map(str, unit.widths))
-    return [
-        "attention to each event",
-        f"{widths} ({unit.activation})",
-        ", ".join([f"Σ weight {TIMES} event", *more]),
-    ]
+    """Lines of a behaviour's box: how its events become one vector."""
+    divisor = NORMALIZATIONS[interest.divisor]
+    if interest.pooling != "attention":
+        return [f"{interest.pooling} of the events", *divisor]
+    unit = layers_of(interest.unit).text(ARROW)
+    return ["attention to each event", unit, ", ".join([f"Σ weight {TIMES} event", *divisor])]
 
 
 def _two_lines(names: list[str]) -> list[str]:
-    """As many names as two lines take, and how many more there are."""
+    """Return as many names as two lines take, and how many more there are."""
     for n_shown in range(len(names), 0, -1):
         lines = [""]
         n_more = len(names) - n_shown

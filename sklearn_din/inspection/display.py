@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,28 +12,19 @@ from sklearn.base import BaseEstimator
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
-from sklearn_din.inspection.drawing import (
-    draw_auc,
-    draw_bars,
-    draw_heat,
-    draw_losses,
-    draw_nothing,
-    new_axes,
-    new_panels,
-    short,
-)
-from sklearn_din.inspection.fitted import (
-    ENCODED,
-    FittedPipeline,
-    classifier_of,
-    fitted_pipeline,
-    original_weights,
-)
+from sklearn_din.inspection.explain import KEYS, decoded_weights
+from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, fitted_pipeline
 
 if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 Names = dict[str, dict[Hashable, object]]
+FOR, AGAINST, GREY = "#1f6fb4", "#d1662b", "#6b7280"
+LONGEST_NAME = 26
+MOST_LABELS = 60
+NOTED_CELLS = 60
 
 
 class AttentionDisplay:
@@ -114,17 +106,17 @@ class AttentionDisplay:
         fitted = fitted_pipeline(pipeline, purpose="AttentionDisplay")
         encoded = fitted.encode(X)
         schema = encoded.schema
-        table = original_weights(fitted, encoded)
+        table = decoded_weights(fitted, encoded)
         behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
-        shown = _one_behaviour({name: b.histories for name, b in behaviours.items()}, behaviour)
+        shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
-        named = _by_attribute(names, chosen.histories)
+        names_of = _names_by_attribute(names, chosen.histories)
         table = table[table["behaviour"] == shown]
-        weights, events = _one_history(table, range(len(encoded)), chosen.histories, named)
+        weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
         display = cls(
             weights=weights,
             events=events,
-            candidates=_candidate_labels(fitted, encoded, chosen, named),
+            candidates=_candidate_labels(fitted, encoded, chosen, names_of),
             probability=fitted.classifier.predict_proba(encoded)[:, 1],
         )
         return display.plot(ax=ax)
@@ -162,7 +154,7 @@ class AttentionDisplay:
         AttentionDisplay
         """
         behaviours = _histories_by_behaviour(weights)
-        shown = _one_behaviour(behaviours, behaviour)
+        shown = _choose_behaviour(behaviours, behaviour)
         histories = behaviours[shown]
         table = weights[weights["behaviour"] == shown]
         rows = sorted(table["row"].unique())
@@ -173,8 +165,8 @@ class AttentionDisplay:
                 f"candidates must name each of the {max(len(rows), 1)} impressions in weights, "
                 f"got {len(candidates)} names."
             )
-        named = _by_attribute(names, histories)
-        array, events = _one_history(table, rows or [0], histories, named)
+        names_of = _names_by_attribute(names, histories)
+        array, events = _one_history(table, rows or [0], histories, names_of)
         display = cls(weights=array, events=events, candidates=[str(c) for c in candidates])
         return display.plot(ax=ax)
 
@@ -195,16 +187,16 @@ class AttentionDisplay:
         if n_candidates > 1 and n_events:
             width = float(np.clip(4.5 + 0.32 * n_events, 7, 20))
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
-        self.figure_, self.ax_ = new_axes(ax, size, purpose="AttentionDisplay")
+        self.figure_, self.ax_ = _new_axes(ax, size, purpose="AttentionDisplay")
         if not n_events:
-            draw_nothing(self.ax_, self._named_candidates(" (click probability {:.0%})"))
+            _draw_nothing(self.ax_, self._named_candidates(" (click probability {:.0%})"))
         elif n_candidates == 1:
             (candidate,) = self._named_candidates(" (click probability {:.0%})")
-            draw_bars(self.ax_, self.weights[0], self.events, candidate)
+            _draw_bars(self.ax_, self.weights[0], self.events, candidate)
         else:
             label = "candidates" + ("" if self.probability is None else " (click probability)")
             shown = self._named_candidates(" ({:.0%})")
-            draw_heat(self.ax_, self.weights, self.events, shown, label=label)
+            _draw_heat(self.ax_, self.weights, self.events, shown, label=label)
         return self
 
     def _named_candidates(self, form: str) -> list[str]:
@@ -296,10 +288,10 @@ class TrainingDisplay:
             )
         best = self.best_epoch
         has_auc = best is not None and bool(self.history["valid_auc"].notna().any())
-        self.figure_, self.ax_ = new_panels(ax, 1 + has_auc, purpose="TrainingDisplay")
-        draw_losses(self.ax_[0], self.history, best)
+        self.figure_, self.ax_ = _new_panels(ax, 1 + has_auc, purpose="TrainingDisplay")
+        _draw_losses(self.ax_[0], self.history, best)
         if best is not None and has_auc:
-            draw_auc(self.ax_[1], self.history, best)
+            _draw_auc(self.ax_[1], self.history, best)
         self.ax_[-1].set_xlabel("epoch (one pass over the training rows)")
         return self
 
@@ -338,12 +330,14 @@ def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) 
     shown = []
     for attribute, value in zip(attributes, values, strict=True):
         name = "unknown" if pd.isna(value) else names.get(attribute, {}).get(value, value)
-        shown.append(short(str(name)))
+        shown.append(_short(str(name)))
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
 
 
-def _by_attribute(names: Mapping[Any, Any] | pd.Series | None, histories: tuple[str, ...]) -> Names:
-    """Names by history column, whichever of the two ways they were given."""
+def _names_by_attribute(
+    names: Mapping[Any, Any] | pd.Series | None, histories: tuple[str, ...]
+) -> Names:
+    """Return names by history column, whichever of the two ways they were given."""
     if names is None:
         return {}
     if isinstance(names, pd.Series):
@@ -364,8 +358,8 @@ def _histories_by_behaviour(weights: pd.DataFrame) -> dict[str, tuple[str, ...]]
     unknown throughout has no value anywhere: it gets the columns that are empty for all.
     """
     columns = [str(name) for name in weights] if isinstance(weights, pd.DataFrame) else []
-    attributes = [name for name in columns if name not in (*ENCODED, "weight", "share")]
-    if not attributes or not {*ENCODED, "weight"} <= set(columns):
+    attributes = [name for name in columns if name not in (*KEYS, "weight", "share")]
+    if not attributes or not {*KEYS, "weight"} <= set(columns):
         raise ValueError(
             "weights must be the table that explain or attention_weights returns (row, "
             "behaviour, position, attributes, weight), got "
@@ -379,10 +373,177 @@ def _histories_by_behaviour(weights: pd.DataFrame) -> dict[str, tuple[str, ...]]
     } or {"": empty}
 
 
-def _one_behaviour(histories: Mapping[str, tuple[str, ...]], wanted: str | None) -> str:
-    """Name of the behaviour to draw: the only one, that of a history column, or the one named."""
-    found = [name for name, columns in histories.items() if wanted in (None, *columns)]
-    found = found or [name for name in histories if name == wanted]
-    if len(found) != 1:
-        raise ValueError(f"behaviour must name one of {[*histories]}, got {wanted!r}.")
-    return found[0]
+def _choose_behaviour(histories: Mapping[str, tuple[str, ...]], behaviour: str | None) -> str:
+    """Return the name of the behaviour to draw: the only one, a history column's, or as named."""
+    names = [name for name, columns in histories.items() if behaviour in (None, *columns)]
+    names = names or [name for name in histories if name == behaviour]
+    if len(names) != 1:
+        raise ValueError(f"behaviour must name one of {[*histories]}, got {behaviour!r}.")
+    return names[0]
+
+
+def _draw_bars(ax: Axes, weights: np.ndarray, events: list[str], candidate: str) -> None:
+    """One impression: a bar per event, the oldest at the top."""
+    positions = np.arange(len(weights))
+    colours = [FOR if weight >= 0 else AGAINST for weight in weights]
+    ax.barh(positions, weights, color=colours, height=0.75)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    _name_ticks(ax.yaxis, positions, events)
+    ax.set_ylim(len(weights) - 0.4, -0.6)
+    low, high = min(0.0, weights.min()), max(0.0, weights.max())
+    room = 0.04 * ((high - low) or 1.0)
+    ax.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
+    ax.set_ylabel("past events\n(newest at the bottom)")
+    ax.set_xlabel(_weight_text(weights))
+    ax.set_title(_title(candidate))
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def _draw_heat(
+    ax: Axes, weights: np.ndarray, events: list[str], candidates: list[str], *, label: str
+) -> None:
+    """Several candidates: a row per candidate, a column per event, in the bars' colours."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    largest = float(np.abs(weights).max()) or 1.0
+    colours = [AGAINST, "white", FOR] if weights.min() < 0 else ["white", FOR]
+    image = ax.imshow(
+        weights,
+        aspect="auto",
+        cmap=LinearSegmentedColormap.from_list("interest", colours),
+        vmin=-largest if weights.min() < 0 else 0.0,
+        vmax=largest,
+    )
+    n_candidates, n_events = weights.shape
+    _name_ticks(ax.xaxis, np.arange(n_events), events)
+    ax.tick_params(axis="x", labelrotation=90 if n_events > 4 else 0)
+    _name_ticks(ax.yaxis, np.arange(n_candidates), candidates)
+    ax.set_xlabel("past events (newest on the right)")
+    ax.set_ylabel(label)
+    ax.set_title("What counts in the history, candidate by candidate")
+    ax.set_xticks(np.arange(1, n_events) - 0.5, minor=True)
+    ax.set_yticks(np.arange(1, n_candidates) - 0.5, minor=True)
+    ax.grid(which="minor", color="#e5e7eb", linewidth=0.8)
+    ax.tick_params(which="minor", length=0)
+    ax.figure.colorbar(image, ax=ax, label=_weight_text(weights))
+    if weights.size <= NOTED_CELLS:
+        for (row, column), weight in np.ndenumerate(weights):
+            colour = "white" if abs(weight) > 0.6 * largest else "black"
+            ax.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+
+
+def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
+    """Say that there is no history."""
+    more = f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
+    text = "No past events: there is nothing to pay attention to.\nThe other columns decide alone."
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_title(_title("; ".join(candidates[:3]) + more))
+
+
+def _draw_losses(ax: Axes, history: pd.DataFrame, best_epoch: float | None) -> None:
+    """Loss by epoch, the validation check that is kept marked."""
+    epoch, train_loss = history["epoch"], history["train_loss"]
+    ax.plot(epoch, train_loss, color=GREY, label="training rows", marker="o", markersize=4)
+    if best_epoch is None:
+        ax.set_title("Training (no validation rows: the last epoch is kept)")
+    else:
+        valid_loss = history["valid_loss"]
+        ax.plot(epoch, valid_loss, color=FOR, label="validation rows", marker="o", markersize=4)
+        ax.set_title(f"Training: the network as it was after epoch {best_epoch:.3g} is kept")
+        _mark(ax, best_epoch)
+    ax.set_ylabel("loss\n(lower is better)")
+    ax.legend(frameon=False)
+
+
+def _draw_auc(ax: Axes, history: pd.DataFrame, best_epoch: float) -> None:
+    """AUC by epoch, that of the validation check that is kept written out."""
+    ax.plot(history["epoch"], history["valid_auc"], color=FOR, marker="o", markersize=4)
+    ax.set_ylabel("AUC on validation rows\n(higher is better)")
+    _mark(ax, best_epoch)
+    auc = history.loc[history["epoch"] == best_epoch, "valid_auc"].iloc[0]
+    ax.margins(y=0.25)
+    is_late = best_epoch > history["epoch"].iloc[[0, -1]].mean()
+    ax.annotate(
+        f"kept: {auc:.4f}",
+        (best_epoch, auc),
+        xytext=(-6 if is_late else 6, -16),
+        textcoords="offset points",
+        ha="right" if is_late else "left",
+        va="top",
+        color=AGAINST,
+    )
+
+
+def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
+    """Return the axes that were given, or new ones, and their figure."""
+    pyplot = _pyplot(purpose)
+    if ax is None:
+        return pyplot.subplots(figsize=size, layout="constrained")
+    return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one
+
+
+def _new_panels(ax: Axes | None, n_panels: int, *, purpose: str) -> tuple[Figure, np.ndarray]:
+    """Return panels above each other that share x, in a new figure or instead of ax."""
+    pyplot = _pyplot(purpose)
+    if ax is None:
+        size = (6.4, 1.6 + 2.2 * n_panels)
+        figure, axes = pyplot.subplots(
+            n_panels, figsize=size, sharex=True, layout="constrained", squeeze=False
+        )
+        return figure, axes[:, 0]
+    ax.set_axis_off()
+    height = 1 / n_panels
+    bottoms = [1 - (panel + 1) * height for panel in range(n_panels)]
+    axes = np.array([ax.inset_axes((0, b, 1, height - 0.06 * (n_panels > 1))) for b in bottoms])
+    for upper in axes[:-1]:
+        upper.sharex(axes[-1])
+        upper.tick_params(labelbottom=False)
+    return cast("Figure", ax.figure), axes
+
+
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    """Cut a long name in its middle: "A very long na…1997)"."""
+    name = " ".join(name.split())
+    if len(name) <= longest:
+        return name
+    tail = longest // 4
+    return f"{name[: longest - tail - 1].rstrip()}…{name[-tail:].lstrip()}"
+
+
+def _title(candidate: str) -> str:
+    return f"What counts in the history for\n{_plain(_short(candidate, 80))}"
+
+
+def _name_ticks(axis: Axis, positions: np.ndarray, names: list[str]) -> None:
+    """Label ticks, fewer where they would cover each other; the last one always stays."""
+    step = -(-len(positions) // MOST_LABELS)
+    positions = positions[::-1][::step][::-1]
+    axis.set_ticks(positions, [_plain(names[position]) for position in positions])
+
+
+def _plain(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib reads text between dollar signs as a formula
+
+
+def _weight_text(weights: np.ndarray) -> str:
+    if weights.size and weights.min() < 0:
+        return "attention weight\n(0: ignored, below 0: counted against)"
+    return "attention weight (0: ignored)"
+
+
+def _mark(ax: Axes, epoch: float) -> None:
+    ax.axvline(epoch, color=AGAINST, linestyle="--", linewidth=1.2, zorder=0)
+
+
+def _pyplot(purpose: str) -> ModuleType:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs matplotlib, which is not installed. Install it with: "
+            "pip install 'sklearn-din[plot]'"
+        ) from error
+    return pyplot

@@ -1,15 +1,26 @@
-"""Which past events counted for an impression, in the caller's own values."""
+"""The weight of every past event: as a table of ids, and in the caller's own values."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
-from sklearn_din.inspection.fitted import fitted_pipeline, original_weights
+from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Behaviour
+from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
+from sklearn_din.module import DIN
+
+IMPRESSIONS_PER_BATCH = 1_024
+KEYS = ("row", "behaviour", "position")
 
 
 def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
-    """Say which past events counted for each impression, in the caller's own values.
+    """Return how much each past event counted for each impression, in the caller's own values.
 
     The Pipeline's twin of :meth:`DINClassifier.attention_weights`.
 
@@ -56,4 +67,90 @@ def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
     2    1         1      shoe     0.5    0.5
     """
     fitted = fitted_pipeline(pipeline, purpose="explain")
-    return original_weights(fitted, fitted.encode(X))
+    return decoded_weights(fitted, fitted.encode(X))
+
+
+def decoded_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
+    """Return attention weights with original values in place of ids, and each weight's share.
+
+    Parameters
+    ----------
+    pipeline : FittedPipeline
+        Its classifier weighs the events, its encoder gives the values back.
+    X : EncodedFeatures
+        From ``pipeline.encode``.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`explain`; a share is 0 where all weights are.
+    """
+    table = pipeline.classifier.attention_weights(X)
+    for name in table.columns.drop([*KEYS, "weight"]):
+        values = pipeline.decode(name, table[name])
+        table[name] = pd.Series(values, index=table.index, dtype=object)
+    totals = table["weight"].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
+    table["share"] = (table["weight"] / totals.where(totals > 0, 1.0)).astype("float32")
+    return table
+
+
+def attention_table(
+    module: DIN, X: EncodedFeatures, *, pooling: str, device: str | torch.device
+) -> pd.DataFrame:
+    """Return the weight of every event in its impression's interest.
+
+    Parameters
+    ----------
+    module : DIN
+        Trained.
+    X : EncodedFeatures
+        Impressions.
+    pooling : {"attention", "sum", "mean", "max"}
+        How the network makes one vector of a history.
+    device : str or torch.device
+        Where the network is.
+
+    Returns
+    -------
+    DataFrame
+        As of ``DINClassifier.attention_weights``.
+
+    Raises
+    ------
+    ValueError
+        Where events have no weights: ``pooling="max"``, or no history with a candidate.
+    """
+    behaviours = [behaviour for behaviour in X.schema.behaviours if not behaviour.is_bag]
+    if pooling == "max" or not behaviours:
+        raise ValueError(
+            "attention_weights needs pooling='attention', 'sum' or 'mean' and a history with "
+            f"a candidate, got pooling={pooling!r} and {len(behaviours)} such histories."
+        )
+    module.eval()
+    frames, first_row = [], 0
+    for batch, _ in ImpressionBatches(X, batch_size=IMPRESSIONS_PER_BATCH):
+        weights = module.attention(batch.to(device))
+        for behaviour in behaviours:
+            frame = _weights_of_batch(batch, behaviour, weights[behaviour.histories], first_row)
+            frames.append(frame.assign(behaviour=X.schema.display_name(behaviour)))
+        first_row += len(batch)
+    attributes = dict.fromkeys(name for b in behaviours for name in b.histories)
+    table = pd.concat(frames, ignore_index=True)[[*KEYS, *attributes, "weight"]]
+    return table.sort_values([*KEYS], ignore_index=True)
+
+
+def _weights_of_batch(
+    batch: Batch, behaviour: Behaviour, weights: Tensor, first_row: int
+) -> pd.DataFrame:
+    """Events of one behaviour in one batch, whose first impression is number ``first_row``."""
+    rows = batch.rows[behaviour.histories].cpu().numpy()
+    starts = batch.offsets[behaviour.histories].cpu().numpy()[rows]
+    ids = {name: pd.array(batch.ids[name].cpu().numpy(), "Int32") for name in behaviour.histories}
+    return pd.DataFrame(
+        {
+            "row": rows + first_row,
+            "position": np.arange(len(rows)) - starts,
+            **ids,
+            "weight": weights.cpu().numpy(),
+        }
+    )

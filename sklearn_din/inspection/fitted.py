@@ -1,8 +1,9 @@
-"""A fitted Pipeline that ends in a DINClassifier: its encoder, its classifier, their weights."""
+"""A fitted Pipeline taken to pieces: its steps, its encoder, its classifier."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,72 +12,31 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema
-from sklearn_din.module import DIN
-
-Ids = np.ndarray | pd.Series
-ENCODED = ("row", "behaviour", "position")
-
-
-class FittedEncoder(Protocol):
-    """What is asked of a fitted HistorySequenceEncoder; explanations do not import it."""
-
-    separator: str | None
-    user: str | None
-    time: str | None
-    vocabularies_: dict[str, np.ndarray]
-    scales_: dict[str, Any]
-    _neighbours: tuple[Any, ...]
-    _dropped: list[str]
-
-    def inverse_transform_ids(self, name: str, ids: Ids) -> np.ndarray:
-        """Return the values of one column's ids, None where unknown or missing."""
-
-    def _with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
-        """Return impressions with the numbers of item neighbours."""
-
-
-class FittedClassifier(Protocol):
-    """What is asked of a fitted DINClassifier, whose file imports this wing."""
-
-    classes_: np.ndarray
-    schema_: Schema
-    module_: DIN
-    history_: pd.DataFrame
-
-    def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
-        """Return one row per event."""
-
-    def predict_proba(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the probability of both classes, shape (n, 2)."""
-
-    def decision_function(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the log-odds of the click, shape (n,)."""
 
 
 class FittedPipeline(NamedTuple):
-    """The steps of a fitted Pipeline.
+    """The pieces of a fitted Pipeline.
 
     Parameters
     ----------
     transformers : Pipeline
         Every step before the classifier; ``transform`` gives EncodedFeatures.
-    encoder : transformer
+    encoder : HistorySequenceEncoder
         The step among them that gives ids and takes them back.
     classifier : DINClassifier
         The last step.
     """
 
     transformers: Pipeline
-    encoder: FittedEncoder
-    classifier: FittedClassifier
+    encoder: Any  # their files stand below this one
+    classifier: Any
 
     def encode(self, X: object) -> EncodedFeatures:
-        """Impressions as the classifier sees them."""
+        """Return impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
     def with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
-        """Impressions whose candidate or history was exchanged, with their item neighbours."""
+        """Return impressions whose candidate or history was exchanged, with their neighbours."""
         return self.encoder._with_neighbours(X)
 
     @property
@@ -84,17 +44,23 @@ class FittedPipeline(NamedTuple):
         """Item neighbours of the encoder, one NeighbourPair per history that has a candidate."""
         return self.encoder._neighbours
 
-    def decode(self, name: str, ids: Ids) -> np.ndarray:
-        """Original values of encoded ids, None where unknown or missing."""
+    def decode(self, name: str, ids: np.ndarray | pd.Series) -> np.ndarray:
+        """Return the original values of a field's ids, None where unknown or missing."""
         return self.encoder.inverse_transform_ids(name, ids)
 
 
-def classifier_of(estimator: BaseEstimator, *, purpose: str) -> FittedClassifier:
+def best_of_search(estimator: Any) -> Any:
+    """Return the estimator that a search has found best; any other estimator as it is."""
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
     """Return the fitted classifier: the estimator itself, a Pipeline's last step, a search's best.
 
     Parameters
     ----------
     estimator : DINClassifier, Pipeline or search
+        Fitted.
     purpose : str
         Name of the function that asks; the error begins with it.
 
@@ -105,19 +71,19 @@ def classifier_of(estimator: BaseEstimator, *, purpose: str) -> FittedClassifier
     NotFittedError
         If it is not fitted.
     """
-    estimator = getattr(estimator, "best_estimator_", estimator)
+    estimator = best_of_search(estimator)
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(last, type) or not hasattr(last, "attention_weights"):
         raise TypeError(
             f"{purpose} needs a DINClassifier, or a Pipeline that ends in one, got "
-            f"{_described(estimator)}."
+            f"{_describe(estimator)}."
         )
     check_is_fitted(last)
     return last
 
 
 def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
-    """Return the steps of a fitted Pipeline of transformers and a DINClassifier.
+    """Return the pieces of a fitted Pipeline of transformers and a DINClassifier.
 
     Parameters
     ----------
@@ -133,57 +99,39 @@ def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
     NotFittedError
         If it is not fitted.
     """
-    pipeline = getattr(pipeline, "best_estimator_", pipeline)
+    pipeline = best_of_search(pipeline)
     if not isinstance(pipeline, Pipeline):
         raise TypeError(
             f"{purpose} needs the whole fitted Pipeline, HistorySequenceEncoder and "
-            f"DINClassifier, got {_described(pipeline)}. The encoder is what gives original "
+            f"DINClassifier, got {_describe(pipeline)}. The encoder is what gives original "
             "values back."
         )
     classifier = classifier_of(pipeline, purpose=purpose)
-    encoders = [s for s in flat_steps(pipeline) if hasattr(s, "inverse_transform_ids")]
+    encoders = [s for s in flat_steps(pipeline[:-1]) if hasattr(s, "inverse_transform_ids")]
     if not encoders:
         raise TypeError(
             f"{purpose} needs a HistorySequenceEncoder among the Pipeline's steps, got "
-            f"{_described(pipeline)}."
+            f"{_describe(pipeline)}."
         )
     return FittedPipeline(pipeline[:-1], encoders[-1], classifier)
 
 
-def original_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
-    """Attention weights with original values in place of ids, and each weight's share.
+def flat_steps(pipeline: Pipeline) -> Iterator[Any]:
+    """Return the steps in their order, those of Pipelines inside it too, without placeholders.
 
     Parameters
     ----------
-    pipeline : FittedPipeline
-    X : EncodedFeatures
-        From ``pipeline.encode``.
-
-    Returns
-    -------
-    DataFrame
-        As ``DINClassifier.attention_weights``, each attribute's column an object column of
-        original values (None where unknown or missing), and ``share``: the weight over the sum
-        of absolute weights of that impression's behaviour (0 where all are 0).
+    pipeline : Pipeline
+        Of any steps.
     """
-    table = pipeline.classifier.attention_weights(X)
-    for name in table.columns.drop([*ENCODED, "weight"]):
-        values = pipeline.decode(name, table[name])
-        table[name] = pd.Series(values, index=table.index, dtype=object)
-    totals = table["weight"].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
-    table["share"] = (table["weight"] / totals.where(totals > 0, 1.0)).astype("float32")
-    return table
+    for _, step in pipeline.steps:
+        if isinstance(step, Pipeline):
+            yield from flat_steps(step)
+        elif step is not None and not isinstance(step, str):  # "passthrough"
+            yield step
 
 
-def flat_steps(pipeline: Pipeline) -> list[BaseEstimator]:
-    """Transformers in their order, those of Pipelines inside the Pipeline too."""
-    steps: list[BaseEstimator] = []
-    for _, step in pipeline.steps[:-1]:
-        steps += [*flat_steps(step), step.steps[-1][1]] if isinstance(step, Pipeline) else [step]
-    return steps
-
-
-def _described(estimator: object) -> str:
+def _describe(estimator: object) -> str:
     if isinstance(estimator, type):
         return f"the class {estimator.__name__} (make an instance and fit it)"
     if isinstance(estimator, Pipeline):

@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import fitted_pipeline, flat_steps
+from sklearn_din.inspection.fitted import best_of_search, fitted_pipeline, flat_steps
 
 if TYPE_CHECKING:  # polars need not be installed
     import polars as pl
@@ -103,14 +103,24 @@ def history_importance(
     score = scorer(model, frame, y)
     rows = []
     for feature in _features(fitted.classifier.schema_, names):
-        falls = [score - scorer(model, _shuffled(frame, feature, order), y) for order in orders]
+        falls = [score - scorer(model, _shuffle(frame, feature, order), y) for order in orders]
         rows.append((*feature, np.mean(falls), np.std(falls)))
     table = pd.DataFrame(rows, columns=[*_Feature._fields, "importance_mean", "importance_std"])
     return table.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
 
 
 class _Feature(NamedTuple):
-    """Columns that are shuffled together."""
+    """Columns that are shuffled together.
+
+    Parameters
+    ----------
+    feature : str
+        Name of the behaviour or the column.
+    kind : {"behaviour", "column"}
+        Whether it is a history.
+    columns : tuple of str
+        Names of the columns.
+    """
 
     feature: str
     kind: str
@@ -129,13 +139,12 @@ def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
 def _from_the_encoder_on(
     pipeline: BaseEstimator, encoder: BaseEstimator, X: Frame
 ) -> tuple[Frame, Pipeline]:
-    """What the encoder is given, and the Pipeline of the encoder and the steps after it."""
-    pipeline = getattr(pipeline, "best_estimator_", pipeline)
-    steps = [step for step in flat_steps(pipeline) if step not in (None, "passthrough")]
-    first = next(place for place, step in enumerate(steps) if step is encoder)
+    """Return the encoder's input, and the Pipeline of the encoder and the steps after it."""
+    steps = list(flat_steps(best_of_search(pipeline)))
+    first = next(number for number, step in enumerate(steps) if step is encoder)
     for step in steps[:first]:
         X = step.transform(X)
-    return X, make_pipeline(*steps[first:], pipeline.steps[-1][1])
+    return X, make_pipeline(*steps[first:])
 
 
 def _column_names(X: Frame) -> list[str]:
@@ -149,16 +158,16 @@ def _column_names(X: Frame) -> list[str]:
     return list(names)
 
 
-def _shuffled(frame: Frame, feature: _Feature, order: np.ndarray) -> Frame:
-    """The frame with other rows' values in the feature's columns."""
+def _shuffle(frame: Frame, feature: _Feature, order: np.ndarray) -> Frame:
+    """Return the frame with other rows' values in the feature's columns."""
     names = feature.columns
     if isinstance(frame, pd.DataFrame):
         return frame.assign(**{name: frame[name].array.take(order) for name in names})
     if isinstance(frame, pa.Table):
         for name in names:
-            place = frame.column_names.index(name)
+            number = frame.column_names.index(name)
             values = frame[name].take(pa.array(order))
-            frame = frame.set_column(place, frame.schema.field(name), values)
+            frame = frame.set_column(number, frame.schema.field(name), values)
         return frame
     return frame.with_columns([frame[name][order] for name in names])
 

@@ -1,21 +1,15 @@
-"""A fitted network as text: its columns, its behaviours, the size of its parts."""
+"""A network in words: its columns, its behaviours, its layers, the size of what it learns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sklearn_din.features.schema import Field
-from sklearn_din.inspection.structure import (
-    Layers,
-    Table,
-    interests_of,
-    learnt_parts,
-    n_parameters,
-    pooling_of,
-)
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 
@@ -26,6 +20,26 @@ KINDS = {
     "numeric_history": "history of numbers",
 }
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
+
+
+class Layers(NamedTuple):
+    """Linear layers that follow each other.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Width of the input, of each hidden layer and of the output, in the order of the data.
+    activation : str
+        Name of the class between the layers; empty where there is none.
+    """
+
+    widths: tuple[int, ...]
+    activation: str
+
+    def text(self, arrow: str) -> str:
+        """Return the widths with an arrow between them, and the activation."""
+        widths = arrow.join(map(str, self.widths))
+        return f"{widths} ({self.activation})" if self.activation else widths
 
 
 def summarize(classifier: BaseEstimator) -> str:
@@ -62,27 +76,63 @@ def summarize(classifier: BaseEstimator) -> str:
             "Pipeline give the last step, pipeline[-1]."
         )
     check_is_fitted(classifier, "module_")
-    module = classifier.module_
-    tables = [
-        _aligned(
-            ("column", "kind", "vocabulary", "ids", "width"),
-            [
-                *(_field(field, module) for field in module.schema.fields),
-                *((name, "not used", "", "", "") for name in module.schema.unused),
-            ],
-            numbers=(3, 4),
-        )
-    ]
-    if module.schema.behaviours:
-        rows = [_behaviour(interest, module) for interest in interests_of(module)]
-        tables.append(_aligned(("behaviour", "compared with", "becomes interest by"), rows))
-    parts = [
-        (part.title, _layers(part.layers), f"{part.n_parameters:,}")
-        for part in learnt_parts(module)
-    ]
-    total = ("total", "", f"{n_parameters(module):,}")
-    tables.append(_aligned(("part", "layers", "parameters"), [*parts, total], numbers=(2,)))
+    module: DIN = classifier.module_
+    schema = module.schema
+    columns = [_field(field, module) for field in schema.fields]
+    columns += [(name, "not used", "", "", "") for name in schema.unused]
+    tables = [_align(("column", "kind", "vocabulary", "ids", "width"), columns, numbers=(3, 4))]
+    if schema.behaviours:
+        rows = [_behaviour(interest, module) for interest in module.interest_modules]
+        tables.append(_align(("behaviour", "compared with", "becomes interest by"), rows))
+    parts = [*learnt_parts(module), ("total", "", n_parameters(module))]
+    rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
+    tables.append(_align(("part", "layers", "parameters"), rows, numbers=(2,)))
     return "\n\n".join(tables)
+
+
+def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
+    """Return title, layers and number of parameters of embedding tables, units and the MLP.
+
+    Every parameter of the network belongs to exactly one part.
+    """
+    embeddings = module.embeddings
+    parts = []
+    for name, n_ids in embeddings.sizes.items():
+        width = embeddings.width_of[name]
+        parts.append((f"embedding of {name}", f"{n_ids:,} x {width}", n_ids * width))
+    for interest in module.interest_modules:
+        if interest.pooling == "attention":
+            title = f"attention of {module.schema.display_name(interest.behaviour)}"
+            unit = interest.unit
+            parts.append((title, layers_of(unit).text(" -> "), n_parameters(unit)))
+    size = n_parameters(module.mlp) + n_parameters(module.output)
+    return [*parts, ("MLP", mlp_layers(module).text(" -> "), size)]
+
+
+def mlp_layers(module: DIN) -> Layers:
+    """Return the layers from the joined inputs to the logit."""
+    return layers_of(nn.ModuleList([module.mlp, module.output]))
+
+
+def layers_of(part: nn.Module) -> Layers:
+    """Return widths and activation of the linear layers, in the order of the data.
+
+    Examples
+    --------
+    >>> from sklearn_din.network.layers import MLP
+    >>> layers_of(MLP(4, (8, 2), activation="dice"))
+    Layers(widths=(4, 8, 2), activation='Dice')
+    """
+    linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+    widths = (linear[0].in_features, *(layer.out_features for layer in linear))
+    others = [m for m in part.modules() if not list(m.children()) and m not in linear]
+    activations = [type(m).__name__ for m in others if not isinstance(m, nn.Dropout)]
+    return Layers(widths, activations[0] if activations else "")
+
+
+def n_parameters(part: nn.Module) -> int:
+    """Count the numbers that are learnt."""
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def _field(field: Field, module: DIN) -> tuple[str, ...]:
@@ -96,22 +146,15 @@ def _field(field: Field, module: DIN) -> tuple[str, ...]:
 def _behaviour(interest: Interest, module: DIN) -> tuple[str, ...]:
     behaviour, schema = interest.behaviour, module.schema
     candidates = [candidate for candidate in behaviour.candidates if candidate is not None]
-    how = pooling_of(interest)
+    pooling = interest.pooling + NORMALIZATIONS[interest.divisor]
     return (
         "+".join((schema.display_name(behaviour), *behaviour.numbers)),
         ", ".join(candidates) or "nothing",
-        f"{how.pooling}{NORMALIZATIONS[how.normalization]}, newest {schema.max_length} events",
+        f"{pooling}, newest {schema.max_length} events",
     )
 
 
-def _layers(layers: Layers | Table) -> str:
-    if isinstance(layers, Table):
-        return f"{layers.n_ids:,} x {layers.width}"
-    widths = " -> ".join(map(str, layers.widths))
-    return f"{widths} ({layers.activation})" if layers.activation else widths
-
-
-def _aligned(
+def _align(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()
 ) -> str:
     table = [header, *rows]

@@ -148,6 +148,11 @@ class Interest(nn.Module):
         return self.pooling in ("sum", "mean") or beside_attention
 
     @property
+    def divisor(self) -> str | None:
+        """The normalization of the pooled sum; None where the mean or the maximum is taken."""
+        return self.normalization if self.pooling in ("attention", "sum") else None
+
+    @property
     def n_outputs(self) -> int:
         """Number of columns of :meth:`outputs`, over all its tensors."""
         if not self.extended or self.behaviour.is_bag:
@@ -388,4 +393,4 @@ class Interest(nn.Module):
         lengths = offsets.diff().clamp(min=1).unsqueeze(1)
         if self.pooling == "mean":
             return 1.0 / lengths
-        return lengths.float().rsqrt() if self.normalization == "sqrt" else None
+        return lengths.float().rsqrt() if self.divisor == "sqrt" else None

@@ -1,4 +1,4 @@
-"""How good the recommendations are: a ranked catalogue against what users wanted afterwards."""
+"""A ranked catalogue against what users clicked afterwards."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def evaluate_ranking(
     candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
         The catalogue, one row per item: the column ``item`` and the candidate's other columns.
     relevant : pandas, polars or Arrow frame
-        What was wanted: one row per user and item, in the columns ``user`` and ``item``. Other
-        columns are not used, a pair that is there twice counts once. An item that is not among
-        ``candidates`` could not be recommended and counts as missed.
+        Clicks, purchases and the like: one row per user and item, in the columns ``user`` and
+        ``item``. Other columns are not used, a pair that is there twice counts once. An item that
+        is not among ``candidates`` could not be recommended and counts as missed.
     k : int or list of int, default=10
-        How many places of each ranking are looked at. Several numbers give one row each and
+        Length of the head of each ranking that is looked at. Several numbers give one row each and
         cost one ranking.
     user : str, default="user"
         Name of the column of ``users`` and ``relevant`` that says whose row it is. Any column
@@ -100,7 +100,7 @@ def evaluate_ranking(
     0  1     0.5  0.50        2
     1  2     1.0  0.75        2
     """
-    places = _check_k(k)
+    lengths = _check_k(k)
     users = CallerFrame(users, name="users").pandas
     candidates = CallerFrame(candidates, name="candidates").pandas
     relevant = CallerFrame(relevant, name="relevant").pandas
@@ -113,30 +113,30 @@ def evaluate_ranking(
     evaluated, row = np.unique(row, return_inverse=True)
     n_relevant = np.bincount(row)
 
-    best = rank_candidates(pipeline, users.iloc[evaluated], candidates, top_k=max(places))
+    best = rank_candidates(pipeline, users.iloc[evaluated], candidates, top_k=max(lengths))
     shown = _positions(best[item], candidates[item], name="candidates")
     is_hit = np.isin(
         best["row"].to_numpy() * len(candidates) + shown, row * len(candidates) + catalogue
     )
     hit_row, hit_rank = best["row"].to_numpy()[is_hit], best["rank"].to_numpy()[is_hit]
-    scores = [_scores_at(one, hit_row, hit_rank, n_relevant) for one in places]
-    table = pd.DataFrame(scores, index=pd.Index(places, name="k"))
+    scores = [_scores_at(length, hit_row, hit_rank, n_relevant) for length in lengths]
+    table = pd.DataFrame(scores, index=pd.Index(lengths, name="k"))
     return table.assign(n_users=len(evaluated), n_left_out=len(users) - len(evaluated))
 
 
 def _scores_at(
     k: int, row: np.ndarray, rank: np.ndarray, n_relevant: np.ndarray
 ) -> dict[str, float]:
-    """Means over users; ``row`` and ``rank`` (of one length) say where relevant items stand."""
+    """Return means over users; ``row`` and ``rank`` (of one length) are those of relevant items."""
     row, rank = row[rank <= k], rank[rank <= k]
     n_users = len(n_relevant)
-    gain = np.append(0.0, np.cumsum(1 / np.log2(1 + np.arange(1, k + 1))))
-    found = np.bincount(row, weights=1 / np.log2(1 + rank), minlength=n_users)
+    ideal = np.append(0.0, np.cumsum(1 / np.log2(1 + np.arange(1, k + 1))))
+    gains = np.bincount(row, weights=1 / np.log2(1 + rank), minlength=n_users)
     n_hits = np.bincount(row, minlength=n_users)
     reciprocal = np.zeros(n_users)
     np.maximum.at(reciprocal, row, 1 / rank)
     return {
-        "ndcg": float(np.mean(found / gain[np.minimum(n_relevant, k)])),
+        "ndcg": float(np.mean(gains / ideal[np.minimum(n_relevant, k)])),
         "recall": float(np.mean(n_hits / n_relevant)),
         "hit_rate": float(np.mean(n_hits > 0)),
         "mrr": float(np.mean(reciprocal)),
@@ -145,13 +145,13 @@ def _scores_at(
 
 def _check_k(k: int | Sequence[int]) -> list[int]:
     is_list = isinstance(k, Sequence | np.ndarray) and not isinstance(k, str)
-    places: list[Any] = list(k) if is_list else [k]  # type: ignore[arg-type]
-    are_integers = all(isinstance(one, Integral) and not isinstance(one, bool) for one in places)
-    if not places or not are_integers or min(places) < 1 or len(set(places)) < len(places):
+    lengths: list[Any] = list(k) if is_list else [k]  # type: ignore[arg-type]
+    are_integers = all(isinstance(n, Integral) and not isinstance(n, bool) for n in lengths)
+    if not lengths or not are_integers or min(lengths) < 1 or len(set(lengths)) < len(lengths):
         raise ValueError(
             f"k must be an integer of at least 1, or a list of different ones, got {k!r}."
         )
-    return [int(one) for one in places]
+    return [int(n) for n in lengths]
 
 
 def _check_frames(
@@ -185,7 +185,7 @@ def _check_frames(
 
 
 def _positions(values: pd.Series, among: pd.Series, *, name: str) -> np.ndarray:
-    """Position of each value in a column of different values, -1 where it is not there."""
+    """Return each value's position in a column of different values, -1 where it is not there."""
     positions = pd.Index(among).get_indexer(pd.Index(values))
     if (positions < 0).all():
         got, there = values.iloc[:SHOWN_VALUES].tolist(), among.iloc[:SHOWN_VALUES].tolist()

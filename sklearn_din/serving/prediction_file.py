@@ -82,43 +82,45 @@ def predict_to_parquet(
     (['row', 'probability'], 4)
     """
     method = scoring_method(model)
-    kept = check_names(columns, name="columns")
+    names = check_names(columns, name="columns")
     target = Path(path)
     _refuse_existing(target, overwrite=overwrite)
     n_rows = len(X) if isinstance(X, Scan) else None
-    parts = _scan_parts(X, kept) if isinstance(X, Scan) else _frame_parts(X, kept)
+    parts = _scan_parts(X, names) if isinstance(X, Scan) else _frame_parts(X, names)
     with whole_file(target) as partial:
         _write(model, method, parts, partial, n_rows)
         _refuse_existing(target, overwrite=overwrite)
     return target
 
 
-Part = tuple[Any, pa.Table]  # what the model is asked about, and the columns that are kept
+Part = tuple[Any, pa.Table]  # rows as the model takes them, and the columns to write beside
 
 
-def _scan_parts(X: Scan, kept: Sequence[str]) -> Iterator[Part]:
-    check_frame(pd.DataFrame(columns=list(X.all_dtypes)), kept, name="X")
+def _scan_parts(X: Scan, names: Sequence[str]) -> Iterator[Part]:
+    check_frame(pd.DataFrame(columns=list(X.all_dtypes)), names, name="X")
     n_parts = 0
-    for _, part in X.parts(list(dict.fromkeys([*X.columns, *kept]))):
+    for _, part in X.parts(list(dict.fromkeys([*X.columns, *names]))):
         n_parts += 1
-        yield part[X.columns], _arrow(part, kept, {})
+        yield part[X.columns], _arrow(part, names, {})
     if n_parts == 0:
-        empty = pd.DataFrame({name: pd.Series([], dtype=k) for name, k in X.all_dtypes.items()})
-        yield empty[X.columns], _arrow(empty, kept, {})
+        empty = pd.DataFrame(
+            {name: pd.Series([], dtype=dtype) for name, dtype in X.all_dtypes.items()}
+        )
+        yield empty[X.columns], _arrow(empty, names, {})
 
 
-def _frame_parts(X: IntoDataFrame, kept: Sequence[str]) -> Iterator[Part]:
+def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
     shown = CallerFrame(X, name="X")
-    check_frame(shown.pandas, kept, name="X")
+    check_frame(shown.pandas, names, name="X")
     n_rows = len(shown.pandas)
     # The type of objects needs all rows: a part may hold nothing, or integers where others hold
     # floats. Other columns have a type, and histories would be long as a whole.
-    objects = [name for name in kept if shown.pandas[name].dtype == object]
+    objects = [name for name in names if shown.pandas[name].dtype == object]
     whole = {name: _arrow_column(shown.pandas[name]) for name in objects}
     for start in range(0, max(n_rows, 1), FRAME_ROWS):
         stop = min(start + FRAME_ROWS, n_rows)
         known = {name: column.slice(start, stop - start) for name, column in whole.items()}
-        yield shown.between(start, stop), _arrow(shown.pandas.iloc[start:stop], kept, known)
+        yield shown.between(start, stop), _arrow(shown.pandas.iloc[start:stop], names, known)
 
 
 def _arrow(
@@ -143,9 +145,9 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
     writer = None
     try:
         with Progress("predicting", n_rows or 0) as progress:
-            for asked, kept in parts:
-                columns = dict(zip(kept.column_names, kept.columns, strict=True))
-                for name, values in predictions_of(model, method, asked).items():
+            for rows, beside in parts:
+                columns = dict(zip(beside.column_names, beside.columns, strict=True))
+                for name, values in predictions_of(model, method, rows).items():
                     if name in columns:
                         raise ValueError(
                             f"columns must not have the name of a prediction, got {name!r}. "
@@ -156,14 +158,20 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
                 table = table.cast(writer.schema) if writer else table
                 writer = writer or pq.ParquetWriter(path, table.schema)
                 writer.write_table(table)
-                progress.update(len(asked))
+                progress.update(len(rows))
     finally:
         if writer is not None:
             writer.close()
 
 
 def scoring_method(model: Any) -> str:
-    """Name of the method that gives a model's scores."""
+    """Return the name of the method that gives a model's scores.
+
+    Parameters
+    ----------
+    model : classifier or Pipeline
+        Of any package.
+    """
     method = next((m for m in ("predict_proba", "decision_function") if hasattr(model, m)), None)
     if method is None:
         raise TypeError(
@@ -174,18 +182,28 @@ def scoring_method(model: Any) -> str:
 
 
 def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
-    """Columns of the predictions of some rows."""
+    """Return the predictions of some rows by the name of their column.
+
+    Parameters
+    ----------
+    model : classifier or Pipeline
+        Fitted.
+    method : str
+        From :func:`scoring_method`.
+    rows : frame
+        May be empty, which most models refuse.
+    """
     name = PROBABILITY if method == "predict_proba" else DECISION
     classes = list(getattr(model, "classes_", range(2)))
-    if len(rows) == 0:  # most models refuse to predict nothing
-        found = np.empty((0, len(classes)), dtype=np.float32)
+    if len(rows) == 0:
+        scores = np.empty((0, len(classes)), dtype=np.float32)
     else:
-        found = np.asarray(getattr(model, method)(rows))
-    if found.ndim == 1:
-        return {name: found}
-    if found.shape[1] == 2:
-        return {name: cast(np.ndarray, found[:, 1])}
-    return {f"{name}_{label}": found[:, place] for place, label in enumerate(classes)}
+        scores = np.asarray(getattr(model, method)(rows))
+    if scores.ndim == 1:
+        return {name: scores}
+    if scores.shape[1] == 2:
+        return {name: cast(np.ndarray, scores[:, 1])}
+    return {f"{name}_{label}": scores[:, number] for number, label in enumerate(classes)}
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -87,16 +87,25 @@ def rank_candidates(
         order = np.argsort(-block.round(5), axis=1, kind="stable")[:, :n_best]
         best.append(order)
         logits.append(np.take_along_axis(block, order, axis=1))
-    chosen = CallerFrame(catalogue.take(np.concatenate(best).ravel()), name="candidates")
-    place = {
+    best_rows = CallerFrame(catalogue.take(np.concatenate(best).ravel()), name="candidates")
+    ranks = {
         "row": np.repeat(np.arange(len(left)), n_best),
         "rank": np.tile(np.arange(1, n_best + 1), len(left)),
     }
-    return chosen.with_columns({"probability": expit(np.concatenate(logits).ravel())}, first=place)
+    probability = expit(np.concatenate(logits).ravel())
+    return best_rows.with_columns({"probability": probability}, first=ranks)
 
 
 class _CandidateFields(NamedTuple):
-    """Encoded fields that follow the candidate, one row per candidate."""
+    """Encoded fields that follow the candidate, one row per candidate.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        Its ids and numbers.
+    behaviours : dict of tuple of str to Ragged
+        Its bags, such as a film's genres.
+    """
 
     columns: dict[str, np.ndarray]
     behaviours: dict[tuple[str, ...], Ragged]
@@ -120,14 +129,14 @@ class _Pairs:
         self._refuse_joint_fields()
 
     def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
-        """Pairs by their rows, the slow way: as one frame through every step."""
+        """Return pairs by their rows, the slow way: as one frame through every step."""
         left = self.users.take(users).reset_index(drop=True)
         right = self.candidates.take(candidates).reset_index(drop=True)
         frame = {name: (left if name in left else right)[name] for name in self.names}
         return self.pipeline.encode(pd.DataFrame(frame))
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
-        """Pairs by their rows: ids and windows are taken, no event is read or copied."""
+        """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
         own = self.candidate_fields
         columns = {
             name: own.columns[name][candidates] if name in own.columns else values[users]
@@ -143,7 +152,7 @@ class _Pairs:
         return self.pipeline.with_neighbours(pairs)
 
     def logits(self) -> Iterator[np.ndarray]:
-        """Blocks of users, in order: log-odds of shape (n_users_of_block, n_candidates)."""
+        """Return log-odds of users in order: blocks of shape (n_users_of_block, n_candidates)."""
         n_users, n_candidates = len(self.users), len(self.candidates)
         for users in _blocks(n_users, max(1, PAIRS_PER_BLOCK // n_candidates)):
             scores = [self._score(users, candidates) for candidates in _blocks(n_candidates)]
@@ -165,7 +174,7 @@ class _Pairs:
         for behaviour in self.user_rows.schema.behaviours:
             key = behaviour.histories
             if key[0] in self.candidates:  # a bag, such as a film's genres
-                behaviours[key] = _joined([block.behaviours[key] for block in blocks])
+                behaviours[key] = _join([block.behaviours[key] for block in blocks])
         return _CandidateFields(columns, behaviours)
 
     def _refuse_joint_fields(self) -> None:
@@ -173,17 +182,17 @@ class _Pairs:
         n_pairs = min(CHECKED_PAIRS, max(len(self.users), len(self.candidates)))
         users = np.linspace(0, len(self.users) - 1, n_pairs).astype(np.intp)
         candidates = np.linspace(len(self.candidates) - 1, 0, n_pairs).astype(np.intp)
-        together, apart = self.encode(users, candidates), self.take(users, candidates)
-        joint = [n for n in together if not np.array_equal(together[n], apart[n])]
+        together, taken = self.encode(users, candidates), self.take(users, candidates)
+        joint = [n for n in together if not np.array_equal(together[n], taken[n])]
         if joint:
             raise ValueError(
-                f"rank_candidates encodes users and candidates apart, but {joint} depend on both: "
-                "a step before the encoder computes them from the pair. Score such pairs with "
-                "predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
+                f"rank_candidates encodes users and candidates by themselves, but {joint} depend "
+                "on both: a step before the encoder computes them from the pair. Score such pairs "
+                "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
             )
 
 
-def _joined(blocks: list[Ragged]) -> Ragged:
+def _join(blocks: list[Ragged]) -> Ragged:
     lengths = np.concatenate([block.spans.lengths for block in blocks])
     names = blocks[0].columns
     columns = {name: np.concatenate([block.flat(name) for block in blocks]) for name in names}
@@ -218,7 +227,7 @@ def _columns_of_fit(
     users: pd.DataFrame,
     candidates: pd.DataFrame,
 ) -> list[str]:
-    """Columns that the Pipeline wants, in the order of its fit."""
+    """Return the columns that the Pipeline needs, in the order of its fit."""
     columns = getattr(pipeline, "feature_names_in_", None)
     if columns is None:
         raise ValueError(

@@ -15,7 +15,7 @@ from sklearn_din._validation import check_frame, check_names
 from sklearn_din.serving.prediction_file import predictions_of, scoring_method
 from sklearn_din.serving.saving import load
 
-MODELS_KEPT = 4  # in one process, the latest ones
+N_MODELS = 4  # in one process, the latest ones
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class PartitionScorer:
     ) -> pd.DataFrame | Iterator[pd.DataFrame]:
         """Score one frame, or one after the other."""
         if isinstance(frames, pd.DataFrame):
-            return self._scored(frames)
-        return map(self._scored, frames)
+            return self._score(frames)
+        return map(self._score, frames)
 
     def meta(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return what comes back for a frame, without rows: Dask's ``meta``.
@@ -64,11 +64,11 @@ class PartitionScorer:
         frame : DataFrame
             Any rows, or none, with the columns of those to score: ``ddf._meta`` of Dask.
         """
-        return self._scored(frame.head(0))
+        return self._score(frame.head(0))
 
-    def _scored(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _score(self, frame: pd.DataFrame) -> pd.DataFrame:
         check_frame(frame, list(self.columns), name="the partition")
-        model = _loaded(self.path, _stamp(self.path), self.trusted, self.device)
+        model = _load(self.path, _stamp(self.path), self.trusted, self.device)
         predicted = predictions_of(model, scoring_method(model), frame)
         taken = sorted(set(predicted) & set(self.columns))
         if taken:
@@ -142,11 +142,11 @@ def score_partitions(
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Tells a file that has changed."""
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size
+    """Return the time and size by which a file that has changed is known."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size
 
 
-@functools.lru_cache(maxsize=MODELS_KEPT)
-def _loaded(path: str, stamp: tuple[int, int], trusted: tuple[str, ...], device: str) -> Any:
+@functools.lru_cache(maxsize=N_MODELS)
+def _load(path: str, stamp: tuple[int, int], trusted: tuple[str, ...], device: str) -> Any:
     return load(path, trusted=trusted, device=device)

@@ -10,12 +10,11 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._estimator_state import EstimatorState
-from sklearn_din.inspection.fitted import classifier_of
+from sklearn_din.inspection.fitted import best_of_search, classifier_of, flat_steps
 from sklearn_din.training.inputs import Impressions
 
 Model = TypeVar("Model", bound=BaseEstimator)
 Step = Any  # a step of any package
-SKIPPED = (None, "passthrough")
 # Of the learning rates of fit. A week is a few steps, and no average of weights follows them: at
 # the full rate the first one overshoots. A third loses least by log loss (.3812 in place of .3839
 # on a turning catalogue; benchmarks/quality-results.md, "Every Monday").
@@ -78,58 +77,51 @@ def update(
     >>> model[0].vocabularies_["item"]
     array(['hat', 'sock', 'boot'], dtype=object)
     """
-    classifier_of(model, purpose="update")
-    learner = getattr(model, "best_estimator_", model)
-    renewed: list[tuple[Step, Step]] = []
+    classifier = classifier_of(model, purpose="update")
+    learner = best_of_search(model)
+    renewed: list[tuple[Step, Step]] = []  # steps, and the copies that have learnt
     if isinstance(learner, Pipeline):
-        for _, step in learner.steps[:-1]:
-            X = _updated(step, X, y, renewed)
-        learner = learner.steps[-1][1]
-    classifier = _copy_to_change(learner)
-    classifier.lr = UPDATE_RATE * learner.lr
-    classifier.embedding_lr = UPDATE_RATE * (learner.embedding_lr or learner.lr)
-    classifier.partial_fit(X, y, sample_weight=sample_weight)
-    classifier.lr, classifier.embedding_lr = learner.lr, learner.embedding_lr
+        for step in flat_steps(learner[:-1]):
+            X = _learn_and_transform(step, X, y, renewed)
+    grown = _copy_to_change(classifier)
+    grown.lr = UPDATE_RATE * classifier.lr
+    grown.embedding_lr = UPDATE_RATE * (classifier.embedding_lr or classifier.lr)
+    grown.partial_fit(X, y, sample_weight=sample_weight)
+    grown.lr, grown.embedding_lr = classifier.lr, classifier.embedding_lr
     # A request may come between two replacements. The last step is replaced first: a grown
     # classifier takes rows of the older encoder, the older one refuses ids that it does not have.
-    for step, its_copy in reversed([*renewed, (learner, classifier)]):
-        _replace_state(step, its_copy)
+    for step, learnt in reversed([*renewed, (classifier, grown)]):
+        _replace_state(step, learnt)
     return model
 
 
-def _updated(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]]) -> Any:
-    """Let a copy of one step learn, and return what it makes of the rows."""
-    if step in SKIPPED:
-        return X
-    if isinstance(step, Pipeline):
-        for _, its in step.steps:
-            X = _updated(its, X, y, renewed)
-        return X
-    if hasattr(step, "partial_fit"):
-        its_copy = _copy_to_change(step)
-        renewed.append((step, its_copy))
-        if hasattr(step, "partial_fit_transform"):  # transform would tell rows their own clicks
-            return its_copy.partial_fit_transform(X, y)
-        its_copy.partial_fit(X, y)
-        step = its_copy
-    return step.transform(X)
+def _learn_and_transform(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]]) -> Any:
+    """Let a copy of the step learn, where it can, and return the rows as it transforms them."""
+    if not hasattr(step, "partial_fit"):
+        return step.transform(X)
+    learnt = _copy_to_change(step)
+    renewed.append((step, learnt))
+    if hasattr(step, "partial_fit_transform"):  # transform would show rows their own clicks
+        return learnt.partial_fit_transform(X, y)
+    learnt.partial_fit(X, y)
+    return learnt.transform(X)
 
 
 def _copy_to_change(step: Step) -> Step:
-    """A copy whose ``partial_fit`` leaves the step as it is.
+    """Return a copy whose ``partial_fit`` leaves the step as it is.
 
     Our own estimators never write to what they have learnt, they put something new in its place:
     a copy that shares all of it costs nothing. Others may write to their arrays.
     """
     if not isinstance(step, EstimatorState):
         return copy.deepcopy(step)
-    its_type: Step = type(step)
-    its_copy = its_type.__new__(its_type)
-    its_copy.__dict__.update(vars(step))
-    return its_copy
+    shared: Step = type(step).__new__(type(step))
+    shared.__dict__.update(vars(step))
+    return shared
 
 
-def _replace_state(step: Step, its_copy: Step) -> None:
-    step.__dict__.update(vars(its_copy))
-    for name in vars(step).keys() - vars(its_copy).keys():
+def _replace_state(step: Step, learnt: Step) -> None:
+    """Give a step all attributes of another one, and take away those that it alone has."""
+    step.__dict__.update(vars(learnt))  # in one move: another thread may ask the step meanwhile
+    for name in vars(step).keys() - vars(learnt).keys():
         delattr(step, name)
