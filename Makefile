@@ -32,20 +32,18 @@ test-oldest: tools
 		--python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[test]"
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -W ignore::DeprecationWarning
 
-# What runs on Spark, Ray, Dask and TorchRec, in an environment of its own. Ray has no wheel for every
+# What runs on Spark, Ray and Dask, in an environment of its own. Ray has no wheel for every
 # Python; without it, its tests are skipped.
 test-engines: $(ENGINES)/installed
 	@command -v java > /dev/null || (apt-get update && apt-get install --yes default-jre-headless) \
 		|| (echo "Spark needs Java 17 or later, and it could not be installed: do it by hand." && false)
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/test_engines.py tests/test_scoring.py \
-		tests/test_dask_history.py tests/test_dask_search.py
+		tests/test_dask.py
 
 $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 	$(PYTHON) -m venv $(ENGINES)
 	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" \
 		--requirement benchmarks/engines-requirements.txt
-	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0
 	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check ray \
 		|| echo "No ray for this Python: its tests are skipped."
 	touch $@

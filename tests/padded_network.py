@@ -64,18 +64,20 @@ def interest_outputs(interest, embed, arrays):
         weighed = torch.cat([same * decay ** ranks[..., None] for decay in (1.0, 0.8, 0.5)], dim=2)
         numbers = [arrays[name][..., None] for name in behaviour.numbers]
         relations = torch.cat([weighed, torch.log(1 + ranks)[..., None], *numbers], dim=2)
-    weights = mask.float()
+    weights, pooled = mask.float(), keys
     if interest.pooling == "attention":
-        train = interest.trains_embeddings
-        pair = (queries, keys) if train else (queries.detach(), keys.detach())
+        pair = (queries, keys)
+        if not interest.trains_embeddings:
+            pair = (queries.detach(), keys.detach())
+        pooled = pair[1]
         scores = weigh(interest.unit, *pair, relations)
         if interest.normalization == "softmax":
             scores = scores.masked_fill(~mask, -1e30).softmax(dim=1)
         weights = scores * mask
-    pooled = keys.detach() if interest.pooling == "attention" and not train else keys
     vector = (weights[..., None] * pooled).sum(1)
     if interest.pooling == "max":
-        vector = pooled.masked_fill(~mask[..., None], -torch.inf).amax(1)
+        shown = pooled.masked_fill(~mask[..., None], -torch.inf)
+        vector = nn.functional.pad(shown, (0, 0, 0, 1), value=-torch.inf).amax(1)
         vector = torch.where(lengths > 0, vector, 0.0)
     elif interest.pooling == "mean":
         vector = vector / lengths.clamp(min=1)

@@ -1,11 +1,9 @@
-"""Spark, Ray and TorchRec: ``make test-engines`` installs them in an environment of their own."""
+"""Spark and Ray: ``make test-engines`` installs them in an environment of their own."""
 
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,9 +31,6 @@ needs_spark = pytest.mark.skipif(
     reason="needs pyspark and java: make test-engines",
 )
 needs_ray = pytest.mark.skipif(not is_there("ray"), reason="needs ray: make test-engines")
-needs_torchrec = pytest.mark.skipif(
-    not is_there("torchrec"), reason="needs torchrec: make test-engines"
-)
 # What the engines warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -200,17 +195,3 @@ def test_ray_scores_by_map_batches(ray, model, score, rows, n_parts):
     table = data.from_pandas(rows).repartition(n_parts)
     scored = table.map_batches(score, batch_format="pandas", batch_size=None).to_pandas()
     check_scores(scored, model, rows, n_parts=n_parts)
-
-
-@needs_torchrec
-def test_torchrec_shards_the_tables_by_row_and_gives_the_same_logits():
-    script = Path(__file__).resolve().parents[1] / "benchmarks" / "torchrec_sketch.py"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", str(script)],
-        capture_output=True,
-        text=True,
-        cwd=script.parents[1],
-    )
-    assert done.returncode == 0, done.stderr
-    assert "the same logits" in done.stdout

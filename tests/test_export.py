@@ -31,6 +31,7 @@ from tests.encoded_impressions import (
     make_impressions_with_a_column_named_like_a_behaviour,
     make_labels,
 )
+from tests.padded_network import padded_logits
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 CLICKS = ("hist_item", "hist_category")
@@ -79,6 +80,9 @@ def assert_same(session, classifier, X):
     assert probability.shape == logit.shape == (len(X),)
     np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(logit, classifier.decision_function(X), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        padded = padded_logits(classifier.module_, X)
+    np.testing.assert_allclose(logit, padded, rtol=1e-5, atol=1e-5)
 
 
 def other_batches(**options):
@@ -380,10 +384,10 @@ def pair_of_few_neighbours(n_ids, *, seed=0):
 def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx, runtime):
     n_ids, n_events = 1000, 5
     pair, graph = pair_of_few_neighbours(n_ids), onnx_graph.Graph(onnx)
-    graph.input("item", np.int32, ("n",))
-    graph.input("hist", np.int32, ("n", "t"))
-    graph.input("mask", np.float32, ("n", "t"))
-    for name, number in neighbour_numbers(graph, pair, "hist", "mask").items():
+    item = graph.input("item", np.int32, ("n",))
+    hist = graph.input("hist", np.int32, ("n", "t"))
+    mask = graph.input("mask", np.float32, ("n", "t"))
+    for name, number in neighbour_numbers(pair, item, hist, mask).items():
         graph.output(name, number)
     written = graph.model().SerializeToString()
     tables = neighbour_bytes(pair)
@@ -407,8 +411,9 @@ def test_the_tables_of_item_neighbours_count_among_the_bytes_of_a_file(onnx, mon
     rng = np.random.default_rng(0)
     shown = pd.DataFrame({"user": np.arange(90) // 3, "item": rng.integers(0, 20, 90)})
     shown["hist_item"] = [rng.integers(0, 20, 4).tolist() for _ in range(90)]
-    encoder = HistorySequenceEncoder(user="user", neighbours="user")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, hidden_units=(3,)))
+    encoder = HistorySequenceEncoder(user="user", neighbours=None)
+    classifier = DINClassifier(max_epochs=1, hidden_units=(3,), neighbours="user")
+    model = make_pipeline(encoder, classifier)
     model.fit(shown, shown["item"] % 2)
     monkeypatch.setattr(export, "neighbour_bytes", lambda pair: 3 * 2**30)
     with pytest.raises(ValueError, match=r"at most 2 GiB, and this model takes 3\.0 GiB"):

@@ -1,8 +1,8 @@
 """A fitted model as an ONNX file: for servers without torch and without this package.
 
 The file holds no code, only a graph of standard operations and the weights, which other versions,
-languages and machines can read. ``interest_outputs`` is the twin of ``Interest.outputs``: what one
-of them tells the MLP, the other must.
+languages and machines can read. ``interest_outputs`` is the twin of ``Interest.outputs``: both give
+the MLP the same numbers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import nn
 
 from sklearn_din._whole_files import whole_file
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
-from sklearn_din.inspection.fitted import classifier_of, fitted_pipeline
+from sklearn_din.inspection.fitted import best_of_search, classifier_of, fitted_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import DECAYS, N_COUNTED, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
-from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
+from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
 from sklearn_din.serving.recipe import mask_name, recipe_of
 
 METADATA_KEY = "sklearn_din"
@@ -78,17 +78,17 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
     """
     onnx = _import_onnx()
-    found = getattr(estimator, "best_estimator_", estimator)
-    classifier = classifier_of(found, purpose="export_onnx")
-    recipe, neighbours = "", tuple[NeighbourPair, ...]()
-    if isinstance(found, Pipeline):
-        pipeline = fitted_pipeline(found, purpose="export_onnx")
+    estimator = best_of_search(estimator)
+    classifier = classifier_of(estimator, purpose="export_onnx")
+    recipe, neighbours = "", classifier.net_.neighbours_.pairs
+    if isinstance(estimator, Pipeline):
+        pipeline = fitted_pipeline(estimator, purpose="export_onnx")
         recipe = json.dumps(recipe_of(pipeline))
         neighbours = pipeline.neighbours
     n_more_bytes = len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    _add_network(graph, classifier.module_, neighbours)
+    _NetworkWriter(graph, classifier.module_, neighbours).write()
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -125,228 +125,172 @@ def _check_exportable(module: DIN, n_more_bytes: int) -> None:
         )
 
 
-def _add_network(graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:
-    """As ``DIN.forward``, on padded histories and masks instead of flat events.
+class _NetworkWriter:
+    """Adds ``DIN.forward`` to a graph, on padded histories and masks in place of flat events.
 
-    The numbers of item neighbours are computed in the graph, by ids and scores that it holds.
+    Parameters
+    ----------
+    graph : Graph
+        Gets inputs, nodes and outputs.
+    module : DIN
+        The network.
+    neighbours : sequence of NeighbourPair
+        Those whose numbers the graph computes, by ids and scores that it holds.
     """
-    schema = module.schema
-    computed = {name for pair in neighbours for name in pair.names}
-    events = _add_inputs(graph, module, leave_out=computed)
-    numbers = {name: name for name in schema.names("numeric")}
-    for pair in neighbours:
-        mask = events[mask_name(schema.behaviour_of(pair.history))]
-        numbers |= neighbour_numbers(graph, pair, events[pair.history], mask)
-    tables = {
-        name: graph.constant(module.embeddings.weight(name)) for name in module.embeddings.sizes
-    }
-    embedded = {
-        field.name: graph.add(
-            "Gather", tables[field.vocabulary], events.get(field.name, field.name)
-        )
-        for field in schema.fields
-        if field.has_ids
-    }
-    inputs = [graph.add("Unsqueeze", value, axes(1)) for value in numbers.values()]
-    inputs += [embedded[name] for name in schema.names("categorical")]
-    for interest in module.interest_modules:
-        inputs += interest_outputs(graph, module, interest, embedded, events)
-    joined = graph.add("Concat", *inputs, axis=1)
-    logit = graph.add("Squeeze", _layers(graph, joined, [*module.mlp, module.output]), axes(1))
-    graph.output("probability", graph.add("Sigmoid", logit))
-    graph.output("logit", logit)
 
+    def __init__(self, graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:
+        self.graph, self.module, self.schema = graph, module, module.schema
+        self.inputs: dict[str, Value] = {}  # by field or mask; histories end with an empty position
+        self._declare_inputs({name for pair in neighbours for name in pair.names})
+        for pair in neighbours:
+            mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
+            columns = self.inputs[pair.candidate], self.inputs[pair.history]
+            self.inputs |= neighbour_numbers(pair, *columns, mask)
+        tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
+        self.embedded = {
+            field.name: graph.add("Gather", tables[field.vocabulary], self.inputs[field.name])
+            for field in self.schema.fields
+            if field.has_ids
+        }
 
-def _add_inputs(graph: Graph, module: DIN, *, leave_out: Collection[str]) -> dict[str, str]:
-    """Declare the inputs; histories and masks get one empty position more, so none is of size 0."""
-    schema, events = module.schema, {}
-    one_more = np.array([0, 0, 0, 1], dtype=np.int64)
-    for field in schema.fields:
-        if field.name in leave_out:
-            continue
-        dims = ("n", _length_name(schema.behaviour_of(field.name))) if field.is_history else ("n",)
-        name = graph.input(field.name, np.int32 if field.has_ids else np.float32, dims)
-        if field.is_history:
-            events[name] = graph.add("Pad", name, one_more)
-    for behaviour in schema.behaviours:
-        mask = graph.input(mask_name(behaviour), np.bool_, ("n", _length_name(behaviour)))
-        as_numbers = graph.add("Cast", mask, to=graph.onnx.TensorProto.FLOAT)
-        events[mask] = graph.add("Pad", as_numbers, one_more)
-    return events
+    def write(self) -> None:
+        """Add the network and its outputs."""
+        columns = [self.inputs[n].insert_axis(1) for n in self.schema.names("numeric")]
+        columns += [self.embedded[name] for name in self.schema.names("categorical")]
+        for interest in self.module.interest_modules:
+            columns += self.interest_outputs(interest)
+        layers = [*self.module.mlp, self.module.output]
+        logit = _layers(join(columns, axis=1), layers).drop_axis(1)
+        self.graph.output("probability", logit.call("Sigmoid"))
+        self.graph.output("logit", logit)
 
+    def _declare_inputs(self, computed: Collection[str]) -> None:
+        """Declare inputs; histories and masks get one empty position more: none is of size 0."""
+        one_more = np.array([0, 0, 0, 1])
+        for field in self.schema.fields:
+            if field.name in computed:
+                continue
+            dtype = np.int32 if field.has_ids else np.float32
+            if not field.is_history:
+                self.inputs[field.name] = self.graph.input(field.name, dtype, ("n",))
+                continue
+            length = _length_name(self.schema.behaviour_of(field.name))
+            history = self.graph.input(field.name, dtype, ("n", length))
+            self.inputs[field.name] = self.graph.add("Pad", history, one_more)
+        for behaviour in self.schema.behaviours:
+            name = mask_name(behaviour)
+            mask = self.graph.input(name, np.bool_, ("n", _length_name(behaviour)))
+            self.inputs[name] = self.graph.add("Pad", mask.as_float(), one_more)
 
-def interest_outputs(
-    graph: Graph, module: DIN, interest: Interest, embedded: dict[str, str], events: dict[str, str]
-) -> list[str]:
-    """Twin of ``Interest.outputs``, in the same order: what the MLP gets of one behaviour."""
-    behaviour = interest.behaviour
-    keys = graph.add("Concat", *(embedded[n] for n in behaviour.histories), axis=2)  # (n, T, width)
-    mask = events[mask_name(behaviour)]  # (n, T), float
-    lengths = graph.add("ReduceSum", mask, axes(1))  # (n, 1)
-    queries = None if behaviour.is_bag else _queries(graph, module, behaviour, embedded, lengths)
-    weighed = _weighed(graph, interest, events) if interest.extended else []
-    vector, weights = _pooled(graph, interest, queries, keys, weighed, events)
-    if queries is None or not weighed:
-        return [vector]
-    counted = weighed[: N_COUNTED * interest.n_candidates]
-    matches = [graph.add("ReduceSum", bits, axes(1)) for bits in counted]
-    more = [signed_log(graph, count) for count in (lengths, *matches)]
-    if interest.n_means:
-        attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
-        columns = [embedded[name] for name, candidate in attributes if candidate is None]
-        columns += [graph.add("Unsqueeze", events[name], axes(2)) for name in behaviour.numbers]
-        more.append(_means(graph, columns, mask if weights is None else weights))
-    if weights is None:
-        return [graph.add("Mul", queries, vector), *more]
-    mass = graph.add("ReduceSum", weights, axes(1))
-    weighted = [graph.add("Mul", queries, vector), signed_log(graph, mass)]
-    root = graph.add("Sqrt", graph.add("Max", lengths, np.float32(1)))
-    unweighted = graph.add("Div", _weighted_sum(graph, mask, keys), root)
-    return [*weighted, graph.add("Mul", queries, unweighted), *more]
+    def interest_outputs(self, interest: Interest) -> list[Value]:
+        """Return the MLP's inputs of one behaviour: twin of ``Interest.outputs``, in its order."""
+        behaviour = interest.behaviour
+        keys = join([self.embedded[n] for n in behaviour.histories], axis=2)  # (n, T, width)
+        mask = self.inputs[mask_name(behaviour)]  # (n, T), float
+        lengths = mask.sum(1, keepdims=True)  # (n, 1)
+        if behaviour.is_bag:
+            return [self._pool(interest, keys, mask, lengths)]
+        queries, weights = self._queries(behaviour, lengths), None
+        ranks = rank_of_recency(mask)
+        weighed = self._weigh_matches(behaviour, ranks) if interest.extended else []
+        if interest.pooling == "attention":
+            relations = []
+            if interest.extended:
+                numbers = [self.inputs[name] for name in behaviour.numbers]
+                relations = [*weighed, (ranks + 1.0).call("Log"), *numbers]
+            scores = _unit(interest.unit, queries, keys, relations)
+            weights = _normalize(scores, mask, softmax=interest.normalization == "softmax")
+        vector = self._pool(interest, keys, mask if weights is None else weights, lengths)
+        if not interest.extended:
+            return [vector]
+        outputs = [queries * vector]
+        if weights is not None:
+            unweighted = _weighted_sum(mask, keys) / lengths.at_least(1.0).call("Sqrt")
+            outputs += [weights.sum(1, keepdims=True).signed_log(), queries * unweighted]
+        counted = weighed[: N_COUNTED * interest.n_candidates]
+        counts = [lengths, *(bits.sum(1, keepdims=True) for bits in counted)]
+        outputs += [count.signed_log() for count in counts]
+        if interest.n_means:
+            outputs.append(self._means(behaviour, mask if weights is None else weights))
+        return outputs
 
+    def _queries(self, behaviour: Behaviour, lengths: Value) -> Value:
+        """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
+        attributes = []
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+            width = self.module.embeddings.width(history)
+            zeros = np.zeros((1, width), dtype=np.float32)
+            attributes.append(lengths * zeros if candidate is None else self.embedded[candidate])
+        return join(attributes, axis=1)
 
-def _means(graph: Graph, columns: Sequence[str], weights: str) -> str:
-    """As ``Interest._means``: (n, n_means)."""
-    total = _weighted_sum(graph, weights, graph.add("Concat", *columns, axis=2))
-    mass = graph.add("ReduceSum", graph.add("Abs", weights), axes(1))
-    return graph.add("Div", total, graph.add("Add", mass, np.float32(1)))
-
-
-def _pooled(
-    graph: Graph,
-    interest: Interest,
-    queries: str | None,
-    keys: str,
-    weighed: list[str],
-    events: dict[str, str],
-) -> tuple[str, str | None]:
-    """As ``Interest.forward``: interest (n, width), and weights (n, T) or None."""
-    behaviour = interest.behaviour
-    mask = events[mask_name(behaviour)]
-    if interest.pooling == "max":
-        return _largest(graph, keys, mask), None
-    weights = None
-    if interest.pooling == "attention" and queries is not None:
-        relations = [*weighed, *_common(graph, behaviour, events)] if interest.extended else []
-        scores = _unit(graph, interest.unit, queries, keys, relations)
-        weights = _normalised(graph, interest, scores, mask)
-    lengths = graph.add("ReduceSum", mask, axes(1))
-    total = _weighted_sum(graph, mask if weights is None else weights, keys)
-    return _scaled(graph, interest, total, lengths), weights
-
-
-def _weighted_sum(graph: Graph, weights: str, keys: str) -> str:
-    """Weights (n, T) and keys (n, T, width) -> (n, width)."""
-    row = graph.add("Unsqueeze", weights, axes(1))
-    return graph.add("Squeeze", graph.add("MatMul", row, keys), axes(1))
-
-
-def _queries(
-    graph: Graph, module: DIN, behaviour: Behaviour, embedded: dict[str, str], lengths: str
-) -> str:
-    """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
-    attributes = []
-    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-        if candidate is not None:
-            attributes.append(embedded[candidate])
-            continue
-        zeros = np.zeros((1, module.embeddings.width(history)), dtype=np.float32)
-        attributes.append(graph.add("Mul", lengths, zeros))
-    return graph.add("Concat", *attributes, axis=1)
-
-
-def _same_ids(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
-    """As ``Matches.same``: (n, T) each."""
-    columns = []
-    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-        if candidate is not None:
-            ids = events[history]
-            same = graph.add("Equal", ids, graph.add("Unsqueeze", candidate, axes(1)))
-            is_known = graph.add("GreaterOrEqual", ids, np.int32(FIRST_KNOWN_ID))
-            both = graph.add("And", same, is_known)
-            columns.append(graph.add("Cast", both, to=graph.onnx.TensorProto.FLOAT))
-    return columns
-
-
-def _weighed(graph: Graph, interest: Interest, events: dict[str, str]) -> list[str]:
-    """As ``Matches.weighed``: (n, T) each."""
-    same = _same_ids(graph, interest.behaviour, events)
-    weighed = list(same)
-    if same:
-        ranks = _ranks(graph, events[mask_name(interest.behaviour)])
+    def _weigh_matches(self, behaviour: Behaviour, ranks: Value) -> list[Value]:
+        """Same ids times each decay to the power of the rank, as ``Matches.weigh``: (n, T) each."""
+        same = []
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+            if candidate is not None:
+                ids = self.inputs[history]
+                equal = ids.equals(self.inputs[candidate].insert_axis(1))
+                same.append((equal & (ids >= np.int32(FIRST_KNOWN_ID))).as_float())
+        weighed = list(same)
         for decay in DECAYS[1:]:
-            factors = graph.add("Pow", np.float32(decay), ranks)
-            weighed += [graph.add("Mul", bits, factors) for bits in same]
-    return weighed
+            factors = self.graph.add("Pow", decay, ranks)
+            weighed += [bits * factors for bits in same]
+        return weighed
+
+    def _pool(self, interest: Interest, keys: Value, weights: Value, lengths: Value) -> Value:
+        """Weighted sum, mean or maximum of the keys, as ``Interest.forward``: (n, width)."""
+        if interest.pooling == "max":  # whose weights are the mask
+            return largest(keys, weights.insert_axis(2))
+        total = _weighted_sum(weights, keys)
+        if interest.pooling == "mean":
+            return total / lengths.at_least(1.0)
+        return total / lengths.at_least(1.0).call("Sqrt") if interest.divisor == "sqrt" else total
+
+    def _means(self, behaviour: Behaviour, weights: Value) -> Value:
+        """Weighted means of what has no candidate, as ``Interest._means``: (n, n_means)."""
+        attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
+        columns = [self.embedded[name] for name, candidate in attributes if candidate is None]
+        columns += [self.inputs[name].insert_axis(2) for name in behaviour.numbers]
+        mass = weights.call("Abs").sum(1, keepdims=True)
+        return _weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
 
 
-def _common(graph: Graph, behaviour: Behaviour, events: dict[str, str]) -> list[str]:
-    """As ``Interest._common``: (n, T) each."""
-    ranks = _ranks(graph, events[mask_name(behaviour)])
-    recency = graph.add("Log", graph.add("Add", ranks, np.float32(1)))
-    return [recency, *(events[name] for name in behaviour.numbers)]
+def _weighted_sum(weights: Value, keys: Value) -> Value:
+    """Weights (n, T) and keys (n, T, width) -> (n, width)."""
+    return (weights.insert_axis(1) @ keys).drop_axis(1)
 
 
-def _ranks(graph: Graph, mask: str) -> str:
-    """As ``Matches.ranks``, 0 behind the last event: (n, T)."""
-    from_newest = graph.add("CumSum", mask, np.int64(1), reverse=1)
-    return graph.add("Sub", graph.add("Max", from_newest, np.float32(1)), np.float32(1))
-
-
-def _unit(graph: Graph, unit: ActivationUnit, queries: str, keys: str, relations: list[str]) -> str:
-    """As ``ActivationUnit.forward``: (n, T)."""
+def _unit(unit: ActivationUnit, queries: Value, keys: Value, relations: list[Value]) -> Value:
+    """Scores of events, as ``ActivationUnit.forward``: (n, T)."""
     weight_query, weight_event = unit.split_first_layer()
-    query_part = graph.add("Add", graph.add("MatMul", queries, weight_query), unit.first.bias)
-    pairs = graph.add("Mul", graph.add("Unsqueeze", queries, axes(1)), keys)
-    columns = [graph.add("Unsqueeze", relation, axes(2)) for relation in relations]
-    inputs = graph.add("Concat", keys, pairs, *columns, axis=2)
-    event_part = graph.add("MatMul", inputs, weight_event)
-    scores = graph.add("Add", event_part, graph.add("Unsqueeze", query_part, axes(1)))
-    hidden = _layers(graph, scores, [unit.first_activation, *unit.rest, unit.last])
-    return graph.add("Squeeze", hidden, axes(2))
+    query_part = queries @ weight_query + unit.first.bias
+    pairs = queries.insert_axis(1) * keys
+    inputs = join([keys, pairs, *(relation.insert_axis(2) for relation in relations)], axis=2)
+    scores = inputs @ weight_event + query_part.insert_axis(1)
+    return _layers(scores, [unit.first_activation, *unit.rest, unit.last]).drop_axis(2)
 
 
-def _normalised(graph: Graph, interest: Interest, scores: str, mask: str) -> str:
+def _normalize(scores: Value, mask: Value, *, softmax: bool) -> Value:
     """Scores as weights: zero where there is no event."""
-    is_event = graph.add("Cast", mask, to=graph.onnx.TensorProto.BOOL)
-    if interest.normalization == "softmax":
-        scores = graph.add("Softmax", graph.add("Where", is_event, scores, HIDDEN), axis=1)
-    return graph.add("Where", is_event, scores, np.float32(0))
+    is_event = mask.as_bool()
+    if softmax:
+        scores = is_event.where(scores, HIDDEN).call("Softmax", axis=1)
+    return is_event.where(scores, 0.0)
 
 
-def _largest(graph: Graph, keys: str, mask: str) -> str:
-    """As ``max_events``: (n, width)."""
-    columns = graph.add("Unsqueeze", mask, axes(2))
-    is_event = graph.add("Cast", columns, to=graph.onnx.TensorProto.BOOL)
-    shown = graph.add("Where", is_event, keys, HIDDEN)
-    largest = graph.add("ReduceMax", shown, axes=[1], keepdims=0)
-    any_event = graph.add("ReduceMax", columns, axes=[1], keepdims=0)  # (n, 1)
-    return graph.add("Mul", any_event, largest)
-
-
-def _scaled(graph: Graph, interest: Interest, total: str, lengths: str) -> str:
-    """As ``Interest._scale``."""
-    divisor = graph.add("Max", lengths, np.float32(1))
-    if interest.pooling == "mean":
-        return graph.add("Div", total, divisor)
-    if interest.normalization == "sqrt":
-        return graph.add("Div", total, graph.add("Sqrt", divisor))
-    return total
-
-
-def _layers(graph: Graph, value: str, layers: Iterable[nn.Module]) -> str:
+def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
     """Layers one after the other, on the last axis; dropout does nothing at prediction."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
-            value = graph.add("Add", graph.add("MatMul", value, layer.weight.t()), layer.bias)
+            value = value @ layer.weight.t() + layer.bias
         elif isinstance(layer, PReLU):
-            value = graph.add("PRelu", value, layer.slope.reshape(1))
+            value = value.graph.add("PRelu", value, layer.slope.reshape(1))
         elif isinstance(layer, Dice):
-            value = _dice(graph, value, layer)
+            value = _dice(value, layer)
         elif isinstance(layer, nn.ReLU):
-            value = graph.add("Relu", value)
+            value = value.call("Relu")
         elif isinstance(layer, nn.Sigmoid):
-            value = graph.add("Sigmoid", value)
+            value = value.call("Sigmoid")
         elif not isinstance(layer, nn.Dropout):
             raise TypeError(
                 f"export_onnx cannot write a layer of type {type(layer).__name__}; it can write "
@@ -355,12 +299,11 @@ def _layers(graph: Graph, value: str, layers: Iterable[nn.Module]) -> str:
     return value
 
 
-def _dice(graph: Graph, scores: str, dice: Dice) -> str:
+def _dice(scores: Value, dice: Dice) -> Value:
     """``s * (slope + gate * (1 - slope))`` with the running averages."""
     scale = (dice.running_var + dice.eps).rsqrt()
-    normed = graph.add("Add", graph.add("Mul", scores, scale), -dice.running_mean * scale)
-    gate = graph.add("Mul", graph.add("Sigmoid", normed), 1 - dice.slope)
-    return graph.add("Mul", scores, graph.add("Add", gate, dice.slope))
+    gate = (scores * scale + -dice.running_mean * scale).call("Sigmoid")
+    return scores * (gate * (1 - dice.slope) + dice.slope)
 
 
 def _length_name(behaviour: Behaviour) -> str:

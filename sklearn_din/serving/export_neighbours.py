@@ -7,41 +7,41 @@ from scipy.sparse import csr_array
 
 from sklearn_din.neighbours.item_scores import DECAY
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.serving.onnx_graph import HIDDEN, Graph, axes, signed_log
+from sklearn_din.serving.onnx_graph import Value, largest, rank_of_recency
 
 NO_NEIGHBOUR = -1  # equals no event's id
 ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
 
 
-def neighbour_numbers(graph: Graph, pair: NeighbourPair, events: str, mask: str) -> dict[str, str]:
+def neighbour_numbers(
+    pair: NeighbourPair, candidates: Value, events: Value, mask: Value
+) -> dict[str, Value]:
     """Add one history's numbers for its candidate, (n,) each, by the name of their column.
 
     Parameters
     ----------
-    graph : Graph
     pair : NeighbourPair
-    events : str
-        Ids of the history, (n, T), T at least 1.
-    mask : str
-        1.0 on real events, (n, T).
+        Scores of ids for each other.
+    candidates : Value of shape (n,)
+        Ids of the candidates.
+    events : Value of shape (n, T)
+        Ids of the history, T at least 1.
+    mask : Value of shape (n, T)
+        1.0 on real events.
     """
-    numbers: list[str] = []
+    graph, numbers = candidates.graph, []
     for scores in (pair.scores.ease, pair.scores.cosine):
-        found = _looked_up(graph, scores, pair.candidate, events)
-        numbers += [signed_log(graph, one) for one in _summaries(graph, found, mask)]
-    popularity = graph.add("Gather", pair.scores.popularity, pair.candidate)
-    is_known = graph.add("Cast", popularity, to=graph.onnx.TensorProto.BOOL)
-    click_rate = graph.add("Gather", pair.scores.click_rate, pair.candidate)
-    is_known = graph.add("Cast", is_known, to=graph.onnx.TensorProto.FLOAT)
-    numbers += [popularity, click_rate, is_known]
-    return {
-        name: graph.add("Div", number, scale)
-        for name, number, scale in zip(pair.names, numbers, pair.scale, strict=True)
-    }
+        event_scores = _look_up(scores, candidates, events)
+        numbers += [number.signed_log() for number in _summaries(event_scores, mask)]
+    popularity = graph.add("Gather", pair.scores.popularity, candidates)
+    click_rate = graph.add("Gather", pair.scores.click_rate, candidates)
+    numbers += [popularity, click_rate, popularity.as_bool().as_float()]
+    columns = zip(pair.names, numbers, pair.scale, strict=True)
+    return {name: number / scale for name, number, scale in columns}
 
 
 def neighbour_bytes(pair: NeighbourPair) -> int:
-    """Bytes of the tables that :func:`neighbour_numbers` adds, without making them."""
+    """Count the bytes of the tables that :func:`neighbour_numbers` adds, without making them."""
     n_bytes = pair.scores.popularity.nbytes + pair.scores.click_rate.nbytes
     for scores in (pair.scores.ease, pair.scores.cosine):
         n_rows, most = _table_shape(scores)
@@ -51,13 +51,13 @@ def neighbour_bytes(pair: NeighbourPair) -> int:
 
 
 def _table_shape(scores: csr_array) -> tuple[int, int]:
-    """Rows, one of them for all ids without neighbours, and neighbours in the longest."""
+    """Return the number of rows, one for all ids without neighbours, and of the longest row."""
     lengths = np.diff(scores.indptr)
     return 1 + int(np.count_nonzero(lengths)), max(1, int(lengths.max(initial=0)))
 
 
 def _tables(scores: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores as arrays: each id's row, and the neighbours' ids and scores in each row.
+    """Return scores as arrays: each id's row, and the neighbours' ids and scores in each row.
 
     Most ids have no neighbours by EASE, which knows the most popular items alone: they share row 0.
     """
@@ -73,31 +73,28 @@ def _tables(scores: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, ids, values
 
 
-def _looked_up(graph: Graph, scores: csr_array, candidate: str, events: str) -> str:
-    """Score of each event for its row's candidate: (n, T)."""
+def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
+    """Return the score of each event for its row's candidate: (n, T)."""
+    graph = candidates.graph
     rows, ids, values = _tables(scores)
-    row = graph.add("Gather", rows, candidate)
-    neighbours = graph.add("Unsqueeze", graph.add("Gather", ids, row), axes(1))  # (n, 1, K)
-    same = graph.add("Equal", graph.add("Unsqueeze", events, axes(2)), neighbours)
-    same = graph.add("Cast", same, to=graph.onnx.TensorProto.FLOAT)  # (n, T, K)
-    column = graph.add("Unsqueeze", graph.add("Gather", values, row), axes(2))  # (n, K, 1)
-    return graph.add("Squeeze", graph.add("MatMul", same, column), axes(2))
+    row = graph.add("Gather", rows, candidates)
+    neighbours = graph.add("Gather", ids, row).insert_axis(1)  # (n, 1, K)
+    same = events.insert_axis(2).equals(neighbours).as_float()  # (n, T, K)
+    column = graph.add("Gather", values, row).insert_axis(2)  # (n, K, 1)
+    return (same @ column).drop_axis(2)
 
 
-def _summaries(graph: Graph, scores: str, mask: str) -> list[str]:
-    """Sum, mean, maximum, newest and decayed sum over real events: (n,) each, 0 without any."""
-    real = graph.add("Mul", scores, mask)
-    total = graph.add("ReduceSum", real, axes(1), keepdims=0)
-    length = graph.add("ReduceSum", mask, axes(1), keepdims=0)
-    mean = graph.add("Div", total, graph.add("Max", length, np.float32(1)))
-    is_event = graph.add("Cast", mask, to=graph.onnx.TensorProto.BOOL)
-    shown = graph.add("Where", is_event, scores, HIDDEN)
-    largest = graph.add("ReduceMax", shown, axes=[1], keepdims=0)
-    any_event = graph.add("ReduceMax", mask, axes=[1], keepdims=0)
-    rank = graph.add("Sub", graph.add("CumSum", mask, np.int64(1), reverse=1), np.float32(1))
-    weights = graph.add("Pow", np.float32(DECAY), rank)
-    decayed = graph.add("ReduceSum", graph.add("Mul", real, weights), axes(1), keepdims=0)
-    is_newest = graph.add("Equal", rank, np.float32(0))
-    is_newest = graph.add("Cast", is_newest, to=graph.onnx.TensorProto.FLOAT)
-    newest = graph.add("ReduceSum", graph.add("Mul", real, is_newest), axes(1), keepdims=0)
-    return [total, mean, graph.add("Mul", any_event, largest), newest, decayed]
+def _summaries(scores: Value, mask: Value) -> list[Value]:
+    """Return sum, mean, maximum, newest and decayed sum over real events: (n,), 0 without any."""
+    real = scores * mask
+    total = real.sum(1)
+    ranks = rank_of_recency(mask)
+    weights = mask.graph.add("Pow", DECAY, ranks)
+    newest = ranks.equals(np.float32(0)).as_float()
+    return [
+        total,
+        total / mask.sum(1).at_least(1.0),
+        largest(scores, mask),
+        (real * newest).sum(1),
+        (real * weights).sum(1),
+    ]

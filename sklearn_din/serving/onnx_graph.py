@@ -1,7 +1,8 @@
-"""An ONNX graph under construction: nodes, constants, inputs and outputs."""
+"""An ONNX graph under construction: values are computed on as in numpy, each step adds a node."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,85 @@ OPSET = 17
 IR_VERSION = 8
 HIDDEN = np.float32(-1e30)  # a score below that of any event
 
-Operand = Tensor | np.ndarray | np.generic
+
+def _binary(operation: str) -> Callable[[Value, Any], Value]:
+    """Return a method that adds a node of two operands."""
+    return lambda self, other: self.graph.add(operation, self, other)
+
+
+class Value:
+    """A value that the graph computes. Operators and methods add nodes, and return new values.
+
+    Python's numbers become float32; axes count from the front.
+
+    Parameters
+    ----------
+    graph : Graph
+        Where nodes are added.
+    name : str
+        Name of the value in the graph.
+    """
+
+    __array_ufunc__ = None  # so that numpy's arrays leave operators to this class
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph, self.name = graph, name
+
+    __add__ = _binary("Add")
+    __sub__ = _binary("Sub")
+    __mul__ = _binary("Mul")
+    __truediv__ = _binary("Div")
+    __matmul__ = _binary("MatMul")
+    __and__ = _binary("And")
+    __ge__ = _binary("GreaterOrEqual")
+    equals = _binary("Equal")
+    at_least = _binary("Max")  # the larger of the two
+
+    def call(self, operation: str, **attributes: Any) -> Value:
+        """Apply an operation of one operand, such as "Log"."""
+        return self.graph.add(operation, self, **attributes)
+
+    def insert_axis(self, axis: int) -> Value:
+        """Return the value with one more axis, of size one."""
+        return self.graph.add("Unsqueeze", self, np.array([axis]))
+
+    def drop_axis(self, axis: int) -> Value:
+        """Return the value without an axis of size one."""
+        return self.graph.add("Squeeze", self, np.array([axis]))
+
+    def sum(self, axis: int, *, keepdims: bool = False) -> Value:
+        """Return the sum over an axis."""
+        return self.graph.add("ReduceSum", self, np.array([axis]), keepdims=int(keepdims))
+
+    def max(self, axis: int) -> Value:
+        """Return the maximum over an axis."""
+        return self.graph.add("ReduceMax", self, axes=[axis], keepdims=0)
+
+    def as_float(self) -> Value:
+        """Return the value as float32."""
+        return self.call("Cast", to=self.graph.onnx.TensorProto.FLOAT)
+
+    def as_bool(self) -> Value:
+        """Return where the value is not zero."""
+        return self.call("Cast", to=self.graph.onnx.TensorProto.BOOL)
+
+    def where(self, yes: Any, no: Any) -> Value:
+        """Return ``yes`` where this value is True, ``no`` elsewhere."""
+        return self.graph.add("Where", self, yes, no)
+
+    def signed_log(self) -> Value:
+        """Return ``sign(x) log(1 + abs(x))``."""
+        return self.call("Sign") * (self.call("Abs") + 1.0).call("Log")
 
 
 class Graph:
-    """An ONNX graph under construction. Operands are names, or arrays that become constants."""
+    """An ONNX graph under construction.
+
+    Parameters
+    ----------
+    onnx : module
+        The package, which the caller imports.
+    """
 
     def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
@@ -24,32 +99,35 @@ class Graph:
         self.outputs: list[Any] = []
         self.constants: list[Any] = []
 
-    def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> str:
+    def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> Value:
         """Declare an input; equal names of dimensions have equal sizes."""
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
-        return name
+        return Value(self, name)
 
-    def output(self, name: str, value: str) -> None:
+    def output(self, name: str, value: Value) -> None:
         """Give a float32 value of shape (n,) out under a name."""
-        self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
+        self.nodes.append(self.onnx.helper.make_node("Identity", [value.name], [name]))
         kind = self.onnx.TensorProto.FLOAT
         self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ("n",)))
 
-    def constant(self, value: Operand) -> str:
-        """Store an array or a tensor, and return the name that nodes use it by."""
+    def constant(self, number: Any) -> Value:
+        """Store an array, a tensor or a number of Python, which becomes float32."""
         name = f"/constant_{len(self.constants)}"
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        if isinstance(number, float):
+            number = np.float32(number)
+        array = number.detach().cpu().numpy() if isinstance(number, Tensor) else np.asarray(number)
         array = np.ascontiguousarray(array).reshape(array.shape)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
-        return name
+        return Value(self, name)
 
-    def add(self, operation: str, *operands: str | Operand, **attributes: Any) -> str:
-        """Append a node and return the name of what it computes."""
+    def add(self, operation: str, *operands: Any, **attributes: Any) -> Value:
+        """Append a node and return its value; what is no Value becomes a constant."""
         result = f"/{operation}_{len(self.nodes)}"  # no column starts with a slash and ends so
-        names = [one if isinstance(one, str) else self.constant(one) for one in operands]
+        values = [v if isinstance(v, Value) else self.constant(v) for v in operands]
+        names = [value.name for value in values]
         self.nodes.append(self.onnx.helper.make_node(operation, names, [result], **attributes))
-        return result
+        return Value(self, result)
 
     def model(self) -> Any:
         """Return the whole as a model."""
@@ -65,12 +143,31 @@ class Graph:
         )
 
 
-def axes(*axes: int) -> np.ndarray:
-    """Axes as an operand."""
-    return np.array(axes, dtype=np.int64)
+def join(values: list[Value], *, axis: int) -> Value:
+    """Return values side by side along an axis."""
+    return values[0].graph.add("Concat", *values, axis=axis)
 
 
-def signed_log(graph: Graph, value: str) -> str:
-    """``sign(x) log(1 + abs(x))``."""
-    size = graph.add("Log", graph.add("Add", graph.add("Abs", value), np.float32(1)))
-    return graph.add("Mul", graph.add("Sign", value), size)
+def rank_of_recency(mask: Value) -> Value:
+    """Return how many events have come after each, 0 behind the last: (n, T).
+
+    Parameters
+    ----------
+    mask : Value of shape (n, T)
+        1.0 on events, which come first.
+    """
+    from_newest = mask.graph.add("CumSum", mask, np.int64(1), reverse=1)
+    return from_newest.at_least(1.0) - 1.0
+
+
+def largest(values: Value, mask: Value) -> Value:
+    """Return the maximum over events, axis 1; zero where there is none.
+
+    Parameters
+    ----------
+    values : Value of shape (n, T, ...)
+        Events.
+    mask : Value that is as long on axis 1
+        1.0 on events.
+    """
+    return mask.as_bool().where(values, HIDDEN).max(1) * mask.max(1)

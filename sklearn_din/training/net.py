@@ -24,6 +24,7 @@ from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, is_host, number_on_host
 from sklearn_din.training.ctrl_c import note_ctrl_c
@@ -88,6 +89,9 @@ class DINNet(NeuralNetBinaryClassifier):
         Share of the rows that are.
     patience : int, default=4
         Validation checks without a smaller loss before training stops.
+    neighbours : {"auto", "time", "user"} or None, default=None
+        Whether numbers of item neighbours are learnt from the rows of ``fit`` and added to them:
+        as for DINClassifier.
     random_state : int, RandomState or None, default=None
         Seed of everything that is drawn.
 
@@ -105,6 +109,8 @@ class DINNet(NeuralNetBinaryClassifier):
         Impressions per training step: the moments are those of gradients of such batches.
     novelty_ : Novelty
         How often candidates' ids are new, and what training steps hide because of it.
+    neighbours_ : NeighbourTables
+        Item neighbours, which further rows are looked up in where they lack the numbers.
     occurrences_ : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary, how often each id occurred in all training rows so far. Empty without L2.
     order_ : RandomState
@@ -119,7 +125,8 @@ class DINNet(NeuralNetBinaryClassifier):
     stop_reason_: StopReason
     n_epochs_: int = 0
     batch_size_: int
-    novelty_: Novelty
+    novelty_: Novelty = STILL
+    neighbours_: NeighbourTables = NeighbourTables()
     occurrences_: dict[str, np.ndarray]
     order_: np.random.RandomState
     seed_: int
@@ -141,6 +148,7 @@ class DINNet(NeuralNetBinaryClassifier):
         validation: str = "auto",
         validation_fraction: float = 0.1,
         patience: int = 4,
+        neighbours: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         train_split: None = None,
         verbose: int = 0,
@@ -152,6 +160,7 @@ class DINNet(NeuralNetBinaryClassifier):
         self.validation = validation
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.neighbours = neighbours
         self.random_state = random_state
         fixed = {"lr": lr, "batch_size": batch_size, "train_split": train_split}
         super().__init__(module, *args, verbose=verbose, **fixed, **kwargs)
@@ -192,6 +201,9 @@ class DINNet(NeuralNetBinaryClassifier):
         self : DINNet
         """
         clicks, weights = _check_rows(X, y, sample_weight)
+        # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
+        order = choose_order(X, self.neighbours)
+        self.neighbours_, X = learn_neighbours(X, clicks > 0, order=order)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
         self.order_, novelty = self._first_seeds(), self._measure_novelty(X)
         rows, held_out, how = self._choose_rows(X, clicks, groups)
@@ -244,13 +256,17 @@ class DINNet(NeuralNetBinaryClassifier):
         self : DINNet
         """
         clicks, weights = _check_rows(X, y, sample_weight)
-        is_new = not self.initialized_
+        is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
+            order = choose_order(X, self.neighbours)
+            tables, X = learn_neighbours(X, clicks > 0, order=order)
             self.order_, self.novelty_ = self._first_seeds(), self._measure_novelty(X).without_ids()
             self.batch_size_ = self._size_of_batches(len(X))
             self.occurrences_, seed = {}, self.order_.randint(2**31)
         else:
             seed = self._next_seeds()[1]
+            if tables.pairs:  # looked up in tables that had counted it, a click would be told
+                tables, X = tables.grow(X, clicks > 0), tables.add_to(X)
             if X.schema != self.module_.schema:
                 grown = self.grow(X.schema)
                 self.module_, self.optimizer_ = grown.module_, grown.optimizer_
@@ -266,6 +282,7 @@ class DINNet(NeuralNetBinaryClassifier):
             hide=self.novelty_.hide if self.novelty_.hidden else None,
         )
         self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1)
+        self.neighbours_ = tables
         return self
 
     def _first_seeds(self) -> np.random.RandomState:
@@ -455,7 +472,8 @@ class DINNet(NeuralNetBinaryClassifier):
             [dict(check) for check in self.checks_],
             copy.deepcopy(self.order_),
         )
-        for name in ("n_epochs_", "batch_size_", "novelty_", "occurrences_", "seed_"):
+        net.neighbours_, net.novelty_ = self.neighbours_, self.novelty_
+        for name in ("n_epochs_", "batch_size_", "occurrences_", "seed_"):
             setattr(net, name, getattr(self, name))
         net.copy_moments(self)
         net.callbacks = self.callbacks
@@ -522,6 +540,7 @@ class DINNet(NeuralNetBinaryClassifier):
         net.callbacks_ = []
         net.history = History(dict(epoch) for epoch in self.history)
         net.checks_, net.n_epochs_ = [dict(check) for check in self.checks_], self.n_epochs_
+        net.neighbours_ = self.neighbours_
         net.novelty_, net.stop_reason_, net._n_before = self.novelty_, "callback", self._n_before
         net.drop_unfinished_epoch()
         return net
@@ -550,7 +569,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def get_dataset(self, X: object, y: object = None) -> ScoringBatches:
         """Batches of encoded impressions in order."""
-        return ScoringBatches(_check_encoded(X))
+        return ScoringBatches(self.neighbours_.add_to(_check_encoded(X)))
 
     def get_split_datasets(
         self, X: object, y: object = None, **fit_params: object

@@ -16,10 +16,21 @@ from torch import Tensor
 from sklearn_din._estimator_state import check_array, check_dict, check_keys
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 
-NET = {"options", "weights", "device", "stop_reason", "n_epochs", "history", "checks", "novelty"}
+NET = {
+    "neighbours",
+    "options",
+    "weights",
+    "device",
+    "stop_reason",
+    "n_epochs",
+    "history",
+    "checks",
+    "novelty",
+}
 TRAINING = {"moments", "occurrences", "batch_size", "seed", "order"}
 NOVELTY = {"shares", "columns", "patterns", "frequencies"}
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
@@ -51,6 +62,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
     """
     module = net.module_
     state = {
+        "neighbours": net.neighbours_.to_plain(),
         "options": dict(module.options),
         "weights": {name: _array(tensor) for name, tensor in module.state_dict().items()},
         "device": str(net.device),
@@ -105,7 +117,7 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
         Not initialized: its parameters are taken over.
     state : dict
     schema : Schema
-        Of the network.
+        Of the rows; that of the network has the numbers of item neighbours too.
 
     Returns
     -------
@@ -121,9 +133,11 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
         name: _tensor(name, array)
         for name, array in check_dict(state["weights"], what="weights").items()
     }
-    module = _module(schema, check_dict(state["options"], what="options"), weights)
+    tables = NeighbourTables.from_plain(state["neighbours"], schema)
+    module = _module(tables.extend(schema), check_dict(state["options"], what="options"), weights)
     net.device = _present_device(state["device"])
     restored = net.around(module)
+    restored.neighbours_ = tables
     if state["stop_reason"] not in get_args(StopReason):
         raise ValueError(f"training cannot end by {state['stop_reason']!r:.60}.")
     restored.stop_reason_ = state["stop_reason"]
