@@ -67,7 +67,7 @@ METHODS = [*OURS, *VARIANTS, *RIVALS, *ANALYST, *CEILINGS]
 UNRANKED = {*CEILINGS, "popularity", "max_epochs tripled", *VARIANTS}
 
 
-def encoder_of(workload, *, neighbours="auto"):
+def encoder_of(workload):
     """Return the encoder as a user would write it: it is told whose each row is, and when.
 
     When, only where time parts training from test.
@@ -81,7 +81,7 @@ def encoder_of(workload, *, neighbours="auto"):
         time="time" if by_time else None,
         drop=() if by_time else ["time"],
         max_length=workload["max_length"],
-        neighbours=neighbours,
+        neighbours=None,  # the classifier learns them
     )
 
 
@@ -102,10 +102,9 @@ def frame_of(workload, *parts):
     return pd.concat(frames, ignore_index=True), np.concatenate(labels)
 
 
-def pipeline_of(workload, *, neighbours="auto", **parameters):
+def pipeline_of(workload, **parameters):
     """The default way: encoder and classifier, the classifier with the given parameters."""
-    encoder, classifier = encoder_of(workload, neighbours=neighbours), DINClassifier(**parameters)
-    return Pipeline([("encode", encoder), ("din", classifier)])
+    return Pipeline([("encode", encoder_of(workload)), ("din", DINClassifier(**parameters))])
 
 
 def fit_ours(workload, *, seed, **parameters):

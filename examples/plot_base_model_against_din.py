@@ -22,7 +22,7 @@ X = attach_history(
 )
 model = Pipeline(
     [
-        ("encode", HistorySequenceEncoder(neighbours=None, drop=["user", "time"])),
+        ("encode", HistorySequenceEncoder(drop=["user", "time"])),
         ("din", DINClassifier(max_epochs=4, random_state=0)),
     ]
 )

@@ -16,6 +16,13 @@ from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
 from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.encoder_neighbours import (
+    add_neighbours,
+    clicked_label,
+    learn_of_encoder,
+    neighbour_order,
+    schema_without,
+)
 from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
 from sklearn_din.encoding.growth import EncoderGrowth
@@ -38,13 +45,6 @@ from sklearn_din.encoding.scaling import NumericColumns
 from sklearn_din.encoding.streaming import fit_scan, transform_scan
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.neighbours.pairs import (
-    add_neighbours,
-    clicked_label,
-    learn_neighbours,
-    neighbour_order,
-    schema_without,
-)
 from sklearn_din.tables.scan import Scan
 
 
@@ -356,7 +356,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         )
         if order is not None:
             self._clicked_label = clicked_label(y)
-            self._neighbours, encoded = learn_neighbours(
+            self._neighbours, encoded = learn_of_encoder(
                 encoded, y, order=order, taken=frame.columns
             )
         self.schema_ = encoded.schema

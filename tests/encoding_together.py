@@ -142,7 +142,7 @@ def again(folder, cache):
 
 FAILING = {
     "failing 1": failing(HistorySequenceEncoder, "_encode", 1),
-    "failing 0": failing(streaming, "learn_mapped_neighbours", 0),
+    "failing 0": failing(streaming, "learn_of_encoder", 0),
 }
 TOLD = {"again": again, "different": different, "killed": killed} | FAILING
 read = []  # row groups of each pass, and the first column

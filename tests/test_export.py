@@ -411,8 +411,9 @@ def test_the_tables_of_item_neighbours_count_among_the_bytes_of_a_file(onnx, mon
     rng = np.random.default_rng(0)
     shown = pd.DataFrame({"user": np.arange(90) // 3, "item": rng.integers(0, 20, 90)})
     shown["hist_item"] = [rng.integers(0, 20, 4).tolist() for _ in range(90)]
-    encoder = HistorySequenceEncoder(user="user", neighbours="user")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, hidden_units=(3,)))
+    encoder = HistorySequenceEncoder(user="user", neighbours=None)
+    classifier = DINClassifier(max_epochs=1, hidden_units=(3,), neighbours="user")
+    model = make_pipeline(encoder, classifier)
     model.fit(shown, shown["item"] % 2)
     monkeypatch.setattr(export, "neighbour_bytes", lambda pair: 3 * 2**30)
     with pytest.raises(ValueError, match=r"at most 2 GiB, and this model takes 3\.0 GiB"):

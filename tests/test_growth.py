@@ -33,6 +33,7 @@ from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import OnnxServer, updating
 from sklearn_din.training.growth import _grown_net, _plan_of_rows, _state_of, check_partial_inputs
+from sklearn_din.training.neighbour_inputs import look_up_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.test_vocabulary import learn, occurrences
@@ -76,11 +77,13 @@ def model(fitted):
 
 def grown_untrained(classifier, X, y):
     """The classifier with the tables of X's vocabularies, and not a step of training."""
-    inputs = check_partial_inputs(classifier, X, y, None, None)
+    given = check_partial_inputs(classifier, X, y, None, None)
+    inputs, _ = look_up_inputs(given, classifier.net_.neighbours_)
     grown = copy.deepcopy(classifier)
     net = _grown_net(classifier.net_, _plan_of_rows(classifier, inputs, _state_of(classifier.net_)))
     net.module_.eval()
-    grown.net_, grown.module_, grown.schema_ = net, net.module_, inputs.X.schema
+    net.neighbours_ = classifier.net_.neighbours_
+    grown.net_, grown.module_, grown.schema_ = net, net.module_, given.X.schema
     return grown
 
 
@@ -163,25 +166,27 @@ def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
 
 @pytest.fixture(scope="module")
 def with_neighbours(frame, y):
-    encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)
+    encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40, neighbours=None)
     classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
     return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
 
 
 def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame, later, y):
     model = copy.deepcopy(with_neighbours)
-    before = model["encode"].transform(frame)
-    names = [f.name for f in model["din"].schema_.fields if f.candidate]
+    tables = model["din"].net_.neighbours_
+    before = tables.add_to(model["encode"].transform(frame))
+    names = [f.name for f in model["din"].module_.schema.fields if f.candidate]
     assert len(names) == 13
     probability = model.predict_proba(frame)
     model["encode"].partial_fit(later)
-    after, new = model["encode"].transform(frame), model["encode"].transform(later)
+    after = tables.add_to(model["encode"].transform(frame))
+    new = tables.add_to(model["encode"].transform(later))
     for name in names:
         assert (after[name] == before[name]).all()
     assert not any(new[name].any() for name in names if name.startswith("hist_item"))
     assert any(after[name].any() for name in names if name.startswith("hist_item"))
-    grown = grown_untrained(model["din"], new, y)
-    assert (grown.predict_proba(after) == probability).all()
+    grown = grown_untrained(model["din"], model["encode"].transform(later), y)
+    assert (grown.predict_proba(model["encode"].transform(frame)) == probability).all()
 
 
 def test_grown_item_neighbours_are_saved_exported_and_ranked(with_neighbours, later, y, tmp_path):
@@ -409,6 +414,7 @@ def test_as_many_ids_are_hidden_in_later_passes_as_at_fit(tmp_path):
     shown, y = turning_catalogue()
     encoder = HistorySequenceEncoder(time="time", neighbours=None)
     parameters = {"random_state": 0, "early_stopping": False, "batch_size": 50}
+    parameters["neighbours"] = None
 
     def pipeline(**more):
         its = DINClassifier(**parameters, embedding_l2=0.0, **more)

@@ -38,9 +38,11 @@ def log():
     return X.drop(columns="device"), log.y
 
 
-def pipeline(**parameters):
-    classifier = DINClassifier(max_epochs=4, random_state=0)
-    return make_pipeline(HistorySequenceEncoder(user="user", time="time", **parameters), classifier)
+def pipeline(*, neighbours="auto", **parameters):
+    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None, **parameters)
+    return make_pipeline(
+        encoder, DINClassifier(max_epochs=4, random_state=0, neighbours=neighbours)
+    )
 
 
 @pytest.fixture(scope="module")

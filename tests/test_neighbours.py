@@ -1,6 +1,10 @@
 """Item neighbours: against plain loops, without a look at the future, in every place they reach."""
 
+import errno
+import os
 import pickle
+import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,11 +12,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
+    EncodedFeatures,
     HistorySequenceEncoder,
     ItemNeighbours,
     _log_once,
@@ -21,11 +27,20 @@ from sklearn_din import (
     load,
     rank_candidates,
     save,
+    update,
 )
+from sklearn_din._spans import Spans
 from sklearn_din.datasets import make_click_log
-from sklearn_din.neighbours import cooccurrence, item_scores
+from sklearn_din.features import Behaviour, Field, Ragged, Schema, store
+from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
+from sklearn_din.neighbours.blocks import order_rows
+from sklearn_din.neighbours.cooccurrence import Interactions
+from sklearn_din.neighbours.item_scores import ItemScores
+from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.serving import OnnxServer
+from sklearn_din.training import growth
+from sklearn_din.training.neighbour_inputs import look_up_inputs
 
 PARTS = ("sum", "mean", "max", "newest", "decayed")
 
@@ -44,9 +59,26 @@ def log():
     return X, log.y
 
 
-def numbers_of(X):
-    """The columns of item neighbours, unscaled, by name."""
-    return {f.name: X[f.name] for f in X.schema.fields if f.candidate}
+def encode(X, **parameters):
+    """Encoded rows as an encoder that knows user and time gives them."""
+    columns = {"user": "user", "time": "time"} | parameters
+    return HistorySequenceEncoder(**columns, neighbours=None).fit_transform(X)
+
+
+def learn(encoded, y, *, order="time"):
+    """Tables, and the training rows with their numbers."""
+    return learn_neighbours(encoded, np.asarray(y) == 1, order=order)
+
+
+def numbers_of(X, neighbour_tables=None):
+    """The columns of item neighbours by name; before they were scaled, where tables are given."""
+    scales = {} if neighbour_tables is None else scales_of(neighbour_tables)
+    return {f.name: X[f.name] * scales.get(f.name, 1) for f in X.schema.fields if f.candidate}
+
+
+def scales_of(neighbour_tables):
+    pairs = neighbour_tables.pairs
+    return {n: scale for p in pairs for n, scale in zip(p.names, p.scale, strict=True)}
 
 
 def blocks_of_users(users):
@@ -113,16 +145,16 @@ def test_numbers_are_those_of_plain_loops(log, order):
     rng = np.random.RandomState(0)
     rows = np.sort(rng.choice(len(X), 300, replace=False))
     X, y = X.iloc[rows], y[rows]
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=order)
-    trained = encoder.fit_transform(X, y)
+    encoded = encode(X)
+    learnt, trained = learn(encoded, y, order=order)
+    later = learnt.add_to(encoded)
     blocks = blocks_of_users(X["user"].to_numpy())
     if order == "time":
         blocks = blocks_of_times(X["time"].to_numpy())
     for column in ("item", "category"):
-        names = [f.name for f in trained.schema.fields if f.name.startswith(f"hist_{column}_")]
-        scale = np.array([encoder.scales_[name].scale for name in names])
+        names = [name for name in scales_of(learnt) if name.startswith(f"hist_{column}_")]
+        scale = np.array([scales_of(learnt)[name] for name in names])
         given_at_fit = np.column_stack([trained[name] for name in names]) * scale
-        later = encoder.transform(X)
         afterwards = np.column_stack([later[name] for name in names]) * scale
         for row in rng.choice(len(X), 25, replace=False):
             wanted = plain_numbers(X, y, blocks, column, row, blocks[row])
@@ -144,37 +176,33 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
     for column in ("item", "category"):
         other.loc[late, column] = rng.permutation(other.loc[late, column])
     other_y[late] = 1 - other_y[late]
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    before, after = encoder.fit_transform(X, y), encoder.fit_transform(other, other_y)
+    first, before = learn(encode(X), y)
+    second, after = learn(encode(other), other_y)
     kept = np.flatnonzero((blocks <= block) & (other["item"] == X["item"]).to_numpy())
     kept = kept[(other["category"] == X["category"]).to_numpy()[kept]]
-    scales = encoder.scales_
-    first = HistorySequenceEncoder(user="user", time="time").fit(X, y).scales_
-    for name, values in numbers_of(before).items():
-        own = values[kept] * first[name].scale
-        np.testing.assert_allclose(own, after[name][kept] * scales[name].scale, atol=1e-5)
+    again = numbers_of(after, second)
+    for name, values in numbers_of(before, first).items():
+        np.testing.assert_allclose(values[kept], again[name][kept], atol=1e-5)
 
 
 def test_own_clicks_do_not_reach_a_user(log):
     X, y = log
     user = X["user"].iloc[0]
     own = (X["user"] == user).to_numpy()
-    encoder = HistorySequenceEncoder(user="user")
-    before = encoder.fit_transform(X.drop(columns="time"), y)
-    scales = encoder.scales_
-    after = encoder.fit_transform(X.drop(columns="time"), np.where(own, 1 - y, y))
-    for name, values in numbers_of(before).items():
-        again = after[name][own] * encoder.scales_[name].scale
-        np.testing.assert_allclose(values[own] * scales[name].scale, again, atol=1e-5)
+    encoded = encode(X.drop(columns="time"), time=None)
+    first, before = learn(encoded, y, order="user")
+    second, after = learn(encoded, np.where(own, 1 - y, y), order="user")
+    again = numbers_of(after, second)
+    for name, values in numbers_of(before, first).items():
+        np.testing.assert_allclose(values[own], again[name][own], atol=1e-5)
 
 
 def test_the_order_of_rows_changes_nothing(log):
     X, y = log
     rows = np.random.RandomState(1).permutation(len(X))
-    for parameters in ({"user": "user"}, {"user": "user", "time": "time"}):
-        encoder = HistorySequenceEncoder(drop=["time"] * ("time" not in parameters), **parameters)
-        plain = numbers_of(encoder.fit_transform(X, y))
-        shuffled = numbers_of(encoder.fit_transform(X.iloc[rows], y[rows]))
+    for order in ("time", "user"):
+        plain = numbers_of(learn(encode(X), y, order=order)[1])
+        shuffled = numbers_of(learn(encode(X.iloc[rows]), y[rows], order=order)[1])
         for name, values in plain.items():
             np.testing.assert_allclose(values[rows], shuffled[name], atol=1e-4)
 
@@ -189,7 +217,7 @@ def test_patience_does_not_part_validation_and_test():
     losses = []
     for patience in (4, 30):
         model = make_pipeline(
-            HistorySequenceEncoder(user="user", time="time"),
+            HistorySequenceEncoder(user="user", time="time", neighbours=None),
             DINClassifier(
                 validation="random", patience=patience, max_epochs=15, random_state=0, lr=0.004
             ),
@@ -200,9 +228,10 @@ def test_patience_does_not_part_validation_and_test():
 
 def test_unknown_candidates_have_zeros(log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    rows = X[:20].assign(item=-1)
-    for name, values in numbers_of(encoder.transform(rows)).items():
+    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    learnt, _ = learn(encoder.fit_transform(X), y)
+    rows = encoder.transform(X[:20].assign(item=-1))
+    for name, values in numbers_of(learnt.add_to(rows)).items():
         assert (values == 0).all() == name.startswith("hist_item_")
 
 
@@ -210,90 +239,230 @@ def test_only_the_best_neighbours_are_kept(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
     monkeypatch.setattr(item_scores, "MOST_EXACT", 40)
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    counts = np.diff(encoder._neighbours[0].scores.cosine.indptr)
-    assert counts.max() == 3
-    ease = encoder._neighbours[0].scores.ease
-    assert np.count_nonzero(np.diff(ease.indptr)) == 40
+    scores = learn(encode(X), y)[0].pairs[0].scores
+    assert np.diff(scores.cosine.indptr).max() == 3
+    assert np.count_nonzero(np.diff(scores.ease.indptr)) == 40
     monkeypatch.undo()
-    whole = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    full = whole._neighbours[0].scores.cosine.toarray()
+    full = learn(encode(X), y)[0].pairs[0].scores.cosine.toarray()
     wanted = np.zeros_like(full)
     for row, values in enumerate(full):
         best = np.argsort(-values, kind="stable")[:3]  # of equal ones the first
         wanted[row, best] = values[best]
-    np.testing.assert_array_equal(encoder._neighbours[0].scores.cosine.toarray(), wanted)
+    np.testing.assert_array_equal(scores.cosine.toarray(), wanted)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_interactions_are_those_of_a_plain_loop(monkeypatch, log, is_mapped):
+    X, y = log
+    encoded = encode(X)
+    if is_mapped:  # rows are then read in blocks
+        encoded.store = SimpleNamespace(memory=10**9)
+        monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
+        monkeypatch.setattr(cooccurrence, "PENDING_KEYS", 50)
+    rows = order_rows(encoded, y == 1, order="time")
+    first = {}
+    for row, (user, block, clicked) in enumerate(zip(rows.users, rows.blocks, y, strict=True)):
+        events = encoded[row : row + 1]["hist_item"][0].tolist()
+        for item in events + [encoded["item"][row]] * int(clicked):
+            if item >= 2:
+                first[user, item] = min(block, first.get((user, item), 9))
+    gathered = Interactions.gather(encoded, rows, "hist_item", "item")
+    pairs = zip(gathered.users.tolist(), gathered.items.tolist(), strict=True)
+    assert dict(zip(pairs, gathered.blocks, strict=True)) == first
+    assert list(first) != sorted(first)
+    assert sorted(first) == list(zip(gathered.users, gathered.items, strict=True))
+
+
+def test_events_that_rows_of_two_users_share_belong_to_both():
+    spans = Spans(np.array([0, 1, 2]), np.array([2, 2, 1]))
+    history = Ragged({"hist": np.array([2, 3, 4], "int32")}, spans)
+    fields = (Field("item", "categorical", "item", 9), Field("hist", "history", "item", 9))
+    schema = Schema(fields, (Behaviour("hist", ("hist",), ("item",)),), max_length=2)
+    columns = {"item": np.array([5, 6, 7], dtype="int32")}
+    X = EncodedFeatures(schema, columns, {("hist",): history}, users=np.array([7, 8, 7]))
+    rows = order_rows(X, np.array([False, True, False]), order="user")
+    gathered = Interactions.gather(X, rows, "hist", "item")
+    assert gathered.users.tolist() == [0, 0, 0, 1, 1, 1]
+    assert gathered.items.tolist() == [2, 3, 4, 3, 4, 6]
+
+
+def test_scores_of_a_few_items_at_a_time_are_those_of_all_at_once(monkeypatch):
+    random = np.random.RandomState(0)
+    had = csr_array((random.random_sample((150, 320)) < 0.1).astype(np.float32))
+    n_users = np.bincount(had.indices, minlength=320).astype(np.float32)
+    shown = random.randint(0, 9, 320).astype(np.float32)
+    every = (had.T @ had).toarray()
+    whole = ItemScores.of_counts([(0, csr_array(every))], n_users, shown, np.minimum(shown, 1))
+    monkeypatch.setattr(cooccurrence, "CHUNK_PAIRS", 3000)
+    monkeypatch.setattr(cooccurrence, "CHUNK_ITEMS", 37)
+    chunks = list(cooccurrence.count_pairs(had))
+    assert len(chunks) > 320 // 37
+    scores = ItemScores.of_counts(chunks, n_users, shown, np.minimum(shown, 1))
+    for name, values in vars(whole).items():
+        assert abs(values - getattr(scores, name)).max() == 0
+    chosen = scores.choose_counts(chunks, n_users, all_pairs=True)
+    np.testing.assert_array_equal(chosen.toarray(), np.triu(every))
+
+
+def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log):
+    X, y = log
+    encoded = encode(X)
+    learnt, twin = learn(encoded, y)
+    monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
+    encoded.store = SimpleNamespace(memory=1000)
+    mapped_tables, trained = learn(encoded, y)
+    later = mapped_tables.add_to(encoded)
+    expected = numbers_of(learnt.add_to(encoded))
+    for name, values in numbers_of(twin).items():
+        assert isinstance(trained[name], np.memmap)
+        np.testing.assert_allclose(trained[name], values, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(later[name], expected[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_full_disk_says_what_was_needed(monkeypatch, log, tmp_path):
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    X, y = log
+    encoded = encode(X)
+    encoded.store = SimpleNamespace(memory=1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(store.os, "posix_fallocate", refuse, raising=False)
+    with pytest.raises(OSError, match=r"needs at least .* MB: No space left on device"):
+        learn(encoded, y)
+    assert not list(tmp_path.iterdir())
 
 
 def test_users_with_many_items_are_cut(monkeypatch):
     users, items = np.repeat([0, 1], [50, 3]), np.r_[np.arange(2, 52), [2, 3, 4]]
     both = cooccurrence.Interactions(users, items, np.zeros(53, dtype=int), (2, 52))
-    assert both.capped() is both
+    assert both.cap() is both
     monkeypatch.setattr(cooccurrence, "MOST_PAIRS", 500)
-    cut = both.capped()
+    cut = both.cap()
     assert np.bincount(cut.users).tolist() == [15, 3]
     assert len(set(cut.items[cut.users == 0])) == 15
 
 
 def test_chunks_of_events_change_nothing(monkeypatch, log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    whole = numbers_of(encoder.transform(X))
+    encoded = encode(X)
+    learnt, _ = learn(encoded, y)
+    whole = numbers_of(learnt.add_to(encoded))
     monkeypatch.setattr(item_scores, "EVENTS_PER_CHUNK", 37)
-    for name, values in numbers_of(encoder.transform(X)).items():
+    for name, values in numbers_of(learnt.add_to(encoded)).items():
         np.testing.assert_array_equal(values, whole[name])
 
 
 def test_what_is_needed_is_said(log):
     X, y = log
-    with pytest.raises(ValueError, match=r"neighbours='time' puts .* time=None"):
-        HistorySequenceEncoder(user="user", neighbours="time").fit(X, y)
+    by_user = encode(X.drop(columns="time"), time=None)
+    with pytest.raises(ValueError, match=r"neighbours='time' puts .* of times, and X has none"):
+        DINClassifier(neighbours="time").fit(by_user, y)
+    with pytest.raises(ValueError, match=r"neighbours='user' puts .* of users, and X has none"):
+        DINClassifier(neighbours="user").fit(encode(X.drop(columns="user"), user=None), y)
     with pytest.raises(ValueError, match="user=None and time=None"):
         ItemNeighbours().fit(X, y)
     with pytest.raises(ValueError, match="inconsistent"):
-        HistorySequenceEncoder(user="user").fit(X.drop(columns="time"), y[:-1])
+        ItemNeighbours(user="user", time="time").fit(X, y[:-1])
+
+
+def test_the_order_follows_what_travels_with_the_rows(log):
+    X, _ = log
+    by_user = encode(X.drop(columns="time"), time=None)
+    assert choose_order(encode(X), "auto") == "time"
+    assert choose_order(encode(X), "user") == "user"
+    assert choose_order(by_user, "auto") == "user"
+    assert choose_order(encode(X), None) is None
+    assert choose_order(encode(X[["item", "user"]], time=None), "auto") is None  # no history
 
 
 def test_that_they_are_off_is_logged_once(log, caplog):
     X, _ = log
-    many = pd.concat([X] * 3, ignore_index=True)[:1000]
-    assert len(many) == 1000
+    many = encode(
+        pd.concat([X] * 3, ignore_index=True)[:1000].drop(columns=["user", "time"]),
+        user=None,
+        time=None,
+    )
     _log_once.log_once.cache_clear()
     for _ in range(2):
-        HistorySequenceEncoder(drop=["user", "time"]).fit(many)
+        assert choose_order(many, "auto") is None
+    assert choose_order(many[:999], "auto") is None
     assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]
 
 
 def test_none_gives_none(log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
-    assert not numbers_of(encoder.fit_transform(X, y))
-    plain = HistorySequenceEncoder(drop=["user", "time"]).fit_transform(X[:900])
-    assert not numbers_of(plain)
+    classifier = DINClassifier(neighbours=None, max_epochs=1).fit(encode(X), y)
+    assert classifier.module_.schema == classifier.schema_
+    assert not classifier.net_.neighbours_.pairs
 
 
 def test_rows_of_nobody_are_each_of_a_user_of_their_own(log):
     X, y = log
     X = X.assign(user=X["user"].mask(np.arange(len(X)) % 7 == 0))
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours="user")
-    for values in numbers_of(encoder.fit_transform(X, y)).values():
+    for values in numbers_of(learn(encode(X), y, order="user")[1]).values():
         assert np.isfinite(values).all()
 
 
 def test_names_of_the_frame_stay_theirs(log):
     X, y = log
-    X = X.assign(hist_item_ease_sum=1.5)
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    names = encoder.get_feature_names_out().tolist()
-    assert "hist_item_ease_sum" in names
-    assert "hist_item_ease_sum_" in names
+    _, trained = learn(encode(X.assign(hist_item_ease_sum=1.5)), y)
+    assert {"hist_item_ease_sum", "hist_item_ease_sum_"} <= set(trained.keys())
+    added = ItemNeighbours(user="user", time="time")
+    table = added.fit_transform(X.assign(hist_item_ease_sum="text"), y)
+    assert (table["hist_item_ease_sum"] == "text").all()
 
 
 @pytest.fixture(scope="module")
 def model(log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time")
+    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
     return make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+
+
+@pytest.fixture
+def least_ids(monkeypatch):
+    """As it was when the model was fitted."""
+    monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
+
+
+@pytest.mark.usefixtures("least_ids")
+def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
+    X, y = log
+    encoder, classifier = model
+    encoded = encoder.transform(X)
+    learnt, trained = learn(encoded, y)
+    assert classifier.schema_ == encoded.schema
+    assert classifier.module_.schema == trained.schema
+    twin = DINClassifier(max_epochs=2, random_state=0).fit(trained, y)
+    assert not twin.net_.neighbours_.pairs  # the rows have their numbers already
+    later = learnt.add_to(encoded)
+    np.testing.assert_array_equal(classifier.predict_proba(encoded), twin.predict_proba(later))
+    np.testing.assert_array_equal(
+        classifier.net_.predict_proba(encoded), classifier.net_.predict_proba(later)
+    )
+    np.testing.assert_allclose(
+        classifier.net_.predict_proba(encoded)[:, 1], model.predict_proba(X)[:, 1], atol=1e-6
+    )
+    assert classifier.attention_weights(encoded[:9]).equals(twin.attention_weights(later[:9]))
+
+
+@pytest.mark.usefixtures("least_ids")
+def test_a_step_of_its_own_gives_the_same_model(model, log):
+    X, y = log
+    steps = [HistorySequenceEncoder(user="user", time="time", neighbours=None), ItemNeighbours()]
+    three = make_pipeline(*steps, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+    np.testing.assert_array_equal(three.predict_proba(X), model.predict_proba(X))
+    with pytest.raises(ValueError, match="ItemNeighbours was fitted with: 'item' has another"):
+        three[1].transform(encode(X.assign(item=X["item"] + 99)))
+    with pytest.raises(ValueError, match="fitted on encoded rows, got a frame"):
+        three[1].transform(X)
+    copy = pickle.loads(pickle.dumps(three[1]))
+    encoded = three[0].transform(X)
+    for name, values in numbers_of(three[1].transform(encoded)).items():
+        np.testing.assert_array_equal(values, copy.transform(encoded)[name])
+    update(three, X[-50:].assign(item=999), y[-50:])
+    assert np.isfinite(three.predict_proba(X[:9].assign(item=999))).all()
 
 
 def test_they_survive_pickle_and_save(model, log, tmp_path):
@@ -333,10 +502,9 @@ def test_other_models_get_the_columns(log):
     added = ItemNeighbours(user="user", time="time")
     trained = added.fit_transform(X, y)
     assert list(trained.columns[: len(X.columns)]) == list(X.columns)
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    encoded = encoder.fit_transform(X, y)
-    for name, values in numbers_of(encoded).items():
-        np.testing.assert_allclose(trained[name], values * encoder.scales_[name].scale, rtol=1e-6)
+    learnt, encoded = learn(encode(X), y)
+    for name, values in numbers_of(encoded, learnt).items():
+        np.testing.assert_allclose(trained[name], values, rtol=1e-6)
     lists = pl.DataFrame({n: [list(c) for c in X[n]] for n in ("hist_item", "hist_category")})
     table = pl.from_pandas(X.drop(columns=["hist_item", "hist_category"])).hstack(lists)
     assert isinstance(added.fit_transform(table, y), pl.DataFrame)
@@ -345,9 +513,8 @@ def test_other_models_get_the_columns(log):
 def test_attributes_with_one_vocabulary_each_have_their_pair():
     shown = pd.DataFrame({"u": [1, 2], "item": [3, 4], "hist_a": [[3], [4]], "hist_b": [[4], []]})
     histories = {"hist_a": "item", "hist_b": "item"}
-    encoder = HistorySequenceEncoder(histories=histories, user="u").fit(shown, [1, 0])
-    assert [pair.history for pair in encoder._neighbours] == ["hist_a", "hist_b"]
-    assert neighbour_pairs.neighbour_scales(encoder._neighbours).keys() <= encoder.scales_.keys()
+    learnt, _ = learn(encode(shown, histories=histories, user="u", time=None), [1, 0])
+    assert [pair.history for pair in learnt.pairs] == ["hist_a", "hist_b"]
 
 
 def test_later_clicks_are_counted_as_fit_would_have():
@@ -361,38 +528,72 @@ def test_later_clicks_are_counted_as_fit_would_have():
     shown = pd.concat([stranger, clicks], ignore_index=True)
     X = attach_history(shown, clicks, user="user", time="time", columns=["item"])
     y = np.arange(241) > 0
-    whole = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    parts = HistorySequenceEncoder(user="user", time="time").fit(X[:150], y[:150])
+    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    whole = learn(encoder.fit_transform(X), y)[0].pairs[0]
+    known = encoder.vocabularies_["item"]
+    parts, _ = learn(encoder.fit_transform(X[:150]), y[:150])
     for rows in (slice(150, 190), slice(190, 241)):
-        parts.partial_fit(X[rows], y[rows])
-    names = parts.vocabularies_["item"]
-    order = np.r_[0, 1, 2 + np.searchsorted(whole.vocabularies_["item"], names)]
-    wanted = cooccurrence.both_triangles(whole._neighbours[0].counts).toarray()
-    ours = cooccurrence.both_triangles(parts._neighbours[0].counts).toarray()
+        encoder.partial_fit(X[rows])
+        parts = parts.grow(encoder.transform(X[rows]), y[rows])
+    order = np.r_[0, 1, 2 + np.searchsorted(known, encoder.vocabularies_["item"])]
+    wanted = cooccurrence.both_triangles(whole.counts).toarray()
+    ours = cooccurrence.both_triangles(parts.pairs[0].counts).toarray()
     np.testing.assert_array_equal(ours, wanted[np.ix_(order, order)])
-    ease = whole._neighbours[0].scores.ease.toarray()[np.ix_(order, order)]
-    np.testing.assert_allclose(parts._neighbours[0].scores.ease.toarray(), ease, atol=1e-6)
+    ease = whole.scores.ease.toarray()[np.ix_(order, order)]
+    np.testing.assert_allclose(parts.pairs[0].scores.ease.toarray(), ease, atol=1e-6)
 
 
-def test_later_rows_are_encoded_before_their_clicks_count(log):
+def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X[:800], y[:800])
-    other = pickle.loads(pickle.dumps(encoder))
-    one = encoder.partial_fit_transform(X[800:], y[800:])
-    two = other.partial_fit_transform(X[800:], 1 - y[800:])
-    for name, values in numbers_of(one).items():
-        np.testing.assert_array_equal(values, two[name])
-    afterwards = encoder.transform(X[800:])
-    assert any((afterwards[name] != values).any() for name, values in numbers_of(one).items())
+    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    classifier = DINClassifier(max_epochs=1, random_state=0)
+    classifier.fit(encoder.fit_transform(X[:800]), y[:800])
+    before = classifier.net_.neighbours_
+    encoder.partial_fit(X[800:])
+    later, looked_up = encoder.transform(X[800:]), []
+
+    def note(inputs, tables):
+        noted, grown = look_up_inputs(inputs, tables)
+        looked_up.append(noted.X)
+        return noted, grown
+
+    monkeypatch.setattr(growth, "look_up_inputs", note)
+    twins = [pickle.loads(pickle.dumps(classifier)) for _ in range(2)]
+    for twin, labels in zip(twins, (y[800:], 1 - y[800:]), strict=True):
+        twin.partial_fit(later, labels)
+    expected = numbers_of(before.add_to(later))
+    afterwards = numbers_of(twins[0].net_.neighbours_.add_to(later))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(looked_up[0][name], values)
+        np.testing.assert_array_equal(looked_up[1][name], values)
+    assert any((afterwards[name] != values).any() for name, values in expected.items())
+    assert twins[0].schema_ == later.schema
+
+
+def test_a_partial_fit_that_fails_counts_nothing(model, log, monkeypatch):
+    X, y = log
+    classifier = pickle.loads(pickle.dumps(model[-1]))
+    encoded, before = model[0].transform(X), classifier.net_.neighbours_
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("the lights went out")
+
+    monkeypatch.setattr(growth, "train_net", fail)
+    probability = classifier.predict_proba(encoded)
+    with pytest.raises(RuntimeError, match="the lights"):
+        classifier.partial_fit(encoded, y)
+    assert classifier.net_.neighbours_ is before
+    np.testing.assert_array_equal(classifier.predict_proba(encoded), probability)
 
 
 def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
+    monkeypatch.setattr(tables, "MOST_COUNTED", 0)
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
-    pair = HistorySequenceEncoder(user="user", time="time").fit(X, y)._neighbours[0]
+    pair = learn(encode(X), y)[0].pairs[0]
     monkeypatch.undo()
-    whole = HistorySequenceEncoder(user="user", time="time").fit(X, y)._neighbours[0]
+    whole = learn(encode(X), y)[0].pairs[0]
     kept = cooccurrence.both_triangles(pair.counts).toarray()
     every = cooccurrence.both_triangles(whole.counts).toarray()
     popular = np.argsort(-every.diagonal(), kind="stable")[:20]
@@ -405,8 +606,28 @@ def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
 def test_attributes_with_few_ids_have_none(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X, y)
-    assert [pair.history for pair in encoder._neighbours] == ["hist_item"]
+    assert [pair.history for pair in learn(encode(X), y)[0].pairs] == ["hist_item"]
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 10)  # eight categories, padding and unknown
-    encoder.fit(X, y)
-    assert [pair.history for pair in encoder._neighbours] == ["hist_item", "hist_category"]
+    both = [pair.history for pair in learn(encode(X), y)[0].pairs]
+    assert both == ["hist_item", "hist_category"]
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "message"),
+    [
+        ("counts", lambda its: its | {"values": -its["values"]}, "upper triangle"),
+        ("cosine", lambda its: its | {"columns": its["columns"] + 10**6}, "must lie between 0"),
+        ("ease", lambda its: its | {"columns": its["columns"][::-1].copy()}, "in order, each once"),
+        ("ease", lambda its: its | {"lengths": its["lengths"][:-1]}, "must be int32 of shape"),
+        ("clicked", lambda its: its + 10**6, "more often than it was shown"),
+        ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be finite"),
+        ("scale", lambda its: its * 0, "scale of item neighbours must be positive"),
+        ("names", lambda its: its[:3], "13 columns with names"),
+        ("history", lambda its: 5, "must have names"),
+    ],
+)
+def test_a_damaged_state_is_refused(model, part, damage, message):
+    pair = model[-1].net_.neighbours_.pairs[0]
+    plain = pair.to_plain()
+    with pytest.raises(ValueError, match=message):
+        pair.from_plain(plain | {part: damage(plain[part])})

@@ -12,7 +12,7 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
 from sklearn_din._plain_values import split_arrays
-from sklearn_din.encoding import array_files, mapped_neighbours
+from sklearn_din.encoding import array_files
 from sklearn_din.encoding.encoded_cache import EncodedCache
 from sklearn_din.tables.scan import ParquetScan, Scan
 
@@ -144,18 +144,6 @@ def test_a_full_disk_is_an_error_that_names_the_folder(
         encode(source, cache if has_cache else None)
     assert caught.value.errno == errno.ENOSPC
     assert not list(where.iterdir())
-
-
-def test_a_disk_that_is_full_later_leaves_nothing_either(source, cache, monkeypatch):
-    def refuse(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(mapped_neighbours.os, "posix_fallocate", refuse, raising=False)
-    encoder = make_encoder()
-    with pytest.raises(OSError, match="No space left on device"):
-        encode(source, cache, encoder)
-    assert not list(cache.iterdir())
-    assert not hasattr(encoder, "schema_")
 
 
 def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(

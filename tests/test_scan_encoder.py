@@ -8,13 +8,10 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import array_files, mapped_neighbours, streamed_counts
+from sklearn_din.encoding import array_files, streamed_counts
 from sklearn_din.features import mapped
 from sklearn_din.logs.windows import WindowDtype
-from sklearn_din.neighbours import chunked_scores
-from sklearn_din.neighbours.chunked_scores import GrowingScores
-from sklearn_din.neighbours.cooccurrence import Interactions
-from sklearn_din.neighbours.pairs import training_rows
+from sklearn_din.neighbours import cooccurrence
 from sklearn_din.tables.parquet_files import ParquetFiles
 from sklearn_din.tables.scan import Scan
 from tests.click_frames import every_kind
@@ -40,7 +37,8 @@ def folder(table, tmp_path_factory):
 def small_parts(monkeypatch):
     """Merging and walking happen many times, in small tables too."""
     monkeypatch.setattr(streamed_counts, "PENDING_VALUES", 20)
-    monkeypatch.setattr(mapped_neighbours, "PENDING_KEYS", 50)
+    monkeypatch.setattr(cooccurrence, "PENDING_KEYS", 50)
+    monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
     monkeypatch.setattr(mapped, "ROWS_PER_BLOCK", 64)
 
 
@@ -163,52 +161,6 @@ def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options
     n_log = len(frame["hist_item"].array.log)
     (ragged,) = found.behaviours.values()
     assert {len(values) for values in ragged.columns.values()} == {n_log}
-
-
-def values_by_row(matrix):
-    """Sorted values of each row: which of equal neighbours are kept is nobody's choice."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return matrix.data[np.lexsort((matrix.data, rows))], np.diff(matrix.indptr)
-
-
-def test_scores_of_many_users_are_those_of_all_counts_at_once(monkeypatch):
-    random = np.random.RandomState(0)
-    n_users, n_ids = 150, 320
-    pairs = np.unique(random.randint(0, n_users * n_ids, 5000))
-    users, items = pairs // n_ids, pairs % n_ids
-    known = items >= 2
-    blocks = random.randint(0, 5, known.sum())
-    found = Interactions(users[known], items[known], blocks, (n_users, n_ids))
-    monkeypatch.setattr(chunked_scores, "CHUNK_PAIRS", 3000)
-    monkeypatch.setattr(chunked_scores, "CHUNK_ITEMS", 37)
-    whole = GrowingScores(found)
-    monkeypatch.setattr(chunked_scores, "MOST_COUNTED", 0)
-    chunked = GrowingScores(found)
-    for block in range(5):
-        shown = random.randint(0, 9, n_ids).astype(np.float32)
-        expected, scores = (
-            growing.scores(block, shown, np.minimum(shown, 1)) for growing in (whole, chunked)
-        )
-        assert abs(scores.ease - expected.ease).max() == 0
-        assert (scores.popularity == expected.popularity).all()
-        for mine, twin in zip(*map(values_by_row, (scores.cosine, expected.cosine)), strict=True):
-            np.testing.assert_array_equal(mine, twin)
-    assert abs(chunked.kept(scores) - whole.kept(expected)).max() == 0
-
-
-def test_pairs_are_gathered_as_they_are_of_all_rows_at_once(table):
-    X, y = in_memory(table)
-    encoded = HistorySequenceEncoder(**EASY, neighbours=None).fit_transform(X)
-    rows = training_rows(encoded, y, order="time")
-    history, n_ids = (
-        encoded.behaviours[("hist_item", "hist_category")],
-        encoded.schema["item"].n_ids,
-    )
-    twin = Interactions.of_rows(rows, encoded["item"], history, "hist_item", n_ids=n_ids)
-    found = mapped_neighbours.gather_interactions(encoded, rows, "hist_item", "item")
-    assert found.shape == twin.shape
-    for name in ("users", "items", "blocks"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(twin, name))
 
 
 def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):

@@ -35,12 +35,13 @@ def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
         neighbours and validation rows are of the same kind. The paper's network gets no numbers of
         item neighbours: it stays as published.
     """
-    encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
+    encoder = HistorySequenceEncoder(user=roles.user, time=roles.time, neighbours=None)
     if order == "user":
-        encoder = HistorySequenceEncoder(user=roles.user, drop=[roles.time])
-    if parameters.get("interest") == "paper":
-        encoder.set_params(neighbours=None)
-    return Pipeline([("encode", encoder), ("din", DINClassifier().set_params(**parameters))])
+        encoder.set_params(time=None, drop=[roles.time])
+    classifier = DINClassifier().set_params(**parameters)
+    if classifier.interest == "paper":
+        classifier.set_params(neighbours=None)
+    return Pipeline([("encode", encoder), ("din", classifier)])
 
 
 def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:

@@ -18,13 +18,17 @@ from sklearn_din._estimator_state import (
     check_keys,
 )
 from sklearn_din._typed_fields import from_dict, to_dict
+from sklearn_din.encoding.encoder_neighbours import (
+    neighbour_scales,
+    pairs_from_state,
+    schema_without,
+)
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, NumericColumns, indicator
 from sklearn_din.encoding.vocabulary import Vocabulary, whole_ids
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
-from sklearn_din.neighbours.pairs import NeighbourPair, neighbour_scales, schema_without
-from sklearn_din.neighbours.state import pair_state, pairs_from_state
+from sklearn_din.neighbours.pairs import NeighbourPair
 
 LEARNT = {"roles", "vocabularies", "numbers", "event_scales", "schema"}
 NUMBERS = {"names", "has_missing", "mean", "variance", "scale", "n_rows"}
@@ -53,8 +57,7 @@ class EncoderState(EstimatorState):
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
         check_is_fitted(self, "schema_")
-        scales = neighbour_scales(self._neighbours).items()
-        of_neighbours = {name: EventScale(0.0, scale) for name, scale in scales}
+        of_neighbours = neighbour_scales(self._neighbours)
         return self._numeric_columns.scales | self._event_scales | of_neighbours
 
     def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
@@ -94,7 +97,7 @@ class EncoderState(EstimatorState):
             "numbers": _numbers_state(attributes.pop("_numeric_columns")),
             "event_scales": {name: to_dict(scale) for name, scale in scales.items()},
             "schema": schema_state(attributes.pop("schema_")),
-            "neighbours": [pair_state(pair) for pair in attributes.pop("_neighbours", ())],
+            "neighbours": [pair.to_plain() for pair in attributes.pop("_neighbours", ())],
             "clicked_label": attributes.pop("_clicked_label", None),
             **{name: attributes.pop(name) for name in names if name in attributes},
         }

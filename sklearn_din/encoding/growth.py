@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_array
 from sklearn.utils import check_consistent_length
 
 from sklearn_din._compat import _fit_context
@@ -135,7 +134,7 @@ class EncoderGrowth:
             for owner, sources in occurrences.items()
         }
         schema = grown_schema(self.schema_, vocabularies)
-        neighbours = tuple(_grown_pair(pair, schema) for pair in self._neighbours)
+        neighbours = tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self._neighbours)
         grown: Any = type(self).__new__(type(self))  # encodes; a failure leaves this one as it was
         grown.__dict__ |= {**vars(self), "_vocabularies": vocabularies, "_neighbours": neighbours}
         if isinstance(X, Scan):
@@ -144,7 +143,7 @@ class EncoderGrowth:
             encoded = grown._with_neighbours(grown._encode(read, frame, schema))
         if y is not None and self._clicked_label is not None:
             clicked = np.asarray(y) == self._clicked_label
-            neighbours = tuple(pair.grown(encoded, clicked) for pair in neighbours)
+            neighbours = tuple(pair.grow(encoded, clicked) for pair in neighbours)
         self.__dict__ |= {
             "schema_": schema,
             "_vocabularies": vocabularies,
@@ -221,34 +220,6 @@ def grown_schema(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Sche
             )
         fields.append(field)
     return dataclasses.replace(schema, fields=tuple(fields))
-
-
-def _grown_pair(pair: NeighbourPair, schema: Schema) -> NeighbourPair:
-    """Give the ids that were appended no neighbours and no popularity, as unknown ones have."""
-    n_ids = schema[pair.candidate].n_ids
-    scores, n_new = pair.scores, n_ids - len(pair.scores.popularity)
-    if not n_new:
-        return pair
-    scores = dataclasses.replace(
-        scores,
-        ease=_with_empty_rows(scores.ease, n_ids),
-        cosine=_with_empty_rows(scores.cosine, n_ids),
-        popularity=np.pad(scores.popularity, (0, n_new)),
-        click_rate=np.pad(scores.click_rate, (0, n_new)),
-    )
-    return dataclasses.replace(
-        pair,
-        scores=scores,
-        counts=_with_empty_rows(pair.counts, n_ids),
-        shown=np.pad(pair.shown, (0, n_new)),
-        clicked=np.pad(pair.clicked, (0, n_new)),
-    )
-
-
-def _with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
-    """The same matrix for more ids; the memory of its values is shared."""
-    ends = np.pad(matrix.indptr, (0, n_ids - matrix.shape[0]), mode="edge")
-    return csr_array((matrix.data, matrix.indices, ends), shape=(n_ids, n_ids))
 
 
 def _check_kind(vocabulary: Vocabulary, values: np.ndarray, *, name: str) -> None:

@@ -18,10 +18,17 @@ from sklearn_din.encoding.encoded_cache import (
     digest_of_state,
     plain_parameters,
 )
+from sklearn_din.encoding.encoder_neighbours import (
+    add_neighbours,
+    append_neighbours,
+    clicked_label,
+    learn_of_encoder,
+    neighbour_order,
+    schema_without,
+)
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import checked_frame
 from sklearn_din.encoding.lookup import learn_vocabularies_from, make_schema
-from sklearn_din.encoding.mapped_neighbours import append_neighbours, learn_mapped_neighbours
 from sklearn_din.encoding.notices import empty_histories, log_older_events, odd_ids, say
 from sklearn_din.encoding.roles import assign_roles, is_auto
 from sklearn_din.encoding.scanned_rows import ScannedRows, first_rows
@@ -30,7 +37,6 @@ from sklearn_din.encoding.streamed_counts import TableStatistics
 from sklearn_din.encoding.team import Team, encoding_team
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.neighbours.pairs import clicked_label, neighbour_order, schema_without
 from sklearn_din.tables.scan import Scan
 
 
@@ -145,9 +151,10 @@ def _fit_written(
     )
     if order is not None:
         encoder._clicked_label = clicked_label(y)
-        encoder._neighbours = learn_mapped_neighbours(
-            cache.mapped(files, schema), y, order=order, taken=scan.columns, files=files
+        encoder._neighbours, numbered = learn_of_encoder(
+            cache.mapped(files, schema), y, order=order, taken=scan.columns
         )
+        append_neighbours(numbered, files)
         fields = tuple(field for pair in encoder._neighbours for field in pair.fields())
         schema = replace(schema, fields=schema.fields + fields)
     learnt = None
@@ -204,7 +211,7 @@ def write_scan(
     with cache.writing() as files:
         plain = schema_without(schema, encoder._neighbours)
         write_rows(encoder, scan, plain, files, is_fit=False)
-        append_neighbours(cache.mapped(files, plain), encoder._neighbours, files)
+        append_neighbours(add_neighbours(cache.mapped(files, plain), encoder._neighbours), files)
         return cache.keep(files, schema)
 
 

@@ -41,8 +41,8 @@ class FittedPipeline(NamedTuple):
 
     @property
     def neighbours(self) -> tuple[Any, ...]:
-        """Item neighbours of the encoder, one NeighbourPair per history that has a candidate."""
-        return self.encoder._neighbours
+        """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""
+        return self.classifier.net_.neighbours_.pairs or self.encoder._neighbours
 
     def decode(self, name: str, ids: np.ndarray | pd.Series) -> np.ndarray:
         """Return the original values of a field's ids, None where unknown or missing."""

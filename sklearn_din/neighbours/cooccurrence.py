@@ -4,41 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array, triu
 
+from sklearn_din._spans import Spans
+from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID
+from sklearn_din.neighbours.blocks import OrderedRows
 
 MOST_PAIRS = 400_000_000  # of two items of one user: some four seconds
 MOST_ITEMS_PER_USER = 1_000
+MOST_COUNTED = 9_000_000  # pairs of two items of one user up to which all counts are kept
+ROWS_PER_BLOCK = 65_536  # of mapped rows that are read at a time
+PENDING_KEYS = 1 << 21
+CHUNK_PAIRS = 2_000_000  # pairs of two items of one user that are multiplied at a time
+CHUNK_ITEMS = 4_096
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Who had which item, each pair once, and the block of rows that tells it.
+    """Who had which item, each pair once, and the first block of rows that holds it.
 
     Parameters
     ----------
     users : ndarray of shape (n,)
-        Codes from 0.
+        Codes from 0, in ascending order.
     items : ndarray of shape (n,)
-        Ids from 2.
+        Ids from 2, in ascending order for each user.
     blocks : ndarray of shape (n,)
-        The first block with a row that holds the item in its history or has it clicked.
+        The first block with a row that has the item in its history or has it clicked.
     shape : tuple of int
         Number of users, and number of ids.
-
-    Examples
-    --------
-    >>> from sklearn_din._spans import Spans
-    >>> spans = Spans(np.array([0, 0]), np.array([1, 2]))
-    >>> history = Ragged({"hist": np.array([2, 3], "int32")}, spans)
-    >>> rows = Rows(users=np.zeros(2, int), blocks=np.arange(2), clicked=np.array([False, True]))
-    >>> found = Interactions.of_rows(rows, np.array([3, 4]), history, "hist", n_ids=5)
-    >>> found.users, found.items, found.blocks
-    (array([0, 0, 0]), array([2, 3, 4]), array([0, 1, 1]))
     """
 
     users: np.ndarray
@@ -47,37 +46,35 @@ class Interactions:
     shape: tuple[int, int]
 
     @classmethod
-    def of_rows(
-        cls, rows: Rows, candidates: np.ndarray, history: Ragged, name: str, *, n_ids: int
+    def gather(
+        cls, X: EncodedFeatures, rows: OrderedRows, history: str, candidate: str
     ) -> Interactions:
         """Collect the events of all histories, and the clicked candidates.
 
         Parameters
         ----------
-        rows : Rows
-            Whose each row is, its block, and whether it was clicked.
-        candidates : ndarray of shape (n_rows,), int32
-            Id of the candidate.
-        history : Ragged
-            The histories of the rows.
-        name : str
-            Which of their columns holds the items.
-        n_ids : int
-            Size of the vocabulary.
+        X : EncodedFeatures
+            Training rows.
+        rows : OrderedRows
+            Whose they are, their blocks, and which were clicked.
+        history, candidate : str
+            Columns of ids with one vocabulary.
         """
-        owners, blocks = _owners(rows, history)
-        users = np.concatenate([owners, rows.users[rows.clicked]]).astype(np.int64)
-        items = np.concatenate([history.columns[name], candidates[rows.clicked]])
-        blocks = np.concatenate([blocks, rows.blocks[rows.clicked]])
-        is_known = (items >= FIRST_KNOWN_ID) & (blocks < rows.n_blocks)
-        users, items, blocks = users[is_known], items[is_known], blocks[is_known]
-        keys = np.sort((users * n_ids + items) * rows.n_blocks + blocks)
-        pairs = keys // rows.n_blocks
-        is_first = np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]
-        pairs, blocks = pairs[is_first], (keys % rows.n_blocks)[is_first]
-        return cls(pairs // n_ids, pairs % n_ids, blocks, (rows.n_users, n_ids))
+        n_ids = X.schema[candidate].n_ids
+        ragged = X.behaviours[X.schema.behaviour_of(history).histories]
+        first_blocks = _FirstBlocks(rows.n_blocks)
+        for part in row_blocks(X):
+            users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
+            owners = users.astype(np.int64) * rows.n_blocks + blocks
+            events, owners_of_events = _distinct_events(ragged.spans.take(part), owners)
+            items = ragged.columns[history][events]
+            first_blocks.add(owners_of_events, items, n_ids)
+            first_blocks.add(owners[clicked], X.columns[candidate][part][clicked], n_ids)
+        pairs, blocks = first_blocks.merge()
+        users, items = (pairs // n_ids).astype(np.int32), (pairs % n_ids).astype(np.int32)
+        return cls(users, items, blocks, (rows.n_users, n_ids))
 
-    def capped(self) -> Interactions:
+    def cap(self) -> Interactions:
         """Keep so few items of the users with most that no more than MOST_PAIRS are multiplied."""
         lengths = np.bincount(self.users, minlength=self.shape[0])
         cap = MOST_ITEMS_PER_USER
@@ -93,62 +90,101 @@ class Interactions:
         return Interactions(self.users[kept], self.items[kept], self.blocks[kept], self.shape)
 
     def matrix(self, block: int) -> csr_array:
-        """Users by ids, 1 where the block is the first that tells of the pair."""
-        chosen = self.blocks == block
-        ones = np.ones(np.count_nonzero(chosen), dtype=np.float32)
-        return csr_array((ones, (self.users[chosen], self.items[chosen])), shape=self.shape)
+        """Users by ids, 1 where a block up to this one has the pair: float32."""
+        chosen = self.blocks <= block
+        lengths = np.bincount(self.users[chosen], minlength=self.shape[0])
+        items = self.items[chosen]
+        ends = np.append(0, np.cumsum(lengths))
+        return csr_array((np.ones(len(items), np.float32), items, ends), shape=self.shape)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What is known of the training rows beside their features.
+def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the events that each owner's rows hold, each once per owner; and the owners.
+
+    Windows of one log overlap: the windows of each owner are merged before any event is read.
+    """
+    stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # owners never touch
+    covered = Spans(owners * stride + spans.starts, spans.lengths).covered()
+    runs = Spans(covered.run_starts % stride, covered.run_lengths)
+    return runs.index(), np.repeat(covered.run_starts // stride, covered.run_lengths)
+
+
+class _FirstBlocks:
+    """Distinct pairs and the first block of each, merged when the new ones have doubled them."""
+
+    def __init__(self, n_blocks: int) -> None:
+        self._n_blocks = n_blocks
+        self._keys = np.empty(0, dtype=np.int64)
+        self._pending: list[np.ndarray] = []
+        self._n_pending = 0
+
+    def add(self, owners: np.ndarray, items: np.ndarray, n_ids: int) -> None:
+        """Add items of owners, which are ``user * n_blocks + block``."""
+        is_known = items >= FIRST_KNOWN_ID
+        users, blocks = np.divmod(owners[is_known], self._n_blocks)
+        keys = (users * n_ids + items[is_known]) * self._n_blocks + blocks
+        self._pending.append(self._first(keys))
+        self._n_pending += len(self._pending[-1])
+        if self._n_pending > max(len(self._keys), PENDING_KEYS):
+            self.merge()
+
+    def merge(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs, ``user * n_ids + item`` in ascending order, and their first blocks."""
+        self._keys = self._first(np.concatenate([self._keys, *self._pending]))
+        self._pending, self._n_pending = [], 0
+        return self._keys // self._n_blocks, (self._keys % self._n_blocks).astype(np.int8)
+
+    def _first(self, keys: np.ndarray) -> np.ndarray:
+        keys = np.sort(keys)
+        pairs = keys // self._n_blocks
+        return keys[np.append(True, pairs[1:] != pairs[:-1])[: len(keys)]]
+
+
+def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
+    """Walk through all rows by slices: block by block where they are mapped, otherwise at once."""
+    size = max(len(X), 1) if X.store is None else ROWS_PER_BLOCK
+    for start in range(0, len(X), size):
+        yield slice(start, min(start + size, len(X)))
+
+
+def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
+    """Count how many users had both of two items, some items at a time.
+
+    The counts of all pairs may take gigabytes; what is made of them takes little.
 
     Parameters
     ----------
-    users : ndarray of shape (n_rows,)
-        Whose each row is: codes from 0.
-    blocks : ndarray of shape (n_rows,)
-        Block of each row, from 0; the rows of a block are told of earlier blocks alone.
-    clicked : ndarray of shape (n_rows,), bool
-        Whether the candidate was clicked.
+    had : csr_array of shape (n_users, n_ids)
+        1 where a user had an item.
+
+    Yields
+    ------
+    first : int
+        The first item of the chunk.
+    counts : csr_array of shape (n_items, n_ids), float32
+        Of the items from ``first`` on, sorted inside each row.
+
+    Examples
+    --------
+    >>> had = csr_array(np.array([[0, 0, 1, 1], [0, 0, 0, 1]], dtype="float32"))
+    >>> [(first, counts.toarray()[2:].tolist()) for first, counts in count_pairs(had)]
+    [(0, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 2.0]])]
     """
-
-    users: np.ndarray
-    blocks: np.ndarray
-    clicked: np.ndarray
-
-    @property
-    def n_users(self) -> int:
-        """Number of users."""
-        return int(self.users.max(initial=-1)) + 1
-
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks."""
-        return int(self.blocks.max(initial=0)) + 1
-
-
-def _owners(rows: Rows, history: Ragged) -> tuple[np.ndarray, np.ndarray]:
-    """For each event whose it is, and the first block with a row that holds it.
-
-    An event that no row holds has the block ``n_blocks``.
-    """
-    n_events = len(next(iter(history.columns.values())))
-    owners = np.zeros(n_events, dtype=np.int64)
-    blocks = np.full(n_events, rows.n_blocks)
-    for block in reversed(range(rows.n_blocks)):
-        chosen = rows.blocks == block
-        spans = history.spans.take(chosen)
-        index = spans.index()
-        owners[index] = np.repeat(rows.users[chosen], spans.lengths)
-        blocks[index] = block
-    return owners, blocks
+    n_ids = had.shape[1]
+    by_item = csr_array(had.T.tocsr())
+    work = by_item @ np.diff(had.indptr).astype(np.float64)
+    changes = np.flatnonzero(np.diff(np.cumsum(work) // CHUNK_PAIRS)) + 1
+    begins = {*changes.tolist(), *range(0, n_ids, CHUNK_ITEMS), n_ids}
+    for begin, end in pairwise(sorted(begins)):
+        counts = csr_array(by_item[begin:end] @ had)
+        counts.sort_indices()
+        yield begin, counts
 
 
 def count_new_clicks(
     users: np.ndarray, candidates: np.ndarray, history: Ragged, name: str, *, n_ids: int
 ) -> csr_array:
-    """What clicks that have come since add to the counts: each with the events of its history.
+    """Count what clicks that have come since add: each with the events of its history.
 
     A click on an item that the history holds already adds nothing, nor does a second click of the
     same user on an item: the counts are of users, not of clicks.
@@ -182,51 +218,16 @@ def count_new_clicks(
     counts[fresh[first]] = True
     used = counts[rows] & (events >= FIRST_KNOWN_ID)
     pairs = np.unique(rows[used] * np.int64(n_ids) + events[used])  # each event of a row once
-    one, other = shown[pairs // n_ids], pairs % n_ids
+    clicked, event = shown[pairs // n_ids], pairs % n_ids
     alone = shown[counts]
-    lower = np.concatenate([np.minimum(one, other), alone])
-    upper = np.concatenate([np.maximum(one, other), alone])
+    lower = np.concatenate([np.minimum(clicked, event), alone])
+    upper = np.concatenate([np.maximum(clicked, event), alone])
     ones = np.ones(len(lower), dtype=np.float32)
     return csr_array((ones, (lower, upper)), shape=(n_ids, n_ids))
 
 
-def upper_triangle(counts: csr_array) -> csr_array:
-    """Half of a symmetric matrix, the diagonal included."""
-    return csr_array(triu(counts, format="csr"))
-
-
 def both_triangles(upper: csr_array) -> csr_array:
-    """The symmetric matrix whose upper triangle is given."""
-    return csr_array(upper + triu(upper, 1, format="csr").T)
-
-
-def growing_counts(interactions: Interactions, n_blocks: int) -> Iterator[csr_array]:
-    """After each block: how many users had both items, ids by ids; the diagonal counts users.
-
-    Parameters
-    ----------
-    interactions : Interactions
-    n_blocks : int
-
-    Yields
-    ------
-    csr_array of shape (n_ids, n_ids), float32
-        Of all blocks so far, sorted inside each row.
-
-    Examples
-    --------
-    >>> both = Interactions(np.array([0, 0]), np.array([2, 3]), np.array([0, 1]), (1, 4))
-    >>> [counts.nnz for counts in growing_counts(both, 2)]
-    [1, 4]
-    """
-    interactions = interactions.capped()
-    n_ids = interactions.shape[1]
-    counts = csr_array((n_ids, n_ids), dtype=np.float32)
-    seen = csr_array(interactions.shape, dtype=np.float32)
-    for block in range(n_blocks):
-        new = interactions.matrix(block)
-        crossed = new.T @ seen
-        counts = csr_array(counts + (new.T @ new + crossed + crossed.T))
-        counts.sort_indices()
-        seen = seen + new
-        yield counts
+    """Return the symmetric matrix whose upper triangle is given, sorted inside each row."""
+    counts = csr_array(upper + triu(upper, 1, format="csr").T)
+    counts.sort_indices()
+    return counts

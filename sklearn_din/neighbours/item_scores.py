@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from sklearn_din._spans import Spans
-from sklearn_din.neighbours.cooccurrence import upper_triangle
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
@@ -52,98 +51,88 @@ class ItemScores:
     click_rate: np.ndarray
 
     @classmethod
-    def of_counts(cls, counts: csr_array, shown: np.ndarray, clicked: np.ndarray) -> ItemScores:
-        """Compute the scores.
-
-        Parameters
-        ----------
-        counts : csr_array of shape (n_ids, n_ids)
-            How many users had both items; the diagonal says how many had one.
-        shown, clicked : ndarray of shape (n_ids,)
-            How often each item was a candidate, and was clicked as one.
-        """
-        n_users = counts.diagonal()
-        ids = most_popular(n_users)
-        gram = counts[ids][:, ids].toarray()
-        cosine = cls.neighbours_of(counts, n_users)
-        return cls.of_parts(gram, ids, cosine, n_users, shown, clicked)
-
-    @classmethod
-    def of_parts(
+    def of_counts(
         cls,
-        gram: np.ndarray,
-        ids: np.ndarray,
-        cosine: csr_array,
+        chunks: Iterable[tuple[int, csr_array]],
         n_users: np.ndarray,
         shown: np.ndarray,
         clicked: np.ndarray,
     ) -> ItemScores:
-        """Compute the scores from those counts that they need.
+        """Compute the scores.
 
         Parameters
         ----------
-        gram : ndarray of shape (n_popular, n_popular)
-            How many users had both of two popular items.
-        ids : ndarray of shape (n_popular,)
-            The popular items, as :func:`most_popular` gives them.
-        cosine : csr_array of shape (n_ids, n_ids)
-            As :meth:`neighbours_of` gives it.
-        n_users : ndarray of shape (n_ids,)
+        chunks : iterable of (int, csr_array of shape (n_items, n_ids))
+            How many users had both items, some items at a time: the first of them, and the counts
+            of those that follow it, sorted inside each row.
+        n_users : ndarray of shape (n_ids,), float32
             How many users had each item.
-        shown, clicked : ndarray of shape (n_ids,)
+        shown, clicked : ndarray of shape (n_ids,), float32
             How often each item was a candidate, and was clicked as one.
         """
+        popular = most_popular(n_users)
+        gram = np.zeros((len(popular), len(popular)), dtype=np.float32, order="F")
+        cosines = []
+        for first, counts in chunks:
+            begin, end = np.searchsorted(popular, [first, first + counts.shape[0]])
+            gram[begin:end] = counts[popular[begin:end] - first][:, popular].toarray()
+            cosines.append(_cosine(counts, n_users, first))
         known = n_users > 0
         popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
         return cls(
-            _ease(gram, ids, len(n_users)),
-            cosine,
+            _ease(gram, popular, len(n_users)),
+            cosines[0] if len(cosines) == 1 else csr_array(vstack(cosines, format="csr")),
             popularity.astype(np.float32),
             _click_rate(shown, clicked),
         )
 
-    @staticmethod
-    def neighbours_of(counts: csr_array, n_users: np.ndarray, *, first: int = 0) -> csr_array:
-        """Users that had both items over a shrunk root, the largest of each row.
+    def choose_counts(
+        self, chunks: Iterable[tuple[int, csr_array]], n_users: np.ndarray, *, all_pairs: bool
+    ) -> csr_array:
+        """Choose the counts that later ones are added to.
 
         Parameters
         ----------
-        counts : csr_array of shape (n_rows, n_ids)
-            Of the items from ``first`` on, sorted inside each row.
-        n_users : ndarray of shape (n_ids,)
-        first : int, default=0
-        """
-        return _cosine(counts, n_users, first)
-
-    def counts_to_keep(self, counts: csr_array) -> csr_array:
-        """Those counts that later ones are added to: of popular items, and of neighbours.
-
-        Parameters
-        ----------
-        counts : csr_array of shape (n_ids, n_ids)
+        chunks, n_users
             What the scores were computed from.
+        all_pairs : bool
+            Whether all counts are chosen. Otherwise those of two popular items, and of an item and
+            one of its best neighbours.
 
         Returns
         -------
-        csr_array of shape (n_ids, n_ids)
+        csr_array of shape (n_ids, n_ids), float32
             The upper triangle.
         """
-        upper = upper_triangle(counts)
-        if counts.nnz <= MOST_EXACT**2:
-            return upper
-        rows = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(upper.indptr))
-        popular = np.zeros(counts.shape[0], dtype=bool)
-        popular[most_popular(counts.diagonal())] = True
-        kept = popular[rows] & popular[upper.indices] | (rows == upper.indices)
-        places = np.flatnonzero(~kept)
-        kept[places] = self._are_neighbours(rows[places], upper.indices[places])
-        ends = _ends(rows[kept], counts.shape[0])
-        return csr_array((upper.data[kept], upper.indices[kept], ends), shape=counts.shape)
+        n_ids = len(n_users)
+        is_popular = np.zeros(n_ids, dtype=bool)
+        is_popular[most_popular(n_users)] = True
+        all_pairs = all_pairs or bool(is_popular[n_users > 0].all())
+        near = None if all_pairs else csr_array(self.cosine + self.cosine.T)
+        chosen = []
+        for first, counts in chunks:
+            rows = np.repeat(np.arange(first, first + counts.shape[0]), np.diff(counts.indptr))
+            columns = counts.indices
+            is_chosen = columns >= rows
+            if near is not None:
+                is_kept = is_popular[rows] & is_popular[columns] | (rows == columns)
+                others = np.flatnonzero(is_chosen & ~is_kept)
+                is_kept[others] = np.asarray(near[rows[others], columns[others]]).ravel() > 0
+                is_chosen &= is_kept
+            ends = _ends(rows[is_chosen] - first, counts.shape[0])
+            parts = (counts.data[is_chosen], columns[is_chosen], ends)
+            chosen.append(csr_array(parts, shape=counts.shape))
+        return csr_array(vstack(chosen, format="csr"))
 
-    def _are_neighbours(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Whether one of two items, by their ids, is among the best neighbours of the other."""
-        near = self.cosine + self.cosine.T
-        return np.asarray(near[one, other]).ravel() > 0
+    def widen(self, n_ids: int) -> ItemScores:
+        """Return the scores with more ids, which have no neighbours and no popularity."""
+        n_new = n_ids - len(self.popularity)
+        return ItemScores(
+            with_empty_rows(self.ease, n_ids),
+            with_empty_rows(self.cosine, n_ids),
+            np.pad(self.popularity, (0, n_new)),
+            np.pad(self.click_rate, (0, n_new)),
+        )
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
         """Summaries of the scores between each row's candidate and its events.
@@ -171,14 +160,20 @@ class ItemScores:
                 continue
             events = items[part.index()]
             shown = np.repeat(candidates[rows], part.lengths)
-            for place, scores in enumerate((self.ease, self.cosine)):
-                found = np.asarray(scores[shown, events], dtype=np.float32).ravel()
-                columns = slice(place * len(SUMMARIES), (place + 1) * len(SUMMARIES))
-                numbers[rows, columns] = _summaries(found, part.lengths)
+            for first, scores in ((0, self.ease), (len(SUMMARIES), self.cosine)):
+                of_events = np.asarray(scores[shown, events], dtype=np.float32).ravel()
+                columns = slice(first, first + len(SUMMARIES))
+                numbers[rows, columns] = _summaries(of_events, part.lengths)
         numbers[:, -3] = self.popularity[candidates]
         numbers[:, -2] = self.click_rate[candidates]
         numbers[:, -1] = numbers[:, -3] > 0
         return numbers
+
+
+def with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
+    """Return the same square matrix for more ids; the memory of its values is shared."""
+    ends = np.pad(matrix.indptr, (0, n_ids - matrix.shape[0]), mode="edge")
+    return csr_array((matrix.data, matrix.indices, ends), shape=(n_ids, n_ids))
 
 
 def _chunks(lengths: np.ndarray) -> Iterator[slice]:
@@ -191,17 +186,17 @@ def _chunks(lengths: np.ndarray) -> Iterator[slice]:
 
 def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Signed logs of the five summaries, zeros for an empty history: (n_rows, 5)."""
-    found = np.zeros((len(lengths), len(SUMMARIES)), dtype=np.float32)
+    sums = np.zeros((len(lengths), len(SUMMARIES)), dtype=np.float32)
     filled = np.flatnonzero(lengths)
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = (ends - lengths)[filled]
     rank = np.repeat(ends, lengths) - 1 - np.arange(len(scores))
-    found[filled, 0] = np.add.reduceat(scores, starts)
-    found[filled, 1] = found[filled, 0] / lengths[filled]
-    found[filled, 2] = np.maximum.reduceat(scores, starts)
-    found[filled, 3] = scores[ends[filled] - 1]
-    found[filled, 4] = np.add.reduceat(scores * np.float32(DECAY) ** rank, starts)
-    return np.sign(found) * np.log1p(np.abs(found))
+    sums[filled, 0] = np.add.reduceat(scores, starts)
+    sums[filled, 1] = sums[filled, 0] / lengths[filled]
+    sums[filled, 2] = np.maximum.reduceat(scores, starts)
+    sums[filled, 3] = scores[ends[filled] - 1]
+    sums[filled, 4] = np.add.reduceat(scores * np.float32(DECAY) ** rank, starts)
+    return np.sign(sums) * np.log1p(np.abs(sums))
 
 
 def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:

@@ -1,13 +1,14 @@
-"""ItemNeighbours: what everybody's histories say about the candidate, as columns for any model."""
+"""ItemNeighbours: what everybody's histories say about the candidate, for any model."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from narwhals.typing import IntoDataFrameT
+from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._compat import StrOptions, _fit_context
@@ -15,43 +16,54 @@ from sklearn_din._estimator_state import EstimatorState, check_keys
 from sklearn_din._frames import CallerFrame
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.neighbours.pairs import neighbour_scales
+from sklearn_din.features.schema_state import schema_from_state, schema_state
+from sklearn_din.neighbours.blocks import find_clicks
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.transformers import HistorySequenceEncoder
+
+Rows = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
 
 
 class ItemNeighbours(  # type: ignore[call-arg]
     EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
-    """Add numbers of item neighbours to a frame, for models other than the DIN.
+    """Add numbers of item neighbours to a frame, or to encoded rows.
 
-    ``HistorySequenceEncoder`` gives the DIN these numbers by itself, where ``user`` or ``time`` is
-    named. This transformer gives them to any model, a boosted tree for example: 13 columns for the
-    attribute of each behaviour that has the most ids, and for others from 64 ids on.
+    :class:`DINClassifier` learns these numbers by itself. This transformer gives them to any
+    model, a boosted tree for example: 13 columns for the attribute of each behaviour that has the
+    most ids, and for others from 64 ids on.
+
+    It also takes what :class:`HistorySequenceEncoder` returns, and adds the numbers as fields. As
+    a step between encoder and classifier it is learnt once where a Pipeline caches its steps
+    (``memory``): the classifier adds nothing to rows that have the numbers.
 
     Parameters
     ----------
     user : str, default=None
-        Column that says whose each row is.
+        Column that says whose each row is. Of encoded rows, those are the encoder's users.
     time : str, default=None
-        Column that says when each row was: integers, floats or datetimes.
+        Column that says when each row was: integers, floats or datetimes. Of encoded rows, those
+        are the encoder's times.
     neighbours : {"auto", "time", "user"}, default="auto"
-        "time": each training row is told what was known before its block of time, for models that
-        predict later rows. "user": it is told of other users alone, for models that predict users
-        not seen at fit. "auto": "time" where ``time`` is named, otherwise "user".
+        "time": each training row's numbers come from what was known before its block of time, for
+        models that predict later rows. "user": they come from other users alone, for models that
+        predict users not seen at fit. "auto": "time" where times are known, otherwise "user".
     histories : "auto" or dict, default="auto"
         History column -> the candidate column that it is compared with. "auto": ``hist_x`` is
-        compared with ``x``.
+        compared with ``x``. Of encoded rows the schema says it.
 
     Attributes
     ----------
-    encoder_ : HistorySequenceEncoder
-        Reads the columns.
+    encoder_ : HistorySequenceEncoder or None
+        Reads the columns of frames. None where it was fitted on encoded rows.
+    schema_ : Schema
+        Of the encoded rows, without the numbers.
 
     Notes
     -----
     As with scikit-learn's TargetEncoder, ``fit_transform`` differs from ``fit`` and ``transform``:
-    it tells each training row of earlier blocks of rows alone, ``transform`` tells of all rows of
-    fit. Train on ``fit_transform``, as a Pipeline does.
+    the numbers of each training row come from earlier blocks of rows alone, those of
+    ``transform`` from all rows of fit. Train on ``fit_transform``, as a Pipeline does.
 
     Examples
     --------
@@ -94,82 +106,134 @@ class ItemNeighbours(  # type: ignore[call-arg]
         self.histories = histories
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: IntoDataFrameT, y: ArrayLike | None = None) -> ItemNeighbours:
+    def fit(self, X: Rows, y: ArrayLike | None = None) -> ItemNeighbours:
         """Learn which items go together.
 
         Parameters
         ----------
-        X : pandas, polars or Arrow frame of shape (n_rows, n_columns)
+        X : pandas, polars or Arrow frame of shape (n_rows, n_columns), or EncodedFeatures
             Candidates and histories; other columns pass.
         y : array-like of shape (n_rows,), default=None
-            Which candidates were clicked.
+            Two labels, the larger of which is a click. With anything else, histories alone count.
 
         Returns
         -------
         self
         """
-        self._fit_encoded(CallerFrame(X, name="X"), y)
+        self._fit(X, y)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: IntoDataFrameT, y: ArrayLike | None = None) -> IntoDataFrameT:
-        """Learn which items go together, and tell each row of earlier blocks alone.
+    def fit_transform(self, X: Rows, y: ArrayLike | None = None) -> Rows:
+        """Learn which items go together; each row's numbers come from earlier blocks alone.
 
         Parameters
         ----------
-        X : pandas, polars or Arrow frame of shape (n_rows, n_columns)
+        X : pandas, polars or Arrow frame of shape (n_rows, n_columns), or EncodedFeatures
             Candidates and histories; other columns pass.
         y : array-like of shape (n_rows,), default=None
-            Which candidates were clicked.
+            Two labels, the larger of which is a click. With anything else, histories alone count.
 
         Returns
         -------
-        frame of the kind of X
+        frame of the kind of X, or EncodedFeatures
             X and the new columns.
         """
-        frame = CallerFrame(X, name="X")
-        return frame.with_columns(self._numbers(self._fit_encoded(frame, y)))
+        return self._with_numbers(X, self._fit(X, y))
 
-    def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
+    def transform(self, X: Rows) -> Rows:
         """Add the columns to rows that were not trained on.
 
         Parameters
         ----------
-        X : pandas, polars or Arrow frame of shape (n_rows, n_columns)
-            The columns seen at fit; ``user`` and ``time`` may be absent.
+        X : pandas, polars or Arrow frame of shape (n_rows, n_columns), or EncodedFeatures
+            As given to ``fit``; columns ``user`` and ``time`` may be absent.
 
         Returns
         -------
-        frame of the kind of X
+        frame of the kind of X, or EncodedFeatures
             X and the new columns.
+
+        Raises
+        ------
+        ValueError
+            Where X is encoded by another encoder than the rows of ``fit``.
         """
         check_is_fitted(self)
-        frame = CallerFrame(X, name="X")
-        return frame.with_columns(self._numbers(self.encoder_.transform(X)))
+        if not isinstance(X, EncodedFeatures):
+            encoded = self._encoder().transform(CallerFrame(X, name="X").pandas)
+            return self._with_numbers(X, self._tables.add_to(encoded))
+        if not self.schema_.is_prefix_of(X.schema):
+            raise ValueError(
+                "X comes from another encoder than the one that ItemNeighbours was fitted with: "
+                f"{self.schema_.difference(X.schema)}. Transform with that encoder, or fit both "
+                "again as one Pipeline."
+            )
+        return self._tables.add_to(X)
 
-    def _fit_encoded(self, frame: CallerFrame, y: ArrayLike | None) -> EncodedFeatures:
+    def _fit(self, X: Rows, y: ArrayLike | None) -> EncodedFeatures:
+        """Learn, and return the training rows with their numbers."""
+        encoder, taken = None, []
+        if isinstance(X, EncodedFeatures):
+            encoded = X
+            if X.users is None and X.times is None:
+                self._check_order()
+        else:
+            self._check_order()
+            encoder = HistorySequenceEncoder(
+                histories=self.histories, user=self.user, time=self.time, neighbours=None
+            )
+            frame = CallerFrame(X, name="X").pandas
+            encoded, taken = encoder.fit_transform(frame), list(frame.columns)
+        if y is not None:
+            check_consistent_length(np.empty(len(encoded)), y)
+        is_click, order = find_clicks(y, len(encoded)), choose_order(encoded, self.neighbours)
+        tables, numbered = learn_neighbours(encoded, is_click, order=order, taken=taken)
+        self.encoder_, self.schema_, self._tables = encoder, encoded.schema, tables
+        return numbered
+
+    def _check_order(self) -> None:
         if self.user is None and self.time is None:
             raise ValueError(
                 "ItemNeighbours needs to know whose the rows are, or when they were, got "
                 "user=None and time=None. Name the column: ItemNeighbours(user=...)."
             )
-        self.encoder_ = HistorySequenceEncoder(
-            histories=self.histories, user=self.user, time=self.time, neighbours=self.neighbours
-        )
-        return self.encoder_.fit_transform(frame.pandas, y)
+
+    def _encoder(self) -> HistorySequenceEncoder:
+        if self.encoder_ is None:
+            raise ValueError(
+                "ItemNeighbours was fitted on encoded rows, got a frame. Transform it with the "
+                "encoder first."
+            )
+        return self.encoder_
+
+    def _with_numbers(self, X: Rows, encoded: EncodedFeatures) -> Rows:
+        """Rows of the caller's kind with the numbers: of a frame as they were before scaling."""
+        if isinstance(X, EncodedFeatures):
+            return encoded
+        numbers = {
+            name: encoded[name] * scale
+            for pair in self._tables.pairs
+            for name, scale in zip(pair.names, pair.scale, strict=True)
+        }
+        return CallerFrame(X, name="X").with_columns(numbers)
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        encoder = attributes.pop("encoder_", None)
-        return None if encoder is None else {"encoder": encoder}
+        if "_tables" not in attributes:
+            return None
+        tables = attributes.pop("_tables")
+        return {
+            "encoder": attributes.pop("encoder_"),
+            "schema": schema_state(attributes.pop("schema_")),
+            "neighbours": tables.to_plain(),
+        }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        check_keys(fitted, {"encoder"})
-        if type(fitted["encoder"]) is not HistorySequenceEncoder:
-            raise ValueError("the encoder must be a HistorySequenceEncoder.")
-        check_is_fitted(fitted["encoder"])
-        self.encoder_ = fitted["encoder"]
-
-    def _numbers(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
-        """The numbers before they were scaled, by column."""
-        scales = neighbour_scales(self.encoder_._neighbours)
-        return {name: X[name] * np.float32(scale) for name, scale in scales.items()}
+        check_keys(fitted, {"encoder", "schema", "neighbours"}, what="ItemNeighbours")
+        encoder = fitted["encoder"]
+        if encoder is not None:
+            if type(encoder) is not HistorySequenceEncoder:
+                raise ValueError("the encoder must be a HistorySequenceEncoder.")
+            check_is_fitted(encoder)
+        self.encoder_, self.schema_ = encoder, schema_from_state(fitted["schema"])
+        self._tables = NeighbourTables.from_plain(fitted["neighbours"], self.schema_)

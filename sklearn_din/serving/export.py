@@ -80,7 +80,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     onnx = _import_onnx()
     estimator = best_of_search(estimator)
     classifier = classifier_of(estimator, purpose="export_onnx")
-    recipe, neighbours = "", tuple[NeighbourPair, ...]()
+    recipe, neighbours = "", classifier.net_.neighbours_.pairs
     if isinstance(estimator, Pipeline):
         pipeline = fitted_pipeline(estimator, purpose="export_onnx")
         recipe = json.dumps(recipe_of(pipeline))

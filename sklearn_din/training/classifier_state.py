@@ -23,13 +23,14 @@ from sklearn_din._estimator_state import (
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.module import DIN
+from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import candidate_columns
 from sklearn_din.training.training_state import TrainingState, state_from_plain
 
 LEARNT = {"classes_", "history_", "n_iter_", "n_features_in_", "schema", "network"}
 LEARNT |= {"_fitted_on_encoded", "novelty_"}
-NETWORK = {"options", "weights", "device", "lr", "embedding_lr", "training"}
+NETWORK = {"neighbours", "options", "weights", "device", "lr", "embedding_lr", "training"}
 TRAINING = {"max_epochs", "stop_reason", "n_epochs_begun", "checks_per_epoch", "history"}
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
@@ -99,6 +100,7 @@ def _network_state(net: DINNet, module: DIN) -> dict[str, Any]:
     state = net.fitting_state
     return {
         **({} if state is None else {"training_state": state.to_plain()}),
+        "neighbours": net.neighbours_.to_plain(),
         "options": dict(module.options),
         "weights": weights,
         "device": str(net.device),
@@ -130,7 +132,8 @@ def _network_from_state(state: Any, schema: Schema) -> DINNet:
     check_keys(state["training"], TRAINING, what="a training")
     arrays = check_dict(state["weights"], what="weights")
     weights = {name: _tensor(name, array) for name, array in arrays.items()}
-    module = _module(schema, check_dict(state["options"], what="options"), weights)
+    tables = NeighbourTables.from_plain(state["neighbours"], schema)
+    module = _module(tables.extend(schema), check_dict(state["options"], what="options"), weights)
     lr, embedding_lr = state["lr"], state["embedding_lr"]
     if type(lr) is not float or type(embedding_lr) is not float or min(lr, embedding_lr) <= 0:
         raise ValueError("learning rates must be positive floats.")
@@ -138,6 +141,7 @@ def _network_from_state(state: Any, schema: Schema) -> DINNet:
     net = DINNet(
         module, lr=lr, embedding_lr=embedding_lr, train_split=None, device=device, verbose=0
     ).initialize()
+    net.neighbours_ = tables
     training = state["training"]
     for name in ("max_epochs", "n_epochs_begun", "checks_per_epoch"):
         if type(training[name]) is not int or training[name] < 0:

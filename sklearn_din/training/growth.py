@@ -42,6 +42,7 @@ from sklearn_din.training.inputs import (
     labels_of_encoded,
     numbers_and_labels,
 )
+from sklearn_din.training.neighbour_inputs import learn_inputs, look_up_inputs
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.novelty import STILL, measure_novelty
 from sklearn_din.training.plan import TrainingPlan
@@ -75,6 +76,8 @@ class ClassifierGrowth(ClassifierState):
         kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and
         ``embedding_lr`` are those of the parameters now. The L2 on embeddings counts an id's
         occurrences in all rows so far, so that the same prior is not imposed anew by each call.
+        Item neighbours of these rows come from what was known before them; then their clicks are
+        counted.
         ``class_weight="balanced"`` looks at the labels of this call.
 
         Give it the rows of a day or a week, each once. On a classifier that is not fitted it
@@ -107,16 +110,21 @@ class ClassifierGrowth(ClassifierState):
         classifier._validate_params()  # scikit-learn does it in the first call alone
         with training_ranks(keeps_checkpoint=False) as ranks:
             inputs = check_partial_inputs(classifier, X, y, classes, sample_weight)
+            given, is_first = inputs, not hasattr(self, "net_")
+            if is_first:
+                inputs, tables = learn_inputs(given, classifier.neighbours)
+            else:
+                inputs, tables = look_up_inputs(given, self.net_.neighbours_)
             if ranks is not None:
                 _check_same(classifier, inputs, sample_weight, ranks)
-            if not hasattr(self, "net_"):
+            if is_first:
                 plan = _plan_of_rows(classifier, inputs, None, ranks)
-                classifier._keep(_one_pass(plan), inputs, plan.novelty)
+                classifier._keep(_one_pass(plan), given, plan.novelty, tables)
                 return self
             plan = _plan_of_rows(classifier, inputs, _state_of(self.net_), ranks)
             net = _one_pass(plan, _grown_net(self.net_, plan))
         history, n_iter, n_rows = self.history_, self.n_iter_, len(self.net_.history)
-        classifier._keep(net, inputs, plan.novelty)
+        classifier._keep(net, given, plan.novelty, tables)
         self.n_iter_ += n_iter
         latest = training_history(net)[n_rows:].assign(epoch=float(self.n_iter_))
         self.history_ = pd.concat([history, latest], ignore_index=True)

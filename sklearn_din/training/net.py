@@ -19,6 +19,7 @@ from sklearn_din.batches.batch import Batch, to_device
 from sklearn_din.batches.in_memory import ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
+from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.layers import is_host
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.joint_steps import JointSteps
@@ -69,12 +70,15 @@ class DINNet(JointSteps):
     training_state_ : TrainingState or None
         Where the latest training stopped, for one that goes on. None in the middle of a training
         and where an older version saved the net.
+    neighbours_ : NeighbourTables
+        Item neighbours, which rows to predict are looked up in where they lack the numbers.
     """
 
     stop_reason_: StopReason
     n_epochs_begun_: int
     checks_per_epoch_: int
     training_state_: TrainingState | None = None
+    neighbours_: NeighbourTables = NeighbourTables()
 
     def __init__(
         self,
@@ -217,7 +221,7 @@ class DINNet(JointSteps):
                 f"net_ takes EncodedFeatures, got {type(X).__name__}. "
                 "Call the encoder's transform first, or predict with the classifier."
             )
-        return ScoringBatches(X)
+        return ScoringBatches(self.neighbours_.add_to(X))
 
     def partial_fit(self, X: TrainingPlan, y: None = None, **kwargs: object) -> DINNet:
         """Train as skorch does, which forgives a Ctrl-C even before there is a trained state."""

@@ -30,6 +30,7 @@ PARAMETER_CONSTRAINTS: dict = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "patience": [Interval(Integral, 1, None, closed="left")],
     "class_weight": [StrOptions({"balanced"}), dict, None],
+    "neighbours": [StrOptions({"auto", "time", "user"}), None],
     "callbacks": [list, None],
     "checkpoint_dir": [str, os.PathLike, None],
     "device": [str],

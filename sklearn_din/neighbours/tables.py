@@ -1,0 +1,281 @@
+"""Item neighbours: learnt from training rows in ordered blocks, looked up for all later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sklearn_din._log_once import ADVICE_FROM, log_once
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Schema
+from sklearn_din.features.store import StoreWriter, create_store
+from sklearn_din.neighbours.blocks import OrderedRows, order_rows
+from sklearn_din.neighbours.cooccurrence import (
+    MOST_COUNTED,
+    Interactions,
+    count_pairs,
+    row_blocks,
+)
+from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
+from sklearn_din.neighbours.pairs import (
+    NeighbourPair,
+    count_ids,
+    histories_with_candidate,
+    look_up,
+    name_columns,
+)
+
+SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory allowed go to files
+
+
+@dataclass(frozen=True)
+class NeighbourTables:
+    """Item neighbours of all histories that have a candidate.
+
+    Parameters
+    ----------
+    pairs : tuple of NeighbourPair, default=()
+        One for each history. Without any, nothing is added.
+    """
+
+    pairs: tuple[NeighbourPair, ...] = ()
+
+    def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
+        """Return impressions with their numbers; those that have numbers already stay as they are.
+
+        Parameters
+        ----------
+        X : EncodedFeatures
+            Rows that the tables have not learnt from. There may be more ids than at fit.
+        """
+        if not self.pairs or has_numbers(X.schema):
+            return X
+        tables = self.widen(X.schema)
+        with _numbers_for(X, len(self.pairs)) as numbers:
+            for part in row_blocks(X):
+                rows = X[part]
+                for pair, own in zip(tables.pairs, numbers.arrays, strict=True):
+                    own[part] = pair.look_up(rows)
+            return self._with_columns(X, numbers)
+
+    def widen(self, schema: Schema) -> NeighbourTables:
+        """Return tables with the ids that were appended since; they have no neighbours yet."""
+        return NeighbourTables(
+            tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)
+        )
+
+    def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> NeighbourTables:
+        """Return the tables after the clicks of further rows.
+
+        Parameters
+        ----------
+        X : EncodedFeatures
+            The further rows, each once.
+        is_click : ndarray of shape (n_rows,), bool
+            Whether the candidate was clicked.
+        """
+        return NeighbourTables(tuple(pair.grow(X, is_click) for pair in self.pairs))
+
+    def extend(self, schema: Schema) -> Schema:
+        """Return a schema with the columns of numbers behind its own."""
+        fields = tuple(field for pair in self.pairs for field in pair.fields())
+        return replace(schema, fields=schema.fields + fields)
+
+    def check(self, schema: Schema) -> None:
+        """Raise ValueError unless the tables fit a schema without their columns."""
+        for pair in self.pairs:
+            pair.check(schema)
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the tables as dicts of names, numbers and arrays."""
+        return [pair.to_plain() for pair in self.pairs]
+
+    @classmethod
+    def from_plain(cls, values: Any, schema: Schema) -> NeighbourTables:
+        """Read what :meth:`to_plain` wrote, and check it against a schema without its columns."""
+        if type(values) is not list:
+            raise ValueError("item neighbours must be a list of pairs.")
+        tables = cls(tuple(map(NeighbourPair.from_plain, values)))
+        tables.check(schema)
+        return tables
+
+    def _with_columns(self, X: EncodedFeatures, numbers: _Numbers) -> EncodedFeatures:
+        columns = {
+            name: column
+            for pair, own in zip(self.pairs, numbers.columns(), strict=True)
+            for name, column in zip(pair.names, own, strict=True)
+        }
+        return EncodedFeatures._trusted(
+            self.extend(X.schema),
+            X.columns | columns,
+            X.behaviours,
+            users=X.users,
+            times=X.times,
+            store=X.store,
+        )
+
+
+def learn_neighbours(
+    X: EncodedFeatures, is_click: np.ndarray, *, order: str | None, taken: Collection[str] = ()
+) -> tuple[NeighbourTables, EncodedFeatures]:
+    """Learn from training rows, and add the numbers to them.
+
+    A training row is told of the rows in earlier blocks alone: told of its own click, or of what
+    came later, the network would read the label off the numbers. The first block is told nothing.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        Training rows.
+    is_click : ndarray of shape (n_rows,), bool
+        Whether the candidate was clicked. Where none was, histories alone count.
+    order : {"time", "user"} or None
+        What the blocks of rows are made of, as :func:`choose_order` says it. None: nothing is
+        learnt.
+    taken : collection of str, default=()
+        Names, beside those of X, that no column may have.
+
+    Returns
+    -------
+    tables : NeighbourTables
+    X : EncodedFeatures
+        The training rows, with columns of numbers.
+    """
+    if order is None:
+        return NeighbourTables(), X
+    rows = order_rows(X, is_click, order=order)
+    chosen = histories_with_candidate(X.schema)
+    names_taken = {*taken, *X.keys()}
+    pairs = []
+    with _numbers_for(X, len(chosen)) as numbers:
+        for (history, candidate), own in zip(chosen, numbers.arrays, strict=True):
+            names = name_columns(history, names_taken)
+            names_taken |= set(names)
+            pairs.append(_learn_pair(X, rows, history, candidate, names, own))
+        tables = NeighbourTables(tuple(pairs))
+        return tables, tables._with_columns(X, numbers)
+
+
+def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
+    """Say what the blocks of training rows are made of; None where nothing is to be learnt.
+
+    Parameters
+    ----------
+    X : EncodedFeatures
+        Training rows. Nothing is added where they have numbers of item neighbours already, or no
+        history with a candidate.
+    neighbours : {"auto", "time", "user"} or None
+        "auto": "time" where X has times, "user" where it has users, otherwise none; that it is
+        none is logged from 1,000 rows on.
+
+    Raises
+    ------
+    ValueError
+        If the order needs times or users that X does not have.
+    """
+    schema = X.schema
+    if neighbours is None or has_numbers(schema) or not histories_with_candidate(schema):
+        return None
+    for order, values in (("time", X.times), ("user", X.users)):
+        if neighbours == order and values is None:
+            raise ValueError(
+                f"neighbours={order!r} puts the training rows in order of {order}s, and X has "
+                f"none. Name the column that holds them, HistorySequenceEncoder({order}=...), or "
+                "use neighbours=None."
+            )
+    if neighbours != "auto":
+        return neighbours
+    if X.times is not None:
+        return "time"
+    if X.users is None and len(X) >= ADVICE_FROM:
+        log_once(
+            "item neighbours are off, because neither user nor time is named: what other users' "
+            "histories say about a candidate often decides. Name the columns, "
+            "HistorySequenceEncoder(user=..., time=...), or say "
+            "DINClassifier(neighbours=None)."
+        )
+    return None if X.users is None else "user"
+
+
+def has_numbers(schema: Schema) -> bool:
+    """Whether a schema has columns of item neighbours."""
+    return any(field.candidate for field in schema.fields)
+
+
+def _learn_pair(
+    X: EncodedFeatures,
+    rows: OrderedRows,
+    history: str,
+    candidate: str,
+    names: tuple[str, ...],
+    numbers: np.ndarray,
+) -> NeighbourPair:
+    """Learn one pair, and write the training rows' numbers, scaled, into an array of zeros."""
+    n_ids = X.schema[candidate].n_ids
+    interactions = Interactions.gather(X, rows, history, candidate).cap()
+    for block in range(rows.n_blocks):
+        had = interactions.matrix(block)
+        n_users = np.bincount(had.indices, minlength=n_ids).astype(np.float32)
+        shown, clicked = _occurrences(X.columns[candidate], rows, block, n_ids)
+        scores = ItemScores.of_counts(count_pairs(had), n_users, shown, clicked)
+        for part in row_blocks(X):
+            own = np.flatnonzero(rows.blocks[part] == block + 1) + part.start
+            if len(own):
+                numbers[own] = look_up(scores, X[own], history, candidate)
+    n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
+    counts = scores.choose_counts(count_pairs(had), n_users, all_pairs=n_pairs <= MOST_COUNTED)
+    scale = _scale(X, numbers)
+    for part in row_blocks(X):
+        numbers[part] /= scale
+    return NeighbourPair(history, candidate, names, scores, counts, shown, clicked, scale)
+
+
+def _occurrences(
+    ids: np.ndarray, rows: OrderedRows, block: int, n_ids: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count how often each item was a candidate up to a block, and was clicked as one."""
+    so_far = rows.blocks <= block
+    return count_ids(ids[so_far], n_ids), count_ids(ids[so_far & rows.clicked], n_ids)
+
+
+def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column, one where it is zero: (13,), float32."""
+    total, squares = np.zeros((2, N_NUMBERS))
+    for part in row_blocks(X):
+        shifted = numbers[part].astype(np.float64) - numbers[0]  # all of a constant column are 0
+        total += shifted.sum(axis=0)
+        squares += (shifted**2).sum(axis=0)
+    spread = np.sqrt(np.maximum(squares - total**2 / len(numbers), 0) / len(numbers))
+    return np.where(spread > 0, spread, 1).astype(np.float32)
+
+
+@dataclass
+class _Numbers:
+    """Arrays of numbers (n_rows, 13), one per pair, in memory or in a temporary store."""
+
+    arrays: list[np.ndarray]
+    writer: StoreWriter | None = None
+
+    def columns(self) -> list[Any]:
+        """Return the columns of each array."""
+        if self.writer is None:
+            return [np.ascontiguousarray(array.T) for array in self.arrays]
+        store = self.writer.finish()
+        return [store[name].T for name in store.names]
+
+
+@contextmanager
+def _numbers_for(X: EncodedFeatures, n_pairs: int) -> Iterator[_Numbers]:
+    """Yield arrays of zeros: in memory, or in files where X is mapped and they are large."""
+    shape = (len(X), N_NUMBERS)
+    n_bytes = n_pairs * len(X) * N_NUMBERS * np.dtype(np.float32).itemsize
+    if X.store is None or n_bytes <= X.store.memory // SHARE_IN_MEMORY:
+        yield _Numbers([np.zeros(shape, dtype=np.float32) for _ in range(n_pairs)])
+        return
+    with create_store(None, "neighbours", memory=X.store.memory) as writer:
+        arrays = [writer.allocate(str(pair), shape, np.float32) for pair in range(n_pairs)]
+        yield _Numbers(arrays, writer)
