@@ -302,7 +302,7 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         """
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
             given = check_fit_inputs(self, X, y, sample_weight)
-            inputs, tables = learn_inputs(given, self.neighbours)
+            inputs, tables = learn_inputs(given, self.neighbours, ranks)
             with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
                 plan = plan_in_memory(self, inputs, groups, checkpoint, ranks)
                 n, new = plan.n_checks, plan.novelty

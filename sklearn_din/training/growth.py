@@ -112,7 +112,7 @@ class ClassifierGrowth(ClassifierState):
             inputs = check_partial_inputs(classifier, X, y, classes, sample_weight)
             given, is_first = inputs, not hasattr(self, "net_")
             if is_first:
-                inputs, tables = learn_inputs(given, classifier.neighbours)
+                inputs, tables = learn_inputs(given, classifier.neighbours, ranks)
             else:
                 inputs, tables = look_up_inputs(given, self.net_.neighbours_)
             if ranks is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.training.distributed import Ranks
 from sklearn_din.training.inputs import FitInputs
 
 
-def learn_inputs(inputs: FitInputs, neighbours: str | None) -> tuple[FitInputs, NeighbourTables]:
+def learn_inputs(
+    inputs: FitInputs, neighbours: str | None, ranks: Ranks | None = None
+) -> tuple[FitInputs, NeighbourTables]:
     """Learn item neighbours from all rows given to ``fit``, and add their numbers to these rows.
 
     It comes before validation rows are set aside and ids counted: each row's numbers come from
@@ -20,6 +23,9 @@ def learn_inputs(inputs: FitInputs, neighbours: str | None) -> tuple[FitInputs, 
         What ``fit`` was given, checked.
     neighbours : {"auto", "time", "user"} or None
         The classifier's parameter.
+    ranks : Ranks, default=None
+        The processes that train together. Rank 0 learns first: where rows are mapped, what it
+        writes beside them is read by the others. None: this one trains alone.
 
     Returns
     -------
@@ -29,7 +35,12 @@ def learn_inputs(inputs: FitInputs, neighbours: str | None) -> tuple[FitInputs, 
         What later rows are looked up in.
     """
     order = choose_order(inputs.X, neighbours)
+    waiting = ranks if inputs.X.store is not None else None
+    if waiting is not None and waiting.rank > 0:
+        waiting.of_all(None)
     tables, X = learn_neighbours(inputs.X, _is_click(inputs), order=order)
+    if waiting is not None and waiting.rank == 0:
+        waiting.of_all(None)
     return inputs._replace(X=X), tables
 
 
