@@ -69,12 +69,12 @@ def train(part: str, out: Path, folder: Path | None, n_users: int) -> None:
     except RuntimeError as error:
         (out / f"error {rank}").write_text(str(error))
         sys.exit(1)
-    weights = {name: its.numpy() for name, its in classifier.module_.state_dict().items()}
+    weights = {name: w.numpy() for name, w in classifier.module_.state_dict().items()}
     rows = len(X) * classifier.n_iter_ / seconds
-    steps = max(its.step for its in classifier.net_.training_state_.dense.values())
-    facts = np.array([rows, steps, len(classifier.history_)])
+    facts = np.array([rows, classifier.n_iter_, len(classifier.history_)])
     np.savez(out / f"weights {rank}.npz", facts=facts, **weights)
-    (out / f"digest {rank}").write_text(digest(classifier, X))
+    if part == "kills":
+        (out / f"digest {rank}").write_text(digest(classifier, X, y))
 
 
 def start(
@@ -94,7 +94,7 @@ def start(
     for old in out.iterdir():
         old.unlink()
     ranks = [{"RANK": str(rank)} if n_processes > 1 else {} for rank in range(n_processes)]
-    return [subprocess.Popen(command, env=os.environ | variables | its) for its in ranks]
+    return [subprocess.Popen(command, env=os.environ | variables | rank) for rank in ranks]
 
 
 def run(part: str, out: Path, n_users: int, folder: Path | None = None, **how: int) -> None:
@@ -113,11 +113,11 @@ def equality(out: Path, n_users: int) -> bool:
     one, two = found
     same_stop = bool((one["facts"][1:] == two["facts"][1:]).all())
     differences = {name: float(np.abs(one[name] - two[name]).max()) for name in one}
-    tables = max(its for name, its in differences.items() if "tables" in name)
+    tables = max(value for name, value in differences.items() if "tables" in name)
     del differences["facts"]
-    dense = max(its for name, its in differences.items() if "tables" not in name)
+    dense = max(value for name, value in differences.items() if "tables" not in name)
     print(
-        f"{one['facts'][1]:.0f} steps, {one['facts'][2]:.0f} validation checks; the same stopping "
+        f"{one['facts'][1]:.0f} epochs, {one['facts'][2]:.0f} validation checks; the same stopping "
         f"point: {same_stop}; largest difference in tables {tables:.1e}, elsewhere {dense:.1e}"
     )
     return same_stop and max(tables, dense) < 1e-6
@@ -126,11 +126,11 @@ def equality(out: Path, n_users: int) -> bool:
 def speed(out: Path, n_users: int) -> bool:
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(3):
-        for n_processes, its in rates.items():
+        for n_processes, measured in rates.items():
             run("speed", out, n_users, n_processes=n_processes, n_threads=3 - n_processes)
             with np.load(out / "weights 0.npz") as file:
-                its.append(float(file["facts"][0]))
-    one, two = (statistics.median(its) for its in rates.values())
+                measured.append(float(file["facts"][0]))
+    one, two = (statistics.median(measured) for measured in rates.values())
     print(
         f"rows/s: {one:,.0f} by one process of two threads, {two:,.0f} by two of one: "
         f"{two / one:.2f} x"

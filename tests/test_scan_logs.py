@@ -24,11 +24,26 @@ from sklearn_din import (
     sample_negatives,
     scan_parquet,
 )
-from sklearn_din.logs import mapped_arrays
-from sklearn_din.logs.partitions import Partitions, partition_of, read_keys
+from sklearn_din.logs import sql, sql_negatives
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
 BUDGETS = ["1GB", "25KB"]
+
+
+@pytest.fixture(autouse=True)
+def sorted_rows_in_small_batches(request, monkeypatch):
+    """With the small budget, what DuckDB sorts comes in batches that cut through keys."""
+    if getattr(request.node, "callspec", None) is None:
+        return
+    if request.node.callspec.params.get("memory") in ("25KB", "200KB"):
+        whole = sql.sort_rows
+
+        def sort_rows(batches, schema, **options):
+            for batch in whole(batches, schema, **options):
+                yield from (batch.slice(start, 7) for start in range(0, len(batch), 7))
+
+        monkeypatch.setattr(sql, "sort_rows", sort_rows)
+        monkeypatch.setattr(sql_negatives, "sort_rows", sort_rows)
 
 
 def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
@@ -196,7 +211,7 @@ def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
     copy = pickle.loads(content)
     same_cells(copy["hist_item"], twin["hist_item"].iloc[100:])
     assert copy.fingerprint() == ours[100:].fingerprint() != ours.fingerprint()
-    folder = ours._histories.log.columns["hist_item"].values.folder.path
+    folder = ours._histories.store.path
     view = ours[:3]
     del ours, mine
     gc.collect()
@@ -227,7 +242,7 @@ def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monk
     counted = attach_aggregates(first, scan, time="time", aggregates=numbers)
     kept = sorted(path.name.split("-")[0] for path in cache.iterdir())
     assert kept == ["aggregates", "history"]
-    monkeypatch.setattr(Partitions, "append", None)  # nothing is laid out again
+    monkeypatch.setattr(sql, "sort_rows", None)  # nothing is sorted again
     again = attach_history(scan, scan, **WAYS)
     assert again.fingerprint() == first.fingerprint()
     same_cells(again["hist_category"], first["hist_category"])
@@ -257,7 +272,8 @@ def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
     for rows in (slice(None), slice(None, None, -7)):
         view = ours[rows]
         for name in aggregates:
-            np.testing.assert_array_equal(view[name].to_numpy(), twin[name].iloc[rows].to_numpy())
+            expected = twin[name].iloc[rows].to_numpy()
+            np.testing.assert_allclose(view[name].to_numpy(), expected, rtol=1e-14)
     pd.testing.assert_frame_equal(
         attach_aggregates(shown, log, time="time", aggregates=aggregates), twin
     )
@@ -350,18 +366,14 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
 
 
 def test_keys_meet_whatever_their_form():
-    whole, _ = read_keys(pd.Series([7, 0, 2**60 + 1]), "numbers")
-    floats, there = read_keys(pd.Series([7.0, np.nan, 0.5]), "numbers")
-    assert floats[0][0] == whole[0][0]
-    assert there.tolist() == [True, False, True]
-    text, there = read_keys(pd.Series(["hat", None, "tie", "hat"], dtype="category"), "text")
-    arrow, _ = read_keys(pd.Series(["hat", "tie"]).astype("string[pyarrow]"), "text")
-    assert there.tolist() == [True, False, True, True]
-    for mine, its in zip(text, arrow, strict=True):
-        assert (mine[[0, 2, 3]] == its[[0, 1, 0]]).all()
-    spread = np.bincount(partition_of([np.arange(64_000) * 64], 64), minlength=64)
-    assert spread.min() > 800
-    assert spread.max() < 1200
+    whole = sql.read_keys(pd.Series([7, 0, 2**60 + 1]), "numbers").to_pylist()
+    floats = sql.read_keys(pd.Series([7.0, np.nan, 0.5]), "numbers").to_pylist()
+    assert floats[0] == whole[0]
+    assert floats[1] is None
+    text = sql.read_keys(pd.Series(["hat", None, "tie", "hat"], dtype="category"), "text")
+    arrow = sql.read_keys(pd.Series(["hat", "tie"]).astype("string[pyarrow]"), "text")
+    assert text.to_pylist() == ["hat", None, "tie", "hat"]
+    assert text.type == arrow.type
 
 
 ERRORS = [
@@ -497,9 +509,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
             ),
             lambda: sample_negatives(scan, item="item", item_columns="category", user="user"),
         ):
-            with pytest.raises(
-                OSError, match=r"is full\. What was written there is removed"
-            ) as found:
+            with pytest.raises(OSError, match="What was written there is removed") as found:
                 call()
             assert found.value.errno == errno.EFBIG
             assert list(cache.iterdir()) == []
@@ -512,7 +522,8 @@ def test_a_file_that_changes_is_named(tmp_path):
     table = make_table(200, random_state=0)
     scan = scan_of(table, tmp_path, cache_dir=tmp_path / "cache")
     ours = attach_history(scan, scan, **WAYS)
-    (starts,) = (tmp_path / "cache").glob("*/windows.starts")
+    store = ours._histories.store
+    starts = store.path / store._entries["starts"]["file"]
     starts.write_bytes(b"short")
     with pytest.raises(FileNotFoundError, match=r"must have 1600 bytes .*, and it has 5"):
         ours["hist_item"]
@@ -522,21 +533,6 @@ def test_a_file_that_changes_is_named(tmp_path):
     with pytest.raises(OSError, match="was changed after scan_parquet"):
         attach_history(scan, scan, max_length=2, **WAYS)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_arrays_are_filled_across_the_edges_of_what_is_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped_arrays, "MAPPED_BYTES", 4096)
-    monkeypatch.setattr(mapped_arrays, "PIECE_BYTES", 1024)
-    rng = np.random.RandomState(0)
-    rows = np.flatnonzero(rng.rand(3000) < 0.3)
-    values = rng.randn(len(rows))
-    filled = mapped_arrays.FilledArray(tmp_path, "x", np.float64, 3000, default=np.nan)
-    for half in (slice(None, 400), slice(400, None)):
-        filled.fill(rows[half], values[half])
-    twin = np.full(3000, np.nan)
-    twin[rows] = values
-    found = filled.mapped(mapped_arrays.OwnedFolder(tmp_path, kept=True)).take(slice(None))
-    np.testing.assert_array_equal(found, twin)
 
 
 def test_nothing_is_warned_where_histories_are_there(tmp_path):

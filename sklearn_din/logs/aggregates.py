@@ -17,9 +17,8 @@ from sklearn_din.logs.running_sums import (
     present_numbers,
     so_far,
 )
-from sklearn_din.logs.scan_aggregates import attach_aggregates_by_part
 from sklearn_din.logs.timeline import Past, Timeline
-from sklearn_din.tables.scan import Scan
+from sklearn_din.tables.table import is_read_by_parts
 
 
 def attach_aggregates(
@@ -77,8 +76,10 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
-    if isinstance(impressions, Scan) or isinstance(events, Scan):
-        return attach_aggregates_by_part(impressions, events, time=time, aggregates=aggregates)
+    if is_read_by_parts(impressions) or is_read_by_parts(events):
+        from sklearn_din.logs.sql import attach_aggregates_by_sql
+
+        return attach_aggregates_by_sql(impressions, events, time=time, aggregates=aggregates)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     check_frame(shown.pandas, [time], name="impressions")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionDtype
 
-from sklearn_din._spans import Spans
-from sklearn_din.logs.mapped_arrays import MappedArray
-from sklearn_din.logs.mapped_log import MappedLog
+from sklearn_din._spans import Rows, Spans
+from sklearn_din.features.store import Store
+from sklearn_din.logs.stored_log import StoredLog
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 from sklearn_din.tables.scan import Scan
 
@@ -22,44 +21,40 @@ BYTES_PER_EVENT = 16  # of one column: its value, and its code
 MOST_ROWS = 131_072
 
 
-@dataclass(frozen=True)
-class MappedHistories:
-    """The windows of history columns, in files: one row per row of the whole scan.
+class StoredHistories:
+    """History columns in a store: a sorted log, and a window for each row of the whole scan.
 
     Parameters
     ----------
-    log : MappedLog
-        The sorted events.
-    starts, lengths : MappedArray
-        The windows.
-    anchors : MappedArray or None
-        Time of each row, for the column of elapsed times.
-    clock : str or None
-        Name of that column.
+    store : Store
+        With the arrays of :class:`StoredLog`, "starts", "lengths" and, where the log has a clock,
+        "anchors": the time of each row.
     """
 
-    log: MappedLog
-    starts: MappedArray
-    lengths: MappedArray
-    anchors: MappedArray | None
-    clock: str | None
+    def __init__(self, store: Store) -> None:
+        self.store, self.log = store, StoredLog(store)
 
-    def spans(self, rows: slice | np.ndarray) -> Spans:
-        """Windows of some rows."""
-        return Spans(self.starts.take(rows), self.lengths.take(rows))
+    def spans(self, rows: Rows) -> Spans:
+        """Return the windows of some rows."""
+        return Spans(np.array(self.store["starts"][rows]), np.array(self.store["lengths"][rows]))
 
-    def columns(
-        self, names: Sequence[str], spans: Spans, rows: slice | np.ndarray
-    ) -> dict[str, WindowArray]:
-        """History columns of some rows, over a log in memory of the events that they cover."""
-        logs, cut = self.log.cut(names, spans)
-        new = {}
-        for name in names:
-            anchors = None
-            if name == self.clock and self.anchors is not None:
-                anchors = self.anchors.take(rows)
-            new[name] = WindowArray(logs[name], name, cut.starts, cut.lengths, anchors)
-        return new
+    def anchors(self, rows: Rows) -> np.ndarray | None:
+        """Return the times of some rows, from which elapsed times count; None without a clock."""
+        return None if self.log.clock is None else np.array(self.store["anchors"][rows])
+
+    def columns(self, names: Sequence[str], rows: Rows) -> dict[str, WindowArray]:
+        """Return history columns of some rows, over a log of the events inside their windows."""
+        logs, spans = self.log.cut(names, self.spans(rows))
+        return {
+            name: WindowArray(
+                logs[name],
+                name,
+                spans.starts,
+                spans.lengths,
+                self.anchors(rows) if name == self.log.clock else None,
+            )
+            for name in names
+        }
 
 
 class AttachedScan(Scan):
@@ -80,10 +75,10 @@ class AttachedScan(Scan):
         Which of them this view has, in its order.
     columns : sequence of str
         Columns of this view.
-    histories : MappedHistories or None
+    histories : Store or None
         History columns.
-    numbers : mapping of str to MappedArray
-        Columns of numbers.
+    numbers : Store or None
+        Columns of numbers: one array for each.
     digest : str
         Equal where the further columns are.
 
@@ -112,15 +107,15 @@ class AttachedScan(Scan):
         rows: range | np.ndarray,
         columns: Sequence[str],
         *,
-        histories: MappedHistories | None,
-        numbers: Mapping[str, MappedArray],
+        histories: Store | None,
+        numbers: Store | None,
         digest: str,
     ) -> None:
         super().__init__(
             rows, columns, target=base.target, memory=base.memory, cache_dir=base.cache_dir
         )
-        self._base, self._histories, self._numbers = base, histories, dict(numbers)
-        self._digest = digest
+        self._base, self._numbers, self._digest = base, numbers, digest
+        self._histories = None if histories is None else StoredHistories(histories)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
         """Read the rows in their order, as frames that are small beside the budget.
@@ -143,7 +138,7 @@ class AttachedScan(Scan):
             If a file is gone or was changed since it was written.
         """
         names = self._checked_names(columns)
-        new = [name for name in names if name in self._numbers or name in self._history_names]
+        new = [name for name in names if name in {*self._number_names, *self._history_names}]
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extended(start, base, new, names)
 
@@ -168,19 +163,19 @@ class AttachedScan(Scan):
             anchors.
         """
         names = self._history_names if columns is None else list(columns)
-        own = self._own_histories(names)
-        if own is None:
+        histories = self._histories_of(names)
+        if histories is None:
             yield from _attached(self._base).log_parts(names or None, n_events=n_events)
             return
-        for start in range(0, len(own.log), n_events):
+        for start in range(0, len(histories.log), n_events):
             events = slice(start, start + n_events)
-            found = {name: own.log.columns[name].take(events)[0] for name in names}
-            yield start, pd.DataFrame({n: pd.Series(v, dtype=v.dtype) for n, v in found.items()})
+            values = {name: histories.log.take(name, events)[0] for name in names}
+            yield start, pd.DataFrame({n: pd.Series(v, dtype=v.dtype) for n, v in values.items()})
 
     def windows(
         self, rows: slice, columns: Sequence[str] | None = None
     ) -> tuple[Spans, np.ndarray | None]:
-        """Windows of some rows of this view in the sorted log, and their anchors if there are.
+        """Return the windows of some rows in the sorted log, and their anchors if there are any.
 
         Parameters
         ----------
@@ -190,15 +185,15 @@ class AttachedScan(Scan):
             History columns of one call of ``attach_history``, where there were several. None
             takes those of the last call.
         """
-        places = _picked(self._rows[rows])
-        own = self._own_histories(columns)
-        if own is None:
+        places = _places(self._rows[rows])
+        histories = self._histories_of(columns)
+        if histories is None:
             return _attached(self._base[places]).windows(slice(None), columns)
-        return own.spans(places), None if own.anchors is None else own.anchors.take(places)
+        return histories.spans(places), histories.anchors(places)
 
     def shares_log(self, columns: Sequence[str]) -> bool:
-        """Whether some columns are histories that one call of ``attach_history`` made."""
-        if self._own_histories(columns) is not None:
+        """Return whether some columns are histories that one call of ``attach_history`` made."""
+        if self._histories_of(columns) is not None:
             return True
         return isinstance(self._base, AttachedScan) and self._base.shares_log(columns)
 
@@ -212,15 +207,19 @@ class AttachedScan(Scan):
 
     @property
     def _history_names(self) -> list[str]:
-        return [] if self._histories is None else list(self._histories.log.columns)
+        return [] if self._histories is None else self._histories.log.names
 
-    def _own_histories(self, columns: Sequence[str] | None) -> MappedHistories | None:
-        """The histories if they are attached here, None if the scan below has them."""
+    @property
+    def _number_names(self) -> list[str]:
+        return [] if self._numbers is None else self._numbers.names
+
+    def _histories_of(self, columns: Sequence[str] | None) -> StoredHistories | None:
+        """Return the histories if they are attached here, None if the scan below has them."""
         is_here = columns is None or set(columns) <= set(self._history_names)
         return self._histories if is_here else None
 
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
-        if name in self._numbers:
+        if name in self._number_names:
             return np.dtype(np.float64)
         if name in self._history_names:
             return WindowDtype()
@@ -231,7 +230,7 @@ class AttachedScan(Scan):
             self._base,
             rows,
             columns,
-            histories=self._histories,
+            histories=None if self._histories is None else self._histories.store,
             numbers=self._numbers,
             digest=self._digest,
         )
@@ -240,7 +239,7 @@ class AttachedScan(Scan):
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
-            base = self._base[_picked(self._rows)]
+            base = self._base[_places(self._rows)]
             base.share = self.share
             yield from base.parts(columns)
             return
@@ -251,22 +250,22 @@ class AttachedScan(Scan):
     def _extended(
         self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """A part of the scan with its further columns, in pieces whose events fit the budget."""
-        numbers = [name for name in new if name in self._numbers]
-        histories = [name for name in new if name not in self._numbers]
+        """Yield a part with its further columns, in pieces whose events fit the budget."""
+        histories = [name for name in new if name in self._history_names]
         rows = self._rows[start : start + len(base)]
         n_pieces = 1
         if histories and self._histories is not None:
-            lengths = self._histories.lengths.take(_picked(rows))
+            lengths = self._histories.spans(_places(rows)).lengths
             n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
             n_pieces = min(-(-n_bytes * SHARE_OF_PART // self.memory) or 1, max(len(base), 1))
         edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
         for first, last in pairwise(edges):
-            picked = _picked(rows[first:last])
-            columns: dict[str, Any] = {name: self._numbers[name].take(picked) for name in numbers}
+            places = _places(rows[first:last])
+            columns: dict[str, Any] = {}
+            if self._numbers is not None:
+                columns = {n: np.array(self._numbers[n][places]) for n in new if n not in histories}
             if histories and self._histories is not None:
-                spans = self._histories.spans(picked)
-                columns |= self._histories.columns(histories, spans, picked)
+                columns |= self._histories.columns(histories, places)
             part = base.iloc[first:last].assign(**columns)
             yield start + first, part[list(names)]
 
@@ -280,8 +279,8 @@ def _attached(scan: Scan) -> AttachedScan:
     return scan
 
 
-def _picked(rows: range | np.ndarray) -> slice | np.ndarray:
-    """Row numbers as what picks those rows of an array."""
+def _places(rows: range | np.ndarray) -> slice | np.ndarray:
+    """Return row numbers as what picks those rows of an array."""
     if isinstance(rows, range) and rows.step == 1:
         return slice(rows.start, rows.stop)
     return np.asarray(rows, dtype=np.int64)

@@ -39,9 +39,8 @@ from sklearn_din.logs.past_columns import (
     sorted_log,
     why_all_empty,
 )
-from sklearn_din.logs.scan_history import Wanted, attach_history_by_part
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.tables.scan import Scan
+from sklearn_din.tables.table import is_read_by_parts
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 
@@ -123,10 +122,12 @@ def attach_history(
     check_name(user, name="user")
     check_name(time, name="time")
     names = check_names(columns, name="columns")
-    if isinstance(impressions, Scan) or isinstance(events, Scan):
+    if is_read_by_parts(impressions) or is_read_by_parts(events):
+        from sklearn_din.logs.sql import HistoryRequest, attach_history_by_sql
+
         check_count(max_length, name="max_length")
-        wanted = Wanted(user, time, names, max_length, max_age, prefix, elapsed)
-        return attach_history_by_part(impressions, events, wanted)
+        request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
+        return attach_history_by_sql(impressions, events, request)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     check_frame(log, [user, time, *names], name="events")

@@ -20,7 +20,6 @@ from sklearn_din._validation import (
 )
 from sklearn_din.logs.item_columns import warn_of_misplaced
 from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_draw
-from sklearn_din.logs.scan_negatives import Wanted, sample_negatives_by_part
 from sklearn_din.tables.scan import Scan
 
 
@@ -104,9 +103,11 @@ def sample_negatives(
     check_name(time, name="time")
     following = check_names(item_columns, name="item_columns")
     if isinstance(events, Scan):
+        from sklearn_din.logs.sql_negatives import NegativesRequest, sample_negatives_by_sql
+
         check_options(n_negatives, strategy)
-        asked = Wanted(item, following, n_negatives, user, strategy)
-        return sample_negatives_by_part(events, asked, time, random_state)
+        request = NegativesRequest(item, following, n_negatives, user, strategy)
+        return sample_negatives_by_sql(events, request, time, random_state)
     log = CallerFrame(events, name="events")
     frame = log.pandas
     named = [name for name in (user, time) if name is not None]

@@ -78,13 +78,11 @@ class Timeline:
         codes = self._keys.lookup(impressions)
         times, unit = self.impression_times(impressions)
         age = check_max_age(max_age, unit=unit)
-        end = self._search(codes, self._ticks_before(times, unit))
-        if age is None:
+        edges, oldest = window_edges(times, unit, age, self._ticks.dtype, self.unit)
+        end = self._search(codes, _sorted_search(self._ticks, edges))
+        if oldest is None:
             return Past(np.where(codes < 0, 0, self._first[codes]), end)
-        if self._ticks.dtype.kind == "f" and age % 1:
-            times = times.astype(np.float64)
-        # An event exactly max_age old still counts: none strictly before that moment does.
-        return Past(self._search(codes, self._ticks_before(_earlier(times, age), unit)), end)
+        return Past(self._search(codes, _sorted_search(self._ticks, oldest)), end)
 
     def own_past(self) -> Past:
         """Past of the log's own rows, as :meth:`past` gives it, without a search."""
@@ -102,7 +100,9 @@ class Timeline:
 
     def is_after_some_event(self, impressions: pd.DataFrame) -> np.ndarray:
         """Whether each impression is later than the log's first event, of whatever key."""
-        return self._ticks_before(*self.impression_times(impressions)) > 0
+        times, unit = self.impression_times(impressions)
+        edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
+        return _sorted_search(self._ticks, edges) > 0
 
     def impression_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, str | None]:
         """Impression times in the finer of their own unit and the log's, and that unit."""
@@ -125,19 +125,12 @@ class Timeline:
         Seconds for datetimes, the time's own unit for numbers. Impressions before the first
         event read 0: they have no past.
         """
-        origin = self.times.min().item() if len(self.times) else 0
-        return self.event_clock(origin), self.impression_clock(impressions, origin)
-
-    def event_clock(self, origin: float) -> np.ndarray:
-        """Sorted event times as floats from ``origin``, a time in the log's unit."""
-        return _since(self.times, origin, self.unit)[self.order]
-
-    def impression_clock(self, impressions: pd.DataFrame, origin: float) -> np.ndarray:
-        """Impression times as floats from ``origin``, a time in the log's unit; earlier ones 0."""
         times, unit = self.impression_times(impressions)
         if len(self.times) == 0:
-            return np.zeros(len(times))
-        return _since(times, origin * _factor(unit, self.unit), unit)
+            return np.zeros(0), np.zeros(len(times))
+        origin = self.times.min().item()
+        clock = since(self.times, origin, self.unit)[self.order]
+        return clock, since(times, origin * unit_ratio(unit, self.unit), unit)
 
     def _sort(self, codes: np.ndarray) -> None:
         by_time = np.arange(len(codes))
@@ -158,19 +151,6 @@ class Timeline:
     @property
     def _stride(self) -> int:
         return len(self._ticks) + 1
-
-    def _ticks_before(self, times: np.ndarray, unit: str | None) -> np.ndarray:
-        """How many of the log's distinct times are strictly smaller than each time."""
-        if self._ticks.dtype.kind == "f":
-            return _sorted_search(self._ticks, times.astype(np.float64))
-        if times.dtype.kind == "f":  # for whole numbers, e < t means e < ceil(t)
-            whole = np.ceil(times)
-            inside = np.abs(whole) < 2.0**63
-            edge = np.where(whole > 0, _INT64.max, _INT64.min)
-            times = np.where(inside, np.where(inside, whole, 0).astype(np.int64), edge)
-            return _sorted_search(self._ticks, times)
-        factor = _factor(unit, self.unit)
-        return _sorted_search(self._ticks, times // factor + (times % factor != 0))
 
     def _search(self, codes: np.ndarray, ticks: np.ndarray) -> np.ndarray:
         return _sorted_search(self._sorted_keys, codes * self._stride + ticks)
@@ -255,6 +235,61 @@ def _holds_integers(values: np.ndarray) -> bool:
     return values.dtype.kind in "iu" and len(values) > 0
 
 
+def window_edges(
+    times: np.ndarray, unit: str | None, age: float | None, dtype: np.dtype, log_unit: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return between which moments of the log each impression's past lies.
+
+    Parameters
+    ----------
+    times : ndarray of int64 or float64
+        Of the impressions.
+    unit : str or None
+        Their unit: that of the log or a finer one.
+    age : number or None
+        ``max_age`` in that unit.
+    dtype : dtype
+        Of the log's times: int64 or float64.
+    log_unit : str or None
+        Their unit.
+
+    Returns
+    -------
+    edges : ndarray of that dtype
+        An event is before its impression where its time is smaller than this.
+    oldest : ndarray of that dtype, or None
+        An event is young enough where its time is not smaller than this. None without an age.
+    """
+    edges = strict_edges(times, unit, dtype, log_unit)
+    if age is None:
+        return edges, None
+    if dtype.kind == "f" and age % 1:
+        times = times.astype(np.float64)
+    # An event exactly max_age old still counts: none strictly before that moment does.
+    return edges, strict_edges(_earlier(times, age), unit, dtype, log_unit)
+
+
+def strict_edges(
+    times: np.ndarray, unit: str | None, dtype: np.dtype, log_unit: str | None
+) -> np.ndarray:
+    """Return moments of the log's dtype and unit: ``e < t`` exactly where ``e < edge``.
+
+    Examples
+    --------
+    >>> strict_edges(np.array([1500, 2000]), "ms", np.dtype(np.int64), "s")  # 1 s is before 1.5 s
+    array([2, 2])
+    """
+    if dtype.kind == "f":
+        return times.astype(np.float64)
+    if times.dtype.kind == "f":  # for whole numbers, e < t means e < ceil(t)
+        whole = np.ceil(times)
+        inside = np.abs(whole) < 2.0**63
+        outside = np.where(whole > 0, _INT64.max, _INT64.min)
+        return np.where(inside, np.where(inside, whole, 0).astype(np.int64), outside)
+    factor = unit_ratio(unit, log_unit)
+    return times // factor + (times % factor != 0)
+
+
 def time_kind(unit: str | None, zoned: bool) -> str:
     """What times are, of which all must be the same to be compared."""
     if unit is None:
@@ -262,7 +297,8 @@ def time_kind(unit: str | None, zoned: bool) -> str:
     return "datetimes with a zone" if zoned else "datetimes without a zone"
 
 
-def _factor(finer: str | None, coarser: str | None) -> int:
+def unit_ratio(finer: str | None, coarser: str | None) -> int:
+    """Return how many of the finer unit make one of the coarser; 1 for numbers."""
     if finer is None or coarser is None:
         return 1
     return UNITS_PER_SECOND[finer] // UNITS_PER_SECOND[coarser]
@@ -279,7 +315,8 @@ def _earlier(times: np.ndarray, age: float) -> np.ndarray:
     return np.where(times < _INT64.min + age, _INT64.min, times - age)
 
 
-def _since(times: np.ndarray, origin: float, unit: str | None) -> np.ndarray:
+def since(times: np.ndarray, origin: float, unit: str | None) -> np.ndarray:
+    """Return times as floats from ``origin``, in seconds where they have a unit; earlier ones 0."""
     if times.dtype.kind == "f" or isinstance(origin, float):
         return np.maximum(times - origin, 0).astype(np.float64)
     later = np.maximum(times, origin)

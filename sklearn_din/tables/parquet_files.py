@@ -7,12 +7,12 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
@@ -269,7 +269,7 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
     TypeError
         If the source is something else.
     """
-    if isinstance(source, ds.Dataset):
+    if type(source).__module__ == "pyarrow._dataset":
         return _dataset_files(source)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
@@ -354,7 +354,9 @@ def _file(
     return File(path, info.size, info.mtime_ns, tuple(row_groups), dict(keys))
 
 
-def _dataset_files(dataset: ds.Dataset) -> tuple[pyarrow.fs.FileSystem, list[File]]:
+def _dataset_files(dataset: Any) -> tuple[pyarrow.fs.FileSystem, list[File]]:
+    import pyarrow.dataset as ds
+
     if getattr(dataset, "_scan_options", {}).get("filter") is not None:
         raise ValueError(
             "source must be a Dataset of whole files, got one with a filter. Write the rows "

@@ -314,7 +314,7 @@ class ParquetScan(Scan):
         else:
             parts = self._in_any_order(names, size)
         for start, table in parts:
-            yield start, _frame(table, start)
+            yield start, frame_of_arrow(table, start)
 
     def __repr__(self) -> str:
         n_files, n_groups = len(self._files.files), len(self._files.starts) - 1
@@ -552,7 +552,8 @@ def _take(batch: pa.Table, rows: range | np.ndarray, first: int) -> pa.Table:
     return batch.take(pa.array(np.asarray(rows) - first))
 
 
-def _frame(table: pa.Table, start: int) -> pd.DataFrame:
+def frame_of_arrow(table: pa.Table, start: int) -> pd.DataFrame:
+    """Return an Arrow table as a frame of Arrow dtypes, whose index begins at ``start``."""
     index = pd.RangeIndex(start, start + len(table))
     columns = {
         name: pd.Series(pd.arrays.ArrowExtensionArray(table.column(name)), index=index)

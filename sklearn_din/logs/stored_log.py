@@ -1,0 +1,215 @@
+"""A sorted event log in a store: its columns are written once, and windows are cut out of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sklearn_din._arrow import MixedKindsError, arrow_of_values
+from sklearn_din._spans import Rows, Spans
+from sklearn_din._validation import plain_values
+from sklearn_din.features.store import Store, StoreWriter
+from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.tables.sorting import plain_integers
+from sklearn_din.tables.table import arrow_of_column
+
+
+class ColumnWriter:
+    """Turns parts of an event column into integers, which are sorted and written to a store.
+
+    Numbers, times and truth values are their own bits; all other values are numbered in the order
+    in which they come.
+
+    Parameters
+    ----------
+    name : str
+        History column.
+    column : Series
+        The event column, or an empty one of its dtype where it is read part by part.
+    """
+
+    def __init__(self, name: str, column: pd.Series) -> None:
+        self.name, self._event_column = name, column.name
+        self.kind = self._arrow(column).type
+        if pa.types.is_nested(self.kind):
+            raise TypeError(
+                f"a history column must hold numbers, text or dates, got {column.name!r} of "
+                f"{self.kind}. Make one value of each event, or leave the column out."
+            )
+        self.is_coded = not pa.types.is_primitive(self.kind)
+        self._codes: dict[Any, int] = {}
+        self._n_events, self._has_missing = 0, False
+
+    @property
+    def integers(self) -> pa.DataType:
+        """The type of what :meth:`encode` gives."""
+        if self.is_coded:
+            return pa.int32()
+        return plain_integers(pa.nulls(0, self.kind)).type
+
+    def encode(self, column: pd.Series) -> pa.Array:
+        """Return a part of the column as integers; where values are numbered, -1 is missing."""
+        array = self._arrow(column)
+        if self.is_coded:
+            array = array.dictionary_encode()
+            values = array.dictionary.to_pylist()
+            known = [self._codes.setdefault(value, len(self._codes)) for value in values]
+            codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            return pa.array(np.append(known, -1)[codes].astype(np.int32))
+        if pa.types.is_null(array.type):
+            return pa.nulls(len(array), self.integers)
+        array = array if array.type == self.kind else array.cast(self.kind)
+        if pa.types.is_floating(self.kind):
+            array = array.fill_null(float("nan"))
+        return plain_integers(array)
+
+    def append(self, writer: StoreWriter, integers: pa.Array) -> None:
+        """Write sorted integers behind those that are there, and which are missing if any are."""
+        missing = f"missing {self.name}"
+        if integers.null_count and not self._has_missing:
+            self._has_missing = True
+            writer.append(missing, np.zeros(self._n_events, dtype=bool))
+        if self._has_missing:
+            writer.append(missing, integers.is_null().to_numpy(zero_copy_only=False))
+        writer.append(f"events {self.name}", integers.fill_null(0).to_numpy())
+        self._n_events += len(integers)
+
+    def finish(self, writer: StoreWriter) -> None:
+        """Write the values that were numbered, in their order."""
+        if self.is_coded:
+            values = pa.array(list(self._codes), type=self.kind)
+            sink = pa.BufferOutputStream()
+            table = pa.table([values], names=["value"])
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table)
+            writer.append(f"values {self.name}", np.frombuffer(sink.getvalue(), dtype=np.uint8))
+
+    def _arrow(self, column: pd.Series) -> pa.Array:
+        if pd.api.types.is_object_dtype(column.dtype):
+            try:
+                array = arrow_of_values(plain_values(column))
+            except MixedKindsError as error:
+                raise ValueError(
+                    f"{self._event_column!r} holds events of several kinds, which cannot be kept "
+                    f"on disk ({error}). Make them one kind before attach_history, with "
+                    "astype(str) for example."
+                ) from error
+        elif isinstance(column.dtype, pd.SparseDtype):
+            array = pa.array(plain_values(column), from_pandas=True)
+        else:
+            array = arrow_of_column(column)
+        if pa.types.is_float16(array.type):
+            return array.cast(pa.float32())  # pandas has no index of float16, DuckDB no such type
+        return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
+
+
+class StoredLog:
+    """Event columns in a store, sorted by user and time; what windows cover is cut out of them.
+
+    Parameters
+    ----------
+    store : Store
+        What :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`.
+
+    Attributes
+    ----------
+    names : list of str
+        History columns, that of elapsed times last.
+    clock : str or None
+        The history column of elapsed times: the log has the times of the events.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        facts = store.facts
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(facts["schema"])))
+        self._kinds = {field.name: field.type for field in schema}
+        self.clock = facts["clock"]
+        self.names = [*self._kinds, *([] if self.clock is None else [self.clock])]
+
+    def __len__(self) -> int:
+        return int(self.store.facts["n_events"])
+
+    def take(self, name: str, rows: Rows) -> tuple[np.ndarray, tuple | None]:
+        """Return events as they are in memory; codes with distinct values where they are coded."""
+        if len(self) == 0:
+            return np.empty(0, dtype=np.float64 if name == self.clock else object), None
+        stored = np.array(self.store[f"events {name}"][rows])
+        if name == self.clock:
+            return stored, None
+        kind = self._kinds[name]
+        if f"values {name}" in self.store:
+            codes = np.full(len(stored), -1, dtype=np.int32)
+            is_there = stored >= 0
+            codes[is_there], numbers = pd.factorize(stored[is_there])
+            distinct = self._distinct(name, numbers)
+            return np.append(distinct, [pd.NA])[codes], (codes, distinct)
+        missing = None
+        if f"missing {name}" in self.store:
+            missing = np.array(self.store[f"missing {name}"][rows])
+        if pa.types.is_boolean(kind):
+            array = pa.array(stored.astype(bool), mask=missing)
+        else:
+            array = pa.array(stored, mask=missing).view(kind)
+        chunks = pa.chunked_array([array])
+        return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks))), None
+
+    def cut(self, names: Sequence[str], spans: Spans) -> tuple[dict[str, EventLog], Spans]:
+        """Return logs in memory of the events inside the windows, and the windows over them.
+
+        Parameters
+        ----------
+        names : sequence of str
+            History columns: one log for each, all of them of one key.
+        spans : Spans
+            Windows of the whole log.
+        """
+        covered = spans.covered()
+        digest = hashlib.blake2b(covered.run_starts.tobytes(), digest_size=16)
+        digest.update(covered.run_lengths.tobytes())
+        logs = {}
+        for name in names:
+            values, codes = self.take(name, covered.kept)
+            logs[name] = EventLog(
+                {name: values},
+                token=self.store.facts["token"],
+                part=digest.hexdigest(),
+                codes=None if codes is None else {name: codes},
+            )
+        return logs, covered.spans
+
+    def _distinct(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        with pa.ipc.open_stream(pa.py_buffer(self.store[f"values {name}"])) as stream:
+            column = stream.read_all().column(0).take(pa.array(numbers))
+        if pa.types.is_large_string(column.type):
+            return column.to_numpy(zero_copy_only=False).astype(object)
+        values = np.empty(len(column), dtype=object)
+        values[:] = column.to_pylist()
+        return values
+
+
+def log_facts(
+    columns: Sequence[ColumnWriter], *, clock: str | None, token: str, n_events: int
+) -> dict[str, Any]:
+    """Return what :class:`StoredLog` must know of a log.
+
+    Parameters
+    ----------
+    columns : sequence of ColumnWriter
+        They have written all events.
+    clock : str or None
+        The history column of elapsed times.
+    token : str
+        Equal for history columns of one call alone: logs in another order never share it.
+    n_events : int
+        Number of events.
+    """
+    schema = pa.schema([(column.name, column.kind) for column in columns])
+    text = base64.b64encode(schema.serialize()).decode()
+    return {"schema": text, "clock": clock, "token": token, "n_events": n_events}

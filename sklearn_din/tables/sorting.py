@@ -1,0 +1,140 @@
+"""Rows in order, however many: DuckDB sorts them in a given memory and puts the rest on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+INTEGERS = {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
+LEAST_MEMORY = 128 * 2**20  # DuckDB's buffers need so much, whatever the caller allows
+
+
+def import_duckdb() -> Any:
+    """Return the module ``duckdb``.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed: it names the extra that brings it.
+    """
+    try:
+        import duckdb
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "tables that are read part by part are sorted by duckdb, which is not installed. "
+            "pip install 'sklearn-din[large]' brings it."
+        ) from error
+    return duckdb
+
+
+def sort_rows(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, *, memory: int, folder: Path
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows in the order of their first column, then of the second, and so on to the last.
+
+    All columns are part of the order, so that no two different rows are equal in it and the result
+    does not depend on the number of threads. Missing values come first.
+
+    Parameters
+    ----------
+    batches : iterator of RecordBatch
+        The rows, read once. An error that it raises is raised here as it is.
+    schema : Schema
+        Of the batches.
+    memory : int
+        Bytes that sorting may take; 128 MiB at least.
+    folder : Path
+        Where to write what does not fit. It is removed in the end.
+
+    Yields
+    ------
+    RecordBatch
+
+    Raises
+    ------
+    ImportError
+        If duckdb is not installed.
+    OSError
+        If the disk of ``folder`` is full.
+    """
+    duckdb = import_duckdb()
+    source = _Source(batches)
+    with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:
+        config = {
+            "memory_limit": f"{max(memory, LEAST_MEMORY) // 2**20}MiB",
+            "temp_directory": spilled,
+        }
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if threads.isdecimal():
+            config["threads"] = threads
+        try:
+            with duckdb.connect(config=config) as connection:
+                connection.register("rows", pa.RecordBatchReader.from_batches(schema, iter(source)))
+                ordered = connection.sql("select * from rows order by all nulls first")
+                yield from pa.RecordBatchReader.from_stream(ordered)
+        except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+            raise (source.error or _explain(error, folder)) from error
+
+
+def plain_integers(array: pa.Array) -> pa.Array:
+    """Return numbers, times and truth values as integers of their own bits, text as it is.
+
+    Equal values stay equal, but their order is another one. Decimals become text, since DuckDB does
+    not take all of them.
+
+    Examples
+    --------
+    >>> plain_integers(pa.array([True, None])).to_pylist()
+    [1, None]
+    """
+    kind = array.type
+    if pa.types.is_boolean(kind):
+        return array.cast(pa.int8())
+    if pa.types.is_decimal(kind):
+        return array.cast(pa.large_string())
+    if not pa.types.is_primitive(kind):
+        return array
+    return array.view(INTEGERS[kind.bit_width])
+
+
+class _Source:
+    """Batches for DuckDB, which makes text of an error in Python; here is the error itself."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except GeneratorExit:  # DuckDB failed and reads no more: the error is its own
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _explain(error: Exception, folder: Path) -> Exception:
+    """Return what to raise for an error of DuckDB: by its text, since Arrow hands on no more."""
+    text = str(error)
+    if "No space left" in text or "max_temp_directory_size" in text:
+        return OSError(
+            errno.ENOSPC,
+            f"the disk of {folder.parent} is full: sorting could not write what does not fit into "
+            "memory. What was written there is removed. Free some of the disk, or name a folder "
+            "with room in scan_parquet(cache_dir=...)",
+        )
+    if "Out of Memory" in text or isinstance(error, MemoryError):
+        return MemoryError(
+            f"sorting needs more memory than it was given: {text.splitlines()[0]} "
+            "Give scan_parquet(memory=...) more."
+        )
+    if "interrupted" in text.lower():
+        return KeyboardInterrupt()  # type: ignore[return-value]
+    return error

@@ -1,0 +1,186 @@
+"""A table as a sequence of parts, whatever it is: a frame in memory, a scan, a query of DuckDB."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sklearn_din._frames import CallerFrame
+from sklearn_din._validation import missing_rows
+from sklearn_din.tables.parquet_files import plain_type
+from sklearn_din.tables.scan import Scan, frame_of_arrow
+
+PART_ROWS = 131_072  # of a frame or a query
+HEAD_ROWS = 1000
+DEFAULT_MEMORY = 10**9
+
+
+class Table:
+    """A frame, a scan or a query of DuckDB, read part by part.
+
+    Parameters
+    ----------
+    source : Scan, duckdb.DuckDBPyRelation, or pandas, polars or Arrow frame
+        Its rows are not changed.
+    name : str
+        How errors call it.
+
+    Attributes
+    ----------
+    name : str
+        The same.
+    scan : Scan or None
+        The source where it is a scan.
+    caller : CallerFrame or None
+        The source where it is a frame.
+    frame : DataFrame
+        The frame, or an empty one with the columns and dtypes of the parts.
+    """
+
+    def __init__(self, source: Any, *, name: str) -> None:
+        self.name = name
+        self.scan = source if isinstance(source, Scan) else None
+        self.caller: CallerFrame | None = None
+        self._relation = source if is_relation(source) else None
+        if self.scan is not None:
+            kinds = self.scan.all_dtypes
+            self.frame = pd.DataFrame({k: pd.Series([], dtype=kind) for k, kind in kinds.items()})
+        elif self._relation is not None:
+            self.frame = next(_relation_parts(self._relation.limit(0), None))[1]
+        else:
+            self.caller = CallerFrame(source, name=name)
+            self.frame = self.caller.pandas
+
+    def __len__(self) -> int:
+        if self._relation is not None:
+            return int(self._relation.count("*").fetchall()[0][0])
+        return len(self.frame) if self.scan is None else len(self.scan)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that reading may take."""
+        return DEFAULT_MEMORY if self.scan is None else self.scan.memory
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder for what is made of the table and may stay; None: there is none."""
+        return None if self.scan is None else self.scan.cache_dir
+
+    def parts(self, columns: Sequence[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield the number of the first row, and the rows, of each part.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Columns to read; a repeated one is read once.
+        """
+        names = list(dict.fromkeys(columns))
+        if self.scan is not None:
+            yield from self.scan.parts(names)
+        elif self._relation is not None:
+            yield from _relation_parts(self._relation, names)
+        else:
+            frame = self.frame[names]
+            for start in range(0, len(frame), PART_ROWS):
+                yield start, frame.iloc[start : start + PART_ROWS]
+
+    def head(self, columns: Sequence[Any], *, present: Hashable) -> pd.DataFrame:
+        """Return the first rows in which one of the columns is not missing: a thousand at most."""
+        for _, part in self.parts(columns):
+            part = part[~missing_rows(part[present])].iloc[:HEAD_ROWS]
+            if len(part):
+                return part
+        return self.frame[list(dict.fromkeys(columns))].iloc[:0]
+
+    def with_columns(
+        self, new: Mapping[str, Any], types: Mapping[str, pa.DataType] | None = None
+    ) -> Any:
+        """Return the caller's frame with further columns; only a frame can have them.
+
+        Parameters
+        ----------
+        new : mapping of str to array
+            The columns.
+        types : mapping of str to Arrow type, default=None
+            As :meth:`CallerFrame.with_columns` has it.
+        """
+        if self.caller is None:
+            raise TypeError(f"{self.name} must be a frame or a scan to get columns, got a query.")
+        return self.caller.with_columns(new, types=types)
+
+    def fingerprint(self, columns: Sequence[Any]) -> str | None:
+        """Return a digest of some columns; None for a query, whose rows may be others next time.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            The columns.
+        """
+        names = list(dict.fromkeys(columns))
+        if self._relation is not None:
+            return None
+        if self.scan is not None:
+            return self.scan.narrow(names).fingerprint()
+        digest = hashlib.sha256(repr(names).encode())
+        for name in names:
+            column = self.frame[name]
+            digest.update(str(column.dtype).encode())
+            try:
+                hashes = pd.util.hash_pandas_object(column, index=False)
+            except TypeError:  # values that have no hash: nothing is known to be equal
+                digest.update(uuid.uuid4().bytes)
+            else:
+                digest.update(hashes.to_numpy().tobytes())
+        return digest.hexdigest()
+
+
+def is_read_by_parts(source: object) -> bool:
+    """Return whether a table is no frame in memory: a scan, or a query of DuckDB."""
+    return isinstance(source, Scan) or is_relation(source)
+
+
+def is_relation(source: object) -> bool:
+    """Return whether it is a query of DuckDB; asking does not import DuckDB."""
+    return type(source).__name__ == "DuckDBPyRelation"
+
+
+def arrow_of_column(column: pd.Series) -> pa.Array:
+    """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text.
+
+    Examples
+    --------
+    >>> arrow_of_column(pd.Series(["hat", None], dtype="category")).type
+    LargeStringType(large_string)
+    """
+    values = column.array if isinstance(column.dtype, pd.ArrowDtype) else column
+    array = pa.array(values, from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    kind = plain_type(array.type)
+    kind = pa.large_string() if pa.types.is_string(kind) else kind
+    return array if array.type == kind else array.cast(kind)
+
+
+def _relation_parts(
+    relation: Any, columns: Sequence[str] | None
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    if columns is not None:
+        quoted = ('"' + name.replace('"', '""') + '"' for name in columns)
+        relation = relation.project(", ".join(quoted))
+    reader = pa.RecordBatchReader.from_stream(relation)
+    schema = pa.schema([(field.name, plain_type(field.type)) for field in reader.schema])
+    start = 0
+    for batch in reader:
+        table = pa.Table.from_batches([batch]).cast(schema)
+        for first in range(0, len(table), PART_ROWS):
+            part = table.slice(first, PART_ROWS)
+            yield start, frame_of_arrow(part, start)
+            start += len(part)
+    if start == 0:
+        yield 0, frame_of_arrow(schema.empty_table(), 0)
