@@ -19,7 +19,7 @@ from sklearn_din._compat import CallbackSupportMixin
 if TYPE_CHECKING:
     from sklearn.callback import CallbackContext  # not in every scikit-learn
 
-__all__ = ["Attributes", "CallbackSupportMixin", "FitTask", "fit_task"]
+__all__ = ["Attributes", "CallbackSupportMixin", "FitTask", "begin_fit", "fit_task"]
 
 Attributes = Callable[[], Mapping[str, object]]  # called only if a callback asks for them
 
@@ -71,18 +71,17 @@ class FitTask:
         self._context.call_on_fit_task_end(estimator=self._estimator)
 
 
-@contextmanager
-def fit_task(
+def begin_fit(
     estimator: BaseEstimator,
     X: object,
     y: ArrayLike | None,
-    *,
     sample_weight: ArrayLike | None = None,
+    *,
     n_parts: int = 0,
-) -> Iterator[FitTask | None]:
-    """Announce a fit to the estimator's callbacks, and its end; the estimator is fitted inside.
+) -> FitTask | None:
+    """Announce a fit to the estimator's callbacks; None if it has none.
 
-    Used within a method under ``_fit_context``, which lets the callbacks go at the end.
+    Called within a method under ``_fit_context``, which lets the callbacks go at the end.
 
     Parameters
     ----------
@@ -97,16 +96,30 @@ def fit_task(
     n_parts : int, default=0
         Most tasks that the fit consists of.
 
-    Yields
-    ------
+    Returns
+    -------
     FitTask or None
-        None without callbacks: nothing is made or called then.
+        To be ended with ``end(dict)`` when the estimator is fitted.
     """
     if not getattr(estimator, "_skl_callbacks", None):
-        yield None
-        return
+        return None
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     context = estimator._init_callback_context(max_subtasks=n_parts)
-    task = FitTask(estimator, context, {"X": X, "y": y, "metadata": metadata})
-    yield task
-    task.end(dict)  # the estimator is fitted: a copy needs no further attributes
+    return FitTask(estimator, context, {"X": X, "y": y, "metadata": metadata})
+
+
+@contextmanager
+def fit_task(estimator: BaseEstimator, X: object, y: ArrayLike | None) -> Iterator[None]:
+    """Announce a fit without parts to the estimator's callbacks, and its end.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It is fitted within the block.
+    X, y
+        As given to ``fit``.
+    """
+    task = begin_fit(estimator, X, y)
+    yield
+    if task is not None:
+        task.end(dict)  # the estimator is fitted: a copy needs no further attributes

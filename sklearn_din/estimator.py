@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping
+from numbers import Integral, Real
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,26 +17,43 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
-from sklearn_din._callbacks import CallbackSupportMixin, fit_task
-from sklearn_din._compat import _fit_context
+from sklearn_din._callbacks import CallbackSupportMixin
+from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._notebook import ShownInNotebooks
+from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema_state import schema_from_state, schema_state
 from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.explain import attention_table
 from sklearn_din.inspection.summary import summarize
-from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.training.check_tasks import with_tasks
-from sklearn_din.training.checkpoint import open_checkpoint
-from sklearn_din.training.distributed import training_ranks
-from sklearn_din.training.fitting import fit_net, plan_in_memory, training_history
-from sklearn_din.training.growth import ClassifierGrowth
-from sklearn_din.training.inputs import FitInputs, Impressions, check_features, check_fit_inputs
-from sklearn_din.training.neighbour_inputs import learn_inputs
+from sklearn_din.module import DIN, OPTIONS
+from sklearn_din.training.check_tasks import CheckTasks
+from sklearn_din.training.checkpoint import Checkpoint, open_checkpoint
+from sklearn_din.training.fingerprint import device_for, fingerprint
+from sklearn_din.training.inputs import (
+    FitInputs,
+    Impressions,
+    check_features,
+    check_fit_inputs,
+    check_partial_inputs,
+)
+from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 from sklearn_din.training.net import DINNet
-from sklearn_din.training.parameters import PARAMETER_CONSTRAINTS
+from sklearn_din.training.net_state import CHECK, net_state, restore_net
+from sklearn_din.training.progress import ProgressBar
+from sklearn_din.training.seeding import own_random_state
+
+NETWORK_OPTIONS = (*OPTIONS, "embedding_dim", "attention_units", "hidden_units", "dropout")
+NET_PARAMETERS = (
+    *("lr", "embedding_lr", "embedding_l2", "batch_size", "max_epochs", "early_stopping"),
+    *("validation", "validation_fraction", "patience", "neighbours", "random_state"),
+)
+LEARNT = {"classes_", "n_features_in_", "schema", "net", "_fitted_on_encoded"}
 
 
-class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
+class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -136,7 +155,9 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         (``user=...``), otherwise none. None: none, as in the paper. Nothing is added to rows that
         have such numbers already, by :class:`ItemNeighbours`.
     callbacks : list of skorch callbacks or None, default=None
-        For what has no parameter here: schedules, clipping, checkpoints. scikit-learn's own
+        For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
+        rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and
+        ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. scikit-learn's own
         callbacks (progress bars, scores) are given to ``set_callbacks``, from scikit-learn 1.9.
     checkpoint_dir : str, path or None, default=None
         Folder in which ``fit`` keeps, in one file, where it stands: after each validation check
@@ -159,9 +180,10 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     classes_ : ndarray of shape (2,)
         The labels; the second is the click.
     net_ : skorch net
-        Without training rows; ``net_.predict_proba(X)`` takes EncodedFeatures, and
-        ``net_.stop_reason_`` says why training ended: "max_epochs", "patience", "callback" or
-        "user".
+        Without training rows. ``net_.predict_proba(X)``, ``net_.fit(X, y)`` and
+        ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
+        per epoch; ``net_.stop_reason_`` says why training ended: "max_epochs", "patience",
+        "callback" or "user".
     module_ : DIN
         The torch module. ``module_.schema`` has the numbers of item neighbours too.
     schema_ : Schema
@@ -205,7 +227,40 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     True
     """
 
-    _parameter_constraints: dict = PARAMETER_CONSTRAINTS
+    _parameter_constraints: dict = {
+        "embedding_dim": [Interval(Integral, 1, None, closed="left"), Mapping],
+        **{
+            name: [StrOptions({option for option in options if option}), *({None} & set(options))]
+            for name, options in OPTIONS.items()
+        },
+        "attention_units": [tuple, list],
+        "hidden_units": [tuple, list],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "embedding_l2": [Interval(Real, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "embedding_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation": [StrOptions({"auto", "random", "last", "groups"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "neighbours": [StrOptions({"auto", "time", "user"}), None],
+        "callbacks": [list, None],
+        "checkpoint_dir": [str, PathLike, None],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    net_: DINNet
+    classes_: np.ndarray
+    schema_: Schema
+    history_: pd.DataFrame
+    n_iter_: int
+    novelty_: dict[str, float]
+    _fitted_on_encoded: bool
 
     def __init__(
         self,
@@ -301,20 +356,97 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
             together is gone.
         """
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
-            given = check_fit_inputs(self, X, y, sample_weight)
-            inputs, tables = learn_inputs(given, self.neighbours, ranks)
+            inputs = check_fit_inputs(self, X, y, sample_weight)
             with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
-                plan = plan_in_memory(self, inputs, groups, checkpoint, ranks)
-                n, new = plan.n_checks, plan.novelty
-                with fit_task(self, X, y, sample_weight=sample_weight, n_parts=n) as task:
 
-                    def fitted(net: DINNet) -> Mapping[str, object]:
-                        return vars(copy.copy(self)._keep(net, given, new, tables))
+                def fitted(net: DINNet) -> Mapping[str, object]:
+                    return vars(copy.copy(self)._keep(net, inputs))
 
-                    net = fit_net(with_tasks(plan, task, fitted))
-                    net.end_training(plan)
-                    net.module_.eval()
-                    self._keep(net, given, new, tables)
+                net, tasks = self._new_net(), []
+                net.callbacks = [*(self.callbacks or ())]
+                if getattr(self, "_skl_callbacks", None):
+                    tasks = [CheckTasks(self, X, y, sample_weight, fitted)]
+                if self.verbose and (ranks is None or ranks.rank == 0):
+                    net.callbacks += [*tasks, ("progress", ProgressBar())]
+                else:
+                    net.callbacks += tasks
+                if checkpoint is not None:
+                    net.random_state = self._seeds_of_checkpoint(checkpoint, ranks)
+                    net.callbacks.append(checkpoint)
+                self._train_together(net, ranks, "fit", inputs, groups=groups)
+                net.random_state = self.random_state
+                if net.stop_reason_ == "user":
+                    self._warn_of_interruption(net)
+                self._keep(net, inputs)
+                for task in tasks:
+                    task.end_fit()
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: Impressions,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> DINClassifier:
+        """Train on further rows: one pass over them, from where the training stopped.
+
+        Weights, the optimizer's moments and the order of random numbers go on. Ids that the
+        encoder has appended since get rows of their own, which start as all rows did; by that
+        alone no prediction changes. As many candidates' ids are hidden as at fit (``novelty_``).
+        There is no early stopping, no validation rows are set aside, and the latest weights are
+        kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and
+        ``embedding_lr`` are those of the parameters now. The L2 on embeddings counts an id's
+        occurrences in all rows so far, so that the same prior is not imposed anew by each call.
+        Item neighbours of these rows come from what was known before them; then their clicks are
+        counted. ``class_weight="balanced"`` looks at the labels of this call.
+
+        Give it the rows of a day or a week, each once. On a classifier that is not fitted it
+        trains a new network by one pass; ``fit`` with early stopping is the better start.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            As given to ``fit``, or from the same encoder after its ``partial_fit``.
+        y : array-like of shape (n,)
+            Labels; all may be alike.
+        classes : array-like of shape (2,), default=None
+            Both labels, the larger one is the click. Needed in the first call where y has only
+            one of them.
+        sample_weight : array-like of shape (n,), default=None
+            Factor of each impression's loss. Their mean becomes one in each call.
+
+        Returns
+        -------
+        self : DINClassifier
+
+        Raises
+        ------
+        ValueError
+            For rows of another encoder, labels that are not among the classes, parameters that
+            would need another network. The classifier is then as it was before, also where
+            training fails or is interrupted (KeyboardInterrupt).
+        """
+        self._validate_params()  # scikit-learn does it in the first call alone
+        with training_ranks(keeps_checkpoint=False) as ranks:
+            inputs = check_partial_inputs(self, X, y, classes, sample_weight)
+            if ranks is not None:
+                given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
+                if hasattr(self, "net_"):
+                    given["data"]["the network so far"] = weights_digest(self.module_)
+                ranks.check_same(given)
+            is_first = not hasattr(self, "net_")
+            net = self._new_net() if is_first else self._grown_net(inputs.X.schema)
+            net.callbacks = [*(self.callbacks or ())]
+            if self.verbose and (ranks is None or ranks.rank == 0):
+                net.callbacks.append(("progress", ProgressBar()))
+            self._train_together(net, ranks, "partial_fit", inputs)
+            if net.stop_reason_ == "user":
+                raise KeyboardInterrupt(
+                    "partial_fit was interrupted: the classifier is as it was before."
+                )
+            self._keep(net, inputs)
         return self
 
     def predict_proba(self, X: Impressions) -> np.ndarray:
@@ -407,24 +539,114 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
     def _drawing(self) -> str:
         return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
 
-    def _keep(
+    @property
+    def module_(self) -> DIN:
+        """The torch module."""
+        return self.net_.module_
+
+    def _new_net(self) -> DINNet:
+        """Return a net of the classifier's parameters, without a network yet."""
+        parameters = {name: getattr(self, name) for name in NET_PARAMETERS}
+        options = {f"module__{name}": getattr(self, name) for name in NETWORK_OPTIONS}
+        for name in ("module__attention_units", "module__hidden_units"):
+            options[name] = tuple(options[name])
+        return DINNet(DIN, **parameters, **options, device=device_for(self.device))
+
+    def _grown_net(self, schema: Schema) -> DINNet:
+        """Return a net of its own memory that goes on where the fitted one stopped."""
+        schema = self.net_.neighbours_.extend(schema)
+        options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            expected = DIN(schema, **options).options
+        net, own = self.net_.grow(schema), self.module_.options
+        changed = [name for name in expected if expected[name] != own[name]]
+        if changed:
+            raise ValueError(
+                f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
+                "changed since. Set the parameters back, or call fit."
+            )
+        for name in NET_PARAMETERS:
+            setattr(net, name, getattr(self, name))
+        return net
+
+    def _train_together(
         self,
         net: DINNet,
+        ranks: Ranks | None,
+        method: str,
         inputs: FitInputs,
-        novelty: Mapping[str, float],
-        tables: NeighbourTables,
-    ) -> DINClassifier:
+        **groups: ArrayLike | None,
+    ) -> None:
+        """Train a net, with other processes if there are any."""
+        net.ranks_ = ranks
+        if ranks is not None:
+            net.device = ranks.device_for(net.device)
+        getattr(net, method)(inputs.X, inputs.clicks, sample_weight=inputs.weights, **groups)
+        net.ranks_ = None
+        if ranks is not None:
+            ranks.check_same_weights(net.module_)
+
+    def _seeds_of_checkpoint(
+        self, checkpoint: Checkpoint, ranks: Ranks | None
+    ) -> np.random.RandomState:
+        """Return the random state that a training with a checkpoint begins with."""
+        seeds = own_random_state(self.random_state)
+        if ranks is not None and self.random_state is None:
+            seeds = ranks.from_first(seeds)
+        return checkpoint.seeds(seeds)
+
+    def _warn_of_interruption(self, net: DINNet) -> None:
+        was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)
+        kept_weights = (
+            "the weights of the best validation check so far"
+            if was_checked
+            else "the latest weights"
+        )
+        goes_on = ", which goes on from the latest checkpoint" if self.checkpoint_dir else ""
+        warn_user(
+            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
+            f"{kept_weights} are kept and the classifier can be used. Fit again for a full "
+            f"training{goes_on}."
+        )
+
+    def _keep(self, net: DINNet, inputs: FitInputs) -> DINClassifier:
         """Set the fitted attributes at once: an interruption leaves all of them or none."""
-        net.neighbours_ = tables
-        kept: dict[str, object] = {"net_": net, "module_": net.module_, "classes_": inputs.classes}
-        kept |= {"schema_": inputs.X.schema, "history_": training_history(net)}
-        kept |= {"n_iter_": net.n_epochs_begun_, "novelty_": dict(novelty)}
-        kept |= {"_fitted_on_encoded": inputs.is_encoded}
+        schema = inputs.X.schema
+        attributes = {"classes_": inputs.classes, "schema_": schema} | _of_net(net)
+        attributes |= {"_fitted_on_encoded": inputs.is_encoded}
         if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
-            names = np.array(inputs.X.schema.feature_names_out(), dtype=object)
-            kept |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
-        self.__dict__.update(kept)
+            names = np.array(schema.feature_names_out(), dtype=object)
+            attributes |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
+        self.__dict__.update(attributes)
         return self
+
+    def _versions(self) -> dict[str, str]:
+        return super()._versions() | {"torch": str(torch.__version__)}
+
+    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        if "net_" not in attributes or not attributes["net_"].is_own():
+            return None
+        net = attributes.pop("net_")
+        for name in _of_net(net).keys() - {"net_"}:
+            attributes.pop(name)
+        names = {*LEARNT, "feature_names_in_"} - {"schema", "net"}
+        return {
+            "schema": schema_state(attributes.pop("schema_")),
+            "net": net_state(net),
+            **{name: attributes.pop(name) for name in sorted(names) if name in attributes},
+        }
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        check_keys(fitted, LEARNT, optional={"feature_names_in_"}, what="a classifier")
+        check_feature_names(fitted)
+        classes = fitted["classes_"]
+        if type(classes) is not np.ndarray or classes.shape != (2,) or classes[0] == classes[1]:
+            raise ValueError("classes_ must be two labels.")
+        if type(fitted["_fitted_on_encoded"]) is not bool:
+            raise ValueError("_fitted_on_encoded must be a boolean.")
+        schema = schema_from_state(fitted.pop("schema"))
+        net = restore_net(self._new_net(), fitted.pop("net"), schema)
+        self.__dict__.update(fitted | {"schema_": schema} | _of_net(net))
 
     def _encoded(self, X: Impressions) -> EncodedFeatures:
         check_is_fitted(self, "schema_")
@@ -435,3 +657,13 @@ class DINClassifier(ClassifierGrowth, CallbackSupportMixin, ClassifierMixin, Sho
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+
+def _of_net(net: DINNet) -> dict[str, object]:
+    """Fitted attributes that show what a net knows."""
+    return {
+        "net_": net,
+        "history_": pd.DataFrame(net.checks_, columns=list(CHECK), dtype=float),
+        "n_iter_": net.n_epochs_,
+        "novelty_": dict(net.novelty_.shares),
+    }

@@ -141,14 +141,40 @@ class TimeSplit(BaseCrossValidator):
         wanted = n_rows - _block_size(self.test_size, n_rows, n_splits) * np.arange(n_splits, 0, -1)
         cuts, last = [], 0
         for fold, target in enumerate(wanted):
-            right = int(np.searchsorted(starts, target))  # starts[right] is at or after the target
-            left = max(right - 1, 0)
-            at_end = right == len(starts)
-            nearest = left if at_end or target - starts[left] < starts[right] - target else right
+            nearest = int(np.searchsorted(starts, row_of_nearest_change(times, int(target))))
             # At least one time for each fold before this one, and one for each from it on
             last = min(max(nearest, last + 1), len(starts) - n_splits + fold)
             cuts.append(starts[last])
         return np.array([*cuts, n_rows])
+
+
+def row_of_nearest_change(times: np.ndarray, row: int) -> int:
+    """Return the row, nearest to a given row, at which another time begins.
+
+    TimeSplit and the validation rows of DINClassifier are cut by it, so that equal times are never
+    parted.
+
+    Parameters
+    ----------
+    times : ndarray of shape (n,)
+        In ascending order; at least two of them differ.
+    row : int
+
+    Returns
+    -------
+    row : int
+        From 1 to n - 1; of two that are as near, the earlier one.
+
+    Examples
+    --------
+    >>> times = np.array([1, 2, 2, 2, 3])
+    >>> row_of_nearest_change(times, 2), row_of_nearest_change(times, 3)
+    (1, 4)
+    """
+    time = times[min(max(row, 0), len(times) - 1)]
+    ends = np.searchsorted(times, time, side="left"), np.searchsorted(times, time, side="right")
+    changes = [int(end) for end in ends if 0 < end < len(times)]
+    return min(changes, key=lambda change: abs(change - row))
 
 
 def _check_parameters(splitter: TimeSplit) -> None:

@@ -5,7 +5,6 @@ depend on numbers, raises: the same calls would have the host wait for a GPU.
 """
 
 import copy
-import dataclasses
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,13 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 from sklearn_din import DINClassifier
 from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.network import fused, layers
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
-from sklearn_din.training import checkpoint, losses
+from sklearn_din.training import checkpoint
 from sklearn_din.training import net as net_file
-from sklearn_din.training.fitting import fit_net, make_net, plan_in_memory
-from sklearn_din.training.inputs import check_fit_inputs
-from sklearn_din.training.losses import STEPS_PER_READ
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seeded_torch
 from tests.encoded_impressions import make_impressions, make_labels
 
@@ -43,35 +41,42 @@ OPTIONS += [
 ]
 
 
-def plan_of(**parameters):
+WEIGHTS = np.linspace(0.5, 1.5, len(y)).astype(np.float32)
+
+
+def classifier_of(**parameters):
     if "activation" in parameters:
         parameters["attention_activation"] = parameters["activation"]
     settings = {"max_epochs": 2, "batch_size": 50, "random_state": 0} | parameters
-    classifier = DINClassifier(**settings)
-    weights = np.linspace(0.5, 1.5, len(y))
-    return plan_in_memory(classifier, check_fit_inputs(classifier, X, y, weights), None)
+    return DINClassifier(**settings)
+
+
+def batches():
+    clicks, order = y.astype(np.float32), np.random.RandomState(0)
+    return iter(ImpressionBatches(X, clicks, WEIGHTS, batch_size=50, shuffle=order))
+
+
+def net_of(device="cpu", **parameters):
+    """A net that is ready for its first step."""
+    net = classifier_of(**parameters)._new_net()
+    net.device, net.module__schema, net._n_before = device, X.schema, 0
+    with seeded_torch(0, devices=[]):
+        net.initialize()
+    net._set_rates_and_decay(embedding_decay(count_occurrences(X), 5.0))
+    return net
 
 
 @pytest.fixture
 def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
-    for file in (layers, losses, net_file):
+    for file in (layers, net_file):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 
 @pytest.fixture
-def on_meta(monkeypatch):
-    """Make a net on the meta device; torch's fused Adam, which a GPU has, is missing there."""
-    adam = torch.optim.Adam
-    monkeypatch.setattr(
-        torch.optim, "Adam", lambda its, *, lr, fused: adam(its, lr=lr, foreach=False)
-    )
-
-    def make(**parameters):
-        plan = dataclasses.replace(plan_of(**parameters), device="meta")
-        return make_net(plan, plan.make_module()), iter(plan.train)
-
-    return make
+def on_meta():
+    """Make a net on the meta device."""
+    return lambda **parameters: (net_of("meta", **parameters), batches())
 
 
 class Copies(TorchDispatchMode):
@@ -182,7 +187,7 @@ def test_a_number_copied_to_the_device_is_noticed():
 def test_losses_are_read_at_every_so_many_steps_only(on_meta):
     net, batches = on_meta()
     batch, _ = next(batches)
-    for _ in range(STEPS_PER_READ - 1):
+    for _ in range(net_file.STEPS_PER_READ - 1):
         net.note_loss(torch.zeros((), device="meta"), batch)
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         net.note_loss(torch.zeros((), device="meta"), batch)
@@ -226,8 +231,8 @@ def test_fused_functions_give_the_same_numbers_where_slopes_cannot_be_read(slope
 
 
 def test_rows_found_before_the_step_give_the_same_bits():
-    (batch, _), gradients = next(iter(plan_of().train)), []
-    network = plan_of().make_module()
+    (batch, _), gradients = next(batches()), []
+    network = net_of().module_
     for its in ({}, network.embeddings.distinct_rows(batch.ids)):
         batch.distinct = its
         network.zero_grad()
@@ -241,8 +246,8 @@ def test_rows_found_before_the_step_give_the_same_bits():
 
 
 def test_gradients_of_parts_put_after_each_other_are_merged_as_torch_does_on_a_cpu():
-    batch, _ = next(iter(plan_of().train))
-    embeddings = plan_of().make_module().embeddings
+    batch, _ = next(batches())
+    embeddings = net_of().module_.embeddings
     (table,) = embeddings.tables.values()
     (distinct,) = embeddings.distinct_rows(batch.ids).values()
     rows = [distinct.rows[::2], distinct.rows[1:], distinct.rows]  # of three parts
@@ -265,10 +270,8 @@ def test_a_step_in_parts_has_the_gradients_of_the_whole_step(can_read, monkeypat
     for most in (1 << 17, 10):
         monkeypatch.setattr(net_file, "SPLIT_FROM", most)
         monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
-        plan = plan_of(interest="paper")  # draws no random numbers in training
-        with seeded_torch(0, devices=[]):
-            net = make_net(plan, plan.make_module())
-        net.train_step_single(next(iter(plan.train)))
+        net = net_of(interest="paper")  # draws no random numbers in training
+        net.train_step_single(next(batches()))
         gradients.append([its.grad for its in net.module_.parameters()])
     for expected, found in zip(*gradients, strict=True):
         if expected.is_sparse:
@@ -279,9 +282,9 @@ def test_a_step_in_parts_has_the_gradients_of_the_whole_step(can_read, monkeypat
 
 @pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 1, 8, 19, -3, -2)], ids=str)
 def test_trainings_are_alike_whether_or_not_the_host_reads(options, request):
-    plain = fit_net(plan_of(early_stopping=True, **options))
+    plain = classifier_of(early_stopping=True, **options).fit(X, y, WEIGHTS).net_
     request.getfixturevalue("unreadable")
-    ours = fit_net(plan_of(early_stopping=True, **options))
+    ours = classifier_of(early_stopping=True, **options).fit(X, y, WEIGHTS).net_
     # PReLU: the slopes' gradients are computed in another way, and differ by rounding.
     is_exact = options.get("activation") in ("dice", "relu")
     tolerance = {"rtol": 0, "atol": 0} if is_exact else {"rtol": 1e-3, "atol": 1e-5}
@@ -357,14 +360,15 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
         classifier.fit(X, y)
     assert len(written) == 3
-    assert all(np.isfinite(its).all() for value in written for its in value["weights"].values())
-    losses_kept = [value["unfinished"]["columns"]["train_loss"] for value in written]
+    assert all(its.isfinite().all() for value in written for its in value["module"].values())
+    losses_kept = [value["unfinished"]["batches"] for value in written]
     assert [len(its) for its in losses_kept] == [1, 2, 3]
+    assert all(np.isfinite(batch["train_loss"]) for batch in losses_kept[-1])
 
 
 @pytest.mark.usefixtures("unreadable")
 def test_a_long_pass_reads_its_losses_in_between(monkeypatch):
-    monkeypatch.setattr(losses, "STEPS_PER_READ", 3)
+    monkeypatch.setattr(net_file, "STEPS_PER_READ", 3)
     broken = Break(at=4)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
         DINClassifier(batch_size=50, early_stopping=False, callbacks=[broken], random_state=0).fit(

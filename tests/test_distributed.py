@@ -20,8 +20,8 @@ from sklearn_din.batches.batch import JointRows
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, RowDropout
-from sklearn_din.training import checkpoint, distributed
-from sklearn_din.training.joint_steps import sum_gradients
+from sklearn_din.training import checkpoint
+from sklearn_din.training.joint import Ranks, sum_gradients
 from tests import training_together as together
 from tests.encoded_impressions import make_impressions
 
@@ -193,13 +193,13 @@ def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(
         "answer. Rank 0 has ended too. Start all of them again: fit goes on from the latest"
     )
     kept = tmp_path / "folder"
-    assert os.listdir(kept) == [checkpoint.FILE]
+    assert sorted(os.listdir(kept)) == [checkpoint.FILE, checkpoint.LOCK]
     shutil.copytree(kept, tmp_path / "for one")
     assert launch(tmp_path, "resumed") == [0, 0]
     expected = results(folder, "undisturbed")[0]
     for its in results(tmp_path, "resumed"):
         assert_same_bits(its, expected)
-    assert not os.listdir(kept)
+    assert os.listdir(kept) == [checkpoint.LOCK]
     alone = together.fit("undisturbed", checkpoint_dir=tmp_path / "for one")
     assert_close(together.results_of(alone), expected)
 
@@ -260,10 +260,9 @@ def test_rows_of_a_table_that_both_touched_are_added_and_in_order():
     bias.grad = torch.tensor([5.0])
     other_rows = torch.tensor([1, 2, 8])
     other_values = torch.tensor([[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]])
-    octets = [its.flatten().view(torch.uint8) for its in (other_rows, other_values)]
     flat = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.0, 3.0, 0.25])  # its gradients, whether, rows, loss
     numbers = sum_gradients(
-        Pair(flat, torch.cat(octets)), [bias, unused], [table], torch.tensor([0.75])
+        Pair(flat, other_rows, other_values), [bias, unused], [table], torch.tensor([0.75])
     )
     assert (numbers.tolist(), bias.grad.tolist(), unused.grad) == ([1.0], [5.5], None)
     assert table.grad.is_coalesced()
@@ -303,7 +302,7 @@ def test_dropout_of_some_rows_is_that_of_the_whole_batch():
 
 
 def test_each_process_takes_the_gpu_that_torchrun_names(monkeypatch):
-    class Third(distributed.Ranks):
+    class Third(Ranks):
         def __init__(self):
             self.rank = 2
 

@@ -17,7 +17,7 @@ from skorch.callbacks import Callback, GradientNormClipping
 from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
-from sklearn_din.training.optim import count_occurrences, embedding_decay
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -255,8 +255,8 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
     ).items():
         first = embeddings.offset_of[vocabulary]
         np.testing.assert_array_equal(passed[first : first + len(decay)], decay)
-    assert classifier.net_.embedding_decay is None  # of use in training only
-    assert all(g["decay"] is None for g in classifier.net_.optimizer_.param_groups)
+    groups = classifier.net_.optimizer_.param_groups
+    assert all(group["decay"] is None for group in groups)  # of use in training only
     batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))
     classifier.net_.train_step(batch)  # a fitted net still takes a step
 
@@ -317,8 +317,8 @@ def test_a_diverging_loss_names_learning_rate_and_column():
 
 def test_a_diverging_loss_names_the_epoch_where_there_are_several_checks_per_epoch():
     class Break(Callback):
-        def on_epoch_begin(self, net, **kwargs):
-            if len(net.history) == 6:
+        def on_batch_begin(self, net, training=False, **kwargs):
+            if training and len(net.checks_) == 5:
                 net.module_.output.bias.data.fill_(np.nan)
 
     X = make_impressions(20_000)

@@ -9,10 +9,9 @@ import torch
 
 from sklearn_din import DINClassifier
 from sklearn_din.batches.batch import Batch
+from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.training import net as net_file
-from sklearn_din.training.fitting import make_net, plan_in_memory
-from sklearn_din.training.inputs import check_fit_inputs
 from sklearn_din.training.seeding import seeded_torch
 from tests.encoded_impressions import make_impressions, make_labels
 
@@ -52,10 +51,13 @@ def classifier_on(device, **options):
 
 
 def net_and_batches(device, **options):
-    classifier = classifier_on(device, **options)
-    plan = plan_in_memory(classifier, check_fit_inputs(classifier, X, y, None), None)
+    net = classifier_on(device, **options)._new_net()
+    net.module__schema, net._n_before = X.schema, 0
     with seeded_torch(0, devices=[]):
-        return make_net(plan, plan.make_module()), iter(plan.train)
+        net.initialize()
+    order = np.random.RandomState(0)
+    batches = ImpressionBatches(X, y.astype(np.float32), batch_size=50, shuffle=order)
+    return net, iter(batches)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -32,8 +32,8 @@ from sklearn_din.encoding.growth import grown_vocabulary
 from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import OnnxServer, updating
-from sklearn_din.training.growth import _grown_net, _plan_of_rows, _state_of, check_partial_inputs
-from sklearn_din.training.neighbour_inputs import look_up_inputs
+from sklearn_din.training import net as net_file
+from sklearn_din.training.inputs import check_partial_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.test_vocabulary import learn, occurrences
@@ -77,13 +77,9 @@ def model(fitted):
 
 def grown_untrained(classifier, X, y):
     """The classifier with the tables of X's vocabularies, and not a step of training."""
-    given = check_partial_inputs(classifier, X, y, None, None)
-    inputs, _ = look_up_inputs(given, classifier.net_.neighbours_)
-    grown = copy.deepcopy(classifier)
-    net = _grown_net(classifier.net_, _plan_of_rows(classifier, inputs, _state_of(classifier.net_)))
-    net.module_.eval()
-    net.neighbours_ = classifier.net_.neighbours_
-    grown.net_, grown.module_, grown.schema_ = net, net.module_, given.X.schema
+    schema = check_partial_inputs(classifier, X, y, None, None).X.schema
+    grown, tables = copy.deepcopy(classifier), classifier.net_.neighbours_
+    grown.net_, grown.schema_ = classifier.net_.grow(tables.extend(schema)), schema
     return grown
 
 
@@ -352,12 +348,15 @@ def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
     optimizer, embeddings = grown.net_.optimizer_, grown.module_.embeddings
     square = optimizer.state[embeddings.tables["16"]]["square"]
     assert len(square) == len(embeddings.tables["16"])
-    for name, moments in old.net_.training_state_.rows.items():
+    before = old.net_.optimizer_.state[old.module_.embeddings.tables["16"]]["square"]
+    assert before.any()
+    for name, n_known in old.module_.embeddings.sizes.items():
         known = old.module_.embeddings.weight(name)
-        assert torch.equal(embeddings.weight(name)[: len(known)], known)
-        its = square[embeddings.offset_of[name] :][: embeddings.sizes[name]].numpy()
-        assert (its[: len(known)] == moments.square).all()
-        assert (its[len(known) :] == 0).all()
+        assert torch.equal(embeddings.weight(name)[:n_known], known)
+        of_name = square[embeddings.offset_of[name] :][: embeddings.sizes[name]]
+        first = old.module_.embeddings.offset_of[name]
+        assert torch.equal(of_name[:n_known], before[first : first + n_known])
+        assert (of_name[n_known:] == 0).all()
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
@@ -399,8 +398,10 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
         assert parts.n_iter_ == whole.n_iter_ == 3
         columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
         pd.testing.assert_frame_equal(parts.history_[columns], whole.history_[columns])
-        its, twin = parts.net_.training_state_, whole.net_.training_state_
-        assert all((its.rows[name].square == twin.rows[name].square).all() for name in twin.rows)
+        states = [c.net_.optimizer_.state_dict()["state"].values() for c in (parts, whole)]
+        for moments, expected in zip(*states, strict=True):
+            assert moments.keys() == expected.keys()
+            assert all(torch.equal(moments[key], expected[key]) for key in expected)
 
 
 def turning_catalogue(n=600):
@@ -427,7 +428,7 @@ def test_as_many_ids_are_hidden_in_later_passes_as_at_fit(tmp_path):
     for model in (once, again):
         update(model, shown.assign(item=shown["item"] + 100), y)
         assert model["din"].novelty_ == again["din"].novelty_
-        hiding = model["din"].net_.training_state_.hiding
+        hiding = model["din"].net_.novelty_
         assert list(hiding.known) == ["item"]
         assert hiding.hidden == model["din"].novelty_
     assert torch.equal(weights(once["din"]), weights(again["din"]))
@@ -442,8 +443,8 @@ def test_the_l2_counts_an_ids_occurrences_in_all_rows_so_far():
     X = make_impressions(300, seed=3)
     y = make_labels(X)
     classifier = DINClassifier(random_state=0, max_epochs=1, early_stopping=False).fit(X, y)
-    once = classifier.net_.training_state_.occurrences
-    twice = classifier.partial_fit(X[:100], y[:100]).net_.training_state_.occurrences
+    once = classifier.net_.occurrences_
+    twice = classifier.partial_fit(X[:100], y[:100]).net_.occurrences_
     for name, count in once.items():
         assert (twice[name] >= count).all()
     items, events = X["item"][:100], X["hist_item"][:100]
@@ -464,13 +465,13 @@ def test_the_history_goes_on_after_early_stopping(model, frame, y):
 
 
 def test_the_batch_size_that_was_chosen_at_fit_stays(monkeypatch, model, frame, y):
-    monkeypatch.setattr("sklearn_din.training.fitting.LARGE_BATCH_ROWS", 10)
+    monkeypatch.setattr(net_file, "LARGE_BATCH_ROWS", 10)
     X = model["encode"].transform(frame)
     classifier = model["din"].fit(X, y)
     monkeypatch.undo()
-    assert classifier.partial_fit(X, y).net_.training_state_.batch_size == 1024
+    assert classifier.partial_fit(X, y).net_.batch_size_ == 1024
     classifier.set_params(batch_size=16).partial_fit(X, y)
-    assert classifier.net_.training_state_.batch_size == 16
+    assert classifier.net_.batch_size_ == 16
 
 
 def test_labels_of_one_kind_and_classes_at_the_first_call():
@@ -536,21 +537,15 @@ def test_rows_encoded_before_growth_are_still_taken(model, frame, later, y):
     assert model.predict_proba(later).shape == (len(later), 2)
 
 
-def test_a_classifier_of_an_older_version_has_to_be_fitted_anew(model, frame, y):
-    model["din"].net_.training_state_ = None
-    with pytest.raises(ValueError, match="saved by an older version, or its network was replaced"):
-        update(model, frame, y)
-
-
 def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, later, y, tmp_path):
     other = fit_pipeline(frame, y).set_params(din__hidden_units=(7,)).fit(frame, y)["din"]
     classifier = model["din"]
-    classifier.net_.module_ = classifier.module_ = other.module_
-    with pytest.raises(ValueError, match="or its network was replaced"):
+    classifier.net_.module_ = other.module_
+    with pytest.raises(ValueError, match="the network of this classifier was replaced"):
         update(model, later, y)
     save(model, tmp_path / "model.din")
     again = load(tmp_path / "model.din")
-    assert again["din"].net_.training_state_ is None
+    assert not again["din"].net_.can_go_on()
     assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
 
 
@@ -623,13 +618,13 @@ def test_a_model_predicts_between_the_replacements_of_its_steps(unknown, monkeyp
 
 
 def test_update_learns(model, later, y):
-    first = model["din"].net_.training_state_.occurrences["item"]
+    first = model["din"].net_.occurrences_["item"]
     loss = []
     for _ in range(8):
         update(model, later, y)
         loss.append(model["din"].history_["train_loss"].iloc[-1])
     assert loss[-1] < loss[0]
-    assert len(model["din"].net_.training_state_.occurrences["item"]) == len(first) + 30
+    assert len(model["din"].net_.occurrences_["item"]) == len(first) + 30
     assert len(model["encode"].schema_["item"].grown_from) == 1
 
 

@@ -20,7 +20,7 @@ from sklearn_din import (
     sample_negatives,
 )
 from sklearn_din.logs.aggregates import attach_aggregates
-from sklearn_din.training.holdout import split_rows
+from sklearn_din.training.validation import split_rows
 
 ROLES = {"user": "user", "time": "time", "columns": ["item"], "max_length": 3, "elapsed": "ago"}
 AGGREGATES = {

@@ -22,7 +22,7 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
-from sklearn_din.training.holdout import split_rows
+from sklearn_din.training.validation import split_rows
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
 CLICKS = pd.DataFrame(

@@ -39,8 +39,7 @@ from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.serving import OnnxServer
-from sklearn_din.training import growth
-from sklearn_din.training.neighbour_inputs import look_up_inputs
+from sklearn_din.training.net import DINNet
 
 PARTS = ("sum", "mean", "max", "newest", "decayed")
 
@@ -570,12 +569,13 @@ def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     encoder.partial_fit(X[800:])
     later, looked_up = encoder.transform(X[800:]), []
 
-    def note(inputs, tables):
-        noted, grown = look_up_inputs(inputs, tables)
-        looked_up.append(noted.X)
-        return noted, grown
+    train = DINNet._train
 
-    monkeypatch.setattr(growth, "look_up_inputs", note)
+    def note(net, batches, *args, **kwargs):
+        looked_up.append(batches.X)
+        train(net, batches, *args, **kwargs)
+
+    monkeypatch.setattr(DINNet, "_train", note)
     twins = [pickle.loads(pickle.dumps(classifier)) for _ in range(2)]
     for twin, labels in zip(twins, (y[800:], 1 - y[800:]), strict=True):
         twin.partial_fit(later, labels)
@@ -596,7 +596,7 @@ def test_a_partial_fit_that_fails_counts_nothing(model, log, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("the lights went out")
 
-    monkeypatch.setattr(growth, "train_net", fail)
+    monkeypatch.setattr(DINNet, "train_step", fail)
     probability = classifier.predict_proba(encoded)
     with pytest.raises(RuntimeError, match="the lights"):
         classifier.partial_fit(encoded, y)

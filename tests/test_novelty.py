@@ -14,7 +14,7 @@ from sklearn_din.batches.batch import Batch
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.novelty import MOST_BLOCKS, measure_novelty
-from sklearn_din.training.optim import count_occurrences, embedding_decay
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions, make_labels
 
 

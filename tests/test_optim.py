@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.training.optim import RowwiseAdam, count_occurrences, embedding_decay
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
+from sklearn_din.training.optim import RowwiseAdam
 from tests.encoded_impressions import make_impressions
 
 

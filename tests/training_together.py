@@ -195,13 +195,17 @@ def with_checkpoint(folder, *, killed):
 
 
 def results_of(classifier):
-    state = classifier.net_.training_state_
+    moments = classifier.net_.optimizer_.state_dict()["state"].items()
     found = {f"weight {name}": its for name, its in classifier.module_.state_dict().items()}
-    found |= {f"moments {name}": its.square for name, its in state.rows.items()}
-    found |= {f"dense {name}": its.square for name, its in state.dense.items()}
+    found |= {
+        f"moments {number} {key}": its
+        for number, of_parameter in moments
+        for key, its in of_parameter.items()
+        if key in ("square", "exp_avg_sq")
+    }
     found["history"] = classifier.history_.drop(columns="seconds").to_numpy()
     found["stop"] = np.array([classifier.net_.stop_reason_, str(classifier.n_iter_)])
-    found["steps"] = [its.step for its in state.dense.values()]
+    found["steps"] = [its["step"] for _, its in moments if "step" in its]
     found["losses"] = [its["train_loss"] for its in classifier.net_.history]
     return {name: np.asarray(its) for name, its in found.items()}
 

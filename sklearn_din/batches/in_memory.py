@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din._spans import Rows, row_dtype
 from sklearn_din.batches.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import PageKeeper, copy_to_memory, rows_per_pool
+from sklearn_din.features.mapped import copy_to_memory, rows_per_pool
 
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
@@ -37,15 +37,12 @@ class Place(NamedTuple):
         As it was before it drew the epoch's permutation.
     latest : RandomState
         As it is now: since then it has drawn which ids are hidden.
-    n_passes : int
-        Passes of the epoch that are through.
     n_batches : int
-        Batches of the next pass that are through.
+        Batches of the epoch that are through.
     """
 
     epoch: np.random.RandomState
     latest: np.random.RandomState
-    n_passes: int
     n_batches: int
 
 
@@ -62,9 +59,8 @@ class _Held(NamedTuple):
 class ImpressionBatches:
     """Iterable of ``(Batch, y)`` over impressions, in order or shuffled.
 
-    One pass ends where the next validation check is due: shuffled, an epoch is
-    ``checks_per_epoch`` passes, and a new permutation is drawn when all of them are through. A
-    pass that was left goes on where it was left.
+    One pass is an epoch; shuffled, each draws a permutation. A shuffled pass that was left goes on
+    where it was left.
 
     Parameters
     ----------
@@ -81,8 +77,6 @@ class ImpressionBatches:
     shuffle : numpy.random.RandomState, default=None
         Draws a permutation for each epoch. None: the impressions stay in order, and each pass
         goes over all of them.
-    checks_per_epoch : int, default=1
-        Passes per shuffled epoch.
     hide : callable, default=None
         Takes the impressions of a shuffled batch and ``shuffle``. Returns what to train on: those
         impressions and copies of some, whose ids are hidden; the row of the batch that each one
@@ -110,7 +104,6 @@ class ImpressionBatches:
         *,
         batch_size: int,
         shuffle: np.random.RandomState | None = None,
-        checks_per_epoch: int = 1,
         hide: Callable[[EncodedFeatures, np.random.RandomState], Shown] | None = None,
         rows: np.ndarray | None = None,
         prepare: Callable[[EncodedFeatures], EncodedFeatures] | None = None,
@@ -118,16 +111,15 @@ class ImpressionBatches:
         self.X = X
         self.rows, self.prepare = rows, prepare
         self._n_rows = len(X) if rows is None else len(rows)
-        self._pages = PageKeeper(X)
         self._pool = rows_per_pool(X)
         self.y = np.zeros(self._n_rows, dtype=np.float32) if y is None else y
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.checks_per_epoch = checks_per_epoch
         self.hide = hide
-        self._passes: list[list[np.ndarray]] = []  # of the epoch, shuffled
-        self._n_passes, self._n_batches = 0, 0  # that are through
+        self._epoch: np.random.RandomState | None = None  # before it drew the permutation
+        self._batches: list[np.ndarray] = []  # rows of each batch of the epoch, shuffled
+        self._n_done = 0  # of them
         self._rank, self._n_ranks = 0, 1
 
     def __len__(self) -> int:
@@ -138,15 +130,19 @@ class ImpressionBatches:
             for start in range(0, max(len(self), 1), self.batch_size):
                 yield self._batch(slice(start, start + self.batch_size))
             return
-        if self._n_passes == len(self._passes):
+        if self._n_done == len(self._batches):
             self._begin_epoch(self.shuffle)
-        for batches in self._read_together(self._passes[self._n_passes][self._n_batches :]):
+        for batches in self._read_together(self._batches[self._n_done :]):
             held = self._in_memory(batches)
             for rows in batches:
                 batch = self._batch(rows, None if held is None else held.take(rows))
-                self._n_batches += 1
+                self._n_done += 1
                 yield batch
-        self._n_passes, self._n_batches = self._n_passes + 1, 0
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of an epoch."""
+        return -(-len(self) // self.batch_size)
 
     def share_among(self, n_ranks: int, *, rank: int) -> None:
         """Give each of several processes its slice of each batch.
@@ -165,9 +161,9 @@ class ImpressionBatches:
 
     def place(self) -> Place:
         """Return where the order stands, at any time after the first shuffled batch."""
-        if self.shuffle is None:
+        if self.shuffle is None or self._epoch is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
-        return Place(self._epoch, copy.deepcopy(self.shuffle), self._n_passes, self._n_batches)
+        return Place(self._epoch, copy.deepcopy(self.shuffle), self._n_done)
 
     def go_to(self, place: Place) -> None:
         """Put the order, and the random state that draws it, where another one stood."""
@@ -176,17 +172,15 @@ class ImpressionBatches:
         self.shuffle.set_state(place.epoch.get_state())
         self._begin_epoch(self.shuffle)
         self.shuffle.set_state(place.latest.get_state())
-        self._n_passes, self._n_batches = place.n_passes, place.n_batches
+        self._n_done = place.n_batches
 
     def _begin_epoch(self, shuffle: np.random.RandomState) -> None:
-        self._passes = []  # the last permutation is freed before the next one is drawn
+        self._batches = []  # the last permutation is freed before the next one is drawn
         self._epoch = copy.deepcopy(shuffle)
         order = self._new_order(shuffle)
         starts = range(0, len(order), self.batch_size)
-        blocks = [order[start : start + self.batch_size] for start in starts]
-        ends = np.linspace(0, len(blocks), self.checks_per_epoch + 1).round().astype(int)
-        self._passes = [blocks[a:b] for a, b in pairwise(ends)]
-        self._n_passes, self._n_batches = 0, 0
+        self._batches = [order[start : start + self.batch_size] for start in starts]
+        self._n_done = 0
 
     def _new_order(self, shuffle: np.random.RandomState) -> np.ndarray:
         if self._pool is None:
@@ -212,7 +206,6 @@ class ImpressionBatches:
     def _batch(self, rows: Rows, X: EncodedFeatures | None = None) -> tuple[Batch, Tensor]:
         """Batch of some impressions, which are read here if they are not given."""
         if X is None:
-            self._pages.read(self.batch_size)
             X = self.X[rows if self.rows is None else self.rows[rows]]
         y = self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
@@ -294,7 +287,6 @@ class ScoringBatches:
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         runs = _runs(self.X)
         shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
-        pages = PageKeeper(self.X)
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
             lengths = [ragged.spans.lengths[begin:end] for ragged in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
@@ -302,7 +294,6 @@ class ScoringBatches:
             size = int(np.clip(most * (end - begin) // max(n_events, 1), 64, 16_384))
             for start in range(begin, max(end, begin + 1), size):
                 rows = slice(start, min(start + size, end))
-                pages.read(size)
                 batch = Batch(self.X[rows], shared=shared and rows.stop > start)
                 yield batch, torch.zeros(len(batch))
 

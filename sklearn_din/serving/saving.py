@@ -21,7 +21,7 @@ import sklearn.metrics
 import torch
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.training.classifier_state import networks_on
+from sklearn_din.training.net_state import networks_on
 
 OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",

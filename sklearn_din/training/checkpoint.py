@@ -3,51 +3,48 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
+import math
+import pickle
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
+import filelock
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PassthroughScoring
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklearn_din._version import __version__
-from sklearn_din.training.checkpoint_file import (
-    n_bytes,
-    read_checkpoint,
-    remove_partial,
-    write_checkpoint,
-)
-from sklearn_din.training.distributed import Ranks
+from sklearn_din._warnings import warn_user
+from sklearn_din._whole_files import whole_file
+from sklearn_din.batches.in_memory import Place
+from sklearn_din.training.check_tasks import leave
+from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.fingerprint import Fingerprint, differences, fingerprint
-from sklearn_din.training.folder_lock import locked_folder
 from sklearn_din.training.inputs import FitInputs
+from sklearn_din.training.joint import Ranks
 from sklearn_din.training.net import DINNet
-from sklearn_din.training.plan import TrainingPlan
-from sklearn_din.training.whole_state import (
-    go_on,
-    go_on_within_check,
-    unfinished_check,
-    whole_state,
-)
+from sklearn_din.training.net_state import plain_record
 
-FILE = "training.checkpoint"
+FILE, LOCK = "training.checkpoint", "training.lock"
+FORMAT = "sklearn_din checkpoint 2"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
+N_DIGEST = hashlib.sha256().digest_size
 
 
 class Checkpoint(Callback):
     """Write where a training stands, and put another training where it stood.
 
     It is called after all other callbacks: what is written is what the next batch begins with.
-    In memory it keeps neither rows nor weights.
 
     Parameters
     ----------
@@ -72,11 +69,11 @@ class Checkpoint(Callback):
         *,
         is_first: bool = True,
     ) -> None:
-        self.is_first = is_first
         self.path = path
         self.given = given
         self.earlier = earlier
         self.verbose = verbose
+        self.is_first = is_first
         self.is_over = False  # whether the training has ended, and not by Ctrl-C
 
     def seeds(self, fresh: np.random.RandomState) -> np.random.RandomState:
@@ -85,63 +82,102 @@ class Checkpoint(Callback):
         The caller's own RandomState is not drawn from before the training is over. It would
         otherwise be another one in the ``fit`` that goes on.
         """
-        first = fresh if self.earlier is None else self.earlier["seeds"]
-        self._first = copy.deepcopy(first)
-        self.order = copy.deepcopy(first)
+        if self.earlier is not None:
+            fresh = random_state_of(self.earlier["seeds"])
+        self._first = copy.deepcopy(fresh)
+        self.order = copy.deepcopy(fresh)
         return self.order
 
-    def on_train_begin(
-        self, net: DINNet, X: TrainingPlan, y: None = None, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
         """Put the net where the earlier training stood, if there was one."""
-        self._plan, self._latest_write = X, time.monotonic()
-        self._has_written = self.earlier is not None
+        self._latest_write, self._has_written = time.monotonic(), self.earlier is not None
         if self.earlier is not None:
-            go_on(net, X, self.earlier)
-            self._say_where(net, X)
+            self._go_on(net, self.earlier)
+            self._log_where(net, self.earlier)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Begin a check, or go on in the middle of one."""
-        self._check_began = time.monotonic()
-        self._batches_before, self._seconds_before = 0, 0.0
+        """Begin an epoch, or go on in the middle of one.
+
+        torch's random state is put back once more: callbacks may have drawn at the beginning.
+        """
+        self._began, self._n_checks = time.monotonic(), len(net.checks_)
+        self._n_batches, self._seconds = 0, 0.0  # of the epoch, before it was cut off
         earlier, self.earlier = self.earlier, None
         if earlier is not None and earlier["unfinished"] is not None:
-            self._batches_before = go_on_within_check(net, earlier)
-            self._seconds_before = earlier["unfinished"]["seconds"]
+            unfinished = earlier["unfinished"]
+            net.history[-1]["batches"] = unfinished["batches"]
+            self._n_batches, self._seconds = len(unfinished["batches"]), unfinished["seconds"]
+            _early_stopping(net).go_on_within_epoch(*unfinished["since_check"])
+            _set_random_states(earlier["random"])
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
-        """Write if the latest checkpoint is old."""
-        age = time.monotonic() - self._latest_write
-        if training and age >= 60.0 * MINUTES_BETWEEN_WRITES:
-            seconds = self._seconds_before + time.monotonic() - self._check_began
-            self._write(net, unfinished_check(net, seconds))
+        """Write after a check within the epoch, and if the latest checkpoint is old."""
+        if not training:
+            return
+        is_old = time.monotonic() - self._latest_write >= 60.0 * MINUTES_BETWEEN_WRITES
+        if is_old or len(net.checks_) > self._n_checks:
+            net.read_losses()
+            seconds = self._seconds + time.monotonic() - self._began
+            unfinished = {
+                "batches": [plain_record(batch) for batch in net.history[-1]["batches"]],
+                "seconds": seconds,
+                "since_check": list(_early_stopping(net).place_within_epoch()),
+            }
+            self._write(net, unfinished)
 
     def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
-        """Complete the record of a check that another training had begun, and write."""
-        check = net.history[-1]
-        check["train_batch_count"] += self._batches_before
-        check["dur"] += self._seconds_before
+        """Complete the record of an epoch that another training had begun, and write."""
+        epoch = net.history[-1]
+        epoch["train_batch_count"] += self._n_batches
+        epoch["dur"] += self._seconds
         self._write(net, None)
 
-    def on_train_end(
-        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
-    ) -> None:
+    def on_train_end(self, net: DINNet, **kwargs: object) -> None:
         """Leave the net, which keeps neither rows nor folders."""
         self.is_over = net.stop_reason_ != "user"
-        del self._plan
-        net.callbacks = [callback for callback in net.callbacks if callback is not self]
-        net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not self]
+        leave(net, self)
 
     def _write(self, net: DINNet, unfinished: dict[str, Any] | None) -> None:
+        self._n_checks = len(net.checks_)
         if not self.is_first:
             return
-        own = {"versions": _versions(), "given": self.given, "seeds": self._first}
-        value = own | whole_state(net, self._plan, unfinished)
+        finished = net.history[: None if unfinished is None else -1]
+        place = net.batches.place()
+        state = {
+            "format": FORMAT,
+            "versions": _versions(),
+            "given": self.given,
+            "seeds": plain_random_state(self._first),
+            "module": net.module_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "early_stopping": _early_stopping(net).state_dict(),
+            "history": [plain_record(epoch) for epoch in finished],
+            "checks": [dict(check) for check in net.checks_],
+            "unfinished": unfinished,
+            "order": [plain_random_state(place.epoch), plain_random_state(place.latest)],
+            "n_batches": place.n_batches,
+            "random": _random_states(str(net.device)),
+        }
         try:
-            write_checkpoint(self.path, value)
+            write_checkpoint(self.path, state)
         except OSError as error:
-            raise self._error(error, net, n_bytes(value)) from error
+            raise self._error(error, net, _n_bytes(state)) from error
         self._has_written, self._latest_write = True, time.monotonic()
+
+    def _go_on(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
+        net.module_.load_state_dict(earlier["module"])
+        net.optimizer_.load_state_dict(earlier["optimizer"])
+        _early_stopping(net).load_state_dict(earlier["early_stopping"], net.device)
+        net.history.extend({**epoch, "batches": []} for epoch in earlier["history"])
+        net.checks_.extend(earlier["checks"])
+        for _, callback in net.callbacks_:
+            if isinstance(callback, PassthroughScoring):
+                name = callback.name
+                bests = [epoch[name] for epoch in earlier["history"] if epoch.get(f"{name}_best")]
+                callback.best_score_ = bests[-1] if bests else callback.best_score_
+        epoch, latest = map(random_state_of, earlier["order"])
+        net.batches.go_to(Place(epoch, latest, earlier["n_batches"]))
+        _set_random_states(earlier["random"])
 
     def _error(self, error: OSError, net: DINNet, size: int) -> OSError:
         left = (
@@ -149,20 +185,56 @@ class Checkpoint(Callback):
             if self._has_written
             else "There is no earlier one: make room and fit again from the start"
         )
-        epoch = (len(net.history) - 1) // net.checks_per_epoch_ + 1
         return OSError(
             error.errno,
             f"checkpoint_dir needs some {size / 1e6:,.1f} MB free, where it can be written to: "
-            f"{error.strerror or error}. Training stopped in epoch {epoch}. {left}",
+            f"{error.strerror or error}. Training stopped in epoch {len(net.history)}. {left}",
             str(self.path),
         )
 
-    def _say_where(self, net: DINNet, plan: TrainingPlan) -> None:
-        epoch = min(len(net.history) // plan.checks_per_epoch + 1, plan.max_epochs)
-        text = f"training goes on from {self.path}: epoch {epoch} of {plan.max_epochs}"
+    def _log_where(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
+        epoch = min(len(earlier["history"]) + 1, net.max_epochs)
+        text = f"training goes on from {self.path}: epoch {epoch} of {net.max_epochs}"
         logging.getLogger("sklearn_din").info(text)
         if self.verbose:
             tqdm.write(text, file=sys.stderr)
+
+
+def _early_stopping(net: DINNet) -> EarlyStopping:
+    return next(callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping))
+
+
+def plain_random_state(random_state: np.random.RandomState) -> list[Any]:
+    """Return a RandomState as numbers and a tensor."""
+    _, keys, position, has_gauss, gauss = random_state.get_state(legacy=True)
+    numbers = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return [numbers, int(position), int(has_gauss), float(gauss)]
+
+
+def random_state_of(values: list[Any]) -> np.random.RandomState:
+    """Return the RandomState that :func:`plain_random_state` wrote."""
+    keys, *others = values
+    random_state = np.random.RandomState(0)
+    random_state.set_state(("MT19937", keys.numpy().astype(np.uint32), *others))
+    return random_state
+
+
+def _random_states(device: str) -> list[Tensor]:
+    """Random state of torch, and that of each GPU if one is trained on."""
+    states = [torch.random.get_rng_state()]
+    if torch.device(device).type == "cuda":
+        states += torch.cuda.get_rng_state_all()
+    return states
+
+
+def _set_random_states(states: list[Tensor]) -> None:
+    first, *others = states
+    torch.random.set_rng_state(first)
+    if others:
+        torch.cuda.set_rng_state_all(others)
+
+
+# The folder
 
 
 @contextmanager
@@ -203,7 +275,7 @@ def open_checkpoint(
         return
     is_first = ranks is None or ranks.rank == 0
     path, earlier = Path(folder) / FILE, None
-    with locked_folder(path.parent) if is_first else nullcontext():
+    with lock_folder(path.parent) if is_first else nullcontext():
         if is_first:
             earlier = _read_same(path, given, estimator.callbacks)
         if ranks is not None:
@@ -217,15 +289,63 @@ def open_checkpoint(
             estimator.random_state.set_state(checkpoint.order.get_state())
 
 
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make a folder if it is not there, and hold it within the block.
+
+    The lock is the operating system's: it ends with the process, however that ends. The lock's
+    file, which is empty, stays.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    RuntimeError
+        Where another training holds the folder.
+    OSError
+        Where the folder cannot be made or written to.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"checkpoint_dir must be a folder that can be written to: {error.strerror}. Nothing "
+            "was trained; choose another folder",
+            str(folder),
+        ) from error
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RuntimeError(
+            f"checkpoint_dir must serve one training at a time, and {str(folder)!r} is held by "
+            "another. Wait for it, or give each training a folder of its own (searches: n_jobs=1)."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _read_same(
     path: Path, given: Fingerprint, callbacks: list[Callback] | None
 ) -> dict[str, Any] | None:
     """Read the checkpoint of the same training, if there is one."""
-    remove_partial(path)
+    for partial in path.parent.glob(f".partial-*-{path.name}"):  # of processes that were killed
+        partial.unlink(missing_ok=True)
     earlier = read_checkpoint(path)
     if earlier is not None:
         _check_same(earlier, given, path)
-        _warn_of_callbacks(callbacks)
+    if earlier is not None and callbacks:
+        warn_user(
+            "training goes on from a checkpoint, which keeps no state of callbacks: schedules, "
+            "counters and files of those in callbacks= begin anew."
+        )
     return earlier
 
 
@@ -241,32 +361,106 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
     may differ in their last bits: the user decides whether that matters.
     """
     remedy = f"Choose another folder, or delete {str(path)!r} to train from the start."
-    its, own = earlier["versions"], _versions()
-    if its["sklearn_din"] != own["sklearn_din"]:
+    written, own = earlier["versions"], _versions()
+    if written["sklearn_din"] != own["sklearn_din"]:
         raise ValueError(
-            f"checkpoint_dir holds a training of sklearn_din {its['sklearn_din']}, and this is "
+            f"checkpoint_dir holds a training of sklearn_din {written['sklearn_din']}, and this is "
             f"{own['sklearn_din']}: install that version to go on. {remedy}"
         )
-    found = differences(earlier["given"], given)
-    if found:
+    different = differences(earlier["given"], given)
+    if different:
         raise ValueError(
             "checkpoint_dir must hold a training of the same parameters and data, and what "
-            f"{str(path)!r} goes on with differs in: {'; '.join(found)}. {remedy}"
+            f"{str(path)!r} goes on with differs in: {'; '.join(different)}. {remedy}"
         )
-    if its["torch"] != own["torch"]:
-        warnings.warn(
-            f"training goes on that began with torch {its['torch']} (here {own['torch']}): the "
-            f"result may differ in its last digits. {remedy}",
-            UserWarning,
-            stacklevel=7,  # the caller of the estimator's fit, which has a decorator around it
+    if written["torch"] != own["torch"]:
+        warn_user(
+            f"training goes on that began with torch {written['torch']} (here {own['torch']}): the "
+            f"result may differ in its last digits. {remedy}"
         )
 
 
-def _warn_of_callbacks(callbacks: list[Callback] | None) -> None:
-    if callbacks:
-        warnings.warn(
-            "training goes on from a checkpoint, which keeps no state of callbacks: schedules, "
-            "counters and files of those in callbacks= begin anew.",
-            UserWarning,
-            stacklevel=7,
-        )
+# The file: what torch.save writes, and its SHA-256 behind it, since torch checks no bits
+
+
+class _Hashed:
+    """A file that is written to, and the hash of what was."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.sha = file, hashlib.sha256()
+
+    def write(self, octets: bytes) -> int:
+        self.sha.update(octets)
+        return self._file.write(octets)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write numbers, text, lists, dicts and tensors to a file that is there whole or not at all.
+
+    Whatever moment the power fails at, the file is the one before or the new one: the new one is
+    written aside, synced and put in place in one step.
+
+    Parameters
+    ----------
+    path : Path
+    state : dict
+    """
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        hashed = _Hashed(file)
+        try:
+            torch.save(dict(state), cast(IO[bytes], hashed))
+        except RuntimeError as error:
+            # torch cannot close what a full disk, or Ctrl-C, has cut off, and hides the cause.
+            raise error.__context__ or error from None
+        file.write(hashed.sha.digest())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read what :func:`write_checkpoint` wrote; None where there is no file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged or of another kind.
+    """
+    if not path.exists():
+        return None
+    try:
+        _check_digest(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if type(state) is not dict or state.get("format") != FORMAT:
+            raise ValueError("it has another format")
+    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"checkpoint_dir needs a whole, unchanged checkpoint, and {str(path)!r} is damaged or "
+            f"of another kind: {error}. Delete it to train from the start, or choose another "
+            "folder."
+        ) from error
+    return state
+
+
+def _check_digest(path: Path) -> None:
+    sha, n_left = hashlib.sha256(), path.stat().st_size - N_DIGEST
+    with open(path, "rb") as file:
+        while n_left > 0:
+            octets = file.read(min(n_left, 1 << 20))
+            sha.update(octets)
+            n_left -= len(octets)
+        if n_left < 0 or file.read() != sha.digest():
+            raise ValueError("its SHA-256 is not that of its content")
+
+
+def _n_bytes(value: object) -> int:
+    """Bytes of all tensors in a value: about what its file takes."""
+    if isinstance(value, Tensor):
+        return math.prod(value.shape) * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(_n_bytes, value.values()))
+    return sum(map(_n_bytes, value)) if isinstance(value, list | tuple) else 0

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
+from skorch import NeuralNet
 from skorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_din.batches.batch import Batch
-from sklearn_din.module import DIN
-from sklearn_din.training.net import DINNet
-from sklearn_din.training.plan import Batches, TrainingPlan
+from sklearn_din.batches.in_memory import ImpressionBatches
 
+BATCHES_PER_CHECK = 50
+MOST_CHECKS_PER_EPOCH = 4
 AVERAGED_CHECKS = 4
 # Patience begins with the first full average: before, the weights may still move so far that their
 # average is worse than all of them (benchmarks/quality-results.md, "Recent matches in attention").
 CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
 
+Batches = Iterable[tuple[Batch, Tensor]]  # impressions, and their clicks (n,)
+
+
+def count_checks(n_batches: int) -> int:
+    """Return the number of validation checks in an epoch of so many batches.
+
+    Examples
+    --------
+    >>> [count_checks(n) for n in (1, 99, 100, 1_000)]
+    [1, 1, 2, 4]
+    """
+    return min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
+
 
 class EarlyStopping(Callback):
     """Stop when validation checks stop improving; keep the best average of the latest weights.
 
-    A check does not judge the latest weights but their average over the last
-    ``AVERAGED_CHECKS`` checks or so: a moving average. Steps of Adam scatter around the optimum,
-    their average lies closer to it (Polyak and Juditsky 1992). The average with the smallest
-    validation loss is what the net has in the end. Training itself goes on from the latest
-    weights.
+    There is a check at the end of each epoch, which is skorch's own pass over the validation
+    batches, and up to three within it, between training batches. A check does not judge the latest
+    weights but their average over the last ``AVERAGED_CHECKS`` checks or so: a moving average.
+    Steps of Adam scatter around the optimum, their average lies closer to it (Polyak and Juditsky
+    1992). The average with the smallest validation loss is what the net has in the end. Training
+    itself goes on from the latest weights.
+
+    Each check is a row of ``net.checks_``; without validation batches, each epoch is one.
 
     Parameters
     ----------
@@ -41,83 +59,128 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
-    def on_train_begin(
-        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
         """Forget earlier checks."""
         self.best_loss_ = np.inf
         self.best_check_ = 0
         self._n_checks = 0
+        self._n_epochs_before = net.n_epochs_
         self._holds_average = False  # whether the module's weights are the average now
         self._average: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._forget_predictions()
 
-    def on_batch_begin(
+    def on_epoch_begin(
         self,
-        net: DINNet,
-        batch: tuple[Batch, Tensor] | None = None,
-        training: bool = False,
+        net: NeuralNet,
+        dataset_train: ImpressionBatches,
+        dataset_valid: Batches | None = None,
         **kwargs: object,
     ) -> None:
-        """Put the average in place before the first validation batch of a check."""
-        if training or self._holds_average:
-            return
+        """Choose the batches after which there are checks; the last one is skorch's own pass."""
+        self._began, self._n_batches, self._valid = time.perf_counter(), 0, dataset_valid
+        n = dataset_train.n_batches
+        self.checks_per_epoch_ = 1 if dataset_valid is None else count_checks(n)
+        ends = np.linspace(0, n, self.checks_per_epoch_ + 1).round()
+        self._ends = {int(end) for end in ends[1:-1]}
+
+    def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: object) -> None:
+        """Put the average in place before the first validation batch of an epoch."""
+        if not training and not self._holds_average:
+            self._begin_check(net.module_)
+
+    def on_batch_end(
+        self,
+        net: NeuralNet,
+        batch: tuple[Batch, Tensor],
+        training: bool,
+        y_pred: Tensor,
+        loss: Tensor,
+        **kwargs: object,
+    ) -> None:
+        """Collect what an epoch's last check predicts; make the checks before it."""
+        if not training:
+            self._note(batch, y_pred, loss)
+        elif len(net.history[-1]["batches"]) in self._ends and self._valid is not None:
+            self._begin_check(net.module_)
+            for valid_batch in self._valid:
+                self._note(valid_batch, **net.validation_step(valid_batch))
+            net.module_.train()
+            self._end_check(net)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        """Judge the epoch's last check, or note that the epoch is over where there are none."""
+        if self._holds_average:
+            self._end_check(net)
+        else:
+            net.checks_.append(self._row(net, valid_loss=np.nan, valid_auc=np.nan))
+
+    def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
+        """Give the net the average of the best check; keep nothing of the rows."""
+        if self._holds_average:  # training ended in the middle of a check
+            self._exchange(net.module_)
+        if self._best:
+            net.module_.load_state_dict(self._best)
+        self._average, self._best, self._valid = {}, {}, None
+        self._forget_predictions()
+
+    def _begin_check(self, module: nn.Module) -> None:
+        """Take the latest weights into their average, and put that in their place."""
         self._n_checks += 1
         share = 1.0 / min(self._n_checks, AVERAGED_CHECKS)
         with torch.no_grad():
-            for name, latest in net.module_.state_dict().items():
+            for name, latest in module.state_dict().items():
                 if name in self._average:
                     self._average[name].lerp_(latest, share)
                 else:
                     self._average[name] = latest.clone()
-        self._exchange(net.module_)
+        self._exchange(module)
 
-    def on_batch_end(
-        self,
-        net: DINNet,
-        batch: tuple[Batch, Tensor],
-        training: bool,
-        y_pred: Tensor,
-        **kwargs: object,
-    ) -> None:
-        """Collect what the check predicted."""
-        if not training:
-            self._logits.append(y_pred)
-            self._labels.append(batch[1])
+    def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
+        self._logits.append(y_pred)
+        self._labels.append(batch[1])
+        self._losses.append(loss.detach())
+        self._sizes.append(batch[0].n_joint_rows)
 
-    def on_epoch_end(
-        self,
-        net: DINNet,
-        dataset_train: Batches | None = None,
-        dataset_valid: Batches | None = None,
-        **kwargs: object,
-    ) -> None:
-        """Record the AUC, keep the average if its loss is the smallest so far."""
+    def _forget_predictions(self) -> None:
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+
+    def _end_check(self, net: NeuralNet) -> None:
+        """Record loss and AUC, keep the average if its loss is the smallest so far."""
+        net.check_losses()
+        loss = float(np.average(torch.stack(self._losses).tolist(), weights=self._sizes))
         labels = torch.cat(self._labels).numpy()
         logits = torch.cat(self._logits).float().cpu().numpy()
-        self._labels, self._logits = [], []
+        self._forget_predictions()
         has_both = 0.0 < labels.mean() < 1.0
-        net.history.record("valid_auc", roc_auc_score(labels, logits) if has_both else np.nan)
+        auc = float(roc_auc_score(labels, logits)) if has_both else np.nan
         self._exchange(net.module_)
-        loss = net.history[-1, "valid_loss"]
+        net.checks_.append(self._row(net, valid_loss=loss, valid_auc=auc))
+        net.history.record("valid_auc", auc)
         if loss < self.best_loss_:
             self.best_loss_, self.best_check_ = loss, self._n_checks
             self._keep_average()
         elif self._n_checks - max(self.best_check_, CHECKS_BEFORE_PATIENCE) >= self.patience:
             net.stop_training("patience")
 
-    def on_train_end(
-        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
-    ) -> None:
-        """Give the net the average of the best check."""
-        if self._holds_average:  # training ended in the middle of a check
-            self._exchange(net.module_)
-        if self._best:
-            net.module_.load_state_dict(self._best)
-        self._average, self._best = {}, {}
-        self._logits, self._labels = [], []
+    def _row(self, net: NeuralNet, **of_check: float) -> dict[str, float]:
+        """Row of ``checks_``: the training loss is that of the batches since the check before."""
+        net.read_losses()
+        batches = [batch for batch in net.history[-1]["batches"] if "train_loss" in batch]
+        since, now = batches[self._n_batches :], time.perf_counter()
+        losses = [batch["train_loss"] for batch in since]
+        sizes = [batch["train_batch_size"] for batch in since]
+        seconds, self._began, self._n_batches = now - self._began, now, len(batches)
+        n_before = sum(check["epoch"] > self._n_epochs_before for check in net.checks_)
+        return {
+            "epoch": self._n_epochs_before + (n_before + 1) / self.checks_per_epoch_,
+            "train_loss": float(np.average(losses, weights=sizes)),
+            **of_check,
+            "seconds": seconds,
+        }
 
     @property
     def best_weights(self) -> Mapping[str, Tensor]:
@@ -125,29 +188,34 @@ class EarlyStopping(Callback):
         return self._best
 
     def state_dict(self) -> dict[str, Any]:
-        """What the checks so far have left, as numbers and arrays; not in the middle of a check.
+        """What the checks so far have left; not in the middle of a check.
 
-        The arrays lie in memory that later checks write to.
+        The tensors lie in memory that later checks write to.
         """
         return {
             "n_checks": self._n_checks,
             "best_check": self.best_check_,
             "best_loss": float(self.best_loss_),
-            "average": {name: its.cpu().numpy() for name, its in self._average.items()},
-            "best": {name: its.cpu().numpy() for name, its in self._best.items()},
+            "average": self._average,
+            "best": self._best,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], module: DIN) -> None:
-        """Go on from the checks of another training of the same network; arrays are copied."""
+    def load_state_dict(self, state: Mapping[str, Any], device: str | torch.device) -> None:
+        """Go on from the checks of another training of the same network, on a device."""
         self._n_checks, self.best_check_ = state["n_checks"], state["best_check"]
         self.best_loss_ = state["best_loss"]
-        weights = module.state_dict()
-        for own, given in ((self._average, state["average"]), (self._best, state["best"])):
-            own.clear()
-            for name, array in given.items():
-                own[name] = torch.empty_like(weights[name]).copy_(torch.from_numpy(array))
+        self._average = {name: tensor.to(device) for name, tensor in state["average"].items()}
+        self._best = {name: tensor.to(device) for name, tensor in state["best"].items()}
 
-    def _exchange(self, module: DIN) -> None:
+    def go_on_within_epoch(self, n_batches: int, seconds: float) -> None:
+        """Begin an epoch that had made a check after so many batches, so many seconds ago."""
+        self._n_batches, self._began = n_batches, self._began - seconds
+
+    def place_within_epoch(self) -> tuple[int, float]:
+        """Batches of the epoch before its latest check, and the seconds since."""
+        return self._n_batches, time.perf_counter() - self._began
+
+    def _exchange(self, module: nn.Module) -> None:
         """Swap the module's weights and the average; no number is copied."""
         for name, weight in module.state_dict(keep_vars=True).items():
             weight.data, self._average[name] = self._average[name], weight.data

@@ -1,4 +1,4 @@
-"""What a training was given, as short texts that tell two trainings apart."""
+"""Short texts that tell trainings of different parameters or data from each other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike, DTypeLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.training.inputs import FitInputs
-from sklearn_din.training.parameters import device_for
 
 WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
 ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB
@@ -58,9 +58,16 @@ def fingerprint(
         "y": [_digest_of_text(repr(inputs.classes.tolist())), digest(inputs.clicks)],
         "sample_weight": None if sample_weight is None else digest(sample_weight, np.float64),
         "groups": None if groups is None else digest(groups),
-        **{f"X ({name})": its for name, its in digests_of(inputs.X).items()},
+        **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},
     }
     return {"parameters": parameters, "data": data}
+
+
+def device_for(device: str) -> str:
+    """Return the name of the torch device; "auto" is a GPU where there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
@@ -72,13 +79,15 @@ def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
     >>> differences(earlier, {"parameters": {"lr": 0.2}, "data": {"y": "5a"}})
     ['lr was 0.1 and is 0.2', 'y']
     """
-    found = []
+    different = []
     for name in {**earlier["parameters"], **latest["parameters"]}:
-        was, now = (its["parameters"].get(name) for its in (earlier, latest))
+        was, now = earlier["parameters"].get(name), latest["parameters"].get(name)
         if was != now:
-            found.append(f"{name} was {was!r:.200} and is {now!r:.200}")
+            different.append(f"{name} was {was!r:.200} and is {now!r:.200}")
     names = {**earlier["data"], **latest["data"]}
-    return found + [name for name in names if earlier["data"].get(name) != latest["data"].get(name)]
+    return different + [
+        name for name in names if earlier["data"].get(name) != latest["data"].get(name)
+    ]
 
 
 def plain_parameter(value: object) -> Any:
@@ -163,24 +172,24 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
     dict of str to str
         By field; "the schema" is the hash of what the fields mean, vocabularies included.
     """
-    found: defaultdict[str, Any] = defaultdict(hashlib.sha256)
-    found["the schema"].update(_digest_of_text(repr(X.schema)).encode())
+    digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
+    digests["the schema"].update(_digest_of_text(repr(X.schema)).encode())
     for first in range(0, len(X), ROWS_PER_BLOCK):
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
-            found[name].update(_octets(values))
+            digests[name].update(_octets(values))
         for name, those in (("user=", block.users), ("time=", block.times)):
             if those is not None:
-                found[name].update(_octets(those))
+                digests[name].update(_octets(those))
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]
             index = ragged.spans.index()
             for name in (*behaviour.histories, *behaviour.numbers):
-                found[name].update(_octets(ragged.spans.lengths))
-                found[name].update(_octets(ragged.columns[name].take(index)))
+                digests[name].update(_octets(ragged.spans.lengths))
+                digests[name].update(_octets(ragged.columns[name].take(index)))
                 if name in ragged.anchors:
-                    found[name].update(_octets(ragged.anchors[name]))
-    return {name: sha.hexdigest() for name, sha in found.items()}
+                    digests[name].update(_octets(ragged.anchors[name]))
+    return {name: sha.hexdigest() for name, sha in digests.items()}
 
 
 def _octets(values: np.ndarray) -> memoryview:

@@ -1,4 +1,4 @@
-"""What the classifier is given: parameters, encoded features or plain numbers, labels, weights."""
+"""Checks of what the classifier is given: parameters, impressions, labels, weights."""
 
 from __future__ import annotations
 
@@ -82,6 +82,116 @@ def check_fit_inputs(
     check_embedding_dim(estimator.embedding_dim, encoded.schema)
     weights = check_weights(sample_weight, estimator.class_weight, labels)
     return FitInputs(encoded, isinstance(X, EncodedFeatures), classes, clicks, weights)
+
+
+def check_partial_inputs(
+    estimator: BaseEstimator,
+    X: Impressions,
+    y: ArrayLike,
+    classes: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+) -> FitInputs:
+    """Check the parameters and everything that ``partial_fit`` was given.
+
+    Parameters
+    ----------
+    estimator : DINClassifier
+        Fitted or not: where it is, X and y must be as those of earlier calls.
+    X, y, classes, sample_weight
+        As for ``partial_fit``.
+
+    Returns
+    -------
+    FitInputs
+        X has the newest schema: its own, or that of the classifier if X was encoded before.
+
+    Raises
+    ------
+    ValueError
+        For what cannot be trained on; the message says what to do.
+    """
+    check_parameters(estimator)
+    read = _later_rows if hasattr(estimator, "net_") else _first_rows
+    encoded, labels = read(estimator, X, y)
+    known = _check_classes(classes, labels, getattr(estimator, "classes_", None))
+    clicks = _check_labels(labels, known)
+    check_class_weight(estimator.class_weight, known)
+    check_embedding_dim(estimator.embedding_dim, encoded.schema)
+    weights = check_weights(sample_weight, estimator.class_weight, known[clicks])
+    is_encoded = isinstance(X, EncodedFeatures)
+    return FitInputs(encoded, is_encoded, known, clicks.astype(np.float32), weights)
+
+
+def _first_rows(
+    estimator: BaseEstimator, X: Impressions, y: ArrayLike
+) -> tuple[EncodedFeatures, np.ndarray]:
+    if isinstance(X, EncodedFeatures):
+        return X, labels_of_encoded(estimator, X, y)
+    return numbers_and_labels(estimator, X, y, reset=True)
+
+
+def _later_rows(
+    estimator: BaseEstimator, X: Impressions, y: ArrayLike
+) -> tuple[EncodedFeatures, np.ndarray]:
+    schema, is_encoded = estimator.schema_, estimator._fitted_on_encoded
+    if not isinstance(X, EncodedFeatures) and not is_encoded:
+        return numbers_and_labels(estimator, X, y, reset=False)
+    if isinstance(X, EncodedFeatures) and schema.is_prefix_of(X.schema):
+        schema = X.schema
+    encoded = check_features(estimator, X, schema=schema, is_encoded=is_encoded)
+    labels = labels_of_encoded(estimator, encoded, y)
+    if encoded.schema == schema:
+        return encoded, labels
+    newest = EncodedFeatures(
+        schema,
+        encoded.columns,
+        encoded.behaviours,
+        users=encoded.users,
+        times=encoded.times,
+        store=encoded.store,
+    )
+    return newest, labels
+
+
+def _check_classes(
+    classes: ArrayLike | None, labels: np.ndarray, known: np.ndarray | None
+) -> np.ndarray:
+    """Both labels in order: those of earlier calls, those given, or those that y holds."""
+    present = pd.unique(labels[~pd.isna(labels)])
+    if known is not None:
+        if classes is not None and not np.array_equal(np.unique(np.asarray(classes)), known):
+            raise ValueError(
+                f"classes must stay {known.tolist()} in all calls, got "
+                f"{np.asarray(classes).tolist()}. For other labels call fit."
+            )
+        return known
+    if classes is None and len(present) == 1:
+        raise ValueError(
+            f"y must have two classes, got one class only: {present.tolist()}. In the first call "
+            "of partial_fit, name both: partial_fit(X, y, classes=[0, 1])."
+        )
+    given = np.unique(present if classes is None else np.asarray(classes))
+    if len(given) != 2:
+        raise ValueError(
+            "Only binary classification is supported: classes must be two labels, got "
+            f"{given[:5].tolist()}."
+        )
+    return given
+
+
+def _check_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return 1 where a label is the click, 0 elsewhere."""
+    n_missing = int(pd.isna(labels).sum())
+    if n_missing:
+        raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
+    check_classification_targets(labels)
+    others = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()])
+    if len(others):
+        raise ValueError(
+            f"y must hold the labels {classes.tolist()}, got {others[:5].tolist()}. For other "
+            "labels call fit."
+        )
+    return (labels == classes[1]).astype(np.int64)
 
 
 def numbers_and_labels(

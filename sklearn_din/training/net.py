@@ -1,14 +1,18 @@
-"""The skorch net behind DINClassifier: how a batch is fed, the loss, the steps, why it stops."""
+"""The skorch net behind DINClassifier: what it trains on, how a batch is fed, why it stops."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.history import History
 from skorch.utils import TeeGenerator
@@ -16,19 +20,31 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.batches.batch import Batch, to_device
-from sklearn_din.batches.in_memory import ScoringBatches
+from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
-from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.network.layers import is_host
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.network.joint import joint_batch
+from sklearn_din.network.layers import Dice, is_host, number_on_host
 from sklearn_din.training.ctrl_c import note_ctrl_c
-from sklearn_din.training.joint_steps import JointSteps
+from sklearn_din.training.early_stopping import EarlyStopping
+from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
+from sklearn_din.training.novelty import STILL, Novelty, measure_novelty
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
-from sklearn_din.training.plan import Batches, TrainingPlan
-from sklearn_din.training.training_state import DenseMoments, RowMoments, TrainingState
+from sklearn_din.training.seeding import own_random_state, seeded_torch
+from sklearn_din.training.validation import choose_validation, row_numbers, split_rows
 
+EARLY_STOPPING_ROWS = 1_000
+LARGE_BATCH_ROWS = 100_000
+VALIDATION_BATCH_SIZE = 4_096
+STEPS_PER_READ = 50  # of losses on a GPU: to read one, the host waits for all steps before it
 SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32 MiB
 EVENTS_PER_PART = 1 << 15  # of a step that is split: what the processor's cache holds
+WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
+WITHIN_TRAINING |= {"on_grad_computed"}  # events of which every process has as many
+
 StopReason = Literal["max_epochs", "patience", "callback", "user"]
 
 
@@ -36,61 +52,118 @@ def keep_freed_memory() -> None:
     """Have glibc keep the memory that one step frees for the next one.
 
     A step frees tens of megabytes, glibc gives them back to the system, and the next step pays a
-    page fault for every 4 KiB: a third of the step's time. Freeing one large block raises both
-    of glibc's dynamic thresholds (mallopt(3), M_MMAP_THRESHOLD). The block is never touched.
+    page fault for every 4 KiB: a third of the step's time. Freeing one large block, which is
+    never touched, raises both of glibc's dynamic thresholds (mallopt(3), M_MMAP_THRESHOLD).
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-class DINNet(JointSteps):
-    """skorch net over ready batches, with one optimizer for tables and all the rest.
+class DINNet(NeuralNetBinaryClassifier):
+    """skorch net on encoded impressions: DINClassifier without the checks of labels and columns.
 
-    ``partial_fit`` takes a TrainingPlan, ``predict_proba`` takes EncodedFeatures. The net never
-    keeps rows it was trained on.
+    ``fit(X, y)`` sets validation rows aside, makes batches and trains; the loss of a training step
+    is that of its real events, with the mini-batch aware L2 on the rows of the embedding tables.
+    ``partial_fit(X, y)`` makes one further pass. Callbacks see epochs as in every skorch net;
+    validation checks within an epoch are :class:`EarlyStopping`'s. After training, the net holds
+    no rows, and its optimizer the moments that a later ``partial_fit`` goes on from.
+
+    Where two groups of parameters have rates of their own, a schedule that multiplies rates keeps
+    their ratio; one that sets them (OneCycleLR, ``set_params(lr=...)``) gives embeddings and the
+    rest the same rate.
 
     Parameters
     ----------
-    module, *args, **kwargs
+    module : type or DIN, default=DIN
+        The network; ``module__schema`` follows the rows of ``fit``.
+    *args, **kwargs
         As for :class:`skorch.NeuralNetBinaryClassifier`.
-    embedding_lr : float, default=0.001
-        Learning rate of the embedding tables.
-    embedding_decay : dict of str to ndarray of shape (n_ids,), default=None
-        By vocabulary, each id's factor of the mini-batch aware L2.
+    embedding_lr : float, default=None
+        Learning rate of the embedding tables. None means ``lr``.
+    embedding_l2 : float, default=0.0
+        Strength of the mini-batch aware L2 on embeddings.
+    early_stopping : bool or "auto", default="auto"
+        Whether validation rows are set aside. "auto": from 1,000 rows.
+    validation : {"auto", "random", "last", "groups"}, default="auto"
+        The rows that are: as for DINClassifier.
+    validation_fraction : float, default=0.1
+        Share of the rows that are.
+    patience : int, default=4
+        Validation checks without a smaller loss before training stops.
+    neighbours : {"auto", "time", "user"} or None, default=None
+        Whether numbers of item neighbours are learnt from the rows of ``fit`` and added to them:
+        as for DINClassifier.
+    random_state : int, RandomState or None, default=None
+        Seed of everything that is drawn.
 
     Attributes
     ----------
+    checks_ : list of dict
+        By validation check (by epoch, where there are none): epoch, train_loss, valid_loss,
+        valid_auc, seconds. ``history`` has a row for each epoch that was finished.
     stop_reason_ : {"max_epochs", "patience", "callback", "user"}
         Why the latest training ended: after all epochs, by early stopping, by a callback of the
         user's, or by Ctrl-C.
-    n_epochs_begun_ : int
-        Epochs that the latest training began. A validation check left unfinished has no row in
-        ``history``.
-    checks_per_epoch_ : int
-        Rows of ``history`` per epoch.
-    training_state_ : TrainingState or None
-        Where the latest training stopped, for one that goes on. None in the middle of a training
-        and where an older version saved the net.
+    n_epochs_ : int
+        Epochs begun in all trainings of this network.
+    batch_size_ : int
+        Impressions per training step: the moments are those of gradients of such batches.
+    novelty_ : Novelty
+        How often candidates' ids are new, and what training steps hide because of it.
     neighbours_ : NeighbourTables
-        Item neighbours, which rows to predict are looked up in where they lack the numbers.
+        Item neighbours, which further rows are looked up in where they lack the numbers.
+    occurrences_ : dict of str to ndarray of shape (n_ids,), float32
+        By vocabulary, how often each id occurred in all training rows so far. Empty without L2.
+    order_ : RandomState
+        Draws the order of rows.
+    seed_ : int
+        Of torch in the latest training. That of the next one is derived from it.
     """
 
+    module_: DIN
+    optimizer_: RowwiseAdam
+    checks_: list[dict[str, float]]
     stop_reason_: StopReason
-    n_epochs_begun_: int
-    checks_per_epoch_: int
-    training_state_: TrainingState | None = None
+    n_epochs_: int = 0
+    batch_size_: int
+    novelty_: Novelty = STILL
     neighbours_: NeighbourTables = NeighbourTables()
+    occurrences_: dict[str, np.ndarray]
+    order_: np.random.RandomState
+    seed_: int
+    ranks_: Ranks | None = None  # the processes that train together, set while they do
+    _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
+    _unread: tuple[tuple[Tensor, Tensor], ...] = ()  # losses, and the numbers of their batches
+    _wish_to_stop: StopReason | None = None  # of this process, until all processes know of it
+    _is_agreed: bool = False  # whether all processes stop at this moment
 
     def __init__(
         self,
-        module: DIN,
+        module: type[DIN] | DIN = DIN,
         *args: object,
-        embedding_lr: float = 0.001,
-        embedding_decay: Mapping[str, np.ndarray] | None = None,
+        lr: float = 0.003,
+        embedding_lr: float | None = None,
+        embedding_l2: float = 0.0,
+        batch_size: int | str = "auto",
+        early_stopping: bool | str = "auto",
+        validation: str = "auto",
+        validation_fraction: float = 0.1,
+        patience: int = 4,
+        neighbours: str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        train_split: None = None,
+        verbose: int = 0,
         **kwargs: object,
     ) -> None:
         self.embedding_lr = embedding_lr
-        self.embedding_decay = embedding_decay
-        super().__init__(module, *args, **kwargs)
+        self.embedding_l2 = embedding_l2
+        self.early_stopping = early_stopping
+        self.validation = validation
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.neighbours = neighbours
+        self.random_state = random_state
+        fixed = {"lr": lr, "batch_size": batch_size, "train_split": train_split}
+        super().__init__(module, *args, verbose=verbose, **fixed, **kwargs)
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -98,166 +171,262 @@ class DINNet(JointSteps):
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
+            ("early_stopping", EarlyStopping(self.patience)),
         ]
 
-    def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
-        """One optimizer: a group of all dense parameters, and one for each embedding table."""
-        embeddings = self.module_.embeddings
-        groups: list[dict[str, Any]] = [
-            {"params": list(self.dense_parameters.values()), "lr": self.lr}
-        ]
-        for width, table in embeddings.tables.items():
-            groups.append(
-                {
-                    "params": [table],
-                    "lr": self.embedding_lr,
-                    "starts": embeddings.starts(width).to(table.device),
-                    "decay": self._table_decay(width),
-                }
-            )
-        self.optimizer_ = RowwiseAdam(groups, lr=self.lr)
-        return self
+    # Trainings
 
-    def _table_decay(self, width: str) -> Tensor | None:
-        """Factors of a table's rows: those of its vocabularies, in the order of their rows."""
-        if self.embedding_decay is None:
-            return None
-        vocabularies = self.module_.embeddings.vocabularies_of(width)
-        decay = np.concatenate([self.embedding_decay[name] for name in vocabularies])
-        return torch.from_numpy(decay).to(self.device)
+    def fit(
+        self,
+        X: EncodedFeatures,
+        y: ArrayLike,
+        sample_weight: np.ndarray | None = None,
+        groups: ArrayLike | None = None,
+    ) -> DINNet:
+        """Train a new network.
 
-    def end_training(self, plan: TrainingPlan) -> None:
-        """Keep as plain arrays what a later training goes on from; free the optimizers'."""
-        self.training_state_ = self.current_state(plan)
-        self.forget_training()
+        Parameters
+        ----------
+        X : EncodedFeatures
+            Impressions.
+        y : array-like of shape (n,)
+            1 for a click, 0 for none.
+        sample_weight : ndarray of shape (n,), default=None
+            Factor of each impression's loss. DINClassifier scales them to a mean of one.
+        groups : array-like of shape (n,), default=None
+            For ``validation="groups"``. None: the users that X carries.
 
-    def current_state(self, plan: TrainingPlan) -> TrainingState:
-        """Where the training stands now; the moments are the optimizers' own memory."""
-        return TrainingState(
-            rows=self._row_moments(),
-            dense=self._dense_moments(),
-            occurrences=dict(plan.occurrences),
-            batch_size=plan.batch_size,
-            seed=plan.seed,
-            order=copy.deepcopy(plan.order),
-            hiding=None if plan.hiding is None else plan.hiding.without_ids(),
+        Returns
+        -------
+        self : DINNet
+        """
+        clicks, weights = _check_rows(X, y, sample_weight)
+        # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
+        order = choose_order(X, self.neighbours)
+        self.neighbours_, X = learn_neighbours(X, clicks > 0, order=order)
+        # Rows are set aside before the network's weights are drawn: the seed comes after them.
+        self.order_, novelty = self._first_seeds(), self._measure_novelty(X)
+        rows, held_out, how = self._choose_rows(X, clicks, groups)
+        hides = bool(novelty.hidden)
+        self.batch_size_ = self._size_of_batches(len(rows))
+        train = ImpressionBatches(
+            X,
+            clicks[rows],
+            None if weights is None else weights[rows],
+            batch_size=self.batch_size_,
+            shuffle=self.order_,
+            hide=novelty.hide if hides else None,
+            rows=rows,
         )
-
-    def _row_moments(self) -> dict[str, RowMoments]:
-        embeddings, moments = self.module_.embeddings, {}
-        for width, table in embeddings.tables.items():
-            names = embeddings.vocabularies_of(width)
-            none = {"square": torch.zeros(len(table)), "total": torch.zeros(len(names))}
-            state = self.optimizer_.state[table] or none | {"share": none["total"]}
-            squares = state["square"].cpu().split([embeddings.sizes[name] for name in names])
-            numbers = (state["total"].tolist(), state["share"].tolist())
-            for name, square, total, share in zip(names, squares, *numbers, strict=True):
-                moments[name] = RowMoments(square.numpy(), total, share)
-        return moments
-
-    @property
-    def dense_parameters(self) -> dict[str, Tensor]:
-        """All parameters but the embedding tables, by name."""
-        tables = {id(table) for table in self.module_.embeddings.tables.values()}
-        return {n: p for n, p in self.module_.named_parameters() if id(p) not in tables}
-
-    @property
-    def dense_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all parameters but the embedding tables, by name."""
-        return {name: tuple(its.shape) for name, its in self.dense_parameters.items()}
-
-    @property
-    def fitting_state(self) -> TrainingState | None:
-        """Where the latest training stopped; None if another network stands in the place of its."""
-        state = self.training_state_
-        if state is None or not state.fits(self.module_.embeddings.sizes, self.dense_shapes):
-            return None
-        return state
-
-    def _dense_moments(self) -> dict[str, DenseMoments]:
-        moments = {}
-        for name, parameter in self.dense_parameters.items():
-            state = self.optimizer_.state[parameter] or {"step": torch.zeros(())}
-            mean, square = (
-                state.get(key, torch.zeros(parameter.shape)).cpu().numpy()
-                for key in ("exp_avg", "exp_avg_sq")
+        valid = None
+        if held_out is not None:
+            valid = ImpressionBatches(
+                X,
+                clicks[held_out],
+                None if weights is None else weights[held_out],
+                batch_size=VALIDATION_BATCH_SIZE,
+                rows=held_out,
+                prepare=novelty.hide_new if hides and how == "last" else None,
             )
-            moments[name] = DenseMoments(float(state["step"]), mean, square)
-        return moments
-
-    def go_on_from(self, state: TrainingState) -> None:
-        """Give copies of a training's moments to the optimizers of an initialized net."""
-        embeddings = self.module_.embeddings
-        for width, table in embeddings.tables.items():
-            its = [state.rows[name] for name in embeddings.vocabularies_of(width)]
-            self.optimizer_.state[table] = {
-                "square": table.new_tensor(np.concatenate([one.square for one in its])),
-                "total": table.new_tensor([one.total for one in its]),
-                "share": table.new_tensor([one.share for one in its]),
-            }
-        for name, parameter in self.dense_parameters.items():
-            moments = state.dense[name]
-            if moments.step:
-                self.optimizer_.state[parameter] = {
-                    "step": parameter.new_tensor(moments.step),
-                    "exp_avg": parameter.new_tensor(moments.mean),
-                    "exp_avg_sq": parameter.new_tensor(moments.square),
-                }
-
-    def forget_training(self) -> None:
-        """Let go of the optimizers' moments and of the tables' decay."""
-        self.embedding_decay = None
-        self.optimizer_.state.clear()
-        for group in self.optimizer_.param_groups:
-            group["decay"] = None  # a further step adds none
-
-    def check_data(self, X: object, y: object = None) -> None:
-        """Leave the checks to DINClassifier, which made the batches."""
-
-    def get_dataset(self, X: object, y: object = None) -> ScoringBatches:
-        """Batches of encoded impressions in order."""
-        if not isinstance(X, EncodedFeatures):
-            raise TypeError(
-                f"net_ takes EncodedFeatures, got {type(X).__name__}. "
-                "Call the encoder's transform first, or predict with the classifier."
-            )
-        return ScoringBatches(self.neighbours_.add_to(X))
-
-    def partial_fit(self, X: TrainingPlan, y: None = None, **kwargs: object) -> DINNet:
-        """Train as skorch does, which forgives a Ctrl-C even before there is a trained state."""
-        self._has_ended, self._n_before, self._unread = False, len(self.history), None
-        super().partial_fit(X, y, **kwargs)
-        if not self._has_ended:
-            raise KeyboardInterrupt
+        self.novelty_, self.occurrences_ = novelty.without_ids(), {}
+        self._train(train, valid, X, y, seed=self.order_.randint(2**31), is_new=True)
         return self
+
+    def partial_fit(
+        self,
+        X: EncodedFeatures,
+        y: ArrayLike,
+        classes: None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> DINNet:
+        """Train by one pass over further rows, from where the training stopped.
+
+        No validation rows are set aside. Ids that X has beyond those of the network get rows of
+        their own in its tables. A net that is not trained makes a new network first.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for ``fit``.
+        classes : None
+            As in skorch, not used.
+
+        Returns
+        -------
+        self : DINNet
+        """
+        clicks, weights = _check_rows(X, y, sample_weight)
+        is_new, tables = not self.initialized_, self.neighbours_
+        if is_new:
+            order = choose_order(X, self.neighbours)
+            tables, X = learn_neighbours(X, clicks > 0, order=order)
+            self.order_, self.novelty_ = self._first_seeds(), self._measure_novelty(X).without_ids()
+            self.batch_size_ = self._size_of_batches(len(X))
+            self.occurrences_, seed = {}, self.order_.randint(2**31)
+        else:
+            seed = self._next_seeds()[1]
+            if tables.pairs:  # looked up in tables that had counted it, a click would be told
+                tables, X = tables.grow(X, clicks > 0), tables.add_to(X)
+            if X.schema != self.module_.schema:
+                grown = self.grow(X.schema)
+                self.module_, self.optimizer_ = grown.module_, grown.optimizer_
+                self.module__schema = X.schema
+            if not isinstance(self.batch_size, str):
+                self.batch_size_ = self.batch_size
+        train = ImpressionBatches(
+            X,
+            clicks,
+            weights,
+            batch_size=self.batch_size_,
+            shuffle=self.order_,
+            hide=self.novelty_.hide if self.novelty_.hidden else None,
+        )
+        self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1)
+        self.neighbours_ = tables
+        return self
+
+    def _first_seeds(self) -> np.random.RandomState:
+        """Random state of a new network's rows; several processes take what rank 0 has drawn."""
+        seeds = own_random_state(self.random_state)
+        if self.ranks_ is None or self.random_state is not None:
+            return seeds
+        return self.ranks_.from_first(seeds)
+
+    def _measure_novelty(self, X: EncodedFeatures) -> Novelty:
+        """How often candidates' ids are new; nothing is hidden from the published network."""
+        novelty = measure_novelty(X, share=self.validation_fraction)
+        is_extended = getattr(self, "module__interest", "extended") == "extended"
+        return novelty if is_extended else replace(STILL, shares=novelty.shares)
+
+    @property
+    def batches(self) -> ImpressionBatches:
+        """The training batches, while the net trains."""
+        return self.get_split_datasets(None)[0]
+
+    def _choose_rows(
+        self, X: EncodedFeatures, clicks: np.ndarray, groups: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray | None, str]:
+        """Rows to train on, rows to validate on or None, and of what kind these are."""
+        stops = self.early_stopping
+        if not (len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops):
+            return row_numbers(len(X)), None, ""
+        how = choose_validation(self.validation, X.times)
+        rows, held_out = split_rows(
+            clicks,
+            X.users if groups is None else groups,
+            how=how,
+            share=self.validation_fraction,
+            seeds=self.order_,
+            times=X.times,
+        )
+        return rows, held_out, how
+
+    def _size_of_batches(self, n_rows: int) -> int:
+        if isinstance(self.batch_size, str):
+            return 256 if n_rows <= LARGE_BATCH_ROWS else 1024
+        return self.batch_size
+
+    def _train(
+        self,
+        train: ImpressionBatches,
+        valid: ImpressionBatches | None,
+        X: EncodedFeatures,
+        y: ArrayLike,
+        *,
+        seed: int,
+        is_new: bool,
+        epochs: int | None = None,
+    ) -> None:
+        """Train as skorch does, under a seed; torch's random state is left as it was.
+
+        The seed decides the new network's weights, dropout and hidden numbers. Afterwards nothing
+        of the rows is left in the net.
+        """
+        decay = self._count(train) if self.embedding_l2 else None
+        if self.ranks_ is not None:
+            train.share_among(self.ranks_.size, rank=self.ranks_.rank)
+            if valid is not None:
+                valid.share_among(self.ranks_.size, rank=self.ranks_.rank)
+        devices = list(range(torch.cuda.device_count())) if self.device != "cpu" else []
+        self._batches, self._has_ended, self.seed_ = (train, valid), False, seed
+        try:
+            with seeded_torch(seed, devices=devices):
+                if is_new:
+                    self.module__schema = X.schema
+                    self.initialize()
+                    self.checks_, self.n_epochs_ = [], 0
+                else:
+                    self.initialize_callbacks()
+                self._set_rates_and_decay(decay)
+                self._n_before = len(self.history)
+                super().partial_fit(X, y, epochs=epochs)
+            if not self._has_ended:  # skorch forgives a Ctrl-C even before there is a trained state
+                raise KeyboardInterrupt
+        finally:
+            self._batches, self._unread, self._wish_to_stop = None, (), None
+            self._is_agreed = False
+            if self.initialized_:
+                self._set_rates_and_decay(None)
+                self.optimizer_.zero_grad(set_to_none=True)
+        self.module_.eval()
+        self.order_ = copy.deepcopy(self.order_)  # the caller may go on drawing from the first one
+
+    def _count(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
+        """Factors of the L2 by vocabulary: ids are counted in all trainings so far."""
+        occurrences = count_occurrences(train.X, self.novelty_.hidden, train.rows)
+        for name, before in self.occurrences_.items():
+            occurrences[name][: len(before)] += before
+        self.occurrences_ = occurrences
+        return embedding_decay(occurrences, self.embedding_l2 / min(train.batch_size, len(train)))
+
+    def _set_rates_and_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
+        """Give the optimizer the rates of the parameters, its tables the factors of their L2."""
+        dense, *tables = self.optimizer_.param_groups
+        dense["lr"] = self.lr
+        for width, group in zip(self.module_.embeddings.tables, tables, strict=True):
+            group["lr"], group["decay"] = self.embedding_lr or self.lr, None
+            if decay is not None:
+                names = self.module_.embeddings.vocabularies_of(width)
+                factors = np.concatenate([decay[name] for name in names])
+                group["decay"] = torch.from_numpy(factors).to(self.device)
 
     def fit_loop(
-        self, X: TrainingPlan, y: None = None, epochs: int | None = None, **kwargs: object
+        self, X: EncodedFeatures, y: ArrayLike, epochs: int | None = None, **kwargs: object
     ) -> DINNet:
-        """Train as skorch does, keep the reason of the end, drop a check left unfinished.
+        """Train as skorch does, keep the reason of the end, drop an epoch left unfinished.
 
-        Checks that a checkpoint has put into the history are not made again.
+        Epochs that a checkpoint has put into the history are not made again.
         """
         keep_freed_memory()
-        self.checks_per_epoch_, self.stop_reason_ = X.checks_per_epoch, "max_epochs"
-        n_left = (self.max_epochs if epochs is None else epochs) - self._n_checks()
-        with note_ctrl_c(raises=self._ranks is None) as presses:
+        self.stop_reason_ = "max_epochs"
+        n_left = (self.max_epochs if epochs is None else epochs) - self._n_epochs_now()
+        with note_ctrl_c(raises=self.ranks_ is None) as presses:
             self._presses = presses
             try:
                 super().fit_loop(X, y, n_left, **kwargs)
             except KeyboardInterrupt:
-                if self.leaves_others():
+                if self.ranks_ is not None and not self._is_agreed:
                     raise
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
-        self.check_losses()  # those of a check left unfinished
-        self._drop_unfinished_check()
+            finally:
+                del self._presses
+        self.check_losses()  # those of an epoch left unfinished
+        self.drop_unfinished_epoch()
         self._has_ended = True
         return self
 
-    def _drop_unfinished_check(self) -> None:
-        self.n_epochs_begun_ = math.ceil(self._n_checks() / self.checks_per_epoch_)
-        if self.history and "train_loss" not in self.history[-1]:
+    def _n_epochs_now(self) -> int:
+        """Epochs that this training has begun."""
+        return len(self.history) - self._n_before
+
+    def _is_unfinished(self) -> bool:
+        return "train_loss" not in self.history[-1]
+
+    def drop_unfinished_epoch(self) -> None:
+        """Count the epochs that were begun; the history keeps those that were finished."""
+        self.n_epochs_ += self._n_epochs_now()
+        if self._n_epochs_now() and self._is_unfinished():
             self.history.pop()
 
     def stop_training(self, reason: StopReason) -> NoReturn:
@@ -265,36 +434,158 @@ class DINNet(JointSteps):
         self.stop_reason_ = reason
         raise KeyboardInterrupt  # skorch's own way to leave the loop
 
-    def copy_as_if_stopped(self, weights: Mapping[str, Tensor]) -> DINNet:
-        """Return a net with a module of its own, as a callback would leave it by stopping now.
+    # Networks that go on from this one
 
-        It has no callbacks and no optimizers' moments. Empty ``weights`` mean the latest ones.
+    def _next_seeds(self) -> tuple[int, int]:
+        """Seeds of new rows and of torch in the next training."""
+        first, second = np.random.SeedSequence(self.seed_).generate_state(2)
+        return int(first), int(second)
+
+    def grow(self, schema: Schema) -> DINNet:
+        """Return a net with a network of its own whose tables have rows for all ids of a schema.
+
+        By that alone no prediction changes. New rows are drawn as those of a new network, their
+        moments are zero.
+
+        Parameters
+        ----------
+        schema : Schema
+            That of the network, or one with ids appended.
+
+        Returns
+        -------
+        DINNet
+        """
+        if not self.can_go_on():
+            raise ValueError(
+                "partial_fit needs the network and the optimizer's moments as fit left them, and "
+                "the network of this classifier was replaced. Fit it anew."
+            )
+        options: dict[str, Any] = self.module_.options
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            module = DIN(schema, **options)
+        weights = grown_weights(self.module_, module, seed=self._next_seeds()[0])
+        module.load_state_dict(weights, assign=True)
+        net = self.around(module)
+        net.history = History(dict(epoch) for epoch in self.history)
+        net.checks_, net.order_ = (
+            [dict(check) for check in self.checks_],
+            copy.deepcopy(self.order_),
+        )
+        net.neighbours_, net.novelty_ = self.neighbours_, self.novelty_
+        for name in ("n_epochs_", "batch_size_", "occurrences_", "seed_"):
+            setattr(net, name, getattr(self, name))
+        net.copy_moments(self)
+        net.callbacks = self.callbacks
+        return net
+
+    def around(self, module: DIN) -> DINNet:
+        """Return a net with the same parameters around a given network; its ``fit`` makes another.
+
+        Parameters
+        ----------
+        module : DIN
+            A network on the net's device.
+        """
+        own = self.get_params(deep=False) | {"callbacks": None}  # which are this net's alone
+        own = {name: value for name, value in own.items() if not name.startswith("module")}
+        net = type(self)(module, **own).initialize()
+        net.module, net.module__schema = DIN, module.schema
+        for name, option in module.options.items():
+            setattr(net, f"module__{name}", option)
+        net.module_.eval()
+        return net
+
+    def can_go_on(self) -> bool:
+        """Whether the network is the one whose moments the optimizer holds, as ``fit`` made it."""
+        if not hasattr(self, "seed_") or not self.is_own():
+            return False
+        groups = self.optimizer_.param_groups
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        return held == {id(parameter) for parameter in self.module_.parameters()}
+
+    def is_own(self) -> bool:
+        """Whether the network is as ``fit`` made it, not halved or put in another's place."""
+        parameters = self.module_.parameters()
+        return type(self.module_) is DIN and all(p.dtype == torch.float32 for p in parameters)
+
+    def copy_moments(self, earlier: DINNet) -> None:
+        """Give the optimizer copies of another net's moments; ids appended since have none."""
+        new, old = self.module_.embeddings, earlier.module_.embeddings
+        for name, parameter in self.dense_parameters.items():
+            state = earlier.optimizer_.state.get(earlier.dense_parameters[name], {})
+            self.optimizer_.state[parameter] = {key: its.clone() for key, its in state.items()}
+        for width, table in new.tables.items():
+            state = earlier.optimizer_.state.get(old.tables[width], {})
+            if not state:
+                continue
+            names = new.vocabularies_of(width)
+            squares = state["square"].split([old.sizes[name] for name in names])
+            padded = [
+                F.pad(square, (0, new.sizes[name] - len(square)))
+                for name, square in zip(names, squares, strict=True)
+            ]
+            numbers = {key: state[key].clone() for key in ("total", "share")}
+            self.optimizer_.state[table] = {"square": torch.cat(padded), **numbers}
+
+    def copy_as_if_stopped(self, weights: Mapping[str, Tensor]) -> DINNet:
+        """Return a net with a network of its own, as a callback would leave it by stopping now.
+
+        It has no callbacks and no moments. Empty ``weights`` mean the latest ones.
         """
         module = copy.deepcopy(self.module_)
         if weights:
             module.load_state_dict(weights)
-        module.eval()
-        rates = {"lr": self.lr, "embedding_lr": self.embedding_lr}
-        net = DINNet(module, **rates, train_split=None, device=self.device, verbose=0).initialize()
-        net.history = History(dict(check) for check in self.history)
-        net.stop_reason_ = "callback"
-        net.checks_per_epoch_, net._n_before = self.checks_per_epoch_, self._n_before
-        net._drop_unfinished_check()
+        net = self.around(module)
+        net.callbacks_ = []
+        net.history = History(dict(epoch) for epoch in self.history)
+        net.checks_, net.n_epochs_ = [dict(check) for check in self.checks_], self.n_epochs_
+        net.neighbours_ = self.neighbours_
+        net.novelty_, net.stop_reason_, net._n_before = self.novelty_, "callback", self._n_before
+        net.drop_unfinished_epoch()
         return net
 
-    def get_split_datasets(
-        self, X: TrainingPlan, y: None = None, **fit_params: object
-    ) -> tuple[Batches, Batches | None]:
-        """Return the training and the validation batches."""
-        return X.train, X.valid
+    # What skorch is told of impressions
 
-    def get_iterator(self, dataset: Batches, training: bool = False) -> Batches:
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
+        """One optimizer: a group of all dense parameters, and one for each embedding table."""
+        embeddings = self.module_.embeddings
+        groups: list[dict[str, Any]] = [{"params": list(self.dense_parameters.values())}]
+        for width, table in embeddings.tables.items():
+            starts = embeddings.starts(width).to(table.device)
+            rate = self.embedding_lr or self.lr
+            groups.append({"params": [table], "lr": rate, "starts": starts})
+        self.optimizer_ = RowwiseAdam(groups, lr=self.lr)
+        return self
+
+    @property
+    def dense_parameters(self) -> dict[str, Tensor]:
+        """All parameters but the embedding tables, by name."""
+        tables = {id(table) for table in self.module_.embeddings.tables.values()}
+        return {n: p for n, p in self.module_.named_parameters() if id(p) not in tables}
+
+    def check_data(self, X: object, y: object = None) -> None:
+        """Do nothing: the rows were checked before the batches were made."""
+
+    def get_dataset(self, X: object, y: object = None) -> ScoringBatches:
+        """Batches of encoded impressions in order."""
+        return ScoringBatches(self.neighbours_.add_to(_check_encoded(X)))
+
+    def get_split_datasets(
+        self, X: object, y: object = None, **fit_params: object
+    ) -> tuple[ImpressionBatches, ImpressionBatches | None]:
+        """Return the training and the validation batches."""
+        if self._batches is None:
+            raise ValueError("batches are made by fit and partial_fit. Call one of them.")
+        return self._batches
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Batches are their own iterator: whole index blocks, no collate step."""
         return dataset
 
     def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,)."""
-        with self.knows_its_rows(x):
+        with joint_batch(x.joint, None if self.ranks_ is None else self.ranks_.sum):
             return self.module_(self._on_device(x))
 
     def _on_device(self, batch: Batch) -> Batch:
@@ -326,7 +617,7 @@ class DINNet(JointSteps):
 
         def compute_gradients() -> Tensor:
             self._zero_grad_optimizer(set_to_none=True)
-            step.update(self.join_gradients(self.train_step_single(batch, **fit_params)))
+            step.update(self._join_gradients(self.train_step_single(batch, **fit_params)))
             self.note_loss(step["loss"], batch[0])
             named = TeeGenerator(self._named_gradients())
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
@@ -353,18 +644,20 @@ class DINNet(JointSteps):
         """Loss and logits of a batch, part by part as in training."""
         self._set_training(False)
         with torch.no_grad():
-            step = self.join_logits(self._by_parts(batch, training=False), batch[0])
+            step = self._by_parts(batch, training=False)
+            if self.ranks_ is not None:
+                step = join_logits(self.ranks_, step, batch[0].n_joint_rows)
         self.note_loss(step["loss"], batch[0])
         return step
 
     def _by_parts(self, batch: tuple[Batch, Tensor], *, training: bool) -> dict[str, Tensor]:
         whole, y = batch
-        is_long = whole.n_events > SPLIT_FROM and self.may_split()
+        is_long = whole.n_events > SPLIT_FROM and self._may_split()
         parts = whole.split(EVENTS_PER_PART) if is_long else [whole]
         labels_of = whole.own_rows(y).split([len(part) for part in parts])
         losses, logits = [], []
         for part, labels in zip(parts, labels_of, strict=True):
-            with self.draws_again(part, is_last=part is parts[-1]):
+            with self._draws_again(part, is_last=part is parts[-1]):
                 logits.append(self.infer(part))
             loss = self.get_loss(logits[-1], labels, X=part, training=training)
             if len(part) != whole.n_joint_rows:
@@ -391,3 +684,188 @@ class DINNet(JointSteps):
                 parameter = torch.empty_like(rows)
                 parameter.grad = rows
             yield name, parameter
+
+    # Losses: in the host's memory each is read and checked before its step changes a weight. From
+    # a GPU ``STEPS_PER_READ`` are read at once, and all of them before anything is kept.
+
+    def note_loss(self, loss: Tensor, batch: Batch) -> None:
+        """Have the loss of a batch checked, at once where that costs nothing."""
+        self._unread = (*self._unread, (loss.detach(), batch.numbers))
+        if is_host(loss.device) or len(self._unread) >= STEPS_PER_READ:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Raise where a loss that has been noted is not finite."""
+        unread, self._unread = self._unread, ()
+        if not unread:
+            return
+        losses = torch.stack([loss for loss, _ in unread]).tolist()
+        for loss, (_, numbers) in zip(losses, unread, strict=True):
+            if not math.isfinite(loss):
+                raise ValueError(self._divergence_message(numbers))
+
+    def _divergence_message(self, numbers: Tensor) -> str:
+        """What may have been the cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
+        numeric = self.module_.schema.names("numeric")
+        hint = ""
+        if numeric and len(numbers):  # a process may have no row of a joint batch
+            scales = numbers.abs().amax(dim=0)
+            largest = int(scales.argmax())
+            hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
+        return (
+            f"the loss is no longer finite in epoch {self._n_epochs_now()} with lr={self.lr:g} and "
+            f"embedding_lr={self.embedding_lr or self.lr:g}.{hint} Lower the learning rates, or "
+            "standardise the numeric columns (HistorySequenceEncoder does)."
+        )
+
+    def run_single_epoch(
+        self,
+        iterator: Iterable[tuple[Batch, Tensor]] | None,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., dict[str, Tensor]],
+        **fit_params: object,
+    ) -> None:
+        """Go through all batches as skorch does, which reads each loss after its step.
+
+        On a GPU a loss is a tensor in ``history`` until it is read.
+        """
+        if iterator is None:
+            return
+        n_batches = 0
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            loss = step["loss"].detach()
+            number = number_on_host(loss)
+            self.history.record_batch(f"{prefix}_loss", loss if number is None else number)
+            self.history.record_batch(f"{prefix}_batch_size", batch[0].n_joint_rows)
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            n_batches += 1
+        self.read_losses()
+        self.history.record(f"{prefix}_batch_count", n_batches)
+
+    def read_losses(self) -> None:
+        """Check all losses, and have numbers stand in the latest row of ``history``."""
+        self.check_losses()
+        batches: list[dict[str, Any]] = self.history[-1]["batches"]
+        for name in ("train_loss", "valid_loss"):
+            unread = [batch for batch in batches if isinstance(batch.get(name), Tensor)]
+            if unread:
+                losses = torch.stack([batch[name] for batch in unread]).tolist()
+                for batch, loss in zip(unread, losses, strict=True):
+                    batch[name] = loss
+
+    # Several processes: each computes its rows of a joint batch, gradients are summed before each
+    # step, and who wants to stop in one of them stops all, at the same step.
+
+    def notify(self, method_name: str, **kwargs: object) -> None:
+        """As skorch does; a callback's stop is kept until all processes can hear of it."""
+        if self.ranks_ is None or method_name not in WITHIN_TRAINING:
+            super().notify(method_name, **kwargs)
+            return
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt:
+            if self.stop_reason_ == "patience":  # all processes made the same check
+                self._is_agreed = True
+                raise
+            is_named = self.stop_reason_ != "max_epochs"
+            self._wish_to_stop = self.stop_reason_ if is_named else "callback"
+        if method_name == "on_epoch_end":
+            wishes = self._wishes()
+            self.ranks_.sum(wishes)
+            self._stop_together(wishes)
+
+    def _wishes(self) -> Tensor:
+        """Whether the user, or a callback, wants this process to stop."""
+        by_user = bool(self._presses) or self._wish_to_stop == "user"
+        return torch.tensor([by_user, self._wish_to_stop is not None], dtype=torch.float32)
+
+    def _stop_together(self, wishes: Tensor) -> None:
+        by_user, by_callback = (bool(wish) for wish in wishes.tolist())
+        if by_user or by_callback:
+            self._is_agreed = True
+            self.stop_training("user" if by_user else "callback")
+
+    def _join_gradients(self, step: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sum gradients and loss over the processes; stop if one of them wants to."""
+        if self.ranks_ is None:
+            return step
+        tables = list(self.module_.embeddings.tables.values())
+        wishes = self._wishes().to(step["loss"].device)
+        numbers = torch.cat([step["loss"].reshape(1), wishes])
+        numbers = sum_gradients(self.ranks_, list(self.dense_parameters.values()), tables, numbers)
+        self._stop_together(numbers[1:])
+        return step | {"loss": numbers[0]}
+
+    def _draws_again(self, batch: Batch, *, is_last: bool) -> AbstractContextManager[None]:
+        """Put torch's random state back after all parts of a joint batch but the last.
+
+        Each part draws for the whole joint batch and takes its own rows: the numbers must be the
+        same in all parts.
+        """
+        if batch.joint is None or is_last:
+            return nullcontext()
+        device = torch.device(self.device)
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def _may_split(self) -> bool:
+        """Whether a batch may be computed in parts, of which each process may have other numbers.
+
+        Dice needs sums over all processes, as often in each of them.
+        """
+        return self.ranks_ is None or not any(isinstance(m, Dice) for m in self.module_.modules())
+
+
+def grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
+    """Return copies of a network's weights for one whose vocabularies have more ids.
+
+    Parameters
+    ----------
+    old : DIN
+        Its weights, and the rows of known ids, are copied.
+    new : DIN
+        Says the sizes; it needs no memory. New rows are drawn as those of a new network.
+    seed : int
+        Of the new rows.
+
+    Returns
+    -------
+    weights : dict of str to Tensor
+        A state_dict of ``new``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}
+    for width in new.embeddings.tables:
+        blocks = []
+        for vocabulary in new.embeddings.vocabularies_of(width):
+            known = old.embeddings.weight(vocabulary).detach()
+            fresh = torch.empty(new.embeddings.sizes[vocabulary] - len(known), int(width))
+            fresh.normal_(std=new.embeddings.scale, generator=generator)
+            blocks += [known, fresh.to(known.device)]
+        weights[f"embeddings.tables.{width}"] = torch.cat(blocks)
+    return weights
+
+
+def _check_encoded(X: object) -> EncodedFeatures:
+    if not isinstance(X, EncodedFeatures):
+        raise TypeError(
+            f"net_ takes EncodedFeatures, got {type(X).__name__}. "
+            "Call the encoder's transform first, or use the classifier."
+        )
+    return X
+
+
+def _check_rows(
+    X: object, y: ArrayLike, sample_weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Clicks and weights as float32, one for each impression."""
+    encoded, clicks = _check_encoded(X), np.asarray(y)
+    if clicks.shape != (len(encoded),) or not np.isin(clicks, (0, 1)).all():
+        raise ValueError(
+            f"net_ takes y as 1 for a click and 0 for none, one for each of {len(encoded)} "
+            "impressions. The classifier takes any two labels."
+        )
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
+    return clicks.astype(np.float32), weights

@@ -9,8 +9,8 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
-from sklearn_din.training.holdout import can_order, late_times, row_numbers
 from sklearn_din.training.occurrences import count_ids
+from sklearn_din.training.validation import can_order, late_times, row_numbers
 
 LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a still catalogue are new by chance
 MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, they are the newer half

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.adam import adam
 
-from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.network.segments import gather_rows
-from sklearn_din.training.occurrences import count_ids
 
 
 class RowwiseAdam(torch.optim.Optimizer):
@@ -184,55 +180,3 @@ def _typical_square(
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
     return typical.repeat_interleave(counts, output_size=len(rows))
-
-
-def embedding_decay(
-    occurrences: Mapping[str, np.ndarray], strength: float
-) -> dict[str, np.ndarray]:
-    """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
-
-    Parameters
-    ----------
-    occurrences : dict of str to ndarray of shape (n_ids,)
-        By vocabulary, n_j: how often each id occurs in the training impressions.
-    strength : float
-        Factor of an id that occurs once.
-
-    Returns
-    -------
-    decay : dict of str to ndarray of shape (n_ids,), float32
-        By vocabulary.
-    """
-    return {
-        name: (strength / np.maximum(count, 1)).astype(np.float32)
-        for name, count in occurrences.items()
-    }
-
-
-def count_occurrences(
-    X: EncodedFeatures,
-    hidden: Mapping[str, float] | None = None,
-    rows: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1).
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-        The training impressions.
-    hidden : dict of str to float, default=None
-        By column, the share of rows of which training adds a copy with the unknown id. The counts
-        are then those that are expected in one pass over the impressions.
-    rows : ndarray of shape (n,), default=None
-        Which of the impressions are trained on. None: all.
-
-    Returns
-    -------
-    occurrences : dict of str to ndarray of shape (n_ids,), float32
-        By vocabulary.
-    """
-    counts = count_ids(X, rows)
-    n_rows = len(X) if rows is None else len(rows)
-    for column, share in (hidden or {}).items():
-        counts[X.schema[column].vocabulary][UNKNOWN_ID] += share * n_rows
-    return {name: count.astype(np.float32) for name, count in counts.items()}

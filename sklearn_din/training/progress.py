@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.training.net import DINNet
-from sklearn_din.training.plan import TrainingPlan
 
 
 class ProgressBar(Callback):
@@ -26,54 +27,61 @@ class ProgressBar(Callback):
     >>> classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])  # the bar is on standard error
     """
 
-    def on_train_begin(
-        self, net: DINNet, X: TrainingPlan, y: None = None, **kwargs: object
-    ) -> None:
-        """Name the columns of which no feature is made, and open the bar."""
+    def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
+        """Name the columns of which no feature is made."""
         unused = net.module_.schema.unused
         if unused:
             names = ", ".join(map(str, unused))
             tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
-        self._checks_per_epoch, self._n_before = X.checks_per_epoch, len(net.history)
-        self._n_epochs = X.max_epochs
-        self._n_batches_per_check = X.batches_per_epoch / X.checks_per_epoch
-        self._bar = tqdm(total=X.batches_per_epoch * X.max_epochs, unit="batch")
-        self._show_epoch(n_checks=0)
+        self._n_rows, self._n_checks, self._n_epochs = (
+            len(net.history),
+            len(net.checks_),
+            net.n_epochs_,
+        )
+        self._n_checks_before = self._n_checks
+        self._bar: tqdm | None = None
 
-    def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Show the losses of the check before, and which epoch begins."""
-        checks = net.history[self._n_before : -1]  # the last one has just begun
-        if checks and not self._bar.n:  # a checkpoint has put them there
-            self._bar.n = self._bar.initial = round(len(checks) * self._n_batches_per_check)
-        self._show_epoch(n_checks=len(checks))
-        if checks:
-            self._show_losses(checks[-1])
+    def on_epoch_begin(
+        self, net: DINNet, dataset_train: ImpressionBatches, **kwargs: object
+    ) -> None:
+        """Show which epoch begins; a checkpoint may have put earlier ones into the history."""
+        epoch = len(net.history) - self._n_rows
+        if self._bar is None:
+            n = dataset_train.n_batches
+            self._bar = tqdm(total=n * net.max_epochs, initial=n * (epoch - 1), unit="batch")
+        self._bar.set_description(f"epoch {epoch} of {net.max_epochs}")
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """Move on by one batch; tqdm draws ten times per second at most."""
-        if training:
+        if training and self._bar is not None:
             self._bar.update()
+        self._show_latest(net)
 
-    def on_train_end(
-        self, net: DINNet, X: TrainingPlan | None = None, y: None = None, **kwargs: object
-    ) -> None:
+    def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
+        """Show the losses of the epoch's last check."""
+        self._show_latest(net)
+
+    def on_train_end(self, net: DINNet, **kwargs: object) -> None:
         """Show the check whose weights are kept and close the bar."""
-        checks = net.history[self._n_before :]
-        text = f"trained {len(checks) / self._checks_per_epoch:g} of {self._n_epochs} epochs"
-        if checks and "valid_loss" in checks[-1]:
-            best = min(range(len(checks)), key=lambda i: checks[i]["valid_loss"])
-            text += f", kept {(best + 1) / self._checks_per_epoch:g}"
-            self._show_losses(checks[best])
-        elif checks:
-            self._show_losses(checks[-1])
-        self._bar.set_description(text)
-        self._bar.close()
+        if self._bar is not None:
+            checks = net.checks_[self._n_checks_before :]
+            n_epochs = checks[-1]["epoch"] - self._n_epochs if checks else 0
+            text = f"trained {n_epochs:g} of {net.max_epochs} epochs"
+            if checks and math.isfinite(checks[-1]["valid_loss"]):
+                best = min(checks, key=lambda check: check["valid_loss"])
+                text += f", kept {best['epoch'] - self._n_epochs:g}"
+                self._show_losses(self._bar, best)
+            self._bar.set_description(text)
+            self._bar.close()
         del self._bar  # a fitted classifier is pickled with its callbacks
 
-    def _show_epoch(self, *, n_checks: int) -> None:
-        epoch = n_checks // self._checks_per_epoch + 1
-        self._bar.set_description(f"epoch {epoch} of {self._n_epochs}")
+    def _show_latest(self, net: DINNet) -> None:
+        if self._bar is not None and len(net.checks_) > self._n_checks:
+            self._n_checks = len(net.checks_)
+            self._show_losses(self._bar, net.checks_[-1])
 
-    def _show_losses(self, check: Mapping[str, float]) -> None:
-        shown = {"loss": "train_loss", "validation": "valid_loss", "AUC": "valid_auc"}
-        self._bar.set_postfix({n: f"{check[key]:.4f}" for n, key in shown.items() if key in check})
+    @staticmethod
+    def _show_losses(bar: tqdm, check: Mapping[str, float]) -> None:
+        names = {"loss": "train_loss", "validation": "valid_loss", "AUC": "valid_auc"}
+        shown = {name: check[key] for name, key in names.items() if math.isfinite(check[key])}
+        bar.set_postfix({name: f"{number:.4f}" for name, number in shown.items()})

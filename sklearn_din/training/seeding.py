@@ -7,7 +7,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
 _turn = threading.RLock()
 
@@ -47,3 +49,19 @@ def seeded_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
     with _turn, torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         yield
+
+
+def own_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+    """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    RandomState
+    """
+    if random_state is not None:
+        return check_random_state(random_state)
+    return np.random.RandomState(np.random.SeedSequence().generate_state(4))

@@ -1,9 +1,8 @@
-"""Which training rows are set aside for validation: any, the last ones, or whole groups."""
+"""Rows that are set aside for validation: any, the last ones, or all rows of some groups."""
 
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,15 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from sklearn_din._spans import row_dtype
+from sklearn_din._warnings import warn_user
+from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
 
 Rows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
 
 def choose_validation(how: str, times: np.ndarray | None) -> str:
-    """Which kind of validation rows "auto" stands for; the others stand for themselves.
+    """Return the kind of validation rows that "auto" stands for; the others stand for themselves.
 
     Times that do not say which rows are the last ones are an error where "last" was asked for,
     and a warning here: nobody asked.
@@ -45,11 +46,9 @@ def choose_validation(how: str, times: np.ndarray | None) -> str:
     trouble = _no_order(times)
     if not trouble:
         return "last"
-    warnings.warn(
+    warn_user(
         "validation='auto' validates on random rows, because the times do not say which rows are "
-        f"the last ones. Validation by time needs {trouble}",
-        UserWarning,
-        stacklevel=6,  # the caller of the estimator's fit, which has a decorator around it
+        f"the last ones. Validation by time needs {trouble}"
     )
     return "random"
 
@@ -63,7 +62,7 @@ def split_rows(
     seeds: np.random.RandomState,
     times: np.ndarray | None = None,
 ) -> Rows:
-    """Training rows and validation rows.
+    """Return the numbers of training rows and of validation rows.
 
     Parameters
     ----------
@@ -203,17 +202,9 @@ def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndar
     array([3, 4])
     """
     in_order = times if (times[1:] >= times[:-1]).all() else np.sort(times)
-    wanted = len(times) - n_wanted * np.arange(1, n_times + 1)
-    nearest = {_nearest_start(in_order, int(place)) for place in wanted}
-    return in_order[sorted(nearest)]
-
-
-def _nearest_start(in_order: np.ndarray, place: int) -> int:
-    """Where, nearest to a place, another time begins; the earlier of two that are as near."""
-    time = in_order[min(max(place, 0), len(in_order) - 1)]
-    its = np.searchsorted(in_order, time, side="left"), np.searchsorted(in_order, time, "right")
-    starts = [int(start) for start in its if 0 < start < len(in_order)]
-    return min(starts, key=lambda start: abs(start - place))
+    rows = len(times) - n_wanted * np.arange(1, n_times + 1)
+    cuts = {row_of_nearest_change(in_order, int(row)) for row in rows}
+    return in_order[sorted(cuts)]
 
 
 def can_order(times: np.ndarray) -> bool:
@@ -222,7 +213,7 @@ def can_order(times: np.ndarray) -> bool:
 
 
 def _no_order(times: np.ndarray) -> str:
-    """What is wrong with times that do not say which rows are the last; nothing if they do."""
+    """Return why times do not say which rows are the last ones; empty text if they do."""
     n_missing = int(pd.isna(times).sum())
     if n_missing:
         return (

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder
-from sklearn_din.training.holdout import late_times
+from sklearn_din.training.validation import late_times
 from tests.encoded_impressions import make_impressions, make_labels
 
 

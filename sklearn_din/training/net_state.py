@@ -1,0 +1,293 @@
+"""A trained net as plain values, and back: the network is rebuilt, and every array checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from skorch.history import History
+from torch import Tensor
+
+from sklearn_din._estimator_state import check_array, check_dict, check_keys
+from sklearn_din.features.schema import Schema
+from sklearn_din.module import DIN
+from sklearn_din.neighbours.tables import NeighbourTables
+from sklearn_din.training.net import DINNet, StopReason
+from sklearn_din.training.novelty import Novelty, candidate_columns
+
+NET = {
+    "neighbours",
+    "options",
+    "weights",
+    "device",
+    "stop_reason",
+    "n_epochs",
+    "history",
+    "checks",
+    "novelty",
+}
+TRAINING = {"moments", "occurrences", "batch_size", "seed", "order"}
+NOVELTY = {"shares", "columns", "patterns", "frequencies"}
+CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
+
+_DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
+
+
+@contextmanager
+def networks_on(device: str) -> Iterator[None]:
+    """Put the networks that are restored meanwhile on this device, wherever they were trained."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
+def net_state(net: DINNet) -> dict[str, Any]:
+    """Return a trained net as a dict of numbers, text, lists and arrays.
+
+    Parameters
+    ----------
+    net : DINNet
+        Its network is on any device. Moments are left out if they are not those of its network.
+
+    Returns
+    -------
+    dict
+    """
+    module = net.module_
+    state = {
+        "neighbours": net.neighbours_.to_plain(),
+        "options": dict(module.options),
+        "weights": {name: _array(tensor) for name, tensor in module.state_dict().items()},
+        "device": str(net.device),
+        "stop_reason": net.stop_reason_,
+        "n_epochs": int(net.n_epochs_),
+        "history": [plain_record(epoch) for epoch in net.history],
+        "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
+        "novelty": {
+            "shares": dict(net.novelty_.shares),
+            "columns": list(net.novelty_.known),
+            "patterns": net.novelty_.patterns,
+            "frequencies": net.novelty_.frequencies,
+        },
+    }
+    return {**state, "training": _training_state(net)} if net.can_go_on() else state
+
+
+def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers and texts of an epoch, or of a batch, in the history."""
+    values = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in record.items()
+    }
+    return {key: value for key, value in values.items() if type(value) in (bool, int, float, str)}
+
+
+def _training_state(net: DINNet) -> dict[str, Any]:
+    moments = net.optimizer_.state
+    return {
+        "moments": {
+            name: {key: _array(tensor) for key, tensor in moments[parameter].items()}
+            for name, parameter in net.module_.named_parameters()
+            if moments.get(parameter)
+        },
+        "occurrences": dict(net.occurrences_),
+        "batch_size": int(net.batch_size_),
+        "seed": int(net.seed_),
+        "order": net.order_,
+    }
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
+    """Return a net from what :func:`net_state` wrote.
+
+    Parameters
+    ----------
+    net : DINNet
+        Not initialized: its parameters are taken over.
+    state : dict
+    schema : Schema
+        Of the rows; that of the network has the numbers of item neighbours too.
+
+    Returns
+    -------
+    DINNet
+
+    Raises
+    ------
+    ValueError
+        If it is not the state of a net with this schema.
+    """
+    check_keys(state, NET, optional={"training"}, what="a network")
+    weights = {
+        name: _tensor(name, array)
+        for name, array in check_dict(state["weights"], what="weights").items()
+    }
+    tables = NeighbourTables.from_plain(state["neighbours"], schema)
+    module = _module(tables.extend(schema), check_dict(state["options"], what="options"), weights)
+    net.device = _present_device(state["device"])
+    restored = net.around(module)
+    restored.neighbours_ = tables
+    if state["stop_reason"] not in get_args(StopReason):
+        raise ValueError(f"training cannot end by {state['stop_reason']!r:.60}.")
+    restored.stop_reason_ = state["stop_reason"]
+    restored.n_epochs_ = _integer(state["n_epochs"], "n_epochs", least=0)
+    if type(state["history"]) is not list:
+        raise ValueError("a training's history must be a list.")
+    restored.history = History(
+        {**check_dict(epoch, what="an epoch"), "batches": []} for epoch in state["history"]
+    )
+    restored.checks_ = _checks(state["checks"])
+    restored.novelty_ = _novelty(state["novelty"], candidate_columns(schema))
+    if "training" in state:
+        _restore_training(restored, state["training"])
+    return restored
+
+
+def _checks(columns: Any) -> list[dict[str, float]]:
+    check_keys(columns, set(CHECK), what="the validation checks")
+    arrays = [columns[name] for name in CHECK]
+    if any(type(a) is not np.ndarray or a.dtype != np.float64 or a.ndim != 1 for a in arrays):
+        raise ValueError("the validation checks must be columns of floats.")
+    rows = zip(*(array.tolist() for array in arrays), strict=True)
+    return [dict(zip(CHECK, row, strict=True)) for row in rows]
+
+
+def _restore_training(net: DINNet, values: Any) -> None:
+    """Give a net what a later training goes on from."""
+    check_keys(values, TRAINING, what="a training's state")
+    sizes = net.module_.embeddings.sizes
+    net.batch_size_ = _integer(values["batch_size"], "batch_size", least=1)
+    net.seed_ = _integer(values["seed"], "seed", least=0)
+    if type(values["order"]) is not np.random.RandomState:
+        raise ValueError("the order of rows must be a RandomState.")
+    net.order_ = values["order"]
+    names = sizes.keys() if values["occurrences"] != {} else set()
+    net.occurrences_ = _named(values["occurrences"], names, "occurrences")
+    for name, count in net.occurrences_.items():
+        what = f"occurrences of {name!r:.60}"
+        check_array(count, dtype=np.float32, shape=(sizes[name],), what=what, least=0.0)
+    _restore_moments(net, check_dict(values["moments"], what="moments"))
+
+
+def _restore_moments(net: DINNet, moments: Mapping[str, Any]) -> None:
+    embeddings, parameters = net.module_.embeddings, dict(net.module_.named_parameters())
+    tables = {f"embeddings.tables.{width}": width for width in embeddings.tables}
+    if not moments.keys() <= parameters.keys():
+        raise ValueError("moments must be those of the network's parameters.")
+    for name, of_parameter in moments.items():
+        shape = tuple(parameters[name].shape)
+        shapes: dict[str, tuple[int, ...]] = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        if name in tables:
+            n_vocabularies = (len(embeddings.vocabularies_of(tables[name])),)
+            shapes = {"square": shape[:1], "total": n_vocabularies, "share": n_vocabularies}
+        arrays = _named(of_parameter, shapes.keys(), "moments")
+        for key, array in arrays.items():
+            least, what = -np.inf if key == "exp_avg" else 0.0, f"moments of {name!r:.80}"
+            check_array(array, dtype=np.float32, shape=shapes[key], what=what, least=least)
+        net.optimizer_.state[parameters[name]] = {
+            key: torch.from_numpy(np.array(array)).to(net.device) for key, array in arrays.items()
+        }
+
+
+def _novelty(values: Any, columns: Collection[str]) -> Novelty:
+    check_keys(values, NOVELTY, what="hidden ids")
+    shares = check_dict(values["shares"], what="shares of new ids")
+    if not shares.keys() <= set(columns):
+        raise ValueError("shares of new ids must be those of candidates.")
+    for share in shares.values():
+        if type(share) is not float or not 0.0 <= share <= 1.0:
+            raise ValueError(f"a share of new ids must be a share, got {share!r:.60}.")
+    hidden, patterns, frequencies = values["columns"], values["patterns"], values["frequencies"]
+    if type(hidden) is not list or not set(map(str, hidden)) <= shares.keys():
+        raise ValueError("the columns of hidden ids must be candidates.")
+    is_array = type(patterns) is np.ndarray and patterns.dtype == bool and patterns.ndim == 2
+    if not is_array or patterns.shape[1] != len(hidden) or len(set(hidden)) < len(hidden):
+        raise ValueError("hidden ids must have patterns of all their columns.")
+    is_array = type(frequencies) is np.ndarray and frequencies.dtype == np.float64
+    if not is_array or frequencies.shape != (len(patterns),) or not (frequencies >= 0).all():
+        raise ValueError("each pattern of hidden ids must have a frequency.")
+    if not np.isclose(frequencies.sum(), 1.0):
+        raise ValueError("the frequencies of hidden ids must sum to one.")
+    known = dict.fromkeys(hidden, np.zeros(0, dtype=bool))
+    return Novelty(shares, known, patterns, frequencies)
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    """Weights that are float32 and finite; memory that cannot be written to is copied."""
+    check_array(array, dtype=np.float32, shape=np.shape(array), what=f"weights {name!r:.80}")
+    return torch.from_numpy(array if array.flags.writeable else np.array(array))
+
+
+def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> DIN:
+    """Build the network without memory of its own, then give it the weights, which must fit."""
+    _check_size(schema, options, weights)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        module = DIN(schema, **options)
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != given:
+        wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
+        raise ValueError(f"weights {wrong[:3]} are not those of a network with these options.")
+    module.load_state_dict(weights, assign=True)
+    return module.eval()
+
+
+def _check_size(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Raise where options name more layers or wider ones than there are weights."""
+    dims = options.get("embedding_dim")
+    widths = {dims} if type(dims) is int else set(check_dict(dims, what="embedding_dim").values())
+    units = [options.get(name) for name in ("hidden_units", "attention_units")]
+    for layers in (widths, *units):
+        is_plain = type(layers) in (set, tuple)
+        if not is_plain or any(type(n) is not int or n < 1 for n in layers or ()):
+            raise ValueError(f"widths must be positive integers, got {layers!r:.60}.")
+    n_units = sum(not behaviour.is_bag for behaviour in schema.behaviours)
+    n_layers = len(units[0] or ()) + len(units[1] or ()) * n_units
+    n_attributes = sum(len(behaviour.histories) for behaviour in schema.behaviours)
+    n_weights = sum(tensor.numel() for tensor in weights.values())
+    uses_unit = options.get("pooling") == "attention"
+    if n_attributes * max(widths, default=0) > n_weights * max(1, len(widths)):
+        raise ValueError("the options name wider embeddings than there are weights.")
+    if (n_layers if uses_unit else len(units[0] or ())) > len(weights):
+        raise ValueError("the options name a larger network than there are weights.")
+
+
+def _present_device(device: object) -> str:
+    """Where to put the network: where it was asked for, where it was, or on the CPU."""
+    wished = _DEVICE.get()
+    if wished is not None:
+        return wished
+    if type(device) is not str:
+        raise ValueError(f"a device must be text, got {device!r:.60}.")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        warnings.warn(
+            f"the classifier was trained on {device!r}, which this machine lacks: it is on the "
+            "CPU now.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return "cpu"
+    return device
+
+
+def _integer(value: object, name: str, *, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be an integer from {least}, got {value!r:.60}.")
+    return value
+
+
+def _named(value: object, names: Collection[str], what: str) -> dict[str, Any]:
+    if type(value) is not dict or value.keys() != set(names):
+        raise ValueError(f"{what} must be there for each of {sorted(names)[:5]}.")
+    return value
