@@ -94,6 +94,14 @@ class NeighbourTables:
         for pair in self.pairs:
             pair.check(schema)
 
+    def digest(self) -> str:
+        """Return a hash of all that was learnt."""
+        text, arrays = split_arrays(self.to_plain())
+        sha = hashlib.sha256(text.encode())
+        for values in arrays.values():
+            sha.update(np.ascontiguousarray(values).data)
+        return sha.hexdigest()
+
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the tables as dicts of names, numbers and arrays."""
         return [pair.to_plain() for pair in self.pairs]
