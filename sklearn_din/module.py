@@ -191,7 +191,7 @@ class DIN(nn.Module):
         inputs += [embeddings[(name,)] for name in self.schema.names("categorical")]
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
-            total = self._joined(interest.behaviour, sums) if interest.needs_sums else None
+            total = self._join(interest.behaviour, sums) if interest.needs_sums else None
             inputs += interest.outputs(queries, keys, total, batch)
         joined = torch.cat(inputs, dim=1)
         if can_fuse_mlp(self.mlp):
@@ -244,7 +244,7 @@ class DIN(nn.Module):
         queries : (n_rows, width), zeros where an attribute has no candidate; None for a bag
         keys : (n_events, width)
         """
-        keys = self._joined(behaviour, embeddings)
+        keys = self._join(behaviour, embeddings)
         if behaviour.is_bag:
             return None, keys
         pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
@@ -256,7 +256,7 @@ class DIN(nn.Module):
         ]
         return torch.cat(attributes, dim=1), keys
 
-    def _joined(self, behaviour: Behaviour, by_slot: dict[Slot, Tensor]) -> Tensor:
+    def _join(self, behaviour: Behaviour, by_slot: dict[Slot, Tensor]) -> Tensor:
         """Attributes of a behaviour side by side."""
         attributes = [by_slot[slot] for slot in self.embeddings.slots_of(behaviour)]
         return attributes[0] if len(attributes) == 1 else torch.cat(attributes, dim=1)

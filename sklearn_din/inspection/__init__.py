@@ -1,1 +1,1 @@
-"""What a fitted model looks like: summaries, pictures, explanations."""
+"""Summaries, pictures and explanations of a fitted model."""

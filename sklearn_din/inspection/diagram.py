@@ -125,7 +125,7 @@ class _Drawing:
             x, width = COLUMNS["columns"]
             self._box(x, row.top, width, ROW, row.kind, [row.title, *_two_lines(row.names)])
             self._path_to_join(row)
-        self._attended()
+        self._lead_candidate()
         self._head()
         height = self.bottom + TOP
         title = f"Network of {n_parameters(self.module):,} parameters, as the data flow"
@@ -167,7 +167,7 @@ class _Drawing:
         self._arrow(self._end("embeddings"), below_the_candidate, x)
         self._arrow(x + width, y, JOIN[0])
 
-    def _attended(self) -> None:
+    def _lead_candidate(self) -> None:
         """Lead the candidate to every attention."""
         candidates = [row for row in self.rows if row.kind == "candidate"]
         attentions = [row for row in self.rows if row.is_attention]

@@ -1,4 +1,4 @@
-"""How much a score falls when a behaviour or a column is shuffled between the rows."""
+"""Permutation importance of behaviours and columns: the fall of a score without each."""
 
 from __future__ import annotations
 

@@ -138,11 +138,11 @@ class FieldEmbeddings(nn.Module):
                 _Request(at.shape[0], len(slot), segments.get(slot))
                 for slot, at in zip(slots, positions, strict=True)
             ]
-            its_rows = distinct.get(width) if distinct else None
-            found = _LookUp.apply(table, torch.cat(positions), requests, its_rows)
+            touched = distinct.get(width) if distinct else None
+            tensors = _LookUp.apply(table, torch.cat(positions), requests, touched)
             summed = [slot for slot in slots if slot in segments]
-            embeddings |= zip(slots, found[: len(slots)], strict=True)
-            sums |= zip(summed, found[len(slots) :], strict=True)
+            embeddings |= zip(slots, tensors[: len(slots)], strict=True)
+            sums |= zip(summed, tensors[len(slots) :], strict=True)
         return embeddings, sums
 
     @torch.no_grad()
@@ -205,11 +205,21 @@ class FieldEmbeddings(nn.Module):
 
 
 class _Request(NamedTuple):
-    """What a look-up is asked for one slot."""
+    """One slot of a look-up.
 
-    n_positions: int  # ids of all its attributes
+    Parameters
+    ----------
+    n_positions : int
+        Number of ids of all its attributes.
+    n_attributes : int
+        Fields that are looked up together.
+    segments : Segments or None
+        Impressions over which events are summed; None where no sums are needed.
+    """
+
+    n_positions: int
     n_attributes: int
-    segments: Segments | None  # None where no sums are needed
+    segments: Segments | None
 
 
 class _LookUp(torch.autograd.Function):

@@ -308,7 +308,7 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
 
 
 def _rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:
-    """What the backward pass needs of the scores, and the leaky rectifier's output."""
+    """Return the tensor that the backward pass needs, and the leaky rectifier's output."""
     number = number_on_host(slope)
     if number is None or not _output_suffices(number):
         return [scores, leaky_relu(scores, slope)]
@@ -350,11 +350,11 @@ def _hidden_layers_backward(
 
 
 def _rectify_backward(
-    grad_output: Tensor, kept: Tensor, slope: Tensor, total: Tensor
+    grad_output: Tensor, saved: Tensor, slope: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of scores and slope; ``grad_output`` is overwritten.
 
-    ``kept`` is the first of ``_rectify``'s tensors, ``total`` the sum of output * grad_output.
+    ``saved`` is the first of ``_rectify``'s tensors, ``total`` the sum of output * grad_output.
     With a the slope, P the sum of score * grad_output over scores above zero, and N the same over
     scores below zero, which is the gradient of a:
 
@@ -365,8 +365,8 @@ def _rectify_backward(
     """
     factor = number_on_host(slope)
     if factor is None or not _output_suffices(factor):
-        return leaky_relu_backward(grad_output, kept, slope)
+        return leaky_relu_backward(grad_output, saved, slope)
     backward_into = torch.ops.aten.leaky_relu_backward.grad_input
-    grad_scores = backward_into(grad_output, kept, factor, False, grad_input=grad_output)
-    difference = total - torch.dot(grad_scores.view(-1), kept.view(-1))
+    grad_scores = backward_into(grad_output, saved, factor, False, grad_input=grad_output)
+    difference = total - torch.dot(grad_scores.view(-1), saved.view(-1))
     return grad_scores, difference / (factor * (1.0 - factor))

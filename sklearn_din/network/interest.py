@@ -258,7 +258,7 @@ class Interest(nn.Module):
         return weights if scale is None else weights * scale.squeeze(1).index_select(0, rows)
 
     def segments_of(self, batch: Batch) -> Segments:
-        """Return which of the behaviour's events belongs to which impression of the batch."""
+        """Return the impression of each of the behaviour's events."""
         histories = self.behaviour.histories
         return Segments(batch.rows[histories], batch.offsets[histories])
 

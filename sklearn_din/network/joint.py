@@ -16,6 +16,8 @@ Sum = Callable[[Tensor], None]  # replaces a tensor by its sum over all processe
 
 
 class _Joint(NamedTuple):
+    """The batch at hand, where processes share it."""
+
     rows: JointRows
     sum: Sum
 
@@ -43,7 +45,7 @@ def joint_batch(rows: JointRows | None, sum_over_processes: Sum | None) -> Itera
 
 
 def rand_like_rows(rows: Tensor) -> Tensor:
-    """Numbers from [0, 1), one for each of some rows' numbers.
+    """Draw numbers from [0, 1), one for each of some rows' numbers.
 
     In a joint batch they are drawn for all of its rows, of which the process takes its own: all
     processes draw the same, and what one process with the whole batch would draw.
@@ -82,8 +84,8 @@ class RowDropout(nn.Dropout):
         joint = _current.get()
         if joint is None or not self.training:
             return super().forward(values)
-        kept = _whole(values, joint).bernoulli_(1 - self.p).div_(1 - self.p)
-        return values * _own_rows(kept, values, joint)
+        factors = _whole(values, joint).bernoulli_(1 - self.p).div_(1 - self.p)
+        return values * _own_rows(factors, values, joint)
 
 
 def _whole(rows: Tensor, joint: _Joint) -> Tensor:
@@ -95,76 +97,57 @@ def _own_rows(whole: Tensor, rows: Tensor, joint: _Joint) -> Tensor:
     return whole[joint.rows.start : joint.rows.start + rows.shape[0]]
 
 
-class Moments(NamedTuple):
-    """Of the scores that all processes have.
-
-    Parameters
-    ----------
-    n : int
-    mean, variance : Tensor of shape (n_features,)
-        The variance divides by n.
-    """
-
-    n: int
-    mean: Tensor
-    variance: Tensor
-
-
 def joint_sum() -> Sum | None:
-    """Sum over the processes that share the batch at hand; None where it is not shared."""
+    """Return the sum over the processes that share the batch at hand; None where none does."""
     joint = _current.get()
     return None if joint is None else joint.sum
 
 
-def joint_moments(scores: Tensor, sum_over_processes: Sum) -> Moments:
-    """Mean and variance of scores (n, n_features) over all processes, in double precision.
+def joint_moments(scores: Tensor, sum_over_processes: Sum) -> tuple[int, Tensor, Tensor]:
+    """Return number, mean and variance of the scores of all processes, by double precision.
+
+    Each process' loss is its part of the joint loss: the gradient through mean and variance is
+    summed over the processes too, which all must call backward.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, n_features)
+        Those of this process.
+    sum_over_processes : callable
+        From :func:`joint_sum`.
+
+    Returns
+    -------
+    n : int
+    mean, variance : Tensor of shape (n_features,)
+        The variance divides by n.
 
     Examples
     --------
     >>> joint_moments(torch.tensor([[1.0], [3.0]]), lambda tensor: None)
-    Moments(n=2, mean=tensor([2.]), variance=tensor([1.]))
+    (2, tensor([2.]), tensor([1.]))
     """
-    its = scores.detach().double()
-    sums = torch.cat([its.new_tensor([its.shape[0]]), its.sum(0), its.square().sum(0)])
-    sum_over_processes(sums)
-    n = int(sums[0])
-    mean, square = (sums[1:] / max(n, 1)).chunk(2)
+    doubles = scores.double()
+    sums = [doubles.new_tensor([len(doubles)]), doubles.sum(0), doubles.square().sum(0)]
+    totals = _SumOverProcesses.apply(torch.cat(sums), sum_over_processes)
+    n = int(totals[0])
+    mean, square = (totals[1:] / max(n, 1)).chunk(2)
     variance = (square - mean.square()).clamp(min=0.0)
-    return Moments(n, mean.to(scores.dtype), variance.to(scores.dtype))
+    return n, mean.to(scores.dtype), variance.to(scores.dtype)
 
 
-class JointDice(torch.autograd.Function):
-    """Dice (``layers.py``) with the mean and variance of a joint batch.
-
-    Each process' loss is its share of the joint loss. The gradient through mean and variance needs
-    two more sums over the processes.
-    """
+class _SumOverProcesses(torch.autograd.Function):
+    """A tensor's sum over processes, and in the backward pass that of its gradients."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        scores: Tensor,
-        slope: Tensor,
-        moments: Moments,
-        eps: float,
-        sum_over_processes: Sum,
-    ) -> Tensor:
-        inverse_std = (moments.variance + eps).rsqrt()
-        gate = torch.sigmoid((scores - moments.mean) * inverse_std)
-        factor = torch.addcmul(slope, 1 - slope, gate)
-        ctx.save_for_backward(scores, slope, gate, factor, moments.mean, inverse_std)
-        ctx.n, ctx.sum = moments.n, sum_over_processes
-        return scores * factor
+    def forward(ctx: Any, tensor: Tensor, sum_over_processes: Sum) -> Tensor:
+        ctx.sum = sum_over_processes
+        total = tensor.clone()
+        ctx.sum(total)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        scores, slope, gate, factor, mean, inverse_std = ctx.saved_tensors
-        grad_factor = grad_output * scores
-        grad_slope = (grad_factor * (1 - gate)).sum(0)
-        grad_normed = grad_factor * (1 - slope) * gate * (1 - gate)
-        normed = (scores - mean) * inverse_std
-        sums = torch.stack([grad_normed.sum(0), (grad_normed * normed).sum(0)])
-        ctx.sum(sums)
-        average, shrink = sums / ctx.n
-        grad_scores = (grad_normed - average - normed * shrink) * inverse_std
-        return (grad_scores + grad_output * factor, grad_slope, None, None, None)
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor, None]:
+        gradient = grad_total.clone()
+        ctx.sum(gradient)
+        return gradient, None

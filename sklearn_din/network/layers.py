@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.network.joint import JointDice, RowDropout, Sum, joint_moments, joint_sum
+from sklearn_din.network.joint import RowDropout, Sum, joint_moments, joint_sum
 
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
 MATCHING_BIAS = 0.1  # first weight of an event that has nothing in common with the candidate
@@ -169,13 +169,13 @@ class Dice(nn.Module):
         return gate * scores + (1 - gate) * self.slope * scores
 
     def _forward_joint(self, scores: Tensor, sum_over_processes: Sum) -> Tensor:
-        moments = joint_moments(scores, sum_over_processes)
-        if moments.n <= 1:
+        n, mean, variance = joint_moments(scores, sum_over_processes)
+        if n <= 1:
             return self._forward_running(scores)
-        self.running_mean.lerp_(moments.mean, self.momentum)
-        unbiased = moments.variance * (moments.n / (moments.n - 1))
-        self.running_var.lerp_(unbiased, self.momentum)
-        return JointDice.apply(scores, self.slope, moments, self.eps, sum_over_processes)
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * (n / (n - 1)), self.momentum)
+        gate = torch.sigmoid((scores - mean) * (variance + self.eps).rsqrt())
+        return gate * scores + (1 - gate) * self.slope * scores
 
 
 class _BatchDice(torch.autograd.Function):

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class Segments(NamedTuple):
-    """Which event belongs to which impression.
+    """The impression of each event.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a fitted model is used for: ranking candidates, files for servers."""
+"""Uses of a fitted model: rankings, predictions, files for servers, updates."""
 
 from __future__ import annotations
 

@@ -100,7 +100,17 @@ class Graph:
         self.constants: list[Any] = []
 
     def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> Value:
-        """Declare an input; equal names of dimensions have equal sizes."""
+        """Declare an input.
+
+        Parameters
+        ----------
+        name : str
+            By which the session is given it.
+        dtype : type of numpy
+            Of its numbers.
+        dims : tuple of str
+            Names of its dimensions; equal names have equal sizes.
+        """
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
         return Value(self, name)

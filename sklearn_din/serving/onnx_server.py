@@ -75,7 +75,7 @@ class OnnxServer:
         recipe = _read_recipe(self._session, path)
         self.classes_: list[Any] = recipe["classes"]
         self._inputs: list[dict[str, Any]] = recipe["inputs"]
-        self.columns_ = list(dict.fromkeys(one["column"] for one in self._inputs))
+        self.columns_ = list(dict.fromkeys(spec["column"] for spec in self._inputs))
         self._max_length: int = recipe["max_length"]
         self._separator: str | None = recipe["separator"]
         self._known = {name: _Known(known) for name, known in recipe["vocabularies"].items()}
@@ -107,15 +107,15 @@ class OnnxServer:
         if not n_rows:
             return np.empty(0, dtype=np.float32)
         histories = {
-            one["column"]: [self._events(cell, one["column"]) for cell in columns[one["column"]]]
-            for one in self._inputs
-            if one["kind"] in ("history", "numeric_history")
+            spec["column"]: [self._events(cell, spec["column"]) for cell in columns[spec["column"]]]
+            for spec in self._inputs
+            if spec["kind"] in ("history", "numeric_history")
         }
         self._check_aligned(histories)
         columns |= {
             name: [cell[-self._max_length :] for cell in cells] for name, cells in histories.items()
         }
-        feed = {one["name"]: self._input(one, columns[one["column"]]) for one in self._inputs}
+        feed = {spec["name"]: self._input(spec, columns[spec["column"]]) for spec in self._inputs}
         return self._session.run(["probability"], feed)[0]
 
     def _read_columns(self, rows: object) -> tuple[Columns, int]:
@@ -144,37 +144,38 @@ class OnnxServer:
                 f"text only where the encoder has a separator), got {cell!r:.40} "
                 f"({type(cell).__name__})."
             )
-        events = [None if _is_missing(one) else one for one in cell]
-        if separator is not None and all(one is None or isinstance(one, str) for one in events):
-            return [None if one is None else one.strip() or None for one in events]
-        return events
+        events = [None if _is_missing(event) else event for event in cell]
+        if separator is None or not all(isinstance(event, str | None) for event in events):
+            return events
+        return [None if event is None else event.strip() or None for event in events]
 
     def _check_aligned(self, histories: Columns) -> None:
         for first, *others in self._behaviours:
             for other in others:
                 pairs = zip(histories[first], histories[other], strict=True)
-                for row, (one, two) in enumerate(pairs):
-                    if len(one) != len(two):
+                for row, cells in enumerate(pairs):
+                    n_first, n_other = map(len, cells)
+                    if n_first != n_other:
                         raise ValueError(
                             f"{first} and {other} describe the same events and must have one "
-                            f"length in each row, got {len(one)} and {len(two)} in row {row}."
+                            f"length in each row, got {n_first} and {n_other} in row {row}."
                         )
 
-    def _input(self, one: dict[str, Any], cells: list[Any]) -> np.ndarray:
+    def _input(self, spec: dict[str, Any], cells: list[Any]) -> np.ndarray:
         """One input of the network; histories are (n_rows, length of the longest)."""
-        kind, column = one["kind"], one["column"]
+        kind, column = spec["kind"], spec["column"]
         if kind == "categorical":
-            known = self._known[one["vocabulary"]]
+            known = self._known[spec["vocabulary"]]
             return np.array(known.ids(cells, column), dtype=np.int32)
         if kind == "history":
-            known = self._known[one["vocabulary"]]
-            return _padded([known.ids(cell, column) for cell in cells], np.int32)
+            known = self._known[spec["vocabulary"]]
+            return _pad([known.ids(cell, column) for cell in cells], np.int32)
         if kind == "mask":
-            return _padded([[True] * len(cell) for cell in cells], np.bool_)
+            return _pad([[True] * len(cell) for cell in cells], np.bool_)
         if kind == "numeric_history":
-            return _scaled(_padded([_numbers(c, column) for c in cells], np.float64), one)
+            return _scale(_pad([_numbers(c, column) for c in cells], np.float64), spec)
         numbers = _numbers(cells, column)
-        return np.isnan(numbers).astype(np.float32) if kind == "missing" else _scaled(numbers, one)
+        return np.isnan(numbers).astype(np.float32) if kind == "missing" else _scale(numbers, spec)
 
 
 class _Known:
@@ -243,11 +244,11 @@ def _read_recipe(session: Any, path: str | os.PathLike) -> dict[str, Any]:
 
 def _behaviours(session: Any, inputs: list[dict[str, Any]]) -> list[list[str]]:
     """Columns of the same events: those whose inputs share their dimension of events."""
-    columns = {one["name"]: one["column"] for one in inputs}
+    columns = {spec["name"]: spec["column"] for spec in inputs}
     groups: dict[str, list[str]] = {}
-    for one in session.get_inputs():
-        if len(one.shape) == 2:
-            groups.setdefault(one.shape[1], []).append(columns[one.name])
+    for spec in session.get_inputs():
+        if len(spec.shape) == 2:
+            groups.setdefault(spec.shape[1], []).append(columns[spec.name])
     return [list(dict.fromkeys(group)) for group in groups.values()]
 
 
@@ -297,7 +298,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _plain(value: Any, column: str) -> Any:
-    """What a value is looked up by: 7, 7.0 and numpy's 7 are one id, and True is not 1."""
+    """Return the key of a value: 7, 7.0 and numpy's 7 are one id, and True is not 1."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -336,7 +337,8 @@ def _integer_if_spelt(key: Any) -> Any:
 def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
     """Numbers as float64, NaN where missing."""
     try:
-        numbers = np.array([None if _is_missing(one) else one for one in values], dtype=np.float64)
+        present = [None if _is_missing(value) else value for value in values]
+        numbers = np.array(present, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{column} must hold numbers, got {values!r:.60}.") from error
     if numbers.ndim != 1 or np.isinf(numbers).any():
@@ -353,7 +355,7 @@ def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
     return numbers
 
 
-def _padded(cells: Sequence[Sequence[Any] | np.ndarray], dtype: Any) -> np.ndarray:
+def _pad(cells: Sequence[Sequence[Any] | np.ndarray], dtype: Any) -> np.ndarray:
     """Lists as one array, zeros (False) after the shorter ones."""
     array = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
     for row, cell in zip(array, cells, strict=True):
@@ -361,8 +363,8 @@ def _padded(cells: Sequence[Sequence[Any] | np.ndarray], dtype: Any) -> np.ndarr
     return array
 
 
-def _scaled(numbers: np.ndarray, one: dict[str, Any]) -> np.ndarray:
-    numbers = (numbers - one["shift"]) / one["scale"]
-    if one["is_elapsed"]:
+def _scale(numbers: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
+    numbers = (numbers - spec["shift"]) / spec["scale"]
+    if spec["is_elapsed"]:
         numbers = np.log1p(np.maximum(numbers, 0))
     return np.nan_to_num(numbers, nan=0).astype(np.float32)

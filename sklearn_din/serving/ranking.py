@@ -1,4 +1,4 @@
-"""What to show next: a catalogue of candidates scored for each user."""
+"""The best candidates for each user: a catalogue scored and ranked."""
 
 from __future__ import annotations
 

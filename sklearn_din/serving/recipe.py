@@ -19,7 +19,7 @@ def mask_name(behaviour: Behaviour) -> str:
 
 
 def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
-    """How to make the ONNX file's inputs out of plain values, as values that JSON has.
+    """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
 
     Parameters
     ----------
