@@ -1,4 +1,4 @@
-"""Seconds, peak memory and disk of attaching histories to a scan, from Parquet files made here.
+"""Seconds, anonymous memory and disk of attaching histories to a scan, of Parquet files made here.
 
 ``python -m benchmarks.attach_scan --impressions 100_000_000 --events 100_000_000`` writes both
 tables into a temporary folder, one user for every twenty events, in no order; attaches two
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.scan import forget_peak, resident
+from benchmarks.scan import AnonymousPeak
 from sklearn_din import attach_history, scan_parquet
 
 GROUP_ROWS = 1_000_000
@@ -85,14 +85,14 @@ def measure(folder, memory):
     cache.mkdir()
     shown = scan_parquet(folder / "impressions.parquet", memory=memory, cache_dir=cache)
     events = scan_parquet(folder / "events.parquet", memory=memory, cache_dir=cache)
-    disk = DiskUse(cache)
+    disk, peak = DiskUse(cache), AnonymousPeak()
     disk.start()
-    forget_peak()
-    before, start = resident("VmRSS"), time.perf_counter()
+    peak.start()
+    start = time.perf_counter()
     attached = attach_history(
         shown, events, user="user", time="time", columns=["item", "category"], elapsed="ago"
     )
-    seconds, peak = time.perf_counter() - start, resident("VmHWM") - before
+    seconds, attaching = time.perf_counter() - start, peak.beyond_start
     disk.stop()
     start, n_rows, n_events = time.perf_counter(), 0, 0
     for _, part in attached[:GROUP_ROWS].parts():
@@ -101,13 +101,14 @@ def measure(folder, memory):
     reading = time.perf_counter() - start
     print(
         f"attached in {seconds:.1f} s ({(len(shown) + len(events)) / seconds:,.0f} rows/s), "
-        f"peak {peak:,.0f} MB beyond the {before:,.0f} MB at the start\n"
+        f"anonymous peak {attaching:,.0f} MB beyond the {peak.before:,.0f} MB at the start\n"
         f"on disk {bytes_in(cache) / BYTES_PER_GB:.2f} GB, at most "
         f"{max(disk.most, bytes_in(cache)) / BYTES_PER_GB:.2f} GB meanwhile\n"
         f"{n_rows:,} rows read in {reading:.1f} s ({n_rows / reading:,.0f} rows/s), "
-        f"{n_events / max(n_rows, 1):.1f} events each; peak "
-        f"{resident('VmHWM') - before:,.0f} MB beyond the start"
+        f"{n_events / max(n_rows, 1):.1f} events each; anonymous peak "
+        f"{peak.beyond_start:,.0f} MB beyond the start"
     )
+    peak.stop()
 
 
 def main():

@@ -1,7 +1,7 @@
 """Fitting from Parquet: peak memory, throughput and quality beside the same rows in memory.
 
 ``python -m benchmarks.scan memory [--rows 1000000 10000000]``: one epoch from Parquet, each size
-in a process of its own: peak of resident memory beyond that before the fit.
+in a process of its own: peak of anonymous memory beyond that before the fit.
 ``python -m benchmarks.scan throughput --rows N``: training rows per second from mapped files, in
 the order of blocks, and in memory, in turn.
 ``python -m benchmarks.scan encoding --rows N``: rows per second of ``fit_transform`` from Parquet
@@ -21,6 +21,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ MOST_EVENTS = 50
 CLICK_RATE = 0.2
 SEEDS = 5
 ROUNDS = 3
+SECONDS_BETWEEN = 0.02  # two looks at the memory in use
 
 
 def mixed(*numbers):
@@ -104,21 +106,39 @@ def write_log(path, n_rows):
     writer.close()
 
 
-def resident(field):
-    """``VmRSS`` or ``VmHWM``, the peak, of this process in MB."""
+class AnonymousPeak(threading.Thread):
+    """The most anonymous memory of this process beyond that at the start, in MB.
+
+    Pages of mapped files are not counted: the kernel drops them when it needs the memory.
+    """
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.before = self.most = anonymous_memory()
+        self._done = threading.Event()
+
+    def run(self):
+        while not self._done.wait(SECONDS_BETWEEN):
+            self.most = max(self.most, anonymous_memory())
+
+    @property
+    def beyond_start(self):
+        """Of the peak until now."""
+        self.most = max(self.most, anonymous_memory())
+        return self.most - self.before
+
+    def stop(self):
+        self._done.set()
+        self.join()
+
+
+def anonymous_memory():
+    """``RssAnon`` of this process in MB; of a system without it, the peak of all memory."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except FileNotFoundError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
-
-
-def forget_peak():
-    """Have the peak begin anew where the system can do that."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        print("(the peak includes what came before the fit)")
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e6
 
 
 def scan_with_little_memory(path):
@@ -147,22 +167,23 @@ def make_classifier(**parameters):
 def fit_here(path, folder):
     """Fit one epoch from Parquet and print the peak."""
     make_classifier().fit(np.eye(4), [0, 1, 0, 1])  # libraries are loaded before the start
-    forget_peak()
-    before = resident("VmRSS")
+    memory = AnonymousPeak()
+    memory.start()
     start = time.perf_counter()
     X = scan_parquet(path, target="click")
     y = X.target_
     encoder = make_encoder()
     encoded = encoder.fit_transform(X, y)
-    middle, peak = time.perf_counter(), resident("VmHWM") - before
+    middle, peak = time.perf_counter(), memory.beyond_start
     make_classifier().fit(encoded, y)
     end = time.perf_counter()
     print(
-        f"{len(X):>12,} rows: encoding {middle - start:7.1f} s, peak {peak:6.0f} MB; with one "
-        f"epoch {end - start:7.1f} s, peak {resident('VmHWM') - before:6.0f} MB beyond "
-        f"{before:.0f} MB; encoded {encoded.nbytes / 1e6:,.0f} MB",
+        f"{len(X):>12,} rows: encoding {middle - start:7.1f} s, anonymous peak {peak:6.0f} MB; "
+        f"with one epoch {end - start:7.1f} s, peak {memory.beyond_start:6.0f} MB beyond "
+        f"{memory.before:.0f} MB; encoded {encoded.nbytes / 1e6:,.0f} MB",
         flush=True,
     )
+    memory.stop()
 
 
 def measure_memory(folder, sizes):

@@ -128,6 +128,109 @@ def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age,
         assert rows["hist_item"].array.same_windows(rows["ago"].array)
 
 
+def plain_loop(shown, events, *, max_length, max_age):
+    """Histories, event by event: what attach_history means."""
+    log = sorted(events.to_dict("records"), key=lambda event: event["time"])
+    for row in shown.to_dict("records"):
+        past = [
+            event["item"]
+            for event in log
+            if not pd.isna(event["user"])
+            and event["user"] == row["user"]
+            and event["time"] < row["time"]
+            and (max_age is None or row["time"] - event["time"] <= max_age)
+        ]
+        yield past[-max_length:]
+
+
+KEYS = {
+    "int8": lambda keys: keys.astype("int8"),
+    "uint64 beyond int64": lambda keys: keys.astype("uint64") + np.uint64(2**63),
+    "Int64 with missing": lambda keys: keys.astype("Int64").mask(keys == 3),
+    "floats with NaN": lambda keys: (keys / 2).mask(keys == 3),
+    "booleans": lambda keys: keys > 4,
+    "text": lambda keys: ("Ä" + keys.astype(str)).mask(keys == 3, "").mask(keys == 4),
+    "categories": lambda keys: ("u" + keys.astype(str)).astype("category"),
+    "numbers as categories": lambda keys: keys.astype("category"),
+    "objects": lambda keys: keys.astype(object).mask(keys == 3, None),
+    "Arrow text": lambda keys: ("u" + keys.astype(str)).astype("string[pyarrow]"),
+    "Arrow codes": lambda keys: ("u" + keys.astype(str)).astype(
+        pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
+    ),
+}
+
+
+@pytest.mark.parametrize("memory", BUDGETS)
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_of_every_kind_meet_as_in_a_plain_loop(tmp_path, kind, memory):
+    shown, events = make_table(60, random_state=0), make_table(90, random_state=1)
+    for table in (shown, events):
+        table["user"] = KEYS[kind](table["user"] % 9)
+        table["time"] //= 9
+    expected = list(plain_loop(shown, events, max_length=4, max_age=9))
+    assert max(map(len, expected)) == 4
+    options = {"user": "user", "time": "time", "columns": "item", "max_length": 4, "max_age": 9}
+    log = scan_of(events, tmp_path, memory=memory)
+    for tables in ((shown, events), (shown, log), (scan_of(shown, tmp_path, memory=memory), log)):
+        histories = attach_history(*tables, **options)["hist_item"]
+        assert [cell.tolist() for cell in histories] == expected
+
+
+UNITS = ["s", "ms", "us", "ns"]
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("units", [(a, b) for a in UNITS for b in UNITS])
+def test_times_of_every_unit_meet_as_in_a_plain_loop(tmp_path, units, zone):
+    tables = [make_table(40, random_state=0), make_table(60, random_state=1)]
+    for table, unit in zip(tables, units, strict=True):
+        table["user"] %= 3
+        times = pd.Timestamp("2024-03-31") + pd.to_timedelta(table["time"] * 250, unit="ms")
+        table["time"] = times.dt.as_unit(unit).dt.tz_localize(zone)
+    age = pd.Timedelta("7s")
+    expected = list(plain_loop(*tables, max_length=5, max_age=age))
+    scans = [scan_of(table, tmp_path) for table in tables]
+    options = {"user": "user", "time": "time", "columns": "item", "max_length": 5, "max_age": age}
+    for first, second in (tables, scans, (tables[0], scans[1]), (scans[0], tables[1])):
+        histories = attach_history(first, second, **options)["hist_item"]
+        assert [cell.tolist() for cell in histories] == expected
+
+
+def test_windows_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
+    table = make_table(60_000, random_state=0)
+    table["time"] //= 100  # many events of one user at one time
+    scan = scan_of(table, tmp_path, group=10_000)
+    found = []
+    for threads in ("1", "4", "4", "all"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        attached = attach_history(scan, scan, max_length=3, **WAYS)
+        store = attached._histories.store
+        found.append([store[name].tolist() for name in store.names[:2]])
+        found[-1] += [store["starts"].tolist(), store["lengths"].tolist()]
+    assert all(windows == found[0] for windows in found)
+
+
+def test_a_query_of_duckdb_may_be_the_log(tmp_path):
+    duckdb = pytest.importorskip("duckdb")
+    table = make_table(200, random_state=2, users="text")
+    table.to_csv(tmp_path / "log.csv", index=False)
+    (tmp_path / "cache").mkdir()
+    scan = scan_of(table, tmp_path, cache_dir=tmp_path / "cache")
+    log = duckdb.read_csv(str(tmp_path / "log.csv")).order("time desc")
+    twin = attach_history(table, table, user="user", time="time", columns="price")
+    numbers = {"n": ("user", None, "count")}
+    for shown in (scan, table):
+        ours = attach_history(shown, log, user="user", time="time", columns="price")
+        pairs = zip(ours["hist_price"], twin["hist_price"], strict=True)
+        assert all(sorted(mine) == sorted(its) for mine, its in pairs)
+        counted = attach_aggregates(shown, log, time="time", aggregates=numbers)["n"]
+        expected = attach_aggregates(table, table, time="time", aggregates=numbers)["n"]
+        assert counted.tolist() == expected.tolist()
+    assert list((tmp_path / "cache").iterdir()) == []  # the query may give other rows next time
+    with pytest.raises(TypeError, match=r"impressions must be a frame or a scan.* got a query"):
+        attach_history(log, scan, user="user", time="time", columns="price")
+
+
 def test_a_fraction_of_max_age_counts_where_impressions_have_whole_times(tmp_path):
     events = pd.DataFrame({"user": 1, "time": [8.4, 8.7, 9.5], "item": ["a", "b", "c"]})
     log, shown = scan_of(events, tmp_path), pd.DataFrame({"user": [1], "time": [10]})

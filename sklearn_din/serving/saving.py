@@ -335,7 +335,8 @@ def _check_zip(file: IO[bytes]) -> int:
         if n_bytes > size:
             raise ValueError("its members are larger than it")
         for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED:
+            is_stored = entry.compress_type == zipfile.ZIP_STORED
+            if not is_stored or entry.compress_size != entry.file_size:
                 raise ValueError(f"{entry.filename!r:.60} is compressed")
             if entry.filename.endswith(".npy"):
                 _check_array(archive, entry)
