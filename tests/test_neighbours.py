@@ -303,12 +303,12 @@ def test_scores_of_a_few_items_at_a_time_are_those_of_all_at_once(monkeypatch):
     np.testing.assert_array_equal(chosen.toarray(), np.triu(every))
 
 
-def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log):
+def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log, tmp_path):
     X, y = log
     encoded = encode(X)
     learnt, twin = learn(encoded, y)
     monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
-    encoded.store = SimpleNamespace(memory=1000)
+    encoded.store = SimpleNamespace(memory=1000, parent=None, path=tmp_path)
     mapped_tables, trained = learn(encoded, y)
     later = mapped_tables.add_to(encoded)
     expected = numbers_of(learnt.add_to(encoded))
@@ -318,13 +318,31 @@ def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log):
         np.testing.assert_allclose(later[name], expected[name], rtol=1e-6, atol=1e-7)
 
 
+def test_the_same_rows_find_their_numbers_beside_them(monkeypatch, log, tmp_path):
+    X, y = log
+    encoded = encode(X)
+    encoded.store = SimpleNamespace(memory=1000, parent=tmp_path, path=tmp_path / "rows")
+    learnt, trained = learn(encoded, y)
+    assert len(list(tmp_path.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.delattr(tables, "_learn_pair")
+        again, kept = learn(encoded, y)
+    for name, values in numbers_of(trained).items():
+        np.testing.assert_array_equal(kept[name], values)
+        np.testing.assert_array_equal(again.add_to(encoded)[name], learnt.add_to(encoded)[name])
+    for others in ((encoded, 1 - y), (encoded[:-1], y[:-1])):
+        learn(*others)
+    learn(encoded, y, order="user")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_a_full_disk_says_what_was_needed(monkeypatch, log, tmp_path):
     def refuse(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     X, y = log
     encoded = encode(X)
-    encoded.store = SimpleNamespace(memory=1000)
+    encoded.store = SimpleNamespace(memory=1000, parent=None, path=tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(store.os, "posix_fallocate", refuse, raising=False)
     with pytest.raises(OSError, match=r"needs at least .* MB: No space left on device"):

@@ -35,6 +35,8 @@ class MappedFolder:
         log that is sorted by user. Each read of a row then costs a page.
     """
 
+    parent = None
+
     def __init__(
         self, path: Path, *, memory: int, is_temporary: bool, n_scattered: int = 0
     ) -> None:

@@ -44,6 +44,11 @@ class Store:
     is_temporary : bool, default=False
         Whether the folder goes when nobody uses it.
 
+    Attributes
+    ----------
+    parent : Path or None
+        Folder in which further stores may stay beside this one. None where it is temporary.
+
     Examples
     --------
     >>> with create_store(None, "ids", memory=10**6) as writer:
@@ -64,6 +69,7 @@ class Store:
         is_temporary: bool = False,
     ) -> None:
         self.path, self.facts, self.memory = path, facts, memory
+        self.parent = None if is_temporary else path.parent
         self._entries = entries
         self._folder = _Folder(path, is_temporary=is_temporary)
 

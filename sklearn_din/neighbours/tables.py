@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sklearn_din._log_once import ADVICE_FROM, log_once
+from sklearn_din._plain_values import join_arrays, split_arrays
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.features.store import StoreWriter, create_store
+from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.neighbours.blocks import OrderedRows, order_rows
 from sklearn_din.neighbours.cooccurrence import (
     MOST_COUNTED,
@@ -29,6 +30,7 @@ from sklearn_din.neighbours.pairs import (
     name_columns,
 )
 
+NUMBERS = "numbers "  # how their names in a store begin
 SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory allowed go to files
 
 
@@ -55,12 +57,14 @@ class NeighbourTables:
         if not self.pairs or has_numbers(X.schema):
             return X
         tables = self.widen(X.schema)
-        with _numbers_for(X, len(self.pairs)) as numbers:
-            for part in row_blocks(X):
-                rows = X[part]
-                for pair, own in zip(tables.pairs, numbers.arrays, strict=True):
-                    own[part] = pair.look_up(rows)
+        store = _store_beside(X, len(self.pairs))
+        if store is None:
+            numbers = [np.empty((len(X), N_NUMBERS), np.float32) for _ in self.pairs]
+            tables._fill(X, numbers)
             return self._with_columns(X, numbers)
+        with create_store(None, "neighbours", memory=store.memory) as writer:
+            tables._fill(X, _allocate(writer, X, len(self.pairs)))
+            return self._with_columns(X, _numbers_of(writer.finish()))
 
     def widen(self, schema: Schema) -> NeighbourTables:
         """Return tables with the ids that were appended since; they have no neighbours yet."""
@@ -90,6 +94,14 @@ class NeighbourTables:
         for pair in self.pairs:
             pair.check(schema)
 
+    def digest(self) -> str:
+        """Return a hash of all that was learnt."""
+        text, arrays = split_arrays(self.to_plain())
+        sha = hashlib.sha256(text.encode())
+        for values in arrays.values():
+            sha.update(np.ascontiguousarray(values).data)
+        return sha.hexdigest()
+
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the tables as dicts of names, numbers and arrays."""
         return [pair.to_plain() for pair in self.pairs]
@@ -103,12 +115,18 @@ class NeighbourTables:
         tables.check(schema)
         return tables
 
-    def _with_columns(self, X: EncodedFeatures, numbers: _Numbers) -> EncodedFeatures:
-        columns = {
-            name: column
-            for pair, own in zip(self.pairs, numbers.columns(), strict=True)
-            for name, column in zip(pair.names, own, strict=True)
-        }
+    def _fill(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> None:
+        """Write the numbers of rows, (n_rows, 13) for each pair."""
+        for part in row_blocks(X):
+            rows = X[part]
+            for pair, own in zip(self.pairs, numbers, strict=True):
+                own[part] = pair.look_up(rows)
+
+    def _with_columns(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> EncodedFeatures:
+        columns: dict[str, np.ndarray] = {}
+        for pair, own in zip(self.pairs, numbers, strict=True):
+            by_column = own.T if isinstance(own, np.memmap) else np.ascontiguousarray(own.T)
+            columns |= zip(pair.names, by_column, strict=True)
         return EncodedFeatures._trusted(
             self.extend(X.schema),
             X.columns | columns,
@@ -126,6 +144,9 @@ def learn_neighbours(
 
     A training row is told of the rows in earlier blocks alone: told of its own click, or of what
     came later, the network would read the label off the numbers. The first block is told nothing.
+
+    Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
+    order find them there again, for a training that goes on and for other processes.
 
     Parameters
     ----------
@@ -148,16 +169,24 @@ def learn_neighbours(
     if order is None:
         return NeighbourTables(), X
     rows = order_rows(X, is_click, order=order)
-    chosen = histories_with_candidate(X.schema)
-    names_taken = {*taken, *X.keys()}
-    pairs = []
-    with _numbers_for(X, len(chosen)) as numbers:
-        for (history, candidate), own in zip(chosen, numbers.arrays, strict=True):
-            names = name_columns(history, names_taken)
-            names_taken |= set(names)
-            pairs.append(_learn_pair(X, rows, history, candidate, names, own))
-        tables = NeighbourTables(tuple(pairs))
+    n_pairs = len(histories_with_candidate(X.schema))
+    beside = _store_beside(X, n_pairs)
+    if beside is None:
+        numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
+        tables = _learn_pairs(X, rows, numbers, taken)
         return tables, tables._with_columns(X, numbers)
+    name, memory = _store_name(X, rows, beside), beside.memory
+    store = open_store(beside.parent, name, memory=memory)
+    if store is None:
+        with create_store(beside.parent, name, memory=memory) as writer:
+            tables = _learn_pairs(X, rows, _allocate(writer, X, n_pairs), taken)
+            writer.facts["neighbours"], arrays = split_arrays(tables.to_plain())
+            for key, values in arrays.items():
+                writer.append(key, values)
+            store = writer.finish()
+    arrays = {key: np.array(store[key]) for key in store.names if not key.startswith(NUMBERS)}
+    tables = NeighbourTables.from_plain(join_arrays(store.facts["neighbours"], arrays), X.schema)
+    return tables, tables._with_columns(X, _numbers_of(store))
 
 
 def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
@@ -206,6 +235,21 @@ def has_numbers(schema: Schema) -> bool:
     return any(field.candidate for field in schema.fields)
 
 
+def _learn_pairs(
+    X: EncodedFeatures,
+    rows: OrderedRows,
+    numbers: Sequence[np.ndarray],
+    taken: Collection[str],
+) -> NeighbourTables:
+    """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros."""
+    pairs, taken = [], {*taken, *X.keys()}
+    for (history, candidate), own in zip(histories_with_candidate(X.schema), numbers, strict=True):
+        names = name_columns(history, taken)
+        taken |= set(names)
+        pairs.append(_learn_pair(X, rows, history, candidate, names, own))
+    return NeighbourTables(tuple(pairs))
+
+
 def _learn_pair(
     X: EncodedFeatures,
     rows: OrderedRows,
@@ -214,7 +258,6 @@ def _learn_pair(
     names: tuple[str, ...],
     numbers: np.ndarray,
 ) -> NeighbourPair:
-    """Learn one pair, and write the training rows' numbers, scaled, into an array of zeros."""
     n_ids = X.schema[candidate].n_ids
     interactions = Interactions.gather(X, rows, history, candidate).cap()
     for block in range(rows.n_blocks):
@@ -253,29 +296,32 @@ def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
     return np.where(spread > 0, spread, 1).astype(np.float32)
 
 
-@dataclass
-class _Numbers:
-    """Arrays of numbers (n_rows, 13), one per pair, in memory or in a temporary store."""
-
-    arrays: list[np.ndarray]
-    writer: StoreWriter | None = None
-
-    def columns(self) -> list[Any]:
-        """Return the columns of each array."""
-        if self.writer is None:
-            return [np.ascontiguousarray(array.T) for array in self.arrays]
-        store = self.writer.finish()
-        return [store[name].T for name in store.names]
-
-
-@contextmanager
-def _numbers_for(X: EncodedFeatures, n_pairs: int) -> Iterator[_Numbers]:
-    """Yield arrays of zeros: in memory, or in files where X is mapped and they are large."""
-    shape = (len(X), N_NUMBERS)
+def _store_beside(X: EncodedFeatures, n_pairs: int) -> Store | None:
+    """Return the rows' store where their numbers should lie in files too; None: in memory."""
     n_bytes = n_pairs * len(X) * N_NUMBERS * np.dtype(np.float32).itemsize
-    if X.store is None or n_bytes <= X.store.memory // SHARE_IN_MEMORY:
-        yield _Numbers([np.zeros(shape, dtype=np.float32) for _ in range(n_pairs)])
-        return
-    with create_store(None, "neighbours", memory=X.store.memory) as writer:
-        arrays = [writer.allocate(str(pair), shape, np.float32) for pair in range(n_pairs)]
-        yield _Numbers(arrays, writer)
+    is_large = X.store is not None and n_bytes > X.store.memory // SHARE_IN_MEMORY
+    return X.store if is_large else None
+
+
+def _allocate(writer: StoreWriter, X: EncodedFeatures, n_pairs: int) -> list[np.ndarray]:
+    """Return arrays of zeros in files, (n_rows, 13) for each pair."""
+    shape = (len(X), N_NUMBERS)
+    return [writer.allocate(f"{NUMBERS}{n}", shape, np.float32) for n in range(n_pairs)]
+
+
+def _numbers_of(store: Store) -> list[np.ndarray]:
+    """Return what :func:`_allocate` made, mapped for reading."""
+    return [store[name] for name in store.names if name.startswith(NUMBERS)]
+
+
+def _store_name(X: EncodedFeatures, rows: OrderedRows, store: Store) -> str:
+    """Digest of all that decides the numbers: rows, labels and their blocks."""
+    sha = hashlib.sha256(repr((store.path.name, X.schema)).encode())
+    arrays = [rows.users, rows.blocks, rows.clicked]
+    for history, candidate in histories_with_candidate(X.schema):
+        spans = X.behaviours[X.schema.behaviour_of(history).histories].spans
+        arrays += [X.columns[candidate], spans.starts, spans.lengths]
+    for array in arrays:
+        for part in row_blocks(X):
+            sha.update(np.ascontiguousarray(array[part]).data)
+    return f"neighbours-{sha.hexdigest()[:32]}"

@@ -202,8 +202,7 @@ class DINNet(NeuralNetBinaryClassifier):
         """
         clicks, weights = _check_rows(X, y, sample_weight)
         # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
-        order = choose_order(X, self.neighbours)
-        self.neighbours_, X = learn_neighbours(X, clicks > 0, order=order)
+        self.neighbours_, X = self._learn_neighbours(X, clicks)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
         self.order_, novelty = self._first_seeds(), self._measure_novelty(X)
         rows, held_out, how = self._choose_rows(X, clicks, groups)
@@ -258,8 +257,7 @@ class DINNet(NeuralNetBinaryClassifier):
         clicks, weights = _check_rows(X, y, sample_weight)
         is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
-            order = choose_order(X, self.neighbours)
-            tables, X = learn_neighbours(X, clicks > 0, order=order)
+            tables, X = self._learn_neighbours(X, clicks)
             self.order_, self.novelty_ = self._first_seeds(), self._measure_novelty(X).without_ids()
             self.batch_size_ = self._size_of_batches(len(X))
             self.occurrences_, seed = {}, self.order_.randint(2**31)
@@ -284,6 +282,24 @@ class DINNet(NeuralNetBinaryClassifier):
         self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1)
         self.neighbours_ = tables
         return self
+
+    def _learn_neighbours(
+        self, X: EncodedFeatures, clicks: np.ndarray
+    ) -> tuple[NeighbourTables, EncodedFeatures]:
+        """Learn item neighbours from all rows, and add their numbers to these rows.
+
+        Of several processes rank 0 learns first: those of mapped rows lie in a store beside them,
+        where the others find them.
+        """
+        order, ranks = choose_order(X, self.neighbours), self.ranks_
+        if ranks is not None and X.store is not None and ranks.rank > 0:
+            ranks.of_all(None)
+        tables, X = learn_neighbours(X, clicks > 0, order=order)
+        if ranks is not None and X.store is not None and ranks.rank == 0:
+            ranks.of_all(None)
+        if ranks is not None:
+            ranks.check_same({"learnt": {"item neighbours": tables.digest()}})
+        return tables, X
 
     def _first_seeds(self) -> np.random.RandomState:
         """Random state of a new network's rows; several processes take what rank 0 has drawn."""
