@@ -163,7 +163,7 @@ def weights_of(model):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    _processes.SECONDS_FOR_WORD = 1.0
+    _processes.SECONDS_FOR_REASON = 1.0
     ParquetFiles.read = noted
     folder = Path(folder)
     for case in cases:

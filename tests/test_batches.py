@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, module
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
+from sklearn_din.network.batch import Batch
 from sklearn_din.training import net
+from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from tests.encoded_impressions import make_impressions
 
 

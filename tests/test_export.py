@@ -16,11 +16,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans
-from sklearn_din.batches.batch import Batch
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
+from sklearn_din.network.batch import Batch
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers

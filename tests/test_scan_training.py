@@ -22,13 +22,13 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches, pooled_order
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.array_files import append_encoded
 from sklearn_din.encoding.encoded_cache import EncodedCache
 from sklearn_din.features import mapped
 from sklearn_din.metrics import group_roc_auc_scorer
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.batches import ImpressionBatches, pooled_order
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_din.batches.batch import Batch
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.network.batch import Batch
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (

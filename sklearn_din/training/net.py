@@ -19,14 +19,14 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.batch import Batch, to_device
-from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.network.batch import Batch, to_device
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, is_host, number_on_host
+from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
