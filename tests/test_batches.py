@@ -86,7 +86,7 @@ def two_behaviours(n=40):
     frame["hist_shop"] = [rng.randint(3, size=k).tolist() for k in rng.randint(0, 4, size=n)]
     frame["age"] = rng.normal(size=n)
     histories = {("hist_item", "hist_price"): ("item", None), "hist_shop": "shop"}
-    encoder = HistorySequenceEncoder(histories=histories, neighbours=None)
+    encoder = HistorySequenceEncoder(histories=histories)
     return encoder.fit_transform(frame), rng.randint(2, size=n)
 
 

@@ -79,19 +79,19 @@ def read_events(
     _check_aligned(cells)
     first = cells[0]
     if not all(_same_layout(first, other) for other in cells[1:]):
-        cells = [one.expanded() for one in cells]
+        cells = [history.expanded() for history in cells]
     n_given = cells[0].spans.lengths.sum(dtype=np.int64)
-    cells = [one.newest(max_length) for one in cells]
+    cells = [history.newest(max_length) for history in cells]
     covered = cells[0].spans.covered()
     n_older = int(n_given - covered.spans.lengths.sum(dtype=np.int64))
     events, kept = Events(covered.spans, covered.counts(), n_older=n_older), covered.kept
-    for one in cells:
-        if one.name in numbers:
-            events.numbers[one.name] = one.numbers(kept)
-            if one.anchors is not None:
-                events.anchors[one.name] = one.anchors
+    for history in cells:
+        if history.name in numbers:
+            events.numbers[history.name] = history.numbers(kept)
+            if history.anchors is not None:
+                events.anchors[history.name] = history.anchors
         else:
-            events.codes[one.name] = one.codes(kept)
+            events.codes[history.name] = history.codes(kept)
     return events
 
 
