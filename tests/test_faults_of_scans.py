@@ -82,7 +82,7 @@ def test_a_cache_dir_that_cannot_be_written_to_is_named(log, cache, tmp_path):
 PREPARE = """
     import faulthandler, os, re, resource, signal, sys
     from pathlib import Path
-    import duckdb, numpy as np, pandas as pd, torch._dynamo
+    import duckdb, numpy as np, pandas as pd, skops.io, torch._dynamo
     from sklearn.pipeline import Pipeline
     import sklearn_din.serving.saving, sklearn_din.estimator
     from sklearn_din import *

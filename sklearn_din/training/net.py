@@ -649,7 +649,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
         Their sum is the batch's. Memory follows the part, so histories of thousands of events fit,
         and small blocks stay with the process (:func:`keep_freed_memory`): with 10,000 events per
-        history a step takes a third of the time (benchmarks/long_histories.py).
+        history a step takes a third of the time (benchmarks/README.md).
         """
         self._set_training(True)
         return self._by_parts(batch, training=True)
