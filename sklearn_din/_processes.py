@@ -31,8 +31,9 @@ def process_group() -> ModuleType | None:
 class Processes:
     """All processes of torch's group, at one piece of work, and the values that they exchange.
 
-    Every method is called by all of them, in the same order. They wait for each other there. A process that ends the work with an error
-    says so and closes its connections, so that none of the others waits for it.
+    Every method is called by all of them, in the same order. They wait for each other there. A
+    process that ends the work with an error says so and closes its connections, so that none of
+    the others waits for it.
 
     Parameters
     ----------
