@@ -207,23 +207,25 @@ def count_new_clicks(
     csr_array of shape (n_ids, n_ids), float32
         The upper triangle; the diagonal counts users.
     """
-    lengths = history.spans.lengths
-    events = history.flat(name).astype(np.int64)
-    rows = np.repeat(np.arange(len(candidates)), lengths)
-    shown = candidates.astype(np.int64)
-    has_it = np.bincount(rows[events == shown[rows]], minlength=len(shown)) > 0
-    fresh = np.flatnonzero((shown >= FIRST_KNOWN_ID) & ~has_it)
-    _, first = np.unique(users[fresh] * np.int64(n_ids) + shown[fresh], return_index=True)
-    counts = np.zeros(len(shown), dtype=bool)
-    counts[fresh[first]] = True
-    used = counts[rows] & (events >= FIRST_KNOWN_ID)
-    pairs = np.unique(rows[used] * np.int64(n_ids) + events[used])  # each event of a row once
-    clicked, event = shown[pairs // n_ids], pairs % n_ids
-    alone = shown[counts]
-    lower = np.concatenate([np.minimum(clicked, event), alone])
-    upper = np.concatenate([np.maximum(clicked, event), alone])
-    ones = np.ones(len(lower), dtype=np.float32)
-    return csr_array((ones, (lower, upper)), shape=(n_ids, n_ids))
+    n_rows, events = len(candidates), history.flat(name)
+    rows = np.repeat(np.arange(n_rows), history.spans.lengths)
+    is_known = events >= FIRST_KNOWN_ID
+    had = _ones(rows[is_known], events[is_known], (n_rows, n_ids))
+    has_it = np.asarray(had[np.arange(n_rows), candidates]).ravel() > 0
+    new = np.flatnonzero((candidates >= FIRST_KNOWN_ID) & ~has_it)
+    _, first = np.unique(users[new] * np.int64(n_ids) + candidates[new], return_index=True)
+    new = new[first]  # of a user's clicks on an item the first one
+    crossed = _ones(candidates[new], new, (n_ids, n_rows)) @ had
+    n_users = np.bincount(candidates[new], minlength=n_ids).astype(np.float32)
+    diagonal = csr_array((n_users, (np.arange(n_ids),) * 2), shape=(n_ids, n_ids))
+    return csr_array(triu(crossed + crossed.T) + diagonal)
+
+
+def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:
+    """Return a matrix with 1 in these places, each counted once."""
+    matrix = csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+    matrix.data[:] = 1
+    return matrix
 
 
 def both_triangles(upper: csr_array) -> csr_array:
