@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array, triu
 
 from sklearn_din._spans import Spans
@@ -65,11 +66,11 @@ class Interactions:
         first_blocks = _FirstBlocks(rows.n_blocks)
         for part in row_blocks(X):
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
-            owners = users.astype(np.int64) * rows.n_blocks + blocks
-            events, owners_of_events = _distinct_events(ragged.spans.take(part), owners)
-            items = ragged.columns[history][events]
-            first_blocks.add(owners_of_events, items, n_ids)
-            first_blocks.add(owners[clicked], X.columns[candidate][part][clicked], n_ids)
+            owners = users.astype(np.int64) * (n_ids * rows.n_blocks) + blocks
+            runs, run_owners = _distinct_events(ragged.spans.take(part), owners)
+            items = ragged.columns[history][runs.index()]
+            first_blocks.add(np.repeat(run_owners, runs.lengths), items)
+            first_blocks.add(owners[clicked], X.columns[candidate][part][clicked])
         pairs, blocks = first_blocks.merge()
         users, items = (pairs // n_ids).astype(np.int32), (pairs % n_ids).astype(np.int32)
         return cls(users, items, blocks, (rows.n_users, n_ids))
@@ -98,15 +99,16 @@ class Interactions:
         return csr_array((np.ones(len(items), np.float32), items, ends), shape=self.shape)
 
 
-def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the events that each owner's rows hold, each once per owner; and the owners.
+def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[Spans, np.ndarray]:
+    """Windows over the events that each owner's rows hold, each event once; and their owners.
 
-    Windows of one log overlap: the windows of each owner are merged before any event is read.
+    Windows of one log overlap: those of each owner are merged before any event is read.
     """
+    codes, distinct = pd.factorize(owners)
     stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # owners never touch
-    covered = Spans(owners * stride + spans.starts, spans.lengths).covered()
-    runs = Spans(covered.run_starts % stride, covered.run_lengths)
-    return runs.index(), np.repeat(covered.run_starts // stride, covered.run_lengths)
+    covered = Spans(codes * stride + spans.starts, spans.lengths).covered()
+    code, starts = np.divmod(covered.run_starts, stride)
+    return Spans(starts, covered.run_lengths), distinct[code]
 
 
 class _FirstBlocks:
@@ -118,11 +120,10 @@ class _FirstBlocks:
         self._pending: list[np.ndarray] = []
         self._n_pending = 0
 
-    def add(self, owners: np.ndarray, items: np.ndarray, n_ids: int) -> None:
-        """Add items of owners, which are ``user * n_blocks + block``."""
+    def add(self, owners: np.ndarray, items: np.ndarray) -> None:
+        """Add items of owners, which are ``user * n_ids * n_blocks + block``."""
         is_known = items >= FIRST_KNOWN_ID
-        users, blocks = np.divmod(owners[is_known], self._n_blocks)
-        keys = (users * n_ids + items[is_known]) * self._n_blocks + blocks
+        keys = owners[is_known] + items[is_known] * np.int64(self._n_blocks)
         self._pending.append(self._first(keys))
         self._n_pending += len(self._pending[-1])
         if self._n_pending > max(len(self._keys), PENDING_KEYS):
@@ -176,9 +177,8 @@ def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
     changes = np.flatnonzero(np.diff(np.cumsum(work) // CHUNK_PAIRS)) + 1
     begins = {*changes.tolist(), *range(0, n_ids, CHUNK_ITEMS), n_ids}
     for begin, end in pairwise(sorted(begins)):
-        counts = csr_array(by_item[begin:end] @ had)
-        counts.sort_indices()
-        yield begin, counts
+        counts = (by_item[begin:end] @ had).tocsc().tocsr()  # sorted, in two linear passes
+        yield begin, csr_array(counts)
 
 
 def count_new_clicks(
