@@ -81,7 +81,6 @@ def encoder_of(workload):
         time="time" if by_time else None,
         drop=() if by_time else ["time"],
         max_length=workload["max_length"],
-        neighbours=None,  # the classifier learns them
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes of a torch group that do one piece of work: common words, and what if one is gone."""
+"""Processes of a torch group that do one piece of work, and what happens if one of them is gone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
-SECONDS_FOR_WORD = 3.0  # in which the others say why they ended, after one has
-MOST_LETTERS = 2_000  # of an error that the others are told
+SECONDS_FOR_REASON = 3.0  # in which the others say why they ended, after one has
+MOST_LETTERS = 2_000  # of an error that the others hear of
 
 
 def process_group() -> ModuleType | None:
@@ -29,7 +29,7 @@ def process_group() -> ModuleType | None:
 
 
 class Processes:
-    """All processes of torch's group, at one piece of work, and their common words.
+    """All processes of torch's group, at one piece of work, and the values that they exchange.
 
     Every method is called by all of them, in the same order, but for :meth:`send` and
     :meth:`receive`. They wait for each other there. A process that ends the work with an error
@@ -119,12 +119,12 @@ class Processes:
             operation()
         except RuntimeError as error:
             self._leave("")
-            raise RuntimeError(self._what_happened()) from error
+            raise RuntimeError(self._reason()) from error
 
-    def _leave(self, word: str) -> None:
-        """End without the others; an empty word where another process is to blame."""
+    def _leave(self, reason: str) -> None:
+        """End without the others; an empty reason where another process is to blame."""
         with suppress(RuntimeError):  # the process that holds the store may be gone
-            self._store.set(f"{self._key}/{self.rank}", word)
+            self._store.set(f"{self._key}/{self.rank}", reason)
         self._close()
 
     def _close(self) -> None:
@@ -133,39 +133,39 @@ class Processes:
             with suppress(RuntimeError):
                 self._dist.destroy_process_group(group)
 
-    def _what_happened(self) -> str:
-        words = self._words()
-        told = [f"rank {rank} ended with {word}" for rank, word in words.items() if word]
-        silent = [rank for rank in range(self.size) if rank not in words]
-        reason = " and ".join(told) or f"{named(silent)} is gone or does not answer"
+    def _reason(self) -> str:
+        reasons = self._reasons()
+        ended = [f"rank {rank} ended with {text}" for rank, text in reasons.items() if text]
+        silent = [rank for rank in range(self.size) if rank not in reasons]
+        cause = " and ".join(ended) or f"{name_ranks(silent)} is gone or does not answer"
         return (
-            f"{self._work} {self.size} processes needs all of them, and {reason}. Rank "
+            f"{self._work} {self.size} processes needs all of them, and {cause}. Rank "
             f"{self.rank} has ended too. Start all of them again: {self._remedy}."
         )
 
-    def _words(self) -> dict[int, str]:
-        """What each process that has ended has said: nothing where it has lost another one."""
+    def _reasons(self) -> dict[int, str]:
+        """Why each process that has ended did so: empty text where it has lost another one."""
         others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
-        words = {self.rank: ""}
+        reasons = {self.rank: ""}
         try:
-            self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_WORD))
+            self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_REASON))
         except self._dist.DistNetworkError:  # the process that holds the store is gone
-            return words
+            return reasons
         except RuntimeError:  # one of them says nothing
             pass
         with suppress(RuntimeError):
             for rank, key in others.items():
                 if self._store.check([key]):
-                    words[rank] = self._store.get(key).decode()
-        return words
+                    reasons[rank] = self._store.get(key).decode()
+        return reasons
 
 
-def named(ranks: list[int]) -> str:
-    """Ranks in a sentence.
+def name_ranks(ranks: list[int]) -> str:
+    """Name ranks in a sentence.
 
     Examples
     --------
-    >>> named([0]), named([1, 2])
+    >>> name_ranks([0]), name_ranks([1, 2])
     ('rank 0', 'ranks 1, 2')
     """
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

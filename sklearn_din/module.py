@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din._validation import check_choice
-from sklearn_din.batches.batch import Batch
 from sklearn_din.features.schema import Behaviour, Schema
+from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,44 +18,49 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
+from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._notebook import ShownInNotebooks
-from sklearn_din._validation import check_frame, check_names, check_times, plain_values, time_values
+from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
+from sklearn_din._validation import (
+    check_frame,
+    check_names,
+    check_times,
+    key_codes,
+    plain_values,
+)
+from sklearn_din._version import __version__
 from sklearn_din.encoding.columns import Columns
-from sklearn_din.encoding.encoder_neighbours import (
-    add_neighbours,
-    clicked_label,
-    learn_of_encoder,
-    neighbour_order,
-    schema_without,
-)
-from sklearn_din.encoding.encoder_state import EncoderState
 from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
-from sklearn_din.encoding.growth import EncoderGrowth
-from sklearn_din.encoding.lookup import (
-    encoded_behaviours,
-    encoded_ids,
-    learn_event_scales,
-    learn_vocabularies,
-    make_schema,
-    refuse_unknown,
+from sklearn_din.encoding.joint import first_process_first
+from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.notices import (
+    empty_histories,
+    log_older_events,
+    odd_ids,
+    say,
+    unpaired_histories,
 )
-from sklearn_din.encoding.notices import empty_histories, log_older_events, odd_ids, say
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
     NamesParameter,
+    Roles,
     assign_roles,
     is_auto,
 )
-from sklearn_din.encoding.scaling import NumericColumns
-from sklearn_din.encoding.streaming import fit_scan, transform_scan
+from sklearn_din.encoding.rows import RowEncoder
+from sklearn_din.encoding.scaling import EventScale
+from sklearn_din.encoding.statistics import TableStatistics
+from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema_state import schema_from_state, schema_state
+from sklearn_din.features.store import create_store, open_store
 from sklearn_din.tables.scan import Scan
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
-    EncoderState,
-    EncoderGrowth,
+    EstimatorState,
     CallbackSupportMixin,
     TransformerMixin,
     ShownInNotebooks,
@@ -102,14 +112,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     unknown : {"embed", "error"}, default="embed"
         What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
         value always has id 1.
-    neighbours : {"auto", "time", "user"} or None, default="auto"
-        Whether the candidate gets numbers of item neighbours: what everybody's histories say
-        about the candidate and the user's past events (see Notes), 13 per behaviour: for the
-        attribute with the most ids, and for others from 64 ids on. "time": each training row is
-        told what was known before its block of time, for models that predict later rows. "user":
-        it is told of other users alone, for models that predict users not seen at fit. "auto":
-        "time" where ``time`` is named, "user" where only ``user`` is, otherwise none. None: none,
-        as in the paper.
     separator : str, default=None
         Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
         ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.
@@ -129,15 +131,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     Notes
     -----
-    With item neighbours, ``fit_transform`` differs from ``fit`` and ``transform``, as that of
-    scikit-learn's TargetEncoder does: ``fit_transform`` tells each training row of earlier blocks
-    of rows alone (the first of five blocks is told nothing), ``transform`` of all rows of fit.
-    Train on ``fit_transform``, as a Pipeline does. Per history these are the sum, mean, maximum,
-    newest and decayed sum (0.8 per event) of two scores between the candidate and each past event,
-    the weights of EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019;
-    exact among the 3,000 most popular items) and a shrunk cosine, each by its 200 best neighbours;
-    the logarithm of the candidate's popularity; its rate of clicks; and whether it is known.
-
     Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
     the events that their histories hold after truncation are learnt from. ``set_output`` has no
     effect: the output is always :class:`EncodedFeatures`.
@@ -166,9 +159,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
         "unknown": [StrOptions({"embed", "error"})],
-        "neighbours": [StrOptions({"auto", "time", "user"}), None],
         "separator": [str, None],
     }
+    schema_: Schema
+    _learnt: Learnt
 
     def __init__(
         self,
@@ -183,7 +177,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         min_frequency: int = 1,
         max_ids: int | None = None,
         unknown: str = "embed",
-        neighbours: str | None = "auto",
         separator: str | None = None,
     ) -> None:
         self.histories = histories
@@ -196,8 +189,20 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.min_frequency = min_frequency
         self.max_ids = max_ids
         self.unknown = unknown
-        self.neighbours = neighbours
         self.separator = separator
+
+    @property
+    def vocabularies_(self) -> dict[str, np.ndarray]:
+        """Column of ids -> its known values, in the order of their ids from 2."""
+        check_is_fitted(self, "schema_")
+        owners = self._learnt.roles.owners
+        return {name: self._learnt.vocabularies[owner].values for name, owner in owners.items()}
+
+    @property
+    def scales_(self) -> dict[str, EventScale]:
+        """Column of numbers -> how it is scaled."""
+        check_is_fitted(self, "schema_")
+        return {**self._learnt.number_scales, **self._learnt.event_scales}
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
@@ -208,26 +213,26 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             One row is one impression: a candidate shown. A scan (:func:`scan_parquet`) is read
             part by part.
-        y : array-like of shape (n_rows,), default=None
-            Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
+        y : ignored
 
         Returns
         -------
         self
         """
         with fit_task(self, X, y):
-            self._fit(X, y)
+            table = self._check_table(X, reset=True)
+            with first_process_first(table, self._name_of_fit(table)):
+                self._fit(table)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: TableLike, y: ArrayLike | None = None) -> EncodedFeatures:
-        """Fit and encode the same rows, reading them once.
+        """Fit and encode the same rows: as ``fit(X).transform(X)``, and a frame is read once.
 
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-        y : array-like of shape (n_rows,), default=None
-            Which candidates were clicked, for the item neighbours; nothing else is learnt from it.
+        y : ignored
 
         Returns
         -------
@@ -235,7 +240,52 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             Of a scan, over mapped files.
         """
         with fit_task(self, X, y):
-            return self._fit(X, y)
+            table = self._check_table(X, reset=True)
+            with first_process_first(table, self._name_of_fit(table)):
+                self._fit(table)
+                return self._encode(table)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
+        """Learn the ids of further rows. The first call is ``fit``.
+
+        New values get the next free ids, in sorted order; every id that is known keeps its
+        meaning. A value below ``min_frequency`` is counted until it has occurred often enough in
+        all calls together: until then, it is remembered with its count, in memory and in files.
+        ``max_ids`` bounds the vocabulary as before; once it is full, nothing is counted any more.
+
+        All else stays as it was learnt at first: the part that each column plays, and the scales of
+        numbers. A number that is missing in a column that had none missing gets the mean and no
+        indicator. To learn these anew, ``fit`` starts from nothing.
+
+        A :class:`DINClassifier` that was trained on this encoder's output needs its own
+        ``partial_fit`` afterwards; :func:`update` does both.
+
+        Parameters
+        ----------
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
+            Rows that were not learnt from yet: what is given twice is counted twice.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a column holds values of another kind than at first. The encoder is then as before.
+        """
+        if not hasattr(self, "schema_"):
+            return self.fit(X, y)
+        table = self._check_table(X, reset=False)
+        statistics = TableStatistics(self._learnt.roles, len(table))
+        rows = self._row_encoder()
+        for start, read in table.map(rows.read, rows.names_of(table), "counting"):
+            statistics.update(read, start)
+        learnt = self._learnt.grow(statistics.counts_by_owner(), **self._vocabulary_options())
+        self.schema_, self._learnt = learnt.grow_schema(self.schema_), learnt
+        return self
 
     def transform(self, X: TableLike) -> EncodedFeatures:
         """Encode impressions.
@@ -248,14 +298,34 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Returns
         -------
         EncodedFeatures
+            Of a scan, over mapped files.
         """
         check_is_fitted(self, "schema_")
-        if isinstance(X, Scan):
-            return transform_scan(self, X)
-        read, frame = self._read(X)
-        if self.unknown == "error":
-            refuse_unknown(read, self._roles, self._vocabularies)
-        return self._with_neighbours(self._encode(read, frame, self.schema_))
+        return self._encode(self._check_table(X, reset=False))
+
+    def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
+        """Look up the values behind encoded ids.
+
+        Parameters
+        ----------
+        name : str
+            A column of ids or a history.
+        ids : array-like of int
+            Of any shape; pandas' nullable integers as well.
+
+        Returns
+        -------
+        ndarray of objects
+            None for padding, unknown and missing ids.
+        """
+        check_is_fitted(self, "schema_")
+        if name not in self.schema_.names("categorical", "history"):
+            raise ValueError(
+                f"{name!r} has no ids; columns of ids are "
+                f"{self.schema_.names('categorical', 'history')}."
+            )
+        owner = self._learnt.roles.owners[name]
+        return self._learnt.vocabularies[owner].decode(whole_ids(ids))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
@@ -286,99 +356,138 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """
         return self
 
-    def _learn(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
-        self.__dict__.pop("schema_", None)  # an interrupted fit leaves nothing that seems fitted
-        frame = checked_frame(self, X, reset=True)
-        apart = [name for name in (self.user, self.time) if name is not None]
-        check_frame(frame, apart, name="X (user and time)")
-        if self.time is not None:
-            check_times(frame[self.time], name=f"X[{self.time!r}]")
-        columns = Columns(frame, separator=self.separator)
-        self._roles = assign_roles(
-            columns,
-            histories=self.histories,
-            categorical=self.categorical,
-            numeric=self.numeric,
-            drop=self._dropped,
-            apart=apart,
-        )
-        read = read_frame(columns, self._roles, max_length=self.max_length)
-        self._vocabularies = learn_vocabularies(
-            read,
-            self._roles,
-            min_frequency=self.min_frequency,
-            max_ids=self.max_ids,
-            keep_rare=self.unknown == "error",
-        )
-        self._numeric_columns = NumericColumns(
-            self._roles.numeric, read.numbers, taken=frame.columns
-        )
-        self._event_scales = learn_event_scales(read)
-        self._neighbours, self._clicked_label = (), None
-        chosen = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
-        say(self._roles.notices)
-        totals = {names: events.totals for names, events in read.events.items()}
-        say(empty_histories(totals))
-        log_older_events(totals, max_length=self.max_length, n_rows=len(frame))
-        say(odd_ids(read.codes, frame, chosen={*chosen, *self._roles.candidates}))
-        return read, frame
-
-    def _read(self, X: TableLike) -> tuple[ReadFrame, pd.DataFrame]:
-        """Read rows as those of fit were read."""
-        absent = [*self._dropped, self.user, self.time]
-        frame = checked_frame(self, X, reset=False, droppable=absent)
-        read = read_frame(
-            Columns(frame, separator=self.separator),
-            self._roles,
-            max_length=self.max_length,
-            as_numbers_alone=[n for n, its in self._event_scales.items() if not its.is_elapsed],
-        )
-        return read, frame
-
-    def _fit(self, X: TableLike, y: ArrayLike | None) -> EncodedFeatures:
-        if isinstance(X, Scan):
-            return fit_scan(self, X, y)
-        read, frame = self._learn(X)
-        schema = make_schema(
-            list(frame.columns),
-            self._roles,
-            self._vocabularies,
-            has_missing=self._numeric_columns.has_missing,
-            max_length=self.max_length,
-        )
-        encoded = self._encode(read, frame, schema)
-        order = neighbour_order(
-            self.neighbours,
-            has_candidates=bool(self._roles.candidates),
-            user=self.user,
-            time=self.time,
-            n_rows=len(frame),
-        )
-        if order is not None:
-            self._clicked_label = clicked_label(y)
-            self._neighbours, encoded = learn_of_encoder(
-                encoded, y, order=order, taken=frame.columns
-            )
-        self.schema_ = encoded.schema
-        return encoded
-
     @property
     def _dropped(self) -> list[str]:
         return [] if self.drop is None else check_names(self.drop, name="drop")
 
-    def _with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
-        """Impressions with the numbers of item neighbours, by their ids and histories."""
-        return add_neighbours(X, self._neighbours)
+    @property
+    def _beside(self) -> list[str]:
+        """Columns that travel beside the features."""
+        return [name for name in (self.user, self.time) if name is not None]
 
-    def _encode(self, read: ReadFrame, frame: pd.DataFrame, schema: Schema) -> EncodedFeatures:
-        """Everything but the numbers of item neighbours."""
-        columns = self._numeric_columns.encode(read.numbers)
-        columns |= encoded_ids(read, self._roles, self._vocabularies)
-        behaviours = encoded_behaviours(read, self._roles, self._vocabularies, self._event_scales)
-        users = plain_values(frame[self.user]) if self.user in frame else None
-        times = time_values(frame[self.time]) if self.time in frame else None
-        schema = schema_without(schema, self._neighbours)
-        return EncodedFeatures(schema, columns, behaviours, users=users, times=times)
+    def _check_table(self, X: TableLike, *, reset: bool) -> Table:
+        """Check the columns of a frame or a scan; ``reset`` where this is ``fit``."""
+        if reset:  # an interrupted fit leaves nothing that seems fitted
+            self.__dict__.pop("schema_", None)
+        source, frame = X, X
+        if isinstance(X, Scan):  # its names are checked as those of a frame of one row, or none
+            frame = pd.DataFrame(columns=X.columns, index=range(min(len(X), 1)))
+        droppable = () if reset else (*self._dropped, *self._beside)
+        frame = checked_frame(self, frame, reset=reset, droppable=droppable)
+        if reset:
+            check_frame(frame, self._beside, name="X (user and time)")
+        return Table(source if isinstance(source, Scan) else frame, separator=self.separator)
+
+    def _fit(self, table: Table) -> None:
+        """Learn from a table, or take over what the same fit has learnt before."""
+        if table.scan is None or table.scan.cache_dir is None:
+            self._learn(table)
+            return
+        where, name, memory = table.scan.cache_dir, self._name_of_fit(table), table.scan.memory
+        store = open_store(where, name, memory=memory)
+        if store is not None:
+            arrays = {array: np.array(store[array]) for array in store.names}
+            self._restore_fitted(from_plain(join_arrays(store.facts["learnt"], arrays)))
+            return
+        with create_store(where, name, memory=memory) as writer:
+            self._learn(table)
+            writer.facts["learnt"], arrays = split_arrays(to_plain(self._learnt_state()))
+            for array, values in arrays.items():
+                writer.append(array, values)
+            writer.finish()
+
+    def _learn(self, table: Table) -> None:
+        """Learn in two folds over the parts of a table: roles first, then statistics."""
+        roles = assign_roles(
+            table,
+            histories=self.histories,
+            categorical=self.categorical,
+            numeric=self.numeric,
+            drop=self._dropped,
+            beside=self._beside,
+        )
+        statistics = TableStatistics(roles, len(table))
+        histories = {name for b in roles.behaviours for name in b.numbers}
+        used = {*roles.numeric, *roles.owners, *histories, *self._beside}
+        read_training_rows = partial(self._read_training_rows, roles)
+        for start, read in table.map(read_training_rows, used, "counting"):
+            statistics.update(read, start)
+        learnt = statistics.finish(names=table.names, **self._vocabulary_options())
+        self._say(table, roles, statistics)
+        self._learnt = learnt
+        self.schema_ = learnt.schema(table.names, max_length=self.max_length)
+
+    def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
+        if self.user is not None:  # lists and the like are no users
+            key_codes(plain_values(columns.frame[self.user].iloc[:1]), name="the column of users")
+        if self.time is not None:
+            check_times(columns.frame[self.time], name=f"X[{self.time!r}]")
+        return read_frame(columns, roles, max_length=self.max_length)
+
+    def _vocabulary_options(self) -> dict[str, Any]:
+        return {
+            "min_frequency": self.min_frequency,
+            "max_ids": self.max_ids,
+            "keep_rare": self.unknown == "error",
+        }
+
+    def _say(self, table: Table, roles: Roles, statistics: TableStatistics) -> None:
+        """Say what was taken differently from how it looks."""
+        counts, n_rows = statistics.counts(), len(table)
+        named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
+        say(roles.notices)
+        if is_auto(self.histories):
+            say(unpaired_histories(roles.behaviours, counts, roles.categorical))
+        say(empty_histories(statistics.totals))
+        log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
+        of_rows = {name: counts[name] for name in roles.categorical}
+        chosen = {*named, *roles.candidates}
+        say(odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen))
+
+    def _row_encoder(self) -> RowEncoder:
+        return RowEncoder(
+            self._learnt,
+            self.schema_,
+            self.user,
+            self.time,
+            refuses_unknown=self.unknown == "error",
+        )
+
+    def _encode(self, table: Table) -> EncodedFeatures:
+        name = ""
+        if table.scan is not None and table.scan.cache_dir is not None:
+            learnt = {"parameters": self.get_params(deep=False), "learnt": self._learnt_state()}
+            name = f"encoded-{_digest(table.scan, learnt)}"
+        return self._row_encoder().encode(table, name=name)
+
+    def _name_of_fit(self, table: Table) -> str:
+        """Name of the store that keeps what is learnt; of no use without a ``cache_dir``."""
+        if table.scan is None or table.scan.cache_dir is None:
+            return ""
+        return f"learnt-{_digest(table.scan, {'parameters': self.get_params(deep=False)})}"
+
+    def _learnt_state(self) -> dict[str, Any]:
+        names = ("n_features_in_", "feature_names_in_")
+        features = {name: vars(self)[name] for name in names if name in vars(self)}
+        return {"learnt": self._learnt.state(), "schema": schema_state(self.schema_), **features}
+
+    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        if "schema_" not in attributes:
+            return None
+        for name in ("_learnt", "schema_", "n_features_in_", "feature_names_in_"):
+            attributes.pop(name, None)
+        return self._learnt_state()
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        required, optional = {"learnt", "schema", "n_features_in_"}, {"feature_names_in_"}
+        check_keys(fitted, required, optional=optional, what="an encoder")
+        check_feature_names(fitted)
+        learnt, schema = Learnt.from_state(fitted["learnt"]), schema_from_state(fitted["schema"])
+        learnt.check_schema(schema)
+        self._learnt, self.schema_ = learnt, schema
+        self.n_features_in_ = fitted["n_features_in_"]
+        if "feature_names_in_" in fitted:
+            self.feature_names_in_ = fitted["feature_names_in_"]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -387,3 +496,13 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _digest(scan: Scan, facts: Mapping[str, Any]) -> str:
+    """Digest of the rows of a scan and of facts about an encoder."""
+    text, arrays = split_arrays(to_plain(facts))
+    digest = hashlib.sha256(json.dumps([__version__, scan.fingerprint(), text]).encode())
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]

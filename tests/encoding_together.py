@@ -18,8 +18,6 @@ from sklearn_din import (
     attach_history,
     scan_parquet,
 )
-from sklearn_din._plain_values import split_arrays
-from sklearn_din.encoding import scanned_rows, streaming
 from sklearn_din.tables.parquet_files import ParquetFiles
 from tests.click_frames import every_kind
 
@@ -60,35 +58,27 @@ def attached(folder, cache):
     shown = scan_parquet(folder / "impressions.parquet", target="click", cache_dir=cache)
     names = ["item", "category", "when"]
     X = attach_history(shown, events, user="user", time="time", columns=names)
-    fit(X, neighbours="user")
+    fit(X)
 
 
 def some_rows(folder, cache):
-    """Rows in an order of their own, and some that are consecutive in one share alone."""
+    """Rows in an order of their own, and options."""
     scan = rows(folder, cache, memory="400KB")
-    fit(scan[np.random.RandomState(0).permutation(len(scan))[:200]])
-    fit(scan[np.delete(np.arange(320), 7)], neighbours=None)
-    fit(scan[50:-30], neighbours=None)
-    fit(scan[:30], neighbours=None)  # of one row group
+    options = {"max_length": 3, "min_frequency": 2, "unknown": "error"}
+    fit(scan[np.random.RandomState(0).permutation(len(scan))[:200]], **options)
 
 
 CASES = {
     "all columns": lambda folder, cache: fit(rows(folder, cache)),
-    "some options": lambda folder, cache: fit(
-        rows(folder, cache, memory="400KB"),
-        **{"neighbours": "user", "max_length": 3, "min_frequency": 2, "unknown": "error"},
-    ),
     "some rows": some_rows,
     "attached": attached,
 }
 
 
 def different(folder, cache):
-    """Each process encodes something else, or in other parts: each works alone."""
+    """Each process encodes something else."""
     _, X = fit(rows(folder, cache), max_length=3 + RANK)
-    scan = rows(folder, cache, memory=("400KB", "1GB")[RANK])
-    _, Y = fit(scan[np.delete(np.arange(320), 7)], neighbours=None)
-    return f"{X['hist_item'].shape[1]} {len(Y)}"
+    return str(X["hist_item"].shape[1])
 
 
 def failing(owner, name, rank):
@@ -114,15 +104,15 @@ def failing(owner, name, rank):
 
 
 def killed(folder, cache):
-    """Rank 1 is killed when it has encoded its rows."""
-    encoded = scanned_rows.ScannedRows.encoded
+    """Rank 1 is killed when it has its turn."""
+    encode = HistorySequenceEncoder._encode
 
-    def kills(self, schema, *, is_fit):
-        yield from encoded(self, schema, is_fit=is_fit)
+    def kill(self, table):
         if RANK == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        return encode(self, table)
 
-    scanned_rows.ScannedRows.encoded = kills
+    HistorySequenceEncoder._encode = kill
     try:
         fit(rows(folder, cache))
     except RuntimeError as error:
@@ -135,15 +125,12 @@ def again(folder, cache):
     fit(rows(folder, cache))
     read.clear()
     encoder, X = fit(rows(folder, cache))
-    text, _ = split_arrays(encoder.__getstate__())
-    facts = [text, pd.util.hash_array(X["hist_item"].ravel()).tolist()]
-    return json.dumps([read, facts])
+    learnt = {name: values.tolist() for name, values in encoder.vocabularies_.items()}
+    rows_read = pd.util.hash_array(X["hist_item"].ravel()).tolist()
+    return json.dumps([read, learnt, repr(encoder.scales_), rows_read])
 
 
-FAILING = {
-    "failing 1": failing(HistorySequenceEncoder, "_encode", 1),
-    "failing 0": failing(streaming, "learn_of_encoder", 0),
-}
+FAILING = {f"failing {rank}": failing(HistorySequenceEncoder, "_encode", rank) for rank in (0, 1)}
 TOLD = {"again": again, "different": different, "killed": killed} | FAILING
 read = []  # row groups of each pass, and the first column
 
@@ -163,7 +150,7 @@ def weights_of(model):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    _processes.SECONDS_FOR_WORD = 1.0
+    _processes.SECONDS_FOR_REASON = 1.0
     ParquetFiles.read = noted
     folder = Path(folder)
     for case in cases:

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import resource
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,9 @@ def interrupt_everywhere(n_moments: int, folder: Path) -> Counter:
         for moment in _spread(n_lines(write), n_moments):
             path.write_bytes(b"old")
             interrupt(write, moment)
-            whole = {b"old": "old file", new: "new file"}.get(path.read_bytes(), "HALF A FILE")
+            found = path.read_bytes()
+            is_new = found == new or (name == "save" and zipfile.is_zipfile(path))
+            whole = "old file" if found == b"old" else "new file" if is_new else "HALF A FILE"
             n_left = len(list(folder.iterdir())) - 1
             endings[name, f"{n_left} PARTIAL FILES LEFT" if n_left else whole] += 1
             for left in folder.glob(".partial-*"):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, module
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
+from sklearn_din.network.batch import Batch
 from sklearn_din.training import net
+from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from tests.encoded_impressions import make_impressions
 
 
@@ -86,7 +86,7 @@ def two_behaviours(n=40):
     frame["hist_shop"] = [rng.randint(3, size=k).tolist() for k in rng.randint(0, 4, size=n)]
     frame["age"] = rng.normal(size=n)
     histories = {("hist_item", "hist_price"): ("item", None), "hist_shop": "shop"}
-    encoder = HistorySequenceEncoder(histories=histories, neighbours=None)
+    encoder = HistorySequenceEncoder(histories=histories)
     return encoder.fit_transform(frame), rng.randint(2, size=n)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sklearn_din.encoding.cells import holds_lists, read_history
 from sklearn_din.encoding.events import read_events
+from sklearn_din.encoding.facts import HistoryFacts
 from sklearn_din.encoding.single_values import as_numbers, coded
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
@@ -107,7 +108,8 @@ def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
         column = pd.Series(pd.arrays.ArrowExtensionArray(lists), name="clicks")
         cells = read_history(column)
 
-        assert (cells.is_numeric, cells.is_integer) == (is_numeric, is_integer)
+        facts = HistoryFacts.of(cells)
+        assert (facts.is_numeric, facts.is_integer) == (is_numeric, is_integer)
         assert as_lists(cells) == [events[:2], events[2:]]
 
 
@@ -230,7 +232,7 @@ def test_times_elapsed_read_as_anchor_minus_time():
     column = windows([0, 1], [2, 1], anchors=np.array([10.0, 20.0]), values=[1.0, 4.0])
     cells = read_history(column)
 
-    assert cells.is_numeric
+    assert HistoryFacts.of(cells).is_numeric
     assert cells.expanded().values.tolist() == [9.0, 6.0, 16.0]
     events = read_events([cells], max_length=9, numbers=["clicks"])
     assert events.numbers["clicks"].tolist() == [1.0, 4.0]
@@ -327,5 +329,5 @@ def test_plain_lists_are_read_as_arrow_reads_them(cells, monkeypatch):
     slow = read_history(objects(cells))
 
     assert fast.spans.same(slow.spans)
-    assert (fast.is_numeric, fast.is_integer) == (slow.is_numeric, slow.is_integer)
+    assert HistoryFacts.of(fast) == HistoryFacts.of(slow)
     assert as_lists(fast) == as_lists(slow)

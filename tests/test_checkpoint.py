@@ -19,9 +19,9 @@ from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, load, save
 from sklearn_din._spans import Spans
-from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features import EncodedFeatures, Ragged
 from sklearn_din.training import checkpoint, early_stopping, fingerprint
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.checkpoint import random_state_of, read_checkpoint, write_checkpoint
 from sklearn_din.training.net import DINNet
 from tests.encoded_impressions import make_impressions, make_labels

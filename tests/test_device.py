@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sklearn_din import DINClassifier
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.network import fused, layers
+from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 from sklearn_din.training import checkpoint
 from sklearn_din.training import net as net_file
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seeded_torch
 from tests.encoded_impressions import make_impressions, make_labels

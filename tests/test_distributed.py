@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 
 from sklearn_din import DINClassifier
-from sklearn_din.batches.batch import JointRows
-from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.network.batch import JointRows
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, RowDropout
 from sklearn_din.training import checkpoint
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.joint import Ranks, sum_gradients
 from tests import training_together as together
 from tests.encoded_impressions import make_impressions

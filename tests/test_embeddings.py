@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sklearn_din.batches.batch import Batch
+from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.segments import Segments, sum_events
 from tests.encoded_impressions import make_impressions, make_schema

@@ -1,4 +1,4 @@
-"""Two processes encode one scan: each reads its row groups, and the files are those of one."""
+"""Two processes fit on one scan: the first one encodes it, the other one reads what it wrote."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from sklearn_din import attach_history, scan_parquet
+from sklearn_din import scan_parquet
 from tests import encoding_together as together
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -58,8 +58,9 @@ def told(folder, case):
 
 
 def manifests(cache):
-    """What each folder of encoded rows holds: every file with its digest, and what was learnt."""
-    found = {path.parent.name: path.read_bytes() for path in cache.glob("encoded-*/manifest.json")}
+    """What each store holds: every file with its digest, and what was learnt."""
+    found = {path.parent.name: path.read_bytes() for path in cache.glob("*-*/manifest.json")}
+    found = {name: content for name, content in found.items() if not name.startswith("history-")}
     assert not list(cache.glob(".partial-*"))
     return found
 
@@ -69,21 +70,15 @@ def test_two_processes_write_the_bytes_of_one(folder, tmp_path, case):
     together.CASES[case](folder, tmp_path)
     alone = manifests(tmp_path)
     assert manifests(folder / f"cache of {case}") == alone
-    assert len(alone) == (4 if case == "some rows" else 1)
+    assert sorted(name.partition("-")[0] for name in alone) == ["encoded", "learnt"]
 
 
-def test_each_process_reads_its_own_row_groups(folder):
+def test_the_first_process_alone_reads_the_rows(folder):
     first, second = passes(folder, "all columns")
     n_groups = len(scan_parquet(folder / "rows.parquet")._files.starts) - 1
-    shares = []
-    for its in (first, second):
-        whole, counting, encoding = (groups for groups, _, has_history in its if has_history)
-        assert whole == list(range(n_groups))  # the first 100,000 rows, which decide the roles
-        assert counting == encoding
-        shares.append(encoding)
-    assert shares[0] + shares[1] == list(range(n_groups))
-    assert min(map(len, shares)) >= 2
-    assert [its[0] for its in first if its[1] == "user"] != [its[0] for its in second]
+    histories = [groups for groups, _, has_history in first if has_history]
+    assert histories == [list(range(n_groups))] * 3  # columns, counting, encoding
+    assert [column for _, column, _ in second] == ["click"]
 
 
 def test_two_processes_train_the_model_of_one_on_a_scan(folder, tmp_path):
@@ -99,17 +94,17 @@ def test_a_second_fit_reads_what_the_first_one_kept(folder):
     first, second = map(json.loads, told(folder, "again"))
     assert first == second
     assert [columns for _, columns, _ in first[0]] == ["click"]
-    assert len(manifests(folder / "cache of again")) == 1
+    assert len(manifests(folder / "cache of again")) == 2
 
 
-def test_processes_that_encode_different_things_work_apart(folder):
-    assert told(folder, "different") == ["3 319", "4 319"]
-    assert len(manifests(folder / "cache of different")) == 3
+def test_processes_that_encode_different_things_write_both(folder):
+    assert told(folder, "different") == ["3", "4"]
+    assert len(manifests(folder / "cache of different")) == 4
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_in_one_process_ends_the_other_and_leaves_nothing(folder, rank):
-    """Rank 1 fails at its own rows, rank 0 at the item neighbours, for which rank 1 waits."""
+def test_an_error_in_one_process_ends_the_other(folder, rank):
+    """Rank 0 fails while rank 1 waits for its rows; rank 1 fails when it has its turn."""
     errors = told(folder, f"failing {rank}")
     assert errors[rank] == "ValueError: something is wrong here"
     assert errors[1 - rank] == (
@@ -117,37 +112,10 @@ def test_an_error_in_one_process_ends_the_other_and_leaves_nothing(folder, rank)
         f"ValueError: something is wrong here. Rank {1 - rank} has ended too. Start all of them "
         "again: fit begins anew, nothing was kept of what they have encoded."
     )
-    assert not list((folder / f"cache of failing {rank}").iterdir())
+    left = {path.name.partition("-")[0] for path in (folder / f"cache of failing {rank}").iterdir()}
+    assert left == ({"learnt"} if rank == 0 else {"learnt", "encoded"})
 
 
-def test_a_killed_process_ends_the_other_and_leaves_nothing_that_is_read(folder):
+def test_a_killed_process_ends_the_other(folder):
     first = (folder / "killed 0.txt").read_text()
     assert "rank 1 is gone or does not answer. Rank 0 has ended too." in first
-    left = list((folder / "cache of killed").iterdir())
-    assert all(path.name.startswith(".partial-") for path in left)
-    assert len(left) == 2  # those of rank 1, which had no chance to remove them
-
-
-@pytest.mark.parametrize("n_shares", [1, 2, 3, 20])
-def test_shares_of_a_scan_have_its_parts_each_once(folder, tmp_path, n_shares):
-    scan = scan_parquet(folder / "impressions.parquet", memory="100KB", cache_dir=tmp_path)
-    X = attach_history(scan, scan, user="user", time="time", columns="item")
-    scattered = np.delete(np.arange(320), 7)
-    names = ["item", "hist_item"]
-    for view, columns in [
-        *((scan[rows], ["item", "time"]) for rows in (slice(None), slice(50, 300), scattered)),
-        *((X[rows], names) for rows in (slice(None), scattered[::-1], np.arange(9))),
-        (X[scattered], ["hist_item"]),
-    ]:
-        shares = [view.shared_out(place, n_shares) for place in range(n_shares)]
-        found = [part for share in shares for part in share.parts(columns)]
-        expected = list(view.parts(columns))
-        assert [start for start, _ in found] == [start for start, _ in expected]
-        for (_, part), (_, its) in zip(found, expected, strict=True):
-            assert part.index.equals(its.index)
-            assert all(part[n].tolist() == its[n].tolist() for n in columns if n != "hist_item")
-            if "hist_item" in columns:
-                assert [cell.tolist() for cell in part["hist_item"]] == [
-                    cell.tolist() for cell in its["hist_item"]
-                ]
-        assert sum(share.n_own_rows for share in shares) == len(view)

@@ -14,8 +14,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback, GradientNormClipping
 
-from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions, make_labels

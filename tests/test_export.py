@@ -16,11 +16,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans
-from sklearn_din.batches.batch import Batch
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
+from sklearn_din.network.batch import Batch
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
@@ -411,7 +411,7 @@ def test_the_tables_of_item_neighbours_count_among_the_bytes_of_a_file(onnx, mon
     rng = np.random.default_rng(0)
     shown = pd.DataFrame({"user": np.arange(90) // 3, "item": rng.integers(0, 20, 90)})
     shown["hist_item"] = [rng.integers(0, 20, 4).tolist() for _ in range(90)]
-    encoder = HistorySequenceEncoder(user="user", neighbours=None)
+    encoder = HistorySequenceEncoder(user="user")
     classifier = DINClassifier(max_epochs=1, hidden_units=(3,), neighbours="user")
     model = make_pipeline(encoder, classifier)
     model.fit(shown, shown["item"] % 2)

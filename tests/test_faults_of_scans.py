@@ -82,7 +82,7 @@ def test_a_cache_dir_that_cannot_be_written_to_is_named(log, cache, tmp_path):
 PREPARE = """
     import faulthandler, os, re, resource, signal, sys
     from pathlib import Path
-    import duckdb, numpy as np, pandas as pd, torch._dynamo
+    import duckdb, numpy as np, pandas as pd, skops.io, torch._dynamo
     from sklearn.pipeline import Pipeline
     import sklearn_din.serving.saving, sklearn_din.estimator
     from sklearn_din import *
@@ -98,7 +98,7 @@ PREPARE = """
     log.assign(click=log["time"] % 2).to_parquet(folder / "rows.parquet", row_group_size=10_000)
     scan = scan_parquet(folder / "rows.parquet", target="click", cache_dir=folder / "cache")
     y = scan.target_
-    encoder = HistorySequenceEncoder(**ROLES, neighbours=None)
+    encoder = HistorySequenceEncoder(**ROLES)
     small = {"max_epochs": 1, "hidden_units": (4,), "random_state": 0}
     classifier = DINClassifier(embedding_dim=64, **small)
     with_checkpoint = DINClassifier(**small, checkpoint_dir=folder / "runs")
@@ -152,14 +152,13 @@ LIMITED = """
 """
 TERMINATED = """
     import sklearn_din._whole_files
-    from sklearn_din.encoding import encoded_cache
     from sklearn_din.features import store
 
     def end(*_):
         signal.raise_signal(signal.SIGTERM)
 
     sklearn_din._whole_files.os.replace = end
-    encoded_cache.write_manifest = store._put = end
+    store.StoreWriter._write_manifest = store._put = end
     for what, call in calls.items():
         print(what, in_a_child(call))
         ended(folder, hidden=HIDDEN)
@@ -174,7 +173,7 @@ def ended(folder, hidden=()):
     left = {path.name for path in folder.iterdir()} - {"cache", "runs", "rows.parquet", "model"}
     for place in ("cache", "runs"):
         left |= set(os.listdir(folder / place)) if (folder / place).exists() else set()
-    whole = ("encoded-", "history-")
+    whole = ("encoded-", "learnt-", "history-")
     assert all(name.startswith((*whole, *hidden)) for name in left), left
     content = (folder / "model").read_bytes()
     assert content == b"old" or len(content) > 1000

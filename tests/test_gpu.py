@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sklearn_din import DINClassifier
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features import EncodedFeatures, Schema
+from sklearn_din.network.batch import Batch
 from sklearn_din.training import net as net_file
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seeded_torch
 from tests.encoded_impressions import make_impressions, make_labels
 

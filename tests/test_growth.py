@@ -28,7 +28,6 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.encoding.growth import grown_vocabulary
 from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import OnnxServer, updating
@@ -43,7 +42,7 @@ WORDS = ["boot", "clog", "hat", "shoe", "sock"]
 
 def grow(vocabulary, *columns, **parameters):
     sources = {f"column{i}": occurrences(values) for i, values in enumerate(columns)}
-    return grown_vocabulary(vocabulary, sources, name="item", **parameters)
+    return vocabulary.grow(sources, name="item", **parameters)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +161,7 @@ def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
 
 @pytest.fixture(scope="module")
 def with_neighbours(frame, y):
-    encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40, neighbours=None)
+    encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)
     classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
     return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
 
@@ -413,7 +412,7 @@ def turning_catalogue(n=600):
 
 def test_as_many_ids_are_hidden_in_later_passes_as_at_fit(tmp_path):
     shown, y = turning_catalogue()
-    encoder = HistorySequenceEncoder(time="time", neighbours=None)
+    encoder = HistorySequenceEncoder(time="time")
     parameters = {"random_state": 0, "early_stopping": False, "batch_size": 50}
     parameters["neighbours"] = None
 

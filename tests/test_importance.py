@@ -39,7 +39,7 @@ def log():
 
 
 def pipeline(*, neighbours="auto", **parameters):
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None, **parameters)
+    encoder = HistorySequenceEncoder(user="user", time="time", **parameters)
     return make_pipeline(
         encoder, DINClassifier(max_epochs=4, random_state=0, neighbours=neighbours)
     )

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.batches.batch import Batch
 from sklearn_din.features import EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN, NUMBERS_HIDDEN
+from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from tests.encoded_impressions import (
     make_answers,

@@ -61,7 +61,7 @@ def log():
 def encode(X, **parameters):
     """Encoded rows as an encoder that knows user and time gives them."""
     columns = {"user": "user", "time": "time"} | parameters
-    return HistorySequenceEncoder(**columns, neighbours=None).fit_transform(X)
+    return HistorySequenceEncoder(**columns).fit_transform(X)
 
 
 def learn(encoded, y, *, order="time"):
@@ -216,7 +216,7 @@ def test_patience_does_not_part_validation_and_test():
     losses = []
     for patience in (4, 30):
         model = make_pipeline(
-            HistorySequenceEncoder(user="user", time="time", neighbours=None),
+            HistorySequenceEncoder(user="user", time="time"),
             DINClassifier(
                 validation="random", patience=patience, max_epochs=15, random_state=0, lr=0.004
             ),
@@ -227,7 +227,7 @@ def test_patience_does_not_part_validation_and_test():
 
 def test_unknown_candidates_have_zeros(log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    encoder = HistorySequenceEncoder(user="user", time="time")
     learnt, _ = learn(encoder.fit_transform(X), y)
     rows = encoder.transform(X[:20].assign(item=-1))
     for name, values in numbers_of(learnt.add_to(rows)).items():
@@ -433,7 +433,7 @@ def test_names_of_the_frame_stay_theirs(log):
 @pytest.fixture(scope="module")
 def model(log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    encoder = HistorySequenceEncoder(user="user", time="time")
     return make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
 
 
@@ -467,7 +467,7 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
 @pytest.mark.usefixtures("least_ids")
 def test_a_step_of_its_own_gives_the_same_model(model, log):
     X, y = log
-    steps = [HistorySequenceEncoder(user="user", time="time", neighbours=None), ItemNeighbours()]
+    steps = [HistorySequenceEncoder(user="user", time="time"), ItemNeighbours()]
     three = make_pipeline(*steps, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
     np.testing.assert_array_equal(three.predict_proba(X), model.predict_proba(X))
     with pytest.raises(ValueError, match="ItemNeighbours was fitted with: 'item' has another"):
@@ -545,7 +545,7 @@ def test_later_clicks_are_counted_as_fit_would_have():
     shown = pd.concat([stranger, clicks], ignore_index=True)
     X = attach_history(shown, clicks, user="user", time="time", columns=["item"])
     y = np.arange(241) > 0
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    encoder = HistorySequenceEncoder(user="user", time="time")
     whole = learn(encoder.fit_transform(X), y)[0].pairs[0]
     known = encoder.vocabularies_["item"]
     parts, _ = learn(encoder.fit_transform(X[:150]), y[:150])
@@ -562,7 +562,7 @@ def test_later_clicks_are_counted_as_fit_would_have():
 
 def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    encoder = HistorySequenceEncoder(user="user", time="time")
     classifier = DINClassifier(max_epochs=1, random_state=0)
     classifier.fit(encoder.fit_transform(X[:800]), y[:800])
     before = classifier.net_.neighbours_

@@ -61,10 +61,10 @@ def test_that_many_events_are_older_than_max_length_is_logged_once(
         X = scan_parquet(tmp_path)
     log_once.cache_clear()
     for _ in range(2):
-        HistorySequenceEncoder(neighbours=None).fit(X)
+        HistorySequenceEncoder().fit(X)
     said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]
     assert [record.getMessage()[:79] for record in caplog.records] == said * is_said
-    HistorySequenceEncoder(neighbours=None, max_length=length).fit(X)
+    HistorySequenceEncoder(max_length=length).fit(X)
     assert len(caplog.records) == is_said
 
 

@@ -10,9 +10,9 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, load, save
-from sklearn_din.batches.batch import Batch
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
+from sklearn_din.network.batch import Batch
 from sklearn_din.training.novelty import MOST_BLOCKS, measure_novelty
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from tests.encoded_impressions import make_impressions, make_labels

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
-from sklearn_din._plain_values import split_arrays
-from sklearn_din.encoding import array_files
-from sklearn_din.encoding.encoded_cache import EncodedCache
+from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet, transformers
+from sklearn_din.encoding import rows as rows_file
+from sklearn_din.features import store as store_file
 from sklearn_din.tables.scan import ParquetScan, Scan
 
 N_ROWS = 60
@@ -82,32 +81,51 @@ def test_a_second_fit_reads_what_the_first_one_kept(source, cache, passes):
     assert len(passes) == n_passes + 1  # of the target
     same(Y, X)
     assert vars(again).keys() == vars(encoder).keys()
-    assert split_arrays(again.__getstate__())[0] == split_arrays(encoder.__getstate__())[0]
+    assert again.schema_ == encoder.schema_
+    assert again.scales_ == encoder.scales_
+    assert again.feature_names_in_.tolist() == encoder.feature_names_in_.tolist()
+    for name, values in encoder.vocabularies_.items():
+        np.testing.assert_array_equal(again.vocabularies_[name], values)
     kept = again.transform(scan_parquet(source, target="click", cache_dir=cache))
     assert len(passes) == n_passes + 1
     same(kept, later)
     same(again.transform(scan_parquet(source, columns=encoder.feature_names_in_)), later)
 
 
-def test_another_encoder_other_rows_labels_or_columns_are_encoded_anew(source, cache):
+def names(folder):
+    """Kinds of stores in a folder, and how many there are of each."""
+    kinds = [path.name.partition("-")[0] for path in folder.iterdir()]
+    return {kind: kinds.count(kind) for kind in kinds}
+
+
+def test_another_encoder_other_rows_or_columns_are_encoded_anew(source, cache):
     encode(source, cache)
+    assert names(cache) == {"learnt": 1, "encoded": 1}
     encode(source, cache, make_encoder(max_length=2))
     encode(source, cache, rows=slice(1, None))
     scan = scan_parquet(source, target="click", cache_dir=cache)
-    make_encoder().fit_transform(scan, 1 - scan.target_)
     make_encoder().fit_transform(scan[["user", "time", "item", "hist_item"]], scan.target_)
-    assert len(list(cache.iterdir())) == 5
+    assert names(cache) == {"learnt": 4, "encoded": 4}
     encode(source, cache)
     os.utime(source / "a.parquet", ns=(0, 10**18))  # written again
     encode(source, cache)
-    assert len(list(cache.iterdir())) == 6
+    assert names(cache) == {"learnt": 5, "encoded": 5}
 
 
+def test_labels_decide_nothing_that_is_kept(source, cache):
+    encode(source, cache)
+    scan = scan_parquet(source, target="click", cache_dir=cache)
+    make_encoder().fit_transform(scan, 1 - scan.target_)
+    make_encoder().fit(scan).transform(scan)
+    assert names(cache) == {"learnt": 1, "encoded": 1}
+
+
+@pytest.mark.parametrize("kind", ["encoded", "learnt"])
 @pytest.mark.parametrize("harm", ["cut", "bits", "gone", "manifest"])
-def test_a_folder_that_is_not_whole_is_never_read(source, cache, harm):
+def test_a_folder_that_is_not_whole_is_never_read(source, cache, harm, kind):
     _, X = encode(source, cache)
-    expected = X[:]
-    (folder,) = cache.iterdir()
+    expected, folders = X[:], sorted(cache.iterdir())
+    (folder,) = (path for path in folders if path.name.startswith(kind))
     path = folder / ("manifest.json" if harm == "manifest" else "0001.bin")
     content = path.read_bytes()
     path.unlink()
@@ -115,8 +133,8 @@ def test_a_folder_that_is_not_whole_is_never_read(source, cache, harm):
         path.write_bytes(content[:-4] if harm == "cut" else content[:-1] + b"\xff")
     _, again = encode(source, cache)
     same(again, expected)
-    assert list(cache.iterdir()) == [folder]
-    assert path.read_bytes() == content or harm == "manifest"
+    assert sorted(cache.iterdir()) == folders
+    assert path.read_bytes() == content
 
 
 class FullFile:
@@ -136,7 +154,7 @@ def test_a_full_disk_is_an_error_that_names_the_folder(
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr(array_files, "open", lambda *args: FullFile(), raising=False)
+    monkeypatch.setattr(store_file, "open", lambda *args: FullFile(), raising=False)
     where = cache if has_cache else place
     with pytest.raises(
         OSError, match=rf"could not be written to {where}, .*needs at least .* MB"
@@ -166,14 +184,13 @@ def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
 
 
 def test_two_that_write_the_same_leave_one_folder(source, cache, monkeypatch):
-    read = EncodedCache.read
-    monkeypatch.setattr(EncodedCache, "read", lambda self: None)  # the other has not finished yet
-    _, X = encode(source, cache)
-    _, Y = encode(source, cache)
-    monkeypatch.setattr(EncodedCache, "read", read)
+    with monkeypatch.context() as not_yet:  # the other has not finished yet
+        for file in (transformers, rows_file):
+            not_yet.setattr(file, "open_store", lambda *args, **options: None)
+        _, X = encode(source, cache)
+        _, Y = encode(source, cache)
     same(Y, X)
-    (folder,) = cache.iterdir()
-    assert folder.name.startswith("encoded-")
+    assert names(cache) == {"learnt": 1, "encoded": 1}
     same(encode(source, cache)[1], X)
 
 
@@ -196,17 +213,24 @@ def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
     assert tmp_path.exists()
 
 
-def test_rows_that_do_not_fit_the_roles_are_named(source, tmp_path, monkeypatch):
+def test_rows_that_cannot_be_read_are_named(source):
     frame = pd.read_parquet(source)
-    frame["hist_price"] = [[1.0] * len(cells) for cells in frame["hist_item"]]
-    frame.at[41, "hist_price"] = [1.0]
+    frame.at[41, "price"] = np.inf
     frame.to_parquet(source / "a.parquet", row_group_size=25)
-    monkeypatch.setattr("sklearn_din.encoding.scanned_rows.FIRST_ROWS", 25)
-    with pytest.raises(
-        ValueError, match=r"must have one length .* rows 25 to 49 of the scan"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"infinity in price.* rows 25 to 49 of the scan"):
         encode(source, None)
-    assert "say what the column is in histories, categorical" in str(caught.value)
+
+
+def test_all_rows_decide_what_a_column_is(source):
+    """One length in the last part tells two histories apart, in a scan as in a frame."""
+    frame = pd.read_parquet(source).assign(hist_category=lambda X: X["hist_item"])
+    frame["category"] = frame["item"]
+    frame.at[55, "hist_category"] = ["i1"]
+    frame.to_parquet(source / "a.parquet", row_group_size=25)
+    scan = scan_parquet(source, target="click")
+    schema = make_encoder().fit(scan).schema_
+    assert schema == make_encoder().fit(frame.drop(columns="click")).schema_
+    assert [b.histories for b in schema.behaviours] == [("hist_item",), ("hist_category",)]
 
 
 def test_an_empty_scan_and_missing_columns_are_refused(source):
@@ -236,7 +260,7 @@ def test_missing_users_are_nobody_and_missing_times_are_refused(source):
 
 def test_unknown_values_are_refused_where_that_is_wanted(source):
     scan = scan_parquet(source, target="click")
-    encoder = make_encoder(unknown="error", neighbours=None).fit(scan[:2], scan.target_[:2])
+    encoder = make_encoder(unknown="error").fit(scan[:2], scan.target_[:2])
     with pytest.raises(ValueError, match=r"item holds \d values that were not seen at fit"):
         encoder.transform(scan)
 

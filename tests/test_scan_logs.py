@@ -468,6 +468,23 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     assert not path.exists()
 
 
+def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):
+    events = make_table(600, random_state=9, users="text").dropna()
+    whole, drawn = sql_negatives.sort_rows, []
+    for size in (7, 50, 10_000):
+
+        def in_pieces(*args, size=size, **options):
+            for batch in whole(*args, **options):
+                yield from (batch.slice(first, size) for first in range(0, len(batch), size))
+
+        monkeypatch.setattr(sql_negatives, "sort_rows", in_pieces)
+        scan = scan_of(events, tmp_path, group=600 // size + 20)
+        options = {"item": "item", "item_columns": ["category"], "user": "user", "n_negatives": 3}
+        impressions, _ = sample_negatives(scan, random_state=0, **options)
+        drawn.append(impressions["item"].tolist())
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
 def test_keys_meet_whatever_their_form():
     whole = sql.read_keys(pd.Series([7, 0, 2**60 + 1]), "numbers").to_pylist()
     floats = sql.read_keys(pd.Series([7.0, np.nan, 0.5]), "numbers").to_pylist()

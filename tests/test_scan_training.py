@@ -22,13 +22,13 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches, pooled_order
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding.array_files import append_encoded
-from sklearn_din.encoding.encoded_cache import EncodedCache
+from sklearn_din.encoding.rows import RowSink, open_rows
 from sklearn_din.features import mapped
+from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.batches import ImpressionBatches, pooled_order
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def temporary(tmp_path, monkeypatch):
 
 def make_model(**parameters):
     options = {"max_epochs": 2, "random_state": 0, **parameters}
-    encoder = HistorySequenceEncoder(user="user", time="time", neighbours=None)
+    encoder = HistorySequenceEncoder(user="user", time="time")
     return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
 
 
@@ -113,30 +113,20 @@ def test_an_update_by_a_scan_is_that_by_a_frame(frame, source, temporary):
 
 def mapped_copy(X, *, memory):
     """The same impressions over files."""
-    scan = scan_parquet_of_nothing(memory)
-    cache = EncodedCache(scan, "")
-    with cache.writing() as files:
-        offsets = {}
+    with create_store(None, "rows", memory=memory) as writer:
+        sink = RowSink(writer, None, len(X))
         for start in range(0, len(X), 300):
             part = X[start : start + 300]
-            part.behaviours = {key: its.compact() for key, its in part.behaviours.items()}
-            append_encoded(files, part, offsets)
-        return cache.keep(files, X.schema)
-
-
-def scan_parquet_of_nothing(memory):
-    class Nothing:
-        cache_dir = None
-
-    Nothing.memory = memory
-    return Nothing()
+            part.behaviours = {key: ragged.compact() for key, ragged in part.behaviours.items()}
+            sink.append(part, start)
+        return open_rows(writer.finish(), X.schema)
 
 
 def test_mapped_impressions_train_to_the_same_bits(frame, temporary):
     X, y = in_memory(frame)
     encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
     files = mapped_copy(encoded, memory=10**9)
-    assert mapped.folder_of(files) is not None
+    assert files.store.memory == 10**9
     assert mapped.rows_per_pool(files) is None
     fits = [DINClassifier(max_epochs=2, random_state=0).fit(some, y) for some in (encoded, files)]
     expected = fits[0].predict_proba(encoded)
@@ -165,14 +155,13 @@ def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, te
 
 
 @pytest.mark.parametrize("kind", ["windows", "lists"])
-def test_a_copy_of_some_mapped_rows_reads_as_those_rows(kind, frame, temporary, monkeypatch):
+def test_a_copy_of_some_mapped_rows_reads_as_those_rows(kind, frame, temporary):
     X, y = (frame, frame["click"].to_numpy()) if kind == "windows" else in_memory(frame)
     encoder = HistorySequenceEncoder(user="user", time="time", drop=["click"] * (kind == "windows"))
     files = mapped_copy(encoder.fit_transform(X, y), memory=200_000)
-    monkeypatch.setattr(mapped, "ROWS_PER_PIECE", 100)
     rows = np.flatnonzero(np.random.RandomState(0).random_sample(len(files)) < 0.4)
     copied, expected = mapped.copy_to_memory(files, rows), files[rows]
-    assert mapped.folder_of(copied) is None
+    assert copied.store is None
     assert len(copied) == len(rows)
     for name in expected:
         np.testing.assert_array_equal(copied[name], expected[name])
@@ -200,20 +189,6 @@ def test_batches_of_mapped_rows_are_those_that_their_order_names(frame, temporar
         np.testing.assert_array_equal(batch.numbers, expected.numbers)
         for name, ids in expected.ids.items():
             np.testing.assert_array_equal(batch.ids[name], ids)
-
-
-def test_pages_that_one_reader_left_are_let_go_by_the_next(frame, temporary, monkeypatch):
-    X, y = in_memory(frame)
-    files = mapped_copy(
-        HistorySequenceEncoder(user="user", time="time").fit_transform(X, y), memory=200_000
-    )
-    let_go = []
-    monkeypatch.setattr(mapped, "let_go", lambda array: let_go.append(array.nbytes))
-    for _ in range(2):
-        let_go.clear()
-        for _ in mapped.row_blocks(files):  # all rows are less than one block
-            pass
-        assert sum(let_go) >= files.nbytes
 
 
 class Failing(Callback):
@@ -258,9 +233,7 @@ def test_a_pooled_order_has_each_row_once_and_reads_few_rows_at_a_time(n_rows, p
 
 def test_batches_of_some_rows_are_those_rows(frame):
     X, y = in_memory(frame)
-    encoded = HistorySequenceEncoder(neighbours=None).fit_transform(
-        X.drop(columns=["user", "time"])
-    )
+    encoded = HistorySequenceEncoder().fit_transform(X.drop(columns=["user", "time"]))
     rows = np.random.RandomState(0).permutation(len(encoded))[:200]
     some = ImpressionBatches(
         encoded, y[rows], batch_size=64, rows=rows, shuffle=np.random.RandomState(1)
@@ -280,8 +253,9 @@ def test_a_search_encodes_once_where_there_is_a_cache(source, tmp_path, monkeypa
     search = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
     search.fit(scan, scan.target_)
     folders = list((tmp_path / "cache").iterdir())
-    assert len(folders) == 4  # two folds, each fitted and transformed once
-    assert all(Path(folder).name.startswith("encoded-") for folder in folders)
+    kinds = [Path(folder).name.partition("-")[0] for folder in folders]
+    assert kinds.count("learnt") == 2  # folds
+    assert kinds.count("encoded") == 4  # rows to train on and rows to score, of each
     found = search.cv_results_["mean_test_score"]
     monkeypatch.setattr(type(scan), "parts", None)  # nothing is read any more
     again = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
@@ -186,7 +188,7 @@ def test_pickle_and_clone_encode_alike_and_hold_no_rows():
 
     same(pickle.loads(pickle.dumps(fitted)).transform(small), fitted.transform(small))
     same(clone(fitted).fit_transform(small), fitted.transform(small))
-    assert len(pickle.dumps(encoder(neighbours=None).fit(large))) < len(pickle.dumps(fitted)) + 1000
+    assert len(pickle.dumps(encoder().fit(large))) < len(pickle.dumps(fitted)) + 1000
 
 
 def test_output_stays_encoded_whatever_scikit_learn_is_told():
@@ -228,3 +230,37 @@ def test_empty_histories_warn_at_fit_and_pass_at_predict():
         X = encoder().fit_transform(empty)
     assert X["hist_item"].shape == (60, 0)
     assert not encoder().fit(frame).transform(empty)["hist_item_mask"].any()
+
+
+class Forbidden:
+    """Labels that nobody may look at."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"{name} of y was asked for")
+
+
+@pytest.mark.parametrize("method", ["fit_transform", "fit", "partial_fit"])
+def test_labels_are_never_looked_at(method):
+    frame = with_windows(n_events=80)
+    expected = encoder().fit(frame).transform(frame)
+    for y in (Forbidden(), np.ones((80, 1)), [None], np.arange(3)):
+        made = getattr(encoder(), method)(frame, y)
+        same(made if method == "fit_transform" else made.transform(frame), expected)
+
+
+def test_a_frozen_encoder_in_a_pipeline_encodes_as_it_did():
+    frame = with_windows(n_events=80)
+    fitted = encoder().fit(frame.iloc[:40])
+    frozen = make_pipeline(FrozenEstimator(fitted)).fit(frame, np.ones(80))
+    same(frozen.transform(frame), fitted.transform(frame))
+
+
+def test_a_pipeline_with_memory_encodes_the_same_rows_once(tmp_path, monkeypatch):
+    frame, learnt = with_windows(n_events=80), []
+    learn = HistorySequenceEncoder._learn
+    monkeypatch.setattr(
+        HistorySequenceEncoder, "_learn", lambda self, table: learnt.append(1) or learn(self, table)
+    )
+    for _ in range(2):
+        make_pipeline(encoder(), DummyClassifier(), memory=str(tmp_path)).fit(frame, np.ones(80))
+    assert len(learnt) == 1

@@ -230,7 +230,7 @@ def run(case, folder):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    _processes.SECONDS_FOR_WORD = 1.0
+    _processes.SECONDS_FOR_REASON = 1.0
     for case in cases:
         run(case, Path(folder))
         if case in ERRORS:

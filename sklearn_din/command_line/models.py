@@ -35,7 +35,7 @@ def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
         neighbours and validation rows are of the same kind. The paper's network gets no numbers of
         item neighbours: it stays as published.
     """
-    encoder = HistorySequenceEncoder(user=roles.user, time=roles.time, neighbours=None)
+    encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
     if order == "user":
         encoder.set_params(time=None, drop=[roles.time])
     classifier = DINClassifier().set_params(**parameters)

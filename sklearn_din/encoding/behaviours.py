@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 
 from sklearn_din._validation import check_frame
-from sklearn_din.encoding.columns import Columns, is_history_name
+from sklearn_din.encoding.columns import is_history_name
+from sklearn_din.encoding.facts import TableFacts
 from sklearn_din.features.schema import Behaviour
 
 
 class Histories:
-    """Finds the behaviours of a frame, by the user's names or by rule.
+    """Finds the behaviours of a table, by the user's names or by rule.
 
     Parameters
     ----------
-    columns : Columns
-        The frame.
+    facts : TableFacts
+        What the columns hold.
+    separator : str, default=None
+        Where to split histories that are text.
     out : collection of str
         Columns that are no features.
     ids, numbers : collection of str
@@ -27,52 +30,50 @@ class Histories:
     Attributes
     ----------
     names : list of str
-        The columns that are read as histories, in frame order.
+        The columns that are read as histories, in the order of the table.
     """
 
     def __init__(
         self,
-        columns: Columns,
+        facts: TableFacts,
         *,
+        separator: str | None = None,
         out: Collection[str] = (),
         ids: Collection[str] = (),
         numbers: Collection[str] = (),
     ) -> None:
-        self.columns = columns
+        self.facts, self.separator = facts, separator
         self.out, self.ids, self.numbers = set(out), set(ids), set(numbers)
         self.names: list[str] = []
         self._notices: list[str] = []
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was taken differently from how it looks."""
+        """Sentences about what was taken differently from how it looks."""
         return tuple(self._notices)
 
     def infer(self) -> list[Behaviour]:
         """Take all columns of lists; those of the same events form one behaviour."""
-        self.names = [name for name in self.columns.names if self._is_history(name)]
+        self.names = [name for name in self.facts.names if self._is_history(name)]
         candidates: dict[str, str | None] = {}
         groups: list[list[str]] = []
         for name in self.names:
-            if self.columns.history(name).is_time:
+            if self.facts.history(name).is_time:
                 continue
             candidates[name] = self._candidate(name)
             numbers = self._is_of_numbers(name, candidates[name])
             aligned = [g for g in groups if self._are_aligned(g[0], name, has_numbers=numbers)]
-            group = aligned[0] if aligned else None
-            if group is None:
-                groups.append([name])
+            if aligned:
+                aligned[0].append(name)
             else:
-                group.append(name)
+                groups.append([name])
         self._check_separator()
-        behaviours = [self._behaviour(group, candidates) for group in groups]
-        self._notice_unpaired(behaviours)
-        return behaviours
+        return [self._behaviour(group, candidates) for group in groups]
 
     def named(self, histories: Mapping[Hashable, Hashable]) -> list[Behaviour]:
         """Take the columns that the user names, with the candidates that the user names."""
-        frame = self.columns.frame
-        keys = [name for key in histories for name in _as_tuple(key)]
+        frame = pd.DataFrame(columns=list(self.facts.names))
+        keys = [name for key in histories for name in as_tuple(key)]
         check_frame(frame, keys, name="X (histories)")
         twice = sorted({name for name in keys if keys.count(name) > 1})
         if twice:
@@ -80,10 +81,10 @@ class Histories:
                 f"histories must name each history column once, got {twice} more than once. "
                 "Copy the column under another name to use it twice."
             )
-        self.names = [name for name in self.columns.names if name in keys]
+        self.names = [name for name in self.facts.names if name in keys]
         behaviours = []
         for key, value in histories.items():
-            names, candidates = _as_tuple(key), _as_tuple(value)
+            names, candidates = as_tuple(key), as_tuple(value)
             if len(names) != len(candidates):
                 raise ValueError(
                     f"histories must name one candidate, or None, for each history, got {value!r} "
@@ -95,26 +96,27 @@ class Histories:
         return behaviours
 
     def _is_history(self, name: str) -> bool:
-        columns = self.columns
+        facts = self.facts
         if name in self.out:
             return False
-        if columns.kind(name) == "history":
+        if facts[name].kind == "history":
             return True
-        if not is_history_name(name) or columns.twin(name) is None or name in self.ids:
+        candidate = facts.find_candidate(name)
+        if not is_history_name(name) or candidate is None or name in self.ids:
             return False
-        if columns.is_text(name) and columns.separator is None:
+        if facts.is_text(name) and self.separator is None:
             raise ValueError(
-                f"{name} holds text such as {columns.first_value(name)!r:.40} where lists were "
+                f"{name} holds text such as {facts[name].example!r:.40} where lists were "
                 "meant: CSV files turn histories into text. Keep them in Parquet (to_parquet, "
                 f"read_parquet), or write them joined, '22|29|7', and give separator='|'. Name "
                 f"{name} in categorical if it is an id, in drop to leave it out."
             )
-        if columns.is_text(name) or columns.is_missing(name):
+        if facts.is_text(name) or facts.is_missing(name):
             return True
         if name not in self.numbers:
             self._notices.append(
-                f"{name} holds one value per cell, such as {columns.first_value(name)!r:.40}, "
-                f"where its name and the column {columns.twin(name)} mean a history: it is taken "
+                f"{name} holds one value per cell, such as {facts[name].example!r:.40}, "
+                f"where its name and the column {candidate} mean a history: it is taken "
                 "for a column of its own. Make a list of each row's past, as attach_history does. "
                 f"Name {name} in categorical or numeric to keep it as it is, in drop to leave it "
                 "out."
@@ -123,38 +125,38 @@ class Histories:
 
     def _check_separator(self) -> None:
         """Refuse a separator that stands in no cell of a text history."""
-        columns = self.columns
+        facts = self.facts
         for name in self.names:
-            if columns.is_text(name) and columns.history(name).spans.lengths.max() <= 1:
+            if facts.is_text(name) and facts.history(name).longest <= 1:
                 raise ValueError(
-                    f"separator={columns.separator!r} splits nothing in {name}, whose cells are "
-                    f"such as {columns.first_value(name)!r:.40}. Give the separator that they "
+                    f"separator={self.separator!r} splits nothing in {name}, whose cells are "
+                    f"such as {facts[name].example!r:.40}. Give the separator that they "
                     "have; where no row has two events, make lists of the cells."
                 )
 
     def _candidate(self, name: str) -> str | None:
         """Find the column that a history of ids is compared with; None for numbers."""
-        twin = self.columns.twin(name)
-        if twin is None or twin in {*self.out, *self.names}:
+        candidate = self.facts.find_candidate(name)
+        if candidate is None or candidate in {*self.out, *self.names}:
             return None
-        return twin if self._is_of_ids(name, twin) else None
+        return candidate if self._is_of_ids(name, candidate) else None
 
-    def _is_of_ids(self, name: str, twin: str) -> bool:
+    def _is_of_ids(self, name: str, candidate: str) -> bool:
         """Whether a history and the column of its name are ids rather than quantities."""
-        cells, kind = self.columns.history(name), self.columns.kind(twin)
-        if cells.anchors is not None or kind in ("time", "history"):
+        events, kind = self.facts.history(name), self.facts[candidate].kind
+        if events.has_anchors or kind in ("time", "history"):
             return False
-        if {name, twin} & {*self.ids, *self.numbers}:
-            return not {name, twin} & self.numbers
-        has_fractions = cells.is_numeric and not cells.is_whole
+        if {name, candidate} & {*self.ids, *self.numbers}:
+            return not {name, candidate} & self.numbers
+        has_fractions = events.is_numeric and not events.is_whole
         if kind != "numbers":
             return not has_fractions
-        if has_fractions or not self.columns.is_whole(twin):
+        if has_fractions or not self.facts[candidate].is_whole:
             return False
-        if cells.is_numeric:
+        if events.is_numeric:
             self._notices.append(
-                f"{twin} and {name} hold whole numbers as floats, as ids are where some are "
-                f"missing: both are encoded as ids. Name {twin} in categorical to say so, in "
+                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
+                f"missing: both are encoded as ids. Name {candidate} in categorical to say so, in "
                 "numeric if it is a quantity."
             )
         return True
@@ -163,11 +165,12 @@ class Histories:
         """Whether the events of a history are quantities."""
         if candidate is not None or name in self.ids:
             return False
-        cells, twin = self.columns.history(name), self.columns.twin(name)
-        if cells.is_numeric or name in self.numbers or twin in self.numbers:
+        events, of_same_name = self.facts.history(name), self.facts.find_candidate(name)
+        if events.is_numeric or name in self.numbers or of_same_name in self.numbers:
             return True
-        pairs_with_numbers = twin is not None and self.columns.kind(twin) == "numbers"
-        return pairs_with_numbers and cells.is_integer and twin not in self.out
+        if of_same_name is None or of_same_name in self.out:
+            return False
+        return events.is_integer and self.facts[of_same_name].kind == "numbers"
 
     def _are_aligned(self, first: str, second: str, *, has_numbers: bool) -> bool:
         """Whether two histories describe the same events.
@@ -177,16 +180,16 @@ class Histories:
         compared with, is a history of numbers, or comes from ``attach_history`` by its name and
         the lengths vary.
         """
-        columns = self.columns
-        if columns.same_windows(first, second):
+        facts = self.facts
+        if facts.same_windows[first] == facts.same_windows[second]:
             return True
-        lengths = columns.history(first).spans.lengths
-        if not np.array_equal(lengths, columns.history(second).spans.lengths):
+        if facts.same_lengths[first] != facts.same_lengths[second]:
             return False
         if has_numbers or self._is_of_numbers(first, None):
             return True
+        vary = facts.history(first).longest > facts.history(first).shortest
         return all(
-            is_history_name(name) and (columns.twin(name) is not None or np.ptp(lengths) > 0)
+            is_history_name(name) and (vary or facts.find_candidate(name) is not None)
             for name in (first, second)
         )
 
@@ -200,21 +203,10 @@ class Histories:
                 f"call; otherwise name both as one behaviour, histories={{('hist_item', "
                 f"{numbers[0]!r}): ('item', None)}}, or name it in drop."
             )
-        kept = tuple(candidates[name] for name in ids)
-        return Behaviour("+".join(ids), tuple(ids), kept, tuple(numbers))
-
-    def _notice_unpaired(self, behaviours: Sequence[Behaviour]) -> None:
-        """Say which histories are pooled although they look made to be compared."""
-        alone = [name for b in behaviours if b.is_bag for name in b.histories]
-        wanted = {name: self.columns.likely_twin(name, self.out) for name in alone}
-        lost = [name for name in alone if is_history_name(name) or wanted[name] is not None]
-        if lost:
-            pair = f"{{{lost[0]!r}: {wanted[lost[0]] or '...'!r}}}"
-            self._notices.append(
-                f"histories {', '.join(lost)} have no candidate: pooled without attention; name "
-                f"pairs in histories={pair}."
-            )
+        of_ids = tuple(candidates[name] for name in ids)
+        return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers))
 
 
-def _as_tuple(value: Hashable) -> tuple:
+def as_tuple(value: Hashable) -> tuple:
+    """Return the names that a key or a value of ``histories`` consists of."""
     return tuple(value) if isinstance(value, tuple | list) else (value,)

@@ -17,7 +17,6 @@ from sklearn_din._spans import Spans
 from sklearn_din.encoding.single_values import (
     Codes,
     Values,
-    are_whole,
     as_numbers,
     coded,
     first_present,
@@ -26,7 +25,7 @@ from sklearn_din.encoding.single_values import (
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
-Kept = slice | np.ndarray  # which events
+Selection = slice | np.ndarray  # which events
 CELLS = "a list, a tuple, an array or a missing value"
 
 
@@ -60,33 +59,6 @@ class HistoryCells:
     anchors: np.ndarray | None = None
     log: tuple[EventLog, str] | None = None
 
-    @property
-    def is_numeric(self) -> bool:
-        """Whether the events are floats or elapsed times; everything else is an id."""
-        is_float = isinstance(self.values, np.ndarray) and self.values.dtype.kind == "f"
-        return is_float or self.anchors is not None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the events are floats without fractions, as integers beside missing ones are."""
-        if self.anchors is not None or not self.is_numeric:
-            return False
-        return are_whole(self.values)
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether the events are integers."""
-        if isinstance(self.values, np.ndarray):
-            return self.values.dtype.kind in "iu"
-        return pa.types.is_integer(self.values.type)
-
-    @property
-    def is_time(self) -> bool:
-        """Whether the events are dates or durations."""
-        if isinstance(self.values, np.ndarray):
-            return self.values.dtype.kind in "mM"
-        return pa.types.is_temporal(self.values.type)
-
     def newest(self, max_length: int) -> HistoryCells:
         """Keep the newest ``max_length`` events of each window."""
         return replace(self, spans=self.spans.newest(max_length))
@@ -99,25 +71,21 @@ class HistoryCells:
             values = self.spans.elapsed(self.values, self.anchors)
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
-    def codes(self, kept: Kept) -> Codes:
-        """Codes of the kept events and the distinct values behind them.
+    def codes(self, selection: Selection) -> Codes:
+        """Codes of some events and the distinct values behind them.
 
         A log is coded once, for all rows and folds, where at least half of it is wanted.
         """
-        if self.log is not None and 2 * _n_kept(kept) >= len(self.values):
+        if self.log is not None and 2 * _n_selected(selection) >= len(self.values):
             log, column = self.log
             with suppress(TypeError):  # lists, dicts somewhere in the log: coded names them
                 codes, values = log.codes(column)
-                return codes[kept], values
-        return coded(_take(self.values, kept), name=self.name)
+                return codes[selection], values
+        return coded(_take(self.values, selection), name=self.name)
 
-    def distinct(self) -> np.ndarray:
-        """Distinct values of all events."""
-        return self.codes(slice(0, len(self.values)))[1]
-
-    def numbers(self, kept: Kept) -> np.ndarray:
-        """Return the kept events as float64, NaN where missing."""
-        values = _take(self.values, kept)
+    def numbers(self, selection: Selection) -> np.ndarray:
+        """Return some events as float64, NaN where missing."""
+        values = _take(self.values, selection)
         if isinstance(values, pa.ChunkedArray):
             values = values.to_numpy()
         return as_numbers(pd.Series(values), name=self.name)
@@ -128,7 +96,7 @@ def holds_lists(column: pd.Series) -> bool:
 
     Dicts and sets are meant as histories too: :func:`read_history` says what is wrong with them.
     """
-    if isinstance(column.array, WindowArray) or _is_arrow_list(column.dtype):
+    if isinstance(column.array, WindowArray) or is_arrow_list(column.dtype):
         return True
     if column.dtype != object:
         return False
@@ -175,7 +143,7 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
             cells = arrow_of_lists(column.to_numpy())
         except MixedKindsError:
             return _read_objects(column, name)
-    elif _is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
+    elif is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
         cells = pa.array(array, from_pandas=True)
     elif column.isna().all():  # a batch of new users: no dtype says that these were lists
         cells = pa.nulls(len(column))
@@ -276,23 +244,24 @@ def _not_lists(name: str, got: str) -> ValueError:
     )
 
 
-def _n_kept(kept: Kept) -> int:
-    return kept.stop - kept.start if isinstance(kept, slice) else len(kept)
+def _n_selected(selection: Selection) -> int:
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
-def _take(values: Values, kept: Kept) -> Values:
+def _take(values: Values, selection: Selection) -> Values:
     if isinstance(values, np.ndarray):
-        return values[kept]
-    if isinstance(kept, slice):
-        return values.slice(kept.start, kept.stop - kept.start)
-    return values.take(pa.array(kept))
+        return values[selection]
+    if isinstance(selection, slice):
+        return values.slice(selection.start, selection.stop - selection.start)
+    return values.take(pa.array(selection))
 
 
 def _chunked(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     return cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
 
 
-def _is_arrow_list(dtype: object) -> bool:
+def is_arrow_list(dtype: object) -> bool:
+    """Whether a dtype is that of Arrow's lists."""
     return isinstance(dtype, pd.ArrowDtype) and _is_list(dtype.pyarrow_dtype)
 
 

@@ -1,19 +1,20 @@
-"""What each column of a frame holds, told as lightly as its dtype allows; histories read once."""
+"""One part of a table by its columns: the kind of each, its ids or its history, read once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.encoding.cells import HistoryCells, holds_lists, read_history
-from sklearn_din.encoding.single_values import Codes, are_whole, as_numbers, coded, first_present
-from sklearn_din.logs.windows import WindowArray
+from sklearn_din.encoding.cells import HistoryCells, holds_lists, is_arrow_list, read_history
+from sklearn_din.encoding.single_values import Codes, coded, first_present
+from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 PREFIX = "hist_"
-FEW_VALUES = 20  # so few distinct integers may be in another column by chance
+Made = TypeVar("Made")
 ColumnKind = Literal["ids", "numbers", "time", "history"]
 
 
@@ -40,14 +41,10 @@ class Columns:
         self._kinds: dict[str, ColumnKind] = {}
         self._codes: dict[str, Codes] = {}
         self._histories: dict[str, HistoryCells] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """Column names, in the order of the frame."""
-        return list(self.frame.columns)
+        self._made: dict[Hashable, Any] = {}
 
     def kind(self, name: str) -> ColumnKind:
-        """Tell what a column holds."""
+        """Return the kind of a column."""
         if name not in self._kinds:
             self._kinds[name] = column_kind(self.frame[name])
         return self._kinds[name]
@@ -64,53 +61,53 @@ class Columns:
             self._histories[name] = read_history(self.frame[name], separator=self.separator)
         return self._histories[name]
 
+    def make_once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Make something of these columns, or return what was made for the same key before."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
     def same_windows(self, first: str, second: str) -> bool:
         """Whether one call of ``attach_history`` made both columns."""
         mine, other = self.frame[first].array, self.frame[second].array
         both = isinstance(mine, WindowArray) and isinstance(other, WindowArray)
         return both and mine.same_windows(other)
 
-    def is_whole(self, name: str) -> bool:
-        """Whether a column of floats holds whole numbers alone, as ids beside missing ones do."""
-        return are_whole(as_numbers(self.frame[name], name=name))
-
-    def is_text(self, name: str) -> bool:
-        """Whether the first value of a column is text."""
-        return isinstance(self.first_value(name), str)
-
-    def is_missing(self, name: str) -> bool:
-        """Whether all cells of a column are missing."""
-        return bool(self.frame[name].isna().all())
+    def same_lengths(self, first: str, second: str) -> bool:
+        """Whether two histories have equal lengths in every row."""
+        mine, other = self.history(first).spans, self.history(second).spans
+        return np.array_equal(mine.lengths, other.lengths)
 
     def first_value(self, name: str) -> object:
         """First value that is not missing, None where all are."""
         return first_present(self.frame[name])
 
-    def twin(self, history: str) -> str | None:
-        """Column that a history is compared with by its name: ``item`` for ``hist_item``.
 
-        Prefixes that ColumnTransformer writes before two underscores are seen through.
-        """
-        exact = history.removeprefix(PREFIX)
-        if exact != history and exact in self.frame.columns:
-            return exact
-        wanted = _bare(history).removeprefix(PREFIX)
-        if wanted == _bare(history):
-            return None
-        found = [name for name in self.names if _bare(name) == wanted]
-        return found[0] if len(found) == 1 else None
+def find_candidate(history: str, names: Sequence[str]) -> str | None:
+    """Column that a history is compared with by its name: ``item`` for ``hist_item``.
 
-    def likely_twin(self, history: str, out: Collection[str]) -> str | None:
-        """Column of ids that holds most of a history's values, where one does.
+    Prefixes that ColumnTransformer writes before two underscores are seen through.
 
-        Small integers are in many columns by chance: there, nothing is likely.
-        """
-        values = pd.Index(self.history(history).distinct(), dtype=object)
-        if len(values) < FEW_VALUES and values.inferred_type != "string":
-            return None
-        ids = [name for name in self.names if name not in out and self.kind(name) == "ids"]
-        shares = {name: values.isin(self.codes(name)[1].astype(object)).sum() for name in ids}
-        return next((name for name, share in shares.items() if 2 * share > len(values)), None)
+    Parameters
+    ----------
+    history : str
+        Name of the history.
+    names : sequence of str
+        All columns.
+
+    Examples
+    --------
+    >>> find_candidate("rest__hist_item", ["rest__hist_item", "rest__item", "price"])
+    'rest__item'
+    """
+    exact = history.removeprefix(PREFIX)
+    if exact != history and exact in names:
+        return exact
+    bare = _bare(history).removeprefix(PREFIX)
+    if bare == _bare(history):
+        return None
+    same = [name for name in names if _bare(name) == bare]
+    return same[0] if len(same) == 1 else None
 
 
 def is_history_name(name: str) -> bool:
@@ -130,15 +127,27 @@ def _bare(name: str) -> str:
 
 
 def column_kind(column: pd.Series) -> ColumnKind:
-    """Tell what a column holds by its dtype, and by its cells where the dtype is object.
+    """Return the kind of a column by its dtype, and by its cells where the dtype is object.
 
     Examples
     --------
     >>> [column_kind(pd.Series(cells)) for cells in ([1, 2], [0.5], ["a"], [[1], []])]
     ['ids', 'numbers', 'ids', 'history']
     """
-    dtype = column.dtype
+    kind = dtype_kind(column.dtype)
+    if kind is not None:
+        return kind
     if holds_lists(column):
+        return "history"
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    if inferred in ("floating", "mixed-integer-float", "decimal"):
+        return "numbers"
+    return "time" if inferred in ("date", "datetime", "timedelta", "time", "period") else "ids"
+
+
+def dtype_kind(dtype: Any) -> ColumnKind | None:
+    """Return the kind of a column by its dtype; None for objects, whose cells must tell."""
+    if isinstance(dtype, WindowDtype) or is_arrow_list(dtype):
         return "history"
     if isinstance(dtype, pd.CategoricalDtype):
         return "ids"
@@ -148,8 +157,5 @@ def column_kind(column: pd.Series) -> ColumnKind:
     if is_temporal or getattr(dtype, "kind", "O") in "mM" or isinstance(dtype, pd.PeriodDtype):
         return "time"
     if pd.api.types.is_object_dtype(dtype):
-        inferred = pd.api.types.infer_dtype(column, skipna=True)
-        if inferred in ("floating", "mixed-integer-float", "decimal"):
-            return "numbers"
-        return "time" if inferred in ("date", "datetime", "timedelta", "time", "period") else "ids"
+        return None
     return "numbers" if pd.api.types.is_float_dtype(dtype) else "ids"

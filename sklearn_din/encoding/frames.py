@@ -1,4 +1,4 @@
-"""What the encoder is given: a pandas, polars or Arrow frame, checked and read by its roles."""
+"""Frames that an encoder is given, checked; and a part of a table read by its roles."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames an
 
 @dataclass(frozen=True)
 class ReadFrame:
-    """A frame as flat arrays, before anything is looked up.
+    """Rows as flat arrays, before anything is looked up.
 
     Parameters
     ----------
-    numbers : ndarray of shape (n_rows, n_numeric), float64
-        NaN where missing.
+    numbers : dict of str to ndarray of shape (n_rows,), float64
+        Columns of one number per cell, NaN where missing.
     codes : dict of str to (codes, values)
         Columns of one id per cell.
     events : dict of tuple of str to Events
         By the histories of each behaviour.
     """
 
-    numbers: np.ndarray
+    numbers: dict[str, np.ndarray]
     codes: dict[str, Codes]
     events: dict[tuple[str, ...], Events]
 
@@ -56,38 +56,40 @@ class ReadFrame:
 def read_frame(
     columns: Columns, roles: Roles, *, max_length: int, as_numbers_alone: Collection[str] = ()
 ) -> ReadFrame:
-    """Read the columns that have a role.
+    """Read the columns that have a role; once, however often the same is asked for.
 
     Parameters
     ----------
     columns : Columns
-        The frame.
+        Some rows of a table, or all.
     roles : Roles
         Which part each column plays.
     max_length : int
         Newest events that a history keeps.
     as_numbers_alone : collection of str, default=()
-        Histories of times whose elapsed times are wanted as plain numbers, one for each event
-        and row.
+        Histories of times whose elapsed times are to be plain numbers, one for each event and row.
 
     Returns
     -------
     ReadFrame
     """
-    frame = columns.frame
-    numbers = np.empty((len(frame), len(roles.numeric)))
-    for position, name in enumerate(roles.numeric):
-        numbers[:, position] = as_numbers(frame[name], name=name)
+    alone = [name for name in as_numbers_alone if columns.history(name).anchors is not None]
+    key = roles, max_length, tuple(alone)
+    return columns.make_once(key, lambda: _read(columns, roles, max_length, alone))
+
+
+def _read(
+    columns: Columns, roles: Roles, max_length: int, as_numbers_alone: Collection[str]
+) -> ReadFrame:
+    numbers = {name: as_numbers(columns.frame[name], name=name) for name in roles.numeric}
     codes = {name: columns.codes(name) for name in roles.categorical}
     events = {}
     for behaviour in roles.behaviours:
         names = (*behaviour.histories, *behaviour.numbers)
-        cells = [columns.history(name) for name in names]
-        for place, one in enumerate(cells):
-            if one.anchors is not None and one.name in as_numbers_alone:
-                cells[place] = one.expanded()
+        cells = {name: columns.history(name) for name in names}
+        cells |= {name: cells[name].expanded() for name in names if name in as_numbers_alone}
         events[behaviour.histories] = read_events(
-            cells, max_length=max_length, numbers=behaviour.numbers
+            list(cells.values()), max_length=max_length, numbers=behaviour.numbers
         )
     return ReadFrame(numbers, codes, events)
 
@@ -131,12 +133,12 @@ def checked_frame(
             f"required by {type(encoder).__name__}."
         )
     present = set(frame.columns)
-    wanted = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
-    if list(frame.columns) != wanted:
+    expected = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
+    if list(frame.columns) != expected:
         try:
             validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
         except ValueError as error:
-            if not any(is_history_name(name) for name in wanted if name not in present):
+            if not any(is_history_name(name) for name in expected if name not in present):
                 raise
             raise ValueError(f"{error}attach_history makes the history columns.") from error
     if hasattr(encoder, "feature_names_in_"):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._log_once import ADVICE_FROM, log_once
+from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.events import HistoryTotals
-from sklearn_din.encoding.single_values import Codes
+from sklearn_din.encoding.vocabulary import Occurrences
+from sklearn_din.features.schema import Behaviour
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
 OLDER_SHARE = 0.1
+FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
@@ -37,7 +41,7 @@ def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str
         f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from it. Do "
         "the users of these rows have earlier events?"
         for names, events in totals.items()
-        if not events.kept
+        if not events.held
     ]
 
 
@@ -46,7 +50,7 @@ def log_older_events(
 ) -> None:
     """Say which behaviours lose many events to ``max_length``."""
     for names, events in totals.items():
-        if n_rows >= ADVICE_FROM and events.older > OLDER_SHARE * (events.kept + events.older):
+        if n_rows >= ADVICE_FROM and events.older > OLDER_SHARE * (events.held + events.older):
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older. Where they may "
@@ -55,26 +59,33 @@ def log_older_events(
 
 
 def odd_ids(
-    codes: Mapping[str, Codes], frame: pd.DataFrame, *, chosen: Collection[str]
+    counts: Mapping[str, Occurrences],
+    dtypes: Mapping[str, Any],
+    *,
+    n_rows: int,
+    chosen: Collection[str],
 ) -> list[str]:
     """Columns that became ids by rule and hold numbers, dates, lists or row numbers.
 
     Parameters
     ----------
-    codes : mapping of str to (codes, values)
-        Columns of ids.
-    frame : DataFrame
-        Where they come from.
+    counts : mapping of str to Occurrences
+        Columns with one id per cell, and their distinct values in the order of the rows.
+    dtypes : mapping of str to dtype
+        Of the columns.
+    n_rows : int
+        Training rows.
     chosen : collection of str
         Columns that the user called ids: nothing is said of them.
     """
     notices = []
-    for name, (_, values) in codes.items():
+    for name, (values, _) in counts.items():
         if name in chosen:
             continue
-        if _number_the_rows(frame[name], values):
+        is_integer = pd.api.types.is_integer_dtype(dtypes[name])
+        if is_integer and len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             notices.append(
-                f"{name} has {len(values)} different integers in {len(frame)} rows and is "
+                f"{name} has {len(values)} different integers in {n_rows} rows and is "
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, in "
                 f"numeric=[{name!r}] if it is a quantity, in categorical to keep it as it is."
             )
@@ -87,13 +98,48 @@ def odd_ids(
     return notices
 
 
-def _number_the_rows(column: pd.Series, values: np.ndarray) -> bool:
-    is_integer = pd.api.types.is_integer_dtype(column.dtype)
-    return is_integer and len(values) > max(MANY_ROWS, NEARLY_ALL * len(column))
+def unpaired_histories(
+    behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences], ids: Sequence[str]
+) -> list[str]:
+    """Histories that are pooled although they look made to be compared.
+
+    Parameters
+    ----------
+    behaviours : sequence of Behaviour
+        As the rules found them.
+    counts : mapping of str to Occurrences
+        Of all columns of ids and histories.
+    ids : sequence of str
+        Columns with one id per cell.
+    """
+    alone = [name for behaviour in behaviours if behaviour.is_bag for name in behaviour.histories]
+    likely = {name: _likely_candidate(name, counts, ids) for name in alone}
+    lost = [name for name in alone if is_history_name(name) or likely[name] is not None]
+    if not lost:
+        return []
+    pair = f"{{{lost[0]!r}: {likely[lost[0]] or '...'!r}}}"
+    return [
+        f"histories {', '.join(lost)} have no candidate: pooled without attention; name "
+        f"pairs in histories={pair}."
+    ]
+
+
+def _likely_candidate(
+    history: str, counts: Mapping[str, Occurrences], ids: Sequence[str]
+) -> str | None:
+    """Column of ids that holds most of a history's values, where one does.
+
+    Small integers are in many columns by chance: there, nothing is likely.
+    """
+    values = pd.Index(counts[history].values, dtype=object)
+    if len(values) < FEW_VALUES and values.inferred_type != "string":
+        return None
+    shares = {name: values.isin(counts[name].values.astype(object)).sum() for name in ids}
+    return next((name for name, share in shares.items() if 2 * share > len(values)), None)
 
 
 def _text_that_looks_like(values: np.ndarray) -> tuple[str, str, str] | None:
-    """What text seems to be, an example, and what to do about it; None where it is plain text."""
+    """Return what text seems to be, an example, and what to do; None for plain text."""
     seen = values[:SEEN_VALUES].tolist()
     if not seen or not all(isinstance(value, str) for value in seen):
         return None

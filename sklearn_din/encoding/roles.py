@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from sklearn_din._validation import check_frame, check_names
-from sklearn_din.encoding.behaviours import Histories
-from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.behaviours import Histories, as_tuple
+from sklearn_din.encoding.facts import gather_facts
+from sklearn_din.encoding.table import Table
 from sklearn_din.features.schema import Behaviour
 
 NamesParameter = str | Sequence[str]  # "auto", or names
@@ -42,7 +45,7 @@ class Roles:
         owners = {name: name for name in self.categorical}
         for behaviour in self.behaviours:
             pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-            owners |= {name: name if its is None else its for name, its in pairs}
+            owners |= {n: n if candidate is None else candidate for n, candidate in pairs}
         return owners
 
     @property
@@ -57,23 +60,25 @@ def is_auto(value: object) -> bool:
 
 
 def assign_roles(
-    columns: Columns,
+    table: Table,
     *,
     histories: HistoriesParameter,
     categorical: NamesParameter,
     numeric: NamesParameter,
     drop: Sequence[str],
-    apart: Sequence[str] = (),
+    beside: Sequence[str] = (),
 ) -> Roles:
     """Give each column its part: by name where it is named, by what it holds otherwise.
 
+    All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
+
     Parameters
     ----------
-    columns : Columns
-        The frame.
+    table : Table
+        The training rows.
     histories, categorical, numeric, drop
         As for :class:`sklearn_din.HistorySequenceEncoder`.
-    apart : sequence of str, default=()
+    beside : sequence of str, default=()
         Columns that travel beside the features: whose the row is, and when.
 
     Returns
@@ -81,22 +86,32 @@ def assign_roles(
     Roles
     """
     _check_histories(histories)
-    named = _named(columns, categorical=categorical, numeric=numeric, drop=drop)
-    out = {*drop, *apart}
-    found = Histories(columns, out=out, ids=named["categorical"], numbers=named["numeric"])
-    behaviours = tuple(found.infer() if isinstance(histories, str) else found.named(histories))
+    named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)
+    out = {*drop, *beside}
+    in_histories = None
+    if not isinstance(histories, str):
+        in_histories = [name for key in histories for name in as_tuple(key)]
+    facts = gather_facts(table, out=out, ids=named["categorical"], histories=in_histories)
+    finder = Histories(
+        facts,
+        separator=table.separator,
+        out=out,
+        ids=named["categorical"],
+        numbers=named["numeric"],
+    )
+    behaviours = tuple(finder.infer() if isinstance(histories, str) else finder.named(histories))
     candidates = Roles((), (), behaviours).candidates
-    _check_disjoint(named | {"user and time": list(apart), "candidates": sorted(candidates)})
-    kinds: dict[str, str] = {n: columns.kind(n) for n in columns.names if n not in out}
+    _check_disjoint(named | {"user and time": list(beside), "candidates": sorted(candidates)})
+    kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
     kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
-    kinds |= dict.fromkeys(found.names, "history") | dict.fromkeys(candidates, "ids")
+    kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
     in_use = {name for b in behaviours for name in (*b.histories, *b.numbers)}
 
-    def of_kind(*wanted: str) -> tuple[str, ...]:
-        return tuple(n for n in columns.names if kinds.get(n) in wanted and n not in in_use)
+    def of_kind(*some: str) -> tuple[str, ...]:
+        return tuple(n for n in table.names if kinds.get(n) in some and n not in in_use)
 
     roles = Roles(
-        of_kind("numbers"), of_kind("ids"), behaviours, of_kind("time", "history"), found.notices
+        of_kind("numbers"), of_kind("ids"), behaviours, of_kind("time", "history"), finder.notices
     )
     _check_output_names(roles, in_use)
     return roles
@@ -110,11 +125,11 @@ def _check_histories(histories: object) -> None:
         )
 
 
-def _named(columns: Columns, **parameters: NamesParameter) -> dict[str, list[str]]:
-    named = {}
+def _check_named(table: Table, **parameters: NamesParameter) -> dict[str, list[str]]:
+    named, frame = {}, pd.DataFrame(columns=table.names)
     for parameter, value in parameters.items():
         named[parameter] = [] if is_auto(value) else check_names(value, name=parameter)
-        check_frame(columns.frame, named[parameter], name=f"X ({parameter})")
+        check_frame(frame, named[parameter], name=f"X ({parameter})")
     return named
 
 
@@ -123,14 +138,14 @@ def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
     for position, first in enumerate(parameters):
         for second in parameters[position + 1 :]:
             both = sorted(set(taken[first]) & set(taken[second]))
-            if both and {first, second} not in ({"candidates", "categorical"}, APART):
+            if both and {first, second} not in ({"candidates", "categorical"}, OUTSIDE):
                 raise ValueError(
                     f"a column has one part to play, got {both} among the {first} and in "
                     f"{second}. Candidates of histories are always categorical."
                 )
 
 
-APART = {"drop", "user and time"}  # both keep a column out of the features
+OUTSIDE = {"drop", "user and time"}  # both keep a column out of the features
 
 
 def _check_output_names(roles: Roles, histories: set[str]) -> None:

@@ -2,114 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans, log_elapsed
 from sklearn_din.encoding.events import Events
 
 SAMPLED_ROWS = 50_000
+ROWS_AT_A_TIME = 16_384
 SHRINKING_STEPS = 20  # so many without one that grows are no accident
+N_EXPONENTS = 2048  # of float64
+EXPONENT_OF_ONE = 1023
 
 
-class NumericColumns:
-    """Standardise columns; a missing number gets the mean and is told apart by an indicator.
+@dataclass
+class Moments:
+    """Weight, mean and spread of finite numbers that come in parts.
+
+    Numbers are taken relative to the first one: however far they lie from zero, and wherever the
+    parts begin, nothing of their spread is rounded away.
 
     Parameters
     ----------
-    names : sequence of str
-    numbers : ndarray of shape (n_rows, n_columns)
-        The training rows, NaN where missing.
-    taken : collection of str, default=()
-        Names that no indicator may have: the frame has a column of that name already.
-
-    Attributes
-    ----------
-    names : list of str
-    has_missing : list of str
-        Those with missing numbers at fit. Each gets a second output, 1 where it is missing.
+    weight : float, default=0.0
+        How much all numbers count.
+    first : float, default=0.0
+        The first number.
+    mean : float, default=0.0
+        Weighted mean, relative to the first number.
+    squares : float, default=0.0
+        Weighted squared distances from the mean.
 
     Examples
     --------
-    >>> columns = NumericColumns(["price"], np.array([[1.0], [3.0], [np.nan]]))
-    >>> columns.encode(np.array([[3.0], [np.nan]]))
-    {'price': array([1., 0.], dtype=float32), 'price_missing': array([0., 1.], dtype=float32)}
+    >>> moments = Moments()
+    >>> moments.update(np.array([7.0, np.nan, 9.0]))
+    >>> moments.update(np.array([8.0]))
+    >>> moments.center, moments.variance
+    (8.0, 0.6666666666666666)
     """
 
-    def __init__(
-        self, names: Sequence[str], numbers: np.ndarray, *, taken: Collection[str] = ()
-    ) -> None:
-        self.names = list(names)
-        any_missing = np.isnan(numbers).any(axis=0)
-        self.has_missing = [
-            name
-            for name, is_missing in zip(names, any_missing, strict=True)
-            if is_missing and indicator(name) not in taken
-        ]
-        no_number = np.isnan(numbers).all(axis=0)
-        scaler = StandardScaler().set_output(transform="default")
-        self.scaler = scaler.fit(np.where(no_number, 0.0, numbers)) if self.names else None
+    weight: float = 0.0
+    first: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
 
-    @classmethod
-    def of_scalers(
-        cls,
-        names: Sequence[str],
-        scalers: Sequence[StandardScaler],
-        any_missing: Sequence[bool] | np.ndarray,
-        *,
-        taken: Collection[str],
-    ) -> NumericColumns:
-        """Join scalers of one column each, whose numbers came in parts, those missing left out.
+    def update(self, numbers: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Take further numbers in; those that are not finite do not count.
 
         Parameters
         ----------
-        names : sequence of str
-        scalers : sequence of StandardScaler
-        any_missing : sequence of bool
-            Whether the column has missing numbers.
-        taken : collection of str
-            Names that no indicator may have.
+        numbers : ndarray of shape (n,)
+        weights : ndarray of shape (n,), default=None
+            How much each number counts. None: once.
         """
-        self = cls(names, np.zeros((1, len(names))))
-        pairs = zip(self.names, any_missing, strict=True)
-        self.has_missing = [n for n, is_so in pairs if is_so and indicator(n) not in taken]
-        if self.scaler is not None:
-            self.scaler.mean_ = np.concatenate([its.mean_ for its in scalers])
-            self.scaler.var_ = np.concatenate([its.var_ for its in scalers])
-            self.scaler.scale_ = np.concatenate([its.scale_ for its in scalers])
-            counts = np.array([its.n_samples_seen_ for its in scalers])
-            self.scaler.n_samples_seen_ = counts if np.ptp(counts) else counts[0]
-        return self
+        present = np.isfinite(numbers)
+        if not present.all():
+            numbers = numbers[present]
+            weights = None if weights is None else weights[present]
+        weight = float(len(numbers) if weights is None else weights.sum(dtype=np.float64))
+        if not weight:
+            return
+        first = self.first if self.weight else float(numbers[0])
+        relative = numbers - first
+        total = relative.sum() if weights is None else (relative * weights).sum()
+        mean = float(total) / weight
+        relative -= mean
+        squares, rest = relative * relative, relative
+        if weights is not None:
+            squares, rest = squares * weights, relative * weights
+        correction = float(rest.sum()) ** 2 / weight
+        self.merge(Moments(weight, first, mean, float(squares.sum()) - correction))
+
+    def merge(self, later: Moments) -> None:
+        """Take in the numbers of later rows."""
+        if not later.weight:
+            return
+        if not self.weight:
+            self.first = later.first
+        weight = self.weight + later.weight
+        step = (later.first - self.first) + later.mean - self.mean
+        self.squares += later.squares + step**2 * self.weight * later.weight / weight
+        self.mean += step * later.weight / weight
+        self.weight = weight
 
     @property
-    def scales(self) -> dict[str, EventScale]:
-        """Mean and standard deviation by name."""
-        if self.scaler is None:
-            return {}
-        pairs = zip(self.scaler.mean_.tolist(), self.scaler.scale_.tolist(), strict=True)
-        return {name: EventScale(*pair) for name, pair in zip(self.names, pairs, strict=True)}
+    def center(self) -> float:
+        """The mean; 0 without numbers."""
+        return self.first + self.mean
 
-    def encode(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Return float32 outputs by name."""
-        encoded: dict[str, np.ndarray] = {}
-        if self.scaler is None:
-            return encoded
-        scaled = self.scaler.transform(numbers)
-        missing = np.isnan(scaled)
-        scaled[missing] = 0.0
-        for position, name in enumerate(self.names):
-            encoded[name] = scaled[:, position].astype(np.float32)
-            if name in self.has_missing:
-                encoded[indicator(name)] = missing[:, position].astype(np.float32)
-        return encoded
+    @property
+    def variance(self) -> float:
+        """Mean squared distance from the mean; 0 without numbers."""
+        return self.squares / self.weight if self.weight else 0.0
 
 
 @dataclass(frozen=True)
 class EventScale:
-    """How the numbers of a history's events are scaled.
+    """Scale of the numbers of a column, or of a history's events.
 
     Parameters
     ----------
@@ -121,8 +112,7 @@ class EventScale:
 
     Examples
     --------
-    >>> scale = EventScale.learn(np.array([1.0, 3.0, np.nan]), np.array([1, 1, 5]))
-    >>> scale.encode(np.array([3.0, np.nan]))
+    >>> EventScale(2.0, 1.0).encode(np.array([3.0, np.nan]))
     array([1., 0.], dtype=float32)
     """
 
@@ -131,44 +121,24 @@ class EventScale:
     is_elapsed: bool = False
 
     @classmethod
-    def of_events(cls, name: str, events: Events) -> EventScale:
-        """Learn how the numbers of one history are scaled."""
-        numbers = events.numbers[name]
-        sampled = slice(None, None, max(1, len(events.spans) // SAMPLED_ROWS))
-        spans = events.spans.take(sampled)
-        if name in events.anchors:
-            return cls.learn_elapsed(spans.elapsed(numbers, events.anchors[name][sampled]))
-        if are_elapsed(numbers, spans):
-            return cls.learn_elapsed(numbers[spans.index()])
-        return cls.learn(numbers, events.counts)
+    def of_column(cls, moments: Moments) -> EventScale:
+        """Mean and standard deviation; as StandardScaler, which scales no constant column."""
+        n, mean, variance = moments.weight, moments.center, moments.variance
+        epsilon = np.finfo(np.float64).eps
+        is_constant = variance <= n * epsilon * variance + (n * mean * epsilon) ** 2
+        return cls(mean, 1.0 if is_constant else float(np.sqrt(variance)))
 
     @classmethod
-    def learn(cls, numbers: np.ndarray, counts: np.ndarray) -> EventScale:
-        """Mean and standard deviation, each event counted once for every row that holds it."""
-        present = np.isfinite(numbers)
-        numbers, counts = numbers[present], counts[present]
-        if not len(numbers):
-            return cls(0.0, 1.0)
-        shift = np.average(numbers, weights=counts)
-        return cls.of_moments(shift, np.average((numbers - shift) ** 2, weights=counts))
-
-    @classmethod
-    def of_moments(cls, shift: float, variance: float) -> EventScale:
-        """Scale by a mean and a variance; one without a spread worth the name stays as it is."""
-        spread = np.sqrt(variance)
+    def of_events(cls, moments: Moments) -> EventScale:
+        """Mean and standard deviation; one without a spread worth the name stays as it is."""
+        shift, spread = moments.center, float(np.sqrt(moments.variance))
         negligible = 10 * np.finfo(np.float64).eps * abs(shift)
-        return cls(float(shift), float(spread) if spread > negligible else 1.0)
+        return cls(shift, spread if spread > negligible else 1.0)
 
-    @classmethod
-    def learn_elapsed(cls, elapsed: np.ndarray) -> EventScale:
-        """Power of two nearest to the median of the positive times elapsed.
-
-        Dividing by a power of two is exact: it makes no difference whether times are divided
-        before they are subtracted, as for windows, or after, as for the same histories as lists.
-        """
-        elapsed = elapsed[elapsed > 0]
-        scale = 2.0 ** np.round(np.log2(np.median(elapsed))) if len(elapsed) else 1.0
-        return cls(0.0, float(scale), is_elapsed=True)
+    @property
+    def is_valid(self) -> bool:
+        """Whether numbers can be scaled by it."""
+        return bool(np.isfinite(self.shift) and 0 < self.scale < np.inf)
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:
         """Scale numbers, or times elapsed that are given as such: float32, 0 where missing."""
@@ -186,21 +156,93 @@ class EventScale:
         return times / self.scale, anchors / self.scale
 
 
-def are_elapsed(numbers: np.ndarray, spans: Spans) -> bool:
-    """Whether numbers are times elapsed, which a file has parted from their anchors.
+class EventNumbers:
+    """Statistics of one history of numbers, from which its scale is learnt.
 
-    From the oldest event to the newest they never grow and are never negative, in every row;
-    quantities such as prices do not keep to that.
+    Numbers are times elapsed where the cells say so, or where from the oldest event to the newest
+    they never grow and are never negative, in every row: a file has parted such times from their
+    anchors, and quantities such as prices do not keep to that.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of the whole table: the scale of times elapsed is learnt from every ``n_rows // 50,000``th
+        of them, wherever its parts begin.
+
+    Examples
+    --------
+    >>> prices = EventNumbers(2)
+    >>> prices.update("paid", Events(Spans.from_lengths(np.array([2])), np.ones(2), numbers={
+    ...     "paid": np.array([1.0, 3.0])}), 0)
+    >>> prices.finish()
+    EventScale(shift=2.0, scale=1.0, is_elapsed=False)
     """
-    values = numbers[spans.index()]
-    if len(values) == 0 or not values.min() >= 0:
-        return False
-    steps = np.diff(values)
-    inside = np.ones(len(steps), dtype=bool)
-    starts = Spans.from_lengths(spans.lengths).starts[spans.lengths > 0]
-    inside[starts[1:] - 1] = False  # from one row's newest event to the next row's oldest
-    steps = steps[inside]
-    return bool((steps < 0).sum() >= SHRINKING_STEPS and (steps <= 0).all())
+
+    def __init__(self, n_rows: int) -> None:
+        self._step = max(1, n_rows // SAMPLED_ROWS)
+        self._moments = Moments()
+        self._elapsed = np.zeros(N_EXPONENTS, dtype=np.int64)  # by the nearest power of two
+        self._has_anchors, self._may_be_elapsed, self._n_shrinking = False, True, 0
+
+    def update(self, name: str, events: Events, start: int) -> None:
+        """Take in the events of further rows, of which ``start`` is the first."""
+        numbers = events.numbers[name]
+        rows = slice(-start % self._step, None, self._step)
+        sampled = events.spans.take(rows)
+        if name in events.anchors:
+            self._has_anchors = True
+            self._count_elapsed(sampled.elapsed(numbers, events.anchors[name][rows]))
+            return
+        self._moments.update(numbers, events.counts)
+        self._look_for_growth(numbers, events.spans)
+        if self._may_be_elapsed:
+            self._count_elapsed(numbers[sampled.index()])
+
+    def merge(self, later: EventNumbers) -> None:
+        """Take in the events of later rows."""
+        self._moments.merge(later._moments)
+        self._elapsed += later._elapsed
+        self._has_anchors |= later._has_anchors
+        self._may_be_elapsed &= later._may_be_elapsed
+        self._n_shrinking += later._n_shrinking
+
+    def finish(self) -> EventScale:
+        """Return the scale.
+
+        Times elapsed are divided by the power of two nearest to their median. That is exact: it
+        makes no difference whether times are divided before they are subtracted, as for windows,
+        or after, as for the same histories as lists.
+        """
+        are_elapsed = self._may_be_elapsed and self._n_shrinking >= SHRINKING_STEPS
+        if not self._has_anchors and not are_elapsed:
+            return EventScale.of_events(self._moments)
+        n_elapsed = self._elapsed.sum()
+        if not n_elapsed:
+            return EventScale(0.0, 1.0, is_elapsed=True)
+        median = np.searchsorted(np.cumsum(self._elapsed), n_elapsed // 2, side="right")
+        return EventScale(0.0, float(2.0 ** (median - EXPONENT_OF_ONE)), is_elapsed=True)
+
+    def _count_elapsed(self, elapsed: np.ndarray) -> None:
+        """Count positive times by round(log2(time)): the exponent of the time by sqrt(2)."""
+        elapsed = elapsed[elapsed > 0] * np.sqrt(2.0)
+        exponents = elapsed.astype(np.float64, copy=False).view(np.int64) >> 52
+        self._elapsed += np.bincount(exponents, minlength=N_EXPONENTS)
+
+    def _look_for_growth(self, numbers: np.ndarray, spans: Spans) -> None:
+        """Rule out that these are times elapsed, some rows at a time: most numbers end it soon."""
+        for first in range(0, len(spans), ROWS_AT_A_TIME):
+            if not self._may_be_elapsed:
+                return
+            rows = spans.take(slice(first, first + ROWS_AT_A_TIME))
+            values = numbers[rows.index()]
+            steps = np.diff(values)
+            inside = np.ones(len(steps), dtype=bool)
+            starts = Spans.from_lengths(rows.lengths).starts[rows.lengths > 0]
+            inside[starts[1:] - 1] = False  # from one row's newest event to the next one's oldest
+            steps = steps[inside]
+            never_negative = not len(values) or bool(values.min() >= 0)  # NaN is not either
+            self._may_be_elapsed = never_negative and bool((steps <= 0).all())
+            self._n_shrinking += int((steps < 0).sum())
 
 
 def indicator(name: str) -> str:

@@ -2,93 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from sklearn_din.encoding.array_files import EVENT, ArrayFiles, append_windows
-from sklearn_din.encoding.lookup import ids_of
-from sklearn_din.encoding.roles import Roles
+from sklearn_din._spans import Spans
+from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.single_values import as_numbers, coded
-from sklearn_din.features.schema import Behaviour
+from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 ROWS_AT_A_TIME = 131_072
 
 
 class SharedLogs:
-    """Behaviours whose events a scan keeps once, and how they are written.
+    """Behaviours whose events a scan keeps once, and how they are encoded.
 
     Parameters
     ----------
     scan : Scan
         Without a log of its own, which :class:`AttachedScan` has, it has no such behaviours.
-    encoder : HistorySequenceEncoder
-        It has learnt all that encoding needs.
-    is_wanted : bool
-        Whether to use the log where there is one. Events that no row holds are written too.
+    learnt : Learnt
+        Roles, vocabularies and scales.
+    schema : Schema
+        Of the encoded rows.
+    is_welcome : bool
+        Whether to use the log where there is one. Events that no row holds are encoded too.
 
     Attributes
     ----------
     behaviours : tuple of Behaviour
-        Those that are written here and need not be read part by part.
+        Those that are encoded here and need not be read part by part.
     """
 
-    def __init__(self, scan: Any, encoder: Any, *, is_wanted: bool) -> None:
-        self._scan, self._encoder = scan, encoder
-        roles: Roles = encoder._roles
-        self._timed: dict[str, bool] = {}
-        shared = []
-        for behaviour in roles.behaviours:
-            names = [*behaviour.histories, *behaviour.numbers]
-            has_log = is_wanted and hasattr(scan, "log_parts") and len(scan) > 0
-            are_windows = all(isinstance(scan.dtypes[name], WindowDtype) for name in names)
-            if has_log and are_windows and scan.shares_log(names):
-                self._timed |= {name: _has_anchors(scan, name) for name in behaviour.numbers}
-                if all(self._fits(name) for name in behaviour.numbers):
-                    shared.append(behaviour)
-        self.behaviours = tuple(shared)
+    def __init__(self, scan: Any, learnt: Learnt, schema: Schema, *, is_welcome: bool) -> None:
+        self._scan, self._learnt, self._max_length = scan, learnt, schema.max_length
+        self._with_anchors: dict[str, bool] = {}
+        has_log = is_welcome and hasattr(scan, "log_parts") and len(scan) > 0
+        behaviours = learnt.roles.behaviours if has_log else ()
+        self.behaviours = tuple(b for b in behaviours if self._is_shared(b))
 
-    def write(self, files: ArrayFiles) -> None:
-        """Write the events of the log, and the windows of all rows."""
-        for behaviour in self.behaviours:
-            self._write_events(files, behaviour)
-            self._write_windows(files, behaviour)
-            files.n_scattered += len(behaviour.histories) + len(behaviour.numbers)
-
-    def _fits(self, name: str) -> bool:
-        """Whether times of the log can be subtracted as they are read, as the scale wants it."""
-        return self._encoder._event_scales[name].is_elapsed or not self._timed[name]
-
-    def _write_events(self, files: ArrayFiles, behaviour: Behaviour) -> None:
-        encoder = self._encoder
+    def events(self, behaviour: Behaviour) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield what each history holds of the events of the log, encoded, part by part."""
+        learnt = self._learnt
         for _, part in self._scan.log_parts([*behaviour.histories, *behaviour.numbers]):
             for name in behaviour.histories:
-                codes = coded(part[name], name=name)
-                ids = ids_of(name, codes, encoder._roles, encoder._vocabularies)
-                files.append(f"{EVENT}{name}", ids)
+                yield name, learnt.ids_of(name, coded(part[name], name=name))
             for name in behaviour.numbers:
-                numbers, scale = as_numbers(part[name], name=name), encoder._event_scales[name]
-                is_timed = self._timed[name]
-                values = numbers / scale.scale if is_timed else scale.encode(numbers)
-                files.append(f"{EVENT}{name}", values)
+                numbers, scale = as_numbers(part[name], name=name), learnt.event_scales[name]
+                has_anchors = self._with_anchors[name]
+                yield name, numbers / scale.scale if has_anchors else scale.encode(numbers)
 
-    def _write_windows(self, files: ArrayFiles, behaviour: Behaviour) -> None:
-        encoder, n_rows = self._encoder, len(self._scan)
-        names = [*behaviour.histories, *behaviour.numbers]
-        for start in range(0, n_rows, ROWS_AT_A_TIME):
-            rows = slice(start, min(start + ROWS_AT_A_TIME, n_rows))
+    def windows(self, behaviour: Behaviour) -> Iterator[tuple[int, Spans, dict[str, np.ndarray]]]:
+        """Yield the first of some rows, their windows in the log, and their anchors."""
+        names, scales = [*behaviour.histories, *behaviour.numbers], self._learnt.event_scales
+        anchored = [name for name in behaviour.numbers if self._with_anchors[name]]
+        for start in range(0, len(self._scan), ROWS_AT_A_TIME):
+            rows = slice(start, min(start + ROWS_AT_A_TIME, len(self._scan)))
             spans, times = self._scan.windows(rows, names)
-            anchors: Mapping[str, np.ndarray] = {}
-            if times is not None:
-                scales = encoder._event_scales
-                anchors = {n: times / scales[n].scale for n in behaviour.numbers if self._timed[n]}
-            append_windows(files, behaviour, spans.newest(encoder.max_length), anchors)
+            anchors = {name: times / scales[name].scale for name in anchored}
+            yield start, spans.newest(self._max_length), anchors
 
+    def _is_shared(self, behaviour: Behaviour) -> bool:
+        names = [*behaviour.histories, *behaviour.numbers]
+        dtypes = self._scan.dtypes
+        if not all(isinstance(dtypes[name], WindowDtype) for name in names):
+            return False
+        if not self._scan.shares_log(names):
+            return False
+        self._with_anchors |= {name: self._has_anchors(name) for name in behaviour.numbers}
+        # Times of the log are subtracted when they are read, as only such a scale allows.
+        scales = self._learnt.event_scales
+        return all(scales[n].is_elapsed or not self._with_anchors[n] for n in behaviour.numbers)
 
-def _has_anchors(scan: Any, name: str) -> bool:
-    """Whether a history's cells are times elapsed until the row."""
-    ((_, part),) = scan[:1].parts([name])
-    cells = part[name].array
-    return isinstance(cells, WindowArray) and cells.anchors is not None
+    def _has_anchors(self, name: str) -> bool:
+        """Whether a history's cells are times elapsed until the row."""
+        ((_, part),) = self._scan[:1].parts([name])
+        cells = part[name].array
+        return isinstance(cells, WindowArray) and cells.anchors is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
+from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din._validation import check_exact
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
+PENDING_VALUES = 100_000
+PARTS = {"values", "rare", "rare_counts", "grown_from"}
+ID_DTYPES = [np.dtype(np.int64), np.dtype(bool), np.dtype(object)]
 
 
 class Occurrences(NamedTuple):
@@ -27,13 +31,54 @@ class Occurrences(NamedTuple):
     counts: np.ndarray
 
 
+class ValueCounts:
+    """Distinct values of a column that come in parts, and how often each of them counts.
+
+    New values are joined to the earlier ones whenever they have doubled them.
+
+    Examples
+    --------
+    >>> counts = ValueCounts()
+    >>> counts.update(np.array([7, 8]), np.array([1, 2]))
+    >>> counts.update(np.array([8, 9]), np.array([3, 0]))
+    >>> counts.finish()
+    Occurrences(values=array([7, 8]), counts=array([1., 5.]))
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[Occurrences] = []
+        self._n_joined = self._n_pending = 0
+
+    def update(self, values: np.ndarray, counts: np.ndarray) -> None:
+        """Count distinct values of a further part; those that count nothing are left out."""
+        if not (counts > 0).any():
+            return
+        self._pending.append(Occurrences(values[counts > 0], counts[counts > 0]))
+        self._n_pending += len(self._pending[-1].values)
+        if self._n_pending > max(2 * self._n_joined, PENDING_VALUES):
+            self.finish()
+
+    def merge(self, later: ValueCounts) -> None:
+        """Count the values of later rows."""
+        self.update(*later.finish())
+
+    def finish(self) -> Occurrences:
+        """All values so far, each once, in the order in which they came."""
+        if not self._pending:
+            return Occurrences(np.empty(0, dtype=object), np.empty(0))
+        if len(self._pending) > 1:
+            self._pending = [Occurrences(*_count_together(self._pending))]
+        self._n_joined = self._n_pending = len(self._pending[0].values)
+        return self._pending[0]
+
+
 class Vocabulary:
     """Values in id order: ``values[i]`` has the id ``i + 2``.
 
     Ids 0 and 1 stand for padding and for everything that is not in the vocabulary. Values learnt
     at once are sorted, so that the same catalogue gets the same ids whatever the order of the
     rows. Values learnt later are appended, sorted among themselves: no id ever changes its
-    meaning (:func:`sklearn_din.encoding.growth.grown_vocabulary`).
+    meaning (:meth:`grow`).
 
     Parameters
     ----------
@@ -104,15 +149,65 @@ class Vocabulary:
         -------
         Vocabulary
         """
-        values, counts = merged(sources)
-        kept = frequent(counts, min_frequency=min_frequency, most=max_ids)
-        left = ~kept & (keep_rare or is_awaited(kept.sum(), min_frequency, max_ids))
-        return cls(values[kept], values[left], counts[left])
+        values, counts = count_columns(sources)
+        chosen = choose_frequent(counts, min_frequency=min_frequency, most=max_ids)
+        left = ~chosen & (keep_rare or is_awaited(chosen.sum(), min_frequency, max_ids))
+        return cls(values[chosen], values[left], counts[left])
 
-    @property
-    def is_distinct(self) -> bool:
-        """Whether no value stands twice."""
-        return self._index.is_unique
+    def grow(
+        self,
+        sources: Mapping[str, Occurrences],
+        *,
+        name: str,
+        min_frequency: int = 1,
+        max_ids: int | None = None,
+        keep_rare: bool = False,
+    ) -> Vocabulary:
+        """Append the values that have become frequent enough; this vocabulary stays as it is.
+
+        Parameters
+        ----------
+        sources : mapping of str to Occurrences
+            What later rows hold, by column.
+        name : str
+            Column that the vocabulary belongs to, for the error.
+        min_frequency : int, default=1
+            Values that count less often, in earlier rows and these together, get no id yet.
+        max_ids : int, default=None
+            Most values of the vocabulary; the most frequent new ones come first.
+        keep_rare : bool, default=False
+            Remember all values that get no id, not only those that may get one later.
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        ValueError
+            If the new values are text and the known ones integers, or the like.
+
+        Examples
+        --------
+        >>> known = Vocabulary(np.array(["boot", "shoe"], dtype=object))
+        >>> new = Occurrences(np.array(["clog", "shoe"], dtype=object), np.array([1, 5]))
+        >>> known.grow({"item": new}, name="item").values
+        array(['boot', 'shoe', 'clog'], dtype=object)
+        """
+        values, counts = count_columns(sources)
+        values = self.as_learnt(values)
+        self._check_kind(values, name=name)
+        is_new = self.positions(values) < 0
+        values, counts = self._add_earlier_counts(values[is_new], counts[is_new])
+        most = None if max_ids is None else max(0, max_ids - len(self.values))
+        chosen = choose_frequent(counts, min_frequency=min_frequency, most=most)
+        n_values = len(self.values) + int(chosen.sum())
+        left = ~chosen & (keep_rare or is_awaited(n_values, min_frequency, max_ids))
+        together, grown_from = self.values, self.grown_from
+        if chosen.any():
+            together = _append(self.values, values[chosen], name=name)
+            grown_from = (*grown_from, self.digest)
+        return Vocabulary(together, values[left], counts[left], grown_from)
 
     @property
     def n_ids(self) -> int:
@@ -130,8 +225,8 @@ class Vocabulary:
                 UserWarning,
                 stacklevel=2,
             )
-        found = self.positions(values)
-        return np.where(found < 0, UNKNOWN_ID, found + FIRST_KNOWN_ID).astype(np.int32)
+        positions = self.positions(values)
+        return np.where(positions < 0, UNKNOWN_ID, positions + FIRST_KNOWN_ID).astype(np.int32)
 
     def as_learnt(self, values: np.ndarray) -> np.ndarray:
         """Let text that spells integers be integers where integers were learnt."""
@@ -163,6 +258,55 @@ class Vocabulary:
                 f"{', '.join(map(repr, unseen[:SHOWN_VALUES]))}{more}. Fit the encoder on rows "
                 "that have them, or use unknown='embed' to give them the unknown id."
             )
+
+    def state(self) -> dict[str, Any]:
+        """Write all as a dict of arrays and text."""
+        return {
+            "values": self.values,
+            "rare": self.rare,
+            "rare_counts": self.rare_counts,
+            "grown_from": list(self.grown_from),
+        }
+
+    @classmethod
+    def from_state(cls, state: Any) -> Vocabulary:
+        """Read what :meth:`state` wrote, and raise ValueError where it cannot be a vocabulary."""
+        check_keys(state, PARTS, what="a vocabulary")
+        values, rare = state["values"], state["rare"]
+        if type(values) is not np.ndarray or values.ndim != 1 or values.dtype not in ID_DTYPES:
+            raise ValueError("a vocabulary must be a list of integers, booleans or objects.")
+        if type(rare) is not np.ndarray or rare.ndim != 1 or rare.dtype != object:
+            raise ValueError("rare values must be a list of objects.")
+        what = "counts of rare values"
+        counts = check_array(state["rare_counts"], dtype="int64", shape=rare.shape, what=what)
+        grown_from = state["grown_from"]
+        if type(grown_from) is not list or any(type(digest) is not str for digest in grown_from):
+            raise ValueError("a vocabulary's earlier digests must be text.")
+        vocabulary = cls(values, rare, counts, tuple(grown_from))
+        if not vocabulary._index.is_unique:
+            raise ValueError("a vocabulary must have each value once.")
+        return vocabulary
+
+    def _check_kind(self, values: np.ndarray, *, name: str) -> None:
+        """Raise where new values could never match the known ones: ids must keep their meaning."""
+        learnt, given = kind_of_ids(self.values), kind_of_ids(values)
+        if learnt and len(values) and learnt != given:
+            raise ValueError(
+                f"{name} was learnt as {learnt} and now holds {given or 'values of several kinds'},"
+                f" such as {values[0]!r:.40}: they could never match. Give the column the dtype "
+                "that it had at fit."
+            )
+
+    def _add_earlier_counts(
+        self, values: np.ndarray, counts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Add what was counted of rare values before: values in sorted order, and their counts."""
+        if not len(self.rare):
+            return values, counts
+        earlier = Occurrences(self.rare, self.rare_counts)
+        values, counts = _count_together([earlier, Occurrences(values.astype(object), counts)])
+        order = sorted_order(values)
+        return values[order], counts[order]
 
 
 def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
@@ -242,7 +386,7 @@ def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def merged(sources: Mapping[str, Occurrences]) -> Occurrences:
+def count_columns(sources: Mapping[str, Occurrences]) -> Occurrences:
     """Count the values of all columns together: those that count, in sorted order.
 
     Parameters
@@ -254,14 +398,19 @@ def merged(sources: Mapping[str, Occurrences]) -> Occurrences:
     -------
     Occurrences
     """
-    values, counts = _counted_together(sources)
+    filled = {name: source for name, source in sources.items() if len(source.values)}
+    if not filled:
+        return Occurrences(np.empty(0, dtype=object), np.empty(0))
+    arrays = _of_one_kind({name: source.values for name, source in filled.items()})
+    pairs = zip(arrays, filled.values(), strict=True)
+    values, counts = _count_together([Occurrences(a, source.counts) for a, source in pairs])
     values, counts = values[counts > 0], counts[counts > 0]
     order = sorted_order(values)
     return Occurrences(values[order], counts[order])
 
 
-def frequent(counts: np.ndarray, *, min_frequency: int, most: int | None) -> np.ndarray:
-    """Say which of the values get an id.
+def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None) -> np.ndarray:
+    """Choose the values that get an id.
 
     Parameters
     ----------
@@ -274,18 +423,18 @@ def frequent(counts: np.ndarray, *, min_frequency: int, most: int | None) -> np.
 
     Returns
     -------
-    kept : ndarray of shape (n_values,), bool
+    chosen : ndarray of shape (n_values,), bool
 
     Examples
     --------
-    >>> frequent(np.array([3, 1, 2, 3]), min_frequency=2, most=2)
+    >>> choose_frequent(np.array([3, 1, 2, 3]), min_frequency=2, most=2)
     array([ True, False, False,  True])
     """
-    kept = counts >= min_frequency
-    if most is not None and kept.sum() > most:
-        ranked = np.argsort(np.where(kept, -counts, 1), kind="stable")
-        kept[ranked[most:]] = False
-    return kept
+    chosen = counts >= min_frequency
+    if most is not None and chosen.sum() > most:
+        ranked = np.argsort(np.where(chosen, -counts, 1), kind="stable")
+        chosen[ranked[most:]] = False
+    return chosen
 
 
 def is_awaited(n_values: int, min_frequency: int, max_ids: int | None) -> bool:
@@ -293,15 +442,12 @@ def is_awaited(n_values: int, min_frequency: int, max_ids: int | None) -> bool:
     return min_frequency > 1 and (max_ids is None or n_values < max_ids)
 
 
-def _counted_together(sources: Mapping[str, Occurrences]) -> tuple[np.ndarray, np.ndarray]:
-    filled = {name: source for name, source in sources.items() if len(source.values)}
-    if not filled:
-        return np.empty(0, dtype=object), np.empty(0)
-    arrays = _of_one_kind({name: source.values for name, source in filled.items()})
+def _count_together(parts: Sequence[Occurrences]) -> tuple[np.ndarray, np.ndarray]:
+    arrays = [part.values for part in parts]
     if len({array.dtype for array in arrays}) > 1:
         arrays = [array.astype(object) for array in arrays]
-    codes, values = pd.factorize(np.concatenate(arrays))
-    counts = np.concatenate([source.counts for source in filled.values()])
+    codes, values = pd.factorize(np.concatenate(arrays), use_na_sentinel=False)
+    counts = np.concatenate([part.counts for part in parts])
     return values, np.bincount(codes, weights=counts, minlength=len(values))
 
 
@@ -349,7 +495,7 @@ def _spells_integer(text: str) -> bool:
 
 
 def kind_of_ids(values: np.ndarray) -> str | None:
-    """What ids are, where all are of one kind."""
+    """Return the kind of ids, where all are of one kind."""
     if len(values) == 0:
         return None
     if values.dtype.kind in "biu":
@@ -376,3 +522,13 @@ def _digest(values: np.ndarray) -> str:
     else:
         content = values.astype("<i8").tobytes()
     return hashlib.blake2b(values.dtype.kind.encode() + content, digest_size=8).hexdigest()
+
+
+def _append(known: np.ndarray, new: np.ndarray, *, name: str) -> np.ndarray:
+    """Both arrays as one; an empty vocabulary takes the type of its first values."""
+    new = plain_ids(new, name=name)
+    if not len(known):
+        return new
+    if known.dtype != new.dtype:  # a vocabulary of several kinds
+        new = new.astype(object)
+    return np.concatenate([known, new])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,8 @@ class Ragged:
     def compact(self) -> Ragged:
         """Return the same rows over a copy of only those events that some row holds."""
         covered = self.spans.covered()
-        kept = covered.kept
-        columns = {name: values[kept].copy() for name, values in self.columns.items()}
+        selection = covered.kept
+        columns = {name: values[selection].copy() for name, values in self.columns.items()}
         return Ragged(columns, covered.spans, self.anchors)
 
     @property
@@ -101,22 +101,3 @@ class Ragged:
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.compact()
         return Ragged, (compact.columns, compact.spans, compact.anchors)
-
-
-def joined(parts: Sequence[Ragged]) -> Ragged:
-    """Rows of several parts with the same columns, one part after the other.
-
-    Examples
-    --------
-    >>> one = Ragged.from_lengths({"item": np.array([5, 6])}, np.array([2]))
-    >>> joined([one, one]).padded("item")
-    array([[5, 6],
-           [5, 6]])
-    """
-    n_events = [len(next(iter(part.columns.values()))) for part in parts]
-    offsets = np.cumsum([0, *n_events[:-1]])
-    starts = [part.spans.starts + at for part, at in zip(parts, offsets, strict=True)]
-    lengths = [part.spans.lengths for part in parts]
-    columns = {name: np.concatenate([p.columns[name] for p in parts]) for name in parts[0].columns}
-    anchors = {name: np.concatenate([p.anchors[name] for p in parts]) for name in parts[0].anchors}
-    return Ragged(columns, Spans(np.concatenate(starts), np.concatenate(lengths)), anchors)

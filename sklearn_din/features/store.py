@@ -105,6 +105,10 @@ class Store:
         weakref.finalize(array.base, _release, self._folder)  # the map keeps the folder until then
         return array
 
+    def get(self, name: str) -> np.ndarray | None:
+        """Return one array, mapped; None where there is none of the name."""
+        return self[name] if name in self._entries else None
+
     def __reduce__(self) -> tuple:
         return _reopen, (self.path, self._entries, self.facts, self.memory)
 

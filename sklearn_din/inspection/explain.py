@@ -8,12 +8,12 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
 from sklearn_din.module import DIN
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.batches import ImpressionBatches
 
 IMPRESSIONS_PER_BATCH = 1_024
 KEYS = ("row", "behaviour", "position")

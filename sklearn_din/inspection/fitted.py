@@ -35,14 +35,10 @@ class FittedPipeline(NamedTuple):
         """Return impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
-    def with_neighbours(self, X: EncodedFeatures) -> EncodedFeatures:
-        """Return impressions whose candidate or history was exchanged, with their neighbours."""
-        return self.encoder._with_neighbours(X)
-
     @property
     def neighbours(self) -> tuple[Any, ...]:
         """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""
-        return self.classifier.net_.neighbours_.pairs or self.encoder._neighbours
+        return self.classifier.net_.neighbours_.pairs
 
     def decode(self, name: str, ids: np.ndarray | pd.Series) -> np.ndarray:
         """Return the original values of a field's ids, None where unknown or missing."""

@@ -38,11 +38,12 @@ def attach_aggregates(
     ----------
     impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
         Rows to describe, in any order. It is not changed. The result is of this kind.
-    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
+    events : pandas, polars or Arrow frame, scan, or query of DuckDB, of shape (n_events, ...)
         What happened, in any order; often the impressions themselves with their label. It need
-        not be of the impressions' kind. Where one of the two is a scan (:func:`scan_parquet`), the
-        numbers are computed part by part; those of a scan lie in files in its ``cache_dir``, or in
-        a temporary folder.
+        not be of the impressions' kind. Where one of the two is a scan (:func:`scan_parquet`) or
+        the log a ``duckdb.DuckDBPyRelation``, DuckDB sorts them
+        (``pip install 'sklearn-din[large]'``). The numbers of a scan lie in files in its
+        ``cache_dir``, or in a temporary folder.
     time : str
         Time column of both frames: integers, floats or datetimes, without missing values.
     aggregates : mapping of str to (key, column, statistic)

@@ -239,11 +239,9 @@ class AttachedScan(Scan):
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
-            base = self._base[_places(self._rows)]
-            base.share = self.share
-            yield from base.parts(columns)
+            yield from self._base[_places(self._rows)].parts(columns)
             return
-        for start in filter(self._is_own, range(0, len(self), MOST_ROWS)):
+        for start in range(0, len(self), MOST_ROWS):
             stop = min(start + MOST_ROWS, len(self))
             yield start, pd.DataFrame(index=pd.RangeIndex(start, stop))
 

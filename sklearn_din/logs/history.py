@@ -68,10 +68,11 @@ def attach_history(
     ----------
     impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
         Rows to describe, in any order. It is not changed. The result is of this kind.
-    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
+    events : pandas, polars or Arrow frame, scan, or query of DuckDB, of shape (n_events, ...)
         The log, in any order; it need not be of the impressions' kind. Events of equal user and
-        time keep its order. Where one of the two is a scan (:func:`scan_parquet`), events and
-        windows lie in files in its ``cache_dir``, or in a temporary folder, sorted part by part.
+        time keep its order. Where one of the two is a scan (:func:`scan_parquet`) or the log a
+        ``duckdb.DuckDBPyRelation``, DuckDB sorts them (``pip install 'sklearn-din[large]'``), and
+        events and windows lie in files in the scan's ``cache_dir``, or in a temporary folder.
     user : str
         User column of both frames. A missing user has an empty history.
     time : str

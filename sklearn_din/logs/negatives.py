@@ -45,8 +45,9 @@ def sample_negatives(
     events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
         What users chose. It is not changed. The result is of this kind. Of a scan
         (:func:`scan_parquet`) the impressions are written to a Parquet file in its ``cache_dir``,
-        or in a temporary folder, that is removed with the result. They follow the same rules as
-        those of a frame, but the same seed draws other items: each part has a draw of its own.
+        or in a temporary folder, that is removed with the result; DuckDB sorts the events
+        (``pip install 'sklearn-din[large]'``). They follow the same rules as those of a frame, but
+        the same seed draws other items.
     item : str
         Item column. The catalogue is the items that occur in it.
     item_columns : str or list of str, default=()

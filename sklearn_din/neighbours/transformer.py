@@ -181,7 +181,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         else:
             self._check_order()
             encoder = HistorySequenceEncoder(
-                histories=self.histories, user=self.user, time=self.time, neighbours=None
+                histories=self.histories, user=self.user, time=self.time
             )
             frame = CallerFrame(X, name="X").pandas
             encoded, taken = encoder.fit_transform(frame), list(frame.columns)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.batch import DistinctRows, to_device
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.network.batch import DistinctRows, to_device
 from sklearn_din.network.segments import Segments, cached_arange, gather_rows, segment_sum
 
 Slot = tuple[str, ...]  # names of the fields that are looked up together

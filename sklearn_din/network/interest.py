@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_din.batches.batch import Batch
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.network.batch import Batch
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
@@ -350,9 +350,9 @@ class Interest(nn.Module):
 
         An attribute without a candidate, such as past answers, is learnt through attention alone,
         and so is which events are alike: nothing else says whose answers resemble each other. There
-        it trains all (not trained: -.03 GAUC on "answers", benchmarks/attention_study.py). Numbers
+        it trains all (not trained: -.03 GAUC on "answers", benchmarks/quality-results.md). Numbers
         of events are no such attribute: where times elapsed let attention train, the network
-        overfits (-.005 to -.046 on MovieLens, benchmarks/sessions_study.py).
+        overfits (-.005 to -.046 on MovieLens, benchmarks/quality-results.md).
         """
         if batch.shared:
             return self._attend_shared(queries, keys, matches, batch)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_din.batches.batch import JointRows
+from sklearn_din.network.batch import JointRows
 
 Sum = Callable[[Tensor], None]  # replaces a tensor by its sum over all processes
 

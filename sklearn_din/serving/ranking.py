@@ -148,8 +148,7 @@ class _Pairs:
             else ragged.take(users)
             for key, ragged in self.user_rows.behaviours.items()
         }
-        pairs = EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
-        return self.pipeline.with_neighbours(pairs)
+        return EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
 
     def logits(self) -> Iterator[np.ndarray]:
         """Return log-odds of users in order: blocks of shape (n_users_of_block, n_candidates)."""

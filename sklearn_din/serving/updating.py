@@ -101,8 +101,6 @@ def _learn_and_transform(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[S
         return step.transform(X)
     learnt = _copy_to_change(step)
     renewed.append((step, learnt))
-    if hasattr(step, "partial_fit_transform"):  # transform would show rows their own clicks
-        return learnt.partial_fit_transform(X, y)
     learnt.partial_fit(X, y)
     return learnt.transform(X)
 

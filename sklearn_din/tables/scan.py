@@ -53,14 +53,7 @@ class Scan(ABC):
         Bytes that reading may take.
     cache_dir : Path or None
         Where encoders keep what they made of the rows.
-
-    Attributes
-    ----------
-    share : range or None
-        Positions of this view at which a part may begin that ``parts`` reads; None: at all.
     """
-
-    share: range | None = None
 
     def __init__(
         self,
@@ -161,33 +154,6 @@ class Scan(ABC):
         view = self._view(self._rows, self.columns)
         view.cache_dir = None
         return view
-
-    def shared_out(self, place: int, n_shares: int) -> Self:
-        """The same rows, of which ``parts`` reads one of several shares: some row groups.
-
-        All shares together read each part once, and the parts are those of the whole view. They
-        begin where they begin there. Nothing but ``parts`` is concerned.
-
-        Parameters
-        ----------
-        place : int
-            Which of the shares, from 0, in the order of the rows.
-        n_shares : int
-        """
-        view = self._view(self._rows, self.columns)
-        view.cache_dir = self.cache_dir
-        edges = [len(self) * number // n_shares for number in (place, place + 1)]
-        view.share = range(*edges)
-        return view
-
-    @property
-    def n_own_rows(self) -> int:
-        """How many rows ``parts`` reads, but for the row groups at the edges of a share."""
-        return len(self) if self.share is None else len(self.share)
-
-    def _is_own(self, start: int) -> bool:
-        """Whether ``parts`` reads what begins at a position of this view."""
-        return self.share is None or start in self.share
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -363,11 +329,7 @@ class ParquetScan(Scan):
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield rows whose numbers ascend: those that each batch of a row group has of them."""
         edges = _positions(rows, self._files.starts)
-        groups = [
-            group
-            for group in np.flatnonzero(edges[1:] > edges[:-1]).tolist()
-            if self._is_own(int(edges[group]))
-        ]
+        groups = np.flatnonzero(edges[1:] > edges[:-1]).tolist()
         for number, batch in self._files.read(groups, columns, n_rows=size):
             start, stop = _positions(rows, np.array([number, number + len(batch)])).tolist()
             if stop > start:
@@ -381,7 +343,7 @@ class ParquetScan(Scan):
         A part is as large as the budget allows, since each may have to read every row group.
         """
         size = size * SHARE_OF_PART // 4 if size < MOST_ROWS else size
-        for start in filter(self._is_own, range(0, len(self), size)):
+        for start in range(0, len(self), size):
             rows = np.asarray(self._rows[start : start + size])
             order = np.argsort(rows, kind="stable")
             pieces = [piece for _, piece in self._in_order(rows[order], columns, size)]

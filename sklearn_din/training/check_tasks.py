@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
 from sklearn_din._callbacks import FitTask, begin_fit
-from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import EarlyStopping, count_checks
 from sklearn_din.training.net import DINNet
 

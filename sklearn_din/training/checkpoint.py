@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 from sklearn_din._whole_files import whole_file
-from sklearn_din.batches.in_memory import Place
+from sklearn_din.training.batches import Place
 from sklearn_din.training.check_tasks import leave
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.fingerprint import Fingerprint, differences, fingerprint

@@ -13,8 +13,8 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sklearn_din.batches.batch import Batch
-from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.batches import ImpressionBatches
 
 BATCHES_PER_CHECK = 50
 MOST_CHECKS_PER_EPOCH = 4

@@ -2,10 +2,10 @@
 
 All processes are given the same rows and draw the same order; of each joint batch, rank r of n
 computes slice r. Dense gradients and the loss are added up by one all-reduce; of the embedding
-tables, the touched rows of all processes are gathered, padded to the most, and added up. So all
-take the same step, that of one process with the whole batch: to rounding with the defaults. With
-``dropout`` each process draws for its own rows, which one process does not: the model is as good,
-its numbers differ.
+tables, the touched rows of all processes are gathered, padded to the most, and added up. What is
+drawn (hidden numbers, dropout) is drawn for the whole joint batch by each, which keeps the numbers
+of its rows (``network/joint.py``). So all take the same step, that of one process with the whole
+batch, to rounding.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din._processes import Processes, named, process_group
+from sklearn_din._processes import Processes, name_ranks, process_group
 from sklearn_din._warnings import warn_user
-from sklearn_din.batches.batch import rows_of_rank
+from sklearn_din.network.batch import rows_of_rank
 
 
 class Ranks(Processes):
@@ -93,8 +93,8 @@ class Ranks(Processes):
         if others:
             raise RuntimeError(
                 f"all {self.size} processes must end with the same weights, and those of "
-                f"{named(others)} differ from those of rank 0. Does a callback change weights or "
-                "learning rates by something that differs between processes?"
+                f"{name_ranks(others)} differ from those of rank 0. Does a callback change weights "
+                "or learning rates by something that differs between processes?"
             )
 
 

@@ -19,14 +19,14 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.batches.batch import Batch, to_device
-from sklearn_din.batches.in_memory import ImpressionBatches, ScoringBatches
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.network.batch import Batch, to_device
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, is_host, number_on_host
+from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
@@ -649,7 +649,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
         Their sum is the batch's. Memory follows the part, so histories of thousands of events fit,
         and small blocks stay with the process (:func:`keep_freed_memory`): with 10,000 events per
-        history a step takes a third of the time (benchmarks/long_histories.py).
+        history a step takes a third of the time (benchmarks/README.md).
         """
         self._set_training(True)
         return self._by_parts(batch, training=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-from sklearn_din.batches.in_memory import ImpressionBatches
+from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.net import DINNet
 
 

@@ -1,4 +1,4 @@
-"""One batch: tensors of some impressions, real events only."""
+"""One batch of impressions, the input of the network: tensors of real events only."""
 
 from __future__ import annotations
 
@@ -194,14 +194,18 @@ class Batch:
         part.weights = None if self.weights is None else self.weights[start:stop]
         part.numbers = self.numbers[start:stop]
         events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}
-        its = {name: chosen for histories, chosen in events.items() for name in histories}
-        part.ids = {n: ids[its.get(n, slice(start, stop))] for n, ids in self.ids.items()}
+        events_of = {name: chosen for histories, chosen in events.items() for name in histories}
+        rows = slice(start, stop)  # of a field without events
+        part.ids = {name: ids[events_of.get(name, rows)] for name, ids in self.ids.items()}
         part.offsets = {
             h: offsets[start : stop + 1] - offsets[start] for h, offsets in self.offsets.items()
         }
         part.rows = {h: rows[events[h]] - start for h, rows in self.rows.items()}
-        of_numbers = {n: events[h] for h, names in self.numbers_of.items() for n in names}
-        part.event_numbers = {n: its[of_numbers[n]] for n, its in self.event_numbers.items()}
+        part.event_numbers = {
+            name: self.event_numbers[name][events[histories]]
+            for histories, names in self.numbers_of.items()
+            for name in names
+        }
         return part
 
     def to(self, device: str | torch.device) -> Batch:
@@ -213,6 +217,7 @@ class Batch:
         groups: list[dict[Any, Tensor]] = [self.ids, self.event_numbers, self.rows, self.offsets]
         for group in groups:
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})
-        for width, its in self.distinct.items():
-            self.distinct[width] = DistinctRows(*(to_device(tensor, device) for tensor in its))
+        for width, distinct in self.distinct.items():
+            moved = (to_device(tensor, device) for tensor in distinct)
+            self.distinct[width] = DistinctRows(*moved)
         return self

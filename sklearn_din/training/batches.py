@@ -1,4 +1,4 @@
-"""Batches of impressions in memory, by whole index blocks: no Python and no collate per row."""
+"""Batches of impressions by whole index blocks: no Python and no collate per row."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sklearn_din._spans import Rows, row_dtype
-from sklearn_din.batches.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import copy_to_memory, rows_per_pool
+from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
 
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
@@ -217,9 +217,9 @@ class ImpressionBatches:
         if self._n_ranks == 1:
             return Batch(X, weights), torch.from_numpy(y)
         mine = rows_of_rank(len(X), self._rank, self._n_ranks)
-        its = None if weights is None else weights[mine]
+        own_weights = None if weights is None else weights[mine]
         joint = JointRows(mine.start, len(X))
-        return Batch(X[mine], its, joint=joint), torch.from_numpy(y)
+        return Batch(X[mine], own_weights, joint=joint), torch.from_numpy(y)
 
 
 def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:

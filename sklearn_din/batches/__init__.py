@@ -1,1 +1,0 @@
-"""From encoded features to tensors, whole batches at a time."""

@@ -1,0 +1,52 @@
+"""Processes that fit on one scan: the first one encodes into ``cache_dir``, the others read it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sklearn_din.encoding.table import Table
+
+MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
+
+
+@contextmanager
+def first_process_first(table: Table, key: str) -> Iterator[None]:
+    """Run the block in the first of several processes, and then in the others.
+
+    Parameters
+    ----------
+    table : Table
+        The rows. Where they have no ``cache_dir``, or there is no group of several processes,
+        each process runs the block alone.
+    key : str
+        Equal where the same is encoded.
+    """
+    scan = table.scan
+    if scan is None or scan.cache_dir is None or "torch.distributed" not in sys.modules:
+        yield
+        return
+    from sklearn_din._processes import Processes, process_group
+
+    if process_group() is None:
+        yield
+        return
+    remedy = "fit begins anew, nothing was kept of what they have encoded"
+    processes = Processes(work="an encoding by", remedy=remedy)
+    try:
+        folder = str(scan.cache_dir.resolve())
+        works = processes.of_all((platform.node(), folder, key))
+        is_first = works.index(works[processes.rank]) == processes.rank
+        processes.wait_up_to(MINUTES_TO_ENCODE)
+        if is_first:
+            yield
+        processes.of_all(None)
+        if not is_first:
+            yield
+        processes.of_all(None)
+    except BaseException as error:
+        processes.fail(error)
+        raise
+    processes.end()

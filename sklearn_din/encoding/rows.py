@@ -1,0 +1,257 @@
+"""Rows of a table encoded: in memory where they are one part, into a store where they are many."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._spans import Spans
+from sklearn_din._validation import key_codes, plain_values, time_values
+from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.frames import ReadFrame, read_frame
+from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.shared_logs import SharedLogs
+from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.vocabulary import ValueCounts, sorted_order
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import Behaviour, Schema
+from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Encodes the rows of tables by what was learnt.
+
+    Parameters
+    ----------
+    learnt : Learnt
+        Roles, vocabularies and scales.
+    schema : Schema
+        Of the encoded rows.
+    user, time : str or None
+        Columns that travel beside the features.
+    refuses_unknown : bool, default=False
+        Whether a value that was not seen at fit is an error.
+    """
+
+    learnt: Learnt
+    schema: Schema
+    user: str | None
+    time: str | None
+    refuses_unknown: bool = False
+
+    def encode(self, table: Table, *, name: str = "") -> EncodedFeatures:
+        """Encode all rows, or open the store of that name in which they were kept.
+
+        Parameters
+        ----------
+        table : Table
+            The rows. Those of a scan are written to its ``cache_dir``, or to a temporary folder.
+        name : str, default=""
+            Of the store in ``cache_dir``; it tells the rows and all that was learnt.
+
+        Returns
+        -------
+        EncodedFeatures
+        """
+        scan = table.scan
+        if scan is None:
+            ((_, rows),) = table.map(self._encode_part, table.names, "encoding")
+            return rows
+        store = open_store(scan.cache_dir, name, memory=scan.memory)
+        if store is None:
+            with create_store(scan.cache_dir, name, memory=scan.memory) as writer:
+                self._write(table, writer)
+                store = writer.finish()
+        return open_rows(store, self.schema)
+
+    def names_of(self, table: Table) -> list[str]:
+        """Columns of a table that are read."""
+        roles = self.learnt.roles
+        used = {*roles.numeric, *roles.owners, *self.learnt.event_scales, self.user, self.time}
+        return [name for name in table.names if name in used]
+
+    def read(self, columns: Columns) -> ReadFrame:
+        """Read a part by its roles, times elapsed as plain numbers where such were learnt."""
+        scales = self.learnt.event_scales
+        return read_frame(
+            columns,
+            self.learnt.roles,
+            max_length=self.schema.max_length,
+            as_numbers_alone=[name for name in scales if not scales[name].is_elapsed],
+        )
+
+    def _encode_part(self, columns: Columns) -> EncodedFeatures:
+        read, frame = self.read(columns), columns.frame
+        if self.refuses_unknown:
+            self.learnt.refuse_unknown(read)
+        return EncodedFeatures(
+            self.schema,
+            self.learnt.encode_columns(read),
+            self.learnt.encode_behaviours(read),
+            users=plain_values(frame[self.user]) if self.user in frame else None,
+            times=time_values(frame[self.time]) if self.time in frame else None,
+        )
+
+    def _write(self, table: Table, writer: StoreWriter) -> None:
+        """Write the parts one after the other; logs that rows share once, and their windows."""
+        scan = table.scan
+        is_log_welcome = not self.refuses_unknown  # it holds what no row of these shows
+        shared = SharedLogs(scan, self.learnt, self.schema, is_welcome=is_log_welcome)
+        sink = RowSink(writer, table.positions, len(table))
+        users = UserNumbers(table, self.user) if self.user in table.names else None
+        rest = self._without(shared.behaviours)
+        for start, part in table.map(rest._encode_part, rest.names_of(table), "encoding"):
+            if users is not None:
+                part.users = users.encode(part.users)
+            sink.append(part, start)
+        for behaviour in shared.behaviours:
+            for name, values in shared.events(behaviour):
+                writer.append(event_name(name), values)
+            for start, spans, anchors in shared.windows(behaviour):
+                sink.append_windows(behaviour, spans, anchors, start)
+
+    def _without(self, behaviours: tuple[Behaviour, ...]) -> RowEncoder:
+        """The same without some behaviours, whose events lie in a log."""
+        rest = tuple(b for b in self.schema.behaviours if b not in behaviours)
+        names = {name for b in behaviours for name in (*b.histories, *b.numbers)}
+        fields = tuple(field for field in self.schema.fields if field.name not in names)
+        learnt = self.learnt
+        scales = {name: s for name, s in learnt.event_scales.items() if name not in names}
+        roles = replace(learnt.roles, behaviours=rest)
+        return replace(
+            self,
+            learnt=replace(learnt, roles=roles, event_scales=scales),
+            schema=replace(self.schema, fields=fields, behaviours=rest),
+        )
+
+
+class RowSink:
+    """Writes encoded rows to a store: in the order in which they come, or each to its position.
+
+    Parameters
+    ----------
+    writer : StoreWriter
+    positions : ndarray of shape (n_rows,) or None
+        Where each row belongs, in the order in which rows are read. None: in that order.
+    n_rows : int
+        Rows of the table.
+    """
+
+    def __init__(self, writer: StoreWriter, positions: np.ndarray | None, n_rows: int) -> None:
+        self._writer, self._positions, self._n_rows = writer, positions, n_rows
+        self._filled: dict[str, np.ndarray] = {}
+        self._n_events: dict[str, int] = {}
+
+    def append(self, part: EncodedFeatures, start: int) -> None:
+        """Write some rows, of which ``start`` is the first; their events are their own."""
+        for name, values in part.columns.items():
+            self._write(f"column {name}", values, start)
+        for behaviour in part.schema.behaviours:
+            ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
+            n_events = self._n_events.get(key, 0)
+            spans = Spans(ragged.spans.starts + n_events, ragged.spans.lengths)
+            self.append_windows(behaviour, spans, ragged.anchors, start)
+            for name, values in ragged.columns.items():
+                self._writer.append(event_name(name), values)
+            self._n_events[key] = n_events + len(values)
+        if part.users is not None:
+            self._write("users", part.users, start)
+        if part.times is not None:
+            self._write("times", part.times, start)
+
+    def append_windows(
+        self, behaviour: Behaviour, spans: Spans, anchors: dict[str, np.ndarray], start: int
+    ) -> None:
+        """Write the windows of some rows over the events of one behaviour."""
+        key = _key(behaviour)
+        self._write(f"starts {key}", spans.starts.astype(np.int64, copy=False), start)
+        self._write(f"lengths {key}", spans.lengths, start)
+        for name, times in anchors.items():
+            self._write(f"anchor {name}", times, start)
+
+    def _write(self, name: str, values: np.ndarray, start: int) -> None:
+        if self._positions is None:
+            self._writer.append(name, values)
+            return
+        if name not in self._filled:
+            shape = (self._n_rows, *values.shape[1:])
+            self._filled[name] = self._writer.allocate(name, shape, values.dtype)
+        self._filled[name][self._positions[start : start + len(values)]] = values
+
+
+class UserNumbers:
+    """Users of a scan as numbers: integers stay what they are, all else gets its place in order.
+
+    Parameters
+    ----------
+    table : Table
+        The rows: the column of users is read once, before they are encoded.
+    user : str
+        That column.
+    """
+
+    def __init__(self, table: Table, user: str | None) -> None:
+        counts, are_integers, self._any_missing = ValueCounts(), True, False
+
+        def read_users(columns: Columns) -> np.ndarray:
+            return plain_values(columns.frame[user])
+
+        for _, users in table.map(read_users, [str(user)], "users"):
+            are_integers &= users.dtype.kind in "iu"
+            codes, values = key_codes(users, name="the column of users")
+            self._any_missing |= bool((codes < 0).any())
+            counts.update(values, np.ones(len(values)))
+        self._index: pd.Index | None = None
+        if not are_integers:
+            values = counts.finish().values
+            values = values[sorted_order(values)]
+            self._index = pd.Index(values, dtype=values.dtype)
+
+    def encode(self, users: Any) -> np.ndarray:
+        """Numbers of some users; NaN where one is missing."""
+        if self._index is None:
+            return users
+        places = self._index.get_indexer(pd.Index(users, dtype=users.dtype))
+        if not self._any_missing:
+            return places.astype(np.int64)
+        return np.where(pd.isna(users), np.nan, places)
+
+
+def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
+    """Return the encoded rows that a :class:`RowSink` has written, over mapped arrays.
+
+    Parameters
+    ----------
+    store : Store
+    schema : Schema
+        Of the rows.
+    """
+    columns = {
+        field.name: store[f"column {field.name}"] for field in schema.fields if not field.is_history
+    }
+    behaviours = {}
+    for behaviour in schema.behaviours:
+        key, names = _key(behaviour), (*behaviour.histories, *behaviour.numbers)
+        spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
+        events = {name: store[event_name(name)] for name in names}
+        anchors = {n: store[f"anchor {n}"] for n in names if f"anchor {n}" in store}
+        behaviours[behaviour.histories] = Ragged(events, spans, anchors)
+    users, times = store.get("users"), store.get("times")
+    return EncodedFeatures._trusted(
+        schema, columns, behaviours, users=users, times=times, store=store
+    )
+
+
+def event_name(name: str) -> str:
+    """Name in a store of an array with one value per event, not per row."""
+    return f"event {name}"
+
+
+def _key(behaviour: Behaviour) -> str:
+    return json.dumps(behaviour.histories)

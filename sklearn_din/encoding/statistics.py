@@ -1,0 +1,108 @@
+"""Everything that an encoder learns from the values of a table: statistics that fold by parts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from sklearn_din.encoding.events import HistoryTotals
+from sklearn_din.encoding.frames import ReadFrame
+from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.roles import Roles
+from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
+from sklearn_din.encoding.vocabulary import Occurrences, ValueCounts, Vocabulary, plain_ids
+
+
+class TableStatistics:
+    """Counts of values, moments of numbers and lengths of histories, gathered part by part.
+
+    Parameters
+    ----------
+    roles : Roles
+        Which part each column plays.
+    n_rows : int
+        Rows of the whole table.
+
+    Attributes
+    ----------
+    totals : dict of tuple of str to HistoryTotals
+        By behaviour, how many events the rows hold.
+    """
+
+    def __init__(self, roles: Roles, n_rows: int) -> None:
+        self._roles = roles
+        self._counts = {name: ValueCounts() for name in roles.owners}
+        self._moments = {name: Moments() for name in roles.numeric}
+        self._any_missing = dict.fromkeys(roles.numeric, False)
+        numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
+        self._events = {name: EventNumbers(n_rows) for name in numbers}
+        self.totals = {b.histories: HistoryTotals(0, 0) for b in roles.behaviours}
+
+    def update(self, read: ReadFrame, start: int) -> None:
+        """Take in further rows, of which ``start`` is the first of the table."""
+        for name, ((codes, values), weights) in read.id_columns().items():
+            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)[1:]
+            self._counts[name].update(plain_ids(values, name=name), counts)
+        for name, numbers in read.numbers.items():
+            self._moments[name].update(numbers)
+            self._any_missing[name] |= bool(np.isnan(numbers).any())
+        for histories, events in read.events.items():
+            self.totals[histories] = self.totals[histories].plus(events.totals)
+            for name in events.numbers:
+                self._events[name].update(name, events, start)
+
+    def merge(self, later: TableStatistics) -> None:
+        """Take in the statistics of later rows, as if those rows had been given here."""
+        for name, counts in later._counts.items():
+            self._counts[name].merge(counts)
+        for name, moments in later._moments.items():
+            self._moments[name].merge(moments)
+            self._any_missing[name] |= later._any_missing[name]
+        for name, events in later._events.items():
+            self._events[name].merge(events)
+        for histories, totals in later.totals.items():
+            self.totals[histories] = self.totals[histories].plus(totals)
+
+    def counts(self) -> dict[str, Occurrences]:
+        """Values of each column of ids and how often they count, in the order of the rows."""
+        return {name: counts.finish() for name, counts in self._counts.items()}
+
+    def counts_by_owner(self) -> dict[str, dict[str, Occurrences]]:
+        """The same by the vocabulary that columns share, then by column."""
+        sources: dict[str, dict[str, Occurrences]] = {}
+        for name, counts in self.counts().items():
+            sources.setdefault(self._roles.owners[name], {})[name] = counts
+        return sources
+
+    def finish(
+        self,
+        *,
+        names: Collection[str],
+        min_frequency: int,
+        max_ids: int | None,
+        keep_rare: bool,
+    ) -> Learnt:
+        """Return what is learnt.
+
+        Parameters
+        ----------
+        names : collection of str
+            Columns of the table: no indicator of missing numbers may have such a name.
+        min_frequency, max_ids, keep_rare
+            As for :meth:`Vocabulary.learn`.
+        """
+        vocabularies = {
+            owner: Vocabulary.learn(
+                sources, min_frequency=min_frequency, max_ids=max_ids, keep_rare=keep_rare
+            )
+            for owner, sources in self.counts_by_owner().items()
+        }
+        missing = [name for name in self._any_missing if self._any_missing[name]]
+        return Learnt(
+            self._roles,
+            vocabularies,
+            {name: EventScale.of_column(moments) for name, moments in self._moments.items()},
+            {name: events.finish() for name, events in self._events.items()},
+            tuple(name for name in missing if indicator(name) not in names),
+        )

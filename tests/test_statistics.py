@@ -1,0 +1,113 @@
+"""What is learnt does not depend on where the parts of a table begin."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.frames import read_frame
+from sklearn_din.encoding.roles import assign_roles
+from sklearn_din.encoding.scaling import EventScale, Moments
+from sklearn_din.encoding.statistics import TableStatistics
+from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.vocabulary import ValueCounts
+from tests.click_frames import as_lists, every_kind, with_windows
+
+NUMBERS = st.lists(st.floats(-1e6, 1e6) | st.just(np.nan), max_size=30)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=5), st.sampled_from([0.0, 1.7e9]))
+def test_moments_of_parts_are_those_of_all_numbers(parts, offset):
+    parts = [np.array(part, dtype=np.float64) + offset for part in parts]
+    moments, whole = Moments(), Moments()
+    for part in parts:
+        moments.update(part)
+    together = np.concatenate(parts)
+    whole.update(together)
+    spread = max(np.sqrt(whole.variance), 1e-9)
+    assert moments.weight == np.isfinite(together).sum()
+    np.testing.assert_allclose(moments.center, whole.center, rtol=1e-12, atol=1e-12 * spread)
+    np.testing.assert_allclose(np.sqrt(moments.variance), spread, rtol=1e-12, atol=1e-9)
+
+
+@given(NUMBERS, st.sampled_from([0.0, 1e4]))
+def test_columns_are_scaled_as_scikit_learn_scales_them(numbers, offset):
+    numbers = np.array([*numbers, 3.0, 4.0]) + offset
+    moments, scaler = Moments(), StandardScaler().fit(numbers[:, None])
+    moments.update(numbers)
+    scale = EventScale.of_column(moments)
+    np.testing.assert_allclose([scale.shift], scaler.mean_, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose([scale.scale], scaler.scale_, rtol=1e-12)
+
+
+@pytest.mark.parametrize("constant", [0.0, 7.0, 0.1, 1e38])
+def test_a_constant_column_is_not_scaled(constant):
+    moments = Moments()
+    moments.update(np.full(1000, constant))
+    assert EventScale.of_column(moments) == EventScale(constant, 1.0)
+    assert EventScale.of_events(moments) == EventScale(constant, 1.0)
+    assert EventScale.of_column(Moments()) == EventScale(0.0, 1.0)
+
+
+@given(st.lists(st.lists(st.integers(0, 9)), max_size=6))
+def test_counts_of_parts_are_those_of_all_values(parts):
+    counts, later = ValueCounts(), ValueCounts()
+    for number, part in enumerate(parts):
+        half = counts if number < 3 else later
+        half.update(*np.unique(np.array(part, dtype=int), return_counts=True))
+    counts.merge(later)
+    expected = pd.Series(sum(parts, []), dtype=int).value_counts().to_dict()  # noqa: RUF017
+    values, n = counts.finish()
+    assert dict(zip(values.tolist(), n.tolist(), strict=True)) == expected
+
+
+def learn_in_parts(frame, cuts, *, split):
+    """Learn from parts of a frame, in one fold or in two halves that are merged."""
+    roles = assign_roles(
+        Table(frame), histories="auto", categorical="auto", numeric="auto", drop=["user", "time"]
+    )
+    halves = TableStatistics(roles, len(frame)), TableStatistics(roles, len(frame))
+    edges = [0, *cuts, len(frame)]
+    for start, stop in pairwise(edges):
+        part = Columns(frame.iloc[start:stop])
+        halves[start >= split].update(read_frame(part, roles, max_length=5), start)
+    halves[0].merge(halves[1])
+    learnt = halves[0].finish(
+        names=list(frame.columns), min_frequency=2, max_ids=30, keep_rare=True
+    )
+    return learnt, halves[0].totals
+
+
+FRAMES = {
+    "every kind": lambda: every_kind()[0].drop(columns="click"),
+    "windows": lambda: with_windows(n_events=200, elapsed="hist_elapsed"),
+    "lists": lambda: as_lists(with_windows(n_events=200, elapsed="hist_elapsed")),
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("split", [10**9, 0, 90])
+def test_statistics_of_parts_are_those_of_the_whole_table(kind, split):
+    frame = FRAMES[kind]()
+    whole, totals = learn_in_parts(frame, [], split=10**9)
+    learnt, later_totals = learn_in_parts(frame, [1, 40, 90, 91], split=split)
+    assert later_totals == totals
+    assert learnt.has_missing == whole.has_missing
+    for owner, vocabulary in whole.vocabularies.items():
+        assert learnt.vocabularies[owner].digest == vocabulary.digest
+        assert learnt.vocabularies[owner].rare.tolist() == vocabulary.rare.tolist()
+        assert learnt.vocabularies[owner].rare_counts.tolist() == vocabulary.rare_counts.tolist()
+    for mine, twin in (
+        (learnt.number_scales, whole.number_scales),
+        (learnt.event_scales, whole.event_scales),
+    ):
+        assert mine.keys() == twin.keys()
+        for name, scale in twin.items():
+            assert mine[name].is_elapsed == scale.is_elapsed
+            np.testing.assert_allclose(mine[name].shift, scale.shift, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(mine[name].scale, scale.scale, rtol=1e-12)
