@@ -49,7 +49,7 @@ class Histories:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was taken differently from how it looks."""
+        """Sentences about what was taken differently from how it looks."""
         return tuple(self._notices)
 
     def infer(self) -> list[Behaviour]:
@@ -203,8 +203,8 @@ class Histories:
                 f"call; otherwise name both as one behaviour, histories={{('hist_item', "
                 f"{numbers[0]!r}): ('item', None)}}, or name it in drop."
             )
-        kept = tuple(candidates[name] for name in ids)
-        return Behaviour("+".join(ids), tuple(ids), kept, tuple(numbers))
+        of_ids = tuple(candidates[name] for name in ids)
+        return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers))
 
 
 def as_tuple(value: Hashable) -> tuple:

@@ -25,7 +25,7 @@ from sklearn_din.encoding.single_values import (
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
-Kept = slice | np.ndarray  # which events
+Selection = slice | np.ndarray  # which events
 CELLS = "a list, a tuple, an array or a missing value"
 
 
@@ -71,21 +71,21 @@ class HistoryCells:
             values = self.spans.elapsed(self.values, self.anchors)
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
-    def codes(self, kept: Kept) -> Codes:
-        """Codes of the kept events and the distinct values behind them.
+    def codes(self, selection: Selection) -> Codes:
+        """Codes of some events and the distinct values behind them.
 
         A log is coded once, for all rows and folds, where at least half of it is wanted.
         """
-        if self.log is not None and 2 * _n_kept(kept) >= len(self.values):
+        if self.log is not None and 2 * _n_selected(selection) >= len(self.values):
             log, column = self.log
             with suppress(TypeError):  # lists, dicts somewhere in the log: coded names them
                 codes, values = log.codes(column)
-                return codes[kept], values
-        return coded(_take(self.values, kept), name=self.name)
+                return codes[selection], values
+        return coded(_take(self.values, selection), name=self.name)
 
-    def numbers(self, kept: Kept) -> np.ndarray:
-        """Return the kept events as float64, NaN where missing."""
-        values = _take(self.values, kept)
+    def numbers(self, selection: Selection) -> np.ndarray:
+        """Return some events as float64, NaN where missing."""
+        values = _take(self.values, selection)
         if isinstance(values, pa.ChunkedArray):
             values = values.to_numpy()
         return as_numbers(pd.Series(values), name=self.name)
@@ -244,16 +244,16 @@ def _not_lists(name: str, got: str) -> ValueError:
     )
 
 
-def _n_kept(kept: Kept) -> int:
-    return kept.stop - kept.start if isinstance(kept, slice) else len(kept)
+def _n_selected(selection: Selection) -> int:
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
-def _take(values: Values, kept: Kept) -> Values:
+def _take(values: Values, selection: Selection) -> Values:
     if isinstance(values, np.ndarray):
-        return values[kept]
-    if isinstance(kept, slice):
-        return values.slice(kept.start, kept.stop - kept.start)
-    return values.take(pa.array(kept))
+        return values[selection]
+    if isinstance(selection, slice):
+        return values.slice(selection.start, selection.stop - selection.start)
+    return values.take(pa.array(selection))
 
 
 def _chunked(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:

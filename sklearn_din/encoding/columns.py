@@ -44,7 +44,7 @@ class Columns:
         self._made: dict[Hashable, Any] = {}
 
     def kind(self, name: str) -> ColumnKind:
-        """Tell what a column holds."""
+        """Return the kind of a column."""
         if name not in self._kinds:
             self._kinds[name] = column_kind(self.frame[name])
         return self._kinds[name]
@@ -127,7 +127,7 @@ def _bare(name: str) -> str:
 
 
 def column_kind(column: pd.Series) -> ColumnKind:
-    """Tell what a column holds by its dtype, and by its cells where the dtype is object.
+    """Return the kind of a column by its dtype, and by its cells where the dtype is object.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def column_kind(column: pd.Series) -> ColumnKind:
 
 
 def dtype_kind(dtype: Any) -> ColumnKind | None:
-    """What a column of some dtype holds; None for objects, whose cells must tell."""
+    """Return the kind of a column by its dtype; None for objects, whose cells must tell."""
     if isinstance(dtype, WindowDtype) or is_arrow_list(dtype):
         return "history"
     if isinstance(dtype, pd.CategoricalDtype):

@@ -16,12 +16,12 @@ from sklearn_din.encoding.single_values import Codes
 class HistoryTotals(NamedTuple):
     """Events of a behaviour in all rows: those that are kept, and older ones."""
 
-    kept: int
+    held: int
     older: int
 
     def plus(self, other: HistoryTotals) -> HistoryTotals:
         """Add those of other rows."""
-        return HistoryTotals(self.kept + other.kept, self.older + other.older)
+        return HistoryTotals(self.held + other.held, self.older + other.older)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Events:
 
     @property
     def totals(self) -> HistoryTotals:
-        """How many events the rows hold and have lost; one that two rows hold counts twice."""
+        """Events of all rows; one that two rows hold counts twice."""
         return HistoryTotals(int(self.spans.lengths.sum(dtype=np.int64)), self.n_older)
 
 
@@ -84,14 +84,14 @@ def read_events(
     cells = [history.newest(max_length) for history in cells]
     covered = cells[0].spans.covered()
     n_older = int(n_given - covered.spans.lengths.sum(dtype=np.int64))
-    events, kept = Events(covered.spans, covered.counts(), n_older=n_older), covered.kept
+    events, selection = Events(covered.spans, covered.counts(), n_older=n_older), covered.kept
     for history in cells:
         if history.name in numbers:
-            events.numbers[history.name] = history.numbers(kept)
+            events.numbers[history.name] = history.numbers(selection)
             if history.anchors is not None:
                 events.anchors[history.name] = history.anchors
         else:
-            events.codes[history.name] = history.codes(kept)
+            events.codes[history.name] = history.codes(selection)
     return events
 
 

@@ -138,7 +138,7 @@ class ColumnFacts:
 
     @property
     def kind(self) -> ColumnKind:
-        """What the column holds; objects of several kinds are lists, numbers or else ids."""
+        """Kind of the column; objects of several kinds are lists, numbers or else ids."""
         if len(self.kinds) <= 1:
             return next(iter(self.kinds), "ids")
         return "history" if "history" in self.kinds else "ids"
@@ -252,9 +252,9 @@ def gather_facts(
             )
             for name in names
         }
-        found = [name for name in parts if parts[name].history is not None]
-        windows = _labels(found, columns.same_windows)
-        return TableFacts(facts.names, parts, windows, _labels(found, columns.same_lengths))
+        lists_of_part = [name for name in parts if parts[name].history is not None]
+        windows = _labels(lists_of_part, columns.same_windows)
+        return TableFacts(facts.names, parts, windows, _labels(lists_of_part, columns.same_lengths))
 
     for _, later in table.map(facts_of, names, "columns"):
         facts = facts.merge(later)

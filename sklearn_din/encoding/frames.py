@@ -133,12 +133,12 @@ def checked_frame(
             f"required by {type(encoder).__name__}."
         )
     present = set(frame.columns)
-    wanted = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
-    if list(frame.columns) != wanted:
+    expected = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
+    if list(frame.columns) != expected:
         try:
             validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
         except ValueError as error:
-            if not any(is_history_name(name) for name in wanted if name not in present):
+            if not any(is_history_name(name) for name in expected if name not in present):
                 raise
             raise ValueError(f"{error}attach_history makes the history columns.") from error
     if hasattr(encoder, "feature_names_in_"):

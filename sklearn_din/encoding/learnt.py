@@ -47,7 +47,7 @@ class Learnt:
     has_missing: tuple[str, ...]
 
     def schema(self, names: Sequence[str], *, max_length: int) -> Schema:
-        """What each encoded column means.
+        """Return the meaning of each encoded column.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str
         f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from it. Do "
         "the users of these rows have earlier events?"
         for names, events in totals.items()
-        if not events.kept
+        if not events.held
     ]
 
 
@@ -50,7 +50,7 @@ def log_older_events(
 ) -> None:
     """Say which behaviours lose many events to ``max_length``."""
     for names, events in totals.items():
-        if n_rows >= ADVICE_FROM and events.older > OLDER_SHARE * (events.kept + events.older):
+        if n_rows >= ADVICE_FROM and events.older > OLDER_SHARE * (events.held + events.older):
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older. Where they may "
@@ -139,7 +139,7 @@ def _likely_candidate(
 
 
 def _text_that_looks_like(values: np.ndarray) -> tuple[str, str, str] | None:
-    """What text seems to be, an example, and what to do about it; None where it is plain text."""
+    """Return what text seems to be, an example, and what to do; None for plain text."""
     seen = values[:SEEN_VALUES].tolist()
     if not seen or not all(isinstance(value, str) for value in seen):
         return None

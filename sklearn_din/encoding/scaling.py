@@ -100,7 +100,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class EventScale:
-    """How the numbers of a column, or of a history's events, are scaled.
+    """Scale of the numbers of a column, or of a history's events.
 
     Parameters
     ----------

@@ -495,7 +495,7 @@ def _spells_integer(text: str) -> bool:
 
 
 def kind_of_ids(values: np.ndarray) -> str | None:
-    """What ids are, where all are of one kind."""
+    """Return the kind of ids, where all are of one kind."""
     if len(values) == 0:
         return None
     if values.dtype.kind in "biu":

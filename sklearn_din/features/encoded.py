@@ -172,19 +172,19 @@ def _row_selector(key: object) -> Rows:
     is_cell = isinstance(key, tuple)  # X[row, name], as numpy and pandas have it
     rows = np.empty(()) if is_cell else np.asarray(key)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
-        one = "value use X['item'][3]" if is_cell else "impression use X[i : i + 1]"
+        use = "value use X['item'][3]" if is_cell else "impression use X[i : i + 1]"
         raise TypeError(
             f"rows are chosen by a slice, a 1-D index array or a 1-D bool mask, got {key!r}. "
-            f"For one {one}."
+            f"For one {use}."
         )
     return rows.astype(np.intp) if rows.size == 0 and rows.dtype != bool else rows
 
 
 def _check_arrays(X: EncodedFeatures) -> None:
     schema = X.schema
-    wanted = {field.name for field in schema.fields if not field.is_history}
-    if wanted != set(X.columns):
-        raise ValueError(f"columns must be {sorted(wanted)}, got {sorted(X.columns)}.")
+    expected = {field.name for field in schema.fields if not field.is_history}
+    if expected != set(X.columns):
+        raise ValueError(f"columns must be {sorted(expected)}, got {sorted(X.columns)}.")
     if {behaviour.histories for behaviour in schema.behaviours} != set(X.behaviours):
         raise ValueError(
             f"behaviours must have the keys {[b.histories for b in schema.behaviours]}, got "

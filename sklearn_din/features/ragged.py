@@ -88,8 +88,8 @@ class Ragged:
     def compact(self) -> Ragged:
         """Return the same rows over a copy of only those events that some row holds."""
         covered = self.spans.covered()
-        kept = covered.kept
-        columns = {name: values[kept].copy() for name, values in self.columns.items()}
+        selection = covered.kept
+        columns = {name: values[selection].copy() for name, values in self.columns.items()}
         return Ragged(columns, covered.spans, self.anchors)
 
     @property
