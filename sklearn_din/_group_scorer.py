@@ -14,13 +14,8 @@ from sklearn.utils.metadata_routing import MetadataRequest
 class GroupScorer:
     """A scorer ``(estimator, X, y)`` around ``make_scorer`` that finds the groups.
 
-    Parameters
-    ----------
-    score : callable
-        ``score(y_true, y_score, *, groups, sample_weight=None)``, larger is better.
-    groups : str or None
-        Name of the column of X that holds the groups. None: they come as metadata, or they are
-        the users that the encoder names.
+    ``score(y_true, y_score, *, groups, sample_weight=None)`` grows with quality. ``groups`` names
+    a column of X; with None they come as metadata, or are the users that the encoder names.
     """
 
     _response_method = ("decision_function", "predict_proba")

@@ -13,10 +13,6 @@ def warn_user(message: str) -> None:
 
     A fixed ``stacklevel`` would have to know how many functions and decorators of scikit-learn
     and skorch stand between the user's call and the warning.
-
-    Parameters
-    ----------
-    message : str
     """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _library_of(frame.f_globals) in LIBRARIES:

@@ -482,26 +482,9 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
 class _Lists(NamedTuple):
     """Each group's rows in blocks of equal scores, the highest first, group after group.
 
-    Parameters
-    ----------
-    group : ndarray of shape (n_blocks,)
-        The group of each block.
-    start : ndarray of shape (n_blocks,)
-        Rows of that group before the block.
-    size : ndarray of shape (n_blocks,)
-        Rows of the block.
-    positives : ndarray of shape (n_blocks,)
-        Positives among them.
-    shown : ndarray of shape (n_blocks,)
-        Rows of the block that stand in the first k places.
-    first_block : ndarray of shape (n_groups,)
-        Each group's first block.
-    n_positives : ndarray of shape (n_groups,)
-        Each group's positives.
-    weight : ndarray of shape (n_groups,)
-        Mean weight of each group's rows.
-    longest : int
-        Places looked at in the longest list.
+    By block: its group, the rows of that group before it, its rows, the positives among them, and
+    the rows of it in the first k places. By group: its first block, its positives, the mean weight
+    of its rows. ``longest`` is the number of places looked at in the longest list.
     """
 
     group: Integers
@@ -576,14 +559,8 @@ def _log_choose(n: Integers, r: Integers) -> Floats:
 def _sort_into_blocks(score: Floats, group: Integers) -> tuple[Integers, Integers, Integers]:
     """Sort rows by group, within it by falling score, and find the blocks of equal scores.
 
-    Returns
-    -------
-    order : ndarray of shape (n_samples,)
-        The rows in that order.
-    first : ndarray of shape (n_blocks,)
-        Position in ``order`` of each block's first row.
-    first_block : ndarray of shape (n_groups,)
-        Each group's first block.
+    Returns the rows in that order, the position in it of each block's first row, and each group's
+    first block.
     """
     order = np.lexsort((-score, group))
     group, score = group[order], score[order]

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.command_line.study import Roles, Study
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.serving.saving import ModelFileError, load, save
+from sklearn_din.serving.saving import ModelFileError, load
 from sklearn_din.transformers import HistorySequenceEncoder
 
 Parameters = Mapping[str, str | int]
@@ -24,16 +24,9 @@ MODELS: dict[str, Parameters] = {
 def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
     """Encoder and classifier, for impressions that have their histories.
 
-    Parameters
-    ----------
-    roles : Roles
-        The columns of the log, by the part that each plays.
-    parameters : mapping
-        Parameters of the classifier.
-    order : {"user", "time"}
-        What parts the rows to predict from the rows of fit: other users, or a later time. Item
-        neighbours and validation rows are of the same kind. The paper's network gets no numbers of
-        item neighbours: it stays as published.
+    ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit. Item
+    neighbours and validation rows are of the same kind. The paper's network gets no numbers of item
+    neighbours: it stays as published.
     """
     encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
     if order == "user":
@@ -61,13 +54,8 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
     return model.fit(study.X[roles.columns], study.y)
 
 
-def save_model(model: Pipeline, path: Path) -> None:
-    """Write a fitted Pipeline to a file; one that is there is replaced."""
-    save(model, path)
-
-
 def load_model(path: Path) -> Pipeline:
-    """Read a Pipeline that :func:`save_model` wrote."""
+    """Read a Pipeline that ``--save`` wrote."""
     try:
         model = load(path)
     except ModelFileError as error:

@@ -24,20 +24,9 @@ DEFAULT_NEGATIVES = 4
 
 
 class Roles(NamedTuple):
-    """The part that each column plays.
+    """The columns of a log by the part that each plays.
 
-    Parameters
-    ----------
-    user : str
-        The column of users.
-    item : str
-        The column of items.
-    time : str
-        The column of times.
-    category : list of str
-        Columns that follow from the item.
-    context : list of str
-        Columns of the user and the moment.
+    Those of ``category`` follow from the item, those of ``context`` from the user and the moment.
     """
 
     user: str
@@ -58,19 +47,10 @@ class Roles(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Impressions with histories and their labels.
+    """Impressions with histories, their labels (1 for a click), and the parts of their columns.
 
-    Parameters
-    ----------
-    X : DataFrame
-        The columns of ``roles`` and the histories.
-    y : ndarray
-        1 for a click.
-    roles : Roles
-        The part that each column plays.
-    ceiling : ndarray or None
-        The true probability of each click, where it is known: in the embedded log, whose
-        events are no rows of ``X``.
+    ``ceiling`` is the true probability of each click, where it is known: in the embedded log, whose
+    events are no rows of ``X``.
     """
 
     X: pd.DataFrame

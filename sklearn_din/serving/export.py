@@ -128,14 +128,7 @@ def _check_exportable(module: DIN, n_more_bytes: int) -> None:
 class _NetworkWriter:
     """Adds ``DIN.forward`` to a graph, on padded histories and masks in place of flat events.
 
-    Parameters
-    ----------
-    graph : Graph
-        Gets inputs, nodes and outputs.
-    module : DIN
-        The network.
-    neighbours : sequence of NeighbourPair
-        Those whose numbers the graph computes, by ids and scores that it holds.
+    The graph computes the numbers of ``neighbours`` by ids and scores that it holds.
     """
 
     def __init__(self, graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:

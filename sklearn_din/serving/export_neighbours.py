@@ -18,16 +18,7 @@ def neighbour_numbers(
 ) -> dict[str, Value]:
     """Add one history's numbers for its candidate, (n,) each, by the name of their column.
 
-    Parameters
-    ----------
-    pair : NeighbourPair
-        Scores of ids for each other.
-    candidates : Value of shape (n,)
-        Ids of the candidates.
-    events : Value of shape (n, T)
-        Ids of the history, T at least 1.
-    mask : Value of shape (n, T)
-        1.0 on real events.
+    Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
     """
     graph, numbers = candidates.graph, []
     for scores in (pair.scores.ease, pair.scores.cosine):

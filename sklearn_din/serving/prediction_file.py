@@ -165,13 +165,7 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
 
 
 def scoring_method(model: Any) -> str:
-    """Return the name of the method that gives a model's scores.
-
-    Parameters
-    ----------
-    model : classifier or Pipeline
-        Of any package.
-    """
+    """Return the name of the method that gives a model's scores."""
     method = next((m for m in ("predict_proba", "decision_function") if hasattr(model, m)), None)
     if method is None:
         raise TypeError(
@@ -182,17 +176,7 @@ def scoring_method(model: Any) -> str:
 
 
 def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
-    """Return the predictions of some rows by the name of their column.
-
-    Parameters
-    ----------
-    model : classifier or Pipeline
-        Fitted.
-    method : str
-        From :func:`scoring_method`.
-    rows : frame
-        May be empty, which most models refuse.
-    """
+    """Return predictions by name of column; of no rows too, which most models refuse."""
     name = PROBABILITY if method == "predict_proba" else DECISION
     classes = list(getattr(model, "classes_", range(2)))
     if len(rows) == 0:

@@ -21,15 +21,7 @@ def mask_name(behaviour: Behaviour) -> str:
 def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
     """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
 
-    Parameters
-    ----------
-    fitted : FittedPipeline
-        Encoder and classifier of a fitted Pipeline.
-
-    Raises
-    ------
-    TypeError
-        If ids are neither text nor integers nor booleans.
+    Ids that are neither text nor integers nor booleans raise TypeError.
     """
     encoder, schema = fitted.encoder, fitted.classifier.schema_
     scales = encoder.scales_
