@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from sklearn_din.command_line.models import MODELS, Parameters, fit_final_model
 from sklearn_din.command_line.options import (
     CompareOptions,
     main_parser,
@@ -32,7 +31,14 @@ from sklearn_din.command_line.results import (
     recommend,
     score_rows,
 )
-from sklearn_din.command_line.study import Study, make_study, read_study
+from sklearn_din.command_line.study import (
+    MODELS,
+    Parameters,
+    Study,
+    fit_final_model,
+    make_study,
+    read_study,
+)
 from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.saving import save
 

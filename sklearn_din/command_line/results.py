@@ -14,9 +14,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.models import MODELS, Parameters, load_model, make_model
 from sklearn_din.command_line.options import PredictOptions
-from sklearn_din.command_line.study import Study
+from sklearn_din.command_line.study import MODELS, Parameters, Study, load_model, make_model
 from sklearn_din.command_line.tables import (
     drop_missing,
     read_ids,
