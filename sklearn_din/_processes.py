@@ -31,9 +31,9 @@ def process_group() -> ModuleType | None:
 class Processes:
     """All processes of torch's group, at one piece of work, and the values that they exchange.
 
-    Every method is called by all of them, in the same order, but for :meth:`send` and
-    :meth:`receive`. They wait for each other there. A process that ends the work with an error
-    says so and closes its connections, so that none of the others waits for it.
+    Every method is called by all of them, in the same order. They wait for each other there. A
+    process that ends the work with an error says so and closes its connections, so that none of
+    the others waits for it.
 
     Parameters
     ----------
@@ -88,17 +88,6 @@ class Processes:
         values: list[Any] = [None] * self.size
         self.call(lambda: self._dist.all_gather_object(values, value, group=self._on_cpu))
         return values
-
-    def send(self, value: object, *, receiver: int) -> None:
-        """Send a value to one process, which receives it."""
-        values = [value]
-        self.call(lambda: self._dist.send_object_list(values, dst=receiver, group=self._on_cpu))
-
-    def receive(self, *, sender: int) -> Any:
-        """Return the value that one process sends."""
-        values = [None]
-        self.call(lambda: self._dist.recv_object_list(values, src=sender, group=self._on_cpu))
-        return values[0]
 
     def end(self) -> None:
         """Close the connections when all processes have ended their work."""

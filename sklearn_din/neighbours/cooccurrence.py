@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array, triu
 
 from sklearn_din._spans import Spans
@@ -65,11 +66,11 @@ class Interactions:
         first_blocks = _FirstBlocks(rows.n_blocks)
         for part in row_blocks(X):
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
-            owners = users.astype(np.int64) * rows.n_blocks + blocks
-            events, owners_of_events = _distinct_events(ragged.spans.take(part), owners)
-            items = ragged.columns[history][events]
-            first_blocks.add(owners_of_events, items, n_ids)
-            first_blocks.add(owners[clicked], X.columns[candidate][part][clicked], n_ids)
+            owners = users.astype(np.int64) * (n_ids * rows.n_blocks) + blocks
+            runs, run_owners = _distinct_events(ragged.spans.take(part), owners)
+            items = ragged.columns[history][runs.index()]
+            first_blocks.add(np.repeat(run_owners, runs.lengths), items)
+            first_blocks.add(owners[clicked], X.columns[candidate][part][clicked])
         pairs, blocks = first_blocks.merge()
         users, items = (pairs // n_ids).astype(np.int32), (pairs % n_ids).astype(np.int32)
         return cls(users, items, blocks, (rows.n_users, n_ids))
@@ -98,15 +99,16 @@ class Interactions:
         return csr_array((np.ones(len(items), np.float32), items, ends), shape=self.shape)
 
 
-def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the events that each owner's rows hold, each once per owner; and the owners.
+def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[Spans, np.ndarray]:
+    """Windows over the events that each owner's rows hold, each event once; and their owners.
 
-    Windows of one log overlap: the windows of each owner are merged before any event is read.
+    Windows of one log overlap: those of each owner are merged before any event is read.
     """
+    codes, distinct = pd.factorize(owners)
     stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # owners never touch
-    covered = Spans(owners * stride + spans.starts, spans.lengths).covered()
-    runs = Spans(covered.run_starts % stride, covered.run_lengths)
-    return runs.index(), np.repeat(covered.run_starts // stride, covered.run_lengths)
+    covered = Spans(codes * stride + spans.starts, spans.lengths).covered()
+    code, starts = np.divmod(covered.run_starts, stride)
+    return Spans(starts, covered.run_lengths), distinct[code]
 
 
 class _FirstBlocks:
@@ -118,11 +120,10 @@ class _FirstBlocks:
         self._pending: list[np.ndarray] = []
         self._n_pending = 0
 
-    def add(self, owners: np.ndarray, items: np.ndarray, n_ids: int) -> None:
-        """Add items of owners, which are ``user * n_blocks + block``."""
+    def add(self, owners: np.ndarray, items: np.ndarray) -> None:
+        """Add items of owners, which are ``user * n_ids * n_blocks + block``."""
         is_known = items >= FIRST_KNOWN_ID
-        users, blocks = np.divmod(owners[is_known], self._n_blocks)
-        keys = (users * n_ids + items[is_known]) * self._n_blocks + blocks
+        keys = owners[is_known] + items[is_known] * np.int64(self._n_blocks)
         self._pending.append(self._first(keys))
         self._n_pending += len(self._pending[-1])
         if self._n_pending > max(len(self._keys), PENDING_KEYS):
@@ -176,9 +177,8 @@ def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
     changes = np.flatnonzero(np.diff(np.cumsum(work) // CHUNK_PAIRS)) + 1
     begins = {*changes.tolist(), *range(0, n_ids, CHUNK_ITEMS), n_ids}
     for begin, end in pairwise(sorted(begins)):
-        counts = csr_array(by_item[begin:end] @ had)
-        counts.sort_indices()
-        yield begin, counts
+        counts = (by_item[begin:end] @ had).tocsc().tocsr()  # sorted, in two linear passes
+        yield begin, csr_array(counts)
 
 
 def count_new_clicks(
@@ -207,23 +207,25 @@ def count_new_clicks(
     csr_array of shape (n_ids, n_ids), float32
         The upper triangle; the diagonal counts users.
     """
-    lengths = history.spans.lengths
-    events = history.flat(name).astype(np.int64)
-    rows = np.repeat(np.arange(len(candidates)), lengths)
-    shown = candidates.astype(np.int64)
-    has_it = np.bincount(rows[events == shown[rows]], minlength=len(shown)) > 0
-    fresh = np.flatnonzero((shown >= FIRST_KNOWN_ID) & ~has_it)
-    _, first = np.unique(users[fresh] * np.int64(n_ids) + shown[fresh], return_index=True)
-    counts = np.zeros(len(shown), dtype=bool)
-    counts[fresh[first]] = True
-    used = counts[rows] & (events >= FIRST_KNOWN_ID)
-    pairs = np.unique(rows[used] * np.int64(n_ids) + events[used])  # each event of a row once
-    clicked, event = shown[pairs // n_ids], pairs % n_ids
-    alone = shown[counts]
-    lower = np.concatenate([np.minimum(clicked, event), alone])
-    upper = np.concatenate([np.maximum(clicked, event), alone])
-    ones = np.ones(len(lower), dtype=np.float32)
-    return csr_array((ones, (lower, upper)), shape=(n_ids, n_ids))
+    n_rows, events = len(candidates), history.flat(name)
+    rows = np.repeat(np.arange(n_rows), history.spans.lengths)
+    is_known = events >= FIRST_KNOWN_ID
+    had = _ones(rows[is_known], events[is_known], (n_rows, n_ids))
+    has_it = np.asarray(had[np.arange(n_rows), candidates]).ravel() > 0
+    new = np.flatnonzero((candidates >= FIRST_KNOWN_ID) & ~has_it)
+    _, first = np.unique(users[new] * np.int64(n_ids) + candidates[new], return_index=True)
+    new = new[first]  # of a user's clicks on an item the first one
+    crossed = _ones(candidates[new], new, (n_ids, n_rows)) @ had
+    n_users = np.bincount(candidates[new], minlength=n_ids).astype(np.float32)
+    diagonal = csr_array((n_users, (np.arange(n_ids),) * 2), shape=(n_ids, n_ids))
+    return csr_array(triu(crossed + crossed.T) + diagonal)
+
+
+def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:
+    """Return a matrix with 1 in these places, each counted once."""
+    matrix = csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+    matrix.data[:] = 1
+    return matrix
 
 
 def both_triangles(upper: csr_array) -> csr_array:

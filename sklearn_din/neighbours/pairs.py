@@ -103,6 +103,7 @@ class NeighbourPair:
             number_users(X), X.columns[self.candidate], ragged, self.history, n_ids=n_ids
         )
         counts = csr_array(counts)
+        counts.sort_indices()
         scores = ItemScores.of_counts(
             [(0, both_triangles(counts))], counts.diagonal(), shown, clicked
         )

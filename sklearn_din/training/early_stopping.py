@@ -188,7 +188,7 @@ class EarlyStopping(Callback):
         return self._best
 
     def state_dict(self) -> dict[str, Any]:
-        """What the checks so far have left; not in the middle of a check.
+        """Return what the checks so far have left; not in the middle of a check.
 
         The tensors lie in memory that later checks write to.
         """

@@ -112,10 +112,10 @@ def plain_parameter(value: object) -> Any:
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else repr(float(value))
     if isinstance(value, Mapping):
-        pairs = [[plain_parameter(key), plain_parameter(its)] for key, its in value.items()]
+        pairs = [[plain_parameter(key), plain_parameter(item)] for key, item in value.items()]
         return sorted(pairs, key=repr)
     if isinstance(value, tuple | list):
-        return [plain_parameter(its) for its in value]
+        return [plain_parameter(item) for item in value]
     if isinstance(value, np.random.RandomState):
         return f"RandomState {_digest_of_state(value)}"
     if isinstance(value, Callback):
@@ -126,7 +126,7 @@ def plain_parameter(value: object) -> Any:
 def _plain_settings(callback: Callback) -> Any:
     settings = ((name, getattr(callback, name, None)) for name in callback._get_param_names())
     kinds = bool | str | Real
-    return {name: plain_parameter(its) for name, its in settings if isinstance(its, kinds)}
+    return {name: plain_parameter(item) for name, item in settings if isinstance(item, kinds)}
 
 
 def _name(kind: type) -> str:

@@ -23,7 +23,7 @@ Impressions = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier 
 
 
 class FitInputs(NamedTuple):
-    """What ``fit`` was given, checked.
+    """Checked inputs of ``fit``.
 
     Parameters
     ----------

@@ -309,7 +309,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return self.ranks_.from_first(seeds)
 
     def _measure_novelty(self, X: EncodedFeatures) -> Novelty:
-        """How often candidates' ids are new; nothing is hidden from the published network."""
+        """Measure how often candidates' ids are new; the published network has nothing hidden."""
         novelty = measure_novelty(X, share=self.validation_fraction)
         is_extended = getattr(self, "module__interest", "extended") == "extended"
         return novelty if is_extended else replace(STILL, shares=novelty.shares)
@@ -513,7 +513,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return net
 
     def can_go_on(self) -> bool:
-        """Whether the network is the one whose moments the optimizer holds, as ``fit`` made it."""
+        """Return whether the optimizer holds the moments of this network, which ``fit`` made."""
         if not hasattr(self, "seed_") or not self.is_own():
             return False
         groups = self.optimizer_.param_groups
@@ -521,7 +521,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return held == {id(parameter) for parameter in self.module_.parameters()}
 
     def is_own(self) -> bool:
-        """Whether the network is as ``fit`` made it, not halved or put in another's place."""
+        """Return whether the network is as ``fit`` made it, not halved or replaced."""
         parameters = self.module_.parameters()
         return type(self.module_) is DIN and all(p.dtype == torch.float32 for p in parameters)
 
@@ -530,7 +530,9 @@ class DINNet(NeuralNetBinaryClassifier):
         new, old = self.module_.embeddings, earlier.module_.embeddings
         for name, parameter in self.dense_parameters.items():
             state = earlier.optimizer_.state.get(earlier.dense_parameters[name], {})
-            self.optimizer_.state[parameter] = {key: its.clone() for key, its in state.items()}
+            self.optimizer_.state[parameter] = {
+                key: moment.clone() for key, moment in state.items()
+            }
         for width, table in new.tables.items():
             state = earlier.optimizer_.state.get(old.tables[width], {})
             if not state:
@@ -561,7 +563,7 @@ class DINNet(NeuralNetBinaryClassifier):
         net.drop_unfinished_epoch()
         return net
 
-    # What skorch is told of impressions
+    # How skorch's steps are made of impressions
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
         """One optimizer: a group of all dense parameters, and one for each embedding table."""
@@ -721,7 +723,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 raise ValueError(self._divergence_message(numbers))
 
     def _divergence_message(self, numbers: Tensor) -> str:
-        """What may have been the cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
+        """Name a possible cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
         numeric = self.module_.schema.names("numeric")
         hint = ""
         if numeric and len(numbers):  # a process may have no row of a joint batch
@@ -794,7 +796,7 @@ class DINNet(NeuralNetBinaryClassifier):
             self._stop_together(wishes)
 
     def _wishes(self) -> Tensor:
-        """Whether the user, or a callback, wants this process to stop."""
+        """Return whether the user, or a callback, wants this process to stop: (2,)."""
         by_user = bool(self._presses) or self._wish_to_stop == "user"
         return torch.tensor([by_user, self._wish_to_stop is not None], dtype=torch.float32)
 
@@ -827,7 +829,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     def _may_split(self) -> bool:
-        """Whether a batch may be computed in parts, of which each process may have other numbers.
+        """Return whether a batch may be computed in parts, as many as each process has.
 
         Dice needs sums over all processes, as often in each of them.
         """

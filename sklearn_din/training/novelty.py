@@ -82,7 +82,9 @@ class Novelty:
 
     def hide_new(self, X: EncodedFeatures) -> EncodedFeatures:
         """Hide the ids that no row before the last block has: nothing is trained on them yet."""
-        return _with_unknown(X, {name: ~its[X.columns[name]] for name, its in self.known.items()})
+        return _with_unknown(
+            X, {name: ~known[X.columns[name]] for name, known in self.known.items()}
+        )
 
 
 STILL = Novelty({}, {}, np.zeros((1, 0), dtype=bool), np.ones(1))
@@ -146,7 +148,7 @@ def _summary(is_new: np.ndarray, known: Mapping[str, np.ndarray]) -> Novelty:
     if not turning.any():
         return replace(STILL, shares=shares)
     patterns, n_rows = np.unique(is_new[:, turning], axis=0, return_counts=True)
-    hidden = {name: its for name, its in known.items() if shares[name] >= LEAST_SHARE}
+    hidden = {name: ids for name, ids in known.items() if shares[name] >= LEAST_SHARE}
     return Novelty(shares, hidden, patterns, n_rows / n_rows.sum())
 
 

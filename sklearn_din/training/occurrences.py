@@ -1,4 +1,4 @@
-"""How often each id occurs in some impressions, and the strength of the L2 that follows."""
+"""Counts of each id in some impressions, and the factors of the L2 that follow from them."""
 
 from __future__ import annotations
 

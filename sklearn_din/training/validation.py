@@ -208,7 +208,7 @@ def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndar
 
 
 def can_order(times: np.ndarray) -> bool:
-    """Whether times say which rows are the last ones: none is missing, and they differ."""
+    """Return whether times say which rows are the last: none is missing, and they differ."""
     return not _no_order(times)
 
 
