@@ -1,4 +1,4 @@
-"""scikit-learn's own checks with the defaults as they ship, and the private names that the package imports."""
+"""scikit-learn's own checks of both estimators, and the private names that we import."""
 
 import ast
 from pathlib import Path
