@@ -27,9 +27,9 @@ Attributes = Callable[[], Mapping[str, object]]  # called only if a callback ask
 class FitTask:
     """A fit, or a part of it, that has begun and is to be ended.
 
-    Callbacks get ``given`` (X, y and metadata as given to ``fit``). ``attributes``, called only if
-    one asks for the fitted estimator, returns what makes a copy fitted as if the fit had stopped
-    now.
+    ``given`` are X, y and metadata as given to ``fit``; ``attributes`` returns those that make a
+    copy of the estimator fitted, as if the fit had stopped now: called only if a callback asks for
+    it.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ def begin_fit(
     *,
     n_parts: int = 0,
 ) -> FitTask | None:
-    """Announce a fit to the estimator's callbacks; None if it has none.
+    """Announce a fit of at most so many tasks to the estimator's callbacks; None if it has none.
 
-    Called within a method under ``_fit_context``, which lets the callbacks go at the end. The fit
-    consists of at most ``n_parts`` tasks, and is to be ended with ``end(dict)``.
+    Called within a method under ``_fit_context``, which lets the callbacks go at the end. The task
+    is to be ended with ``end(dict)`` when the estimator is fitted.
     """
     if not getattr(estimator, "_skl_callbacks", None):
         return None
@@ -84,7 +84,7 @@ def begin_fit(
 
 @contextmanager
 def fit_task(estimator: BaseEstimator, X: object, y: ArrayLike | None) -> Iterator[None]:
-    """Announce a fit without parts to the estimator's callbacks, and its end."""
+    """Announce a fit without parts to the estimator's callbacks, and its end after the block."""
     task = begin_fit(estimator, X, y)
     yield
     if task is not None:
