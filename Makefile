@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 
-.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality house docs release
+.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality proofs house docs release
 .PHONY: reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -88,6 +88,12 @@ docs-offline: setup
 
 quality: setup
 	$(BIN)/python -m benchmarks.quality
+
+# Thousands of drawn frames and changed files, hundreds of fits and interruptions: before a release.
+proofs: setup
+	$(BIN)/python -m benchmarks.hostile_frames --frames 3000
+	$(BIN)/python -m benchmarks.tampering --mutations 6000
+	$(BIN)/python -m benchmarks.endurance
 
 # Files, lines and classes of each wing, beside what they were.
 house: setup

@@ -24,7 +24,14 @@ import pandas as pd
 HERE = Path(__file__).resolve().parents[1]
 POOLINGS = ("attention", "sum", "mean", "max")
 INTERESTS = ("paper", "extended")
-JOBS = ("training step", "attach_history", "encode windows", "encode lists", "encode Arrow")
+JOBS = (
+    "training step",
+    "attach_history",
+    "encode windows",
+    "encode lists",
+    "encode Arrow",
+    "predict",
+)
 
 
 def log_and_histories(n_users: int, **parameters: float):
@@ -67,6 +74,12 @@ def seconds(job: str) -> float:
         columns = ["item", "category"]
         return _timed(lambda: attach_history(now, log, user="user", time="time", columns=columns))
     frame, _ = log_and_histories(10_000, n_items=50_000)
+    if job == "predict":
+        small, y = log_and_histories(1_000, n_items=50_000)
+        X = (encoder := HistorySequenceEncoder(drop=["user", "time"])).fit_transform(small)
+        classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0).fit(X, y)
+        rows = frame.iloc[:50_000]
+        return _timed(lambda: classifier.predict_proba(encoder.transform(rows)))
     histories = ["hist_item", "hist_category"]
     if job == "encode lists":
         lists = {name: [cell.tolist() for cell in frame[name]] for name in histories}

@@ -2,21 +2,122 @@
 
     python -m benchmarks.endurance [--fits 500] [--predicts 10000] [--interruptions 500]
 
-``tests/endurance.py`` says what is counted.
+Memory is what the process holds after garbage collection and after freed memory has been given
+back to the system. The first tenth of each run warms caches up; what counts is the growth from
+there to the end, per call. Interruptions are Ctrl-C at lines spread over a whole fit, save and
+export: the model must be usable afterwards or not fitted, the file old or new.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
+import resource
 import sys
 import tempfile
 import time
 import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
 
-from tests.endurance import growth, interrupt_everywhere, make_model, make_rows
+from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, save
+from sklearn_din.serving.export import export_onnx
+from tests.interruptions import interrupt, n_lines
+
+WARM_UP = 0.1  # share of the calls before memory is first read
+
+
+def make_rows(n_rows: int = 200) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return rows of a small log, and labels."""
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame({"user": chance.integers(10, size=n_rows)})
+    frame["item"] = chance.integers(20, size=n_rows)
+    frame["price"] = chance.random(n_rows)
+    frame["time"] = np.arange(n_rows)
+    return frame, chance.integers(2, size=n_rows)
+
+
+def make_model() -> Pipeline:
+    """Return a Pipeline from log to click, not fitted."""
+    builder = HistoryBuilder(user="user", time="time", columns=["item"], elapsed="ago")
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    classifier = DINClassifier(max_epochs=1, embedding_dim=4, hidden_units=(8,), random_state=0)
+    return Pipeline([("build", builder), ("encode", encoder), ("din", classifier)])
+
+
+def memory_in_use() -> int:
+    """Bytes of the process that lie in memory, after what is free has been given back."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # not glibc: freed memory may still count
+        ctypes.CDLL(None).malloc_trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def growth(call: Callable[[], object], n_calls: int) -> float:
+    """Bytes by which memory grows per call, once the first calls have warmed up."""
+    n_first = max(1, int(n_calls * WARM_UP))
+    for _ in range(n_first):
+        call()
+    before = memory_in_use()
+    for _ in range(n_calls - n_first):
+        call()
+    return (memory_in_use() - before) / max(1, n_calls - n_first)
+
+
+def interrupt_everywhere(n_moments: int, folder: Path) -> Counter:
+    """How fits, saves and exports ended that were interrupted: a count for each ending."""
+    frame, y = make_rows()
+    fitted = make_model().fit(frame, y)
+    path = folder / "model"
+    endings: Counter = Counter()
+    writers = {
+        "save": lambda: save(fitted, path),
+        "export": lambda: export_onnx(fitted, path),
+    }
+    for moment in _spread(n_lines(lambda: make_model().fit(frame, y)), n_moments):
+        model = make_model()
+        raised = interrupt(lambda model=model: model.fit(frame, y), moment)
+        endings["fit", _state_after(model, frame, raised)] += 1
+    for name, write in writers.items():
+        write()
+        new = path.read_bytes()
+        for moment in _spread(n_lines(write), n_moments):
+            path.write_bytes(b"old")
+            interrupt(write, moment)
+            found = path.read_bytes()
+            is_new = found == new or (name == "save" and zipfile.is_zipfile(path))
+            whole = "old file" if found == b"old" else "new file" if is_new else "HALF A FILE"
+            n_left = len(list(folder.iterdir())) - 1
+            endings[name, f"{n_left} PARTIAL FILES LEFT" if n_left else whole] += 1
+            for left in folder.glob(".partial-*"):
+                left.unlink()
+        path.unlink()
+    return endings
+
+
+def _spread(n: int, n_moments: int) -> np.ndarray:
+    return np.unique(np.linspace(1, n, n_moments).astype(int))
+
+
+def _state_after(model: Pipeline, frame: pd.DataFrame, raised: BaseException | None) -> str:
+    if raised is not None and not isinstance(raised, KeyboardInterrupt):
+        return f"FOREIGN ERROR {raised!r:.80}"
+    try:
+        usable = np.isfinite(model.predict_proba(frame)).all()
+    except NotFittedError:
+        return "not fitted"
+    return "usable" if usable else "NOT FINITE"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Thousands of frames that nobody should have made, through every function that takes a frame.
 
 ``python -m benchmarks.hostile_frames [--frames N] [--seed S] [--steps NAME ...]`` prints how many
-frames of ``tests/hostile_frames.py`` ended how, and the first of each kind of failure.
+frames of ``hostile_draws.py`` ended how, and the first of each kind of failure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tests.hostile_frames import STEPS, draw_frame, verdict
+from benchmarks.hostile_draws import STEPS, draw_frame, verdict
 
 
 def run(

@@ -2,7 +2,7 @@
 
     python -m benchmarks.tampering [--mutations 6000] [--seed 0]
 
-Each mutation (``tests/tampered_files.py``) changes a file of ``sklearn_din.save``. Where "forged"
+Each mutation (``tampered_files.py``) changes a file of ``sklearn_din.save``. Where "forged"
 stands, the zip was put together again, so that its checksums agree and what stands behind them is
 met. A file may then hold another model, as valid as the first ("another model"): sums guard against
 damage, only a signature would guard against forgery. Everywhere else, the outcome must be an error
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.tampered_files import (
+from benchmarks.tampered_files import (
     DAMAGES,
     FORGERIES,
     MEMORY_FLOOR,

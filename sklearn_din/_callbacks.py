@@ -27,18 +27,9 @@ Attributes = Callable[[], Mapping[str, object]]  # called only if a callback ask
 class FitTask:
     """A fit, or a part of it, that has begun and is to be ended.
 
-    Parameters
-    ----------
-    estimator : estimator
-        What is fitted.
-    context : CallbackContext
-        scikit-learn's own record of the task.
-    given : dict
-        X, y and metadata as given to ``fit``; callbacks get them.
-    attributes : callable, default=None
-        Returns the attributes that make a copy of the estimator fitted, as if the fit had
-        stopped now. It is called only if a callback asks for the fitted estimator. None: there
-        is no such estimator yet.
+    ``given`` are X, y and metadata as given to ``fit``; ``attributes`` returns those that make a
+    copy of the estimator fitted, as if the fit had stopped now: called only if a callback asks for
+    it.
     """
 
     def __init__(
@@ -79,27 +70,10 @@ def begin_fit(
     *,
     n_parts: int = 0,
 ) -> FitTask | None:
-    """Announce a fit to the estimator's callbacks; None if it has none.
+    """Announce a fit of at most so many tasks to the estimator's callbacks; None if it has none.
 
-    Called within a method under ``_fit_context``, which lets the callbacks go at the end.
-
-    Parameters
-    ----------
-    estimator : estimator
-        What is fitted.
-    X : object
-        As given to ``fit``.
-    y : array-like of shape (n,) or None
-        As given to ``fit``.
-    sample_weight : array-like of shape (n,), default=None
-        As given to ``fit``; callbacks that compute scores use it.
-    n_parts : int, default=0
-        Most tasks that the fit consists of.
-
-    Returns
-    -------
-    FitTask or None
-        To be ended with ``end(dict)`` when the estimator is fitted.
+    Called within a method under ``_fit_context``, which lets the callbacks go at the end. The task
+    is to be ended with ``end(dict)`` when the estimator is fitted.
     """
     if not getattr(estimator, "_skl_callbacks", None):
         return None
@@ -110,15 +84,7 @@ def begin_fit(
 
 @contextmanager
 def fit_task(estimator: BaseEstimator, X: object, y: ArrayLike | None) -> Iterator[None]:
-    """Announce a fit without parts to the estimator's callbacks, and its end.
-
-    Parameters
-    ----------
-    estimator : estimator
-        It is fitted within the block.
-    X, y
-        As given to ``fit``.
-    """
+    """Announce a fit without parts to the estimator's callbacks, and its end after the block."""
     task = begin_fit(estimator, X, y)
     yield
     if task is not None:

@@ -32,22 +32,9 @@ class Processes:
     """All processes of torch's group, at one piece of work, and the values that they exchange.
 
     Every method is called by all of them, in the same order. They wait for each other there. A
-    process that ends the work with an error says so and closes its connections, so that none of
-    the others waits for it.
-
-    Parameters
-    ----------
-    work : str
-        What they do, for what is said when a process is gone: "a training of".
-    remedy : str
-        What happens when all are started again, for the same message.
-
-    Attributes
-    ----------
-    rank : int
-        Which of the processes this one is, from 0.
-    size : int
-        How many they are.
+    process that ends the work with an error says so and closes its connections, so that none of the
+    others waits for it. ``work`` ("a training of") and ``remedy``, what happens when all are
+    started again, are for what is said when a process is gone.
     """
 
     def __init__(self, *, work: str, remedy: str) -> None:

@@ -22,7 +22,7 @@ from sklearn_din import (
     sample_negatives,
     scan_parquet,
 )
-from tests.endurance import make_rows
+from tests.fitted_pipelines import make_rows
 
 HOUSE = Path(__file__).resolve().parents[1]
 ROLES = {"user": "user", "time": "time"}

@@ -34,7 +34,7 @@ from sklearn_din.serving import OnnxServer, updating
 from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_partial_inputs
 from tests.encoded_impressions import make_impressions, make_labels
-from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
+from tests.fitted_pipelines import CANDIDATE, fit_pipeline
 from tests.test_vocabulary import learn, occurrences
 
 WORDS = ["boot", "clog", "hat", "shoe", "sock"]
@@ -46,27 +46,12 @@ def grow(vocabulary, *columns, **parameters):
 
 
 @pytest.fixture(scope="module")
-def frame():
-    return make_frame()[0]
-
-
-@pytest.fixture(scope="module")
-def y():
-    return make_frame()[1]
-
-
-@pytest.fixture(scope="module")
 def later(frame):
     """The same impressions of other items and tags: 30 new ids."""
     later = frame.assign(item="new" + frame["item"])
     later["hist_item"] = [[f"new{item}" for item in cell] for cell in frame["hist_item"]]
     later["tags"] = [["hot"]] * len(frame)
     return later
-
-
-@pytest.fixture(scope="module")
-def fitted(frame, y):
-    return fit_pipeline(frame, y)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import datetime as dt
 import decimal
 import importlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -50,27 +51,33 @@ from sklearn_din import (
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.serving import saving
 from sklearn_din.serving.saving import ModelFileError
-from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame, make_rows
-
-
-@pytest.fixture(scope="module")
-def frame():
-    return make_frame()[0]
-
-
-@pytest.fixture(scope="module")
-def y():
-    return make_frame()[1]
-
-
-@pytest.fixture(scope="module")
-def fitted(frame, y):
-    return fit_pipeline(frame, y)
+from tests.fitted_pipelines import CANDIDATE, make_rows
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.din"
+
+
+@pytest.fixture(scope="module")
+def audited():
+    """Names of the events that run code, from now on, while something listens."""
+    listeners = []
+
+    def hear(event, arguments):
+        if event in ("exec", "subprocess.Popen", "os.system", "pickle.find_class", "import"):
+            for listener in listeners:
+                listener.append(event)
+
+    sys.addaudithook(hear)
+    return listeners
+
+
+@pytest.fixture
+def events(audited):
+    audited.append([])
+    yield audited[-1]
+    audited.pop()
 
 
 def saved(model, path, **options):
@@ -404,6 +411,86 @@ def test_a_zip_that_takes_more_memory_than_its_size_is_refused(fitted, path):
             archive.writestr(other, content)
     with pytest.raises(ModelFileError, match="has not the size that its header states"):
         load(path)
+
+
+# Changed files. ``python -m benchmarks.tampering`` draws thousands of changes.
+
+
+def rewritten(content, **members):
+    """A file with other members, whose checksums agree."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            change = members.get(name.replace(".", "_"), lambda member: member)
+            new.writestr(name, change(old.read(name)))
+    return buffer.getvalue()
+
+
+def with_first_node(**changes):
+    """Change the node of skops' text that stands for the classifier of a Pipeline."""
+
+    def change(member):
+        schema = json.loads(member)
+        nodes, found = [schema], None
+        while found is None:
+            node = nodes.pop(0)
+            if node.get("__class__") == "DINClassifier":
+                found = node
+            values = (value if isinstance(value, list) else [value] for value in node.values())
+            nodes += [value for part in values for value in part if isinstance(value, dict)]
+        found.update(changes)
+        return json.dumps(schema).encode()
+
+    return {"schema_json": change}
+
+
+def test_a_damaged_file_is_an_error_or_predicts_the_same(fitted, frame, path):
+    save(fitted, path)
+    content, expected = path.read_bytes(), fitted.predict_proba(frame.head(5))
+    places = np.unique(np.linspace(0, len(content) - 1, 60).astype(int))
+    flipped = [content[:at] + bytes([content[at] ^ 8]) + content[at + 1 :] for at in places]
+    inserted = [content[:at] + b"din" + content[at:] for at in places[::8]]
+    truncated = [content[:at] for at in places[::4]]
+    n_refused = 0
+    for changed in flipped + inserted + truncated:
+        path.write_bytes(changed)
+        try:
+            model = load(path)
+        except ModelFileError:
+            n_refused += 1
+        else:
+            assert (model.predict_proba(frame.head(5)) == expected).all()
+    assert n_refused > len(flipped) / 2 + len(truncated)
+
+
+FORGERIES = {
+    "system": with_first_node(__module__="os", __class__="system"),
+    "eval": with_first_node(__module__="builtins", __class__="eval", __loader__="FunctionNode"),
+    "import": with_first_node(__module__="antigravity", __class__="x", __loader__="TypeNode"),
+    "another type": with_first_node(
+        __module__="sklearn_din.transformers", __class__="HistorySequenceEncoder"
+    ),
+    "reduce": with_first_node(__loader__="ConstructorFromReduceNode"),
+    "loader": with_first_node(__loader__="no such node"),
+    "nested": {"schema_json": lambda member: b"[" * 100_000},
+    "null": {"schema_json": lambda member: b"null"},
+    "protocol": {"schema_json": lambda member: member[:-1] + b', "protocol": 99}'},
+}
+
+
+@pytest.mark.parametrize("members", FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_file_is_refused_and_runs_no_code(members, fitted, path, events):
+    save(fitted, path)
+    path.write_bytes(rewritten(path.read_bytes(), **members))
+    events.clear()
+    with pytest.raises(ModelFileError):
+        load(path)
+    assert events == []
+
+
+def test_the_events_of_a_program_are_seen(events):
+    exec("1 + 1")
+    assert events == ["exec"]
 
 
 def test_every_kind_of_step_of_others_is_kept(frame, y, path):

@@ -24,7 +24,8 @@ from sklearn_din import (
     sample_negatives,
     scan_parquet,
 )
-from sklearn_din.logs import sql, sql_negatives
+from sklearn_din.logs import sql
+from sklearn_din.tables import sorting
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
 BUDGETS = ["1GB", "25KB"]
@@ -36,14 +37,17 @@ def sorted_rows_in_small_batches(request, monkeypatch):
     if getattr(request.node, "callspec", None) is None:
         return
     if request.node.callspec.params.get("memory") in ("25KB", "200KB"):
-        whole = sql.sort_rows
+        read_in_pieces(monkeypatch, 7)
 
-        def sort_rows(batches, schema, **options):
-            for batch in whole(batches, schema, **options):
-                yield from (batch.slice(start, 7) for start in range(0, len(batch), 7))
 
-        monkeypatch.setattr(sql, "sort_rows", sort_rows)
-        monkeypatch.setattr(sql_negatives, "sort_rows", sort_rows)
+def read_in_pieces(monkeypatch, size):
+    whole = sorting.Database.read
+
+    def read(database, query):
+        for batch in whole(database, query):
+            yield from (batch.slice(first, size) for first in range(0, len(batch), size))
+
+    monkeypatch.setattr(sorting.Database, "read", read)
 
 
 def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
@@ -340,7 +344,6 @@ def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monk
     scan = scan_of(table, tmp_path, cache_dir=cache)
     first = attach_history(scan, scan, **WAYS)
     assert first[:9].cache_dir == cache
-    assert first.without_cache()[:9].cache_dir is None
     numbers = {"n": ("user", None, "count")}
     counted = attach_aggregates(first, scan, time="time", aggregates=numbers)
     kept = sorted(path.name.split("-")[0] for path in cache.iterdir())
@@ -470,14 +473,9 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
 
 def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):
     events = make_table(600, random_state=9, users="text").dropna()
-    whole, drawn = sql_negatives.sort_rows, []
-    for size in (7, 50, 10_000):
-
-        def in_pieces(*args, size=size, **options):
-            for batch in whole(*args, **options):
-                yield from (batch.slice(first, size) for first in range(0, len(batch), size))
-
-        monkeypatch.setattr(sql_negatives, "sort_rows", in_pieces)
+    drawn = []
+    for size in (10_000, 50, 7):
+        read_in_pieces(monkeypatch, size)
         scan = scan_of(events, tmp_path, group=600 // size + 20)
         options = {"item": "item", "item_columns": ["category"], "user": "user", "n_negatives": 3}
         impressions, _ = sample_negatives(scan, random_state=0, **options)

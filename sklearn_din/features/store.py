@@ -165,7 +165,7 @@ class StoreWriter:
         plain = np.ascontiguousarray(values.astype(entry["dtype"], "C", "same_kind", copy=False))
         if plain.size:
             content = plain.reshape(-1).view(np.uint8).data
-            with self._disk_errors(plain.nbytes):
+            with self.disk_errors(plain.nbytes):
                 self._files[name].write(content)
             if self._target is not None:  # nobody looks whether a temporary folder is whole
                 self._digests[name].update(content)
@@ -192,7 +192,7 @@ class StoreWriter:
         """
         path = self._add(name, np.dtype(dtype), shape)
         n_bytes = _n_bytes(self._entries[name])
-        with self._disk_errors(), open(path, "wb") as file:
+        with self.disk_errors(), open(path, "wb") as file:
             _take_room(file, n_bytes)
         if not n_bytes:
             return np.empty(tuple(shape), dtype)
@@ -229,6 +229,21 @@ class StoreWriter:
         self._allocated.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @contextmanager
+    def disk_errors(self, n_more: int = 0) -> Iterator[None]:
+        """Say of an error of the disk what was needed, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            n_bytes = sum(map(_n_bytes, self._entries.values())) + n_more
+            raise OSError(
+                error.errno,
+                f"arrays could not be written to {self.folder.parent}, which needs at least "
+                f"{n_bytes / 1e6:,.0f} MB: {error.strerror}. What was written there is removed. "
+                "Free some of the disk, or name a folder with room for them in "
+                "scan_parquet(cache_dir=...)",
+            ) from error
+
     def _add(self, name: str, dtype: np.dtype, shape: Sequence[int]) -> Path:
         if name in self._entries:
             raise ValueError(f"{name} is an array of this store already.")
@@ -240,7 +255,7 @@ class StoreWriter:
         return self.folder / file
 
     def _close(self) -> None:
-        with self._disk_errors():
+        with self.disk_errors():
             for file in self._files.values():
                 file.close()
         self._files.clear()
@@ -257,25 +272,10 @@ class StoreWriter:
         manifest = {"format": FORMAT, "arrays": self._entries, "facts": self.facts}
         content = json.dumps(manifest).encode()
         digest = hashlib.sha256(content).hexdigest().encode()
-        with self._disk_errors(len(content)):
+        with self.disk_errors(len(content)):
             (self.folder / MANIFEST).write_bytes(digest + b"\n" + content)
             for path in [*self.folder.iterdir(), self.folder]:
                 synced(path)
-
-    @contextmanager
-    def _disk_errors(self, n_more: int = 0) -> Iterator[None]:
-        """Say of an error of the disk what was needed, and what to do."""
-        try:
-            yield
-        except OSError as error:
-            n_bytes = sum(map(_n_bytes, self._entries.values())) + n_more
-            raise OSError(
-                error.errno,
-                f"arrays could not be written to {self.folder.parent}, which needs at least "
-                f"{n_bytes / 1e6:,.0f} MB: {error.strerror}. What was written there is removed. "
-                "Free some of the disk, or name a folder with room for them in "
-                "scan_parquet(cache_dir=...)",
-            ) from error
 
 
 @contextmanager

@@ -226,7 +226,7 @@ class AttachedScan(Scan):
         return self._base.all_dtypes[name]
 
     def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> AttachedScan:
-        view = AttachedScan(
+        return AttachedScan(
             self._base,
             rows,
             columns,
@@ -234,8 +234,6 @@ class AttachedScan(Scan):
             numbers=self._numbers,
             digest=self._digest,
         )
-        view.cache_dir = self.cache_dir  # as without_cache has left it
-        return view
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:

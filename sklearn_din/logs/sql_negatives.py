@@ -1,10 +1,10 @@
-"""Sampled negatives of a scan: DuckDB brings each item's and each user's events together."""
+"""Sampled negatives of a scan: DuckDB counts the items and brings each user's events together."""
 
 from __future__ import annotations
 
-import errno
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,37 +19,25 @@ from sklearn_din._validation import check_frame, missing_rows, plain_values
 from sklearn_din.features.store import create_store
 from sklearn_din.logs.item_columns import warn_of_misplaced
 from sklearn_din.logs.other_items import OwnItems, nothing_to_draw
-from sklearn_din.logs.sql import SORTS_AT_ONCE, changes, key_kind, read_keys
+from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.parquet_files import ParquetFiles, find_files
 from sklearn_din.tables.scan import ParquetScan, Scan
-from sklearn_din.tables.sorting import plain_integers, sort_rows
+from sklearn_din.tables.sorting import open_database, plain_integers
 from sklearn_din.tables.table import arrow_of_column
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
 SHARE_OF_WRITTEN = 16  # what is written at once takes one sixteenth of the budget
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-Draws = tuple[np.ndarray, np.ndarray]  # rows, and the items drawn for each
+ITEMS = """
+create table items as
+select item, count(*) as n_events, max(row) as last, row_number() over (order by item) - 1 as code
+from events group by item
+"""
 
 
 @dataclass(frozen=True)
 class NegativesRequest:
-    """The checked parameters of sample_negatives.
-
-    Parameters
-    ----------
-    item : str
-        Item column.
-    item_columns : list of str
-        Columns that describe the item.
-    n_negatives : int
-        Negatives per event.
-    user : str or None
-        User column.
-    strategy : {"uniform", "popularity"}
-        How items are drawn.
-    """
+    """The checked parameters of sample_negatives that a scan allows."""
 
     item: str
     item_columns: list[str]
@@ -62,6 +50,11 @@ class NegativesRequest:
         """Columns whose values a negative takes from its own item."""
         return [self.item, *self.item_columns]
 
+    @property
+    def keys(self) -> list[str]:
+        """Columns that say who chose what."""
+        return [self.item] if self.user is None else [self.item, self.user]
+
 
 def sample_negatives_by_sql(
     events: Scan,
@@ -71,21 +64,10 @@ def sample_negatives_by_sql(
 ) -> tuple[ParquetScan, np.ndarray]:
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
 
-    Sorted by item, the events are numbered: that is the catalogue, which is in memory, with the
-    item columns of each item's last row. Sorted by user and row, each user's events stand together,
-    and the items that the user does not have are drawn as in memory. With a user column the draws
-    depend on the seed and the rows alone, whatever ``memory`` is.
-
-    Parameters
-    ----------
-    events : Scan
-        What users chose.
-    request : NegativesRequest
-        What to draw.
-    time : str or None
-        Must be None.
-    random_state : int, RandomState instance or None
-        Seed of the draw.
+    The catalogue is in memory, with the item columns of each item's last row. Sorted by user and
+    row, each user's events stand together, and the items that the user does not have are drawn as
+    in memory: the draws depend on the seed and the rows alone, whatever ``memory`` is. Without a
+    user column each item owns its own events.
 
     Returns
     -------
@@ -96,18 +78,12 @@ def sample_negatives_by_sql(
     """
     _check(events, request, time)
     rng = check_random_state(random_state)
-    n_negatives = request.n_negatives
     with create_store(events.cache_dir, "negatives", memory=events.memory) as workshop:
-        catalogue = _Catalogue(events, request, workshop.folder)
-        draws = workshop.allocate("draws", (len(events), n_negatives), np.int32)
-        if request.user is None:
-            pieces = catalogue.draw_others(rng)
-        else:
-            pieces = catalogue.draw_by_user(request.user, rng)
-        for rows, drawn in pieces:
-            draws[rows] = drawn
+        draws = workshop.allocate("draws", (len(events), request.n_negatives), np.int32)
+        last_rows = _draw(events, request, draws, rng, workshop.folder)
         path = workshop.folder / "impressions.parquet"
-        _write(path, events, catalogue.read_items(), draws, request)
+        with workshop.disk_errors():
+            _write(path, events, _read_items(events, request, last_rows), draws, request)
         owned = workshop.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
     filesystem, files = find_files(owned)
@@ -120,14 +96,14 @@ def sample_negatives_by_sql(
         memory=events.memory,
         cache_dir=events.cache_dir,
     )
-    y = np.zeros((len(events), 1 + n_negatives), dtype=np.int8)
+    y = np.zeros((len(events), 1 + request.n_negatives), dtype=np.int8)
     y[:, 0] = 1
     return impressions, y.ravel()
 
 
 def _check(events: Scan, request: NegativesRequest, time: str | None) -> None:
-    owner = [] if request.user is None else [request.user]
-    check_frame(pd.DataFrame(columns=events.columns), [*request.following, *owner], name="events")
+    frame = pd.DataFrame(columns=events.columns)
+    check_frame(frame, [*request.following, *request.keys[1:]], name="events")
     if time is not None:
         raise ValueError(
             f"sample_negatives must have time=None where events are a scan, got {time!r}. Leave "
@@ -143,156 +119,86 @@ def _check(events: Scan, request: NegativesRequest, time: str | None) -> None:
         )
 
 
-class _Catalogue:
-    """The items of a scan by number, in the order of a sort, and draws of them.
-
-    Parameters
-    ----------
-    events : Scan
-        What users chose.
-    request : NegativesRequest
-        What to draw.
-    folder : Path
-        Where sorting may write.
-    """
-
-    def __init__(self, events: Scan, request: NegativesRequest, folder: Path) -> None:
-        self._events, self._request, self._folder = events, request, folder
-        self._memory = events.memory // SORTS_AT_ONCE
-        self._counts: list[np.ndarray] = []
-        self._last: list[np.ndarray] = []
-
-    def draw_others(self, rng: np.random.RandomState) -> Iterator[Draws]:
-        """Yield, in the order of rows, any items but the event's own."""
-        numbered = pa.schema([("row", pa.int64()), ("code", pa.int64())])
-        own: OwnItems | None = None
-        for batch in self._sorted(self._numbered(numbered), numbered):
-            if own is None:
-                weights = self._weights()
-                every = np.arange(len(weights))
-                own = OwnItems(every, every, weights)
-                if (own.free == 0).any():
-                    row = int(batch.column("row")[0].as_py())
-                    raise nothing_to_draw(self._value(row, self._request.item), None)
-            rows, codes = (batch.column(name).to_numpy() for name in numbered.names)
-            yield rows, own.draw_others(codes, self._request.n_negatives, rng)
-
-    def draw_by_user(self, user: str, rng: np.random.RandomState) -> Iterator[Draws]:
-        """Yield, user by user, items that the user does not have."""
-        kind = key_kind(
-            pd.Series([], dtype=self._events.all_dtypes[user]), name=f"events[{user!r}]"
+def _draw(
+    events: Scan,
+    request: NegativesRequest,
+    draws: np.ndarray,
+    rng: np.random.RandomState,
+    folder: Path,
+) -> np.ndarray:
+    """Fill in the numbers of the items that are drawn for each row; return each item's last row."""
+    empty = {name: pd.Series([], dtype=events.all_dtypes[name], name=name) for name in request.keys}
+    kind, owner = None, []
+    if request.user is not None:
+        kind = key_kind(empty[request.user], name=f"events[{request.user!r}]")
+        owner = [pa.field("owner", pa.large_string() if kind == "text" else pa.int64())]
+    item = pa.field("item", _sortable(empty[request.item]).type)
+    schema = pa.schema([item, ("row", pa.int64()), *owner])
+    with open_database(memory=events.memory, folder=folder) as database:
+        database.register("rows", _read(events, request, schema, kind), schema)
+        database.run("create table events as select * from rows")
+        database.run(ITEMS)
+        catalogue = pa.Table.from_batches(
+            database.read("select n_events, last from items order by code")
         )
-        owner = pa.field("owner", pa.large_string() if kind == "text" else pa.int64())
-        numbered = pa.schema([owner, ("row", pa.int64()), ("code", pa.int64())])
-        weights: np.ndarray | None = None
-        for owners, rows, codes in self._whole_owners(self._numbered(numbered, kind), numbered):
-            weights = self._weights() if weights is None else weights
+        counts = catalogue["n_events"].to_numpy()
+        weights = counts if request.strategy == "popularity" else np.ones_like(counts)
+        batches = database.read(
+            f"select {'owner' if owner else 'code as owner'}, row, code "
+            "from events join items using (item) order by owner, row"
+        )
+        for owners, rows, codes in _whole_owners(batches):
             own = OwnItems(owners, codes, weights)
             nothing_left = np.flatnonzero(own.free == 0)
             if len(nothing_left):
                 row = int(rows[np.argmax(owners == nothing_left[0])])
-                raise nothing_to_draw(self._value(row, user), user)
-            yield rows, own.draw_others(owners, self._request.n_negatives, rng)
-
-    def read_items(self) -> pa.Table:
-        """Return the columns of each item as they are in its last row, in the order of numbers."""
-        last = np.concatenate(self._last)
-        order = np.argsort(last)
-        parts = self._events.narrow(self._request.following)[last[order]].parts()
-        table = pa.concat_tables([_arrow(part) for _, part in parts])
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        return table.take(pa.array(places))
-
-    def _weights(self) -> np.ndarray:
-        """Return how likely each item is drawn; all events have been numbered by then."""
-        counts = np.concatenate(self._counts)
-        return counts if self._request.strategy == "popularity" else np.ones_like(counts)
-
-    def _value(self, row: int, name: str) -> object:
-        return self._events[row : row + 1][name].tolist()[0]
-
-    def _sorted(
-        self, batches: Iterator[pa.RecordBatch], schema: pa.Schema
-    ) -> Iterator[pa.RecordBatch]:
-        return sort_rows(batches, schema, memory=self._memory, folder=self._folder)
-
-    def _numbered(self, numbered: pa.Schema, kind: str | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield owner, row and number of the item of all events; count the items meanwhile."""
-        item, names = self._request.item, numbered.names
-        empty = _sortable(pd.Series([], dtype=self._events.all_dtypes[item], name=item))
-        owner = [numbered.field("owner")] if "owner" in names else []
-        schema = pa.schema([("item", empty.type), ("row", pa.int64()), *owner])
-        n_items, previous = 0, None
-        for batch in self._sorted(self._read(schema, kind), schema):
-            items, rows = batch.column("item"), batch.column("row").to_numpy()
-            is_new = changes([items], previous)
-            codes = n_items - 1 + np.cumsum(is_new)
-            first = int(codes[0])
-            counts = np.bincount(codes - first)
-            # Rows ascend within an item: its last place in the batch has its last row.
-            last = rows[np.append(np.flatnonzero(np.diff(codes)), len(codes) - 1)]
-            if not is_new[0]:
-                self._counts[-1][-1] += counts[0]
-                self._last[-1][-1] = last[0]
-                counts, last = counts[1:], last[1:]
-            if len(counts):
-                self._counts.append(counts)
-                self._last.append(np.array(last))
-            n_items, previous = int(codes[-1]) + 1, (items[-1],)
-            columns = {"row": batch.column("row"), "code": pa.array(codes)}
-            if owner:
-                columns["owner"] = batch.column("owner")
-            yield pa.RecordBatch.from_arrays([columns[name] for name in names], schema=numbered)
-
-    def _read(self, schema: pa.Schema, kind: str | None) -> Iterator[pa.RecordBatch]:
-        """Yield items and owners of all events; missing ones are counted over all parts."""
-        request = self._request
-        keys = [request.item, *([] if request.user is None else [request.user])]
-        missing = dict.fromkeys(keys, 0)
-        with Progress("reading events", len(self._events)) as progress:
-            for start, part in self._events.parts():
-                if start == 0:
-                    _warn(part, request.item, request.item_columns, request.user)
-                for name in missing:
-                    missing[name] += int(missing_rows(part[name]).sum())
-                if not any(missing.values()):
-                    arrays = [_sortable(part[request.item])]
-                    arrays.append(pa.array(np.arange(start, start + len(part))))
-                    if request.user is not None:
-                        arrays.append(read_keys(part[request.user], kind))
-                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-                progress.update(len(part))
-        for name, number in missing.items():
-            if number:
-                raise ValueError(
-                    f"events[{name!r}] must not be missing, got {number} rows without. Drop those "
-                    "rows."
-                )
-
-    def _whole_owners(
-        self, batches: Iterator[pa.RecordBatch], schema: pa.Schema
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield owners from 0, rows and items, so that each owner's events come at once."""
-        n_owners, previous = 0, None
-        pending: list[tuple[np.ndarray, ...]] = []
-        for batch in self._sorted(batches, schema):
-            keys = batch.column("owner")
-            owners = n_owners - 1 + np.cumsum(changes([keys], previous))
-            n_owners, previous = int(owners[-1]) + 1, (keys[-1],)
-            arrays = (owners, batch.column("row").to_numpy(), batch.column("code").to_numpy())
-            begins_last = int(np.searchsorted(owners, owners[-1]))
-            if begins_last or (pending and pending[-1][0][-1] != owners[0]):
-                pending.append(tuple(array[:begins_last] for array in arrays))
-                yield _joined(pending)
-                pending = []
-            pending.append(tuple(array[begins_last:] for array in arrays))
-        yield _joined(pending)
+                value = events[row : row + 1][request.user or request.item].tolist()[0]
+                raise nothing_to_draw(value, request.user)
+            draws[rows] = own.draw_others(owners, request.n_negatives, rng)
+    return catalogue["last"].to_numpy()
 
 
-def _joined(pieces: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    owners, rows, codes = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-    return owners - owners[0], rows, codes
+def _read(
+    events: Scan, request: NegativesRequest, schema: pa.Schema, kind: str | None
+) -> Iterator[pa.RecordBatch]:
+    """Yield items, rows and owners of all events; missing ones are counted over all parts."""
+    _warn(next(part for _, part in events[:CHECKED_ROWS].parts()), request)
+    missing = dict.fromkeys(request.keys, 0)
+    with Progress("reading events", len(events)) as progress:
+        for start, part in events.parts(request.keys):
+            for name in missing:
+                missing[name] += int(missing_rows(part[name]).sum())
+            if not any(missing.values()):
+                rows = pa.array(np.arange(start, start + len(part)))
+                arrays = [_sortable(part[request.item]), rows]
+                if request.user is not None:
+                    arrays.append(read_keys(part[request.user], kind))
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            progress.update(len(part))
+    for name, number in missing.items():
+        if number:
+            raise ValueError(
+                f"events[{name!r}] must not be missing, got {number} rows without. Drop those rows."
+            )
+
+
+def _whole_owners(
+    batches: Iterator[pa.RecordBatch],
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield owners from 0, rows and items, so that each owner's events come at once."""
+    rest: list[pa.RecordBatch] = []
+    for batch in batches:
+        whole = pa.Table.from_batches([*rest, batch])
+        begins_last = int(np.flatnonzero(changes([whole["owner"]], None))[-1])
+        if begins_last:
+            yield _numbered(whole[:begins_last])
+        rest = whole[begins_last:].to_batches()
+    yield _numbered(pa.Table.from_batches(rest))
+
+
+def _numbered(events: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    owners = np.cumsum(changes([events["owner"]], None)) - 1
+    return owners, events["row"].to_numpy(), events["code"].to_numpy()
 
 
 def _sortable(column: pd.Series) -> pa.Array:
@@ -303,35 +209,32 @@ def _sortable(column: pd.Series) -> pa.Array:
     return plain_integers(array)
 
 
+def _read_items(events: Scan, request: NegativesRequest, last_rows: np.ndarray) -> pa.Table:
+    """Return the columns of each item as they are in its last row."""
+    rows, places = events.narrow(request.following)[last_rows].in_file_order()
+    items = pa.concat_tables([_arrow(part) for _, part in rows.parts()])
+    return items if places is None else items.take(pa.array(places))
+
+
 def _write(
     path: Path, events: Scan, items: pa.Table, draws: np.ndarray, request: NegativesRequest
 ) -> None:
     """Write the impressions: each event, then its negatives."""
-    writer = None
-    n_rows = len(events) * (1 + request.n_negatives)
-    try:
-        with Progress("writing impressions", n_rows) as progress:
-            for start, part in events.parts():
-                table = _arrow(part)
-                per_event = max(table.nbytes / max(len(table), 1), 1.0) * (1 + request.n_negatives)
-                size = max(int(events.memory / SHARE_OF_WRITTEN / per_event), 1)
-                for first in range(0, len(table), size):
-                    piece = table.slice(first, size)
-                    drawn = draws[start + first : start + first + len(piece)]
-                    shown = _impressions(piece, items, drawn, request.following)
-                    writer = writer or pq.ParquetWriter(path, shown.schema)
-                    writer.write_table(shown)
-                    progress.update(len(shown))
-        if writer is not None:
-            writer.close()
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise OSError(
-            error.errno,
-            f"the disk of {path.parent.parent} is full. What was written there is removed. Make "
-            "room, or give scan_parquet(cache_dir=...) a folder on another disk",
-        ) from error
+    schema, n_shown = None, 1 + request.n_negatives
+    with Progress("writing impressions", len(events) * n_shown) as progress, ExitStack() as files:
+        for start, part in events.parts():
+            table = _arrow(part)
+            per_event = max(table.nbytes / max(len(table), 1), 1.0) * n_shown
+            size = max(int(events.memory / SHARE_OF_WRITTEN / per_event), 1)
+            for first in range(0, len(table), size):
+                piece = table.slice(first, size)
+                drawn = draws[start + first : start + first + len(piece)]
+                shown = _impressions(piece, items, drawn, request.following)
+                if schema is None:
+                    schema = shown.schema
+                    writer = files.enter_context(pq.ParquetWriter(path, schema))
+                writer.write_table(shown)
+                progress.update(len(shown))
 
 
 def _impressions(
@@ -360,27 +263,24 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
     return pa.table(arrays, names=list(rows.columns))
 
 
-def _warn(part: pd.DataFrame, item: str, item_columns: Sequence[str], user: str | None) -> None:
+def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
     """Judge by the first rows which columns are the item's and which are the user's."""
-    head = part.iloc[:CHECKED_ROWS]
-    keys = [item] if user is None else [item, user]
-    head = head[~np.any([missing_rows(head[key]) for key in keys], axis=0)]
+    head = head[~np.any([missing_rows(head[key]) for key in request.keys], axis=0)]
     if len(head) == 0:
         return
     warn_of_misplaced(
         head,
-        item=item,
-        items=_factorized(head[item])[0].astype(np.int64),
-        item_columns=item_columns,
-        user=user,
-        owners=None if user is None else _factorized(head[user])[0].astype(np.int64),
+        item=request.item,
+        items=_number(head[request.item]),
+        item_columns=request.item_columns,
+        user=request.user,
+        owners=None if request.user is None else _number(head[request.user]),
     )
 
 
-def _factorized(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes of a column of ids, and its values."""
+def _number(column: pd.Series) -> np.ndarray:
+    """Return the codes of a column of ids."""
     try:
-        codes, values = pd.factorize(plain_values(column))
+        return pd.factorize(plain_values(column))[0].astype(np.int64)
     except TypeError as error:  # lists: not hashable
         raise ValueError(f"events[{column.name!r}] must hold ids, got {column.dtype}.") from error
-    return codes, np.asarray(values)

@@ -17,16 +17,9 @@ N_BLOCKS = 5
 
 @dataclass(frozen=True)
 class OrderedRows:
-    """What is known of the training rows beside their features.
+    """What is known of the training rows beside their features, arrays of shape (n_rows,).
 
-    Parameters
-    ----------
-    users : ndarray of shape (n_rows,)
-        Whose each row is: codes from 0.
-    blocks : ndarray of shape (n_rows,), int8
-        Block of each row, from 0.
-    clicked : ndarray of shape (n_rows,), bool
-        Whether the candidate was clicked.
+    ``users`` are codes from 0, ``blocks`` int8 from 0, ``clicked`` says whether the candidate was.
     """
 
     users: np.ndarray
@@ -47,14 +40,7 @@ class OrderedRows:
 def order_rows(X: EncodedFeatures, clicked: np.ndarray, *, order: str) -> OrderedRows:
     """Put the training rows in blocks: of time, or of users in an arbitrary, fixed order.
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-        Training rows. Where they have no users, each is a user of its own.
-    clicked : ndarray of shape (n_rows,), bool
-        Whether the candidate was clicked.
-    order : {"time", "user"}
-        What the blocks are made of. Without times they are made of users.
+    Rows without users are each a user of its own; without times, blocks are made of users.
     """
     users = number_users(X)
     if order == "time" and X.times is not None:

@@ -50,17 +50,7 @@ class Interactions:
     def gather(
         cls, X: EncodedFeatures, rows: OrderedRows, history: str, candidate: str
     ) -> Interactions:
-        """Collect the events of all histories, and the clicked candidates.
-
-        Parameters
-        ----------
-        X : EncodedFeatures
-            Training rows.
-        rows : OrderedRows
-            Whose they are, their blocks, and which were clicked.
-        history, candidate : str
-            Columns of ids with one vocabulary.
-        """
+        """Collect the events of all histories, and the clicked candidates."""
         n_ids = X.schema[candidate].n_ids
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
         first_blocks = _FirstBlocks(rows.n_blocks)
@@ -151,19 +141,9 @@ def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
 def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
     """Count how many users had both of two items, some items at a time.
 
-    The counts of all pairs may take gigabytes; what is made of them takes little.
-
-    Parameters
-    ----------
-    had : csr_array of shape (n_users, n_ids)
-        1 where a user had an item.
-
-    Yields
-    ------
-    first : int
-        The first item of the chunk.
-    counts : csr_array of shape (n_items, n_ids), float32
-        Of the items from ``first`` on, sorted inside each row.
+    ``had``, (n_users, n_ids), is 1 where a user had an item. Each chunk is its first item, and the
+    counts of the items from there on, sorted inside each row: (n_items, n_ids), float32. The counts
+    of all pairs may take gigabytes; what is made of them takes little.
 
     Examples
     --------
@@ -186,26 +166,10 @@ def count_new_clicks(
 ) -> csr_array:
     """Count what clicks that have come since add: each with the events of its history.
 
-    A click on an item that the history holds already adds nothing, nor does a second click of the
-    same user on an item: the counts are of users, not of clicks.
-
-    Parameters
-    ----------
-    users : ndarray of shape (n_rows,)
-        Whose each click is: codes from 0.
-    candidates : ndarray of shape (n_rows,), int32
-        Id of the clicked candidate.
-    history : Ragged
-        The histories of these rows.
-    name : str
-        Which of their columns holds the items.
-    n_ids : int
-        Size of the vocabulary.
-
-    Returns
-    -------
-    csr_array of shape (n_ids, n_ids), float32
-        The upper triangle; the diagonal counts users.
+    ``users``, codes from 0, and ``candidates``, ids, have a value for each click. A click on an
+    item that the history holds already adds nothing, nor does a second click of the same user on an
+    item: the counts are of users, not of clicks. Returned is the upper triangle, (n_ids, n_ids),
+    float32; the diagonal counts users.
     """
     n_rows, events = len(candidates), history.flat(name)
     rows = np.repeat(np.arange(n_rows), history.spans.lengths)

@@ -58,17 +58,10 @@ class ItemScores:
         shown: np.ndarray,
         clicked: np.ndarray,
     ) -> ItemScores:
-        """Compute the scores.
+        """Compute the scores from counts in chunks, as ``count_pairs`` makes them.
 
-        Parameters
-        ----------
-        chunks : iterable of (int, csr_array of shape (n_items, n_ids))
-            How many users had both items, some items at a time: the first of them, and the counts
-            of those that follow it, sorted inside each row.
-        n_users : ndarray of shape (n_ids,), float32
-            How many users had each item.
-        shown, clicked : ndarray of shape (n_ids,), float32
-            How often each item was a candidate, and was clicked as one.
+        ``n_users`` had each item; it was ``shown`` as a candidate so often, and ``clicked`` as one:
+        (n_ids,), float32 each.
         """
         popular = most_popular(n_users)
         gram = np.zeros((len(popular), len(popular)), dtype=np.float32, order="F")
@@ -89,20 +82,10 @@ class ItemScores:
     def choose_counts(
         self, chunks: Iterable[tuple[int, csr_array]], n_users: np.ndarray, *, all_pairs: bool
     ) -> csr_array:
-        """Choose the counts that later ones are added to.
+        """Choose the counts that later ones are added to: of those behind the scores.
 
-        Parameters
-        ----------
-        chunks, n_users
-            What the scores were computed from.
-        all_pairs : bool
-            Whether all counts are chosen. Otherwise those of two popular items, and of an item and
-            one of its best neighbours.
-
-        Returns
-        -------
-        csr_array of shape (n_ids, n_ids), float32
-            The upper triangle.
+        All, or those of two popular items, and of an item and one of its best neighbours: the upper
+        triangle, (n_ids, n_ids), float32.
         """
         n_ids = len(n_users)
         is_popular = np.zeros(n_ids, dtype=bool)
@@ -135,23 +118,12 @@ class ItemScores:
         )
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
-        """Summaries of the scores between each row's candidate and its events.
+        """Summaries of the scores between each row's candidate and its events: (n_rows, 13).
 
-        Parameters
-        ----------
-        candidates : ndarray of shape (n_rows,)
-            Ids.
-        spans : Spans
-            Which events each row holds.
-        items : ndarray of shape (n_events,)
-            Ids of the events.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, 13), float32
-            With L(x) for ``sign(x) log(1 + abs(x))``: L of the sum, mean, maximum, newest and
-            decayed sum (0.8 per rank) of EASE, the same of the cosine, the popularity, the rate of
-            clicks, and 1 where the candidate is known.
+        With L(x) for ``sign(x) log(1 + abs(x))``: L of the sum, mean, maximum, newest and decayed
+        sum (0.8 per rank) of EASE, the same of the cosine, the popularity, the rate of clicks, and
+        1 where the candidate is known. ``spans`` say which of the events, whose ids are ``items``,
+        each row holds.
         """
         numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
         for rows in _chunks(spans.lengths):

@@ -85,15 +85,7 @@ class NeighbourPair:
         )
 
     def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> NeighbourPair:
-        """Return the pair after the clicks of further rows, whose ids it may not know yet.
-
-        Parameters
-        ----------
-        X : EncodedFeatures
-            The further rows.
-        is_click : ndarray of shape (n_rows,), bool
-            Whether the candidate was clicked.
-        """
+        """Return the pair after the clicks of further rows, whose ids it may not know yet."""
         pair, n_ids = self.widen(X.schema[self.candidate].n_ids), X.schema[self.candidate].n_ids
         shown = pair.shown + count_ids(X.columns[self.candidate], n_ids)
         X = X[is_click]
@@ -127,13 +119,7 @@ class NeighbourPair:
 
     @classmethod
     def from_plain(cls, plain: Any) -> NeighbourPair:
-        """Read what :meth:`to_plain` wrote, every shape and id checked.
-
-        Raises
-        ------
-        ValueError
-            Where the parts do not fit each other.
-        """
+        """Read what :meth:`to_plain` wrote; ValueError where its parts do not fit each other."""
         check_keys(plain, {*NAMES, *NUMBERS, *SPARSE}, what="item neighbours")
         names, n_ids = plain["names"], np.size(plain["shown"])
         if type(names) is not list or len(names) != N_NUMBERS:

@@ -36,23 +36,14 @@ SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory all
 
 @dataclass(frozen=True)
 class NeighbourTables:
-    """Item neighbours of all histories that have a candidate.
-
-    Parameters
-    ----------
-    pairs : tuple of NeighbourPair, default=()
-        One for each history. Without any, nothing is added.
-    """
+    """Item neighbours of all histories that have a candidate; without any, nothing is added."""
 
     pairs: tuple[NeighbourPair, ...] = ()
 
     def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
         """Return impressions with their numbers; those that have numbers already stay as they are.
 
-        Parameters
-        ----------
-        X : EncodedFeatures
-            Rows that the tables have not learnt from. There may be more ids than at fit.
+        The tables have not learnt from these rows. There may be more ids than at fit.
         """
         if not self.pairs or has_numbers(X.schema):
             return X
@@ -73,15 +64,7 @@ class NeighbourTables:
         )
 
     def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> NeighbourTables:
-        """Return the tables after the clicks of further rows.
-
-        Parameters
-        ----------
-        X : EncodedFeatures
-            The further rows, each once.
-        is_click : ndarray of shape (n_rows,), bool
-            Whether the candidate was clicked.
-        """
+        """Return the tables after the clicks of further rows, each once."""
         return NeighbourTables(tuple(pair.grow(X, is_click) for pair in self.pairs))
 
     def extend(self, schema: Schema) -> Schema:
@@ -140,31 +123,15 @@ class NeighbourTables:
 def learn_neighbours(
     X: EncodedFeatures, is_click: np.ndarray, *, order: str | None, taken: Collection[str] = ()
 ) -> tuple[NeighbourTables, EncodedFeatures]:
-    """Learn from training rows, and add the numbers to them.
+    """Learn from training rows; return the tables, and the rows with columns of numbers.
 
     A training row is told of the rows in earlier blocks alone: told of its own click, or of what
     came later, the network would read the label off the numbers. The first block is told nothing.
+    Blocks are in the order that :func:`choose_order` says; None: nothing is learnt. Where no
+    candidate was clicked, histories alone count. ``taken`` are names that no column may have.
 
     Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
     order find them there again, for a training that goes on and for other processes.
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-        Training rows.
-    is_click : ndarray of shape (n_rows,), bool
-        Whether the candidate was clicked. Where none was, histories alone count.
-    order : {"time", "user"} or None
-        What the blocks of rows are made of, as :func:`choose_order` says it. None: nothing is
-        learnt.
-    taken : collection of str, default=()
-        Names, beside those of X, that no column may have.
-
-    Returns
-    -------
-    tables : NeighbourTables
-    X : EncodedFeatures
-        The training rows, with columns of numbers.
     """
     if order is None:
         return NeighbourTables(), X
@@ -192,19 +159,9 @@ def learn_neighbours(
 def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
     """Say what the blocks of training rows are made of; None where nothing is to be learnt.
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-        Training rows. Nothing is added where they have numbers of item neighbours already, or no
-        history with a candidate.
-    neighbours : {"auto", "time", "user"} or None
-        "auto": "time" where X has times, "user" where it has users, otherwise none; that it is
-        none is logged from 1,000 rows on.
-
-    Raises
-    ------
-    ValueError
-        If the order needs times or users that X does not have.
+    "auto" is "time" where X has times, "user" where it has users, otherwise none; that it is none
+    is logged from 1,000 rows on. Nothing is learnt where X has numbers of item neighbours already,
+    or no history with a candidate.
     """
     schema = X.schema
     if neighbours is None or has_numbers(schema) or not histories_with_candidate(schema):

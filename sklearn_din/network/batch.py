@@ -14,31 +14,17 @@ from sklearn_din.features.encoded import EncodedFeatures
 
 
 class JointRows(NamedTuple):
-    """Which rows of a joint batch a process computes; other processes compute the others.
-
-    Parameters
-    ----------
-    start : int
-        The first one.
-    n_rows : int
-        Rows of the joint batch.
-    """
+    """Rows of a joint batch, of ``n_rows``, that a process computes: from ``start`` on."""
 
     start: int
     n_rows: int
 
 
 class DistinctRows(NamedTuple):
-    """The rows of an embedding table that a batch's ids stand for, each once.
+    """The rows of an embedding table that a batch's ids stand for, each once, ascending.
 
-    Parameters
-    ----------
-    order : Tensor of shape (n_positions,), int64
-        The batch's ids in ascending order of their rows.
-    starts : Tensor of shape (n_distinct,), int64
-        Where each distinct row begins in that order.
-    rows : Tensor of shape (n_distinct,), int64
-        The distinct rows, ascending.
+    ``order`` (n_positions,) sorts the batch's ids by their rows; in it each distinct row begins at
+    ``starts`` (n_distinct,). All are int64.
     """
 
     order: Tensor
@@ -166,18 +152,10 @@ class Batch:
         return values[start : start + self.n_rows]
 
     def split(self, most_events: int) -> list[Batch]:
-        """Consecutive impressions with about so many events each, at least one impression.
+        """Consecutive impressions, a part ending with the one that reaches ``most_events``.
 
-        Parameters
-        ----------
-        most_events : int
-            A part ends with the impression that reaches this number.
-
-        Returns
-        -------
-        parts : list of Batch
-            The batch itself where all of it fits, or its history is shared. Tensors are views
-            wherever they can be.
+        The batch itself where all of it fits, or its history is shared. Tensors are views wherever
+        they can be.
         """
         if self.shared or self.n_events <= most_events:
             return [self]

@@ -111,23 +111,15 @@ class FieldEmbeddings(nn.Module):
     ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
         """Look up the rows of all ids, and sum those of histories over each impression.
 
-        Parameters
-        ----------
-        ids : dict of str to Tensor of shape (n_ids,)
-            Ids of each field; n_ids is n_rows for a column and n_events for a history.
-        segments : dict of Slot to Segments
-            The slots whose sums are needed, and which event belongs to which impression.
-        distinct : dict of str to DistinctRows, default=None
-            From ``distinct_rows`` of these ids. None or empty: the backward pass finds them, for
-            which the host must wait where the ids are on a GPU.
+        Both are by slot, the names of the fields that are looked up together: ``("item",)``, or a
+        behaviour's histories, whose attributes then lie side by side. ``distinct`` is that of these
+        ids; without it the backward pass finds them, for which the host must wait where they are on
+        a GPU.
 
-        Returns
-        -------
-        embeddings : dict of Slot to Tensor of shape (n_ids, width)
-            A slot is the names of the fields that were looked up together: ``("item",)``, or a
-            behaviour's histories, whose attributes then lie side by side.
-        sums : dict of Slot to Tensor of shape (n_rows, width)
-            Only for the slots in ``segments``.
+        ids : (n_rows,) of a column, (n_events,) of a history
+        segments : of the slots whose sums are needed
+        embeddings : (n_ids, width) for each slot
+        sums : (n_rows, width) for each slot in ``segments``
         """
         embeddings: dict[Slot, Tensor] = {}
         sums: dict[Slot, Tensor] = {}
@@ -149,17 +141,8 @@ class FieldEmbeddings(nn.Module):
     def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:
         """Rows of the tables that a batch's ids stand for, by the width of the table.
 
-        Their number is the size of a sparse gradient, which the host must know: for a network on
-        a GPU they are found while the ids are still in the host's memory.
-
-        Parameters
-        ----------
-        ids : dict of str to Tensor of shape (n_ids,)
-            As for ``forward``.
-
-        Returns
-        -------
-        distinct : dict of str to DistinctRows
+        Their number is the size of a sparse gradient, which the host must know: for a network on a
+        GPU they are found while the ids are still in the host's memory.
         """
         return {
             width: _distinct_rows(torch.cat([self._positions(slot, ids) for slot in slots]))
@@ -170,12 +153,8 @@ class FieldEmbeddings(nn.Module):
     def merge_gradients(self, ids: Mapping[str, Tensor]) -> None:
         """Have each row once, in ascending order, in the tables' gradients of a batch's parts.
 
-        On a CPU torch adds sparse gradients up so; on a GPU it puts them one after the other.
-
-        Parameters
-        ----------
-        ids : dict of str to Tensor of shape (n_ids,)
-            Of the whole batch, in the host's memory.
+        On a CPU torch adds sparse gradients up so; on a GPU it puts them one after the other. The
+        ids are those of the whole batch, in the host's memory.
         """
         for width, distinct in self.distinct_rows(ids).items():
             table = self.tables[width]
@@ -205,17 +184,7 @@ class FieldEmbeddings(nn.Module):
 
 
 class _Request(NamedTuple):
-    """One slot of a look-up.
-
-    Parameters
-    ----------
-    n_positions : int
-        Number of ids of all its attributes.
-    n_attributes : int
-        Fields that are looked up together.
-    segments : Segments or None
-        Impressions over which events are summed; None where no sums are needed.
-    """
+    """One slot of a look-up: ids of all its attributes; segments, where sums are needed."""
 
     n_positions: int
     n_attributes: int

@@ -46,28 +46,16 @@ def attend(
     rows: Tensor,
     offsets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the unit and their weighted sum of keys.
+    """Weights of a unit with PReLU activations, and their weighted sum of keys.
 
-    Parameters
-    ----------
-    unit : ActivationUnit
-        With PReLU activations.
-    queries : Tensor of shape (n_rows, width)
-        Embeddings of the candidates. Where they and the keys are detached, their gradients are
-        not computed.
-    keys : Tensor of shape (n_events, width)
-        Embeddings of the events.
-    relations : Tensor of shape (n_events, n_relations) or None
-        Constants of event and candidate: they get no gradient.
-    rows : Tensor of shape (n_events,), int64
-        Number of the impression of each event.
-    offsets : Tensor of shape (n_rows + 1,), int64
-        Where each impression's events begin.
+    Where queries and keys are detached, their gradients are not computed; relations get none.
 
-    Returns
-    -------
-    interest : Tensor of shape (n_rows, width)
-    weights : Tensor of shape (n_events,)
+    queries : (n_rows, width), candidates
+    keys : (n_events, width), events
+    relations : (n_events, n_relations) or None
+    rows, offsets : the impression of each event, as in ``segments``
+    interest : (n_rows, width)
+    weights : (n_events,)
     """
     weight_query, weight_event = unit.split_first_layer()
     first = [weight_query, unit.first.bias, weight_event, *_slopes([unit.first_activation])]
@@ -87,26 +75,15 @@ def attend_candidates(
 ) -> Tensor:
     """Weights of all candidates for the events of one shared history, without gradients.
 
-    Candidates come in blocks whose scores stay in the processor's cache.
+    Candidates come in blocks whose scores stay in the processor's cache. The relations are ``same``
+    (rarely True: event and candidate have the same id), all of ``same`` times the first of
+    ``decays``, then times the second, then what all candidates have in common.
 
-    Parameters
-    ----------
-    unit : ActivationUnit
-        With any activation.
-    queries : Tensor of shape (n_rows, width)
-        Embeddings of the candidates.
-    keys : Tensor of shape (n_events, width)
-        Embeddings of the events of the one history.
-    same : sequence of Tensor of shape (n_rows, n_events), bool
-        The first relations, rarely True: whether event and candidate have the same id.
-    decays : sequence of Tensor of shape (n_events,)
-        The next relations are all of ``same`` times the first of these, then times the second.
-    common : sequence of Tensor of shape (n_events,)
-        The other relations, which are the same for all candidates.
-
-    Returns
-    -------
-    weights : Tensor of shape (n_rows, n_events)
+    queries : (n_rows, width)
+    keys : (n_events, width)
+    same : (n_rows, n_events) each, bool
+    decays, common : (n_events,) each
+    weights : (n_rows, n_events)
     """
     n_rows, n_events = queries.shape[0], keys.shape[0]
     n_pairs = len(same) * (1 + len(decays))

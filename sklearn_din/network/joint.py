@@ -27,14 +27,10 @@ _current: ContextVar[_Joint | None] = ContextVar("joint_batch", default=None)
 
 @contextmanager
 def joint_batch(rows: JointRows | None, sum_over_processes: Sum | None) -> Iterator[None]:
-    """Let layers know, within the block, that they see some rows of a joint batch.
+    """Let layers know, within the block, that they see these rows of a joint batch.
 
-    Parameters
-    ----------
-    rows : JointRows or None
-        Which of its rows they see. None: the batch is this process' alone.
-    sum_over_processes : callable or None
-        Takes a tensor and replaces it by its sum over all processes, each of which must call it.
+    None: the batch is this process' alone. All processes must call ``sum_over_processes``, which
+    replaces a tensor by its sum.
     """
     is_joint = rows is not None and sum_over_processes is not None
     token = _current.set(_Joint(rows, sum_over_processes) if is_joint else None)  # type: ignore
@@ -104,23 +100,13 @@ def joint_sum() -> Sum | None:
 
 
 def joint_moments(scores: Tensor, sum_over_processes: Sum) -> tuple[int, Tensor, Tensor]:
-    """Return number, mean and variance of the scores of all processes, by double precision.
+    """Return number, mean and variance (by n) of the scores of all processes, by double precision.
 
     Each process' loss is its part of the joint loss: the gradient through mean and variance is
     summed over the processes too, which all must call backward.
 
-    Parameters
-    ----------
-    scores : Tensor of shape (n, n_features)
-        Those of this process.
-    sum_over_processes : callable
-        From :func:`joint_sum`.
-
-    Returns
-    -------
-    n : int
-    mean, variance : Tensor of shape (n_features,)
-        The variance divides by n.
+    scores : (n, n_features), those of this process
+    mean, variance : (n_features,)
 
     Examples
     --------

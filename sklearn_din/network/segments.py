@@ -17,15 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class Segments(NamedTuple):
-    """The impression of each event.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (n_events,), int64
-        Number of the impression of each event.
-    offsets : Tensor of shape (n_rows + 1,), int64
-        Where each impression's events begin; the last entry is n_events.
-    """
+    """The impression of each event: ``rows`` and ``offsets``, as above."""
 
     rows: Tensor
     offsets: Tensor

@@ -149,12 +149,6 @@ class Scan(ABC):
         places[order] = np.arange(len(order))
         return self._view(rows[order], self.columns), places
 
-    def without_cache(self) -> Self:
-        """Return the same rows, for encoders that are to keep nothing of them."""
-        view = self._view(self._rows, self.columns)
-        view.cache_dir = None
-        return view
-
     def __len__(self) -> int:
         return len(self._rows)
 

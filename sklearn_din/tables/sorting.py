@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +34,47 @@ def import_duckdb() -> Any:
     return duckdb
 
 
-def sort_rows(
-    batches: Iterator[pa.RecordBatch], schema: pa.Schema, *, memory: int, folder: Path
-) -> Iterator[pa.RecordBatch]:
-    """Yield rows in the order of their first column, then of the second, and so on to the last.
+class Database:
+    """DuckDB over rows that come from Python; :func:`open_database` makes one."""
 
-    All columns are part of the order, so that no two different rows are equal in it and the result
-    does not depend on the number of threads. Missing values come first.
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.error: BaseException | None = None
+
+    def register(self, name: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Let batches be a table of that name, which can be read once."""
+        reader = pa.RecordBatchReader.from_batches(schema, self._watch(batches))
+        self._connection.register(name, reader)
+
+    def run(self, statement: str) -> None:
+        """Run a statement that gives no rows."""
+        self._connection.execute(statement)
+
+    def read(self, query: str) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a query."""
+        yield from pa.RecordBatchReader.from_stream(self._connection.sql(query))
+
+    def _watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Remember an error of the batches: DuckDB makes text of it."""
+        try:
+            yield from batches
+        except GeneratorExit:  # DuckDB failed and reads no more: the error is its own
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
+    """Yield an empty database in memory, which puts on disk what does not fit.
 
     Parameters
     ----------
-    batches : iterator of RecordBatch
-        The rows, read once. An error that it raises is raised here as it is.
-    schema : Schema
-        Of the batches.
     memory : int
-        Bytes that sorting may take; 128 MiB at least.
+        Bytes that it may take; 128 MiB at least.
     folder : Path
         Where to write what does not fit. It is removed in the end.
-
-    Yields
-    ------
-    RecordBatch
 
     Raises
     ------
@@ -64,7 +84,6 @@ def sort_rows(
         If the disk of ``folder`` is full.
     """
     duckdb = import_duckdb()
-    source = _Source(batches)
     with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:
         config = {
             "memory_limit": f"{max(memory, LEAST_MEMORY) // 2**20}MiB",
@@ -73,13 +92,28 @@ def sort_rows(
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal():
             config["threads"] = threads
+        database: Database | None = None
         try:
             with duckdb.connect(config=config) as connection:
-                connection.register("rows", pa.RecordBatchReader.from_batches(schema, iter(source)))
-                ordered = connection.sql("select * from rows order by all nulls first")
-                yield from pa.RecordBatchReader.from_stream(ordered)
+                database = Database(connection)
+                yield database
         except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
-            raise (source.error or _explain(error, folder)) from error
+            cause = None if database is None else database.error
+            raise (cause or _explain(error, folder)) from error
+
+
+def sort_rows(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, *, memory: int, folder: Path
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows in the order of their first column, then of the second, and so on to the last.
+
+    All columns are part of the order, so that no two different rows are equal in it and the result
+    does not depend on the number of threads. Missing values come first. An error that the batches
+    raise is raised here as it is; ``memory`` and ``folder`` are those of :func:`open_database`.
+    """
+    with open_database(memory=memory, folder=folder) as database:
+        database.register("rows", batches, schema)
+        yield from database.read("select * from rows order by all nulls first")
 
 
 def plain_integers(array: pa.Array) -> pa.Array:
@@ -101,23 +135,6 @@ def plain_integers(array: pa.Array) -> pa.Array:
     if not pa.types.is_primitive(kind):
         return array
     return array.view(INTEGERS[kind.bit_width])
-
-
-class _Source:
-    """Batches for DuckDB, which makes text of an error in Python; here is the error itself."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self._batches = batches
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self._batches
-        except GeneratorExit:  # DuckDB failed and reads no more: the error is its own
-            raise
-        except BaseException as error:
-            self.error = error
-            raise
 
 
 def _explain(error: Exception, folder: Path) -> Exception:

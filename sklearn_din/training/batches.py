@@ -29,16 +29,9 @@ BLOCKS_PER_POOL = 16  # at least, so that neighbours of the table do not meet in
 class Place(NamedTuple):
     """Where in its order of impressions a training stands.
 
-    The permutation itself is not kept: the random state that drew it draws it again.
-
-    Parameters
-    ----------
-    epoch : RandomState
-        As it was before it drew the epoch's permutation.
-    latest : RandomState
-        As it is now: since then it has drawn which ids are hidden.
-    n_batches : int
-        Batches of the epoch that are through.
+    ``epoch`` is the random state before it drew the epoch's permutation, which it draws again;
+    ``latest`` is it now: since then it has drawn which ids are hidden. ``n_batches`` of the epoch
+    are through.
     """
 
     epoch: np.random.RandomState
@@ -145,17 +138,10 @@ class ImpressionBatches:
         return -(-len(self) // self.batch_size)
 
     def share_among(self, n_ranks: int, *, rank: int) -> None:
-        """Give each of several processes its slice of each batch.
+        """Give this process, ``rank`` of ``n_ranks``, its slice of each batch.
 
-        All must have the same impressions and random state. Each still draws the order, and the
-        ids to hide, of the whole batch; labels stay those of the whole batch.
-
-        Parameters
-        ----------
-        n_ranks : int
-            Number of processes.
-        rank : int
-            Which of them this one is, from 0.
+        All processes must have the same impressions and random state. Each still draws the order,
+        and the ids to hide, of the whole batch; labels stay those of the whole batch.
         """
         self._rank, self._n_ranks = rank, n_ranks
 
@@ -223,21 +209,10 @@ class ImpressionBatches:
 
 
 def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:
-    """Each row once, in an order that reads a file piece by piece.
+    """Each row once, in an order that reads a file piece by piece: (n_rows,), int32 where they fit.
 
-    Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are
-    taken at a time, and their rows are permuted.
-
-    Parameters
-    ----------
-    n_rows : int
-    pool : int
-        Rows of a pool.
-    shuffle : RandomState
-
-    Returns
-    -------
-    order : ndarray of shape (n_rows,), int32 where the row numbers fit
+    Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are taken
+    at a time, and their rows are permuted.
 
     Examples
     --------

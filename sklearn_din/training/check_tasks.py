@@ -18,16 +18,8 @@ class CheckTasks(Callback):
     """Report each validation check (each epoch, where there are none) to scikit-learn's callbacks.
 
     A task is one row of the net's checks. Callbacks may ask for the estimator as it would be if
-    training stopped at that row, and may ask to stop. The net forgets this object at the end:
-    it holds what ``fit`` was given.
-
-    Parameters
-    ----------
-    estimator : DINClassifier
-    X, y, sample_weight
-        As given to its ``fit``.
-    fitted : callable
-        Takes a trained net and returns the attributes of an estimator fitted with it.
+    training stopped at that row, ``fitted(net)``, and may ask to stop. The net forgets this object
+    at the end: it holds what ``fit`` was given.
     """
 
     def __init__(

@@ -45,19 +45,9 @@ class Checkpoint(Callback):
     """Write where a training stands, and put another training where it stood.
 
     It is called after all other callbacks: what is written is what the next batch begins with.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    given : dict
-        Fingerprint of parameters and data.
-    earlier : dict or None
-        Content of the file, where another training has left one.
-    verbose : int
-        Whether to write a line when the training goes on.
-    is_first : bool, default=True
-        Whether to write the file. Of several processes that train together, rank 0 does.
+    ``given`` is the fingerprint of parameters and data, ``earlier`` the content of the file where
+    another training has left one. Of several processes that train together only the first one
+    writes.
     """
 
     def __init__(
@@ -247,21 +237,9 @@ def open_checkpoint(
 ) -> Iterator[Checkpoint | None]:
     """Hold the folder of an estimator's checkpoint, and remove the file when training is over.
 
-    Parameters
-    ----------
-    estimator : DINClassifier
-    inputs : FitInputs
-        What ``fit`` was given, checked.
-    sample_weight, groups : array-like of shape (n,) or None
-        As given to ``fit``.
-    ranks : Ranks, default=None
-        The processes that train together, of which rank 0 alone uses the folder. None: this one
-        trains alone.
-
-    Yields
-    ------
-    Checkpoint or None
-        None where the estimator has no ``checkpoint_dir``.
+    Yields None where the estimator has no ``checkpoint_dir``. ``sample_weight`` and ``groups`` are
+    as given to ``fit``; of the processes in ``ranks``, which train together, rank 0 alone uses the
+    folder.
     """
     folder = estimator.checkpoint_dir
     if folder is None and ranks is None:
@@ -295,17 +273,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     The lock is the operating system's: it ends with the process, however that ends. The lock's
     file, which is empty, stays.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    RuntimeError
-        Where another training holds the folder.
-    OSError
-        Where the folder cannot be made or written to.
     """
     path = folder / LOCK
     try:
@@ -402,11 +369,6 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Whatever moment the power fails at, the file is the one before or the new one: the new one is
     written aside, synced and put in place in one step.
-
-    Parameters
-    ----------
-    path : Path
-    state : dict
     """
     with whole_file(path) as partial, open(partial, "wb") as file:
         hashed = _Hashed(file)
@@ -421,14 +383,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """Read what :func:`write_checkpoint` wrote; None where there is no file.
 
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    ValueError
-        Where the file is damaged or of another kind.
+    A file that is damaged or of another kind is a ValueError.
     """
     if not path.exists():
         return None

@@ -14,14 +14,9 @@ def note_ctrl_c(*, raises: bool = True) -> Iterator[list[int]]:
     """Yield a list that grows by one entry whenever the user presses Ctrl-C.
 
     skorch's callbacks end a training by raising KeyboardInterrupt, as Ctrl-C does: the exception
-    alone does not say who raised it, the signal does. The handler that was there is called all
-    the same and is back afterwards. Python delivers the signal in the main thread only.
-
-    Parameters
-    ----------
-    raises : bool, default=True
-        False: the first Ctrl-C is only noted, for a training of several processes that stop at the
-        same step. The second one raises.
+    alone does not say who raised it, the signal does. The handler that was there is called all the
+    same and is back afterwards. Python delivers the signal in the main thread only. With
+    ``raises=False`` the first Ctrl-C is only noted, for processes that stop at the same step.
     """
     presses: list[int] = []
     handler = signal.getsignal(signal.SIGINT)

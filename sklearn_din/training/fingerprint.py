@@ -32,20 +32,9 @@ def fingerprint(
     sample_weight: ArrayLike | None,
     groups: ArrayLike | None,
 ) -> Fingerprint:
-    """Return what decides the result of a training: parameters, and hashes of the data.
+    """Return what decides the result of a training as JSON: parameters, and hashes of the data.
 
-    Parameters
-    ----------
-    estimator : DINClassifier
-    inputs : FitInputs
-        What ``fit`` was given, checked.
-    sample_weight, groups : array-like of shape (n,) or None
-        As given to ``fit``.
-
-    Returns
-    -------
-    dict
-        JSON values alone.
+    ``sample_weight`` and ``groups`` are as given to ``fit``.
     """
     parameters = {
         name: plain_parameter(value)
@@ -158,19 +147,11 @@ def digest(values: ArrayLike, dtype: DTypeLike | None = None) -> str:
 
 
 def digests_of(X: EncodedFeatures) -> dict[str, str]:
-    """Hash every column of encoded impressions, a block of rows at a time.
+    """Hash every column of encoded impressions, a block of rows at a time, by field.
 
     Histories count by their values, row after row: windows over a large log and a compact copy of
-    the same events are equal. Whose and when each row is have the names "user=" and "time=".
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-
-    Returns
-    -------
-    dict of str to str
-        By field; "the schema" is the hash of what the fields mean, vocabularies included.
+    the same events are equal. Whose and when each row is have the names "user=" and "time=", what
+    the fields mean, vocabularies included, "the schema".
     """
     digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
     digests["the schema"].update(_digest_of_text(repr(X.schema)).encode())

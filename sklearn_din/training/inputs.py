@@ -25,18 +25,9 @@ Impressions = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier 
 class FitInputs(NamedTuple):
     """Checked inputs of ``fit``.
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-        The impressions; plain arrays and frames have become numeric columns.
-    is_encoded : bool
-        Whether they came as EncodedFeatures.
-    classes : ndarray of shape (2,)
-        The labels in order; the second is the click.
-    clicks : ndarray of shape (n,), float32
-        1.0 for a click.
-    weights : ndarray of shape (n,), float32, or None
-        Factors of the losses, with a mean of one. None where all are equal.
+    Plain arrays and frames have become numeric columns of X. ``classes`` are the two labels in
+    order, the second one is the click; ``clicks`` and ``weights`` are float32 of shape (n,), the
+    weights with a mean of one, or None where all are equal.
     """
 
     X: EncodedFeatures
@@ -51,26 +42,8 @@ def check_fit_inputs(
 ) -> FitInputs:
     """Check the parameters and everything that ``fit`` was given.
 
-    Parameters
-    ----------
-    estimator : DINClassifier
-        Its parameters are checked. scikit-learn's ``validate_data`` keeps ``n_features_in_`` and
-        ``feature_names_in_`` of plain arrays and frames on it.
-    X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
-        Impressions.
-    y : array-like of shape (n,)
-        Labels.
-    sample_weight : array-like of shape (n,) or None
-        Factor of each impression's loss, before that of its class.
-
-    Returns
-    -------
-    FitInputs
-
-    Raises
-    ------
-    ValueError
-        For what cannot be trained on; the message says what to do.
+    scikit-learn's ``validate_data`` keeps ``n_features_in_`` and ``feature_names_in_`` of plain
+    arrays and frames on the estimator.
     """
     check_parameters(estimator)
     if isinstance(X, EncodedFeatures):
@@ -93,22 +66,8 @@ def check_partial_inputs(
 ) -> FitInputs:
     """Check the parameters and everything that ``partial_fit`` was given.
 
-    Parameters
-    ----------
-    estimator : DINClassifier
-        Fitted or not: where it is, X and y must be as those of earlier calls.
-    X, y, classes, sample_weight
-        As for ``partial_fit``.
-
-    Returns
-    -------
-    FitInputs
-        X has the newest schema: its own, or that of the classifier if X was encoded before.
-
-    Raises
-    ------
-    ValueError
-        For what cannot be trained on; the message says what to do.
+    Where the estimator is fitted, X and y must be as those of earlier calls. X gets the newest
+    schema: its own, or that of the classifier if X was encoded before.
     """
     check_parameters(estimator)
     read = _later_rows if hasattr(estimator, "net_") else _first_rows
@@ -208,25 +167,8 @@ def check_features(
 ) -> EncodedFeatures:
     """Return X as EncodedFeatures, checked against what the estimator was fitted on.
 
-    Parameters
-    ----------
-    estimator : DINClassifier
-        Fitted.
-    X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
-        Impressions.
-    schema : Schema
-        What the estimator was fitted on. X may lack ids that were appended since it was encoded.
-    is_encoded : bool
-        Whether it was fitted on EncodedFeatures, not on a plain array or frame.
-
-    Returns
-    -------
-    X : EncodedFeatures
-
-    Raises
-    ------
-    ValueError
-        Where X is not of the kind, or from another encoder, than what ``fit`` was given.
+    That is a schema, of which X may lack ids that were appended since it was encoded, and whether
+    it was EncodedFeatures (``is_encoded``) or a plain array or frame.
     """
     name = type(estimator).__name__
     if not isinstance(X, EncodedFeatures):
@@ -263,12 +205,7 @@ def check_features(
 
 
 def check_parameters(estimator: BaseEstimator) -> None:
-    """Raise where a parameter is wrong in a way that its scikit-learn constraint cannot say.
-
-    Parameters
-    ----------
-    estimator : DINClassifier
-    """
+    """Raise where a parameter is wrong in a way that its scikit-learn constraint cannot say."""
     _check_units(estimator.attention_units, name="attention_units")
     _check_units(estimator.hidden_units, name="hidden_units")
     if not len(estimator.attention_units):
@@ -378,22 +315,7 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
 
 
 def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two classes in order, and 1.0 for the larger one.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Labels: numbers, strings or booleans.
-
-    Returns
-    -------
-    classes : ndarray of shape (2,)
-    clicks : ndarray of shape (n,), float32
-
-    Raises
-    ------
-    ValueError
-        For missing labels, one class, or more than two.
+    """Return the two classes in order, and 1.0 for the larger one: (n,), float32.
 
     Examples
     --------
@@ -422,22 +344,7 @@ def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = True) -> np.ndarray:
-    """Return a 1-D array with one value per impression.
-
-    Parameters
-    ----------
-    values : array-like of shape (n_rows,)
-        Weights or groups.
-    n_rows : int
-        Number of impressions.
-    name : str
-        For the error.
-    numeric : bool, default=True
-        Whether the values must be finite numbers.
-
-    Returns
-    -------
-    values : ndarray of shape (n_rows,)
+    """Return a 1-D array with one value per impression; ``numeric`` ones must be finite numbers.
 
     Examples
     --------
@@ -459,23 +366,9 @@ def check_weights(
     class_weight: Mapping[Hashable, float] | str | None,
     labels: np.ndarray,
 ) -> np.ndarray | None:
-    """Return the factor of each impression's loss, its class's included.
+    """Return the factor of each impression's loss, its class's included: (n,), float32.
 
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n,) or None
-    class_weight : dict, "balanced" or None
-    labels : ndarray of shape (n,)
-
-    Returns
-    -------
-    weights : ndarray of shape (n,), float32, or None
-        Their mean is one. None where neither weight is given.
-
-    Raises
-    ------
-    ValueError
-        For weights below zero, or zero everywhere.
+    Their mean is one. None where neither weight is given.
 
     Examples
     --------

@@ -26,13 +26,7 @@ from sklearn_din.network.batch import rows_of_rank
 
 
 class Ranks(Processes):
-    """The processes of a group that train one model: they also add tensors up.
-
-    Parameters
-    ----------
-    keeps_checkpoint : bool
-        Whether the training keeps a checkpoint, for what is said when a process is gone.
-    """
+    """The processes of a group that train one model: they also add tensors up."""
 
     def __init__(self, *, keeps_checkpoint: bool) -> None:
         remedy = (
@@ -63,13 +57,7 @@ class Ranks(Processes):
         return f"cuda:{local}"
 
     def check_same(self, given: Mapping[str, Mapping[str, object]]) -> None:
-        """Raise where two processes were given different parameters or data.
-
-        Parameters
-        ----------
-        given : dict of dict
-            From :func:`sklearn_din.training.fingerprint.fingerprint`.
-        """
+        """Raise where two processes have different fingerprints of parameters or data."""
         first, *others = self.of_all(given)
         for rank, other in enumerate(others, start=1):
             different = [
@@ -102,15 +90,7 @@ class Ranks(Processes):
 def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
     """Join the processes that call ``fit`` together, and tell them if this one fails.
 
-    Parameters
-    ----------
-    keeps_checkpoint : bool
-        For what is said when a process is gone.
-
-    Yields
-    ------
-    Ranks or None
-        None where there is no process group, or only one process in it.
+    Yields None where there is no process group, or only one process in it.
     """
     if process_group() is None:
         _warn_of_lone_training()
@@ -147,15 +127,9 @@ def _warn_of_lone_training() -> None:
 
 
 def join_logits(ranks: Ranks, step: dict[str, Tensor], n_rows: int) -> dict[str, Tensor]:
-    """Return the logits of all rows of a joint batch, and its loss.
+    """Return the logits of all ``n_rows`` of a joint batch, and its loss.
 
-    Parameters
-    ----------
-    ranks : Ranks
-    step : dict of str to Tensor
-        "loss", this process' share, and "y_pred", the logits of its rows.
-    n_rows : int
-        Rows of the joint batch.
+    ``step`` has this process' share of the loss, and the logits of its rows.
     """
     slices = [rows_of_rank(n_rows, rank, ranks.size) for rank in range(ranks.size)]
     lengths = [rows.stop - rows.start for rows in slices]
@@ -170,25 +144,11 @@ def join_logits(ranks: Ranks, step: dict[str, Tensor], n_rows: int) -> dict[str,
 def sum_gradients(
     ranks: Ranks, dense: Sequence[Tensor], tables: Sequence[Tensor], numbers: Tensor
 ) -> Tensor:
-    """Replace each gradient by its sum over the processes.
+    """Replace each gradient by its sum over the processes; return the sums of ``numbers``.
 
-    How many rows each process has touched is read by the host, which waits for a GPU once per
-    step. Each process' loss is its share of the joint batch's mean, so nothing is divided.
-
-    Parameters
-    ----------
-    ranks : Ranks
-    dense : sequence of Tensor
-        Parameters. A gradient that is None in all processes stays None.
-    tables : sequence of Tensor of shape (n_ids, width)
-        Embedding tables, whose gradients are sparse or None.
-    numbers : Tensor of shape (n,)
-        To be summed with the gradients.
-
-    Returns
-    -------
-    numbers : Tensor of shape (n,)
-        Their sums.
+    A dense gradient that is None in all processes stays None; those of embedding tables are sparse
+    or None. How many rows each process has touched is read by the host, which waits for a GPU once
+    per step. Each process' loss is its share of the joint batch's mean, so nothing is divided.
     """
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
     present = numbers.new_tensor([p.grad is not None for p in dense])

@@ -460,17 +460,8 @@ class DINNet(NeuralNetBinaryClassifier):
     def grow(self, schema: Schema) -> DINNet:
         """Return a net with a network of its own whose tables have rows for all ids of a schema.
 
-        By that alone no prediction changes. New rows are drawn as those of a new network, their
-        moments are zero.
-
-        Parameters
-        ----------
-        schema : Schema
-            That of the network, or one with ids appended.
-
-        Returns
-        -------
-        DINNet
+        The schema is that of the network, or one with ids appended. By that alone no prediction
+        changes. New rows are drawn as those of a new network, their moments are zero.
         """
         if not self.can_go_on():
             raise ValueError(
@@ -496,13 +487,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return net
 
     def around(self, module: DIN) -> DINNet:
-        """Return a net with the same parameters around a given network; its ``fit`` makes another.
-
-        Parameters
-        ----------
-        module : DIN
-            A network on the net's device.
-        """
+        """Return a net with the same parameters around a network; its ``fit`` makes another."""
         own = self.get_params(deep=False) | {"callbacks": None}  # which are this net's alone
         own = {name: value for name, value in own.items() if not name.startswith("module")}
         net = type(self)(module, **own).initialize()
@@ -837,21 +822,9 @@ class DINNet(NeuralNetBinaryClassifier):
 
 
 def grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
-    """Return copies of a network's weights for one whose vocabularies have more ids.
+    """Return the weights of ``old``, copied, as a state_dict of ``new``, which has more ids.
 
-    Parameters
-    ----------
-    old : DIN
-        Its weights, and the rows of known ids, are copied.
-    new : DIN
-        Says the sizes; it needs no memory. New rows are drawn as those of a new network.
-    seed : int
-        Of the new rows.
-
-    Returns
-    -------
-    weights : dict of str to Tensor
-        A state_dict of ``new``.
+    ``new`` says the sizes; it needs no memory. New rows are drawn as those of a new network.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}

@@ -49,16 +49,9 @@ def networks_on(device: str) -> Iterator[None]:
 
 
 def net_state(net: DINNet) -> dict[str, Any]:
-    """Return a trained net as a dict of numbers, text, lists and arrays.
+    """Return a trained net, on any device, as a dict of numbers, text, lists and arrays.
 
-    Parameters
-    ----------
-    net : DINNet
-        Its network is on any device. Moments are left out if they are not those of its network.
-
-    Returns
-    -------
-    dict
+    Moments are left out if they are not those of its network.
     """
     module = net.module_
     state = {
@@ -109,24 +102,10 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
-    """Return a net from what :func:`net_state` wrote.
+    """Return a net from what :func:`net_state` wrote; ValueError where that is not one's state.
 
-    Parameters
-    ----------
-    net : DINNet
-        Not initialized: its parameters are taken over.
-    state : dict
-    schema : Schema
-        Of the rows; that of the network has the numbers of item neighbours too.
-
-    Returns
-    -------
-    DINNet
-
-    Raises
-    ------
-    ValueError
-        If it is not the state of a net with this schema.
+    ``net`` is not initialized: its parameters are taken over. ``schema`` is that of the rows; that
+    of the network has the numbers of item neighbours too.
     """
     check_keys(state, NET, optional={"training"}, what="a network")
     weights = {

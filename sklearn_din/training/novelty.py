@@ -58,16 +58,9 @@ class Novelty:
 
         Each row draws the pattern of one of the late rows; where something is new in it, a copy of
         the row hides that. All rows stay, so that known items are learnt from all their rows, with
-        the weight that known items have among the late rows.
-
-        Returns
-        -------
-        X : EncodedFeatures
-            The rows, and the copies behind them.
-        rows : ndarray of shape (n_shown,)
-            Which of the rows each one is.
-        factors : ndarray of shape (n_shown,), float32
-            Of the loss: the share of late rows without anything new; 1 for the copies.
+        the weight that known items have among the late rows: their loss has the share of late rows
+        without anything new as its factor, that of the copies 1. Returned are all of them, the row
+        that each one is, and these factors.
         """
         drawn = random.choice(len(self.patterns), size=len(X), p=self.frequencies)
         is_new = self.patterns[drawn]
@@ -93,26 +86,15 @@ STILL = Novelty({}, {}, np.zeros((1, 0), dtype=bool), np.ones(1))
 def measure_novelty(X: EncodedFeatures, *, share: float) -> Novelty:
     """Compare late rows' candidates with all ids of the rows before them.
 
-    The newer half of the rows is cut by time into blocks, of which the last one is that of
-    ``validation="last"``. An id is new where it would be unknown to an encoder fitted on the rows
-    before its block: none of them has it as a candidate, in a history or in another column of its
-    vocabulary. Several blocks, because one may lie between two arrivals of new items: with new
-    items at midnight, the last tenth of a week is an evening.
+    The newer half of the rows is cut by time into blocks, each with this share of the rows, of
+    which the last one is that of ``validation="last"``. An id is new where it would be unknown to
+    an encoder fitted on the rows before its block: none of them has it as a candidate, in a history
+    or in another column of its vocabulary. Several blocks, because one may lie between two arrivals
+    of new items: with new items at midnight, the last tenth of a week is an evening. There are no
+    shares where the rows' times do not tell earlier from later.
 
     Columns that are no behaviour's candidate are left alone: an hour or a weekday may be new in
     late rows, and comes back tomorrow.
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-        All rows given to ``fit``.
-    share : float
-        Share of the rows in a block.
-
-    Returns
-    -------
-    Novelty
-        Without shares where the rows' times do not tell earlier from later.
     """
     columns = candidate_columns(X.schema)
     if not columns or X.times is None or not can_order(X.times):

@@ -13,21 +13,10 @@ COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound 
 
 
 def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Count the ids of all fields that share a vocabulary.
+    """Count the ids of all fields that share a vocabulary: (n_ids,) for each, float64.
 
-    An event counts once for every impression whose history holds it.
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-        The impressions.
-    rows : ndarray of shape (n,), default=None
-        Which of them count. None: all.
-
-    Returns
-    -------
-    counts : dict of str to ndarray of shape (n_ids,), float64
-        By vocabulary.
+    An event counts once for every impression whose history holds it. ``rows`` are those that count;
+    None: all.
 
     Examples
     --------
@@ -55,19 +44,9 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
 def embedding_decay(
     occurrences: Mapping[str, np.ndarray], strength: float
 ) -> dict[str, np.ndarray]:
-    """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j.
+    """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j, float32.
 
-    Parameters
-    ----------
-    occurrences : dict of str to ndarray of shape (n_ids,)
-        By vocabulary, n_j: how often each id occurs in the training impressions.
-    strength : float
-        Factor of an id that occurs once.
-
-    Returns
-    -------
-    decay : dict of str to ndarray of shape (n_ids,), float32
-        By vocabulary.
+    n_j is how often the id occurs in the training impressions.
     """
     return {
         name: (strength / np.maximum(count, 1)).astype(np.float32)
@@ -82,20 +61,8 @@ def count_occurrences(
 ) -> dict[str, np.ndarray]:
     """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1).
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-        The training impressions.
-    hidden : dict of str to float, default=None
-        By column, the share of rows of which training adds a copy with the unknown id. The counts
-        are then those that are expected in one pass over the impressions.
-    rows : ndarray of shape (n,), default=None
-        Which of the impressions are trained on. None: all.
-
-    Returns
-    -------
-    occurrences : dict of str to ndarray of shape (n_ids,), float32
-        By vocabulary.
+    ``hidden`` is, by column, the share of rows of which training adds a copy with the unknown id.
+    The counts are then those that are expected in one pass over the impressions.
     """
     counts = count_ids(X, rows)
     n_rows = len(X) if rows is None else len(rows)

@@ -26,17 +26,11 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def seeded_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
-    """Seed torch within the block, and leave its random state as it was.
+    """Seed torch within the block, and leave its random state, and that of GPUs, as it was.
 
     The state is one for the whole process: weights and dropout are drawn from it. Threads that
     train at once would draw from each other's seeds, and the last one would put back a state that
     another had seeded. So they take turns.
-
-    Parameters
-    ----------
-    seed : int
-    devices : sequence of int
-        GPUs whose random states are kept too.
 
     Examples
     --------
@@ -52,16 +46,7 @@ def seeded_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
 
 
 def own_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state.
-
-    Parameters
-    ----------
-    random_state : int, RandomState or None
-
-    Returns
-    -------
-    RandomState
-    """
+    """As scikit-learn's check, but None draws fresh entropy, not from numpy's global state."""
     if random_state is not None:
         return check_random_state(random_state)
     return np.random.RandomState(np.random.SeedSequence().generate_state(4))

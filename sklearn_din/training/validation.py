@@ -20,19 +20,8 @@ Rows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to 
 def choose_validation(how: str, times: np.ndarray | None) -> str:
     """Return the kind of validation rows that "auto" stands for; the others stand for themselves.
 
-    Times that do not say which rows are the last ones are an error where "last" was asked for,
-    and a warning here: nobody asked.
-
-    Parameters
-    ----------
-    how : {"auto", "random", "last", "groups"}
-        The classifier's parameter.
-    times : ndarray of shape (n,) or None
-        When each row was, where that is known.
-
-    Returns
-    -------
-    how : {"random", "last", "groups"}
+    Times that do not say which rows are the last ones are an error where "last" was asked for, and
+    a warning here: nobody asked.
 
     Examples
     --------
@@ -64,32 +53,9 @@ def split_rows(
 ) -> Rows:
     """Return the numbers of training rows and of validation rows.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n,)
-        1.0 for a click. "random" keeps its share of clicks in both parts, if there are enough.
-    groups : array-like of shape (n,) or None
-        Needed by "groups".
-    how : {"random", "last", "groups"}
-        Any rows, the last ones, or all rows of some groups.
-    share : float
-        Share of the rows (or of the groups) set aside.
-    seeds : RandomState
-        Draws them.
-    times : ndarray of shape (n,), default=None
-        When each row was. "last" takes the rows from some time on; the time is the one for which
-        their number is nearest to the share. None: the last rows in the given order.
-
-    Returns
-    -------
-    train : ndarray of shape (n_train,)
-    valid : ndarray of shape (n_valid,)
-        Row numbers.
-
-    Raises
-    ------
-    ValueError
-        Where no row is left to train on, or groups are wanted and are not there.
+    "random" keeps the share of clicks in both parts, if there are enough; "last" takes the rows
+    from that time on for which their number is nearest to the share, without times the last rows in
+    the given order; "groups" takes all rows of some groups.
 
     Examples
     --------
@@ -135,25 +101,9 @@ def _whole_groups(
 
 
 def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> Rows:
-    """Rows before a time and rows from it on: equal times are never parted.
+    """Row numbers before a time, and from it on: equal times are never parted.
 
-    Parameters
-    ----------
-    times : ndarray of shape (n,)
-        When each row was.
-    n_wanted : int
-        The time is the one from which on the number of rows is nearest to this.
-
-    Returns
-    -------
-    earlier : ndarray of shape (n_earlier,)
-    last : ndarray of shape (n_last,)
-        Row numbers, both at least one.
-
-    Raises
-    ------
-    ValueError
-        For missing times, or rows of one time only.
+    The time is the one from which on the number of rows is nearest to ``n_wanted``.
 
     Examples
     --------
@@ -184,17 +134,7 @@ def row_numbers(chosen: np.ndarray | int) -> np.ndarray:
 def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndarray:
     """Times from which on about ``n_wanted``, twice, three times as many rows are left.
 
-    Parameters
-    ----------
-    times : ndarray of shape (n,)
-        When each row was; at least two of them differ.
-    n_wanted : int
-    n_times : int, default=1
-
-    Returns
-    -------
-    late : ndarray of shape (n_late,)
-        In ascending order, each once, none of them the first time of all.
+    In ascending order, each once, none of them the first time of all; at least two times differ.
 
     Examples
     --------

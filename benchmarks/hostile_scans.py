@@ -1,4 +1,4 @@
-"""Hostile frames as Parquet files: what scans of them must do, for ``hostile_frames.py``.
+"""Hostile frames as Parquet files: what scans of them must do, for ``hostile_draws.py``.
 
 Each frame is written to a file of small row groups, some of its columns as types that only Arrow
 has. A step asks that a scan of the file gives what the same rows in memory give, or refuses them.
@@ -19,15 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sklearn_din import (
-    HistorySequenceEncoder,
-    attach_history,
-    sample_negatives,
-    scan_parquet,
-)
-from sklearn_din.logs.aggregates import attach_aggregates
-from sklearn_din.tables.scan import Scan
-from tests.hostile_steps import (
+from benchmarks.hostile_steps import (
     CLOSE,
     LOG,
     RefusedError,
@@ -38,6 +30,14 @@ from tests.hostile_steps import (
     labels_of,
     small_classifier,
 )
+from sklearn_din import (
+    HistorySequenceEncoder,
+    attach_history,
+    sample_negatives,
+    scan_parquet,
+)
+from sklearn_din.logs.aggregates import attach_aggregates
+from sklearn_din.tables.scan import Scan
 
 ROWS_PER_GROUP = 3
 SHARE_OF_ARROW = 0.25  # of the columns, as types that pandas seldom writes

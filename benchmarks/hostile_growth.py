@@ -1,4 +1,4 @@
-"""Hostile frames for models that grow and for files: steps of ``hostile_frames.py``.
+"""Hostile frames for models that grow and for files: steps of ``hostile_draws.py``.
 
 A model that is asked to learn from a hostile frame learns all of it or nothing: where it refuses,
 its answers about what it knew are the same to the bit.
@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import HistorySequenceEncoder, load, save, update
-from tests.hostile_steps import (
+from benchmarks.hostile_steps import (
     Step,
     assert_row_by_row,
     assert_same_columns,
@@ -24,6 +23,7 @@ from tests.hostile_steps import (
     labels_of,
     small_pipeline,
 )
+from sklearn_din import HistorySequenceEncoder, load, save, update
 
 
 def grow(frame: pd.DataFrame) -> object:

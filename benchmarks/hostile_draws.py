@@ -3,7 +3,8 @@
 Frames of every dtype, mixed objects, odd names and impossible values; asked of each step of
 ``hostile_steps.py``, ``hostile_scans.py`` and ``hostile_growth.py`` is a right answer, or a
 ValueError or TypeError that this package (or scikit-learn's validation) raised; the frame as it
-was. ``test_hostile_frames.py`` draws some, ``python -m benchmarks.hostile_frames`` thousands.
+was. ``python -m benchmarks.hostile_frames`` draws thousands; ``tests/test_hostile_frames.py`` holds
+some columns of each kind.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tests import hostile_growth, hostile_scans, hostile_steps
-from tests.hostile_steps import RefusedError
+from benchmarks import hostile_growth, hostile_scans, hostile_steps
+from benchmarks.hostile_steps import RefusedError
 
 STEPS = hostile_steps.STEPS | hostile_scans.STEPS | hostile_growth.STEPS
 

@@ -1,4 +1,4 @@
-"""What ``hostile_frames.py`` does with each frame, and what a right answer is.
+"""What ``hostile_draws.py`` does with each frame, and what a right answer is.
 
 A step calls one function of the package and asserts what must hold of its answer, whatever the
 frame: the answer about a row does not depend on the rows beside it, probabilities are finite,
