@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -17,8 +18,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     If the block fails or is interrupted, the file that was there stays as it was, and what was
     written is removed. A process that is killed (SIGKILL, loss of power) may leave a hidden file
-    whose name begins with ".partial-", which nobody reads. A device or a pipe is written directly,
-    a link is followed.
+    whose name begins with ".partial-", which nobody reads. The folder must be there. A device or a
+    pipe is written directly, a link is followed.
 
     Examples
     --------
@@ -33,6 +34,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         yield target
         return
+    if not target.parent.is_dir():
+        message = f"{target.name} needs a folder that is there: make it first"
+        raise FileNotFoundError(errno.ENOENT, message, str(target.parent))
     partial = target.with_name(f".partial-{uuid.uuid4().hex[:16]}-{target.name[-80:]}")
     try:
         yield partial

@@ -86,7 +86,7 @@ def group_roc_auc_score(
     return float(np.average(auc[ranked], weights=group_weight[ranked]))
 
 
-class GroupScorer:
+class _GroupScorer:
     """A scorer ``(estimator, X, y)`` around ``make_scorer`` that finds the groups.
 
     ``score(y_true, y_score, *, groups, sample_weight=None)`` grows with quality. ``groups`` names
@@ -120,7 +120,7 @@ class GroupScorer:
     def __repr__(self) -> str:
         return f"group_roc_auc_scorer(groups={self._groups!r})"
 
-    def set_score_request(self, **requests: bool | str | None) -> GroupScorer:
+    def set_score_request(self, **requests: bool | str | None) -> _GroupScorer:
         """Request metadata (``groups``, ``sample_weight``) for the scorer; return self."""
         self._scorer.set_score_request(**requests)
         return self
@@ -197,7 +197,7 @@ def _column_of(X: object, name: str | None) -> ArrayLike | None:
     return None if names is None or name not in names else X[name]  # type: ignore[index]
 
 
-def group_roc_auc_scorer(groups: str | None = None) -> GroupScorer:
+def group_roc_auc_scorer(groups: str | None = None) -> _GroupScorer:
     """Make a GAUC scorer for ``cross_val_score``, ``GridSearchCV`` and the like.
 
     Parameters
@@ -235,7 +235,7 @@ def group_roc_auc_scorer(groups: str | None = None) -> GroupScorer:
     >>> cross_val_score(model, X, [1, 0, 1, 0] * 5, scoring=group_roc_auc_scorer("user"), cv=2)
     array([1., 1.])
     """
-    return GroupScorer(group_roc_auc_score, groups)
+    return _GroupScorer(group_roc_auc_score, groups)
 
 
 def group_ndcg_score(
