@@ -36,8 +36,7 @@ from sklearn_din.training.inputs import (
     FitInputs,
     Impressions,
     check_features,
-    check_fit_inputs,
-    check_partial_inputs,
+    check_inputs,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 from sklearn_din.training.net import DINNet
@@ -356,7 +355,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             together is gone.
         """
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
-            inputs = check_fit_inputs(self, X, y, sample_weight)
+            inputs = check_inputs(self, X, y, sample_weight)
             with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
 
                 def fitted(net: DINNet) -> Mapping[str, object]:
@@ -430,7 +429,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         """
         self._validate_params()  # scikit-learn does it in the first call alone
         with training_ranks(keeps_checkpoint=False) as ranks:
-            inputs = check_partial_inputs(self, X, y, classes, sample_weight)
+            inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
             if ranks is not None:
                 given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
                 if hasattr(self, "net_"):

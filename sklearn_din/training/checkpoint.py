@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import filelock
 import numpy as np
@@ -350,18 +350,8 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
 # The file: what torch.save writes, and its SHA-256 behind it, since torch checks no bits
 
 
-class _Hashed:
-    """A file that is written to, and the hash of what was."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.sha = file, hashlib.sha256()
-
-    def write(self, octets: bytes) -> int:
-        self.sha.update(octets)
-        return self._file.write(octets)
-
-    def flush(self) -> None:
-        self._file.flush()
+def _digest(octets: np.ndarray) -> bytes:
+    return hashlib.sha256(octets).digest()
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -370,14 +360,16 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Whatever moment the power fails at, the file is the one before or the new one: the new one is
     written aside, synced and put in place in one step.
     """
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        hashed = _Hashed(file)
+    with whole_file(path) as partial:
         try:
-            torch.save(dict(state), cast(IO[bytes], hashed))
+            with open(partial, "wb") as file:
+                torch.save(dict(state), file)
         except RuntimeError as error:
             # torch cannot close what a full disk, or Ctrl-C, has cut off, and hides the cause.
             raise error.__context__ or error from None
-        file.write(hashed.sha.digest())
+        digest = _digest(np.memmap(partial, np.uint8, "r"))
+        with open(partial, "ab") as file:
+            file.write(digest)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -388,7 +380,9 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        _check_digest(path)
+        octets = np.memmap(path, np.uint8, "r")
+        if _digest(octets[:-N_DIGEST]) != octets[-N_DIGEST:].tobytes():
+            raise ValueError("its SHA-256 is not that of its content")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if type(state) is not dict or state.get("format") != FORMAT:
             raise ValueError("it has another format")
@@ -399,17 +393,6 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
             "folder."
         ) from error
     return state
-
-
-def _check_digest(path: Path) -> None:
-    sha, n_left = hashlib.sha256(), path.stat().st_size - N_DIGEST
-    with open(path, "rb") as file:
-        while n_left > 0:
-            octets = file.read(min(n_left, 1 << 20))
-            sha.update(octets)
-            n_left -= len(octets)
-        if n_left < 0 or file.read() != sha.digest():
-            raise ValueError("its SHA-256 is not that of its content")
 
 
 def _n_bytes(value: object) -> int:
