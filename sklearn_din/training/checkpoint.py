@@ -351,7 +351,7 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
 
 
 def _digest(octets: np.ndarray) -> bytes:
-    return hashlib.sha256(octets).digest()
+    return hashlib.sha256(octets.data).digest()
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

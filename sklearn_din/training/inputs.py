@@ -74,11 +74,13 @@ def _rows_and_labels(
     estimator: BaseEstimator, X: Impressions, y: ArrayLike, *, is_later: bool
 ) -> tuple[EncodedFeatures, np.ndarray]:
     """Return impressions, and a label for each; there is at least one."""
-    if not isinstance(X, EncodedFeatures) and not (is_later and estimator._fitted_on_encoded):
+    encoded = X if isinstance(X, EncodedFeatures) else None
+    if is_later and (encoded is not None or estimator._fitted_on_encoded):
+        encoded = _with_newest_schema(estimator, X)
+    if encoded is None:
         _check_numeric_frame(X)
         numbers, labels = validate_data(estimator, X, y, reset=not is_later, dtype=np.float32)
         return _numeric_features(estimator, numbers), labels
-    encoded = _with_newest_schema(estimator, X) if is_later else X
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
