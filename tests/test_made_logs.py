@@ -1,0 +1,289 @@
+"""The made logs are what their docstrings say: their truth, their times, their sizes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from sklearn_din import attach_history
+from sklearn_din.datasets import make_answer_log, make_click_log
+from sklearn_din.metrics import expected_calibration_error
+
+SKILLS_PER_TOPIC = 5
+MAKERS = {make_click_log: "category", make_answer_log: "skill"}  # what an item has one of
+each_maker = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return {make: make(random_state=0) for make in MAKERS}
+
+
+@pytest.fixture(scope="module")
+def log(logs):
+    return logs[make_click_log]
+
+
+def sum_by_impression(log, values):
+    """Sums over each impression's past."""
+    row = np.repeat(np.arange(len(log.y)), np.diff(log.offsets))
+    return np.bincount(row, weights=values, minlength=len(log.y))
+
+
+# What both logs promise
+
+
+@each_maker
+def test_the_ceiling_is_within_reach_and_calibrated(logs, make):
+    log = logs[make]
+    assert 0.75 < roc_auc_score(log.y, log.probability) < 0.8
+    assert expected_calibration_error(log.y, log.probability) < 0.01
+    assert set(log.y) == {0, 1}
+
+
+@each_maker
+def test_relevance_is_aligned_with_what_attach_history_attaches(logs, make):
+    log, column = logs[make], MAKERS[make]
+    attached = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=[column], max_length=50
+    )
+    history = [np.asarray(cell) for cell in attached[f"hist_{column}"]]
+    np.testing.assert_array_equal([len(cell) for cell in history], np.diff(log.offsets))
+    shown = np.repeat(log.impressions[column], np.diff(log.offsets))
+    np.testing.assert_array_equal(np.concatenate(history) == shown, log.relevance == 1)
+
+
+@each_maker
+def test_an_item_has_one_group_and_tables_come_in_the_order_of_time(logs, make):
+    log, columns = logs[make], ["item", MAKERS[make]]
+    pairs = pd.concat([log.events[columns], log.impressions[columns]])
+    assert not pairs.drop_duplicates()["item"].duplicated().any()
+    for frame in (log.events, log.impressions):
+        assert frame["time"].is_monotonic_increasing
+        assert frame["time"].dtype == "datetime64[ns]"
+        assert frame.index.equals(pd.RangeIndex(len(frame)))
+
+
+@pytest.mark.parametrize(
+    ("make", "n_groups", "said"),
+    [
+        (make_click_log, {"n_categories": 40}, "300 users, 40 items in 40 categories"),
+        (make_answer_log, {"n_skills": 12}, "300 users, 40 items of 12 skills"),
+    ],
+)
+def test_sizes_are_as_asked(make, n_groups, said):
+    log = make(
+        n_users=300, n_items=40, mean_length=7, n_impressions=123, random_state=0, **n_groups
+    )
+    assert len(log.impressions) == len(log.y) == len(log.probability) == 123
+    assert log.events["user"].nunique() == 300
+    assert len(log.events) / 300 == pytest.approx(7, abs=1)
+    seen = pd.concat([log.events, log.impressions])
+    assert set(seen[MAKERS[make]]) <= set(range(*n_groups.values()))
+    assert said in log.DESCR
+    if make is make_click_log:
+        assert seen["item"].nunique() == seen["category"].nunique() == 40
+
+
+@each_maker
+def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
+    state = np.random.get_state()
+    first, second = (make(n_users=20, random_state=5) for _ in range(2))
+    other = make(n_users=20, random_state=6)
+    assert first.keys() == second.keys()
+    for name in ("events", "impressions", "y", "probability", "relevance", "offsets"):
+        np.testing.assert_array_equal(first[name], second[name])
+    if make is make_answer_log:
+        np.testing.assert_array_equal(first.difficulty, second.difficulty)
+    assert not first.events.equals(other.events)
+    np.testing.assert_array_equal(state[1], np.random.get_state()[1])
+
+
+CLICK_MISTAKES = [
+    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
+    ({"n_items": 10, "n_categories": 20}, r"n_items must be at least 20, got 10"),
+    ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
+    ({"n_impressions": 0}, r"n_impressions must be at least 1, got 0"),
+    ({"max_length": 0}, r"max_length must be at least 1, got 0"),
+    ({"interest_strength": -1}, r"interest_strength must be at least 0, got -1"),
+    ({"recency": 0}, r"recency must be None or a half-life above 0, got 0"),
+]
+ANSWER_MISTAKES = [
+    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
+    ({"n_items": 10, "n_skills": 20}, r"n_items must be at least 20, got 10"),
+    ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
+    ({"answer_strength": -1}, r"answer_strength must be at least 0, got -1"),
+    ({"max_length": "long"}, r"max_length must be a number, got 'long'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters", "message"),
+    [
+        *((make_click_log, *mistake) for mistake in CLICK_MISTAKES),
+        *((make_answer_log, *mistake) for mistake in ANSWER_MISTAKES),
+    ],
+)
+def test_a_log_says_what_is_wrong(make, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        make(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "sizes", "strengths"),
+    [
+        (make_click_log, "interest_strength", {"n_users": 1000}, (0, 0.5, 1, 2)),
+        (make_answer_log, "answer_strength", {"n_users": 500}, (0, 1, 2)),
+    ],
+)
+def test_a_stronger_past_raises_the_ceiling(make, name, sizes, strengths):
+    logs = [make(random_state=0, **sizes, **{name: strength}) for strength in strengths]
+    ceilings = [roc_auc_score(log.y, log.probability) for log in logs]
+    assert ceilings == sorted(ceilings)
+    if make is make_click_log:
+        assert ceilings[0] < 0.62  # price and device matter only a bit
+        assert ceilings[3] > 0.85
+
+
+# The click log
+
+
+def past_relevance(log, impression, recency, max_length):
+    """The slow, obvious twin: what of the user's past the impression's label depends on."""
+    events = log.events
+    past = events[(events["user"] == impression.user) & (events["time"] < impression.time)]
+    past = past.tail(max_length)
+    age = np.arange(len(past))[::-1]
+    fading = np.ones(len(past)) if recency is None else 0.5 ** (age / recency)
+    return (past["category"] == impression.category).to_numpy() * fading
+
+
+@pytest.mark.parametrize(("recency", "max_length"), [(None, 50), (2.5, 50), (None, 3), (1, 7)])
+def test_relevance_agrees_with_a_loop_over_impressions(recency, max_length):
+    log = make_click_log(
+        n_users=15, n_categories=4, recency=recency, max_length=max_length, random_state=1
+    )
+    assert log.offsets[0] == 0
+    for i, impression in enumerate(log.impressions.itertuples()):
+        expected = past_relevance(log, impression, recency, max_length)
+        got = log.relevance[log.offsets[i] : log.offsets[i + 1]]
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [0, 1, 2])
+def test_probability_follows_the_formula_of_the_docstring(strength):
+    log = make_click_log(n_users=100, interest_strength=strength, random_state=0)
+    logit = np.log(log.probability / (1 - log.probability))
+    rest = pd.Series(logit - 1.5 * strength * np.log1p(sum_by_impression(log, log.relevance)))
+    rest += 0.4 * np.log(log.impressions["price"])
+    by_device = rest.groupby(log.impressions["device"])
+    assert by_device.std().max() < 1e-6  # nothing is left but the device and a constant
+    assert by_device.mean().idxmax() == "desktop"
+    assert by_device.mean().idxmin() == "tablet"
+
+
+def test_three_impressions_in_ten_are_clicked_with_the_stated_probability(log):
+    assert log.probability.mean() == pytest.approx(0.3, abs=1e-6)
+
+
+def test_with_recency_counting_is_not_enough():
+    log = make_click_log(recency=2, interest_strength=2, random_state=0)
+    count = sum_by_impression(log, log.relevance > 0)
+    assert (
+        roc_auc_score(log.y, sum_by_impression(log, log.relevance))
+        > roc_auc_score(log.y, count) + 0.02
+    )
+
+
+def test_later_events_do_not_tell_the_label(log):
+    last = log.events.groupby(["user", "item"])["time"].max().rename("last").reset_index()
+    shown = log.impressions.merge(last, on=["user", "item"], how="left")
+    comes_back = (shown["last"] >= shown["time"]).to_numpy()
+    surprise = (log.y - log.probability)[comes_back]
+    assert comes_back.sum() > 500
+    assert abs(surprise.mean()) < 3 * 0.5 / np.sqrt(comes_back.sum())
+
+
+def test_some_times_are_tied(log):
+    tied_events = log.events.duplicated(["user", "time"]).mean()
+    shown_at_an_event = log.impressions.merge(
+        log.events[["user", "time"]].drop_duplicates(), on=["user", "time"]
+    )
+    assert 0.005 < tied_events < 0.05
+    assert 0.005 < len(shown_at_an_event) / len(log.impressions) < 0.05
+
+
+def test_few_items_are_popular(log):
+    counts = log.events["item"].value_counts()
+    assert counts.iloc[: len(counts) // 10].sum() > 0.3 * len(log.events)
+
+
+def test_users_have_several_interests_but_not_all(log):
+    shares = log.events.groupby("user")["category"].value_counts(normalize=True)
+    long = log.events["user"].value_counts().loc[lambda n: n >= 20].index
+    top = shares.groupby("user").nlargest(5).groupby(level=0).sum()
+    assert shares.groupby("user").max()[long].median() < 0.6
+    assert top[long].median() > 0.7
+
+
+def test_the_past_is_sometimes_empty_and_never_longer_than_max_length(log):
+    length = np.diff(log.offsets)
+    assert (length == 0).any()
+    assert length.max() == 50
+
+
+def test_the_smallest_log_there_is():
+    log = make_click_log(n_users=1, n_items=1, n_categories=1, mean_length=1, random_state=0)
+    assert len(log.events) == 1
+    assert len(log.impressions) == 20
+
+
+def test_an_item_has_one_price(log):
+    assert (log.impressions.groupby("item")["price"].nunique() == 1).all()
+
+
+# The answer log
+
+
+def true_probability(log, impression, *, strength, max_length):
+    """The slow, obvious twin: the formula of the docstring, from the frames alone."""
+    events = log.events
+    past = events[(events["user"] == impression.user) & (events["time"] < impression.time)]
+    past = past.tail(max_length)
+    same_topic = past["skill"] // SKILLS_PER_TOPIC == impression.skill // SKILLS_PER_TOPIC
+    counts = np.where(past["skill"] == impression.skill, 1.0, 0.5 * same_topic)
+    right = counts[(past["answer"] == "right").to_numpy()].sum()
+    share = (right + 1) / (counts.sum() + 2)
+    logit = 5 * strength * (share - 0.5) - log.difficulty[impression.item]
+    return 1 / (1 + np.exp(-logit))
+
+
+@pytest.mark.parametrize(("strength", "max_length"), [(1.0, 50), (2.0, 4), (0.0, 50)])
+def test_the_truth_agrees_with_a_loop_over_impressions(strength, max_length):
+    log = make_answer_log(
+        n_users=15, n_skills=12, answer_strength=strength, max_length=max_length, random_state=1
+    )
+    expected = [
+        true_probability(log, impression, strength=strength, max_length=max_length)
+        for impression in log.impressions.itertuples()
+    ]
+    np.testing.assert_allclose(log.probability, expected, rtol=1e-6)
+
+
+def test_the_truth_is_the_ceiling(logs):
+    log = logs[make_answer_log]
+    attached = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["skill", "answer"]
+    )
+    row = np.repeat(np.arange(len(log.y)), np.diff(log.offsets))
+    right = np.concatenate(attached["hist_answer"].tolist()) == "right"
+    same_skill = np.concatenate(attached["hist_skill"].tolist()) == log.impressions["skill"][row]
+
+    def share(counts):
+        return (sum_by_impression(log, counts * right) + 1) / (sum_by_impression(log, counts) + 2)
+
+    everything = roc_auc_score(log.y, share(np.ones(len(row))))
+    by_skill = roc_auc_score(log.y, share(same_skill.to_numpy().astype(float)))
+    by_relevance = roc_auc_score(log.y, share(log.relevance))
+    ceiling = roc_auc_score(log.y, log.probability)
+    assert everything < by_skill < by_relevance < ceiling  # difficulty is still to come
