@@ -26,7 +26,6 @@ from tqdm.auto import tqdm
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 from sklearn_din._whole_files import whole_file
-from sklearn_din.training.batches import Place
 from sklearn_din.training.check_tasks import leave
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.fingerprint import Fingerprint, differences, fingerprint
@@ -34,9 +33,10 @@ from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.joint import Ranks
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
+from sklearn_din.training.seeding import plain_random_state, random_state_of
 
 FILE, LOCK = "training.checkpoint", "training.lock"
-FORMAT = "sklearn_din checkpoint 2"
+FORMAT = "sklearn_din checkpoint 3"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
 N_DIGEST = hashlib.sha256().digest_size
 
@@ -132,7 +132,6 @@ class Checkpoint(Callback):
         if not self.is_first:
             return
         finished = net.history[: None if unfinished is None else -1]
-        place = net.batches.place()
         state = {
             "format": FORMAT,
             "versions": _versions(),
@@ -144,8 +143,7 @@ class Checkpoint(Callback):
             "history": [plain_record(epoch) for epoch in finished],
             "checks": [dict(check) for check in net.checks_],
             "unfinished": unfinished,
-            "order": [plain_random_state(place.epoch), plain_random_state(place.latest)],
-            "n_batches": place.n_batches,
+            "order": net.batches.state_dict(),
             "random": _random_states(str(net.device)),
         }
         try:
@@ -165,8 +163,7 @@ class Checkpoint(Callback):
                 name = callback.name
                 bests = [epoch[name] for epoch in earlier["history"] if epoch.get(f"{name}_best")]
                 callback.best_score_ = bests[-1] if bests else callback.best_score_
-        epoch, latest = map(random_state_of, earlier["order"])
-        net.batches.go_to(Place(epoch, latest, earlier["n_batches"]))
+        net.batches.load_state_dict(earlier["order"])
         _set_random_states(earlier["random"])
 
     def _error(self, error: OSError, net: DINNet, size: int) -> OSError:
@@ -192,21 +189,6 @@ class Checkpoint(Callback):
 
 def _early_stopping(net: DINNet) -> EarlyStopping:
     return next(callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping))
-
-
-def plain_random_state(random_state: np.random.RandomState) -> list[Any]:
-    """Return a RandomState as numbers and a tensor."""
-    _, keys, position, has_gauss, gauss = random_state.get_state(legacy=True)
-    numbers = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-    return [numbers, int(position), int(has_gauss), float(gauss)]
-
-
-def random_state_of(values: list[Any]) -> np.random.RandomState:
-    """Return the RandomState that :func:`plain_random_state` wrote."""
-    keys, *others = values
-    random_state = np.random.RandomState(0)
-    random_state.set_state(("MT19937", keys.numpy().astype(np.uint32), *others))
-    return random_state
 
 
 def _random_states(device: str) -> list[Tensor]:
