@@ -204,7 +204,7 @@ class DINNet(NeuralNetBinaryClassifier):
         # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
         self.neighbours_, X = self._learn_neighbours(X, clicks)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
-        self.order_, novelty = self._first_seeds(), self._measure_novelty(X)
+        self.order_, novelty = self.first_seeds(), self._measure_novelty(X)
         rows, held_out, how = self._choose_rows(X, clicks, groups)
         self.batch_size_ = self._size_of_batches(len(rows))
         self.novelty_, self.occurrences_ = novelty.without_ids(), {}
@@ -248,7 +248,7 @@ class DINNet(NeuralNetBinaryClassifier):
         is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
             tables, X = self._learn_neighbours(X, clicks)
-            self.order_, self.novelty_ = self._first_seeds(), self._measure_novelty(X).without_ids()
+            self.order_, self.novelty_ = self.first_seeds(), self._measure_novelty(X).without_ids()
             self.batch_size_ = self._size_of_batches(len(X))
             self.occurrences_, seed = {}, self.order_.randint(2**31)
         else:
@@ -284,7 +284,7 @@ class DINNet(NeuralNetBinaryClassifier):
             ranks.check_same({"learnt": {"item neighbours": tables.digest()}})
         return tables, X
 
-    def _first_seeds(self) -> np.random.RandomState:
+    def first_seeds(self) -> np.random.RandomState:
         """Random state of a new network's rows; several processes take what rank 0 has drawn."""
         seeds = own_random_state(self.random_state)
         if self.ranks_ is None or self.random_state is not None:
