@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -22,7 +23,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : str or path
-        The file. A device or a pipe is written directly, a link is followed.
+        The file, in a folder that is there. A device or a pipe is written directly, a link is
+        followed.
 
     Examples
     --------
@@ -37,6 +39,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         yield target
         return
+    if not target.parent.is_dir():
+        message = f"{target.name} needs a folder that is there: make it first"
+        raise FileNotFoundError(errno.ENOENT, message, str(target.parent))
     partial = target.with_name(f".partial-{uuid.uuid4().hex[:16]}-{target.name[-80:]}")
     try:
         yield partial

@@ -318,6 +318,13 @@ def test_only_estimators_are_saved(model, path):
         save(model, path)
 
 
+def test_a_folder_that_is_not_there_is_named(fitted, tmp_path):
+    missing = tmp_path / "models"
+    with pytest.raises(FileNotFoundError, match=r"m\.din needs a folder that is there.*models'"):
+        save(fitted, missing / "m.din")
+    assert not missing.exists()
+
+
 def test_a_file_is_replaced_in_one_move(fitted, path):
     save(DINClassifier(), path)
     before = path.read_bytes()

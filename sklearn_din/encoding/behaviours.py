@@ -15,22 +15,9 @@ from sklearn_din.features.schema import Behaviour
 class Histories:
     """Finds the behaviours of a table, by the user's names or by rule.
 
-    Parameters
-    ----------
-    facts : TableFacts
-        What the columns hold.
-    separator : str, default=None
-        Where to split histories that are text.
-    out : collection of str
-        Columns that are no features.
-    ids, numbers : collection of str
-        Columns that the user calls ids, or numbers. A history and its candidate play one part:
-        naming either of them names both.
-
-    Attributes
-    ----------
-    names : list of str
-        The columns that are read as histories, in the order of the table.
+    ``ids`` and ``numbers`` are columns that the user calls so: a history and its candidate play one
+    part, naming either of them names both. Columns that are ``out`` are no features. ``names`` are
+    the columns that are read as histories, in the order of the table.
     """
 
     def __init__(

@@ -21,12 +21,7 @@ ColumnKind = Literal["ids", "numbers", "time", "history"]
 class Columns:
     """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Impressions, with distinct column names. It is never written to.
-    separator : str, default=None
-        Where to split histories that are text.
+    Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
 
     Examples
     --------
@@ -87,13 +82,6 @@ def find_candidate(history: str, names: Sequence[str]) -> str | None:
     """Column that a history is compared with by its name: ``item`` for ``hist_item``.
 
     Prefixes that ColumnTransformer writes before two underscores are seen through.
-
-    Parameters
-    ----------
-    history : str
-        Name of the history.
-    names : sequence of str
-        All columns.
 
     Examples
     --------

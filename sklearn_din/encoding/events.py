@@ -28,20 +28,9 @@ class HistoryTotals(NamedTuple):
 class Events:
     """The histories of one behaviour over only those events that some row holds.
 
-    Parameters
-    ----------
-    spans : Spans
-        The windows.
-    counts : ndarray of shape (n_events,), int32
-        How many rows hold each event.
-    codes : dict of str to (codes, values)
-        For each history of ids.
-    numbers : dict of str to ndarray of shape (n_events,), float64
-        For each history of numbers.
-    anchors : dict of str to ndarray of shape (n_rows,), float64
-        For those numbers that are times, to be read as time elapsed until the anchor.
-    n_older : int, default=0
-        How many events are left out, since their rows keep newer ones.
+    ``counts`` says how many rows hold each event. Histories of ids are codes and distinct values;
+    numbers with ``anchors`` are times, to be read as time elapsed until their row's anchor.
+    ``n_older`` events are left out, since their rows keep newer ones.
     """
 
     spans: Spans
@@ -62,19 +51,8 @@ def read_events(
 ) -> Events:
     """Join the histories of one behaviour and keep only what their windows cover.
 
-    Parameters
-    ----------
-    cells : sequence of HistoryCells
-        At least one; event by event they describe the same things.
-    max_length : int
-        Newest events a row keeps.
-    numbers : collection of str, default=()
-        Which of them are numbers; the rest are ids.
-
-    Raises
-    ------
-    ValueError
-        If their lengths differ in some row.
+    Those named in ``numbers`` are numbers, the rest ids. Histories whose lengths differ in some row
+    are an error.
     """
     _check_aligned(cells)
     first = cells[0]

@@ -26,18 +26,8 @@ NUMBERS = {"float", "integer"}
 class HistoryFacts:
     """Facts about the events of a history column.
 
-    Parameters
-    ----------
-    kinds : frozenset of {"float", "integer", "time", "other"}
-        What the events of the parts are; a part whose cells are all missing says nothing.
-    has_anchors : bool
-        Whether they are times that read as time elapsed until their row.
-    any_number, any_fraction : bool
-        Whether a float is present, and whether one has a fraction.
-    longest : int
-        Events of the longest history.
-    shortest : int
-        Events of the shortest one.
+    A part whose cells are all missing adds no kind. Events with anchors are times that read as time
+    elapsed until their row; ``any_number`` and ``any_fraction`` are about floats.
     """
 
     kinds: frozenset[str]
@@ -101,16 +91,8 @@ class HistoryFacts:
 class ColumnFacts:
     """Facts about one column.
 
-    Parameters
-    ----------
-    kinds : frozenset of str
-        What the parts hold; more than one only where the dtype is object.
-    example : object, default=None
-        The first value that is not missing.
-    any_fraction : bool, default=False
-        Of a column of floats: whether one has a fraction.
-    history : HistoryFacts, default=None
-        For columns that may be histories.
+    There is more than one kind only where the dtype is object. ``example`` is the first value that
+    is not missing; ``any_fraction`` is about a column of floats.
     """
 
     kinds: frozenset[ColumnKind]
@@ -148,17 +130,9 @@ class ColumnFacts:
 class TableFacts:
     """Facts about all columns of a table, from which their roles follow.
 
-    All rows decide, of frames and of scans alike.
-
-    Parameters
-    ----------
-    names : tuple of str
-        All columns, in their order.
-    columns : dict of str to ColumnFacts
-        Those that may be features.
-    same_windows, same_lengths : dict of str to object, default={}
-        By history: labels that are equal where two histories come from one call of
-        ``attach_history``, or have equal lengths in every row.
+    All rows decide, of frames and of scans alike. ``columns`` has those that may be features. Two
+    histories have the same label in ``same_windows`` where one call of ``attach_history`` made
+    them, in ``same_lengths`` where their lengths are equal in every row.
     """
 
     names: tuple[str, ...]
@@ -210,17 +184,9 @@ def gather_facts(
     """Gather the facts that decide roles, from all rows.
 
     Of a scan, only those columns are read whose dtype does not decide alone: lists, columns that
-    are named like histories, and floats that a history may be compared with.
-
-    Parameters
-    ----------
-    table : Table
-    out : collection of str
-        Columns that are no features.
-    ids : collection of str
-        Columns that the user calls ids.
-    histories : collection of str, default=None
-        Columns that the user calls histories. None: those that look like it.
+    are named like histories, and floats that a history may be compared with. Columns that are
+    ``out`` are no features; ``ids`` and ``histories`` are what the user calls so (None: histories
+    are those that look like it).
     """
     out = {*out} - {*(histories or ())}
     kinds = {name: dtype_kind(table.dtypes[name]) for name in table.names if name not in out}

@@ -30,14 +30,7 @@ TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames an
 class ReadFrame:
     """Rows as flat arrays, before anything is looked up.
 
-    Parameters
-    ----------
-    numbers : dict of str to ndarray of shape (n_rows,), float64
-        Columns of one number per cell, NaN where missing.
-    codes : dict of str to (codes, values)
-        Columns of one id per cell.
-    events : dict of tuple of str to Events
-        By the histories of each behaviour.
+    Numbers are float64, NaN where missing; events are named by the histories of their behaviour.
     """
 
     numbers: dict[str, np.ndarray]
@@ -58,20 +51,8 @@ def read_frame(
 ) -> ReadFrame:
     """Read the columns that have a role; once, however often the same is asked for.
 
-    Parameters
-    ----------
-    columns : Columns
-        Some rows of a table, or all.
-    roles : Roles
-        Which part each column plays.
-    max_length : int
-        Newest events that a history keeps.
-    as_numbers_alone : collection of str, default=()
-        Histories of times whose elapsed times are to be plain numbers, one for each event and row.
-
-    Returns
-    -------
-    ReadFrame
+    Of histories of times in ``as_numbers_alone``, the elapsed times become plain numbers, one for
+    each event and row.
     """
     alone = [name for name in as_numbers_alone if columns.history(name).anchors is not None]
     key = roles, max_length, tuple(alone)

@@ -16,13 +16,8 @@ MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed i
 def first_process_first(table: Table, key: str) -> Iterator[None]:
     """Run the block in the first of several processes, and then in the others.
 
-    Parameters
-    ----------
-    table : Table
-        The rows. Where they have no ``cache_dir``, or there is no group of several processes,
-        each process runs the block alone.
-    key : str
-        Equal where the same is encoded.
+    Where the table has no ``cache_dir``, or there is no group of several processes, each process
+    runs the block alone. ``key`` is equal where the same is encoded.
     """
     scan = table.scan
     if scan is None or scan.cache_dir is None or "torch.distributed" not in sys.modules:

@@ -26,18 +26,8 @@ PARTS = {"roles", "vocabularies", "number_scales", "event_scales", "has_missing"
 class Learnt:
     """Roles, vocabularies and scales: all that encoding needs. It never changes.
 
-    Parameters
-    ----------
-    roles : Roles
-        Which part each column plays.
-    vocabularies : dict of str to Vocabulary
-        By the column that a vocabulary belongs to; a history shares its candidate's.
-    number_scales : dict of str to EventScale
-        Scale of each column of numbers.
-    event_scales : dict of str to EventScale
-        Scale of each history of numbers.
-    has_missing : tuple of str
-        Columns of numbers with an indicator of those that are missing.
+    Vocabularies are named by the column that they belong to: a history shares its candidate's.
+    Columns in ``has_missing`` get an indicator of missing numbers.
     """
 
     roles: Roles
@@ -47,15 +37,7 @@ class Learnt:
     has_missing: tuple[str, ...]
 
     def schema(self, names: Sequence[str], *, max_length: int) -> Schema:
-        """Return the meaning of each encoded column.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Columns of the table, in their order.
-        max_length : int
-            Newest events that a history keeps.
-        """
+        """Return the meaning of each encoded column."""
         roles, fields = self.roles, list[Field]()
         for name in names:
             if name in roles.numeric:
@@ -120,12 +102,7 @@ class Learnt:
     ) -> Learnt:
         """Append the values of later rows to the vocabularies; all else stays.
 
-        Parameters
-        ----------
-        counts : mapping of str to mapping of str to Occurrences
-            By vocabulary, then by column.
-        min_frequency, max_ids, keep_rare
-            As for :meth:`Vocabulary.grow`.
+        Counts are by vocabulary, then by column; the rest is as for :meth:`Vocabulary.grow`.
         """
         vocabularies = {
             owner: self.vocabularies[owner].grow(

@@ -67,16 +67,8 @@ def odd_ids(
 ) -> list[str]:
     """Columns that became ids by rule and hold numbers, dates, lists or row numbers.
 
-    Parameters
-    ----------
-    counts : mapping of str to Occurrences
-        Columns with one id per cell, and their distinct values in the order of the rows.
-    dtypes : mapping of str to dtype
-        Of the columns.
-    n_rows : int
-        Training rows.
-    chosen : collection of str
-        Columns that the user called ids: nothing is said of them.
+    ``counts`` has columns with one id per cell, in the order of the rows. Nothing is said of those
+    that the user called ids (``chosen``).
     """
     notices = []
     for name, (values, _) in counts.items():
@@ -103,14 +95,7 @@ def unpaired_histories(
 ) -> list[str]:
     """Histories that are pooled although they look made to be compared.
 
-    Parameters
-    ----------
-    behaviours : sequence of Behaviour
-        As the rules found them.
-    counts : mapping of str to Occurrences
-        Of all columns of ids and histories.
-    ids : sequence of str
-        Columns with one id per cell.
+    ``counts`` has all columns of ids and histories, ``ids`` names those with one id per cell.
     """
     alone = [name for behaviour in behaviours if behaviour.is_bag for name in behaviour.histories]
     likely = {name: _likely_candidate(name, counts, ids) for name in alone}

@@ -21,16 +21,8 @@ HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> 
 class Roles:
     """The part of each column.
 
-    Parameters
-    ----------
-    numeric, categorical : tuple of str
-        Columns with one number or one id per cell, in frame order.
-    behaviours : tuple of Behaviour
-        Histories that describe the same events, and their candidates.
-    unused : tuple of str, default=()
-        Columns of a kind that is never used, such as dates.
-    notices : tuple of str, default=()
-        What was taken differently from how it looks, a sentence each.
+    Columns are in frame order; those ``unused`` are of a kind that never is, such as dates. Each
+    notice says what was taken differently from how it looks.
     """
 
     numeric: tuple[str, ...]
@@ -71,19 +63,8 @@ def assign_roles(
     """Give each column its part: by name where it is named, by what it holds otherwise.
 
     All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
-
-    Parameters
-    ----------
-    table : Table
-        The training rows.
-    histories, categorical, numeric, drop
-        As for :class:`sklearn_din.HistorySequenceEncoder`.
-    beside : sequence of str, default=()
-        Columns that travel beside the features: whose the row is, and when.
-
-    Returns
-    -------
-    Roles
+    Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``beside`` say
+    whose the row is, and when.
     """
     _check_histories(histories)
     named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)

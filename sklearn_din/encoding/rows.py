@@ -27,16 +27,8 @@ from sklearn_din.features.store import Store, StoreWriter, create_store, open_st
 class RowEncoder:
     """Encodes the rows of tables by what was learnt.
 
-    Parameters
-    ----------
-    learnt : Learnt
-        Roles, vocabularies and scales.
-    schema : Schema
-        Of the encoded rows.
-    user, time : str or None
-        Columns that travel beside the features.
-    refuses_unknown : bool, default=False
-        Whether a value that was not seen at fit is an error.
+    ``user`` and ``time`` travel beside the features; ``refuses_unknown`` makes a value that was not
+    seen at fit an error.
     """
 
     learnt: Learnt
@@ -48,16 +40,8 @@ class RowEncoder:
     def encode(self, table: Table, *, name: str = "") -> EncodedFeatures:
         """Encode all rows, or open the store of that name in which they were kept.
 
-        Parameters
-        ----------
-        table : Table
-            The rows. Those of a scan are written to its ``cache_dir``, or to a temporary folder.
-        name : str, default=""
-            Of the store in ``cache_dir``; it tells the rows and all that was learnt.
-
-        Returns
-        -------
-        EncodedFeatures
+        Rows of a scan are written to its ``cache_dir``, or to a temporary folder; ``name`` tells
+        the rows and all that was learnt.
         """
         scan = table.scan
         if scan is None:
@@ -134,13 +118,8 @@ class RowEncoder:
 class RowSink:
     """Writes encoded rows to a store: in the order in which they come, or each to its position.
 
-    Parameters
-    ----------
-    writer : StoreWriter
-    positions : ndarray of shape (n_rows,) or None
-        Where each row belongs, in the order in which rows are read. None: in that order.
-    n_rows : int
-        Rows of the table.
+    ``positions`` says where each row belongs, in the order in which rows are read; None: in that
+    order.
     """
 
     def __init__(self, writer: StoreWriter, positions: np.ndarray | None, n_rows: int) -> None:
@@ -188,12 +167,7 @@ class RowSink:
 class UserNumbers:
     """Users of a scan as numbers: integers stay what they are, all else gets its place in order.
 
-    Parameters
-    ----------
-    table : Table
-        The rows: the column of users is read once, before they are encoded.
-    user : str
-        That column.
+    The column of users is read once, before rows are encoded.
     """
 
     def __init__(self, table: Table, user: str | None) -> None:
@@ -224,14 +198,7 @@ class UserNumbers:
 
 
 def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
-    """Return the encoded rows that a :class:`RowSink` has written, over mapped arrays.
-
-    Parameters
-    ----------
-    store : Store
-    schema : Schema
-        Of the rows.
-    """
+    """Return the encoded rows that a :class:`RowSink` has written, over mapped arrays."""
     columns = {
         field.name: store[f"column {field.name}"] for field in schema.fields if not field.is_history
     }

@@ -21,18 +21,9 @@ class Moments:
     """Weight, mean and spread of finite numbers that come in parts.
 
     Numbers are taken relative to the first one: however far they lie from zero, and wherever the
-    parts begin, nothing of their spread is rounded away.
-
-    Parameters
-    ----------
-    weight : float, default=0.0
-        How much all numbers count.
-    first : float, default=0.0
-        The first number.
-    mean : float, default=0.0
-        Weighted mean, relative to the first number.
-    squares : float, default=0.0
-        Weighted squared distances from the mean.
+    parts begin, nothing of their spread is rounded away. ``mean`` is relative to the first number,
+    ``squares`` are weighted squared distances from the
+    mean.
 
     Examples
     --------
@@ -49,14 +40,7 @@ class Moments:
     squares: float = 0.0
 
     def update(self, numbers: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Take further numbers in; those that are not finite do not count.
-
-        Parameters
-        ----------
-        numbers : ndarray of shape (n,)
-        weights : ndarray of shape (n,), default=None
-            How much each number counts. None: once.
-        """
+        """Take further numbers in; those that are not finite do not count."""
         present = np.isfinite(numbers)
         if not present.all():
             numbers = numbers[present]

@@ -19,21 +19,8 @@ ROWS_AT_A_TIME = 131_072
 class SharedLogs:
     """Behaviours whose events a scan keeps once, and how they are encoded.
 
-    Parameters
-    ----------
-    scan : Scan
-        Without a log of its own, which :class:`AttachedScan` has, it has no such behaviours.
-    learnt : Learnt
-        Roles, vocabularies and scales.
-    schema : Schema
-        Of the encoded rows.
-    is_welcome : bool
-        Whether to use the log where there is one. Events that no row holds are encoded too.
-
-    Attributes
-    ----------
-    behaviours : tuple of Behaviour
-        Those that are encoded here and need not be read part by part.
+    Only an :class:`AttachedScan` has such ``behaviours``, and they need not be read part by part.
+    The log holds events that no row shows: where it is not ``is_welcome``, it is not used.
     """
 
     def __init__(self, scan: Any, learnt: Learnt, schema: Schema, *, is_welcome: bool) -> None:

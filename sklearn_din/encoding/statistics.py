@@ -17,17 +17,8 @@ from sklearn_din.encoding.vocabulary import Occurrences, ValueCounts, Vocabulary
 class TableStatistics:
     """Counts of values, moments of numbers and lengths of histories, gathered part by part.
 
-    Parameters
-    ----------
-    roles : Roles
-        Which part each column plays.
-    n_rows : int
-        Rows of the whole table.
-
-    Attributes
-    ----------
-    totals : dict of tuple of str to HistoryTotals
-        By behaviour, how many events the rows hold.
+    ``n_rows`` is that of the whole table; ``totals`` has by behaviour how many events the rows
+    hold.
     """
 
     def __init__(self, roles: Roles, n_rows: int) -> None:
@@ -85,12 +76,8 @@ class TableStatistics:
     ) -> Learnt:
         """Return what is learnt.
 
-        Parameters
-        ----------
-        names : collection of str
-            Columns of the table: no indicator of missing numbers may have such a name.
-        min_frequency, max_ids, keep_rare
-            As for :meth:`Vocabulary.learn`.
+        No indicator of missing numbers may be named like a column of the table (``names``); the
+        rest is as for :meth:`Vocabulary.learn`.
         """
         vocabularies = {
             owner: Vocabulary.learn(

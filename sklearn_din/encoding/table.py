@@ -66,19 +66,8 @@ class Table:
     ) -> Iterator[tuple[int, Result]]:
         """Yield the first row of each part, and what is read of it.
 
-        Parameters
-        ----------
-        read : callable
-            Gets the columns of a part.
-        names : collection of str
-            Columns to read.
-        purpose : str
-            What the pass is for, on the progress bar of a scan.
-
-        Raises
-        ------
-        ValueError
-            As ``read`` raises it, with the rows of the scan in which it happened.
+        Only the columns named are read; a scan shows the purpose on a progress bar. To a ValueError
+        of ``read``, the rows of the scan in which it happened are added.
         """
         if self.scan is None:
             yield 0, read(self._whole)

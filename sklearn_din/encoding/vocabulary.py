@@ -165,27 +165,9 @@ class Vocabulary:
     ) -> Vocabulary:
         """Append the values that have become frequent enough; this vocabulary stays as it is.
 
-        Parameters
-        ----------
-        sources : mapping of str to Occurrences
-            What later rows hold, by column.
-        name : str
-            Column that the vocabulary belongs to, for the error.
-        min_frequency : int, default=1
-            Values that count less often, in earlier rows and these together, get no id yet.
-        max_ids : int, default=None
-            Most values of the vocabulary; the most frequent new ones come first.
-        keep_rare : bool, default=False
-            Remember all values that get no id, not only those that may get one later.
-
-        Returns
-        -------
-        Vocabulary
-
-        Raises
-        ------
-        ValueError
-            If the new values are text and the known ones integers, or the like.
+        Parameters are those of :meth:`learn`: ``sources`` are what later rows hold, counts of rare
+        values in earlier rows are added to theirs, and ``max_ids`` bounds the vocabulary as a
+        whole. ``name`` is its column, for the error where the new values are of another kind.
 
         Examples
         --------
@@ -312,17 +294,8 @@ class Vocabulary:
 def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
     """Distinct ids as int64, bool, or objects: 7, 7.0 and numpy's 7 become one value.
 
-    Parameters
-    ----------
-    values : ndarray
-        Distinct values, none of them missing.
-    name : str
-        Column, for the error.
-
-    Raises
-    ------
-    ValueError
-        If a float has a fraction, or is so large that neighbouring ids have merged into it.
+    Raises ValueError where a float has a fraction, or is so large that neighbouring ids have merged
+    into it. ``values`` are distinct, none of them missing.
 
     Examples
     --------
@@ -387,17 +360,7 @@ def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
 
 
 def count_columns(sources: Mapping[str, Occurrences]) -> Occurrences:
-    """Count the values of all columns together: those that count, in sorted order.
-
-    Parameters
-    ----------
-    sources : mapping of str to Occurrences
-        By column name.
-
-    Returns
-    -------
-    Occurrences
-    """
+    """Count the values of all columns together: those that count, in sorted order."""
     filled = {name: source for name, source in sources.items() if len(source.values)}
     if not filled:
         return Occurrences(np.empty(0, dtype=object), np.empty(0))
@@ -412,18 +375,7 @@ def count_columns(sources: Mapping[str, Occurrences]) -> Occurrences:
 def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None) -> np.ndarray:
     """Choose the values that get an id.
 
-    Parameters
-    ----------
-    counts : ndarray of shape (n_values,)
-        How often each value counts, values in sorted order.
-    min_frequency : int
-        Values that count less often get none.
-    most : int or None
-        Only so many get one: the most frequent, ties by value.
-
-    Returns
-    -------
-    chosen : ndarray of shape (n_values,), bool
+    Values are in sorted order: only the ``most`` frequent get one, ties by value.
 
     Examples
     --------

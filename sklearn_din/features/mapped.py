@@ -24,16 +24,8 @@ def rows_per_pool(X: EncodedFeatures) -> int | None:
 def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
     """Copy some rows of mapped impressions.
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-    rows : ndarray of shape (n_rows,)
-        Row numbers in ascending order: so each page of a file is read once.
-
-    Returns
-    -------
-    EncodedFeatures
-        Without users and times. Of the events, those that some row holds.
+    Rows are in ascending order, so each page of a file is read once. Users and times are left out;
+    of the events, those that some row holds are copied.
     """
     chosen = X[rows]
     columns = {name: np.array(values) for name, values in chosen.columns.items()}

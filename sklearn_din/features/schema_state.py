@@ -20,15 +20,6 @@ def schema_state(schema: Schema) -> dict[str, Any]:
 def schema_from_state(state: Any) -> Schema:
     """Read a schema, and raise ValueError where its fields contradict each other.
 
-    Parameters
-    ----------
-    state : dict
-        From :func:`schema_state`.
-
-    Returns
-    -------
-    Schema
-
     Examples
     --------
     >>> schema = Schema((Field("item", "categorical", "item", 9),))

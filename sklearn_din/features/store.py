@@ -145,12 +145,7 @@ class StoreWriter:
     def append(self, name: str, values: np.ndarray) -> None:
         """Write values behind those that the array has already.
 
-        Parameters
-        ----------
-        name : str
-            Of the array.
-        values : ndarray of shape (n, ...)
-            The first call decides the dtype and all of the shape but its beginning.
+        The first call decides the dtype and all of the shape but its beginning.
         """
         if name not in self._files:
             path = self._add(name, values.dtype, (0, *values.shape[1:]))
@@ -175,20 +170,6 @@ class StoreWriter:
         """Return an array of zeros in a file, to be filled in any order.
 
         The disk's room is taken at once: writing to a map of a full disk would end the process.
-
-        Parameters
-        ----------
-        name : str
-            Of the array.
-        shape : sequence of int
-            Its shape.
-        dtype : dtype
-            Of a value.
-
-        Returns
-        -------
-        ndarray of that shape
-            Mapped.
         """
         path = self._add(name, np.dtype(dtype), shape)
         n_bytes = _n_bytes(self._entries[name])
@@ -318,17 +299,7 @@ def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[Sto
 
 
 def open_store(parent: Path | None, name: str, *, memory: int) -> Store | None:
-    """Return the store of that name; None where there is none, or one that is not whole.
-
-    Parameters
-    ----------
-    parent : Path or None
-        Folder in which stores stay. None: there is none.
-    name : str
-        Of the store.
-    memory : int
-        Bytes that readers of it may take.
-    """
+    """Return the store of that name; None where there is none, or one that is not whole."""
     if parent is None:
         return None
     manifest = _read_manifest(parent / name)

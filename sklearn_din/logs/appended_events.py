@@ -20,20 +20,8 @@ def append_events(
 
     Where pandas makes floats of integers beyond 2**53, because the other log has missing or
     unsigned values, the column becomes "Int64", or Python integers where those are too large.
-
-    Parameters
-    ----------
-    old, new : DataFrame
-        With the same columns.
-    user, time : hashable
-        Columns that say whose each event is, and when it was.
-
-    Raises
-    ------
-    TypeError
-        If the times are of two kinds.
-    ValueError
-        If users are floats so large that neighbouring ones are the same float.
+    Raises TypeError for times of two kinds, and ValueError for users that are floats so large that
+    neighbouring ones are the same float.
 
     Examples
     --------

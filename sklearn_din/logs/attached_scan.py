@@ -24,11 +24,8 @@ MOST_ROWS = 131_072
 class StoredHistories:
     """History columns in a store: a sorted log, and a window for each row of the whole scan.
 
-    Parameters
-    ----------
-    store : Store
-        With the arrays of :class:`StoredLog`, "starts", "lengths" and, where the log has a clock,
-        "anchors": the time of each row.
+    The store has the arrays of :class:`StoredLog`, "starts", "lengths" and, where the log has a
+    clock, "anchors": the time of each row.
     """
 
     def __init__(self, store: Store) -> None:

@@ -13,7 +13,12 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
@@ -29,7 +34,6 @@ from sklearn_din._validation import (
 from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog
-from sklearn_din.logs.labels import checked_labels, two_classes
 from sklearn_din.logs.past_columns import (
     all_empty_message,
     check_impressions,
@@ -242,7 +246,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
         """Remember the events among the rows of X, forgetting earlier ones."""
         frame = self._checked_rows(X, reset=True).pandas
-        classes = two_classes(y) if self.events == "positive" else None
+        classes = _two_classes(y) if self.events == "positive" else None
         events = self._events_among(frame, y, classes)
         self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
         self.classes_ = classes
@@ -343,7 +347,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         log = X[list(dict.fromkeys([self.user, self.time, *names]))]
         if classes is None:
             return log.reset_index(drop=True)
-        labels = checked_labels(y)
+        labels = _checked_labels(y)
         check_consistent_length(X, labels)
         unseen = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()]).tolist()
         if unseen:
@@ -373,3 +377,27 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         tags.target_tags.required = self.events == "positive"
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _checked_labels(y: ArrayLike | None) -> np.ndarray:
+    """Labels as an array without missing ones."""
+    if y is None:
+        raise ValueError(
+            "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
+            "Pass y, or set events='all'."
+        )
+    labels = column_or_1d(y)
+    if pd.isna(labels).any():
+        raise ValueError("y must not have missing labels. Drop those rows or fill them in.")
+    return labels
+
+
+def _two_classes(y: ArrayLike | None) -> np.ndarray:
+    """The two labels, the smaller one first."""
+    classes = np.unique(_checked_labels(y))
+    if len(classes) != 2:
+        raise ValueError(
+            f"HistoryBuilder(events='positive') needs two classes in y, got {classes.tolist()}. "
+            "Set events='all' to remember every row."
+        )
+    return classes

@@ -49,13 +49,8 @@ class Repeats:
     def of(cls, owners: np.ndarray, *, partners: np.ndarray | None = None) -> Repeats:
         """Find the repeated rows of each owner.
 
-        Parameters
-        ----------
-        owners : ndarray of int64, shape (n_rows,)
-            Code of each row's owner: its item, for example.
-        partners : ndarray of int64, shape (n_rows,), default=None
-            Code of what the owner meets in the row: the user, for example. A row with the same
-            partner as the owner's last row proves nothing and is left out. None leaves none out.
+        Owners and the partners that they meet in a row (the users of an item, for example) are
+        codes. A row with the same partner as the owner's last row proves nothing and is left out.
         """
         last_row = np.empty(owners.max() + 1, dtype=np.int64)
         last_row[owners] = np.arange(len(owners))  # of repeated indices numpy keeps the last
@@ -112,20 +107,7 @@ def warn_of_misplaced(
 ) -> None:
     """Say which columns should be named as the item's and are not, and which are and should not.
 
-    Parameters
-    ----------
-    events : DataFrame
-        The log.
-    item : str
-        Item column.
-    items : ndarray of int64
-        Code of each row's item.
-    item_columns : sequence of str
-        Columns that follow the item.
-    user : str or None
-        User column.
-    owners : ndarray of int64 or None
-        Code of each row's user.
+    ``items`` and ``owners`` are the codes of each row's item and user.
     """
     within_items = Repeats.of(items, partners=owners)
     others = [name for name in events.columns if name not in {item, user, *item_columns}]

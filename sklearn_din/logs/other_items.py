@@ -12,21 +12,11 @@ STRATEGIES = ("uniform", "popularity")
 class OwnItems:
     """Each owner's distinct items, laid out so that the others can be drawn exactly.
 
-    Think of the catalogue as a line on which each item covers its weight. Cutting out an
-    owner's own items leaves a shorter line; a uniform point on it is moved right by the weight
-    of the cut-out pieces before it, and then lies on another item.
-
-    Parameters
-    ----------
-    owners, items : ndarray of int64, shape (n_events,)
-        Codes of who has what.
-    weights : ndarray of int64, shape (n_items,)
-        How much of the line each item covers.
-
-    Attributes
-    ----------
-    free : ndarray of int64, shape (n_owners,)
-        What each owner leaves of the line.
+    Think of the catalogue as a line on which each item covers its weight. Cutting out an owner's
+    own items leaves a shorter line; a uniform point on it is moved right by the weight of the
+    cut-out pieces before it, and then lies on another item. ``owners`` and ``items`` are codes of
+    who has what, ``weights`` how much of the line each item covers, and ``free`` what each owner
+    leaves of it.
     """
 
     def __init__(self, owners: np.ndarray, items: np.ndarray, weights: np.ndarray):

@@ -65,12 +65,8 @@ def why_all_empty(
 ) -> Literal["users", "times"] | None:
     """Why not one impression has a past, where they are too many for that to be an accident.
 
-    Returns
-    -------
-    {"users", "times"} or None
-        "users": no user of the impressions has an event. "times": no event is earlier than any
-        impression. None where some impression has a past, there are no events, or the impressions
-        are fewer than ten or of one user, as a server's may well be.
+    None where some impression has a past, there are no events, or the impressions are fewer than
+    ten or of one user, as a server's may well be.
     """
     if (past.end > past.begin).any() or len(impressions) < MANY_ROWS or len(timeline.times) == 0:
         return None

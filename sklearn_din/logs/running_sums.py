@@ -46,18 +46,7 @@ def so_far(
 ) -> np.ndarray:
     """A statistic of the values in each impression's past.
 
-    Parameters
-    ----------
-    timeline : Timeline
-        The events.
-    past : Past
-        Of the impressions.
-    statistic : {"mean", "sum", "count"}
-        What to compute.
-    is_there : ndarray of bool, shape (n_events,), or None
-        Which events have a value. None counts all events.
-    numbers : ndarray of float64, shape (n_events,), or None
-        The values, 0 where there is none.
+    ``numbers`` are 0 where ``is_there`` is not set; without both, events are counted.
     """
     if is_there is None or numbers is None:
         return (past.end - past.begin).astype(np.float64)

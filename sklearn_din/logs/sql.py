@@ -34,7 +34,7 @@ from sklearn_din._validation import (
     missing_times,
     plain_values,
 )
-from sklearn_din.features.store import StoreWriter, create_store, open_store
+from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.logs.attached_scan import AttachedScan, StoredHistories
 from sklearn_din.logs.past_columns import (
     MANY_ROWS,
@@ -60,23 +60,7 @@ SORTS_AT_ONCE = 2  # while one gives rows, the next one takes them: they share t
 
 @dataclass(frozen=True)
 class HistoryRequest:
-    """The checked parameters of attach_history.
-
-    Parameters
-    ----------
-    user, time : str
-        Columns of both tables.
-    columns : list of str
-        Columns of the events.
-    max_length : int
-        Most events of a history.
-    max_age : number, str, timedelta or None
-        Oldest event.
-    prefix : str
-        Of the names of history columns.
-    elapsed : str or None
-        Name of the column of elapsed times.
-    """
+    """The checked parameters of attach_history."""
 
     user: Any
     time: Any
@@ -95,19 +79,8 @@ class HistoryRequest:
 def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest) -> Any:
     """Attach histories where one of the tables is read by parts.
 
-    Parameters
-    ----------
-    impressions : Scan, or pandas, polars or Arrow frame
-        Rows to describe.
-    events : Scan, duckdb.DuckDBPyRelation, or pandas, polars or Arrow frame
-        The log.
-    request : HistoryRequest
-        What to attach.
-
-    Returns
-    -------
-    AttachedScan or frame
-        Of the kind of the impressions. A frame holds the events inside its windows in memory.
+    The result is of the kind of the impressions; a frame then holds the events inside its windows
+    in memory.
     """
     shown, log = _tables(impressions, events)
     new_names = history_names(request.columns, request.prefix, request.elapsed)
@@ -116,27 +89,15 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     pair = _Pair(shown, log, [request.user], request.time, max_age=request.max_age)
     columns = [request.user, request.time]
     parent, name = _place(pair, "history", columns, [*columns, *request.columns], request)
-    store = open_store(parent, name, memory=pair.memory)
-    if store is None:
-        with create_store(parent, name, memory=pair.memory) as writer:
-            _write_histories(writer, pair, request)
-            store = writer.finish()
+    store = _made_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
     reason = store.facts["empty"]
     if reason is not None and not _are_equal(shown, log, columns):
         message = all_empty_message(reason, request.user, request.time)
         warnings.warn(message, UserWarning, stacklevel=3)
-    if shown.scan is None:
+    if shown.caller is not None:
         new = StoredHistories(store).columns(new_names, slice(None))
-        return shown.with_columns(new, list_types(log.frame, request.names))
-    rows, digest = range(len(shown)), name
-    return AttachedScan(
-        shown.scan,
-        rows,
-        [*shown.scan.columns, *new_names],
-        histories=store,
-        numbers=None,
-        digest=digest,
-    )
+        return shown.caller.with_columns(new, types=list_types(log.frame, request.names))
+    return _attached(shown.scan, new_names, name, histories=store)
 
 
 def attach_aggregates_by_sql(
@@ -144,21 +105,7 @@ def attach_aggregates_by_sql(
 ) -> Any:
     """Attach aggregates where one of the tables is read by parts.
 
-    Parameters
-    ----------
-    impressions : Scan, or pandas, polars or Arrow frame
-        Rows to describe.
-    events : Scan, duckdb.DuckDBPyRelation, or pandas, polars or Arrow frame
-        What happened.
-    time : str
-        Time column of both.
-    aggregates : mapping of str to (key, column, statistic)
-        As :func:`attach_aggregates` has it.
-
-    Returns
-    -------
-    AttachedScan or frame
-        Of the kind of the impressions.
+    The result is of the kind of the impressions.
     """
     shown, log = _tables(impressions, events)
     check_frame(shown.frame, [time], name="impressions")
@@ -172,21 +119,41 @@ def attach_aggregates_by_sql(
         some_pair, "aggregates", [*keys, time], [*keys, time, *columns], (time, aggregates)
     )
     parent = None if shown.scan is None else parent
-    store = open_store(parent, name, memory=some_pair.memory)
+
+    def write(writer: StoreWriter) -> None:
+        for group, statistics in by_key.items():
+            _write_aggregates(writer, pairs[group], statistics)
+
+    store = _made_once(parent, name, some_pair, write)
+    if shown.caller is not None:
+        return shown.caller.with_columns({name: np.array(store[name]) for name in aggregates})
+    return _attached(shown.scan, list(aggregates), name, numbers=store)
+
+
+def _made_once(
+    parent: Path | None, name: str, pair: _Pair, write: Callable[[StoreWriter], None]
+) -> Store:
+    """Return the store of that name, written now where it is not there."""
+    store = open_store(parent, name, memory=pair.memory)
     if store is None:
-        with create_store(parent, name, memory=some_pair.memory) as writer:
-            for group, statistics in by_key.items():
-                _write_aggregates(writer, pairs[group], statistics)
+        with create_store(parent, name, memory=pair.memory) as writer:
+            write(writer)
             store = writer.finish()
-    if shown.scan is None:
-        return shown.with_columns({name: np.array(store[name]) for name in aggregates})
+    return store
+
+
+def _attached(
+    scan: Any,
+    names: Sequence[str],
+    digest: str,
+    *,
+    histories: Store | None = None,
+    numbers: Store | None = None,
+) -> AttachedScan:
+    """Return a scan with further columns."""
+    columns = [*scan.columns, *names]
     return AttachedScan(
-        shown.scan,
-        range(len(shown)),
-        [*shown.scan.columns, *aggregates],
-        histories=None,
-        numbers=store,
-        digest=name,
+        scan, range(len(scan)), columns, histories=histories, numbers=numbers, digest=digest
     )
 
 
@@ -207,16 +174,7 @@ def _tables(impressions: Any, events: Any) -> tuple[Table, Table]:
 class _Pair:
     """Impressions and events that meet by key and time.
 
-    Parameters
-    ----------
-    shown, log : Table
-        Impressions and events.
-    keys : sequence of str
-        Columns that must be equal.
-    time : str
-        Time column.
-    max_age : number, str, timedelta or None, default=None
-        Checked with the first rows.
+    Its kinds, units and ``max_age`` are checked with the first rows.
     """
 
     def __init__(
@@ -260,14 +218,7 @@ class _Pair:
 class _TimeReader:
     """Reads the times of a table part by part; missing ones are counted over all parts.
 
-    Parameters
-    ----------
-    table : Table
-        The table.
-    time : str
-        Its time column.
-    unit : str or None
-        Datetimes of a coarser unit are brought to this one.
+    Datetimes of a unit coarser than ``unit`` are brought to it.
     """
 
     table: Table
@@ -387,20 +338,9 @@ def _are_equal(shown: Table, log: Table, columns: Sequence[Any]) -> bool:
 class _Merged:
     """Some rows of events and impressions in order of key and time.
 
-    Parameters
-    ----------
-    batch : RecordBatch
-        The rows.
-    is_new : ndarray of bool
-        Which rows have another key than the row before.
-    is_event : ndarray of bool
-        Which rows are events; the others are impressions.
-    rows : ndarray of int64
-        Row number of each, in its own table.
-    before : ndarray of int64
-        How many events of all keys came before each row.
-    first : ndarray of int64
-        How many came before the first event of its key.
+    ``rows`` are row numbers in their own table; ``is_new`` says where another key begins,
+    ``before`` how many events of all keys came before each row, ``first`` how many came before the
+    first event of its key.
     """
 
     batch: pa.RecordBatch
@@ -418,19 +358,8 @@ class _Merged:
 class _Merge:
     """Reads events and impressions, has them sorted together, and goes over them in order.
 
-    Parameters
-    ----------
-    pair : _Pair
-        The tables.
-    folder : Path
-        Where sorting may write.
-
-    Attributes
-    ----------
-    events, impressions : _TimeReader
-        What was seen of the times, once all was read.
-    keys_meet : bool
-        Whether some impression has the key of an event.
+    Once all was read, ``events`` and ``impressions`` say what was seen of the times, and
+    ``keys_meet`` whether some impression has the key of an event.
     """
 
     def __init__(self, pair: _Pair, folder: Path) -> None:
@@ -449,16 +378,9 @@ class _Merge:
     ) -> Iterator[_Merged]:
         """Yield all rows in order.
 
-        Parameters
-        ----------
-        fields : sequence of Field, default=()
-            Further columns to carry along.
-        of_events : callable, default=None
-            Makes them of a part of the events. None: they are 0.
-        columns : sequence of str, default=()
-            Columns of the events that ``of_events`` needs.
-        of_impressions : callable, default=None
-            Makes them of the impressions' times and their unit. None: they are 0.
+        Further ``fields`` are carried along: ``of_events`` makes them of a part of the events (of
+        which it needs ``columns``), ``of_impressions`` of the impressions' times and their unit.
+        Without such a function they are 0.
         """
         pair = self._pair
         rank = pa.field("rank", pa.int64())
@@ -527,12 +449,7 @@ def all_valid(arrays: Sequence[pa.Array]) -> pa.Array:
 def changes(columns: Sequence[pa.Array], previous: tuple | None) -> np.ndarray:
     """Return which rows differ from the row before; a row with a null differs from all.
 
-    Parameters
-    ----------
-    columns : sequence of Array
-        They have one row or more.
-    previous : tuple of Scalar, or None
-        The row before the first one. None: there is none.
+    ``previous`` is the row before the first one, None where there is none.
 
     Examples
     --------

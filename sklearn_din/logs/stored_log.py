@@ -24,14 +24,8 @@ class ColumnWriter:
     """Turns parts of an event column into integers, which are sorted and written to a store.
 
     Numbers, times and truth values are their own bits; all other values are numbered in the order
-    in which they come.
-
-    Parameters
-    ----------
-    name : str
-        History column.
-    column : Series
-        The event column, or an empty one of its dtype where it is read part by part.
+    in which they come. ``name`` is the history column, ``column`` the event column, or an empty one
+    of its dtype.
     """
 
     def __init__(self, name: str, column: pd.Series) -> None:
@@ -163,12 +157,7 @@ class StoredLog:
     def cut(self, names: Sequence[str], spans: Spans) -> tuple[dict[str, EventLog], Spans]:
         """Return logs in memory of the events inside the windows, and the windows over them.
 
-        Parameters
-        ----------
-        names : sequence of str
-            History columns: one log for each, all of them of one key.
-        spans : Spans
-            Windows of the whole log.
+        There is one log for each history column named, all of them of one key.
         """
         covered = spans.covered()
         digest = hashlib.blake2b(covered.run_starts.tobytes(), digest_size=16)
@@ -199,16 +188,7 @@ def log_facts(
 ) -> dict[str, Any]:
     """Return what :class:`StoredLog` must know of a log.
 
-    Parameters
-    ----------
-    columns : sequence of ColumnWriter
-        They have written all events.
-    clock : str or None
-        The history column of elapsed times.
-    token : str
-        Equal for history columns of one call alone: logs in another order never share it.
-    n_events : int
-        Number of events.
+    ``token`` is equal for history columns of one call alone: logs in another order never share it.
     """
     schema = pa.schema([(column.name, column.kind) for column in columns])
     text = base64.b64encode(schema.serialize()).decode()

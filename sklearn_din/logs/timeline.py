@@ -25,10 +25,8 @@ _INT64 = np.iinfo(np.int64)
 class Past:
     """The window ``[begin, end)`` of the sorted log that is each impression's past.
 
-    Parameters
-    ----------
-    begin, end : ndarray of int64, shape (n_impressions,)
-        Events of the impression's key strictly before its time, none older than ``max_age``.
+    It holds the events of the impression's key strictly before its time, none older than
+    ``max_age``.
     """
 
     begin: np.ndarray
@@ -240,25 +238,9 @@ def window_edges(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return between which moments of the log each impression's past lies.
 
-    Parameters
-    ----------
-    times : ndarray of int64 or float64
-        Of the impressions.
-    unit : str or None
-        Their unit: that of the log or a finer one.
-    age : number or None
-        ``max_age`` in that unit.
-    dtype : dtype
-        Of the log's times: int64 or float64.
-    log_unit : str or None
-        Their unit.
-
-    Returns
-    -------
-    edges : ndarray of that dtype
-        An event is before its impression where its time is smaller than this.
-    oldest : ndarray of that dtype, or None
-        An event is young enough where its time is not smaller than this. None without an age.
+    Times of impressions are in the log's unit or a finer one, and so is ``age``. The edges have the
+    log's dtype and unit: an event is in the past where its time is smaller than the first, and
+    young enough where it is not smaller than the second (None without an age).
     """
     edges = strict_edges(times, unit, dtype, log_unit)
     if age is None:

@@ -278,10 +278,6 @@ class WindowArray(ExtensionArray):
             dtype=bool,
         )
 
-    def __ne__(self, other: object) -> Any:
-        equal = self.__eq__(other)
-        return equal if equal is NotImplemented else ~equal
-
     __hash__ = None  # type: ignore[assignment]
 
     def _values_for_factorize(self) -> tuple[np.ndarray, None]:

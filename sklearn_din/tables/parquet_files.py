@@ -28,18 +28,8 @@ BYTES_PER_VALUE = 8  # of a number in memory, or of a text's offsets
 class File:
     """One Parquet file as it was when the scan was made.
 
-    Parameters
-    ----------
-    path : str
-        In the scan's file system.
-    size : int
-        Bytes.
-    mtime_ns : int or None
-        When it was last written, where the file system knows.
-    row_groups : tuple of int
-        The row groups to read.
-    keys : dict of str to int, str or None
-        Columns that the names of the folders give all rows: hive partitions.
+    ``size`` is in bytes, ``keys`` are the columns that the names of its folders give all rows (hive
+    partitions).
     """
 
     path: str
@@ -121,21 +111,8 @@ class ParquetFiles:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield some row groups in batches: the number of the first row, and an Arrow table.
 
-        A file is opened once for consecutive row groups.
-
-        Parameters
-        ----------
-        groups : sequence of int
-            Row groups of the scan.
-        columns : sequence of str
-            Columns to read.
-        n_rows : int
-            Rows of a batch, at most.
-
-        Raises
-        ------
-        FileNotFoundError, OSError, ValueError
-            Where the file is gone, was changed or cannot be read.
+        A file is opened once for consecutive row groups. A batch has at most ``n_rows`` rows.
+        Errors name the file that is gone, was changed or cannot be read.
         """
         current, opened = -1, None
         try:
@@ -260,15 +237,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
-    """Files of a path, a folder, a glob or a ``pyarrow.dataset.Dataset``, in order of their rows.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    TypeError
-        If the source is something else.
-    """
+    """Files of a path, folder, glob or ``pyarrow.dataset.Dataset``, in the order of their rows."""
     if type(source).__module__ == "pyarrow._dataset":
         return _dataset_files(source)
     if not isinstance(source, str | os.PathLike):

@@ -133,13 +133,8 @@ class Scan(ABC):
     def in_file_order(self) -> tuple[Self, np.ndarray | None]:
         """Return the same rows in the order of the table, and where each row of this view is in it.
 
-        A view in another order reads row groups many times; this one reads each once.
-
-        Returns
-        -------
-        scan : Scan
-        places : ndarray of int64, or None
-            None where the rows are in that order already.
+        A view in another order reads row groups many times; this one reads each once. The places
+        are None where the rows are in that order already.
         """
         if is_ascending(self._rows):
             return self, None

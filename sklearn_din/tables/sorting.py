@@ -19,10 +19,7 @@ LEAST_MEMORY = 128 * 2**20  # DuckDB's buffers need so much, whatever the caller
 def import_duckdb() -> Any:
     """Return the module ``duckdb``.
 
-    Raises
-    ------
-    ImportError
-        If it is not installed: it names the extra that brings it.
+    Where it is not installed, the error names the extra that brings it.
     """
     try:
         import duckdb

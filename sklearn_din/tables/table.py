@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,7 @@ class Table:
         return None if self.scan is None else self.scan.cache_dir
 
     def parts(self, columns: Sequence[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield the number of the first row, and the rows, of each part.
-
-        Parameters
-        ----------
-        columns : sequence of str
-            Columns to read; a repeated one is read once.
-        """
+        """Yield the number of the first row, and the rows, of each part."""
         names = list(dict.fromkeys(columns))
         if self.scan is not None:
             yield from self.scan.parts(names)
@@ -98,30 +92,8 @@ class Table:
                 return part
         return self.frame[list(dict.fromkeys(columns))].iloc[:0]
 
-    def with_columns(
-        self, new: Mapping[str, Any], types: Mapping[str, pa.DataType] | None = None
-    ) -> Any:
-        """Return the caller's frame with further columns; only a frame can have them.
-
-        Parameters
-        ----------
-        new : mapping of str to array
-            The columns.
-        types : mapping of str to Arrow type, default=None
-            As :meth:`CallerFrame.with_columns` has it.
-        """
-        if self.caller is None:
-            raise TypeError(f"{self.name} must be a frame or a scan to get columns, got a query.")
-        return self.caller.with_columns(new, types=types)
-
     def fingerprint(self, columns: Sequence[Any]) -> str | None:
-        """Return a digest of some columns; None for a query, whose rows may be others next time.
-
-        Parameters
-        ----------
-        columns : sequence of str
-            The columns.
-        """
+        """Return a digest of some columns; None for a query, whose rows may be others next time."""
         names = list(dict.fromkeys(columns))
         if self._relation is not None:
             return None
