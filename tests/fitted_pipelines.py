@@ -12,19 +12,30 @@ from sklearn_din.transformers import HistorySequenceEncoder
 CANDIDATE = ["item", "category", "price"]
 
 
-def make_frame(n_users=12, seed=0):
-    log = make_click_log(
-        n_users=n_users, n_items=30, n_categories=5, mean_length=4, random_state=seed
+def attach_clicks(*, columns=("item", "category"), elapsed=None, **options):
+    """Impressions of a made click log with their histories, and which were clicked."""
+    log = make_click_log(**options)
+    X = attach_history(
+        log.impressions,
+        log.events,
+        user="user",
+        time="time",
+        columns=list(columns),
+        elapsed=elapsed,
     )
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    return X, log.y
+
+
+def make_frame(n_users=12, seed=0):
+    frame, y = attach_clicks(
+        n_users=n_users, n_items=30, n_categories=5, mean_length=4, random_state=seed
     )
     frame["tags"] = [["red", "new"][: row % 3] for row in range(len(frame))]
     frame["item"] = "i" + frame["item"].astype(str)
     frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
     frame["age"] = np.where(frame["user"] % 4, frame["user"] / 7.0, np.nan)
     frame["price"] = frame["price"].where(frame["category"] != 2)
-    return frame, log.y
+    return frame, y
 
 
 def fit_pipeline(frame, y):

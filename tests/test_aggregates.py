@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklearn_din import scan_parquet
 from sklearn_din.logs.aggregates import attach_aggregates
 
 RATINGS = pd.DataFrame(
@@ -25,6 +26,12 @@ AGGREGATES = {
     "rated": ("item", "rating", "count"),
     "pair_mean": (("user", "item"), "rating", "mean"),
 }
+
+
+def as_scan(table, folder):
+    path = folder / f"{len(list(folder.iterdir()))}.parquet"
+    table.to_parquet(path, row_group_size=600)
+    return scan_parquet(path)
 
 
 def slow_aggregate(impressions, events, key, column, statistic):
@@ -92,14 +99,16 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_key_of_many_columns_finds_every_event_again():
+@pytest.mark.parametrize("make", ["frame", "scan"])
+def test_a_key_of_many_columns_finds_every_event_again(make, tmp_path):
     """The product of the columns' distinct values, 2000 ** 6, is larger than 2 ** 63."""
     rng = np.random.default_rng(0)
     keys = tuple("abcdef")
     shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
     events = shown.sample(1500, random_state=0).assign(time=1)
+    tables = [as_scan(table, tmp_path) for table in (shown, events)] if make == "scan" else None
     attached = attach_aggregates(
-        shown, events, time="time", aggregates={"n": (keys, None, "count")}
+        *(tables or (shown, events)), time="time", aggregates={"n": (keys, None, "count")}
     )
     known = set(events[list(keys)].itertuples(index=False, name=None))
     rows = shown[list(keys)].itertuples(index=False, name=None)
@@ -136,13 +145,17 @@ NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
         pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0], pa.float32())),
     ],
 )
-def test_nan_is_no_value_whatever_the_dtype(ratings):
+@pytest.mark.parametrize("make", ["frame", "scan"])
+def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
     log = pd.DataFrame({"user": 1, "time": range(5), "rating": NAN})
     of_rating = {name: ("user", "rating", name) for name in ("mean", "sum", "count")}
     expected = attach_aggregates(log, log, time="time", aggregates=of_rating)[list(of_rating)]
     odd = log.assign(rating=ratings)
+    if make == "scan":
+        odd = as_scan(odd, tmp_path)
     attached = attach_aggregates(odd, odd, time="time", aggregates=of_rating)
-    pd.testing.assert_frame_equal(attached[list(of_rating)], expected)
+    found = pd.DataFrame({name: attached[name] for name in of_rating})
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert expected["count"].tolist() == [0, 1, 1, 2, 2]
 
 

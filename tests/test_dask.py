@@ -15,8 +15,8 @@ from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
-from sklearn_din.datasets import make_click_log
 from tests.engine_logs import HISTORY, LISTS, attached_here, make_logs, plain
+from tests.fitted_pipelines import attach_clicks
 
 dask = pytest.importorskip("dask", reason="needs dask: pip install .[test]")
 dataframe = pytest.importorskip("dask.dataframe", reason="needs dask: pip install .[test]")
@@ -132,11 +132,8 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def log():
-    log = make_click_log(n_users=40, n_items=30, n_categories=5, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    return CountedFrame(X), log.y
+    X, y = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
+    return CountedFrame(X), y
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from sklearn_din import (
     save,
     score_partitions,
 )
-from sklearn_din.datasets import make_click_log
 from tests.engine_logs import HISTORY, attached_here, make_logs, plain
+from tests.fitted_pipelines import attach_clicks
 
 
 def is_there(package):
@@ -43,10 +43,7 @@ ATTACHED = (
 @pytest.fixture(scope="module")
 def rows():
     """Impressions with histories as plain lists."""
-    log = make_click_log(n_users=40, n_items=30, n_categories=5, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
+    X, _ = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
     lists = {name: [cell.tolist() for cell in X[name]] for name in ("hist_item", "hist_category")}
     return X.assign(row=np.arange(len(X)), **lists)
 

@@ -3,17 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    attach_history,
     evaluate_ranking,
     metrics,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.serving import evaluation
+from tests.fitted_pipelines import CANDIDATE
 
 METRICS = {
     "ndcg": metrics.group_ndcg_score,
@@ -21,24 +17,6 @@ METRICS = {
     "hit_rate": metrics.group_hit_rate_score,
     "mrr": metrics.group_mrr_score,
 }
-CANDIDATE = ["item", "category", "price"]
-
-
-@pytest.fixture(scope="module")
-def frame_and_labels():
-    log = make_click_log(n_users=25, n_items=30, n_categories=5, mean_length=4, random_state=0)
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    return frame, log.y
-
-
-@pytest.fixture(scope="module")
-def pipeline(frame_and_labels):
-    frame, y = frame_and_labels
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
-    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
 
 
 @pytest.fixture
@@ -60,12 +38,12 @@ def relevant(users, candidates):
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 1000])
-def test_the_scores_are_the_metrics_over_all_pairs(pipeline, users, candidates, relevant, k):
+def test_the_scores_are_the_metrics_over_all_pairs(fitted, users, candidates, relevant, k):
     pairs = users.merge(candidates, how="cross")
     wanted = set(zip(relevant["user"], relevant["item"], strict=True))
     y = [pair in wanted for pair in zip(pairs["user"], pairs["item"], strict=True)]
-    scores = pipeline.predict_proba(pairs[pipeline.feature_names_in_])[:, 1]
-    table = evaluate_ranking(pipeline, users, candidates, relevant, k=k)
+    scores = fitted.predict_proba(pairs[fitted.feature_names_in_])[:, 1]
+    table = evaluate_ranking(fitted, users, candidates, relevant, k=k)
     assert table.index.tolist() == [k]
     for name, metric in METRICS.items():
         expected = metric(y, scores, groups=pairs["user"], k=k)
@@ -116,14 +94,14 @@ def test_scores_by_hand(by_hand, relevant, expected):
 
 
 def test_columns_may_have_other_names_and_frames_are_left_as_they_were(
-    pipeline, users, candidates, relevant
+    fitted, users, candidates, relevant
 ):
-    expected = evaluate_ranking(pipeline, users, candidates, relevant)
+    expected = evaluate_ranking(fitted, users, candidates, relevant)
     session = users["user"].map("session {}".format)
     renamed = relevant.assign(session=relevant["user"].map("session {}".format), note="x")
     before = renamed.copy()
     named = evaluate_ranking(
-        pipeline, users.assign(session=session), candidates, renamed, user="session"
+        fitted, users.assign(session=session), candidates, renamed, user="session"
     )
     pd.testing.assert_frame_equal(named, expected)
     pd.testing.assert_frame_equal(renamed, before)
@@ -169,11 +147,11 @@ def test_what_cannot_be_evaluated_says_why(by_hand, change, message):
         evaluate_ranking(None, **inputs)
 
 
-def test_frames_of_other_makes_are_evaluated_alike(pipeline, users, candidates, relevant):
+def test_frames_of_other_makes_are_evaluated_alike(fitted, users, candidates, relevant):
     polars = pytest.importorskip("polars")
     lists = users.assign(
         **{n: [c.tolist() for c in users[n]] for n in users if users[n].dtype.name == "window"}
     )
     others = [polars.from_pandas(frame) for frame in (lists, candidates, relevant)]
-    expected = evaluate_ranking(pipeline, users, candidates, relevant, k=[1, 3])
-    pd.testing.assert_frame_equal(evaluate_ranking(pipeline, *others, k=[1, 3]), expected)
+    expected = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 3])
+    pd.testing.assert_frame_equal(evaluate_ranking(fitted, *others, k=[1, 3]), expected)

@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from sklearn_din import scan_parquet
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.past_columns import sorted_log
 
@@ -315,6 +316,7 @@ DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
 DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
 BAD_CALLS = [
     ({"user": "usr"}, ValueError, "events has no column 'usr'; did you mean 'user'"),
+    ({"time": "item"}, TypeError, r"events\['item'\] must hold integers, floats or datetimes"),
     ({"columns": ["itm"]}, ValueError, "events has no column 'itm'; did you mean 'item'"),
     ({"columns": []}, ValueError, "columns must name at least one event column, got none"),
     ({"columns": 3}, TypeError, "columns must be a column name or a list of names, got int"),
@@ -330,9 +332,12 @@ BAD_CALLS = [
 
 
 @pytest.mark.parametrize(("options", "error", "message"), BAD_CALLS)
-def test_bad_options_are_named(options, error, message):
-    with pytest.raises(error, match=message):
-        attach(CLICKS, CLICKS, **options)
+def test_bad_options_are_named_in_memory_and_for_scans(options, error, message, tmp_path):
+    CLICKS.to_parquet(tmp_path / "clicks.parquet")
+    for tables in itertools.product([CLICKS, scan_parquet(tmp_path)], repeat=2):
+        with pytest.raises(error, match=message):
+            attach(*tables, **options)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_number_is_no_age_of_datetimes():

@@ -15,27 +15,20 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
-    attach_history,
     history_importance,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import group_roc_auc_scorer
+from tests.fitted_pipelines import attach_clicks
 
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
 
 
 @pytest.fixture(scope="module")
 def log():
-    log = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=1)
-    X = attach_history(
-        log.impressions,
-        log.events,
-        user="user",
-        time="time",
-        columns=["item", "category"],
-        elapsed="hist_elapsed",
+    X, y = attach_clicks(
+        elapsed="hist_elapsed", n_users=60, n_items=40, n_categories=6, random_state=1
     )
-    return X.drop(columns="device"), log.y
+    return X.drop(columns="device"), y
 
 
 def pipeline(*, neighbours="auto", **parameters):

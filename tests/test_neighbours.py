@@ -30,7 +30,6 @@ from sklearn_din import (
     update,
 )
 from sklearn_din._spans import Spans
-from sklearn_din.datasets import make_click_log
 from sklearn_din.features import Behaviour, Field, Ragged, Schema, store
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
@@ -40,6 +39,7 @@ from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.serving import OnnxServer
 from sklearn_din.training.net import DINNet
+from tests.fitted_pipelines import attach_clicks
 
 PARTS = ("sum", "mean", "max", "newest", "decayed")
 
@@ -51,11 +51,7 @@ def every_attribute_has_neighbours(monkeypatch):
 
 @pytest.fixture(scope="module")
 def log():
-    log = make_click_log(n_users=120, n_items=60, n_categories=8, mean_length=12, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    return X, log.y
+    return attach_clicks(n_users=120, n_items=60, n_categories=8, mean_length=12, random_state=0)
 
 
 def encode(X, **parameters):
@@ -208,10 +204,7 @@ def test_the_order_of_rows_changes_nothing(log):
 
 def test_patience_does_not_part_validation_and_test():
     """Leave-one-out numbers would let the network read the label off, and patience find it."""
-    log = make_click_log(n_users=400, n_items=100, n_categories=10, mean_length=12, random_state=1)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
+    X, y = attach_clicks(n_users=400, n_items=100, n_categories=10, mean_length=12, random_state=1)
     cut = int(0.8 * len(X))
     losses = []
     for patience in (4, 30):
@@ -220,8 +213,8 @@ def test_patience_does_not_part_validation_and_test():
             DINClassifier(
                 validation="random", patience=patience, max_epochs=15, random_state=0, lr=0.004
             ),
-        ).fit(X[:cut], log.y[:cut])
-        losses.append(log_loss(log.y[cut:], model.predict_proba(X[cut:])[:, 1]))
+        ).fit(X[:cut], y[:cut])
+        losses.append(log_loss(y[cut:], model.predict_proba(X[cut:])[:, 1]))
     assert abs(losses[0] - losses[1]) < 0.01
 
 

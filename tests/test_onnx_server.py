@@ -13,13 +13,12 @@ import pytest
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import sklearn_din.serving
-from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import schema
-from sklearn_din.logs.history import attach_history
 from sklearn_din.serving import OnnxServer, onnx_server
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.fitted_pipelines import attach_clicks
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 onnx = pytest.importorskip("onnx", reason=WHY)
@@ -34,11 +33,8 @@ HISTORIES = {
 
 def make_frame(n_users=30, seed=0):
     """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
-    log = make_click_log(
+    frame, y = attach_clicks(
         n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
-    )
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
     )
     rng = np.random.default_rng(seed)
     lengths = frame["hist_item"].map(len)
@@ -50,7 +46,7 @@ def make_frame(n_users=30, seed=0):
     frame["is_new"] = rng.random(len(frame)) < 0.5
     frame["price"] = frame["price"].where(frame["category"] != 2)
     frame["age"] = rng.normal(40, 10, len(frame))
-    return frame.drop(columns=["user", "time"]), log.y
+    return frame.drop(columns=["user", "time"]), y
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +170,13 @@ def test_text_is_split_and_trimmed_as_the_encoder_does(server, pipeline, cells):
 
 
 def test_times_elapsed_are_served_as_seconds(tmp_path):
-    log = make_click_log(n_users=30, n_items=20, n_categories=4, mean_length=5, random_state=0)
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "time"]
+    frame, y = attach_clicks(
+        columns=["item", "time"],
+        n_users=30,
+        n_items=20,
+        n_categories=4,
+        mean_length=5,
+        random_state=0,
     )
     elapsed = [
         ((now - pd.to_datetime(list(cell))) / pd.Timedelta("1s")).tolist()
@@ -187,7 +187,7 @@ def test_times_elapsed_are_served_as_seconds(tmp_path):
     histories = {("hist_item", "hist_elapsed"): ("item", None)}
     encoder = HistorySequenceEncoder(histories=histories)
     pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
-    pipeline.fit(frame, log.y)
+    pipeline.fit(frame, y)
     export_onnx(pipeline, tmp_path / "model.onnx")
     rows = json.loads(frame.to_json(orient="records", double_precision=15))
     assert_served(OnnxServer(tmp_path / "model.onnx"), rows, pipeline, frame)

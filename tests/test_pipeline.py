@@ -28,6 +28,7 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import fetch_movielens, make_click_log
 from sklearn_din.metrics import group_roc_auc_scorer
+from tests.fitted_pipelines import attach_clicks
 
 
 def make_pipeline(drop=("user", "time"), **parameters):
@@ -38,11 +39,7 @@ def make_pipeline(drop=("user", "time"), **parameters):
 
 @pytest.fixture(scope="module")
 def log():
-    log = make_click_log(n_users=150, n_items=60, n_categories=8, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    return X, log.y
+    return attach_clicks(n_users=150, n_items=60, n_categories=8, random_state=0)
 
 
 @pytest.fixture(scope="module")

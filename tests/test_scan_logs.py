@@ -385,28 +385,6 @@ def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
     )
 
 
-def test_a_key_of_many_columns_finds_every_event_again(tmp_path):
-    rng = np.random.default_rng(0)
-    keys = tuple("abcdef")
-    shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
-    log = scan_of(shown.assign(time=1), tmp_path)
-    counted = attach_aggregates(
-        scan_of(shown, tmp_path), log, time="time", aggregates={"n": (keys, None, "count")}
-    )
-    assert (counted["n"] == 1).all()
-
-
-def test_nan_in_a_file_is_no_value(tmp_path):
-    path = tmp_path / "ratings.parquet"
-    ratings = pa.array([4.0, float("nan"), 2.0, None, 5.0])
-    pq.write_table(pa.table({"user": [1] * 5, "time": range(5), "rating": ratings}), path)
-    log = scan_parquet(path)
-    of_rating = {name: ("user", "rating", name) for name in ("mean", "count")}
-    attached = attach_aggregates(log, log, time="time", aggregates=of_rating)
-    assert attached["count"].tolist() == [0, 1, 1, 2, 2]
-    assert attached["mean"].tolist()[1:] == [4, 4, 3, 3]
-
-
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     table = make_table(160, random_state=8)
     scan = scan_of(table, tmp_path, memory="25KB")
@@ -492,28 +470,6 @@ def test_keys_meet_whatever_their_form():
     arrow = sql.read_keys(pd.Series(["hat", "tie"]).astype("string[pyarrow]"), "text")
     assert text.to_pylist() == ["hat", None, "tie", "hat"]
     assert text.type == arrow.type
-
-
-ERRORS = [
-    ({"user": "usr"}, "events has no column 'usr'"),
-    ({"time": "category"}, r"events\['category'\] must hold integers, floats or datetimes"),
-    ({"columns": "itm"}, "events has no column 'itm'; did you mean 'item'"),
-    ({"max_length": 0}, "max_length must be an integer of at least 1"),
-    ({"max_age": "3h"}, "max_age must be a number in the time's unit"),
-    ({"max_age": -1}, "max_age must be positive"),
-    ({"prefix": "", "columns": "item"}, r"impressions already has columns \['item'\]"),
-    ({"columns": []}, "columns must name at least one event column"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "message"), ERRORS)
-def test_mistakes_have_the_errors_of_tables_in_memory(tmp_path, wrong, message):
-    table = make_table(50, random_state=0)
-    scan = scan_of(table, tmp_path)
-    for tables in ((table, table), (scan, scan), (scan, table), (table, scan)):
-        with pytest.raises((ValueError, TypeError), match=message):
-            attach_history(*tables, **{**WAYS, **wrong})
-    assert len(os.listdir(tmp_path)) == 1
 
 
 def test_users_of_other_kinds_are_refused(tmp_path):

@@ -18,26 +18,22 @@ from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
     TimeSplit,
-    attach_history,
     scan_parquet,
     update,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.rows import RowSink, open_rows
 from sklearn_din.features import mapped
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches, pooled_order
+from tests.fitted_pipelines import attach_clicks
 
 
 @pytest.fixture(scope="module")
 def frame():
-    log = make_click_log(n_users=60, n_items=50, n_categories=6, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    return X.assign(click=log.y).sort_values("time", kind="stable", ignore_index=True)
+    X, y = attach_clicks(n_users=60, n_items=50, n_categories=6, random_state=0)
+    return X.assign(click=y).sort_values("time", kind="stable", ignore_index=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,17 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, save
+from sklearn_din import DINClassifier, HistorySequenceEncoder, save
 from sklearn_din import score_partitions as make_scorer
-from sklearn_din.datasets import make_click_log
 from sklearn_din.serving import scoring
+from tests.fitted_pipelines import attach_clicks
 
 
 @pytest.fixture(scope="module")
 def frame():
-    log = make_click_log(n_users=40, n_items=30, n_categories=5, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
+    X, y = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
     lists = {name: [list(cell) for cell in X[name]] for name in ("hist_item", "hist_category")}
-    return X.assign(click=log.y, **lists)  # as engines hold them
+    return X.assign(click=y, **lists)  # as engines hold them
 
 
 @pytest.fixture(scope="module")
