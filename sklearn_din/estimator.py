@@ -23,8 +23,7 @@ from sklearn_din._estimator_state import EstimatorState, check_feature_names, ch
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema
-from sklearn_din.features.schema_state import schema_from_state, schema_state
+from sklearn_din.features.schema import Schema, schema_from_state, schema_state
 from sklearn_din.inspection.diagram import drawing_in_a_box
 from sklearn_din.inspection.explain import attention_table
 from sklearn_din.inspection.summary import summarize

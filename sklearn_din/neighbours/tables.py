@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din._log_once import ADVICE_FROM, log_once
 from sklearn_din._plain_values import join_arrays, split_arrays
+from sklearn_din._warnings import ADVICE_FROM, log_once
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
