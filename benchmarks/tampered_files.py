@@ -280,7 +280,7 @@ TRUSTED = {
     "sklearn_din.logs.history.HistoryBuilder",
     "sklearn_din.neighbours.transformer.ItemNeighbours",
     "sklearn_din.model_selection.TimeSplit",
-    "sklearn_din._group_scorer.GroupScorer",
+    "sklearn_din.metrics._GroupScorer",
     "sklearn.pipeline.Pipeline",
     "sklearn.preprocessing._function_transformer.FunctionTransformer",
 }

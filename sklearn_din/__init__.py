@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from sklearn_din.neighbours.transformer import ItemNeighbours
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
-    from sklearn_din.serving.prediction_file import predict_to_parquet
     from sklearn_din.serving.ranking import rank_candidates
     from sklearn_din.serving.saving import inspect, load, save, trusted_types
-    from sklearn_din.serving.scoring import score_partitions
+    from sklearn_din.serving.scoring import predict_to_parquet, score_partitions
     from sklearn_din.serving.updating import update
     from sklearn_din.tables.scan import ParquetScan, scan_parquet
     from sklearn_din.transformers import HistorySequenceEncoder
@@ -92,7 +91,7 @@ _FILE_OF = {
     "history_importance": "inspection.importance",
     "inspect": "serving.saving",
     "load": "serving.saving",
-    "predict_to_parquet": "serving.prediction_file",
+    "predict_to_parquet": "serving.scoring",
     "rank_candidates": "serving.ranking",
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",

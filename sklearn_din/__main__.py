@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from sklearn_din.command_line.models import MODELS, Parameters, fit_final_model, save_model
 from sklearn_din.command_line.options import (
     CompareOptions,
     main_parser,
@@ -32,8 +31,16 @@ from sklearn_din.command_line.results import (
     recommend,
     score_rows,
 )
-from sklearn_din.command_line.study import Study, make_study, read_study
+from sklearn_din.command_line.study import (
+    MODELS,
+    Parameters,
+    Study,
+    fit_final_model,
+    make_study,
+    read_study,
+)
 from sklearn_din.command_line.tables import write_table
+from sklearn_din.serving.saving import save
 
 SHOWN_RECOMMENDATIONS = 20
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # torch's words
@@ -113,7 +120,7 @@ def _use_final_model(
 ) -> None:
     model = fit_final_model(study, parameters)
     if options.save is not None:
-        save_model(model, options.save)
+        save(model, options.save)
         print(f"DIN fitted on all rows: {options.save}")
     if picture is not None:
         draw_attention(study, model, picture)

@@ -28,11 +28,6 @@ class MixedKindsError(ValueError):
 def arrow_of_lists(cells: np.ndarray) -> pa.Array:
     """Return lists, tuples and arrays of values of one kind as Arrow lists; missing cells are null.
 
-    Parameters
-    ----------
-    cells : ndarray of objects
-        Lists, tuples, arrays, text and missing values.
-
     Raises
     ------
     MixedKindsError
@@ -61,11 +56,6 @@ def arrow_of_lists(cells: np.ndarray) -> pa.Array:
 
 def arrow_of_values(values: np.ndarray) -> pa.Array:
     """Return values of one kind as an Arrow array; missing ones are null.
-
-    Parameters
-    ----------
-    values : ndarray
-        Of any dtype.
 
     Raises
     ------

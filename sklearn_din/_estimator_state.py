@@ -118,12 +118,7 @@ def warn_of_other_versions(
 ) -> None:
     """Warn where libraries that are present are not those that wrote a saved model.
 
-    Parameters
-    ----------
-    written, present : mapping of str to str
-        Library -> version. What counts are the first two numbers: "2.9.1" is "2.9.0".
-    what : str
-        What was saved; the warning begins with it.
+    What counts are the first two numbers of a version: "2.9.1" is "2.9.0".
 
     Examples
     --------
@@ -168,22 +163,7 @@ def check_array(
     least: float = -np.inf,
     most: float = np.inf,
 ) -> np.ndarray:
-    """Return an array of this dtype and shape with finite numbers between two ends, else raise.
-
-    Parameters
-    ----------
-    array : ndarray
-    dtype : dtype
-    shape : tuple of int
-    what : str
-        The array in an error.
-    least, most : float, default=-inf, inf
-        The smallest and the largest number that there may be.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Return an array of this dtype and shape with finite numbers between two ends, else raise."""
     if type(array) is not np.ndarray or array.dtype != np.dtype(dtype) or array.shape != shape:
         raise ValueError(f"{what} must be {np.dtype(dtype).name} of shape {shape}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -75,12 +75,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
     ) -> IntoDataFrameT:
         """Return rows by position, in the caller's kind; a pandas frame gets a fresh RangeIndex.
 
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Positions. They may repeat.
-        instead : mapping of str to ndarray of int64, default=None
-            Other positions, as many, for the columns named.
+        ``instead`` has other positions, as many, for the columns that it names.
         """
         instead = instead or {}
         if isinstance(self.native, pd.DataFrame):
@@ -108,15 +103,9 @@ class CallerFrame(Generic[IntoDataFrameT]):
     ) -> IntoDataFrameT:
         """Return the caller's frame with more columns: missing numbers are null outside pandas.
 
-        Parameters
-        ----------
-        new : mapping of str to array
-            Columns that come last. History columns become lists outside pandas.
-        first : mapping of str to array, default=None
-            Columns that come before those of the frame.
-        types : mapping of str to Arrow type, default=None
-            The type of the values in the lists of a history column, outside pandas. None takes it
-            from the values, which do not say it where every list is empty.
+        ``new`` comes last and ``first`` before those of the frame. History columns become lists
+        outside pandas, of values of the Arrow type in ``types``; without one the values say it,
+        which they cannot where every list is empty.
         """
         first, types = first or {}, types or {}
         if isinstance(self.native, pd.DataFrame):
@@ -158,15 +147,7 @@ def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
 
 
 def list_types(events: pd.DataFrame, names: Mapping[str, str]) -> dict[str, pa.DataType]:
-    """Return the Arrow types of the values of history columns, where the events have some.
-
-    Parameters
-    ----------
-    events : DataFrame
-        The log.
-    names : mapping of str to str
-        History column to event column.
-    """
+    """Return the Arrow types of the values of history columns (``names``: history -> column)."""
     types = {}
     for history, column in names.items():
         dtype = events[column].dtype

@@ -32,16 +32,9 @@ N_KEYS = 624  # of the Mersenne twister
 def to_plain(value: Any) -> Any:
     """Write a value as numbers, text, lists, dicts with text keys and numeric arrays.
 
-    Parameters
-    ----------
-    value : object
-        Built of None, booleans, numbers, text, bytes, dates, durations, lists, tuples, dicts,
-        sets, numpy's scalars, arrays and RandomState, pandas' frames, indices and intervals.
-
-    Returns
-    -------
-    object
-        Objects of other types stand in it as they are: pickle may be able to keep them.
+    It may be built of None, booleans, numbers, text, bytes, dates, durations, lists, tuples, dicts,
+    sets, numpy's scalars, arrays and RandomState, pandas' frames, indices and intervals. Objects of
+    other types stand in the result as they are: pickle may be able to keep them.
 
     Examples
     --------
@@ -63,14 +56,6 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(value: Any) -> Any:
     """Read what :func:`to_plain` wrote.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    object
 
     Raises
     ------
@@ -96,10 +81,7 @@ def from_plain(value: Any) -> Any:
 def split_arrays(value: Any) -> tuple[str, dict[str, np.ndarray]]:
     """Write a plain value as JSON text and the arrays that the text refers to, by name.
 
-    Raises
-    ------
-    TypeError
-        For an object that :func:`to_plain` left as it was.
+    An object that :func:`to_plain` left as it was raises TypeError.
 
     Examples
     --------

@@ -73,17 +73,7 @@ class Spans:
     def elapsed(
         self, times: np.ndarray, anchors: np.ndarray, index: np.ndarray | None = None
     ) -> np.ndarray:
-        """Time from every event to its row, row after row: shape (sum(lengths),).
-
-        Parameters
-        ----------
-        times : ndarray of shape (n_events,)
-            When each event was.
-        anchors : ndarray of shape (n_rows,)
-            When each row is, in the same unit.
-        index : ndarray, default=None
-            :meth:`index`, where the caller has it already.
-        """
+        """Time from every event to its row, row after row (``index`` saves :meth:`index`)."""
         return np.repeat(anchors, self.lengths) - times[self.index() if index is None else index]
 
     def same(self, other: Spans) -> bool:

@@ -22,17 +22,8 @@ def to_dict(value: object) -> Any:
 def from_dict(kind: type[T], values: object) -> T:
     """Make a dataclass of a dict, whose values must have the types of its annotations.
 
-    Parameters
-    ----------
-    kind : dataclass
-        Its fields are booleans, numbers, text, literals, None, dataclasses or tuples of those.
-    values : dict
-        Fields that have a default may be absent.
-
-    Raises
-    ------
-    ValueError
-        For a name that is no field, a field that is absent, or a value of another type.
+    Fields are booleans, numbers, text, literals, None, dataclasses or tuples of those; one that has
+    a default may be absent. Anything else raises ValueError.
 
     Examples
     --------

@@ -93,23 +93,8 @@ def check_times(
 ) -> tuple[np.ndarray, str | None, bool]:
     """Return times as int64 or float64, with their unit and whether they carry a zone.
 
-    Parameters
-    ----------
-    times : Series
-        Integers, floats or datetimes, with or without a zone.
-    name : str
-        What to call them in an error.
-    unit : {"s", "ms", "us", "ns"}, default=None
-        Datetimes of a coarser unit are brought to this one.
-
-    Returns
-    -------
-    values : ndarray of int64 or float64
-        Datetimes are counted from 1970 in ``unit`` (UTC where they have a zone).
-    unit : {"s", "ms", "us", "ns"} or None
-        None for numbers.
-    zoned : bool
-        Whether the datetimes carry a zone.
+    Datetimes are counted from 1970 (UTC where they have a zone) in their own unit, or in ``unit``
+    where that is finer. The unit of numbers is None.
     """
     if len(times) == 0 and times.dtype == object:
         return np.empty(0, dtype=np.int64), None, False

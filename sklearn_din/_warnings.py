@@ -1,11 +1,14 @@
-"""Warnings that point at the line of the user's code, however deep they arise."""
+"""Warnings that point at the line of the user's code, and advice that is logged once."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
 import warnings
 
 LIBRARIES = {"sklearn_din", "sklearn", "skorch", "torch", "joblib", "contextlib"}
+ADVICE_FROM = 1_000  # training rows: with fewer nothing is logged
 
 
 def warn_user(message: str) -> None:
@@ -13,10 +16,6 @@ def warn_user(message: str) -> None:
 
     A fixed ``stacklevel`` would have to know how many functions and decorators of scikit-learn
     and skorch stand between the user's call and the warning.
-
-    Parameters
-    ----------
-    message : str
     """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _library_of(frame.f_globals) in LIBRARIES:
@@ -26,3 +25,9 @@ def warn_user(message: str) -> None:
 
 def _library_of(names: dict[str, object]) -> str:
     return str(names.get("__name__", "")).partition(".")[0]
+
+
+@functools.cache
+def log_once(message: str) -> None:
+    """Log advice the first time that it is given: not for each fold of a cross-validation."""
+    logging.getLogger("sklearn_din").warning(message)

@@ -18,13 +18,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     If the block fails or is interrupted, the file that was there stays as it was, and what was
     written is removed. A process that is killed (SIGKILL, loss of power) may leave a hidden file
-    whose name begins with ".partial-", which nobody reads.
-
-    Parameters
-    ----------
-    path : str or path
-        The file, in a folder that is there. A device or a pipe is written directly, a link is
-        followed.
+    whose name begins with ".partial-", which nobody reads. The folder must be there. A device or a
+    pipe is written directly, a link is followed.
 
     Examples
     --------
@@ -81,15 +76,9 @@ def synced(path: Path) -> None:
 
 
 def removed_with(owner: object, path: Path) -> None:
-    """Remove a file or a folder when an object is gone, or when Python ends.
+    """Remove a file or a folder when the object that reads it is gone, or when Python ends.
 
     A process that was forked meanwhile ends without taking the files of its parent.
-
-    Parameters
-    ----------
-    owner : object
-        Reads the path.
-    path : Path
     """
     weakref.finalize(owner, _remove, path, os.getpid())
 

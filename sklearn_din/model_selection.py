@@ -13,7 +13,7 @@ import pyarrow as pa
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
-from sklearn_din._validation import check_frame, check_times
+from sklearn_din._validation import check_count, check_frame, check_times
 
 Rows = np.ndarray
 
@@ -149,21 +149,10 @@ class TimeSplit(BaseCrossValidator):
 
 
 def row_of_nearest_change(times: np.ndarray, row: int) -> int:
-    """Return the row, nearest to a given row, at which another time begins.
+    """Return the row, nearest to a given row, at which another of the sorted times begins.
 
     TimeSplit and the validation rows of DINClassifier are cut by it, so that equal times are never
     parted.
-
-    Parameters
-    ----------
-    times : ndarray of shape (n,)
-        In ascending order; at least two of them differ.
-    row : int
-
-    Returns
-    -------
-    row : int
-        From 1 to n - 1; of two that are as near, the earlier one.
 
     Examples
     --------
@@ -179,8 +168,7 @@ def row_of_nearest_change(times: np.ndarray, row: int) -> int:
 
 def _check_parameters(splitter: TimeSplit) -> None:
     n_splits, test_size = splitter.n_splits, splitter.test_size
-    if isinstance(n_splits, bool) or not isinstance(n_splits, Integral) or n_splits < 1:
-        raise ValueError(f"n_splits must be an integer of at least 1, got {n_splits!r}.")
+    check_count(n_splits, name="n_splits")
     is_rows = isinstance(test_size, Integral) and not isinstance(test_size, bool) and test_size > 0
     is_share = isinstance(test_size, float) and 0 < test_size < 1
     if test_size is not None and not is_rows and not is_share:

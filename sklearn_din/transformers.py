@@ -53,8 +53,7 @@ from sklearn_din.encoding.statistics import TableStatistics
 from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema
-from sklearn_din.features.schema_state import schema_from_state, schema_state
+from sklearn_din.features.schema import Schema, schema_from_state, schema_state
 from sklearn_din.features.store import create_store, open_store
 from sklearn_din.tables.scan import Scan
 

@@ -22,8 +22,7 @@ from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.batch import Batch
 from sklearn_din.serving import export, onnx_graph
-from sklearn_din.serving.export import export_onnx
-from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
+from sklearn_din.serving.export import export_onnx, neighbour_bytes, neighbour_numbers
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import (
     make_answers,

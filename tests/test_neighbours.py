@@ -21,7 +21,7 @@ from sklearn_din import (
     EncodedFeatures,
     HistorySequenceEncoder,
     ItemNeighbours,
-    _log_once,
+    _warnings,
     attach_history,
     export_onnx,
     load,
@@ -393,7 +393,7 @@ def test_that_they_are_off_is_logged_once(log, caplog):
         user=None,
         time=None,
     )
-    _log_once.log_once.cache_clear()
+    _warnings.log_once.cache_clear()
     for _ in range(2):
         assert choose_order(many, "auto") is None
     assert choose_order(many[:999], "auto") is None

@@ -9,7 +9,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import scan_parquet
-from sklearn_din._log_once import log_once
+from sklearn_din._warnings import log_once
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 

@@ -19,7 +19,7 @@ from sklearn_din import (
     predict_to_parquet,
     scan_parquet,
 )
-from sklearn_din.serving import prediction_file
+from sklearn_din.serving import scoring
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_pipeline_predicts_a_scan_as_it_predicts_a_frame(clicks, scan, tmp_pat
 
 @pytest.mark.parametrize("kind", ["pandas", "arrow", "polars"])
 def test_frames_are_predicted_in_parts_too(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_file, "FRAME_ROWS", 7)
+    monkeypatch.setattr(scoring, "FRAME_ROWS", 7)
     X = pd.DataFrame({"price": np.linspace(0, 1, 30), "key": [f"k{i}" for i in range(30)]})
     model = Pipeline([("pick", FunctionTransformer(_price)), ("lr", LogisticRegression())]).fit(
         X, np.arange(30) % 3
@@ -117,7 +117,7 @@ class Constant:
     ],
 )
 def test_all_rows_of_a_frame_tell_the_type_of_a_kept_column(values, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_file, "FRAME_ROWS", 2)
+    monkeypatch.setattr(scoring, "FRAME_ROWS", 2)
     column = np.empty(5, dtype=object)
     column[:] = values
     X = pd.DataFrame({"price": np.arange(5.0), "key": pd.Series(column, dtype=object)})
@@ -128,7 +128,7 @@ def test_all_rows_of_a_frame_tell_the_type_of_a_kept_column(values, tmp_path, mo
 def test_a_kept_column_of_several_kinds_is_named_before_anything_is_predicted(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(prediction_file, "FRAME_ROWS", 2)
+    monkeypatch.setattr(scoring, "FRAME_ROWS", 2)
     monkeypatch.setattr(Constant, "predict_proba", None)
     X = pd.DataFrame({"price": np.arange(4.0), "key": pd.Series([1, 2, "a", "b"], dtype=object)})
     with pytest.raises(ValueError, match=r"columns must hold values of one kind, .*, got 'key', "):

@@ -1,1 +1,1 @@
-"""The command `python -m sklearn_din`: options, tables, study, models, results."""
+"""The command `python -m sklearn_din`: options, tables, study, results."""

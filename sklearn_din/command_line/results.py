@@ -14,9 +14,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.models import MODELS, Parameters, load_model, make_model
 from sklearn_din.command_line.options import PredictOptions
-from sklearn_din.command_line.study import Study
+from sklearn_din.command_line.study import MODELS, Parameters, Study, load_model, make_model
 from sklearn_din.command_line.tables import (
     drop_missing,
     read_ids,
@@ -38,15 +37,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 class Comparison(NamedTuple):
-    """The scores of all models.
-
-    Parameters
-    ----------
-    table : DataFrame
-        One row of scores per model.
-    probability : ndarray
-        The last model's probability of each impression.
-    """
+    """A row of scores per model, and the last model's probability of each impression."""
 
     table: pd.DataFrame
     probability: np.ndarray
@@ -131,19 +122,8 @@ def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
 def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     """Return the best items for each user after their last row, best first, none that they clicked.
 
-    Parameters
-    ----------
-    study : Study
-        Of a log of one's own.
-    model : Pipeline
-        As :func:`fit_final_model` returns it, with a HistoryBuilder.
-    top_k : int
-        Items for each user; fewer where the user has clicked most of the catalogue.
-
-    Returns
-    -------
-    DataFrame
-        Columns of user, rank (from 1), item and what follows from it, probability.
+    A user gets ``top_k`` items, or fewer who has clicked most of the catalogue: columns of user,
+    rank (from 1), item and what follows from it, probability.
     """
     roles = study.roles
     in_order = study.X[roles.columns].sort_values(roles.time, kind="stable")

@@ -1,12 +1,14 @@
-"""Impressions with their histories and labels, out of a log."""
+"""Impressions with their histories and labels, out of a log, and the Pipelines fitted on them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import CompareOptions
 from sklearn_din.command_line.tables import (
@@ -17,27 +19,26 @@ from sklearn_din.command_line.tables import (
     refuse_histories,
 )
 from sklearn_din.datasets.click_log import make_click_log
-from sklearn_din.logs.history import attach_history
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
+from sklearn_din.serving.saving import ModelFileError, load
+from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4
 
+Parameters = Mapping[str, str | int]
+
+MODELS: dict[str, Parameters] = {
+    "base model (sum pooling)": {"pooling": "sum", "interest": "paper"},
+    "DIN": {},
+}
+
 
 class Roles(NamedTuple):
-    """The part that each column plays.
+    """The columns of a log by the part that each plays.
 
-    Parameters
-    ----------
-    user : str
-        The column of users.
-    item : str
-        The column of items.
-    time : str
-        The column of times.
-    category : list of str
-        Columns that follow from the item.
-    context : list of str
-        Columns of the user and the moment.
+    Those of ``category`` follow from the item, those of ``context`` from the user and the moment.
     """
 
     user: str
@@ -58,19 +59,10 @@ class Roles(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Impressions with histories and their labels.
+    """Impressions with histories, their labels (1 for a click), and the parts of their columns.
 
-    Parameters
-    ----------
-    X : DataFrame
-        The columns of ``roles`` and the histories.
-    y : ndarray
-        1 for a click.
-    roles : Roles
-        The part that each column plays.
-    ceiling : ndarray or None
-        The true probability of each click, where it is known: in the embedded log, whose
-        events are no rows of ``X``.
+    ``ceiling`` is the true probability of each click, where it is known: in the embedded log, whose
+    events are no rows of ``X``.
     """
 
     X: pd.DataFrame
@@ -120,6 +112,50 @@ def read_study(path: Path, options: CompareOptions) -> Study:
             random_state=options.seed,
         )
     return Study(_attach_histories(impressions, clicks, roles), y, roles, None)
+
+
+def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
+    """Encoder and classifier, for impressions that have their histories.
+
+    ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit. Item
+    neighbours and validation rows are of the same kind. The paper's network gets no numbers of item
+    neighbours: it stays as published.
+    """
+    encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
+    if order == "user":
+        encoder.set_params(time=None, drop=[roles.time])
+    classifier = DINClassifier().set_params(**parameters)
+    if classifier.interest == "paper":
+        classifier.set_params(neighbours=None)
+    return Pipeline([("encode", encoder), ("din", classifier)])
+
+
+def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
+    """DIN fitted on all rows.
+
+    For a log of one's own it begins with a HistoryBuilder that remembers every click: new rows
+    need no histories. The events of the embedded log are no rows, so there it has none.
+    """
+    model = make_model(study.roles, parameters, order="time")
+    if study.ceiling is not None:
+        return model.fit(study.X, study.y)
+    roles = study.roles
+    builder = HistoryBuilder(
+        user=roles.user, time=roles.time, columns=roles.events, events="positive"
+    )
+    model = Pipeline([("history", builder), *model.steps])
+    return model.fit(study.X[roles.columns], study.y)
+
+
+def load_model(path: Path) -> Pipeline:
+    """Read a Pipeline that ``--save`` wrote."""
+    try:
+        model = load(path)
+    except ModelFileError as error:
+        raise ValueError(f"{path} is no model that --save wrote: {error}") from error
+    if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
+        raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")
+    return model
 
 
 def _attach_histories(

@@ -109,19 +109,9 @@ def read_ids(column: pd.Series) -> pd.Series:
 
 
 def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
-    """Return times as numbers or datetimes.
+    """Return times as numbers or datetimes; raise at the first value that is no time, with its row.
 
-    Parameters
-    ----------
-    times : Series
-        Without missing values; its index counts the rows of the file from 0.
-    options : TableOptions
-        ``time_format`` and ``dayfirst`` are used.
-
-    Raises
-    ------
-    ValueError
-        At the first value that is no time, with its row.
+    The index of ``times`` counts the rows of the file from 0; none is missing.
     """
     is_number = pd.api.types.is_numeric_dtype(times.dtype)
     if options.time_format is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._log_once import ADVICE_FROM, log_once
+from sklearn_din._warnings import ADVICE_FROM, log_once
 from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.vocabulary import Occurrences

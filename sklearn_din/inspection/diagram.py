@@ -75,18 +75,7 @@ def drawing_in_a_box(module: DIN) -> str:
 class _Row(NamedTuple):
     """One line of data flow, from its columns to the join.
 
-    Parameters
-    ----------
-    kind : {"number", "id", "candidate", "history"}
-        Which colour the row has and where it leads.
-    title : str
-        First line of its box.
-    names : list of str
-        Its columns.
-    interest : Interest, default=None
-        The module that a behaviour goes through; None for columns that are no history.
-    top : int, default=0
-        Upper edge of the row on the canvas.
+    ``interest`` is the module that a behaviour goes through, ``top`` the upper edge on the canvas.
     """
 
     kind: str

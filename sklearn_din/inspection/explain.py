@@ -71,20 +71,7 @@ def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
 
 
 def decoded_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
-    """Return attention weights with original values in place of ids, and each weight's share.
-
-    Parameters
-    ----------
-    pipeline : FittedPipeline
-        Its classifier weighs the events, its encoder gives the values back.
-    X : EncodedFeatures
-        From ``pipeline.encode``.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`explain`; a share is 0 where all weights are.
-    """
+    """Return attention weights with original values in place of ids, and each weight's share."""
     table = pipeline.classifier.attention_weights(X)
     for name in table.columns.drop([*KEYS, "weight"]):
         values = pipeline.decode(name, table[name])
@@ -97,28 +84,9 @@ def decoded_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFram
 def attention_table(
     module: DIN, X: EncodedFeatures, *, pooling: str, device: str | torch.device
 ) -> pd.DataFrame:
-    """Return the weight of every event in its impression's interest.
+    """Return the weight of every event in its impression's interest: ``attention_weights``.
 
-    Parameters
-    ----------
-    module : DIN
-        Trained.
-    X : EncodedFeatures
-        Impressions.
-    pooling : {"attention", "sum", "mean", "max"}
-        How the network makes one vector of a history.
-    device : str or torch.device
-        Where the network is.
-
-    Returns
-    -------
-    DataFrame
-        As of ``DINClassifier.attention_weights``.
-
-    Raises
-    ------
-    ValueError
-        Where events have no weights: ``pooling="max"``, or no history with a candidate.
+    Events have no weights with ``pooling="max"``, or without a history that has a candidate.
     """
     behaviours = [behaviour for behaviour in X.schema.behaviours if not behaviour.is_bag]
     if pooling == "max" or not behaviours:

@@ -17,14 +17,8 @@ from sklearn_din.features.encoded import EncodedFeatures
 class FittedPipeline(NamedTuple):
     """The pieces of a fitted Pipeline.
 
-    Parameters
-    ----------
-    transformers : Pipeline
-        Every step before the classifier; ``transform`` gives EncodedFeatures.
-    encoder : HistorySequenceEncoder
-        The step among them that gives ids and takes them back.
-    classifier : DINClassifier
-        The last step.
+    The transformers are every step before the classifier; the encoder is the one of them that gives
+    ids and takes them back.
     """
 
     transformers: Pipeline
@@ -53,19 +47,7 @@ def best_of_search(estimator: Any) -> Any:
 def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
     """Return the fitted classifier: the estimator itself, a Pipeline's last step, a search's best.
 
-    Parameters
-    ----------
-    estimator : DINClassifier, Pipeline or search
-        Fitted.
-    purpose : str
-        Name of the function that asks; the error begins with it.
-
-    Raises
-    ------
-    TypeError
-        If there is no DINClassifier.
-    NotFittedError
-        If it is not fitted.
+    Errors begin with ``purpose``, the name of the function that asks.
     """
     estimator = best_of_search(estimator)
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
@@ -79,21 +61,10 @@ def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
 
 
 def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
-    """Return the pieces of a fitted Pipeline of transformers and a DINClassifier.
+    """Return the pieces of a fitted Pipeline, or of a search over one.
 
-    Parameters
-    ----------
-    pipeline : Pipeline, or search over one
-        With a HistorySequenceEncoder among its steps.
-    purpose : str
-        Name of the function that asks; the error begins with it.
-
-    Raises
-    ------
-    TypeError
-        If it is no Pipeline, does not end in a DINClassifier, or has no encoder.
-    NotFittedError
-        If it is not fitted.
+    It has a HistorySequenceEncoder among its steps and ends in a DINClassifier. Errors begin with
+    ``purpose``, the name of the function that asks.
     """
     pipeline = best_of_search(pipeline)
     if not isinstance(pipeline, Pipeline):
@@ -113,13 +84,7 @@ def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
 
 
 def flat_steps(pipeline: Pipeline) -> Iterator[Any]:
-    """Return the steps in their order, those of Pipelines inside it too, without placeholders.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-        Of any steps.
-    """
+    """Return the steps in their order, those of Pipelines inside it too, without placeholders."""
     for _, step in pipeline.steps:
         if isinstance(step, Pipeline):
             yield from flat_steps(step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
+from sklearn_din._validation import check_count
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import best_of_search, fitted_pipeline, flat_steps
 
@@ -93,7 +93,7 @@ def history_importance(
     1       item     column       (item,)
     """
     fitted = fitted_pipeline(pipeline, purpose="history_importance")
-    _check_repeats(n_repeats)
+    check_count(n_repeats, name="n_repeats")
     check_consistent_length(X, y)
     frame, model = _from_the_encoder_on(pipeline, fitted.encoder, X)
     names = _column_names(frame)
@@ -110,17 +110,7 @@ def history_importance(
 
 
 class _Feature(NamedTuple):
-    """Columns that are shuffled together.
-
-    Parameters
-    ----------
-    feature : str
-        Name of the behaviour or the column.
-    kind : {"behaviour", "column"}
-        Whether it is a history.
-    columns : tuple of str
-        Names of the columns.
-    """
+    """Columns that are shuffled together, as one behaviour or one column."""
 
     feature: str
     kind: str
@@ -170,8 +160,3 @@ def _shuffle(frame: Frame, feature: _Feature, order: np.ndarray) -> Frame:
             frame = frame.set_column(number, frame.schema.field(name), values)
         return frame
     return frame.with_columns([frame[name][order] for name in names])
-
-
-def _check_repeats(n_repeats: int) -> None:
-    if isinstance(n_repeats, bool) or not isinstance(n_repeats, Integral) or n_repeats < 1:
-        raise ValueError(f"n_repeats must be an integer of at least 1, got {n_repeats!r}.")

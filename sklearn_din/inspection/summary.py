@@ -23,15 +23,7 @@ NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
 
 class Layers(NamedTuple):
-    """Linear layers that follow each other.
-
-    Parameters
-    ----------
-    widths : tuple of int
-        Width of the input, of each hidden layer and of the output, in the order of the data.
-    activation : str
-        Name of the class between the layers; empty where there is none.
-    """
+    """Widths of linear layers, from the input to the output, and the name of their activation."""
 
     widths: tuple[int, ...]
     activation: str

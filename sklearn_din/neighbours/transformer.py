@@ -16,7 +16,7 @@ from sklearn_din._estimator_state import EstimatorState, check_keys
 from sklearn_din._frames import CallerFrame
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema_state import schema_from_state, schema_state
+from sklearn_din.features.schema import schema_from_state, schema_state
 from sklearn_din.neighbours.blocks import find_clicks
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.transformers import HistorySequenceEncoder

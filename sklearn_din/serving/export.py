@@ -9,28 +9,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
-from sklearn_din.inspection.fitted import best_of_search, classifier_of, fitted_pipeline
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field
+from sklearn_din.inspection.fitted import (
+    FittedPipeline,
+    best_of_search,
+    classifier_of,
+    fitted_pipeline,
+)
 from sklearn_din.module import DIN
+from sklearn_din.neighbours.item_scores import DECAY
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import DECAYS, N_COUNTED, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
-from sklearn_din.serving.export_neighbours import neighbour_bytes, neighbour_numbers
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
-from sklearn_din.serving.recipe import mask_name, recipe_of
 
 METADATA_KEY = "sklearn_din"
 OUTPUTS = ("probability", "logit")
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
+RECIPE_VERSION = 1
+NO_NEIGHBOUR = -1  # equals no event's id
+ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
 
 
 def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
@@ -128,14 +136,7 @@ def _check_exportable(module: DIN, n_more_bytes: int) -> None:
 class _NetworkWriter:
     """Adds ``DIN.forward`` to a graph, on padded histories and masks in place of flat events.
 
-    Parameters
-    ----------
-    graph : Graph
-        Gets inputs, nodes and outputs.
-    module : DIN
-        The network.
-    neighbours : sequence of NeighbourPair
-        Those whose numbers the graph computes, by ids and scores that it holds.
+    The graph computes the numbers of ``neighbours`` by ids and scores that it holds.
     """
 
     def __init__(self, graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:
@@ -309,3 +310,145 @@ def _dice(scores: Value, dice: Dice) -> Value:
 def _length_name(behaviour: Behaviour) -> str:
     """Name of the dimension of a behaviour's events."""
     return f"T_{behaviour.histories[0]}"
+
+
+# Item neighbours: the twin of ``ItemScores.numbers``
+
+
+def neighbour_numbers(
+    pair: NeighbourPair, candidates: Value, events: Value, mask: Value
+) -> dict[str, Value]:
+    """Add one history's numbers for its candidate, (n,) each, by the name of their column.
+
+    Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
+    """
+    graph, numbers = candidates.graph, []
+    for scores in (pair.scores.ease, pair.scores.cosine):
+        event_scores = _look_up(scores, candidates, events)
+        numbers += [number.signed_log() for number in _summaries(event_scores, mask)]
+    popularity = graph.add("Gather", pair.scores.popularity, candidates)
+    click_rate = graph.add("Gather", pair.scores.click_rate, candidates)
+    numbers += [popularity, click_rate, popularity.as_bool().as_float()]
+    columns = zip(pair.names, numbers, pair.scale, strict=True)
+    return {name: number / scale for name, number, scale in columns}
+
+
+def neighbour_bytes(pair: NeighbourPair) -> int:
+    """Count the bytes of the tables that :func:`neighbour_numbers` adds, without making them."""
+    n_bytes = pair.scores.popularity.nbytes + pair.scores.click_rate.nbytes
+    for scores in (pair.scores.ease, pair.scores.cosine):
+        n_rows, most = _table_shape(scores)
+        n_bytes += ROW.itemsize * scores.shape[0]
+        n_bytes += (ID.itemsize + SCORE.itemsize) * n_rows * most
+    return n_bytes
+
+
+def _table_shape(scores: csr_array) -> tuple[int, int]:
+    """Return the number of rows, one for all ids without neighbours, and of the longest row."""
+    lengths = np.diff(scores.indptr)
+    return 1 + int(np.count_nonzero(lengths)), max(1, int(lengths.max(initial=0)))
+
+
+def _tables(scores: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return scores as arrays: each id's row, and the neighbours' ids and scores in each row.
+
+    Most ids have no neighbours by EASE, which knows the most popular items alone: they share row 0.
+    """
+    lengths = np.diff(scores.indptr)
+    n_rows, most = _table_shape(scores)
+    rows = np.zeros(len(lengths), dtype=ROW)
+    rows[lengths > 0] = np.arange(1, n_rows)
+    is_neighbour = np.zeros((n_rows, most), dtype=bool)
+    is_neighbour[1:] = np.arange(most) < lengths[lengths > 0, None]
+    ids = np.full(is_neighbour.shape, NO_NEIGHBOUR, dtype=ID)
+    values = np.zeros(is_neighbour.shape, dtype=SCORE)
+    ids[is_neighbour], values[is_neighbour] = scores.indices, scores.data
+    return rows, ids, values
+
+
+def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
+    """Return the score of each event for its row's candidate: (n, T)."""
+    graph = candidates.graph
+    rows, ids, values = _tables(scores)
+    row = graph.add("Gather", rows, candidates)
+    neighbours = graph.add("Gather", ids, row).insert_axis(1)  # (n, 1, K)
+    same = events.insert_axis(2).equals(neighbours).as_float()  # (n, T, K)
+    column = graph.add("Gather", values, row).insert_axis(2)  # (n, K, 1)
+    return (same @ column).drop_axis(2)
+
+
+def _summaries(scores: Value, mask: Value) -> list[Value]:
+    """Return sum, mean, maximum, newest and decayed sum over real events: (n,), 0 without any."""
+    real = scores * mask
+    total = real.sum(1)
+    ranks = rank_of_recency(mask)
+    weights = mask.graph.add("Pow", DECAY, ranks)
+    newest = ranks.equals(np.float32(0)).as_float()
+    return [
+        total,
+        total / mask.sum(1).at_least(1.0),
+        largest(scores, mask),
+        (real * newest).sum(1),
+        (real * weights).sum(1),
+    ]
+
+
+# The encoder's work as JSON: how a server makes a network's inputs out of plain values
+
+
+def mask_name(behaviour: Behaviour) -> str:
+    """Name of the input that says which positions of a behaviour hold events."""
+    return f"{behaviour.histories[0]}_mask"
+
+
+def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
+    """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
+
+    Ids that are neither text nor integers nor booleans raise TypeError.
+    """
+    encoder, schema = fitted.encoder, fitted.classifier.schema_
+    scales = encoder.scales_
+    inputs, source = [], ""
+    computed = {name for pair in fitted.neighbours for name in pair.names}  # in the graph
+    for field in schema.fields:
+        if field.name in computed:
+            continue
+        source = field.name if field.name in scales else source  # an indicator follows its column
+        inputs.append(_input_recipe(field, scales, source))
+    for behaviour in schema.behaviours:
+        name = behaviour.histories[0]
+        inputs.append({"name": mask_name(behaviour), "kind": "mask", "column": name})
+    return {
+        "version": RECIPE_VERSION,
+        "classes": fitted.classifier.classes_.tolist(),
+        "max_length": schema.max_length,
+        "separator": encoder.separator,
+        "inputs": inputs,
+        "vocabularies": {
+            field.vocabulary: _plain_values(encoder.vocabularies_[field.name], field.name)
+            for field in schema.fields
+            if field.has_ids
+        },
+    }
+
+
+def _input_recipe(field: Field, scales: Mapping[str, Any], source: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
+    if field.has_ids:
+        return recipe | {"vocabulary": field.vocabulary}
+    if field.name not in scales:
+        return recipe | {"kind": "missing", "column": source}
+    scale = scales[field.name]
+    return recipe | {"shift": scale.shift, "scale": scale.scale, "is_elapsed": scale.is_elapsed}
+
+
+def _plain_values(values: np.ndarray, name: str) -> list[Any]:
+    plain = values.tolist()
+    others = [value for value in plain if not isinstance(value, str | int)]  # bool is an int
+    if others:
+        raise TypeError(
+            f"export_onnx writes ids as JSON, which has text, integers and booleans; {name} holds "
+            f"{others[0]!r} ({type(others[0]).__name__}). Make the column text, or export the "
+            "classifier alone: pipeline[-1]."
+        )
+    return plain

@@ -19,16 +19,9 @@ def _binary(operation: str) -> Callable[[Value, Any], Value]:
 
 
 class Value:
-    """A value that the graph computes. Operators and methods add nodes, and return new values.
+    """A value that a graph computes. Operators and methods add nodes, and return new values.
 
     Python's numbers become float32; axes count from the front.
-
-    Parameters
-    ----------
-    graph : Graph
-        Where nodes are added.
-    name : str
-        Name of the value in the graph.
     """
 
     __array_ufunc__ = None  # so that numpy's arrays leave operators to this class
@@ -84,13 +77,7 @@ class Value:
 
 
 class Graph:
-    """An ONNX graph under construction.
-
-    Parameters
-    ----------
-    onnx : module
-        The package, which the caller imports.
-    """
+    """An ONNX graph under construction; the caller imports the package ``onnx``."""
 
     def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
@@ -100,17 +87,7 @@ class Graph:
         self.constants: list[Any] = []
 
     def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> Value:
-        """Declare an input.
-
-        Parameters
-        ----------
-        name : str
-            By which the session is given it.
-        dtype : type of numpy
-            Of its numbers.
-        dims : tuple of str
-            Names of its dimensions; equal names have equal sizes.
-        """
+        """Declare an input with names for its dimensions; equal names have equal sizes."""
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
         return Value(self, name)
@@ -159,25 +136,11 @@ def join(values: list[Value], *, axis: int) -> Value:
 
 
 def rank_of_recency(mask: Value) -> Value:
-    """Return how many events have come after each, 0 behind the last: (n, T).
-
-    Parameters
-    ----------
-    mask : Value of shape (n, T)
-        1.0 on events, which come first.
-    """
+    """Return how many events have come after each, 0 behind the last: (n, T), like the mask."""
     from_newest = mask.graph.add("CumSum", mask, np.int64(1), reverse=1)
     return from_newest.at_least(1.0) - 1.0
 
 
 def largest(values: Value, mask: Value) -> Value:
-    """Return the maximum over events, axis 1; zero where there is none.
-
-    Parameters
-    ----------
-    values : Value of shape (n, T, ...)
-        Events.
-    mask : Value that is as long on axis 1
-        1.0 on events.
-    """
+    """Return the maximum over events, axis 1, where the mask is 1.0; zero where there is none."""
     return mask.as_bool().where(values, HIDDEN).max(1) * mask.max(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -96,21 +95,6 @@ def rank_candidates(
     return best_rows.with_columns({"probability": probability}, first=ranks)
 
 
-class _CandidateFields(NamedTuple):
-    """Encoded fields that follow the candidate, one row per candidate.
-
-    Parameters
-    ----------
-    columns : dict of str to ndarray
-        Its ids and numbers.
-    behaviours : dict of tuple of str to Ragged
-        Its bags, such as a film's genres.
-    """
-
-    columns: dict[str, np.ndarray]
-    behaviours: dict[tuple[str, ...], Ragged]
-
-
 class _Pairs:
     """Users and candidates, each encoded once beside a stand-in for the other."""
 
@@ -125,7 +109,7 @@ class _Pairs:
         self.users, self.candidates = users, candidates
         self.user_rows = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
         blocks = [self.encode(np.zeros_like(block), block) for block in _blocks(len(candidates))]
-        self.candidate_fields = self._fields_of_candidate(blocks)
+        self.candidate_columns, self.candidate_bags = self._fields_of_candidate(blocks)
         self._refuse_joint_fields()
 
     def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
@@ -137,14 +121,15 @@ class _Pairs:
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
-        own = self.candidate_fields
         columns = {
-            name: own.columns[name][candidates] if name in own.columns else values[users]
+            name: self.candidate_columns[name][candidates]
+            if name in self.candidate_columns
+            else values[users]
             for name, values in self.user_rows.columns.items()
         }
         behaviours = {
-            key: own.behaviours[key].take(candidates)
-            if key in own.behaviours
+            key: self.candidate_bags[key].take(candidates)
+            if key in self.candidate_bags
             else ragged.take(users)
             for key, ragged in self.user_rows.behaviours.items()
         }
@@ -161,20 +146,22 @@ class _Pairs:
         X = self.take(np.repeat(users, len(candidates)), np.tile(candidates, len(users)))
         return self.pipeline.classifier.decision_function(X).reshape(len(users), len(candidates))
 
-    def _fields_of_candidate(self, blocks: list[EncodedFeatures]) -> _CandidateFields:
-        """Encoded fields that follow the candidate, also those that a step added."""
+    def _fields_of_candidate(
+        self, blocks: list[EncodedFeatures]
+    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
+        """Encoded columns and bags that follow the candidate, also those that a step added."""
         columns = {}
         for name in self.user_rows.columns:
             values = np.concatenate([block.columns[name] for block in blocks])
             is_added = name not in self.users and name not in self.candidates
             if name in self.candidates or (is_added and (values != values[0]).any()):
                 columns[name] = values
-        behaviours = {}
+        bags = {}
         for behaviour in self.user_rows.schema.behaviours:
             key = behaviour.histories
             if key[0] in self.candidates:  # a bag, such as a film's genres
-                behaviours[key] = _join([block.behaviours[key] for block in blocks])
-        return _CandidateFields(columns, behaviours)
+                bags[key] = _join([block.behaviours[key] for block in blocks])
+        return columns, bags
 
     def _refuse_joint_fields(self) -> None:
         """Compare pairs spread over both frames with the same pairs encoded together."""

@@ -29,7 +29,7 @@ OWN_TYPES = (
     "sklearn_din.logs.history.HistoryBuilder",
     "sklearn_din.neighbours.transformer.ItemNeighbours",
     "sklearn_din.model_selection.TimeSplit",
-    "sklearn_din._group_scorer.GroupScorer",
+    "sklearn_din.metrics._GroupScorer",
     "sklearn_din.metrics.group_roc_auc_score",
 )
 SCHEMA = "schema.json"
