@@ -29,20 +29,18 @@ from sklearn_din.inspection.explain import attention_table
 from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN, OPTIONS
 from sklearn_din.training.check_tasks import CheckTasks
-from sklearn_din.training.checkpoint import Checkpoint, open_checkpoint
+from sklearn_din.training.checkpoint import open_checkpoint
 from sklearn_din.training.fingerprint import device_for, fingerprint
 from sklearn_din.training.inputs import (
     FitInputs,
     Impressions,
     check_features,
-    check_fit_inputs,
-    check_partial_inputs,
+    check_inputs,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import CHECK, net_state, restore_net
 from sklearn_din.training.progress import ProgressBar
-from sklearn_din.training.seeding import own_random_state
 
 NETWORK_OPTIONS = (*OPTIONS, "embedding_dim", "attention_units", "hidden_units", "dropout")
 NET_PARAMETERS = (
@@ -355,7 +353,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             together is gone.
         """
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
-            inputs = check_fit_inputs(self, X, y, sample_weight)
+            inputs = check_inputs(self, X, y, sample_weight)
             with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
 
                 def fitted(net: DINNet) -> Mapping[str, object]:
@@ -365,12 +363,10 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
                 net.callbacks = [*(self.callbacks or ())]
                 if getattr(self, "_skl_callbacks", None):
                     tasks = [CheckTasks(self, X, y, sample_weight, fitted)]
-                if self.verbose and (ranks is None or ranks.rank == 0):
-                    net.callbacks += [*tasks, ("progress", ProgressBar())]
-                else:
-                    net.callbacks += tasks
+                net.callbacks += [*tasks, *self._progress(ranks)]
                 if checkpoint is not None:
-                    net.random_state = self._seeds_of_checkpoint(checkpoint, ranks)
+                    net.ranks_ = ranks
+                    net.random_state = checkpoint.seeds(net.first_seeds())
                     net.callbacks.append(checkpoint)
                 self._train_together(net, ranks, "fit", inputs, groups=groups)
                 net.random_state = self.random_state
@@ -429,7 +425,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         """
         self._validate_params()  # scikit-learn does it in the first call alone
         with training_ranks(keeps_checkpoint=False) as ranks:
-            inputs = check_partial_inputs(self, X, y, classes, sample_weight)
+            inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
             if ranks is not None:
                 given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
                 if hasattr(self, "net_"):
@@ -437,9 +433,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
                 ranks.check_same(given)
             is_first = not hasattr(self, "net_")
             net = self._new_net() if is_first else self._grown_net(inputs.X.schema)
-            net.callbacks = [*(self.callbacks or ())]
-            if self.verbose and (ranks is None or ranks.rank == 0):
-                net.callbacks.append(("progress", ProgressBar()))
+            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks)]
             self._train_together(net, ranks, "partial_fit", inputs)
             if net.stop_reason_ == "user":
                 raise KeyboardInterrupt(
@@ -585,14 +579,10 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         if ranks is not None:
             ranks.check_same_weights(net.module_)
 
-    def _seeds_of_checkpoint(
-        self, checkpoint: Checkpoint, ranks: Ranks | None
-    ) -> np.random.RandomState:
-        """Return the random state that a training with a checkpoint begins with."""
-        seeds = own_random_state(self.random_state)
-        if ranks is not None and self.random_state is None:
-            seeds = ranks.from_first(seeds)
-        return checkpoint.seeds(seeds)
+    def _progress(self, ranks: Ranks | None) -> list[tuple[str, Callback]]:
+        """Return the progress bar, where there is to be one: of several processes in the first."""
+        is_shown = self.verbose and (ranks is None or ranks.rank == 0)
+        return [("progress", ProgressBar())] if is_shown else []
 
     def _warn_of_interruption(self, net: DINNet) -> None:
         was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)

@@ -50,7 +50,7 @@ from sklearn_din.encoding.roles import (
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.encoding.statistics import TableStatistics
-from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema, schema_from_state, schema_state
@@ -364,7 +364,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """Columns that travel beside the features."""
         return [name for name in (self.user, self.time) if name is not None]
 
-    def _check_table(self, X: TableLike, *, reset: bool) -> Table:
+    def _check_table(self, X: TableLike, *, reset: bool) -> Impressions:
         """Check the columns of a frame or a scan; ``reset`` where this is ``fit``."""
         if reset:  # an interrupted fit leaves nothing that seems fitted
             self.__dict__.pop("schema_", None)
@@ -375,9 +375,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         frame = checked_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
             check_frame(frame, self._beside, name="X (user and time)")
-        return Table(source if isinstance(source, Scan) else frame, separator=self.separator)
+        return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
-    def _fit(self, table: Table) -> None:
+    def _fit(self, table: Impressions) -> None:
         """Learn from a table, or take over what the same fit has learnt before."""
         if table.scan is None or table.scan.cache_dir is None:
             self._learn(table)
@@ -395,7 +395,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
                 writer.append(array, values)
             writer.finish()
 
-    def _learn(self, table: Table) -> None:
+    def _learn(self, table: Impressions) -> None:
         """Learn in two folds over the parts of a table: roles first, then statistics."""
         roles = assign_roles(
             table,
@@ -430,7 +430,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             "keep_rare": self.unknown == "error",
         }
 
-    def _say(self, table: Table, roles: Roles, statistics: TableStatistics) -> None:
+    def _say(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Say what was taken differently from how it looks."""
         counts, n_rows = statistics.counts(), len(table)
         named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
@@ -452,14 +452,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             refuses_unknown=self.unknown == "error",
         )
 
-    def _encode(self, table: Table) -> EncodedFeatures:
+    def _encode(self, table: Impressions) -> EncodedFeatures:
         name = ""
         if table.scan is not None and table.scan.cache_dir is not None:
             learnt = {"parameters": self.get_params(deep=False), "learnt": self._learnt_state()}
             name = f"encoded-{_digest(table.scan, learnt)}"
         return self._row_encoder().encode(table, name=name)
 
-    def _name_of_fit(self, table: Table) -> str:
+    def _name_of_fit(self, table: Impressions) -> str:
         """Name of the store that keeps what is learnt; of no use without a ``cache_dir``."""
         if table.scan is None or table.scan.cache_dir is None:
             return ""

@@ -22,8 +22,9 @@ from sklearn_din._spans import Spans
 from sklearn_din.features import EncodedFeatures, Ragged
 from sklearn_din.training import checkpoint, early_stopping, fingerprint
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.checkpoint import random_state_of, read_checkpoint, write_checkpoint
+from sklearn_din.training.checkpoint import read_checkpoint, write_checkpoint
 from sklearn_din.training.net import DINNet
+from sklearn_din.training.seeding import random_state_of
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk
@@ -594,11 +595,11 @@ def test_an_order_goes_on_from_any_of_its_places():
     for _ in range(2):
         for _, labels in whole:
             rows.append(labels.tolist())
-            places.append(whole.place())
-        places[-1] = whole.place()  # after the epoch: the same next batch
+            places.append(whole.state_dict())
+        places[-1] = whole.state_dict()  # after the epoch: the same next batch
     for n_done, place in enumerate(places, start=1):
         other, left = batches(), []
-        other.go_to(place)
+        other.load_state_dict(place)
         while len(left) < len(rows) - n_done:
             left += [labels.tolist() for _, labels in other]
         assert left == rows[n_done:]
@@ -606,4 +607,4 @@ def test_an_order_goes_on_from_any_of_its_places():
 
 def test_impressions_in_order_have_no_place():
     with pytest.raises(ValueError, match="have no place"):
-        ImpressionBatches(X, batch_size=50).place()
+        ImpressionBatches(X, batch_size=50).state_dict()

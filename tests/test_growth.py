@@ -32,7 +32,7 @@ from sklearn_din.encoding.vocabulary import Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import OnnxServer, updating
 from sklearn_din.training import net as net_file
-from sklearn_din.training.inputs import check_partial_inputs
+from sklearn_din.training.inputs import check_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline
 from tests.test_vocabulary import learn, occurrences
@@ -61,7 +61,7 @@ def model(fitted):
 
 def grown_untrained(classifier, X, y):
     """The classifier with the tables of X's vocabularies, and not a step of training."""
-    schema = check_partial_inputs(classifier, X, y, None, None).X.schema
+    schema = check_inputs(classifier, X, y, None, is_partial=True).X.schema
     grown, tables = copy.deepcopy(classifier), classifier.net_.neighbours_
     grown.net_, grown.schema_ = classifier.net_.grow(tables.extend(schema)), schema
     return grown

@@ -14,7 +14,7 @@ from sklearn_din.encoding.frames import read_frame
 from sklearn_din.encoding.roles import assign_roles
 from sklearn_din.encoding.scaling import EventScale, Moments
 from sklearn_din.encoding.statistics import TableStatistics
-from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts
 from tests.click_frames import as_lists, every_kind, with_windows
 
@@ -69,7 +69,11 @@ def test_counts_of_parts_are_those_of_all_values(parts):
 def learn_in_parts(frame, cuts, *, split):
     """Learn from parts of a frame, in one fold or in two halves that are merged."""
     roles = assign_roles(
-        Table(frame), histories="auto", categorical="auto", numeric="auto", drop=["user", "time"]
+        Impressions(frame),
+        histories="auto",
+        categorical="auto",
+        numeric="auto",
+        drop=["user", "time"],
     )
     halves = TableStatistics(roles, len(frame)), TableStatistics(roles, len(frame))
     edges = [0, *cuts, len(frame)]

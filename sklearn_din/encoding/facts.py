@@ -17,7 +17,7 @@ from sklearn_din.encoding.columns import (
     is_history_name,
 )
 from sklearn_din.encoding.single_values import are_whole, as_numbers
-from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.table import Impressions
 
 NUMBERS = {"float", "integer"}
 
@@ -175,7 +175,7 @@ class TableFacts:
 
 
 def gather_facts(
-    table: Table,
+    table: Impressions,
     *,
     out: Collection[str],
     ids: Collection[str],

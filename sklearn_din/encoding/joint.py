@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.table import Impressions
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 
 
 @contextmanager
-def first_process_first(table: Table, key: str) -> Iterator[None]:
+def first_process_first(table: Impressions, key: str) -> Iterator[None]:
     """Run the block in the first of several processes, and then in the others.
 
     Where the table has no ``cache_dir``, or there is no group of several processes, each process

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn_din._validation import check_frame, check_names
 from sklearn_din.encoding.behaviours import Histories, as_tuple
 from sklearn_din.encoding.facts import gather_facts
-from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.table import Impressions
 from sklearn_din.features.schema import Behaviour
 
 NamesParameter = str | Sequence[str]  # "auto", or names
@@ -52,7 +52,7 @@ def is_auto(value: object) -> bool:
 
 
 def assign_roles(
-    table: Table,
+    table: Impressions,
     *,
     histories: HistoriesParameter,
     categorical: NamesParameter,
@@ -106,7 +106,7 @@ def _check_histories(histories: object) -> None:
         )
 
 
-def _check_named(table: Table, **parameters: NamesParameter) -> dict[str, list[str]]:
+def _check_named(table: Impressions, **parameters: NamesParameter) -> dict[str, list[str]]:
     named, frame = {}, pd.DataFrame(columns=table.names)
     for parameter, value in parameters.items():
         named[parameter] = [] if is_auto(value) else check_names(value, name=parameter)

@@ -15,7 +15,7 @@ from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.shared_logs import SharedLogs
-from sklearn_din.encoding.table import Table
+from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sorted_order
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
@@ -37,7 +37,7 @@ class RowEncoder:
     time: str | None
     refuses_unknown: bool = False
 
-    def encode(self, table: Table, *, name: str = "") -> EncodedFeatures:
+    def encode(self, table: Impressions, *, name: str = "") -> EncodedFeatures:
         """Encode all rows, or open the store of that name in which they were kept.
 
         Rows of a scan are written to its ``cache_dir``, or to a temporary folder; ``name`` tells
@@ -54,7 +54,7 @@ class RowEncoder:
                 store = writer.finish()
         return open_rows(store, self.schema)
 
-    def names_of(self, table: Table) -> list[str]:
+    def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
         roles = self.learnt.roles
         used = {*roles.numeric, *roles.owners, *self.learnt.event_scales, self.user, self.time}
@@ -82,7 +82,7 @@ class RowEncoder:
             times=time_values(frame[self.time]) if self.time in frame else None,
         )
 
-    def _write(self, table: Table, writer: StoreWriter) -> None:
+    def _write(self, table: Impressions, writer: StoreWriter) -> None:
         """Write the parts one after the other; logs that rows share once, and their windows."""
         scan = table.scan
         is_log_welcome = not self.refuses_unknown  # it holds what no row of these shows
@@ -170,7 +170,7 @@ class UserNumbers:
     The column of users is read once, before rows are encoded.
     """
 
-    def __init__(self, table: Table, user: str | None) -> None:
+    def __init__(self, table: Impressions, user: str | None) -> None:
         counts, are_integers, self._any_missing = ValueCounts(), True, False
 
         def read_users(columns: Columns) -> np.ndarray:

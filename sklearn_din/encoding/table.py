@@ -16,7 +16,7 @@ from sklearn_din.tables.scan import Scan
 Result = TypeVar("Result")
 
 
-class Table:
+class Impressions:
     """Rows of a frame or of a scan, read part by part in the order of the files.
 
     Parameters
@@ -39,7 +39,7 @@ class Table:
 
     Examples
     --------
-    >>> table = Table(pd.DataFrame({"item": ["hat", "tie"]}))
+    >>> table = Impressions(pd.DataFrame({"item": ["hat", "tie"]}))
     >>> [(start, n) for start, n in table.map(lambda columns: len(columns.frame), ["item"], "rows")]
     [(0, 2)]
     """

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
 from sklearn_din._frames import CallerFrame
@@ -14,10 +12,9 @@ from sklearn_din._validation import check_frame, check_name
 from sklearn_din.logs.running_sums import (
     Aggregate,
     checked_aggregates,
-    present_numbers,
     so_far,
 )
-from sklearn_din.logs.timeline import Past, Timeline
+from sklearn_din.logs.timeline import Timeline
 from sklearn_din.tables.table import is_read_by_parts
 
 
@@ -90,13 +87,5 @@ def attach_aggregates(
     for keys, wanted in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
         past = timeline.past(shown.pandas)
-        attached |= {name: _so_far(log, timeline, past, *what) for name, what in wanted.items()}
+        attached |= {name: so_far(log, timeline, past, *what) for name, what in wanted.items()}
     return shown.with_columns({name: attached[name] for name in aggregates})
-
-
-def _so_far(
-    events: pd.DataFrame, timeline: Timeline, past: Past, column: Any, statistic: str
-) -> np.ndarray:
-    if column is None:
-        return so_far(timeline, past, statistic, None, None)
-    return so_far(timeline, past, statistic, *present_numbers(events[column]))

@@ -10,48 +10,15 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionDtype
 
-from sklearn_din._spans import Rows, Spans
+from sklearn_din._spans import Spans
 from sklearn_din.features.store import Store
-from sklearn_din.logs.stored_log import StoredLog
-from sklearn_din.logs.windows import WindowArray, WindowDtype
+from sklearn_din.logs.stored_log import StoredHistories
+from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.scan import Scan
 
 SHARE_OF_PART = 16  # events of a part take one sixteenth of the budget
 BYTES_PER_EVENT = 16  # of one column: its value, and its code
 MOST_ROWS = 131_072
-
-
-class StoredHistories:
-    """History columns in a store: a sorted log, and a window for each row of the whole scan.
-
-    The store has the arrays of :class:`StoredLog`, "starts", "lengths" and, where the log has a
-    clock, "anchors": the time of each row.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self.store, self.log = store, StoredLog(store)
-
-    def spans(self, rows: Rows) -> Spans:
-        """Return the windows of some rows."""
-        return Spans(np.array(self.store["starts"][rows]), np.array(self.store["lengths"][rows]))
-
-    def anchors(self, rows: Rows) -> np.ndarray | None:
-        """Return the times of some rows, from which elapsed times count; None without a clock."""
-        return None if self.log.clock is None else np.array(self.store["anchors"][rows])
-
-    def columns(self, names: Sequence[str], rows: Rows) -> dict[str, WindowArray]:
-        """Return history columns of some rows, over a log of the events inside their windows."""
-        logs, spans = self.log.cut(names, self.spans(rows))
-        return {
-            name: WindowArray(
-                logs[name],
-                name,
-                spans.starts,
-                spans.lengths,
-                self.anchors(rows) if name == self.log.clock else None,
-            )
-            for name in names
-        }
 
 
 class AttachedScan(Scan):
@@ -164,9 +131,9 @@ class AttachedScan(Scan):
         if histories is None:
             yield from _attached(self._base).log_parts(names or None, n_events=n_events)
             return
-        for start in range(0, len(histories.log), n_events):
+        for start in range(0, histories.n_events, n_events):
             events = slice(start, start + n_events)
-            values = {name: histories.log.take(name, events)[0] for name in names}
+            values = {name: histories.take(name, events)[0] for name in names}
             yield start, pd.DataFrame({n: pd.Series(v, dtype=v.dtype) for n, v in values.items()})
 
     def windows(
@@ -195,7 +162,7 @@ class AttachedScan(Scan):
         return isinstance(self._base, AttachedScan) and self._base.shares_log(columns)
 
     def __repr__(self) -> str:
-        n_events = 0 if self._histories is None else len(self._histories.log)
+        n_events = 0 if self._histories is None else self._histories.n_events
         shape, names = self._description(len(self._base))
         return f"AttachedScan({shape}; {n_events} events; {names})"
 
@@ -204,7 +171,7 @@ class AttachedScan(Scan):
 
     @property
     def _history_names(self) -> list[str]:
-        return [] if self._histories is None else self._histories.log.names
+        return [] if self._histories is None else self._histories.names
 
     @property
     def _number_names(self) -> list[str]:

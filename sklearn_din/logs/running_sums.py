@@ -38,18 +38,12 @@ def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def so_far(
-    timeline: Timeline,
-    past: Past,
-    statistic: str,
-    is_there: np.ndarray | None,
-    numbers: np.ndarray | None,
+    events: pd.DataFrame, timeline: Timeline, past: Past, column: str | None, statistic: str
 ) -> np.ndarray:
-    """A statistic of the values in each impression's past.
-
-    ``numbers`` are 0 where ``is_there`` is not set; without both, events are counted.
-    """
-    if is_there is None or numbers is None:
+    """A statistic of a column in each impression's past; without a column, events are counted."""
+    if column is None:
         return (past.end - past.begin).astype(np.float64)
+    is_there, numbers = present_numbers(events[column])
     count = _sum_before(is_there[timeline.order].astype(np.float64), timeline, past)
     if statistic == "count":
         return count

@@ -35,7 +35,7 @@ from sklearn_din._validation import (
     plain_values,
 )
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
-from sklearn_din.logs.attached_scan import AttachedScan, StoredHistories
+from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.past_columns import (
     MANY_ROWS,
     all_empty_message,
@@ -43,9 +43,11 @@ from sklearn_din.logs.past_columns import (
     history_names,
 )
 from sklearn_din.logs.running_sums import Aggregate, checked_aggregates, present_numbers
-from sklearn_din.logs.stored_log import ColumnWriter, log_facts
+from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
+    KEY_KINDS,
     Timeline,
+    kinds_differ,
     since,
     strict_edges,
     unit_ratio,
@@ -250,10 +252,7 @@ def _joint_kind(shown: Table, log: Table, key: Any) -> str | None:
     ours = key_kind(shown.frame[key], name=f"impressions[{key!r}]")
     theirs = key_kind(log.frame[key], name=f"events[{key!r}]")
     if ours and theirs and ours != theirs:
-        raise TypeError(
-            f"{key!r} must hold values of one kind in impressions and events, got "
-            f"{ours} and {theirs}. Convert one of them with astype."
-        )
+        raise kinds_differ(key, ours, theirs)
     return ours or theirs
 
 
@@ -276,9 +275,8 @@ def key_kind(column: pd.Series, *, name: str) -> str | None:
     ):
         return "numbers"
     inferred = pd.api.types.infer_dtype(column, skipna=True)
-    kinds = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
-    if inferred in kinds or inferred == "empty":
-        return kinds.get(inferred)
+    if inferred in KEY_KINDS or inferred == "empty":
+        return KEY_KINDS.get(inferred)
     check_keys(plain_values(column), name=name)
     raise _no_keys(name, inferred)
 

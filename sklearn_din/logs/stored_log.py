@@ -1,4 +1,4 @@
-"""A sorted event log in a store: its columns are written once, and windows are cut out of them."""
+"""Histories in a store: the columns of a sorted log, written once, and windows over them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sklearn_din._spans import Rows, Spans
 from sklearn_din._validation import plain_values
 from sklearn_din.features.store import Store, StoreWriter
 from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.windows import WindowArray
 from sklearn_din.tables.sorting import plain_integers
 from sklearn_din.tables.table import arrow_of_column
 
@@ -103,13 +104,14 @@ class ColumnWriter:
         return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
 
 
-class StoredLog:
-    """Event columns in a store, sorted by user and time; what windows cover is cut out of them.
+class StoredHistories:
+    """History columns in a store: events sorted by user and time, and a window of them per row.
 
     Parameters
     ----------
     store : Store
-        What :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`.
+        What :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`; "starts", "lengths"
+        and, where the log has a clock, "anchors": the time of each row.
 
     Attributes
     ----------
@@ -117,6 +119,8 @@ class StoredLog:
         History columns, that of elapsed times last.
     clock : str or None
         The history column of elapsed times: the log has the times of the events.
+    n_events : int
+        Events of the log.
     """
 
     def __init__(self, store: Store) -> None:
@@ -124,15 +128,20 @@ class StoredLog:
         facts = store.facts
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(facts["schema"])))
         self._kinds = {field.name: field.type for field in schema}
-        self.clock = facts["clock"]
+        self.clock, self.n_events = facts["clock"], int(facts["n_events"])
         self.names = [*self._kinds, *([] if self.clock is None else [self.clock])]
 
-    def __len__(self) -> int:
-        return int(self.store.facts["n_events"])
+    def spans(self, rows: Rows) -> Spans:
+        """Return the windows of some rows."""
+        return Spans(np.array(self.store["starts"][rows]), np.array(self.store["lengths"][rows]))
+
+    def anchors(self, rows: Rows) -> np.ndarray | None:
+        """Return the times of some rows, from which elapsed times count; None without a clock."""
+        return None if self.clock is None else np.array(self.store["anchors"][rows])
 
     def take(self, name: str, rows: Rows) -> tuple[np.ndarray, tuple | None]:
         """Return events as they are in memory; codes with distinct values where they are coded."""
-        if len(self) == 0:
+        if self.n_events == 0:
             return np.empty(0, dtype=np.float64 if name == self.clock else object), None
         stored = np.array(self.store[f"events {name}"][rows])
         if name == self.clock:
@@ -154,24 +163,24 @@ class StoredLog:
         chunks = pa.chunked_array([array])
         return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks))), None
 
-    def cut(self, names: Sequence[str], spans: Spans) -> tuple[dict[str, EventLog], Spans]:
-        """Return logs in memory of the events inside the windows, and the windows over them.
-
-        There is one log for each history column named, all of them of one key.
-        """
-        covered = spans.covered()
+    def columns(self, names: Sequence[str], rows: Rows) -> dict[str, WindowArray]:
+        """Return history columns of some rows, over logs of the events inside their windows."""
+        covered = self.spans(rows).covered()
+        starts, lengths = covered.spans.starts, covered.spans.lengths
         digest = hashlib.blake2b(covered.run_starts.tobytes(), digest_size=16)
         digest.update(covered.run_lengths.tobytes())
-        logs = {}
+        columns = {}
         for name in names:
             values, codes = self.take(name, covered.kept)
-            logs[name] = EventLog(
+            log = EventLog(
                 {name: values},
                 token=self.store.facts["token"],
                 part=digest.hexdigest(),
                 codes=None if codes is None else {name: codes},
             )
-        return logs, covered.spans
+            anchors = self.anchors(rows) if name == self.clock else None
+            columns[name] = WindowArray(log, name, starts, lengths, anchors)
+        return columns
 
     def _distinct(self, name: str, numbers: np.ndarray) -> np.ndarray:
         with pa.ipc.open_stream(pa.py_buffer(self.store[f"values {name}"])) as stream:
@@ -186,7 +195,7 @@ class StoredLog:
 def log_facts(
     columns: Sequence[ColumnWriter], *, clock: str | None, token: str, n_events: int
 ) -> dict[str, Any]:
-    """Return what :class:`StoredLog` must know of a log.
+    """Return what :class:`StoredHistories` must know of a log.
 
     ``token`` is equal for history columns of one call alone: logs in another order never share it.
     """

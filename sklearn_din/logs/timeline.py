@@ -19,6 +19,7 @@ from sklearn_din._validation import (
 )
 
 _INT64 = np.iinfo(np.int64)
+KEY_KINDS = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
 
 
 @dataclass(frozen=True)
@@ -198,10 +199,7 @@ def _matched(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
     """Place of each value among ``uniques``, -1 where it is missing or not there."""
     ours, theirs = _value_kind(values), _value_kind(uniques.to_numpy())
     if ours and theirs and ours != theirs:
-        raise TypeError(
-            f"{column!r} must hold values of one kind in impressions and events, got {ours} "
-            f"and {theirs}. Convert one of them with astype."
-        )
+        raise kinds_differ(column, ours, theirs)
     known = uniques.to_numpy()
     if values.dtype.kind == "f" and _holds_integers(known):
         check_exact(values, name=f"impressions[{column!r}]")
@@ -223,8 +221,15 @@ def _value_kind(values: np.ndarray) -> str | None:
         return "numbers"
     if values.dtype.kind in "Mm":
         return "times"
-    kinds = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
-    return kinds.get(pd.api.types.infer_dtype(values, skipna=True))
+    return KEY_KINDS.get(pd.api.types.infer_dtype(values, skipna=True))
+
+
+def kinds_differ(column: str, ours: str, theirs: str) -> TypeError:
+    """Make the error for keys that could never meet."""
+    return TypeError(
+        f"{column!r} must hold values of one kind in impressions and events, got {ours} "
+        f"and {theirs}. Convert one of them with astype."
+    )
 
 
 def _holds_integers(values: np.ndarray) -> bool:

@@ -72,11 +72,6 @@ class NeighbourTables:
         fields = tuple(field for pair in self.pairs for field in pair.fields())
         return replace(schema, fields=schema.fields + fields)
 
-    def check(self, schema: Schema) -> None:
-        """Raise ValueError unless the tables fit a schema without their columns."""
-        for pair in self.pairs:
-            pair.check(schema)
-
     def digest(self) -> str:
         """Return a hash of all that was learnt."""
         text, arrays = split_arrays(self.to_plain())
@@ -95,7 +90,8 @@ class NeighbourTables:
         if type(values) is not list:
             raise ValueError("item neighbours must be a list of pairs.")
         tables = cls(tuple(map(NeighbourPair.from_plain, values)))
-        tables.check(schema)
+        for pair in tables.pairs:
+            pair.check(schema)
         return tables
 
     def _fill(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> None:

@@ -21,11 +21,6 @@ def is_host(device: str | torch.device) -> bool:
     A GPU computes behind the host: to read a number, the host waits for all earlier work, and the
     GPU then waits for the host. A training step avoids it.
 
-    Parameters
-    ----------
-    device : str or torch.device
-        Where a tensor is.
-
     Examples
     --------
     >>> is_host("cpu"), is_host("cuda")
@@ -36,11 +31,6 @@ def is_host(device: str | torch.device) -> bool:
 
 def number_on_host(tensor: Tensor) -> float | None:
     """Return the number that a tensor holds; None where the host would have to wait for it.
-
-    Parameters
-    ----------
-    tensor : Tensor of one element
-        Such as the slope of a rectifier, or a loss.
 
     Examples
     --------

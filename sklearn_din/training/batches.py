@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from sklearn_din._spans import Rows, row_dtype
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.mapped import copy_to_memory, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
+from sklearn_din.training.seeding import plain_random_state, random_state_of
 
 Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
@@ -24,19 +25,6 @@ CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
 # up to two at a time (a folio), so that smaller blocks would bring their neighbours into memory.
 ROWS_PER_BLOCK = 32_768
 BLOCKS_PER_POOL = 16  # at least, so that neighbours of the table do not meet in every batch
-
-
-class Place(NamedTuple):
-    """Where in its order of impressions a training stands.
-
-    ``epoch`` is the random state before it drew the epoch's permutation, which it draws again;
-    ``latest`` is it now: since then it has drawn which ids are hidden. ``n_batches`` of the epoch
-    are through.
-    """
-
-    epoch: np.random.RandomState
-    latest: np.random.RandomState
-    n_batches: int
 
 
 class _Held(NamedTuple):
@@ -145,20 +133,26 @@ class ImpressionBatches:
         """
         self._rank, self._n_ranks = rank, n_ranks
 
-    def place(self) -> Place:
-        """Return where the order stands, at any time after the first shuffled batch."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the order stands, at any time after the first shuffled batch.
+
+        The permutation is not kept: ``epoch``, the random state that drew it, draws it again.
+        ``latest`` is that state now: since then it has drawn which ids are hidden.
+        """
         if self.shuffle is None or self._epoch is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
-        return Place(self._epoch, copy.deepcopy(self.shuffle), self._n_done)
+        states = {"epoch": self._epoch, "latest": self.shuffle}
+        plain = {name: plain_random_state(state) for name, state in states.items()}
+        return {**plain, "n_batches": self._n_done}
 
-    def go_to(self, place: Place) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put the order, and the random state that draws it, where another one stood."""
         if self.shuffle is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
-        self.shuffle.set_state(place.epoch.get_state())
+        self.shuffle.set_state(random_state_of(state["epoch"]).get_state())
         self._begin_epoch(self.shuffle)
-        self.shuffle.set_state(place.latest.get_state())
-        self._n_done = place.n_batches
+        self.shuffle.set_state(random_state_of(state["latest"]).get_state())
+        self._n_done = state["n_batches"]
 
     def _begin_epoch(self, shuffle: np.random.RandomState) -> None:
         self._batches = []  # the last permutation is freed before the next one is drawn

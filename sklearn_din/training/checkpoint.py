@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import filelock
 import numpy as np
@@ -26,7 +26,6 @@ from tqdm.auto import tqdm
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 from sklearn_din._whole_files import whole_file
-from sklearn_din.training.batches import Place
 from sklearn_din.training.check_tasks import leave
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.fingerprint import Fingerprint, differences, fingerprint
@@ -34,9 +33,10 @@ from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.joint import Ranks
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
+from sklearn_din.training.seeding import plain_random_state, random_state_of
 
 FILE, LOCK = "training.checkpoint", "training.lock"
-FORMAT = "sklearn_din checkpoint 2"
+FORMAT = "sklearn_din checkpoint 3"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
 N_DIGEST = hashlib.sha256().digest_size
 
@@ -132,7 +132,6 @@ class Checkpoint(Callback):
         if not self.is_first:
             return
         finished = net.history[: None if unfinished is None else -1]
-        place = net.batches.place()
         state = {
             "format": FORMAT,
             "versions": _versions(),
@@ -144,8 +143,7 @@ class Checkpoint(Callback):
             "history": [plain_record(epoch) for epoch in finished],
             "checks": [dict(check) for check in net.checks_],
             "unfinished": unfinished,
-            "order": [plain_random_state(place.epoch), plain_random_state(place.latest)],
-            "n_batches": place.n_batches,
+            "order": net.batches.state_dict(),
             "random": _random_states(str(net.device)),
         }
         try:
@@ -165,8 +163,7 @@ class Checkpoint(Callback):
                 name = callback.name
                 bests = [epoch[name] for epoch in earlier["history"] if epoch.get(f"{name}_best")]
                 callback.best_score_ = bests[-1] if bests else callback.best_score_
-        epoch, latest = map(random_state_of, earlier["order"])
-        net.batches.go_to(Place(epoch, latest, earlier["n_batches"]))
+        net.batches.load_state_dict(earlier["order"])
         _set_random_states(earlier["random"])
 
     def _error(self, error: OSError, net: DINNet, size: int) -> OSError:
@@ -192,21 +189,6 @@ class Checkpoint(Callback):
 
 def _early_stopping(net: DINNet) -> EarlyStopping:
     return next(callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping))
-
-
-def plain_random_state(random_state: np.random.RandomState) -> list[Any]:
-    """Return a RandomState as numbers and a tensor."""
-    _, keys, position, has_gauss, gauss = random_state.get_state(legacy=True)
-    numbers = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-    return [numbers, int(position), int(has_gauss), float(gauss)]
-
-
-def random_state_of(values: list[Any]) -> np.random.RandomState:
-    """Return the RandomState that :func:`plain_random_state` wrote."""
-    keys, *others = values
-    random_state = np.random.RandomState(0)
-    random_state.set_state(("MT19937", keys.numpy().astype(np.uint32), *others))
-    return random_state
 
 
 def _random_states(device: str) -> list[Tensor]:
@@ -350,18 +332,8 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
 # The file: what torch.save writes, and its SHA-256 behind it, since torch checks no bits
 
 
-class _Hashed:
-    """A file that is written to, and the hash of what was."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.sha = file, hashlib.sha256()
-
-    def write(self, octets: bytes) -> int:
-        self.sha.update(octets)
-        return self._file.write(octets)
-
-    def flush(self) -> None:
-        self._file.flush()
+def _digest(octets: np.ndarray) -> bytes:
+    return hashlib.sha256(octets.data).digest()
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -370,14 +342,16 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Whatever moment the power fails at, the file is the one before or the new one: the new one is
     written aside, synced and put in place in one step.
     """
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        hashed = _Hashed(file)
+    with whole_file(path) as partial:
         try:
-            torch.save(dict(state), cast(IO[bytes], hashed))
+            with open(partial, "wb") as file:
+                torch.save(dict(state), file)
         except RuntimeError as error:
             # torch cannot close what a full disk, or Ctrl-C, has cut off, and hides the cause.
             raise error.__context__ or error from None
-        file.write(hashed.sha.digest())
+        digest = _digest(np.memmap(partial, np.uint8, "r"))
+        with open(partial, "ab") as file:
+            file.write(digest)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -388,7 +362,9 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        _check_digest(path)
+        octets = np.memmap(path, np.uint8, "r")
+        if _digest(octets[:-N_DIGEST]) != octets[-N_DIGEST:].tobytes():
+            raise ValueError("its SHA-256 is not that of its content")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if type(state) is not dict or state.get("format") != FORMAT:
             raise ValueError("it has another format")
@@ -399,17 +375,6 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
             "folder."
         ) from error
     return state
-
-
-def _check_digest(path: Path) -> None:
-    sha, n_left = hashlib.sha256(), path.stat().st_size - N_DIGEST
-    with open(path, "rb") as file:
-        while n_left > 0:
-            octets = file.read(min(n_left, 1 << 20))
-            sha.update(octets)
-            n_left -= len(octets)
-        if n_left < 0 or file.read() != sha.digest():
-            raise ValueError("its SHA-256 is not that of its content")
 
 
 def _n_bytes(value: object) -> int:

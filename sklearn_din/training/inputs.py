@@ -37,71 +37,69 @@ class FitInputs(NamedTuple):
     weights: np.ndarray | None
 
 
-def check_fit_inputs(
-    estimator: BaseEstimator, X: Impressions, y: ArrayLike, sample_weight: ArrayLike | None
-) -> FitInputs:
-    """Check the parameters and everything that ``fit`` was given.
-
-    scikit-learn's ``validate_data`` keeps ``n_features_in_`` and ``feature_names_in_`` of plain
-    arrays and frames on the estimator.
-    """
-    check_parameters(estimator)
-    if isinstance(X, EncodedFeatures):
-        encoded, labels = X, labels_of_encoded(estimator, X, y)
-    else:
-        encoded, labels = numbers_and_labels(estimator, X, y, reset=True)
-    classes, clicks = check_binary_target(labels)
-    check_class_weight(estimator.class_weight, classes)
-    check_embedding_dim(estimator.embedding_dim, encoded.schema)
-    weights = check_weights(sample_weight, estimator.class_weight, labels)
-    return FitInputs(encoded, isinstance(X, EncodedFeatures), classes, clicks, weights)
-
-
-def check_partial_inputs(
+def check_inputs(
     estimator: BaseEstimator,
     X: Impressions,
     y: ArrayLike,
-    classes: ArrayLike | None,
     sample_weight: ArrayLike | None,
+    *,
+    is_partial: bool = False,
+    classes: ArrayLike | None = None,
 ) -> FitInputs:
-    """Check the parameters and everything that ``partial_fit`` was given.
+    """Check the parameters and everything that ``fit``, or ``partial_fit``, was given.
 
-    Where the estimator is fitted, X and y must be as those of earlier calls. X gets the newest
-    schema: its own, or that of the classifier if X was encoded before.
+    scikit-learn's ``validate_data`` keeps ``n_features_in_`` and ``feature_names_in_`` of plain
+    arrays and frames on the estimator. In ``partial_fit`` of a fitted estimator X and y must be as
+    those of earlier calls, and X gets the newest schema: its own, or that of the classifier if X
+    was encoded before.
     """
     check_parameters(estimator)
-    read = _later_rows if hasattr(estimator, "net_") else _first_rows
-    encoded, labels = read(estimator, X, y)
-    known = _check_classes(classes, labels, getattr(estimator, "classes_", None))
-    clicks = _check_labels(labels, known)
-    check_class_weight(estimator.class_weight, known)
-    check_embedding_dim(estimator.embedding_dim, encoded.schema)
-    weights = check_weights(sample_weight, estimator.class_weight, known[clicks])
-    is_encoded = isinstance(X, EncodedFeatures)
-    return FitInputs(encoded, is_encoded, known, clicks.astype(np.float32), weights)
+    is_later = is_partial and hasattr(estimator, "net_")
+    encoded, labels = _rows_and_labels(estimator, X, y, is_later=is_later)
+    n_missing = int(pd.isna(labels).sum())
+    if n_missing:
+        raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
+    check_classification_targets(labels)
+    if is_partial:
+        known = _check_classes(classes, labels, getattr(estimator, "classes_", None))
+    else:
+        known = two_labels(labels)
+    clicks = (labels == known[1]).astype(np.float32)
+    _check_mappings(estimator, known, encoded.schema)
+    weights = check_weights(sample_weight, estimator.class_weight, labels)
+    return FitInputs(encoded, isinstance(X, EncodedFeatures), known, clicks, weights)
 
 
-def _first_rows(
-    estimator: BaseEstimator, X: Impressions, y: ArrayLike
+def _rows_and_labels(
+    estimator: BaseEstimator, X: Impressions, y: ArrayLike, *, is_later: bool
 ) -> tuple[EncodedFeatures, np.ndarray]:
-    if isinstance(X, EncodedFeatures):
-        return X, labels_of_encoded(estimator, X, y)
-    return numbers_and_labels(estimator, X, y, reset=True)
+    """Return impressions, and a label for each; there is at least one."""
+    encoded = X if isinstance(X, EncodedFeatures) else None
+    if is_later and (encoded is not None or estimator._fitted_on_encoded):
+        encoded = _with_newest_schema(estimator, X)
+    if encoded is None:
+        _check_numeric_frame(X)
+        numbers, labels = validate_data(estimator, X, y, reset=not is_later, dtype=np.float32)
+        return _numeric_features(estimator, numbers), labels
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        )
+    if not len(encoded):
+        raise ValueError("fit needs at least one impression, got zero rows.")
+    labels = column_or_1d(y, warn=True)
+    check_consistent_length(encoded, labels)
+    return encoded, labels
 
 
-def _later_rows(
-    estimator: BaseEstimator, X: Impressions, y: ArrayLike
-) -> tuple[EncodedFeatures, np.ndarray]:
-    schema, is_encoded = estimator.schema_, estimator._fitted_on_encoded
-    if not isinstance(X, EncodedFeatures) and not is_encoded:
-        return numbers_and_labels(estimator, X, y, reset=False)
+def _with_newest_schema(estimator: BaseEstimator, X: Impressions) -> EncodedFeatures:
+    schema = estimator.schema_
     if isinstance(X, EncodedFeatures) and schema.is_prefix_of(X.schema):
         schema = X.schema
-    encoded = check_features(estimator, X, schema=schema, is_encoded=is_encoded)
-    labels = labels_of_encoded(estimator, encoded, y)
+    encoded = check_features(estimator, X, schema=schema, is_encoded=estimator._fitted_on_encoded)
     if encoded.schema == schema:
-        return encoded, labels
-    newest = EncodedFeatures(
+        return encoded
+    return EncodedFeatures(
         schema,
         encoded.columns,
         encoded.behaviours,
@@ -109,57 +107,61 @@ def _later_rows(
         times=encoded.times,
         store=encoded.store,
     )
-    return newest, labels
+
+
+def two_labels(labels: np.ndarray) -> np.ndarray:
+    """Return the two classes of ``fit`` in order; the larger one is the click.
+
+    Examples
+    --------
+    >>> two_labels(np.array(["skip", "click", "skip"]))
+    array(['click', 'skip'], dtype='<U5')
+    """
+    classes = np.unique(labels)
+    if len(classes) > 2:
+        target = type_of_target(labels, input_name="y", raise_unknown=True)
+        raise ValueError(
+            f"Only binary classification is supported. The type of the target is {target}: "
+            f"y has {len(classes)} classes, {classes[:5].tolist()} among them. "
+            "Make it click or no click first."
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must have two classes, got one class only: {classes.tolist()}. "
+            "A click log holds clicks only: sample_negatives adds what was not clicked."
+        )
+    return classes
 
 
 def _check_classes(
     classes: ArrayLike | None, labels: np.ndarray, known: np.ndarray | None
 ) -> np.ndarray:
     """Both labels in order: those of earlier calls, those given, or those that y holds."""
-    present = pd.unique(labels[~pd.isna(labels)])
-    if known is not None:
-        if classes is not None and not np.array_equal(np.unique(np.asarray(classes)), known):
-            raise ValueError(
-                f"classes must stay {known.tolist()} in all calls, got "
-                f"{np.asarray(classes).tolist()}. For other labels call fit."
-            )
-        return known
-    if classes is None and len(present) == 1:
+    present = pd.unique(labels)
+    if known is None and classes is None and len(present) == 1:
         raise ValueError(
             f"y must have two classes, got one class only: {present.tolist()}. In the first call "
             "of partial_fit, name both: partial_fit(X, y, classes=[0, 1])."
         )
     given = np.unique(present if classes is None else np.asarray(classes))
-    if len(given) != 2:
+    if known is None and len(given) != 2:
         raise ValueError(
             "Only binary classification is supported: classes must be two labels, got "
             f"{given[:5].tolist()}."
         )
-    return given
-
-
-def _check_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return 1 where a label is the click, 0 elsewhere."""
-    n_missing = int(pd.isna(labels).sum())
-    if n_missing:
-        raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
-    check_classification_targets(labels)
-    others = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()])
+    if known is not None and classes is not None and not np.array_equal(given, known):
+        raise ValueError(
+            f"classes must stay {known.tolist()} in all calls, got "
+            f"{np.asarray(classes).tolist()}. For other labels call fit."
+        )
+    known = given if known is None else known
+    others = present[~pd.Series(present).isin(known).to_numpy()]
     if len(others):
         raise ValueError(
-            f"y must hold the labels {classes.tolist()}, got {others[:5].tolist()}. For other "
+            f"y must hold the labels {known.tolist()}, got {others[:5].tolist()}. For other "
             "labels call fit."
         )
-    return (labels == classes[1]).astype(np.int64)
-
-
-def numbers_and_labels(
-    estimator: BaseEstimator, X: pd.DataFrame | ArrayLike, y: ArrayLike, *, reset: bool
-) -> tuple[EncodedFeatures, np.ndarray]:
-    """Check a plain array or frame and its labels; ``reset`` says that the fit begins with it."""
-    _check_numeric_frame(X)
-    numbers, labels = validate_data(estimator, X, y, reset=reset, dtype=np.float32)
-    return _numeric_features(estimator, numbers), labels
+    return known
 
 
 def check_features(
@@ -252,40 +254,17 @@ def _check_device(device: str) -> None:
         )
 
 
-def check_class_weight(
-    class_weight: Mapping[Hashable, float] | str | None, classes: np.ndarray
-) -> None:
-    """Raise where a dict of class weights names labels that y does not have."""
-    if not isinstance(class_weight, dict):
-        return
-    labels = classes.tolist()
-    if not set(class_weight) <= set(labels):
+def _check_mappings(estimator: BaseEstimator, classes: np.ndarray, schema: Schema) -> None:
+    """Raise where dicts of class weights or widths name other labels or vocabularies."""
+    class_weight, labels = estimator.class_weight, classes.tolist()
+    if isinstance(class_weight, dict) and not set(class_weight) <= set(labels):
         raise ValueError(f"class_weight must name the labels {labels}, got {list(class_weight)}.")
-
-
-def check_embedding_dim(embedding_dim: int | Mapping[str, int], schema: Schema) -> None:
-    """Raise where a dict of widths does not name every vocabulary."""
-    sizes = schema.vocabulary_sizes
+    embedding_dim, sizes = estimator.embedding_dim, schema.vocabulary_sizes
     if isinstance(embedding_dim, Mapping) and set(embedding_dim) != set(sizes):
         raise ValueError(
             f"embedding_dim must be an int or name every vocabulary once: {sorted(sizes)}, "
             f"got {sorted(embedding_dim)}."
         )
-
-
-def labels_of_encoded(
-    estimator: BaseEstimator, X: EncodedFeatures, y: ArrayLike | None
-) -> np.ndarray:
-    """Return the labels as an array, one for each of at least one impression."""
-    if y is None:
-        raise ValueError(
-            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
-        )
-    if not len(X):
-        raise ValueError("fit needs at least one impression, got zero rows.")
-    labels = column_or_1d(y, warn=True)
-    check_consistent_length(X, labels)
-    return labels
 
 
 def _numeric_features(estimator: BaseEstimator, numbers: np.ndarray) -> EncodedFeatures:
@@ -312,35 +291,6 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
             f"a frame given to the classifier must hold numbers only, got {others}. "
             "Put HistorySequenceEncoder before it in a Pipeline."
         )
-
-
-def check_binary_target(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two classes in order, and 1.0 for the larger one: (n,), float32.
-
-    Examples
-    --------
-    >>> check_binary_target(["skip", "click", "skip"])
-    (array(['click', 'skip'], dtype='<U5'), array([1., 0., 1.], dtype=float32))
-    """
-    y = np.asarray(y)
-    n_missing = int(pd.isna(y).sum())
-    if n_missing:
-        raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
-    check_classification_targets(y)
-    target = type_of_target(y, input_name="y", raise_unknown=True)
-    classes = np.unique(y)
-    if len(classes) > 2:
-        raise ValueError(
-            f"Only binary classification is supported. The type of the target is {target}: "
-            f"y has {len(classes)} classes, {classes[:5].tolist()} among them. "
-            "Make it click or no click first."
-        )
-    if len(classes) < 2:
-        raise ValueError(
-            f"y must have two classes, got one class only: {classes.tolist()}. "
-            "A click log holds clicks only: sample_negatives adds what was not clicked."
-        )
-    return classes, (y == classes[1]).astype(np.float32)
 
 
 def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = True) -> np.ndarray:

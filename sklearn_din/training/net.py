@@ -204,20 +204,11 @@ class DINNet(NeuralNetBinaryClassifier):
         # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
         self.neighbours_, X = self._learn_neighbours(X, clicks)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
-        self.order_, novelty = self._first_seeds(), self._measure_novelty(X)
+        self.order_, novelty = self.first_seeds(), self._measure_novelty(X)
         rows, held_out, how = self._choose_rows(X, clicks, groups)
-        hides = bool(novelty.hidden)
         self.batch_size_ = self._size_of_batches(len(rows))
-        train = ImpressionBatches(
-            X,
-            clicks[rows],
-            None if weights is None else weights[rows],
-            batch_size=self.batch_size_,
-            shuffle=self.order_,
-            hide=novelty.hide if hides else None,
-            rows=rows,
-        )
-        valid = None
+        self.novelty_, self.occurrences_ = novelty.without_ids(), {}
+        train, valid = self._training_batches(X, clicks, weights, rows), None
         if held_out is not None:
             valid = ImpressionBatches(
                 X,
@@ -225,9 +216,8 @@ class DINNet(NeuralNetBinaryClassifier):
                 None if weights is None else weights[held_out],
                 batch_size=VALIDATION_BATCH_SIZE,
                 rows=held_out,
-                prepare=novelty.hide_new if hides and how == "last" else None,
+                prepare=novelty.hide_new if novelty.hidden and how == "last" else None,
             )
-        self.novelty_, self.occurrences_ = novelty.without_ids(), {}
         self._train(train, valid, X, y, seed=self.order_.randint(2**31), is_new=True)
         return self
 
@@ -258,7 +248,7 @@ class DINNet(NeuralNetBinaryClassifier):
         is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
             tables, X = self._learn_neighbours(X, clicks)
-            self.order_, self.novelty_ = self._first_seeds(), self._measure_novelty(X).without_ids()
+            self.order_, self.novelty_ = self.first_seeds(), self._measure_novelty(X).without_ids()
             self.batch_size_ = self._size_of_batches(len(X))
             self.occurrences_, seed = {}, self.order_.randint(2**31)
         else:
@@ -271,14 +261,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 self.module__schema = X.schema
             if not isinstance(self.batch_size, str):
                 self.batch_size_ = self.batch_size
-        train = ImpressionBatches(
-            X,
-            clicks,
-            weights,
-            batch_size=self.batch_size_,
-            shuffle=self.order_,
-            hide=self.novelty_.hide if self.novelty_.hidden else None,
-        )
+        train = self._training_batches(X, clicks, weights)
         self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1)
         self.neighbours_ = tables
         return self
@@ -301,7 +284,7 @@ class DINNet(NeuralNetBinaryClassifier):
             ranks.check_same({"learnt": {"item neighbours": tables.digest()}})
         return tables, X
 
-    def _first_seeds(self) -> np.random.RandomState:
+    def first_seeds(self) -> np.random.RandomState:
         """Random state of a new network's rows; several processes take what rank 0 has drawn."""
         seeds = own_random_state(self.random_state)
         if self.ranks_ is None or self.random_state is not None:
@@ -336,6 +319,26 @@ class DINNet(NeuralNetBinaryClassifier):
             times=X.times,
         )
         return rows, held_out, how
+
+    def _training_batches(
+        self,
+        X: EncodedFeatures,
+        clicks: np.ndarray,
+        weights: np.ndarray | None,
+        rows: np.ndarray | None = None,
+    ) -> ImpressionBatches:
+        """Shuffled batches of these rows of X, or of all; steps hide ids as the novelty says."""
+        if rows is not None:
+            clicks, weights = clicks[rows], None if weights is None else weights[rows]
+        return ImpressionBatches(
+            X,
+            clicks,
+            weights,
+            batch_size=self.batch_size_,
+            shuffle=self.order_,
+            hide=self.novelty_.hide if self.novelty_.hidden else None,
+            rows=rows,
+        )
 
     def _size_of_batches(self, n_rows: int) -> int:
         if isinstance(self.batch_size, str):
@@ -474,13 +477,9 @@ class DINNet(NeuralNetBinaryClassifier):
         weights = grown_weights(self.module_, module, seed=self._next_seeds()[0])
         module.load_state_dict(weights, assign=True)
         net = self.around(module)
-        net.history = History(dict(epoch) for epoch in self.history)
-        net.checks_, net.order_ = (
-            [dict(check) for check in self.checks_],
-            copy.deepcopy(self.order_),
-        )
-        net.neighbours_, net.novelty_ = self.neighbours_, self.novelty_
-        for name in ("n_epochs_", "batch_size_", "occurrences_", "seed_"):
+        self._copy_records(net)
+        net.order_ = copy.deepcopy(self.order_)
+        for name in ("batch_size_", "occurrences_", "seed_"):
             setattr(net, name, getattr(self, name))
         net.copy_moments(self)
         net.callbacks = self.callbacks
@@ -540,13 +539,16 @@ class DINNet(NeuralNetBinaryClassifier):
         if weights:
             module.load_state_dict(weights)
         net = self.around(module)
-        net.callbacks_ = []
-        net.history = History(dict(epoch) for epoch in self.history)
-        net.checks_, net.n_epochs_ = [dict(check) for check in self.checks_], self.n_epochs_
-        net.neighbours_ = self.neighbours_
-        net.novelty_, net.stop_reason_, net._n_before = self.novelty_, "callback", self._n_before
+        self._copy_records(net)
+        net.callbacks_, net.stop_reason_, net._n_before = [], "callback", self._n_before
         net.drop_unfinished_epoch()
         return net
+
+    def _copy_records(self, net: DINNet) -> None:
+        """Give another net copies of what is noted of the trainings so far."""
+        net.history = History(dict(epoch) for epoch in self.history)
+        net.checks_, net.n_epochs_ = [dict(check) for check in self.checks_], self.n_epochs_
+        net.neighbours_, net.novelty_ = self.neighbours_, self.novelty_
 
     # How skorch's steps are made of impressions
 

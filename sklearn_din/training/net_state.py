@@ -108,12 +108,9 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     of the network has the numbers of item neighbours too.
     """
     check_keys(state, NET, optional={"training"}, what="a network")
-    weights = {
-        name: _tensor(name, array)
-        for name, array in check_dict(state["weights"], what="weights").items()
-    }
     tables = NeighbourTables.from_plain(state["neighbours"], schema)
-    module = _module(tables.extend(schema), check_dict(state["options"], what="options"), weights)
+    options = check_dict(state["options"], what="options")
+    module = _module(tables.extend(schema), options, check_dict(state["weights"], what="weights"))
     net.device = _present_device(state["device"])
     restored = net.around(module)
     restored.neighbours_ = tables
@@ -151,11 +148,9 @@ def _restore_training(net: DINNet, values: Any) -> None:
     if type(values["order"]) is not np.random.RandomState:
         raise ValueError("the order of rows must be a RandomState.")
     net.order_ = values["order"]
-    names = sizes.keys() if values["occurrences"] != {} else set()
-    net.occurrences_ = _named(values["occurrences"], names, "occurrences")
-    for name, count in net.occurrences_.items():
-        what = f"occurrences of {name!r:.60}"
-        check_array(count, dtype=np.float32, shape=(sizes[name],), what=what, least=0.0)
+    counted = sizes if values["occurrences"] != {} else {}  # without L2 nothing is counted
+    expected = {name: ((n_ids,), 0.0) for name, n_ids in counted.items()}
+    net.occurrences_ = _check_arrays(values["occurrences"], expected, "occurrences of")
     _restore_moments(net, check_dict(values["moments"], what="moments"))
 
 
@@ -166,14 +161,12 @@ def _restore_moments(net: DINNet, moments: Mapping[str, Any]) -> None:
         raise ValueError("moments must be those of the network's parameters.")
     for name, of_parameter in moments.items():
         shape = tuple(parameters[name].shape)
-        shapes: dict[str, tuple[int, ...]] = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        expected = {"step": ((), 0.0), "exp_avg": (shape, -np.inf), "exp_avg_sq": (shape, 0.0)}
         if name in tables:
-            n_vocabularies = (len(embeddings.vocabularies_of(tables[name])),)
-            shapes = {"square": shape[:1], "total": n_vocabularies, "share": n_vocabularies}
-        arrays = _named(of_parameter, shapes.keys(), "moments")
-        for key, array in arrays.items():
-            least, what = -np.inf if key == "exp_avg" else 0.0, f"moments of {name!r:.80}"
-            check_array(array, dtype=np.float32, shape=shapes[key], what=what, least=least)
+            per_vocabulary = (len(embeddings.vocabularies_of(tables[name])),), 0.0
+            expected = {"total": per_vocabulary, "share": per_vocabulary}
+            expected["square"] = shape[:1], 0.0
+        arrays = _check_arrays(of_parameter, expected, f"moments of {name!r:.80}:")
         net.optimizer_.state[parameters[name]] = {
             key: torch.from_numpy(np.array(array)).to(net.device) for key, array in arrays.items()
         }
@@ -190,39 +183,30 @@ def _novelty(values: Any, columns: Collection[str]) -> Novelty:
     hidden, patterns, frequencies = values["columns"], values["patterns"], values["frequencies"]
     if type(hidden) is not list or not set(map(str, hidden)) <= shares.keys():
         raise ValueError("the columns of hidden ids must be candidates.")
-    is_array = type(patterns) is np.ndarray and patterns.dtype == bool and patterns.ndim == 2
-    if not is_array or patterns.shape[1] != len(hidden) or len(set(hidden)) < len(hidden):
-        raise ValueError("hidden ids must have patterns of all their columns.")
-    is_array = type(frequencies) is np.ndarray and frequencies.dtype == np.float64
-    if not is_array or frequencies.shape != (len(patterns),) or not (frequencies >= 0).all():
-        raise ValueError("each pattern of hidden ids must have a frequency.")
+    shape = len(patterns), len(set(hidden))
+    check_array(patterns, dtype=bool, shape=shape, what="patterns of hidden ids")
+    check_array(frequencies, dtype=float, shape=shape[:1], what="their frequencies", least=0.0)
     if not np.isclose(frequencies.sum(), 1.0):
         raise ValueError("the frequencies of hidden ids must sum to one.")
     known = dict.fromkeys(hidden, np.zeros(0, dtype=bool))
     return Novelty(shares, known, patterns, frequencies)
 
 
-def _tensor(name: str, array: Any) -> Tensor:
-    """Weights that are float32 and finite; memory that cannot be written to is copied."""
-    check_array(array, dtype=np.float32, shape=np.shape(array), what=f"weights {name!r:.80}")
-    return torch.from_numpy(array if array.flags.writeable else np.array(array))
-
-
-def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> DIN:
+def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Any]) -> DIN:
     """Build the network without memory of its own, then give it the weights, which must fit."""
-    _check_size(schema, options, weights)
+    _check_size(schema, options, list(weights.values()))
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         module = DIN(schema, **options)
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != given:
-        wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
-        raise ValueError(f"weights {wrong[:3]} are not those of a network with these options.")
-    module.load_state_dict(weights, assign=True)
+    expected = {name: (tuple(w.shape), -np.inf) for name, w in module.state_dict().items()}
+    arrays = _check_arrays(weights, expected, "weights")
+    # Memory that cannot be written to is copied.
+    writable = {name: a if a.flags.writeable else np.array(a) for name, a in arrays.items()}
+    tensors = {name: torch.from_numpy(array) for name, array in writable.items()}
+    module.load_state_dict(tensors, assign=True)
     return module.eval()
 
 
-def _check_size(schema: Schema, options: dict[str, Any], weights: dict[str, Tensor]) -> None:
+def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> None:
     """Raise where options name more layers or wider ones than there are weights."""
     dims = options.get("embedding_dim")
     widths = {dims} if type(dims) is int else set(check_dict(dims, what="embedding_dim").values())
@@ -234,7 +218,7 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: dict[str, Tens
     n_units = sum(not behaviour.is_bag for behaviour in schema.behaviours)
     n_layers = len(units[0] or ()) + len(units[1] or ()) * n_units
     n_attributes = sum(len(behaviour.histories) for behaviour in schema.behaviours)
-    n_weights = sum(tensor.numel() for tensor in weights.values())
+    n_weights = sum(array.size for array in weights if type(array) is np.ndarray)
     uses_unit = options.get("pooling") == "attention"
     if n_attributes * max(widths, default=0) > n_weights * max(1, len(widths)):
         raise ValueError("the options name wider embeddings than there are weights.")
@@ -266,7 +250,13 @@ def _integer(value: object, name: str, *, least: int) -> int:
     return value
 
 
-def _named(value: object, names: Collection[str], what: str) -> dict[str, Any]:
-    if type(value) is not dict or value.keys() != set(names):
-        raise ValueError(f"{what} must be there for each of {sorted(names)[:5]}.")
-    return value
+def _check_arrays(
+    values: object, expected: Mapping[str, tuple[tuple[int, ...], float]], what: str
+) -> dict[str, np.ndarray]:
+    """Return finite float32 arrays by name, each of its shape and from its least number on."""
+    if type(values) is not dict or values.keys() != expected.keys():
+        raise ValueError(f"{what} must be there for each of {sorted(expected)[:5]}, no others.")
+    for name, (shape, least) in expected.items():
+        text = f"{what} {name!r:.80}"
+        check_array(values[name], dtype=np.float32, shape=shape, what=text, least=least)
+    return values

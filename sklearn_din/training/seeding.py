@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,3 +51,18 @@ def own_random_state(random_state: int | np.random.RandomState | None) -> np.ran
     if random_state is not None:
         return check_random_state(random_state)
     return np.random.RandomState(np.random.SeedSequence().generate_state(4))
+
+
+def plain_random_state(random_state: np.random.RandomState) -> list[Any]:
+    """Return a RandomState as numbers and a tensor."""
+    _, keys, position, has_gauss, gauss = random_state.get_state(legacy=True)
+    numbers = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return [numbers, int(position), int(has_gauss), float(gauss)]
+
+
+def random_state_of(values: list[Any]) -> np.random.RandomState:
+    """Return the RandomState that :func:`plain_random_state` wrote."""
+    keys, *others = values
+    random_state = np.random.RandomState(0)
+    random_state.set_state(("MT19937", keys.numpy().astype(np.uint32), *others))
+    return random_state
