@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sklearn_din.serving.saving import inspect, load, save, trusted_types
     from sklearn_din.serving.scoring import predict_to_parquet, score_partitions
     from sklearn_din.serving.updating import update
-    from sklearn_din.tables.scan import ParquetScan, scan_parquet
+    from sklearn_din.tables.parquet_scan import ParquetScan, scan_parquet
     from sklearn_din.transformers import HistorySequenceEncoder
 
 __all__ = [
@@ -79,7 +79,7 @@ _FILE_OF = {
     "HistoryBuilder": "logs.history",
     "HistorySequenceEncoder": "transformers",
     "ItemNeighbours": "neighbours.transformer",
-    "ParquetScan": "tables.scan",
+    "ParquetScan": "tables.parquet_scan",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",
@@ -96,7 +96,7 @@ _FILE_OF = {
     "sample_negatives": "logs.negatives",
     "save": "serving.saving",
     "score_partitions": "serving.scoring",
-    "scan_parquet": "tables.scan",
+    "scan_parquet": "tables.parquet_scan",
     "trusted_types": "serving.saving",
     "update": "serving.updating",
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,23 +25,22 @@ from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema, schema_from_state, schema_state
-from sklearn_din.inspection.diagram import drawing_in_a_box
-from sklearn_din.inspection.explain import attention_table
-from sklearn_din.inspection.summary import summarize
 from sklearn_din.module import DIN, OPTIONS
 from sklearn_din.training.check_tasks import CheckTasks
-from sklearn_din.training.checkpoint import open_checkpoint
-from sklearn_din.training.fingerprint import device_for, fingerprint
 from sklearn_din.training.inputs import (
     FitInputs,
     Impressions,
     check_features,
     check_inputs,
+    device_for,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import CHECK, net_state, restore_net
 from sklearn_din.training.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from sklearn_din.training.checkpoint import Checkpoint
 
 NETWORK_OPTIONS = (*OPTIONS, "embedding_dim", "attention_units", "hidden_units", "dropout")
 NET_PARAMETERS = (
@@ -354,7 +354,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         """
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
             inputs = check_inputs(self, X, y, sample_weight)
-            with open_checkpoint(self, inputs, sample_weight, groups, ranks) as checkpoint:
+            with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
 
                 def fitted(net: DINNet) -> Mapping[str, object]:
                     return vars(copy.copy(self)._keep(net, inputs))
@@ -427,6 +427,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         with training_ranks(keeps_checkpoint=False) as ranks:
             inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
             if ranks is not None:
+                from sklearn_din.training.fingerprint import fingerprint
+
                 given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
                 if hasattr(self, "net_"):
                     given["data"]["the network so far"] = weights_digest(self.module_)
@@ -509,12 +511,16 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         ValueError
             Where the classifier has no attention: ``pooling="max"``, or no history.
         """
+        from sklearn_din.inspection.explain import attention_table  # who only trains needs it not
+
         encoded = self._encoded(X)
         device = self.net_.device
         return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
 
     def summary(self) -> str:
         """Columns (also those not used), behaviours, layers and parameters, as text."""
+        from sklearn_din.inspection.summary import summarize
+
         check_is_fitted(self)
         return summarize(self)
 
@@ -530,12 +536,28 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         return bundle
 
     def _drawing(self) -> str:
+        from sklearn_din.inspection.diagram import drawing_in_a_box
+
         return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
 
     @property
     def module_(self) -> DIN:
         """The torch module."""
         return self.net_.module_
+
+    def _open_checkpoint(
+        self,
+        inputs: FitInputs,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        ranks: Ranks | None,
+    ) -> AbstractContextManager[Checkpoint | None]:
+        """Hold the checkpoint; most fits have none, and do not load what writes it."""
+        if self.checkpoint_dir is None and ranks is None:
+            return nullcontext()
+        from sklearn_din.training.checkpoint import open_checkpoint
+
+        return open_checkpoint(self, inputs, sample_weight, groups, ranks)
 
     def _new_net(self) -> DINNet:
         """Return a net of the classifier's parameters, without a network yet."""

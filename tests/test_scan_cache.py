@@ -13,7 +13,8 @@ import pytest
 from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet, transformers
 from sklearn_din.encoding import rows as rows_file
 from sklearn_din.features import store as store_file
-from sklearn_din.tables.scan import ParquetScan, Scan
+from sklearn_din.tables.parquet_scan import ParquetScan
+from sklearn_din.tables.scan import Scan
 
 N_ROWS = 60
 

@@ -15,7 +15,7 @@ from sklearn_din.logs.running_sums import (
     so_far,
 )
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.tables.table import is_read_by_parts
+from sklearn_din.tables.scan import is_read_by_parts
 
 
 def attach_aggregates(

@@ -44,7 +44,7 @@ from sklearn_din.logs.past_columns import (
     why_all_empty,
 )
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.tables.table import is_read_by_parts
+from sklearn_din.tables.scan import is_read_by_parts
 
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 

@@ -22,7 +22,8 @@ from sklearn_din.logs.other_items import OwnItems, nothing_to_draw
 from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.parquet_files import ParquetFiles, find_files
-from sklearn_din.tables.scan import ParquetScan, Scan
+from sklearn_din.tables.parquet_scan import ParquetScan
+from sklearn_din.tables.scan import Scan
 from sklearn_din.tables.sorting import open_database, plain_integers
 from sklearn_din.tables.table import arrow_of_column
 

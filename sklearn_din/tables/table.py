@@ -14,7 +14,7 @@ import pyarrow as pa
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import missing_rows
 from sklearn_din.tables.parquet_files import plain_type
-from sklearn_din.tables.scan import Scan, frame_of_arrow
+from sklearn_din.tables.scan import Scan, frame_of_arrow, is_relation
 
 PART_ROWS = 131_072  # of a frame or a query
 HEAD_ROWS = 1000
@@ -110,16 +110,6 @@ class Table:
             else:
                 digest.update(hashes.to_numpy().tobytes())
         return digest.hexdigest()
-
-
-def is_read_by_parts(source: object) -> bool:
-    """Return whether a table is no frame in memory: a scan, or a query of DuckDB."""
-    return isinstance(source, Scan) or is_relation(source)
-
-
-def is_relation(source: object) -> bool:
-    """Return whether it is a query of DuckDB; asking does not import DuckDB."""
-    return type(source).__name__ == "DuckDBPyRelation"
 
 
 def arrow_of_column(column: pd.Series) -> pa.Array:

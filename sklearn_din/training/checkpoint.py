@@ -219,14 +219,11 @@ def open_checkpoint(
 ) -> Iterator[Checkpoint | None]:
     """Hold the folder of an estimator's checkpoint, and remove the file when training is over.
 
-    Yields None where the estimator has no ``checkpoint_dir``. ``sample_weight`` and ``groups`` are
-    as given to ``fit``; of the processes in ``ranks``, which train together, rank 0 alone uses the
-    folder.
+    Yields None where there is no ``checkpoint_dir``: ranks then compare what they were given, and
+    that is all. ``sample_weight`` and ``groups`` are as given to ``fit``; of the processes in
+    ``ranks``, which train together, rank 0 alone uses the folder.
     """
     folder = estimator.checkpoint_dir
-    if folder is None and ranks is None:
-        yield None
-        return
     given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=groups)
     if ranks is not None:
         ranks.check_same(given | {"folder": {"checkpoint_dir": folder is None}})

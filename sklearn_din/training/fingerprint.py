@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, DTypeLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.training.inputs import FitInputs
+from sklearn_din.training.inputs import FitInputs, device_for
 
 WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
 ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB
@@ -50,13 +49,6 @@ def fingerprint(
         **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},
     }
     return {"parameters": parameters, "data": data}
-
-
-def device_for(device: str) -> str:
-    """Return the name of the torch device; "auto" is a GPU where there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:

@@ -340,3 +340,10 @@ def check_weights(
             f"{weights.min():g} and a sum of {weights.sum():g}."
         )
     return (weights / weights.mean()).astype(np.float32)
+
+
+def device_for(device: str) -> str:
+    """Return the name of the torch device; "auto" is a GPU where there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
