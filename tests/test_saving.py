@@ -701,3 +701,16 @@ def test_item_neighbours_take_no_other_encoder(rows):
     neighbours.encoder_ = HistorySequenceEncoder()
     with pytest.raises(ValueError, match="not fitted yet"):
         pickle.loads(pickle.dumps(neighbours))
+
+
+def test_memory_that_does_not_suffice_is_named_whatever_zipfile_makes_of_it(tmp_path, monkeypatch):
+    def run_out(*args, **kwargs):
+        try:
+            raise MemoryError
+        finally:
+            raise ValueError("Can't close the ZIP file while there is an open writing handle on it")
+
+    monkeypatch.setattr(skops.io, "dump", run_out)
+    with pytest.raises(MemoryError, match="memory does not suffice to save DINClassifier"):
+        save(DINClassifier(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())

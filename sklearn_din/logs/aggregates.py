@@ -58,6 +58,7 @@ def attach_aggregates(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> ratings = pd.DataFrame(
     ...     {"user": ["ann", "ann", "bob", "ann"], "rating": [4, 2, 5, 3], "time": [1, 2, 3, 3]}
     ... )

@@ -94,6 +94,10 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # objects of other packages may raise anything
+            if _is_short_of_memory(error):
+                raise MemoryError(
+                    f"memory does not suffice to save {type(model).__name__}."
+                ) from error
             problem = str(error).rstrip(".")
             if isinstance(error, RecursionError):
                 problem = "objects that hold each other, as scikit-learn's metadata requests do"
@@ -102,6 +106,13 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
                 f"holds something else: {problem}. Use functions and classes that stand in a "
                 "module, name a scorer by its text, set callbacks=None, or pickle the model."
             ) from error
+
+
+def _is_short_of_memory(error: BaseException | None) -> bool:
+    """Return whether a MemoryError came first: zipfile, closed by it, raises another error."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__context__
+    return error is not None
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: str = "cpu") -> Any:
