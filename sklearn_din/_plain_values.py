@@ -63,7 +63,7 @@ def from_plain(value: Any) -> Any:
         If it is nothing that :func:`to_plain` writes.
     """
     if isinstance(value, np.ndarray):
-        return _checked_array(value)
+        return _check_array(value)
     if type(value) is list:
         return [from_plain(item) for item in value]
     if type(value) is not dict:
@@ -239,7 +239,7 @@ def _array_to_plain(array: np.ndarray) -> Any:
     }
 
 
-def _checked_array(array: np.ndarray) -> np.ndarray:
+def _check_array(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in PLAIN_KINDS:
         raise ValueError(f"an array cannot be of dtype {array.dtype}.")
     array = array.view(np.ndarray)  # from the memmap of joblib.load(mmap_mode="r")
@@ -429,7 +429,7 @@ def _categories_from_plain(state: dict[str, Any]) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, categories, ordered=is_ordered)
 
 
-def _zoned_from_plain(state: dict[str, Any]) -> pd.DatetimeIndex:
+def _times_from_plain(state: dict[str, Any]) -> pd.DatetimeIndex:
     ticks = from_plain(state["ticks"])
     if ticks.dtype != np.int64:
         raise ValueError("times must be int64.")
@@ -473,6 +473,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "index": lambda state: pd.Index(from_plain(state["values"]), name=from_plain(state["name"])),
     "Interval": _interval_from_plain,
     "categories": _categories_from_plain,
-    "zoned": _zoned_from_plain,
+    "zoned": _times_from_plain,
     "column": lambda state: pd.array(from_plain(state["values"]), dtype=_dtype(state["dtype"])),
 }

@@ -82,7 +82,7 @@ class Spans:
             self.starts, other.starts
         )
 
-    def covered(self) -> Covered:
+    def cover(self) -> Covered:
         """Find the events that some row holds, and the windows over those alone.
 
         Windows that overlap or touch are merged into runs, in the order of their starts: the cost
@@ -120,7 +120,7 @@ class Covered:
 
     Examples
     --------
-    >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).covered()
+    >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).cover()
     >>> covered.kept, covered.spans.starts, covered.counts()
     (slice(6, 9, None), array([1, 0]), array([1, 2, 1], dtype=int32))
     """

@@ -50,7 +50,7 @@ def from_dict(kind: type[T], values: object) -> T:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
     hints = _hints(kind)  # type: ignore[arg-type]
     return kind(
-        **{key: _checked(value, hints[key], f"{name}.{key}") for key, value in values.items()}
+        **{key: _check_value(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )
 
 
@@ -60,11 +60,11 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _checked(value: object, hint: Any, what: str) -> Any:
+def _check_value(value: object, hint: Any, what: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and type(value) is list:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_checked(item, arguments[0], what) for item in value)
+            return tuple(_check_value(item, arguments[0], what) for item in value)
     elif origin is typing.Literal:
         if type(value) is str and value in arguments:
             return value
@@ -72,7 +72,7 @@ def _checked(value: object, hint: Any, what: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         [other] = [argument for argument in arguments if argument is not type(None)]
-        return _checked(value, other, what)
+        return _check_value(value, other, what)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
     elif hint in (bool, int, float, str) and type(value) is hint:

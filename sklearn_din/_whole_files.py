@@ -45,7 +45,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    synced(target.parent)
+    sync(target.parent)
 
 
 def make_cache_folder(path: Path, *, cache_dir: Path) -> None:
@@ -61,7 +61,7 @@ def make_cache_folder(path: Path, *, cache_dir: Path) -> None:
         ) from error
 
 
-def synced(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have a file's content, or a folder's names, survive a power failure.
 
     Folders only where the system can do that.
@@ -75,7 +75,7 @@ def synced(path: Path) -> None:
         os.close(descriptor)
 
 
-def removed_with(owner: object, path: Path) -> None:
+def remove_with(owner: object, path: Path) -> None:
     """Remove a file or a folder when the object that reads it is gone, or when Python ends.
 
     A process that was forked meanwhile ends without taking the files of its parent.

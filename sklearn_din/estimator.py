@@ -356,13 +356,13 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             inputs = check_inputs(self, X, y, sample_weight)
             with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
 
-                def fitted(net: DINNet) -> Mapping[str, object]:
+                def attributes_of(net: DINNet) -> Mapping[str, object]:
                     return vars(copy.copy(self)._keep(net, inputs))
 
                 net, tasks = self._new_net(), []
                 net.callbacks = [*(self.callbacks or ())]
                 if getattr(self, "_skl_callbacks", None):
-                    tasks = [CheckTasks(self, X, y, sample_weight, fitted)]
+                    tasks = [CheckTasks(self, X, y, sample_weight, attributes_of)]
                 net.callbacks += [*tasks, *self._progress(ranks)]
                 if checkpoint is not None:
                     net.ranks_ = ranks
@@ -472,7 +472,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         -------
         logit : ndarray of shape (n,), float32
         """
-        encoded = self._encoded(X)
+        encoded = self._prepare_rows(X)
         return self.net_.forward(encoded).float().cpu().numpy()
 
     def predict(self, X: Impressions) -> np.ndarray:
@@ -513,7 +513,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         """
         from sklearn_din.inspection.explain import attention_table  # who only trains needs it not
 
-        encoded = self._encoded(X)
+        encoded = self._prepare_rows(X)
         device = self.net_.device
         return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
 
@@ -659,7 +659,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         net = restore_net(self._new_net(), fitted.pop("net"), schema)
         self.__dict__.update(fitted | {"schema_": schema} | _of_net(net))
 
-    def _encoded(self, X: Impressions) -> EncodedFeatures:
+    def _prepare_rows(self, X: Impressions) -> EncodedFeatures:
         check_is_fitted(self, "schema_")
         encoded = check_features(self, X, schema=self.schema_, is_encoded=self._fitted_on_encoded)
         return self.net_.neighbours_.add_to(encoded)

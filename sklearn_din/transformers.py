@@ -30,15 +30,15 @@ from sklearn_din._validation import (
 )
 from sklearn_din._version import __version__
 from sklearn_din.encoding.columns import Columns
-from sklearn_din.encoding.frames import ReadFrame, TableLike, checked_frame, read_frame
+from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.joint import first_process_first
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import (
     empty_histories,
     log_older_events,
+    lone_histories,
     odd_ids,
     say,
-    unpaired_histories,
 )
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
@@ -372,7 +372,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         if isinstance(X, Scan):  # its names are checked as those of a frame of one row, or none
             frame = pd.DataFrame(columns=X.columns, index=range(min(len(X), 1)))
         droppable = () if reset else (*self._dropped, *self._beside)
-        frame = checked_frame(self, frame, reset=reset, droppable=droppable)
+        frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
             check_frame(frame, self._beside, name="X (user and time)")
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
@@ -436,7 +436,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         say(roles.notices)
         if is_auto(self.histories):
-            say(unpaired_histories(roles.behaviours, counts, roles.categorical))
+            say(lone_histories(roles.behaviours, counts, roles.categorical))
         say(empty_histories(statistics.totals))
         log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn_din.encoding.cells import holds_lists, read_history
 from sklearn_din.encoding.events import read_events
 from sklearn_din.encoding.facts import HistoryFacts
-from sklearn_din.encoding.single_values import as_numbers, coded
+from sklearn_din.encoding.single_values import as_numbers, factorize
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 
@@ -233,7 +233,7 @@ def test_times_elapsed_read_as_anchor_minus_time():
     cells = read_history(column)
 
     assert HistoryFacts.of(cells).is_numeric
-    assert cells.expanded().values.tolist() == [9.0, 6.0, 16.0]
+    assert cells.expand().values.tolist() == [9.0, 6.0, 16.0]
     events = read_events([cells], max_length=9, numbers=["clicks"])
     assert events.numbers["clicks"].tolist() == [1.0, 4.0]
     assert events.anchors["clicks"].tolist() == [10.0, 20.0]
@@ -265,7 +265,7 @@ def test_what_is_no_number_is_refused():
 )
 def test_codes_point_at_the_distinct_values(dtype):
     values = ["hat", None, "sock", "hat"]
-    codes, distinct = coded(pd.Series(values, dtype=dtype), name="item")
+    codes, distinct = factorize(pd.Series(values, dtype=dtype), name="item")
 
     assert codes.dtype == np.int32
     assert [None if c < 0 else distinct[c] for c in codes] == values
@@ -286,7 +286,7 @@ FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])
     ids=["numpy", "Float64", "Arrow", "Arrow dictionary", "chunks"],
 )
 def test_nan_is_no_id_whoever_holds_it(values):
-    codes, distinct = coded(values, name="item")
+    codes, distinct = factorize(values, name="item")
 
     assert codes.tolist() == [0, -1, -1, 1, 0]
     assert codes.dtype == np.int32
@@ -295,7 +295,7 @@ def test_nan_is_no_id_whoever_holds_it(values):
 
 def test_lists_are_no_ids():
     with pytest.raises(ValueError, match=r"item must hold ids .* compared: \[1\].*in histories"):
-        coded(objects([[1], [2]]), name="item")
+        factorize(objects([[1], [2]]), name="item")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_lists_are_no_ids():
 )
 def test_values_of_several_parts_are_not_sent_to_histories(values):
     with pytest.raises(ValueError, match=r"item must hold ids .*'a'.*\. Give each part of such a "):
-        coded(values, name="item")
+        factorize(values, name="item")
 
 
 @pytest.mark.parametrize(

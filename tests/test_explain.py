@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.inspection.explain import decoded_weights, explain
+from sklearn_din.inspection.explain import decode_weights, explain
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -50,7 +50,7 @@ def test_shares_are_weights_over_the_sum_of_absolute_weights():
             "weight": np.array([3.0, -1.0, -2.0, 0.0, 0.0], dtype="float32"),
         }
     )
-    table = decoded_weights(FittedPipeline(None, FixedNames(), FixedWeights()), given)
+    table = decode_weights(FittedPipeline(None, FixedNames(), FixedWeights()), given)
     assert table["share"].tolist() == [0.75, -0.25, -1.0, 0.0, 0.0]
     assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
 

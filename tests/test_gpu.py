@@ -12,7 +12,7 @@ from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.network.batch import Batch
 from sklearn_din.training import net as net_file
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.seeding import seeded_torch
+from sklearn_din.training.seeding import seed_torch
 from tests.encoded_impressions import make_impressions, make_labels
 
 pytestmark = [
@@ -53,7 +53,7 @@ def classifier_on(device, **options):
 def net_and_batches(device, **options):
     net = classifier_on(device, **options)._new_net()
     net.module__schema, net._n_before = X.schema, 0
-    with seeded_torch(0, devices=[]):
+    with seed_torch(0, devices=[]):
         net.initialize()
     order = np.random.RandomState(0)
     batches = ImpressionBatches(X, y.astype(np.float32), batch_size=50, shuffle=order)

@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import scan_parquet
 from sklearn_din.logs.history import HistoryBuilder, attach_history
-from sklearn_din.logs.past_columns import sorted_log
+from sklearn_din.logs.past_columns import sort_log
 
 CLICKS = pd.DataFrame(
     {
@@ -533,12 +533,12 @@ def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monk
     builder.set_params(events="all").fit(CLICKS)
 
     def sort_while_events_arrive(events, *names):
-        in_order = sorted_log(events, *names)
+        in_order = sort_log(events, *names)
         monkeypatch.undo()
         builder.partial_fit(CLICKS.assign(time=[50, 50, 50, 50]))
         return in_order
 
-    monkeypatch.setattr("sklearn_din.logs.history.sorted_log", sort_while_events_arrive)
+    monkeypatch.setattr("sklearn_din.logs.history.sort_log", sort_while_events_arrive)
     later = CLICKS.assign(time=99)
     builder.transform(later)
     expected = lists(attach(later, builder.events_)["hist_item"])

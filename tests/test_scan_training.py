@@ -26,7 +26,7 @@ from sklearn_din.features import mapped
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.network.batch import Batch
-from sklearn_din.training.batches import ImpressionBatches, pooled_order
+from sklearn_din.training.batches import ImpressionBatches, order_in_pools
 from tests.fitted_pipelines import attach_clicks
 
 
@@ -217,7 +217,7 @@ def test_a_streamed_fit_that_died_goes_on_to_the_same_bits(frame, temporary, tmp
 
 @pytest.mark.parametrize(("n_rows", "pool"), [(1000, 100), (1, 5), (97, 3), (10, 1000)])
 def test_a_pooled_order_has_each_row_once_and_reads_few_rows_at_a_time(n_rows, pool):
-    order = pooled_order(n_rows, pool=pool, shuffle=np.random.RandomState(0))
+    order = order_in_pools(n_rows, pool=pool, shuffle=np.random.RandomState(0))
     assert sorted(order.tolist()) == list(range(n_rows))
     size = max(pool // 16, 1)
     for start in range(0, n_rows, pool // size * size):

@@ -52,7 +52,7 @@ def test_elapsed_is_the_row_s_time_less_each_event_s(windows):
 @given(WINDOWS)
 def test_covered_events_are_those_of_some_row_and_the_rows_stay_what_they_were(windows):
     spans, values = spans_of(windows), np.arange(N_EVENTS) * 7
-    covered = spans.covered()
+    covered = spans.cover()
     held = [event for row in events_of(windows) for event in row]
     kept = sorted(set(held))
     assert values[covered.kept].tolist() == [7 * event for event in kept]
@@ -64,15 +64,15 @@ def test_covered_events_are_those_of_some_row_and_the_rows_stay_what_they_were(w
 
 @given(WINDOWS)
 def test_coverage_does_not_depend_on_the_order_of_the_rows(windows):
-    forwards, backwards = spans_of(windows).covered(), spans_of(windows[::-1]).covered()
+    forwards, backwards = spans_of(windows).cover(), spans_of(windows[::-1]).cover()
     assert forwards.run_starts.tolist() == backwards.run_starts.tolist()
     assert forwards.run_lengths.tolist() == backwards.run_lengths.tolist()
 
 
 def test_one_run_is_a_slice_and_costs_no_index():
-    assert spans_of([(4, 2), (6, 1)]).covered().kept == slice(4, 7)
-    assert spans_of([(4, 0)]).covered().kept == slice(0, 0)
-    assert spans_of([(4, 1), (8, 1)]).covered().kept.tolist() == [4, 8]
+    assert spans_of([(4, 2), (6, 1)]).cover().kept == slice(4, 7)
+    assert spans_of([(4, 0)]).cover().kept == slice(0, 0)
+    assert spans_of([(4, 1), (8, 1)]).cover().kept.tolist() == [4, 8]
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), np.array([2, 0]), np.array([True, False, True])])
@@ -88,7 +88,7 @@ def test_rows_that_follow_each_other_cover_everything_once():
     spans = Spans.from_lengths(np.array([2, 0, 3]))
     assert spans.starts.tolist() == [0, 2, 2]
     assert spans.index().tolist() == list(range(5))
-    assert spans.covered().counts().tolist() == [1] * 5
+    assert spans.cover().counts().tolist() == [1] * 5
 
 
 def test_a_time_before_its_event_counts_as_none_elapsed():

@@ -57,7 +57,7 @@ class Histories:
         self._check_separator()
         return [self._behaviour(group, candidates) for group in groups]
 
-    def named(self, histories: Mapping[Hashable, Hashable]) -> list[Behaviour]:
+    def take(self, histories: Mapping[Hashable, Hashable]) -> list[Behaviour]:
         """Take the columns that the user names, with the candidates that the user names."""
         frame = pd.DataFrame(columns=list(self.facts.names))
         keys = [name for key in histories for name in as_tuple(key)]

@@ -18,7 +18,7 @@ from sklearn_din.encoding.single_values import (
     Codes,
     Values,
     as_numbers,
-    coded,
+    factorize,
     first_present,
     is_missing,
 )
@@ -63,7 +63,7 @@ class HistoryCells:
         """Keep the newest ``max_length`` events of each window."""
         return replace(self, spans=self.spans.newest(max_length))
 
-    def expanded(self) -> HistoryCells:
+    def expand(self) -> HistoryCells:
         """Lay the windows out one after the other, each event as often as it is seen."""
         if self.anchors is None:
             values = _take(self.values, self.spans.index())
@@ -76,12 +76,12 @@ class HistoryCells:
 
         A log is coded once, for all rows and folds, where at least half of it is wanted.
         """
-        if self.log is not None and 2 * _n_selected(selection) >= len(self.values):
+        if self.log is not None and 2 * _selection_length(selection) >= len(self.values):
             log, column = self.log
-            with suppress(TypeError):  # lists, dicts somewhere in the log: coded names them
+            with suppress(TypeError):  # lists, dicts somewhere in the log: factorize names them
                 codes, values = log.codes(column)
                 return codes[selection], values
-        return coded(_take(self.values, selection), name=self.name)
+        return factorize(_take(self.values, selection), name=self.name)
 
     def numbers(self, selection: Selection) -> np.ndarray:
         """Return some events as float64, NaN where missing."""
@@ -149,7 +149,7 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
         cells = pa.nulls(len(column))
     else:
         raise _not_lists(name, f"dtype {column.dtype}")
-    return _read_arrow(_chunked(cells), name, separator)
+    return _read_arrow(_as_chunks(cells), name, separator)
 
 
 def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> HistoryCells:
@@ -244,7 +244,7 @@ def _not_lists(name: str, got: str) -> ValueError:
     )
 
 
-def _n_selected(selection: Selection) -> int:
+def _selection_length(selection: Selection) -> int:
     return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
@@ -256,7 +256,7 @@ def _take(values: Values, selection: Selection) -> Values:
     return values.take(pa.array(selection))
 
 
-def _chunked(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+def _as_chunks(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     return cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
 
 

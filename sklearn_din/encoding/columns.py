@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din.encoding.cells import HistoryCells, holds_lists, is_arrow_list, read_history
-from sklearn_din.encoding.single_values import Codes, coded, first_present
+from sklearn_din.encoding.single_values import Codes, factorize, first_present
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 PREFIX = "hist_"
@@ -47,7 +47,7 @@ class Columns:
     def codes(self, name: str) -> Codes:
         """Codes and distinct values of a column of ids; read when first asked for."""
         if name not in self._codes:
-            self._codes[name] = coded(self.frame[name], name=name)
+            self._codes[name] = factorize(self.frame[name], name=name)
         return self._codes[name]
 
     def history(self, name: str) -> HistoryCells:

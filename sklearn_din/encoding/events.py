@@ -57,10 +57,10 @@ def read_events(
     _check_aligned(cells)
     first = cells[0]
     if not all(_same_layout(first, other) for other in cells[1:]):
-        cells = [history.expanded() for history in cells]
+        cells = [history.expand() for history in cells]
     n_given = cells[0].spans.lengths.sum(dtype=np.int64)
     cells = [history.newest(max_length) for history in cells]
-    covered = cells[0].spans.covered()
+    covered = cells[0].spans.cover()
     n_older = int(n_given - covered.spans.lengths.sum(dtype=np.int64))
     events, selection = Events(covered.spans, covered.counts(), n_older=n_older), covered.kept
     for history in cells:

@@ -68,14 +68,14 @@ def _read(
     for behaviour in roles.behaviours:
         names = (*behaviour.histories, *behaviour.numbers)
         cells = {name: columns.history(name) for name in names}
-        cells |= {name: cells[name].expanded() for name in names if name in as_numbers_alone}
+        cells |= {name: cells[name].expand() for name in names if name in as_numbers_alone}
         events[behaviour.histories] = read_events(
             list(cells.values()), max_length=max_length, numbers=behaviour.numbers
         )
     return ReadFrame(numbers, codes, events)
 
 
-def checked_frame(
+def validate_frame(
     encoder: BaseEstimator, X: TableLike, *, reset: bool, droppable: Sequence[str | None] = ()
 ) -> pd.DataFrame:
     """Return X as a pandas frame with text column names and the columns of fit.

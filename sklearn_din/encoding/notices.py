@@ -90,7 +90,7 @@ def odd_ids(
     return notices
 
 
-def unpaired_histories(
+def lone_histories(
     behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences], ids: Sequence[str]
 ) -> list[str]:
     """Histories that are pooled although they look made to be compared.

@@ -80,7 +80,7 @@ def assign_roles(
         ids=named["categorical"],
         numbers=named["numeric"],
     )
-    behaviours = tuple(finder.infer() if isinstance(histories, str) else finder.named(histories))
+    behaviours = tuple(finder.infer() if isinstance(histories, str) else finder.take(histories))
     candidates = Roles((), (), behaviours).candidates
     _check_disjoint(named | {"user and time": list(beside), "candidates": sorted(candidates)})
     kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}

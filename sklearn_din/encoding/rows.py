@@ -16,7 +16,7 @@ from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.table import Impressions
-from sklearn_din.encoding.vocabulary import ValueCounts, sorted_order
+from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
@@ -184,7 +184,7 @@ class UserNumbers:
         self._index: pd.Index | None = None
         if not are_integers:
             values = counts.finish().values
-            values = values[sorted_order(values)]
+            values = values[sort_order(values)]
             self._index = pd.Index(values, dtype=values.dtype)
 
     def encode(self, users: Any) -> np.ndarray:
@@ -210,7 +210,7 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
         anchors = {n: store[f"anchor {n}"] for n in names if f"anchor {n}" in store}
         behaviours[behaviour.histories] = Ragged(events, spans, anchors)
     users, times = store.get("users"), store.get("times")
-    return EncodedFeatures._trusted(
+    return EncodedFeatures._without_checks(
         schema, columns, behaviours, users=users, times=times, store=store
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.single_values import as_numbers, coded
+from sklearn_din.encoding.single_values import as_numbers, factorize
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
@@ -35,7 +35,7 @@ class SharedLogs:
         learnt = self._learnt
         for _, part in self._scan.log_parts([*behaviour.histories, *behaviour.numbers]):
             for name in behaviour.histories:
-                yield name, learnt.ids_of(name, coded(part[name], name=name))
+                yield name, learnt.ids_of(name, factorize(part[name], name=name))
             for name in behaviour.numbers:
                 numbers, scale = as_numbers(part[name], name=name), learnt.event_scales[name]
                 has_anchors = self._with_anchors[name]

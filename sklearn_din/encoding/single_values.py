@@ -17,17 +17,17 @@ Values: TypeAlias = "np.ndarray | pa.ChunkedArray"
 Codes = tuple[np.ndarray, np.ndarray]
 
 
-def coded(values: Values | pd.Series, *, name: str) -> Codes:
+def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
 
     Examples
     --------
-    >>> coded(pd.Series(["hat", None, "sock", "hat"]), name="item")
+    >>> factorize(pd.Series(["hat", None, "sock", "hat"]), name="item")
     (array([ 0, -1,  1,  0], dtype=int32), array(['hat', 'sock'], dtype=object))
     """
     try:
         if isinstance(values, pa.ChunkedArray):
-            return _without_nan(*_coded_arrow(values))
+            return _without_nan(*_factorize_arrow(values))
         if isinstance(values, pd.Series) and values.dtype == np.float16:  # no index of these
             values = values.astype(np.float32)
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
@@ -117,7 +117,7 @@ def _advice(values: Values | pd.Series) -> str:
     return "Give each part of such a value a column of its own."
 
 
-def _coded_arrow(values: pa.ChunkedArray) -> Codes:
+def _factorize_arrow(values: pa.ChunkedArray) -> Codes:
     chunks = values.dictionary_encode().chunks
     if not chunks:
         return np.empty(0, dtype=np.int32), np.empty(0, dtype=object)

@@ -287,7 +287,7 @@ class Vocabulary:
             return values, counts
         earlier = Occurrences(self.rare, self.rare_counts)
         values, counts = _count_together([earlier, Occurrences(values.astype(object), counts)])
-        order = sorted_order(values)
+        order = sort_order(values)
         return values[order], counts[order]
 
 
@@ -368,7 +368,7 @@ def count_columns(sources: Mapping[str, Occurrences]) -> Occurrences:
     pairs = zip(arrays, filled.values(), strict=True)
     values, counts = _count_together([Occurrences(a, source.counts) for a, source in pairs])
     values, counts = values[counts > 0], counts[counts > 0]
-    order = sorted_order(values)
+    order = sort_order(values)
     return Occurrences(values[order], counts[order])
 
 
@@ -456,7 +456,7 @@ def kind_of_ids(values: np.ndarray) -> str | None:
     return kinds.get(pd.api.types.infer_dtype(values, skipna=False))
 
 
-def sorted_order(values: np.ndarray) -> np.ndarray:
+def sort_order(values: np.ndarray) -> np.ndarray:
     """Give the order in which values learnt at once get their ids."""
     try:
         if _is_text(values):  # by code point as Python's own order, and eight times as fast

@@ -79,7 +79,7 @@ class EncodedFeatures:
         _check_arrays(self)
 
     @classmethod
-    def _trusted(
+    def _without_checks(
         cls,
         schema: Schema,
         columns: dict[str, np.ndarray],
@@ -123,7 +123,7 @@ class EncodedFeatures:
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         users = None if self.users is None else self.users[rows]
         times = None if self.times is None else self.times[rows]
-        return self._trusted(self.schema, columns, behaviours, users, times, self.store)
+        return self._without_checks(self.schema, columns, behaviours, users, times, self.store)
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:

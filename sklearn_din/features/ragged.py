@@ -87,7 +87,7 @@ class Ragged:
 
     def compact(self) -> Ragged:
         """Return the same rows over a copy of only those events that some row holds."""
-        covered = self.spans.covered()
+        covered = self.spans.cover()
         selection = covered.kept
         columns = {name: values[selection].copy() for name, values in self.columns.items()}
         return Ragged(columns, covered.spans, self.anchors)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_din._whole_files import make_cache_folder, removed_with, synced
+from sklearn_din._whole_files import make_cache_folder, remove_with, sync
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -256,7 +256,7 @@ class StoreWriter:
         with self.disk_errors(len(content)):
             (self.folder / MANIFEST).write_bytes(digest + b"\n" + content)
             for path in [*self.folder.iterdir(), self.folder]:
-                synced(path)
+                sync(path)
 
 
 @contextmanager
@@ -313,7 +313,7 @@ class _Folder:
 
     def __init__(self, path: Path, *, is_temporary: bool) -> None:
         if is_temporary:
-            removed_with(self, path)
+            remove_with(self, path)
 
 
 def _release(folder: _Folder) -> None:
@@ -353,7 +353,7 @@ def _put(folder: Path, target: Path) -> None:
         os.rename(target, broken)
         os.rename(folder, target)
         shutil.rmtree(broken, ignore_errors=True)
-    synced(target.parent)
+    sync(target.parent)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:

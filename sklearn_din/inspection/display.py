@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
-from sklearn_din.inspection.explain import KEYS, decoded_weights
-from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, fitted_pipeline
+from sklearn_din.inspection.explain import KEYS, decode_weights
+from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
 
 if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axes import Axes
@@ -103,10 +103,10 @@ class AttentionDisplay:
         -------
         AttentionDisplay
         """
-        fitted = fitted_pipeline(pipeline, purpose="AttentionDisplay")
+        fitted = split_pipeline(pipeline, purpose="AttentionDisplay")
         encoded = fitted.encode(X)
         schema = encoded.schema
-        table = decoded_weights(fitted, encoded)
+        table = decode_weights(fitted, encoded)
         behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
@@ -189,17 +189,17 @@ class AttentionDisplay:
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
         self.figure_, self.ax_ = _new_axes(ax, size, purpose="AttentionDisplay")
         if not n_events:
-            _draw_nothing(self.ax_, self._named_candidates(" (click probability {:.0%})"))
+            _draw_nothing(self.ax_, self._label_candidates(" (click probability {:.0%})"))
         elif n_candidates == 1:
-            (candidate,) = self._named_candidates(" (click probability {:.0%})")
+            (candidate,) = self._label_candidates(" (click probability {:.0%})")
             _draw_bars(self.ax_, self.weights[0], self.events, candidate)
         else:
             label = "candidates" + ("" if self.probability is None else " (click probability)")
-            shown = self._named_candidates(" ({:.0%})")
+            shown = self._label_candidates(" ({:.0%})")
             _draw_heat(self.ax_, self.weights, self.events, shown, label=label)
         return self
 
-    def _named_candidates(self, form: str) -> list[str]:
+    def _label_candidates(self, form: str) -> list[str]:
         if self.probability is None:
             return self.candidates
         pairs = zip(self.candidates, self.probability, strict=True)

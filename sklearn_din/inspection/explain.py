@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
-from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
+from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
@@ -66,11 +66,11 @@ def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
     1    1         0       hat     0.5    0.5
     2    1         1      shoe     0.5    0.5
     """
-    fitted = fitted_pipeline(pipeline, purpose="explain")
-    return decoded_weights(fitted, fitted.encode(X))
+    fitted = split_pipeline(pipeline, purpose="explain")
+    return decode_weights(fitted, fitted.encode(X))
 
 
-def decoded_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
+def decode_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
     """Return attention weights with original values in place of ids, and each weight's share."""
     table = pipeline.classifier.attention_weights(X)
     for name in table.columns.drop([*KEYS, "weight"]):

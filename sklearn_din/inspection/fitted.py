@@ -60,7 +60,7 @@ def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
     return last
 
 
-def fitted_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
+def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
     """Return the pieces of a fitted Pipeline, or of a search over one.
 
     It has a HistorySequenceEncoder among its steps and ends in a DINClassifier. Errors begin with

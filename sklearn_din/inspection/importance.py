@@ -16,7 +16,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_din._validation import check_count
 from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import best_of_search, fitted_pipeline, flat_steps
+from sklearn_din.inspection.fitted import best_of_search, flat_steps, split_pipeline
 
 if TYPE_CHECKING:  # polars need not be installed
     import polars as pl
@@ -92,7 +92,7 @@ def history_importance(
     0  hist_item  behaviour  (hist_item,)
     1       item     column       (item,)
     """
-    fitted = fitted_pipeline(pipeline, purpose="history_importance")
+    fitted = split_pipeline(pipeline, purpose="history_importance")
     check_count(n_repeats, name="n_repeats")
     check_consistent_length(X, y)
     frame, model = _from_the_encoder_on(pipeline, fitted.encoder, X)

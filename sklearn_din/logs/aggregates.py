@@ -11,7 +11,7 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
 from sklearn_din.logs.running_sums import (
     Aggregate,
-    checked_aggregates,
+    check_aggregates,
     so_far,
 )
 from sklearn_din.logs.timeline import Timeline
@@ -83,7 +83,7 @@ def attach_aggregates(
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     check_frame(shown.pandas, [time], name="impressions")
     check_frame(log, [time], name="events")
-    by_key = checked_aggregates(aggregates, shown.pandas, log)
+    by_key = check_aggregates(aggregates, shown.pandas, log)
     attached: dict[str, np.ndarray] = {}
     for keys, wanted in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)

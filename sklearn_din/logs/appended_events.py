@@ -34,7 +34,7 @@ def append_events(
     for column in old.columns:
         parts = [log[column] for log in logs]
         if _may_merge(parts):
-            logs = _replaced(logs, column, _kept_apart(parts, is_key=column == user))
+            logs = _replace(logs, column, _kept_apart(parts, is_key=column == user))
     return pd.concat(logs, ignore_index=True)
 
 
@@ -50,11 +50,11 @@ def _with_times_alike(old: pd.DataFrame, new: pd.DataFrame, time: Hashable) -> l
         )
     is_zoned = all(zoned for _, _, zoned in checked)
     if is_zoned and firsts[0].dtype != firsts[1].dtype:
-        return _replaced(logs, time, [datetime_index(log[time]).tz_convert("UTC") for log in logs])
+        return _replace(logs, time, [datetime_index(log[time]).tz_convert("UTC") for log in logs])
     return logs
 
 
-def _replaced(
+def _replace(
     logs: Sequence[pd.DataFrame], column: Hashable, parts: Sequence[pd.Series | pd.DatetimeIndex]
 ) -> list[pd.DataFrame]:
     copies = [log.copy(deep=False) for log in logs]

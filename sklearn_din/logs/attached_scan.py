@@ -101,10 +101,10 @@ class AttachedScan(Scan):
         FileNotFoundError, OSError
             If a file is gone or was changed since it was written.
         """
-        names = self._checked_names(columns)
+        names = self._check_names(columns)
         new = [name for name in names if name in {*self._number_names, *self._history_names}]
         for start, base in self._base_parts([name for name in names if name not in new]):
-            yield from self._extended(start, base, new, names)
+            yield from self._extend(start, base, new, names)
 
     def log_parts(
         self, columns: Sequence[str] | None = None, *, n_events: int = MOST_ROWS
@@ -129,7 +129,7 @@ class AttachedScan(Scan):
         names = self._history_names if columns is None else list(columns)
         histories = self._histories_of(names)
         if histories is None:
-            yield from _attached(self._base).log_parts(names or None, n_events=n_events)
+            yield from _check_attached(self._base).log_parts(names or None, n_events=n_events)
             return
         for start in range(0, histories.n_events, n_events):
             events = slice(start, start + n_events)
@@ -152,7 +152,7 @@ class AttachedScan(Scan):
         places = _places(self._rows[rows])
         histories = self._histories_of(columns)
         if histories is None:
-            return _attached(self._base[places]).windows(slice(None), columns)
+            return _check_attached(self._base[places]).windows(slice(None), columns)
         return histories.spans(places), histories.anchors(places)
 
     def shares_log(self, columns: Sequence[str]) -> bool:
@@ -207,7 +207,7 @@ class AttachedScan(Scan):
             stop = min(start + MOST_ROWS, len(self))
             yield start, pd.DataFrame(index=pd.RangeIndex(start, stop))
 
-    def _extended(
+    def _extend(
         self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield a part with its further columns, in pieces whose events fit the budget."""
@@ -230,7 +230,7 @@ class AttachedScan(Scan):
             yield start + first, part[list(names)]
 
 
-def _attached(scan: Scan) -> AttachedScan:
+def _check_attached(scan: Scan) -> AttachedScan:
     if not isinstance(scan, AttachedScan):
         raise ValueError(
             f"these are no history columns of the scan, whose columns are {scan.columns}. Name "

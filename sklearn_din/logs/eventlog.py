@@ -75,7 +75,7 @@ class EventLog:
 
         Columns of one log that are cut by the same windows get the same windows and digest.
         """
-        covered = spans.covered()
+        covered = spans.cover()
         part = self.part
         if covered.n_events < len(self):
             runs = (covered.run_starts.tobytes(), covered.run_lengths.tobytes())

@@ -40,7 +40,7 @@ from sklearn_din.logs.past_columns import (
     history_columns,
     history_names,
     same_rows,
-    sorted_log,
+    sort_log,
     why_all_empty,
 )
 from sklearn_din.logs.timeline import Timeline
@@ -139,7 +139,7 @@ def attach_history(
     new_names = history_names(names, prefix, elapsed)
     check_impressions(shown.pandas, user, time, new_names, name="impressions")
     check_count(max_length, name="max_length")
-    timeline, values = sorted_log(log, user, time, names)
+    timeline, values = sort_log(log, user, time, names)
     is_own_log = same_rows(shown.pandas, log, [user, time])
     if max_age is None and is_own_log:
         past = timeline.own_past()
@@ -245,7 +245,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
         """Remember the events among the rows of X, forgetting earlier ones."""
-        frame = self._checked_rows(X, reset=True).pandas
+        frame = self._check_rows(X, reset=True).pandas
         classes = _two_classes(y) if self.events == "positive" else None
         events = self._events_among(frame, y, classes)
         self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
@@ -264,7 +264,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
-        frame = self._checked_rows(X, reset=False).pandas
+        frame = self._check_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
         events = append_events(self.events_, new, user=self.user, time=self.time)
@@ -286,12 +286,12 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
         """Attach to each row of X the remembered events strictly before it."""
         check_is_fitted(self, "events_")
-        shown = self._checked_rows(X, reset=False)
+        shown = self._check_rows(X, reset=False)
         names = check_names(self.columns, name="columns")
         events = self.events_
         kept = self._sorted  # serving asks often, a few rows at a time, and in threads
         if kept is None or kept[0] is not events:  # partial_fit may end while another call sorts
-            kept = self._sorted = (events, *sorted_log(events, self.user, self.time, names))
+            kept = self._sorted = (events, *sort_log(events, self.user, self.time, names))
         _, timeline, log = kept
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
@@ -327,7 +327,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         names = check_names(self.columns, name="columns")
         return history_names(names, self.prefix, self.elapsed)
 
-    def _checked_rows(self, X: IntoDataFrameT, *, reset: bool) -> CallerFrame[IntoDataFrameT]:
+    def _check_rows(self, X: IntoDataFrameT, *, reset: bool) -> CallerFrame[IntoDataFrameT]:
         shown = CallerFrame(X, name="X")
         frame = shown.pandas
         check_frame(frame, [], name="X")
@@ -347,7 +347,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         log = X[list(dict.fromkeys([self.user, self.time, *names]))]
         if classes is None:
             return log.reset_index(drop=True)
-        labels = _checked_labels(y)
+        labels = _check_labels(y)
         check_consistent_length(X, labels)
         unseen = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()]).tolist()
         if unseen:
@@ -379,7 +379,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         return tags
 
 
-def _checked_labels(y: ArrayLike | None) -> np.ndarray:
+def _check_labels(y: ArrayLike | None) -> np.ndarray:
     """Labels as an array without missing ones."""
     if y is None:
         raise ValueError(
@@ -394,7 +394,7 @@ def _checked_labels(y: ArrayLike | None) -> np.ndarray:
 
 def _two_classes(y: ArrayLike | None) -> np.ndarray:
     """The two labels, the smaller one first."""
-    classes = np.unique(_checked_labels(y))
+    classes = np.unique(_check_labels(y))
     if len(classes) != 2:
         raise ValueError(
             f"HistoryBuilder(events='positive') needs two classes in y, got {classes.tolist()}. "

@@ -96,7 +96,7 @@ def _spread(values: np.ndarray, size: int) -> np.ndarray:
     return values[np.linspace(0, len(values) - 1, size).astype(np.int64)]
 
 
-def warn_of_misplaced(
+def warn_of_misplacement(
     events: pd.DataFrame,
     *,
     item: str,

@@ -18,7 +18,7 @@ from sklearn_din._validation import (
     plain_values,
     time_values,
 )
-from sklearn_din.logs.item_columns import warn_of_misplaced
+from sklearn_din.logs.item_columns import warn_of_misplacement
 from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_draw
 from sklearn_din.tables.scan import Scan
 
@@ -121,7 +121,7 @@ def sample_negatives(
     nothing_left = np.flatnonzero(own.free == 0)
     if len(nothing_left):
         raise nothing_to_draw(owner_names[nothing_left[:1]].tolist()[0], user)
-    warn_of_misplaced(
+    warn_of_misplacement(
         frame,
         item=item,
         items=items,

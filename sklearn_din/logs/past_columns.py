@@ -21,7 +21,7 @@ NO_PAST = {
 MANY_ROWS = 10  # so many rows without any past are no accident
 
 
-def sorted_log(
+def sort_log(
     events: pd.DataFrame, user: str, time: str, columns: Sequence[str]
 ) -> tuple[Timeline, EventLog]:
     """Sort a log once: where each user's events lie, and what the columns hold in that order.
@@ -29,7 +29,7 @@ def sorted_log(
     Examples
     --------
     >>> clicks = pd.DataFrame({"user": [2, 1, 1], "time": [1, 2, 1], "item": ["hat", "tie", "cap"]})
-    >>> timeline, log = sorted_log(clicks, "user", "time", ["item"])
+    >>> timeline, log = sort_log(clicks, "user", "time", ["item"])
     >>> timeline.groups, log.columns["item"]
     (array([0, 1, 1]), array(['hat', 'cap', 'tie'], dtype=object))
     """
@@ -54,7 +54,7 @@ def history_columns(
     starts = np.where(lengths > 0, starts, 0)
     new = {f"{prefix}{column}": WindowArray(log, column, starts, lengths) for column in log.columns}
     if elapsed is not None:
-        clock, anchors = timeline.elapsed_clock(impressions)
+        clock, anchors = timeline.relative_times(impressions)
         clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
         new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, anchors)
     return new

@@ -16,13 +16,13 @@ Wanted = dict[tuple[str, ...], dict[str, tuple[str | None, str]]]
 STATISTICS = ("mean", "sum", "count")
 
 
-def checked_aggregates(
+def check_aggregates(
     aggregates: Mapping[str, Aggregate], impressions: pd.DataFrame, events: pd.DataFrame
 ) -> Wanted:
     """What was asked for, by key: columns and dtypes are checked, values are not."""
     by_key: Wanted = {}
     for name, specification in aggregates.items():
-        keys, column, statistic = _checked(name, specification, impressions, events)
+        keys, column, statistic = _check_aggregate(name, specification, impressions, events)
         by_key.setdefault(keys, {})[name] = column, statistic
     return by_key
 
@@ -53,7 +53,7 @@ def so_far(
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
 
-def _checked(
+def _check_aggregate(
     name: str, specification: Aggregate, impressions: pd.DataFrame, events: pd.DataFrame
 ) -> tuple[tuple[str, ...], str | None, str]:
     if not isinstance(specification, tuple | list) or len(specification) != 3:

@@ -42,7 +42,7 @@ from sklearn_din.logs.past_columns import (
     check_impressions,
     history_names,
 )
-from sklearn_din.logs.running_sums import Aggregate, checked_aggregates, present_numbers
+from sklearn_din.logs.running_sums import Aggregate, check_aggregates, present_numbers
 from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
@@ -99,7 +99,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     if shown.caller is not None:
         new = StoredHistories(store).columns(new_names, slice(None))
         return shown.caller.with_columns(new, types=list_types(log.frame, request.names))
-    return _attached(shown.scan, new_names, name, histories=store)
+    return _attach(shown.scan, new_names, name, histories=store)
 
 
 def attach_aggregates_by_sql(
@@ -112,7 +112,7 @@ def attach_aggregates_by_sql(
     shown, log = _tables(impressions, events)
     check_frame(shown.frame, [time], name="impressions")
     check_frame(log.frame, [time], name="events")
-    by_key = checked_aggregates(aggregates, shown.frame, log.frame)
+    by_key = check_aggregates(aggregates, shown.frame, log.frame)
     pairs = {keys: _Pair(shown, log, keys, time) for keys in by_key}
     keys = [key for group in by_key for key in group]
     columns = [c for group in by_key.values() for c, _ in group.values() if c is not None]
@@ -129,7 +129,7 @@ def attach_aggregates_by_sql(
     store = _made_once(parent, name, some_pair, write)
     if shown.caller is not None:
         return shown.caller.with_columns({name: np.array(store[name]) for name in aggregates})
-    return _attached(shown.scan, list(aggregates), name, numbers=store)
+    return _attach(shown.scan, list(aggregates), name, numbers=store)
 
 
 def _made_once(
@@ -144,7 +144,7 @@ def _made_once(
     return store
 
 
-def _attached(
+def _attach(
     scan: Any,
     names: Sequence[str],
     digest: str,

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn_din._progress import Progress
 from sklearn_din._validation import check_frame, missing_rows, plain_values
 from sklearn_din.features.store import create_store
-from sklearn_din.logs.item_columns import warn_of_misplaced
+from sklearn_din.logs.item_columns import warn_of_misplacement
 from sklearn_din.logs.other_items import OwnItems, nothing_to_draw
 from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
@@ -192,12 +192,12 @@ def _whole_owners(
         whole = pa.Table.from_batches([*rest, batch])
         begins_last = int(np.flatnonzero(changes([whole["owner"]], None))[-1])
         if begins_last:
-            yield _numbered(whole[:begins_last])
+            yield _number_owners(whole[:begins_last])
         rest = whole[begins_last:].to_batches()
-    yield _numbered(pa.Table.from_batches(rest))
+    yield _number_owners(pa.Table.from_batches(rest))
 
 
-def _numbered(events: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _number_owners(events: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     owners = np.cumsum(changes([events["owner"]], None)) - 1
     return owners, events["row"].to_numpy(), events["code"].to_numpy()
 
@@ -269,7 +269,7 @@ def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
     head = head[~np.any([missing_rows(head[key]) for key in request.keys], axis=0)]
     if len(head) == 0:
         return
-    warn_of_misplaced(
+    warn_of_misplacement(
         head,
         item=request.item,
         items=_number(head[request.item]),

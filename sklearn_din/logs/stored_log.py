@@ -165,7 +165,7 @@ class StoredHistories:
 
     def columns(self, names: Sequence[str], rows: Rows) -> dict[str, WindowArray]:
         """Return history columns of some rows, over logs of the events inside their windows."""
-        covered = self.spans(rows).covered()
+        covered = self.spans(rows).cover()
         starts, lengths = covered.spans.starts, covered.spans.lengths
         digest = hashlib.blake2b(covered.run_starts.tobytes(), digest_size=16)
         digest.update(covered.run_lengths.tobytes())

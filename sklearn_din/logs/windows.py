@@ -132,7 +132,7 @@ class WindowArray(ExtensionArray):
         scalars = getattr(scalars, "array", scalars)
         if isinstance(scalars, WindowArray):
             return scalars.copy()
-        cells = [_checked_cell(cell) for cell in scalars]
+        cells = [_check_cell(cell) for cell in scalars]
         lengths = np.array([MISSING if c is None else len(c) for c in cells], dtype=np.int32)
         values = join_values([np.asarray(cell) for cell in cells if cell is not None and len(cell)])
         starts = Spans.from_lengths(np.maximum(lengths, 0)).starts
@@ -153,7 +153,7 @@ class WindowArray(ExtensionArray):
         arrays = list(to_concat)
         filled = [array for array in arrays if (array.lengths > 0).any()] or arrays[:1]
         if len({array.anchors is None for array in filled}) > 1:
-            arrays = [array._materialised() for array in arrays]
+            arrays = [array._materialise() for array in arrays]
             filled = [array for array in arrays if (array.lengths > 0).any()]
         log, column, offsets = merge_logs([(array.log, array.column) for array in filled])
         shifts = [offsets.get(array.log.key(array.column), 0) for array in arrays]
@@ -329,7 +329,7 @@ class WindowArray(ExtensionArray):
             self.log, self.column, select(self.starts), select(self.lengths), anchors
         )
 
-    def _materialised(self) -> WindowArray:
+    def _materialise(self) -> WindowArray:
         if self.anchors is None:
             return self
         log = EventLog({self.column: self.flatten()})
@@ -356,13 +356,13 @@ def _are_cells(value: Any) -> bool:
     return all(cell is None or pd.api.types.is_list_like(cell) for cell in value)
 
 
-def _checked_cell(cell: object) -> np.ndarray | None:
+def _check_cell(cell: object) -> np.ndarray | None:
     if isinstance(cell, np.ndarray):
         if cell.ndim != 1:
             raise ValueError(f"a history cell must have one dimension, got {cell.ndim}")
         return cell
     if isinstance(cell, list | tuple | pd.Series | ExtensionArray):
-        return _inferred(list(cell))
+        return _infer_dtype(list(cell))
     if cell is None or cell is pd.NA or (isinstance(cell, float | np.floating) and np.isnan(cell)):
         return None
     raise TypeError(
@@ -370,7 +370,7 @@ def _checked_cell(cell: object) -> np.ndarray | None:
     )
 
 
-def _inferred(values: list[object]) -> np.ndarray:
+def _infer_dtype(values: list[object]) -> np.ndarray:
     """Integers, floats or objects: never numpy's fixed-width text."""
     objects = np.empty(len(values), dtype=object)
     objects[:] = values

@@ -96,7 +96,7 @@ def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[Spans, np.ndarra
     """
     codes, distinct = pd.factorize(owners)
     stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # owners never touch
-    covered = Spans(codes * stride + spans.starts, spans.lengths).covered()
+    covered = Spans(codes * stride + spans.starts, spans.lengths).cover()
     code, starts = np.divmod(covered.run_starts, stride)
     return Spans(starts, covered.run_lengths), distinct[code]
 

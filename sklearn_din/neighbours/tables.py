@@ -106,7 +106,7 @@ class NeighbourTables:
         for pair, own in zip(self.pairs, numbers, strict=True):
             by_column = own.T if isinstance(own, np.memmap) else np.ascontiguousarray(own.T)
             columns |= zip(pair.names, by_column, strict=True)
-        return EncodedFeatures._trusted(
+        return EncodedFeatures._without_checks(
             self.extend(X.schema),
             X.columns | columns,
             X.behaviours,

@@ -24,7 +24,7 @@ from sklearn_din.inspection.fitted import (
     FittedPipeline,
     best_of_search,
     classifier_of,
-    fitted_pipeline,
+    split_pipeline,
 )
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY
@@ -90,7 +90,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     classifier = classifier_of(estimator, purpose="export_onnx")
     recipe, neighbours = "", classifier.net_.neighbours_.pairs
     if isinstance(estimator, Pipeline):
-        pipeline = fitted_pipeline(estimator, purpose="export_onnx")
+        pipeline = split_pipeline(estimator, purpose="export_onnx")
         recipe = json.dumps(recipe_of(pipeline))
         neighbours = pipeline.neighbours
     n_more_bytes = len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))

@@ -14,7 +14,7 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_count, check_frame
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.inspection.fitted import FittedPipeline, fitted_pipeline
+from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 
 PAIRS_PER_BLOCK = 65_536
 CHECKED_PAIRS = 256
@@ -71,7 +71,7 @@ def rank_candidates(
     0    0     1  sock
     1    1     1  sock
     """
-    fitted = fitted_pipeline(pipeline, purpose="rank_candidates")
+    fitted = split_pipeline(pipeline, purpose="rank_candidates")
     catalogue = CallerFrame(candidates, name="candidates")
     left, right = CallerFrame(users, name="users").pandas, catalogue.pandas
     _check_ranking(left, right, top_k)
@@ -133,7 +133,7 @@ class _Pairs:
             else ragged.take(users)
             for key, ragged in self.user_rows.behaviours.items()
         }
-        return EncodedFeatures._trusted(self.user_rows.schema, columns, behaviours)
+        return EncodedFeatures._without_checks(self.user_rows.schema, columns, behaviours)
 
     def logits(self) -> Iterator[np.ndarray]:
         """Return log-odds of users in order: blocks of shape (n_users_of_block, n_candidates)."""

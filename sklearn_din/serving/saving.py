@@ -168,7 +168,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    device = _checked_device(device)
+    device = _check_device(device)
     allowed = [*trusted_types(), *([trusted] if isinstance(trusted, str) else trusted)]
     with open(path, "rb") as file:
         try:
@@ -176,7 +176,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
             with networks_on(device):
                 return skops.io.load(file, trusted=allowed)
         except UntrustedTypesFoundException as error:
-            names = [name for name in _untrusted(file) if name not in allowed]
+            names = [name for name in _list_untrusted(file) if name not in allowed]
             raise ModelFileError(
                 f"{str(path)!r} holds objects of {', '.join(names)}, which are not trusted. If you "
                 f"trust whoever made the file, pass trusted={names}."
@@ -226,7 +226,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
             return {
                 "model": _type_name(schema),
                 "types": sorted(set(map(_type_name, nodes))),
-                "untrusted": [name for name in _untrusted(file) if name not in allowed],
+                "untrusted": [name for name in _list_untrusted(file) if name not in allowed],
                 "versions": _versions(nodes),
                 "n_bytes": n_bytes,
             }
@@ -271,7 +271,7 @@ def _file_error(path: str | os.PathLike[str], problem: str) -> ModelFileError:
     )
 
 
-def _checked_device(device: str) -> str:
+def _check_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -293,7 +293,7 @@ def _read_schema(file: IO[bytes] | Path) -> dict[str, Any]:
         return json.loads(archive.read(SCHEMA))
 
 
-def _untrusted(file: IO[bytes]) -> list[str]:
+def _list_untrusted(file: IO[bytes]) -> list[str]:
     """Types that skops does not trust by itself."""
     import skops.io
 

@@ -17,7 +17,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from sklearn_din._validation import check_frame
-from sklearn_din._whole_files import removed_with
+from sklearn_din._whole_files import remove_with
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how hive writes a missing value
@@ -71,10 +71,10 @@ class ParquetFiles:
     ) -> None:
         self.filesystem, self.files = filesystem, tuple(files)
         if owned is not None:
-            removed_with(self, owned)
+            remove_with(self, owned)
         schemas, groups, lengths, sizes = [], [], [], []
         for number, file in enumerate(self.files):
-            opened = self._opened(number)
+            opened = self._reopen(number)
             metadata, schema = opened.metadata, opened.schema_arrow
             opened.close(force=True)
             _check_names(schema, file.path)
@@ -121,7 +121,7 @@ class ParquetFiles:
                 if number != current:
                     if opened is not None:
                         opened.close(force=True)
-                    current, opened = number, self._opened(number)
+                    current, opened = number, self._reopen(number)
                 first = int(self.starts[group])
                 for batch in self._batches(opened, number, place, columns, n_rows):
                     yield first, batch
@@ -138,7 +138,7 @@ class ParquetFiles:
             for file in self.files
         ]
 
-    def _opened(self, number: int) -> pq.ParquetFile:
+    def _reopen(self, number: int) -> pq.ParquetFile:
         file = self.files[number]
         info = self.filesystem.get_file_info(file.path)
         if info.type != pyarrow.fs.FileType.File:

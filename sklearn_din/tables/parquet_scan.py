@@ -98,7 +98,7 @@ class ParquetScan(Scan):
         FileNotFoundError, OSError
             If a file is gone or was changed since the scan was made.
         """
-        names = self._checked_names(columns)
+        names = self._check_names(columns)
         self._check_groups(names)
         size = self._part_rows(names)
         if is_ascending(self._rows):

@@ -153,7 +153,7 @@ class Scan(ABC):
         target = [] if self._target is None else [self._target]
         return list(dict.fromkeys([*self.columns, *target]))
 
-    def _checked_names(self, columns: Sequence[str] | None) -> list[str]:
+    def _check_names(self, columns: Sequence[str] | None) -> list[str]:
         """Return the columns to read, checked; all but the target where none are named."""
         names = self.columns if columns is None else list(columns)
         check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")

@@ -165,7 +165,7 @@ class ImpressionBatches:
     def _new_order(self, shuffle: np.random.RandomState) -> np.ndarray:
         if self._pool is None:
             return shuffle.permutation(len(self))
-        return pooled_order(len(self), pool=self._pool, shuffle=shuffle)
+        return order_in_pools(len(self), pool=self._pool, shuffle=shuffle)
 
     def _read_together(self, batches: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Cut batches into runs whose impressions are in memory at a time: half a pool of them."""
@@ -202,7 +202,7 @@ class ImpressionBatches:
         return Batch(X[mine], own_weights, joint=joint), torch.from_numpy(y)
 
 
-def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:
+def order_in_pools(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:
     """Each row once, in an order that reads a file piece by piece: (n_rows,), int32 where they fit.
 
     Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are taken
@@ -210,7 +210,7 @@ def pooled_order(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> n
 
     Examples
     --------
-    >>> order = pooled_order(1000, pool=100, shuffle=np.random.RandomState(0))
+    >>> order = order_in_pools(1000, pool=100, shuffle=np.random.RandomState(0))
     >>> sorted(order.tolist()) == list(range(1000))
     True
     """

@@ -153,7 +153,7 @@ def sum_gradients(
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
     present = numbers.new_tensor([p.grad is not None for p in dense])
     n_touched = numbers.new_zeros(len(tables), ranks.size)  # exact below 16 million rows
-    n_touched[:, ranks.rank] = numbers.new_tensor([_n_touched(table) for table in tables])
+    n_touched[:, ranks.rank] = numbers.new_tensor([_count_touched(table) for table in tables])
     blocks = [*(g.flatten() for g in gradients), present, n_touched.flatten(), numbers]
     flat = torch.cat(blocks)
     ranks.sum(flat)
@@ -167,7 +167,7 @@ def sum_gradients(
     return numbers
 
 
-def _n_touched(table: Tensor) -> int:
+def _count_touched(table: Tensor) -> int:
     return 0 if table.grad is None else table.grad._nnz()
 
 
@@ -177,7 +177,7 @@ def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
     The sum holds each row once, in ascending order; rows that several processes touched are added
     in the order of the processes.
     """
-    n, most = _n_touched(table), max(counts)
+    n, most = _count_touched(table), max(counts)
     rows = torch.zeros(most, dtype=torch.int64, device=table.device)
     values = table.new_zeros(most, table.shape[1])
     if n and table.grad is not None:

@@ -33,7 +33,7 @@ from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
 from sklearn_din.training.novelty import STILL, Novelty, measure_novelty
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
-from sklearn_din.training.seeding import own_random_state, seeded_torch
+from sklearn_din.training.seeding import own_random_state, seed_torch
 from sklearn_din.training.validation import choose_validation, row_numbers, split_rows
 
 EARLY_STOPPING_ROWS = 1_000
@@ -369,7 +369,7 @@ class DINNet(NeuralNetBinaryClassifier):
         devices = list(range(torch.cuda.device_count())) if self.device != "cpu" else []
         self._batches, self._has_ended, self.seed_ = (train, valid), False, seed
         try:
-            with seeded_torch(seed, devices=devices):
+            with seed_torch(seed, devices=devices):
                 if is_new:
                     self.module__schema = X.schema
                     self.initialize()
@@ -624,7 +624,7 @@ class DINNet(NeuralNetBinaryClassifier):
             self._zero_grad_optimizer(set_to_none=True)
             step.update(self._join_gradients(self.train_step_single(batch, **fit_params)))
             self.note_loss(step["loss"], batch[0])
-            named = TeeGenerator(self._named_gradients())
+            named = TeeGenerator(self._name_gradients())
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return step["loss"]
 
@@ -677,7 +677,7 @@ class DINNet(NeuralNetBinaryClassifier):
             return {"loss": losses[0], "y_pred": logits[0]}
         return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
-    def _named_gradients(self) -> Iterator[tuple[str, Tensor]]:
+    def _name_gradients(self) -> Iterator[tuple[str, Tensor]]:
         """Parameters for callbacks; a table's touched rows stand in for the table.
 
         Their gradient is the sparse gradient's own memory, each row once: what a callback does

@@ -147,4 +147,4 @@ def _with_unknown(X: EncodedFeatures, hidden: Mapping[str, np.ndarray]) -> Encod
         elif field.kind == "numeric" and field.candidate and field.candidate in hidden:
             columns[field.name] = columns[field.name].copy()
             columns[field.name][hidden[field.candidate]] = 0
-    return EncodedFeatures._trusted(X.schema, columns, X.behaviours, X.users, X.times)
+    return EncodedFeatures._without_checks(X.schema, columns, X.behaviours, X.users, X.times)

@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def seeded_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
+def seed_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
     """Seed torch within the block, and leave its random state, and that of GPUs, as it was.
 
     The state is one for the whole process: weights and dropout are drawn from it. Threads that
@@ -36,7 +36,7 @@ def seeded_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
     Examples
     --------
     >>> before = torch.random.get_rng_state()
-    >>> with seeded_torch(0, devices=[]):
+    >>> with seed_torch(0, devices=[]):
     ...     drawn = torch.rand(1)
     >>> torch.equal(torch.random.get_rng_state(), before)
     True
