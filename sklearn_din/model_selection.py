@@ -86,8 +86,10 @@ class TimeSplit(BaseCrossValidator):
         ----------
         X : pandas, polars or Arrow frame, scan, or EncodedFeatures
             With one row per impression.
-        y : ignored
-        groups : ignored
+        y : object, default=None
+            Changes nothing; where it is given, it must have as many rows as X.
+        groups : object, default=None
+            Changes nothing; where it is given, it must have as many rows as X.
 
         Yields
         ------
@@ -118,9 +120,8 @@ class TimeSplit(BaseCrossValidator):
 
         Parameters
         ----------
-        X : ignored
-        y : ignored
-        groups : ignored
+        X, y, groups : object, default=None
+            Not looked at: scikit-learn passes them to every splitter.
 
         Returns
         -------
@@ -138,9 +139,10 @@ class TimeSplit(BaseCrossValidator):
                 f"{len(starts)} among {n_rows} rows. Use fewer splits, or times that are less "
                 "coarse."
             )
-        wanted = n_rows - _block_size(self.test_size, n_rows, n_splits) * np.arange(n_splits, 0, -1)
+        size = _block_size(self.test_size, n_rows, n_splits)
+        targets = n_rows - size * np.arange(n_splits, 0, -1)
         cuts, last = [], 0
-        for fold, target in enumerate(wanted):
+        for fold, target in enumerate(targets):
             nearest = int(np.searchsorted(starts, row_of_nearest_change(times, int(target))))
             # At least one time for each fold before this one, and one for each from it on
             last = min(max(nearest, last + 1), len(starts) - n_splits + fold)

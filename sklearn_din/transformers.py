@@ -212,7 +212,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             One row is one impression: a candidate shown. A scan (:func:`scan_parquet`) is read
             part by part.
-        y : ignored
+        y : object, default=None
+            Not looked at: scikit-learn passes it to every transformer.
 
         Returns
         -------
@@ -231,7 +232,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-        y : ignored
+            One row is one impression: a candidate shown. A scan is read part by part.
+        y : object, default=None
+            Not looked at: scikit-learn passes it to every transformer.
 
         Returns
         -------
@@ -264,7 +267,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             Rows that were not learnt from yet: what is given twice is counted twice.
-        y : ignored
+        y : object, default=None
+            Not looked at: scikit-learn passes it to every transformer.
 
         Returns
         -------
@@ -347,7 +351,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        transform : ignored
+        transform : object, default=None
+            Not looked at: what comes out are always encoded rows.
 
         Returns
         -------

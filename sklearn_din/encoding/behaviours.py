@@ -129,7 +129,7 @@ class Histories:
         return candidate if self._is_of_ids(name, candidate) else None
 
     def _is_of_ids(self, name: str, candidate: str) -> bool:
-        """Whether a history and the column of its name are ids rather than quantities."""
+        """Return whether a history and the column of its name are ids rather than quantities."""
         events, kind = self.facts.history(name), self.facts[candidate].kind
         if events.has_anchors or kind in ("time", "history"):
             return False
@@ -149,7 +149,7 @@ class Histories:
         return True
 
     def _is_of_numbers(self, name: str, candidate: str | None) -> bool:
-        """Whether the events of a history are quantities."""
+        """Return whether the events of a history are quantities."""
         if candidate is not None or name in self.ids:
             return False
         events, of_same_name = self.facts.history(name), self.facts.find_candidate(name)
@@ -160,7 +160,7 @@ class Histories:
         return events.is_integer and self.facts[of_same_name].kind == "numbers"
 
     def _are_aligned(self, first: str, second: str, *, has_numbers: bool) -> bool:
-        """Whether two histories describe the same events.
+        """Return whether two histories describe the same events.
 
         Windows of one ``attach_history`` call do. The same columns read back from a file have
         lost that kinship: there, equal lengths in every row tell, if each has a column to be

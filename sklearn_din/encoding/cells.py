@@ -92,7 +92,7 @@ class HistoryCells:
 
 
 def holds_lists(column: pd.Series) -> bool:
-    """Whether the column's cells are histories: windows, Arrow lists, or lists as objects.
+    """Return whether the column's cells are histories: windows, Arrow lists, or lists as objects.
 
     Dicts and sets are meant as histories too: :func:`read_history` says what is wrong with them.
     """
@@ -261,7 +261,7 @@ def _as_chunks(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def is_arrow_list(dtype: object) -> bool:
-    """Whether a dtype is that of Arrow's lists."""
+    """Return whether a dtype is that of Arrow's lists."""
     return isinstance(dtype, pd.ArrowDtype) and _is_list(dtype.pyarrow_dtype)
 
 

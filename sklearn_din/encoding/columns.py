@@ -63,13 +63,13 @@ class Columns:
         return self._made[key]
 
     def same_windows(self, first: str, second: str) -> bool:
-        """Whether one call of ``attach_history`` made both columns."""
+        """Return whether one call of ``attach_history`` made both columns."""
         mine, other = self.frame[first].array, self.frame[second].array
         both = isinstance(mine, WindowArray) and isinstance(other, WindowArray)
         return both and mine.same_windows(other)
 
     def same_lengths(self, first: str, second: str) -> bool:
-        """Whether two histories have equal lengths in every row."""
+        """Return whether two histories have equal lengths in every row."""
         mine, other = self.history(first).spans, self.history(second).spans
         return np.array_equal(mine.lengths, other.lengths)
 
@@ -99,7 +99,7 @@ def find_candidate(history: str, names: Sequence[str]) -> str | None:
 
 
 def is_history_name(name: str) -> bool:
-    """Whether a column is named as ``attach_history`` names histories.
+    """Return whether a column is named as ``attach_history`` names histories.
 
     Examples
     --------

@@ -68,22 +68,22 @@ class HistoryFacts:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether the events are floats or elapsed times; everything else is an id."""
+        """Return whether the events are floats or elapsed times; everything else is an id."""
         return self.has_anchors or ("float" in self.kinds and self.kinds <= NUMBERS)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the events are floats without fractions, as integers beside missing ones are."""
+        """Return whether the events are floats without fractions: integers, some missing."""
         return self.is_numeric and self.any_number and not self.any_fraction
 
     @property
     def is_integer(self) -> bool:
-        """Whether the events are integers."""
+        """Return whether the events are integers."""
         return self.kinds == {"integer"}
 
     @property
     def is_time(self) -> bool:
-        """Whether the events are dates or durations."""
+        """Return whether the events are dates or durations."""
         return self.kinds == {"time"}
 
 
@@ -115,7 +115,7 @@ class ColumnFacts:
 
     @property
     def is_whole(self) -> bool:
-        """Whether a column of floats holds whole numbers alone, as ids beside missing ones do."""
+        """Return whether a column of floats holds whole numbers alone: ids, some missing."""
         return self.example is not None and not self.any_fraction
 
     @property
@@ -166,11 +166,11 @@ class TableFacts:
         return find_candidate(history, self.names)
 
     def is_text(self, name: str) -> bool:
-        """Whether the first value of a column is text."""
+        """Return whether the first value of a column is text."""
         return isinstance(self.columns[name].example, str)
 
     def is_missing(self, name: str) -> bool:
-        """Whether all cells of a column are missing."""
+        """Return whether all cells of a column are missing."""
         return self.columns[name].example is None
 
 

@@ -33,7 +33,7 @@ class Roles:
 
     @property
     def owners(self) -> dict[str, str]:
-        """Whose vocabulary each column of ids belongs to: a history's is its candidate's."""
+        """Return the owner of each column's vocabulary: of a history, its candidate."""
         owners = {name: name for name in self.categorical}
         for behaviour in self.behaviours:
             pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
@@ -47,7 +47,7 @@ class Roles:
 
 
 def is_auto(value: object) -> bool:
-    """Whether a parameter leaves the choice to the rules."""
+    """Return whether a parameter leaves the choice to the rules."""
     return isinstance(value, str) and value == "auto"
 
 

@@ -121,7 +121,7 @@ class EventScale:
 
     @property
     def is_valid(self) -> bool:
-        """Whether numbers can be scaled by it."""
+        """Return whether numbers can be scaled by it."""
         return bool(np.isfinite(self.shift) and 0 < self.scale < np.inf)
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:

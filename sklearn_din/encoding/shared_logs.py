@@ -64,7 +64,7 @@ class SharedLogs:
         return all(scales[n].is_elapsed or not self._with_anchors[n] for n in behaviour.numbers)
 
     def _has_anchors(self, name: str) -> bool:
-        """Whether a history's cells are times elapsed until the row."""
+        """Return whether a history's cells are times elapsed until the row."""
         ((_, part),) = self._scan[:1].parts([name])
         cells = part[name].array
         return isinstance(cells, WindowArray) and cells.anchors is not None

@@ -86,13 +86,13 @@ def _too_large(name: str, what: str) -> ValueError:
 
 
 def are_whole(numbers: np.ndarray) -> bool:
-    """Whether there are numbers and none has a fraction; missing ones do not count."""
+    """Return whether there are numbers and none has a fraction; missing ones do not count."""
     present = numbers[~np.isnan(numbers)]
     return bool(len(present)) and bool((present == np.floor(present)).all())
 
 
 def is_missing(cell: object) -> bool:
-    """Whether an object stands for nothing: None, NaN, NaT or NA."""
+    """Return whether an object stands for nothing: None, NaN, NaT or NA."""
     return (
         cell is None
         or cell is pd.NA

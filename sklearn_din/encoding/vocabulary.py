@@ -390,7 +390,7 @@ def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None)
 
 
 def is_awaited(n_values: int, min_frequency: int, max_ids: int | None) -> bool:
-    """Whether a value that is too rare now may get an id later."""
+    """Return whether a value that is too rare now may get an id later."""
     return min_frequency > 1 and (max_ids is None or n_values < max_ids)
 
 

@@ -60,16 +60,16 @@ class Field:
 
     @property
     def is_history(self) -> bool:
-        """Whether a cell holds one value per event."""
+        """Return whether a cell holds one value per event."""
         return self.kind in ("history", "numeric_history")
 
     @property
     def has_ids(self) -> bool:
-        """Whether the values are ids of a vocabulary."""
+        """Return whether the values are ids of a vocabulary."""
         return self.kind in ("categorical", "history")
 
     def is_prefix_of(self, other: Field) -> bool:
-        """Whether the other field is this one, or this one with ids appended to its vocabulary.
+        """Return whether the other field is this one, or this one with ids appended.
 
         Examples
         --------
@@ -116,7 +116,7 @@ class Behaviour:
 
     @property
     def is_bag(self) -> bool:
-        """Whether no history has a candidate to be compared with."""
+        """Return whether no history has a candidate to be compared with."""
         return all(candidate is None for candidate in self.candidates)
 
 
@@ -200,7 +200,7 @@ class Schema:
         return names
 
     def is_prefix_of(self, other: Schema) -> bool:
-        """Whether the other schema is this one, or this one with ids appended to vocabularies.
+        """Return whether the other schema is this one, or this one with ids appended.
 
         Every id of this schema then means the same in the other one.
         """

@@ -91,7 +91,7 @@ class _Row(NamedTuple):
 
     @property
     def is_attention(self) -> bool:
-        """Whether the candidate is led to this row."""
+        """Return whether the candidate is led to this row."""
         return self.interest is not None and self.interest.pooling == "attention"
 
 

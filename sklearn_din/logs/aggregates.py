@@ -85,8 +85,8 @@ def attach_aggregates(
     check_frame(log, [time], name="events")
     by_key = check_aggregates(aggregates, shown.pandas, log)
     attached: dict[str, np.ndarray] = {}
-    for keys, wanted in by_key.items():
+    for keys, statistics in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
         past = timeline.past(shown.pandas)
-        attached |= {name: so_far(log, timeline, past, *what) for name, what in wanted.items()}
+        attached |= {name: so_far(log, timeline, past, *what) for name, what in statistics.items()}
     return shown.with_columns({name: attached[name] for name in aggregates})

@@ -76,7 +76,7 @@ def _kept_apart(parts: Sequence[pd.Series], *, is_key: bool) -> list[pd.Series]:
 
 
 def _may_merge(parts: Sequence[pd.Series]) -> bool:
-    """Whether numbers of two dtypes hold integers that float64 would not tell apart."""
+    """Return whether numbers of two dtypes hold integers that float64 would not tell apart."""
     if parts[0].dtype == parts[1].dtype:
         return False
     is_integer = [pd.api.types.is_integer_dtype(part) for part in parts]
@@ -91,7 +91,7 @@ def _below(integers: pd.Series, limit: int) -> bool:
 
 
 def _fits_int64(numbers: pd.Series) -> bool:
-    """Whether the numbers are integers that fit; floats that may have been other ones do not."""
+    """Return whether the numbers are integers that fit; rounded floats do not."""
     if pd.api.types.is_integer_dtype(numbers):
         return _below(numbers, np.iinfo(np.int64).max)
     values = plain_values(numbers)

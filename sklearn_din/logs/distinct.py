@@ -51,12 +51,12 @@ def row_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 def _hashable(value: object) -> Hashable:
     if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_hashable(one) for one in value)
+        return tuple(_hashable(element) for element in value)
     return value if isinstance(value, Hashable) else repr(value)
 
 
 def repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -> np.ndarray:
-    """Which events of a batch, the rows from ``n_remembered`` on, repeat a remembered one.
+    """Mark events of a batch, the rows from ``n_remembered`` on, that repeat a remembered one.
 
     A batch's copies are counted: of three in the batch and one remembered, one is a repetition.
     """

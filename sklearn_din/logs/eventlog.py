@@ -60,7 +60,7 @@ class EventLog:
         return _rebuilt, (self.columns, self.token, self.part)
 
     def key(self, column: str) -> LogKey:
-        """What tells this column's events from those of any other log."""
+        """Return a key that no column of another log has."""
         return self.token, self.part, column
 
     def codes(self, column: str) -> tuple[np.ndarray, np.ndarray]:

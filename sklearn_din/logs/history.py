@@ -289,10 +289,10 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         shown = self._check_rows(X, reset=False)
         names = check_names(self.columns, name="columns")
         events = self.events_
-        kept = self._sorted  # serving asks often, a few rows at a time, and in threads
-        if kept is None or kept[0] is not events:  # partial_fit may end while another call sorts
-            kept = self._sorted = (events, *sort_log(events, self.user, self.time, names))
-        _, timeline, log = kept
+        cached = self._sorted  # serving asks often, a few rows at a time, and in threads
+        if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
+            cached = self._sorted = (events, *sort_log(events, self.user, self.time, names))
+        _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warnings.warn(

@@ -64,7 +64,7 @@ class Repeats:
         return cls(rows, last[rows])
 
     def owns(self, column: pd.Series) -> bool:
-        """Whether the column has one value for each owner, beyond chance."""
+        """Return whether the column has one value for each owner, beyond chance."""
         ours, theirs = self._pairs(column, SAMPLED_ROWS)
         if len(ours) == 0 or (ours != theirs).any():
             return False
@@ -78,7 +78,7 @@ class Repeats:
         return bool((ours == theirs).all())
 
     def varies(self, column: pd.Series) -> bool:
-        """Whether some owner is seen to have several values in the column."""
+        """Return whether some owner is seen to have several values in the column."""
         ours, theirs = self._pairs(column, SAMPLED_ROWS)
         return bool((ours != theirs).any())
 

@@ -163,8 +163,8 @@ def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndar
     stride = times.max() + 1
     keys = items * stride + times
     order = np.argsort(keys, kind="stable")
-    wanted = drawn * stride + times[:, None]
-    place = np.searchsorted(keys[order], wanted, side="right") - 1
+    drawn_keys = drawn * stride + times[:, None]
+    place = np.searchsorted(keys[order], drawn_keys, side="right") - 1
     is_other = items[order[np.maximum(place, 0)]] != drawn
     return order[place + (is_other | (place < 0))]
 

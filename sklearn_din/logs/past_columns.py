@@ -78,7 +78,7 @@ def why_all_empty(
 
 
 def all_empty_message(reason: Literal["users", "times"], user: str, time: str) -> str:
-    """What to say where every history is empty, for a reason of :func:`why_all_empty`."""
+    """Return the warning where every history is empty, for a reason of :func:`why_all_empty`."""
     return (
         f"every history is empty: {NO_PAST[reason]}. Are the two frames swapped, or the "
         f"{(user if reason == 'users' else time)!r} columns of another kind?"
@@ -86,7 +86,7 @@ def all_empty_message(reason: Literal["users", "times"], user: str, time: str) -
 
 
 def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether two frames agree row by row in these columns."""
+    """Return whether two frames agree row by row in these columns."""
     if impressions is events:
         return True
     if len(impressions) != len(events):

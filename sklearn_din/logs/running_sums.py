@@ -19,7 +19,7 @@ STATISTICS = ("mean", "sum", "count")
 def check_aggregates(
     aggregates: Mapping[str, Aggregate], impressions: pd.DataFrame, events: pd.DataFrame
 ) -> Wanted:
-    """What was asked for, by key: columns and dtypes are checked, values are not."""
+    """Check columns and dtypes, not values, and return the requested aggregates by key."""
     by_key: Wanted = {}
     for name, specification in aggregates.items():
         keys, column, statistic = _check_aggregate(name, specification, impressions, events)
@@ -28,7 +28,7 @@ def check_aggregates(
 
 
 def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Which values are there, and the values as float64 (0 where they are no numbers)."""
+    """Return a mask of the present values, and them as float64 (0 where they are no numbers)."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
     if not is_number:
         return column.notna().to_numpy(dtype=bool), np.zeros(len(column))

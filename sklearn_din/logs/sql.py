@@ -665,14 +665,14 @@ def _running(
             # swallow another's small ones. Impressions add 0.
             running = pd.Series(values).groupby(groups).cumsum().to_numpy()
             carried[name], sums[name] = float(running[-1]), running[shown]
-        found = [piece.rows[shown]]
+        arrays = [piece.rows[shown]]
         for column, statistic in statistics.values():
             if column is None:
-                found.append((piece.before - piece.first)[shown].astype(np.float64))
+                arrays.append((piece.before - piece.first)[shown].astype(np.float64))
                 continue
             place = columns.index(column)
             count, total = sums[f"there {place}"], sums[f"value {place}"]
             missing = np.full(len(total), np.nan)
             mean = np.divide(total, count, out=missing, where=count > 0)
-            found.append({"count": count, "sum": total, "mean": mean}[statistic])
-        yield found
+            arrays.append({"count": count, "sum": total, "mean": mean}[statistic])
+        yield arrays

@@ -94,11 +94,11 @@ class Timeline:
         return Past(begin, end)
 
     def has_events(self, impressions: pd.DataFrame) -> np.ndarray:
-        """Whether each impression's key occurs in the log, at whatever time."""
+        """Return whether each impression's key occurs in the log, at whatever time."""
         return self._keys.lookup(impressions) >= 0
 
     def is_after_some_event(self, impressions: pd.DataFrame) -> np.ndarray:
-        """Whether each impression is later than the log's first event, of whatever key."""
+        """Return whether each impression is later than the log's first event, of whatever key."""
         times, unit = self.impression_times(impressions)
         edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
         return _search_in_order(self._ticks, edges) > 0
@@ -278,7 +278,7 @@ def strict_edges(
 
 
 def time_kind(unit: str | None, zoned: bool) -> str:
-    """What times are, of which all must be the same to be compared."""
+    """Name the kind of times: only times of one kind can be compared."""
     if unit is None:
         return "numbers"
     return "datetimes with a zone" if zoned else "datetimes without a zone"

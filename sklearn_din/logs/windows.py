@@ -111,7 +111,7 @@ class WindowArray(ExtensionArray):
         return WindowArray(log, self.column, spans.starts, self.lengths, self.anchors)
 
     def same_windows(self, other: WindowArray) -> bool:
-        """Whether both show the same events row by row, as columns of one call do."""
+        """Return whether both show the same events row by row, as columns of one call do."""
         return (self.log.token, self.log.part) == (other.log.token, other.log.part) and Spans(
             self.starts, self.lengths
         ).same(Spans(other.starts, other.lengths))
@@ -224,7 +224,7 @@ class WindowArray(ExtensionArray):
         return self._map_rows(np.copy)
 
     def isna(self) -> np.ndarray:
-        """Which cells are missing (an empty history is not)."""
+        """Return a mask of the missing cells (an empty history is not missing)."""
         return self.lengths == MISSING
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
@@ -291,7 +291,7 @@ class WindowArray(ExtensionArray):
         return self._values_for_factorize()[0]
 
     def duplicated(self, keep: Literal["first", "last", False] = "first") -> np.ndarray:
-        """Which cells repeat another."""
+        """Return a mask of the cells that repeat another."""
         return pd.Series(self.factorize()[0]).duplicated(keep=keep).to_numpy()
 
     def unique(self) -> WindowArray:
@@ -299,7 +299,7 @@ class WindowArray(ExtensionArray):
         return self[~self.duplicated()]
 
     def value_counts(self, dropna: bool = True) -> pd.Series:
-        """How often each distinct history occurs."""
+        """Count how often each distinct history occurs."""
         codes, cells = self.factorize(use_na_sentinel=dropna)
         counts = np.bincount(codes[codes >= 0], minlength=len(cells))
         return pd.Series(counts, index=pd.Index(cells), name="count", dtype="int64")
@@ -348,7 +348,7 @@ def _arrow_values(values: np.ndarray, column: str) -> pa.Array:
 
 
 def _are_cells(value: Any) -> bool:
-    """Whether an assigned value is several cells rather than one."""
+    """Return whether an assigned value is several cells rather than one."""
     if isinstance(value, WindowArray):
         return True
     if not pd.api.types.is_list_like(value) or len(value) == 0:

@@ -17,7 +17,7 @@ N_BLOCKS = 5
 
 @dataclass(frozen=True)
 class OrderedRows:
-    """What is known of the training rows beside their features, arrays of shape (n_rows,).
+    """Facts about the training rows beside their features, arrays of shape (n_rows,).
 
     ``users`` are codes from 0, ``blocks`` int8 from 0, ``clicked`` says whether the candidate was.
     """

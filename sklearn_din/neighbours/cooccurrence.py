@@ -77,8 +77,8 @@ class Interactions:
         order = np.lexsort((draws, self.users))
         starts = np.cumsum(lengths) - lengths
         rank = np.arange(len(order)) - starts[self.users[order]]
-        kept = np.sort(order[rank < cap])
-        return Interactions(self.users[kept], self.items[kept], self.blocks[kept], self.shape)
+        chosen = np.sort(order[rank < cap])
+        return Interactions(self.users[chosen], self.items[chosen], self.blocks[chosen], self.shape)
 
     def matrix(self, block: int) -> csr_array:
         """Users by ids, 1 where a block up to this one has the pair: float32."""

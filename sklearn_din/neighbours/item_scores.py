@@ -26,7 +26,7 @@ N_NUMBERS = 2 * len(SUMMARIES) + 3
 
 @dataclass(frozen=True)
 class ItemScores:
-    """How well each past item speaks for each candidate, for the best neighbours of each.
+    """Scores of past items for each candidate, those of its best neighbours alone.
 
     Parameters
     ----------
@@ -223,12 +223,12 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
     roots = np.sqrt(n_users[rows] * n_users[counts.indices])
     values = counts.data / (roots + np.float32(SHRINKAGE))
     values[rows == counts.indices] = 0  # an item is no neighbour of itself
-    kept = values > 0
+    is_best = values > 0
     for row in np.flatnonzero(lengths > MOST_NEIGHBOURS):
         own = slice(counts.indptr[row], counts.indptr[row + 1])
-        kept[own] = _largest(values[own])
-    ends = _ends(rows[kept] - first, counts.shape[0])
-    return csr_array((values[kept], counts.indices[kept], ends), shape=counts.shape)
+        is_best[own] = _largest(values[own])
+    ends = _ends(rows[is_best] - first, counts.shape[0])
+    return csr_array((values[is_best], counts.indices[is_best], ends), shape=counts.shape)
 
 
 def _ends(rows: np.ndarray, n_rows: int) -> np.ndarray:
@@ -237,7 +237,7 @@ def _ends(rows: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """Which of the values, none below zero, are the largest above it; of equal ones the first."""
+    """Return a mask of the largest positive values, of equal ones the first; none is negative."""
     least = np.partition(values, -MOST_NEIGHBOURS)[-MOST_NEIGHBOURS]
     chosen = values > least
     if least > 0:

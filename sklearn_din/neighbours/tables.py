@@ -184,7 +184,7 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
 
 
 def has_numbers(schema: Schema) -> bool:
-    """Whether a schema has columns of item neighbours."""
+    """Return whether a schema has columns of item neighbours."""
     return any(field.candidate for field in schema.fields)
 
 

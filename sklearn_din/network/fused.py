@@ -34,7 +34,7 @@ N_CHUNKS = 8
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
-    """Whether all activations of the unit are PReLU, and sizes are known (not in torch.export)."""
+    """Return whether all activations are PReLU, and sizes are known (not in torch.export)."""
     return _are_fusable([unit.first_activation, *unit.rest])
 
 
@@ -210,7 +210,7 @@ def _product_over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 
 def can_fuse_mlp(mlp: MLP) -> bool:
-    """Whether it has layers, all their activations are PReLU, and nothing is dropped."""
+    """Return whether it has layers, all their activations are PReLU, and nothing is dropped."""
     return _are_fusable(mlp)
 
 
@@ -246,7 +246,7 @@ class _Logits(torch.autograd.Function):
 
 
 def _are_fusable(layers: Iterable[nn.Module]) -> bool:
-    """Whether they are linear and PReLU; never in torch.export, which leaves sizes free."""
+    """Return whether they are linear and PReLU; never in torch.export, which leaves sizes free."""
     layers = list(layers)
     if torch.compiler.is_compiling() or not layers:
         return False
@@ -294,7 +294,7 @@ def _rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:
 
 
 def _output_suffices(slope: float) -> bool:
-    """Whether the backward pass needs the rectifier's output alone, not its input.
+    """Return whether the backward pass needs the rectifier's output alone, not its input.
 
     That is so for some slopes only: where the host cannot read the slope, the input is kept.
     """

@@ -129,7 +129,7 @@ class Interest(nn.Module):
 
     @property
     def needs_sums(self) -> bool:
-        """Whether the unweighted sums of events are used: as interest, or beside attention's."""
+        """Return whether events' unweighted sums are used: as interest, or beside attention's."""
         beside_attention = self.extended and self.pooling == "attention"
         return self.pooling in ("sum", "mean") or beside_attention
 

@@ -16,7 +16,7 @@ MATCHING_BIAS = 0.1  # first weight of an event that has nothing in common with 
 
 
 def is_host(device: str | torch.device) -> bool:
-    """Whether the host reads a device's memory without waiting for the device.
+    """Return whether the host reads a device's memory without waiting for the device.
 
     A GPU computes behind the host: to read a number, the host waits for all earlier work, and the
     GPU then waits for the host. A training step avoids it.

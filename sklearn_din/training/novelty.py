@@ -18,7 +18,7 @@ MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, they are the new
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """How often a candidate's id is new, and the training rows that are made to look like that.
+    """Rates at which candidates' ids are new, and training rows that are made to look new.
 
     An item that comes up after training has the unknown id. Without preparation, the network
     meets that id for the first time when it is used. So each training step hides the candidates'
