@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sklearn_din import attach_history
-from sklearn_din.datasets import make_answer_log, make_click_log
+from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
 from sklearn_din.metrics import expected_calibration_error
 
 SKILLS_PER_TOPIC = 5
@@ -115,6 +115,13 @@ ANSWER_MISTAKES = [
     ({"answer_strength": -1}, r"answer_strength must be at least 0, got -1"),
     ({"max_length": "long"}, r"max_length must be a number, got 'long'"),
 ]
+MARKET_MISTAKES = [
+    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
+    ({"n_items": 10}, r"n_items must be at least 20, got 10"),
+    ({"base_rate": 1}, r"base_rate must lie between 0 and 1, got 1"),
+    ({"turnover": 1.5}, r"turnover must lie between 0 and 1, got 1\.5"),
+    ({"n_users": 10}, r"n_impressions must be at most 1000 per user, got 55000 for 10 users"),
+]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +129,7 @@ ANSWER_MISTAKES = [
     [
         *((make_click_log, *mistake) for mistake in CLICK_MISTAKES),
         *((make_answer_log, *mistake) for mistake in ANSWER_MISTAKES),
+        *((make_market_log, *mistake) for mistake in MARKET_MISTAKES),
     ],
 )
 def test_a_log_says_what_is_wrong(make, parameters, message):
@@ -287,3 +295,89 @@ def test_the_truth_is_the_ceiling(logs):
     by_relevance = roc_auc_score(log.y, share(log.relevance))
     ceiling = roc_auc_score(log.y, log.probability)
     assert everything < by_skill < by_relevance < ceiling  # difficulty is still to come
+
+
+# The market log
+
+NEWEST = 50
+
+
+@pytest.fixture(scope="module")
+def market():
+    return make_market_log(random_state=0)
+
+
+def interest(log, impression):
+    """The slow, obvious twin: what the log-odds of a click owe to the user's past."""
+    events = log.events
+    past = events[(events["user"] == impression.user) & (events["time"] < impression.time)]
+    past = past.tail(NEWEST)
+    of_category = past[past["category"] == impression.category]
+
+    def share_of_carts(some):
+        return ((some["action"] == "cart").sum() + 1) / (len(some) + 8)
+
+    return (
+        1.3 * np.log1p((past["item"] == impression.item).sum())
+        + 0.3 * np.log1p(len(of_category))
+        + 3 * share_of_carts(past)
+        + 3 * share_of_carts(of_category)
+    )
+
+
+def test_the_markets_truth_agrees_with_a_loop_over_impressions():
+    log = make_market_log(n_users=12, n_impressions=700, n_items=60, base_rate=0.2, random_state=1)
+    logit = np.log(log.probability / (1 - log.probability)) - log.quality[log.impressions["item"]]
+    past = [interest(log, impression) for impression in log.impressions.itertuples()]
+    rest = pd.Series(logit - past)
+    visit = log.impressions["time"].astype("int64") // (86_400 * 10**9 // 5)
+    assert rest.groupby(visit).std().max() < 1e-9  # nothing is left but the visit's constant
+    expected = pd.Series(log.probability).groupby(visit).mean()
+    np.testing.assert_allclose(expected, 0.2, rtol=1e-9)
+
+
+def test_tomorrows_market_is_full_of_items_that_nobody_had_seen(market):
+    shown, events, is_test = market.impressions, market.events, market.is_test
+    begin = shown["time"][is_test].min()
+    assert begin.normalize() == pd.Timestamp("2024-01-14")  # one day of looking, twelve of training
+    assert (shown["time"][~is_test] < begin).all()
+    seen = {*events["item"][events["time"] < begin], *shown["item"][~is_test]}
+    assert 0.60 < 1 - shown["item"][is_test].isin(seen).mean() < 0.74
+    attached = attach_history(shown[is_test], events, user="user", time="time", columns=["item"])
+    in_histories = np.concatenate(attached["hist_item"].tolist())
+    assert 0.30 < 1 - np.isin(in_histories, list(seen)).mean() < 0.35
+    assert len(in_histories) / is_test.sum() == NEWEST
+
+
+def test_clicks_of_the_market_are_rare_and_become_carts_at_once(market):
+    assert market.y.mean() == pytest.approx(0.02, abs=0.002)
+    clicked = market.impressions[market.y == 1]
+    carts = market.events[market.events["action"] == "cart"]
+    after = clicked.assign(time=clicked["time"] + pd.Timedelta(seconds=1))
+    assert len(after.merge(carts, on=["user", "item", "time"])) >= len(clicked)
+
+
+def test_what_a_user_looked_at_before_is_clicked_three_times_as_often(market):
+    shown = market.impressions
+    first = market.events.groupby(["user", "item"])["time"].min().rename("first").reset_index()
+    first = shown.merge(first, on=["user", "item"], how="left")["first"]
+    before = (first < shown["time"]).to_numpy()
+    assert 0.1 < before[market.is_test].mean() < 0.3
+    assert market.probability[before].mean() > 3 * market.probability[~before].mean()
+
+
+def test_an_item_that_has_left_the_market_never_comes_back(market):
+    day = pd.concat([market.events, market.impressions])
+    day = day.assign(day=day["time"].dt.day_of_year).groupby("item")["day"].agg(["min", "max"])
+    lifetimes = (day["max"] - day["min"] + 1).value_counts(normalize=True)
+    assert lifetimes[1] == pytest.approx(0.55, abs=0.05)  # of each day's items
+    still = make_market_log(n_users=50, n_impressions=3500, turnover=0, random_state=0)
+    assert still.events["item"].max() < 1000
+
+
+def test_a_seed_makes_the_same_market():
+    first, second = (
+        make_market_log(n_users=20, n_impressions=1400, random_state=5) for _ in range(2)
+    )
+    for name in ("events", "impressions", "y", "probability", "is_test", "quality"):
+        np.testing.assert_array_equal(first[name], second[name])

@@ -12,6 +12,7 @@ from sklearn_din.datasets.made_logs import (
     Integers,
     add_dates,
     check_at_least,
+    find_intercept,
     find_past,
     sigmoid,
 )
@@ -243,9 +244,4 @@ def _click_probability(
     logit = 1.5 * interest_strength * np.log1p(interest)
     logit -= 0.4 * (np.log(impressions["price"].to_numpy()) - 3.0)
     logit += impressions["device"].map(_DEVICES).to_numpy()
-    low, high = -100.0, 100.0
-    for _ in range(60):  # bisection: the constant that gives the base rate, to 2e-16
-        middle = (low + high) / 2
-        too_high = sigmoid(logit + middle).mean() > _BASE_RATE
-        low, high = (low, middle) if too_high else (middle, high)
-    return sigmoid(logit + low)
+    return sigmoid(logit + find_intercept(logit, _BASE_RATE))

@@ -29,6 +29,16 @@ def sigmoid(logit: Floats) -> Floats:
     return 1 / (1 + np.exp(-logit))
 
 
+def find_intercept(logit: Floats, mean: float) -> float:
+    """Return the constant that makes the mean probability of log-odds the given one, to 2e-16."""
+    low, high = -100.0, 100.0
+    for _ in range(60):  # bisection
+        middle = (low + high) / 2
+        too_high = sigmoid(logit + middle).mean() > mean
+        low, high = (low, middle) if too_high else (middle, high)
+    return low
+
+
 def add_dates(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame with its seconds since the first of January 2024 as dates."""
     return frame.assign(time=_START + frame["time"].to_numpy().astype("timedelta64[s]"))

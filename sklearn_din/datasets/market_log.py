@@ -1,0 +1,239 @@
+"""A made log of a market, its truth known: clicks are rare, tomorrow's items are new."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch, check_random_state
+
+from sklearn_din.datasets.made_logs import (
+    DAY,
+    Floats,
+    Integers,
+    add_dates,
+    check_at_least,
+    find_intercept,
+    sigmoid,
+)
+
+_N_DAYS = 14
+_N_TEST_DAYS = 2
+_VISITS_PER_DAY = 5  # or more, where the users are few
+_VIEWS_PER_VISIT = 5
+_NEWEST = 50  # events of the past that count, as in attach_history
+_RETURNS_AMONG = 10  # newest events whose items a user comes back to
+_SECONDS_BETWEEN = 20
+_MOST_IMPRESSIONS = 1000  # per user: visits must not overlap
+_ACTIONS = np.array(["view", "favourite", "cart"])
+_CART = 2
+
+
+def make_market_log(
+    *,
+    n_users: int = 800,
+    n_impressions: int = 55_000,
+    n_items: int = 1000,
+    n_categories: int = 20,
+    base_rate: float = 0.02,
+    turnover: float = 0.55,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
+    """Make a log of a marketplace, where clicks are rare and tomorrow's items are new.
+
+    For fourteen days users come by, look at five items and are then shown one more, which they
+    click (put into the cart) or not. Whatever they do is an event with a kind of action, and is
+    in their histories from then on. Every midnight a share of the items goes for good, and new
+    ones take their places: of the last two days' impressions two thirds show an item that nobody
+    had seen before, and so does a third of the events in their histories. Users come back to
+    items that they looked at. The log-odds of a click::
+
+        logit = b + 1.3 * log(1 + events of this item) + 0.3 * log(1 + events of its category)
+                + 3 * share of carts + 3 * share of carts in its category + quality of the item
+
+    over the user's newest 50 events. Shares are (carts + 1) / (events + 8). An item's quality shows
+    in its own clicks alone. b is such that of each visit's impressions the share `base_rate` is
+    expected to be clicked; five visits or more make a day.
+
+    Parameters
+    ----------
+    n_users : int, default=800
+        Number of users. With few, each has a long history and many impressions.
+    n_impressions : int, default=55000
+        Number of impressions, about: as many at each visit.
+    n_items : int, default=1000
+        Number of items at a time; each has one category.
+    n_categories : int, default=20
+        Number of categories, at most `n_items`.
+    base_rate : float, default=0.02
+        Share of the impressions that are clicked.
+    turnover : float, default=0.55
+        Share of the items that are replaced by new ones every midnight. 0 is a catalogue that
+        stands still.
+    random_state : int, RandomState instance or None, default=None
+        Pass an int for the same log at each call.
+
+    Returns
+    -------
+    Bunch
+        - events: DataFrame of user, item, category, action ("view", "favourite" or "cart"), time,
+          in the order of time. A clicked impression is a "cart" one second later.
+        - impressions: DataFrame of user, item, category, time, in the order of time.
+        - y: ndarray of shape (n_impressions,), 1 for a click.
+        - probability: ndarray of shape (n_impressions,), of a click; its AUC is the ceiling.
+        - is_test: ndarray of shape (n_impressions,), bool, True in the last two days.
+        - quality: ndarray, by item.
+        - DESCR: a short description.
+
+    See Also
+    --------
+    make_click_log : A catalogue that stands still, and clicks that add no event.
+
+    Examples
+    --------
+    >>> from sklearn_din.datasets import make_market_log
+    >>> log = make_market_log(n_users=20, n_impressions=1400, random_state=0)
+    >>> log.events.columns.tolist()
+    ['user', 'item', 'category', 'action', 'time']
+    >>> len(log.impressions), log.y.shape, int(log.is_test.sum())
+    (1400, (1400,), 200)
+    """
+    check_at_least(1, n_users=n_users, n_impressions=n_impressions, n_categories=n_categories)
+    check_at_least(n_categories, n_items=n_items)
+    if not 0 < base_rate < 1:
+        raise ValueError(f"base_rate must lie between 0 and 1, got {base_rate}.")
+    if not 0 <= turnover <= 1:
+        raise ValueError(f"turnover must lie between 0 and 1, got {turnover}.")
+    if n_impressions > _MOST_IMPRESSIONS * n_users:
+        raise ValueError(
+            f"n_impressions must be at most {_MOST_IMPRESSIONS} per user, got {n_impressions} for "
+            f"{n_users} users."
+        )
+    rng = check_random_state(random_state)
+    n_visits = max(_VISITS_PER_DAY, -(-n_impressions // (_N_DAYS * n_users)))
+    n_shown = max(1, round(n_impressions / (_N_DAYS * n_visits)))
+    market = _Market(n_users, n_items, n_categories, rng)
+    shown = []
+    for day in range(_N_DAYS + 1):  # on the first one all users look, and nothing is shown
+        for visit in range(n_visits):
+            user = rng.permutation(n_users)[: n_shown if day else n_users]
+            begin = day * DAY + visit * DAY // n_visits
+            time = begin + rng.randint(DAY // (2 * n_visits), size=len(user))
+            time = market.look(user, time)
+            if day:
+                shown.append(market.show(user, time, base_rate))
+        market.turn(turnover)
+    return _bunch(market, pd.concat(shown))
+
+
+class _Market:
+    """Items on show, what each user likes, and what each has done."""
+
+    def __init__(
+        self, n_users: int, n_items: int, n_categories: int, rng: np.random.RandomState
+    ) -> None:
+        self.rng, self.n_categories = rng, n_categories
+        self.category = np.arange(n_items) % n_categories  # by item; a place's never changes
+        self.place = np.arange(n_items)  # by item
+        self.quality = rng.normal(0, 0.4, size=n_items)
+        self.on_show = np.arange(n_items)  # by place
+        self._taste = rng.dirichlet(np.full(n_categories, 0.2), n_users).cumsum(axis=1)
+        by_category = rng.normal(0, 1, size=(n_users, n_categories))
+        self._zeal = by_category + rng.normal(-2.5, 1, size=(n_users, 1))
+        # The newest events of each user, from oldest to newest; -1 in front of the first one.
+        self._items = np.full((n_users, _NEWEST), -1)
+        self._actions = np.zeros((n_users, _NEWEST), dtype=int)
+        self.events: list[dict[str, Integers]] = []
+
+    def turn(self, turnover: float) -> None:
+        """Replace a share of the items by new ones of the same categories."""
+        n_new = round(turnover * len(self.on_show))
+        places = self.rng.choice(len(self.on_show), size=n_new, replace=False)
+        self.on_show[places] = len(self.category) + np.arange(n_new)
+        self.category = np.append(self.category, places % self.n_categories)
+        self.place = np.append(self.place, places)
+        self.quality = np.append(self.quality, self.rng.normal(0, 0.4, size=n_new))
+
+    def look(self, user: Integers, time: Integers) -> Integers:
+        """Let each user look at some items from some time on; return when they are done."""
+        for _ in range(_VIEWS_PER_VISIT):
+            item = self._draw(user, again=0.25, by_taste=0.8)
+            chance = sigmoid(self._zeal[user, self.category[item]])
+            action = self.rng.binomial(1, 0.1, size=len(user))
+            action[self.rng.random_sample(len(user)) < chance] = _CART
+            self._append(user, item, action, time)
+            time = time + 1 + self.rng.randint(_SECONDS_BETWEEN, size=len(user))
+        return time
+
+    def show(self, user: Integers, time: Integers, base_rate: float) -> pd.DataFrame:
+        """Show each user an item, and append the clicks to their events."""
+        item = self._draw(user, again=0.2, by_taste=0.4)
+        logit = self._interest(user, item) + self.quality[item]
+        probability = sigmoid(logit + find_intercept(logit, base_rate))
+        clicked = self.rng.random_sample(len(user)) < probability
+        carts = np.full(clicked.sum(), _CART)
+        self._append(user[clicked], item[clicked], carts, time[clicked] + 1)
+        columns = {"user": user, "item": item, "category": self.category[item], "time": time}
+        return pd.DataFrame({**columns, "y": clicked.astype(int), "probability": probability})
+
+    def _draw(self, user: Integers, *, again: float, by_taste: float) -> Integers:
+        """Draw an item on show for each user: some of the past, some by taste, the rest any."""
+        n, n_items = len(user), len(self.on_show)
+        wanted = (self.rng.random_sample((n, 1)) > self._taste[user, :-1]).sum(axis=1)
+        n_places = -(-(n_items - wanted) // self.n_categories)
+        nth = (self.rng.random_sample(n) * n_places).astype(int)
+        place = np.where(
+            self.rng.random_sample(n) < by_taste,
+            wanted + self.n_categories * nth,
+            self.rng.randint(n_items, size=n),
+        )
+        before = self._items[user, _NEWEST - 1 - self.rng.randint(_RETURNS_AMONG, size=n)]
+        is_there = (before >= 0) & (self.on_show[self.place[before]] == before)
+        comes_back = is_there & (self.rng.random_sample(n) < again)
+        return np.where(comes_back, before, self.on_show[place])
+
+    def _interest(self, user: Integers, item: Integers) -> Floats:
+        """Return what the log-odds of a click owe to the past: see ``make_market_log``."""
+        items, is_cart = self._items[user], self._actions[user] == _CART
+        happened = items >= 0
+        of_category = happened & (self.category[items] == self.category[item][:, None])
+        of_item = items == item[:, None]
+
+        def share(chosen: np.ndarray) -> Floats:
+            return ((chosen & is_cart).sum(axis=1) + 1) / (chosen.sum(axis=1) + 8)
+
+        return (
+            1.3 * np.log1p(of_item.sum(axis=1))
+            + 0.3 * np.log1p(of_category.sum(axis=1))
+            + 3 * share(happened)
+            + 3 * share(of_category)
+        )
+
+    def _append(self, user: Integers, item: Integers, action: Integers, time: Integers) -> None:
+        for newest, value in ((self._items, item), (self._actions, action)):
+            newest[user] = np.column_stack([newest[user, 1:], value])
+        self.events.append({"user": user, "item": item, "action": action, "time": time})
+
+
+def _bunch(market: _Market, shown: pd.DataFrame) -> Bunch:
+    names = market.events[0]
+    events = pd.DataFrame({n: np.concatenate([e[n] for e in market.events]) for n in names})
+    events["action"] = _ACTIONS[events["action"]]
+    events.insert(2, "category", market.category[events["item"]])
+    events = events.sort_values("time", kind="stable", ignore_index=True)
+    shown = shown.sort_values("time", kind="stable", ignore_index=True)
+    is_test = (shown["time"] >= (1 + _N_DAYS - _N_TEST_DAYS) * DAY).to_numpy()
+    return Bunch(
+        events=add_dates(events),
+        impressions=add_dates(shown[["user", "item", "category", "time"]]),
+        y=shown["y"].to_numpy(),
+        probability=shown["probability"].to_numpy(),
+        is_test=is_test,
+        quality=market.quality,
+        DESCR=(
+            f"A made log of a marketplace: {len(events)} events and {len(shown)} impressions of "
+            f"{events['user'].nunique()} users, {len(market.on_show)} items at a time in "
+            f"{market.n_categories} categories, {shown['y'].mean():.1%} clicked. The oftener the "
+            "user came upon the item, and the more carts there are among the user's newest "
+            f"{_NEWEST} earlier events, the likelier is a click."
+        ),
+    )
