@@ -81,11 +81,11 @@ class CallerFrame(Generic[IntoDataFrameT]):
         if isinstance(self.native, pd.DataFrame):
             taken = self.native.take(rows).reset_index(drop=True)
             others = {
-                name: self.native[name].take(places).set_axis(taken.index)
-                for name, places in instead.items()
+                name: self.native[name].take(positions).set_axis(taken.index)
+                for name, positions in instead.items()
             }
             return cast(IntoDataFrameT, taken.assign(**others))
-        moved = [self._eager[name][places] for name, places in instead.items()]
+        moved = [self._eager[name][positions] for name, positions in instead.items()]
         return self._native(self._eager[rows].with_columns(*moved))
 
     def between(self, start: int, stop: int) -> IntoDataFrameT:
@@ -110,8 +110,8 @@ class CallerFrame(Generic[IntoDataFrameT]):
         first, types = first or {}, types or {}
         if isinstance(self.native, pd.DataFrame):
             frame = self.native.assign(**new)
-            for place, (name, values) in enumerate(first.items()):
-                frame.insert(place, name, pd.Series(values, index=frame.index))
+            for position, (name, values) in enumerate(first.items()):
+                frame.insert(position, name, pd.Series(values, index=frame.index))
             return cast(IntoDataFrameT, frame)
         parts = [self._columns(first, types), self._eager, self._columns(new, types)]
         parts = [part for part in parts if part.columns]
@@ -174,12 +174,12 @@ def _eager(X: object, name: str) -> nw.DataFrame | None:
 def _as_pandas(frame: nw.DataFrame) -> pd.DataFrame:
     # to_arrow gives the text of polars a type that pandas can read; the stream protocol does not.
     table = frame.to_arrow()
-    for place, field in enumerate(table.schema):
+    for position, field in enumerate(table.schema):
         is_coded = pa.types.is_dictionary(field.type)
         if is_coded and pa.types.is_unsigned_integer(field.type.index_type):
             # polars' categories: Arrow before 26 gives pandas none with unsigned codes
-            column = table.column(place).cast(field.type.value_type).dictionary_encode()
-            table = table.set_column(place, field.name, column)
+            column = table.column(position).cast(field.type.value_type).dictionary_encode()
+            table = table.set_column(position, field.name, column)
     return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 

@@ -265,7 +265,7 @@ def group_ndcg_score(
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
     k : int or None, default=10
-        How many places of each list are looked at; None looks at all of them.
+        How many positions of each list are looked at; None looks at all of them.
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order and the gain of a row do not depend on it. None means 1 each.
@@ -292,8 +292,10 @@ def group_ndcg_score(
     0.8155
     """
     lists = _read_lists(y_true, y_score, groups, k, sample_weight)
-    places = np.arange(1, lists.longest + 1)
-    gain = np.append(0.0, np.cumsum(1 / np.log2(1 + places)))  # of the first 0, 1, 2, ... places
+    positions = np.arange(1, lists.longest + 1)
+    gain = np.append(
+        0.0, np.cumsum(1 / np.log2(1 + positions))
+    )  # of the first 0, 1, 2, ... of them
     first, last = lists.start, lists.start + lists.shown
     expected = lists.positives / lists.size * (gain[last] - gain[first])
     best = gain[np.minimum(lists.n_positives, lists.longest)]
@@ -311,7 +313,7 @@ def group_recall_score(
     """Mean of the per-group recall at k: the share of the positives among the first k rows.
 
     Each group's rows are ranked by ``y_score``, the highest first. ``recall@k`` is the number of
-    positives in the first k places over the number of positives in the group. With more than k
+    positives in the first k positions over the number of positives in the group. With more than k
     positives in a group it stays below 1 (some papers divide by ``min(k, positives)`` instead).
 
     Rows of equal scores have no order: the score is the expected value over all their orders.
@@ -326,7 +328,7 @@ def group_recall_score(
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
     k : int or None, default=10
-        How many places of each list are looked at; None looks at all of them.
+        How many positions of each list are looked at; None looks at all of them.
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order of the rows does not depend on it. None means 1 each.
@@ -364,11 +366,11 @@ def group_hit_rate_score(
     """Share of the groups with at least one positive among the first k rows (hit rate at k).
 
     Each group's rows are ranked by ``y_score``, the highest first; ``hit@k`` of a group is 1
-    where a positive stands in the first k places and 0 otherwise. With one positive per group it
+    where a positive stands in the first k positions and 0 otherwise. With one positive per group it
     equals the recall.
 
     Rows of equal scores have no order: the score is the probability of a hit where all their
-    orders are equally likely. If the last ``r`` places are taken from ``n`` equal rows with
+    orders are equally likely. If the last ``r`` positions are taken from ``n`` equal rows with
     ``p`` positives, it is ``1 - C(n - p, r) / C(n, r)``. A group without a positive cannot have
     a hit and is left out. The other groups count the same.
 
@@ -381,7 +383,7 @@ def group_hit_rate_score(
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
     k : int or None, default=10
-        How many places of each list are looked at; None looks at all of them, and every group
+        How many positions of each list are looked at; None looks at all of them, and every group
         with a positive is a hit.
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
@@ -424,7 +426,7 @@ def group_mrr_score(
     """Mean of one over the rank of each group's first positive (MRR at k).
 
     Each group's rows are ranked by ``y_score``, the highest first; the reciprocal rank is
-    ``1 / r`` where the first positive stands at place ``r <= k``, and 0 where it stands below.
+    ``1 / r`` where the first positive stands at position ``r <= k``, and 0 where it stands below.
 
     Rows of equal scores have no order: the score is the expected value over all their orders.
     Where ``n`` equal rows with ``p`` positives follow ``s`` rows without one, the first positive
@@ -441,7 +443,7 @@ def group_mrr_score(
     groups : array-like of shape (n_samples,)
         Whose list each row belongs to (usually the user), of any type that can be hashed.
     k : int or None, default=10
-        How many places of each list are looked at; None looks at all of them.
+        How many positions of each list are looked at; None looks at all of them.
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order of the rows does not depend on it. None means 1 each.
@@ -596,8 +598,8 @@ class _Lists(NamedTuple):
     """Each group's rows in blocks of equal scores, the highest first, group after group.
 
     By block: its group, the rows of that group before it, its rows, the positives among them, and
-    the rows of it in the first k places. By group: its first block, its positives, the mean weight
-    of its rows. ``longest`` is the number of places looked at in the longest list.
+    the rows of it in the first k positions. By group: its first block, its positives, the mean
+    weight of its rows. ``longest`` is the number of positions looked at in the longest list.
     """
 
     group: Integers

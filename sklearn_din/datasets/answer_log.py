@@ -142,8 +142,8 @@ class _Problems:
 
     def draw(self, skill: Integers, rng: np.random.RandomState) -> Integers:
         """Draw an item of each skill, all with the same probability."""
-        place = (rng.random_sample(len(skill)) * self._count[skill]).astype(np.int64)
-        return self._by_skill[self._first[skill] + place]
+        position = (rng.random_sample(len(skill)) * self._count[skill]).astype(np.int64)
+        return self._by_skill[self._first[skill] + position]
 
 
 class _Students:

@@ -165,7 +165,7 @@ class RowSink:
 
 
 class UserNumbers:
-    """Users of a scan as numbers: integers stay what they are, all else gets its place in order.
+    """Users of a scan as numbers: integers stay what they are, all else gets its rank.
 
     The column of users is read once, before rows are encoded.
     """
@@ -191,10 +191,10 @@ class UserNumbers:
         """Numbers of some users; NaN where one is missing."""
         if self._index is None:
             return users
-        places = self._index.get_indexer(pd.Index(users, dtype=users.dtype))
+        positions = self._index.get_indexer(pd.Index(users, dtype=users.dtype))
         if not self._any_missing:
-            return places.astype(np.int64)
-        return np.where(pd.isna(users), np.nan, places)
+            return positions.astype(np.int64)
+        return np.where(pd.isna(users), np.nan, positions)
 
 
 def open_rows(store: Store, schema: Schema) -> EncodedFeatures:

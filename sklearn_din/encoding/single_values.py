@@ -130,5 +130,5 @@ def _without_nan(codes: np.ndarray, distinct: np.ndarray) -> Codes:
     if distinct.dtype.kind != "f" or not np.isnan(distinct).any():
         return codes, distinct
     is_nan = np.isnan(distinct)
-    places = np.where(is_nan, -1, np.cumsum(~is_nan) - 1)
-    return np.append(places, -1)[codes].astype(np.int32), distinct[~is_nan]
+    positions = np.where(is_nan, -1, np.cumsum(~is_nan) - 1)
+    return np.append(positions, -1)[codes].astype(np.int32), distinct[~is_nan]

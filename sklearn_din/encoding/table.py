@@ -51,10 +51,10 @@ class Impressions:
         self.scan: Scan | None = None
         self.positions: np.ndarray | None = None
         if isinstance(source, Scan):
-            self.scan, places = source.in_file_order()
-            if places is not None:
-                self.positions = np.empty_like(places)
-                self.positions[places] = np.arange(len(places))
+            self.scan, positions = source.in_file_order()
+            if positions is not None:
+                self.positions = np.empty_like(positions)
+                self.positions[positions] = np.arange(len(positions))
         else:
             self._whole = Columns(source, separator=separator)
 

@@ -216,7 +216,7 @@ class Vocabulary:
         return _spelt_integers(values) if spells else values
 
     def positions(self, values: np.ndarray) -> np.ndarray:
-        """Give each value its place in ``values``, -1 where it has none."""
+        """Give each value its position in ``values``, -1 where it has none."""
         return self._index.get_indexer(pd.Index(values, dtype=values.dtype))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:

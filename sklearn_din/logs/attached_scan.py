@@ -149,11 +149,11 @@ class AttachedScan(Scan):
             History columns of one call of ``attach_history``, where there were several. None
             takes those of the last call.
         """
-        places = _places(self._rows[rows])
+        positions = _positions(self._rows[rows])
         histories = self._histories_of(columns)
         if histories is None:
-            return _check_attached(self._base[places]).windows(slice(None), columns)
-        return histories.spans(places), histories.anchors(places)
+            return _check_attached(self._base[positions]).windows(slice(None), columns)
+        return histories.spans(positions), histories.anchors(positions)
 
     def shares_log(self, columns: Sequence[str]) -> bool:
         """Return whether some columns are histories that one call of ``attach_history`` made."""
@@ -201,7 +201,7 @@ class AttachedScan(Scan):
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
-            yield from self._base[_places(self._rows)].parts(columns)
+            yield from self._base[_positions(self._rows)].parts(columns)
             return
         for start in range(0, len(self), MOST_ROWS):
             stop = min(start + MOST_ROWS, len(self))
@@ -215,17 +215,19 @@ class AttachedScan(Scan):
         rows = self._rows[start : start + len(base)]
         n_pieces = 1
         if histories and self._histories is not None:
-            lengths = self._histories.spans(_places(rows)).lengths
+            lengths = self._histories.spans(_positions(rows)).lengths
             n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
             n_pieces = min(-(-n_bytes * SHARE_OF_PART // self.memory) or 1, max(len(base), 1))
         edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
         for first, last in pairwise(edges):
-            places = _places(rows[first:last])
+            positions = _positions(rows[first:last])
             columns: dict[str, Any] = {}
             if self._numbers is not None:
-                columns = {n: np.array(self._numbers[n][places]) for n in new if n not in histories}
+                columns = {
+                    n: np.array(self._numbers[n][positions]) for n in new if n not in histories
+                }
             if histories and self._histories is not None:
-                columns |= self._histories.columns(histories, places)
+                columns |= self._histories.columns(histories, positions)
             part = base.iloc[first:last].assign(**columns)
             yield start + first, part[list(names)]
 
@@ -239,7 +241,7 @@ def _check_attached(scan: Scan) -> AttachedScan:
     return scan
 
 
-def _places(rows: range | np.ndarray) -> slice | np.ndarray:
+def _positions(rows: range | np.ndarray) -> slice | np.ndarray:
     """Return row numbers as what picks those rows of an array."""
     if isinstance(rows, range) and rows.step == 1:
         return slice(rows.start, rows.stop)

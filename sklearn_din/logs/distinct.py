@@ -11,7 +11,7 @@ from sklearn_din._validation import plain_values
 
 
 def value_codes(column: pd.Series) -> np.ndarray:
-    """Each row's place among the distinct values; missing values are one value of their own.
+    """Each row's position among the distinct values; missing values are one value of their own.
 
     Lists and arrays are compared by what they hold.
 

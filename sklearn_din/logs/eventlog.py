@@ -64,7 +64,7 @@ class EventLog:
         return self.token, self.part, column
 
     def codes(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """Each event's place among the distinct values (int32, -1 missing), and those values."""
+        """Each event's position among the distinct values (int32, -1 missing), and those values."""
         if column not in self._codes:
             codes, uniques = pd.factorize(self.columns[column])
             self._codes[column] = codes.astype(np.int32), np.asarray(uniques)

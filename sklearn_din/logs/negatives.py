@@ -131,10 +131,10 @@ def sample_negatives(
     )
     drawn = own.draw_others(owners, n_negatives, check_random_state(random_state))
 
-    places = np.arange(len(frame))
+    positions = np.arange(len(frame))
     source = _sources(frame, items, drawn, time)
-    sources = np.column_stack([places, source]).ravel()
-    rows = np.repeat(places, 1 + n_negatives)
+    sources = np.column_stack([positions, source]).ravel()
+    rows = np.repeat(positions, 1 + n_negatives)
     impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
     y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
@@ -164,9 +164,9 @@ def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndar
     keys = items * stride + times
     order = np.argsort(keys, kind="stable")
     drawn_keys = drawn * stride + times[:, None]
-    place = np.searchsorted(keys[order], drawn_keys, side="right") - 1
-    is_other = items[order[np.maximum(place, 0)]] != drawn
-    return order[place + (is_other | (place < 0))]
+    position = np.searchsorted(keys[order], drawn_keys, side="right") - 1
+    is_other = items[order[np.maximum(position, 0)]] != drawn
+    return order[position + (is_other | (position < 0))]
 
 
 def _codes(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:

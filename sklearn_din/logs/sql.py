@@ -90,8 +90,8 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     check_impressions(shown.frame, request.user, request.time, new_names, name="impressions")
     pair = _Pair(shown, log, [request.user], request.time, max_age=request.max_age)
     columns = [request.user, request.time]
-    parent, name = _place(pair, "history", columns, [*columns, *request.columns], request)
-    store = _made_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
+    parent, name = _cache_name(pair, "history", columns, [*columns, *request.columns], request)
+    store = _make_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
     reason = store.facts["empty"]
     if reason is not None and not _are_equal(shown, log, columns):
         message = all_empty_message(reason, request.user, request.time)
@@ -117,7 +117,7 @@ def attach_aggregates_by_sql(
     keys = [key for group in by_key for key in group]
     columns = [c for group in by_key.values() for c, _ in group.values() if c is not None]
     some_pair = _Pair(shown, log, [], time) if not pairs else next(iter(pairs.values()))
-    parent, name = _place(
+    parent, name = _cache_name(
         some_pair, "aggregates", [*keys, time], [*keys, time, *columns], (time, aggregates)
     )
     parent = None if shown.scan is None else parent
@@ -126,13 +126,13 @@ def attach_aggregates_by_sql(
         for group, statistics in by_key.items():
             _write_aggregates(writer, pairs[group], statistics)
 
-    store = _made_once(parent, name, some_pair, write)
+    store = _make_once(parent, name, some_pair, write)
     if shown.caller is not None:
         return shown.caller.with_columns({name: np.array(store[name]) for name in aggregates})
     return _attach(shown.scan, list(aggregates), name, numbers=store)
 
 
-def _made_once(
+def _make_once(
     parent: Path | None, name: str, pair: _Pair, write: Callable[[StoreWriter], None]
 ) -> Store:
     """Return the store of that name, written now where it is not there."""
@@ -200,7 +200,7 @@ class _Pair:
     def key_fields(self) -> list[pa.Field]:
         """The keys as they are sorted, under names that no column has."""
         types = [pa.large_string() if kind == "text" else pa.int64() for kind in self.kinds]
-        return [pa.field(f"key {place}", kind) for place, kind in enumerate(types)]
+        return [pa.field(f"key {position}", kind) for position, kind in enumerate(types)]
 
     @property
     def time_field(self) -> pa.Field:
@@ -312,7 +312,7 @@ def _whole_numbers(numbers: np.ndarray) -> np.ndarray:
     return np.where(is_whole, whole, doubles.view(np.int64))
 
 
-def _place(
+def _cache_name(
     pair: _Pair, name: str, shown: Sequence[Any], log: Sequence[Any], request: object
 ) -> tuple[Path | None, str]:
     """Return the folder for what is made of two tables, and its name: equal for equal content."""
@@ -456,11 +456,11 @@ def changes(columns: Sequence[pa.Array], previous: tuple | None) -> np.ndarray:
     """
     is_new = np.zeros(len(columns[0]), dtype=bool)
     is_new[0] = previous is None
-    for place, column in enumerate(columns):
+    for position, column in enumerate(columns):
         differs = pc.not_equal(column[1:], column[:-1]).fill_null(True)
         is_new[1:] |= differs.to_numpy(zero_copy_only=False)
         if previous is not None:
-            same = pc.equal(column[0], previous[place]).as_py()
+            same = pc.equal(column[0], previous[position]).as_py()
             is_new[0] |= not same
     return is_new
 
@@ -469,7 +469,9 @@ def _by_row(
     pieces: Iterator[Sequence[np.ndarray]], kinds: Sequence[pa.DataType], pair: _Pair, folder: Path
 ) -> Iterator[list[np.ndarray]]:
     """Sort columns by the first of them, the row number; yield the others."""
-    schema = pa.schema([(str(place), kind) for place, kind in enumerate([pa.int64(), *kinds])])
+    schema = pa.schema(
+        [(str(position), kind) for position, kind in enumerate([pa.int64(), *kinds])]
+    )
     batches = (
         pa.RecordBatch.from_arrays([pa.array(column) for column in piece], schema=schema)
         for piece in pieces
@@ -507,8 +509,8 @@ def _write_log(
 ) -> int:
     """Write the columns of the events, sorted by key, time and row; return how many there are."""
     reader = _TimeReader(pair.log, pair.time, pair.unit)
-    places = {name: f"column {place}" for place, name in enumerate(columns)}
-    fields = [pa.field(places[name], column.integers) for name, column in columns.items()]
+    positions = {name: f"column {position}" for position, name in enumerate(columns)}
+    fields = [pa.field(positions[name], column.integers) for name, column in columns.items()]
     row = pa.field("row", pa.int64())
     schema = pa.schema([*pair.key_fields, pair.time_field, row, *fields])
 
@@ -522,7 +524,7 @@ def _write_log(
     n_events = 0
     for batch in sort_rows(batches(), schema, memory=pair.memory, folder=writer.folder):
         for name, column in columns.items():
-            column.append(writer, batch.column(places[name]))
+            column.append(writer, batch.column(positions[name]))
         if clock is not None:
             moments = batch.column("time").to_numpy()
             writer.append(f"events {clock}", since(moments, reader.first, reader.unit))
@@ -624,8 +626,8 @@ def _write_aggregates(
     """Write all aggregates of one key: name to column and statistic."""
     columns = list(dict.fromkeys(column for column, _ in statistics.values() if column is not None))
     fields = [
-        pa.field(f"{what} {place}", pa.float64())
-        for place in range(len(columns))
+        pa.field(f"{what} {position}", pa.float64())
+        for position in range(len(columns))
         for what in ("there", "value")
     ]
 
@@ -651,7 +653,8 @@ def _running(
 ) -> Iterator[list[np.ndarray]]:
     """Yield row and aggregates of the impressions, in the order of the sort."""
     carried = dict.fromkeys(
-        (f"{what} {place}" for place in range(len(columns)) for what in ("there", "value")), 0.0
+        (f"{what} {position}" for position in range(len(columns)) for what in ("there", "value")),
+        0.0,
     )
     for piece in pieces:
         shown = ~piece.is_event
@@ -670,8 +673,8 @@ def _running(
             if column is None:
                 arrays.append((piece.before - piece.first)[shown].astype(np.float64))
                 continue
-            place = columns.index(column)
-            count, total = sums[f"there {place}"], sums[f"value {place}"]
+            position = columns.index(column)
+            count, total = sums[f"there {position}"], sums[f"value {position}"]
             missing = np.full(len(total), np.nan)
             mean = np.divide(total, count, out=missing, where=count > 0)
             arrays.append({"count": count, "sum": total, "mean": mean}[statistic])

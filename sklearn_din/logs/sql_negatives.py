@@ -212,9 +212,9 @@ def _sortable(column: pd.Series) -> pa.Array:
 
 def _read_items(events: Scan, request: NegativesRequest, last_rows: np.ndarray) -> pa.Table:
     """Return the columns of each item as they are in its last row."""
-    rows, places = events.narrow(request.following)[last_rows].in_file_order()
+    rows, positions = events.narrow(request.following)[last_rows].in_file_order()
     items = pa.concat_tables([_arrow(part) for _, part in rows.parts()])
-    return items if places is None else items.take(pa.array(places))
+    return items if positions is None else items.take(pa.array(positions))
 
 
 def _write(
@@ -243,10 +243,10 @@ def _impressions(
 ) -> pa.Table:
     """Return each event followed by its negatives, which have the columns of their own item."""
     n_events, n_negatives = drawn.shape
-    places = np.arange(n_events)
-    rows = pa.array(np.repeat(places, 1 + n_negatives))
+    positions = np.arange(n_events)
+    rows = pa.array(np.repeat(positions, 1 + n_negatives))
     negatives = n_events + np.arange(drawn.size).reshape(drawn.shape)
-    sources = pa.array(np.column_stack([places, negatives]).ravel())
+    sources = pa.array(np.column_stack([positions, negatives]).ravel())
     items = catalogue.take(pa.array(drawn.ravel()))
     columns = []
     for name in events.column_names:

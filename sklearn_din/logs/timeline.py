@@ -86,10 +86,10 @@ class Timeline:
     def own_past(self) -> Past:
         """Past of the log's own rows, as :meth:`past` gives it, without a search."""
         n_sorted = len(self.order)
-        places = np.arange(n_sorted)
+        positions = np.arange(n_sorted)
         is_new = np.append(True, self._sorted_keys[1:] != self._sorted_keys[:-1])[:n_sorted]
         begin, end = np.zeros((2, len(self.times)), dtype=np.int64)
-        end[self.order] = np.maximum.accumulate(np.where(is_new, places, 0))
+        end[self.order] = np.maximum.accumulate(np.where(is_new, positions, 0))
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
@@ -317,9 +317,9 @@ def _search_in_order(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     if _is_sorted(needles):
         return np.searchsorted(haystack, needles)
     order = np.argsort(needles)
-    places = np.empty(len(needles), dtype=np.int64)
-    places[order] = np.searchsorted(haystack, needles[order])
-    return places
+    positions = np.empty(len(needles), dtype=np.int64)
+    positions[order] = np.searchsorted(haystack, needles[order])
+    return positions
 
 
 def _is_sorted(values: np.ndarray) -> bool:

@@ -186,7 +186,7 @@ def count_new_clicks(
 
 
 def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """Return a matrix with 1 in these places, each counted once."""
+    """Return a matrix with 1 in these positions, each counted once."""
     matrix = csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
     matrix.data[:] = 1
     return matrix

@@ -225,8 +225,8 @@ class _LookUp(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
         (positions,) = ctx.saved_tensors
         order, starts, rows = ctx.distinct or _distinct_rows(positions)
-        grad_rows, place = _gradient_rows(ctx.requests, gradients, ctx.shape[1])
-        sums = F.embedding_bag(place.index_select(0, order), grad_rows, starts, mode="sum")
+        grad_rows, source = _gradient_rows(ctx.requests, gradients, ctx.shape[1])
+        sums = F.embedding_bag(source.index_select(0, order), grad_rows, starts, mode="sum")
         return _sparse_gradient(rows, sums, ctx.shape), None, None, None
 
 
@@ -252,26 +252,26 @@ def _gradient_rows(
     """Gradients of all looked-up rows, where equal ones are written once.
 
     grad_rows : (n, width)
-    place : (n_positions,), which of the n is the gradient of each position
+    source : (n_positions,), which of the n is the gradient of each position
     """
     present = next(gradient for gradient in gradients if gradient is not None)
     grad_sums = iter(gradients[len(requests) :])
     blocks: list[Tensor] = []
-    places: list[Tensor] = []
+    sources: list[Tensor] = []
     n_rows = 0
     for request, grad_events in zip(requests, gradients, strict=False):
         grad_sum = None if request.segments is None else next(grad_sums)
         if request.segments is not None and grad_sum is not None:
-            block, place = _spread_sums(request, request.segments.rows, grad_sum, grad_events)
+            block, source = _spread_sums(request, request.segments.rows, grad_sum, grad_events)
         else:  # used by themselves, or not at all
             if grad_events is None:
                 grad_events = present.new_zeros(request.n_positions, width)
             block = grad_events
-            place = cached_arange(request.n_positions, device=present.device)
+            source = cached_arange(request.n_positions, device=present.device)
         blocks.append(block.reshape(-1, width))
-        places.append(place + n_rows)
+        sources.append(source + n_rows)
         n_rows += blocks[-1].shape[0]
-    return torch.cat(blocks), torch.cat(places)
+    return torch.cat(blocks), torch.cat(sources)
 
 
 def _spread_sums(
@@ -283,7 +283,7 @@ def _spread_sums(
     the events were used by themselves too.
     """
     if grad_events is not None:
-        place = cached_arange(request.n_positions, device=rows.device)
-        return grad_events + grad_sum.index_select(0, rows), place
+        source = cached_arange(request.n_positions, device=rows.device)
+        return grad_events + grad_sum.index_select(0, rows), source
     attributes = cached_arange(request.n_attributes, device=rows.device)
     return grad_sum, (rows.unsqueeze(1) * request.n_attributes + attributes).view(-1)

@@ -98,13 +98,13 @@ class ParquetFiles:
 
     def bytes_of_groups(self, columns: Sequence[str]) -> np.ndarray:
         """Return the memory that some columns of each row group need, by the footers."""
-        places = [self.schema.names.index(name) for name in columns]
-        return self._bytes[:, places].sum(axis=1)
+        positions = [self.schema.names.index(name) for name in columns]
+        return self._bytes[:, positions].sum(axis=1)
 
     def name_of_group(self, group: int) -> str:
         """Return how errors call a row group."""
-        number, place = self._groups[group]
-        return f"row group {place} of {self.files[number].path}"
+        number, position = self._groups[group]
+        return f"row group {position} of {self.files[number].path}"
 
     def read(
         self, groups: Sequence[int], columns: Sequence[str], *, n_rows: int
@@ -117,13 +117,13 @@ class ParquetFiles:
         current, opened = -1, None
         try:
             for group in groups:
-                number, place = map(int, self._groups[group])
+                number, position = map(int, self._groups[group])
                 if number != current:
                     if opened is not None:
                         opened.close(force=True)
                     current, opened = number, self._reopen(number)
                 first = int(self.starts[group])
-                for batch in self._batches(opened, number, place, columns, n_rows):
+                for batch in self._batches(opened, number, position, columns, n_rows):
                     yield first, batch
                     first += len(batch)
         finally:
@@ -157,7 +157,7 @@ class ParquetFiles:
         self,
         opened: pq.ParquetFile,
         number: int,
-        place: int,
+        position: int,
         columns: Sequence[str],
         n_rows: int,
     ) -> Iterator[pa.Table]:
@@ -165,13 +165,13 @@ class ParquetFiles:
         file = self.files[number]
         stored = [name for name in columns if name not in file.keys]
         if not stored:
-            left = opened.metadata.row_group(place).num_rows
+            left = opened.metadata.row_group(position).num_rows
             while left > 0:
                 yield self._table({}, file, columns, min(left, n_rows))
                 left -= n_rows
             return
         try:
-            batches = opened.iter_batches(batch_size=n_rows, row_groups=[place], columns=stored)
+            batches = opened.iter_batches(batch_size=n_rows, row_groups=[position], columns=stored)
             for batch in batches:
                 arrays = {name: batch.column(name) for name in stored}
                 yield self._table(arrays, file, columns, len(batch))
@@ -179,7 +179,7 @@ class ParquetFiles:
             raise
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"row group {place} of {file.path} cannot be read: {error} The file is damaged: "
+                f"row group {position} of {file.path} cannot be read: {error} The file is damaged: "
                 "write it again, or leave it out of the source."
             ) from error
 
@@ -212,8 +212,8 @@ def _open(filesystem: pyarrow.fs.FileSystem, path: str) -> pq.ParquetFile:
 def _bytes_in_memory(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str, int]:
     """Return about how many bytes each column of a row group takes as an Arrow array."""
     sizes: dict[str, int] = {}
-    for place, name in enumerate(_leaf_names(schema)):
-        leaf = group.column(place)
+    for position, name in enumerate(_leaf_names(schema)):
+        leaf = group.column(position)
         size = max(leaf.total_uncompressed_size, BYTES_PER_VALUE * leaf.num_values)
         sizes[name] = sizes.get(name, 0) + size
     return sizes
@@ -418,7 +418,7 @@ def _n_leaves(kind: pa.DataType) -> int:
     if pa.types.is_map(kind):
         return _n_leaves(kind.key_type) + _n_leaves(kind.item_type)
     if pa.types.is_struct(kind):
-        return sum(_n_leaves(kind.field(place).type) for place in range(kind.num_fields))
+        return sum(_n_leaves(kind.field(position).type) for position in range(kind.num_fields))
     if pa.types.is_nested(kind):
         return _n_leaves(kind.value_type)
     return 1

@@ -173,9 +173,9 @@ class ParquetScan(Scan):
             rows = np.asarray(self._rows[start : start + size])
             order = np.argsort(rows, kind="stable")
             pieces = [piece for _, piece in self._in_order(rows[order], columns, size)]
-            places = np.empty_like(order)
-            places[order] = np.arange(len(order))
-            yield start, pa.concat_tables(pieces).take(pa.array(places))
+            positions = np.empty_like(order)
+            positions[order] = np.arange(len(order))
+            yield start, pa.concat_tables(pieces).take(pa.array(positions))
 
 
 def scan_parquet(

@@ -115,16 +115,16 @@ class Scan(ABC):
     def in_file_order(self) -> tuple[Self, np.ndarray | None]:
         """Return the same rows in the order of the table, and where each row of this view is in it.
 
-        A view in another order reads row groups many times; this one reads each once. The places
+        A view in another order reads row groups many times; this one reads each once. The positions
         are None where the rows are in that order already.
         """
         if is_ascending(self._rows):
             return self, None
         rows = np.asarray(self._rows)
         order = np.argsort(rows, kind="stable")
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        return self._view(rows[order], self.columns), places
+        positions = np.empty_like(order)
+        positions[order] = np.arange(len(order))
+        return self._view(rows[order], self.columns), positions
 
     def __len__(self) -> int:
         return len(self._rows)
