@@ -91,21 +91,25 @@ class ItemScores:
         is_popular = np.zeros(n_ids, dtype=bool)
         is_popular[most_popular(n_users)] = True
         all_pairs = all_pairs or bool(is_popular[n_users > 0].all())
-        near = None if all_pairs else csr_array(self.cosine + self.cosine.T)
         chosen = []
         for first, counts in chunks:
             rows = np.repeat(np.arange(first, first + counts.shape[0]), np.diff(counts.indptr))
             columns = counts.indices
             is_chosen = columns >= rows
-            if near is not None:
+            if not all_pairs:
                 is_kept = is_popular[rows] & is_popular[columns] | (rows == columns)
                 others = np.flatnonzero(is_chosen & ~is_kept)
-                is_kept[others] = np.asarray(near[rows[others], columns[others]]).ravel() > 0
+                is_kept[others] = self._are_neighbours(rows[others], columns[others])
                 is_chosen &= is_kept
             ends = _ends(rows[is_chosen] - first, counts.shape[0])
             parts = (counts.data[is_chosen], columns[is_chosen], ends)
             chosen.append(csr_array(parts, shape=counts.shape))
         return csr_array(vstack(chosen, format="csr"))
+
+    def _are_neighbours(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Whether one of two items is among the best neighbours of the other: (n,), bool."""
+        scores = [self.cosine[items, others], self.cosine[others, items]]
+        return np.logical_or(*(np.asarray(of_pairs).ravel() > 0 for of_pairs in scores))
 
     def widen(self, n_ids: int) -> ItemScores:
         """Return the scores with more ids, which have no neighbours and no popularity."""

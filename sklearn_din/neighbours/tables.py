@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from sklearn_din._plain_values import join_arrays, split_arrays
 from sklearn_din._warnings import ADVICE_FROM, log_once
@@ -211,23 +212,38 @@ def _learn_pair(
     names: tuple[str, ...],
     numbers: np.ndarray,
 ) -> NeighbourPair:
-    n_ids = X.schema[candidate].n_ids
     interactions = Interactions.gather(X, rows, history, candidate).cap()
-    for block in range(rows.n_blocks):
-        had = interactions.matrix(block)
-        n_users = np.bincount(had.indices, minlength=n_ids).astype(np.float32)
-        shown, clicked = _occurrences(X.columns[candidate], rows, block, n_ids)
-        scores = ItemScores.of_counts(count_pairs(had), n_users, shown, clicked)
+    for block in range(1, rows.n_blocks):
+        earlier = _score_items(X, rows, block - 1, interactions, candidate)[-1]
         for part in row_blocks(X):
-            own = np.flatnonzero(rows.blocks[part] == block + 1) + part.start
+            own = np.flatnonzero(rows.blocks[part] == block) + part.start
             if len(own):
-                numbers[own] = look_up(scores, X[own], history, candidate)
+                numbers[own] = look_up(earlier, X[own], history, candidate)
+        del earlier  # before the next scores are computed: a set of them may take 200 MB
+    had, shown, clicked, scores = _score_items(X, rows, rows.n_blocks - 1, interactions, candidate)
+    n_users = _count_users(had)
     n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
     counts = scores.choose_counts(count_pairs(had), n_users, all_pairs=n_pairs <= MOST_COUNTED)
     scale = _scale(X, numbers)
     for part in row_blocks(X):
         numbers[part] /= scale
     return NeighbourPair(history, candidate, names, scores, counts, shown, clicked, scale)
+
+
+def _score_items(
+    X: EncodedFeatures, rows: OrderedRows, block: int, interactions: Interactions, candidate: str
+) -> tuple[csr_array, np.ndarray, np.ndarray, ItemScores]:
+    """Return who had which item up to a block, what was shown and clicked, and the scores."""
+    had = interactions.matrix(block)
+    shown, clicked = _occurrences(X.columns[candidate], rows, block, X.schema[candidate].n_ids)
+    return had, shown, clicked, ItemScores.of_counts(
+        count_pairs(had), _count_users(had), shown, clicked
+    )
+
+
+def _count_users(had: csr_array) -> np.ndarray:
+    """Count the users who had each item: (n_ids,), float32."""
+    return np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
 
 
 def _occurrences(
