@@ -236,8 +236,11 @@ def _score_items(
     """Return who had which item up to a block, what was shown and clicked, and the scores."""
     had = interactions.matrix(block)
     shown, clicked = _occurrences(X.columns[candidate], rows, block, X.schema[candidate].n_ids)
-    return had, shown, clicked, ItemScores.of_counts(
-        count_pairs(had), _count_users(had), shown, clicked
+    return (
+        had,
+        shown,
+        clicked,
+        ItemScores.of_counts(count_pairs(had), _count_users(had), shown, clicked),
     )
 
 
