@@ -331,7 +331,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self._learnt.vocabularies[owner].decode(whole_ids(ids))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
-        """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them.
+        """Names of the columns of ``X.to_numpy()``: a history takes ``max_length`` of them.
 
         Parameters
         ----------

@@ -87,8 +87,8 @@ def test_it_reads_as_a_mapping_of_padded_arrays(impressions):
         impressions["nonsense"]
 
 
-def test_as_an_array_it_has_one_column_an_output_name(impressions):
-    array = np.asarray(impressions)
+def test_as_a_matrix_it_has_one_column_per_output_name(impressions):
+    array = impressions.to_numpy()
     assert array.shape == impressions.shape == (8, len(impressions.schema.feature_names_out()))
     assert array.dtype == np.float64
     names = impressions.schema.feature_names_out()

@@ -202,11 +202,3 @@ def test_a_bagging_of_pipelines_is_told_what_the_array_lost(log):
     bagging = BaggingClassifier(pipeline(), n_estimators=1, random_state=0)
     with pytest.raises(ValueError, match="the names of its columns are lost"):
         bagging.fit(as_lists(X), y)
-
-
-def test_a_bare_classifier_inside_a_tool_names_what_works(log, fitted):
-    X, y = log
-    encoded = fitted[0].transform(X)
-    message = "give that Pipeline, .* take history_importance; for BaggingClassifier, .* Voting"
-    with pytest.raises(ValueError, match=message):
-        permutation_importance(fitted[-1], encoded, y, n_repeats=1)

@@ -199,13 +199,13 @@ def test_output_stays_encoded_whatever_scikit_learn_is_told():
     assert isinstance(pipeline.fit_transform(frame), EncodedFeatures)
 
 
-def test_feature_names_are_those_of_the_array():
+def test_feature_names_are_those_of_the_matrix():
     fitted = encoder(max_length=2).fit(with_windows(columns=["item"]))
     names = fitted.get_feature_names_out()
 
     assert names.tolist() == ["item", "category", "price", "hist_item_0", "hist_item_1"]
     X = fitted.transform(with_windows(columns=["item"]))
-    assert np.asarray(X).shape == X.shape == (60, 5)
+    assert X.to_numpy().shape == X.shape == (60, 5)
     with pytest.raises(ValueError, match="input_features is not equal to feature_names_in_"):
         fitted.get_feature_names_out(["a"] * fitted.n_features_in_)
 

@@ -13,6 +13,13 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store
 
+OTHER_TOOLS = (
+    "Two tools of scikit-learn need another in their place: for permutation_importance, which "
+    "shuffles the histories of the same events apart, take history_importance; for "
+    "BaggingClassifier, which makes arrays of frames, a VotingClassifier of Pipelines."
+)
+SHOWN_NAMES = 3  # columns that an error names
+
 
 class EncodedFeatures:
     """Impressions as id arrays and ragged histories, read as a mapping of padded arrays.
@@ -22,6 +29,10 @@ class EncodedFeatures:
     ``X["hist_item_mask"]`` the bool array that is True on real events. ``X[10:20]``,
     ``X[index_array]`` and ``X[bool_mask]`` are EncodedFeatures again. ``len(X)`` is the number
     of impressions. Ids: 0 padding, 1 unknown, known ids from 2.
+
+    ``np.asarray(X)``, and so every step and tool that asks for an array, works where there are
+    numbers alone. As numbers, ids would be quantities and histories would lose their candidates:
+    a matrix of them is made by ``X.to_numpy()`` only.
 
     Parameters
     ----------
@@ -137,7 +148,7 @@ class EncodedFeatures:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape of ``np.asarray(X)``: impressions by ``len(get_feature_names_out())``."""
+        """Shape of ``X.to_numpy()``: impressions by ``len(get_feature_names_out())``."""
         return len(self), len(self.schema.feature_names_out())
 
     @property
@@ -147,6 +158,35 @@ class EncodedFeatures:
         return sum(part.nbytes for part in parts)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        held = [field.name for field in self.schema.fields if field.kind != "numeric"]
+        if held:
+            more = f" and {len(held) - SHOWN_NAMES} more" if len(held) > SHOWN_NAMES else ""
+            raise TypeError(
+                "a matrix of numbers was asked for, got EncodedFeatures with ids or histories "
+                f"({', '.join(held[:SHOWN_NAMES])}{more}): as numbers, ids would be quantities, "
+                "and histories would lose their candidates. Let nothing stand between "
+                "HistorySequenceEncoder and DINClassifier. Scalers are not needed, the encoder "
+                "scales numbers; a further column belongs into the frame that the encoder gets "
+                "(no FeatureUnion), and what selects or changes columns before the encoder. "
+                f"{OTHER_TOOLS} Who needs the matrix, for another model, calls X.to_numpy()."
+            )
+        return self.to_numpy(dtype)
+
+    def to_numpy(self, dtype: DTypeLike | None = None) -> np.ndarray:
+        """Return a plain matrix in which ids are numbers and histories are padded with 0.
+
+        For other models, such as trees. A :class:`DINClassifier` learns nothing from ids there.
+
+        Parameters
+        ----------
+        dtype : dtype, default=None
+            Of the matrix; None means float64.
+
+        Returns
+        -------
+        ndarray of shape (n, len(get_feature_names_out()))
+            A history takes ``max_length`` columns.
+        """
         blocks = []
         for field in self.schema.fields:
             if field.is_history:

@@ -190,7 +190,7 @@ class Schema:
         return " + ".join(map(repr, behaviour.histories))
 
     def feature_names_out(self) -> list[str]:
-        """Names of the columns of ``np.asarray(X)``: a history takes ``max_length`` of them."""
+        """Names of the columns of ``X.to_numpy()``: a history takes ``max_length`` of them."""
         names: list[str] = []
         for field in self.fields:
             if field.is_history:

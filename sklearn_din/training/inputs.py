@@ -16,7 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_array, validate_data
 from skorch.callbacks import Callback
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din._warnings import log_once
+from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
 
 Impressions = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier takes as X
@@ -80,6 +81,13 @@ def _rows_and_labels(
     if encoded is None:
         _check_numeric_frame(X)
         numbers, labels = validate_data(estimator, X, y, reset=not is_later, dtype=np.float32)
+        log_once(
+            "DINClassifier was given numbers alone, without ids and histories: it trains a network "
+            "without attention, to which ids are quantities. Put HistorySequenceEncoder directly "
+            "before it, Pipeline([('encode', HistorySequenceEncoder()), ('din', DINClassifier())]),"
+            " and give that Pipeline the frame with its histories; what makes numbers of columns "
+            "(skrub's TableVectorizer, a FeatureUnion, X.to_numpy()) must not stand there."
+        )
         return _numeric_features(estimator, numbers), labels
     if y is None:
         raise ValueError(
@@ -178,10 +186,7 @@ def check_features(
             raise ValueError(
                 f"{name} was fitted on EncodedFeatures, got {type(X).__name__}. Put "
                 "HistorySequenceEncoder and the classifier in one Pipeline and give that Pipeline, "
-                "and a frame, to the tool at hand. Two tools need another in their place: for "
-                "permutation_importance, which shuffles the histories of the same events apart, "
-                "take history_importance; for BaggingClassifier, which makes arrays of frames, a "
-                "VotingClassifier of Pipelines."
+                f"and a frame, to the tool at hand. {OTHER_TOOLS}"
             )
         _check_numeric_frame(X)
         numbers = validate_data(estimator, X, reset=False, dtype=np.float32)

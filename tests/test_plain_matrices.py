@@ -1,0 +1,208 @@
+"""Encoded rows stay encoded rows: what would make a plain matrix of them is told what to do."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
+from sklearn.feature_selection import SelectKBest
+from sklearn.frozen import FrozenEstimator
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_predict, learning_curve
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder, history_importance
+from sklearn_din._warnings import log_once
+from sklearn_din.features import EncodedFeatures
+from tests.fitted_pipelines import attach_clicks
+
+SENTENCE = (
+    "a matrix of numbers was asked for, got EncodedFeatures with ids or histories (item, category, "
+    "device and 2 more): as numbers, ids would be quantities, and histories would lose their "
+    "candidates. Let nothing stand between HistorySequenceEncoder and DINClassifier. Scalers are "
+    "not needed, the encoder scales numbers; a further column belongs into the frame that the "
+    "encoder gets (no FeatureUnion), and what selects or changes columns before the encoder. Two "
+    "tools of scikit-learn need another in their place: for permutation_importance, which shuffles "
+    "the histories of the same events apart, take history_importance; for BaggingClassifier, which "
+    "makes arrays of frames, a VotingClassifier of Pipelines. Who needs the matrix, for another "
+    "model, calls X.to_numpy()."
+)
+NUMBERS_ALONE = "DINClassifier was given numbers alone, without ids and histories: it trains a"
+
+
+@pytest.fixture(scope="module")
+def log():
+    return attach_clicks(n_users=30, n_items=20, n_categories=4, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def encoded(log):
+    return encoder().fit_transform(log[0])
+
+
+@pytest.fixture(scope="module")
+def expected(log):
+    """What encoder and classifier predict with nothing between them."""
+    return make_pipeline(encoder(), din()).fit(*log).predict_proba(log[0])
+
+
+def encoder():
+    return HistorySequenceEncoder(user="user", time="time")
+
+
+def din(**parameters):
+    return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
+
+
+def refused():
+    return pytest.raises(TypeError, match=f"^{re.escape(SENTENCE)}$")
+
+
+def price_of(frame):
+    return frame[["price"]].to_numpy()
+
+
+def scale_price():
+    """The advice: what changes columns stands before the encoder, and frames come out of it."""
+    return ColumnTransformer(
+        [("scale", StandardScaler(), ["price"])],
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+
+
+# What stands between ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", [StandardScaler(), SelectKBest(k=3)])
+def test_a_step_between_encoder_and_classifier_that_asks_for_a_matrix(log, expected, between):
+    with refused():
+        make_pipeline(encoder(), between, din()).fit(*log)
+    without = make_pipeline(encoder(), din()).fit(*log)
+    np.testing.assert_array_equal(without.predict_proba(log[0]), expected)
+
+
+def test_a_scaler_before_the_encoder_changes_only_the_rounding(log, expected):
+    model = make_pipeline(scale_price(), encoder(), din()).fit(*log)
+    np.testing.assert_allclose(model.predict_proba(log[0]), expected, atol=0.02)
+    assert isinstance(model[:-1].transform(log[0]), EncodedFeatures)
+
+
+def test_a_selection_before_the_encoder_leaves_the_other_columns(log):
+    selected = ColumnTransformer(
+        [("select", SelectKBest(k=1), make_column_selector(dtype_include=float))],
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    X, y = log[0].assign(noise=np.random.RandomState(0).normal(size=len(log[0]))), log[1]
+    schema = make_pipeline(selected, encoder(), din()).fit(X, y)[1].schema_
+    assert schema.names("numeric") == ["price"]
+    assert len(schema.names("history")) == 2
+
+
+def test_a_union_of_the_encoder_and_a_column(log, expected):
+    union = FeatureUnion([("encode", encoder()), ("price", FunctionTransformer(price_of))])
+    frame = log[0].drop(columns="price")
+    with refused():
+        make_pipeline(union, din()).fit(*log)
+    frame = frame.assign(price=log[0]["price"])[log[0].columns]  # into the frame, says the advice
+    model = make_pipeline(encoder(), din()).fit(frame, log[1])
+    np.testing.assert_array_equal(model.predict_proba(frame), expected)
+
+
+def test_skrubs_table_vectorizer_makes_numbers_and_that_is_said(log, expected, caplog):
+    skrub = pytest.importorskip("skrub", reason="skrub is not installed: extra docs")
+    log_once.cache_clear()
+    skrub.tabular_pipeline(din()).fit(*log)
+    assert [record.getMessage()[: len(NUMBERS_ALONE)] for record in caplog.records] == [
+        NUMBERS_ALONE
+    ]
+    model = Pipeline([("encode", encoder()), ("din", din())]).fit(*log)
+    np.testing.assert_array_equal(model.predict_proba(log[0]), expected)
+
+
+@pytest.mark.parametrize("learn", ["fit", "partial_fit"])
+def test_a_matrix_that_came_from_encoded_rows_trains_and_it_is_said_once(
+    log, encoded, caplog, learn
+):
+    log_once.cache_clear()
+    for X in (encoded.to_numpy(), pd.DataFrame(encoded.to_numpy())):
+        getattr(din(), learn)(X, log[1])
+    assert len(caplog.records) == 1
+    message = caplog.records[0].getMessage()
+    assert message == (
+        f"{NUMBERS_ALONE} network without attention, to which ids are quantities. Put "
+        "HistorySequenceEncoder directly before it, Pipeline([('encode', "
+        "HistorySequenceEncoder()), ('din', DINClassifier())]), and give that Pipeline the frame "
+        "with its histories; what makes numbers of columns (skrub's TableVectorizer, a "
+        "FeatureUnion, X.to_numpy()) must not stand there."
+    )
+    log_once.cache_clear()
+    advised = eval(re.search(r"Pipeline\(\[.*\]\)", message)[0])
+    advised.set_params(din=din(), encode__drop=["user", "time"]).fit(*log)
+    assert len(caplog.records) == 1  # nothing is said of that one
+
+
+def test_numbers_of_encoded_rows_are_learnt_without_a_word(log, caplog):
+    log_once.cache_clear()
+    make_pipeline(encoder(), din()).fit(log[0][["user", "time", "price"]], log[1])
+    assert not caplog.records
+
+
+# Tools that make arrays of their rows ---------------------------------------------------------
+
+
+def test_tools_that_make_arrays_and_what_stands_in_for_them(log, encoded):
+    classifier = din().fit(encoded, log[1])
+    with refused():
+        permutation_importance(classifier, encoded, log[1], n_repeats=1)
+    with refused():
+        BaggingClassifier(din(), n_estimators=1).fit(encoded, log[1])
+    model = make_pipeline(encoder(), din()).fit(*log)
+    assert len(history_importance(model, *log, n_repeats=1)) == 5
+    voting = VotingClassifier([("seed 0", model)], voting="soft").fit(*log)
+    assert voting.predict_proba(log[0]).shape == (len(log[1]), 2)
+
+
+@pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier(max_depth=2)])
+def test_another_model_gets_the_matrix_where_it_is_asked_for(log, encoded, model):
+    with refused():
+        make_pipeline(encoder(), model).fit(*log)
+    with refused():
+        np.asarray(encoded)
+    with refused():
+        pd.DataFrame(encoded)
+    as_matrix = FunctionTransformer(EncodedFeatures.to_numpy)
+    fitted = make_pipeline(encoder(), as_matrix, StandardScaler(), model).fit(*log)
+    direct = make_pipeline(StandardScaler(), model).fit(encoded.to_numpy(), log[1])
+    assert fitted.predict_proba(log[0]).shape == direct.predict_proba(encoded.to_numpy()).shape
+
+
+def test_numbers_alone_are_a_matrix(log):
+    prices = HistorySequenceEncoder().fit_transform(log[0][["price"]])
+    np.testing.assert_array_equal(np.asarray(prices)[:, 0], prices["price"])
+    np.testing.assert_array_equal(np.asarray(prices), prices.to_numpy())
+    assert np.asarray(prices, dtype=np.float32).dtype == np.float32
+    assert StandardScaler().fit_transform(prices).shape == (len(log[1]), 1)
+
+
+# What never makes an array --------------------------------------------------------------------
+
+
+def test_scikit_learns_own_ways_with_rows_never_ask_for_a_matrix(log, encoded, tmp_path):
+    X, y = log
+    options = {"cv": 2, "scoring": "roc_auc"}
+    assert cross_val_predict(din(), encoded, y, cv=2).shape == y.shape
+    assert GridSearchCV(din(), {"pooling": ["sum"]}, **options).fit(encoded, y).best_score_ > 0
+    assert len(learning_curve(din(), encoded, y, train_sizes=[0.5], **options)) == 3
+    remembered = make_pipeline(encoder(), "passthrough", din(), memory=str(tmp_path))
+    for _ in range(2):
+        remembered.fit(X, y)
+    frozen = make_pipeline(FrozenEstimator(encoder().fit(X)), din()).fit(X, y)
+    unchanged = make_pipeline(encoder(), FunctionTransformer(), din()).fit(X, y)
+    for model in (remembered, frozen, unchanged):
+        assert isinstance(model[:-1].transform(X), EncodedFeatures)
