@@ -45,7 +45,7 @@ class Processes:
         self._groups: list[Any] = []
         # Groups of their own: they can be closed when the work fails, and the user's stays.
         # The one name here that torch does not document: its store, where a process that has lost
-        # its connections can still leave a word for the others.
+        # its connections can still leave a message for the others.
         self._store = self._dist.distributed_c10d._get_default_store()
         self._on_cpu = self.open("gloo")
         self._key = self.from_first(f"sklearn_din/{uuid.uuid4().hex}")

@@ -310,7 +310,7 @@ def group_recall_score(
     k: int | None = 10,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Mean of the per-group recall at k: the share of the positives among the first k rows.
+    """Mean of the per-group recall at k: the fraction of the positives among the first k rows.
 
     Each group's rows are ranked by ``y_score``, the highest first. ``recall@k`` is the number of
     positives in the first k positions over the number of positives in the group. With more than k
@@ -563,7 +563,7 @@ def expected_calibration_error(
 def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     """Turn probabilities of a model trained on sampled negatives back to true ones.
 
-    A model that saw every positive but only a share w of the negatives predicts too
+    A model that saw every positive but only a fraction w of the negatives predicts too
     many clicks; ``p / (p + (1 - p) / w)`` is the way back (He et al., ADKDD 2014,
     "Model Re-Calibration"). The order of the predictions, and so AUC and GAUC, stay as they are.
 
@@ -572,7 +572,7 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of the positive class.
     sampling_rate : float
-        The share of the negatives that the model was trained on, in (0, 1].
+        The fraction of the negatives that the model was trained on, in (0, 1].
 
     Returns
     -------
@@ -587,7 +587,7 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     """
     if not 0 < sampling_rate <= 1:
         raise ValueError(
-            "sampling_rate must be the share of negatives kept, above 0 and at most 1, "
+            "sampling_rate must be the fraction of negatives kept, above 0 and at most 1, "
             f"got {sampling_rate}."
         )
     prob = _check_probabilities(y_prob)

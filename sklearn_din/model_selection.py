@@ -37,7 +37,7 @@ class TimeSplit(BaseCrossValidator):
     n_splits : int, default=5
         Number of folds, at least 1. Rows need at least ``n_splits + 1`` different times.
     test_size : int or float, default=None
-        Rows in each test block: a number of rows, or as a float the share of all rows. None
+        Rows in each test block: a number of rows, or as a float the fraction of all rows. None
         takes ``n_rows // (n_splits + 1)``. Give it to test on a short period only (the last
         week), which leaves more to train on. Blocks are only about that large where times repeat.
     gap : int, float or duration, default=0
@@ -172,11 +172,11 @@ def _check_parameters(splitter: TimeSplit) -> None:
     n_splits, test_size = splitter.n_splits, splitter.test_size
     check_count(n_splits, name="n_splits")
     is_rows = isinstance(test_size, Integral) and not isinstance(test_size, bool) and test_size > 0
-    is_share = isinstance(test_size, float) and 0 < test_size < 1
-    if test_size is not None and not is_rows and not is_share:
+    is_fraction = isinstance(test_size, float) and 0 < test_size < 1
+    if test_size is not None and not is_rows and not is_fraction:
         raise ValueError(
-            "test_size must be a number of rows of at least 1, a share of the rows between 0 and "
-            f"1, or None, got {test_size!r}."
+            "test_size must be a number of rows of at least 1, a fraction of the rows between 0 "
+            f"and 1, or None, got {test_size!r}."
         )
 
 

@@ -38,7 +38,7 @@ from sklearn_din.encoding.notices import (
     log_older_events,
     lone_histories,
     odd_ids,
-    say,
+    warn_of,
 )
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
@@ -436,17 +436,17 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         }
 
     def _say(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
-        """Say what was taken differently from how it looks."""
+        """Warn of what was taken differently from how it looks."""
         counts, n_rows = statistics.counts(), len(table)
         named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
-        say(roles.notices)
+        warn_of(roles.notices)
         if is_auto(self.histories):
-            say(lone_histories(roles.behaviours, counts, roles.categorical))
-        say(empty_histories(statistics.totals))
+            warn_of(lone_histories(roles.behaviours, counts, roles.categorical))
+        warn_of(empty_histories(statistics.totals))
         log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}
         chosen = {*named, *roles.candidates}
-        say(odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen))
+        warn_of(odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen))
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(

@@ -141,7 +141,7 @@ def test_rows_set_aside_as_the_last_are_later_than_all_that_is_trained_on(times,
     times = np.array([0, 9, *times])
     seeds = np.random.RandomState(0)
     train, valid = split_rows(
-        np.zeros(len(times)), None, how="last", share=share, seeds=seeds, times=times
+        np.zeros(len(times)), None, how="last", fraction=share, seeds=seeds, times=times
     )
     assert times[train].max() < times[valid].min()
     assert sorted([*train, *valid]) == list(range(len(times)))
@@ -153,7 +153,12 @@ def test_what_is_set_aside_as_the_last_trains_nothing(log):
     X = encoder.fit_transform(attach_history(log, log, **ROLES))
     y = np.arange(len(log)) % 2
     _, valid = split_rows(
-        y, None, how="last", share=0.2, seeds=np.random.RandomState(0), times=log["time"].to_numpy()
+        y,
+        None,
+        how="last",
+        fraction=0.2,
+        seeds=np.random.RandomState(0),
+        times=log["time"].to_numpy(),
     )
     rows = np.arange(len(log))
     rows[valid] = np.random.default_rng(1).permutation(valid)

@@ -54,8 +54,8 @@ def test_a_split_that_leaves_nothing_to_train_on(how, share, got, more):
     seeds = np.random.RandomState(0)
     message = f"validation_fraction={got} leaves no training rows. Lower it, or give more {more}."
     with says(message):
-        split_rows(np.array([0.0, 1.0]), ["a", "b"], how=how, share=share, seeds=seeds)
-    halves = split_rows(np.array([0.0, 1.0]), ["a", "b"], how=how, share=0.5, seeds=seeds)
+        split_rows(np.array([0.0, 1.0]), ["a", "b"], how=how, fraction=share, seeds=seeds)
+    halves = split_rows(np.array([0.0, 1.0]), ["a", "b"], how=how, fraction=0.5, seeds=seeds)
     assert sorted(np.concatenate(halves)) == [0, 1]
 
 
@@ -65,7 +65,7 @@ def test_a_split_by_one_group():
             np.array([0.0, 1.0]),
             ["a", "a"],
             how="groups",
-            share=0.5,
+            fraction=0.5,
             seeds=np.random.RandomState(0),
         )
 

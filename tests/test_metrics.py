@@ -213,7 +213,7 @@ def test_correction_undoes_the_sampling_of_the_odds():
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.5, np.nan])
 def test_correction_wants_a_share(rate):
-    with pytest.raises(ValueError, match=r"sampling_rate must be the share of negatives kept"):
+    with pytest.raises(ValueError, match=r"sampling_rate must be the fraction of negatives kept"):
         correct_for_sampling([0.5], sampling_rate=rate)
 
 

@@ -169,7 +169,7 @@ def test_it_is_a_splitter_for_cross_validation_and_searches(frame_and_labels):
     ("parameters", "message"),
     [
         ({"n_splits": 0}, "n_splits must be an integer of at least 1, got 0"),
-        ({"test_size": 1.5}, r"a share of the rows between 0 and 1, or None, got 1\.5"),
+        ({"test_size": 1.5}, r"a fraction of the rows between 0 and 1, or None, got 1\.5"),
         ({"test_size": 0}, "test_size must be a number of rows of at least 1"),
         ({"test_size": 2}, "2 test blocks of 2 rows leave none of the 4 rows to train on first"),
         ({"n_splits": 4, "test_size": 1}, "4 folds need rows of at least 5 different times, got 4"),

@@ -1,4 +1,4 @@
-"""What the encoder says of columns that it takes differently from how they look: once, at fit."""
+"""Warnings about columns that the encoder takes differently from how they look: once, at fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn_din.features.schema import Behaviour
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
-OLDER_SHARE = 0.1
+OLDER_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
@@ -29,7 +29,7 @@ DATE = re.compile(
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 
 
-def say(notices: Iterable[str]) -> None:
+def warn_of(notices: Iterable[str]) -> None:
     """Warn once with each sentence."""
     for notice in notices:
         warnings.warn(notice, UserWarning, stacklevel=2)
@@ -48,9 +48,9 @@ def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str
 def log_older_events(
     totals: Mapping[tuple[str, ...], HistoryTotals], *, max_length: int, n_rows: int
 ) -> None:
-    """Say which behaviours lose many events to ``max_length``."""
+    """Log which behaviours lose many events to ``max_length``."""
     for names, events in totals.items():
-        if n_rows >= ADVICE_FROM and events.older > OLDER_SHARE * (events.held + events.older):
+        if n_rows >= ADVICE_FROM and events.older > OLDER_FRACTION * (events.held + events.older):
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older. Where they may "
@@ -119,8 +119,8 @@ def _likely_candidate(
     values = pd.Index(counts[history].values, dtype=object)
     if len(values) < FEW_VALUES and values.inferred_type != "string":
         return None
-    shares = {name: values.isin(counts[name].values.astype(object)).sum() for name in ids}
-    return next((name for name, share in shares.items() if 2 * share > len(values)), None)
+    n_known = {name: values.isin(counts[name].values.astype(object)).sum() for name in ids}
+    return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
 
 
 def _text_that_looks_like(values: np.ndarray) -> tuple[str, str, str] | None:

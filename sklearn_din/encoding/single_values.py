@@ -109,7 +109,7 @@ def first_present(values: Iterable | pa.ChunkedArray) -> object:
 
 
 def _advice(values: Values | pd.Series) -> str:
-    """Say where values go that are no ids. Cells of a map read as lists, and are no histories."""
+    """Suggest a way to encode values that are no ids. A map's cells read as lists of pairs."""
     kind = getattr(values, "type", getattr(getattr(values, "dtype", None), "pyarrow_dtype", None))
     is_map = isinstance(kind, pa.DataType) and pa.types.is_map(kind)
     if isinstance(first_present(values), list | tuple | np.ndarray) and not is_map:

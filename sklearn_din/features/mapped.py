@@ -6,8 +6,8 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 
-SHARE_OF_ORDER = 4  # mapped arrays up to a quarter of the budget are read in any order
-SHARE_OF_POOL = 8  # beyond that, so much of them is read at a time
+ARRAYS_IN_MEMORY = 4  # mapped arrays up to a quarter of the memory allowed are read in any order
+POOLS_IN_MEMORY = 8  # beyond that, so much of them is read at a time
 
 
 def rows_per_pool(X: EncodedFeatures) -> int | None:
@@ -16,9 +16,9 @@ def rows_per_pool(X: EncodedFeatures) -> int | None:
     None where the arrays lie in memory, or are so small beside the budget that all of them may be
     read in any order.
     """
-    if X.store is None or X.store.nbytes <= X.store.memory // SHARE_OF_ORDER:
+    if X.store is None or X.store.nbytes <= X.store.memory // ARRAYS_IN_MEMORY:
         return None
-    return max(int(X.store.memory / SHARE_OF_POOL / X.store.nbytes * len(X)), 1)
+    return max(int(X.store.memory / POOLS_IN_MEMORY / X.store.nbytes * len(X)), 1)
 
 
 def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:

@@ -212,7 +212,7 @@ class Schema:
         )
 
     def difference(self, other: Schema) -> str:
-        """Say what differs between two schemas; an empty string where nothing does."""
+        """Describe what differs between two schemas; an empty string where nothing does."""
         mine = {field.name: field for field in self.fields}
         theirs = {field.name: field for field in other.fields}
         if mine.keys() != theirs.keys():

@@ -434,7 +434,7 @@ def _draw_heat(
 
 
 def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
-    """Say that there is no history."""
+    """Draw a sentence: there is no history."""
     more = f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
     text = "No past events: there is nothing to pay attention to.\nThe other columns decide alone."
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)

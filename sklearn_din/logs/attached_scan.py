@@ -16,7 +16,7 @@ from sklearn_din.logs.stored_log import StoredHistories
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.scan import Scan
 
-SHARE_OF_PART = 16  # events of a part take one sixteenth of the budget
+PARTS_IN_MEMORY = 16  # events of a part take one sixteenth of the memory allowed
 BYTES_PER_EVENT = 16  # of one column: its value, and its code
 MOST_ROWS = 131_072
 
@@ -217,7 +217,7 @@ class AttachedScan(Scan):
         if histories and self._histories is not None:
             lengths = self._histories.spans(_positions(rows)).lengths
             n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
-            n_pieces = min(-(-n_bytes * SHARE_OF_PART // self.memory) or 1, max(len(base), 1))
+            n_pieces = min(-(-n_bytes * PARTS_IN_MEMORY // self.memory) or 1, max(len(base), 1))
         edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
         for first, last in pairwise(edges):
             positions = _positions(rows[first:last])

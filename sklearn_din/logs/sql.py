@@ -4,7 +4,7 @@ Events and impressions are sorted together by key and time, an impression before
 own time. In that order the events that came before an impression are those already counted: the
 pass remembers how many there were, where those of the key began, and the newest of them. A sort by
 row number brings the results back into the order of the impressions. Nothing but the sort grows
-with the tables, and DuckDB puts on disk what its share of the memory does not hold.
+with the tables, and DuckDB puts on disk what its memory does not hold.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from sklearn_din.tables.sorting import open_database, plain_integers
 from sklearn_din.tables.table import arrow_of_column
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
-SHARE_OF_WRITTEN = 16  # what is written at once takes one sixteenth of the budget
+WRITES_IN_MEMORY = 16  # what is written at once takes one sixteenth of the memory allowed
 ITEMS = """
 create table items as
 select item, count(*) as n_events, max(row) as last, row_number() over (order by item) - 1 as code
@@ -226,7 +226,7 @@ def _write(
         for start, part in events.parts():
             table = _arrow(part)
             per_event = max(table.nbytes / max(len(table), 1), 1.0) * n_shown
-            size = max(int(events.memory / SHARE_OF_WRITTEN / per_event), 1)
+            size = max(int(events.memory / WRITES_IN_MEMORY / per_event), 1)
             for first in range(0, len(table), size):
                 piece = table.slice(first, size)
                 drawn = draws[start + first : start + first + len(piece)]

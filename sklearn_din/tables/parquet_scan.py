@@ -21,8 +21,8 @@ from sklearn_din.tables.scan import Scan, frame_of_arrow, is_ascending
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-SHARE_OF_GROUP = 2  # a row group takes at most one half of the budget,
-SHARE_OF_PART = 16  # and a part one sixteenth: the rest is for what is computed of it
+GROUPS_IN_MEMORY = 2  # a row group takes at most one half of the memory allowed,
+PARTS_IN_MEMORY = 16  # and a part one sixteenth: the rest is for what is computed from it
 MOST_ROWS = 131_072  # of a part, however narrow its rows are
 
 
@@ -131,7 +131,7 @@ class ParquetScan(Scan):
 
     def _check_groups(self, columns: Sequence[str]) -> None:
         sizes = self._files.bytes_of_groups(columns)
-        most = self.memory // SHARE_OF_GROUP
+        most = self.memory // GROUPS_IN_MEMORY
         if not len(sizes) or sizes.max() <= most:
             return
         group = int(sizes.argmax())
@@ -148,7 +148,7 @@ class ParquetScan(Scan):
     def _part_rows(self, columns: Sequence[str]) -> int:
         n_bytes = self._files.bytes_of_groups(columns).sum()
         per_row = max(n_bytes / max(self._files.n_rows, 1), 1.0)
-        return int(np.clip(self.memory / SHARE_OF_PART / per_row, 1, MOST_ROWS))
+        return int(np.clip(self.memory / PARTS_IN_MEMORY / per_row, 1, MOST_ROWS))
 
     def _in_order(
         self, rows: range | np.ndarray, columns: Sequence[str], size: int
@@ -168,7 +168,7 @@ class ParquetScan(Scan):
 
         A part is as large as the budget allows, since each may have to read every row group.
         """
-        size = size * SHARE_OF_PART // 4 if size < MOST_ROWS else size
+        size = size * PARTS_IN_MEMORY // 4 if size < MOST_ROWS else size
         for start in range(0, len(self), size):
             rows = np.asarray(self._rows[start : start + size])
             order = np.argsort(rows, kind="stable")

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 INTEGERS = {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 LEAST_MEMORY = 128 * 2**20  # DuckDB's buffers need so much, whatever the caller allows
-SHARE_OF_DATABASE = 0.75  # of the memory: the rest is for rows on their way in and out
+DATABASE_FRACTION = 0.75  # of the memory: the rest is for rows on their way in and out
 
 
 def import_duckdb() -> Any:
@@ -84,7 +84,7 @@ def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
     duckdb = import_duckdb()
     with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:
         config = {
-            "memory_limit": f"{max(int(memory * SHARE_OF_DATABASE), LEAST_MEMORY) // 2**20}MiB",
+            "memory_limit": f"{max(int(memory * DATABASE_FRACTION), LEAST_MEMORY) // 2**20}MiB",
             "temp_directory": spilled,
         }
         threads = os.environ.get("OMP_NUM_THREADS", "")

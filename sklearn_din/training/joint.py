@@ -129,7 +129,7 @@ def _warn_of_lone_training() -> None:
 def join_logits(ranks: Ranks, step: dict[str, Tensor], n_rows: int) -> dict[str, Tensor]:
     """Return the logits of all ``n_rows`` of a joint batch, and its loss.
 
-    ``step`` has this process' share of the loss, and the logits of its rows.
+    ``step`` has this process' summand of the loss, and the logits of its rows.
     """
     slices = [rows_of_rank(n_rows, rank, ranks.size) for rank in range(ranks.size)]
     lengths = [rows.stop - rows.start for rows in slices]
@@ -148,7 +148,7 @@ def sum_gradients(
 
     A dense gradient that is None in all processes stays None; those of embedding tables are sparse
     or None. How many rows each process has touched is read by the host, which waits for a GPU once
-    per step. Each process' loss is its share of the joint batch's mean, so nothing is divided.
+    per step. Each process' loss is its summand of the joint batch's mean, so nothing is divided.
     """
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
     present = numbers.new_tensor([p.grad is not None for p in dense])

@@ -133,7 +133,7 @@ class DINNet(NeuralNetBinaryClassifier):
     ranks_: Ranks | None = None  # the processes that train together, set while they do
     _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
     _unread: tuple[tuple[Tensor, Tensor], ...] = ()  # losses, and the numbers of their batches
-    _wish_to_stop: StopReason | None = None  # of this process, until all processes know of it
+    _stop_request: StopReason | None = None  # of this process, until all processes know of it
     _is_agreed: bool = False  # whether all processes stop at this moment
 
     def __init__(
@@ -253,7 +253,7 @@ class DINNet(NeuralNetBinaryClassifier):
             self.occurrences_, seed = {}, self.order_.randint(2**31)
         else:
             seed = self._next_seeds()[1]
-            if tables.pairs:  # looked up in tables that had counted it, a click would be told
+            if tables.pairs:  # tables that had counted a row's own click would reveal it
                 tables, X = tables.grow(X, clicks > 0), tables.add_to(X)
             if X.schema != self.module_.schema:
                 grown = self.grow(X.schema)
@@ -314,7 +314,7 @@ class DINNet(NeuralNetBinaryClassifier):
             clicks,
             X.users if groups is None else groups,
             how=how,
-            share=self.validation_fraction,
+            fraction=self.validation_fraction,
             seeds=self.order_,
             times=X.times,
         )
@@ -382,7 +382,7 @@ class DINNet(NeuralNetBinaryClassifier):
             if not self._has_ended:  # skorch forgives a Ctrl-C even before there is a trained state
                 raise KeyboardInterrupt
         finally:
-            self._batches, self._unread, self._wish_to_stop = None, (), None
+            self._batches, self._unread, self._stop_request = None, (), None
             self._is_agreed = False
             if self.initialized_:
                 self._set_rates_and_decay(None)
@@ -776,19 +776,19 @@ class DINNet(NeuralNetBinaryClassifier):
                 self._is_agreed = True
                 raise
             is_named = self.stop_reason_ != "max_epochs"
-            self._wish_to_stop = self.stop_reason_ if is_named else "callback"
+            self._stop_request = self.stop_reason_ if is_named else "callback"
         if method_name == "on_epoch_end":
-            wishes = self._wishes()
-            self.ranks_.sum(wishes)
-            self._stop_together(wishes)
+            requests = self._stop_requests()
+            self.ranks_.sum(requests)
+            self._stop_together(requests)
 
-    def _wishes(self) -> Tensor:
+    def _stop_requests(self) -> Tensor:
         """Return whether the user, or a callback, wants this process to stop: (2,)."""
-        by_user = bool(self._presses) or self._wish_to_stop == "user"
-        return torch.tensor([by_user, self._wish_to_stop is not None], dtype=torch.float32)
+        by_user = bool(self._presses) or self._stop_request == "user"
+        return torch.tensor([by_user, self._stop_request is not None], dtype=torch.float32)
 
-    def _stop_together(self, wishes: Tensor) -> None:
-        by_user, by_callback = (bool(wish) for wish in wishes.tolist())
+    def _stop_together(self, requests: Tensor) -> None:
+        by_user, by_callback = (bool(request) for request in requests.tolist())
         if by_user or by_callback:
             self._is_agreed = True
             self.stop_training("user" if by_user else "callback")
@@ -798,8 +798,8 @@ class DINNet(NeuralNetBinaryClassifier):
         if self.ranks_ is None:
             return step
         tables = list(self.module_.embeddings.tables.values())
-        wishes = self._wishes().to(step["loss"].device)
-        numbers = torch.cat([step["loss"].reshape(1), wishes])
+        requests = self._stop_requests().to(step["loss"].device)
+        numbers = torch.cat([step["loss"].reshape(1), requests])
         numbers = sum_gradients(self.ranks_, list(self.dense_parameters.values()), tables, numbers)
         self._stop_together(numbers[1:])
         return step | {"loss": numbers[0]}
@@ -826,7 +826,7 @@ class DINNet(NeuralNetBinaryClassifier):
 def grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
     """Return the weights of ``old``, copied, as a state_dict of ``new``, which has more ids.
 
-    ``new`` says the sizes; it needs no memory. New rows are drawn as those of a new network.
+    ``new`` gives the sizes; it needs no memory. New rows are drawn as those of a new network.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}

@@ -47,36 +47,36 @@ def split_rows(
     groups: ArrayLike | None,
     *,
     how: str,
-    share: float,
+    fraction: float,
     seeds: np.random.RandomState,
     times: np.ndarray | None = None,
 ) -> Rows:
     """Return the numbers of training rows and of validation rows.
 
-    "random" keeps the share of clicks in both parts, if there are enough; "last" takes the rows
-    from that time on for which their number is nearest to the share, without times the last rows in
-    the given order; "groups" takes all rows of some groups.
+    "random" keeps the fraction of clicks in both parts, if there are enough; "last" takes the rows
+    from that time on for which their number is nearest to the fraction, without times the last
+    rows in the given order; "groups" takes all rows of some groups.
 
     Examples
     --------
     >>> import numpy as np
-    >>> split_rows(np.zeros(5), None, how="last", share=0.2, seeds=np.random.RandomState(0))
+    >>> split_rows(np.zeros(5), None, how="last", fraction=0.2, seeds=np.random.RandomState(0))
     (array([0, 1, 2, 3], dtype=int32), array([4], dtype=int32))
     """
     if how == "groups":
-        return _whole_groups(y, groups, share=share, seeds=seeds)
+        return _whole_groups(y, groups, fraction=fraction, seeds=seeds)
     if how == "last":
-        n_valid = max(1, round(share * len(y)))
-        _check_rest(len(y) - n_valid, share, len(y), "rows")
+        n_valid = max(1, round(fraction * len(y)))
+        _check_rest(len(y) - n_valid, fraction, len(y), "rows")
         if times is not None:
             return rows_from_a_time_on(times, n_wanted=n_valid)
         rows = row_numbers(len(y))
         return rows[:-n_valid], rows[-n_valid:]
-    return _any_rows(y, share=share, seeds=seeds)
+    return _any_rows(y, fraction=fraction, seeds=seeds)
 
 
 def _whole_groups(
-    y: np.ndarray, groups: ArrayLike | None, *, share: float, seeds: np.random.RandomState
+    y: np.ndarray, groups: ArrayLike | None, *, fraction: float, seeds: np.random.RandomState
 ) -> Rows:
     if groups is None:
         raise ValueError(
@@ -95,8 +95,8 @@ def _whole_groups(
         )
     if len(names) < 2:
         raise ValueError(f"validation='groups' needs at least two groups, got {len(names)}.")
-    _check_rest(len(names) - math.ceil(share * len(names)), share, len(names), "groups")
-    splitter = GroupShuffleSplit(1, test_size=share, random_state=seeds)
+    _check_rest(len(names) - math.ceil(fraction * len(names)), fraction, len(names), "groups")
+    splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seeds)
     return next(splitter.split(codes, y, codes))
 
 
@@ -167,19 +167,19 @@ def _no_order(times: np.ndarray) -> str:
     return ""
 
 
-def _any_rows(y: np.ndarray, *, share: float, seeds: np.random.RandomState) -> Rows:
-    _check_rest(len(y) - math.ceil(share * len(y)), share, len(y), "rows")
+def _any_rows(y: np.ndarray, *, fraction: float, seeds: np.random.RandomState) -> Rows:
+    _check_rest(len(y) - math.ceil(fraction * len(y)), fraction, len(y), "rows")
     smallest = min(np.bincount(y.astype(int)))
-    is_enough = smallest >= 2 and min(share, 1 - share) * len(y) >= 2
+    is_enough = smallest >= 2 and min(fraction, 1 - fraction) * len(y) >= 2
     train, valid = train_test_split(
-        np.arange(len(y)), test_size=share, stratify=y if is_enough else None, random_state=seeds
+        np.arange(len(y)), test_size=fraction, stratify=y if is_enough else None, random_state=seeds
     )
     return train, valid
 
 
-def _check_rest(n_left: int, share: float, n: int, what: str) -> None:
+def _check_rest(n_left: int, fraction: float, n: int, what: str) -> None:
     if n_left < 1:
         raise ValueError(
-            f"validation_fraction={share:g} of {n} {what} leaves no training rows. Lower it, or "
+            f"validation_fraction={fraction:g} of {n} {what} leaves no training rows. Lower it, or "
             f"give more {what}."
         )
