@@ -4,10 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import (
-    evaluate_ranking,
-    metrics,
-)
+from sklearn_din import evaluate_ranking, metrics, rank_candidates
 from sklearn_din.serving import evaluation
 from tests.fitted_pipelines import CANDIDATE
 
@@ -57,7 +54,7 @@ class Shown:
 
     ORDER = {"ann": ["hat", "sock", "shoe"], "bob": ["shoe", "hat", "sock"]}
 
-    def __call__(self, pipeline, users, candidates, *, top_k):
+    def __call__(self, pipeline, users, candidates, *, top_k, **_):
         parts = [
             pd.DataFrame({"row": row, "rank": [1, 2, 3], "item": self.ORDER[name]}).head(top_k)
             for row, name in enumerate(users["user"])
@@ -155,3 +152,48 @@ def test_frames_of_other_makes_are_evaluated_alike(fitted, users, candidates, re
     others = [polars.from_pandas(frame) for frame in (lists, candidates, relevant)]
     expected = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 3])
     pd.testing.assert_frame_equal(evaluate_ranking(fitted, *others, k=[1, 3]), expected)
+
+
+def test_what_was_had_already_neither_ranks_nor_counts(fitted, users, candidates, relevant):
+    had = relevant[relevant["user"].isin(users["user"][:2]) | (relevant["item"] == "i9")]
+    pairs = users.merge(candidates, how="cross")
+    key = pairs.set_index(["user", "item"]).index
+    pairs = pairs[~key.isin(had.set_index(["user", "item"]).index)]
+    y = pairs.set_index(["user", "item"]).index.isin(relevant.set_index(["user", "item"]).index)
+    scores = fitted.predict_proba(pairs[fitted.feature_names_in_])[:, 1]
+    table = evaluate_ranking(fitted, users, candidates, relevant, k=3, exclude=had)
+    for name, metric in METRICS.items():
+        expected = metric(y, scores, groups=pairs["user"], k=3)
+        assert table[name].item() == pytest.approx(expected, abs=1e-9)
+    assert table["n_users"].item() == pairs["user"][y].nunique() < relevant["user"].nunique()
+
+
+def test_the_history_is_excluded_by_that_word(fitted, users, candidates, relevant):
+    had = users[["user", "hist_item"]].explode("hist_item").set_axis(["user", "item"], axis=1)
+    by_frame = evaluate_ranking(fitted, users, candidates, relevant, exclude=had)
+    by_word = evaluate_ranking(fitted, users, candidates, relevant, exclude="history")
+    pd.testing.assert_frame_equal(by_word, by_frame)
+
+
+def test_a_baseline_is_scored_beside_the_model_under_the_same_rules(
+    fitted, users, candidates, relevant
+):
+    candidates = candidates.assign(popularity=np.arange(len(candidates)) % 7)
+    table = evaluate_ranking(
+        fitted, users, candidates, relevant, k=[1, 5], exclude="history", baseline="popularity"
+    )
+    assert table.index.tolist() == [
+        ("model", 1), ("model", 5), ("popularity", 1), ("popularity", 5)
+    ]  # fmt: skip
+    assert table.index.names == ["ranking", "k"]
+    alone = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 5], exclude="history")
+    pd.testing.assert_frame_equal(table.loc["model"], alone)
+    best = rank_candidates(fitted, users, candidates, top_k=5, exclude="history", by="popularity")
+    best = best.assign(user=users["user"].to_numpy()[best["row"]])
+    n_hits = best.merge(relevant, on=["user", "item"]).groupby("user").size()
+    assert table.loc[("popularity", 5), "hit_rate"] == len(n_hits) / alone["n_users"].iloc[0]
+
+
+def test_nothing_left_to_find_is_an_error(fitted, users, candidates, relevant):
+    with pytest.raises(ValueError, match="exclude leaves out every pair that is relevant"):
+        evaluate_ranking(fitted, users, candidates, relevant, exclude=relevant)

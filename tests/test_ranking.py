@@ -73,6 +73,103 @@ def test_a_ranking_carries_all_candidate_columns(fitted, users, candidates):
     assert (ranking["title"] == "Title of " + ranking["item"]).all()
 
 
+@pytest.fixture
+def pairs(users, candidates):
+    """A fifth of all pairs, one of a stranger, and one without an item."""
+    every = users[["user"]].merge(candidates[["item"]], how="cross")
+    some = every.sample(frac=0.2, random_state=0)
+    strange = pd.DataFrame({"user": [10**6, every["user"][0]], "item": ["i0", None]})
+    return pd.concat([some, strange, some[:3]], ignore_index=True)
+
+
+def keys(ranking, users):
+    return list(zip(users["user"].to_numpy()[ranking["row"]], ranking["item"], strict=True))
+
+
+def filter_full_ranking(fitted, users, candidates, is_allowed, top_k):
+    """The slow twin: rank every pair, then leave out and number again."""
+    full = rank_candidates(fitted, users, candidates, top_k=10**6)
+    full = full[[is_allowed(pair) for pair in keys(full, users)]]
+    full = full.assign(rank=full.groupby("row").cumcount() + 1)
+    return full[full["rank"] <= top_k].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("block", [65_536, 1])
+@pytest.mark.parametrize("chooses", ["exclude", "only", "both"])
+def test_pairs_are_left_out_or_chosen_as_a_filter_of_the_full_ranking_would(
+    fitted, users, candidates, pairs, monkeypatch, chooses, block
+):
+    allowed = {
+        "exclude": lambda pair: pair not in named,
+        "only": lambda pair: pair in named,
+        "both": lambda pair: pair in named and pair not in had,
+    }[chooses]
+    named = set(pairs.itertuples(index=False, name=None))
+    had = set(pairs[::2].itertuples(index=False, name=None))
+    options = {
+        "exclude": {"exclude": pairs},
+        "only": {"only": pairs},
+        "both": {"only": pairs, "exclude": pairs[::2]},
+    }[chooses]
+    expected = filter_full_ranking(fitted, users, candidates, allowed, top_k=3)
+    monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
+    ranking = rank_candidates(fitted, users, candidates, top_k=3, **options)
+    pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
+
+
+def test_what_is_in_the_history_is_left_out_also_where_the_encoder_never_saw_it(
+    fitted, users, candidates
+):
+    users, new = users[:4].copy(), candidates[:1].assign(item="new")
+    users["hist_item"] = [[*cell[:-1], "new"] for cell in users["hist_item"]]
+    candidates = pd.concat([candidates, new], ignore_index=True)
+    had = {
+        (user, item)
+        for user, cell in zip(users["user"], users["hist_item"], strict=True)
+        for item in cell
+    }
+    expected = filter_full_ranking(fitted, users, candidates, lambda pair: pair not in had, 20)
+    ranking = rank_candidates(fitted, users, candidates, top_k=20, exclude="history")
+    pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
+    assert "new" not in ranking["item"].tolist()
+
+
+def test_a_user_who_had_everything_gets_no_row(fitted, users, candidates):
+    had = users[["user"]][:1].merge(candidates[["item"]], how="cross")
+    ranking = rank_candidates(fitted, users[:2], candidates, top_k=1, exclude=had)
+    assert ranking["row"].tolist() == [1]
+    assert len(rank_candidates(fitted, users[:1], candidates, exclude=had)) == 0
+
+
+def test_a_column_of_candidates_ranks_alike_for_all_and_keeps_the_probability(
+    fitted, users, candidates
+):
+    candidates = candidates.assign(popularity=np.arange(len(candidates))[::-1] // 2 / 1e7)
+    candidates.loc[candidates.index[0], "popularity"] = np.nan
+    ranking = rank_candidates(fitted, users[:3], candidates, top_k=30, by="popularity")
+    order = [*candidates["item"][1:], candidates["item"].iloc[0]]
+    assert ranking["item"].tolist() == order * 3
+    full = rank_candidates(fitted, users[:3], candidates, top_k=30)
+    both = ranking.merge(full, on=["row", "item"])
+    np.testing.assert_allclose(both["probability_x"], both["probability_y"], atol=1e-6)
+
+
+@pytest.mark.parametrize("make", ["pandas", "polars"])
+def test_integers_and_text_that_spells_them_are_the_same_items(make):
+    frame = pd.DataFrame({"user": [1, 2], "item": [7, 8], "hist_item": [[8], [7]]})
+    model = make_pipeline(HistorySequenceEncoder(user="user"), DINClassifier(max_epochs=1))
+    model.fit(frame, [0, 1])
+    users, items = frame[["user", "hist_item"]], frame[["item"]]
+    users = users.assign(hist_item=[["8"], ["7"]])
+    if make == "polars":
+        polars = pytest.importorskip("polars")
+        users, items = polars.from_pandas(users), polars.from_pandas(items)
+    ranking = rank_candidates(model, users, items, exclude="history")
+    assert list(ranking["item"]) == [7, 8]
+    ranking = rank_candidates(model, users, items, exclude=frame[["user", "item"]].astype("Int64"))
+    assert list(ranking["item"]) == [8, 7]
+
+
 def test_each_history_is_encoded_once_whatever_the_catalogue(
     fitted, users, candidates, monkeypatch
 ):
@@ -104,6 +201,15 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
     ranking = rank_candidates(search, users, candidates, top_k=1)
     expected = score_each_pair_alone(search.best_estimator_, users, candidates)
     np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
+    new = rank_candidates(search, users, now[CANDIDATE].drop_duplicates("item"), exclude="history")
+    past = search.best_estimator_["past"].transform(
+        users.assign(**now[CANDIDATE].iloc[0])[search.feature_names_in_]
+    )
+    assert len(new)
+    assert all(
+        item not in past["hist_item"].iloc[row]
+        for row, item in zip(new["row"], new["item"], strict=True)
+    )
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
 
 
@@ -162,6 +268,43 @@ def test_ranking_says_what_is_wrong_with_the_frames(fitted, users, candidates, c
     users, candidates, top_k = change(users, candidates)
     with pytest.raises(ValueError, match=message):
         rank_candidates(fitted, users, candidates, top_k=top_k)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exclude": "past"}, "must be one of history, None, got 'past'"),
+        (
+            {"exclude": pd.DataFrame({"item": ["i1"]})},
+            r"got \[\] and \['item'\]. users has \['user'",
+        ),
+        (
+            {"only": pd.DataFrame({"user": [1], "device": ["x"], "item": ["i1"]})},
+            r"only must say who and what: .* got \['user', 'device'\] and \['item'\]",
+        ),
+        (
+            {"exclude": pd.DataFrame({"user": ["1"], "item": ["i1"]})},
+            "exclude and users, 'user' must be of one kind, got text and integers: no pair could",
+        ),
+        (
+            {"only": pd.DataFrame({"user": [1], "item": ["car"]})},
+            "only must hold pairs of the users and candidates that are given, got none",
+        ),
+        ({"by": "populraity"}, "candidates has no column 'populraity'"),
+        ({"by": "title"}, r"candidates\['title'\] must hold numbers"),
+    ],
+)
+def test_pairs_that_could_not_match_say_why(fitted, users, candidates, options, message):
+    with pytest.raises(ValueError, match=message):
+        rank_candidates(fitted, users, candidates, **options)
+
+
+def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_and_labels):
+    frame, y = frame_and_labels
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    model.fit(frame[["item", "tags"]], y)
+    with pytest.raises(ValueError, match="exclude='history' needs a history that is compared"):
+        rank_candidates(model, frame[["tags"]][:2], frame[["item"]][:3], exclude="history")
 
 
 def test_ranking_needs_frames(fitted, users):

@@ -29,6 +29,14 @@ class FittedPipeline(NamedTuple):
         """Return impressions as the classifier sees them."""
         return self.transformers.transform(X)
 
+    def read(self, X: Any) -> Any:
+        """Return impressions as the encoder is given them: after the steps before it."""
+        for step in flat_steps(self.transformers):
+            if step is self.encoder:
+                break
+            X = step.transform(X)
+        return X
+
     @property
     def neighbours(self) -> tuple[Any, ...]:
         """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from narwhals.typing import IntoDataFrame
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
-from sklearn_din.serving.ranking import rank_candidates
+from sklearn_din.serving.ranking import find_excluded, rank_candidates
 
 SHOWN_VALUES = 3
 
@@ -26,6 +27,9 @@ def evaluate_ranking(
     k: int | Sequence[int] = 10,
     user: str = "user",
     item: str = "item",
+    exclude: str | IntoDataFrame | None = None,
+    only: IntoDataFrame | None = None,
+    baseline: str | None = None,
 ) -> pd.DataFrame:
     """Rank a catalogue for each user and compare the first k items with what was relevant.
 
@@ -61,12 +65,25 @@ def evaluate_ranking(
         that tells the rows of ``users`` apart will do, such as the number of a session.
     item : str, default="item"
         Name of the column of ``candidates`` and ``relevant`` that says which item it is.
+    exclude : "history" or frame of pairs, default=None
+        Pairs that are not recommended, as in :func:`rank_candidates`: "history" for shops where
+        nobody buys the same twice. They are no longer relevant either: the scores are those of
+        what was new to each user.
+    only : frame of pairs, default=None
+        The candidates of each user, as in :func:`rank_candidates`. What is relevant and not among
+        them counts as missed.
+    baseline : str, default=None
+        A column of numbers of ``candidates``, such as how often each was clicked before the
+        moment: the table then has the scores of the same ranking for everyone by that column too.
+        A model that is not above that line is no reason to give up such a list.
 
     Returns
     -------
     DataFrame
         One row per k (the index), columns ndcg, recall, hit_rate, mrr (means over users), n_users
         (users evaluated) and n_left_out (users to whom nothing is relevant: nothing can be said).
+        With ``baseline`` the index has two levels: ranking ("model", then the baseline's name)
+        and k.
 
     Raises
     ------
@@ -110,18 +127,45 @@ def evaluate_ranking(
     catalogue = _positions(pairs[item], candidates[item], name="candidates")
     _warn_of_absent_users(pairs[user][row < 0], user)
     row, catalogue = row[row >= 0], catalogue[row >= 0]
+    if exclude is not None:
+        with_relevant = np.unique(row)
+        excluded = find_excluded(pipeline, users.iloc[with_relevant], candidates, exclude)
+        numbers = np.searchsorted(with_relevant, row) * len(candidates) + catalogue
+        is_new = ~np.isin(numbers, excluded)
+        row, catalogue = _check_any_left(row[is_new]), catalogue[is_new]
     evaluated, row = np.unique(row, return_inverse=True)
-    n_relevant = np.bincount(row)
+    numbers, n_relevant = row * len(candidates) + catalogue, np.bincount(row)
 
-    best = rank_candidates(pipeline, users.iloc[evaluated], candidates, top_k=max(lengths))
-    shown = _positions(best[item], candidates[item], name="candidates")
-    is_hit = np.isin(
-        best["row"].to_numpy() * len(candidates) + shown, row * len(candidates) + catalogue
-    )
-    hit_row, hit_rank = best["row"].to_numpy()[is_hit], best["rank"].to_numpy()[is_hit]
-    scores = [_scores_at(length, hit_row, hit_rank, n_relevant) for length in lengths]
-    table = pd.DataFrame(scores, index=pd.Index(lengths, name="k"))
+    def score(by: str | None) -> pd.DataFrame:
+        """Scores of one ranking, by k."""
+        best = rank_candidates(
+            pipeline,
+            users.iloc[evaluated],
+            candidates,
+            top_k=max(lengths),
+            exclude=exclude,
+            only=only,
+            by=by,
+        )
+        shown = _positions(best[item], candidates[item], name="candidates")
+        is_hit = np.isin(best["row"].to_numpy() * len(candidates) + shown, numbers)
+        hit_row, hit_rank = best["row"].to_numpy()[is_hit], best["rank"].to_numpy()[is_hit]
+        scores = [_scores_at(length, hit_row, hit_rank, n_relevant) for length in lengths]
+        return pd.DataFrame(scores, index=pd.Index(lengths, name="k"))
+
+    table = score(None)
+    if baseline is not None:
+        table = pd.concat({"model": table, baseline: score(baseline)}, names=["ranking"])
     return table.assign(n_users=len(evaluated), n_left_out=len(users) - len(evaluated))
+
+
+def _check_any_left(row: np.ndarray) -> np.ndarray:
+    if not len(row):
+        raise ValueError(
+            "exclude leaves out every pair that is relevant, so that nothing can be found. Pairs "
+            "to exclude are those from before the moment of the ranking."
+        )
+    return row
 
 
 def _scores_at(

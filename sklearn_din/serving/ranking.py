@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,17 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 
 from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_count, check_frame
+from sklearn_din._validation import check_choice, check_count, check_frame, check_name
+from sklearn_din.encoding.single_values import as_numbers
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
+from sklearn_din.serving.allowed_pairs import (
+    NO_PAIRS,
+    AllowedPairs,
+    pairs_of_frame,
+    pairs_of_histories,
+)
 
 PAIRS_PER_BLOCK = 65_536
 CHECKED_PAIRS = 256
@@ -22,12 +29,22 @@ RESULT_COLUMNS = ("row", "rank", "probability")
 
 
 def rank_candidates(
-    pipeline: BaseEstimator, users: IntoDataFrame, candidates: IntoDataFrameT, *, top_k: int = 10
+    pipeline: BaseEstimator,
+    users: IntoDataFrame,
+    candidates: IntoDataFrameT,
+    *,
+    top_k: int = 10,
+    exclude: str | IntoDataFrame | None = None,
+    only: IntoDataFrame | None = None,
+    by: str | None = None,
 ) -> IntoDataFrameT:
     """Score a catalogue for each user and return the best candidates.
 
     Each user and each candidate is encoded once, not once per pair; the pairs are then scored in
     blocks of bounded memory. The probabilities are those of scoring each pair alone.
+
+    The best candidates of a model that knows the past are often what the user had already: where
+    nobody wants that again, ``exclude`` it.
 
     Parameters
     ----------
@@ -42,6 +59,20 @@ def rank_candidates(
         such as a title, come back in the result, which is of this kind.
     top_k : int, default=10
         Candidates to return for each user; all where there are fewer.
+    exclude : "history" or frame of pairs, default=None
+        Pairs to leave out. "history": candidates that are in the user's history, new ones
+        included; where several columns have a history, the one with the most values tells what a
+        candidate is (the item, not its category), and all histories of that column count. A frame
+        has one column of ``users`` and one of ``candidates``, such as user and item; pairs of
+        others than those given do not matter.
+    only : frame of pairs, default=None
+        The candidates of each user, as a retrieval step has chosen them: a frame as for
+        ``exclude``. No other pair is scored; users without a pair are left out. None: every
+        candidate for every user.
+    by : str, default=None
+        A column of numbers of ``candidates`` to rank by, the largest first, such as how often
+        each was clicked: the popularity baseline, under the same ``exclude`` and ``only``. The
+        probability is still the Pipeline's. None: rank by the probability.
 
     Returns
     -------
@@ -54,7 +85,8 @@ def rank_candidates(
     ------
     ValueError
         If a column is in both frames or in neither, a frame has no rows, ``top_k`` is less
-        than 1, or a step of the Pipeline computes a column from user and candidate together.
+        than 1, pairs do not say which user and candidate they mean, or a step of the Pipeline
+        computes a column from user and candidate together.
 
     Examples
     --------
@@ -75,24 +107,77 @@ def rank_candidates(
     catalogue = CallerFrame(candidates, name="candidates")
     left, right = CallerFrame(users, name="users").pandas, catalogue.pandas
     _check_ranking(left, right, top_k)
-    names = _columns_of_fit(fitted, pipeline, left, right)
-    pairs = _Pairs(fitted, left, right, names)
-    n_best = min(top_k, len(right))
-    best: list[np.ndarray] = []
+    numbers_to_rank_by = None if by is None else _check_numbers(right, by)
+    pairs = _Pairs(fitted, left, right, _columns_of_fit(fitted, pipeline, left, right))
+    best, ranks = [NO_PAIRS], [NO_PAIRS]
     logits: list[np.ndarray] = []
-    for block in pairs.logits():
+    for block in _allow(pairs, exclude, only).blocks(PAIRS_PER_BLOCK):
         # The same pair can get logits that differ in the last bits, by its place in the batch:
         # rounded, equal candidates are ties and keep their order
-        order = np.argsort(-block.round(5), axis=1, kind="stable")[:, :n_best]
-        best.append(order)
-        logits.append(np.take_along_axis(block, order, axis=1))
-    best_rows = CallerFrame(catalogue.take(np.concatenate(best).ravel()), name="candidates")
-    ranks = {
-        "row": np.repeat(np.arange(len(left)), n_best),
-        "rank": np.tile(np.arange(1, n_best + 1), len(left)),
-    }
-    probability = expit(np.concatenate(logits).ravel())
-    return best_rows.with_columns({"probability": probability}, first=ranks)
+        if numbers_to_rank_by is None:
+            scores = pairs.logits(block)
+            chosen, rank = _best_of_each_user(block // len(right), scores.round(5), top_k)
+            logits.append(scores[chosen])
+        else:
+            numbers = numbers_to_rank_by[block % len(right)]
+            chosen, rank = _best_of_each_user(block // len(right), numbers, top_k)
+            logits.append(pairs.logits(block[chosen]))
+        best.append(block[chosen])
+        ranks.append(rank)
+    numbers_of_pairs = np.concatenate(best)
+    rows, positions = np.divmod(numbers_of_pairs, len(right))
+    best_rows = CallerFrame(catalogue.take(positions), name="candidates")
+    probability = expit(np.concatenate(logits))
+    return best_rows.with_columns(
+        {"probability": probability}, first={"row": rows, "rank": np.concatenate(ranks)}
+    )
+
+
+def find_excluded(
+    pipeline: BaseEstimator, users: pd.DataFrame, candidates: pd.DataFrame, exclude: object
+) -> np.ndarray:
+    """Return the numbers of the pairs that :func:`rank_candidates` leaves out."""
+    fitted = split_pipeline(pipeline, purpose="exclude")
+    _check_ranking(users, candidates, 1)
+    names = _columns_of_fit(fitted, pipeline, users, candidates)
+    return _allow(_Pairs(fitted, users, candidates, names), exclude, None).excluded
+
+
+def _allow(pairs: _Pairs, exclude: Any, only: Any) -> AllowedPairs:
+    """Return the pairs that may be ranked, out of ``exclude`` and ``only`` as they were given."""
+    users, candidates = pairs.users, pairs.candidates
+    excluded, chosen = NO_PAIRS, None
+    if isinstance(exclude, str):
+        check_choice(exclude, ("history", None), name="exclude, where it is no frame of pairs,")
+        excluded = pairs.of_histories()
+    elif exclude is not None:
+        excluded = pairs_of_frame(exclude, users, candidates, name="exclude")
+    if only is not None:
+        chosen = pairs_of_frame(only, users, candidates, name="only")
+        if not len(chosen):
+            raise ValueError(
+                "only must hold pairs of the users and candidates that are given, got none. "
+                "only=None ranks every candidate for every user."
+            )
+    return AllowedPairs(len(users), len(candidates), chosen, excluded)
+
+
+def _best_of_each_user(
+    rows: np.ndarray, scores: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pairs are the ``top_k`` of their user, in order, and the rank of each.
+
+    ``rows`` ascend. Equal scores keep their order, missing ones come last.
+
+    Examples
+    --------
+    >>> _best_of_each_user(np.array([0, 0, 0, 3]), np.array([0.1, 0.5, 0.5, 0.2]), 2)
+    (array([1, 2, 3]), array([1, 2, 1]))
+    """
+    order = np.lexsort((-scores, rows))
+    rank = np.arange(1, len(rows) + 1) - np.searchsorted(rows, rows)
+    is_best = rank <= top_k
+    return order[is_best], rank[is_best]
 
 
 class _Pairs:
@@ -112,12 +197,25 @@ class _Pairs:
         self.candidate_columns, self.candidate_bags = self._fields_of_candidate(blocks)
         self._refuse_joint_fields()
 
-    def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
-        """Return pairs by their rows, the slow way: as one frame through every step."""
+    def frame(self, users: np.ndarray, candidates: np.ndarray) -> pd.DataFrame:
+        """Return pairs by their rows, as the first step is given them."""
         left = self.users.take(users).reset_index(drop=True)
         right = self.candidates.take(candidates).reset_index(drop=True)
-        frame = {name: (left if name in left else right)[name] for name in self.names}
-        return self.pipeline.encode(pd.DataFrame(frame))
+        return pd.DataFrame({n: (left if n in left else right)[n] for n in self.names})
+
+    def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
+        """Return pairs by their rows, the slow way: as one frame through every step."""
+        return self.pipeline.encode(self.frame(users, candidates))
+
+    def of_histories(self) -> np.ndarray:
+        """Return the numbers of pairs whose candidate is in the user's history."""
+        n_users, n_candidates = len(self.users), len(self.candidates)
+        return pairs_of_histories(
+            self.pipeline,
+            self.frame(np.arange(n_users), np.zeros(n_users, dtype=np.intp)),
+            self.frame(np.zeros(n_candidates, dtype=np.intp), np.arange(n_candidates)),
+            [*self.candidate_columns],
+        )
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
@@ -135,16 +233,13 @@ class _Pairs:
         }
         return EncodedFeatures._without_checks(self.user_rows.schema, columns, behaviours)
 
-    def logits(self) -> Iterator[np.ndarray]:
-        """Return log-odds of users in order: blocks of shape (n_users_of_block, n_candidates)."""
-        n_users, n_candidates = len(self.users), len(self.candidates)
-        for users in _blocks(n_users, max(1, PAIRS_PER_BLOCK // n_candidates)):
-            scores = [self._score(users, candidates) for candidates in _blocks(n_candidates)]
-            yield np.concatenate(scores, axis=1)
-
-    def _score(self, users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        X = self.take(np.repeat(users, len(candidates)), np.tile(candidates, len(users)))
-        return self.pipeline.classifier.decision_function(X).reshape(len(users), len(candidates))
+    def logits(self, numbers: np.ndarray) -> np.ndarray:
+        """Return log-odds of pairs by their numbers, some at a time."""
+        scores = [np.empty(0, dtype=np.float32)]
+        for block in _blocks(len(numbers)):
+            X = self.take(*np.divmod(numbers[block], len(self.candidates)))
+            scores.append(self.pipeline.classifier.decision_function(X))
+        return np.concatenate(scores)
 
     def _fields_of_candidate(
         self, blocks: list[EncodedFeatures]
@@ -205,6 +300,12 @@ def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: object)
     taken = [name for name in RESULT_COLUMNS if name in candidates]
     if taken:
         raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
+
+
+def _check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
+    check_name(by, name="by")
+    check_frame(candidates, [by], name="candidates")
+    return as_numbers(candidates[by], name=f"candidates[{by!r}]")
 
 
 def _columns_of_fit(
