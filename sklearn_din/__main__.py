@@ -43,8 +43,8 @@ from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.saving import save
 
 SHOWN_RECOMMENDATIONS = 20
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # torch's words
-STOPPED_BY = 128  # a shell's status of a program ended by a signal is this plus its number
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # messages of torch
+STOPPED_BY = 128  # exit status of a program that a signal ended: this plus the signal's number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

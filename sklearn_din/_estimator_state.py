@@ -1,4 +1,4 @@
-"""How estimators are pickled, and kept by skops: as plain values, checked when they come back."""
+"""States of estimators for pickle and skops: plain values, checked when they come back."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-KIND = "__kind__"  # the key of a dict that is no dict, but a value of the kind that it names
+KIND = "__kind__"  # a dict with this key stands for a value of the kind that it names
 PLAIN_KINDS = "biufcmMU"  # numpy's kinds of dtypes that are kept as they are
 OTHER = "other"
 N_KEYS = 624  # of the Mersenne twister

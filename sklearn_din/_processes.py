@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
-SECONDS_FOR_REASON = 3.0  # in which the others say why they ended, after one has
-MOST_LETTERS = 2_000  # of an error that the others hear of
+SECONDS_FOR_REASON = 3.0  # for the others to give their reasons, after one has ended
+MOST_LETTERS = 2_000  # of an error that is sent to the others
 
 
 def process_group() -> ModuleType | None:
@@ -79,7 +79,7 @@ class Processes:
     def end(self) -> None:
         """Close the connections when all processes have ended their work."""
         keys = [f"{self._key}/{rank}" for rank in range(self.size)]
-        with suppress(RuntimeError):  # the process that holds the store may have left
+        with suppress(RuntimeError):  # the process that holds the store may have ended
             self._store.set(keys[self.rank], "")
             self._store.wait(keys, timedelta(minutes=MINUTES_TO_WAIT))
         self._close()
@@ -98,8 +98,8 @@ class Processes:
             raise RuntimeError(self._reason()) from error
 
     def _leave(self, reason: str) -> None:
-        """End without the others; an empty reason where another process is to blame."""
-        with suppress(RuntimeError):  # the process that holds the store may be gone
+        """End without the others; an empty reason where another process failed first."""
+        with suppress(RuntimeError):  # the process that holds the store may have ended
             self._store.set(f"{self._key}/{self.rank}", reason)
         self._close()
 
@@ -120,14 +120,14 @@ class Processes:
         )
 
     def _reasons(self) -> dict[int, str]:
-        """Why each process that has ended did so: empty text where it has lost another one."""
+        """Return the reasons of the processes that ended: empty text where one lost another."""
         others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
         reasons = {self.rank: ""}
         try:
             self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_REASON))
-        except self._dist.DistNetworkError:  # the process that holds the store is gone
+        except self._dist.DistNetworkError:  # the process that holds the store has ended
             return reasons
-        except RuntimeError:  # one of them says nothing
+        except RuntimeError:  # one of them gave no reason in time
             pass
         with suppress(RuntimeError):
             for rank, key in others.items():

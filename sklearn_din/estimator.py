@@ -511,7 +511,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         ValueError
             Where the classifier has no attention: ``pooling="max"``, or no history.
         """
-        from sklearn_din.inspection.explain import attention_table  # who only trains needs it not
+        from sklearn_din.inspection.explain import attention_table  # not needed to train
 
         encoded = self._prepare_rows(X)
         device = self.net_.device

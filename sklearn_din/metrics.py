@@ -293,9 +293,7 @@ def group_ndcg_score(
     """
     lists = _read_lists(y_true, y_score, groups, k, sample_weight)
     positions = np.arange(1, lists.longest + 1)
-    gain = np.append(
-        0.0, np.cumsum(1 / np.log2(1 + positions))
-    )  # of the first 0, 1, 2, ... of them
+    gain = np.append(0.0, np.cumsum(1 / np.log2(1 + positions)))  # of the first 0, 1, 2, ...
     first, last = lists.start, lists.start + lists.shown
     expected = lists.positives / lists.size * (gain[last] - gain[first])
     best = gain[np.minimum(lists.n_positives, lists.longest)]

@@ -130,7 +130,7 @@ class TimeSplit(BaseCrossValidator):
         return self.n_splits
 
     def _cuts(self, times: np.ndarray) -> np.ndarray:
-        """Where the test blocks start in the sorted rows, and the end of the last one."""
+        """Return the starts of the test blocks in the sorted rows, and the end of the last one."""
         n_rows, n_splits = len(times), self.n_splits
         starts = np.flatnonzero(np.append(True, times[1:] != times[:-1])[:n_rows])
         if len(starts) <= n_splits:

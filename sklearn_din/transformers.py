@@ -256,7 +256,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         all calls together: until then, it is remembered with its count, in memory and in files.
         ``max_ids`` bounds the vocabulary as before; once it is full, nothing is counted any more.
 
-        All else stays as it was learnt at first: the part that each column plays, and the scales of
+        All else stays as it was learnt at first: the role that each column plays, and the scales of
         numbers. A number that is missing in a column that had none missing gets the mean and no
         indicator. To learn these anew, ``fit`` starts from nothing.
 
@@ -417,7 +417,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         for start, read in table.map(read_training_rows, used, "counting"):
             statistics.update(read, start)
         learnt = statistics.finish(names=table.names, **self._vocabulary_options())
-        self._say(table, roles, statistics)
+        self._warn(table, roles, statistics)
         self._learnt = learnt
         self.schema_ = learnt.schema(table.names, max_length=self.max_length)
 
@@ -435,7 +435,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             "keep_rare": self.unknown == "error",
         }
 
-    def _say(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
+    def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Warn of what was taken differently from how it looks."""
         counts, n_rows = statistics.counts(), len(table)
         named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles

@@ -1,4 +1,4 @@
-"""Which columns are histories, which of them describe the same events, and with what candidates."""
+"""Behaviours of a table: history columns, those of the same events together, and candidates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an encoder has learnt, and how it encodes rows: from values to ids and scaled numbers."""
+"""Knowledge of a fitted encoder, which turns values into ids and scaled numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part each column of a frame plays: ids, numbers, histories and their candidates."""
+"""The role of each column of a frame: ids, numbers, histories and their candidates."""
 
 from __future__ import annotations
 

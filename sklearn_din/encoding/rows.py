@@ -85,7 +85,7 @@ class RowEncoder:
     def _write(self, table: Impressions, writer: StoreWriter) -> None:
         """Write the parts one after the other; logs that rows share once, and their windows."""
         scan = table.scan
-        is_log_welcome = not self.refuses_unknown  # it holds what no row of these shows
+        is_log_welcome = not self.refuses_unknown  # the log may hold ids that no row here has
         shared = SharedLogs(scan, self.learnt, self.schema, is_welcome=is_log_welcome)
         sink = RowSink(writer, table.positions, len(table))
         users = UserNumbers(table, self.user) if self.user in table.names else None

@@ -11,7 +11,7 @@ from sklearn_din.encoding.events import Events
 
 SAMPLED_ROWS = 50_000
 ROWS_AT_A_TIME = 16_384
-SHRINKING_STEPS = 20  # so many without one that grows are no accident
+SHRINKING_STEPS = 20  # times elapsed only shrink: so many steps are no chance
 N_EXPONENTS = 2048  # of float64
 EXPONENT_OF_ONE = 1023
 

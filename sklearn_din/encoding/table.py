@@ -86,4 +86,4 @@ class Impressions:
                     ) from error
                 yield start, result
                 shown.update(len(frame))
-        pa.default_memory_pool().release_unused()  # Arrow keeps what the largest part took
+        pa.default_memory_pool().release_unused()  # else Arrow keeps the memory of the largest part

@@ -1,4 +1,4 @@
-"""What travels from the encoder to the classifier: a schema, id arrays and ragged histories."""
+"""Encoded rows, from the encoder to the classifier: a schema, id arrays and ragged histories."""
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged

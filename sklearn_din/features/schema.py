@@ -1,4 +1,4 @@
-"""What each encoded array means: fields, behaviours and the schema that holds both."""
+"""The meaning of each encoded array: fields, behaviours and the schema that holds both."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Store:
                 "files live as long as the result in the process that made it: attach again, or "
                 "give scan_parquet a cache_dir where the files stay."
             )
-        # Copy-on-write: torch warns of arrays that cannot be written to, and nobody writes to this.
+        # Copy-on-write, although it is only read: torch warns of read-only arrays.
         array = np.memmap(path, dtype, "c", shape=shape)
         weakref.finalize(array.base, _release, self._folder)  # the map keeps the folder until then
         return array
@@ -162,7 +162,7 @@ class StoreWriter:
             content = plain.reshape(-1).view(np.uint8).data
             with self.disk_errors(plain.nbytes):
                 self._files[name].write(content)
-            if self._target is not None:  # nobody looks whether a temporary folder is whole
+            if self._target is not None:  # temporary folders are never checked
                 self._digests[name].update(content)
         entry["shape"][0] += len(plain)
 
@@ -204,7 +204,7 @@ class StoreWriter:
         for file in self._files.values():
             try:
                 file.close()
-            except OSError:  # what it still held does not fit on the disk either
+            except OSError:  # what was buffered does not fit on the disk either
                 continue
         self._files.clear()
         self._allocated.clear()

@@ -252,7 +252,7 @@ class TrainingDisplay:
         estimator : DINClassifier, Pipeline that ends in one, or search over one
             Fitted.
         ax : matplotlib Axes, default=None
-            Whose place the two panels take; a new figure by default.
+            Replaced by the two panels; a new figure by default.
 
         Returns
         -------
@@ -275,7 +275,7 @@ class TrainingDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Whose place the panels take; a new figure by default.
+            Replaced by the panels; a new figure by default.
 
         Returns
         -------

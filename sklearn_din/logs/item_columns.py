@@ -1,4 +1,4 @@
-"""Which columns of a click log belong to the item, and which to the user: what negatives need."""
+"""Columns of a click log that belong to the item, or to the user: negatives need to know."""
 
 from __future__ import annotations
 

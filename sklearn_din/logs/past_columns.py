@@ -18,7 +18,7 @@ NO_PAST = {
     "times": "no event is earlier than any impression",
 }
 
-MANY_ROWS = 10  # so many rows without any past are no accident
+MANY_ROWS = 10  # where fewer have no past, it may be by chance
 
 
 def sort_log(
@@ -63,7 +63,7 @@ def history_columns(
 def why_all_empty(
     impressions: pd.DataFrame, timeline: Timeline, past: Past, user: str
 ) -> Literal["users", "times"] | None:
-    """Why not one impression has a past, where they are too many for that to be an accident.
+    """Return why no impression has a past, where they are too many for that to be chance.
 
     None where some impression has a past, there are no events, or the impressions are fewer than
     ten or of one user, as a server's may well be.

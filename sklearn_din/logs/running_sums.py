@@ -99,8 +99,8 @@ def _check_column(name: str, column: str | None, statistic: str, events: pd.Data
 
 
 def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:
-    # pandas sums each group from zero with compensation: one group's large numbers never
-    # swallow another's small ones.
+    # pandas sums each group from zero with compensation: large numbers of one group do not
+    # round away small ones of another.
     running = pd.Series(numbers).groupby(timeline.groups).cumsum().to_numpy()
     has_past = past.end > past.begin
     sums = np.zeros(len(past.end))

@@ -57,7 +57,7 @@ from sklearn_din.tables.sorting import sort_rows
 from sklearn_din.tables.table import Table, arrow_of_column
 
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
-SORTS_AT_ONCE = 2  # while one gives rows, the next one takes them: they share the memory
+SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
 
 
 @dataclass(frozen=True)
@@ -664,8 +664,8 @@ def _running(
             values = piece.column(name).copy()
             if not piece.is_new[0]:
                 values[0] += carried[name]
-            # pandas sums each group from zero with compensation: one group's large numbers never
-            # swallow another's small ones. Impressions add 0.
+            # pandas sums each group from zero with compensation: large numbers of one group do
+            # not round away small ones of another. Impressions add 0.
             running = pd.Series(values).groupby(groups).cumsum().to_numpy()
             carried[name], sums[name] = float(running[-1]), running[shown]
         arrays = [piece.rows[shown]]

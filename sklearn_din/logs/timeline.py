@@ -1,4 +1,4 @@
-"""Where each impression stands in the event log of its key: the one place that decides "before"."""
+"""Each impression's position in the event log of its key: only this file decides "before"."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which items go together in all histories: counts, scores, and numbers per impression."""
+"""Items that go together in all histories: counts, scores, and numbers per impression."""

@@ -1,4 +1,4 @@
-"""Which items the same users had: users by items, and items by items, in the order of blocks."""
+"""Counts of items that the same users had: users by items, items by items, block after block."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[Spans, np.ndarra
     Windows of one log overlap: those of each owner are merged before any event is read.
     """
     codes, distinct = pd.factorize(owners)
-    stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # owners never touch
+    stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # separates owners
     covered = Spans(codes * stride + spans.starts, spans.lengths).cover()
     code, starts = np.divmod(covered.run_starts, stride)
     return Spans(starts, covered.run_lengths), distinct[code]

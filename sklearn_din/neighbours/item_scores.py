@@ -236,7 +236,7 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
 
 
 def _ends(rows: np.ndarray, n_rows: int) -> np.ndarray:
-    """Where the rows of a sparse matrix begin and end, from the row of each of its entries."""
+    """Return the bounds of a sparse matrix's rows, from the row of each of its entries."""
     return np.append(0, np.cumsum(np.bincount(rows, minlength=n_rows)))
 
 

@@ -26,7 +26,7 @@ from sklearn_din.network.layers import (
 )
 from sklearn_din.network.segments import segment_sum
 
-SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer tells what a negative score was
+SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
 SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB
 LONG_SUM = 4096  # from this number of rows on, a sum over them is made in N_CHUNKS parts

@@ -22,9 +22,9 @@ from sklearn_din._whole_files import whole_file
 from sklearn_din.serving.saving import load
 from sklearn_din.tables.scan import Scan
 
-FRAME_ROWS = 131_072  # of a part of a frame in memory
+FRAME_ROWS = 131_072  # rows of a part, where X is a frame in memory
 PROBABILITY, DECISION = "probability", "decision"
-N_MODELS = 4  # in one process, the latest ones
+N_MODELS = 4  # models that a process keeps: the latest ones
 
 Part = tuple[Any, pa.Table]  # rows as the model takes them, and the columns to write beside
 
@@ -250,8 +250,8 @@ def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, names, name="X")
     n_rows = len(shown.pandas)
-    # The type of objects needs all rows: a part may hold nothing, or integers where others hold
-    # floats. Other columns have a type, and histories would be long as a whole.
+    # Columns of objects are converted whole: one part may hold integers and another floats. Other
+    # columns have a type already, and are converted part by part to save memory.
     objects = [name for name in names if shown.pandas[name].dtype == object]
     whole = {name: _arrow_column(shown.pandas[name]) for name in objects}
     for start in range(0, max(n_rows, 1), FRAME_ROWS):

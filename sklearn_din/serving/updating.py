@@ -14,7 +14,7 @@ from sklearn_din.inspection.fitted import best_of_search, classifier_of, flat_st
 from sklearn_din.training.inputs import Impressions
 
 Model = TypeVar("Model", bound=BaseEstimator)
-Step = Any  # a step of any package
+Step = Any  # a Pipeline's step, of any package
 # Of the learning rates of fit. A week is a few steps, and no average of weights follows them: at
 # the full rate the first one overshoots. A third loses least by log loss (.3812 in place of .3839
 # on a turning catalogue; benchmarks/quality-results.md, "Every Monday").

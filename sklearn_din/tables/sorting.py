@@ -56,7 +56,7 @@ class Database:
         """Remember an error of the batches: DuckDB makes text of it."""
         try:
             yield from batches
-        except GeneratorExit:  # DuckDB failed and reads no more: the error is its own
+        except GeneratorExit:  # DuckDB stopped reading: the error is not one of the batches
             raise
         except BaseException as error:
             self.error = error

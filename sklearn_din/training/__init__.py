@@ -1,1 +1,1 @@
-"""How the network is trained: the skorch net, its optimizer, when it stops."""
+"""Training of the network: the skorch net, its optimizer, when it stops."""

@@ -24,7 +24,7 @@ CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
 # Consecutive rows of mapped impressions that are read together, at most: some megabytes. Linux maps
 # up to two at a time (a folio), so that smaller blocks would bring their neighbours into memory.
 ROWS_PER_BLOCK = 32_768
-BLOCKS_PER_POOL = 16  # at least, so that neighbours of the table do not meet in every batch
+BLOCKS_PER_POOL = 16  # at least: rows next to each other in the table are seldom in one batch
 
 
 class _Held(NamedTuple):
@@ -268,7 +268,7 @@ class ScoringBatches:
 
 
 def _runs(X: EncodedFeatures) -> np.ndarray:
-    """Where the histories change from one impression to the next, both ends included."""
+    """Positions at which the histories change from one impression to the next, and both ends."""
     changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
     for ragged in X.behaviours.values():
         spans = ragged.spans

@@ -344,7 +344,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             with open(partial, "wb") as file:
                 torch.save(dict(state), file)
         except RuntimeError as error:
-            # torch cannot close what a full disk, or Ctrl-C, has cut off, and hides the cause.
+            # After a full disk or Ctrl-C, torch fails to close its archive: raise the first error.
             raise error.__context__ or error from None
         digest = _digest(np.memmap(partial, np.uint8, "r"))
         with open(partial, "ab") as file:

@@ -379,7 +379,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 self._set_rates_and_decay(decay)
                 self._n_before = len(self.history)
                 super().partial_fit(X, y, epochs=epochs)
-            if not self._has_ended:  # skorch forgives a Ctrl-C even before there is a trained state
+            if not self._has_ended:  # skorch drops a Ctrl-C, also before anything was trained
                 raise KeyboardInterrupt
         finally:
             self._batches, self._unread, self._stop_request = None, (), None
@@ -388,7 +388,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 self._set_rates_and_decay(None)
                 self.optimizer_.zero_grad(set_to_none=True)
         self.module_.eval()
-        self.order_ = copy.deepcopy(self.order_)  # the caller may go on drawing from the first one
+        self.order_ = copy.deepcopy(self.order_)  # the caller may draw from the original
 
     def _count(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
         """Factors of the L2 by vocabulary: ids are counted in all trainings so far."""
@@ -487,7 +487,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def around(self, module: DIN) -> DINNet:
         """Return a net with the same parameters around a network; its ``fit`` makes another."""
-        own = self.get_params(deep=False) | {"callbacks": None}  # which are this net's alone
+        own = self.get_params(deep=False) | {"callbacks": None}  # those have a state
         own = {name: value for name, value in own.items() if not name.startswith("module")}
         net = type(self)(module, **own).initialize()
         net.module, net.module__schema = DIN, module.schema

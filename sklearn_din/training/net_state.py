@@ -227,7 +227,7 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
 
 
 def _present_device(device: object) -> str:
-    """Where to put the network: where it was asked for, where it was, or on the CPU."""
+    """Return the device for the network: the requested one, its own, or the CPU."""
     wished = _DEVICE.get()
     if wished is not None:
         return wished

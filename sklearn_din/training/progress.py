@@ -1,4 +1,4 @@
-"""What training shows while it runs: a progress bar with losses, AUC and time left."""
+"""Progress of a training: a bar with losses, AUC and time left."""
 
 from __future__ import annotations
 
