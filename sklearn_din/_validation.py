@@ -114,6 +114,27 @@ def check_times(
     return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
+def unix_unit(column: pd.Series) -> str | None:
+    """Return the unit in which whole numbers look like times counted from 1970, or None.
+
+    All must lie between 1990 and 2100 and within forty years, which ids rarely do. Nanoseconds are
+    left out: ids that carry a time look like them.
+
+    Examples
+    --------
+    >>> unix_unit(pd.Series([1396310400, 1398902400])), unix_unit(pd.Series([7, 1396310400]))
+    ('s', None)
+    """
+    if not pd.api.types.is_numeric_dtype(column) or len(column) == 0:
+        return None
+    low, high = float(column.min()), float(column.max())
+    for unit in ("s", "ms", "us"):
+        year = 365.25 * 86_400 * UNITS_PER_SECOND[unit]
+        if 20 * year <= low and high <= 130 * year and high - low <= 40 * year:
+            return unit
+    return None
+
+
 def missing_rows(column: pd.Series) -> np.ndarray:
     """Return True where a value is missing, also for NaN of polars and Arrow.
 

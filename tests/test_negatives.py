@@ -1,5 +1,7 @@
 """Sampled negatives are rows of their event with an item the user never chose."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,7 +126,7 @@ def test_bad_input_is_named(events, options, message):
 # Columns that belong to the item, or to the user ---------------------------------------------
 
 
-def make_clicks(n_rows=300, n_users=30, n_items=25, seed=0):
+def make_clicks(n_rows=300, n_users=100, n_items=25, seed=0):
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, n_rows), rng.integers(0, n_items, n_rows)
     return pd.DataFrame(
@@ -230,3 +232,139 @@ def test_item_columns_are_those_of_the_event_s_time():
         past = own[own["time"] <= one["time"]]
         wanted = past.iloc[-1] if len(past) else own.iloc[0]
         assert one["price"] == wanted["price"]
+
+
+# Items that have not come up yet -------------------------------------------------------------
+
+
+def slow_choice(events, row, user):
+    """Plain-loop twin: the items that a negative of this row may show."""
+    event, first = events.iloc[row], events.groupby("item")["time"].min()
+    owner = events[events[user] == event[user]] if user else events.iloc[[row]]
+    others = [item for item in first.index if item not in set(owner["item"])]
+    there = {item for item in others if first[item] <= event["time"]}
+    if there:
+        return there
+    order = events.drop_duplicates("item").assign(first=lambda rows: rows["item"].map(first))
+    order = order.sort_values("first", kind="stable")["item"]
+    return {next(item for item in order if item in others)}  # nothing else yet: the next one
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(0, 9)), min_size=2, max_size=14
+    ),
+    strategy=st.sampled_from(["uniform", "popularity"]),
+    user=st.sampled_from([None, "user"]),
+)
+def test_a_negative_has_come_up_by_the_time_of_its_event(rows, strategy, user):
+    events = pd.DataFrame(rows, columns=["user", "item", "time"])
+    owned = events.groupby("user" if user else "item")["item"].nunique()
+    if owned.max() == events["item"].nunique():
+        return
+    shown, _ = sample_negatives(
+        events, item="item", user=user, time="time", strategy=strategy, n_negatives=60,
+        random_state=0,
+    )  # fmt: skip
+    for row, items in enumerate(shown["item"].to_numpy().reshape(len(events), 61)):
+        choice = slow_choice(events, row, user)
+        assert set(items[1:]) <= choice
+        if strategy == "uniform":
+            assert set(items[1:]) == choice
+
+
+def test_a_still_catalogue_draws_the_same_with_and_without_a_time():
+    clicks = pd.DataFrame({"user": np.arange(90) % 9, "item": np.arange(90) % 31})
+    clicks["time"] = np.maximum(np.arange(90) - 31, 0)  # every item is there from the start
+    options = {"item": "item", "user": "user", "n_negatives": 3, "random_state": 0}
+    with_time, _ = sample_negatives(clicks, time="time", **options)
+    pd.testing.assert_frame_equal(with_time, sample_negatives(clicks, **options)[0])
+
+
+# What a log gives away -----------------------------------------------------------------------
+
+
+def make_turning_log(n_rows=2000, seed=0):
+    """Items come up over time, prices drift; nobody buys a thing twice."""
+    chance = np.random.default_rng(seed)
+    time = np.sort(chance.integers(0, 1000, n_rows))
+    item = (chance.random(n_rows) * (20 + time / 10)).astype(int)
+    log = pd.DataFrame({"user": chance.integers(0, 500, n_rows), "item": item})
+    log["when"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(time, unit="h")
+    start = np.exp(chance.normal(2, 0.7, size=200))
+    log["price"] = start[item] * np.exp(time / 2000 + chance.normal(0, 0.03, n_rows))
+    log["hour"] = log["when"].dt.hour
+    log["age"] = (log["user"] * 7 % 50) + 18.0
+    log["spent"] = chance.exponential(size=n_rows)
+    return log.drop_duplicates(["user", "item"], ignore_index=True)
+
+
+CHANGING = (
+    "['price'] are mostly explained by 'item' and are not in item_columns: a negative keeps the "
+    "value of the clicked item, which gives the label away. Where they describe the item, as a "
+    "price does that changes in time, pass item_columns=['price'] and time='when'."
+)
+REPEATED = (
+    "of the events repeat a pair of 'user' and 'item': with user='user' nothing that a user has "
+    "is ever a negative, so that a model learns that what is in the history is clicked. Pass "
+    "user=None, and only the event's own item is ruled out."
+)
+
+
+def said(log, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sample_negatives(log, item="item", random_state=0, **options)
+    assert all(warning.filename == __file__ for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("user", [None, "user"])
+def test_a_forgotten_column_that_changes_in_time_and_its_advice(user):
+    log = make_turning_log()
+    assert said(log, user=user, time="when") == [CHANGING]
+    assert said(log, user=user, time="when", item_columns=["price"]) == []
+    shuffled = log.sample(frac=1, random_state=0)
+    assert said(shuffled, user=user, time="when") == [CHANGING]
+
+
+def test_negatives_before_their_items_first_event_and_the_advice():
+    log = make_turning_log().drop(columns="price")
+    (message,) = said(log, user="user")
+    assert message.endswith(
+        "of uniform negatives would show an item before its first event, by 'when', and no click "
+        "does: a model learns that what nobody has clicked yet is not clicked. Pass time='when', "
+        "and only items that had come up by then are drawn."
+    )
+    assert said(log, user="user", time="when") == []
+    with pytest.warns(UserWarning, match="before its first event"):
+        shown, y = sample_negatives(log, item="item", user="user", random_state=0)
+    first = log.groupby("item")["when"].min()
+    early = (shown["when"] < shown["item"].map(first))[y == 0].mean()
+    assert float(message.partition("%")[0]) / 100 == pytest.approx(early, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "times", [pd.Series(np.arange(1000)), 1_400_000_000 + 60 * pd.Series(np.arange(1000))]
+)
+def test_numbers_that_order_the_events_are_found(times):
+    log = pd.DataFrame({"item": np.arange(1000) // 10, "time": times})
+    assert "before its first event, by 'time'" in said(log)[0]
+    renamed = said(log.rename(columns={"time": "at"}))
+    assert len(renamed) == (times.min() > 0)  # plain numbers of any name may be anything
+
+
+def test_users_who_come_back_to_items_and_the_advice():
+    log = pd.DataFrame({"user": np.arange(300) % 20, "item": np.arange(300) % 20 * 7 % 6})
+    log["item"] += np.arange(300) // 20 % 3
+    assert said(log, user="user") == [f"80% {REPEATED}"]
+    assert said(log) == []
+
+
+def test_a_users_column_is_no_items_although_items_have_users_of_one_kind():
+    log = make_turning_log().drop(columns="price")
+    log["country"] = np.array(["fr", "de", "pl"])[log["user"] % 3]
+    log["item"] = log["item"] * 3 + log["user"] % 3  # each item is bought in one country
+    log.loc[::50, "item"] = 0
+    assert said(log, user="user", time="when") == []

@@ -421,6 +421,8 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     events = events.dropna().reset_index(drop=True)
     events["item"] = (events["item"] ** 2 // 90).astype("int32")
     events["category"] = "c" + (events["item"] % 7).astype(str)
+    events = events.drop_duplicates(["user", "item"], ignore_index=True)
+    events = events.rename(columns={"time": "moment"})
     options = {"item": "item", "item_columns": ["category"], "n_negatives": 4, "user": user}
     options |= {"strategy": strategy, "random_state": 0}
     scan = scan_of(events, tmp_path, memory=memory)
@@ -430,7 +432,7 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     assert rows["item"].tolist() == again["item"].tolist()
     assert y.tolist() == y_twin.tolist()
     assert ours.columns == list(twin.columns)
-    for name in ("user", "time", "price"):
+    for name in ("user", "moment", "price"):
         assert rows[name].tolist() == twin[name].tolist()
     assert rows["item"].tolist()[::5] == events["item"].tolist()
     items = rows["item"].to_numpy()
@@ -449,13 +451,47 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     assert not path.exists()
 
 
+@pytest.mark.parametrize("times", ["numbers", "dates"])
+@pytest.mark.parametrize("user", [None, "user"])
+def test_negatives_of_scans_show_items_as_they_were_by_then(tmp_path, user, times):
+    chance = np.random.default_rng(0)
+    events = pd.DataFrame({"time": chance.integers(0, 60, size=150)})
+    events["item"] = chance.integers(0, 1 + events["time"] // 4)  # the later, the more there are
+    events["user"] = chance.integers(0, 300, size=150)
+    events["price"] = events["item"] + chance.integers(0, 3, size=150) / 4
+    events["tag"] = np.where(events["time"] > 30, "old", "new")
+    if times == "dates":
+        events["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(events["time"], unit="D")
+    scan = scan_of(events, tmp_path)
+    options = {"item": "item", "item_columns": ["price", "tag"], "user": user, "time": "time"}
+    shown, y = sample_negatives(scan, n_negatives=8, random_state=0, **options)
+    shown = read(shown)
+    twin, _ = sample_negatives(events, n_negatives=8, random_state=0, **options)
+    pd.testing.assert_frame_equal(
+        shown[y == 1].reset_index(drop=True), read(scan).reset_index(drop=True)
+    )
+    first = events.groupby("item")["time"].min()
+    for frame in (shown, twin):
+        rows = frame[y == 0]
+        early = rows["item"].map(first).to_numpy() > rows["time"].to_numpy()
+        assert early.mean() < 0.1  # those of users who have all that has come up
+        for row in rows[~early].itertuples():
+            own = events[(events["item"] == row.item) & (events["time"] <= row.time)]
+            newest = own.sort_values("time", kind="stable").iloc[-1]
+            assert (row.price, row.tag) == (newest["price"], newest["tag"])
+    if user is not None:
+        assert shown[y == 0].merge(events[["user", "item"]].drop_duplicates()).empty
+
+
 def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):
     events = make_table(600, random_state=9, users="text").dropna()
+    events = events.drop_duplicates(["user", "item"])
     drawn = []
     for size in (10_000, 50, 7):
         read_in_pieces(monkeypatch, size)
         scan = scan_of(events, tmp_path, group=600 // size + 20)
         options = {"item": "item", "item_columns": ["category"], "user": "user", "n_negatives": 3}
+        options["time"] = "time"
         impressions, _ = sample_negatives(scan, random_state=0, **options)
         drawn.append(impressions["item"].tolist())
     assert drawn[0] == drawn[1] == drawn[2]
@@ -554,8 +590,9 @@ def test_empty_tables(tmp_path):
 def test_negatives_that_cannot_be_drawn(tmp_path):
     table = make_table(300, random_state=0)
     scan = scan_of(table, tmp_path)
-    with pytest.raises(ValueError, match="must have time=None where events are a scan"):
-        sample_negatives(scan, item="item", time="time")
+    gaps = scan_of(table.assign(time=table["time"].astype(float).mask(table.index < 2)), tmp_path)
+    with pytest.raises(ValueError, match=r"events\['time'\] must not have missing times, got 2"):
+        sample_negatives(gaps, item="user", time="time")
     with pytest.raises(ValueError, match=r"events\['category'\] must not be missing, got \d+ rows"):
         sample_negatives(scan, item="category", item_columns=["item"])
     greedy = pd.DataFrame({"user": ["ann"] * 3 + ["bob"], "item": [1, 2, 3, 1]})

@@ -22,6 +22,7 @@ from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
+from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.serving.saving import ModelFileError, load
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -102,12 +103,12 @@ def read_study(path: Path, options: CompareOptions) -> Study:
         clicks = impressions[y == 1]
     else:
         clicks = impressions
-        _refuse_users_of_all_items(clicks, roles)
         impressions, y = sample_negatives(
             clicks,
-            user=roles.user,
+            user=_owner_of_items(clicks, roles),
             item=roles.item,
             item_columns=roles.category,
+            time=roles.time,
             n_negatives=options.negatives or DEFAULT_NEGATIVES,
             random_state=options.seed,
         )
@@ -166,13 +167,24 @@ def _attach_histories(
     )
 
 
-def _refuse_users_of_all_items(clicks: pd.DataFrame, roles: Roles) -> None:
+def _owner_of_items(clicks: pd.DataFrame, roles: Roles) -> str | None:
+    """Return the user column, where what a user has clicked is no negative; None where many return.
+
+    Where users come back to items, negatives without those of their own would tell the clicks.
+    """
+    if (repeated := share_of_repeats(clicks[roles.user], clicks[roles.item])) >= MANY:
+        print(
+            f"note: {repeated:.0%} of the clicks repeat one of the same user and item: negatives "
+            "may be items of the user's own"
+        )
+        return None
     n_items = clicks.groupby(roles.user)[roles.item].nunique()
     if n_items.max() == clicks[roles.item].nunique():
         raise ValueError(
             f"user {n_items.idxmax()} has every item of the log, so that no negative can be "
             "sampled. Take such users out of the file, or give --label."
         )
+    return roles.user
 
 
 def _refuse_dates(context: pd.DataFrame) -> None:

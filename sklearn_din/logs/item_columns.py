@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,9 @@ SAMPLED_ROWS = 1000  # repeated rows that are looked at first: most columns fail
 CHECKED_ROWS = 100_000  # and then: more would only cost time
 MIN_OWNERS = 5  # items (or users) that must have several rows
 MIN_SURPRISE = 14.0  # natural logarithm of a million
+COMPARED_ROWS = 20_000  # triples of rows: their share is then exact to half a per cent
+MANY_ROWS = 100
+MOSTLY = 0.85  # of rows that are nearer to their own item; half is chance
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _spread(values: np.ndarray, size: int) -> np.ndarray:
     return values[np.linspace(0, len(values) - 1, size).astype(np.int64)]
 
 
-def warn_of_misplacement(
+def note_misplacement(
     events: pd.DataFrame,
     *,
     item: str,
@@ -104,25 +106,38 @@ def warn_of_misplacement(
     item_columns: Sequence[str],
     user: str | None,
     owners: np.ndarray | None,
-) -> None:
+    times: np.ndarray | None,
+    time: str | None,
+) -> list[str]:
     """Say which columns should be named as the item's and are not, and which are and should not.
 
-    ``items`` and ``owners`` are the codes of each row's item and user.
+    ``items`` and ``owners`` are the codes of each row's item and user, ``times`` the ranks of its
+    time; None takes the rows as they stand. ``time`` names a column of times.
     """
     within_items = Repeats.of(items, partners=owners)
-    others = [name for name in events.columns if name not in {item, user, *item_columns}]
+    others = [name for name in events.columns if name not in {item, user, time, *item_columns}]
     leaking = [name for name in others if within_items.owns(events[name])]
+    notices = []
     if leaking:
         named = [*item_columns, *leaking]
-        warnings.warn(
+        notices.append(
             f"{leaking} have one value for each {item!r} and are not in item_columns: a negative "
             "keeps the value of the clicked item, which gives the label away. Where they describe "
-            f"the item, pass item_columns={named}.",
-            UserWarning,
-            stacklevel=3,
+            f"the item, pass item_columns={named}."
+        )
+    changing = _changing_columns(
+        events, [name for name in others if name not in leaking], items, owners, times
+    )
+    if changing:
+        named = [*item_columns, *leaking, *changing]
+        moment = "" if time is None else f" and time={time!r}"
+        notices.append(
+            f"{changing} are mostly explained by {item!r} and are not in item_columns: a negative "
+            "keeps the value of the clicked item, which gives the label away. Where they describe "
+            f"the item, as a price does that changes in time, pass item_columns={named}{moment}."
         )
     if owners is None:
-        return
+        return notices
     within_users = Repeats.of(owners, partners=items)
     personal = [
         name
@@ -130,10 +145,92 @@ def warn_of_misplacement(
         if within_users.owns(events[name]) and within_items.varies(events[name])
     ]
     if personal:
-        warnings.warn(
+        notices.append(
             f"{personal} in item_columns have one value for each {user!r} and several for an "
             f"{item!r}: a negative gets the value of another user, which gives the label away. "
-            "Leave what describes the user out of item_columns.",
-            UserWarning,
-            stacklevel=3,
+            "Leave what describes the user out of item_columns."
         )
+    return notices
+
+
+def _changing_columns(
+    events: pd.DataFrame,
+    names: Sequence[str],
+    items: np.ndarray,
+    owners: np.ndarray | None,
+    times: np.ndarray | None,
+) -> list[str]:
+    """Columns whose values follow the item without being the same in all of its rows."""
+    by_item = Triples.of(items, owners, times)
+    by_user = None if owners is None else Triples.of(owners, items, times)
+    changing = []
+    for name in names:
+        nearness = by_item.nearness(events[name])
+        is_users = by_user is not None and by_user.nearness(events[name]) >= nearness
+        if nearness >= MOSTLY and not is_users:
+            changing.append(name)
+    return changing
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Rows, each beside another row of its owner and a row of that one's time and another owner.
+
+    A column that follows its owner is nearer in the second row than in the third. The second row is
+    the owner's next one, so that a value may drift; the third is its neighbour in time, so that a
+    value that follows the time is as near in both.
+    """
+
+    rows: np.ndarray
+    same: np.ndarray
+    other: np.ndarray
+
+    @classmethod
+    def of(
+        cls, owners: np.ndarray, partners: np.ndarray | None, times: np.ndarray | None
+    ) -> Triples:
+        """Find them; a second row of the same partner, or a third of the owner, proves nothing."""
+        n_rows = len(owners)
+        in_time = np.arange(n_rows) if times is None else np.argsort(times, kind="stable")
+        by_owner = in_time[np.argsort(owners[in_time], kind="stable")]
+        following = np.empty(n_rows, dtype=np.int64)
+        following[in_time] = np.roll(in_time, 1)
+        rows, same = by_owner[:-1], by_owner[1:]
+        other = following[same]
+        is_one = (owners[rows] == owners[same]) & (owners[other] != owners[rows])
+        if partners is not None:
+            is_one &= partners[rows] != partners[same]
+        chosen = _spread(np.flatnonzero(is_one), COMPARED_ROWS)
+        if len(np.unique(owners[rows[chosen]])) < MIN_OWNERS:
+            chosen = chosen[:0]
+        return cls(rows[chosen], same[chosen], other[chosen])
+
+    def nearness(self, column: pd.Series) -> float:
+        """Share of the rows that are nearer to the owner's, of those that are nearer to one.
+
+        Nothing (0) where too few are; half is chance. Numbers are as near as their ranks.
+
+        Examples
+        --------
+        >>> rows = np.arange(300)
+        >>> items = rows * 7 % 20
+        >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": rows % 24})
+        >>> triples = Triples.of(items, None, None)
+        >>> triples.nearness(log["price"]), triples.nearness(log["hour"]) < 0.7
+        (1.0, True)
+        """
+        if len(self.rows) == 0 or not pd.api.types.is_hashable(column.iloc[self.rows[0]]):
+            return 0.0
+        n_rows = len(self.rows)
+        values = column.iloc[np.concatenate([self.rows, self.same, self.other])]
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        is_number |= getattr(values.dtype, "kind", None) == "M"
+        if is_number:
+            ranks = values.rank(method="average", na_option="keep").to_numpy(float, na_value=np.nan)
+            mine, same, other = ranks.reshape(3, n_rows)
+            near, far = np.abs(mine - same), np.abs(mine - other)
+        else:
+            mine, same, other = value_codes(values).reshape(3, n_rows)
+            near, far = mine != same, mine != other
+        nearer, farther = int((near < far).sum()), int((near > far).sum())
+        return nearer / (nearer + farther) if nearer + farther >= MANY_ROWS else 0.0

@@ -16,10 +16,14 @@ from sklearn_din._validation import (
     check_names,
     check_times,
     plain_values,
-    time_values,
 )
-from sklearn_din.logs.item_columns import warn_of_misplacement
-from sklearn_din.logs.other_items import OwnItems, check_options, nothing_to_draw
+from sklearn_din.logs.other_items import (
+    OwnItems,
+    check_options,
+    nothing_to_draw,
+    number_as_they_come,
+)
+from sklearn_din.logs.sampling_notices import time_ranks, warn_of_leaks
 from sklearn_din.tables.scan import Scan
 
 
@@ -49,7 +53,8 @@ def sample_negatives(
         (``pip install 'sklearn-din[large]'``). They follow the same rules as those of a frame, but
         the same seed draws other items.
     item : str
-        Item column. The catalogue is the items that occur in it.
+        Item column. The catalogue is the items that occur in it, with ``time`` those of which there
+        is an event by then.
     item_columns : str or list of str, default=()
         Columns that describe the item, such as its category. A negative gets the values of its
         own item, as they are in the item's last row in ``events``, or with ``time`` as they were
@@ -59,12 +64,13 @@ def sample_negatives(
         Number of negatives per event.
     user : str or None, default=None
         User column. Where given, a negative is never an item that the same user has among the
-        events. None only rules out the event's own item.
+        events: right where nobody takes an item twice. None only rules out the event's own item.
     time : str or None, default=None
-        Time column: integers, floats or datetimes. Where given, a negative gets the values that its
-        item had in its newest row up to that time, or in its first row where there is none yet.
-        Needed where ``item_columns`` change in time, such as a price: the latest price would tell
-        the negatives, and is a value of the future.
+        Time column: integers, floats or datetimes. Name it wherever there is one. A negative is
+        then an item of which there is an event by that time (where the user has all of those, the
+        next one that comes up), with the values that it had in its newest row up to that time.
+        Without it, items are shown before they exist, which tells the negatives, and so does the
+        latest value of a column that changes in time, such as a price.
     strategy : {"uniform", "popularity"}, default="uniform"
         How negatives are drawn: "uniform" gives each item of the catalogue the same chance,
         "popularity" a chance in proportion to its events, which makes harder negatives.
@@ -82,9 +88,10 @@ def sample_negatives(
     Warns
     -----
     UserWarning
-        If a column has one value for each item and is not named in ``item_columns``, or is named
-        there and has one value for each user. Both need enough repeated items (or users) to be no
-        accident.
+        If a column is explained by the item and is not named in ``item_columns``, or is named there
+        and has one value for each user; if a tenth of the negatives would show an item before
+        its first event; if a tenth of the events repeat a pair of ``user`` and item. All need
+        enough rows to be no accident.
 
     Examples
     --------
@@ -107,32 +114,39 @@ def sample_negatives(
         from sklearn_din.logs.sql_negatives import NegativesRequest, sample_negatives_by_sql
 
         check_options(n_negatives, strategy)
-        request = NegativesRequest(item, following, n_negatives, user, strategy)
-        return sample_negatives_by_sql(events, request, time, random_state)
+        request = NegativesRequest(item, following, n_negatives, user, time, strategy)
+        return sample_negatives_by_sql(events, request, random_state)
     log = CallerFrame(events, name="events")
     frame = log.pandas
     named = [name for name in (user, time) if name is not None]
     check_frame(frame, [item, *following, *named], name="events")
     check_options(n_negatives, strategy)
     items, catalogue = _codes(frame, item)
+    ranks = n_up = None
+    if time is not None:
+        check_times(frame[time], name=f"events[{time!r}]")
+        ranks = time_ranks(frame[time])
+        items, order, n_up = number_as_they_come(items, ranks)
+        catalogue = catalogue[order]
     owners, owner_names = (items, catalogue) if user is None else _codes(frame, user)
     weights = np.bincount(items) if strategy == "popularity" else np.ones(len(catalogue), np.int64)
     own = OwnItems(owners, items, weights)
     nothing_left = np.flatnonzero(own.free == 0)
     if len(nothing_left):
         raise nothing_to_draw(owner_names[nothing_left[:1]].tolist()[0], user)
-    warn_of_misplacement(
+    warn_of_leaks(
         frame,
         item=item,
         items=items,
         item_columns=following,
         user=user,
         owners=None if user is None else owners,
+        time=time,
     )
-    drawn = own.draw_others(owners, n_negatives, check_random_state(random_state))
+    drawn = own.draw_others(owners, n_negatives, check_random_state(random_state), n_up)
 
     positions = np.arange(len(frame))
-    source = _sources(frame, items, drawn, time)
+    source = _sources(items, drawn, ranks)
     sources = np.column_stack([positions, source]).ravel()
     rows = np.repeat(positions, 1 + n_negatives)
     impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
@@ -141,17 +155,13 @@ def sample_negatives(
     return impressions, y.ravel()
 
 
-def _sources(
-    frame: pd.DataFrame, items: np.ndarray, drawn: np.ndarray, time: str | None
-) -> np.ndarray:
+def _sources(items: np.ndarray, drawn: np.ndarray, times: np.ndarray | None) -> np.ndarray:
     """Row that each negative's item columns are taken from: shape (n_events, n_negatives)."""
-    if time is None:
+    if times is None:
         last_row = np.empty(items.max() + 1, dtype=np.int64)
         last_row[items] = np.arange(len(items))  # of repeated indices numpy keeps the last
         return last_row[drawn]
-    check_times(frame[time], name=f"events[{time!r}]")
-    ranks = pd.Series(time_values(frame[time])).rank(method="dense").to_numpy(np.int64)
-    return _rows_at(items, ranks, drawn)
+    return _rows_at(items, times, drawn)
 
 
 def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndarray:

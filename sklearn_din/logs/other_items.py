@@ -16,7 +16,8 @@ class OwnItems:
     own items leaves a shorter line; a uniform point on it is moved right by the weight of the
     cut-out pieces before it, and then lies on another item. ``owners`` and ``items`` are codes of
     who has what, ``weights`` how much of the line each item covers, and ``free`` what each owner
-    leaves of it.
+    leaves of it. Where items lie in the order in which they come up, those that are there at some
+    moment are the line's beginning.
     """
 
     def __init__(self, owners: np.ndarray, items: np.ndarray, weights: np.ndarray):
@@ -24,6 +25,7 @@ class OwnItems:
         pairs = np.sort(owners * n_items + items)
         pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique hashes: slower
         pair_owner, pair_item = np.divmod(pairs, n_items)
+        self._pairs, self._n_items = pairs, n_items
         self._edges = np.concatenate([[0], np.cumsum(weights)])
         self._stride = self._edges[-1] + 1
         self._first = np.searchsorted(pair_owner, np.arange(pair_owner[-1] + 2))
@@ -32,16 +34,54 @@ class OwnItems:
         kept_before = self._edges[pair_item] - self._cut[:-1] + self._cut[self._first[pair_owner]]
         self._keys = pair_owner * self._stride + kept_before
 
-    def draw_others(self, owners: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
-        """Item codes of shape (len(owners), size), none of them the owner's own."""
+    def draw_others(
+        self,
+        owners: np.ndarray,
+        size: int,
+        rng: np.random.RandomState,
+        n_up: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Item codes of shape (len(owners), size), none of them the owner's own.
+
+        ``n_up`` says how many items have come up at each draw's time, shape (len(owners),); None:
+        all. An owner who has all of them gets the next one that comes up.
+        """
+        free = self.free[owners] if n_up is None else self._free_among(owners, n_up)
         order = np.argsort(owners, kind="stable")  # an owner's searches then lie side by side
-        owners = owners[order, None]
-        points = (rng.random_sample((len(owners), size)) * self.free[owners]).astype(np.int64)
+        owners, free = owners[order, None], free[order, None]
+        points = (rng.random_sample((len(owners), size)) * free).astype(np.int64)
         n_cut = np.searchsorted(self._keys, owners * self._stride + points, side="right")
         moved = points + self._cut[n_cut] - self._cut[self._first[owners]]
         drawn = np.empty_like(moved)
         drawn[order] = np.searchsorted(self._edges, moved, side="right") - 1
         return drawn
+
+    def _free_among(self, owners: np.ndarray, n_up: np.ndarray) -> np.ndarray:
+        """Return what each owner leaves of the first ``n_up`` items, at least 1: the next item."""
+        n_cut = np.searchsorted(self._pairs, owners * self._n_items + n_up)
+        free = self._edges[n_up] - (self._cut[n_cut] - self._cut[self._first[owners]])
+        return np.maximum(free, 1)
+
+
+def number_as_they_come(
+    items: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give items new codes in the order of their first times, ties by their old codes.
+
+    Returns the new code of each event's item, the old code of each new one, and how many items
+    have come up by each event's time, that of its own item included.
+
+    Examples
+    --------
+    >>> number_as_they_come(np.array([0, 1, 0]), np.array([5, 2, 3]))
+    (array([1, 0, 1]), array([1, 0]), array([2, 1, 2]))
+    """
+    first = np.full(items.max() + 1, times.max())
+    np.minimum.at(first, items, times)
+    order = np.argsort(first, kind="stable")
+    codes = np.empty_like(order)
+    codes[order] = np.arange(len(order))
+    return codes[items], order, np.searchsorted(first[order], times, side="right")
 
 
 def check_options(n_negatives: object, strategy: object) -> None:

@@ -15,10 +15,16 @@ import pyarrow.parquet as pq
 from sklearn.utils import check_random_state
 
 from sklearn_din._progress import Progress
-from sklearn_din._validation import check_frame, missing_rows, plain_values
+from sklearn_din._validation import (
+    check_frame,
+    check_times,
+    missing_rows,
+    missing_times,
+    plain_values,
+)
 from sklearn_din.features.store import create_store
-from sklearn_din.logs.item_columns import warn_of_misplacement
 from sklearn_din.logs.other_items import OwnItems, nothing_to_draw
+from sklearn_din.logs.sampling_notices import warn_of_leaks
 from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.parquet_files import ParquetFiles, find_files
@@ -31,8 +37,17 @@ CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
 WRITES_IN_MEMORY = 16  # what is written at once takes one sixteenth of the memory allowed
 ITEMS = """
 create table items as
-select item, count(*) as n_events, max(row) as last, row_number() over (order by item) - 1 as code
+select item, count(*) as n_events, min(time) as first,
+    row_number() over (order by min(time), item) - 1 as code
 from events group by item
+"""
+LAST_ROWS = "select code, max(row) as row, first as time from events join items using (item)"
+LAST_ROWS += " group by code, first order by code"
+CHANGES = """
+select code, time, row from (
+    select item, time, row, ({changed}) as is_new
+    from events window of_item as (partition by item order by time, row)
+) join items using (item) where is_new order by code, time, row
 """
 
 
@@ -44,6 +59,7 @@ class NegativesRequest:
     item_columns: list[str]
     n_negatives: int
     user: str | None
+    time: str | None
     strategy: str
 
     @property
@@ -60,15 +76,14 @@ class NegativesRequest:
 def sample_negatives_by_sql(
     events: Scan,
     request: NegativesRequest,
-    time: str | None,
     random_state: int | np.random.RandomState | None,
 ) -> tuple[ParquetScan, np.ndarray]:
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
 
-    The catalogue is in memory, with the item columns of each item's last row. Sorted by user and
-    row, each user's events stand together, and the items that the user does not have are drawn as
-    in memory: the draws depend on the seed and the rows alone, whatever ``memory`` is. Without a
-    user column each item owns its own events.
+    The catalogue is in memory: the item columns of each item's last row, with a time those of each
+    row in which they changed. Sorted by user and row, each user's events stand together, and the
+    items that the user does not have are drawn as in memory: the draws depend on the seed and the
+    rows alone, whatever ``memory`` is. Without a user column each item owns its own events.
 
     Returns
     -------
@@ -77,14 +92,14 @@ def sample_negatives_by_sql(
     y : ndarray of int8
         1 for events and 0 for negatives.
     """
-    _check(events, request, time)
+    _check(events, request)
     rng = check_random_state(random_state)
     with create_store(events.cache_dir, "negatives", memory=events.memory) as workshop:
         draws = workshop.allocate("draws", (len(events), request.n_negatives), np.int32)
-        last_rows = _draw(events, request, draws, rng, workshop.folder)
+        rows = _draw(events, request, draws, rng, workshop.folder)
         path = workshop.folder / "impressions.parquet"
         with workshop.disk_errors():
-            _write(path, events, _read_items(events, request, last_rows), draws, request)
+            _write(path, events, _read_items(events, request, rows), draws, request)
         owned = workshop.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
     filesystem, files = find_files(owned)
@@ -102,14 +117,10 @@ def sample_negatives_by_sql(
     return impressions, y.ravel()
 
 
-def _check(events: Scan, request: NegativesRequest, time: str | None) -> None:
+def _check(events: Scan, request: NegativesRequest) -> None:
     frame = pd.DataFrame(columns=events.columns)
-    check_frame(frame, [*request.following, *request.keys[1:]], name="events")
-    if time is not None:
-        raise ValueError(
-            f"sample_negatives must have time=None where events are a scan, got {time!r}. Leave "
-            "columns that change in time out of item_columns, and join them afterwards."
-        )
+    others = [name for name in (request.user, request.time) if name is not None]
+    check_frame(frame, [*request.following, *others], name="events")
     if len(events) == 0:
         raise ValueError("events must have at least one row, got none.")
     histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
@@ -127,66 +138,124 @@ def _draw(
     rng: np.random.RandomState,
     folder: Path,
 ) -> np.ndarray:
-    """Fill in the numbers of the items that are drawn for each row; return each item's last row."""
-    empty = {name: pd.Series([], dtype=events.all_dtypes[name], name=name) for name in request.keys}
-    kind, owner = None, []
-    if request.user is not None:
-        kind = key_kind(empty[request.user], name=f"events[{request.user!r}]")
-        owner = [pa.field("owner", pa.large_string() if kind == "text" else pa.int64())]
-    item = pa.field("item", _sortable(empty[request.item]).type)
-    schema = pa.schema([item, ("row", pa.int64()), *owner])
+    """Fill in the number of the version of an item that is drawn for each row.
+
+    Returns the row of each version: an item's last one, with a time each one in which its columns
+    changed.
+    """
+    schema, kind = _schema(events, request)
     with open_database(memory=events.memory, folder=folder) as database:
         database.register("rows", _read(events, request, schema, kind), schema)
         database.run("create table events as select * from rows")
         database.run(ITEMS)
         catalogue = pa.Table.from_batches(
-            database.read("select n_events, last from items order by code")
+            database.read("select n_events, first from items order by code")
         )
-        counts = catalogue["n_events"].to_numpy()
+        counts, first = (catalogue[name].to_numpy() for name in ("n_events", "first"))
         weights = counts if request.strategy == "popularity" else np.ones_like(counts)
+        versions = _Versions(pa.Table.from_batches(database.read(_query_of_versions(request))))
+        owner = "code as owner" if request.user is None else "owner"
         batches = database.read(
-            f"select {'owner' if owner else 'code as owner'}, row, code "
-            "from events join items using (item) order by owner, row"
+            f"select {owner}, row, code, time from events join items using (item) "
+            "order by owner, row"
         )
-        for owners, rows, codes in _whole_owners(batches):
+        for owners, rows, codes, times in _whole_owners(batches):
             own = OwnItems(owners, codes, weights)
             nothing_left = np.flatnonzero(own.free == 0)
             if len(nothing_left):
                 row = int(rows[np.argmax(owners == nothing_left[0])])
                 value = events[row : row + 1][request.user or request.item].tolist()[0]
                 raise nothing_to_draw(value, request.user)
-            draws[rows] = own.draw_others(owners, request.n_negatives, rng)
-    return catalogue["last"].to_numpy()
+            n_up = np.searchsorted(first, times, side="right")
+            drawn = own.draw_others(owners, request.n_negatives, rng, n_up)
+            draws[rows] = versions.find(drawn, times)
+    return versions.rows
+
+
+class _Versions:
+    """Rows in which an item's columns changed, of all items, in the order of item and time."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.rows = table["row"].to_numpy()
+        self._codes, times = table["code"].to_numpy(), table["time"].to_numpy()
+        self._ticks, ticks = np.unique(times, return_inverse=True)
+        self._keys = self._codes * (len(self._ticks) + 1) + ticks + 1
+
+    def find(self, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Newest version of each item up to the row's time, or its first one.
+
+        codes : (n_rows, n_negatives); times : (n_rows,)
+        """
+        ticks = np.searchsorted(self._ticks, times, side="right")
+        keys = codes * (len(self._ticks) + 1) + ticks[:, None]
+        place = np.searchsorted(self._keys, keys, side="right") - 1
+        is_other = self._codes[np.maximum(place, 0)] != codes
+        return place + (is_other | (place < 0))
+
+
+def _query_of_versions(request: NegativesRequest) -> str:
+    if request.time is None:
+        return LAST_ROWS
+    changed = ["lag(row) over of_item is null"]
+    for number in range(len(request.item_columns)):
+        changed.append(f"c{number} is distinct from lag(c{number}) over of_item")
+    return CHANGES.format(changed=" or ".join(changed))
+
+
+def _schema(events: Scan, request: NegativesRequest) -> tuple[pa.Schema, str | None]:
+    """Columns that DuckDB gets, and of what kind the users are."""
+    names = [*request.following, *request.keys[1:]]
+    names += [] if request.time is None else [request.time]
+    empty = {name: pd.Series([], dtype=events.all_dtypes[name], name=name) for name in names}
+    fields = [pa.field("item", _sortable(empty[request.item]).type), ("row", pa.int64())]
+    is_float = False
+    if request.time is not None:
+        is_float = pd.api.types.is_float_dtype(empty[request.time])
+        for number, name in enumerate(request.item_columns):
+            fields.append(pa.field(f"c{number}", _comparable(empty[name]).type))
+    fields.append(pa.field("time", pa.float64() if is_float else pa.int64()))
+    if request.user is None:
+        return pa.schema(fields), None
+    kind = key_kind(empty[request.user], name=f"events[{request.user!r}]")
+    fields.append(pa.field("owner", pa.large_string() if kind == "text" else pa.int64()))
+    return pa.schema(fields), kind
 
 
 def _read(
     events: Scan, request: NegativesRequest, schema: pa.Schema, kind: str | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield items, rows and owners of all events; missing ones are counted over all parts."""
+    """Yield what DuckDB needs of all events; missing values are counted over all parts."""
     _warn(next(part for _, part in events[:CHECKED_ROWS].parts()), request)
-    missing = dict.fromkeys(request.keys, 0)
+    timed = [] if request.time is None else [request.time]
+    changing = request.item_columns if timed else []
+    missing = dict.fromkeys([*request.keys, *timed], 0)
     with Progress("reading events", len(events)) as progress:
-        for start, part in events.parts(request.keys):
+        for start, part in events.parts([*dict.fromkeys([*missing, *changing])]):
             for name in missing:
                 missing[name] += int(missing_rows(part[name]).sum())
             if not any(missing.values()):
-                rows = pa.array(np.arange(start, start + len(part)))
-                arrays = [_sortable(part[request.item]), rows]
+                times = np.zeros(len(part), dtype=np.int64)
+                for name in timed:
+                    times = check_times(part[name], name=f"events[{name!r}]")[0]
+                arrays = [_sortable(part[request.item])]
+                arrays.append(pa.array(np.arange(start, start + len(part))))
+                arrays += [_comparable(part[name]) for name in changing]
+                arrays.append(pa.array(times))
                 if request.user is not None:
                     arrays.append(read_keys(part[request.user], kind))
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
             progress.update(len(part))
     for name, number in missing.items():
-        if number:
+        if number and name in request.keys:
             raise ValueError(
                 f"events[{name!r}] must not be missing, got {number} rows without. Drop those rows."
             )
+        if number:
+            raise missing_times(f"events[{name!r}]", number)
 
 
-def _whole_owners(
-    batches: Iterator[pa.RecordBatch],
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield owners from 0, rows and items, so that each owner's events come at once."""
+def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield owners from 0, rows, items and times, so that each owner's events come at once."""
     rest: list[pa.RecordBatch] = []
     for batch in batches:
         whole = pa.Table.from_batches([*rest, batch])
@@ -197,9 +266,9 @@ def _whole_owners(
     yield _number_owners(pa.Table.from_batches(rest))
 
 
-def _number_owners(events: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _number_owners(events: pa.Table) -> tuple[np.ndarray, ...]:
     owners = np.cumsum(changes([events["owner"]], None)) - 1
-    return owners, events["row"].to_numpy(), events["code"].to_numpy()
+    return owners, *(events[name].to_numpy() for name in ("row", "code", "time"))
 
 
 def _sortable(column: pd.Series) -> pa.Array:
@@ -210,9 +279,14 @@ def _sortable(column: pd.Series) -> pa.Array:
     return plain_integers(array)
 
 
-def _read_items(events: Scan, request: NegativesRequest, last_rows: np.ndarray) -> pa.Table:
-    """Return the columns of each item as they are in its last row."""
-    rows, positions = events.narrow(request.following)[last_rows].in_file_order()
+def _comparable(column: pd.Series) -> pa.Array:
+    """Return a column as an Arrow array of which DuckDB can tell whether two values are equal."""
+    return plain_integers(arrow_of_column(column))
+
+
+def _read_items(events: Scan, request: NegativesRequest, version_rows: np.ndarray) -> pa.Table:
+    """Return the columns of each version of an item."""
+    rows, positions = events.narrow(request.following)[version_rows].in_file_order()
     items = pa.concat_tables([_arrow(part) for _, part in rows.parts()])
     return items if positions is None else items.take(pa.array(positions))
 
@@ -265,17 +339,19 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
 
 
 def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
-    """Judge by the first rows which columns are the item's and which are the user's."""
-    head = head[~np.any([missing_rows(head[key]) for key in request.keys], axis=0)]
+    """Judge by the first rows what would give negatives away."""
+    names = [*request.keys, *([] if request.time is None else [request.time])]
+    head = head[~np.any([missing_rows(head[name]) for name in names], axis=0)]
     if len(head) == 0:
         return
-    warn_of_misplacement(
+    warn_of_leaks(
         head,
         item=request.item,
         items=_number(head[request.item]),
         item_columns=request.item_columns,
         user=request.user,
         owners=None if request.user is None else _number(head[request.user]),
+        time=request.time,
     )
 
 
