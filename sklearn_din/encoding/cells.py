@@ -149,7 +149,8 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
         cells = pa.nulls(len(column))
     else:
         raise _not_lists(name, f"dtype {column.dtype}")
-    return _read_arrow(_as_chunks(cells), name, separator)
+    chunks = cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
+    return _read_arrow(chunks, name, separator)
 
 
 def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> HistoryCells:
@@ -254,10 +255,6 @@ def _take(values: Values, selection: Selection) -> Values:
     if isinstance(selection, slice):
         return values.slice(selection.start, selection.stop - selection.start)
     return values.take(pa.array(selection))
-
-
-def _as_chunks(cells: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
-    return cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
 
 
 def is_arrow_list(dtype: object) -> bool:

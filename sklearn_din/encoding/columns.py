@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din.encoding.cells import HistoryCells, holds_lists, is_arrow_list, read_history
-from sklearn_din.encoding.single_values import Codes, factorize, first_present
+from sklearn_din.encoding.single_values import Codes, factorize
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 PREFIX = "hist_"
@@ -72,10 +72,6 @@ class Columns:
         """Return whether two histories have equal lengths in every row."""
         mine, other = self.history(first).spans, self.history(second).spans
         return np.array_equal(mine.lengths, other.lengths)
-
-    def first_value(self, name: str) -> object:
-        """First value that is not missing, None where all are."""
-        return first_present(self.frame[name])
 
 
 def find_candidate(history: str, names: Sequence[str]) -> str | None:

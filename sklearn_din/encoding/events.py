@@ -55,8 +55,8 @@ def read_events(
     are an error.
     """
     _check_aligned(cells)
-    first = cells[0]
-    if not all(_same_layout(first, other) for other in cells[1:]):
+    n_events, spans = len(cells[0].values), cells[0].spans
+    if not all(len(h.values) == n_events and h.spans.same(spans) for h in cells[1:]):
         cells = [history.expand() for history in cells]
     n_given = cells[0].spans.lengths.sum(dtype=np.int64)
     cells = [history.newest(max_length) for history in cells]
@@ -87,7 +87,3 @@ def _check_aligned(cells: Sequence[HistoryCells]) -> None:
                 "each a key of its own in histories. Where permutation_importance shuffled the "
                 "columns one by one, use history_importance: it keeps them together."
             )
-
-
-def _same_layout(first: HistoryCells, other: HistoryCells) -> bool:
-    return len(first.values) == len(other.values) and first.spans.same(other.spans)

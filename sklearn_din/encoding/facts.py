@@ -16,7 +16,7 @@ from sklearn_din.encoding.columns import (
     find_candidate,
     is_history_name,
 )
-from sklearn_din.encoding.single_values import are_whole, as_numbers
+from sklearn_din.encoding.single_values import are_whole, as_numbers, first_present
 from sklearn_din.encoding.table import Impressions
 
 NUMBERS = {"float", "integer"}
@@ -230,7 +230,7 @@ def gather_facts(
 def _facts_of_column(
     columns: Columns, name: str, *, is_named: bool, is_suspect: bool, may_be_list: bool
 ) -> ColumnFacts:
-    kind, example = columns.kind(name), columns.first_value(name)
+    kind, example = columns.kind(name), first_present(columns.frame[name])
     # Missing cells and, with a separator, text: what else is named like a history is none.
     is_split = isinstance(example, str) and columns.separator is not None
     is_list = is_named or (may_be_list and kind == "history")

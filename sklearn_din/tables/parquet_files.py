@@ -212,7 +212,9 @@ def _open(filesystem: pyarrow.fs.FileSystem, path: str) -> pq.ParquetFile:
 def _bytes_in_memory(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str, int]:
     """Return about how many bytes each column of a row group takes as an Arrow array."""
     sizes: dict[str, int] = {}
-    for position, name in enumerate(_leaf_names(schema)):
+    # The column of each leaf, in the footer's order: a list has one leaf, a struct several.
+    leaves = [field.name for field in schema for _ in range(_n_leaves(field.type))]
+    for position, name in enumerate(leaves):
         leaf = group.column(position)
         size = max(leaf.total_uncompressed_size, BYTES_PER_VALUE * leaf.num_values)
         sizes[name] = sizes.get(name, 0) + size
@@ -405,11 +407,6 @@ def _types_of(schema: pa.Schema, file: File) -> dict[str, pa.DataType]:
     for name, value in file.keys.items():
         types[name] = pa.null() if value is None else pa.scalar(value).type
     return types
-
-
-def _leaf_names(schema: pa.Schema) -> list[str]:
-    """Return the column of each leaf, in the footer's order: a list has one, a struct several."""
-    return [field.name for field in schema for _ in range(_n_leaves(field.type))]
 
 
 def _n_leaves(kind: pa.DataType) -> int:

@@ -439,13 +439,10 @@ class DINNet(NeuralNetBinaryClassifier):
         """Epochs that this training has begun."""
         return len(self.history) - self._n_before
 
-    def _is_unfinished(self) -> bool:
-        return "train_loss" not in self.history[-1]
-
     def drop_unfinished_epoch(self) -> None:
         """Count the epochs that were begun; the history keeps those that were finished."""
         self.n_epochs_ += self._n_epochs_now()
-        if self._n_epochs_now() and self._is_unfinished():
+        if self._n_epochs_now() and "train_loss" not in self.history[-1]:
             self.history.pop()
 
     def stop_training(self, reason: StopReason) -> NoReturn:
