@@ -86,7 +86,7 @@ class AttentionDisplay:
 
         Parameters
         ----------
-        pipeline : Pipeline, or search over one
+        pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
             Fitted; a HistorySequenceEncoder among its steps and a DINClassifier at its end.
         X : DataFrame
             One impression, or several that share one history: a user's candidates.
@@ -117,7 +117,7 @@ class AttentionDisplay:
             weights=weights,
             events=events,
             candidates=_candidate_labels(fitted, encoded, chosen, names_of),
-            probability=fitted.classifier.predict_proba(encoded)[:, 1],
+            probability=fitted.predict_click(encoded),
         )
         return display.plot(ax=ax)
 

@@ -26,7 +26,7 @@ def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
 
     Parameters
     ----------
-    pipeline : Pipeline, or search over one
+    pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
         Fitted; a HistorySequenceEncoder among its steps and a DINClassifier at its end.
     X : DataFrame
         Impressions, as given to the Pipeline's ``predict_proba``.

@@ -1,29 +1,78 @@
-"""A fitted Pipeline taken to pieces: its steps, its encoder, its classifier."""
+"""A fitted Pipeline taken to pieces: its steps, its encoder, its classifier, its calibration."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.features.encoded import EncodedFeatures
 
 
+class Calibration(NamedTuple):
+    """The calibration at the end of a model: of log-odds it makes probabilities.
+
+    None is no calibration. ``model`` holds one fitted classifier and its calibrator.
+    """
+
+    model: CalibratedClassifierCV | None = None
+
+    @property
+    def method(self) -> str | None:
+        """Name of the method: "sigmoid", "isotonic" or "temperature"; None without calibration."""
+        return None if self.model is None else self._fitted.method
+
+    @property
+    def calibrator(self) -> Any:
+        """The fitted calibrator, with scikit-learn's attributes of its method."""
+        return self._fitted.calibrators[0]
+
+    @property
+    def is_falling(self) -> bool:
+        """Whether larger log-odds mean smaller probabilities, as a slope of the wrong sign does."""
+        return self.method == "sigmoid" and bool(self.calibrator.a_ > 0)
+
+    def probability(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of the click: (n,), like the log-odds."""
+        if self.model is None or not len(logits):
+            return expit(logits)
+        probability = self.calibrator.predict(logits)
+        return probability[:, 1] if self.method == "temperature" else probability
+
+    def around(self, pipeline: Pipeline) -> Any:
+        """Return this calibration at the end of another Pipeline."""
+        if self.model is None:
+            return pipeline
+        calibrated, fitted = copy.copy(self.model), copy.copy(self._fitted)
+        fitted.estimator = pipeline
+        calibrated.calibrated_classifiers_ = [fitted]
+        return calibrated
+
+    @property
+    def _fitted(self) -> Any:
+        return self.model.calibrated_classifiers_[0]  # type: ignore[union-attr]
+
+
 class FittedPipeline(NamedTuple):
     """The pieces of a fitted Pipeline.
 
     The transformers are every step before the classifier; the encoder is the one of them that gives
-    ids and takes them back.
+    ids and takes them back. The calibration turns the classifier's log-odds into probabilities.
     """
 
     transformers: Pipeline
     encoder: Any  # their files stand below this one
     classifier: Any
+    calibration: Calibration = Calibration()
 
     def encode(self, X: object) -> EncodedFeatures:
         """Return impressions as the classifier sees them."""
@@ -37,6 +86,10 @@ class FittedPipeline(NamedTuple):
             X = step.transform(X)
         return X
 
+    def predict_click(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the probability of the click for encoded impressions: (n,)."""
+        return self.calibration.probability(self.classifier.decision_function(X))
+
     @property
     def neighbours(self) -> tuple[Any, ...]:
         """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""
@@ -47,17 +100,57 @@ class FittedPipeline(NamedTuple):
         return self.encoder.inverse_transform_ids(name, ids)
 
 
-def best_of_search(estimator: Any) -> Any:
-    """Return the estimator that a search has found best; any other estimator as it is."""
-    return getattr(estimator, "best_estimator_", estimator)
+def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibration]:
+    """Return the fitted estimator inside searches, FrozenEstimator and CalibratedClassifierCV.
+
+    The second value is the calibration at its end. A calibration that is the last step of a
+    Pipeline counts as well. Errors begin with ``purpose``, the name of the function that asks.
+    """
+    calibration = Calibration()
+    while True:
+        if isinstance(estimator, CalibratedClassifierCV):
+            estimator, calibration = _uncalibrate(estimator, calibration, purpose)
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, Pipeline):
+            *before, (name, last) = estimator.steps
+            if not isinstance(last, CalibratedClassifierCV):
+                return estimator, calibration
+            last, calibration = _uncalibrate(last, calibration, purpose)
+            estimator = Pipeline([*before, (name, last)])
+        else:
+            return estimator, calibration
+
+
+def _uncalibrate(
+    model: CalibratedClassifierCV, outer: Calibration, purpose: str
+) -> tuple[Any, Calibration]:
+    check_is_fitted(model)
+    n_folds = len(model.calibrated_classifiers_)
+    if n_folds > 1:
+        raise TypeError(
+            f"{purpose} needs one model and its calibration, got a CalibratedClassifierCV of "
+            f"{n_folds}: one for each fold. Fit it with ensemble=False, which keeps one model of "
+            "all rows, or calibrate a fitted model on rows that it was not trained on: "
+            "CalibratedClassifierCV(FrozenEstimator(model)).fit(X_more, y_more)."
+        )
+    if outer.model is not None:
+        raise TypeError(
+            f"{purpose} needs one calibration at the end, got a CalibratedClassifierCV inside "
+            "another one. Calibrate the Pipeline itself, once."
+        )
+    return model.calibrated_classifiers_[0].estimator, Calibration(model)
 
 
 def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
-    """Return the fitted classifier: the estimator itself, a Pipeline's last step, a search's best.
+    """Return the fitted classifier: the estimator itself, or a Pipeline's last step.
 
-    Errors begin with ``purpose``, the name of the function that asks.
+    It may stand inside what :func:`unwrap` takes off. Errors begin with ``purpose``, the name of
+    the function that asks.
     """
-    estimator = best_of_search(estimator)
+    estimator, _ = unwrap(estimator, purpose=purpose)
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(last, type) or not hasattr(last, "attention_weights"):
         raise TypeError(
@@ -69,12 +162,12 @@ def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
 
 
 def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
-    """Return the pieces of a fitted Pipeline, or of a search over one.
+    """Return the pieces of a fitted Pipeline, of a search over one, of a calibrated one.
 
     It has a HistorySequenceEncoder among its steps and ends in a DINClassifier. Errors begin with
     ``purpose``, the name of the function that asks.
     """
-    pipeline = best_of_search(pipeline)
+    pipeline, calibration = unwrap(pipeline, purpose=purpose)
     if not isinstance(pipeline, Pipeline):
         raise TypeError(
             f"{purpose} needs the whole fitted Pipeline, HistorySequenceEncoder and "
@@ -88,7 +181,7 @@ def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
             f"{purpose} needs a HistorySequenceEncoder among the Pipeline's steps, got "
             f"{_describe(pipeline)}."
         )
-    return FittedPipeline(pipeline[:-1], encoders[-1], classifier)
+    return FittedPipeline(pipeline[:-1], encoders[-1], classifier, calibration)
 
 
 def flat_steps(pipeline: Pipeline) -> Iterator[Any]:

@@ -11,12 +11,12 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_din._validation import check_count
 from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import best_of_search, flat_steps, split_pipeline
+from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipeline
 
 if TYPE_CHECKING:  # polars need not be installed
     import polars as pl
@@ -45,7 +45,7 @@ def history_importance(
 
     Parameters
     ----------
-    pipeline : Pipeline, or search over one
+    pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
         Fitted, with a HistorySequenceEncoder and a DINClassifier.
     X : pandas, polars or Arrow frame
         Impressions that the Pipeline was not fitted on.
@@ -95,7 +95,7 @@ def history_importance(
     fitted = split_pipeline(pipeline, purpose="history_importance")
     check_count(n_repeats, name="n_repeats")
     check_consistent_length(X, y)
-    frame, model = _from_the_encoder_on(pipeline, fitted.encoder, X)
+    frame, model = _from_the_encoder_on(fitted, X)
     names = _column_names(frame)
     scorer = check_scoring(model, scoring=scoring)
     seeds = check_random_state(random_state)
@@ -126,15 +126,13 @@ def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
             yield _Feature(name, "column", (name,))
 
 
-def _from_the_encoder_on(
-    pipeline: BaseEstimator, encoder: BaseEstimator, X: Frame
-) -> tuple[Frame, Pipeline]:
-    """Return the encoder's input, and the Pipeline of the encoder and the steps after it."""
-    steps = list(flat_steps(best_of_search(pipeline)))
-    first = next(number for number, step in enumerate(steps) if step is encoder)
+def _from_the_encoder_on(fitted: FittedPipeline, X: Frame) -> tuple[Frame, BaseEstimator]:
+    """Return the encoder's input, and the model of the encoder and all that comes after it."""
+    steps = [*flat_steps(fitted.transformers), fitted.classifier]
+    first = next(number for number, step in enumerate(steps) if step is fitted.encoder)
     for step in steps[:first]:
         X = step.transform(X)
-    return X, make_pipeline(*steps[first:])
+    return X, fitted.calibration.around(make_pipeline(*steps[first:]))
 
 
 def _column_names(X: Frame) -> list[str]:

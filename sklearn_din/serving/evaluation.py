@@ -45,7 +45,7 @@ def evaluate_ranking(
 
     Parameters
     ----------
-    pipeline : Pipeline, or search over one
+    pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
         Fitted on a DataFrame; a HistorySequenceEncoder among its steps and a DINClassifier at
         its end.
     users : pandas, polars or Arrow frame of shape (n_users, ...)

@@ -21,10 +21,11 @@ from torch import nn
 from sklearn_din._whole_files import whole_file
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field
 from sklearn_din.inspection.fitted import (
+    Calibration,
     FittedPipeline,
-    best_of_search,
     classifier_of,
     split_pipeline,
+    unwrap,
 )
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY
@@ -47,7 +48,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     The file takes any number of impressions and histories of any length. Its inputs are named
     as the keys of :class:`~sklearn_din.features.EncodedFeatures`: each field, (n,) or (n, T),
     and for each behaviour the mask (n, T) of its first history. Its outputs are ``probability``
-    of the click and ``logit``, both (n,).
+    of the click and ``logit``, both (n,). A calibration stands at the end: ``probability`` is the
+    calibrated one, ``logit`` that of the network.
 
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
@@ -58,9 +60,10 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
 
     Parameters
     ----------
-    estimator : DINClassifier, Pipeline or search
+    estimator : DINClassifier, Pipeline, search or CalibratedClassifierCV
         Fitted. A Pipeline has a HistorySequenceEncoder among its steps and ends in a
-        DINClassifier.
+        DINClassifier. A CalibratedClassifierCV holds one Pipeline, as with ``ensemble=False`` or
+        ``FrozenEstimator``.
     path : str or path-like
         File to write. One that is there is replaced when the new one is complete.
 
@@ -86,7 +89,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
     """
     onnx = _import_onnx()
-    estimator = best_of_search(estimator)
+    estimator, calibration = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
     recipe, neighbours = "", classifier.net_.neighbours_.pairs
     if isinstance(estimator, Pipeline):
@@ -96,7 +99,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     n_more_bytes = len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    _NetworkWriter(graph, classifier.module_, neighbours).write()
+    _NetworkWriter(graph, classifier.module_, neighbours).write(calibration)
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -154,15 +157,15 @@ class _NetworkWriter:
             if field.has_ids
         }
 
-    def write(self) -> None:
-        """Add the network and its outputs."""
+    def write(self, calibration: Calibration) -> None:
+        """Add the network and its outputs: the log-odds, and what calibration makes of them."""
         columns = [self.inputs[n].insert_axis(1) for n in self.schema.names("numeric")]
         columns += [self.embedded[name] for name in self.schema.names("categorical")]
         for interest in self.module.interest_modules:
             columns += self.interest_outputs(interest)
         layers = [*self.module.mlp, self.module.output]
         logit = _layers(join(columns, axis=1), layers).drop_axis(1)
-        self.graph.output("probability", logit.call("Sigmoid"))
+        self.graph.output("probability", calibrated_probability(logit, calibration))
         self.graph.output("logit", logit)
 
     def _declare_inputs(self, computed: Collection[str]) -> None:
@@ -254,6 +257,26 @@ class _NetworkWriter:
         columns += [self.inputs[name].insert_axis(2) for name in behaviour.numbers]
         mass = weights.call("Abs").sum(1, keepdims=True)
         return _weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
+
+
+def calibrated_probability(logit: Value, calibration: Calibration) -> Value:
+    """Return the probability (n,) out of the log-odds, twin of ``Calibration.probability``."""
+    if calibration.method is None:
+        return logit.call("Sigmoid")
+    calibrator = calibration.calibrator
+    if calibration.method == "sigmoid":
+        return (logit * -float(calibrator.a_) - float(calibrator.b_)).call("Sigmoid")
+    if calibration.method == "temperature":  # a softmax of (-logit, logit), times beta
+        return (logit * (2 * float(calibrator.beta_))).call("Sigmoid")
+    # Isotonic: a line from each threshold to the next, constant before the first and after the last
+    x = calibrator.X_thresholds_.astype(np.float32)
+    y = calibrator.y_thresholds_.astype(np.float32)
+    slopes = np.append(np.diff(y) / np.diff(x), np.float32(0))
+    graph, inside = logit.graph, logit.at_least(x[0]).insert_axis(1)  # (n, 1)
+    n_below = (inside >= x).as_float().sum(1).call("Cast", to=graph.onnx.TensorProto.INT64)
+    line = graph.add("Sub", n_below, np.int64(1))
+    start, slope = graph.add("Gather", x, line), graph.add("Gather", slopes, line)
+    return graph.add("Gather", y, line) + (inside.drop_axis(1) - start) * slope
 
 
 def _weighted_sum(weights: Value, keys: Value) -> Value:

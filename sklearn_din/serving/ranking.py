@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
-from scipy.special import expit
 from sklearn.base import BaseEstimator
 
 from sklearn_din._frames import CallerFrame
@@ -48,9 +47,9 @@ def rank_candidates(
 
     Parameters
     ----------
-    pipeline : Pipeline, or search over one
+    pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
         Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
-        end.
+        end. Calibrated, the probabilities are those of the calibration.
     users : pandas, polars or Arrow frame of shape (n_users, ...)
         One row per user at a moment: every column that the Pipeline was fitted on, histories
         included, except those of the candidate. Other columns are not used.
@@ -111,12 +110,14 @@ def rank_candidates(
     pairs = _Pairs(fitted, left, right, _columns_of_fit(fitted, pipeline, left, right))
     best, ranks = [NO_PAIRS], [NO_PAIRS]
     logits: list[np.ndarray] = []
+    sign = -1 if fitted.calibration.is_falling else 1
     for block in _allow(pairs, exclude, only).blocks(PAIRS_PER_BLOCK):
         # The same pair can get logits that differ in the last bits, by its place in the batch:
         # rounded, equal candidates are ties and keep their order
         if numbers_to_rank_by is None:
             scores = pairs.logits(block)
-            chosen, rank = _best_of_each_user(block // len(right), scores.round(5), top_k)
+            by_score = sign * scores.round(5)
+            chosen, rank = _best_of_each_user(block // len(right), by_score, top_k)
             logits.append(scores[chosen])
         else:
             numbers = numbers_to_rank_by[block % len(right)]
@@ -127,7 +128,7 @@ def rank_candidates(
     numbers_of_pairs = np.concatenate(best)
     rows, positions = np.divmod(numbers_of_pairs, len(right))
     best_rows = CallerFrame(catalogue.take(positions), name="candidates")
-    probability = expit(np.concatenate(logits))
+    probability = fitted.calibration.probability(np.concatenate(logits))
     return best_rows.with_columns(
         {"probability": probability}, first={"row": rows, "rank": np.concatenate(ranks)}
     )

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._estimator_state import EstimatorState
-from sklearn_din.inspection.fitted import best_of_search, classifier_of, flat_steps
+from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
 from sklearn_din.training.inputs import Impressions
 
 Model = TypeVar("Model", bound=BaseEstimator)
@@ -38,9 +38,11 @@ def update(
 
     Parameters
     ----------
-    model : Pipeline, search over one, or DINClassifier
+    model : Pipeline, search over one, CalibratedClassifierCV of one, or DINClassifier
         Fitted; a Pipeline ends in a :class:`DINClassifier`. Of GridSearchCV and the like,
-        ``best_estimator_`` is updated; their scores stay those of the search.
+        ``best_estimator_`` is updated; their scores stay those of the search. A calibration stays
+        as it is, also where the Pipeline is frozen in it: calibrate anew, on rows that were not
+        trained on, where the probabilities have moved.
     X : DataFrame, or EncodedFeatures for a DINClassifier
         The new rows, each once, with the columns of ``fit``.
     y : array-like of shape (n,)
@@ -56,8 +58,8 @@ def update(
     Raises
     ------
     TypeError
-        If there is no DINClassifier, or it stands inside another model, such as
-        CalibratedClassifierCV, that would have to be fitted anew.
+        If there is no DINClassifier, or it stands inside another model, such as VotingClassifier,
+        that would have to be fitted anew; if a CalibratedClassifierCV holds several.
     ValueError
         If rows or labels are not as those of ``fit``.
 
@@ -78,7 +80,7 @@ def update(
     array(['hat', 'sock', 'boot'], dtype=object)
     """
     classifier = classifier_of(model, purpose="update")
-    learner = best_of_search(model)
+    learner, _ = unwrap(model, purpose="update")
     renewed: list[tuple[Step, Step]] = []  # steps, and the copies that have learnt
     if isinstance(learner, Pipeline):
         for step in flat_steps(learner[:-1]):

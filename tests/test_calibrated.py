@@ -1,0 +1,232 @@
+"""A calibrated Pipeline is ranked, explained, exported, updated and saved as a plain one is."""
+
+import copy
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_din import (
+    AttentionDisplay,
+    evaluate_ranking,
+    explain,
+    export_onnx,
+    history_importance,
+    inspect,
+    load,
+    rank_candidates,
+    save,
+    update,
+)
+from sklearn_din.inspection.diagram import network_diagram
+from sklearn_din.inspection.fitted import Calibration, split_pipeline
+from sklearn_din.serving.export import calibrated_probability
+from sklearn_din.serving.onnx_graph import Graph
+from tests.fitted_pipelines import CANDIDATE, make_frame
+
+HAS_TEMPERATURE = "temperature" in str(CalibratedClassifierCV._parameter_constraints["method"])
+METHODS = ["sigmoid", "isotonic", *["temperature"] * HAS_TEMPERATURE]
+
+
+@pytest.fixture(scope="module")
+def frame_and_labels():
+    return make_frame(n_users=30)
+
+
+def frozen(model, X, y, method):
+    return CalibratedClassifierCV(FrozenEstimator(model), method=method).fit(X, y)
+
+
+def of_all_rows(model, X, y, method):
+    return CalibratedClassifierCV(model, method=method, ensemble=False, cv=2).fit(X, y)
+
+
+def of_a_search(model, X, y, method):
+    search = GridSearchCV(model, {"din__max_epochs": [1]}, cv=2).fit(X, y)
+    return frozen(search, X, y, method)
+
+
+def searched(model, X, y, method):
+    calibrated = CalibratedClassifierCV(model, ensemble=False, cv=2)
+    return GridSearchCV(calibrated, {"method": [method]}, cv=2).fit(X, y)
+
+
+def last_step(model, X, y, method):
+    last = CalibratedClassifierCV(model["din"], method=method, ensemble=False, cv=2)
+    return Pipeline([("encode", model["encode"]), ("calibrated", last)]).fit(X, y)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def calibrated(request, fitted, frame, y):
+    """The guide's own advice, by each method that scikit-learn has."""
+    return frozen(fitted, frame, y, request.param)
+
+
+@pytest.fixture(scope="module")
+def users(frame):
+    return frame.drop_duplicates("user", keep="last").drop(columns=[*CANDIDATE, "tags"])
+
+
+@pytest.fixture(scope="module")
+def candidates(frame):
+    return frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
+
+
+def check_ranking(model, users, candidates):
+    """Each user's candidates are those of predict_proba on all pairs, the most probable first."""
+    best = rank_candidates(model, users, candidates, top_k=len(candidates))
+    pairs = users.merge(candidates, how="cross")[list(model.feature_names_in_)]
+    probability = model.predict_proba(pairs)[:, 1].reshape(len(users), -1)
+    position = pd.Index(candidates["item"]).get_indexer(best["item"])
+    expected = probability[best["row"], position]
+    np.testing.assert_allclose(best["probability"], expected, atol=1e-5)
+    assert (best.groupby("row")["probability"].diff().fillna(0) < 1e-5).all()
+
+
+def test_a_ranking_gives_calibrated_probabilities_in_their_order(calibrated, users, candidates):
+    check_ranking(calibrated, users, candidates)
+
+
+@pytest.mark.parametrize("calibrate", [of_all_rows, of_a_search, searched, last_step])
+def test_wherever_the_calibration_stands(calibrate, fitted, frame, y, users, candidates):
+    model = calibrate(fitted, frame, y, "sigmoid")
+    check_ranking(model, users, candidates)
+    pieces = split_pipeline(model, purpose="test")
+    np.testing.assert_allclose(
+        pieces.predict_click(pieces.encode(frame)), model.predict_proba(frame)[:, 1], atol=1e-6
+    )
+
+
+def test_a_calibration_that_turns_the_order_round_turns_the_ranking(
+    fitted, frame, y, users, candidates
+):
+    model = frozen(fitted, frame, y, "sigmoid")
+    model.calibrated_classifiers_[0].calibrators[0].a_ = 0.7
+    check_ranking(model, users, candidates)
+
+
+def test_it_is_evaluated_as_the_pipeline_itself(calibrated, fitted, frame, users, candidates):
+    relevant = frame[["user", "item"]].iloc[::3]
+    if calibrated.method != "isotonic":  # whose steps make ties
+        theirs = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 5])
+        ours = evaluate_ranking(calibrated, users, candidates, relevant, k=[1, 5])
+        pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_explanations_are_those_of_the_network(calibrated, fitted, frame):
+    pd.testing.assert_frame_equal(explain(calibrated, frame[:9]), explain(fitted, frame[:9]))
+    assert network_diagram(calibrated) == network_diagram(fitted)
+
+
+def test_a_picture_shows_calibrated_probabilities(calibrated, frame):
+    pytest.importorskip("matplotlib").use("Agg")
+    rows = frame[frame["user"] == frame["user"].iloc[-1]].iloc[[-1]]
+    display = AttentionDisplay.from_estimator(
+        calibrated, rows, behaviour=explain(calibrated, rows)["behaviour"].iloc[0]
+    )
+    expected = calibrated.predict_proba(rows)[:, 1]
+    np.testing.assert_allclose(display.probability, expected, atol=1e-6)
+
+
+def test_the_calibration_stands_at_the_end_of_the_onnx_graph(calibrated, fitted, frame, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    export_onnx(calibrated, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    X = fitted[:-1].transform(frame)
+    feed = {value.name: X[value.name] for value in session.get_inputs()}
+    probability, logit = session.run(["probability", "logit"], feed)
+    calibration = split_pipeline(calibrated, purpose="test").calibration
+    np.testing.assert_allclose(logit, fitted.decision_function(frame), atol=1e-5)
+    np.testing.assert_allclose(probability, calibration.probability(logit), atol=1e-5)
+    gap = np.abs(probability - calibrated.predict_proba(frame)[:, 1])
+    assert np.quantile(gap, 0.9) < 1e-5  # isotonic: a last bit may be a step
+    assert gap.max() < 1e-5 or calibrated.method == "isotonic"
+
+
+def test_isotonic_steps_are_met_in_the_graph_before_between_and_behind_them(fitted, frame, y):
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = frozen(fitted, frame, y, "isotonic")
+    calibrator = model.calibrated_classifiers_[0].calibrators[0]
+    calibrator.fit(np.float32([-1, 0, 0.5, 1, 1.5]), [0, 0.1, 0.6, 0.6, 1.0])
+    logit = np.float32([-9, -0.5, 0, 0.25, 1, 1, 2, 9])
+    graph = Graph(onnx)
+    given = graph.input("x", np.float32, ("n",))
+    graph.output("probability", calibrated_probability(given, Calibration(model)))
+    session = runtime.InferenceSession(graph.model().SerializeToString())
+    (probability,) = session.run(None, {"x": logit})
+    np.testing.assert_allclose(probability, [0, 0.05, 0.1, 0.35, 0.6, 0.6, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(Calibration(model).probability(logit), probability, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_importance_is_a_fall_of_the_calibrated_score(calibrated, fitted, frame, y, n_before):
+    before = [("as it is", FunctionTransformer())] * n_before
+    model = frozen(Pipeline([*before, *fitted.steps]), frame, y, calibrated.method)
+    table = history_importance(model, frame, y, scoring="neg_log_loss", n_repeats=1, random_state=0)
+    order = np.random.RandomState(0).permutation(len(frame))
+    shuffled = frame.assign(category=frame["category"].to_numpy()[order])
+    score = get_scorer("neg_log_loss")
+    fall = score(model, frame, y) - score(model, shuffled, y)
+    assert table.set_index("feature").loc["category", "importance_mean"] == pytest.approx(fall)
+
+
+def test_an_update_reaches_the_pipeline_and_leaves_the_calibration(calibrated, fitted, frame, y):
+    later = frame.assign(item="new" + frame["item"])
+    grown = update(copy.deepcopy(fitted), later, y)
+    model = copy.deepcopy(calibrated)
+    assert update(model, later, y) is model
+    calibration = split_pipeline(calibrated, purpose="test").calibration
+    expected = calibration.probability(grown.decision_function(later))
+    np.testing.assert_allclose(model.predict_proba(later)[:, 1], expected, atol=1e-6)
+    assert (model.predict_proba(frame) != calibrated.predict_proba(frame)).any()
+
+
+def test_a_saved_one_is_ranked_after_loading(calibrated, users, candidates, tmp_path):
+    path = tmp_path / "calibrated.din"
+    save(calibrated, path)
+    again = load(path, trusted=inspect(path)["untrusted"])
+    theirs = rank_candidates(calibrated, users, candidates)
+    pd.testing.assert_frame_equal(rank_candidates(again, users, candidates), theirs)
+
+
+# What it says ---------------------------------------------------------------------------------
+
+
+def test_one_pipeline_for_each_fold_names_what_to_do(fitted, frame, y, users, candidates):
+    folds = CalibratedClassifierCV(fitted, cv=2).fit(frame, y)
+    message = (
+        "rank_candidates needs one model and its calibration, got a CalibratedClassifierCV of 2: "
+        "one for each fold. Fit it with ensemble=False, which keeps one model of all rows, or "
+        "calibrate a fitted model on rows that it was not trained on: "
+        "CalibratedClassifierCV(FrozenEstimator(model)).fit(X_more, y_more)."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        rank_candidates(folds, users, candidates)
+    for function in (explain, history_importance, update, export_onnx):
+        arguments = [frame, y][: 1 if function in (explain, export_onnx) else 2]
+        with pytest.raises(TypeError, match=f"^{function.__name__} needs one model"):
+            function(folds, *arguments)
+    for advised in (folds.set_params(ensemble=False), frozen(fitted, frame, y, "sigmoid")):
+        check_ranking(advised.fit(frame, y), users, candidates)
+
+
+def test_a_calibration_inside_a_calibration(fitted, frame, y):
+    twice = frozen(frozen(fitted, frame, y, "sigmoid"), frame, y, "sigmoid")
+    message = "explain needs one calibration at the end, got .* Calibrate the Pipeline itself, once"
+    with pytest.raises(TypeError, match=message):
+        explain(twice, frame)
+
+
+def test_a_calibration_that_is_not_fitted(fitted, frame):
+    with pytest.raises(NotFittedError, match="CalibratedClassifierCV instance is not fitted yet"):
+        explain(CalibratedClassifierCV(FrozenEstimator(fitted)), frame)
