@@ -13,7 +13,7 @@ import pyarrow as pa
 from narwhals.typing import IntoDataFrameT
 from pandas.api.extensions import ExtensionArray
 
-Values = np.ndarray | ExtensionArray
+ColumnValues = np.ndarray | ExtensionArray
 
 
 class CallerFrame(Generic[IntoDataFrameT]):
@@ -96,9 +96,9 @@ class CallerFrame(Generic[IntoDataFrameT]):
 
     def with_columns(
         self,
-        new: Mapping[str, Values],
+        new: Mapping[str, ColumnValues],
         *,
-        first: Mapping[str, Values] | None = None,
+        first: Mapping[str, ColumnValues] | None = None,
         types: Mapping[str, pa.DataType] | None = None,
     ) -> IntoDataFrameT:
         """Return the caller's frame with more columns: missing numbers are null outside pandas.
@@ -118,7 +118,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
         return self._native(nw.concat(parts, how="horizontal"))
 
     def _columns(
-        self, columns: Mapping[str, Values], types: Mapping[str, pa.DataType]
+        self, columns: Mapping[str, ColumnValues], types: Mapping[str, pa.DataType]
     ) -> nw.DataFrame:
         arrays = {name: _arrow(values, types.get(name)) for name, values in columns.items()}
         return nw.from_arrow(pa.table(arrays), backend=self._eager.implementation)
@@ -183,7 +183,7 @@ def _as_pandas(frame: nw.DataFrame) -> pd.DataFrame:
     return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
-def _arrow(values: Values, value_type: pa.DataType | None) -> pa.Array:
+def _arrow(values: ColumnValues, value_type: pa.DataType | None) -> pa.Array:
     array = pa.array(values, from_pandas=True)
     if value_type is None:
         return array

@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any, TypeVar
 
-Value = TypeVar("Value")
+Exchanged = TypeVar("Exchanged")
 
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
 SECONDS_FOR_REASON = 3.0  # for the others to give their reasons, after one has ended
@@ -64,13 +64,13 @@ class Processes:
         """Let the others compute for so long from here on before one of them answers."""
         self._on_cpu = self.open("gloo", minutes=minutes)
 
-    def from_first(self, value: Value) -> Value:
+    def from_first(self, value: Exchanged) -> Exchanged:
         """Return the value of rank 0; those of the others are ignored."""
         values = [value]
         self.call(lambda: self._dist.broadcast_object_list(values, src=0, group=self._on_cpu))
         return values[0]
 
-    def of_all(self, value: Value) -> list[Value]:
+    def of_all(self, value: Exchanged) -> list[Exchanged]:
         """Values of all processes in the order of their ranks."""
         values: list[Any] = [None] * self.size
         self.call(lambda: self._dist.all_gather_object(values, value, group=self._on_cpu))

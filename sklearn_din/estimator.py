@@ -29,7 +29,7 @@ from sklearn_din.module import DIN, OPTIONS
 from sklearn_din.training.check_tasks import CheckTasks
 from sklearn_din.training.inputs import (
     FitInputs,
-    Impressions,
+    ImpressionsLike,
     check_features,
     check_inputs,
     device_for,
@@ -317,7 +317,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
-        X: Impressions,
+        X: ImpressionsLike,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
@@ -380,7 +380,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X: Impressions,
+        X: ImpressionsLike,
         y: ArrayLike,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
@@ -444,7 +444,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             self._keep(net, inputs)
         return self
 
-    def predict_proba(self, X: Impressions) -> np.ndarray:
+    def predict_proba(self, X: ImpressionsLike) -> np.ndarray:
         """Probability of both classes.
 
         Parameters
@@ -460,7 +460,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         click = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
         return np.stack([1 - click, click], axis=1)
 
-    def decision_function(self, X: Impressions) -> np.ndarray:
+    def decision_function(self, X: ImpressionsLike) -> np.ndarray:
         """Log-odds of the click.
 
         Parameters
@@ -475,7 +475,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         encoded = self._prepare_rows(X)
         return self.net_.forward(encoded).float().cpu().numpy()
 
-    def predict(self, X: Impressions) -> np.ndarray:
+    def predict(self, X: ImpressionsLike) -> np.ndarray:
         """Label that is more probable.
 
         Parameters
@@ -659,7 +659,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         net = restore_net(self._new_net(), fitted.pop("net"), schema)
         self.__dict__.update(fitted | {"schema_": schema} | _of_net(net))
 
-    def _prepare_rows(self, X: Impressions) -> EncodedFeatures:
+    def _prepare_rows(self, X: ImpressionsLike) -> EncodedFeatures:
         check_is_fitted(self, "schema_")
         encoded = check_features(self, X, schema=self.schema_, is_encoded=self._fitted_on_encoded)
         return self.net_.neighbours_.add_to(encoded)

@@ -15,7 +15,7 @@ from sklearn.utils import check_consistent_length
 
 from sklearn_din._validation import check_count, check_frame, check_times
 
-Rows = np.ndarray
+RowNumbers = np.ndarray
 
 
 class TimeSplit(BaseCrossValidator):
@@ -79,7 +79,7 @@ class TimeSplit(BaseCrossValidator):
 
     def split(
         self, X: object, y: object = None, groups: object = None
-    ) -> Iterator[tuple[Rows, Rows]]:
+    ) -> Iterator[tuple[RowNumbers, RowNumbers]]:
         """Yield the training and test rows of each fold, the oldest fold first.
 
         Parameters

@@ -327,7 +327,7 @@ def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
     ("label", "message"),
     [
         ("device", "of two values, the larger one for a click; 'device' has 'desktop', 'other'"),
-        ("u", "a column plays one part, got ['u'] in several options"),
+        ("u", "a column has one role, got ['u'] in several options"),
         ("one", "'one' has 1."),
         ("rare", "fold 1 of 2 has clicks alone or none"),
         ("gap", "has 1 rows without a value: 1 in 'gap'"),
@@ -379,7 +379,7 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--label", "c", "--negatives", "2"], "--negatives are sampled for a log of clicks"),
         (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
-        (["--context", "c", "c"], "a column plays one part, got ['c']"),
+        (["--context", "c", "c"], "a column has one role, got ['c']"),
         (["--context", "rank", "--top-k", "1"], "has columns ['rank'] of its own"),
         (["--context", "clicked", "--output", "o.csv"], "has columns ['clicked'] of its own"),
         (["--context", "devise"], "no column 'devise'; did you mean 'device'?"),

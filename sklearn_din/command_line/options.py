@@ -190,7 +190,7 @@ def _check_together(options: CompareOptions) -> None:
     names += [] if options.label is None else [options.label]
     twice = [name for name in dict.fromkeys(names) if options.log and names.count(name) > 1]
     if twice:
-        raise ValueError(f"a column plays one part, got {twice} in several options.")
+        raise ValueError(f"a column has one role, got {twice} in several options.")
     made = ["row", "rank", "probability"] if options.top_k is not None else []
     made += ["clicked", "probability"] if options.output is not None else []
     taken = [name for name in names if name in made]

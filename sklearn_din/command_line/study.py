@@ -36,8 +36,8 @@ MODELS: dict[str, Parameters] = {
 }
 
 
-class Roles(NamedTuple):
-    """The columns of a log by the part that each plays.
+class LogColumns(NamedTuple):
+    """The columns of a log by their roles.
 
     Those of ``category`` follow from the item, those of ``context`` from the user and the moment.
     """
@@ -60,7 +60,7 @@ class Roles(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Impressions with histories, their labels (1 for a click), and the parts of their columns.
+    """Impressions with histories, their labels (1 for a click), and the roles of their columns.
 
     ``ceiling`` is the true probability of each click, where it is known: in the embedded log, whose
     events are no rows of ``X``.
@@ -68,7 +68,7 @@ class Study(NamedTuple):
 
     X: pd.DataFrame
     y: np.ndarray
-    roles: Roles
+    roles: LogColumns
     ceiling: np.ndarray | None
 
     @property
@@ -80,7 +80,7 @@ class Study(NamedTuple):
 def make_study() -> Study:
     """Return the embedded click log, whose true click probabilities are known."""
     log = make_click_log(random_state=0)
-    roles = Roles("user", "item", "time", ["category"], ["price", "device"])
+    roles = LogColumns("user", "item", "time", ["category"], ["price", "device"])
     return Study(
         _attach_histories(log.impressions, log.events, roles), log.y, roles, log.probability
     )
@@ -88,7 +88,7 @@ def make_study() -> Study:
 
 def read_study(path: Path, options: CompareOptions) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
-    roles = Roles(options.user, options.item, options.time, options.category, options.context)
+    roles = LogColumns(options.user, options.item, options.time, options.category, options.context)
     needed = [roles.user, roles.item, roles.time]
     needed += [] if options.label is None else [options.label]
     log = read_table(path, [*roles.columns, *needed], options)
@@ -115,7 +115,7 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     return Study(_attach_histories(impressions, clicks, roles), y, roles, None)
 
 
-def make_model(roles: Roles, parameters: Parameters, *, order: str) -> Pipeline:
+def make_model(roles: LogColumns, parameters: Parameters, *, order: str) -> Pipeline:
     """Encoder and classifier, for impressions that have their histories.
 
     ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit. Item
@@ -160,14 +160,14 @@ def load_model(path: Path) -> Pipeline:
 
 
 def _attach_histories(
-    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: Roles
+    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: LogColumns
 ) -> pd.DataFrame:
     return attach_history(
         impressions, clicks, user=roles.user, time=roles.time, columns=roles.events
     )
 
 
-def _owner_of_items(clicks: pd.DataFrame, roles: Roles) -> str | None:
+def _owner_of_items(clicks: pd.DataFrame, roles: LogColumns) -> str | None:
     """Return the user column, where what a user has clicked is no negative; None where many return.
 
     Where users come back to items, negatives without those of their own would tell the clicks.

@@ -19,7 +19,7 @@ from sklearn_din.encoding.columns import (
 from sklearn_din.encoding.single_values import are_whole, as_numbers, first_present
 from sklearn_din.encoding.table import Impressions
 
-NUMBERS = {"float", "integer"}
+NUMERIC_KINDS = {"float", "integer"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class HistoryFacts:
     @property
     def is_numeric(self) -> bool:
         """Return whether the events are floats or elapsed times; everything else is an id."""
-        return self.has_anchors or ("float" in self.kinds and self.kinds <= NUMBERS)
+        return self.has_anchors or ("float" in self.kinds and self.kinds <= NUMERIC_KINDS)
 
     @property
     def is_whole(self) -> bool:

@@ -11,16 +11,16 @@ from sklearn_din._validation import check_frame, plain_values
 from sklearn_din.logs.timeline import Past, Timeline
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]
-Wanted = dict[tuple[str, ...], dict[str, tuple[str | None, str]]]
+AggregatesByKey = dict[tuple[str, ...], dict[str, tuple[str | None, str]]]
 
 STATISTICS = ("mean", "sum", "count")
 
 
 def check_aggregates(
     aggregates: Mapping[str, Aggregate], impressions: pd.DataFrame, events: pd.DataFrame
-) -> Wanted:
+) -> AggregatesByKey:
     """Check columns and dtypes, not values, and return the requested aggregates by key."""
-    by_key: Wanted = {}
+    by_key: AggregatesByKey = {}
     for name, specification in aggregates.items():
         keys, column, statistic = _check_aggregate(name, specification, impressions, events)
         by_key.setdefault(keys, {})[name] = column, statistic

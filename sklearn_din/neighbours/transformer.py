@@ -21,7 +21,7 @@ from sklearn_din.neighbours.blocks import find_clicks
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.transformers import HistorySequenceEncoder
 
-Rows = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
+FrameOrEncoded = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
 
 
 class ItemNeighbours(  # type: ignore[call-arg]
@@ -106,7 +106,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         self.histories = histories
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Rows, y: ArrayLike | None = None) -> ItemNeighbours:
+    def fit(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> ItemNeighbours:
         """Learn which items go together.
 
         Parameters
@@ -124,7 +124,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Rows, y: ArrayLike | None = None) -> Rows:
+    def fit_transform(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> FrameOrEncoded:
         """Learn which items go together; each row's numbers come from earlier blocks alone.
 
         Parameters
@@ -141,7 +141,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         """
         return self._with_numbers(X, self._fit(X, y))
 
-    def transform(self, X: Rows) -> Rows:
+    def transform(self, X: FrameOrEncoded) -> FrameOrEncoded:
         """Add the columns to rows that were not trained on.
 
         Parameters
@@ -171,7 +171,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
             )
         return self._tables.add_to(X)
 
-    def _fit(self, X: Rows, y: ArrayLike | None) -> EncodedFeatures:
+    def _fit(self, X: FrameOrEncoded, y: ArrayLike | None) -> EncodedFeatures:
         """Learn, and return the training rows with their numbers."""
         encoder, taken = None, []
         if isinstance(X, EncodedFeatures):
@@ -207,7 +207,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
             )
         return self.encoder_
 
-    def _with_numbers(self, X: Rows, encoded: EncodedFeatures) -> Rows:
+    def _with_numbers(self, X: FrameOrEncoded, encoded: EncodedFeatures) -> FrameOrEncoded:
         """Rows of the caller's kind with the numbers: of a frame as they were before scaling."""
         if isinstance(X, EncodedFeatures):
             return encoded

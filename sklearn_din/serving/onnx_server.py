@@ -23,7 +23,7 @@ MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
 LARGEST = float(np.finfo(np.float32).max)
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
-Columns = dict[str, list[Any]]
+ListsByName = dict[str, list[Any]]
 
 
 class OnnxServer:
@@ -118,7 +118,7 @@ class OnnxServer:
         feed = {spec["name"]: self._input(spec, columns[spec["column"]]) for spec in self._inputs}
         return self._session.run(["probability"], feed)[0]
 
-    def _read_columns(self, rows: object) -> tuple[Columns, int]:
+    def _read_columns(self, rows: object) -> tuple[ListsByName, int]:
         if isinstance(rows, Mapping):
             return _columns_of_dict(rows, self.columns_)
         if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
@@ -149,7 +149,7 @@ class OnnxServer:
             return events
         return [None if event is None else event.strip() or None for event in events]
 
-    def _check_aligned(self, histories: Columns) -> None:
+    def _check_aligned(self, histories: ListsByName) -> None:
         for first, *others in self._behaviours:
             for other in others:
                 pairs = zip(histories[first], histories[other], strict=True)
@@ -252,9 +252,9 @@ def _behaviours(session: Any, inputs: list[dict[str, Any]]) -> list[list[str]]:
     return [list(dict.fromkeys(group)) for group in groups.values()]
 
 
-def _columns_of_dict(rows: Mapping[str, Any], names: list[str]) -> tuple[Columns, int]:
+def _columns_of_dict(rows: Mapping[str, Any], names: list[str]) -> tuple[ListsByName, int]:
     _check_names(rows, names, where="rows")
-    columns: Columns = {}
+    columns: ListsByName = {}
     for name in names:
         cells = rows[name]
         is_single = isinstance(cells, str | bytes | Mapping) or not hasattr(cells, "__len__")

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din._estimator_state import EstimatorState
 from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
-from sklearn_din.training.inputs import Impressions
+from sklearn_din.training.inputs import ImpressionsLike
 
 Model = TypeVar("Model", bound=BaseEstimator)
 Step = Any  # a Pipeline's step, of any package
@@ -23,7 +23,7 @@ UPDATE_RATE = 1 / 3
 
 def update(
     model: Model,
-    X: Impressions,
+    X: ImpressionsLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None = None,
 ) -> Model:

@@ -20,7 +20,7 @@ from sklearn_din._warnings import log_once
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
 
-Impressions = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier takes as X
+ImpressionsLike = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier takes as X
 
 
 class FitInputs(NamedTuple):
@@ -40,7 +40,7 @@ class FitInputs(NamedTuple):
 
 def check_inputs(
     estimator: BaseEstimator,
-    X: Impressions,
+    X: ImpressionsLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None,
     *,
@@ -72,7 +72,7 @@ def check_inputs(
 
 
 def _rows_and_labels(
-    estimator: BaseEstimator, X: Impressions, y: ArrayLike, *, is_later: bool
+    estimator: BaseEstimator, X: ImpressionsLike, y: ArrayLike, *, is_later: bool
 ) -> tuple[EncodedFeatures, np.ndarray]:
     """Return impressions, and a label for each; there is at least one."""
     encoded = X if isinstance(X, EncodedFeatures) else None
@@ -100,7 +100,7 @@ def _rows_and_labels(
     return encoded, labels
 
 
-def _with_newest_schema(estimator: BaseEstimator, X: Impressions) -> EncodedFeatures:
+def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> EncodedFeatures:
     schema = estimator.schema_
     if isinstance(X, EncodedFeatures) and schema.is_prefix_of(X.schema):
         schema = X.schema
@@ -173,7 +173,7 @@ def _check_classes(
 
 
 def check_features(
-    estimator: BaseEstimator, X: Impressions, *, schema: Schema, is_encoded: bool
+    estimator: BaseEstimator, X: ImpressionsLike, *, schema: Schema, is_encoded: bool
 ) -> EncodedFeatures:
     """Return X as EncodedFeatures, checked against what the estimator was fitted on.
 

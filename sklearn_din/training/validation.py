@@ -14,7 +14,7 @@ from sklearn_din._warnings import warn_user
 from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
 
-Rows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
+SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
 
 def choose_validation(how: str, times: np.ndarray | None) -> str:
@@ -50,7 +50,7 @@ def split_rows(
     fraction: float,
     seeds: np.random.RandomState,
     times: np.ndarray | None = None,
-) -> Rows:
+) -> SplitRows:
     """Return the numbers of training rows and of validation rows.
 
     "random" keeps the fraction of clicks in both parts, if there are enough; "last" takes the rows
@@ -77,7 +77,7 @@ def split_rows(
 
 def _whole_groups(
     y: np.ndarray, groups: ArrayLike | None, *, fraction: float, seeds: np.random.RandomState
-) -> Rows:
+) -> SplitRows:
     if groups is None:
         raise ValueError(
             "validation='groups' needs to know whose each row is, got neither users nor groups. "
@@ -100,7 +100,7 @@ def _whole_groups(
     return next(splitter.split(codes, y, codes))
 
 
-def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> Rows:
+def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
     """Row numbers before a time, and from it on: equal times are never parted.
 
     The time is the one from which on the number of rows is nearest to ``n_wanted``.
@@ -167,7 +167,7 @@ def _no_order(times: np.ndarray) -> str:
     return ""
 
 
-def _any_rows(y: np.ndarray, *, fraction: float, seeds: np.random.RandomState) -> Rows:
+def _any_rows(y: np.ndarray, *, fraction: float, seeds: np.random.RandomState) -> SplitRows:
     _check_rest(len(y) - math.ceil(fraction * len(y)), fraction, len(y), "rows")
     smallest = min(np.bincount(y.astype(int)))
     is_enough = smallest >= 2 and min(fraction, 1 - fraction) * len(y) >= 2
