@@ -78,7 +78,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         How the events of a history become one vector. "sum" gives every event the weight one; with
         ``interest="paper"`` it is the paper's base model.
     interest : {"paper", "extended"}, default="extended"
-        What the network is told of event and candidate. "paper" is the published network
+        The network's inputs about event and candidate. "paper" is the published network
         exactly. "extended" departs from it:
 
         - The activation unit also sees, of each event: which attributes have the candidate's id,
@@ -170,7 +170,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         None draws fresh entropy; the global random states of numpy and torch are never touched.
     verbose : int, default=0
         0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the columns
-        that are not used (dates, histories that the encoder was not told of).
+        that are not used (dates, histories that the encoder was not given).
 
     Attributes
     ----------
@@ -334,7 +334,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             Factor of each impression's loss.
         groups : array-like of shape (n,), default=None
             With ``validation="groups"``: impressions of one group stay together. None: the users
-            that the encoder was told of, ``HistorySequenceEncoder(user=...)``.
+            that the encoder was given, ``HistorySequenceEncoder(user=...)``.
 
         Returns
         -------

@@ -205,7 +205,7 @@ def group_roc_auc_scorer(groups: str | None = None) -> _GroupScorer:
     groups : str, default=None
         Name of the column of X that holds the groups. X is what the search receives: a
         Pipeline sees the column too, and its encoder may drop it. None: the users that the
-        Pipeline's encoder was told of, ``HistorySequenceEncoder(user=...)``, or that encoded
+        Pipeline's encoder was given, ``HistorySequenceEncoder(user=...)``, or that encoded
         impressions carry. Where there are none, or other groups are wanted, None takes
         ``groups`` by metadata routing: switch ``enable_metadata_routing`` on, call
         ``set_score_request(groups=True)`` on the scorer and pass ``groups`` as metadata.

@@ -122,8 +122,8 @@ def learn_neighbours(
 ) -> tuple[NeighbourTables, EncodedFeatures]:
     """Learn from training rows; return the tables, and the rows with columns of numbers.
 
-    A training row is told of the rows in earlier blocks alone: told of its own click, or of what
-    came later, the network would read the label off the numbers. The first block is told nothing.
+    The numbers of a training row come from rows in earlier blocks alone: numbers that counted its
+    own click, or later ones, would reveal the label. Those of the first block count nothing.
     Blocks are in the order that :func:`choose_order` says; None: nothing is learnt. Where no
     candidate was clicked, histories alone count. ``taken`` are names that no column may have.
 
