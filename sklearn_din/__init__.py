@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sklearn_din.estimator import DINClassifier
     from sklearn_din.features.encoded import EncodedFeatures
     from sklearn_din.features.schema import Field, Schema
-    from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
+    from sklearn_din.inspection.display import AttentionDisplay, ReportDisplay, TrainingDisplay
     from sklearn_din.inspection.explain import explain
     from sklearn_din.inspection.importance import history_importance
     from sklearn_din.logs.aggregates import attach_aggregates
@@ -46,6 +46,7 @@ __all__ = [
     "HistorySequenceEncoder",
     "ItemNeighbours",
     "ParquetScan",
+    "ReportDisplay",
     "Schema",
     "TimeSplit",
     "TrainingDisplay",
@@ -80,6 +81,7 @@ _FILE_OF = {
     "HistorySequenceEncoder": "transformers",
     "ItemNeighbours": "neighbours.transformer",
     "ParquetScan": "tables.parquet_scan",
+    "ReportDisplay": "inspection.display",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",
     "TrainingDisplay": "inspection.display",

@@ -1,4 +1,4 @@
-"""Warnings that point at the line of the user's code, and advice that is logged once."""
+"""Warnings that point at the line of the user's code, and what is said once."""
 
 from __future__ import annotations
 
@@ -31,3 +31,9 @@ def _library_of(names: dict[str, object]) -> str:
 def log_once(message: str) -> None:
     """Log advice the first time that it is given: not for each fold of a cross-validation."""
     logging.getLogger("sklearn_din").warning(message)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Warn the first time: not for each request that is answered."""
+    warn_user(message)

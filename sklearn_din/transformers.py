@@ -40,6 +40,7 @@ from sklearn_din.encoding.notices import (
     odd_ids,
     warn_of,
 )
+from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
     HistoriesParameter,
     NamesParameter,
@@ -305,6 +306,51 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """
         check_is_fitted(self, "schema_")
         return self._encode(self._check_table(X, reset=False))
+
+    def report(self, X: TableLike) -> pd.DataFrame:
+        """Compare rows with those of fit, column by column: whether the log is still the same.
+
+        Parameters
+        ----------
+        X : DataFrame, scan or array-like of shape (n_rows, n_columns)
+            Rows as for :meth:`transform`, a day's requests for example.
+
+        Returns
+        -------
+        DataFrame
+            One row per column (the index): ``kind`` as in ``schema_``; the fractions of values that
+            are ``unknown`` (not in the vocabulary), ``missing``, and of histories that are
+            ``empty``, each beside what it was ``_at_fit``; and ``shift``, the population stability
+            index: ``sum (p - q) log(p / q)`` over bins, p at fit and q now. Bins are the 19 most
+            frequent ids and all other known ones, or the deciles of the numbers (of a history:
+            those of each row's newest event). Below .1 little has moved, from .25 on much; n rows
+            alone give some 20 / n. NaN where a figure has no meaning.
+
+        Notes
+        -----
+        What is kept of the rows of fit are these bins and counts. :meth:`partial_fit` adds ids to
+        the vocabulary, and leaves what is compared with as it was.
+        :class:`~sklearn_din.ReportDisplay` draws the table.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"item": ["hat", "tie"], "price": [7.0, 9.0]})
+        >>> later = pd.DataFrame({"item": ["hat", "sock"], "price": [7.0, None]})
+        >>> encoder = HistorySequenceEncoder().fit(frame)
+        >>> encoder.report(later).reset_index()[["column", "unknown", "missing", "missing_at_fit"]]
+          column  unknown  missing  missing_at_fit
+        0   item      0.5      0.0             0.0
+        1  price      NaN      0.5             0.0
+        """
+        check_is_fitted(self, "schema_")
+        table, rows = self._check_table(X, reset=False), self._row_encoder()
+        now: dict[str, ColumnProfile] = {}
+        for _, read in table.map(rows.read, rows.names_of(table), "comparing"):
+            for name, profile in self._learnt.profile(read).items():
+                now[name] = now[name].plus(profile) if name in now else profile
+        kinds = {field.name: field.kind for field in self.schema_.fields if field.name in now}
+        return compare_profiles(kinds, self._learnt.profiles, now)
 
     def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
         """Look up the values behind encoded ids.

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.display import AttentionDisplay, TrainingDisplay
+from sklearn_din.inspection.display import AttentionDisplay, ReportDisplay, TrainingDisplay
 from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -323,3 +323,22 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
         TrainingDisplay(history=history()).plot()
     with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):
         AttentionDisplay.from_predictions(table([1.0]))
+
+
+def test_a_report_is_drawn_by_column_with_what_it_was_at_fit(model):
+    later = SHOWN.assign(kind="scarf", hist_kind=SHOWN["hist_kind"])
+    display = ReportDisplay.from_estimator(model, later)
+    assert [panel.get_title() for panel in display.ax_] == ["unknown", "missing", "empty", "shift"]
+    assert ticks(display.ax_[0].yaxis) == [*SHOWN.columns]
+    texts = [text.get_text() for text in display.ax_[0].texts]
+    assert texts == ["0.0%", "100.0%", "0.0%", "0.0%"]
+    (marks,) = display.ax_[2].lines
+    np.testing.assert_array_equal(marks.get_xdata()[2:], [0.25, 0.25])
+    pd.testing.assert_frame_equal(display.report, model[0].report(later))
+
+
+def test_a_report_can_be_drawn_in_axes_of_the_caller(model):
+    figure, ax = pyplot.subplots()
+    display = ReportDisplay(report=model[0].report(SHOWN)).plot(ax=ax)
+    assert display.figure_ is figure
+    assert [text.get_text() for text in display.ax_[-1].texts] == ["0.00"] * 4

@@ -102,6 +102,11 @@ def test_statistics_of_parts_are_those_of_the_whole_table(kind, split):
     learnt, later_totals = learn_in_parts(frame, [1, 40, 90, 91], split=split)
     assert later_totals == totals
     assert learnt.has_missing == whole.has_missing
+    assert learnt.profiles.keys() == whole.profiles.keys()
+    for name, profile in whole.profiles.items():
+        mine, twin = learnt.profiles[name].state(), profile.state()
+        for part in twin:
+            np.testing.assert_allclose(mine[part], twin[part], rtol=1e-12, err_msg=f"{name} {part}")
     for owner, vocabulary in whole.vocabularies.items():
         assert learnt.vocabularies[owner].digest == vocabulary.digest
         assert learnt.vocabularies[owner].rare.tolist() == vocabulary.rare.tolist()

@@ -14,14 +14,15 @@ from sklearn_din.encoding.single_values import Codes
 
 
 class HistoryTotals(NamedTuple):
-    """Events of a behaviour in all rows: those that are kept, and older ones."""
+    """Events of a behaviour in all rows, those that are kept and older ones; and rows without."""
 
     held: int
     older: int
+    empty: int
 
     def plus(self, other: HistoryTotals) -> HistoryTotals:
         """Add those of other rows."""
-        return HistoryTotals(self.held + other.held, self.older + other.older)
+        return HistoryTotals(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Events:
     @property
     def totals(self) -> HistoryTotals:
         """Events of all rows; one that two rows hold counts twice."""
-        return HistoryTotals(int(self.spans.lengths.sum(dtype=np.int64)), self.n_older)
+        lengths = self.spans.lengths
+        held, empty = lengths.sum(dtype=np.int64), np.count_nonzero(lengths == 0)
+        return HistoryTotals(int(held), self.n_older, int(empty))
 
 
 def read_events(

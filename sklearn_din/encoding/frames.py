@@ -33,6 +33,7 @@ class ReadFrame:
     Numbers are float64, NaN where missing; events are named by the histories of their behaviour.
     """
 
+    n_rows: int
     numbers: dict[str, np.ndarray]
     codes: dict[str, Codes]
     events: dict[tuple[str, ...], Events]
@@ -72,7 +73,7 @@ def _read(
         events[behaviour.histories] = read_events(
             list(cells.values()), max_length=max_length, numbers=behaviour.numbers
         )
-    return ReadFrame(numbers, codes, events)
+    return ReadFrame(len(columns.frame), numbers, codes, events)
 
 
 def validate_frame(

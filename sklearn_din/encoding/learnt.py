@@ -12,6 +12,7 @@ import numpy as np
 from sklearn_din._estimator_state import check_dict, check_keys
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding.frames import ReadFrame
+from sklearn_din.encoding.profile import ColumnProfile, compared_rows, newest_numbers
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
 from sklearn_din.encoding.single_values import Codes
@@ -19,7 +20,7 @@ from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
-PARTS = {"roles", "vocabularies", "number_scales", "event_scales", "has_missing"}
+PARTS = {"roles", "vocabularies", "number_scales", "event_scales", "has_missing", "profiles"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Learnt:
     """Roles, vocabularies and scales: all that encoding needs. It never changes.
 
     Vocabularies are named by the column that they belong to: a history shares its candidate's.
-    Columns in ``has_missing`` get an indicator of missing numbers.
+    Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say what the rows
+    of fit looked like, and have no part in encoding; rows that came later do not change them.
     """
 
     roles: Roles
@@ -35,6 +37,7 @@ class Learnt:
     number_scales: Mapping[str, EventScale]
     event_scales: Mapping[str, EventScale]
     has_missing: tuple[str, ...]
+    profiles: Mapping[str, ColumnProfile]
 
     def schema(self, names: Sequence[str], *, max_length: int) -> Schema:
         """Return the meaning of each encoded column."""
@@ -92,6 +95,43 @@ class Learnt:
             vocabulary = self.vocabularies[self.roles.owners[name]]
             vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
 
+    def profile(self, read: ReadFrame) -> dict[str, ColumnProfile]:
+        """Return what the columns of some rows look like, in the bins of the training rows."""
+        profiles, n_rows = {}, read.n_rows
+        n_empty = {
+            name: events.totals.empty
+            for events in read.events.values()
+            for name in (*events.codes, *events.numbers)
+        }
+        for name, ((codes, values), weights) in read.id_columns().items():
+            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)
+            profiles[name] = self.profiles[name].of_ids(
+                self.ids_of(name, (np.arange(len(values)), values)),
+                counts[1:],
+                missing=counts[0],
+                rows=n_rows,
+                empty=n_empty.get(name, 0),
+            )
+        numbers = {
+            name: newest_numbers(events, name)
+            for events in read.events.values()
+            for name in events.numbers
+        }
+        for name, values in (read.numbers | numbers).items():
+            profiles[name] = self.profiles[name].of_numbers(
+                values, rows=n_rows, empty=n_empty.get(name, 0)
+            )
+        return profiles
+
+    def changed_units(self, read: ReadFrame) -> dict[str, float]:
+        """Return the columns whose numbers are a multiple of those at fit, and which."""
+        rows = compared_rows(read.n_rows)
+        numbers = {name: values[rows] for name, values in read.numbers.items()}
+        for events in read.events.values():
+            numbers |= {name: newest_numbers(events, name, rows) for name in events.numbers}
+        factors = {name: self.profiles[name].find_factor(numbers[name]) for name in numbers}
+        return {name: factor for name, factor in factors.items() if factor is not None}
+
     def grow(
         self,
         counts: Mapping[str, Mapping[str, Occurrences]],
@@ -139,6 +179,7 @@ class Learnt:
             "number_scales": {name: to_dict(scale) for name, scale in self.number_scales.items()},
             "event_scales": {name: to_dict(scale) for name, scale in self.event_scales.items()},
             "has_missing": list(self.has_missing),
+            "profiles": {name: profile.state() for name, profile in self.profiles.items()},
         }
 
     @classmethod
@@ -152,6 +193,10 @@ class Learnt:
             _scales_from_state(state["number_scales"]),
             _scales_from_state(state["event_scales"]),
             tuple(state["has_missing"]),
+            {
+                name: ColumnProfile.from_state(profile)
+                for name, profile in check_dict(state["profiles"], what="profiles").items()
+            },
         )
         roles = learnt.roles
         if learnt.number_scales.keys() != {*roles.numeric} or learnt.event_scales.keys() != {
@@ -162,6 +207,10 @@ class Learnt:
             raise ValueError("columns with missing numbers must be columns of numbers.")
         if learnt.vocabularies.keys() != {*roles.owners.values()}:
             raise ValueError("each column of ids must have a vocabulary.")
+        numbers = {*learnt.number_scales, *learnt.event_scales}
+        kinds = {name: profile.bins.dtype.kind for name, profile in learnt.profiles.items()}
+        if kinds != dict.fromkeys(numbers, "f") | dict.fromkeys(roles.owners, "i"):
+            raise ValueError("each column must have a profile of its kind.")
         return learnt
 
     def check_schema(self, schema: Schema) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._warnings import ADVICE_FROM, log_once
+from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once
 from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.vocabulary import Occurrences
@@ -33,6 +33,18 @@ def warn_of(notices: Iterable[str]) -> None:
     """Warn once with each sentence."""
     for notice in notices:
         warnings.warn(notice, UserWarning, stacklevel=2)
+
+
+def warn_of_changed_units(factors: Mapping[str, float]) -> None:
+    """Warn, once each, of columns whose numbers are a multiple of those at fit."""
+    for name, factor in factors.items():
+        size = "larger" if factor > 1 else "smaller"
+        times = int(float(f"{max(factor, 1 / factor):.1g}"))  # one digit: one sentence for all rows
+        warn_once(
+            f"{name} is throughout some {times} times {size} than in the rows of fit: has its unit "
+            "changed (seconds and days, cents)? Give it the unit of fit, or fit again; "
+            "encoder.report(X) compares every column."
+        )
 
 
 def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str]:

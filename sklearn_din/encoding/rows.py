@@ -14,6 +14,7 @@ from sklearn_din._validation import key_codes, plain_values, time_values
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.notices import warn_of_changed_units
 from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
@@ -74,6 +75,7 @@ class RowEncoder:
         read, frame = self.read(columns), columns.frame
         if self.refuses_unknown:
             self.learnt.refuse_unknown(read)
+        warn_of_changed_units(self.learnt.changed_units(read))
         return EncodedFeatures(
             self.schema,
             self.learnt.encode_columns(read),

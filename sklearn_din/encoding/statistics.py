@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.profile import ColumnProfile, NumberSample
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
 from sklearn_din.encoding.vocabulary import Occurrences, ValueCounts, Vocabulary, plain_ids
@@ -28,20 +29,27 @@ class TableStatistics:
         self._any_missing = dict.fromkeys(roles.numeric, False)
         numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
         self._events = {name: EventNumbers(n_rows) for name in numbers}
-        self.totals = {b.histories: HistoryTotals(0, 0) for b in roles.behaviours}
+        self.totals = {b.histories: HistoryTotals(0, 0, 0) for b in roles.behaviours}
+        self._n_rows = 0
+        self._n_missing = dict.fromkeys(roles.owners, 0.0)
+        self._samples = {name: NumberSample(n_rows) for name in (*roles.numeric, *numbers)}
 
     def update(self, read: ReadFrame, start: int) -> None:
         """Take in further rows, of which ``start`` is the first of the table."""
         for name, ((codes, values), weights) in read.id_columns().items():
-            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)[1:]
-            self._counts[name].update(plain_ids(values, name=name), counts)
+            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)
+            self._counts[name].update(plain_ids(values, name=name), counts[1:])
+            self._n_missing[name] += float(counts[0])
         for name, numbers in read.numbers.items():
+            self._samples[name].update(numbers, start)
             self._moments[name].update(numbers)
             self._any_missing[name] |= bool(np.isnan(numbers).any())
         for histories, events in read.events.items():
             self.totals[histories] = self.totals[histories].plus(events.totals)
             for name in events.numbers:
                 self._events[name].update(name, events, start)
+                self._samples[name].update_events(events, name, start)
+        self._n_rows += read.n_rows
 
     def merge(self, later: TableStatistics) -> None:
         """Take in the statistics of later rows, as if those rows had been given here."""
@@ -54,6 +62,11 @@ class TableStatistics:
             self._events[name].merge(events)
         for histories, totals in later.totals.items():
             self.totals[histories] = self.totals[histories].plus(totals)
+        for name, n_missing in later._n_missing.items():
+            self._n_missing[name] += n_missing
+        for name, sample in later._samples.items():
+            self._samples[name].merge(sample)
+        self._n_rows += later._n_rows
 
     def counts(self) -> dict[str, Occurrences]:
         """Values of each column of ids and how often they count, in the order of the rows."""
@@ -92,4 +105,28 @@ class TableStatistics:
             {name: EventScale.of_column(moments) for name, moments in self._moments.items()},
             {name: events.finish() for name, events in self._events.items()},
             tuple(name for name in missing if indicator(name) not in names),
+            self._profiles(vocabularies),
         )
+
+    def _profiles(self, vocabularies: Mapping[str, Vocabulary]) -> dict[str, ColumnProfile]:
+        """Return what the columns look like."""
+        n_empty = {
+            name: self.totals[behaviour.histories].empty
+            for behaviour in self._roles.behaviours
+            for name in (*behaviour.histories, *behaviour.numbers)
+        }
+        profiles = {
+            name: ColumnProfile.of_sample(
+                sample.finish(), rows=self._n_rows, empty=n_empty.get(name, 0)
+            )
+            for name, sample in self._samples.items()
+        }
+        for name, (values, counts) in self.counts().items():
+            profiles[name] = ColumnProfile.of_ids_at_fit(
+                vocabularies[self._roles.owners[name]].encode(values, name=name),
+                counts,
+                missing=self._n_missing[name],
+                rows=self._n_rows,
+                empty=n_empty.get(name, 0),
+            )
+        return profiles

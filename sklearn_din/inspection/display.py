@@ -25,6 +25,9 @@ FOR, AGAINST, GREY = "#1f6fb4", "#d1662b", "#6b7280"
 LONGEST_NAME = 26
 MOST_LABELS = 60
 NOTED_CELLS = 60
+REPORTED = ("unknown", "missing", "empty", "shift")
+SOME_SHIFT, MUCH_SHIFT = 0.1, 0.25
+LEAST_SCALE = 0.05
 
 
 class AttentionDisplay:
@@ -294,6 +297,122 @@ class TrainingDisplay:
             _draw_auc(self.ax_[1], self.history, best)
         self.ax_[-1].set_xlabel("epoch (one pass over the training rows)")
         return self
+
+
+class ReportDisplay:
+    """Picture of how far rows are from those that an encoder was fitted on.
+
+    One line per column, one panel each for values that are unknown, values that are missing,
+    histories that are empty, and the shift of the rest; a mark shows what it was at fit.
+    Make it with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    report : DataFrame
+        From ``HistorySequenceEncoder.report``.
+
+    Attributes
+    ----------
+    ax_ : ndarray of matplotlib Axes
+        The panels, side by side; those without any figure are left out.
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_din.transformers import HistorySequenceEncoder
+    >>> encoder = HistorySequenceEncoder().fit(pd.DataFrame({"item": ["hat", "tie"]}))
+    >>> display = ReportDisplay.from_estimator(encoder, pd.DataFrame({"item": ["hat", "sock"]}))
+    >>> [panel.get_title() for panel in display.ax_]
+    ['unknown', 'missing', 'shift']
+    """
+
+    def __init__(self, *, report: pd.DataFrame) -> None:
+        self.report = report
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: BaseEstimator, X: Any, *, ax: Axes | None = None
+    ) -> ReportDisplay:
+        """Draw the report of some rows.
+
+        Parameters
+        ----------
+        estimator : HistorySequenceEncoder, Pipeline that holds one, or search over one
+            Fitted.
+        X : DataFrame
+            Rows as the estimator is given them.
+        ax : matplotlib Axes, default=None
+            Whose place the panels take; a new figure by default.
+
+        Returns
+        -------
+        ReportDisplay
+        """
+        encoder: Any = estimator
+        if not hasattr(estimator, "report"):
+            fitted = split_pipeline(estimator, purpose="ReportDisplay")
+            encoder, X = fitted.encoder, fitted.read(X)
+        return cls(report=encoder.report(X)).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> ReportDisplay:
+        """Draw the panels.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Whose place the panels take; a new figure by default.
+
+        Returns
+        -------
+        ReportDisplay
+        """
+        names = [name for name in REPORTED if self.report[name].notna().any()]
+        size = (2.2 + 2.1 * len(names), 1.3 + 0.3 * len(self.report))
+        self.figure_, host = _new_axes(ax, size, purpose="ReportDisplay")
+        host.set_axis_off()
+        width = 1 / max(len(names), 1)
+        bounds = [(place * width, 0, 0.86 * width, 1) for place in range(len(names))]
+        self.ax_ = np.array([host.inset_axes(bound) for bound in bounds])
+        lines = np.arange(len(self.report))
+        for panel, name in zip(self.ax_, names, strict=True):
+            _draw_report(panel, self.report, name)
+            panel.set_yticks(lines, [])
+            panel.set_ylim(len(lines) - 0.5, -0.5)
+        if names:
+            labels = [_plain(_short(str(column))) for column in self.report.index]
+            self.ax_[0].set_yticks(lines, labels)
+        return self
+
+
+def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
+    """Draw one figure of every column: a bar, its number, and a mark at what it was at fit."""
+    values, lines = report[name].to_numpy(dtype=float), np.arange(len(report))
+    is_shift, ends = name == "shift", values
+    largest = 1.0 if is_shift else max(float(np.nanmax(values)), LEAST_SCALE)
+    colors = [AGAINST if is_shift and value >= MUCH_SHIFT else FOR for value in values]
+    panel.barh(lines, np.minimum(np.nan_to_num(values), largest), color=colors, height=0.62)
+    if is_shift:
+        for limit in (SOME_SHIFT, MUCH_SHIFT):
+            panel.axvline(limit, color=GREY, linestyle=":", linewidth=1)
+    else:
+        at_fit = report[f"{name}_at_fit"].to_numpy(dtype=float)
+        panel.plot(at_fit, lines, "|", color="black", markersize=11, markeredgewidth=1.6)
+        largest, ends = max(largest, float(np.nanmax(at_fit))), np.fmax(values, at_fit)
+    for line, value in enumerate(values):
+        if not np.isnan(value):
+            text = panel.annotate(
+                f"{value:.2f}" if is_shift else f"{value:.1%}",
+                (min(ends[line], largest), line),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+            )
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    panel.set_xlim(0, 1.45 * largest)
+    panel.set_xticks([])
+    panel.set_xlabel("dotted: some, much" if is_shift else "mark: at fit", color=GREY, fontsize=9)
+    panel.set_title(name)
 
 
 def _one_history(

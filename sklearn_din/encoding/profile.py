@@ -1,0 +1,244 @@
+"""What the training rows looked like, column by column, and how far other rows are from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._estimator_state import check_array, check_keys
+from sklearn_din.encoding.events import Events
+from sklearn_din.features.schema import UNKNOWN_ID
+
+FREQUENT_IDS = 19  # each has a bin of its own, all others share one
+DECILES = np.arange(1, 10) / 10
+SAMPLED_ROWS = 2_000
+COMPARED_ROWS = 500
+LEAST_NUMBERS = 100  # with fewer, nothing is said of a unit
+MEDIAN = 4  # of nine deciles
+LEAST_DECILES = 5  # different ones
+LEAST_FACTOR = 20.0
+SPREAD_OF_FACTORS = 2.0
+HAS = {
+    "unknown": ("categorical", "history"),
+    "missing": ("categorical", "history", "numeric", "numeric_history"),
+    "empty": ("history", "numeric_history"),
+}
+REPORTED = ["column", "kind", *(what + at for what in HAS for at in ("", "_at_fit")), "shift"]
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """Counts of one column of some rows.
+
+    ``rows`` of which ``empty`` have no event; ``cells`` are the rows, or the events of a history;
+    of these some are ``missing`` or ``unknown``, and the others fall into bins. ``bins`` are the
+    most frequent ids of the training rows (the last bin is all other known ids), or the deciles of
+    their numbers (between two deciles is a bin, and each decile is one: numbers such as 0 may be
+    most of a column).
+
+    Examples
+    --------
+    >>> at_fit = ColumnProfile.of_sample(np.arange(1.0, 101.0), rows=100)
+    >>> later = at_fit.of_numbers(np.arange(1.0, 101.0) * 365, rows=100)
+    >>> round(at_fit.shift_to(at_fit), 3), round(at_fit.shift_to(later), 1)
+    (0.0, 4.1)
+    """
+
+    bins: np.ndarray
+    in_bins: np.ndarray
+    rows: float = 0.0
+    empty: float = 0.0
+    cells: float = 0.0
+    missing: float = 0.0
+    unknown: float = 0.0
+
+    @classmethod
+    def of_ids_at_fit(
+        cls, ids: np.ndarray, counts: np.ndarray, *, missing: float, rows: int, empty: int = 0
+    ) -> ColumnProfile:
+        """Profile the training rows: their distinct ids, and how often each counts."""
+        order = np.argsort(-counts, kind="stable")
+        frequent = ids[order[ids[order] != UNKNOWN_ID][:FREQUENT_IDS]] if len(ids) else ids
+        nothing = cls(frequent.astype(np.int32), np.zeros(len(frequent) + 1))
+        return nothing.of_ids(ids, counts, missing=missing, rows=rows, empty=empty)
+
+    @classmethod
+    def of_sample(cls, numbers: np.ndarray, *, rows: int, empty: int = 0) -> ColumnProfile:
+        """Profile the training rows by a sample of their numbers."""
+        present = numbers[~np.isnan(numbers)]
+        bins = _deciles(present) if len(present) else np.empty(0)
+        return cls(bins, np.zeros(2 * len(bins) + 1)).of_numbers(numbers, rows=rows, empty=empty)
+
+    def of_ids(
+        self, ids: np.ndarray, counts: np.ndarray, *, missing: float, rows: int, empty: int = 0
+    ) -> ColumnProfile:
+        """Profile other rows in the bins of this one."""
+        is_known = ids != UNKNOWN_ID
+        places = pd.Index(self.bins).get_indexer(pd.Index(ids[is_known]))
+        n_bins = len(self.in_bins)
+        in_bins = np.bincount(places % n_bins, counts[is_known], n_bins)  # -1 is the last one
+        unknown, total = float(counts[~is_known].sum()), float(counts.sum())
+        of_rows = float(rows), float(empty)
+        return ColumnProfile(self.bins, in_bins, *of_rows, total + missing, float(missing), unknown)
+
+    def of_numbers(self, numbers: np.ndarray, *, rows: int, empty: int = 0) -> ColumnProfile:
+        """Profile other rows in the bins of this one; missing numbers are NaN."""
+        present = numbers[~np.isnan(numbers)]
+        places = np.searchsorted(self.bins, present, "left")
+        places += np.searchsorted(self.bins, present, "right")
+        in_bins = np.bincount(places, minlength=len(self.in_bins)).astype(np.float64)
+        of_rows, missing = (float(rows), float(empty)), float(len(numbers) - len(present))
+        return ColumnProfile(self.bins, in_bins, *of_rows, float(len(numbers)), missing)
+
+    def plus(self, other: ColumnProfile) -> ColumnProfile:
+        """Add the counts of other rows in the same bins."""
+        names = [field.name for field in fields(self) if field.name != "bins"]
+        return replace(self, **{n: getattr(self, n) + getattr(other, n) for n in names})
+
+    def shift_to(self, other: ColumnProfile) -> float:
+        """Return the population stability index; NaN where one of both has nothing in its bins.
+
+        The sum of ``(p - q) log(p / q)`` over the bins, where p and q are the fractions of the two
+        with half a value added to each bin.
+        """
+        if not self.in_bins.sum() or not other.in_bins.sum():
+            return float("nan")
+        p, q = (
+            (profile.in_bins + 0.5) / (profile.in_bins + 0.5).sum() for profile in (self, other)
+        )
+        return float(((p - q) * np.log(p / q)).sum())
+
+    def fraction(self, name: str) -> float:
+        """Return ``empty`` per row, or ``missing`` or ``unknown`` per cell; NaN of nothing."""
+        whole = self.rows if name == "empty" else self.cells
+        return float(getattr(self, name) / whole) if whole else float("nan")
+
+    def find_factor(self, numbers: np.ndarray) -> float | None:
+        """Return how many times larger other numbers are than those at fit, if a unit has changed.
+
+        It has where their deciles are all about the same multiple, or fraction, of those at fit. A
+        single user's numbers are not, nor a few: then, None.
+        """
+        present = numbers[~np.isnan(numbers)]
+        if len(present) < LEAST_NUMBERS or not len(self.bins):
+            return None
+        deciles = _deciles(present)
+        if 1 / LEAST_FACTOR < _ratio(deciles[MEDIAN], self.bins[MEDIAN]) < LEAST_FACTOR:
+            return None
+        is_compared = (self.bins != 0) & (deciles != 0)
+        before, now = self.bins[is_compared], deciles[is_compared]
+        if min(len(np.unique(before)), len(np.unique(now))) < LEAST_DECILES:
+            return None
+        factors = now / before
+        factor = float(np.median(factors))
+        if factor <= 0 or max(factor, 1 / factor) < LEAST_FACTOR:
+            return None
+        near = (factors > factor / SPREAD_OF_FACTORS) & (factors < factor * SPREAD_OF_FACTORS)
+        return factor if near.all() else None
+
+    def state(self) -> dict[str, Any]:
+        """Write all as a dict of numbers and arrays."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_state(cls, state: Any) -> ColumnProfile:
+        """Read what :meth:`state` wrote, and raise ValueError where it cannot be a profile."""
+        check_keys(state, {field.name for field in fields(cls)}, what="a column's profile")
+        bins = state["bins"]
+        is_array = type(bins) is np.ndarray and bins.ndim == 1
+        dtype = np.int32 if is_array and bins.dtype == np.int32 else np.float64
+        shape = (len(bins),) if is_array else (0,)
+        check_array(bins, dtype=dtype, shape=shape, what="bins")
+        n_bins = len(bins) + 1 if dtype == np.int32 else 2 * len(bins) + 1
+        what = "counts by bin"
+        check_array(state["in_bins"], dtype="float64", shape=(n_bins,), what=what, least=0)
+        for name in ("rows", "empty", "cells", "missing", "unknown"):
+            if type(state[name]) is not float or not 0 <= state[name] < np.inf:
+                raise ValueError(f"a profile's {name} must be a count, got {state[name]!r:.60}.")
+        return cls(**state)
+
+
+def compare_profiles(
+    kinds: Mapping[str, str], at_fit: Mapping[str, ColumnProfile], now: Mapping[str, ColumnProfile]
+) -> pd.DataFrame:
+    """Return a table of the columns named in ``kinds``, training rows beside later ones."""
+    rows = []
+    for name, kind in kinds.items():
+        row: dict[str, Any] = {"column": name, "kind": kind}
+        for what in ("unknown", "missing", "empty"):
+            has_it = kind in HAS[what]
+            for suffix, profile in (("", now[name]), ("_at_fit", at_fit[name])):
+                row[what + suffix] = profile.fraction(what) if has_it else np.nan
+        rows.append(row | {"shift": at_fit[name].shift_to(now[name])})
+    return pd.DataFrame(rows, columns=REPORTED).set_index("column")
+
+
+class NumberSample:
+    """Numbers of every so many rows, wherever the parts of a table begin.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of the whole table: every ``n_rows // 2,000``th row is taken.
+
+    Examples
+    --------
+    >>> sample = NumberSample(4)
+    >>> sample.update(np.array([1.0, 2.0]), 0)
+    >>> sample.update(np.array([np.nan, 4.0]), 2)
+    >>> sample.finish()
+    array([ 1.,  2., nan,  4.])
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._step = max(1, n_rows // SAMPLED_ROWS)
+        self._parts: list[np.ndarray] = []
+
+    def rows(self, start: int) -> slice:
+        """Return which rows are taken of a part that begins with row ``start``."""
+        return slice(-start % self._step, None, self._step)
+
+    def update(self, numbers: np.ndarray, start: int) -> None:
+        """Take the numbers of some rows of a part, which begins with row ``start``."""
+        self._parts.append(numbers[self.rows(start)].copy())
+
+    def update_events(self, events: Events, name: str, start: int) -> None:
+        """Take the newest number of those rows."""
+        self._parts.append(newest_numbers(events, name, self.rows(start)))
+
+    def merge(self, later: NumberSample) -> None:
+        """Take the numbers of later rows."""
+        self._parts += later._parts
+
+    def finish(self) -> np.ndarray:
+        """Return all that were taken."""
+        return np.concatenate([np.empty(0), *self._parts])
+
+
+def newest_numbers(events: Events, name: str, rows: slice = slice(None)) -> np.ndarray:
+    """Return the newest event's number, or its time elapsed, of each row that has events."""
+    spans = events.spans.take(rows)
+    is_filled = spans.lengths > 0
+    numbers = events.numbers[name][(spans.starts + spans.lengths - 1)[is_filled]]
+    if name in events.anchors:
+        return (events.anchors[name][rows][is_filled] - numbers).astype(np.float64)
+    return numbers
+
+
+def compared_rows(n_rows: int) -> slice:
+    """Return which rows tell whether a unit has changed: some 500 to 1,000."""
+    return slice(None, None, max(1, n_rows // COMPARED_ROWS))
+
+
+def _deciles(numbers: np.ndarray) -> np.ndarray:
+    """Return nine of the numbers: as many lie below each of them as its decile says."""
+    places = np.ceil(DECILES * len(numbers)).astype(np.intp) - 1
+    return np.sort(numbers)[places].astype(np.float64)
+
+
+def _ratio(now: float, before: float) -> float:
+    return now / before if before else 0.0

@@ -1,0 +1,196 @@
+"""A report says how far rows are from those of fit, whatever they come as; units are warned of."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import HistorySequenceEncoder, attach_aggregates, load, save, scan_parquet
+from sklearn_din._warnings import warn_once
+from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
+from sklearn_din.encoding.profile import ColumnProfile
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.logs.history import attach_history
+from tests.click_frames import encoder, every_kind
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_warned_of():
+    warn_once.cache_clear()
+
+
+FITTED = pd.DataFrame(
+    {
+        "item": ["hat", "hat", "tie", "sock"],
+        "price": [1.0, 2.0, np.nan, 4.0],
+        "hist_item": [["tie"], [], ["hat", "tie", "sock"], ["rare"]],
+    }
+)
+LATER = pd.DataFrame(
+    {
+        "item": ["hat", "bag", None, "sock", "tie"],
+        "price": [np.nan, np.nan, 2.0, 4.0, 400.0],
+        "hist_item": [["bag", "tie", None, "tie"], [], [], ["hat"], None],
+    }
+)
+
+
+def test_a_report_by_hand():
+    report = HistorySequenceEncoder(min_frequency=2).fit(FITTED).report(LATER)
+    assert report.index.tolist() == ["item", "price", "hist_item"]
+    assert report["kind"].tolist() == ["categorical", "numeric", "history"]
+    expected = {
+        "unknown": [1 / 5, np.nan, 1 / 5],
+        "unknown_at_fit": [0, np.nan, 1 / 5],  # "rare" came once
+        "missing": [1 / 5, 2 / 5, 1 / 5],
+        "missing_at_fit": [0, 1 / 4, 0],
+        "empty": [np.nan, np.nan, 3 / 5],
+        "empty_at_fit": [np.nan, np.nan, 1 / 4],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(report[name], values, err_msg=name)
+
+
+def slow_shift(before, now):
+    """Population stability by a loop over the values of a column with few of them."""
+    values = before.value_counts().index
+    total = 0.0
+    for value in [*values, None]:
+        p, q = (
+            ((column == value).sum() + 0.5) / (len(column) + (len(values) + 1) / 2)
+            for column in (before, now)
+        )
+        total += (p - q) * np.log(p / q)
+    return total
+
+
+def test_the_shift_of_ids_is_the_population_stability_index():
+    before, now = (
+        pd.DataFrame({"device": np.random.default_rng(seed).choice(["a", "b", "c"], 200, p=p)})
+        for seed, p in ((0, [0.6, 0.3, 0.1]), (1, [0.2, 0.3, 0.5]))
+    )
+    (shift,) = HistorySequenceEncoder().fit(before).report(now)["shift"]
+    assert shift == pytest.approx(slow_shift(before["device"], now["device"]))
+    (same,) = HistorySequenceEncoder().fit(before).report(before)["shift"]
+    assert same == 0
+
+
+def test_ids_beyond_the_frequent_ones_share_a_bin():
+    before = pd.DataFrame({"item": np.repeat(np.arange(40), np.arange(40, 0, -1))})
+    rare = pd.DataFrame({"item": np.tile(np.arange(30, 40), 100)})
+    fitted = HistorySequenceEncoder(categorical=["item"]).fit(before)
+    assert fitted.report(rare)["shift"].item() > 1
+    same = before.assign(item=before["item"].where(before["item"] < 19, 39))
+    assert fitted.report(same)["shift"].item() == 0
+
+
+def test_most_of_a_column_may_be_one_number():
+    zeros = pd.DataFrame({"spent": [0.0] * 90 + [5.0] * 10})
+    fitted = HistorySequenceEncoder().fit(zeros)
+    assert fitted.report(zeros)["shift"].item() == 0
+    assert fitted.report(zeros.assign(spent=1e-9))["shift"].item() > 1
+
+
+@pytest.fixture(scope="module")
+def later():
+    frame = every_kind()[0].drop(columns="click")
+    return frame, frame[frame["user"] != "u3"].assign(price=frame["price"] * 3)
+
+
+@pytest.mark.parametrize("memory", ["1GB", "1MB"])
+def test_a_scan_is_reported_as_a_frame_is(later, tmp_path, memory):
+    frame, other = later
+    for name, part in (("fitted", frame), ("later", other)):
+        part.to_parquet(tmp_path / f"{name}.parquet", row_group_size=20)
+    fitted, scans = [
+        encoder().fit(table)
+        for table in (frame, scan_parquet(tmp_path / "fitted.parquet", memory=memory))
+    ]
+    expected = fitted.report(other)
+    assert expected["shift"].notna().any()
+    for report in (scans.report(other), fitted.report(scan_parquet(tmp_path / "later.parquet"))):
+        pd.testing.assert_frame_equal(report, expected)
+
+
+def test_a_report_is_the_same_after_saving_and_pickling(later, tmp_path):
+    frame, other = later
+    fitted = encoder().fit(frame)
+    save(fitted, tmp_path / "encoder")
+    for again in (load(tmp_path / "encoder"), pickle.loads(pickle.dumps(fitted))):
+        pd.testing.assert_frame_equal(again.report(other), fitted.report(other))
+
+
+def test_growth_makes_values_known_and_leaves_what_was_at_fit():
+    grown = HistorySequenceEncoder().fit(FITTED)
+    before = grown.report(LATER)
+    after = grown.partial_fit(LATER).report(LATER)
+    assert before.loc["item", "unknown"] == 1 / 5
+    assert after.loc["item", "unknown"] == 0
+    at_fit = [name for name in before if name.endswith("_at_fit")]
+    pd.testing.assert_frame_equal(after[at_fit], before[at_fit])
+
+
+def test_rows_that_are_no_rows_of_fit_say_so():
+    with pytest.raises(ValueError, match="feature names should match"):
+        HistorySequenceEncoder().fit(FITTED).report(FITTED.drop(columns="price"))
+
+
+@pytest.mark.parametrize("factor", [365.0, 1 / 365])
+@pytest.mark.parametrize("column", ["age", "hist_age"])
+def test_a_changed_unit_is_reported_and_warned_of_once(factor, column):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"item": rng.integers(9, size=400), "age": rng.gamma(2.0, 20.0, 400)})
+    X["hist_item"] = [rng.integers(9, size=n % 3).tolist() for n in range(400)]
+    X["hist_age"] = [rng.gamma(2.0, 20.0, n % 3).tolist() for n in range(400)]
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    model.fit(X, rng.integers(2, size=400))
+    other = X.assign(**{column: [np.multiply(cell, factor) for cell in X[column]]})
+    with pytest.warns(UserWarning, match="some 400 times (larger|smaller)") as caught:
+        model.predict_proba(other)
+    model.predict_proba(other)
+    (warning,) = caught
+    assert str(warning.message).startswith(f"{column} is throughout")
+    assert warning.filename == __file__
+    assert model[0].report(other).loc[column, "shift"] > 1
+    assert model[0].report(X).loc[column, "shift"] == 0
+    model.predict_proba(other[:50])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "factor"),
+    [
+        (np.arange(1.0, 201), None),
+        (np.arange(1.0, 201) * 1000, 1000),
+        (np.arange(1.0, 201) / 60, 1 / 60),
+        (np.arange(1.0, 201) * 19, None),  # users grow richer
+        (np.full(200, 1e6), None),  # one user
+        (np.arange(1.0, 201) ** 3, None),  # not the same multiple throughout
+        (np.arange(1.0, 201) + 1e5, None),
+        (-np.arange(1.0, 201) * 1000, None),
+        (np.arange(1.0, 99) * 1000, None),  # too few
+        (np.zeros(200), None),
+        (np.full(200, np.nan), None),
+    ],
+)
+def test_a_unit_has_changed_where_all_deciles_are_the_same_multiple(numbers, factor):
+    at_fit = ColumnProfile.of_sample(np.arange(1.0, 201), rows=200)
+    found = at_fit.find_factor(numbers)
+    assert found == (None if factor is None else pytest.approx(factor, rel=0.05))
+
+
+@pytest.mark.parametrize("make", [make_click_log, make_market_log, make_answer_log])
+def test_later_rows_of_a_clean_log_are_never_warned_of(make):
+    for seed in range(3):
+        log = make(random_state=seed)
+        columns = [name for name in log.events if name not in ("user", "time")]
+        X = attach_history(
+            log.impressions, log.events, user="user", time="time", columns=columns, elapsed="ago"
+        )
+        so_far = {f"{key}_events": (key, None, "count") for key in ("item", "user")}
+        X = attach_aggregates(X, log.events, time="time", aggregates=so_far)
+        early = X["time"] < X["time"].quantile(0.3)
+        fitted = HistorySequenceEncoder(user="user", time="time").fit(X[early])
+        fitted.transform(X[~early])
+        assert (fitted.report(X[~early])["missing"].fillna(0) == 0).all()
