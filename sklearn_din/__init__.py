@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sklearn_din.neighbours.transformer import ItemNeighbours
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
-    from sklearn_din.serving.ranking import rank_candidates
+    from sklearn_din.serving.ranking import Ranker, rank_candidates
     from sklearn_din.serving.saving import inspect, load, save, trusted_types
     from sklearn_din.serving.scoring import predict_to_parquet, score_partitions
     from sklearn_din.serving.updating import update
@@ -46,6 +46,7 @@ __all__ = [
     "HistorySequenceEncoder",
     "ItemNeighbours",
     "ParquetScan",
+    "Ranker",
     "ReportDisplay",
     "Schema",
     "TimeSplit",
@@ -81,6 +82,7 @@ _FILE_OF = {
     "HistorySequenceEncoder": "transformers",
     "ItemNeighbours": "neighbours.transformer",
     "ParquetScan": "tables.parquet_scan",
+    "Ranker": "serving.ranking",
     "ReportDisplay": "inspection.display",
     "Schema": "features.schema",
     "TimeSplit": "model_selection",

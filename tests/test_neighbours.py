@@ -296,6 +296,22 @@ def test_scores_of_a_few_items_at_a_time_are_those_of_all_at_once(monkeypatch):
     np.testing.assert_array_equal(chosen.toarray(), np.triu(every))
 
 
+def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monkeypatch, log):
+    X, y = log
+    encoded = encode(X)
+    learnt, _ = learn(encoded, y)
+    rows = encoded[np.repeat([3, 40, 7], [60, 1, 25])]
+    items = np.random.RandomState(0).randint(0, rows.schema["item"].n_ids, len(rows))
+    rows.columns["item"] = items.astype(np.int32)
+    together = numbers_of(learnt.add_to(rows))
+    monkeypatch.setattr(item_scores, "LEAST_CANDIDATES", len(rows))
+    by_itself = numbers_of(learnt.add_to(rows))
+    assert together.keys() == by_itself.keys()
+    for name, numbers in by_itself.items():
+        np.testing.assert_array_equal(together[name], numbers)
+    assert any(numbers.any() for numbers in by_itself.values())
+
+
 def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log, tmp_path):
     X, y = log
     encoded = encode(X)

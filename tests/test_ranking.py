@@ -1,5 +1,7 @@
 """A ranking equals scoring each pair alone."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.serving.ranking import rank_candidates
+from sklearn_din.serving.ranking import Ranker, rank_candidates
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.fitted_pipelines import CANDIDATE
 
@@ -178,9 +180,58 @@ def test_each_history_is_encoded_once_whatever_the_catalogue(
     monkeypatch.setattr(
         HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
     )
-    monkeypatch.setattr("sklearn_din.serving.ranking.CHECKED_PAIRS", 5)
     rank_candidates(fitted, users, candidates)
-    assert seen == [len(users), len(candidates), 5]
+    assert seen == [len(candidates), len(users)]
+
+
+def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
+    fitted, users, candidates, monkeypatch
+):
+    seen = []
+    encode = HistorySequenceEncoder.transform
+    monkeypatch.setattr(
+        HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
+    )
+    ranker = Ranker(fitted, candidates)
+    together = ranker.rank(users, top_k=5)
+    for row in range(len(users)):
+        alone = ranker.rank(users.iloc[[row]], top_k=5)
+        expected = together[together["row"] == row].assign(row=0).reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, expected, rtol=0, atol=1e-6)
+    assert seen == [len(candidates), len(users)] + [1] * len(users)
+
+
+def test_a_dict_is_one_user(fitted, users, candidates):
+    ranker = Ranker(fitted, candidates)
+    row = users.iloc[[2]]
+    user = {name: row[name].iloc[0] for name in row}
+    expected = ranker.rank(row, exclude="history")
+    pd.testing.assert_frame_equal(ranker.rank(user, exclude="history"), expected)
+
+
+def test_threads_share_a_ranker(fitted, users, candidates):
+    ranker = Ranker(fitted, candidates)
+    rows = [users.iloc[[n]] for n in range(len(users))] * 3
+    with ThreadPoolExecutor(4) as pool:
+        rankings = list(pool.map(lambda row: ranker.rank(row, top_k=3), rows))
+    for row, ranking in zip(rows, rankings, strict=True):
+        expected = rank_candidates(fitted, row, candidates, top_k=3)
+        pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
+
+
+def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):
+    frame, y = frame_and_labels
+    frame = frame[["item", "price", "age", "hist_item"]].fillna(1.0).assign(age=frame["user"] / 9)
+    mix = FunctionTransformer(lambda X: X.assign(ratio=X["price"] / (1 + X["age"])))
+    pipeline = make_pipeline(mix, HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    ranker = Ranker(pipeline.fit(frame, y), frame[["item", "price"]][:9])
+    users = frame[["age", "hist_item"]]
+    alone = ranker.rank(users[:1], top_k=9)
+    expected = score_each_pair_alone(pipeline, users[:1], frame[["item", "price"]][:9])
+    np.testing.assert_allclose(alone["probability"], -np.sort(-expected[0]), rtol=0, atol=1e-6)
+    other = users[users["age"] != users["age"].iloc[0]]
+    with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
+        ranker.rank(other[:1])
 
 
 def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):

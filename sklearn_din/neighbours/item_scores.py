@@ -19,6 +19,7 @@ SHRINKAGE = 4.0
 DECAY = 0.8
 PRIOR_ROWS = 10.0  # at the average rate, that each item's own rows are added to
 EVENTS_PER_CHUNK = 4_000_000
+LEAST_CANDIDATES = 16  # per history, from which on they are scored together
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
 N_NUMBERS = 2 * len(SUMMARIES) + 3
@@ -134,10 +135,8 @@ class ItemScores:
             part = spans.take(rows)
             if not part.lengths.any():
                 continue
-            events = items[part.index()]
-            shown = np.repeat(candidates[rows], part.lengths)
             for first, scores in ((0, self.ease), (len(SUMMARIES), self.cosine)):
-                of_events = np.asarray(scores[shown, events], dtype=np.float32).ravel()
+                of_events = _scores_of_pairs(scores, candidates[rows], part, items)
                 columns = slice(first, first + len(SUMMARIES))
                 numbers[rows, columns] = _summaries(of_events, part.lengths)
         numbers[:, -3] = self.popularity[candidates]
@@ -158,6 +157,26 @@ def _chunks(lengths: np.ndarray) -> Iterator[slice]:
     begins = np.flatnonzero(np.append(True, chunk[1:] != chunk[:-1])[: len(chunk)]).tolist()
     for begin, end in pairwise([*begins, len(lengths)]):
         yield slice(begin, end)
+
+
+def _scores_of_pairs(
+    scores: csr_array, candidates: np.ndarray, spans: Spans, items: np.ndarray
+) -> np.ndarray:
+    """Scores between each row's candidate and its events, row after row: (n_events,), float32.
+
+    Many candidates in a row with one history are scored as a product of both: the rows of all
+    candidates, then the columns of all events. Entry by entry, each is searched for.
+    """
+    changes = np.append(True, (np.diff(spans.starts) != 0) | (np.diff(spans.lengths) != 0))
+    begins = np.flatnonzero(changes)
+    if len(spans) < LEAST_CANDIDATES * len(begins):
+        shown = np.repeat(candidates, spans.lengths)
+        return np.asarray(scores[shown, items[spans.index()]], dtype=np.float32).ravel()
+    parts = []
+    for begin, end in pairwise([*begins.tolist(), len(spans)]):
+        events = items[spans.take(slice(begin, begin + 1)).index()]
+        parts.append(scores[candidates[begin:end]][:, events].toarray().ravel())
+    return np.concatenate(parts)
 
 
 def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from narwhals.typing import IntoDataFrame
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
-from sklearn_din.serving.ranking import find_excluded, rank_candidates
+from sklearn_din.serving.ranking import Ranker, rank_candidates
 
 SHOWN_VALUES = 3
 
@@ -129,7 +129,7 @@ def evaluate_ranking(
     row, catalogue = row[row >= 0], catalogue[row >= 0]
     if exclude is not None:
         with_relevant = np.unique(row)
-        excluded = find_excluded(pipeline, users.iloc[with_relevant], candidates, exclude)
+        excluded = Ranker(pipeline, candidates).find_excluded(users.iloc[with_relevant], exclude)
         numbers = np.searchsorted(with_relevant, row) * len(candidates) + catalogue
         is_new = ~np.isin(numbers, excluded)
         row, catalogue = _check_any_left(row[is_new]), catalogue[is_new]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from sklearn_din._validation import check_choice, check_count, check_frame, chec
 from sklearn_din.encoding.single_values import as_numbers
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
+from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipeline
 from sklearn_din.serving.allowed_pairs import (
     NO_PAIRS,
     AllowedPairs,
@@ -102,46 +104,127 @@ def rank_candidates(
     0    0     1  sock
     1    1     1  sock
     """
-    fitted = split_pipeline(pipeline, purpose="rank_candidates")
-    catalogue = CallerFrame(candidates, name="candidates")
-    left, right = CallerFrame(users, name="users").pandas, catalogue.pandas
-    _check_ranking(left, right, top_k)
-    numbers_to_rank_by = None if by is None else _check_numbers(right, by)
-    pairs = _Pairs(fitted, left, right, _columns_of_fit(fitted, pipeline, left, right))
-    best, ranks = [NO_PAIRS], [NO_PAIRS]
-    logits: list[np.ndarray] = []
-    sign = -1 if fitted.calibration.is_falling else 1
-    for block in _allow(pairs, exclude, only).blocks(PAIRS_PER_BLOCK):
-        # The same pair can get logits that differ in the last bits, by its place in the batch:
-        # rounded, equal candidates are ties and keep their order
-        if numbers_to_rank_by is None:
-            scores = pairs.logits(block)
-            by_score = sign * scores.round(5)
-            chosen, rank = _best_of_each_user(block // len(right), by_score, top_k)
-            logits.append(scores[chosen])
-        else:
-            numbers = numbers_to_rank_by[block % len(right)]
-            chosen, rank = _best_of_each_user(block // len(right), numbers, top_k)
-            logits.append(pairs.logits(block[chosen]))
-        best.append(block[chosen])
-        ranks.append(rank)
-    numbers_of_pairs = np.concatenate(best)
-    rows, positions = np.divmod(numbers_of_pairs, len(right))
-    best_rows = CallerFrame(catalogue.take(positions), name="candidates")
-    probability = fitted.calibration.probability(np.concatenate(logits))
-    return best_rows.with_columns(
-        {"probability": probability}, first={"row": rows, "rank": np.concatenate(ranks)}
-    )
+    ranker = Ranker(pipeline, candidates)
+    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by)
 
 
-def find_excluded(
-    pipeline: BaseEstimator, users: pd.DataFrame, candidates: pd.DataFrame, exclude: object
-) -> np.ndarray:
-    """Return the numbers of the pairs that :func:`rank_candidates` leaves out."""
-    fitted = split_pipeline(pipeline, purpose="exclude")
-    _check_ranking(users, candidates, 1)
-    names = _columns_of_fit(fitted, pipeline, users, candidates)
-    return _allow(_Pairs(fitted, users, candidates, names), exclude, None).excluded
+class Ranker(Generic[IntoDataFrameT]):
+    """A catalogue that is encoded once and ranked for one user after the other.
+
+    A server ranks the same candidates at every request: they are encoded at the first one, every
+    later request encodes its users alone. The rankings are those of :func:`rank_candidates`, which
+    makes a Ranker for one call. Threads may share it.
+
+    Parameters
+    ----------
+    pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
+        Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
+        end. It must not be fitted or updated again while the Ranker is in use: make a new one.
+    candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
+        One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
+        such as a title, come back in the result, which is of this kind.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din.estimator import DINClassifier
+    >>> from sklearn_din.transformers import HistorySequenceEncoder
+    >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
+    >>> model = make_pipeline(
+    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, random_state=0)
+    ... ).fit(shown, [0, 1])
+    >>> ranker = Ranker(model, shown[["item"]])
+    >>> ranker.rank({"hist_item": ["hat", "shoe"]}, top_k=1)[["rank", "item"]]
+       rank  item
+    0     1  sock
+    """
+
+    def __init__(self, pipeline: BaseEstimator, candidates: IntoDataFrameT) -> None:
+        self._fitted = split_pipeline(pipeline, purpose="rank_candidates")
+        self._columns = getattr(pipeline, "feature_names_in_", None)
+        if self._columns is None:
+            raise ValueError(
+                "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell "
+                "the candidate's columns from the user's. Fit it on a DataFrame."
+            )
+        self._frame = CallerFrame(candidates, name="candidates")
+        _check_candidates(self._frame.pandas)
+        self._catalogue: _Catalogue | None = None
+        self._lock = threading.Lock()
+
+    def rank(
+        self,
+        users: IntoDataFrame | Mapping[str, object],
+        *,
+        top_k: int = 10,
+        exclude: str | IntoDataFrame | None = None,
+        only: IntoDataFrame | None = None,
+        by: str | None = None,
+    ) -> IntoDataFrameT:
+        """Return the best candidates for each user, as :func:`rank_candidates` does.
+
+        Parameters
+        ----------
+        users : frame of shape (n_users, ...), or dict
+            One row per user at a moment: every column that the Pipeline was fitted on, histories
+            included, except those of the candidate. A dict is one user: a value for each column.
+        top_k : int, default=10
+            Candidates to return for each user; all where there are fewer.
+        exclude : "history" or frame of pairs, default=None
+            Pairs to leave out: candidates that are in the user's history, or those of a frame.
+        only : frame of pairs, default=None
+            The candidates of each user, as a retrieval step has chosen them; None: all.
+        by : str, default=None
+            A column of numbers of the candidates to rank by; None: the probability.
+
+        Returns
+        -------
+        DataFrame or Table
+            The users in their order and the best candidate first: row (position in ``users``),
+            rank (from 1), the columns of the candidates, probability (of the click).
+        """
+        check_count(top_k, name="top_k")
+        candidates = self._frame.pandas
+        numbers_to_rank_by = None if by is None else _check_numbers(candidates, by)
+        pairs = self._pair(_read_users(users))
+        best, ranks = [NO_PAIRS], [NO_PAIRS]
+        logits: list[np.ndarray] = []
+        sign = -1 if self._fitted.calibration.is_falling else 1
+        for block in _allow(pairs, exclude, only).blocks(PAIRS_PER_BLOCK):
+            # The same pair can get logits that differ in the last bits, by its place in the batch:
+            # rounded, equal candidates are ties and keep their order
+            if numbers_to_rank_by is None:
+                scores = pairs.logits(block)
+                by_score = sign * scores.round(5)
+                chosen, rank = _best_of_each_user(block // len(candidates), by_score, top_k)
+                logits.append(scores[chosen])
+            else:
+                numbers = numbers_to_rank_by[block % len(candidates)]
+                chosen, rank = _best_of_each_user(block // len(candidates), numbers, top_k)
+                logits.append(pairs.logits(block[chosen]))
+            best.append(block[chosen])
+            ranks.append(rank)
+        rows, positions = np.divmod(np.concatenate(best), len(candidates))
+        best_rows = CallerFrame(self._frame.take(positions), name="candidates")
+        probability = self._fitted.calibration.probability(np.concatenate(logits))
+        return best_rows.with_columns(
+            {"probability": probability}, first={"row": rows, "rank": np.concatenate(ranks)}
+        )
+
+    def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
+        """Return the numbers of the pairs that :meth:`rank` leaves out."""
+        return _allow(self._pair(users), exclude, None).excluded
+
+    def _pair(self, users: pd.DataFrame) -> _Pairs:
+        """Encode users beside the candidates, which the first call encodes."""
+        candidates = self._frame.pandas
+        _check_users(users, candidates)
+        names = _columns_of_fit(self._fitted, self._columns, users, candidates)
+        with self._lock:
+            if self._catalogue is None or self._catalogue.names != names:
+                self._catalogue = _Catalogue(self._fitted, users[:1], candidates, names)
+            catalogue = self._catalogue
+        return _Pairs(catalogue, users)
 
 
 def _allow(pairs: _Pairs, exclude: Any, only: Any) -> AllowedPairs:
@@ -181,55 +264,87 @@ def _best_of_each_user(
     return order[is_best], rank[is_best]
 
 
-class _Pairs:
-    """Users and candidates, each encoded once beside a stand-in for the other."""
+class _Catalogue:
+    """Candidates, encoded beside a stand-in for the user."""
 
     def __init__(
         self,
         pipeline: FittedPipeline,
-        users: pd.DataFrame,
+        user: pd.DataFrame,
         candidates: pd.DataFrame,
         names: list[str],
     ) -> None:
-        self.pipeline, self.names = pipeline, names
-        self.users, self.candidates = users, candidates
-        self.user_rows = self.encode(np.arange(len(users)), np.zeros(len(users), dtype=np.intp))
-        blocks = [self.encode(np.zeros_like(block), block) for block in _blocks(len(candidates))]
-        self.candidate_columns, self.candidate_bags = self._fields_of_candidate(blocks)
-        self._refuse_joint_fields()
+        self.pipeline, self.candidates, self.names = pipeline, candidates, names
+        # Only a step beside the encoder can compute a column from user and candidate together.
+        self.has_other_steps = len(list(flat_steps(pipeline.transformers))) > 1
+        blocks = [
+            self.encode(user.iloc[np.zeros_like(block)], block)
+            for block in _blocks(len(candidates))
+        ]
+        self.columns, self.bags = self._fields_of_candidate(user, blocks)
 
-    def frame(self, users: np.ndarray, candidates: np.ndarray) -> pd.DataFrame:
-        """Return pairs by their rows, as the first step is given them."""
-        left = self.users.take(users).reset_index(drop=True)
+    def frame(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
+        """Return pairs of users and candidates by position, as the first step is given them."""
+        left = users.reset_index(drop=True)
         right = self.candidates.take(candidates).reset_index(drop=True)
         return pd.DataFrame({n: (left if n in left else right)[n] for n in self.names})
 
-    def encode(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
-        """Return pairs by their rows, the slow way: as one frame through every step."""
+    def encode(self, users: pd.DataFrame, candidates: np.ndarray) -> EncodedFeatures:
+        """Return pairs, the slow way: as one frame through every step."""
         return self.pipeline.encode(self.frame(users, candidates))
+
+    def _fields_of_candidate(
+        self, user: pd.DataFrame, blocks: list[EncodedFeatures]
+    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
+        """Encoded columns and bags that follow the candidate, also those that a step added."""
+        columns = {}
+        for name in blocks[0].columns:
+            values = np.concatenate([block.columns[name] for block in blocks])
+            is_added = name not in user and name not in self.candidates
+            if name in self.candidates or (is_added and (values != values[0]).any()):
+                columns[name] = values
+        bags = {}
+        for behaviour in blocks[0].schema.behaviours:
+            key = behaviour.histories
+            if key[0] in self.candidates:  # a bag, such as a film's genres
+                bags[key] = _join([block.behaviours[key] for block in blocks])
+        return columns, bags
+
+
+class _Pairs:
+    """Users, encoded beside a stand-in for the candidate, and a catalogue."""
+
+    def __init__(self, catalogue: _Catalogue, users: pd.DataFrame) -> None:
+        self.catalogue, self.users = catalogue, users
+        self.user_rows = catalogue.encode(users, np.zeros(len(users), dtype=np.intp))
+        if catalogue.has_other_steps:
+            self._refuse_joint_fields()
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """The candidates as they were given."""
+        return self.catalogue.candidates
 
     def of_histories(self) -> np.ndarray:
         """Return the numbers of pairs whose candidate is in the user's history."""
         n_users, n_candidates = len(self.users), len(self.candidates)
+        user = self.users.iloc[np.zeros(n_candidates, dtype=np.intp)]
         return pairs_of_histories(
-            self.pipeline,
-            self.frame(np.arange(n_users), np.zeros(n_users, dtype=np.intp)),
-            self.frame(np.zeros(n_candidates, dtype=np.intp), np.arange(n_candidates)),
-            [*self.candidate_columns],
+            self.catalogue.pipeline,
+            self.catalogue.frame(self.users, np.zeros(n_users, dtype=np.intp)),
+            self.catalogue.frame(user, np.arange(n_candidates)),
+            [*self.catalogue.columns],
         )
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
+        of_candidate, bags = self.catalogue.columns, self.catalogue.bags
         columns = {
-            name: self.candidate_columns[name][candidates]
-            if name in self.candidate_columns
-            else values[users]
+            name: of_candidate[name][candidates] if name in of_candidate else values[users]
             for name, values in self.user_rows.columns.items()
         }
         behaviours = {
-            key: self.candidate_bags[key].take(candidates)
-            if key in self.candidate_bags
-            else ragged.take(users)
+            key: bags[key].take(candidates) if key in bags else ragged.take(users)
             for key, ragged in self.user_rows.behaviours.items()
         }
         return EncodedFeatures._without_checks(self.user_rows.schema, columns, behaviours)
@@ -239,32 +354,16 @@ class _Pairs:
         scores = [np.empty(0, dtype=np.float32)]
         for block in _blocks(len(numbers)):
             X = self.take(*np.divmod(numbers[block], len(self.candidates)))
-            scores.append(self.pipeline.classifier.decision_function(X))
+            scores.append(self.catalogue.pipeline.classifier.decision_function(X))
         return np.concatenate(scores)
-
-    def _fields_of_candidate(
-        self, blocks: list[EncodedFeatures]
-    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
-        """Encoded columns and bags that follow the candidate, also those that a step added."""
-        columns = {}
-        for name in self.user_rows.columns:
-            values = np.concatenate([block.columns[name] for block in blocks])
-            is_added = name not in self.users and name not in self.candidates
-            if name in self.candidates or (is_added and (values != values[0]).any()):
-                columns[name] = values
-        bags = {}
-        for behaviour in self.user_rows.schema.behaviours:
-            key = behaviour.histories
-            if key[0] in self.candidates:  # a bag, such as a film's genres
-                bags[key] = _join([block.behaviours[key] for block in blocks])
-        return columns, bags
 
     def _refuse_joint_fields(self) -> None:
         """Compare pairs spread over both frames with the same pairs encoded together."""
         n_pairs = min(CHECKED_PAIRS, max(len(self.users), len(self.candidates)))
         users = np.linspace(0, len(self.users) - 1, n_pairs).astype(np.intp)
         candidates = np.linspace(len(self.candidates) - 1, 0, n_pairs).astype(np.intp)
-        together, taken = self.encode(users, candidates), self.take(users, candidates)
+        together = self.catalogue.encode(self.users.iloc[users], candidates)
+        taken = self.take(users, candidates)
         joint = [n for n in together if not np.array_equal(together[n], taken[n])]
         if joint:
             raise ValueError(
@@ -285,22 +384,35 @@ def _blocks(n_rows: int, size: int = PAIRS_PER_BLOCK) -> list[np.ndarray]:
     return [np.arange(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def _check_ranking(users: pd.DataFrame, candidates: pd.DataFrame, top_k: object) -> None:
+def _read_users(users: Any) -> pd.DataFrame:
+    """Return users as a pandas frame; a dict is one of them."""
+    if isinstance(users, Mapping):
+        return pd.DataFrame({name: pd.Series([value]) for name, value in users.items()})
+    return CallerFrame(users, name="users").pandas
+
+
+def _check_users(users: pd.DataFrame, candidates: pd.DataFrame) -> None:
     check_frame(users, [], name="users")
-    check_frame(candidates, [], name="candidates")
-    for name, frame in (("users", users), ("candidates", candidates)):
-        if not len(frame):
-            raise ValueError(f"{name} must have at least one row, got none.")
-    check_count(top_k, name="top_k")
+    _check_rows(users, name="users")
     both = [name for name in users.columns if name in candidates]
     if both:
         raise ValueError(
             f"a column belongs to the user or to the candidate, got {both} in both frames. Drop "
             "them from users if the candidate has them, from candidates otherwise."
         )
+
+
+def _check_candidates(candidates: pd.DataFrame) -> None:
+    check_frame(candidates, [], name="candidates")
+    _check_rows(candidates, name="candidates")
     taken = [name for name in RESULT_COLUMNS if name in candidates]
     if taken:
         raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
+
+
+def _check_rows(frame: pd.DataFrame, *, name: str) -> None:
+    if not len(frame):
+        raise ValueError(f"{name} must have at least one row, got none.")
 
 
 def _check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
@@ -311,17 +423,11 @@ def _check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
 
 def _columns_of_fit(
     fitted: FittedPipeline,
-    pipeline: BaseEstimator,
+    columns: Sequence[str],
     users: pd.DataFrame,
     candidates: pd.DataFrame,
 ) -> list[str]:
     """Return the columns that the Pipeline needs, in the order of its fit."""
-    columns = getattr(pipeline, "feature_names_in_", None)
-    if columns is None:
-        raise ValueError(
-            "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell the "
-            "candidate's columns from the user's. Fit it on a DataFrame."
-        )
     dropped = [*fitted.encoder._dropped, fitted.encoder.user, fitted.encoder.time]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
