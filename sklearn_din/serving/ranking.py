@@ -141,12 +141,13 @@ class Ranker(Generic[IntoDataFrameT]):
 
     def __init__(self, pipeline: BaseEstimator, candidates: IntoDataFrameT) -> None:
         self._fitted = split_pipeline(pipeline, purpose="rank_candidates")
-        self._columns = getattr(pipeline, "feature_names_in_", None)
-        if self._columns is None:
+        columns: Sequence[str] | None = getattr(pipeline, "feature_names_in_", None)
+        if columns is None:
             raise ValueError(
                 "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell "
                 "the candidate's columns from the user's. Fit it on a DataFrame."
             )
+        self._columns = columns
         self._frame = CallerFrame(candidates, name="candidates")
         _check_candidates(self._frame.pandas)
         self._catalogue: _Catalogue | None = None
