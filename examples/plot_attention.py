@@ -34,7 +34,8 @@ model.fit(X, log.y)
 # One impression
 # --------------
 # A clicked impression with a past of about fifteen events. The oldest event is at the top. A bar
-# is the event's weight in the interest: the long ones share the candidate's category.
+# is the event's weight in the interest: the long ones share the candidate's category. It says
+# where the network looks, not which way it is swayed.
 
 lengths = np.array([len(history) for history in X["hist_item"]])
 chosen = np.flatnonzero((log.y == 1) & (lengths >= 12) & (lengths <= 16))
@@ -59,8 +60,21 @@ several["price"] = items.loc[categories, "price"].to_numpy()
 AttentionDisplay.from_estimator(model, several)
 
 # %%
+# For the click, or against it
+# ----------------------------
+# ``by="leave_out"`` leaves out one event at a time and predicts again. A bar is the difference in
+# the log-odds of the click: to the right the event speaks for it, to the left against it. Events
+# that say the same stand in for each other, so a bar may be short although the weight is large.
+
+AttentionDisplay.from_estimator(model, one, by="leave_out")
+
+# %%
 # The same as a table
 # -------------------
 # ``explain`` returns one row per event, in the values of your own log.
 
 explain(model, one).head()
+
+# %%
+
+explain(model, one, by="leave_out").head()

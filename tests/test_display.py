@@ -11,7 +11,12 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.display import AttentionDisplay, ReportDisplay, TrainingDisplay
+from sklearn_din.inspection.display import (
+    AGAINST,
+    AttentionDisplay,
+    ReportDisplay,
+    TrainingDisplay,
+)
 from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -141,14 +146,43 @@ def test_histories_of_any_length_keep_readable_labels(n_events):
     assert min(box.x0 for box in boxes) >= 0, "names stay inside the figure"
 
 
-def test_weights_below_zero_are_drawn_to_the_left_and_explained():
+def test_weights_below_zero_are_drawn_to_the_left_and_called_no_vote():
     display = AttentionDisplay.from_predictions(table([0.5, -0.2]))
     assert display.ax_.get_xlim()[0] < -0.2
-    assert "below 0: counted against" in display.ax_.get_xlabel()
+    assert "its sign is no vote" in display.ax_.get_xlabel()
     right, left = display.ax_.patches
     assert right.get_facecolor() != left.get_facecolor()
-    positive = AttentionDisplay.from_predictions(table([0.5, 0.2]))
-    assert "below 0" not in positive.ax_.get_xlabel()
+    assert matplotlib.colors.to_hex(left.get_facecolor()) != AGAINST
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_effects_are_drawn_as_votes(model, n_rows):
+    ours = AttentionDisplay.from_estimator(model, SHOWN[:n_rows], by="leave_out")
+    effects = explain(model, SHOWN[:n_rows], by="leave_out")
+    theirs = AttentionDisplay.from_predictions(effects, candidates=["a", "b"][:n_rows])
+    expected = effects["effect"].to_numpy().reshape(n_rows, 3)
+    for display in (ours, theirs):
+        assert display.by == "leave_out"
+        np.testing.assert_allclose(display.weights, expected)
+        legend = [display.ax_.get_xlabel(), *(ax.get_ylabel() for ax in display.figure_.axes)]
+        assert any("above 0: for the click, below 0: against it" in text for text in legend)
+        assert "What each past event changes" in display.ax_.get_title()
+    shown = AttentionDisplay(
+        weights=np.array([[0.5, -0.2]]), events=["a", "b"], candidates=["c"], by="leave_out"
+    ).plot()
+    _, left = shown.ax_.patches
+    assert matplotlib.colors.to_hex(left.get_facecolor()) == AGAINST
+
+
+@pytest.mark.parametrize("by", ["weight", "leave_out"])
+def test_the_legend_fits_beside_the_smallest_heat_map(by):
+    weights = np.array([[0.5, -0.2], [0.1, 0.3]])
+    display = AttentionDisplay(weights=weights, events=["a", "b"], candidates=["c", "d"], by=by)
+    figure = display.plot().figure_
+    figure.canvas.draw()
+    for ax in figure.axes:
+        box = ax.yaxis.get_label().get_window_extent()
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
 
 
 def test_long_names_and_prices_are_shown_as_text():

@@ -8,9 +8,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.inspection.explain import decode_weights, explain
+from sklearn_din.inspection import explain as module_of_explain
+from sklearn_din.inspection.explain import explain, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import as_lists
+from tests.fitted_pipelines import attach_clicks
 
 
 def test_explain_names_every_event_by_the_value_in_the_frame(fitted, frame_and_labels):
@@ -50,7 +53,8 @@ def test_shares_are_weights_over_the_sum_of_absolute_weights():
             "weight": np.array([3.0, -1.0, -2.0, 0.0, 0.0], dtype="float32"),
         }
     )
-    table = decode_weights(FittedPipeline(None, FixedNames(), FixedWeights()), given)
+    pipeline = FittedPipeline(None, FixedNames(), FixedWeights())
+    table = explain_encoded(pipeline, given, by="weight")
     assert table["share"].tolist() == [0.75, -0.25, -1.0, 0.0, 0.0]
     assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
 
@@ -87,3 +91,96 @@ def test_explain_needs_the_fitted_pipeline(fitted, frame_and_labels):
         explain(make_pipeline(DINClassifier().fit([[0.0], [1.0]], [0, 1])), frame)
     with pytest.raises(NotFittedError):
         explain(make_pipeline(HistorySequenceEncoder(), DINClassifier()), frame)
+
+
+# Each event left out ------------------------------------------------------------------------
+
+
+def leave_each_out_of_the_frame(model, frame, columns):
+    """The slow twin: drop one event from the frame's histories and predict again."""
+    rows, without = [], []
+    for row in range(len(frame)):
+        for position in range(len(frame[columns[0]].iloc[row])):
+            one = frame.iloc[[row]].copy()
+            for name in columns:
+                cell = list(one[name].iloc[0])
+                one[name] = pd.Series([cell[:position] + cell[position + 1 :]], one.index)
+            rows.append(row)
+            without.append(one)
+    return model.decision_function(frame)[rows] - model.decision_function(pd.concat(without))
+
+
+@pytest.fixture(scope="module")
+def rich():
+    """Two behaviours, times elapsed, item neighbours; as lists."""
+    X, y = attach_clicks(
+        elapsed="hist_elapsed", n_users=20, n_items=15, n_categories=4, random_state=0
+    )
+    X = as_lists(X.assign(tags=[["red", "new"][: row % 3] for row in range(len(X))]))
+    X["seen"] = [cell[::2] for cell in X["hist_item"]]
+    histories = {
+        ("hist_item", "hist_category", "hist_elapsed"): ("item", "category", None),
+        "seen": "item",
+        "tags": None,
+    }
+    encoder = HistorySequenceEncoder(histories=histories, user="user", time="time", max_length=99)
+    classifier = DINClassifier(max_epochs=3, lr=0.02, random_state=0)
+    return make_pipeline(encoder, classifier).fit(X, y), X.tail(5)
+
+
+@pytest.mark.parametrize("per_block", [1 << 20, 40, 1])
+def test_leaving_out_equals_dropping_the_event_from_the_frame(rich, monkeypatch, per_block):
+    model, rows = rich
+    monkeypatch.setattr(module_of_explain, "EVENTS_PER_BLOCK", per_block)
+    assert model[-1].net_.neighbours_.pairs, "neighbours are computed anew without the event"
+    table = explain(model, rows, by="leave_out")
+    by_behaviour = table.groupby("behaviour")["effect"]
+    assert len(by_behaviour) == 2, "tags are no events"
+    for columns in (["hist_item", "hist_category", "hist_elapsed"], ["seen"]):
+        (behaviour,) = [b for b in by_behaviour.groups if b.startswith(columns[0])]
+        expected = leave_each_out_of_the_frame(model, rows, columns)
+        np.testing.assert_allclose(by_behaviour.get_group(behaviour), expected, atol=2e-5)
+    assert table["effect"].abs().max() > 0.01
+    weights = explain(model, rows)
+    pd.testing.assert_frame_equal(
+        table.drop(columns=["effect", "share"]), weights.drop(columns=["weight", "share"])
+    )
+    totals = table["share"].abs().groupby([table["row"], table["behaviour"]]).sum()
+    np.testing.assert_allclose(totals, 1, atol=1e-5)
+
+
+def test_windows_are_left_out_of_as_lists_are():
+    X, y = attach_clicks(n_users=20, n_items=15, n_categories=4, random_state=0)
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(X, y)
+    expected = leave_each_out_of_the_frame(model, as_lists(X[:9]), ["hist_item", "hist_category"])
+    np.testing.assert_allclose(explain(model, X[:9], by="leave_out")["effect"], expected, atol=1e-5)
+
+
+def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
+    frame, y = frame_and_labels
+    frame = frame[["item", "hist_item"]]
+    classifier = DINClassifier(max_epochs=1, pooling="max", random_state=0)
+    model = make_pipeline(HistorySequenceEncoder(), classifier).fit(frame, y)
+    with pytest.raises(ValueError, match="attention_weights needs pooling='attention'"):
+        explain(model, frame)
+    expected = leave_each_out_of_the_frame(model, frame[:30], ["hist_item"])
+    table = explain(model, frame[:30], by="leave_out")
+    np.testing.assert_allclose(table["effect"], expected, atol=1e-5)
+
+
+def test_rows_without_a_past_have_no_effects(fitted, frame_and_labels):
+    one = frame_and_labels[0][:1].assign(hist_item=[[]], hist_category=[[]])
+    table = explain(fitted, one, by="leave_out")
+    assert len(table) == 0
+    assert table.columns[-2:].tolist() == ["effect", "share"]
+
+
+def test_what_cannot_be_left_out_is_said(fitted, frame_and_labels):
+    frame, y = frame_and_labels
+    with pytest.raises(ValueError, match=r"^by must be one of weight, leave_out, got 'effect'\.$"):
+        explain(fitted, frame, by="effect")
+    bag = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    bag.fit(frame[["item", "tags"]], y)
+    with pytest.raises(ValueError, match=r"^by='leave_out' needs a history with a candidate"):
+        explain(bag, frame[["item", "tags"]], by="leave_out")

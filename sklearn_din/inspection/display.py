@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
-from sklearn_din.inspection.explain import KEYS, decode_weights
+from sklearn_din.inspection.explain import COLUMN_BY, KEYS, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
 
 if TYPE_CHECKING:  # matplotlib need not be installed
@@ -22,6 +23,13 @@ if TYPE_CHECKING:  # matplotlib need not be installed
 
 Names = dict[str, dict[Hashable, object]]
 FOR, AGAINST, GREY = "#1f6fb4", "#d1662b", "#6b7280"
+BELOW_ZERO = {"weight": "#9aa1ac", "leave_out": AGAINST}  # a weight below 0 is no vote against
+LEGENDS = {
+    "weight": "attention weight (factor of the event in\nthe interest; its sign is no vote)",
+    "leave_out": "log-odds with the event minus without it\n"
+    "(above 0: for the click, below 0: against it)",
+}
+TITLES = {"weight": "Attention to the history", "leave_out": "What each past event changes"}
 LONGEST_NAME = 26
 MOST_LABELS = 60
 NOTED_CELLS = 60
@@ -34,20 +42,24 @@ class AttentionDisplay:
     """Picture of which past events count for a candidate.
 
     One impression becomes bars: its history from the oldest event at the top to the newest at
-    the bottom, each as long as its weight. Several impressions of one history become a heat
+    the bottom, each as long as its weight (``by="weight"``: where the network looks) or its effect
+    on the log-odds (``by="leave_out"``: what speaks for the click, and what against it; see
+    :func:`sklearn_din.explain`). Several impressions of one history become a heat
     map: one row per candidate, one column per event. Make it with :meth:`from_estimator` or
     :meth:`from_predictions`.
 
     Parameters
     ----------
     weights : ndarray of shape (n_candidates, n_events)
-        Attention weights, oldest event first.
+        Attention weights or effects, oldest event first.
     events : list of str
         Name of each event.
     candidates : list of str
         Name of what was shown in each impression.
     probability : ndarray of shape (n_candidates,), default=None
         Predicted probability of the click on each.
+    by : {"weight", "leave_out"}, default="weight"
+        What the numbers are: attention weights, or effects of leaving each event out.
 
     Attributes
     ----------
@@ -69,11 +81,13 @@ class AttentionDisplay:
         events: list[str],
         candidates: list[str],
         probability: np.ndarray | None = None,
+        by: str = "weight",
     ) -> None:
         self.weights = weights
         self.events = events
         self.candidates = candidates
         self.probability = probability
+        self.by = by
 
     @classmethod
     def from_estimator(
@@ -82,10 +96,11 @@ class AttentionDisplay:
         X: Any,
         *,
         behaviour: str | None = None,
+        by: str = "weight",
         names: Mapping[Any, Any] | pd.Series | None = None,
         ax: Axes | None = None,
     ) -> AttentionDisplay:
-        """Draw the attention that a fitted Pipeline pays to the history of X.
+        """Draw what the history of X means to a fitted Pipeline.
 
         Parameters
         ----------
@@ -96,6 +111,9 @@ class AttentionDisplay:
         behaviour : str, default=None
             Which behaviour, by one of its history columns or by the name that
             :func:`sklearn_din.explain` shows. Needed where there are several.
+        by : {"weight", "leave_out"}, default="weight"
+            What to draw of each event: its attention weight, or how much higher the log-odds are
+            with it than without it. "leave_out" costs one prediction per event.
         names : mapping or Series, default=None
             Original id -> name to show, for the first attribute (the item) of events and
             candidates; or history column -> such a mapping.
@@ -106,10 +124,11 @@ class AttentionDisplay:
         -------
         AttentionDisplay
         """
+        check_choice(by, tuple(COLUMN_BY), name="by")
         fitted = split_pipeline(pipeline, purpose="AttentionDisplay")
         encoded = fitted.encode(X)
         schema = encoded.schema
-        table = decode_weights(fitted, encoded)
+        table = explain_encoded(fitted, encoded, by=by)
         behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
@@ -121,6 +140,7 @@ class AttentionDisplay:
             events=events,
             candidates=_candidate_labels(fitted, encoded, chosen, names_of),
             probability=fitted.predict_click(encoded),
+            by=by,
         )
         return display.plot(ax=ax)
 
@@ -134,13 +154,13 @@ class AttentionDisplay:
         names: Mapping[Any, Any] | pd.Series | None = None,
         ax: Axes | None = None,
     ) -> AttentionDisplay:
-        """Draw weights that are there already.
+        """Draw weights or effects that are there already.
 
         Parameters
         ----------
         weights : DataFrame
             From :func:`sklearn_din.explain`, or ``attention_weights``: row,
-            behaviour, position, attributes, weight.
+            behaviour, position, attributes, weight or effect.
         candidates : sequence, default=None
             What was shown in each row, in order; "row 0" and so on by default.
         behaviour : str, default=None
@@ -170,7 +190,9 @@ class AttentionDisplay:
             )
         names_of = _names_by_attribute(names, histories)
         array, events = _one_history(table, rows or [0], histories, names_of)
-        display = cls(weights=array, events=events, candidates=[str(c) for c in candidates])
+        by = next(by for by, column in COLUMN_BY.items() if column in weights)
+        texts = [str(candidate) for candidate in candidates]
+        display = cls(weights=array, events=events, candidates=texts, by=by)
         return display.plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> AttentionDisplay:
@@ -195,11 +217,11 @@ class AttentionDisplay:
             _draw_nothing(self.ax_, self._label_candidates(" (click probability {:.0%})"))
         elif n_candidates == 1:
             (candidate,) = self._label_candidates(" (click probability {:.0%})")
-            _draw_bars(self.ax_, self.weights[0], self.events, candidate)
+            _draw_bars(self.ax_, self.weights[0], self.events, candidate, by=self.by)
         else:
             label = "candidates" + ("" if self.probability is None else " (click probability)")
             shown = self._label_candidates(" ({:.0%})")
-            _draw_heat(self.ax_, self.weights, self.events, shown, label=label)
+            _draw_heat(self.ax_, self.weights, self.events, shown, label=label, by=self.by)
         return self
 
     def _label_candidates(self, form: str) -> list[str]:
@@ -418,14 +440,15 @@ def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
 def _one_history(
     table: pd.DataFrame, rows: Sequence[int], attributes: Sequence[str], names: Names
 ) -> tuple[np.ndarray, list[str]]:
-    """Weights (n_candidates, n_events), and the events' names, which all rows share."""
+    """Numbers (n_candidates, n_events), and the events' names, which all rows share."""
     groups = {row: group.sort_values("position") for row, group in table.groupby("row")}
     histories, weights = [], []
     for row in rows:
         group = groups.get(row, table[:0])
         values = group[[*attributes]].itertuples(index=False)
         histories.append([_event_name(event, attributes, names) for event in values])
-        weights.append(group["weight"].to_numpy(dtype=float))
+        column = next(column for column in COLUMN_BY.values() if column in table)
+        weights.append(group[column].to_numpy(dtype=float))
     for row, history in zip(rows, histories, strict=True):
         if history != histories[0]:
             raise ValueError(
@@ -477,11 +500,13 @@ def _histories_by_behaviour(weights: pd.DataFrame) -> dict[str, tuple[str, ...]]
     unknown throughout has no value anywhere: it gets the columns that are empty for all.
     """
     columns = [str(name) for name in weights] if isinstance(weights, pd.DataFrame) else []
-    attributes = [name for name in columns if name not in (*KEYS, "weight", "share")]
-    if not attributes or not {*KEYS, "weight"} <= set(columns):
+    numbers = [*COLUMN_BY.values(), "share"]
+    attributes = [name for name in columns if name not in (*KEYS, *numbers)]
+    is_table = {*KEYS} <= set(columns) and not set(columns).isdisjoint(COLUMN_BY.values())
+    if not attributes or not is_table:
         raise ValueError(
             "weights must be the table that explain or attention_weights returns (row, "
-            "behaviour, position, attributes, weight), got "
+            "behaviour, position, attributes, weight or effect), got "
             f"{columns or type(weights).__name__}."
         )
     is_filled = weights[attributes].notna().groupby(weights["behaviour"], sort=False).any()
@@ -501,10 +526,12 @@ def _choose_behaviour(histories: Mapping[str, tuple[str, ...]], behaviour: str |
     return names[0]
 
 
-def _draw_bars(ax: Axes, weights: np.ndarray, events: list[str], candidate: str) -> None:
+def _draw_bars(
+    ax: Axes, weights: np.ndarray, events: list[str], candidate: str, *, by: str
+) -> None:
     """One impression: a bar per event, the oldest at the top."""
     positions = np.arange(len(weights))
-    colours = [FOR if weight >= 0 else AGAINST for weight in weights]
+    colours = [FOR if weight >= 0 else BELOW_ZERO[by] for weight in weights]
     ax.barh(positions, weights, color=colours, height=0.75)
     ax.axvline(0, color=GREY, linewidth=0.8)
     _name_ticks(ax.yaxis, positions, events)
@@ -513,20 +540,26 @@ def _draw_bars(ax: Axes, weights: np.ndarray, events: list[str], candidate: str)
     room = 0.04 * ((high - low) or 1.0)
     ax.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
     ax.set_ylabel("past events\n(newest at the bottom)")
-    ax.set_xlabel(_weight_text(weights))
-    ax.set_title(_title(candidate))
+    ax.set_xlabel(LEGENDS[by])
+    ax.set_title(_title(candidate, by=by))
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
 
 
 def _draw_heat(
-    ax: Axes, weights: np.ndarray, events: list[str], candidates: list[str], *, label: str
+    ax: Axes,
+    weights: np.ndarray,
+    events: list[str],
+    candidates: list[str],
+    *,
+    label: str,
+    by: str,
 ) -> None:
     """Several candidates: a row per candidate, a column per event, in the bars' colours."""
     from matplotlib.colors import LinearSegmentedColormap
 
     largest = float(np.abs(weights).max()) or 1.0
-    colours = [AGAINST, "white", FOR] if weights.min() < 0 else ["white", FOR]
+    colours = [BELOW_ZERO[by], "white", FOR] if weights.min() < 0 else ["white", FOR]
     image = ax.imshow(
         weights,
         aspect="auto",
@@ -540,12 +573,12 @@ def _draw_heat(
     _name_ticks(ax.yaxis, np.arange(n_candidates), candidates)
     ax.set_xlabel("past events (newest on the right)")
     ax.set_ylabel(label)
-    ax.set_title("What counts in the history, candidate by candidate")
+    ax.set_title(f"{TITLES[by]}, candidate by candidate")
     ax.set_xticks(np.arange(1, n_events) - 0.5, minor=True)
     ax.set_yticks(np.arange(1, n_candidates) - 0.5, minor=True)
     ax.grid(which="minor", color="#e5e7eb", linewidth=0.8)
     ax.tick_params(which="minor", length=0)
-    ax.figure.colorbar(image, ax=ax, label=_weight_text(weights))
+    ax.figure.colorbar(image, ax=ax, label=LEGENDS[by])
     if weights.size <= NOTED_CELLS:
         for (row, column), weight in np.ndenumerate(weights):
             colour = "white" if abs(weight) > 0.6 * largest else "black"
@@ -559,7 +592,7 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_title(_title("; ".join(candidates[:3]) + more))
+    ax.set_title(_title("; ".join(candidates[:3]) + more, by="weight"))
 
 
 def _draw_losses(ax: Axes, history: pd.DataFrame, best_epoch: float | None) -> None:
@@ -632,8 +665,8 @@ def _short(name: str, longest: int = LONGEST_NAME) -> str:
     return f"{name[: longest - tail - 1].rstrip()}…{name[-tail:].lstrip()}"
 
 
-def _title(candidate: str) -> str:
-    return f"What counts in the history for\n{_plain(_short(candidate, 80))}"
+def _title(candidate: str, *, by: str) -> str:
+    return f"{TITLES[by]}, for\n{_plain(_short(candidate, 80))}"
 
 
 def _name_ticks(axis: Axis, positions: np.ndarray, names: list[str]) -> None:
@@ -645,12 +678,6 @@ def _name_ticks(axis: Axis, positions: np.ndarray, names: list[str]) -> None:
 
 def _plain(name: str) -> str:
     return name.replace("$", r"\$")  # matplotlib reads text between dollar signs as a formula
-
-
-def _weight_text(weights: np.ndarray) -> str:
-    if weights.size and weights.min() < 0:
-        return "attention weight\n(0: ignored, below 0: counted against)"
-    return "attention weight (0: ignored)"
 
 
 def _mark(ax: Axes, epoch: float) -> None:

@@ -1,28 +1,43 @@
-"""The weight of every past event: as a table of ids, and in the caller's own values."""
+"""The weight of every past event, or its effect, as ids and in the caller's own values."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
 
+from sklearn_din._spans import Spans
+from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.module import DIN
-from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
 
 IMPRESSIONS_PER_BATCH = 1_024
+EVENTS_PER_BLOCK = 1 << 20  # of the copies of histories without one of their events
 KEYS = ("row", "behaviour", "position")
+COLUMN_BY = {"weight": "weight", "leave_out": "effect"}
 
 
-def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
-    """Return how much each past event counted for each impression, in the caller's own values.
+def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.DataFrame:
+    """Return what each past event means for each impression, in the caller's own values.
 
-    The Pipeline's twin of :meth:`DINClassifier.attention_weights`.
+    ``by="weight"`` is the Pipeline's twin of :meth:`DINClassifier.attention_weights`: how much of
+    the event enters the interest. It says where the network looks. It is no vote: the network goes
+    on from the interest, so an event of a negative weight may well speak for the click.
+    ``by="leave_out"`` asks for the vote: each event is left out of its history and the
+    impression predicted again::
+
+        effect = log-odds with the event - log-odds without it
+
+    Above 0 the event speaks for the click, below 0 against it. Effects of several events do not
+    add up: of two events that say the same, each alone may be left out at no loss.
 
     Parameters
     ----------
@@ -30,22 +45,26 @@ def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
         Fitted; a HistorySequenceEncoder among its steps and a DINClassifier at its end.
     X : DataFrame
         Impressions, as given to the Pipeline's ``predict_proba``.
+    by : {"weight", "leave_out"}, default="weight"
+        What to tell of each event. "leave_out" costs one prediction per event, so a history of 50
+        costs as much as 50 impressions. Older events than the encoder's ``max_length`` keeps do not
+        take the place of the one that is left out.
 
     Returns
     -------
     DataFrame
         One row per event, oldest first: row (position of the impression in X), behaviour,
         position (0 is the oldest event kept), one column of original values per attribute
-        (None for a value not seen at fit, and where the behaviour lacks the attribute), weight,
-        and share: the weight over the sum of absolute weights of the impression's behaviour,
-        so that shares compare across impressions.
+        (None for a value not seen at fit, and where the behaviour lacks the attribute), weight
+        or effect, and share: that number over the sum of its absolute values in the impression's
+        behaviour, so that shares compare across impressions.
 
     Raises
     ------
     TypeError
         If ``pipeline`` is not such a Pipeline.
     ValueError
-        If the classifier has no attention: ``pooling="max"``, or no history.
+        If no history has a candidate; for weights, also with ``pooling="max"``.
 
     See Also
     --------
@@ -66,18 +85,23 @@ def explain(pipeline: BaseEstimator, X: object) -> pd.DataFrame:
     1    1         0       hat     0.5    0.5
     2    1         1      shoe     0.5    0.5
     """
+    check_choice(by, tuple(COLUMN_BY), name="by")
     fitted = split_pipeline(pipeline, purpose="explain")
-    return decode_weights(fitted, fitted.encode(X))
+    return explain_encoded(fitted, fitted.encode(X), by=by)
 
 
-def decode_weights(pipeline: FittedPipeline, X: EncodedFeatures) -> pd.DataFrame:
-    """Return attention weights with original values in place of ids, and each weight's share."""
-    table = pipeline.classifier.attention_weights(X)
-    for name in table.columns.drop([*KEYS, "weight"]):
+def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) -> pd.DataFrame:
+    """Return weights or effects with original values in place of ids, and the share of each."""
+    if by == "weight":
+        table = pipeline.classifier.attention_weights(X)
+    else:
+        table = _effect_table(pipeline.classifier, X)
+    column = COLUMN_BY[by]
+    for name in table.columns.drop([*KEYS, column]):
         values = pipeline.decode(name, table[name])
         table[name] = pd.Series(values, index=table.index, dtype=object)
-    totals = table["weight"].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
-    table["share"] = (table["weight"] / totals.where(totals > 0, 1.0)).astype("float32")
+    totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
+    table["share"] = (table[column] / totals.where(totals > 0, 1.0)).astype("float32")
     return table
 
 
@@ -88,37 +112,77 @@ def attention_table(
 
     Events have no weights with ``pooling="max"``, or without a history that has a candidate.
     """
-    behaviours = [behaviour for behaviour in X.schema.behaviours if not behaviour.is_bag]
+    behaviours = _behaviours_with_candidate(X)
     if pooling == "max" or not behaviours:
         raise ValueError(
             "attention_weights needs pooling='attention', 'sum' or 'mean' and a history with "
             f"a candidate, got pooling={pooling!r} and {len(behaviours)} such histories."
         )
     module.eval()
-    frames, first_row = [], 0
+    weights: dict[tuple[str, ...], list[np.ndarray]] = {b.histories: [] for b in behaviours}
     for batch, _ in ImpressionBatches(X, batch_size=IMPRESSIONS_PER_BATCH):
-        weights = module.attention(batch.to(device))
-        for behaviour in behaviours:
-            frame = _weights_of_batch(batch, behaviour, weights[behaviour.histories], first_row)
-            frames.append(frame.assign(behaviour=X.schema.display_name(behaviour)))
-        first_row += len(batch)
-    attributes = dict.fromkeys(name for b in behaviours for name in b.histories)
-    table = pd.concat(frames, ignore_index=True)[[*KEYS, *attributes, "weight"]]
-    return table.sort_values([*KEYS], ignore_index=True)
+        of_batch = module.attention(batch.to(device))
+        for key, values in weights.items():
+            values.append(of_batch[key].cpu().numpy())
+    return _event_table(X, {k: np.concatenate(v) for k, v in weights.items()}, "weight")
 
 
-def _weights_of_batch(
-    batch: Batch, behaviour: Behaviour, weights: Tensor, first_row: int
+def _effect_table(classifier: Any, X: EncodedFeatures) -> pd.DataFrame:
+    """Return how much higher the log-odds are with each event than without it."""
+    behaviours = _behaviours_with_candidate(X)
+    if not behaviours:
+        raise ValueError("by='leave_out' needs a history with a candidate, got none.")
+    logits, effects = classifier.decision_function(X), {}
+    for behaviour in behaviours:
+        key, of_block = behaviour.histories, [np.empty(0, dtype=np.float32)]
+        for rows, without in _leave_each_out(X.behaviours[key]):
+            copies = X[rows]
+            copies.behaviours[key] = without
+            of_block.append(logits[rows] - classifier.decision_function(copies))
+        effects[key] = np.concatenate(of_block)
+    return _event_table(X, effects, "effect")
+
+
+def _leave_each_out(history: Ragged) -> Iterator[tuple[np.ndarray, Ragged]]:
+    """Return, for one event after the other, its row and that row's history without it.
+
+    They come in blocks of bounded memory: the rows of some events, and as many histories.
+    """
+    spans = history.spans
+    rows, events = np.repeat(np.arange(len(spans)), spans.lengths), spans.index()
+    if not len(rows):
+        return
+    block_of = np.cumsum(spans.lengths[rows], dtype=np.int64) // EVENTS_PER_BLOCK
+    for block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(block_of)) + 1):
+        copies = history.take(rows[block])
+        index, lengths = copies.spans.index(), copies.spans.lengths
+        index = index[index != np.repeat(events[block], lengths)]
+        columns = {name: values[index] for name, values in history.columns.items()}
+        yield rows[block], Ragged(columns, Spans.from_lengths(lengths - 1), copies.anchors)
+
+
+def _behaviours_with_candidate(X: EncodedFeatures) -> list[Behaviour]:
+    return [behaviour for behaviour in X.schema.behaviours if not behaviour.is_bag]
+
+
+def _event_table(
+    X: EncodedFeatures, numbers: Mapping[tuple[str, ...], np.ndarray], column: str
 ) -> pd.DataFrame:
-    """Events of one behaviour in one batch, whose first impression is number ``first_row``."""
-    rows = batch.rows[behaviour.histories].cpu().numpy()
-    starts = batch.offsets[behaviour.histories].cpu().numpy()[rows]
-    ids = {name: pd.array(batch.ids[name].cpu().numpy(), "Int32") for name in behaviour.histories}
-    return pd.DataFrame(
-        {
-            "row": rows + first_row,
-            "position": np.arange(len(rows)) - starts,
-            **ids,
-            "weight": weights.cpu().numpy(),
-        }
-    )
+    """Return one row per event: where it is, its ids, and its number of each behaviour."""
+    frames = []
+    for behaviour in _behaviours_with_candidate(X):
+        history = X.behaviours[behaviour.histories]
+        lengths = history.spans.lengths
+        before = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        frame = pd.DataFrame(
+            {
+                "row": np.repeat(np.arange(len(X)), lengths),
+                "position": np.arange(len(before)) - before,
+                **{n: pd.array(history.flat(n), "Int32") for n in behaviour.histories},
+                column: numbers[behaviour.histories],
+            }
+        )
+        frames.append(frame.assign(behaviour=X.schema.display_name(behaviour)))
+    attributes = dict.fromkeys(n for b in _behaviours_with_candidate(X) for n in b.histories)
+    table = pd.concat(frames, ignore_index=True)[[*KEYS, *attributes, column]]
+    return table.sort_values([*KEYS], ignore_index=True)
