@@ -35,6 +35,7 @@ from sklearn_din.training.inputs import (
     device_for,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
+from sklearn_din.training.leaks import warn_of_leaks
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import CHECK, net_state, restore_net
 from sklearn_din.training.progress import ProgressBar
@@ -340,6 +341,13 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         -------
         self : DINClassifier
 
+        Warns
+        -----
+        UserWarning
+            If clicked candidates are among the events of their history far more often than others,
+            and than the events repeat each other: histories then hold the row's own click. If one
+            column alone tells the label. Both need enough rows to be no accident.
+
         Raises
         ------
         ValueError
@@ -354,6 +362,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         """
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
             inputs = check_inputs(self, X, y, sample_weight)
+            if inputs.is_encoded and (ranks is None or ranks.rank == 0):
+                warn_of_leaks(inputs.X, inputs.clicks)
             with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
 
                 def attributes_of(net: DINNet) -> Mapping[str, object]:

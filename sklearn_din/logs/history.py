@@ -32,6 +32,7 @@ from sklearn_din._validation import (
     check_times,
 )
 from sklearn_din.logs.appended_events import append_events
+from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.past_columns import (
@@ -105,7 +106,9 @@ def attach_history(
     -----
     UserWarning
         If ten impressions or more, of several users, have no past at all because no user has an
-        event or no event is earlier: the two frames may have been swapped.
+        event or no event is earlier: the two frames may have been swapped. If the times of the two
+        frames differ in unit (ms, s), or events are whole days, hours or minutes and impressions
+        are not: an impression would have its own click in its history.
 
     See Also
     --------
@@ -145,6 +148,9 @@ def attach_history(
         past = timeline.own_past()
     else:
         past = timeline.past(shown.pandas, max_age=max_age)
+    clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
+    if clocks is not None:
+        warnings.warn(clocks, UserWarning, stacklevel=2)
     reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
     if reason is not None:
         warnings.warn(all_empty_message(reason, user, time), UserWarning, stacklevel=2)

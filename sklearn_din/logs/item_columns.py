@@ -184,6 +184,7 @@ class Triples:
     rows: np.ndarray
     same: np.ndarray
     other: np.ndarray
+    has_partners: bool
 
     @classmethod
     def of(
@@ -203,12 +204,14 @@ class Triples:
         chosen = _spread(np.flatnonzero(is_one), COMPARED_ROWS)
         if len(np.unique(owners[rows[chosen]])) < MIN_OWNERS:
             chosen = chosen[:0]
-        return cls(rows[chosen], same[chosen], other[chosen])
+        return cls(rows[chosen], same[chosen], other[chosen], partners is not None)
 
     def nearness(self, column: pd.Series) -> float:
         """Share of the rows that are nearer to the owner's, of those that are nearer to one.
 
-        Nothing (0) where too few are; half is chance. Numbers are as near as their ranks.
+        Nothing (0) where too few are; half is chance. Numbers are as near as their ranks, and count
+        where they change: what stays the same may be that of a partner who comes back. All else is
+        near where it is equal, which says nothing where no partners are known.
 
         Examples
         --------
@@ -229,6 +232,9 @@ class Triples:
             ranks = values.rank(method="average", na_option="keep").to_numpy(float, na_value=np.nan)
             mine, same, other = ranks.reshape(3, n_rows)
             near, far = np.abs(mine - same), np.abs(mine - other)
+            near[near == 0] = np.nan
+        elif not self.has_partners:
+            return 0.0
         else:
             mine, same, other = value_codes(values).reshape(3, n_rows)
             near, far = mine != same, mine != other

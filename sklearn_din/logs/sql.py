@@ -36,6 +36,7 @@ from sklearn_din._validation import (
 )
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.logs.attached_scan import AttachedScan
+from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.past_columns import (
     MANY_ROWS,
     all_empty_message,
@@ -89,6 +90,10 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     check_frame(log.frame, [request.user, request.time, *request.columns], name="events")
     check_impressions(shown.frame, request.user, request.time, new_names, name="impressions")
     pair = _Pair(shown, log, [request.user], request.time, max_age=request.max_age)
+    heads = [table.head([request.time], present=request.time) for table in (shown, log)]
+    clocks = note_clocks(*(head[request.time] for head in heads))
+    if clocks is not None:
+        warnings.warn(clocks, UserWarning, stacklevel=3)
     columns = [request.user, request.time]
     parent, name = _cache_name(pair, "history", columns, [*columns, *request.columns], request)
     store = _make_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))

@@ -1,0 +1,78 @@
+"""Whether the clocks of two tables agree: times of another unit, or of a coarser grain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import UNITS_PER_SECOND, datetime_index, unix_unit
+
+MANY_ROWS = 20
+CHECKED_ROWS = 10_000
+GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
+YEAR = 365.25 * 86_400
+
+
+def note_clocks(impressions: pd.Series, events: pd.Series) -> str | None:
+    """Return what to say of two columns of times that are compared, if anything.
+
+    Events of a coarser grain, or in a unit whose numbers are smaller, lie before impressions that
+    they came with, so that a click is in its own history.
+
+    Examples
+    --------
+    >>> days = pd.Series(pd.date_range("2024-01-01", periods=20))
+    >>> note_clocks(days + pd.Timedelta("7h"), days)[:53]
+    'the times of events are whole days, those of impressi'
+    """
+    shown, log = _spread(impressions), _spread(events)
+    if min(len(shown), len(log)) < MANY_ROWS:
+        return None
+    units = unix_unit(shown), unix_unit(log)
+    if None not in units and units[0] != units[1]:
+        factors = [UNITS_PER_SECOND[str(unit)] for unit in units]
+        table = "impressions" if factors[0] < factors[1] else "events"
+        return (
+            f"the times of impressions look like {units[0]} since 1970 and those of events like "
+            f"{units[1]}: compared as they are, all events are past, or none is. Give both one "
+            f"unit, {table}[{events.name!r}] * {max(factors) // min(factors)}."
+        )
+    ours, theirs = _seconds(shown, units[0]), _seconds(log, units[1])
+    if ours is None or theirs is None:
+        return None
+    middle, other = float(np.median(ours)), float(np.median(theirs))
+    if min(middle, other) < 2 * YEAR and max(middle, other) > 20 * YEAR:
+        table = "impressions" if middle < other else "events"
+        return (
+            f"the times of {table} lie about 1970 and the others do not: was their unit misread? "
+            "pd.to_datetime(numbers, unit='s') or unit='ms' says which one it is."
+        )
+    return _note_grain(ours, theirs, impressions.name, is_date=units[0] is None)
+
+
+def _note_grain(shown: np.ndarray, log: np.ndarray, time: object, *, is_date: bool) -> str | None:
+    for grain, (n_seconds, letter) in GRAINS.items():
+        if (log % n_seconds).any():
+            continue
+        if len(np.unique(log)) < 2 or (shown % n_seconds == 0).mean() > 0.5:
+            return None
+        floored = f".dt.floor({letter!r})" if is_date else f" // {n_seconds} * {n_seconds}"
+        return (
+            f"the times of events are whole {grain}, those of impressions are not: what happened "
+            "later in the same one counts as the past, and so does the impression's own click. "
+            f"Floor the impressions as well, impressions[{time!r}]{floored}."
+        )
+    return None
+
+
+def _spread(times: pd.Series) -> pd.Series:
+    """Return some of the times, evenly spread over all of them."""
+    return times.iloc[:: max(1, len(times) // CHECKED_ROWS)]
+
+
+def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:
+    """Return times as seconds of the clock on the wall; None for numbers of no known unit."""
+    if getattr(times.dtype, "kind", None) == "M":
+        stamps = datetime_index(times).tz_localize(None)
+        return stamps.asi8 / UNITS_PER_SECOND[stamps.unit]
+    return None if unit is None else times.to_numpy(np.float64) / UNITS_PER_SECOND[unit]

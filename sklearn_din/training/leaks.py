@@ -1,0 +1,157 @@
+"""What X gives away of y: the row's own click in its history, a column that is the label."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from sklearn_din._warnings import warn_user
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+
+CHECKED_ROWS = 10_000  # clicked ones, and as many others: their fractions are exact to a hundredth
+MIN_ROWS = 50
+OWN_CLICKS = 0.5  # of the clicked rows that nothing but the row's own click explains
+LIFT = 5  # how much oftener than in other rows
+FEW_OWN_CLICKS = 0.25  # enough where histories and other rows hardly ever repeat an item
+HIGH_LIFT = 10
+MANY_REPEATS = 0.5  # of the events: beyond, nothing tells own clicks from what users come back to
+NEWEST = 2  # events, which users come back to less often: there, own clicks of such logs show
+LABEL_ROWS = 200
+LABEL_AUC = 0.999
+
+
+def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
+    """Warn where impressions hold what is known only after the click.
+
+    X : impressions; clicks : (n,), 1 for a click.
+    """
+    by_label = [np.flatnonzero(clicks == label) for label in (0, 1)]
+    if min(map(len, by_label)) < MIN_ROWS:
+        return
+    chosen = [rows[:: -(-len(rows) // CHECKED_ROWS)] for rows in by_label]
+    rows = np.sort(np.concatenate(chosen))  # rows of files are read in their order
+    shown, is_click = X[rows], clicks[rows] == 1
+    for behaviour in X.schema.behaviours:
+        for n_events in (X.schema.max_length, NEWEST) if not behaviour.is_bag else ():
+            repeats = measure_repeats(shown, behaviour, is_click, n_events=n_events)
+            if repeats is not None and repeats.is_leak:
+                warn_user(repeats.message(behaviour))
+                break
+    for name, auc in _single_aucs(shown, is_click).items():
+        if auc >= LABEL_AUC:
+            warn_user(
+                f"{name} alone tells clicked rows from others with an AUC of {auc:.4f}: it is the "
+                "label, or known only after the click. Where it is, leave it out, "
+                f"HistorySequenceEncoder(drop=[{name!r}])."
+            )
+
+
+class Repeats(NamedTuple):
+    """How often a candidate is among its history's events.
+
+    ``clicked`` and ``others`` are fractions of the rows that were clicked and that were not;
+    ``events`` is how often the newest event of a clicked row's history is among the earlier ones.
+    Users who come back to items do so in both ways, so that the first and the third fraction are
+    about equal in a log that holds the past alone. They differ where most clicks are in their own
+    history.
+
+    Examples
+    --------
+    >>> Repeats(clicked=0.98, others=0.06, events=0.24).is_leak
+    True
+    >>> Repeats(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, heard again and again
+    False
+    """
+
+    clicked: float
+    others: float
+    events: float
+    n_events: int = 0
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether histories seem to hold the row's own click."""
+        if self.events > MANY_REPEATS:
+            return False
+        unexplained = (self.clicked - self.events) / (1 - self.events)
+        if unexplained >= OWN_CLICKS and self.clicked >= LIFT * self.others:
+            return True
+        never = HIGH_LIFT * max(self.others, self.events) <= self.clicked
+        return unexplained >= FEW_OWN_CLICKS and never
+
+    def message(self, behaviour: Behaviour) -> str:
+        """Say what was seen, and what it mostly comes from."""
+        return (
+            f"the candidate is among the newest {self.n_events} events of "
+            f"{'+'.join(behaviour.histories)} in {self.clicked:.0%} of the clicked rows and "
+            f"{self.others:.0%} of the others, while {self.events:.0%} of the events repeat an "
+            "earlier one: histories seem to hold the row's own click. Usual causes: the times of "
+            "impressions and events differ in grain (days against seconds), unit (ms against s), "
+            "zone (UTC against local) or clock, or histories were made by hand. Give both tables "
+            "times of one clock before attach_history, floored to the coarser grain."
+        )
+
+
+def measure_repeats(
+    X: EncodedFeatures, behaviour: Behaviour, is_click: np.ndarray, *, n_events: int
+) -> Repeats | None:
+    """Compare candidates with the newest events of their histories, by all attributes.
+
+    The newest event itself is compared with as many events before it. None where too few rows tell.
+    """
+    ragged = X.behaviours[behaviour.histories]
+    ragged = Ragged(ragged.columns, ragged.spans.newest(n_events + 1))
+    lengths, index = ragged.spans.lengths, ragged.spans.index()
+    row = np.repeat(np.arange(len(X)), lengths)
+    ends = np.cumsum(lengths)
+    newest = ends[row] - 1
+    is_candidate = np.ones(len(row), dtype=bool)
+    is_newest, is_known = is_candidate.copy(), lengths > 1
+    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+        if candidate is None:
+            continue
+        events, ids = ragged.flat(history, index), X.columns[candidate]
+        is_candidate &= events == ids[row]
+        is_newest &= events == events[newest]
+        is_known &= ids >= FIRST_KNOWN_ID
+    is_newest[(ends - 1)[lengths > 0]] = False  # what is compared is no repetition of itself
+    is_candidate[(ends - lengths)[lengths > 0]] = False  # one event less here too
+    holds, repeats = (
+        np.bincount(row, weights=same, minlength=len(X)) > 0 for same in (is_candidate, is_newest)
+    )
+    clicked, others = is_known & is_click, is_known & ~is_click
+    if min(clicked.sum(), others.sum()) < MIN_ROWS:
+        return None
+    return Repeats(holds[clicked].mean(), holds[others].mean(), repeats[clicked].mean(), n_events)
+
+
+def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
+    """Return the AUC of each column alone, in its better direction.
+
+    That of ids is of their click rates in other rows. Candidates are left out: what is clicked more
+    is what they are for. That a number is missing counts as the number's.
+    """
+    candidates = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
+    half = np.random.RandomState(0).random_sample(len(X)) < 0.5
+    if len(X) < LABEL_ROWS or is_click[half].all() or not is_click[half].any():
+        return {}
+    aucs: dict[str, float] = {}
+    for name in X.schema.names("categorical", "numeric"):
+        field, values = X.schema[name], X.columns[name]
+        if name in candidates:
+            continue
+        if field.has_ids:
+            sums = np.bincount(values[~half], weights=is_click[~half], minlength=field.n_ids)
+            counts = np.bincount(values[~half], minlength=field.n_ids)
+            rates = np.where(counts > 0, sums / np.maximum(counts, 1), is_click[~half].mean())
+            auc = roc_auc_score(is_click[half], rates[values[half]])
+        else:
+            auc = roc_auc_score(is_click, values)
+        column = name.removesuffix("_missing")
+        column = column if column in X.columns else name
+        aucs[column] = max(aucs.get(column, 0.5), auc, 1 - auc)
+    return aucs

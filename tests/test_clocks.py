@@ -1,0 +1,102 @@
+"""Two tables whose clocks differ are told apart from two whose clocks agree."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_din import attach_history, scan_parquet
+from sklearn_din.logs.clocks import note_clocks
+
+SECONDS = np.sort(np.random.default_rng(0).integers(0, 90 * 86_400, 300)) + 1_400_000_000
+TIMES = pd.Series(pd.to_datetime(SECONDS, unit="s"), name="time")
+
+
+def frames(shown, log):
+    user = np.arange(300) % 10
+    item = np.arange(300) % 7
+    return [pd.DataFrame({"user": user, "item": item, "time": times}) for times in (shown, log)]
+
+
+def attach(shown, log):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attach_history(shown, log, user="user", time="time", columns="item")
+    assert all(warning.filename == __file__ for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(("grain", "letter"), [("days", "D"), ("hours", "h"), ("minutes", "min")])
+@pytest.mark.parametrize("zone", [None, "Asia/Kolkata"])
+def test_events_of_a_coarser_grain_and_the_advice(grain, letter, zone):
+    times = TIMES.dt.tz_localize(zone)
+    shown, log = frames(times, times.dt.floor(letter))
+    assert attach(shown, log) == [
+        f"the times of events are whole {grain}, those of impressions are not: what happened "
+        "later in the same one counts as the past, and so does the impression's own click. Floor "
+        f"the impressions as well, impressions['time'].dt.floor('{letter}')."
+    ]
+    shown["time"] = shown["time"].dt.floor(letter)
+    assert attach(shown, log) == []
+    assert attach(*frames(times.dt.floor(letter), times)) == []  # they see less, not too much
+
+
+def test_grains_of_numbers_and_the_advice():
+    shown, log = frames(SECONDS, SECONDS // 86_400 * 86_400)
+    (message,) = attach(shown, log)
+    assert message.endswith("impressions['time'] // 86400 * 86400.")
+    shown["time"] = shown["time"] // 86_400 * 86_400
+    assert attach(shown, log) == []
+
+
+@pytest.mark.parametrize(
+    ("factors", "advice"),
+    [((1000, 1), "events['time'] * 1000."), ((1, 1_000_000), "impressions['time'] * 1000000.")],
+)
+def test_numbers_of_another_unit_and_the_advice(factors, advice):
+    shown, log = frames(SECONDS * factors[0], SECONDS * factors[1])
+    message = attach(shown, log)[0]
+    assert message.startswith("the times of impressions look like ")
+    assert message.endswith(f"Give both one unit, {advice}")
+    (shown if factors[0] == 1 else log)["time"] *= max(factors)
+    assert attach(shown, log) == []
+
+
+def test_datetimes_whose_unit_was_misread():
+    misread = pd.Series(pd.to_datetime(SECONDS))  # nanoseconds: 1.4 seconds after 1970
+    (message,) = attach(*frames(TIMES, misread))
+    assert message.startswith("the times of events lie about 1970 and the others do not")
+
+
+@pytest.mark.parametrize("kind", ["Date", "Datetime"])
+def test_dates_of_polars_against_its_datetimes(kind):
+    pl = pytest.importorskip("polars")
+    shown, log = (pl.from_pandas(frame) for frame in frames(TIMES, TIMES))
+    log = log.with_columns(pl.col("time").cast(getattr(pl, kind)))
+    messages = attach(shown, log)
+    assert len(messages) == (kind == "Date")
+    assert all("whole days" in message for message in messages)
+
+
+def test_tables_in_files_are_told_the_same(tmp_path):
+    shown, log = frames(TIMES, TIMES.dt.floor("D"))
+    shown.to_parquet(tmp_path / "shown.parquet")
+    scan = scan_parquet(tmp_path / "shown.parquet")
+    assert attach(scan, log) == attach(shown, log) != []
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (TIMES, TIMES + pd.Timedelta("3s")),
+        (TIMES.dt.floor("D"), TIMES.dt.floor("D")),
+        (TIMES.dt.floor("min"), TIMES.dt.floor("min")),
+        (pd.Series(np.arange(300) + 5000), pd.Series(np.arange(300))),  # counters
+        (pd.Series(SECONDS / 7.0), pd.Series(SECONDS)),
+        (TIMES[:10], TIMES.dt.floor("D")),  # too few to tell
+        (TIMES, TIMES.dt.floor("D").where(TIMES.index != 7, TIMES)),  # one exception
+    ],
+)
+def test_clocks_that_agree_or_cannot_be_told_say_nothing(pair):
+    assert note_clocks(*pair) is None

@@ -1,0 +1,198 @@
+"""Histories that hold the row's own click, and columns that are the label, are said at fit."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
+from sklearn_din.datasets import make_click_log
+from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
+
+OWN = "histories seem to hold the row's own click"
+
+
+def make_shop(n_users=150, n_rows=30, n_items=400, repeats=0.0, seed=0):
+    """Sessions of purchases, some of things bought before, and as many negatives."""
+    chance = np.random.default_rng(seed)
+    user = np.repeat(np.arange(n_users), n_rows)
+    item = chance.integers(0, n_items, (n_users, n_rows))
+    for row in range(1, n_rows):
+        again = chance.random(n_users) < repeats
+        before = item[np.arange(n_users), chance.integers(0, row, n_users)]
+        item[:, row] = np.where(again, before, item[:, row])
+    start = chance.integers(0, 40 * 86_400, n_users)
+    time = start[:, None] + np.cumsum(chance.integers(60, 40_000, item.shape), axis=1)
+    log = pd.DataFrame({"user": user, "item": item.ravel(), "time": time.ravel()})
+    log["category"] = log["item"] % 7
+    log["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(log["time"], unit="s")
+    shown, y = sample_negatives(
+        log, item="item", item_columns=["category"], time="time", random_state=seed
+    )
+    return shown, log, y
+
+
+def encode(shown, log):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of clocks that differ: what fit sees is asked here
+        X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
+    return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
+
+
+def said(X, y):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_leaks(X, np.asarray(y, dtype=np.float32))
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("repeats", [0.0, 0.3, 0.6, 0.9])
+def test_users_who_come_back_to_what_they_had_are_no_leak(repeats):
+    shown, log, y = make_shop(repeats=repeats)
+    assert said(encode(shown, log), y) == []
+    late = shown.assign(time=shown["time"] + pd.Timedelta("1s"))
+    messages = said(encode(late, log), y)
+    assert len(messages) == (repeats < 0.9)  # there, nothing tells a click from a repetition
+    assert all(f"the newest {50 if repeats < 0.5 else 2} events" in m for m in messages)
+
+
+FAULTS = {
+    "events by day": lambda shown, log: (shown, log.assign(time=log["time"].dt.floor("D"))),
+    "impressions of a later zone": lambda shown, log: (
+        shown.assign(time=shown["time"] + pd.Timedelta("8h")), log
+    ),
+    "clocks one second apart": lambda shown, log: (
+        shown.assign(time=shown["time"] + pd.Timedelta("1s")), log
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_rows_own_click_in_its_history_is_said_with_all_fractions(fault):
+    shown, log, y = make_shop(repeats=0.2)
+    X = encode(*FAULTS[fault](shown, log))
+    (message,) = said(X, y)
+    (behaviour,) = X.schema.behaviours
+    repeats = measure_repeats(X, behaviour, np.asarray(y) == 1, n_events=50)
+    assert message == (
+        "the candidate is among the newest 50 events of hist_item+hist_category in "
+        f"{repeats.clicked:.0%} of the clicked rows and {repeats.others:.0%} of the others, while "
+        f"{repeats.events:.0%} of the events repeat an earlier one: {OWN}. Usual causes: the times "
+        "of impressions and events differ in grain (days against seconds), unit (ms against s), "
+        "zone (UTC against local) or clock, or histories were made by hand. Give both tables times "
+        "of one clock before attach_history, floored to the coarser grain."
+    )
+    day = {name: frame.assign(time=frame["time"].dt.floor("D")) for name, frame in
+           (("shown", shown), ("log", log))}  # fmt: skip
+    assert said(encode(day["shown"], day["log"]), y) == []  # the advice
+
+
+def test_times_of_two_units_are_said_although_most_own_clicks_are_cut_off():
+    shown, log, y = make_shop(n_rows=120, n_users=60, n_items=3000)
+    seconds = log["time"].astype("datetime64[s]").astype("int64")
+    thousands = shown["time"].astype("datetime64[ms]").astype("int64")
+    assert OWN in said(encode(shown.assign(time=thousands), log.assign(time=seconds)), y)[0]
+
+
+def test_a_history_that_was_made_by_hand_and_ends_with_the_click():
+    shown, log, y = make_shop()
+    X = attach_history(shown, log, user="user", time="time", columns=["item"])
+    own = zip(X["hist_item"], X["item"], y, strict=True)
+    X["hist_item"] = [[*cell, item] if click else [*cell] for cell, item, click in own]
+    model = DINClassifier(max_epochs=1, random_state=0)
+    with pytest.warns(UserWarning, match=OWN) as caught:
+        model.fit(HistorySequenceEncoder(drop=["user", "time"]).fit_transform(X), y)
+    assert caught[0].filename == __file__
+    assert len(caught) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), n_items=st.integers(2, 30), n_events=st.integers(0, 6))
+def test_the_fractions_are_those_of_a_plain_loop(seed, n_items, n_events):
+    chance = np.random.default_rng(seed)
+    n_rows = 300
+    hist = [chance.integers(0, n_items, chance.integers(0, n_events + 1)) for _ in range(n_rows)]
+    frame = pd.DataFrame({"item": chance.integers(0, n_items, n_rows), "hist_item": hist})
+    frame["tag"] = frame["item"] % 2
+    frame["hist_tag"] = [cell % 2 for cell in hist]
+    y = chance.random(n_rows) < 0.5
+    X = HistorySequenceEncoder(histories={("hist_item", "hist_tag"): ("item", "tag")})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all histories may be empty
+        X = X.fit_transform(frame)
+    long = np.array([len(cell) > 1 for cell in hist])
+    repeats = measure_repeats(X, X.schema.behaviours[0], y, n_events=50)
+    if min((long & y).sum(), (long & ~y).sum()) < 50:
+        assert repeats is None
+        return
+    holds = np.array([item in cell[1:] for item, cell in zip(frame["item"], hist, strict=True)])
+    again = np.array([len(cell) > 1 and cell[-1] in cell[:-1] for cell in hist])
+    assert repeats.clicked == pytest.approx(holds[long & y].mean())
+    assert repeats.others == pytest.approx(holds[long & ~y].mean())
+    assert repeats.events == pytest.approx(again[long & y].mean())
+
+
+@pytest.mark.parametrize(("clicked", "others", "events", "is_leak"), [
+    (0.98, 0.06, 0.24, True),  # by day, a shop
+    (0.44, 0.0, 0.0, True),  # ms against s, MovieLens: the newest 50 of all events
+    (1.0, 0.172, 0.415, True),  # the same, a made click log
+    (0.165, 0.0, 0.113, False),  # e-shop, the last click of each session
+    (0.578, 0.161, 0.482, False),  # a made click log of few items and strong interests
+    (0.607, 0.239, 0.332, False),  # a market whose events are views too
+    (0.95, 0.06, 0.64, False),  # as many categories as items, and each user has five
+    (0.7, 0.0, 0.68, False),  # songs, with negatives that are never of the history
+])  # fmt: skip
+def test_what_was_seen_of_faults_and_of_clean_logs(clicked, others, events, is_leak):
+    assert Repeats(clicked, others, events).is_leak == is_leak
+
+
+@pytest.mark.parametrize("n_items", [2, 3])
+def test_users_who_go_round_a_few_items_are_no_leak(n_items):
+    users, rows = np.divmod(np.arange(600), 60)
+    log = pd.DataFrame({"user": users, "item": (users * 7 + rows % n_items) % 10, "time": rows})
+    log["category"] = log["item"] % 2
+    options = {"item_columns": ["category"], "time": "time", "random_state": 0}
+    shown, y = sample_negatives(log, item="item", **options)
+    assert said(encode(shown, log), y) == []
+
+
+@pytest.mark.parametrize("label", ["label", "score", "stars", "amount", "rate"])
+def test_a_column_that_is_the_label(label):
+    shown, log, y = make_shop(n_users=40)
+    columns = {
+        "label": y,
+        "score": y.astype(float),
+        "stars": np.where(y == 1, 4 + np.arange(len(y)) % 2, np.arange(len(y)) % 4),
+        "rate": np.where(y == 1, np.nan, np.arange(len(y)) % 7 / 10),  # missing in clicks alone
+        "amount": y * (1.0 + np.arange(len(y))),  # what was paid is known after the purchase
+    }
+    (message,) = said(encode(shown.assign(**{label: columns[label]}), log), y)
+    assert message == (
+        f"{label} alone tells clicked rows from others with an AUC of 1.0000: it is the label, or "
+        "known only after the click. Where it is, leave it out, "
+        f"HistorySequenceEncoder(drop=['{label}'])."
+    )
+    assert said(encode(shown, log), y) == []  # the advice
+
+
+def test_ids_that_no_other_row_has_tell_nothing():
+    shown, log, y = make_shop(n_users=40)
+    assert said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_made_click_logs_are_clean(seed):
+    chance = np.random.default_rng(seed)
+    n_items = int(chance.choice([20, 40, 100, 300]))
+    log = make_click_log(
+        n_users=100,
+        n_items=n_items,
+        n_categories=int(min(n_items, chance.choice([5, 20, 50]))),
+        mean_length=int(chance.choice([3, 10, 40])),
+        interest_strength=float(chance.choice([0.5, 2.0, 4.0])),
+        random_state=seed,
+    )
+    assert said(encode(log.impressions, log.events), log.y) == []
