@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from scipy.special import expit, logit
+
 from sklearn_din.command_line.options import (
     CompareOptions,
     main_parser,
@@ -35,7 +37,9 @@ from sklearn_din.command_line.study import (
     MODELS,
     Parameters,
     Study,
+    add_to_logits,
     fit_final_model,
+    log_odds_of_sampling,
     make_study,
     read_study,
 )
@@ -108,17 +112,25 @@ def compare(options: CompareOptions) -> None:
     print(f"{len(study.X):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked")
     comparison = cross_validate(study, folds, settings)
     print(comparison.table.to_string(float_format="{:.4f}".format))
+    has_probabilities = options.output or options.save or options.top_k
+    log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
     if options.output is not None:
         scored = study.X[study.roles.columns].assign(clicked=study.y)
-        write_table(scored.assign(probability=comparison.probability), options.output)
+        probability = expit(logit(comparison.probability) + log_odds)
+        write_table(scored.assign(probability=probability), options.output)
     if picture or options.save or options.top_k:
-        _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture)
+        _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
 
 
 def _use_final_model(
-    options: CompareOptions, study: Study, parameters: Parameters, picture: Path | None
+    options: CompareOptions,
+    study: Study,
+    parameters: Parameters,
+    picture: Path | None,
+    log_odds: float,
 ) -> None:
     model = fit_final_model(study, parameters)
+    add_to_logits(model, log_odds)
     if options.save is not None:
         save(model, options.save)
         print(f"DIN fitted on all rows: {options.save}")

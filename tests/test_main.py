@@ -9,7 +9,7 @@ import pytest
 
 import sklearn_din
 import sklearn_din.__main__ as command
-from sklearn_din import HistorySequenceEncoder, load, save
+from sklearn_din import HistorySequenceEncoder, load, metrics, save
 from sklearn_din.command_line import results, study
 from sklearn_din.command_line.options import read_compare_options
 from sklearn_din.datasets import make_click_log
@@ -90,7 +90,10 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
     assert "base model (sum pooling), fold 1 of 2: AUC" in printed
     assert "best possible" in printed
+    table = printed[printed.index("RelaImpr") :]
+    assert table.index("popularity") < table.index("base model (sum") < table.index("DIN")
     assert "RelaImpr" in printed
+    assert "negatives" not in printed
     assert (tmp_path / "attention.png").read_bytes()[:4] == b"\x89PNG"
     assert len(pd.read_parquet(tmp_path / "own.parquet")) == len(small.y)
 
@@ -112,6 +115,66 @@ def test_an_own_log_with_labels_uses_its_impressions(clicks, tmp_path, capsys):
     assert own.y.tolist() == (label == "skipped").astype(int).tolist()
     assert list(own.X) == ["u", "t", "i", "device", "hist_i"]
     assert "note: a click is a row whose 'click' is 'skipped'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("label", "is_click"),
+    [
+        ("stars>=4", lambda stars: stars >= 4),
+        ("stars < 2.5", lambda stars: stars < 2.5),
+        ("device==phone", lambda stars: np.arange(72) % 5 < 2),
+        ("device != phone", lambda stars: np.arange(72) % 5 >= 2),
+    ],
+)
+def test_a_label_may_be_a_condition(clicks, tmp_path, capsys, label, is_click):
+    stars = np.arange(72) % 5 + 1
+    clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", label)
+    np.testing.assert_array_equal(own.y, is_click(stars))
+    said = f"note: a click is a row with {label}: {own.y.mean():.1%} of them"
+    assert said in capsys.readouterr().out
+    assert list(own.X) == ["u", "t", "i", "hist_i"]
+
+
+def test_a_folder_of_parquet_is_one_log(clicks, tmp_path):
+    folder = tmp_path / "days"
+    folder.mkdir()
+    clicks.to_parquet(tmp_path / "log.parquet")
+    for number, start in enumerate(range(0, 72, 24)):
+        clicks[start : start + 24].to_parquet(folder / f"{number}.parquet")
+    pd.testing.assert_frame_equal(study_of(folder).X, study_of(tmp_path / "log.parquet").X)
+
+
+def test_popularity_counts_the_clicks_of_the_rows_to_train_on(log):
+    own = study_of(log, "--negatives", "1")
+    train = np.arange(0, len(own.y), 2)
+    expected = [
+        sum(own.X["i"].iloc[row] == item and own.y[row] for row in train) for item in own.X["i"]
+    ]
+    assert results._count_clicks(own, train).tolist() == expected
+
+
+def test_an_improvement_over_a_base_near_one_half_is_not_printed(run, log, monkeypatch):
+    monkeypatch.setattr(results, "LEAST_BASE", 1.0)
+    assert "RelaImpr" not in run(log, *NAMES, *FAST, "--picture", "a.svg")
+
+
+def test_a_click_rate_corrects_all_probabilities_for_the_sampled_negatives(run, log, tmp_path):
+    options = ["--top-k", "2", "--recommendations", "best.csv"]
+    options += ["--output", "own.csv", "--save", "model"]
+    tables = {}
+    for rate in ([], ["--click-rate", "0.02"]):
+        printed = run(log, *NAMES, *FAST, *options, *rate)
+        assert ("those among one click and 4 sampled negatives" in printed) is not bool(rate)
+        assert "left out: 48 pairs of a user and an item that they clicked" in printed
+        run("predict", "model", log, "--output", "scores.csv")
+        names = ("best.csv", "own.csv", "scores.csv")
+        tables[bool(rate)] = [pd.read_csv(tmp_path / name) for name in names]
+    kept = 4 * 0.02 / 0.98  # of the true negatives
+    for plain, corrected in zip(tables[False], tables[True], strict=True):
+        expected = metrics.correct_for_sampling(plain.pop("probability"), sampling_rate=kept)
+        np.testing.assert_allclose(corrected.pop("probability"), expected, rtol=1e-4)
+        pd.testing.assert_frame_equal(plain, corrected)
 
 
 def test_negatives_and_seed_are_those_asked_for(log):
@@ -167,7 +230,7 @@ def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_ro
     best = results.recommend(own, model, 3)
     run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--recommendations", "r.tsv")
     written = pd.read_csv(tmp_path / "r.tsv", sep="\t")
-    assert list(written) == list(best) == ["u", "rank", "i", "c", "probability"]
+    assert list(written) == list(best) == ["u", "rank", "i", "c", "popularity", "probability"]
     assert len(written) == 36
     catalogue = own.X[["i", "c"]].drop_duplicates()
     for user, its in best.groupby("u"):
@@ -377,6 +440,12 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
         (["--top-k", "0"], "--top-k: must be a whole number"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--label", "c", "--click-rate", ".1"], "--click-rate corrects probabilities for sampled"),
+        (["--click-rate", "1"], "--click-rate: must be a fraction between 0 and 1, got '1'"),
+        (["--label", "device>4"], "--label device>4 compares numbers, but 'device' holds"),
+        (["--label", "c>=many"], "--label compares 'c', which holds numbers, with 'many'"),
+        (["--label", "c>=0"], "--label c>=0 must be true of some rows and not of others, got 100%"),
+        (["--label", "c>=4", "--context", "c"], "has one role, got ['c']"),
         (["--label", "c", "--negatives", "2"], "--negatives are sampled for a log of clicks"),
         (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
         (["--context", "c", "c"], "a column has one role, got ['c']"),
@@ -402,7 +471,8 @@ def test_wrong_options_are_refused(refused, log, options, message):
 
 def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, tmp_path):
     assert refused("nothing.csv", *NAMES) == "no file nothing.csv: it does not exist."
-    assert "it is a folder, not a file" in refused(tmp_path, *NAMES)
+    assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
+    assert "it is a folder, not a file" in refused("predict", ".", "rows", "--output", "o.csv")
     assert "a log needs --user, --item and --time" in refused("log.csv")
     assert "--user, --drop-missing: only for a log" in refused("--user", "u", "--drop-missing")
 

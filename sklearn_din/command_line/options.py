@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import codecs
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
-TABLE_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")
+PARQUET = (".parquet", ".pq")
+TABLE_SUFFIXES = (*PARQUET, ".csv", ".csv.gz", ".tsv")
+CONDITION = re.compile(r"(?P<column>.+?)\s*(?P<compare>>=|<=|==|!=|>|<)\s*(?P<value>.+)")
 DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
 or on a CSV or Parquet log of your own. `python -m sklearn_din predict --help` shows how a saved
 model scores rows."""
@@ -39,6 +42,7 @@ class CompareOptions(TableOptions):
     context: list[str]
     label: str | None
     negatives: int | None
+    click_rate: float | None
     folds: int
     epochs: int | None
     seed: int
@@ -47,6 +51,12 @@ class CompareOptions(TableOptions):
     output: Path | None
     top_k: int | None
     recommendations: Path | None
+
+    @property
+    def label_column(self) -> str | None:
+        """The column of ``label``, which may be a condition such as ``rating>=4``."""
+        condition = CONDITION.fullmatch(self.label or "")
+        return self.label if condition is None else condition["column"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +79,9 @@ class OneLineParser(argparse.ArgumentParser):
 def main_parser() -> OneLineParser:
     """Return the parser of ``python -m sklearn_din [log]``."""
     parser = OneLineParser(prog="python -m sklearn_din", description=DESCRIPTION)
-    parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet; embedded log if absent")
+    parser.add_argument(
+        "log", nargs="?", type=Path, help="CSV, Parquet or a folder of it; embedded log if absent"
+    )
     version = importlib.import_module("sklearn_din").__version__
     parser.add_argument("--version", action="version", version=f"sklearn-din {version}")
     columns = parser.add_argument_group("columns of the log")
@@ -78,10 +90,19 @@ def main_parser() -> OneLineParser:
     columns.add_argument("--time", help="times: numbers or dates")
     columns.add_argument("--category", nargs="+", default=[], help="what follows from the item")
     columns.add_argument("--context", nargs="+", default=[], help="of the user and the moment")
-    columns.add_argument("--label", help="clicks, two values; without it each row is a click")
+    columns.add_argument(
+        "--label",
+        help="clicks: a column of two values, or a condition such as 'rating>=4'; without it each "
+        "row is a click",
+    )
     _add_table_options(parser)
     training = parser.add_argument_group("training")
     training.add_argument("--negatives", type=_count(1), help="sampled per click (default 4)")
+    training.add_argument(
+        "--click-rate",
+        type=_rate,
+        help="clicks per item shown: corrects probabilities for --negatives",
+    )
     training.add_argument("--folds", type=_count(2), default=3, help="folds by user (default 3)")
     training.add_argument("--epochs", type=_count(1), help="most epochs of each training")
     training.add_argument(
@@ -105,7 +126,7 @@ def predict_parser() -> OneLineParser:
         prog="python -m sklearn_din predict", description="Score rows with a saved model."
     )
     parser.add_argument("model", type=Path, help="a file of --save: load none that you distrust")
-    parser.add_argument("rows", type=Path, help="CSV or Parquet with the columns of the log")
+    parser.add_argument("rows", type=Path, help="CSV, Parquet or a folder of it")
     parser.add_argument("--output", type=Path, required=True, help="the rows and a probability")
     _add_table_options(parser)
     return parser
@@ -123,7 +144,7 @@ def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
     options = CompareOptions(**vars(parsed))
     _check_together(options)
     _check_reading(options)
-    _check_input(options.log)
+    _check_input(options.log, folder=True)
     outputs = {
         "--picture": options.picture,
         "--save": options.save,
@@ -139,7 +160,7 @@ def read_predict_options(arguments: Sequence[str]) -> PredictOptions:
     options = PredictOptions(**vars(predict_parser().parse_args(arguments)))
     _check_reading(options)
     _check_input(options.model)
-    _check_input(options.rows)
+    _check_input(options.rows, folder=True)
     _check_outputs({"--output": options.output}, inputs=[options.model, options.rows])
     return options
 
@@ -169,9 +190,17 @@ def _count(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"must be a fraction between 0 and 1, got {text!r}")
+    return rate
+
+
 def _refuse_log_options(parsed: argparse.Namespace) -> None:
     """Raise where options describe a log that is not given."""
     names = ["user", "item", "time", "category", "context", "label", "negatives", "save", "top_k"]
+    names += ["click_rate"]
     names += [*(field.name for field in fields(TableOptions)), "recommendations"]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]
     if given:
@@ -184,14 +213,19 @@ def _check_together(options: CompareOptions) -> None:
             "--negatives are sampled for a log of clicks, but --label says that the log has rows "
             "without a click. Give one of the two."
         )
+    if options.label is not None and options.click_rate is not None:
+        raise ValueError(
+            "--click-rate corrects probabilities for sampled negatives, but --label says that the "
+            "log has rows without a click of its own. Leave it out."
+        )
     if options.recommendations is not None and options.top_k is None:
         raise ValueError("--recommendations needs --top-k: how many items for each user.")
     names = [options.user, options.item, options.time, *options.category, *options.context]
-    names += [] if options.label is None else [options.label]
+    names += [] if options.label_column is None else [options.label_column]
     twice = [name for name in dict.fromkeys(names) if options.log and names.count(name) > 1]
     if twice:
         raise ValueError(f"a column has one role, got {twice} in several options.")
-    made = ["row", "rank", "probability"] if options.top_k is not None else []
+    made = ["row", "rank", "popularity", "probability"] if options.top_k is not None else []
     made += ["clicked", "probability"] if options.output is not None else []
     taken = [name for name in names if name in made]
     if taken:
@@ -211,7 +245,11 @@ def _check_reading(options: TableOptions) -> None:
             ) from error
 
 
-def _check_input(path: Path | None) -> None:
+def _check_input(path: Path | None, *, folder: bool = False) -> None:
+    if path is not None and folder and path.is_dir():
+        if not any(file.suffix in PARQUET for file in path.rglob("*")):
+            raise ValueError(f"no Parquet file in the folder {path}.")
+        return
     if path is not None and not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise ValueError(f"no file {path}: it {what}.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import CompareOptions
+from sklearn_din.command_line.options import CONDITION, CompareOptions
 from sklearn_din.command_line.tables import (
     drop_missing,
     read_ids,
@@ -27,6 +29,14 @@ from sklearn_din.serving.saving import ModelFileError, load
 from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4
+COMPARISONS: dict[str, Callable[[np.ndarray, float | str], np.ndarray]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 Parameters = Mapping[str, str | int]
 
@@ -90,7 +100,7 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
     roles = LogColumns(options.user, options.item, options.time, options.category, options.context)
     needed = [roles.user, roles.item, roles.time]
-    needed += [] if options.label is None else [options.label]
+    needed += [] if options.label_column is None else [options.label_column]
     log = read_table(path, [*roles.columns, *needed], options)
     refuse_histories(log, path)
     _refuse_dates(log[roles.context])
@@ -99,7 +109,7 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     ids = {name: read_ids(log[name]) for name in [roles.user, *roles.events]}
     impressions = log.assign(**ids, **{roles.time: times})[roles.columns].reset_index(drop=True)
     if options.label is not None:
-        y = _read_labels(log[options.label])
+        y = _read_labels(log[options.label_column], options.label)
         clicks = impressions[y == 1]
     else:
         clicks = impressions
@@ -146,6 +156,31 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
     )
     model = Pipeline([("history", builder), *model.steps])
     return model.fit(study.X[roles.columns], study.y)
+
+
+def log_odds_of_sampling(options: CompareOptions) -> float:
+    """Return what is added to a logit that was learnt beside sampled negatives.
+
+    With n negatives per click and a click rate r of what is shown, n r / (1 - r) of the true
+    negatives are there; the log of that is the way back, as
+    :func:`sklearn_din.metrics.correct_for_sampling` has it for probabilities. 0 without a rate.
+    """
+    if options.log is None or options.label is not None:
+        return 0.0
+    n_negatives, rate = options.negatives or DEFAULT_NEGATIVES, options.click_rate
+    if rate is None:
+        print(
+            f"note: probabilities are those among one click and {n_negatives} sampled negatives; "
+            "--click-rate, the clicks per item shown, corrects them"
+        )
+        return 0.0
+    return float(np.log(n_negatives * rate / (1 - rate)))
+
+
+def add_to_logits(model: Pipeline, log_odds: float) -> None:
+    """Add a number to every logit of a fitted model: to its last bias."""
+    with torch.no_grad():
+        model[-1].module_.output.bias += log_odds
 
 
 def load_model(path: Path) -> Pipeline:
@@ -196,15 +231,45 @@ def _refuse_dates(context: pd.DataFrame) -> None:
         )
 
 
-def _read_labels(label: pd.Series) -> np.ndarray:
-    values = sorted(label.unique().tolist(), key=lambda value: (str(type(value)), value))
+def _read_labels(column: pd.Series, label: str) -> np.ndarray:
+    """Return 1 for a click: the larger of two values, or where a condition such as >=4 holds."""
+    condition = CONDITION.fullmatch(label)
+    if condition is not None:
+        is_click = _compare(column, condition["compare"], condition["value"])
+        print(f"note: a click is a row with {label}: {is_click.mean():.1%} of them")
+        if is_click.all() or not is_click.any():
+            raise ValueError(
+                f"--label {label} must be true of some rows and not of others, got "
+                f"{is_click.mean():.0%}. {column.name!r} has values such as {column.tolist()[0]!r}."
+            )
+        return is_click.astype(np.int64)
+    values = sorted(column.unique().tolist(), key=lambda value: (str(type(value)), value))
     if len(values) != 2:
         shown = ", ".join(repr(value) for value in values[:5])
         more = f", ... ({len(values)} values)" if len(values) > 5 else ""
         raise ValueError(
-            f"--label needs a column of two values, the larger one for a click; {label.name!r} "
-            f"has {shown}{more}."
+            f"--label needs a column of two values, the larger one for a click; {column.name!r} "
+            f"has {shown}{more}. A condition makes two of many: --label '{column.name}>=4'."
         )
     if values[1] != 1:
-        print(f"note: a click is a row whose {label.name!r} is {values[1]!r}")
-    return (label == values[1]).to_numpy().astype(np.int64)
+        print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")
+    return (column == values[1]).to_numpy().astype(np.int64)
+
+
+def _compare(column: pd.Series, compare: str, value: str) -> np.ndarray:
+    """Return where a column's values, numbers or text, are as the condition says."""
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        values = column.to_numpy(dtype=np.float64)
+        try:
+            return COMPARISONS[compare](values, float(value))
+        except ValueError as error:
+            raise ValueError(
+                f"--label compares {column.name!r}, which holds numbers, with {value!r}. Give a "
+                "number."
+            ) from error
+    if compare not in ("==", "!="):
+        raise ValueError(
+            f"--label {column.name}{compare}{value} compares numbers, but {column.name!r} holds "
+            f"values such as {column.tolist()[0]!r}. For text there are == and !=."
+        )
+    return COMPARISONS[compare](column.astype(str).to_numpy(dtype=object), value)

@@ -18,7 +18,7 @@ from pandas.tseries.api import guess_datetime_format
 
 from sklearn_din._validation import check_frame
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.options import TableOptions
+from sklearn_din.command_line.options import PARQUET, TableOptions
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
@@ -35,8 +35,8 @@ LAST_MONTH = 12
 
 
 def read_table(path: Path, columns: Sequence[str], options: TableOptions) -> pd.DataFrame:
-    """Read a CSV (also compressed) or Parquet file that has ``columns``."""
-    if path.suffix in (".parquet", ".pq"):
+    """Read a CSV (also compressed) or Parquet file, or a folder of Parquet, with ``columns``."""
+    if path.suffix in PARQUET or path.is_dir():
         if options.sep is not None or options.encoding is not None:
             raise ValueError(f"--sep and --encoding are for text, but {path} is Parquet.")
         table = pd.read_parquet(path)
@@ -51,7 +51,7 @@ def read_table(path: Path, columns: Sequence[str], options: TableOptions) -> pd.
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write Parquet, or text by the file's name; no half of it is ever there."""
     with whole_file(path) as partial:
-        if path.suffix in (".parquet", ".pq"):
+        if path.suffix in PARQUET:
             table.to_parquet(partial, index=False)
         else:
             table.to_csv(partial, index=False, sep="\t" if path.suffix == ".tsv" else ",")
