@@ -29,6 +29,7 @@ from sklearn_din._validation import (
     plain_values,
 )
 from sklearn_din._version import __version__
+from sklearn_din.encoding.behaviours import as_tuple
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.joint import first_process_first
@@ -76,13 +77,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     Parameters
     ----------
     histories : "auto" or dict, default="auto"
-        History column -> the candidate column that it is compared with. A tuple of histories
-        with a tuple of candidates is one behaviour with several attributes per event; None
-        stands for no candidate, and a behaviour without any is a bag. In a behaviour, floats
-        with candidate None are numbers of the events. "auto": columns of lists; ``hist_x``
-        pairs with ``x`` where there is such a column; histories of the same events are one
-        behaviour (columns of one ``attach_history`` call, also after a file has made lists of
-        them: equal lengths in every row).
+        Exceptions from the rules that "auto" goes by: history column -> the candidate column that
+        it is compared with. A tuple of histories with a tuple of candidates is one behaviour with
+        several attributes per event; None stands for no candidate, and a behaviour without any is
+        a bag. In a behaviour, floats with candidate None are numbers of the events. All other
+        histories follow the rules; ``drop`` leaves them out. "auto": columns of lists; ``hist_x``,
+        or a list under any other prefix (``buy_x``), pairs with ``x`` where there is such a column
+        of ids; histories of the same events are one behaviour (columns of one ``attach_history``
+        call, also after a file has made lists of them: equal lengths in every row).
     categorical : "auto" or list of str, default="auto"
         Columns of ids in addition to those that the rules find: text, categories, booleans,
         integers, and floats that are all whole and have a history. The history of a column that
@@ -486,8 +488,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         counts, n_rows = statistics.counts(), len(table)
         named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         warn_of(roles.notices)
-        if is_auto(self.histories):
-            warn_of(lone_histories(roles.behaviours, counts, roles.categorical))
+        pairs = {} if isinstance(self.histories, str) else self.histories
+        in_pairs = {name for key in pairs for name in as_tuple(key)}
+        warn_of(lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs))
         warn_of(empty_histories(statistics.totals))
         log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}

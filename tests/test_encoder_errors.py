@@ -148,8 +148,9 @@ def test_a_history_that_turns_into_scalars_at_transform():
 
 
 def test_lists_as_ids():
-    with pytest.raises(ValueError, match=r"hist_item must hold ids .* belongs in histories"):
-        HistorySequenceEncoder(histories={}, categorical=["hist_item"]).fit(impressions())
+    fitted = HistorySequenceEncoder().fit(impressions())
+    with pytest.raises(ValueError, match=r"item must hold ids .* belongs in histories"):
+        fitted.transform(impressions().assign(item=impressions()["hist_item"]))
 
 
 @pytest.mark.parametrize("n_rows", [4, 8])

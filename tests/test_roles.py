@@ -1,6 +1,8 @@
 """Which part each column plays, by name and by the rules."""
 
+import ast
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_din import DINClassifier
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.click_frames import as_lists, encoder, same, with_windows
+from tests.click_frames import as_lists, encoder, make_log, same, with_windows
 
 
 def test_auto_finds_every_part():
@@ -95,7 +97,91 @@ def test_naming_one_part_leaves_the_rules_to_the_others():
     assert fitted.schema_.names("numeric") == ["price", "age"]
     assert fitted.schema_.names("categorical") == ["item", "category"]
     fitted = encoder(histories={"hist_item": "item"}).fit(frame)
-    assert fitted.schema_.names("history") == ["hist_item"]
+    assert fitted.schema_.names("history") == ["hist_item", "hist_category"]
+    assert fitted.schema_ == encoder().fit(frame).schema_
+
+
+def with_purchases(prefix="buy_", **options):
+    """Two behaviours: clicks with two attributes and times elapsed, and purchases."""
+    clicks = make_log(n_events=90)
+    frame = attach_history(
+        clicks, clicks, user="user", time="time", columns=["item", "category"], elapsed="ago"
+    )
+    bought = clicks.iloc[::3]
+    options = {"columns": ["item", "category"], "prefix": prefix} | options
+    return attach_history(frame, bought, user="user", time="time", **options)
+
+
+PAIR = ("hist_item", "hist_category")
+BOTH = [
+    ((*PAIR, "ago"), ("item", "category", None)),
+    (("buy_item", "buy_category"), ("item", "category")),
+]
+
+
+def pairs_of(schema):
+    """Histories and their candidates, by behaviour; a number of the events has None."""
+    return [
+        ((*b.histories, *b.numbers), (*b.candidates, *[None] * len(b.numbers)))
+        for b in schema.behaviours
+    ]
+
+
+def test_histories_of_any_prefix_are_paired_as_attached_and_through_a_file():
+    frame = with_purchases()
+    for other in (frame, *trips(frame)):
+        assert pairs_of(encoder().fit(other).schema_) == BOTH
+
+
+@pytest.mark.parametrize(
+    "histories",
+    [
+        {"buy_item": "item"},
+        {("buy_item", "buy_category"): ("item", "category")},
+        {"hist_item": "item"},
+        {("hist_item", "ago"): ("item", None)},
+        {},
+    ],
+)
+def test_named_histories_are_exceptions_and_the_others_follow_the_rules(histories):
+    frame = with_purchases()
+    pairs = pairs_of(encoder(histories=histories).fit(frame).schema_)
+    assert {name for key, _ in pairs for name in key} == {n for key, _ in BOTH for n in key}
+    assert {frozenset(zip(*pair, strict=True)) for pair in pairs} == {
+        frozenset(zip(*pair, strict=True)) for pair in BOTH
+    }
+    left = encoder(histories={}, drop=["user", "time", "ago"]).fit(frame).schema_
+    assert "ago" not in left.names("history", "numeric_history")
+
+
+def test_a_named_bag_takes_no_other_history():
+    frame = with_purchases()
+    schema = encoder(histories={"hist_item": None}).fit(frame).schema_
+    assert pairs_of(schema)[0] == (("hist_item",), (None,))
+    assert (("hist_category", "ago"), ("category", None)) in pairs_of(schema)
+
+
+def test_a_list_is_named_after_a_column_of_its_own_kind_alone():
+    frame = with_windows(columns=["item"])
+    frame["old_item"] = [["blue", "red"]] * len(frame)  # items are integers
+    frame["old_price"] = [[0.5, 1.5]] * len(frame)
+    frame["tags"] = [["red"]] * len(frame)
+    schema = encoder(drop=["user", "time", "old_price"]).fit(frame).schema_
+    assert pairs_of(schema)[1:] == [(("old_item",), (None,)), (("tags",), (None,))]
+
+
+def test_the_advice_for_a_history_without_a_candidate_on_the_frame_that_raised_it():
+    frame = with_purchases(prefix="buy", columns=["item"])
+    frame["item"] = [f"i{item}" for item in frame["item"]]
+    for name in ("hist_item", "buyitem"):
+        frame[name] = [[f"i{item}" for item in cell] for cell in frame[name]]
+    with pytest.warns(UserWarning, match="buyitem have no candidate") as caught:
+        encoder().fit(frame)
+    advice = ast.literal_eval(re.search(r"histories=(\{.*?\})", str(caught[0].message))[1])
+    assert advice == {"buyitem": "item"}
+    pairs = pairs_of(encoder(histories=advice).fit(frame).schema_)
+    assert dict(pairs)["buyitem",] == ("item",)
+    assert dict(pairs)[(*PAIR, "ago")] == ("item", "category", None)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +338,8 @@ def test_a_batch_of_new_users_has_empty_histories(missing):
 def test_dates_are_no_features_and_the_schema_says_so():
     frame = with_windows().assign(when=pd.Timestamp("2020-01-01"))
     assert encoder().fit(frame).schema_.unused == ("when",)
-    schema = encoder(histories={"hist_item": "item"}).fit(frame).schema_
-    assert schema.unused == ("hist_category", "when")
+    frame["hist_when"] = [[pd.Timestamp("2020-01-01")]] * len(frame)
+    assert encoder().fit(frame).schema_.unused == ("when", "hist_when")
 
 
 def test_user_and_time_travel_beside_the_features():

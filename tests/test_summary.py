@@ -58,8 +58,8 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
 
 def test_the_summary_names_columns_that_are_not_used():
     frame = pd.DataFrame({"price": [1.0, 2.0], "born": pd.to_datetime(["2000-01-01"] * 2)})
-    frame["tags"] = [["red"], ["new", "red"]]
-    model = make_pipeline(HistorySequenceEncoder(histories={}), DINClassifier(max_epochs=1))
+    frame["tags"] = [[pd.Timestamp("2000-01-01")]] * 2
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
     lines = summarize(model.fit(frame, [0, 1])[-1]).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["price", "born", "tags"]
     assert lines[2:4] == ["born    not used", "tags    not used"]

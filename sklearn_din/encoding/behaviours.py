@@ -39,28 +39,33 @@ class Histories:
         """Sentences about what was taken differently from how it looks."""
         return tuple(self._notices)
 
-    def infer(self) -> list[Behaviour]:
-        """Take all columns of lists; those of the same events form one behaviour."""
-        self.names = [name for name in self.facts.names if self._is_history(name)]
-        candidates: dict[str, str | None] = {}
-        groups: list[list[str]] = []
+    def find(self, named: Mapping[Hashable, Hashable]) -> list[Behaviour]:
+        """Take the columns that the user names, with their candidates, and all others of lists.
+
+        Others of the same events as a named history, or as each other, form one behaviour with it.
+        """
+        candidates = self._check_named(named)
+        self.names = [n for n in self.facts.names if n in candidates or self._is_history(n)]
+        groups = [list(as_tuple(key)) for key in named]
+        open_groups = [g for g in groups if any(candidates[name] is not None for name in g)]
         for name in self.names:
-            if self.facts.history(name).is_time:
+            if name in candidates or self.facts.history(name).is_time:
                 continue
             candidates[name] = self._candidate(name)
             numbers = self._is_of_numbers(name, candidates[name])
-            aligned = [g for g in groups if self._are_aligned(g[0], name, has_numbers=numbers)]
+            aligned = [g for g in open_groups if self._are_aligned(g[0], name, has_numbers=numbers)]
             if aligned:
                 aligned[0].append(name)
             else:
                 groups.append([name])
+                open_groups.append(groups[-1])
         self._check_separator()
         return [self._behaviour(group, candidates) for group in groups]
 
-    def take(self, histories: Mapping[Hashable, Hashable]) -> list[Behaviour]:
-        """Take the columns that the user names, with the candidates that the user names."""
+    def _check_named(self, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
+        """Return the candidate of each history that the user names."""
         frame = pd.DataFrame(columns=list(self.facts.names))
-        keys = [name for key in histories for name in as_tuple(key)]
+        keys = [name for key in named for name in as_tuple(key)]
         check_frame(frame, keys, name="X (histories)")
         twice = sorted({name for name in keys if keys.count(name) > 1})
         if twice:
@@ -68,9 +73,8 @@ class Histories:
                 f"histories must name each history column once, got {twice} more than once. "
                 "Copy the column under another name to use it twice."
             )
-        self.names = [name for name in self.facts.names if name in keys]
-        behaviours = []
-        for key, value in histories.items():
+        pairs: dict[str, str | None] = {}
+        for key, value in named.items():
             names, candidates = as_tuple(key), as_tuple(value)
             if len(names) != len(candidates):
                 raise ValueError(
@@ -78,9 +82,8 @@ class Histories:
                     f"for {key!r}. Write {{('hist_item', 'hist_category'): ('item', 'category')}}."
                 )
             check_frame(frame, [c for c in candidates if c is not None], name="X (histories)")
-            behaviours.append(self._behaviour(names, dict(zip(names, candidates, strict=True))))
-        self._check_separator()
-        return behaviours
+            pairs |= dict(zip(names, candidates, strict=True))
+        return pairs
 
     def _is_history(self, name: str) -> bool:
         facts = self.facts
@@ -124,9 +127,29 @@ class Histories:
     def _candidate(self, name: str) -> str | None:
         """Find the column that a history of ids is compared with; None for numbers."""
         candidate = self.facts.find_candidate(name)
+        if candidate is None and not is_history_name(name):
+            return self._candidate_of_suffix(name)
         if candidate is None or candidate in {*self.out, *self.names}:
             return None
         return candidate if self._is_of_ids(name, candidate) else None
+
+    def _candidate_of_suffix(self, name: str) -> str | None:
+        """Find the column of ids that a list is named after: ``item`` for ``buy_item``.
+
+        That is what ``attach_history(prefix="buy_")`` writes.
+        """
+        facts, events = self.facts, self.facts.history(name)
+        if events.is_numeric or not events.kinds:
+            return None
+        of_name = [
+            column
+            for column in facts.columns
+            if name.endswith(f"_{column}")
+            and facts[column].kind == "ids"
+            and column not in {*self.out, *self.names, *self.numbers}
+            and (column in facts.integers) == events.is_integer
+        ]
+        return max(of_name, key=len, default=None)
 
     def _is_of_ids(self, name: str, candidate: str) -> bool:
         """Return whether a history and the column of its name are ids rather than quantities."""
@@ -176,7 +199,8 @@ class Histories:
             return True
         vary = facts.history(first).longest > facts.history(first).shortest
         return all(
-            is_history_name(name) and (vary or facts.find_candidate(name) is not None)
+            (is_history_name(name) and (vary or facts.find_candidate(name) is not None))
+            or self._candidate_of_suffix(name) is not None
             for name in (first, second)
         )
 

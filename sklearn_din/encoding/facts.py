@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from sklearn_din.encoding.cells import HistoryCells
@@ -130,13 +131,15 @@ class ColumnFacts:
 class TableFacts:
     """Facts about all columns of a table, from which their roles follow.
 
-    All rows decide, of frames and of scans alike. ``columns`` has those that may be features. Two
-    histories have the same label in ``same_windows`` where one call of ``attach_history`` made
-    them, in ``same_lengths`` where their lengths are equal in every row.
+    All rows decide, of frames and of scans alike. ``columns`` has those that may be features,
+    ``integers`` names those that are integers by their dtype. Two histories have the same label in
+    ``same_windows`` where one call of ``attach_history`` made them, in ``same_lengths`` where their
+    lengths are equal in every row.
     """
 
     names: tuple[str, ...]
     columns: Mapping[str, ColumnFacts]
+    integers: frozenset[str] = frozenset()
     same_windows: Mapping[str, object] = field(default_factory=dict)
     same_lengths: Mapping[str, object] = field(default_factory=dict)
 
@@ -151,6 +154,7 @@ class TableFacts:
         return TableFacts(
             self.names,
             columns,
+            self.integers,
             _joint_labels(self.same_windows, later.same_windows),
             _joint_labels(self.same_lengths, later.same_lengths),
         )
@@ -179,16 +183,15 @@ def gather_facts(
     *,
     out: Collection[str],
     ids: Collection[str],
-    histories: Collection[str] | None = None,
+    histories: Collection[str] = (),
 ) -> TableFacts:
     """Gather the facts that decide roles, from all rows.
 
     Of a scan, only those columns are read whose dtype does not decide alone: lists, columns that
     are named like histories, and floats that a history may be compared with. Columns that are
-    ``out`` are no features; ``ids`` and ``histories`` are what the user calls so (None: histories
-    are those that look like it).
+    ``out`` are no features; ``ids`` and ``histories`` are what the user calls so.
     """
-    out = {*out} - {*(histories or ())}
+    out = {*out} - {*histories}
     kinds = {name: dtype_kind(table.dtypes[name]) for name in table.names if name not in out}
     lists = {name for name, kind in kinds.items() if kind in (None, "history")}
     suspects = {
@@ -198,13 +201,14 @@ def gather_facts(
         and name not in ids
         and find_candidate(name, table.names) is not None
     }
-    lists = lists | suspects if histories is None else kinds.keys() & {*histories}
+    lists |= suspects | (kinds.keys() & {*histories})
     candidates = {find_candidate(name, table.names) for name in lists}
     floats = {name for name, kind in kinds.items() if kind == "numbers"} & candidates
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]
     facts = TableFacts(
         tuple(table.names),
         {n: ColumnFacts(frozenset([kind])) for n, kind in kinds.items() if kind and n not in names},
+        frozenset(name for name in kinds if pd.api.types.is_integer_dtype(table.dtypes[name])),
     )
 
     def facts_of(columns: Columns) -> TableFacts:
@@ -212,15 +216,15 @@ def gather_facts(
             name: _facts_of_column(
                 columns,
                 name,
-                is_named=name in (histories or ()),
-                is_suspect=histories is None and name in suspects,
-                may_be_list=histories is None,
+                is_named=name in histories,
+                is_suspect=name in suspects,
             )
             for name in names
         }
         lists_of_part = [name for name in parts if parts[name].history is not None]
         windows = _labels(lists_of_part, columns.same_windows)
-        return TableFacts(facts.names, parts, windows, _labels(lists_of_part, columns.same_lengths))
+        lengths = _labels(lists_of_part, columns.same_lengths)
+        return TableFacts(facts.names, parts, facts.integers, windows, lengths)
 
     for _, later in table.map(facts_of, names, "columns"):
         facts = facts.merge(later)
@@ -228,12 +232,12 @@ def gather_facts(
 
 
 def _facts_of_column(
-    columns: Columns, name: str, *, is_named: bool, is_suspect: bool, may_be_list: bool
+    columns: Columns, name: str, *, is_named: bool, is_suspect: bool
 ) -> ColumnFacts:
     kind, example = columns.kind(name), first_present(columns.frame[name])
     # Missing cells and, with a separator, text: what else is named like a history is none.
     is_split = isinstance(example, str) and columns.separator is not None
-    is_list = is_named or (may_be_list and kind == "history")
+    is_list = is_named or kind == "history"
     is_list |= is_suspect and (example is None or is_split)
     kinds = frozenset[ColumnKind]() if example is None and kind == "ids" else frozenset([kind])
     if is_list:

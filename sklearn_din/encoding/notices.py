@@ -103,21 +103,27 @@ def odd_ids(
 
 
 def lone_histories(
-    behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences], ids: Sequence[str]
+    behaviours: Sequence[Behaviour],
+    counts: Mapping[str, Occurrences],
+    ids: Sequence[str],
+    *,
+    chosen: Collection[str],
 ) -> list[str]:
     """Histories that are pooled although they look made to be compared.
 
     ``counts`` has all columns of ids and histories, ``ids`` names those with one id per cell.
+    Nothing is said of those that the user named (``chosen``).
     """
     alone = [name for behaviour in behaviours if behaviour.is_bag for name in behaviour.histories]
+    alone = [name for name in alone if name not in chosen]
     likely = {name: _likely_candidate(name, counts, ids) for name in alone}
     lost = [name for name in alone if is_history_name(name) or likely[name] is not None]
     if not lost:
         return []
-    pair = f"{{{lost[0]!r}: {likely[lost[0]] or '...'!r}}}"
+    pairs = {name: likely[name] or "..." for name in lost}
     return [
-        f"histories {', '.join(lost)} have no candidate: pooled without attention; name "
-        f"pairs in histories={pair}."
+        f"histories {', '.join(lost)} have no candidate: pooled without attention; name pairs in "
+        f"histories={pairs}, or None for those that are to be pooled."
     ]
 
 

@@ -69,9 +69,8 @@ def assign_roles(
     _check_histories(histories)
     named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)
     out = {*drop, *beside}
-    in_histories = None
-    if not isinstance(histories, str):
-        in_histories = [name for key in histories for name in as_tuple(key)]
+    pairs = {} if isinstance(histories, str) else histories
+    in_histories = [name for key in pairs for name in as_tuple(key)]
     facts = gather_facts(table, out=out, ids=named["categorical"], histories=in_histories)
     finder = Histories(
         facts,
@@ -80,7 +79,7 @@ def assign_roles(
         ids=named["categorical"],
         numbers=named["numeric"],
     )
-    behaviours = tuple(finder.infer() if isinstance(histories, str) else finder.take(histories))
+    behaviours = tuple(finder.find(pairs))
     candidates = Roles((), (), behaviours).candidates
     _check_disjoint(named | {"user and time": list(beside), "candidates": sorted(candidates)})
     kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
