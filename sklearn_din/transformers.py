@@ -299,7 +299,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-            The columns seen at fit, in their order; dropped ones may be absent.
+            The columns seen at fit, in any order; dropped ones may be absent, others are not used.
 
         Returns
         -------

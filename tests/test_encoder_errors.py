@@ -2,11 +2,15 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_din.logs.history import attach_history
+from sklearn_din.tables.parquet_scan import scan_parquet
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import as_lists, encoder, same, with_windows
 
 
 def impressions():
@@ -94,16 +98,34 @@ def test_numbers_of_events_without_their_ids(histories):
         HistorySequenceEncoder(histories=histories).fit(frame)
 
 
-def test_a_column_missing_or_unseen_or_moved_at_transform():
+def test_a_column_that_is_missing_at_transform_is_named_beside_those_that_are_new():
     frame = impressions()
     fitted = HistorySequenceEncoder(drop=["category"]).fit(frame)
 
     with pytest.raises(ValueError, match=r"seen at fit time, yet now missing:\n- hist_item"):
         fitted.transform(frame.drop(columns="hist_item"))
-    with pytest.raises(ValueError, match=r"Feature names unseen at fit time:\n- colour"):
-        fitted.transform(frame.assign(colour="red"))
-    with pytest.raises(ValueError, match="must be in the same order as they were in fit"):
-        fitted.transform(frame[frame.columns[::-1]])
+    message = r"(?s)unseen at fit time:\n- hist_thing\n.* yet now missing:\n- hist_item"
+    with pytest.raises(ValueError, match=message):
+        fitted.transform(frame.rename(columns={"hist_item": "hist_thing"}))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow", "scan"])
+def test_moved_and_further_columns_are_taken_by_name(kind, tmp_path):
+    frame = as_lists(with_windows())
+    fitted = encoder(user="user", drop=["time"]).fit(frame)
+    expected = fitted.transform(frame)
+    moved = frame[frame.columns[::-1]].assign(colour="red", hist_colour=[["red"]] * len(frame))
+    names = list(moved.columns)
+    if kind == "scan":
+        moved.to_parquet(tmp_path / "moved.parquet")
+        moved = scan_parquet(tmp_path)
+    elif kind != "pandas":
+        moved = pa.Table.from_pandas(moved) if kind == "arrow" else pl.from_pandas(moved)
+    found = fitted.transform(moved)
+    same(found, expected)
+    assert found.users.tolist() == expected.users.tolist()
+    same(fitted.partial_fit(moved).transform(frame), expected)
+    assert not isinstance(moved, pd.DataFrame) or list(moved.columns) == names
 
 
 def test_a_name_that_an_output_mask_needs():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import joblib
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import pytest
@@ -339,3 +340,15 @@ def test_joblib_files_hold_covered_events_only(frame, tmp_path):
     assert (tmp_path / "small.joblib").stat().st_size < 10_000
     assert lists(joblib.load(tmp_path / "small.joblib")["hist_item"]) == [[5, 6], [8, 9, 10]]
     assert joblib.hash(frame) == joblib.hash(frame.copy())
+
+
+def test_narwhals_knows_history_columns_and_keeps_them_whole(frame):
+    dtype, ours = frame["hist_item"].dtype, nw.from_native(frame)
+    assert ours.schema["hist_item"] == ours["hist_item"].dtype == nw.Object
+    assert dtype == "object"
+    assert dtype != np.dtype(object)
+    assert len({dtype, WindowDtype()}) == 1
+    few = ours.filter(nw.col("user") > 1).select("hist_item", "user").sort("user").to_native()
+    assert few["hist_item"].dtype.name == "window"
+    assert lists(few["hist_item"]) == [CELLS[1], CELLS[4], CELLS[3]]
+    assert ours.to_arrow()["hist_item"].to_pylist() == CELLS

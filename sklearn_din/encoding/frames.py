@@ -79,7 +79,10 @@ def _read(
 def validate_frame(
     encoder: BaseEstimator, X: TableLike, *, reset: bool, droppable: Sequence[str | None] = ()
 ) -> pd.DataFrame:
-    """Return X as a pandas frame with text column names and the columns of fit.
+    """Return X as a pandas frame with text column names and the columns of fit, in their order.
+
+    Columns are taken by name, as ColumnTransformer takes them: after fit their order does not
+    matter, and columns that fit did not see are left out.
 
     Parameters
     ----------
@@ -116,13 +119,14 @@ def validate_frame(
         )
     present = set(frame.columns)
     expected = [] if fitted is None else [n for n in fitted if n in present or n not in droppable]
-    if list(frame.columns) != expected:
-        try:
-            validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
-        except ValueError as error:
-            if not any(is_history_name(name) for name in expected if name not in present):
-                raise
-            raise ValueError(f"{error}attach_history makes the history columns.") from error
+    if expected and present.issuperset(expected):
+        return frame if list(frame.columns) == expected else frame[expected]
+    try:
+        validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
+    except ValueError as error:
+        if not any(is_history_name(name) for name in expected if name not in present):
+            raise
+        raise ValueError(f"{error}attach_history makes the history columns.") from error
     if hasattr(encoder, "feature_names_in_"):
         return frame
     return frame.set_axis(_default_names(frame.shape[1]), axis=1)
