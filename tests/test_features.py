@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -158,3 +159,62 @@ def test_difference_names_what_differs(other, difference):
 
 def test_a_behaviour_with_some_candidate_is_no_bag():
     assert not Behaviour("a+b", ("a", "b"), ("x", None)).is_bag
+
+
+# What is printed ----------------------------------------------------------------------------
+
+
+def wide_schema(n_numbers):
+    numbers = [Field(f"n{number}", "numeric") for number in range(n_numbers)]
+    fields = (
+        Field("item", "categorical", "item", 1_200),
+        *numbers,
+        Field("hist_item", "history", "item", 1_200),
+        Field("hist_price", "numeric_history"),
+    )
+    clicks = Behaviour("hist_item", ("hist_item",), ("item",), numbers=("hist_price",))
+    return Schema(fields, (clicks,), max_length=50, unused=("day",))
+
+
+def test_a_schema_is_printed_as_a_table():
+    assert (
+        repr(wide_schema(1))
+        == str(wide_schema(1))
+        == """\
+Schema of 4 fields, 50 events at most; not used: day
+field       kind                  ids  compared with  behaviour
+item        id                  1,200
+n0          number
+hist_item   history of ids      1,200  item           hist_item
+hist_price  history of numbers                        hist_item"""
+    )
+
+
+@pytest.mark.parametrize(("n_numbers", "n_lines"), [(9, 14), (10, 14), (500, 14)])
+def test_of_many_fields_the_histories_are_printed_and_some_others(n_numbers, n_lines):
+    lines = repr(wide_schema(n_numbers)).splitlines()
+    assert len(lines) == n_lines
+    assert sum(line.startswith("hist_") for line in lines) == 2
+    n_shown = sum(line.startswith(("hist_", "item", "n")) for line in lines[2:])
+    more = f"... and {n_numbers + 3 - n_shown} more"
+    assert (lines[-1] == more) is (n_numbers > 9)
+
+
+def test_encoded_rows_are_printed_as_a_table_and_never_value_by_value(impressions):
+    impressions.users = np.arange(8)
+    first, *rest = repr(impressions).splitlines()
+    assert first == "EncodedFeatures of 8 impressions, with users"
+    assert "\n".join(rest) == impressions.schema.table()
+    impressions.times = np.arange(8)
+    assert repr(impressions).startswith("EncodedFeatures of 8 impressions, with users and times\n")
+
+
+def test_the_identity_of_a_schema_is_equal_where_schemas_are(impressions):
+    schema = impressions.schema
+    grown = dataclasses.replace(schema.fields[0], grown_from=("before",))
+    twin = dataclasses.replace(schema, fields=(grown, *schema.fields[1:]))
+    assert twin == schema
+    assert twin.identity == schema.identity
+    for change in ({"max_length": 7}, {"unused": ("day",)}, {"fields": schema.fields[:-1]}):
+        other = dataclasses.replace(schema, **change)
+        assert other.identity != schema.identity

@@ -199,8 +199,9 @@ class EncodedFeatures:
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{field.name}: {field.kind}" for field in self.schema.fields)
-        return f"EncodedFeatures({len(self)} impressions; {kinds})"
+        known = [name for name in ("users", "times") if getattr(self, name) is not None]
+        beside = f", with {' and '.join(known)}" if known else ""
+        return f"EncodedFeatures of {len(self):,} impressions{beside}\n{self.schema.table()}"
 
 
 def _row_selector(key: object) -> Rows:

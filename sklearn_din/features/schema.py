@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sklearn_din._text_table import text_table
 from sklearn_din._typed_fields import from_dict, to_dict
 
 PADDING_ID = 0
@@ -13,6 +14,13 @@ UNKNOWN_ID = 1
 FIRST_KNOWN_ID = 2
 
 Kind = Literal["numeric", "categorical", "history", "numeric_history"]
+KINDS = {
+    "numeric": "number",
+    "categorical": "id",
+    "history": "history of ids",
+    "numeric_history": "history of numbers",
+}
+MOST_ROWS = 12  # fields that a printed table has
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Behaviour:
         return all(candidate is None for candidate in self.candidates)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """Every field, which histories form a behaviour, and the longest history.
 
@@ -141,6 +149,11 @@ class Schema:
     >>> schema = Schema((Field("age", "numeric"), Field("item", "categorical", "item", 9)))
     >>> schema["item"].n_ids
     9
+    >>> schema
+    Schema of 2 fields
+    field  kind    ids  compared with  behaviour
+    age    number
+    item   id        9
     """
 
     fields: tuple[Field, ...]
@@ -153,6 +166,35 @@ class Schema:
             if field.name == name:
                 return field
         raise KeyError(f"no field {name!r}; the fields are {[f.name for f in self.fields]}")
+
+    def __repr__(self) -> str:
+        n_fields, longest = f"{len(self.fields):,} fields", ""
+        if self.behaviours:
+            longest = f", {self.max_length} events at most"
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        return f"Schema of {n_fields}{longest}{unused}\n{self.table()}"
+
+    def table(self) -> str:
+        """Return the fields as lines of text; of many, the histories and some others."""
+        fields, more = self.fields, ""
+        if len(fields) > MOST_ROWS:
+            fields = tuple(sorted(fields, key=lambda field: not field.is_history))[: MOST_ROWS - 1]
+            more = f"\n... and {len(self.fields) - len(fields)} more"
+        header = ("field", "kind", "ids", "compared with", "behaviour")
+        return text_table(header, [self._row(field) for field in fields], numbers=[2]) + more
+
+    def _row(self, field: Field) -> tuple[str, ...]:
+        n_ids, candidate, behaviour = f"{field.n_ids:,}" if field.has_ids else "", None, ""
+        if field.is_history:
+            events = self.behaviour_of(field.name)
+            behaviour = self.display_name(events)
+            candidate = dict(zip(events.histories, events.candidates, strict=True)).get(field.name)
+        return field.name, KINDS[field.kind], n_ids, candidate or "", behaviour
+
+    @property
+    def identity(self) -> str:
+        """All that two equal schemas have in common, as text: for digests."""
+        return repr((self.fields, self.behaviours, self.max_length, self.unused))
 
     def names(self, *kinds: Kind) -> list[str]:
         """Names of the fields of the given kinds, in order."""

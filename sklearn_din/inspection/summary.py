@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_din.features.schema import Field
+from sklearn_din._text_table import text_table
+from sklearn_din.features.schema import KINDS, Field
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 
-KINDS = {
-    "numeric": "number",
-    "categorical": "id",
-    "history": "history of ids",
-    "numeric_history": "history of numbers",
-}
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
 
@@ -72,13 +66,13 @@ def summarize(classifier: BaseEstimator) -> str:
     schema = module.schema
     columns = [_field(field, module) for field in schema.fields]
     columns += [(name, "not used", "", "", "") for name in schema.unused]
-    tables = [_align(("column", "kind", "vocabulary", "ids", "width"), columns, numbers=(3, 4))]
+    tables = [text_table(("column", "kind", "vocabulary", "ids", "width"), columns, numbers=(3, 4))]
     if schema.behaviours:
         rows = [_behaviour(interest, module) for interest in module.interest_modules]
-        tables.append(_align(("behaviour", "compared with", "becomes interest by"), rows))
+        tables.append(text_table(("behaviour", "compared with", "becomes interest by"), rows))
     parts = [*learnt_parts(module), ("total", "", n_parameters(module))]
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
-    tables.append(_align(("part", "layers", "parameters"), rows, numbers=(2,)))
+    tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     return "\n\n".join(tables)
 
 
@@ -144,18 +138,3 @@ def _behaviour(interest: Interest, module: DIN) -> tuple[str, ...]:
         ", ".join(candidates) or "nothing",
         f"{pooling}, newest {schema.max_length} events",
     )
-
-
-def _align(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()
-) -> str:
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = []
-    for row in table:
-        cells = [
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -288,7 +288,7 @@ def _numbers_of(store: Store) -> list[np.ndarray]:
 
 def _store_name(X: EncodedFeatures, rows: OrderedRows, store: Store) -> str:
     """Digest of all that decides the numbers: rows, labels and their blocks."""
-    sha = hashlib.sha256(repr((store.path.name, X.schema)).encode())
+    sha = hashlib.sha256(repr((store.path.name, X.schema.identity)).encode())
     arrays = [rows.users, rows.blocks, rows.clicked]
     for history, candidate in histories_with_candidate(X.schema):
         spans = X.behaviours[X.schema.behaviour_of(history).histories].spans

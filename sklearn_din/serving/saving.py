@@ -20,6 +20,7 @@ import numpy as np
 import sklearn.metrics
 import torch
 
+from sklearn_din._text_table import text_table
 from sklearn_din._whole_files import whole_file
 from sklearn_din.training.net_state import networks_on
 
@@ -187,7 +188,21 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
             raise _file_error(path, str(error) or type(error).__name__) from error
 
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+class FileContents(dict[str, Any]):
+    """What :func:`inspect` tells of a file: a dict that is printed as a few lines."""
+
+    def __repr__(self) -> str:
+        asked = ", ".join(self["untrusted"]) or "none"
+        versions = ", ".join(f"{name} {version}" for name, version in self["versions"].items())
+        rows = [
+            ("types", f"{len(self['types'])}; to be trusted: {asked}"),
+            ("versions", versions or "of none of our estimators"),
+            ("n_bytes", f"{self['n_bytes']:,}"),
+        ]
+        return text_table(("model", self["model"]), rows)
+
+
+def inspect(path: str | os.PathLike[str]) -> FileContents:
     """Tell what a file of a model holds, without building any of it.
 
     Parameters
@@ -197,7 +212,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns
     -------
-    contents : dict
+    contents : dict, printed as a few lines
         "model", the model's type; "types", all types in the file; "untrusted", those to pass to
         :func:`load` as ``trusted``; "versions", by library, of those that wrote our estimators;
         "n_bytes", of all arrays. ``skops.io.visualize`` shows the rest.
@@ -223,13 +238,13 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
             n_bytes = _check_zip(file)
             schema = _read_schema(file)
             nodes = list(_nodes(schema))
-            return {
-                "model": _type_name(schema),
-                "types": sorted(set(map(_type_name, nodes))),
-                "untrusted": [name for name in _list_untrusted(file) if name not in allowed],
-                "versions": _versions(nodes),
-                "n_bytes": n_bytes,
-            }
+            return FileContents(
+                model=_type_name(schema),
+                types=sorted(set(map(_type_name, nodes))),
+                untrusted=[name for name in _list_untrusted(file) if name not in allowed],
+                versions=_versions(nodes),
+                n_bytes=n_bytes,
+            )
         except Exception as error:  # of zipfile, json, numpy and skops
             raise _file_error(path, str(error) or type(error).__name__) from error
 

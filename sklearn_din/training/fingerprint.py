@@ -146,7 +146,7 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
     the fields mean, vocabularies included, "the schema".
     """
     digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
-    digests["the schema"].update(_digest_of_text(repr(X.schema)).encode())
+    digests["the schema"].update(_digest_of_text(X.schema.identity).encode())
     for first in range(0, len(X), ROWS_PER_BLOCK):
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():

@@ -1,0 +1,29 @@
+"""Rows of text as a table: columns side by side, numbers to the right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()
+) -> str:
+    """Return lines of text, one per row under the header; ``numbers`` are columns of numbers.
+
+    Examples
+    --------
+    >>> print(text_table(["column", "ids"], [["item", "1,204"], ["shop", "7"]], numbers=[1]))
+    column    ids
+    item    1,204
+    shop        7
+    """
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
