@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
+ECOSYSTEM ?= $(VENV)-ecosystem
 
-.PHONY: setup tools main test test-oldest test-engines lint audit lock bench quality proofs house docs release
-.PHONY: reproducible docs-offline clean
+.PHONY: setup tools main test test-oldest test-engines test-ecosystem lint audit lock bench quality proofs
+.PHONY: house docs release reproducible docs-offline clean
 
 setup: $(VENV)/installed
 
@@ -46,6 +47,16 @@ $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 		--requirement benchmarks/engines-requirements.txt
 	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check ray \
 		|| echo "No ray for this Python: its tests are skipped."
+	touch $@
+
+# MLflow, skore, SHAP and others that people bring, in an environment of its own.
+test-ecosystem: $(ECOSYSTEM)/installed
+	OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/python -m pytest tests/test_ecosystem.py
+
+$(ECOSYSTEM)/installed: pyproject.toml benchmarks/ecosystem-requirements.txt
+	$(PYTHON) -m venv $(ECOSYSTEM)
+	$(ECOSYSTEM)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" \
+		--requirement benchmarks/ecosystem-requirements.txt
 	touch $@
 
 lint: setup
@@ -117,4 +128,4 @@ reproducible: tools
 	cd build/again && sha256sum --check ../SHA256SUMS
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(ENGINES) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(ENGINES) $(ECOSYSTEM) build dist .pytest_cache .mypy_cache .ruff_cache
