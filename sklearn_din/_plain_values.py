@@ -142,6 +142,12 @@ def _zone(text: str) -> dt.tzinfo | None:
     return zoneinfo.ZoneInfo(text)
 
 
+def _pandas_zone(text: str) -> dt.tzinfo | str | None:
+    """Return the name of a zone, of which pandas 2 makes pytz's and pandas 3 zoneinfo's."""
+    zone = _zone(text)
+    return zone.key if isinstance(zone, zoneinfo.ZoneInfo) else zone
+
+
 @functools.cache
 def _zone_names() -> set[str]:
     """Names that may be looked up: any other could name a file or a module."""
@@ -164,7 +170,7 @@ def _timestamp_text(value: pd.Timestamp) -> str:
 def _timestamp(text: str) -> pd.Timestamp:
     ticks, unit, zone = text.split(";")
     stamp = pd.Timestamp(np.datetime64(int(ticks), _unit(unit)))
-    return stamp.tz_localize("UTC").tz_convert(_zone(zone)) if zone else stamp
+    return stamp.tz_localize("UTC").tz_convert(_pandas_zone(zone)) if zone else stamp
 
 
 def _duration(text: str) -> pd.Timedelta:
@@ -434,7 +440,7 @@ def _times_from_plain(state: dict[str, Any]) -> pd.DatetimeIndex:
     if ticks.dtype != np.int64:
         raise ValueError("times must be int64.")
     moments = pd.DatetimeIndex(ticks.view(f"M8[{_unit(state['unit'])}]"))
-    return moments.tz_localize("UTC").tz_convert(_zone(state["zone"]))
+    return moments.tz_localize("UTC").tz_convert(_pandas_zone(state["zone"]))
 
 
 def _items_of(kind: type) -> Callable[[Any], dict[str, Any]]:

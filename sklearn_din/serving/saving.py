@@ -271,11 +271,18 @@ def trusted_types() -> list[str]:
         for kind in vars(sklearn.model_selection).values()
         if isinstance(kind, type) and hasattr(kind, "get_n_splits")
     }
-    of_scorers = {f"sklearn.metrics._scorer.{name}" for name in SCORERS}
-    return sorted({*OWN_TYPES, *functions, *splitters, *of_scorers})
+    return sorted({*OWN_TYPES, *functions, *splitters, *SCORERS})
 
 
-SCORERS = ("_Scorer", "_PassthroughScorer", "_MultimetricScorer")
+SCORERS = (
+    *(
+        f"sklearn.metrics._scorer.{n}"
+        for n in ("_Scorer", "_PassthroughScorer", "_MultimetricScorer")
+    ),
+    # Scorers of older releases of scikit-learn hold these.
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
+)
 
 
 def _file_error(path: str | os.PathLike[str], problem: str) -> ModelFileError:
