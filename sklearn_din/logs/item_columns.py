@@ -217,7 +217,8 @@ class Triples:
         --------
         >>> rows = np.arange(300)
         >>> items = rows * 7 % 20
-        >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": rows % 24})
+        >>> hours = np.random.RandomState(0).randint(24, size=300)
+        >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": hours})
         >>> triples = Triples.of(items, None, None)
         >>> triples.nearness(log["price"]), triples.nearness(log["hour"]) < 0.7
         (1.0, True)
