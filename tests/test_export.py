@@ -244,7 +244,13 @@ class FlatTensors(torch.nn.Module):
         sizes = {"n_rows": numbers.shape[0], "event_numbers": {}, "distinct": {}}
         return self.network(
             SimpleNamespace(
-                numbers=numbers, ids=ids, rows=rows, offsets=offsets, shared=False, **sizes
+                numbers=numbers,
+                ids=ids,
+                identities=ids,
+                rows=rows,
+                offsets=offsets,
+                shared=False,
+                **sizes,
             )
         )
 

@@ -35,7 +35,7 @@ from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline
-from tests.test_vocabulary import learn, occurrences
+from tests.test_vocabulary import ids_of, learn, occurrences
 
 WORDS = ["boot", "clog", "hat", "shoe", "sock"]
 
@@ -99,8 +99,8 @@ def test_new_values_are_found_and_known_ones_keep_their_ids():
     after = grow(before, ["sock", "clog", "shoe"])
     assert after.values.tolist() == ["boot", "shoe", "clog", "sock"]
     names = np.array(WORDS, dtype=object)
-    assert before.encode(names, name="item").tolist() == [2, 1, 1, 3, 1]
-    assert after.encode(names, name="item").tolist() == [2, 4, 1, 3, 5]
+    assert ids_of(before, names) == [2, 1, 1, 3, 1]
+    assert ids_of(after, names) == [2, 4, 1, 3, 5]
     assert after.decode(np.array([4, 0])).tolist() == ["clog", None]
 
 

@@ -85,7 +85,7 @@ class Learnt:
         """Ids of one column's values, given as codes and distinct values."""
         vocabulary = self.vocabularies[self.roles.owners[name]]
         ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
-        return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 (missing) is unknown
+        return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 is missing: of no value
 
     def refuse_unknown(self, read: ReadFrame) -> None:
         """Raise where a value was not seen at fit."""

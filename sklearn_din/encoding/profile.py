@@ -62,7 +62,7 @@ class ColumnProfile:
     ) -> ColumnProfile:
         """Profile the training rows: their distinct ids, and how often each counts."""
         order = np.argsort(-counts, kind="stable")
-        frequent = ids[order[ids[order] != UNKNOWN_ID][:FREQUENT_IDS]] if len(ids) else ids
+        frequent = ids[order[ids[order] > UNKNOWN_ID][:FREQUENT_IDS]] if len(ids) else ids
         nothing = cls(frequent.astype(np.int32), np.zeros(len(frequent) + 1))
         return nothing.of_ids(ids, counts, missing=missing, rows=rows, empty=empty)
 
@@ -77,7 +77,7 @@ class ColumnProfile:
         self, ids: np.ndarray, counts: np.ndarray, *, missing: float, rows: int, empty: int = 0
     ) -> ColumnProfile:
         """Profile other rows in the bins of this one."""
-        is_known = ids != UNKNOWN_ID
+        is_known = ids > UNKNOWN_ID
         places = pd.Index(self.bins).get_indexer(pd.Index(ids[is_known]))
         n_bins = len(self.in_bins)
         in_bins = np.bincount(places % n_bins, counts[is_known], n_bins)  # -1 is the last one

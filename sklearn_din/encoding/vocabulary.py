@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din._validation import check_exact
+from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
@@ -100,7 +101,7 @@ class Vocabulary:
     --------
     >>> shoes = Vocabulary(np.array(["boot", "sandal"], dtype=object))
     >>> shoes.encode(np.array(["sandal", "clog"], dtype=object), name="item")
-    array([3, 1], dtype=int32)
+    array([          3, -2146086589], dtype=int32)
     >>> shoes.decode(np.array([3, 1, 0]))
     array(['sandal', None, None], dtype=object)
     """
@@ -197,7 +198,7 @@ class Vocabulary:
         return len(self.values) + FIRST_KNOWN_ID
 
     def encode(self, values: np.ndarray, *, name: str) -> np.ndarray:
-        """Give each plain value its id: int32, 1 where it is unknown."""
+        """Give each plain value its id: int32, a negative one of its own where it is unknown."""
         values = self.as_learnt(values)
         learnt, given = kind_of_ids(self.values), kind_of_ids(values)
         if learnt and given and learnt != given:
@@ -208,7 +209,10 @@ class Vocabulary:
                 stacklevel=2,
             )
         positions = self.positions(values)
-        return np.where(positions < 0, UNKNOWN_ID, positions + FIRST_KNOWN_ID).astype(np.int32)
+        ids = (positions + FIRST_KNOWN_ID).astype(np.int32)
+        unknown = np.flatnonzero(positions < 0)
+        ids[unknown] = identify(values[unknown])
+        return ids
 
     def as_learnt(self, values: np.ndarray) -> np.ndarray:
         """Let text that spells integers be integers where integers were learnt."""
@@ -221,6 +225,7 @@ class Vocabulary:
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Give each id its value, None for padding and unknown: an object array."""
+        ids = np.where(is_identity(ids), UNKNOWN_ID, ids)
         if ids.size and (ids.min() < 0 or ids.max() >= self.n_ids):
             raise ValueError(
                 f"ids must lie in range(0, {self.n_ids}), got values from {ids.min()} to "
@@ -231,7 +236,7 @@ class Vocabulary:
 
     def refuse_unknown(self, values: np.ndarray, ids: np.ndarray, *, name: str) -> None:
         """Raise where a value is unknown now and was not seen at fit either."""
-        unseen = values[ids == UNKNOWN_ID].astype(object)
+        unseen = values[ids < 0].astype(object)
         unseen = unseen[~pd.Index(unseen).isin(self.rare)]
         if len(unseen):
             more = ", ..." if len(unseen) > SHOWN_VALUES else ""

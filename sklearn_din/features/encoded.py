@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from sklearn_din._spans import Rows
+from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store
@@ -33,6 +34,9 @@ class EncodedFeatures:
     ``np.asarray(X)``, and so every step and tool that asks for an array, works where there are
     numbers alone. As numbers, ids would be quantities and histories would lose their candidates:
     a matrix of them is made by ``X.to_numpy()`` only.
+
+    ``columns`` and ``behaviours`` tell unknown values from each other: each has a negative id of
+    its own, by which a new item is known again in a history. Read by name, all of them are 1.
 
     Parameters
     ----------
@@ -138,7 +142,7 @@ class EncodedFeatures:
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:
-            return self.columns[name]
+            return _public(self.columns[name])
         if name not in self:
             raise KeyError(f"no field {name!r}; the fields are {self.keys()}")
         is_mask = name not in {field.name for field in self.schema.fields}
@@ -193,7 +197,7 @@ class EncodedFeatures:
                 ragged = self.behaviours[self.schema.behaviour_of(field.name).histories]
                 blocks.append(ragged.padded(field.name, self.schema.max_length))
             else:
-                blocks.append(self.columns[field.name][:, None])
+                blocks.append(_public(self.columns[field.name])[:, None])
         if not blocks:
             return np.empty((len(self), 0), dtype=dtype or np.float64)
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
@@ -202,6 +206,11 @@ class EncodedFeatures:
         known = [name for name in ("users", "times") if getattr(self, name) is not None]
         beside = f", with {' and '.join(known)}" if known else ""
         return f"EncodedFeatures of {len(self):,} impressions{beside}\n{self.schema.table()}"
+
+
+def _public(values: np.ndarray) -> np.ndarray:
+    """Numbers as they are; of ids, 1 where they are unknown."""
+    return ids_to_look_up(values) if values.dtype == np.int32 else values
 
 
 def _row_selector(key: object) -> Rows:
@@ -246,6 +255,8 @@ def _check_arrays(X: EncodedFeatures) -> None:
 def _check_ids(ids: np.ndarray, *, n_ids: int, name: str) -> None:
     if ids.dtype != np.int32:
         raise ValueError(f"{name} must hold int32 ids, got {ids.dtype}. Encode the column first.")
+    if ids.size and ids.min() < 0:
+        ids = ids[~is_identity(ids)]
     if ids.size and (ids.min() < 0 or ids.max() >= n_ids):
         raise ValueError(
             f"{name} must lie in range(0, {n_ids}), got values from {ids.min()} to {ids.max()}. "

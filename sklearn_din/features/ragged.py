@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_din._spans import Rows, Spans, log_elapsed
+from sklearn_din.features.identities import ids_to_look_up
 
 
 class Ragged:
@@ -18,7 +19,8 @@ class Ragged:
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n_events,)
-        int32 ids, or numbers. Oldest to newest inside each window.
+        int32 ids, negative ones of unknown values among them, or numbers. Oldest to newest inside
+        each window.
     spans : Spans
         Which events each row holds.
     anchors : dict of str to ndarray of shape (n_rows,), default=None
@@ -28,8 +30,6 @@ class Ragged:
     Examples
     --------
     >>> import numpy as np
-
-    from sklearn_din._spans import Rows, Spans, log_elapsed
     >>> from sklearn_din._spans import Spans
     >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
     >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
@@ -78,9 +78,10 @@ class Ragged:
         return np.arange(width) < lengths[:, None]
 
     def padded(self, name: str, width: int | None = None) -> np.ndarray:
-        """Values as (n_rows, width), padded with 0 on the right."""
+        """Values as (n_rows, width), padded with 0 on the right; unknown ids are 1."""
         mask = self.mask(width)
         values = self.flat(name)
+        values = ids_to_look_up(values) if values.dtype == np.int32 else values
         padded = np.zeros(mask.shape, dtype=values.dtype)
         padded[mask] = values
         return padded

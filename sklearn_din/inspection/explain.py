@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn_din._spans import Spans
 from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
@@ -178,7 +179,10 @@ def _event_table(
             {
                 "row": np.repeat(np.arange(len(X)), lengths),
                 "position": np.arange(len(before)) - before,
-                **{n: pd.array(history.flat(n), "Int32") for n in behaviour.histories},
+                **{
+                    n: pd.array(ids_to_look_up(history.flat(n)), "Int32")
+                    for n in behaviour.histories
+                },
                 column: numbers[behaviour.histories],
             }
         )

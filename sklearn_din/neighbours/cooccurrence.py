@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, triu
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.neighbours.blocks import OrderedRows
@@ -172,6 +173,7 @@ def count_new_clicks(
     float32; the diagonal counts users.
     """
     n_rows, events = len(candidates), history.flat(name)
+    candidates = ids_to_look_up(candidates)
     rows = np.repeat(np.arange(n_rows), history.spans.lengths)
     is_known = events >= FIRST_KNOWN_ID
     had = _ones(rows[is_known], events[is_known], (n_rows, n_ids))

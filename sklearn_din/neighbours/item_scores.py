@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_array, vstack
 
 from sklearn_din._spans import Spans
+from sklearn_din.features.identities import ids_to_look_up
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
@@ -131,6 +132,7 @@ class ItemScores:
         each row holds.
         """
         numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
+        candidates = ids_to_look_up(candidates)
         for rows in _chunks(spans.lengths):
             part = spans.take(rows)
             if not part.lengths.any():
@@ -171,10 +173,11 @@ def _scores_of_pairs(
     begins = np.flatnonzero(changes)
     if len(spans) < LEAST_CANDIDATES * len(begins):
         shown = np.repeat(candidates, spans.lengths)
-        return np.asarray(scores[shown, items[spans.index()]], dtype=np.float32).ravel()
+        events = ids_to_look_up(items[spans.index()])
+        return np.asarray(scores[shown, events], dtype=np.float32).ravel()
     parts = []
     for begin, end in pairwise([*begins.tolist(), len(spans)]):
-        events = items[spans.take(slice(begin, begin + 1)).index()]
+        events = ids_to_look_up(items[spans.take(slice(begin, begin + 1)).index()])
         parts.append(scores[candidates[begin:end]][:, events].toarray().ravel())
     return np.concatenate(parts)
 

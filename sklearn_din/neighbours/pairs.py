@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Field, Schema
 from sklearn_din.neighbours.blocks import number_users
 from sklearn_din.neighbours.cooccurrence import both_triangles, count_new_clicks
@@ -144,7 +145,7 @@ def look_up(scores: ItemScores, X: EncodedFeatures, history: str, candidate: str
 
 def count_ids(ids: np.ndarray, n_ids: int) -> np.ndarray:
     """Count how often each known id occurs: (n_ids,), float32."""
-    counts = np.bincount(ids, minlength=n_ids).astype(np.float32)
+    counts = np.bincount(ids_to_look_up(ids), minlength=n_ids).astype(np.float32)
     counts[:FIRST_KNOWN_ID] = 0
     return counts
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 
 
 class JointRows(NamedTuple):
@@ -72,7 +73,9 @@ class Batch:
     ----------
     numbers : Tensor of shape (n, n_numeric), float32
     ids : dict of str to Tensor, int32
-        (n,) for a categorical field, (n_events,) for a history.
+        (n,) for a categorical field, (n_events,) for a history. 1 where they are unknown.
+    identities : dict of str to Tensor, int32
+        The same, by which they are compared: unknown values are told apart by negative ids.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories.
     rows : dict of tuple of str to Tensor of shape (n_events,), int64
@@ -111,7 +114,10 @@ class Batch:
         numbers = [X.columns[name] for name in numeric]
         self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
         categorical = X.schema.names("categorical")
-        self.ids = {n: torch.from_numpy(np.ascontiguousarray(X.columns[n])) for n in categorical}
+        self.ids: dict[str, Tensor] = {}
+        self.identities: dict[str, Tensor] = {}
+        for name in categorical:
+            self._add_ids(name, np.ascontiguousarray(X.columns[name]))
         self.event_numbers: dict[str, Tensor] = {}
         self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
@@ -123,7 +129,7 @@ class Batch:
                 ragged = ragged.take(slice(0, 1))
             index = ragged.spans.index()
             for name in behaviour.histories:
-                self.ids[name] = torch.from_numpy(ragged.flat(name, index))
+                self._add_ids(name, ragged.flat(name, index))
             for name in behaviour.numbers:
                 self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
             lengths = ragged.spans.lengths
@@ -132,6 +138,12 @@ class Batch:
             self.offsets[behaviour.histories] = torch.from_numpy(offsets)
             rows = np.repeat(np.arange(len(ragged)), lengths)
             self.rows[behaviour.histories] = torch.from_numpy(rows)
+
+    def _add_ids(self, name: str, ids: np.ndarray) -> None:
+        self.ids[name] = self.identities[name] = torch.from_numpy(ids)
+        known = ids_to_look_up(ids)
+        if known is not ids:
+            self.ids[name] = torch.from_numpy(known)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -174,7 +186,10 @@ class Batch:
         events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}
         events_of = {name: chosen for histories, chosen in events.items() for name in histories}
         rows = slice(start, stop)  # of a field without events
-        part.ids = {name: ids[events_of.get(name, rows)] for name, ids in self.ids.items()}
+        part.ids, part.identities = (
+            {name: ids[events_of.get(name, rows)] for name, ids in group.items()}
+            for group in (self.ids, self.identities)
+        )
         part.offsets = {
             h: offsets[start : stop + 1] - offsets[start] for h, offsets in self.offsets.items()
         }
@@ -192,9 +207,11 @@ class Batch:
             return self
         self.numbers = to_device(self.numbers, device)
         self.weights = None if self.weights is None else to_device(self.weights, device)
-        groups: list[dict[Any, Tensor]] = [self.ids, self.event_numbers, self.rows, self.offsets]
-        for group in groups:
+        own = {n: ids for n, ids in self.identities.items() if ids is not self.ids[n]}
+        groups: list[dict[Any, Tensor]] = [self.ids, own, self.event_numbers]
+        for group in (*groups, self.rows, self.offsets):
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})
+        self.identities = self.ids | own
         for width, distinct in self.distinct.items():
             moved = (to_device(tensor, device) for tensor in distinct)
             self.distinct[width] = DistinctRows(*moved)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.fused import attend, attend_candidates, can_fuse
 from sklearn_din.network.layers import ActivationUnit
@@ -20,7 +20,7 @@ from sklearn_din.network.segments import (
     sum_events,
 )
 
-NO_ID = -1  # equals no event's id
+NO_ID = -1  # equals no event's id: known ones that training hides are -2 and less
 # How much an event counts per event that has come since: all alike, the last five or so, the last
 # two or so. The MLP's counts use the first two, the activation unit's relations all three.
 DECAYS = (1.0, 0.8, 0.5)
@@ -41,7 +41,9 @@ class Matches(NamedTuple):
 
     @classmethod
     def find(cls, behaviour: Behaviour, batch: Batch, segments: Segments) -> Matches:
-        """Compare all events with the candidates of their impressions; unknown ids match nothing.
+        """Compare all events with the candidates of their impressions; missing ids match nothing.
+
+        An unknown value equals itself and no other.
 
         Unlike the paper, whose unit sees embeddings only: of finite width, they cannot show that
         two ids are equal. All of ``extended`` together: +.0359 GAUC on e-shop clicks by session,
@@ -51,10 +53,11 @@ class Matches(NamedTuple):
         same = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             if candidate is not None:
-                shown = batch.ids[candidate]
-                shown = shown.masked_fill(shown < FIRST_KNOWN_ID, NO_ID)
+                shown = batch.identities[candidate]
+                is_missing = (shown == UNKNOWN_ID) | (shown == PADDING_ID)
+                shown = shown.masked_fill(is_missing, NO_ID)
                 shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
-                same.append(batch.ids[history] == shown)
+                same.append(batch.identities[history] == shown)
         newest = offsets[1:].index_select(0, rows) - 1
         ranks = (newest - cached_arange(rows.shape[0], device=rows.device)).float()
         return cls(same, ranks, [decay**ranks for decay in DECAYS[1:]])

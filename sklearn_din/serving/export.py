@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Field
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
 from sklearn_din.inspection.fitted import (
     Calibration,
     FittedPipeline,
@@ -30,7 +30,7 @@ from sklearn_din.inspection.fitted import (
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.network.interest import DECAYS, N_COUNTED, Interest
+from sklearn_din.network.interest import DECAYS, N_COUNTED, NO_ID, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
 
@@ -56,7 +56,9 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     ids from 2, means, scales), ``max_length``, the separator, and the classes. With it
     :class:`~sklearn_din.serving.OnnxServer` answers plain dictionaries. Steps before the
     encoder are not written: the server has to do what they do. A value not seen at fit is
-    unknown to the server (id 1), also where the encoder has ``unknown="error"``.
+    unknown to the server, also where the encoder has ``unknown="error"``: id 1, or the negative id
+    of ``sklearn_din.features.identities.identify``, by which a new candidate is known again in its
+    history.
 
     Parameters
     ----------
@@ -145,6 +147,7 @@ class _NetworkWriter:
     def __init__(self, graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:
         self.graph, self.module, self.schema = graph, module, module.schema
         self.inputs: dict[str, Value] = {}  # by field or mask; histories end with an empty position
+        self.identities: dict[str, Value] = {}  # by field with ids, as compared: some are negative
         self._declare_inputs({name for pair in neighbours for name in pair.names})
         for pair in neighbours:
             mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
@@ -175,12 +178,16 @@ class _NetworkWriter:
             if field.name in computed:
                 continue
             dtype = np.int32 if field.has_ids else np.float32
-            if not field.is_history:
-                self.inputs[field.name] = self.graph.input(field.name, dtype, ("n",))
-                continue
-            length = _length_name(self.schema.behaviour_of(field.name))
-            history = self.graph.input(field.name, dtype, ("n", length))
-            self.inputs[field.name] = self.graph.add("Pad", history, one_more)
+            if field.is_history:
+                length = _length_name(self.schema.behaviour_of(field.name))
+                history = self.graph.input(field.name, dtype, ("n", length))
+                values = self.graph.add("Pad", history, one_more)
+            else:
+                values = self.graph.input(field.name, dtype, ("n",))
+            if field.has_ids:
+                self.identities[field.name] = values
+                values = (values >= np.int32(0)).where(values, np.int32(UNKNOWN_ID))
+            self.inputs[field.name] = values
         for behaviour in self.schema.behaviours:
             name = mask_name(behaviour)
             mask = self.graph.input(name, np.bool_, ("n", _length_name(behaviour)))
@@ -232,9 +239,11 @@ class _NetworkWriter:
         same = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             if candidate is not None:
-                ids = self.inputs[history]
-                equal = ids.equals(self.inputs[candidate].insert_axis(1))
-                same.append((equal & (ids >= np.int32(FIRST_KNOWN_ID))).as_float())
+                shown = self.identities[candidate]
+                at_most = self.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
+                is_missing = (shown >= np.int32(PADDING_ID)) & at_most
+                shown = is_missing.where(np.int32(NO_ID), shown).insert_axis(1)
+                same.append(self.identities[history].equals(shown).as_float())
         weighed = list(same)
         for decay in DECAYS[1:]:
             factors = self.graph.add("Pow", decay, ranks)

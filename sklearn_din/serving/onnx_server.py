@@ -13,12 +13,14 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 METADATA_KEY = "sklearn_din"
 RECIPE_VERSION = 1
 UNKNOWN_ID, FIRST_KNOWN_ID = 1, 2
+N_IDENTITIES, LEAST_ID = 2**30, -(2**31)  # of unknown values, as in features/identities.py
 MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
 LARGEST = float(np.finfo(np.float32).max)
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
@@ -187,7 +189,7 @@ class _Known:
         self._is_integer = all(type(value) is int for value in values)
 
     def ids(self, values: Iterable[Any], column: str) -> list[int]:
-        """Give each value its id, 1 where it is missing or unknown."""
+        """Give each value its id: 1 where it is missing, a negative one where it is unknown."""
         keys = [None if _is_missing(value) else _plain(value, column) for value in values]
         present = [key for key in keys if key is not None]
         if self._is_text and present and all(type(key) is int for key in present):
@@ -199,7 +201,13 @@ class _Known:
             )
         if self._is_integer:  # text may spell integers
             keys = [_integer_if_spelt(key) for key in keys]
-        return [self._ids.get(key, UNKNOWN_ID) for key in keys]
+        return [self._id(key) for key in keys]
+
+    def _id(self, key: Any) -> int:
+        if key is None:
+            return UNKNOWN_ID
+        known = self._ids.get(key)
+        return _identify(key) if known is None else known
 
 
 def _read_n_threads(n_threads: object) -> int:
@@ -323,6 +331,15 @@ def _plain(value: Any, column: str) -> Any:
 
 def _key(value: Any) -> Any:
     return ("bool", value) if isinstance(value, bool) else value  # True == 1 as a dictionary's key
+
+
+def _identify(key: Any) -> int:
+    """Return the id of an unknown value, as the encoder gives it: twin of ``identify``."""
+    if isinstance(key, str):
+        checksum = crc32(key.encode("utf-8", "surrogatepass"), 1)
+    else:
+        checksum = crc32(repr(key[1] if isinstance(key, tuple) else key).encode())
+    return LEAST_ID + checksum % N_IDENTITIES
 
 
 def _integer_if_spelt(key: Any) -> Any:

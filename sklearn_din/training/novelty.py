@@ -75,9 +75,7 @@ class Novelty:
 
     def hide_new(self, X: EncodedFeatures) -> EncodedFeatures:
         """Hide the ids that no row before the last block has: nothing is trained on them yet."""
-        return _with_unknown(
-            X, {name: ~known[X.columns[name]] for name, known in self.known.items()}
-        )
+        return _with_unknown(X, {name: ~known[X[name]] for name, known in self.known.items()})
 
 
 STILL = Novelty({}, {}, np.zeros((1, 0), dtype=bool), np.ones(1))
@@ -111,7 +109,7 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> Novelty:
         for name, counts in count_ids(X, row_numbers(block_of == block - 1)).items():
             known[name] |= counts > 0
         rows = block_of == block
-        of_column = [known[X.schema[name].vocabulary][X.columns[name][rows]] for name in columns]
+        of_column = [known[X.schema[name].vocabulary][X[name][rows]] for name in columns]
         is_new.append(~np.stack(of_column, axis=1))
     by_column = {name: known[X.schema[name].vocabulary] for name in columns}
     return _summary(np.concatenate(is_new), by_column)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import UNKNOWN_ID
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
@@ -36,7 +37,7 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
             index = ragged.spans.index()
             ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
         for name, values in ids.items():
-            n_values = np.bincount(values)
+            n_values = np.bincount(ids_to_look_up(values))
             counts[X.schema[name].vocabulary][: len(n_values)] += n_values
     return counts
 

@@ -1,0 +1,299 @@
+"""An unknown value is known again where it comes back, and no table is ever asked for it."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    ItemNeighbours,
+    explain,
+    rank_candidates,
+    update,
+)
+from sklearn_din.features import EncodedFeatures, Ragged
+from sklearn_din.features.identities import identify, ids_to_look_up, is_identity
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.fingerprint import digests_of
+from tests.encoded_impressions import make_impressions, make_labels
+from tests.padded_network import match
+
+
+def rows(items, histories, **columns):
+    return pd.DataFrame({"item": items, "hist_item": histories, **columns})
+
+
+def counts_of(X):
+    """How many events of each impression have the candidate's id, as the network finds them."""
+    model = DINClassifier(max_epochs=1, batch_size=50, random_state=0)
+    interest = model.fit(X, np.arange(len(X)) % 2).module_.interest_modules[0]
+    batch = Batch(X)
+    (same,) = interest._matches(batch).same
+    lengths = batch.offsets[interest.behaviour.histories].diff()
+    return [int(part.sum()) for part in same.split(lengths.tolist())]
+
+
+def test_identities_are_those_of_the_text_the_same_in_every_process():
+    values = np.array(["boot", "7", 7, "ä\ud800", -3, True], dtype=object)
+    ids = identify(values)
+    assert ids.tolist() == [
+        -1101936223,
+        -1648854508,
+        -1430304126,
+        -1250181426,
+        -1641862906,
+        -1647385677,
+    ]
+    assert is_identity(ids).all()
+    assert not is_identity(np.array([-(2**30), -2, 0, 1, 2**31 - 1], dtype=np.int32)).any()
+
+
+def test_equal_unknown_values_match_and_others_do_not_and_missing_ones_match_nothing():
+    encoder = HistorySequenceEncoder().fit(rows(["a", "b"], [["b"], ["a"]]))
+    X = encoder.transform(
+        rows(
+            ["new", "new", None, "a", "new"],
+            [["new", "a", "new"], ["newer", None], [None, "a"], ["new", "a"], []],
+        )
+    )
+    assert counts_of(X) == [2, 0, 0, 1, 0]
+
+
+def test_integers_and_the_text_that_spells_them_are_one_unknown_value():
+    encoder = HistorySequenceEncoder().fit(rows([1, 2], [[2], [1]]))
+    X = encoder.transform(rows([12, 13], [["12", "012"], ["13", "12"]]))
+    assert counts_of(X) == [1, 1]
+
+
+def test_values_too_rare_for_an_id_are_known_again_too():
+    X = rows(["a", "a", "rare"], [["a"], ["rare", "a"], ["rare", "rarer"]])
+    for limit in ({"min_frequency": 4}, {"max_ids": 1}):
+        encoded = HistorySequenceEncoder(**limit).fit_transform(X)
+        assert encoded["item"].tolist() == [2, 2, 1]
+        assert counts_of(encoded) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rename", ["n{}".format, lambda item: item + 1000])
+def test_match_counts_stay_where_all_items_are_renamed_to_new_ones(rename):
+    rng = np.random.default_rng(0)
+    items = rng.integers(0, 8, 60)
+    pasts = [rng.integers(0, 8, n).tolist() for n in rng.integers(0, 6, 60)]
+    known = rows(items, pasts) if isinstance(rename(1), int) else None
+    if known is None:
+        known = rows([f"i{i}" for i in items], [[f"i{i}" for i in past] for past in pasts])
+    encoder = HistorySequenceEncoder().fit(known)
+    renamed = rows([rename(i) for i in items], [[rename(i) for i in past] for past in pasts])
+    X = encoder.transform(renamed)
+    assert (X["item"] == 1).all()
+    assert counts_of(X) == counts_of(encoder.transform(known))
+    arrays = {name: torch.as_tensor(encoder.transform(known)[name]) for name in X}
+    behaviour = X.schema.behaviours[0]
+    same, _ = match(behaviour, arrays, arrays["hist_item_mask"])
+    assert counts_of(X) == same.sum((1, 2)).tolist()
+
+
+def test_public_reading_gives_one():
+    encoder = HistorySequenceEncoder().fit(rows(["a", "b"], [["b"], ["a"]]))
+    X = encoder.transform(rows(["new", "a"], [["a", "newer"], []]))
+    assert X["item"].tolist() == [1, 2]
+    assert X["hist_item"].tolist() == [[2, 1], [0, 0]]
+    assert X.to_numpy()[0].tolist()[:3] == [1, 2, 1]
+    assert {name: X[name].min() for name in X if name != "hist_item_mask"} == {
+        "item": 1,
+        "hist_item": 0,
+    }
+    assert encoder.inverse_transform_ids("item", X.columns["item"]).tolist() == [None, "a"]
+    copied = pickle.loads(pickle.dumps(X))
+    assert copied["item"].tolist() == [1, 2]
+    assert copied.columns["item"].tolist() == X.columns["item"].tolist()
+
+
+def test_an_id_that_is_neither_known_nor_that_of_an_unknown_value_is_refused():
+    X = make_impressions()
+    X.columns["item"][:2] = [-5, identify(np.array(["new"], dtype=object))[0]]
+    message = r"item must lie in range\(0, 12\), got values from -5 to"
+    with pytest.raises(ValueError, match=message):
+        EncodedFeatures(X.schema, X.columns, X.behaviours)
+
+
+def with_identities(n=200, seed=0):
+    """Impressions with unknown ids, and the same told apart: no event equals its candidate."""
+    plain, told = (make_impressions(n, seed=seed) for _ in range(2))
+    plain.times = told.times = np.arange(n)
+    plain.users = told.users = np.arange(n) % 20
+
+    def tell(ids, first):
+        unknown = np.flatnonzero(ids == 1)
+        ids[unknown] = identify(np.arange(first, first + len(unknown)))
+
+    tell(told.columns["item"], 0)
+    tell(told.columns["category"], 1000)
+    for behaviour, ragged in told.behaviours.items():
+        for number, name in enumerate(behaviour):
+            tell(ragged.columns[name], (2 + number) * 10_000)
+    assert all((told.columns[name] < 0).any() for name in ("item", "category"))
+    return plain, told
+
+
+def test_tables_are_asked_for_the_unknown_id_alone():
+    plain, told = (Batch(X) for X in with_identities())
+    for name, ids in plain.ids.items():
+        assert torch.equal(told.ids[name], ids)
+        assert torch.equal(plain.identities[name], ids)
+        assert not torch.equal(told.identities[name], ids)
+    for part, its in zip(plain.split(50), told.split(50), strict=True):
+        assert all(torch.equal(its.ids[name], ids) for name, ids in part.ids.items())
+        assert [len(its.identities[name]) for name in its.ids] == [len(i) for i in its.ids.values()]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"interest": "paper"},
+        {"pooling": "max"},
+        {"pooling": "mean", "neighbours": None},
+        {"embedding_dim": {"item": 4, "category": 8, "tags": 4}, "neighbours": "user"},
+        {"early_stopping": True, "validation": "random"},
+        {"early_stopping": True, "embedding_l2": 0.0},
+    ],
+)
+def test_identities_that_match_nothing_change_no_bit_of_any_path(parameters):
+    plain, told = with_identities()
+    y = make_labels(plain)
+    models = [
+        DINClassifier(max_epochs=2, batch_size=50, random_state=0, **parameters).fit(
+            X[:160], y[:160]
+        )
+        for X in (plain, told)
+    ]
+    for learn in (False, True):
+        if learn:
+            for model, X in zip(models, (plain, told), strict=True):
+                update(model, X[160:], y[160:])
+        for X in (plain[160:], told[160:], plain[np.zeros(40, int)], told[np.zeros(40, int)]):
+            assert np.array_equal(models[0].predict_proba(X), models[1].predict_proba(X))
+        if parameters.get("pooling") != "max":
+            tables = [models[0].attention_weights(X) for X in (plain, told)]
+            pd.testing.assert_frame_equal(*tables)
+    weights = [torch.nn.utils.parameters_to_vector(m.module_.parameters()) for m in models]
+    assert torch.equal(*weights)
+    assert models[0].novelty_ == models[1].novelty_
+    for name, counts in models[0].net_.occurrences_.items():
+        assert np.array_equal(counts, models[1].net_.occurrences_[name])
+
+
+def test_item_neighbours_are_the_same_with_identities():
+    plain, told = with_identities()
+    y = make_labels(plain)
+    numbers = []
+    for X in (plain, told):
+        step = ItemNeighbours(neighbours="time").fit(X, y)
+        made = [step.fit_transform(X, y), step.transform(X)]
+        numbers.append([m[name] for m in made for name in m.schema.names("numeric")])
+    assert len(numbers[0]) > 20
+    assert all(np.array_equal(*pair) for pair in zip(*numbers, strict=True))
+
+
+def test_fingerprints_tell_identities_from_each_other():
+    plain, told = (digests_of(X) for X in with_identities(40))
+    assert plain["item"] != told["item"]
+    assert plain["the schema"] == told["the schema"]
+
+
+def sold(n=240, seed=0):
+    """A log whose labels mostly say whether the candidate stands in the history."""
+    rng = np.random.default_rng(seed)
+    items = rng.integers(0, 5, n)
+    pasts = [rng.integers(0, 5, size).tolist() for size in rng.integers(0, 7, n)]
+    frame = rows([f"i{i}" for i in items], [[f"i{i}" for i in past] for past in pasts])
+    again = np.array([i in past for i, past in zip(items, pasts, strict=True)])
+    return frame, np.where(rng.random(n) < 0.2, ~again, again).astype(int)
+
+
+@pytest.fixture
+def model():
+    classifier = DINClassifier(max_epochs=3, batch_size=40, lr=0.02, random_state=0)
+    return make_pipeline(HistorySequenceEncoder(), classifier).fit(*sold())
+
+
+def new(frame):
+    histories = [[f"new {item}" for item in past] for past in frame["hist_item"]]
+    return rows("new " + frame["item"], histories)
+
+
+def test_rows_that_were_encoded_before_growth_predict_the_same_after_it(model):
+    encoder, classifier = model
+    later = new(sold(seed=1)[0])
+    before = encoder.transform(later)
+    probability = classifier.predict_proba(before)
+    encoder.partial_fit(later)
+    assert (encoder.transform(later)["item"] > 1).all()
+    assert (before.columns["item"] < 0).all()
+    classifier.net_ = classifier.net_.grow(encoder.schema_)
+    assert np.array_equal(classifier.predict_proba(before), probability)
+    assert counts_of(before) == counts_of(encoder.transform(later))
+
+
+def test_a_ranked_new_item_is_known_again_in_the_history(model):
+    users = pd.DataFrame({"hist_item": [["fresh", "i1", "fresh"], ["i2"]]})
+    catalogue = pd.DataFrame({"item": ["fresh", "other", "i2"]})
+    ranked = rank_candidates(model, users, catalogue, top_k=3)
+    pairs = users.merge(catalogue, how="cross")
+    expected = pairs.assign(probability=model.predict_proba(pairs[["item", "hist_item"]])[:, 1])
+    for row, past in enumerate(users["hist_item"]):
+        own = ranked[ranked["row"] == row].set_index("item")["probability"]
+        truth = expected[expected["hist_item"].map(lambda cell, past=past: cell is past)]
+        np.testing.assert_allclose(own[truth["item"]], truth["probability"], atol=1e-6)
+    first = ranked[ranked["row"] == 0].set_index("item")["probability"]
+    assert first["fresh"] != first["other"]
+
+
+def test_explanations_show_an_unknown_event_as_none(model):
+    table = explain(model, rows(["fresh"], [["fresh", "i1"]]))
+    assert table["hist_item"].tolist() == [None, "i1"]
+    (ids,) = [model[1].attention_weights(model[0].transform(rows(["fresh"], [["fresh", "i1"]])))]
+    assert ids["hist_item"].tolist() == [1, model[0].transform(rows(["i1"], [[]]))["item"][0]]
+
+
+def test_the_onnx_server_knows_a_new_item_again(model, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from sklearn_din import export_onnx
+    from sklearn_din.serving import OnnxServer
+
+    export_onnx(model, tmp_path / "model.onnx")
+    server = OnnxServer(tmp_path / "model.onnx")
+    frame = pd.concat(
+        [
+            new(sold(40, seed=2)[0]),
+            rows(["fresh", "fresh", None], [["fresh", "fresh"], ["other", "i1"], [None, "i1"]]),
+        ],
+        ignore_index=True,
+    )
+    expected = model.predict_proba(frame)[:, 1]
+    assert expected[-3] > expected[-2] + 0.1
+    np.testing.assert_allclose(server.predict(frame.to_dict("list")), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [["boot", "ä\ud800", "7"], [7, -3, 2**40], [True, False]])
+def test_the_onnx_server_gives_unknown_values_the_encoders_ids(values):
+    from sklearn_din.serving.onnx_server import _Known
+
+    known = _Known([])
+    expected = identify(np.array(values, dtype=object)).tolist()
+    known._is_integer = False  # nothing is learnt
+    assert known.ids([*values, None], "item") == [*expected, 1]
+
+
+def test_without_unknown_ids_nothing_is_copied():
+    ids = np.array([0, 1, 5], dtype=np.int32)
+    assert ids_to_look_up(ids) is ids
+    ragged = Ragged.from_lengths({"item": np.array([-(2**31), 5], np.int32)}, np.array([2]))
+    assert ragged.padded("item").tolist() == [[1, 5]]
+    assert ragged.flat("item").tolist() == [-(2**31), 5]
