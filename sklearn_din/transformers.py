@@ -51,6 +51,7 @@ from sklearn_din.encoding.roles import (
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
+from sklearn_din.encoding.spelling import note_strangers
 from sklearn_din.encoding.statistics import TableStatistics
 from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import whole_ids
@@ -491,6 +492,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         pairs = {} if isinstance(self.histories, str) else self.histories
         in_pairs = {name for key in pairs for name in as_tuple(key)}
         warn_of(lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs))
+        warn_of(note_strangers(roles.behaviours, counts))
         warn_of(empty_histories(statistics.totals))
         log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}

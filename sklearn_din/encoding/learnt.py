@@ -16,6 +16,7 @@ from sklearn_din.encoding.profile import ColumnProfile, compared_rows, newest_nu
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
 from sklearn_din.encoding.single_values import Codes
+from sklearn_din.encoding.spelling import note_unknown
 from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
@@ -86,6 +87,34 @@ class Learnt:
         vocabulary = self.vocabularies[self.roles.owners[name]]
         ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
         return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 is missing: of no value
+
+    def note_unknown(
+        self,
+        read: ReadFrame,
+        encoded: Mapping[str, np.ndarray],
+        behaviours: Mapping[tuple[str, ...], Ragged],
+    ) -> list[str]:
+        """Return what to say of columns all of whose ids, encoded already, are unknown."""
+        ids = dict(encoded)
+        for ragged in behaviours.values():
+            ids |= ragged.columns
+        owners = {n: o for n, o in self.roles.owners.items() if n in ids and len(ids[n])}
+        unknown = [name for name in owners if ids[name].max() <= UNKNOWN_ID]
+        notices = []
+        for name in unknown:
+            kin = [other for other in owners if owners[other] == owners[name]]
+            values = plain_ids(read.id_columns()[name][0][1], name=name)
+            vocabulary = self.vocabularies[owners[name]]
+            if np.isin(values.astype(str), vocabulary.rare.astype(str)).any():
+                continue  # seen at fit, too rarely for an id
+            notice = note_unknown(
+                name,
+                values,
+                vocabulary.values,
+                is_compared=len(kin) > 1 and set(kin) <= set(unknown),
+            )
+            notices += [] if notice is None else [notice]
+        return notices
 
     def refuse_unknown(self, read: ReadFrame) -> None:
         """Raise where a value was not seen at fit."""

@@ -47,6 +47,12 @@ def warn_of_changed_units(factors: Mapping[str, float]) -> None:
         )
 
 
+def warn_of_unknown_ids(notices: Iterable[str]) -> None:
+    """Warn, once each, of columns none of whose ids was seen at fit."""
+    for notice in notices:
+        warn_once(notice)
+
+
 def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str]:
     """Behaviours of which no training row has an event."""
     return [

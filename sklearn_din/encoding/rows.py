@@ -14,7 +14,7 @@ from sklearn_din._validation import key_codes, plain_values, time_values
 from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.notices import warn_of_changed_units
+from sklearn_din.encoding.notices import warn_of_changed_units, warn_of_unknown_ids
 from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
@@ -76,10 +76,12 @@ class RowEncoder:
         if self.refuses_unknown:
             self.learnt.refuse_unknown(read)
         warn_of_changed_units(self.learnt.changed_units(read))
+        encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
+        warn_of_unknown_ids(self.learnt.note_unknown(read, encoded, behaviours))
         return EncodedFeatures(
             self.schema,
-            self.learnt.encode_columns(read),
-            self.learnt.encode_behaviours(read),
+            encoded,
+            behaviours,
             users=plain_values(frame[self.user]) if self.user in frame else None,
             times=time_values(frame[self.time]) if self.time in frame else None,
         )

@@ -1,0 +1,106 @@
+"""Ids that are written in two ways and never meet are said; new ids are not."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_din import HistorySequenceEncoder, attach_history
+from sklearn_din._warnings import warn_once
+from sklearn_din.encoding.spelling import find_respelling
+
+
+def make_frame(spell_item=str, spell_event=str, n_items=60):
+    chance = np.random.default_rng(0)
+    log = pd.DataFrame({"user": np.arange(400) % 20, "item": chance.integers(1, n_items + 1, 400)})
+    log["time"] = np.arange(400)
+    events = log.assign(item=[spell_event(item) for item in log["item"]])
+    shown = log.assign(item=[spell_item(item) for item in log["item"]])
+    return attach_history(shown, events, user="user", time="time", columns="item")
+
+
+def encoder(**parameters):
+    return HistorySequenceEncoder(user="user", time="time", **parameters)
+
+
+def said(call):
+    warn_once.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("spell_item", "spell_event"),
+    [
+        ("{:05d}".format, str),
+        ("sku{}".format, "SKU{}".format),
+        ("a{} ".format, "a{}".format),
+        (str, "{}.0".format),
+    ],
+    ids=["leading zeros", "upper case", "spaces", "floats"],
+)
+def test_a_candidate_and_a_history_that_share_no_id_and_the_advice(spell_item, spell_event):
+    frame = make_frame(spell_item, spell_event)
+    (message,) = said(lambda: encoder().fit(frame))
+    assert "share 0% of their ids, such as" in message
+    assert ", which seem to be the same: a history is compared with its candidate by" in message
+    assert said(lambda: encoder().fit(make_frame(spell_item, spell_item))) == []  # in one way
+
+
+def test_two_catalogues_that_share_no_id_are_said_too():
+    frame = make_frame("film {}".format, "song {}".format)
+    (message,) = said(lambda: encoder().fit(frame))
+    assert "seem to be the same" not in message
+    assert message.endswith("or name the column that the history belongs to in histories.")
+    assert said(lambda: encoder(histories={"hist_item": None}).fit(frame)) == []  # the advice
+
+
+def test_a_few_common_ids_are_enough_and_small_catalogues_say_nothing():
+    assert said(lambda: encoder().fit(make_frame(lambda i: i, lambda i: i + 50))) == []
+    few = make_frame("{:02d}".format, "x{}".format, n_items=9)
+    assert said(lambda: encoder().fit(few)) == []
+
+
+def test_ids_that_are_all_unknown_at_predict_are_said_once_for_each_column():
+    fitted = encoder().fit(make_frame("sku{}".format, "sku{}".format))
+    upper = make_frame("SKU{}".format, "SKU{}".format)
+    messages = said(lambda: [fitted.transform(upper) for _ in range(3)])
+    assert messages == [
+        f"no id of {name} was seen at fit, where they were such as 'sku{item}': all of them have "
+        "the unknown id. Write them as they were written at fit (upper case, leading zeros, "
+        "spaces)."
+        for name, item in (("item", messages[0].split("'sku")[1].split("'")[0]),
+                           ("hist_item", messages[1].split("'sku")[1].split("'")[0]))
+    ]  # fmt: skip
+    lower = upper.assign(item=upper["item"].str.lower())
+    lower["hist_item"] = [[item.lower() for item in cell] for cell in upper["hist_item"]]
+    assert said(lambda: fitted.transform(lower)) == []  # the advice
+
+
+def test_new_items_new_users_and_single_rows_are_no_mistake():
+    frame = make_frame()
+    frame["shop"] = "s" + frame["user"].astype(str)
+    fitted = encoder().fit(frame)
+    new_items = frame.assign(item=[f"new {item}" for item in frame["item"]])
+    assert said(lambda: fitted.transform(new_items)) == []
+    assert said(lambda: fitted.transform(frame.assign(shop="t" + frame["shop"]))) == []
+    row = frame.iloc[:3].assign(item="new", hist_item=[["other"]] * 3)
+    assert said(lambda: fitted.transform(row)) == []
+
+
+def test_a_catalogue_of_another_shop_is_said():
+    fitted = encoder().fit(make_frame())
+    other = make_frame("song {}".format, "song {}".format)
+    assert [m.split(" was seen")[0] for m in said(lambda: fitted.transform(other))] == [
+        "no id of item",
+        "no id of hist_item",
+    ]
+
+
+def test_most_of_the_values_must_have_another_spelling():
+    known = np.array(["7", "42", "x"], dtype=object)
+    assert find_respelling(np.array(["07", "new"], dtype=object), known) is None
+    assert find_respelling(np.array(["07", "X", "new"], dtype=object), known) == ("07", "7")
