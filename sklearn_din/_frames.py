@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Generic, cast
 
@@ -87,6 +87,12 @@ class CallerFrame(Generic[IntoDataFrameT]):
             return cast(IntoDataFrameT, taken.assign(**others))
         moved = [self._eager[name][positions] for name, positions in instead.items()]
         return self._native(self._eager[rows].with_columns(*moved))
+
+    def select(self, names: Sequence[str]) -> IntoDataFrameT:
+        """Return some columns, in the caller's kind and in this order."""
+        if isinstance(self.native, pd.DataFrame):
+            return cast(IntoDataFrameT, self.native[list(names)])
+        return self._native(self._eager.select(names))
 
     def between(self, start: int, stop: int) -> IntoDataFrameT:
         """Return the rows from ``start`` to before ``stop``, in the caller's kind, as they are."""

@@ -129,6 +129,21 @@ def test_a_builder_of_any_kind(kind):
     assert plain(shown)["hist_item"] == [[], [], [], ["tie"]]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_builder_takes_its_columns_by_name(kind):
+    frame = CLICKS[["user", "item", "time"]]
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(frame)
+    moved = KINDS[kind](CLICKS[["size", "time", "item", "user"]])
+    found = builder.transform(moved)
+    assert isinstance(found, TYPES[kind])
+    assert plain(found) == plain(builder.transform(frame))
+    assert list(plain(found)) == list(builder.get_feature_names_out())
+    with pytest.raises(ValueError, match="seen at fit time, yet now missing:\n- item"):
+        builder.transform(frame.drop(columns="item"))
+    builder.partial_fit(KINDS[kind](CLICKS[["size", "time", "item", "user"]].assign(time=9)))
+    assert len(builder.events_) == 2 * len(CLICKS)
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_candidates_are_ranked_in_their_own_kind(kind):
     shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})

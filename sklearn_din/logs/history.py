@@ -339,7 +339,12 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_frame(frame, [], name="X")
         check_name(self.user, name="user")
         check_name(self.time, name="time")
-        validate_data(self, frame, skip_check_array=True, reset=reset)
+        fitted = None if reset else getattr(self, "feature_names_in_", None)
+        if fitted is None or not set(fitted) <= set(frame.columns):
+            validate_data(self, frame, skip_check_array=True, reset=reset)
+        elif list(frame.columns) != list(fitted):  # taken by name, as by the encoder
+            shown = CallerFrame(shown.select(fitted), name="X")
+            frame = shown.pandas
         names = check_names(self.columns, name="columns")
         check_frame(frame, [self.user, self.time, *names], name="X")
         check_impressions(frame, self.user, self.time, self._new_names(), name="X")

@@ -33,6 +33,11 @@ OWN_TYPES = (
     "sklearn_din.metrics._GroupScorer",
     "sklearn_din.metrics.group_roc_auc_score",
 )
+# What CalibratedClassifierCV holds: a fitted model and the numbers of its calibration
+CALIBRATIONS = tuple(
+    f"sklearn.calibration.{name}"
+    for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
+)
 SCHEMA = "schema.json"
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -252,7 +257,8 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
 def trusted_types() -> list[str]:
     """Names of the types that :func:`load` trusts beside those that skops knows.
 
-    They are our own, and scikit-learn's metrics, splitters and scorers, of which a search is made.
+    They are our own, and scikit-learn's metrics, splitters and scorers, of which a search is made,
+    and calibrations.
 
     Returns
     -------
@@ -271,7 +277,7 @@ def trusted_types() -> list[str]:
         for kind in vars(sklearn.model_selection).values()
         if isinstance(kind, type) and hasattr(kind, "get_n_splits")
     }
-    return sorted({*OWN_TYPES, *functions, *splitters, *SCORERS})
+    return sorted({*OWN_TYPES, *functions, *splitters, *SCORERS, *CALIBRATIONS})
 
 
 SCORERS = (
