@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
 from sklearn_din.datasets import make_click_log
@@ -196,3 +197,11 @@ def test_made_click_logs_are_clean(seed):
         random_state=seed,
     )
     assert said(encode(log.impressions, log.events), log.y) == []
+
+
+def test_values_too_rare_for_an_id_are_counted_together():
+    random = np.random.RandomState(0)
+    X = pd.DataFrame({"city": [f"c{n}" for n in random.randint(0, 300, 600)]})
+    model = make_pipeline(HistorySequenceEncoder(min_frequency=3), DINClassifier(max_epochs=1))
+    model.fit(X, random.randint(0, 2, 600))
+    assert model.predict_proba(X).shape == (600, 2)

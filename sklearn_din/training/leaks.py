@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 
@@ -145,6 +146,7 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
         if name in candidates:
             continue
         if field.has_ids:
+            values = ids_to_look_up(values)
             sums = np.bincount(values[~half], weights=is_click[~half], minlength=field.n_ids)
             counts = np.bincount(values[~half], minlength=field.n_ids)
             rates = np.where(counts > 0, sums / np.maximum(counts, 1), is_click[~half].mean())
