@@ -208,7 +208,8 @@ def classify(frame: pd.DataFrame) -> object:
 
 
 def _is_same(one: object, other: object) -> bool:
-    """Whether two values are the same, or both are missing."""
+    """Whether two values are the same, or both are missing; moments are the same in any type."""
+    one, other = (pd.Timestamp(v) if isinstance(v, np.datetime64) else v for v in (one, other))
     if equal_values(one, other):
         return True
     return np.ndim(one) == np.ndim(other) == 0 and bool(pd.isna(one) and pd.isna(other))

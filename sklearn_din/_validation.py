@@ -125,9 +125,12 @@ def unix_unit(column: pd.Series) -> str | None:
     >>> unix_unit(pd.Series([1396310400, 1398902400])), unix_unit(pd.Series([7, 1396310400]))
     ('s', None)
     """
-    if not pd.api.types.is_numeric_dtype(column) or len(column) == 0:
+    if getattr(column.dtype, "kind", "O") not in "iuf":
         return None
-    low, high = float(column.min()), float(column.max())
+    numbers = plain_values(column[~missing_rows(column)])
+    if len(numbers) == 0:
+        return None
+    low, high = float(numbers.min()), float(numbers.max())
     for unit in ("s", "ms", "us"):
         year = 365.25 * 86_400 * UNITS_PER_SECOND[unit]
         if 20 * year <= low and high <= 130 * year and high - low <= 40 * year:

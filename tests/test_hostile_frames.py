@@ -323,3 +323,29 @@ def test_negatives_of_a_scan_need_items_that_are_there_and_can_be_compared(tmp_p
                 (ValueError, TypeError), match=f"{message}|hold text or numbers|'user'"
             ):
                 sample_negatives(scan_parquet(path), item="item", user=user, random_state=0)
+
+
+@pytest.mark.parametrize("name", ["time", "price"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.array([None, None, None], dtype="Int64"),
+        pd.array([None, 1, 2], dtype="Int32"),
+        pd.array([None, 1, 2], dtype="float[pyarrow]"),
+        pd.arrays.ArrowExtensionArray(pa.array(np.array([1, 2, 3], dtype=np.float16))),
+        np.array([1, 2, 3], dtype=np.float16),
+        np.array([1j, 2, 3]),
+    ],
+    ids=lambda values: str(values.dtype),
+)
+def test_negatives_are_drawn_beside_numbers_of_any_kind(name, values):
+    events = pd.DataFrame({"item": ["hat", "sock", "tie"], name: values})
+    shown, y = sample_negatives(events, item="item", random_state=0)
+    assert shown["item"][y == 1].tolist() == ["hat", "sock", "tie"]
+
+
+def test_an_encoder_that_knows_no_id_is_saved_and_loaded(tmp_path):
+    frame = pd.DataFrame({"item": [None], "price": [1.0]})
+    encoder = HistorySequenceEncoder(categorical=["item"]).fit(frame)
+    save(encoder, tmp_path / "encoder.din")
+    assert load(tmp_path / "encoder.din").transform(frame)["item"].tolist() == [1]

@@ -80,7 +80,8 @@ class ColumnProfile:
         is_known = ids > UNKNOWN_ID
         places = pd.Index(self.bins).get_indexer(pd.Index(ids[is_known]))
         n_bins = len(self.in_bins)
-        in_bins = np.bincount(places % n_bins, counts[is_known], n_bins)  # -1 is the last one
+        # -1 is the last one. Of nothing, numpy makes integers.
+        in_bins = np.bincount(places % n_bins, counts[is_known], n_bins).astype(np.float64)
         unknown, total = float(counts[~is_known].sum()), float(counts.sum())
         of_rows = float(rows), float(empty)
         return ColumnProfile(self.bins, in_bins, *of_rows, total + missing, float(missing), unknown)

@@ -65,9 +65,9 @@ def _find_times(events: pd.DataFrame) -> str | None:
     'time'
     """
     for name, column in events.items():
-        is_date = getattr(column.dtype, "kind", None) == "M"
-        is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        if is_number:
+        kind = getattr(column.dtype, "kind", "O")
+        is_date = kind == "M"
+        if kind in "iuf":
             is_date = str(name).lower() in TIME_NAMES or unix_unit(column) is not None
         if is_date and not missing_rows(column).any():
             return name  # type: ignore[return-value]
