@@ -84,7 +84,7 @@ def _are_among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return which values are among the known ones; text that spells an integer equals it."""
     if values.dtype != known.dtype:
         values, known = (np.array(list(map(str, some)), dtype=object) for some in (values, known))
-    return pd.Index(values).isin(known)
+    return pd.Index(values, dtype=values.dtype).isin(known)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
