@@ -39,6 +39,7 @@ from sklearn_din.encoding.notices import (
     log_older_events,
     lone_histories,
     odd_ids,
+    padded_histories,
     warn_of,
 )
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
@@ -493,6 +494,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         in_pairs = {name for key in pairs for name in as_tuple(key)}
         warn_of(lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs))
         warn_of(note_strangers(roles.behaviours, counts))
+        warn_of(padded_histories(roles.behaviours, counts))
         warn_of(empty_histories(statistics.totals))
         log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}

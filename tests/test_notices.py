@@ -162,3 +162,40 @@ def test_an_array_that_was_a_frame_with_histories_says_what_to_set():
     columns.set_output(transform="pandas")
     schema = make_pipeline(columns, HistorySequenceEncoder()).fit(frame)[-1].schema_
     assert schema.behaviours[0].candidates == ("remainder__item",)
+
+
+def test_times_from_1970_as_integers_are_said_and_the_advice():
+    seconds = 1_400_000_000 + 3600 * np.arange(30)
+    frame = impressions(at=np.tile(seconds, 1))
+    message = (
+        r"at holds integers that look like times in s since 1970, such as 1400000000, .*"
+        r"HistorySequenceEncoder\(time='at'\)"
+    )
+    with pytest.warns(UserWarning, match=message):
+        HistorySequenceEncoder().fit(frame)
+    for parameters in ({"time": "at"}, {"drop": ["at"]}, {"categorical": ["at"]}):
+        HistorySequenceEncoder(**parameters).fit(frame)
+
+
+def test_text_that_numbers_the_rows_is_said_as_integers_are_and_the_advice():
+    frame = pd.DataFrame({"item": [1, 2] * 100, "request": [f"r{row}" for row in range(200)]})
+    message = r"request has 200 different values in 200 rows .*drop=\['request'\].*rows, in categ"
+    with pytest.warns(UserWarning, match=message):
+        HistorySequenceEncoder().fit(frame)
+    for parameters in ({"drop": ["request"]}, {"categorical": ["request"]}):
+        HistorySequenceEncoder(**parameters).fit(frame)
+    frame.loc[:30, "request"] = "r0"
+    HistorySequenceEncoder().fit(frame)
+
+
+def test_zeros_that_pad_histories_are_said_and_the_advice():
+    chance = np.random.default_rng(0)
+    past = [chance.integers(1, 40, chance.integers(0, 6)) for _ in range(200)]
+    frame = pd.DataFrame({"item": chance.integers(1, 40, 200)})
+    frame["hist_item"] = [np.pad(cell, (0, 8 - len(cell))) for cell in past]
+    with pytest.warns(UserWarning, match=r"^0 is 68% of the events of hist_item and never the can"):
+        HistorySequenceEncoder().fit(frame)
+    frame["hist_item"] = [[item for item in cell if item] for cell in frame["hist_item"]]
+    HistorySequenceEncoder().fit(frame)
+    frame["hist_item"], frame["item"] = [cell - 1 for cell in past], frame["item"] - 1
+    HistorySequenceEncoder().fit(frame)  # 0 is an item like any other

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din._validation import unix_unit
 from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once
 from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.events import HistoryTotals
@@ -93,11 +94,22 @@ def odd_ids(
         if name in chosen:
             continue
         is_integer = pd.api.types.is_integer_dtype(dtypes[name])
-        if is_integer and len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
+        unit = unix_unit(pd.Series(values)) if is_integer and len(values) >= FEW_VALUES else None
+        if unit is not None:
             notices.append(
-                f"{name} has {len(values)} different integers in {n_rows} rows and is "
-                f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, in "
-                f"numeric=[{name!r}] if it is a quantity, in categorical to keep it as it is."
+                f"{name} holds integers that look like times in {unit} since 1970, such as "
+                f"{values[0]}, and is encoded as ids. Say HistorySequenceEncoder(time={name!r}) if "
+                f"it says when each row was, name it in drop=[{name!r}] to leave it out, in "
+                "categorical to keep it as it is."
+            )
+        elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
+            kind, quantity = "values", ""
+            if is_integer:
+                kind, quantity = "integers", f"in numeric=[{name!r}] if it is a quantity, "
+            notices.append(
+                f"{name} has {len(values)} different {kind} in {n_rows} rows and is "
+                f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
+                f"{quantity}in categorical to keep it as it is."
             )
         looks_like = _text_that_looks_like(values)
         if looks_like:
@@ -106,6 +118,27 @@ def odd_ids(
                 f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
             )
     return notices
+
+
+def padded_histories(
+    behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences]
+) -> list[str]:
+    """Histories in which 0 is by far the most frequent event and never a candidate."""
+    padded = []
+    for behaviour in behaviours:
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+            values, n_events = counts[history]
+            if candidate is None or values.dtype.kind != "i" or len(values) < FEW_VALUES:
+                continue
+            zeros, others = n_events[values == 0].sum(), n_events[values != 0]
+            if zeros > 2 * others.max(initial=1) and 0 not in counts[candidate].values:
+                padded.append((history, zeros / n_events.sum()))
+    return [
+        f"0 is {share:.0%} of the events of {name} and never the candidate: zeros that pad lists "
+        "to one length count as events. Leave them out, [item for item in cell if item], or name "
+        f"the history in drop=[{name!r}]."
+        for name, share in padded
+    ]
 
 
 def lone_histories(
