@@ -33,6 +33,7 @@ from sklearn_din.training.inputs import (
     check_features,
     check_inputs,
     device_for,
+    name_click,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 from sklearn_din.training.leaks import warn_of_leaks
@@ -170,8 +171,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         Seed of initial weights, validation rows, order of rows, dropout, hidden numbers and ids.
         None draws fresh entropy; the global random states of numpy and torch are never touched.
     verbose : int, default=0
-        0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the columns
-        that are not used (dates, histories that the encoder was not given).
+        0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the label of a
+        click where it is not 1, and the columns that are not used (dates).
 
     Attributes
     ----------
@@ -373,7 +374,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
                 net.callbacks = [*(self.callbacks or ())]
                 if getattr(self, "_skl_callbacks", None):
                     tasks = [CheckTasks(self, X, y, sample_weight, attributes_of)]
-                net.callbacks += [*tasks, *self._progress(ranks)]
+                net.callbacks += [*tasks, *self._progress(ranks, inputs)]
                 if checkpoint is not None:
                     net.ranks_ = ranks
                     net.random_state = checkpoint.seeds(net.first_seeds())
@@ -445,7 +446,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
                 ranks.check_same(given)
             is_first = not hasattr(self, "net_")
             net = self._new_net() if is_first else self._grown_net(inputs.X.schema)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks)]
+            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
             self._train_together(net, ranks, "partial_fit", inputs)
             if net.stop_reason_ == "user":
                 raise KeyboardInterrupt(
@@ -611,10 +612,10 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         if ranks is not None:
             ranks.check_same_weights(net.module_)
 
-    def _progress(self, ranks: Ranks | None) -> list[tuple[str, Callback]]:
+    def _progress(self, ranks: Ranks | None, inputs: FitInputs) -> list[tuple[str, Callback]]:
         """Return the progress bar, where there is to be one: of several processes in the first."""
         is_shown = self.verbose and (ranks is None or ranks.rank == 0)
-        return [("progress", ProgressBar())] if is_shown else []
+        return [("progress", ProgressBar(name_click(inputs.classes)))] if is_shown else []
 
     def _warn_of_interruption(self, net: DINNet) -> None:
         was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)

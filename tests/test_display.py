@@ -74,6 +74,16 @@ def test_the_title_names_the_candidate_and_its_probability(model):
     assert f"1 · hat (click probability {probability:.0%})" in drawn(display)
 
 
+@pytest.mark.parametrize("labels", [["click", "skip"], ["no", "{yes}"]])
+def test_pictures_and_explanations_say_which_label_is_the_click(labels):
+    y = np.array(labels)[[0, 1, 0, 1]]
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(SHOWN, y)
+    probability = model.predict_proba(SHOWN[:1])[0, 1]
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1])
+    assert f"1 · hat ('{labels[1]}' probability {probability:.0%})" in drawn(display)
+    assert explain(model, SHOWN[:1]).attrs["click"] == labels[1]
+
+
 def test_names_stand_in_for_ids_in_events_and_candidate(model):
     titles = pd.Series({1: "Bowler", 2: "Boot", 3: "Sneaker"})
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)

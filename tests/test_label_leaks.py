@@ -1,5 +1,6 @@
 """Histories that hold the row's own click, and columns that are the label, are said at fit."""
 
+import re
 import warnings
 
 import numpy as np
@@ -38,9 +39,9 @@ def make_shop(n_users=150, n_rows=30, n_items=400, repeats=0.0, seed=0):
 
 def encode(shown, log):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of clocks that differ: what fit sees is asked here
+        warnings.simplefilter("ignore")  # of clocks and row ids: asked here is what fit sees
         X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
-    return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
+        return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
 
 
 def said(X, y):
@@ -205,3 +206,60 @@ def test_values_too_rare_for_an_id_are_counted_together():
     model = make_pipeline(HistorySequenceEncoder(min_frequency=3), DINClassifier(max_epochs=1))
     model.fit(X, random.randint(0, 2, 600))
     assert model.predict_proba(X).shape == (600, 2)
+
+
+# Labels and rows -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "click", "other"),
+    [
+        (["click", "noclick"], "noclick", "click"),
+        (["Clicked", "not clicked"], "not clicked", "Clicked"),
+        (pd.Categorical(["low", "high"], ["low", "high"], ordered=True), "low", "high"),
+    ],
+)
+def test_labels_whose_click_is_the_wrong_one_and_the_advice(labels, click, other):
+    X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    y = pd.Series(labels).take(np.arange(40) % 2).reset_index(drop=True)
+    message = (
+        f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
+        f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
+        f"(y == {other!r}).astype(int)."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        DINClassifier(max_epochs=1).fit(X, y)
+    DINClassifier(max_epochs=1).fit(X, (y == other).astype(int))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1],
+        [False, True],
+        ["click", "skip"],
+        ["no", "yes"],
+        ["no click", "yes, click"],
+        pd.Categorical(["high", "low"], ["high", "low"], ordered=True),
+        pd.Categorical(["low", "high"], ["low", "high"]),
+    ],
+)
+def test_labels_of_which_nothing_is_said(labels):
+    X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    DINClassifier(max_epochs=1).fit(X, pd.Series(labels).take(np.arange(40) % 2))
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+def test_labels_as_a_column_and_rows_encoded_in_two_steps_train_the_same_model():
+    shown, log, y = make_shop(n_users=20)
+    X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
+    expected = None
+    for labels in (y, y[:, None], pd.DataFrame({"click": y})):
+        for in_two_steps in (False, True):
+            encoder = HistorySequenceEncoder(user="user", time="time")
+            rows = encoder.fit(X, labels).transform(X) if in_two_steps else None
+            rows = encoder.fit_transform(X, labels) if rows is None else rows
+            model = DINClassifier(max_epochs=1, random_state=0).fit(rows, labels)
+            probability = model.predict_proba(rows)
+            expected = probability if expected is None else expected
+            np.testing.assert_array_equal(probability, expected)

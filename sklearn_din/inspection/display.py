@@ -15,6 +15,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, KEYS, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
+from sklearn_din.training.inputs import name_click
 
 if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axes import Axes
@@ -60,6 +61,8 @@ class AttentionDisplay:
         Predicted probability of the click on each.
     by : {"weight", "leave_out"}, default="weight"
         What the numbers are: attention weights, or effects of leaving each event out.
+    click : str, default="click"
+        What a click is called: its label, where that is not 1.
 
     Attributes
     ----------
@@ -82,12 +85,14 @@ class AttentionDisplay:
         candidates: list[str],
         probability: np.ndarray | None = None,
         by: str = "weight",
+        click: str = "click",
     ) -> None:
         self.weights = weights
         self.events = events
         self.candidates = candidates
         self.probability = probability
         self.by = by
+        self.click = click
 
     @classmethod
     def from_estimator(
@@ -141,6 +146,7 @@ class AttentionDisplay:
             candidates=_candidate_labels(fitted, encoded, chosen, names_of),
             probability=fitted.predict_click(encoded),
             by=by,
+            click=name_click(fitted.classifier.classes_),
         )
         return display.plot(ax=ax)
 
@@ -214,21 +220,22 @@ class AttentionDisplay:
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
         self.figure_, self.ax_ = _new_axes(ax, size, purpose="AttentionDisplay")
         if not n_events:
-            _draw_nothing(self.ax_, self._label_candidates(" (click probability {:.0%})"))
+            _draw_nothing(self.ax_, self._label_candidates(f"{self.click} probability "))
         elif n_candidates == 1:
-            (candidate,) = self._label_candidates(" (click probability {:.0%})")
+            (candidate,) = self._label_candidates(f"{self.click} probability ")
             _draw_bars(self.ax_, self.weights[0], self.events, candidate, by=self.by)
         else:
-            label = "candidates" + ("" if self.probability is None else " (click probability)")
-            shown = self._label_candidates(" ({:.0%})")
+            label = "candidates"
+            label += "" if self.probability is None else f" ({self.click} probability)"
+            shown = self._label_candidates("")
             _draw_heat(self.ax_, self.weights, self.events, shown, label=label, by=self.by)
         return self
 
-    def _label_candidates(self, form: str) -> list[str]:
+    def _label_candidates(self, number: str) -> list[str]:
         if self.probability is None:
             return self.candidates
         pairs = zip(self.candidates, self.probability, strict=True)
-        return [name + form.format(probability) for name, probability in pairs]
+        return [f"{name} ({number}{probability:.0%})" for name, probability in pairs]
 
 
 class TrainingDisplay:

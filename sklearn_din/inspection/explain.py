@@ -58,7 +58,8 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
         position (0 is the oldest event kept), one column of original values per attribute
         (None for a value not seen at fit, and where the behaviour lacks the attribute), weight
         or effect, and share: that number over the sum of its absolute values in the impression's
-        behaviour, so that shares compare across impressions.
+        behaviour, so that shares compare across impressions. ``attrs["click"]`` is the label that
+        counts as the click.
 
     Raises
     ------
@@ -102,6 +103,7 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
         values = pipeline.decode(name, table[name])
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
+    table.attrs["click"] = pipeline.classifier.classes_.tolist()[1]
     table["share"] = (table[column] / totals.where(totals > 0, 1.0)).astype("float32")
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,11 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_array, validate_data
 from skorch.callbacks import Callback
 
-from sklearn_din._warnings import log_once
+from sklearn_din._warnings import log_once, warn_user
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
+
+NEGATIONS = ("no", "non", "not", "un", "dis")  # "noclick" is what "click" is not
 
 ImpressionsLike = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier takes as X
 
@@ -65,6 +67,8 @@ def check_inputs(
         known = _check_classes(classes, labels, getattr(estimator, "classes_", None))
     else:
         known = two_labels(labels)
+    if not is_later:
+        _warn_of_flip(y, known.tolist())
     clicks = (labels == known[1]).astype(np.float32)
     _check_mappings(estimator, known, encoded.schema)
     weights = check_weights(sample_weight, estimator.class_weight, labels)
@@ -139,6 +143,36 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
             "A click log holds clicks only: sample_negatives adds what was not clicked."
         )
     return classes
+
+
+def name_click(classes: np.ndarray) -> str:
+    """Return what a click is called in pictures and lines: its label, where that is not 1.
+
+    Examples
+    --------
+    >>> name_click(np.array([0, 1])), name_click(np.array(["click", "skip"]))
+    ('click', "'skip'")
+    """
+    label = classes.tolist()[1]
+    return "click" if label == 1 else repr(label)
+
+
+def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
+    """Warn where the larger label is no click by an order of the labels' own, or by its name."""
+    other, click = labels
+    dtype: Any = getattr(y, "dtype", None)
+    if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered:
+        order = dtype.categories.tolist()
+        is_flipped = order.index(click) < order.index(other)
+    else:
+        name = "".join(letter for letter in str(click).casefold() if letter.isalnum())
+        is_flipped = name in {f"{word}{str(other).casefold()}" for word in NEGATIONS}
+    if is_flipped:
+        warn_user(
+            f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
+            f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
+            f"(y == {other!r}).astype(int)."
+        )
 
 
 def _check_classes(

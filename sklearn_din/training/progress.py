@@ -17,7 +17,8 @@ class ProgressBar(Callback):
     """One bar for the whole training: epoch, time left, losses and AUC of the latest check.
 
     Drawn by tqdm on standard error, in a notebook as a widget. The time left is that of all
-    ``max_epochs``: early stopping can only shorten it.
+    ``max_epochs``: early stopping can only shorten it. ``click`` is what the label of a click is
+    called; a line says so where that is another word.
 
     Examples
     --------
@@ -27,8 +28,13 @@ class ProgressBar(Callback):
     >>> classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])  # the bar is on standard error
     """
 
+    def __init__(self, click: str = "click") -> None:
+        self.click = click
+
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Name the columns of which no feature is made."""
+        """Name the label of a click, and the columns of which no feature is made."""
+        if self.click != "click":
+            tqdm.write(f"a click is a row of the label {self.click}", file=sys.stderr)
         unused = net.module_.schema.unused
         if unused:
             names = ", ".join(map(str, unused))
