@@ -299,6 +299,34 @@ def test_skl2onnx_has_no_converter(model, clicks):
         to_onnx(make_model().set_params(encode__user=None, encode__time=None).fit(X, clicks[1]), X)
 
 
+@of_others
+def test_the_files_of_the_container_answer_as_the_model_does(model, clicks, tmp_path, monkeypatch):
+    for module in ("fastapi", "httpx", "onnx", "onnxruntime"):
+        need(module)
+    from fastapi.testclient import TestClient
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    page = PAGE.with_name("container.rst").read_text(encoding="utf-8")
+    export, app, docker, _ = re.findall(r"code-block:: \w+\n\n((?:   .*\n|\n)+)", page)
+    exec(textwrap.dedent(export), {"model": model})
+    (tmp_path / "app.py").write_text(textwrap.dedent(app), encoding="utf-8")
+    copied = re.search(r"COPY (.+) \./", docker)[1].split()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(copied)
+    client = TestClient(importlib.import_module("app").app)
+    X = clicks[0][:20].drop(columns=["user", "time"])
+    rows = [
+        {name: cell.tolist() if "hist" in name else cell for name, cell in row.items()}
+        for row in X.to_dict("records")
+    ]
+    answer = client.post("/probabilities", json=rows)
+    np.testing.assert_allclose(answer.json(), model.predict_proba(clicks[0][:20])[:, 1], atol=1e-5)
+    rows[0]["itm"] = rows[0].pop("item")
+    refused = client.post("/probabilities", json=rows)
+    assert refused.status_code == 422
+    assert "item" in refused.json()["detail"]
+
+
 def test_the_page_and_the_tests_name_the_same_tools_and_agree_what_works():
     rows = re.findall(
         r"^   \* - (.+)\n     - (works|not)\b", PAGE.read_text(encoding="utf-8"), re.M
