@@ -1,5 +1,6 @@
 """A ranking equals scoring each pair alone."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -236,7 +237,18 @@ def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_
 
 def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
     twice = candidates.iloc[[0, 0, 0]].assign(title=["a", "b", "c"])
-    assert rank_candidates(fitted, users[:2], twice)["title"].tolist() == [*"abcabc"]
+    item = twice["item"].iloc[0]
+    message = (
+        f"candidates have 2 rows too many: some items in 'item', such as {item!r}, have several, "
+        "and each row is ranked, so that a user may get an item twice. Keep one, "
+        "candidates.drop_duplicates('item')."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        ranking = rank_candidates(fitted, users[:2], twice)
+    assert ranking["title"].tolist() == [*"abcabc"]
+    assert caught[0].filename == __file__
+    advised = rank_candidates(fitted, users[:2], twice.drop_duplicates("item"))
+    assert advised["title"].tolist() == ["a", "a"]
 
 
 def test_ranking_works_behind_a_history_builder_and_in_a_search():

@@ -13,9 +13,11 @@ from sklearn.base import BaseEstimator
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_choice, check_count, check_frame, check_name
+from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.single_values import as_numbers
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipeline
 from sklearn_din.serving.allowed_pairs import (
     NO_PAIRS,
@@ -150,6 +152,7 @@ class Ranker(Generic[IntoDataFrameT]):
         self._columns = columns
         self._frame = CallerFrame(candidates, name="candidates")
         _check_candidates(self._frame.pandas)
+        _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
         self._catalogue: _Catalogue | None = None
         self._lock = threading.Lock()
 
@@ -409,6 +412,22 @@ def _check_candidates(candidates: pd.DataFrame) -> None:
     taken = [name for name in RESULT_COLUMNS if name in candidates]
     if taken:
         raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
+
+
+def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
+    """Warn where an item has several rows: by the candidate column that has the most ids."""
+    compared = {n for behaviour in schema.behaviours for n in behaviour.candidates if n is not None}
+    items = [name for name in candidates.columns if name in compared]
+    if not items:
+        return
+    item = max(items, key=lambda name: schema[name].n_ids)
+    copies = candidates[item].duplicated()
+    if copies.any():
+        warn_user(
+            f"candidates have {int(copies.sum())} rows too many: some items in {item!r}, such as "
+            f"{candidates[item][copies].iloc[0]!r}, have several, and each row is ranked, so that "
+            f"a user may get an item twice. Keep one, candidates.drop_duplicates({item!r})."
+        )
 
 
 def _check_rows(frame: pd.DataFrame, *, name: str) -> None:
