@@ -32,8 +32,8 @@ from sklearn_din.serving.export import calibrated_probability
 from sklearn_din.serving.onnx_graph import Graph
 from tests.fitted_pipelines import CANDIDATE, make_frame
 
-HAS_TEMPERATURE = "temperature" in str(CalibratedClassifierCV._parameter_constraints["method"])
-METHODS = ["sigmoid", "isotonic", *["temperature"] * HAS_TEMPERATURE]
+(KNOWN,) = CalibratedClassifierCV._parameter_constraints["method"]
+METHODS = [m for m in ("sigmoid", "isotonic", "temperature") if m in KNOWN.options]
 
 
 @pytest.fixture(scope="module")
