@@ -56,7 +56,8 @@ def test_every_code_block_of_the_guide_is_found_and_run():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert len(blocks_of(page)) == text.count(".. run-python::"), page.name
-        assert "code-block:: python" not in text, page.name
+        if page.name != "tools.rst":  # tests/test_ecosystem.py runs its code beside those tools
+            assert "code-block:: python" not in text, page.name
     assert sum(len(blocks_of(page)) for page in PAGES) >= 20
 
 
