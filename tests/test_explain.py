@@ -37,6 +37,8 @@ def test_explain_gives_the_weights_of_the_classifier(fitted, frame_and_labels):
 
 def test_shares_are_weights_over_the_sum_of_absolute_weights():
     class FixedWeights:
+        classes_ = np.array([0, 1])
+
         def attention_weights(self, X):
             return X
 

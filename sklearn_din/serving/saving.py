@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import sklearn.calibration
 import sklearn.metrics
 import torch
 
@@ -37,6 +38,7 @@ OWN_TYPES = (
 CALIBRATIONS = tuple(
     f"sklearn.calibration.{name}"
     for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
+    if hasattr(sklearn.calibration, name)  # temperatures are of scikit-learn 1.8
 )
 SCHEMA = "schema.json"
 HEADERS = {
