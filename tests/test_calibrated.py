@@ -28,7 +28,7 @@ from sklearn_din import (
 )
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.fitted import Calibration, split_pipeline
-from sklearn_din.serving.export import calibrated_probability
+from sklearn_din.serving.export import calibrate
 from sklearn_din.serving.onnx_graph import Graph
 from tests.fitted_pipelines import CANDIDATE, make_frame
 
@@ -161,7 +161,7 @@ def test_isotonic_steps_are_met_in_the_graph_before_between_and_behind_them(fitt
     logit = np.float32([-9, -0.5, 0, 0.25, 1, 1, 2, 9])
     graph = Graph(onnx)
     given = graph.input("x", np.float32, ("n",))
-    graph.output("probability", calibrated_probability(given, Calibration(model)))
+    graph.output("probability", calibrate(given, Calibration(model)))
     session = runtime.InferenceSession(graph.model().SerializeToString())
     (probability,) = session.run(None, {"x": logit})
     np.testing.assert_allclose(probability, [0, 0.05, 0.1, 0.35, 0.6, 0.6, 1, 1], atol=1e-6)

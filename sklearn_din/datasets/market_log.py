@@ -178,12 +178,12 @@ class _Market:
     def _draw(self, user: Integers, *, again: float, by_taste: float) -> Integers:
         """Draw an item on show for each user: some of the past, some by taste, the rest any."""
         n, n_items = len(user), len(self.on_show)
-        wanted = (self.rng.random_sample((n, 1)) > self._taste[user, :-1]).sum(axis=1)
-        n_places = -(-(n_items - wanted) // self.n_categories)
+        drawn_category = (self.rng.random_sample((n, 1)) > self._taste[user, :-1]).sum(axis=1)
+        n_places = -(-(n_items - drawn_category) // self.n_categories)
         nth = (self.rng.random_sample(n) * n_places).astype(int)
         place = np.where(
             self.rng.random_sample(n) < by_taste,
-            wanted + self.n_categories * nth,
+            drawn_category + self.n_categories * nth,
             self.rng.randint(n_items, size=n),
         )
         before = self._items[user, _NEWEST - 1 - self.rng.randint(_RETURNS_AMONG, size=n)]

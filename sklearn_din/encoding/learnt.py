@@ -12,7 +12,7 @@ import numpy as np
 from sklearn_din._estimator_state import check_dict, check_keys
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding.frames import ReadFrame
-from sklearn_din.encoding.profile import ColumnProfile, compared_rows, newest_numbers
+from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
 from sklearn_din.encoding.single_values import Codes
@@ -152,9 +152,9 @@ class Learnt:
             )
         return profiles
 
-    def changed_units(self, read: ReadFrame) -> dict[str, float]:
+    def find_changed_units(self, read: ReadFrame) -> dict[str, float]:
         """Return the columns whose numbers are a multiple of those at fit, and which."""
-        rows = compared_rows(read.n_rows)
+        rows = rows_to_compare(read.n_rows)
         numbers = {name: values[rows] for name, values in read.numbers.items()}
         for events in read.events.values():
             numbers |= {name: newest_numbers(events, name, rows) for name in events.numbers}

@@ -230,7 +230,7 @@ def newest_numbers(events: Events, name: str, rows: slice = slice(None)) -> np.n
     return numbers
 
 
-def compared_rows(n_rows: int) -> slice:
+def rows_to_compare(n_rows: int) -> slice:
     """Return which rows tell whether a unit has changed: some 500 to 1,000."""
     return slice(None, None, max(1, n_rows // COMPARED_ROWS))
 

@@ -75,7 +75,7 @@ class RowEncoder:
         read, frame = self.read(columns), columns.frame
         if self.refuses_unknown:
             self.learnt.refuse_unknown(read)
-        warn_of_changed_units(self.learnt.changed_units(read))
+        warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_of_unknown_ids(self.learnt.note_unknown(read, encoded, behaviours))
         return EncodedFeatures(

@@ -35,8 +35,8 @@ def identify(values: np.ndarray) -> np.ndarray:
         else crc32(repr(value).encode("utf-8", "surrogatepass"))
         for value in values.tolist()
     ]
-    kept = np.array(checksums, dtype=np.int64) % N_IDENTITIES
-    return (kept + LEAST_ID).astype(np.int32)
+    hashed = np.array(checksums, dtype=np.int64) % N_IDENTITIES
+    return (hashed + LEAST_ID).astype(np.int32)
 
 
 def ids_to_look_up(ids: np.ndarray) -> np.ndarray:

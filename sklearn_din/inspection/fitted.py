@@ -38,7 +38,7 @@ class Calibration(NamedTuple):
 
     @property
     def is_falling(self) -> bool:
-        """Whether larger log-odds mean smaller probabilities, as a slope of the wrong sign does."""
+        """Return whether larger log-odds mean smaller probabilities: a slope of the wrong sign."""
         return self.method == "sigmoid" and bool(self.calibrator.a_ > 0)
 
     def probability(self, logits: np.ndarray) -> np.ndarray:

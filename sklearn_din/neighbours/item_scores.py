@@ -109,7 +109,7 @@ class ItemScores:
         return csr_array(vstack(chosen, format="csr"))
 
     def _are_neighbours(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Whether one of two items is among the best neighbours of the other: (n,), bool."""
+        """Return whether one of two items is among the best neighbours of the other: (n,), bool."""
         scores = [self.cosine[items, others], self.cosine[others, items]]
         return np.logical_or(*(np.asarray(of_pairs).ravel() > 0 for of_pairs in scores))
 

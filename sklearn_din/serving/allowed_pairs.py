@@ -114,14 +114,14 @@ def pairs_of_histories(
     shown = Columns(_read_frame(pipeline, candidate_rows)).codes(candidate)
     shown = _as_learnt(pipeline, candidate, shown)
     rows_of_users = np.arange(len(user_rows))
-    found = [NO_PAIRS]
+    pairs = [NO_PAIRS]
     for history in [name for name in columns if columns[name] == candidate]:
         cells = given.history(history).expand()
         events = _as_learnt(pipeline, candidate, cells.codes(slice(0, len(cells.values))))
         items, positions = _common_codes(events, shown, f"{history} and {candidate}")
         rows = np.repeat(rows_of_users, cells.spans.lengths)
-        found.append(_join(rows, rows_of_users, items, positions))
-    return np.unique(np.concatenate(found))
+        pairs.append(_join(rows, rows_of_users, items, positions))
+    return np.unique(np.concatenate(pairs))
 
 
 def _read_frame(pipeline: FittedPipeline, rows: pd.DataFrame) -> pd.DataFrame:

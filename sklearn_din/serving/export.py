@@ -168,7 +168,7 @@ class _NetworkWriter:
             columns += self.interest_outputs(interest)
         layers = [*self.module.mlp, self.module.output]
         logit = _layers(join(columns, axis=1), layers).drop_axis(1)
-        self.graph.output("probability", calibrated_probability(logit, calibration))
+        self.graph.output("probability", calibrate(logit, calibration))
         self.graph.output("logit", logit)
 
     def _declare_inputs(self, computed: Collection[str]) -> None:
@@ -268,7 +268,7 @@ class _NetworkWriter:
         return _weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
 
 
-def calibrated_probability(logit: Value, calibration: Calibration) -> Value:
+def calibrate(logit: Value, calibration: Calibration) -> Value:
     """Return the probability (n,) out of the log-odds, twin of ``Calibration.probability``."""
     if calibration.method is None:
         return logit.call("Sigmoid")

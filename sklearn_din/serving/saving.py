@@ -196,7 +196,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
 
 
 class FileContents(dict[str, Any]):
-    """What :func:`inspect` tells of a file: a dict that is printed as a few lines."""
+    """The facts that :func:`inspect` returns: a dict that is printed as a few lines."""
 
     def __repr__(self) -> str:
         asked = ", ".join(self["untrusted"]) or "none"

@@ -52,7 +52,7 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
 
 
 class Repeats(NamedTuple):
-    """How often a candidate is among its history's events.
+    """Fractions of rows whose candidate is among their history's events.
 
     ``clicked`` and ``others`` are fractions of the rows that were clicked and that were not;
     ``events`` is how often the newest event of a clicked row's history is among the earlier ones.
@@ -75,7 +75,7 @@ class Repeats(NamedTuple):
 
     @property
     def is_leak(self) -> bool:
-        """Whether histories seem to hold the row's own click."""
+        """Return whether histories seem to hold the row's own click."""
         if self.events > MANY_REPEATS:
             return False
         unexplained = (self.clicked - self.events) / (1 - self.events)
