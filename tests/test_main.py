@@ -187,6 +187,29 @@ def test_negatives_and_seed_are_those_asked_for(log):
     assert not two.equals(other)
 
 
+def test_negatives_are_items_that_had_come_up_by_then(tmp_path):
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame({"u": np.arange(90) % 45, "t": np.arange(90)})
+    frame["i"] = [f"i{chance.integers(2 + row // 3)}" for row in range(90)]
+    frame.drop_duplicates(["u", "i"]).to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv")
+    first = own.X[own.y == 1].groupby("i")["t"].min()
+    early = own.X["i"].map(first) > own.X["t"]
+    assert early.mean() < 0.05  # those of users who have all that had come up
+
+
+def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
+    frame = pd.DataFrame({"u": np.arange(200) % 10, "i": np.arange(200) % 3, "t": np.arange(200)})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv")
+    assert capsys.readouterr().out == (
+        "note: 85% of the clicks repeat one of the same user and item: negatives may be items of "
+        "the user's own\n"
+    )
+    clicked = set(map(tuple, own.X.loc[own.y == 1, ["u", "i"]].to_numpy()))
+    assert clicked & set(map(tuple, own.X.loc[own.y == 0, ["u", "i"]].to_numpy()))
+
+
 def test_a_log_without_dates_may_count_its_time(tmp_path):
     frame = pd.DataFrame({"u": [1, 1, 2, 2], "i": list("abcd"), "t": [1, 2, 1, 2]})
     frame.to_csv(tmp_path / "log.csv", index=False)

@@ -21,6 +21,7 @@ MANY_ROWS = 100
 NEARLY_ALL = 0.9
 OLDER_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
+FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
@@ -128,7 +129,7 @@ def padded_histories(
     for behaviour in behaviours:
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             values, n_events = counts[history]
-            if candidate is None or values.dtype.kind != "i" or len(values) < FEW_VALUES:
+            if candidate is None or values.dtype.kind != "i" or len(values) < FEW_KINDS:
                 continue
             zeros, others = n_events[values == 0].sum(), n_events[values != 0]
             if zeros > 2 * others.max(initial=1) and 0 not in counts[candidate].values:
