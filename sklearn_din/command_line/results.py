@@ -124,7 +124,7 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     """Return the best items for each user after their last row, best first, none that they clicked.
 
     A user gets ``top_k`` items, or fewer who has clicked most of the catalogue: columns of user,
-    rank (from 1), item and what follows from it, popularity (its clicks), probability.
+    rank (from 1), item and what follows from it, popularity (users who clicked it), probability.
     """
     roles = study.roles
     in_order = study.X[roles.columns].sort_values(roles.time, kind="stable")
