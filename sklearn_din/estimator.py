@@ -65,8 +65,9 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
 
     Most ids are rare, so each training batch shrinks the embeddings of the ids in it, rare ones
     more (mini-batch aware L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added
-    to the gradient of id j, which occurs n_j times in the training rows. Training stops when the
-    loss of validation rows stops falling, and keeps the best average of the weights.
+    to the gradient of id j, which occurs n_j times in the training rows (unlike the paper, more
+    where clicks are rare). Training stops when the loss of validation rows stops falling, and
+    keeps the best average of the weights.
 
     X is what :class:`HistorySequenceEncoder` returns; usually both stand in one Pipeline. In a
     plain 2-D array or frame of numbers every column is numeric.
@@ -113,9 +114,11 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     dropout : float, default=0.0
         Share of the MLP's activations that each training step drops.
     embedding_l2 : float, default=250.0
-        Strength of the mini-batch aware L2 on embeddings. As a prior: each coordinate is
-        N(0, 1 / embedding_l2), whatever the batch size. Less where items are good or bad by
-        themselves, more where only their match with the history counts. 0 turns it off.
+        Strength of the mini-batch aware L2 on embeddings, at balanced clicks. As a prior: each
+        coordinate is N(0, 1 / embedding_l2), whatever the batch size. Where a share p of the
+        training rows are clicks, it is divided by 4 p (1 - p): at 2 % that makes 3189 of 250, since
+        rows of rare clicks tell less. Less where items are good or bad by themselves, more where
+        only their match with the history counts. 0 turns it off.
     lr : float, default=0.003
         Learning rate of Adam, which trains everything but the embeddings.
     embedding_lr : float, default=None
@@ -128,6 +131,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     early_stopping : bool or "auto", default="auto"
         Whether to set validation rows aside, stop when their loss stops falling and keep the
         best average of the weights of the last four validation checks. "auto": from 1,000 rows.
+        Where no check is better than the base rate of the training rows, a warning says so, and
+        that rate is what all rows get. ``partial_fit`` has no such rows and compares nothing.
     validation : {"auto", "random", "last", "groups"}, default="auto"
         Which rows early stopping sets aside. "auto": "last" where the encoder knows when each row
         was (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": any. "last":
@@ -182,7 +187,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         Without training rows. ``net_.predict_proba(X)``, ``net_.fit(X, y)`` and
         ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
         per epoch; ``net_.stop_reason_`` says why training ended: "max_epochs", "patience",
-        "callback" or "user".
+        "callback", "user", or "base_rate": there was nothing to learn (``early_stopping``).
     module_ : DIN
         The torch module. ``module_.schema`` has the numbers of item neighbours too.
     schema_ : Schema
@@ -383,6 +388,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
                 net.random_state = self.random_state
                 if net.stop_reason_ == "user":
                     self._warn_of_interruption(net)
+                if net.stop_reason_ == "base_rate":
+                    _warn_of_nothing_learnt(net)
                 self._keep(net, inputs)
                 for task in tasks:
                     task.end_fit()
@@ -679,6 +686,19 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+
+def _warn_of_nothing_learnt(net: DINNet) -> None:
+    rate = float(torch.sigmoid(net.module_.output.bias.detach()))
+    best = min(check["valid_loss"] for check in net.checks_)
+    warn_user(
+        f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
+        f"better than the base rate of the training rows, and so every row gets it ({rate:.3g}). "
+        "Check that y belongs to the rows of X, that X tells something of the candidate and the "
+        "past (summary() lists the columns), that the rows set aside are of the kind to be "
+        "predicted and have enough clicks (validation, validation_fraction), and by history_ that "
+        "training was not too short and its rates not too high (max_epochs, lr)."
+    )
 
 
 def _of_net(net: DINNet) -> dict[str, object]:

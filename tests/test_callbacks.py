@@ -103,7 +103,7 @@ STOPS_AFTER_TWO = skorch.callbacks.EarlyStopping(
     [
         ({}, "validation check", 3),
         ({"early_stopping": False}, "epoch", 3),
-        ({"max_epochs": 200, "patience": 1, "lr": 0.5}, "validation check", None),
+        ({"max_epochs": 200, "patience": 1, "lr": 0.05}, "validation check", None),
         ({"callbacks": [STOPS_AFTER_TWO]}, "validation check", 2),
         ({"callbacks": [StopAtBatch(6)]}, "validation check", 2),
     ],
@@ -157,6 +157,7 @@ def test_a_check_that_is_cut_off_has_no_estimator():
     np.testing.assert_array_equal(whole.predict(X), trained.predict(X))
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by seven validation rows
 def test_callbacks_get_what_fit_was_given():
     seen, weights = Estimators(), np.arange(64) + 1.0
     classifier().set_callbacks(seen).fit(X, y, sample_weight=weights)
@@ -197,7 +198,7 @@ def test_a_callback_that_returns_true_stops_training():
 
 
 def test_early_stopping_does_not_depend_on_callbacks():
-    settings = {"max_epochs": 200, "patience": 1, "lr": 0.5}
+    settings = {"max_epochs": 200, "patience": 1, "lr": 0.05}
     trained, alone = fitted(Steps(), **settings), fitted(**settings)
     assert trained.net_.stop_reason_ == alone.net_.stop_reason_ == "patience"
     assert len(trained.history_) == len(alone.history_)
@@ -339,6 +340,7 @@ class Rates(skorch.callbacks.Callback):
         self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by seven validation rows
 def test_a_multiplicative_schedule_moves_embeddings_and_keeps_the_ratio_of_rates():
     rates = Rates()
     halve = skorch.callbacks.LRScheduler("StepLR", step_size=1, gamma=0.5)

@@ -30,7 +30,10 @@ from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk
 
 # A forked child computes with one thread: so must the training that it is compared with.
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:nothing was found to learn"),  # some have nothing
+]
 
 X = make_impressions(240, seed=3)
 y = make_labels(X, seed=3)
@@ -188,6 +191,7 @@ def test_a_training_that_was_ended_goes_on_to_the_same_bits(case, minutes, tmp_p
 
 def test_the_cases_are_what_they_say():
     assert undisturbed("patience").net_.stop_reason_ == "patience"
+    assert undisturbed("numbers alone").net_.stop_reason_ == "base_rate"
     assert undisturbed("two checks per epoch").history_["epoch"][0] == 0.5
     assert undisturbed("new items").net_.novelty_.hidden
     assert len(undisturbed("two widths").module_.embeddings.tables) == 2

@@ -17,7 +17,11 @@ from skorch.callbacks import Callback, GradientNormClipping
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay
+from sklearn_din.training.occurrences import (
+    count_occurrences,
+    embedding_decay,
+    scale_of_prior,
+)
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -250,15 +254,40 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
     classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[Watch()]).fit(X, y)
     (passed,) = passed
     embeddings = classifier.module_.embeddings
-    for vocabulary, decay in embedding_decay(
-        count_occurrences(X), 3.0 / min(batch_size, 400)
-    ).items():
+    share = (y.sum() + 1) / (len(y) + 2)  # of clicks, with a row of each kind more
+    strength = 3.0 / (4 * share * (1 - share)) / min(batch_size, 400)
+    for vocabulary, decay in embedding_decay(count_occurrences(X), strength).items():
         first = embeddings.offset_of[vocabulary]
-        np.testing.assert_array_equal(passed[first : first + len(decay)], decay)
+        np.testing.assert_allclose(passed[first : first + len(decay)], decay, rtol=1e-6)
     groups = classifier.net_.optimizer_.param_groups
     assert all(group["decay"] is None for group in groups)  # of use in training only
     batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))
     classifier.net_.train_step(batch)  # a fitted net still takes a step
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.98])
+def test_the_prior_is_to_the_loss_as_at_balanced_clicks(share):
+    """A row's loss bends by p (1 - p): its second derivative, here by differences."""
+    logit, step = np.log(share / (1 - share)), 1e-4
+    losses = np.logaddexp(0, logit + step * np.array([-1, 0, 1]))
+    bend = (losses[0] - 2 * losses[1] + losses[2]) / step**2
+    n_clicks = round(1e6 * share)
+    assert scale_of_prior(10**6 - n_clicks, n_clicks) == pytest.approx(0.25 / bend, rel=1e-3)
+
+
+def test_rare_clicks_shrink_the_embeddings_more(clicks):
+    X, y = clicks
+    rows = np.r_[np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:20]]
+    strengths = []
+
+    class Watch(Callback):
+        def on_train_begin(self, net, **kwargs):
+            strengths.append(net.optimizer_.param_groups[1]["decay"].max().item())
+
+    for labels in (y[rows], np.arange(len(rows)) % 2):
+        quick(callbacks=[Watch()]).fit(X[rows], labels)
+    share = 21 / (len(rows) + 2)
+    assert strengths[0] / strengths[1] == pytest.approx(0.25 / (share * (1 - share)), rel=1e-2)
 
 
 def test_clipping_reaches_the_sparse_gradients(clicks):
@@ -411,6 +440,7 @@ def test_summary_and_html_show_the_fitted_network(fitted):
     assert "<svg" not in DINClassifier()._repr_html_()
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # labels are arbitrary
 def test_every_batch_meets_all_modules_in_its_own_mode():
     class Modes(Callback):
         def on_batch_end(self, net, training=False, **kwargs):

@@ -343,6 +343,7 @@ def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
         assert (of_name[n_known:] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_new_rows_and_the_order_of_batches_come_from_random_state(early_stopping, model, later, y):
     model["din"].set_params(random_state=3, early_stopping=early_stopping)
@@ -434,6 +435,18 @@ def test_the_l2_counts_an_ids_occurrences_in_all_rows_so_far():
     items, events = X["item"][:100], X["hist_item"][:100]
     new = (items == 5).sum() + (events == 5).sum()
     assert twice["item"][5] == once["item"][5] + new
+
+
+def test_the_l2_counts_the_labels_of_all_rows_so_far():
+    X = make_impressions(300, seed=3)
+    y = make_labels(X)
+    classifier = DINClassifier(random_state=0, max_epochs=1, early_stopping=False)
+    assert classifier.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
+    rows = np.flatnonzero(y == 1)
+    grown = classifier.partial_fit(X[rows], y[rows])  # clicks alone, and the prior stays finite
+    assert grown.net_.labels_ == (300 - y.sum(), 2 * y.sum())
+    assert np.isfinite(grown.predict_proba(X)).all()
+    assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
 
 
 def test_the_history_goes_on_after_early_stopping(model, frame, y):

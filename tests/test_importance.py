@@ -117,7 +117,7 @@ def test_a_column_and_the_indicator_of_its_missing_numbers_are_one_feature(log):
     X, y = log
     is_missing = (y == 1) & (np.arange(len(y)) % 9 > 0)
     X = X.assign(price=np.where(is_missing, np.nan, X["price"]))
-    model = pipeline(neighbours=None).fit(X, y)
+    model = pipeline(neighbours=None).set_params(dinclassifier__max_epochs=10).fit(X, y)
     table = history_importance(model, X, y, n_repeats=1, random_state=0)
     assert sorted(table["feature"]) == ["category", "hist_item+hist_category", "item", "price"]
     assert table["feature"].iloc[0] == "price"

@@ -250,6 +250,7 @@ def test_labels_of_which_nothing_is_said(labels):
 
 
 @pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # in one epoch
 def test_labels_as_a_column_and_rows_encoded_in_two_steps_train_the_same_model():
     shown, log, y = make_shop(n_users=20)
     X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])

@@ -119,6 +119,7 @@ MARKET_MISTAKES = [
     ({"n_users": 0}, r"n_users must be at least 1, got 0"),
     ({"n_items": 10}, r"n_items must be at least 20, got 10"),
     ({"base_rate": 1}, r"base_rate must lie between 0 and 1, got 1"),
+    ({"mood": -1}, r"mood must be at least 0, got -1"),
     ({"turnover": 1.5}, r"turnover must lie between 0 and 1, got 1\.5"),
     ({"n_users": 10}, r"n_impressions must be at most 1000 per user, got 55000 for 10 users"),
 ]
@@ -373,6 +374,21 @@ def test_an_item_that_has_left_the_market_never_comes_back(market):
     assert lifetimes[1] == pytest.approx(0.55, abs=0.05)  # of each day's items
     still = make_market_log(n_users=50, n_impressions=3500, turnover=0, random_state=0)
     assert still.events["item"].max() < 1000
+
+
+def test_a_mood_lasts_a_users_day_and_no_longer():
+    sizes = {"n_users": 20, "n_impressions": 5600, "n_items": 60, "random_state": 2}
+    log = make_market_log(**sizes, mood=2.0)
+    logit = np.log(log.probability / (1 - log.probability)) - log.quality[log.impressions["item"]]
+    past = [interest(log, impression) for impression in log.impressions.itertuples()]
+    moods = pd.Series(logit - past)
+    visit = log.impressions["time"].astype("int64") // (86_400 * 10**9 // 20)
+    moods -= moods.groupby(visit).transform("mean")  # nothing but moods is left
+    by_day = moods.groupby([log.impressions["user"], log.impressions["time"].dt.date])
+    assert by_day.std().max() < 1e-9
+    means = by_day.mean()
+    assert means.std() == pytest.approx(2.0, abs=0.3)
+    assert abs(means.groupby("user").apply(lambda days: days.autocorr()).mean()) < 0.2
 
 
 def test_a_seed_makes_the_same_market():

@@ -143,6 +143,7 @@ def test_cuda_where_there_is_none(monkeypatch):
         DINClassifier(device="cuda").fit(make_impressions(20), np.arange(20) % 2)
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
 def test_what_those_parameters_may_be():
     X = make_impressions(40)
     classifier = DINClassifier(

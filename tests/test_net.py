@@ -1,15 +1,18 @@
 """The skorch net: net_.fit and net_.partial_fit, epochs for callbacks, checks within them."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
 import skorch.callbacks
 import torch
+from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.early_stopping import EarlyStopping
+from sklearn_din.training.validation import split_rows
 from tests.encoded_impressions import make_impressions, make_labels
 
 X = make_impressions(400, seed=3)
@@ -144,13 +147,94 @@ def test_patience_begins_with_the_first_full_average(best, patience, n_checks, m
 
 def test_early_stopping_may_stop_within_an_epoch():
     many = make_impressions(20_000)
-    settings = {"batch_size": 64, "patience": 1, "max_epochs": 50, "lr": 0.2}
+    settings = {"batch_size": 64, "patience": 1, "max_epochs": 50, "lr": 0.05}
     fitted = classifier(**settings).fit(many, make_labels(many))
     assert fitted.net_.stop_reason_ == "patience"
     assert len(fitted.history_) >= 5
     assert fitted.n_iter_ == int(np.ceil(fitted.history_["epoch"].iloc[-1]))
     assert len(fitted.net_.history) in (fitted.n_iter_, fitted.n_iter_ - 1)
     assert all("train_loss" in epoch for epoch in fitted.net_.history)
+
+
+# Never worse than the base rate
+
+NOISE = np.random.default_rng(0).permutation(np.arange(400) % 5 == 0).astype(int)
+NOTHING = r"nothing was found to learn: no validation check .* every row gets it \(0\.\d+\)"
+LEARNS_NOISE = {"early_stopping": True, "max_epochs": 4, "lr": 0.5}
+
+
+@pytest.mark.parametrize("stopped_by", ["patience", "max_epochs", "callback"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_net_that_found_nothing_predicts_the_base_rate(stopped_by, weighted):
+    parameters = LEARNS_NOISE | {"patience": 1} if stopped_by == "patience" else LEARNS_NOISE
+    parameters = parameters | {"max_epochs": 20 if stopped_by == "patience" else 4}
+    if stopped_by == "callback":
+        stop = skorch.callbacks.EarlyStopping(monitor="train_loss", threshold=1.0, patience=1)
+        parameters = parameters | {"callbacks": [stop]}
+    weights = np.where(NOISE, 3.0, 1.0) if weighted else None
+    with pytest.warns(UserWarning, match=NOTHING):
+        fitted = classifier(**parameters).fit(X, NOISE, sample_weight=weights)
+    assert fitted.net_.stop_reason_ == "base_rate"
+    shown = fitted.predict_proba(X)[:, 1]
+    assert np.ptp(shown) == 0
+    assert shown[0] == pytest.approx(3 / 7 if weighted else 1 / 5, rel=0.05)
+
+
+@pytest.mark.parametrize("validation", ["random", "last"])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
+def test_no_fit_is_worse_on_its_validation_rows_than_the_base_rate(share, validation):
+    """The slow, obvious twin: the loss of one probability for all rows, by its formula."""
+    for seed in range(3):
+        labels = np.random.default_rng(seed).random(400) < share
+        parameters = {"validation": validation, "random_state": seed, "lr": 0.03}
+        order = np.random.RandomState(seed)
+        train, valid = split_rows(labels, None, how=validation, fraction=0.1, seeds=order)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = classifier(early_stopping=True, **parameters).fit(X, labels)
+        got = log_loss(labels[valid], fitted.predict_proba(X[valid])[:, 1], labels=[0, 1])
+        base = np.full(len(valid), labels[train].mean())
+        assert got <= log_loss(labels[valid], base, labels=[0, 1]) + 1e-6
+
+
+def test_who_stops_by_ctrl_c_gets_the_best_check_all_the_same():
+    class Interrupt(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.checks_) == 2:
+                net.stop_training("user")
+
+    with pytest.warns(UserWarning, match="the weights of the best validation check so far"):
+        fitted = classifier(**LEARNS_NOISE, callbacks=[Interrupt()]).fit(X, NOISE)
+    assert fitted.net_.stop_reason_ == "user"
+    assert np.ptp(fitted.predict_proba(X)[:, 1]) > 0
+
+
+def test_a_net_that_found_nothing_learns_from_rows_that_tell_something():
+    with pytest.warns(UserWarning, match=NOTHING):
+        fitted = classifier(**LEARNS_NOISE | {"lr": 0.1}).fit(X, NOISE)
+    fitted.set_params(lr=0.01)
+    for _ in range(8):
+        fitted.partial_fit(X, y)
+    assert roc_auc_score(y, fitted.predict_proba(X)[:, 1]) > 0.8
+
+
+def test_rows_that_tell_something_give_no_warning_and_no_base_rate():
+    for seed in range(3):
+        fitted = classifier(early_stopping=True, random_state=seed).fit(X, y)
+        assert fitted.net_.stop_reason_ == "max_epochs"
+
+
+@pytest.mark.parametrize("weights", [None, np.where(y, 3.0, 1.0)])
+def test_a_new_network_begins_at_the_base_rate_of_its_rows(weights):
+    fitted = classifier(lr=1e-9, embedding_lr=1e-9, max_epochs=1).fit(X, y, sample_weight=weights)
+    expected = np.average(y, weights=weights)
+    assert fitted.predict_proba(X)[:, 1].mean() == pytest.approx(expected, abs=0.02)
+
+
+def test_a_first_part_of_one_label_leaves_the_bias_where_rows_of_both_reach_it():
+    rows = np.flatnonzero(y == 1)
+    fitted = classifier(lr=1e-9).partial_fit(X[rows], y[rows], classes=[0, 1])
+    assert 0.4 < fitted.predict_proba(X)[:, 1].mean() < 0.6
 
 
 def test_a_fitted_net_holds_no_rows_and_no_gradients():

@@ -166,6 +166,7 @@ def fitted(X, **parameters):
     return quick(**parameters).fit(X, make_labels(X))
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
 def test_a_still_catalogue_is_trained_bit_for_bit_as_without_times():
     X = turning(still_until=11)
     with_times = fitted(X, early_stopping=True, validation="random")

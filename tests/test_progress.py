@@ -151,7 +151,7 @@ STOPS_AFTER_TWO = EarlyStopping(patience=1, monitor="train_loss", threshold=0.5,
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"patience": 1, "max_epochs": 200, "lr": 0.5}, "patience"),
+        ({"patience": 1, "max_epochs": 200, "lr": 0.05}, "patience"),
         ({"callbacks": [STOPS_AFTER_TWO]}, "callback"),
         ({"callbacks": [StopAtBatch(6)]}, "callback"),
         ({}, "max_epochs"),

@@ -10,6 +10,9 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.training.validation import late_times
 from tests.encoded_impressions import make_impressions, make_labels
 
+# Which rows they are is looked at here, not what one epoch learns.
+pytestmark = pytest.mark.filterwarnings("ignore:nothing was found to learn")
+
 
 def quick(**parameters):
     return DINClassifier(

@@ -36,6 +36,7 @@ def make_market_log(
     n_categories: int = 20,
     base_rate: float = 0.02,
     turnover: float = 0.55,
+    mood: float = 0.0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
     """Make a log of a marketplace, where clicks are rare and tomorrow's items are new.
@@ -49,6 +50,7 @@ def make_market_log(
 
         logit = b + 1.3 * log(1 + events of this item) + 0.3 * log(1 + events of its category)
                 + 3 * share of carts + 3 * share of carts in its category + quality of the item
+                + mood of the user's day
 
     over the user's newest 50 events. Shares are (carts + 1) / (events + 8). An item's quality shows
     in its own clicks alone. b is such that of each visit's impressions the share `base_rate` is
@@ -69,6 +71,9 @@ def make_market_log(
     turnover : float, default=0.55
         Share of the items that are replaced by new ones every midnight. 0 is a catalogue that
         stands still.
+    mood : float, default=0.0
+        Standard deviation of what each user's day adds to the log-odds, for no reason that shows.
+        With 1.5, who learns users by their histories learns what is over tomorrow.
     random_state : int, RandomState instance or None, default=None
         Pass an int for the same log at each call.
 
@@ -99,6 +104,7 @@ def make_market_log(
     """
     check_at_least(1, n_users=n_users, n_impressions=n_impressions, n_categories=n_categories)
     check_at_least(n_categories, n_items=n_items)
+    check_at_least(0, mood=mood)
     if not 0 < base_rate < 1:
         raise ValueError(f"base_rate must lie between 0 and 1, got {base_rate}.")
     if not 0 <= turnover <= 1:
@@ -121,7 +127,7 @@ def make_market_log(
             time = market.look(user, time)
             if day:
                 shown.append(market.show(user, time, base_rate))
-        market.turn(turnover)
+        market.turn(turnover, mood)
     return _bunch(market, pd.concat(shown))
 
 
@@ -136,6 +142,7 @@ class _Market:
         self.place = np.arange(n_items)  # by item
         self.quality = rng.normal(0, 0.4, size=n_items)
         self.on_show = np.arange(n_items)  # by place
+        self.mood = np.zeros(n_users)  # of the day
         self._taste = rng.dirichlet(np.full(n_categories, 0.2), n_users).cumsum(axis=1)
         by_category = rng.normal(0, 1, size=(n_users, n_categories))
         self._zeal = by_category + rng.normal(-2.5, 1, size=(n_users, 1))
@@ -144,8 +151,10 @@ class _Market:
         self._actions = np.zeros((n_users, _NEWEST), dtype=int)
         self.events: list[dict[str, Integers]] = []
 
-    def turn(self, turnover: float) -> None:
-        """Replace a share of the items by new ones of the same categories."""
+    def turn(self, turnover: float, mood: float) -> None:
+        """Replace a share of the items by new ones of the same categories; draw all moods."""
+        if mood:
+            self.mood = self.rng.normal(0, mood, size=len(self._taste))
         n_new = round(turnover * len(self.on_show))
         places = self.rng.choice(len(self.on_show), size=n_new, replace=False)
         self.on_show[places] = len(self.category) + np.arange(n_new)
@@ -167,7 +176,7 @@ class _Market:
     def show(self, user: Integers, time: Integers, base_rate: float) -> pd.DataFrame:
         """Show each user an item, and append the clicks to their events."""
         item = self._draw(user, again=0.2, by_taste=0.4)
-        logit = self._interest(user, item) + self.quality[item]
+        logit = self._interest(user, item) + self.quality[item] + self.mood[user]
         probability = sigmoid(logit + find_intercept(logit, base_rate))
         clicked = self.rng.random_sample(len(user)) < probability
         carts = np.full(clicked.sum(), _CART)

@@ -1,4 +1,7 @@
-"""Validation checks: the average of the latest weights is judged, the best average is kept."""
+"""Validation checks: the average of the latest weights is judged, the best average is kept.
+
+It is kept if it is better than the base rate, which needs no network.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,33 @@ def count_checks(n_batches: int) -> int:
     return min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
 
 
+def base_logit(y: np.ndarray, weights: np.ndarray | None) -> float:
+    """Return the log-odds of the share of clicks; one half of a row stands for none.
+
+    Examples
+    --------
+    >>> round(base_logit(np.array([0, 1, 0, 0]), None), 4)  # 1 / 3
+    -1.0986
+    >>> base_logit(np.array([0, 1, 0, 0]), np.array([1, 3, 1, 1]))
+    0.0
+    """
+    share = float(np.average(y, weights=None if weights is None else weights + 1e-12))
+    share = min(max(share, 0.5 / len(y)), 1 - 0.5 / len(y))
+    return float(np.log(share / (1 - share)))
+
+
+def loss_of_constant(logit: float, y: np.ndarray, weights: np.ndarray | None) -> float:
+    """Return the loss of the same log-odds for all rows, as ``DINNet.get_loss`` has it.
+
+    Examples
+    --------
+    >>> round(loss_of_constant(0.0, np.array([0, 1]), None), 4)
+    0.6931
+    """
+    losses = np.logaddexp(0.0, logit) - logit * y.astype(float)
+    return float(np.mean(losses if weights is None else losses * weights))
+
+
 class EarlyStopping(Callback):
     """Stop when validation checks stop improving; keep the best average of the latest weights.
 
@@ -46,6 +76,11 @@ class EarlyStopping(Callback):
     Steps of Adam scatter around the optimum, their average lies closer to it (Polyak and Juditsky
     1992). The average with the smallest validation loss is what the net has in the end. Training
     itself goes on from the latest weights.
+
+    A fit must not end worse than knowing nothing: where no check has a smaller loss than the base
+    rate of the training rows, predicted for every validation row, the net in the end predicts that
+    rate, and ``net.stop_reason_`` is "base_rate". Its last layer then is its bias alone, so that
+    later training goes on from there. Ctrl-C leaves the best check all the same.
 
     Each check is a row of ``net.checks_``; without validation batches, each epoch is one.
 
@@ -69,6 +104,11 @@ class EarlyStopping(Callback):
         self._average: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
         self._forget_predictions()
+        train, valid = net.get_split_datasets(None)
+        self._base_logit = base_logit(train.y, train.weights)
+        self._base_loss = (
+            np.inf if valid is None else loss_of_constant(self._base_logit, valid.y, valid.weights)
+        )
 
     def on_epoch_begin(
         self,
@@ -119,8 +159,11 @@ class EarlyStopping(Callback):
         """Give the net the average of the best check; keep nothing of the rows."""
         if self._holds_average:  # training ended in the middle of a check
             self._exchange(net.module_)
-        if self._best:
+        if self._best and (self._is_better or net.stop_reason_ == "user"):
             net.module_.load_state_dict(self._best)
+        elif self._best:
+            net.module_.load_state_dict(self.best_weights)
+            net.stop_reason_ = "base_rate"
         self._average, self._best, self._valid = {}, {}, None
         self._forget_predictions()
 
@@ -183,9 +226,21 @@ class EarlyStopping(Callback):
         }
 
     @property
+    def _is_better(self) -> bool:
+        """Whether the best check is better than the base rate."""
+        return self.best_loss_ < self._base_loss
+
+    @property
     def best_weights(self) -> Mapping[str, Tensor]:
-        """The average of the best check, in memory that later checks write to; empty before it."""
-        return self._best
+        """The average of the best check, or those that predict the base rate where it is no worse.
+
+        They lie in memory that later checks write to. Empty before the first check.
+        """
+        if self._is_better or not self._best:
+            return self._best
+        weight, bias = self._best["output.weight"], self._best["output.bias"]
+        constant = torch.full_like(bias, self._base_logit)
+        return {**self._best, "output.weight": torch.zeros_like(weight), "output.bias": constant}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the checks so far have left; not in the middle of a check.

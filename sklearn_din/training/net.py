@@ -28,10 +28,14 @@ from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, is_host, number_on_host
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
-from sklearn_din.training.early_stopping import EarlyStopping
+from sklearn_din.training.early_stopping import EarlyStopping, base_logit
 from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
 from sklearn_din.training.novelty import STILL, Novelty, measure_novelty
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay
+from sklearn_din.training.occurrences import (
+    count_occurrences,
+    embedding_decay,
+    scale_of_prior,
+)
 from sklearn_din.training.optim import RowwiseAdam
 from sklearn_din.training.seeding import own_random_state, seed_torch
 from sklearn_din.training.validation import choose_validation, row_numbers, split_rows
@@ -45,7 +49,7 @@ EVENTS_PER_PART = 1 << 15  # of a step that is split: what the processor's cache
 WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
 WITHIN_TRAINING |= {"on_grad_computed"}  # events of which every process has as many
 
-StopReason = Literal["max_epochs", "patience", "callback", "user"]
+StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
 
 
 def keep_freed_memory() -> None:
@@ -80,7 +84,7 @@ class DINNet(NeuralNetBinaryClassifier):
     embedding_lr : float, default=None
         Learning rate of the embedding tables. None means ``lr``.
     embedding_l2 : float, default=0.0
-        Strength of the mini-batch aware L2 on embeddings.
+        Strength of the mini-batch aware L2 on embeddings, at balanced clicks.
     early_stopping : bool or "auto", default="auto"
         Whether validation rows are set aside. "auto": from 1,000 rows.
     validation : {"auto", "random", "last", "groups"}, default="auto"
@@ -100,9 +104,10 @@ class DINNet(NeuralNetBinaryClassifier):
     checks_ : list of dict
         By validation check (by epoch, where there are none): epoch, train_loss, valid_loss,
         valid_auc, seconds. ``history`` has a row for each epoch that was finished.
-    stop_reason_ : {"max_epochs", "patience", "callback", "user"}
+    stop_reason_ : {"max_epochs", "patience", "base_rate", "callback", "user"}
         Why the latest training ended: after all epochs, by early stopping, by a callback of the
-        user's, or by Ctrl-C.
+        user's, or by Ctrl-C. "base_rate": however it ended, but for Ctrl-C, no validation check
+        was better than the base rate of the training rows, which is what the network predicts.
     n_epochs_ : int
         Epochs begun in all trainings of this network.
     batch_size_ : int
@@ -113,6 +118,8 @@ class DINNet(NeuralNetBinaryClassifier):
         Item neighbours, which further rows are looked up in where they lack the numbers.
     occurrences_ : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary, how often each id occurred in all training rows so far. Empty without L2.
+    labels_ : tuple of two int
+        How many of those rows were not clicked, and how many were. (0, 0) without L2.
     order_ : RandomState
         Draws the order of rows.
     seed_ : int
@@ -128,6 +135,7 @@ class DINNet(NeuralNetBinaryClassifier):
     novelty_: Novelty = STILL
     neighbours_: NeighbourTables = NeighbourTables()
     occurrences_: dict[str, np.ndarray]
+    labels_: tuple[int, int]
     order_: np.random.RandomState
     seed_: int
     ranks_: Ranks | None = None  # the processes that train together, set while they do
@@ -207,7 +215,7 @@ class DINNet(NeuralNetBinaryClassifier):
         self.order_, novelty = self.first_seeds(), self._measure_novelty(X)
         rows, held_out, how = self._choose_rows(X, clicks, groups)
         self.batch_size_ = self._size_of_batches(len(rows))
-        self.novelty_, self.occurrences_ = novelty.without_ids(), {}
+        self.novelty_, self.occurrences_, self.labels_ = novelty.without_ids(), {}, (0, 0)
         train, valid = self._training_batches(X, clicks, weights, rows), None
         if held_out is not None:
             valid = ImpressionBatches(
@@ -250,7 +258,7 @@ class DINNet(NeuralNetBinaryClassifier):
             tables, X = self._learn_neighbours(X, clicks)
             self.order_, self.novelty_ = self.first_seeds(), self._measure_novelty(X).without_ids()
             self.batch_size_ = self._size_of_batches(len(X))
-            self.occurrences_, seed = {}, self.order_.randint(2**31)
+            self.occurrences_, self.labels_, seed = {}, (0, 0), self.order_.randint(2**31)
         else:
             seed = self._next_seeds()[1]
             if tables.pairs:  # tables that had counted a row's own click would reveal it
@@ -373,6 +381,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 if is_new:
                     self.module__schema = X.schema
                     self.initialize()
+                    self._start_at_base_rate(train)
                     self.checks_, self.n_epochs_ = [], 0
                 else:
                     self.initialize_callbacks()
@@ -390,13 +399,25 @@ class DINNet(NeuralNetBinaryClassifier):
         self.module_.eval()
         self.order_ = copy.deepcopy(self.order_)  # the caller may draw from the original
 
+    def _start_at_base_rate(self, train: ImpressionBatches) -> None:
+        """Begin with the bias whose probability is the share of clicks, where there are both kinds.
+
+        From 1/2 a step moves the bias by the learning rate: on the way to a rare click's rate,
+        everything else learns what the bias alone has to.
+        """
+        if 0 < train.y.sum() < len(train):
+            torch.nn.init.constant_(self.module_.output.bias, base_logit(train.y, train.weights))
+
     def _count(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
-        """Factors of the L2 by vocabulary: ids are counted in all trainings so far."""
+        """Factors of the L2 by vocabulary: ids and labels are counted in all trainings so far."""
+        n_clicks = int(train.y.sum())
+        self.labels_ = self.labels_[0] + len(train) - n_clicks, self.labels_[1] + n_clicks
         occurrences = count_occurrences(train.X, self.novelty_.hidden, train.rows)
         for name, before in self.occurrences_.items():
             occurrences[name][: len(before)] += before
         self.occurrences_ = occurrences
-        return embedding_decay(occurrences, self.embedding_l2 / min(train.batch_size, len(train)))
+        strength = self.embedding_l2 * scale_of_prior(*self.labels_)
+        return embedding_decay(occurrences, strength / min(train.batch_size, len(train)))
 
     def _set_rates_and_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
         """Give the optimizer the rates of the parameters, its tables the factors of their L2."""
@@ -476,7 +497,7 @@ class DINNet(NeuralNetBinaryClassifier):
         net = self.around(module)
         self._copy_records(net)
         net.order_ = copy.deepcopy(self.order_)
-        for name in ("batch_size_", "occurrences_", "seed_"):
+        for name in ("batch_size_", "occurrences_", "labels_", "seed_"):
             setattr(net, name, getattr(self, name))
         net.copy_moments(self)
         net.callbacks = self.callbacks

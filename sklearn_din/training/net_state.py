@@ -31,7 +31,7 @@ NET = {
     "checks",
     "novelty",
 }
-TRAINING = {"moments", "occurrences", "batch_size", "seed", "order"}
+TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
 NOVELTY = {"shares", "columns", "patterns", "frequencies"}
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
 
@@ -91,6 +91,7 @@ def _training_state(net: DINNet) -> dict[str, Any]:
             if moments.get(parameter)
         },
         "occurrences": dict(net.occurrences_),
+        "labels": list(net.labels_),
         "batch_size": int(net.batch_size_),
         "seed": int(net.seed_),
         "order": net.order_,
@@ -151,6 +152,11 @@ def _restore_training(net: DINNet, values: Any) -> None:
     counted = sizes if values["occurrences"] != {} else {}  # without L2 nothing is counted
     expected = {name: ((n_ids,), 0.0) for name, n_ids in counted.items()}
     net.occurrences_ = _check_arrays(values["occurrences"], expected, "occurrences of")
+    labels = values["labels"]
+    if type(labels) is not list or len(labels) != 2:
+        raise ValueError("labels must be the numbers of rows without and with a click.")
+    n_other, n_clicks = (_integer(n, "a number of rows", least=0) for n in labels)
+    net.labels_ = n_other, n_clicks
     _restore_moments(net, check_dict(values["moments"], what="moments"))
 
 

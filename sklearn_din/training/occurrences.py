@@ -55,6 +55,22 @@ def embedding_decay(
     }
 
 
+def scale_of_prior(n_other: int, n_clicks: int) -> float:
+    """Return the factor of the L2's strength where clicks, or their absence, are rare.
+
+    It is ``1 / (4 p (1 - p))``: a row whose click has the probability p bends the loss by
+    ``p (1 - p)``, a quarter at balanced clicks, and the prior is to the loss as it is there. One
+    row of each kind is added, so that rows of one kind have a factor too.
+
+    Examples
+    --------
+    >>> scale_of_prior(499, 499), round(scale_of_prior(97_999, 1_999), 2)
+    (1.0, 12.76)
+    """
+    share = (n_clicks + 1) / (n_clicks + n_other + 2)
+    return 0.25 / (share * (1.0 - share))
+
+
 def count_occurrences(
     X: EncodedFeatures,
     hidden: Mapping[str, float] | None = None,

@@ -1,0 +1,148 @@
+"""Tomorrow's events and rare clicks: every fit against knowing nothing, and against the truth.
+
+``python -m benchmarks.tomorrow [--seeds 3] [--only WORD] [--methods ...]`` fits each method on logs
+whose test rows come later, many of them of items that training has never seen. It prints a line per
+fit and a table per log: AUC, GAUC, log loss, the same over that of the base rate (above 1 is worse
+than knowing nothing), and the predicted mean over the true one, of all test rows and of those whose
+item is new. Markets (``make_market_log``) have clicks of every rate, at equal numbers of rows and
+of ones; turning catalogues (``made_logs.py``) have many.
+
+LightGBM gets counts and shares of the history (``baselines.py``) and, point in time, how often the
+item, the category and the user had been shown; "with rates" also how often they had been clicked.
+"""
+
+import argparse
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss
+
+from benchmarks import baselines, made_logs, quality, workloads
+from benchmarks.drift import all_rows
+from benchmarks.quality_tables import _markdown
+from sklearn_din import attach_aggregates, attach_history
+from sklearn_din.datasets import make_market_log
+
+N_ROWS, RATES = 55_000, [0.5, 0.1, 0.02, 0.005]
+OURS = {
+    "DINClassifier()": {},
+    "validation='random'": {"validation": "random"},
+    "interest='paper'": {"interest": "paper", "neighbours": None},
+    "paper, random": {"interest": "paper", "neighbours": None, "validation": "random"},
+}
+
+
+def market(*, seed, n_impressions=N_ROWS, **options):
+    """Return a market log as a workload: of twelve days the last tenth is to stop by, two test."""
+    log = make_market_log(random_state=seed, n_impressions=n_impressions, **options)
+    columns = ["item", "category", "action"]
+    events = log.events.assign(action=log.events["action"].factorize(sort=True)[0])
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    rows = {
+        "label": log.y.astype(np.float32),
+        "group": X["user"].to_numpy(),
+        "time": X["time"].astype("int64").to_numpy() // 10**9,
+        "hist_offsets": np.append(0, np.cumsum(X["hist_item"].map(len))),
+        "probability": log.probability,
+        **{name: X[name].to_numpy(np.int32) + 2 for name in columns[:2]},
+    }
+    for name in columns:
+        rows[f"hist_{name}"] = np.concatenate(X[f"hist_{name}"].tolist()).astype(np.int32) + 2
+    n_train = (~log.is_test).sum()
+    part = np.searchsorted([0.9 * n_train, n_train], np.arange(len(X)), side="right")
+    return workloads._workload(
+        "market", rows, part, columns[:2], 50, False, split="time", alone=columns[2:]
+    )
+
+
+LOGS = {
+    **{f"market, {rate:.1%} ones": partial(market, base_rate=rate) for rate in RATES},
+    **{
+        f"market, 1100 ones, {rate:.1%}": partial(
+            market, base_rate=rate, n_impressions=round(N_ROWS * 0.02 / rate)
+        )
+        for rate in RATES
+        if rate != 0.02
+    },
+    "market, 20,000 users": partial(market, n_users=20_000),
+    "market, moods": partial(market, mood=1.5),
+    "market, 0 % new": partial(market, turnover=0.0),
+    "turning catalogue, 20 %": partial(made_logs.turning, new_share=0.2, hide_unseen=False),
+    "turning catalogue, 60 %": partial(made_logs.turning, new_share=0.6, hide_unseen=False),
+}
+
+
+def lightgbm(workload, *, seed, with_rates):
+    """Click probabilities of the test rows: boosted trees on what was known at each moment."""
+    attributes = list(workload["attributes"])
+    keys = [*attributes, "group"]
+    statistics = {f"{key}_shown": (key, None, "count") for key in keys}
+    if with_rates:
+        statistics |= {f"{key}_clicks": (key, "label", "sum") for key in keys}
+        statistics |= {f"{key}_rate": (key, "label", "mean") for key in keys}
+    everything = all_rows(workload)
+    log = pd.DataFrame({name: everything[name] for name in [*keys, "time", "label"]})
+    tables = {}
+    for part in workloads.PARTS:
+        rows = workload[part]
+        shown = pd.DataFrame({name: rows[name] for name in [*keys, "time"]})
+        known = attach_aggregates(shown, log, time="time", aggregates=statistics)[[*statistics]]
+        columns = baselines._of_history(rows, attributes)
+        columns |= baselines._of_events_alone(rows, attributes, workload["events_alone"])
+        columns |= {name: known[name] for name in statistics}
+        tables[part] = np.column_stack(list(columns.values())).astype(np.float32)
+    return baselines.boosted_trees(tables, workload, seed=seed)
+
+
+def ours(workload, *, seed, **parameters):
+    """Click probabilities of the test rows by the default way."""
+    pipeline = quality.fit_ours(workload, seed=seed, **parameters)
+    return pipeline.predict_proba(quality.frame_of(workload, "test")[0])[:, 1]
+
+
+METHODS = {
+    "the truth": lambda workload, seed: workload["test"]["probability"],
+    "LightGBM": partial(lightgbm, with_rates=False),
+    "LightGBM with rates": partial(lightgbm, with_rates=True),
+    **{name: partial(ours, **parameters) for name, parameters in OURS.items()},
+}
+
+
+def measures(workload, probability):
+    """Return what the table shows of one method on the test rows."""
+    test, before = workload["test"], [workload["train"], workload["valid"]]
+    label = test["label"]
+    base = np.full(len(label), np.concatenate([rows["label"] for rows in before]).mean())
+    seen = [rows[name] for rows in before for name in ("item", "hist_item")]
+    is_new = ~np.isin(test["item"], np.concatenate(seen))
+    found = quality.measures(test, probability)
+    found["over_base"] = found["log_loss"] / log_loss(label, base)
+    for name, chosen in {"mean": np.full(len(label), True), "mean_new": is_new}.items():
+        found[name] = probability[chosen].mean() / label[chosen].mean() if chosen.any() else np.nan
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tomorrow")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="part of a log's name")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    options = parser.parse_args()
+    for name, make in LOGS.items():
+        if options.only not in name:
+            continue
+        found = []
+        for seed in range(options.seeds):
+            workload = make(seed=seed)
+            for method in options.methods:
+                row = measures(workload, METHODS[method](workload, seed=seed))
+                found.append({"method": method} | row)
+                shown = "  ".join(f"{key} {value:.4f}" for key, value in row.items())
+                print(f"{name} | {method} | {seed}: {shown}", flush=True)
+        means = pd.DataFrame(found).groupby("method", sort=False).mean()
+        print(f"\n### {name}\n\n{_markdown(means.map('{:.4f}'.format))}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
