@@ -97,8 +97,6 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
           an attribute without a candidate.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their
           place), so that they do not identify a row whose label the embeddings know.
-        - Where time shows that candidates are new (``novelty_``), each training step adds
-          copies of as many rows without ids (id 1): the network learns to do without.
     attention_units : tuple of int, default=(64, 16)
         Widths of the activation unit's hidden layers.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
@@ -200,7 +198,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     novelty_ : dict of str to float
         By candidate column, the share of its ids that were new in the newer half of the rows:
         block by block of ``validation_fraction``, no row before has them. Below 1 % the catalogue
-        counts as still. Empty where no time is known.
+        counts as still; else training and validation show rows without what came up shortly
+        before them, as later rows will be seen. Empty where no time is known.
     n_features_in_, feature_names_in_
         As for every scikit-learn estimator.
 
@@ -407,7 +406,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
 
         Weights, the optimizer's moments and the order of random numbers go on. Ids that the
         encoder has appended since get rows of their own, which start as all rows did; by that
-        alone no prediction changes. As many candidates' ids are hidden as at fit (``novelty_``).
+        alone no prediction changes. Where items are new over time (``novelty_``), rows are shown as
+        at fit.
         There is no early stopping, no validation rows are set aside, and the latest weights are
         kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and
         ``embedding_lr`` are those of the parameters now. The L2 on embeddings counts an id's

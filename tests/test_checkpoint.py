@@ -193,7 +193,7 @@ def test_the_cases_are_what_they_say():
     assert undisturbed("patience").net_.stop_reason_ == "patience"
     assert undisturbed("numbers alone").net_.stop_reason_ == "base_rate"
     assert undisturbed("two checks per epoch").history_["epoch"][0] == 0.5
-    assert undisturbed("new items").net_.novelty_.hidden
+    assert not undisturbed("new items").net_.novelty_.is_still
     assert len(undisturbed("two widths").module_.embeddings.tables) == 2
 
 

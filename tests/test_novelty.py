@@ -1,6 +1,8 @@
 """New items: how many come up is measured over time, and training hides as many."""
 
+import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,13 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder, load, save
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import Batch
-from sklearn_din.training.novelty import MOST_BLOCKS, measure_novelty
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay
+from sklearn_din.training.novelty import (
+    AS_SEEN,
+    MOST_BLOCKS,
+    ShownRows,
+    _end_of_beginning,
+    measure_novelty,
+)
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -53,7 +60,7 @@ def novelty_row_by_row(X, *, share, n_blocks):
     n = len(X)
     in_time = np.argsort(X.times)
     size = max(1, round(share * n))
-    patterns = []
+    is_new = []
     for block in range(n_blocks, 0, -1):
         start = n - block * size
         seen = {"item": {0, 1}, "category": {0, 1}}
@@ -63,21 +70,17 @@ def novelty_row_by_row(X, *, share, n_blocks):
                 history = X[f"hist_{name}"][row][X[f"hist_{name}_mask"][row]]
                 ids.update(history.tolist())
         for row in in_time[start : start + size]:
-            patterns.append([int(X[name][row]) not in ids for name, ids in seen.items()])
-    return np.array(patterns), seen
+            is_new.append([int(X[name][row]) not in ids for name, ids in seen.items()])
+    return np.mean(is_new, axis=0)
 
 
 @pytest.mark.parametrize(("share", "n_blocks"), [(0.1, MOST_BLOCKS), (0.2, 2), (0.6, 1)])
 def test_novelty_is_what_a_plain_loop_over_rows_finds(share, n_blocks):
     X = turning(still_until=0)
-    found = measure_novelty(X, share=share)
-    patterns, seen = novelty_row_by_row(X, share=share, n_blocks=n_blocks)
-    assert found.shares == dict(zip(["item", "category"], patterns.mean(axis=0), strict=True))
+    found, _ = measure_novelty(X, share=share)
+    shares = novelty_row_by_row(X, share=share, n_blocks=n_blocks)
+    assert found.shares == dict(zip(["item", "category"], shares, strict=True))
     assert found.shares["item"] >= found.shares["category"] > 0.01
-    for pattern, frequency in zip(found.patterns, found.frequencies, strict=True):
-        assert frequency == pytest.approx((patterns == pattern).all(axis=1).mean())
-    for name, ids in seen.items():
-        assert set(np.flatnonzero(found.known[name])) == ids
 
 
 def test_ids_of_histories_and_the_unknown_id_are_not_new():
@@ -86,70 +89,138 @@ def test_ids_of_histories_and_the_unknown_id_are_not_new():
         if "hist_item" in ragged.columns:
             ragged.columns["hist_item"][:] = np.arange(len(ragged.columns["hist_item"])) % 12
     X.columns["category"][:] = 1
-    assert measure_novelty(X, share=0.1).shares == {"item": 0.0, "category": 0.0}
+    assert measure_novelty(X, share=0.1)[0].shares == {"item": 0.0, "category": 0.0}
 
 
 @pytest.mark.parametrize("times", [None, np.ones(400), np.full(400, np.nan)])
 def test_without_times_that_order_rows_nothing_is_known(times):
     X = turning(still_until=0)
     X.times = times
-    found = measure_novelty(X, share=0.1)
+    found, _ = measure_novelty(X, share=0.1)
     assert found.shares == {}
-    assert found.hidden == {}
+    assert found.is_still
 
 
-def test_a_step_hides_ids_as_often_and_together_as_they_are_new():
-    X = turning(4000, still_until=0)
-    found = measure_novelty(X, share=0.1)
-    shown, rows, factors = found.hide(X, np.random.RandomState(0))
-    is_hidden = {name: shown[name] != X[name][rows] for name in ("item", "category")}
-    for name, share in found.shares.items():
-        assert is_hidden[name].sum() / len(X) == pytest.approx(share, rel=0.15)
-    assert not (is_hidden["category"] & ~is_hidden["item"]).any()
-    assert factors.sum() == pytest.approx(len(X), rel=0.05)
+def first_rows(X):
+    """By vocabulary and id, how many rows are earlier than the first row that has it: a loop."""
+    first = {name: {} for name in ("item", "category", "tags")}
+    for row in range(len(X)):
+        now = int((X.times < X.times[row]).sum())
+        for name, known in first.items():
+            ids = [X[name][row]] if name in X.columns else []
+            history = "tags" if name == "tags" else f"hist_{name}"
+            for i in {*ids, *X[history][row][X[f"{history}_mask"][row]].tolist()} - {1}:
+                known[int(i)] = min(known.get(int(i), now), now)
+    return first
 
 
-def test_what_is_looked_up_by_a_hidden_id_is_hidden_too_and_nothing_else():
+def with_ties(X):
+    X.times = X.times // 3
+    return X
+
+
+def test_first_moments_are_what_a_plain_loop_over_rows_finds():
+    X = with_ties(turning(still_until=0))
+    found, moments = measure_novelty(X, share=0.1)
+    assert moments.tolist() == [int((X.times < now).sum()) for now in X.times]
+    expected = first_rows(X)
+    assert found.first_seen.keys() == expected.keys()
+    for name, first in found.first_seen.items():
+        assert (first[:2] < -(2**32)).all()
+        own = {i: int(moment) for i, moment in enumerate(first) if i > 1 and moment < 2**32}
+        assert own == expected[name]
+
+
+def test_a_row_shows_what_a_model_of_earlier_rows_would_know():
+    X = with_ties(turning(still_until=0))
+    before = copy.deepcopy(X)
+    novelty, moments = measure_novelty(X, share=0.1)
+    until = moments - np.random.default_rng(0).integers(0, 80, len(X))
+    shown, first = novelty.hide(X, until), first_rows(X)
+
+    def expected(name, ids, row):
+        return [-i if first[name].get(i, -(10**9)) >= until[row] else i for i in ids]
+
+    flat = {"item": [], "category": [], "tags": []}
+    for row in range(len(X)):
+        for name in ("item", "category"):
+            (own,) = expected(name, [int(X[name][row])], row)
+            assert shown.columns[name][row] == own
+            number = {"item": "score", "category": "trend"}[name]
+            assert shown[number][row] == (0 if own < 0 else X[number][row])
+        assert shown["price"][row] == X["price"][row]
+        for name, values in flat.items():
+            history = "tags" if name == "tags" else f"hist_{name}"
+            own = expected(name, X[history][row][X[f"{history}_mask"][row]].tolist(), row)
+            values += own
+    for name, values in flat.items():
+        history = "tags" if name == "tags" else f"hist_{name}"
+        behaviour = X.schema.behaviour_of(history).histories
+        assert shown.behaviours[behaviour].flat(history).tolist() == values
+        assert min(values) < -1
+    for name in X:
+        assert np.array_equal(X[name], before[name])
+        if name.endswith("mask"):
+            assert np.array_equal(shown[name], X[name])
+
+
+def test_hiding_changes_no_match():
     X = turning(still_until=0)
-    before = {name: values.copy() for name, values in X.columns.items()}
-    found = measure_novelty(X, share=0.1)
-    shown, rows, factors = found.hide(X, np.random.RandomState(0))
-    drawn = found.patterns[
-        np.random.RandomState(0).choice(len(found.patterns), size=len(X), p=found.frequencies)
-    ]
-    copied = [row for row in range(len(X)) if drawn[row].any()]
-    assert rows.tolist() == [*range(len(X)), *copied]
-    share = found.frequencies[[not pattern.any() for pattern in found.patterns]].sum()
-    for place, row in enumerate(rows):
-        item, category = drawn[row] if place >= len(X) else (False, False)
-        assert factors[place] == (np.float32(1) if place >= len(X) else np.float32(share))
-        assert shown["item"][place] == (1 if item else before["item"][row])
-        assert shown["score"][place] == (0 if item else before["score"][row])
-        assert shown["category"][place] == (1 if category else before["category"][row])
-        assert shown["trend"][place] == (0 if category else before["trend"][row])
-        assert shown["price"][place] == before["price"][row]
-    for name, values in before.items():
-        assert np.array_equal(X[name], values)
+    novelty, moments = measure_novelty(X, share=0.1)
+    shown = novelty.hide(X, moments - 20)
+    assert (shown.columns["item"] < 0).any()
+    interest = DIN(X.schema).interest_modules[0]
+    for its, own in zip(
+        interest._matches(Batch(shown)).same, interest._matches(Batch(X)).same, strict=True
+    ):
+        assert torch.equal(its, own)
 
 
-def test_the_network_sees_nothing_of_a_hidden_candidate():
+def test_times_elapsed_and_numbers_of_events_stay_where_ids_are_hidden():
+    X = make_impressions(60, seed=3, numbers=("hist_price",))
+    X.times = np.arange(60)
+    novelty, moments = measure_novelty(X, share=0.1)
+    novelty = replace(novelty, first_seen={"item": np.full(12, 2**40)})
+    key = ("hist_item", "hist_category")
+    X.behaviours[key].anchors["hist_price"] = np.full(60, 9.0)
+    shown = novelty.hide(X, moments)
+    assert (shown["hist_item"] <= 1).all()
+    assert np.array_equal(shown["hist_price"], X["hist_price"])
+
+
+def test_a_step_shows_most_rows_as_they_will_be_seen_and_the_others_as_they_are():
+    X = turning(still_until=0)
+    novelty, moments = measure_novelty(X, share=0.1)
+    novelty = replace(novelty, start=100)
+    until = novelty.known_until(moments, np.random.RandomState(0))
+    assert np.isinf(until[moments < 100]).all()
+    late = moments >= 100
+    assert np.isfinite(until[late]).mean() == pytest.approx(AS_SEEN, abs=0.06)
+    ahead = (moments - until)[np.isfinite(until)]
+    assert ahead.min() >= 0
+    assert 70 < ahead.max() <= 80 == novelty.reach
+    rows = np.random.default_rng(0).permutation(len(X))[:100]
+    shown = ShownRows(novelty, moments).show(X[rows], rows, np.random.RandomState(0))
+    until = novelty.known_until(moments[rows], np.random.RandomState(0))
+    expected = novelty.hide(X[rows], until)
+    assert np.array_equal(shown.columns["item"], expected.columns["item"])
+    assert (shown.columns["item"] < 0).any()
+
+
+def test_the_network_sees_nothing_of_a_hidden_id_but_where_it_comes_again():
     X = turning(still_until=0)[:50]
-    for name in ("item", "category"):  # candidates that are in the histories
-        X.columns[name][:] = 2
-    others = EncodedFeatures(X.schema, dict(X.columns), X.behaviours)
-    others.columns["item"] = np.full(50, 7, dtype=np.int32)
-    others.columns["category"] = np.full(50, 3, dtype=np.int32)
-    found = measure_novelty(turning(still_until=0), share=0.1)
-    everywhere = {name: np.zeros_like(known) for name, known in found.known.items()}
-    all_new = type(found)(found.shares, everywhere, found.patterns, found.frequencies)
-    batches = [Batch(all_new.hide_new(part)) for part in (X, others)]
+    novelty, _ = measure_novelty(turning(still_until=0), share=0.1)
+    key = ("hist_item", "hist_category")
+    others = copy.deepcopy(X)
+    swap = np.arange(12, dtype=np.int32)
+    swap[2:] = swap[2:][::-1]  # other items everywhere, and the same ones are equal
+    others.columns["item"] = swap[others.columns["item"]]
+    others.behaviours[key].columns["hist_item"] = swap[others.behaviours[key].columns["hist_item"]]
+    all_new = replace(novelty, first_seen={"item": np.where(swap < 2, -(2**40), 2**40)})
+    batches = [Batch(all_new.hide(part, np.zeros(50))) for part in (X, others)]
     module = DIN(X.schema).eval()
-    interest = module.interest_modules[0]
-    assert not any(bits.any() for bits in interest._matches(batches[0]).same)
-    assert any(bits.any() for bits in interest._matches(Batch(X)).same)
     with torch.no_grad():
-        logits = [module(batch) for batch in batches]
-        assert torch.equal(*logits)
+        assert torch.equal(*(module(batch) for batch in batches))
         assert not torch.equal(module(Batch(X)), module(Batch(others)))
 
 
@@ -188,23 +259,25 @@ def test_a_share_below_one_in_a_hundred_hides_nothing():
     assert torch.equal(weights_of(classifier), weights_of(fitted(X)))
 
 
-def test_the_published_network_is_trained_as_published():
+def test_the_published_network_is_shown_what_will_be_seen_too():
     X = turning(still_until=0)
     classifier = fitted(X, interest="paper")
     assert classifier.novelty_["item"] > 0.1
     X.times = None
-    assert torch.equal(weights_of(classifier), weights_of(fitted(X, interest="paper")))
+    assert not torch.equal(weights_of(classifier), weights_of(fitted(X, interest="paper")))
 
 
 class SeenItems(Callback):
     """Items of all batches, of one epoch after the other; rows are known by their price."""
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
-        self.train, self.valid = [], []
+        self.train, self.valid, self.events = [], [], []
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         rows = zip(batch[0].numbers[:, 0].tolist(), batch[0].ids["item"].tolist(), strict=True)
         (self.train if training else self.valid).append(dict(rows))
+        if not training:
+            self.events.append({*batch[0].ids["hist_item"].tolist()})
 
 
 def test_fits_with_hidden_ids_can_be_repeated_and_every_step_hides_others():
@@ -217,12 +290,17 @@ def test_fits_with_hidden_ids_can_be_repeated_and_every_step_hides_others():
         epochs[step // 8] |= batch
     assert epochs[0].keys() == epochs[1].keys()
     hidden = [np.mean([item == 1 for item in epoch.values()]) for epoch in epochs]
-    assert hidden == pytest.approx([first.novelty_["item"]] * 2, abs=0.08)
+    assert hidden == pytest.approx([0.4, 0.4], abs=0.15)
     assert any(epochs[0][row] != epochs[1][row] for row in epochs[0])
 
 
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")
 def test_validation_by_time_judges_ids_that_are_not_in_the_training_rows_as_unknown():
     X = turning(still_until=0)
+    key = ("hist_item", "hist_category")
+    X.behaviours[key].columns["hist_item"][:] = 11  # which comes up with the last rows alone
+    early = np.flatnonzero(X.times < 360)
+    X.behaviours[key].spans.lengths[early] = 0
     seen = SeenItems()
     fitted(X, early_stopping=True, callbacks=[seen])
     is_late = X.times >= 360
@@ -233,22 +311,73 @@ def test_validation_by_time_judges_ids_that_are_not_in_the_training_rows_as_unkn
     }
     assert 1 in expected.values()
     assert seen.valid[0] == expected
+    assert seen.events[0] == {1}
 
 
-def test_the_unknown_id_s_l2_follows_how_often_training_shows_it():
+def test_random_validation_rows_are_shown_as_training_shows_them_at_all_checks_alike():
     X = turning(still_until=0)
-    shares = {"item": 0.25}
-    counts = np.zeros(12)
-    for row in range(len(X)):
-        counts[X["item"][row]] += 1
-        counts[1] += 0.25
-        for item in X["hist_item"][row][X["hist_item_mask"][row]]:
-            counts[item] += 1
-    found = embedding_decay(count_occurrences(X, shares), 2.0)
-    np.testing.assert_allclose(found["item"], 2 / np.maximum(counts, 1), rtol=1e-6)
-    np.testing.assert_array_equal(
-        found["category"], embedding_decay(count_occurrences(X), 2.0)["category"]
-    )
+    seen = SeenItems()
+    fitted(X, early_stopping=True, validation="random", callbacks=[seen])
+    assert seen.valid[0] == seen.valid[1]
+    items = {float(price): int(item) for price, item in zip(X["price"], X["item"], strict=True)}
+    hidden = [item == 1 for price, item in seen.valid[0].items() if items[price] != 1]
+    assert 0.2 < np.mean(hidden) < 0.7
+
+
+def test_the_l2_of_the_unknown_id_follows_how_often_training_shows_it():
+    X = turning(still_until=0)
+    novelty, moments = measure_novelty(X, share=0.1)
+    shown = ShownRows(novelty, moments)
+    draws, random = np.zeros(3), np.random.RandomState(0)
+    for _ in range(200):
+        n_hidden = count_negative(shown.show(X, slice(None), random))
+        draws += [n_hidden[name] / 200 for name in novelty.first_seen]
+    expected = shown.count_hidden(X)
+    np.testing.assert_allclose(draws, list(expected.values()), rtol=0.05)
+    first = fitted(X, early_stopping=False)
+    counts = first.net_.occurrences_["item"]
+    unknown = (X["hist_item"] == 1).sum() + (X["item"] == 1).sum()
+    assert counts[1] == pytest.approx(unknown + expected["item"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("by_tenth", "start"),
+    [
+        ([0.5] * 10, 0),  # what comes up goes soon: the log begins like any other day
+        ([1.0, 0.9, *[0.5] * 8], 20),
+        ([*np.linspace(1, 0.6, 5), *[0.1] * 5], 50),  # old items: no later than in the middle
+    ],
+)
+def test_nothing_is_hidden_where_more_is_new_because_the_log_begins(by_tenth, start):
+    assert _end_of_beginning(np.arange(100), np.repeat(by_tenth, 10), n_rows=100) == start
+
+
+def count_negative(X):
+    counts = {name: int((X.columns[name] < 0).sum()) for name in ("item", "category")}
+    counts["tags"] = 0
+    for key, ragged in X.behaviours.items():
+        for name in key:
+            counts[name.removeprefix("hist_")] += int((ragged.flat(name) < 0).sum())
+    return counts
+
+
+def test_further_rows_go_on_counting_moments():
+    X = turning(still_until=0)
+    X.columns["item"][:] = np.maximum(X["item"], 2)
+    first, second = X[X.times < 200], X[X.times >= 200]
+    novelty, _ = measure_novelty(first, share=0.1)
+    both, moments = measure_novelty(X, share=0.1)
+    grown, later = novelty.extend(second)
+    assert np.array_equal(later, moments[X.times >= 200])
+    assert grown.n_rows == both.n_rows
+    for name, first_seen in both.first_seen.items():
+        assert np.array_equal(grown.first_seen[name], first_seen)
+    wider = replace(X.schema, fields=tuple(map(with_one_more, X.schema.fields)))
+    assert all(first[-1] > 2**60 for first in grown.widen(wider).first_seen.values())
+
+
+def with_one_more(field):
+    return replace(field, n_ids=field.n_ids + 1) if field.has_ids else field
 
 
 def test_a_pipeline_finds_new_items_by_the_encoders_time(tmp_path):

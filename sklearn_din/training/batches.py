@@ -17,7 +17,7 @@ from sklearn_din.features.mapped import copy_to_memory, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 
-Shown = tuple[EncodedFeatures, np.ndarray, np.ndarray]  # impressions, rows of the batch, factors
+Show = Callable[[EncodedFeatures, Rows, np.random.RandomState | None], EncodedFeatures]
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
@@ -58,14 +58,11 @@ class ImpressionBatches:
     shuffle : numpy.random.RandomState, default=None
         Draws a permutation for each epoch. None: the impressions stay in order, and each pass
         goes over all of them.
-    hide : callable, default=None
-        Takes the impressions of a shuffled batch and ``shuffle``. Returns what to train on: those
-        impressions and copies of some, whose ids are hidden; the row of the batch that each one
-        is; and the factor of its loss. None: all are shown as they are.
     rows : ndarray of shape (n,), default=None
         Which impressions of X these are; ``y`` and ``weights`` are theirs. None: all.
-    prepare : callable, default=None
-        Takes the impressions of a batch in order and returns what to show. None: all as they are.
+    show : callable, default=None
+        Takes the impressions of a batch, their numbers and ``shuffle``, and returns them as they
+        are to be shown, some ids hidden. None: as they are.
 
     Examples
     --------
@@ -85,19 +82,17 @@ class ImpressionBatches:
         *,
         batch_size: int,
         shuffle: np.random.RandomState | None = None,
-        hide: Callable[[EncodedFeatures, np.random.RandomState], Shown] | None = None,
         rows: np.ndarray | None = None,
-        prepare: Callable[[EncodedFeatures], EncodedFeatures] | None = None,
+        show: Show | None = None,
     ) -> None:
         self.X = X
-        self.rows, self.prepare = rows, prepare
+        self.rows, self.show = rows, show
         self._n_rows = len(X) if rows is None else len(rows)
         self._pool = rows_per_pool(X)
         self.y = np.zeros(self._n_rows, dtype=np.float32) if y is None else y
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.hide = hide
         self._epoch: np.random.RandomState | None = None  # before it drew the permutation
         self._batches: list[np.ndarray] = []  # rows of each batch of the epoch, shuffled
         self._n_done = 0  # of them
@@ -189,11 +184,8 @@ class ImpressionBatches:
             X = self.X[rows if self.rows is None else self.rows[rows]]
         y = self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
-        if self.hide is not None and self.shuffle is not None:
-            X, own, factors = self.hide(X, self.shuffle)
-            y, weights = y[own], factors if weights is None else weights[own] * factors
-        elif self.prepare is not None:
-            X = self.prepare(X)
+        if self.show is not None:
+            X = self.show(X, rows, self.shuffle)
         if self._n_ranks == 1:
             return Batch(X, weights), torch.from_numpy(y)
         mine = rows_of_rank(len(X), self._rank, self._n_ranks)

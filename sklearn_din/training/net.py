@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema import UNKNOWN_ID, Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.network.batch import Batch, to_device
@@ -30,7 +29,7 @@ from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping, base_logit
 from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
-from sklearn_din.training.novelty import STILL, Novelty, measure_novelty
+from sklearn_din.training.novelty import STILL, Novelty, ShownRows, measure_novelty
 from sklearn_din.training.occurrences import (
     count_occurrences,
     embedding_decay,
@@ -113,7 +112,7 @@ class DINNet(NeuralNetBinaryClassifier):
     batch_size_ : int
         Impressions per training step: the moments are those of gradients of such batches.
     novelty_ : Novelty
-        How often candidates' ids are new, and what training steps hide because of it.
+        How often candidates are new, and when each id came up: what training hides.
     neighbours_ : NeighbourTables
         Item neighbours, which further rows are looked up in where they lack the numbers.
     occurrences_ : dict of str to ndarray of shape (n_ids,), float32
@@ -212,21 +211,20 @@ class DINNet(NeuralNetBinaryClassifier):
         # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
         self.neighbours_, X = self._learn_neighbours(X, clicks)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
-        self.order_, novelty = self.first_seeds(), self._measure_novelty(X)
+        self.order_ = self.first_seeds()
+        self.novelty_, moments = measure_novelty(X, share=self.validation_fraction)
         rows, held_out, how = self._choose_rows(X, clicks, groups)
         self.batch_size_ = self._size_of_batches(len(rows))
-        self.novelty_, self.occurrences_, self.labels_ = novelty.without_ids(), {}, (0, 0)
-        train, valid = self._training_batches(X, clicks, weights, rows), None
+        self.occurrences_, self.labels_ = {}, (0, 0)
+        shown, valid = self._shown(moments, rows), None
+        train = self._batches_of(X, clicks, weights, shown, rows)
         if held_out is not None:
-            valid = ImpressionBatches(
-                X,
-                clicks[held_out],
-                None if weights is None else weights[held_out],
-                batch_size=VALIDATION_BATCH_SIZE,
-                rows=held_out,
-                prepare=novelty.hide_new if novelty.hidden and how == "last" else None,
-            )
-        self._train(train, valid, X, y, seed=self.order_.randint(2**31), is_new=True)
+            to_judge = self._shown(moments, held_out)
+            if to_judge is not None:
+                to_judge = to_judge.hold_out(are_last=how == "last")
+            valid = self._batches_of(X, clicks, weights, to_judge, held_out, in_order=True)
+        seed = self.order_.randint(2**31)
+        self._train(train, valid, X, y, seed=seed, is_new=True, shown=shown)
         return self
 
     def partial_fit(
@@ -256,7 +254,8 @@ class DINNet(NeuralNetBinaryClassifier):
         is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
             tables, X = self._learn_neighbours(X, clicks)
-            self.order_, self.novelty_ = self.first_seeds(), self._measure_novelty(X).without_ids()
+            self.order_ = self.first_seeds()
+            self.novelty_, moments = measure_novelty(X, share=self.validation_fraction)
             self.batch_size_ = self._size_of_batches(len(X))
             self.occurrences_, self.labels_, seed = {}, (0, 0), self.order_.randint(2**31)
         else:
@@ -269,8 +268,10 @@ class DINNet(NeuralNetBinaryClassifier):
                 self.module__schema = X.schema
             if not isinstance(self.batch_size, str):
                 self.batch_size_ = self.batch_size
-        train = self._training_batches(X, clicks, weights)
-        self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1)
+            self.novelty_, moments = self.novelty_.extend(X)
+        shown = self._shown(moments)
+        train = self._batches_of(X, clicks, weights, shown)
+        self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1, shown=shown)
         self.neighbours_ = tables
         return self
 
@@ -299,12 +300,6 @@ class DINNet(NeuralNetBinaryClassifier):
             return seeds
         return self.ranks_.from_first(seeds)
 
-    def _measure_novelty(self, X: EncodedFeatures) -> Novelty:
-        """Measure how often candidates' ids are new; the published network has nothing hidden."""
-        novelty = measure_novelty(X, share=self.validation_fraction)
-        is_extended = getattr(self, "module__interest", "extended") == "extended"
-        return novelty if is_extended else replace(STILL, shares=novelty.shares)
-
     @property
     def batches(self) -> ImpressionBatches:
         """The training batches, while the net trains."""
@@ -328,24 +323,33 @@ class DINNet(NeuralNetBinaryClassifier):
         )
         return rows, held_out, how
 
-    def _training_batches(
+    def _shown(self, moments: np.ndarray, rows: np.ndarray | None = None) -> ShownRows | None:
+        """Rows as they will be seen; None where nothing is to be hidden from them."""
+        if self.novelty_.is_still:
+            return None
+        return ShownRows(self.novelty_, moments if rows is None else moments[rows])
+
+    def _batches_of(
         self,
         X: EncodedFeatures,
         clicks: np.ndarray,
         weights: np.ndarray | None,
+        shown: ShownRows | None,
         rows: np.ndarray | None = None,
+        *,
+        in_order: bool = False,
     ) -> ImpressionBatches:
-        """Shuffled batches of these rows of X, or of all; steps hide ids as the novelty says."""
+        """Batches of these rows of X, or of all: shuffled ones to train on, or to validate on."""
         if rows is not None:
             clicks, weights = clicks[rows], None if weights is None else weights[rows]
         return ImpressionBatches(
             X,
             clicks,
             weights,
-            batch_size=self.batch_size_,
-            shuffle=self.order_,
-            hide=self.novelty_.hide if self.novelty_.hidden else None,
+            batch_size=VALIDATION_BATCH_SIZE if in_order else self.batch_size_,
+            shuffle=None if in_order else self.order_,
             rows=rows,
+            show=None if shown is None else shown.show,
         )
 
     def _size_of_batches(self, n_rows: int) -> int:
@@ -363,13 +367,14 @@ class DINNet(NeuralNetBinaryClassifier):
         seed: int,
         is_new: bool,
         epochs: int | None = None,
+        shown: ShownRows | None = None,
     ) -> None:
         """Train as skorch does, under a seed; torch's random state is left as it was.
 
         The seed decides the new network's weights, dropout and hidden numbers. Afterwards nothing
         of the rows is left in the net.
         """
-        decay = self._count(train) if self.embedding_l2 else None
+        decay = self._count(train, shown) if self.embedding_l2 else None
         if self.ranks_ is not None:
             train.share_among(self.ranks_.size, rank=self.ranks_.rank)
             if valid is not None:
@@ -408,11 +413,14 @@ class DINNet(NeuralNetBinaryClassifier):
         if 0 < train.y.sum() < len(train):
             torch.nn.init.constant_(self.module_.output.bias, base_logit(train.y, train.weights))
 
-    def _count(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
+    def _count(self, train: ImpressionBatches, shown: ShownRows | None) -> dict[str, np.ndarray]:
         """Factors of the L2 by vocabulary: ids and labels are counted in all trainings so far."""
         n_clicks = int(train.y.sum())
         self.labels_ = self.labels_[0] + len(train) - n_clicks, self.labels_[1] + n_clicks
-        occurrences = count_occurrences(train.X, self.novelty_.hidden, train.rows)
+        occurrences = count_occurrences(train.X, train.rows)
+        if shown is not None:
+            for name, n_hidden in shown.count_hidden(train.X, train.rows).items():
+                occurrences[name][UNKNOWN_ID] += n_hidden
         for name, before in self.occurrences_.items():
             occurrences[name][: len(before)] += before
         self.occurrences_ = occurrences
@@ -566,7 +574,7 @@ class DINNet(NeuralNetBinaryClassifier):
         """Give another net copies of what is noted of the trainings so far."""
         net.history = History(dict(epoch) for epoch in self.history)
         net.checks_, net.n_epochs_ = [dict(check) for check in self.checks_], self.n_epochs_
-        net.neighbours_, net.novelty_ = self.neighbours_, self.novelty_
+        net.neighbours_, net.novelty_ = self.neighbours_, self.novelty_.widen(net.module_.schema)
 
     # How skorch's steps are made of impressions
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, get_args
@@ -32,7 +32,7 @@ NET = {
     "novelty",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
-NOVELTY = {"shares", "columns", "patterns", "frequencies"}
+NOVELTY = {"shares", "first_seen", "reach", "start", "n_rows"}
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
@@ -64,10 +64,9 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "history": [plain_record(epoch) for epoch in net.history],
         "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
         "novelty": {
+            **vars(net.novelty_),
             "shares": dict(net.novelty_.shares),
-            "columns": list(net.novelty_.known),
-            "patterns": net.novelty_.patterns,
-            "frequencies": net.novelty_.frequencies,
+            "first_seen": dict(net.novelty_.first_seen),
         },
     }
     return {**state, "training": _training_state(net)} if net.can_go_on() else state
@@ -125,7 +124,7 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
         {**check_dict(epoch, what="an epoch"), "batches": []} for epoch in state["history"]
     )
     restored.checks_ = _checks(state["checks"])
-    restored.novelty_ = _novelty(state["novelty"], candidate_columns(schema))
+    restored.novelty_ = _novelty(state["novelty"], schema)
     if "training" in state:
         _restore_training(restored, state["training"])
     return restored
@@ -178,24 +177,23 @@ def _restore_moments(net: DINNet, moments: Mapping[str, Any]) -> None:
         }
 
 
-def _novelty(values: Any, columns: Collection[str]) -> Novelty:
-    check_keys(values, NOVELTY, what="hidden ids")
-    shares = check_dict(values["shares"], what="shares of new ids")
-    if not shares.keys() <= set(columns):
+def _novelty(values: Any, schema: Schema) -> Novelty:
+    check_keys(values, NOVELTY, what="the novelty of ids")
+    shares, first_seen = values["shares"], values["first_seen"]
+    if not check_dict(shares, what="shares of new ids").keys() <= set(candidate_columns(schema)):
         raise ValueError("shares of new ids must be those of candidates.")
     for share in shares.values():
         if type(share) is not float or not 0.0 <= share <= 1.0:
             raise ValueError(f"a share of new ids must be a share, got {share!r:.60}.")
-    hidden, patterns, frequencies = values["columns"], values["patterns"], values["frequencies"]
-    if type(hidden) is not list or not set(map(str, hidden)) <= shares.keys():
-        raise ValueError("the columns of hidden ids must be candidates.")
-    shape = len(patterns), len(set(hidden))
-    check_array(patterns, dtype=bool, shape=shape, what="patterns of hidden ids")
-    check_array(frequencies, dtype=float, shape=shape[:1], what="their frequencies", least=0.0)
-    if not np.isclose(frequencies.sum(), 1.0):
-        raise ValueError("the frequencies of hidden ids must sum to one.")
-    known = dict.fromkeys(hidden, np.zeros(0, dtype=bool))
-    return Novelty(shares, known, patterns, frequencies)
+    sizes = schema.vocabulary_sizes
+    for name, moments in check_dict(first_seen, what="moments of first rows").items():
+        if name not in sizes:
+            raise ValueError("moments of first rows must be those of vocabularies.")
+        what = f"the moments of first rows of {name!r:.60}"
+        check_array(moments, dtype="int64", shape=(sizes[name],), what=what)
+    least = {"reach": 1 if first_seen else 0, "start": 0, "n_rows": 0}
+    counts = {name: _integer(values[name], name, least=least[name]) for name in least}
+    return Novelty(shares, first_seen, **counts)
 
 
 def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Any]) -> DIN:

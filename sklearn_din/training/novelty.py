@@ -1,4 +1,4 @@
-"""New items: how many of the candidates' ids are new over time, and training prepared for them."""
+"""New items: how many candidates are new over time, and rows shown as they will be seen."""
 
 from __future__ import annotations
 
@@ -7,142 +7,274 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_din._spans import Rows, Spans, row_dtype
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
-from sklearn_din.training.occurrences import count_ids
-from sklearn_din.training.validation import can_order, late_times, row_numbers
+from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
+from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
+from sklearn_din.training.validation import can_order, late_times
 
 LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a still catalogue are new by chance
 MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, they are the newer half
+N_TENTHS = 10  # chunks of rows in time, of which the first ones are no example of later ones
+SAMPLED_ROWS = 1 << 17  # that are asked where the log's beginning ends
+MORE_AT_FIRST = 1.5  # of the late rows' hidden candidates: with more, most are new to the log alone
+AS_SEEN = 0.8  # how often a row is shown as it will be seen; otherwise as it is
+N_BLOCKS_AHEAD = 2  # that of validation, and as many rows behind it
+NEVER, ALWAYS = 2**62, -(2**62)  # moments
 
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """Rates at which candidates' ids are new, and training rows that are made to look new.
+    """When each id came up, and from which rows training hides those that came up lately.
 
-    An item that comes up after training has the unknown id. Without preparation, the network
-    meets that id for the first time when it is used. So each training step hides the candidates'
-    ids of some rows, of as many as have new ids over time.
+    An item that comes up after training has the unknown id, as a candidate and in histories.
+    Without preparation, the network meets that id for the first time when it is used. So training
+    shows most rows as a model would see them that was fitted some time before.
+
+    Time is counted in rows: the moment of a row is the number of rows before its time.
 
     Parameters
     ----------
     shares : dict of str to float
         By candidate column, the share of late rows whose id no earlier row has.
-    known : dict of str to ndarray of shape (n_ids,), bool
-        Which ids the rows before the last block have, by column whose ids are hidden.
-    patterns : ndarray of shape (n_patterns, n_columns), bool
-        Which of those columns are new in the same row, in the order of ``known``: a new item may
-        be in a known category.
-    frequencies : ndarray of shape (n_patterns,)
-        Share of the late rows with each pattern.
+    first_seen : dict of str to ndarray of shape (n_ids,), int64
+        By vocabulary, the moment of the first row that has the id, as a candidate or in a history.
+        Empty: nothing is hidden.
+    reach : int
+        How many rows use lies ahead of training, at most: a row at moment t is shown as to a model
+        of the rows before t - d, with d drawn evenly from 0 to this.
+    start : int
+        Moment from which on ids are hidden. Before, most are new because the log begins.
+    n_rows : int
+        Rows so far: the moment at which later ones begin.
     """
 
     shares: Mapping[str, float]
-    known: Mapping[str, np.ndarray]
-    patterns: np.ndarray
-    frequencies: np.ndarray
+    first_seen: Mapping[str, np.ndarray]
+    reach: int = 0
+    start: int = 0
+    n_rows: int = 0
 
     @property
-    def hidden(self) -> dict[str, float]:
-        """By column whose ids are hidden, the share of the training rows. Empty: none are."""
-        return {column: self.shares[column] for column in self.known}
+    def is_still(self) -> bool:
+        """Whether nothing is hidden."""
+        return not self.first_seen
 
-    def without_ids(self) -> Novelty:
-        """Return what ``hide`` needs: columns, patterns and how frequent they are."""
-        return replace(self, known=dict.fromkeys(self.known, np.zeros(0, dtype=bool)))
+    def widen(self, schema: Schema) -> Novelty:
+        """Return the same for vocabularies to which ids were appended: no row has had them."""
+        sizes = schema.vocabulary_sizes
+        first_seen = {
+            name: np.pad(first, (0, sizes[name] - len(first)), constant_values=NEVER)
+            for name, first in self.first_seen.items()
+        }
+        return replace(self, first_seen=first_seen)
 
-    def hide(
-        self, X: EncodedFeatures, random: np.random.RandomState
-    ) -> tuple[EncodedFeatures, np.ndarray, np.ndarray]:
-        """Add copies of some rows of a training step, whose ids are hidden.
+    def extend(self, X: EncodedFeatures) -> tuple[Novelty, np.ndarray]:
+        """Return the novelty after further rows, which have come since, and their moments."""
+        if self.is_still:
+            return self, np.empty(0, dtype=np.int64)
+        moments = self.n_rows + moments_of(X)
+        first_seen = _first_moments(X, moments, self.widen(X.schema).first_seen)
+        return replace(self, first_seen=first_seen, n_rows=self.n_rows + len(X)), moments
 
-        Each row draws the pattern of one of the late rows; where something is new in it, a copy of
-        the row hides that. All rows stay, so that known items are learnt from all their rows, with
-        the weight that known items have among the late rows: their loss has the share of late rows
-        without anything new as its factor, that of the copies 1. Returned are all of them, the row
-        that each one is, and these factors.
+    def known_until(self, moments: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+        """Draw until when the model of each row has learnt: (n_rows,).
+
+        Infinity, so that nothing is hidden, for early rows and for those that are shown as they
+        are.
         """
-        drawn = random.choice(len(self.patterns), size=len(X), p=self.frequencies)
-        is_new = self.patterns[drawn]
-        copied = np.flatnonzero(is_new.any(axis=1))
-        rows = np.concatenate([np.arange(len(X)), copied])
-        hidden = np.concatenate([np.zeros_like(is_new), is_new[copied]])
-        as_known = self.frequencies[~self.patterns.any(axis=1)].sum()
-        factors = np.ones(len(rows), dtype=np.float32)
-        factors[: len(X)] = as_known
-        shown = _with_unknown(X[rows], dict(zip(self.known, hidden.T, strict=True)))
-        return shown, rows, factors
+        ahead, chance = random.random_sample((2, len(moments)))
+        is_hidden = (chance < AS_SEEN) & (moments >= self.start)
+        return np.where(is_hidden, moments - ahead * self.reach, np.inf)
 
-    def hide_new(self, X: EncodedFeatures) -> EncodedFeatures:
-        """Hide the ids that no row before the last block has: nothing is trained on them yet."""
-        return _with_unknown(X, {name: ~known[X[name]] for name, known in self.known.items()})
+    def hide(self, X: EncodedFeatures, until: np.ndarray) -> EncodedFeatures:
+        """Hide the ids that came up from a moment on, ``until``: (n_rows,).
+
+        An id i becomes -i: unknown where it is looked up, and equal to itself. Numbers that are
+        looked up by a hidden candidate become 0, as those of an unknown one are.
+        """
+        columns, hidden, behaviours = dict(X.columns), {}, {}
+        for name in X.schema.names("categorical"):
+            columns[name], hidden[name] = self._hide_ids(X.schema, name, columns[name], until)
+        for field in X.schema.fields:
+            if field.candidate and hidden[field.candidate].any():
+                numbers = columns[field.name]
+                columns[field.name] = np.where(hidden[field.candidate], np.float32(0), numbers)
+        for behaviour, ragged in X.behaviours.items():
+            index, lengths = ragged.spans.index(), ragged.spans.lengths
+            events = {name: values.take(index) for name, values in ragged.columns.items()}
+            of_events = np.repeat(until, lengths)
+            for name in behaviour:
+                events[name], _ = self._hide_ids(X.schema, name, events[name], of_events)
+            behaviours[behaviour] = Ragged(events, Spans.from_lengths(lengths), ragged.anchors)
+        return EncodedFeatures._without_checks(X.schema, columns, behaviours, X.users, X.times)
+
+    def _chances(self, vocabulary: str, ids: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        """Return how likely a row at each moment that is shown as seen hides an id."""
+        age = moments - self.first_seen[vocabulary][ids]
+        return np.clip(1 - age / self.reach, 0, 1)
+
+    def _hide_ids(
+        self, schema: Schema, name: str, ids: np.ndarray, until: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        first = self.first_seen.get(schema[name].vocabulary)
+        if first is None:
+            return ids, np.zeros(len(ids), dtype=bool)
+        hidden = first[ids_to_look_up(ids)] >= until
+        return np.where(hidden, -ids, ids), hidden
 
 
-STILL = Novelty({}, {}, np.zeros((1, 0), dtype=bool), np.ones(1))
+STILL = Novelty({}, {})
 
 
-def measure_novelty(X: EncodedFeatures, *, share: float) -> Novelty:
-    """Compare late rows' candidates with all ids of the rows before them.
+@dataclass(frozen=True, eq=False)
+class ShownRows:
+    """Rows that are shown as a model of earlier ones would see them: the novelty, their moments.
+
+    Parameters
+    ----------
+    novelty : Novelty
+        When each id came up.
+    moments : ndarray of shape (n_rows,), int32, or int64 of many rows
+        When the rows are.
+    until : ndarray of shape (n_rows,), default=None
+        Until when the model of each row has learnt. None: it is drawn each time.
+    """
+
+    novelty: Novelty
+    moments: np.ndarray
+    until: np.ndarray | None = None
+
+    def hold_out(self, *, are_last: bool) -> ShownRows:
+        """Return the rows as validation shows them, each at all times alike.
+
+        The network learns until the first one of the last rows. For others a moment is drawn.
+        """
+        until = np.full(len(self.moments), self.moments.min(), dtype=float)
+        if not are_last:
+            until = self.novelty.known_until(self.moments, np.random.RandomState(0))
+        return replace(self, until=until)
+
+    def show(
+        self, X: EncodedFeatures, rows: Rows, random: np.random.RandomState | None
+    ) -> EncodedFeatures:
+        """Return the rows of a batch, whose numbers are given, as they are to be shown."""
+        if self.until is not None:
+            until = self.until[rows]
+        elif random is not None:
+            until = self.novelty.known_until(self.moments[rows], random)
+        return self.novelty.hide(X, until)
+
+    def count_hidden(self, X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, float]:
+        """Count by vocabulary how many ids one pass over rows of X is expected to hide."""
+        novelty, n_hidden = self.novelty, dict.fromkeys(self.novelty.first_seen, 0.0)
+        for begin in range(0, len(self.moments), COUNTED_ROWS):
+            some = slice(begin, begin + COUNTED_ROWS)
+            moments = self.moments[some]
+            for name, ids, lengths in ids_of_rows(X[some if rows is None else rows[some]]):
+                vocabulary = X.schema[name].vocabulary
+                if vocabulary in n_hidden:
+                    now = moments if lengths is None else np.repeat(moments, lengths)
+                    chances = novelty._chances(vocabulary, ids, now)
+                    n_hidden[vocabulary] += AS_SEEN * chances[now >= novelty.start].sum()
+        return n_hidden
+
+
+def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.ndarray]:
+    """Find out when each id came up, and how many candidates of late rows are new.
 
     The newer half of the rows is cut by time into blocks, each with this share of the rows, of
     which the last one is that of ``validation="last"``. An id is new where it would be unknown to
-    an encoder fitted on the rows before its block: none of them has it as a candidate, in a history
-    or in another column of its vocabulary. Several blocks, because one may lie between two arrivals
-    of new items: with new items at midnight, the last tenth of a week is an evening. There are no
-    shares where the rows' times do not tell earlier from later.
+    an encoder fitted on the rows before its block. Several blocks, because one may lie between two
+    arrivals of new items: with new items at midnight, the last tenth of a week is an evening.
 
-    Columns that are no behaviour's candidate are left alone: an hour or a weekday may be new in
-    late rows, and comes back tomorrow.
+    Returned with it are the moments of the rows. There are no shares where the rows' times do not
+    tell earlier from later, and nothing is hidden where all shares are below LEAST_SHARE.
+
+    Columns that no behaviour holds are left alone: an hour or a weekday may be new in late rows,
+    and comes back tomorrow.
     """
-    columns = candidate_columns(X.schema)
-    if not columns or X.times is None or not can_order(X.times):
-        return STILL
+    names = candidate_columns(X.schema)
+    if not names or X.times is None or not can_order(X.times):
+        return STILL, np.empty(0, dtype=np.int64)
+    moments, sizes = moments_of(X), X.schema.vocabulary_sizes
+    used = {X.schema[name].vocabulary for b in X.schema.behaviours for name in b.histories}
+    never = {name: np.full(n_ids, NEVER) for name, n_ids in sizes.items() if name in used}
+    first_seen = _first_moments(X, moments, never)
     n_block = max(1, round(share * len(X)))
     n_blocks = min(MOST_BLOCKS, max(1, len(X) // (2 * n_block)))
     cuts = late_times(X.times, n_wanted=n_block, n_times=n_blocks)
-    block_of = np.zeros(len(X), dtype=np.uint8)
-    for cut in cuts:
-        block_of += X.times >= cut
-    known = {name: np.arange(n) < FIRST_KNOWN_ID for name, n in X.schema.vocabulary_sizes.items()}
-    is_new = []
-    for block in range(1, len(cuts) + 1):
-        for name, counts in count_ids(X, row_numbers(block_of == block - 1)).items():
-            known[name] |= counts > 0
-        rows = block_of == block
-        of_column = [known[X.schema[name].vocabulary][X[name][rows]] for name in columns]
-        is_new.append(~np.stack(of_column, axis=1))
-    by_column = {name: known[X.schema[name].vocabulary] for name in columns}
-    return _summary(np.concatenate(is_new), by_column)
+    starts = np.array([np.count_nonzero(X.times < cut) for cut in cuts])
+    late = np.flatnonzero(moments >= starts[0])
+    since = starts[np.searchsorted(starts, moments[late], side="right") - 1]
+    some = np.linspace(0, len(X) - 1, min(len(X), SAMPLED_ROWS)).astype(np.intp)
+    shares, chances = dict[str, float](), np.zeros(len(some))
+    novelty = Novelty(shares, first_seen, round(N_BLOCKS_AHEAD * n_block), 0, len(X))
+    for name in names:
+        vocabulary, ids = X.schema[name].vocabulary, X.columns[name]
+        first = first_seen[vocabulary][ids_to_look_up(ids[late])]
+        shares[name] = float((first >= since).mean())
+        of_some = novelty._chances(vocabulary, ids_to_look_up(ids[some]), moments[some])
+        chances = np.maximum(chances, of_some)
+    if max(shares.values()) < LEAST_SHARE:
+        return replace(STILL, shares=shares), moments
+    start = _end_of_beginning(moments[some], chances, n_rows=len(X))
+    return replace(novelty, start=start), moments
+
+
+def _end_of_beginning(moments: np.ndarray, chances: np.ndarray, *, n_rows: int) -> int:
+    """Return the moment from which on ids are new because they come up, not because the log begins.
+
+    That is the first tenth of the rows whose candidates are not hidden much more often than those
+    of the newer half; in a log that begins with old items it comes late.
+
+    moments : of some rows
+    chances : how likely the candidate of each of them is hidden
+    """
+    tenths = moments.astype(np.int64) * N_TENTHS // n_rows
+    sizes = np.maximum(np.bincount(tenths, minlength=N_TENTHS), 1)
+    hidden = np.bincount(tenths, weights=chances, minlength=N_TENTHS) / sizes
+    is_like_late = hidden <= MORE_AT_FIRST * chances[tenths >= N_TENTHS // 2].mean()
+    is_like_late[N_TENTHS // 2] = True
+    return int(np.argmax(is_like_late)) * n_rows // N_TENTHS
+
+
+def moments_of(X: EncodedFeatures) -> np.ndarray:
+    """Count the rows before each row's time; all are at 0 where times do not tell their order."""
+    if X.times is None or not can_order(X.times):
+        return np.zeros(len(X), dtype=np.int64)
+    times = X.times
+    in_order = times if (times[1:] >= times[:-1]).all() else np.sort(times)
+    moments = np.empty(len(times), dtype=row_dtype(len(times)))
+    for begin in range(0, len(times), COUNTED_ROWS):
+        block = slice(begin, begin + COUNTED_ROWS)
+        moments[block] = np.searchsorted(in_order, times[block])
+    return moments
+
+
+def _first_moments(
+    X: EncodedFeatures, moments: np.ndarray, before: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return by vocabulary the moment of the first row that has each id.
+
+    ``before`` are those of earlier rows; padding and the unknown id have always been there.
+    """
+    first_seen = {name: first.copy() for name, first in before.items()}
+    for begin in range(0, len(X), COUNTED_ROWS):
+        block = slice(begin, begin + COUNTED_ROWS)
+        for name, ids, lengths in ids_of_rows(X[block]):
+            first = first_seen.get(X.schema[name].vocabulary)
+            if first is not None:
+                own = moments[block]
+                np.minimum.at(first, ids, own if lengths is None else np.repeat(own, lengths))
+    for first in first_seen.values():
+        first[:FIRST_KNOWN_ID] = ALWAYS
+    return first_seen
 
 
 def candidate_columns(schema: Schema) -> list[str]:
     """Names of the columns that some behaviour's history is compared with, in order."""
     used = {name for behaviour in schema.behaviours for name in behaviour.candidates}
     return [name for name in schema.names("categorical") if name in used]
-
-
-def _summary(is_new: np.ndarray, known: Mapping[str, np.ndarray]) -> Novelty:
-    """Shares and patterns of (n_rows, n_columns) bits; still columns are never hidden."""
-    shares = dict(zip(known, is_new.mean(axis=0).tolist(), strict=True))
-    turning = np.array([share >= LEAST_SHARE for share in shares.values()])
-    if not turning.any():
-        return replace(STILL, shares=shares)
-    patterns, n_rows = np.unique(is_new[:, turning], axis=0, return_counts=True)
-    hidden = {name: ids for name, ids in known.items() if shares[name] >= LEAST_SHARE}
-    return Novelty(shares, hidden, patterns, n_rows / n_rows.sum())
-
-
-def _with_unknown(X: EncodedFeatures, hidden: Mapping[str, np.ndarray]) -> EncodedFeatures:
-    """Put the unknown id in place of ids, and zero in place of the numbers looked up by them.
-
-    hidden : by column, (n_rows,), True where its id is hidden
-    """
-    columns = dict(X.columns)
-    for field in X.schema.fields:
-        if field.name in hidden:
-            columns[field.name] = columns[field.name].copy()
-            columns[field.name][hidden[field.name]] = UNKNOWN_ID
-        elif field.kind == "numeric" and field.candidate and field.candidate in hidden:
-            columns[field.name] = columns[field.name].copy()
-            columns[field.name][hidden[field.candidate]] = 0
-    return EncodedFeatures._without_checks(X.schema, columns, X.behaviours, X.users, X.times)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import UNKNOWN_ID
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
@@ -30,16 +29,21 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
     for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
         some = slice(first, first + COUNTED_ROWS)
-        block = X[some if rows is None else rows[some]]
-        ids = {name: block.columns[name] for name in X.schema.names("categorical")}
-        for behaviour in X.schema.behaviours:
-            ragged = block.behaviours[behaviour.histories]
-            index = ragged.spans.index()
-            ids |= {name: ragged.flat(name, index) for name in behaviour.histories}
-        for name, values in ids.items():
-            n_values = np.bincount(ids_to_look_up(values))
+        for name, ids, _ in ids_of_rows(X[some if rows is None else rows[some]]):
+            n_values = np.bincount(ids)
             counts[X.schema[name].vocabulary][: len(n_values)] += n_values
     return counts
+
+
+def ids_of_rows(X: EncodedFeatures) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """Yield each field's name and ids, and for a history how many of them are each row's."""
+    for name in X.schema.names("categorical"):
+        yield name, ids_to_look_up(X.columns[name]), None
+    for behaviour in X.schema.behaviours:
+        ragged = X.behaviours[behaviour.histories]
+        index = ragged.spans.index()
+        for name in behaviour.histories:
+            yield name, ids_to_look_up(ragged.flat(name, index)), ragged.spans.lengths
 
 
 def embedding_decay(
@@ -71,18 +75,6 @@ def scale_of_prior(n_other: int, n_clicks: int) -> float:
     return 0.25 / (share * (1.0 - share))
 
 
-def count_occurrences(
-    X: EncodedFeatures,
-    hidden: Mapping[str, float] | None = None,
-    rows: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1).
-
-    ``hidden`` is, by column, the share of rows of which training adds a copy with the unknown id.
-    The counts are then those that are expected in one pass over the impressions.
-    """
-    counts = count_ids(X, rows)
-    n_rows = len(X) if rows is None else len(rows)
-    for column, share in (hidden or {}).items():
-        counts[X.schema[column].vocabulary][UNKNOWN_ID] += share * n_rows
-    return {name: count.astype(np.float32) for name, count in counts.items()}
+def count_occurrences(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1)."""
+    return {name: count.astype(np.float32) for name, count in count_ids(X, rows).items()}
