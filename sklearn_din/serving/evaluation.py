@@ -107,7 +107,7 @@ def evaluate_ranking(
     >>> from sklearn_din.transformers import HistorySequenceEncoder
     >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
     >>> model = make_pipeline(
-    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, random_state=0)
+    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, max_epochs=50, random_state=0)
     ... ).fit(shown, [0, 1])
     >>> users = pd.DataFrame({"user": ["ann", "bob"], "hist_item": [["sock"], ["hat", "shoe"]]})
     >>> relevant = pd.DataFrame({"user": ["ann", "bob"], "item": ["sock", "hat"]})

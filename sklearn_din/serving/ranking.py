@@ -98,7 +98,7 @@ def rank_candidates(
     >>> from sklearn_din.transformers import HistorySequenceEncoder
     >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
     >>> model = make_pipeline(
-    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, random_state=0)
+    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, max_epochs=50, random_state=0)
     ... ).fit(shown, [0, 1])
     >>> best = rank_candidates(model, shown[["hist_item"]], shown[["item"]], top_k=1)
     >>> best[["row", "rank", "item"]]
@@ -133,7 +133,7 @@ class Ranker(Generic[IntoDataFrameT]):
     >>> from sklearn_din.transformers import HistorySequenceEncoder
     >>> shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
     >>> model = make_pipeline(
-    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, random_state=0)
+    ...     HistorySequenceEncoder(), DINClassifier(lr=0.05, max_epochs=50, random_state=0)
     ... ).fit(shown, [0, 1])
     >>> ranker = Ranker(model, shown[["item"]])
     >>> ranker.rank({"hist_item": ["hat", "shoe"]}, top_k=1)[["rank", "item"]]

@@ -47,8 +47,8 @@ def base_logit(y: np.ndarray, weights: np.ndarray | None) -> float:
     --------
     >>> round(base_logit(np.array([0, 1, 0, 0]), None), 4)  # 1 / 3
     -1.0986
-    >>> base_logit(np.array([0, 1, 0, 0]), np.array([1, 3, 1, 1]))
-    0.0
+    >>> round(base_logit(np.array([0, 1, 0, 0]), np.array([1, 3, 1, 2])), 4)  # 3 / 4
+    -0.2877
     """
     share = float(np.average(y, weights=None if weights is None else weights + 1e-12))
     share = min(max(share, 0.5 / len(y)), 1 - 0.5 / len(y))
