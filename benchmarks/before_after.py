@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
 HERE = Path(__file__).resolve().parents[1]
 POOLINGS = ("attention", "sum", "mean", "max")
@@ -31,7 +33,9 @@ JOBS = (
     "encode lists",
     "encode Arrow",
     "predict",
+    "request",
 )
+N_CANDIDATES = 200
 
 
 def log_and_histories(n_users: int, **parameters: float):
@@ -81,6 +85,8 @@ def seconds(job: str) -> float:
         rows = frame.iloc[:50_000]
         return _timed(lambda: classifier.predict_proba(encoder.transform(rows)))
     histories = ["hist_item", "hist_category"]
+    if job == "request":
+        return _request_seconds(frame)
     if job == "encode lists":
         lists = {name: [cell.tolist() for cell in frame[name]] for name in histories}
         frame = frame.assign(**{name: pd.Series(cells) for name, cells in lists.items()})
@@ -93,6 +99,27 @@ def seconds(job: str) -> float:
     joint = {("hist_item", "hist_category"): ("item", "category")}
     encoder = HistorySequenceEncoder(histories=joint, drop=["user", "time"])
     return _timed(lambda: encoder.fit_transform(frame))
+
+
+def _request_seconds(frame: pd.DataFrame) -> float:
+    """Rank 200 candidates for one user: by a Ranker, which older checkouts lack."""
+    import sklearn_din
+    from sklearn_din import DINClassifier, HistorySequenceEncoder, rank_candidates
+
+    frame = frame.iloc[:20_000]
+    y = np.arange(len(frame)) % 2
+    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
+    model = Pipeline(
+        [("encode", HistorySequenceEncoder(user="user", time="time")), ("din", classifier)]
+    )
+    model.fit(frame, y)
+    columns = ["item", "category", "price"]
+    candidates = frame.drop_duplicates("item").head(N_CANDIDATES)[columns]
+    users = frame.drop(columns=columns)
+    rank = partial(rank_candidates, model, candidates=candidates)
+    if hasattr(sklearn_din, "Ranker"):
+        rank = sklearn_din.Ranker(model, candidates).rank
+    return _timed(lambda: [rank(users=users.iloc[[row]]) for row in range(50)]) / 50
 
 
 def _step_seconds(classifier_class: type, encoder_class: type) -> float:
