@@ -61,8 +61,12 @@ class ColumnProfile:
         cls, ids: np.ndarray, counts: np.ndarray, *, missing: float, rows: int, empty: int = 0
     ) -> ColumnProfile:
         """Profile the training rows: their distinct ids, and how often each counts."""
-        order = np.argsort(-counts, kind="stable")
-        frequent = ids[order[ids[order] > UNKNOWN_ID][:FREQUENT_IDS]] if len(ids) else ids
+        known = np.flatnonzero(ids > UNKNOWN_ID)
+        if len(known) > FREQUENT_IDS:
+            least = np.partition(counts[known], -FREQUENT_IDS)[-FREQUENT_IDS]
+            more, equal = known[counts[known] > least], known[counts[known] == least]
+            known = np.sort(np.append(more, equal[: FREQUENT_IDS - len(more)]))
+        frequent = ids[known[np.argsort(-counts[known], kind="stable")]]
         nothing = cls(frequent.astype(np.int32), np.zeros(len(frequent) + 1))
         return nothing.of_ids(ids, counts, missing=missing, rows=rows, empty=empty)
 
@@ -78,7 +82,9 @@ class ColumnProfile:
     ) -> ColumnProfile:
         """Profile other rows in the bins of this one."""
         is_known = ids > UNKNOWN_ID
-        places = pd.Index(self.bins).get_indexer(pd.Index(ids[is_known]))
+        bin_of = np.full(max(ids.max(initial=0), self.bins.max(initial=0)) + 1, -1)
+        bin_of[self.bins] = np.arange(len(self.bins))
+        places = bin_of[ids[is_known]]
         n_bins = len(self.in_bins)
         # -1 is the last one. Of nothing, numpy makes integers.
         in_bins = np.bincount(places % n_bins, counts[is_known], n_bins).astype(np.float64)
