@@ -173,33 +173,33 @@ def test_integers_and_text_that_spells_them_are_the_same_items(make):
     assert list(ranking["item"]) == [8, 7]
 
 
-def test_each_history_is_encoded_once_whatever_the_catalogue(
-    fitted, users, candidates, monkeypatch
-):
-    seen = []
-    encode = HistorySequenceEncoder.transform
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many rows each call of an encoder's transform is given."""
+    n_rows, encode = [], HistorySequenceEncoder.transform
     monkeypatch.setattr(
-        HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
+        HistorySequenceEncoder,
+        "transform",
+        lambda self, X: n_rows.append(len(X)) or encode(self, X),
     )
+    return n_rows
+
+
+def test_each_history_is_encoded_once_whatever_the_catalogue(fitted, users, candidates, encoded):
     rank_candidates(fitted, users, candidates)
-    assert seen == [len(candidates), len(users)]
+    assert encoded == [len(candidates), len(users)]
 
 
 def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
-    fitted, users, candidates, monkeypatch
+    fitted, users, candidates, encoded
 ):
-    seen = []
-    encode = HistorySequenceEncoder.transform
-    monkeypatch.setattr(
-        HistorySequenceEncoder, "transform", lambda self, X: seen.append(len(X)) or encode(self, X)
-    )
     ranker = Ranker(fitted, candidates)
     together = ranker.rank(users, top_k=5)
     for row in range(len(users)):
         alone = ranker.rank(users.iloc[[row]], top_k=5)
         expected = together[together["row"] == row].assign(row=0).reset_index(drop=True)
         pd.testing.assert_frame_equal(alone, expected, rtol=0, atol=1e-6)
-    assert seen == [len(candidates), len(users)] + [1] * len(users)
+    assert encoded == [len(candidates), len(users)] + [1] * len(users)
 
 
 def test_a_dict_is_one_user(fitted, users, candidates):

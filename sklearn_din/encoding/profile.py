@@ -11,6 +11,7 @@ import pandas as pd
 
 from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din.encoding.events import Events
+from sklearn_din.encoding.vocabulary import choose_frequent
 from sklearn_din.features.schema import UNKNOWN_ID
 
 FREQUENT_IDS = 19  # each has a bin of its own, all others share one
@@ -62,10 +63,7 @@ class ColumnProfile:
     ) -> ColumnProfile:
         """Profile the training rows: their distinct ids, and how often each counts."""
         known = np.flatnonzero(ids > UNKNOWN_ID)
-        if len(known) > FREQUENT_IDS:
-            least = np.partition(counts[known], -FREQUENT_IDS)[-FREQUENT_IDS]
-            more, equal = known[counts[known] > least], known[counts[known] == least]
-            known = np.sort(np.append(more, equal[: FREQUENT_IDS - len(more)]))
+        known = known[choose_frequent(counts[known], min_frequency=0, most=FREQUENT_IDS)]
         frequent = ids[known[np.argsort(-counts[known], kind="stable")]]
         nothing = cls(frequent.astype(np.int32), np.zeros(len(frequent) + 1))
         return nothing.of_ids(ids, counts, missing=missing, rows=rows, empty=empty)

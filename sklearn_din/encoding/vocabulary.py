@@ -388,9 +388,13 @@ def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None)
     array([ True, False, False,  True])
     """
     chosen = counts >= min_frequency
-    if most is not None and chosen.sum() > most:
-        ranked = np.argsort(np.where(chosen, -counts, 1), kind="stable")
-        chosen[ranked[most:]] = False
+    n_left_out = 0 if most is None else int(chosen.sum()) - most
+    if n_left_out > 0:
+        least = np.partition(counts[chosen], n_left_out - 1)[n_left_out - 1]
+        n_left_out -= int((chosen & (counts < least)).sum())
+        last = np.flatnonzero(chosen & (counts == least))[-n_left_out:]
+        chosen &= counts >= least
+        chosen[last] = False
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -137,8 +137,8 @@ class ItemScores:
             part = spans.take(rows)
             if not part.lengths.any():
                 continue
-            for first, scores in ((0, self.ease), (len(SUMMARIES), self.cosine)):
-                of_events = _scores_of_pairs(scores, candidates[rows], part, items)
+            of_both = _scores_of_pairs((self.ease, self.cosine), candidates[rows], part, items)
+            for first, of_events in zip((0, len(SUMMARIES)), of_both, strict=True):
                 columns = slice(first, first + len(SUMMARIES))
                 numbers[rows, columns] = _summaries(of_events, part.lengths)
         numbers[:, -3] = self.popularity[candidates]
@@ -162,9 +162,9 @@ def _chunks(lengths: np.ndarray) -> Iterator[slice]:
 
 
 def _scores_of_pairs(
-    scores: csr_array, candidates: np.ndarray, spans: Spans, items: np.ndarray
-) -> np.ndarray:
-    """Scores between each row's candidate and its events, row after row: (n_events,), float32.
+    matrices: Sequence[csr_array], candidates: np.ndarray, spans: Spans, items: np.ndarray
+) -> list[np.ndarray]:
+    """Scores of each matrix between each row's candidate and its events: (n_events,), float32.
 
     Many candidates in a row with one history are scored as a product of both: the rows of all
     candidates, then the columns of all events. Entry by entry, each is searched for.
@@ -172,14 +172,15 @@ def _scores_of_pairs(
     changes = np.append(True, (np.diff(spans.starts) != 0) | (np.diff(spans.lengths) != 0))
     begins = np.flatnonzero(changes)
     if len(spans) < LEAST_CANDIDATES * len(begins):
-        shown = np.repeat(candidates, spans.lengths)
-        events = ids_to_look_up(items[spans.index()])
-        return np.asarray(scores[shown, events], dtype=np.float32).ravel()
-    parts = []
-    for begin, end in pairwise([*begins.tolist(), len(spans)]):
-        events = ids_to_look_up(items[spans.take(slice(begin, begin + 1)).index()])
-        parts.append(scores[candidates[begin:end]][:, events].toarray().ravel())
-    return np.concatenate(parts)
+        rows, columns = np.repeat(candidates, spans.lengths), ids_to_look_up(items[spans.index()])
+        return [np.asarray(m[rows, columns], dtype=np.float32).ravel() for m in matrices]
+    histories = spans.take(begins)
+    held = np.split(ids_to_look_up(items[histories.index()]), np.cumsum(histories.lengths)[:-1])
+    runs = list(zip(np.split(candidates, begins[1:]), held, strict=True))
+    return [
+        np.concatenate([m[shown][:, events].toarray().ravel() for shown, events in runs])
+        for m in matrices
+    ]
 
 
 def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:

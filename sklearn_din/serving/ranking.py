@@ -199,13 +199,11 @@ class Ranker(Generic[IntoDataFrameT]):
             # rounded, equal candidates are ties and keep their order
             if numbers_to_rank_by is None:
                 scores = pairs.logits(block)
-                by_score = sign * scores.round(5)
-                chosen, rank = _best_of_each_user(block // len(candidates), by_score, top_k)
-                logits.append(scores[chosen])
+                order = sign * scores.round(5)
             else:
-                numbers = numbers_to_rank_by[block % len(candidates)]
-                chosen, rank = _best_of_each_user(block // len(candidates), numbers, top_k)
-                logits.append(pairs.logits(block[chosen]))
+                order = numbers_to_rank_by[block % len(candidates)]
+            chosen, rank = _best_of_each_user(block // len(candidates), order, top_k)
+            logits.append(scores[chosen] if by is None else pairs.logits(block[chosen]))
             best.append(block[chosen])
             ranks.append(rank)
         rows, positions = np.divmod(np.concatenate(best), len(candidates))
