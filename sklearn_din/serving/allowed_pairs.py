@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -84,44 +84,53 @@ def pairs_of_frame(
     return _join(*codes[of_user[0]], *codes[of_candidate[0]])
 
 
-def pairs_of_histories(
-    pipeline: FittedPipeline,
-    user_rows: pd.DataFrame,
-    candidate_rows: pd.DataFrame,
-    candidate_columns: list[str],
-) -> np.ndarray:
-    """Return the numbers of pairs whose candidate is in the user's history.
+class SeenCandidates:
+    """Candidates by their values, to be looked for in users' histories.
 
-    Both frames are what the Pipeline's first step is given. What makes a candidate is the column
-    with the most values among ``candidate_columns`` that have a history: the item, not its
+    Both frames of rows are what the Pipeline's first step is given. What makes a candidate is the
+    column with the most values among ``candidate_columns`` that have a history: the item, not its
     category.
     """
-    schema = pipeline.encoder.schema_
-    columns = {
-        history: candidate
-        for behaviour in schema.behaviours
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
-        if candidate in candidate_columns
-    }
-    if not columns:
-        raise ValueError(
-            "exclude='history' needs a history that is compared with a column of candidates, and "
-            "the Pipeline has none. Give a frame of pairs, (user, item), instead."
-        )
-    candidate = max(columns.values(), key=lambda name: schema[name].n_ids)
-    separator = pipeline.encoder.separator
-    given = Columns(_read_frame(pipeline, user_rows), separator=separator)
-    shown = Columns(_read_frame(pipeline, candidate_rows)).codes(candidate)
-    shown = _as_learnt(pipeline, candidate, shown)
-    rows_of_users = np.arange(len(user_rows))
-    pairs = [NO_PAIRS]
-    for history in [name for name in columns if columns[name] == candidate]:
-        cells = given.history(history).expand()
-        events = _as_learnt(pipeline, candidate, cells.codes(slice(0, len(cells.values))))
-        items, positions = _common_codes(events, shown, f"{history} and {candidate}")
-        rows = np.repeat(rows_of_users, cells.spans.lengths)
-        pairs.append(_join(rows, rows_of_users, items, positions))
-    return np.unique(np.concatenate(pairs))
+
+    def __init__(
+        self,
+        pipeline: FittedPipeline,
+        candidate_rows: pd.DataFrame,
+        candidate_columns: Collection[str],
+    ) -> None:
+        schema = pipeline.encoder.schema_
+        columns = {
+            history: candidate
+            for behaviour in schema.behaviours
+            for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
+            if candidate in candidate_columns
+        }
+        if not columns:
+            raise ValueError(
+                "exclude='history' needs a history that is compared with a column of candidates, "
+                "and the Pipeline has none. Give a frame of pairs, (user, item), instead."
+            )
+        self._pipeline = pipeline
+        self._candidate = max(columns.values(), key=lambda name: schema[name].n_ids)
+        self._histories = [name for name in columns if columns[name] == self._candidate]
+        given = Columns(_read_frame(pipeline, candidate_rows))
+        self._codes = _as_learnt(pipeline, self._candidate, given.codes(self._candidate))
+
+    def find(self, user_rows: pd.DataFrame) -> np.ndarray:
+        """Return the numbers of pairs whose candidate is in the user's history."""
+        frame = _read_frame(self._pipeline, user_rows)
+        given = Columns(frame, separator=self._pipeline.encoder.separator)
+        rows_of_users = np.arange(len(user_rows))
+        found = [NO_PAIRS]
+        for history in self._histories:
+            cells = given.history(history).expand()
+            events = cells.codes(slice(0, len(cells.values)))
+            events = _as_learnt(self._pipeline, self._candidate, events)
+            what = f"{history} and {self._candidate}"
+            items, positions = _common_codes(events, self._codes, what)
+            rows = np.repeat(rows_of_users, cells.spans.lengths)
+            found.append(_join(rows, rows_of_users, items, positions))
+        return np.unique(np.concatenate(found))
 
 
 def _read_frame(pipeline: FittedPipeline, rows: pd.DataFrame) -> pd.DataFrame:

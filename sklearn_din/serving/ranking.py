@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic
 
 import numpy as np
@@ -22,8 +23,8 @@ from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipe
 from sklearn_din.serving.allowed_pairs import (
     NO_PAIRS,
     AllowedPairs,
+    SeenCandidates,
     pairs_of_frame,
-    pairs_of_histories,
 )
 
 PAIRS_PER_BLOCK = 65_536
@@ -277,6 +278,7 @@ class _Catalogue:
         names: list[str],
     ) -> None:
         self.pipeline, self.candidates, self.names = pipeline, candidates, names
+        self._user = user
         # Only a step beside the encoder can compute a column from user and candidate together.
         self.has_other_steps = len(list(flat_steps(pipeline.transformers))) > 1
         blocks = [
@@ -284,6 +286,13 @@ class _Catalogue:
             for block in _blocks(len(candidates))
         ]
         self.columns, self.bags = self._fields_of_candidate(user, blocks)
+
+    @cached_property
+    def seen_candidates(self) -> SeenCandidates:
+        """The candidates' values as steps before the encoder leave them, read once."""
+        positions = np.arange(len(self.candidates))
+        rows = self.frame(self._user.iloc[np.zeros_like(positions)], positions)
+        return SeenCandidates(self.pipeline, rows, self.columns)
 
     def frame(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
         """Return pairs of users and candidates by position, as the first step is given them."""
@@ -329,14 +338,8 @@ class _Pairs:
 
     def of_histories(self) -> np.ndarray:
         """Return the numbers of pairs whose candidate is in the user's history."""
-        n_users, n_candidates = len(self.users), len(self.candidates)
-        user = self.users.iloc[np.zeros(n_candidates, dtype=np.intp)]
-        return pairs_of_histories(
-            self.catalogue.pipeline,
-            self.catalogue.frame(self.users, np.zeros(n_users, dtype=np.intp)),
-            self.catalogue.frame(user, np.arange(n_candidates)),
-            [*self.catalogue.columns],
-        )
+        stand_in = np.zeros(len(self.users), dtype=np.intp)
+        return self.catalogue.seen_candidates.find(self.catalogue.frame(self.users, stand_in))
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
