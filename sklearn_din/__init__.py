@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sklearn_din.features.encoded import EncodedFeatures
     from sklearn_din.features.schema import Field, Schema
     from sklearn_din.inspection.display import AttentionDisplay, ReportDisplay, TrainingDisplay
+    from sklearn_din.inspection.embeddings import embeddings
     from sklearn_din.inspection.explain import explain
     from sklearn_din.inspection.importance import history_importance
     from sklearn_din.logs.aggregates import attach_aggregates
@@ -53,6 +54,7 @@ __all__ = [
     "TrainingDisplay",
     "attach_aggregates",
     "attach_history",
+    "embeddings",
     "evaluate_ranking",
     "explain",
     "export_onnx",
@@ -89,6 +91,7 @@ _FILE_OF = {
     "TrainingDisplay": "inspection.display",
     "attach_aggregates": "logs.aggregates",
     "attach_history": "logs.history",
+    "embeddings": "inspection.embeddings",
     "evaluate_ranking": "serving.evaluation",
     "explain": "inspection.explain",
     "export_onnx": "serving.export",
