@@ -1,4 +1,4 @@
-"""Frozen dataclasses as dicts of plain values, and back with every field's type checked."""
+"""Dataclasses as dicts of plain values, and back with every field's type checked."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import numpy as np
 
 T = TypeVar("T")
 
 
 def to_dict(value: object) -> Any:
-    """Write a dataclass as a dict of its fields, and tuples as lists."""
+    """Write a dataclass as a dict of its fields, and tuples as lists; arrays stay what they are."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: to_dict(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {name: to_dict(item) for name, item in value.items()}
     return list(map(to_dict, value)) if isinstance(value, tuple) else value
 
 
 def from_dict(kind: type[T], values: object) -> T:
     """Make a dataclass of a dict, whose values must have the types of its annotations.
 
-    Fields are booleans, numbers, text, literals, None, dataclasses or tuples of those; one that has
-    a default may be absent. Anything else raises ValueError.
+    Fields are booleans, numbers, text, literals, None, arrays, dataclasses, or tuples and mappings
+    by name of those; one that has a default may be absent. Anything else raises ValueError, and so
+    does the method ``check`` of a dataclass where its fields contradict each other.
 
     Examples
     --------
@@ -49,9 +55,12 @@ def from_dict(kind: type[T], values: object) -> T:
     if absent or other:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
     hints = _hints(kind)  # type: ignore[arg-type]
-    return kind(
+    made = kind(
         **{key: _check_value(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )
+    if hasattr(made, "check"):
+        made.check()
+    return made
 
 
 @functools.cache
@@ -65,6 +74,12 @@ def _check_value(value: object, hint: Any, what: str) -> Any:
     if origin is tuple and type(value) is list:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_check_value(item, arguments[0], what) for item in value)
+    elif origin is Mapping and type(value) is dict:
+        if all(type(name) is str for name in value):
+            return {
+                name: _check_value(item, arguments[1], f"{what}[{name!r:.60}]")
+                for name, item in value.items()
+            }
     elif origin is typing.Literal:
         if type(value) is str and value in arguments:
             return value
@@ -75,6 +90,6 @@ def _check_value(value: object, hint: Any, what: str) -> Any:
         return _check_value(value, other, what)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
-    elif hint in (bool, int, float, str) and type(value) is hint:
+    elif hint in (bool, int, float, str, np.ndarray) and type(value) is hint:
         return value
     raise ValueError(f"{what} cannot be {value!r:.60}.")

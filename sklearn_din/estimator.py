@@ -22,9 +22,10 @@ from sklearn_din._callbacks import CallbackSupportMixin
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._notebook import ShownInNotebooks
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema, schema_from_state, schema_state
+from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN, OPTIONS
 from sklearn_din.training.check_tasks import CheckTasks
 from sklearn_din.training.inputs import (
@@ -660,7 +661,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             attributes.pop(name)
         names = {*LEARNT, "feature_names_in_"} - {"schema", "net"}
         return {
-            "schema": schema_state(attributes.pop("schema_")),
+            "schema": to_dict(attributes.pop("schema_")),
             "net": net_state(net),
             **{name: attributes.pop(name) for name in sorted(names) if name in attributes},
         }
@@ -673,7 +674,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
             raise ValueError("classes_ must be two labels.")
         if type(fitted["_fitted_on_encoded"]) is not bool:
             raise ValueError("_fitted_on_encoded must be a boolean.")
-        schema = schema_from_state(fitted.pop("schema"))
+        schema = from_dict(Schema, fitted.pop("schema"))
         net = restore_net(self._new_net(), fitted.pop("net"), schema)
         self.__dict__.update(fitted | {"schema_": schema} | _of_net(net))
 

@@ -21,6 +21,7 @@ from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._validation import (
     check_frame,
     check_names,
@@ -55,9 +56,9 @@ from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.encoding.spelling import note_strangers
 from sklearn_din.encoding.statistics import TableStatistics
 from sklearn_din.encoding.table import Impressions
-from sklearn_din.encoding.vocabulary import whole_ids
+from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema, schema_from_state, schema_state
+from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import create_store, open_store
 from sklearn_din.tables.scan import Scan
 
@@ -291,8 +292,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         rows = self._row_encoder()
         for start, read in table.map(rows.read, rows.names_of(table), "counting"):
             statistics.update(read, start)
-        learnt = self._learnt.grow(statistics.counts_by_owner(), **self._vocabulary_options())
-        self.schema_, self._learnt = learnt.grow_schema(self.schema_), learnt
+        self._learnt = self._learnt.grow(statistics.counts_by_owner(), self._id_rules)
+        self.schema_ = self._learnt.schema
         return self
 
     def transform(self, X: TableLike) -> EncodedFeatures:
@@ -415,6 +416,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return [] if self.drop is None else check_names(self.drop, name="drop")
 
     @property
+    def _id_rules(self) -> IdRules:
+        return IdRules(self.min_frequency, self.max_ids, keep_rare=self.unknown == "error")
+
+    @property
     def _beside(self) -> list[str]:
         """Columns that travel beside the features."""
         return [name for name in (self.user, self.time) if name is not None]
@@ -466,10 +471,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         read_training_rows = partial(self._read_training_rows, roles)
         for start, read in table.map(read_training_rows, used, "counting"):
             statistics.update(read, start)
-        learnt = statistics.finish(names=table.names, **self._vocabulary_options())
+        learnt = statistics.finish(self._id_rules, names=table.names, max_length=self.max_length)
         self._warn(table, roles, statistics)
-        self._learnt = learnt
-        self.schema_ = learnt.schema(table.names, max_length=self.max_length)
+        self._learnt, self.schema_ = learnt, learnt.schema
 
     def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
         if self.user is not None:  # lists and the like are no users
@@ -477,13 +481,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         if self.time is not None:
             check_times(columns.frame[self.time], name=f"X[{self.time!r}]")
         return read_frame(columns, roles, max_length=self.max_length)
-
-    def _vocabulary_options(self) -> dict[str, Any]:
-        return {
-            "min_frequency": self.min_frequency,
-            "max_ids": self.max_ids,
-            "keep_rare": self.unknown == "error",
-        }
 
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Warn of what was taken differently from how it looks."""
@@ -503,11 +500,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(
-            self._learnt,
-            self.schema_,
-            self.user,
-            self.time,
-            refuses_unknown=self.unknown == "error",
+            self._learnt, self.user, self.time, refuses_unknown=self.unknown == "error"
         )
 
     def _encode(self, table: Impressions) -> EncodedFeatures:
@@ -526,7 +519,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def _learnt_state(self) -> dict[str, Any]:
         names = ("n_features_in_", "feature_names_in_")
         features = {name: vars(self)[name] for name in names if name in vars(self)}
-        return {"learnt": self._learnt.state(), "schema": schema_state(self.schema_), **features}
+        return {"learnt": to_dict(self._learnt), **features}
 
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:
@@ -536,12 +529,11 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self._learnt_state()
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        required, optional = {"learnt", "schema", "n_features_in_"}, {"feature_names_in_"}
+        required, optional = {"learnt", "n_features_in_"}, {"feature_names_in_"}
         check_keys(fitted, required, optional=optional, what="an encoder")
         check_feature_names(fitted)
-        learnt, schema = Learnt.from_state(fitted["learnt"]), schema_from_state(fitted["schema"])
-        learnt.check_schema(schema)
-        self._learnt, self.schema_ = learnt, schema
+        self._learnt = from_dict(Learnt, fitted["learnt"])
+        self.schema_ = self._learnt.schema
         self.n_features_in_ = fitted["n_features_in_"]
         if "feature_names_in_" in fitted:
             self.feature_names_in_ = fitted["feature_names_in_"]

@@ -28,7 +28,7 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.encoding.vocabulary import Vocabulary
+from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import OnnxServer, updating
 from sklearn_din.training import net as net_file
@@ -42,7 +42,7 @@ WORDS = ["boot", "clog", "hat", "shoe", "sock"]
 
 def grow(vocabulary, *columns, **parameters):
     sources = {f"column{i}": occurrences(values) for i, values in enumerate(columns)}
-    return vocabulary.grow(sources, name="item", **parameters)
+    return vocabulary.grow(sources, IdRules(**parameters), name="item")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
+from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.identities import ids_to_look_up
 
 
@@ -21,7 +21,7 @@ def occurrences(values):
 
 def learn(*columns, **parameters):
     sources = {f"column{i}": occurrences(values) for i, values in enumerate(columns)}
-    return Vocabulary.learn(sources, **parameters)
+    return Vocabulary.learn(sources, IdRules(**parameters))
 
 
 def ids_of(vocabulary, values):

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from sklearn_din._estimator_state import check_dict, check_keys
-from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
 from sklearn_din.encoding.single_values import Codes
 from sklearn_din.encoding.spelling import note_unknown
-from sklearn_din.encoding.vocabulary import Occurrences, Vocabulary, plain_ids
+from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
-
-PARTS = {"roles", "vocabularies", "number_scales", "event_scales", "has_missing", "profiles"}
+from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, Field, Kind, Schema
 
 
 @dataclass(frozen=True)
 class Learnt:
     """Roles, vocabularies and scales: all that encoding needs. It never changes.
 
-    Vocabularies are named by the column that they belong to: a history shares its candidate's.
-    Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say what the rows
-    of fit looked like, and have no part in encoding; rows that came later do not change them.
+    ``names`` are the columns of fit in their order, ``max_length`` is how many of its newest events
+    a history keeps. Vocabularies are named by the column that they belong to: a history shares its
+    candidate's. Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say
+    what the rows of fit looked like, and have no part in encoding; rows that came later do not
+    change them.
     """
 
+    names: tuple[str, ...]
+    max_length: int
     roles: Roles
     vocabularies: Mapping[str, Vocabulary]
     number_scales: Mapping[str, EventScale]
@@ -40,10 +39,11 @@ class Learnt:
     has_missing: tuple[str, ...]
     profiles: Mapping[str, ColumnProfile]
 
-    def schema(self, names: Sequence[str], *, max_length: int) -> Schema:
-        """Return the meaning of each encoded column."""
+    @cached_property
+    def schema(self) -> Schema:
+        """The meaning of each encoded column."""
         roles, fields = self.roles, list[Field]()
-        for name in names:
+        for name in self.names:
             if name in roles.numeric:
                 fields.append(Field(name, "numeric"))
                 if name in self.has_missing:
@@ -51,11 +51,12 @@ class Learnt:
             elif name in roles.owners:
                 kind: Kind = "categorical" if name in roles.categorical else "history"
                 owner = roles.owners[name]
-                vocabulary = self.vocabularies[owner]
-                fields.append(Field(name, kind, owner, vocabulary.n_ids, vocabulary.digest))
+                known = self.vocabularies[owner]
+                size = known.n_ids, known.digest
+                fields.append(Field(name, kind, owner, *size, grown_from=known.grown_from))
             elif name in self.event_scales:
                 fields.append(Field(name, "numeric_history"))
-        return Schema(tuple(fields), roles.behaviours, max_length, roles.unused)
+        return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
 
     def encode_columns(self, read: ReadFrame) -> dict[str, np.ndarray]:
         """Columns of one number or one id per row, by name."""
@@ -161,98 +162,39 @@ class Learnt:
         factors = {name: self.profiles[name].find_factor(numbers[name]) for name in numbers}
         return {name: factor for name, factor in factors.items() if factor is not None}
 
-    def grow(
-        self,
-        counts: Mapping[str, Mapping[str, Occurrences]],
-        *,
-        min_frequency: int,
-        max_ids: int | None,
-        keep_rare: bool,
-    ) -> Learnt:
+    def grow(self, counts: Mapping[str, Mapping[str, Occurrences]], rules: IdRules) -> Learnt:
         """Append the values of later rows to the vocabularies; all else stays.
 
-        Counts are by vocabulary, then by column; the rest is as for :meth:`Vocabulary.grow`.
+        Counts are by vocabulary, then by column.
         """
         vocabularies = {
-            owner: self.vocabularies[owner].grow(
-                sources,
-                name=owner,
-                min_frequency=min_frequency,
-                max_ids=max_ids,
-                keep_rare=keep_rare,
-            )
+            owner: self.vocabularies[owner].grow(sources, rules, name=owner)
             for owner, sources in counts.items()
         }
-        return dataclasses.replace(self, vocabularies=vocabularies)
+        return replace(self, vocabularies=vocabularies)
 
-    def grow_schema(self, schema: Schema) -> Schema:
-        """Return a schema with the sizes and digests of vocabularies that have grown."""
-        fields = []
-        for field in schema.fields:
-            if field.has_ids:
-                vocabulary = self.vocabularies[field.vocabulary]
-                field = dataclasses.replace(
-                    field,
-                    n_ids=vocabulary.n_ids,
-                    digest=vocabulary.digest,
-                    grown_from=vocabulary.grown_from,
-                )
-            fields.append(field)
-        return dataclasses.replace(schema, fields=tuple(fields))
+    def without(self, behaviours: tuple[Behaviour, ...]) -> Learnt:
+        """Return the same without some behaviours."""
+        names = {name for b in behaviours for name in b.numbers}
+        scales = {name: s for name, s in self.event_scales.items() if name not in names}
+        rest = tuple(b for b in self.roles.behaviours if b not in behaviours)
+        return replace(self, roles=replace(self.roles, behaviours=rest), event_scales=scales)
 
-    def state(self) -> dict[str, Any]:
-        """Write all as dicts, lists, text, numbers and arrays."""
-        return {
-            "roles": to_dict(self.roles),
-            "vocabularies": {name: known.state() for name, known in self.vocabularies.items()},
-            "number_scales": {name: to_dict(scale) for name, scale in self.number_scales.items()},
-            "event_scales": {name: to_dict(scale) for name, scale in self.event_scales.items()},
-            "has_missing": list(self.has_missing),
-            "profiles": {name: profile.state() for name, profile in self.profiles.items()},
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Learnt:
-        """Read what :meth:`state` wrote, and raise ValueError where its parts do not fit."""
-        check_keys(state, PARTS, what="what an encoder has learnt")
-        vocabularies = check_dict(state["vocabularies"], what="vocabularies")
-        learnt = cls(
-            from_dict(Roles, state["roles"]),
-            {name: Vocabulary.from_state(known) for name, known in vocabularies.items()},
-            _scales_from_state(state["number_scales"]),
-            _scales_from_state(state["event_scales"]),
-            tuple(state["has_missing"]),
-            {
-                name: ColumnProfile.from_state(profile)
-                for name, profile in check_dict(state["profiles"], what="profiles").items()
-            },
-        )
-        roles = learnt.roles
-        if learnt.number_scales.keys() != {*roles.numeric} or learnt.event_scales.keys() != {
-            name for behaviour in roles.behaviours for name in behaviour.numbers
+    def check(self) -> None:
+        """Raise ValueError where the parts do not fit."""
+        roles, histories = self.roles, [n for b in self.roles.behaviours for n in b.numbers]
+        if self.number_scales.keys() != {*roles.numeric} or self.event_scales.keys() != {
+            *histories
         }:
             raise ValueError("each column of numbers must have a scale.")
-        if not {*learnt.has_missing} <= {*roles.numeric}:
+        if not {*self.has_missing} <= {*roles.numeric}:
             raise ValueError("columns with missing numbers must be columns of numbers.")
-        if learnt.vocabularies.keys() != {*roles.owners.values()}:
+        if self.vocabularies.keys() != {*roles.owners.values()}:
             raise ValueError("each column of ids must have a vocabulary.")
-        numbers = {*learnt.number_scales, *learnt.event_scales}
-        kinds = {name: profile.bins.dtype.kind for name, profile in learnt.profiles.items()}
+        numbers = {*self.number_scales, *self.event_scales}
+        kinds = {name: profile.bins.dtype.kind for name, profile in self.profiles.items()}
         if kinds != dict.fromkeys(numbers, "f") | dict.fromkeys(roles.owners, "i"):
             raise ValueError("each column must have a profile of its kind.")
-        return learnt
-
-    def check_schema(self, schema: Schema) -> None:
-        """Raise unless a schema is that of these roles, vocabularies and scales."""
-        names = [field.name for field in schema.fields]
-        made = self.grow_schema(self.schema(names, max_length=schema.max_length))
-        if made != schema:
-            raise ValueError("roles, vocabularies and scales must be those of the schema.")
-
-
-def _scales_from_state(state: object) -> dict[str, EventScale]:
-    states = check_dict(state, what="scales")
-    scales = {name: from_dict(EventScale, scale) for name, scale in states.items()}
-    if not all(scale.is_valid for scale in scales.values()):
-        raise ValueError("shifts must be finite and scales positive.")
-    return scales
+        if not kinds.keys() <= {*self.names}:
+            raise ValueError("each column with a role must be one of the columns of fit.")
+        self.schema.check()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._estimator_state import check_array, check_keys
+from sklearn_din._estimator_state import check_array
 from sklearn_din.encoding.events import Events
 from sklearn_din.encoding.vocabulary import choose_frequent
 from sklearn_din.features.schema import UNKNOWN_ID
@@ -145,26 +145,16 @@ class ColumnProfile:
         near = (factors > factor / SPREAD_OF_FACTORS) & (factors < factor * SPREAD_OF_FACTORS)
         return factor if near.all() else None
 
-    def state(self) -> dict[str, Any]:
-        """Write all as a dict of numbers and arrays."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_state(cls, state: Any) -> ColumnProfile:
-        """Read what :meth:`state` wrote, and raise ValueError where it cannot be a profile."""
-        check_keys(state, {field.name for field in fields(cls)}, what="a column's profile")
-        bins = state["bins"]
-        is_array = type(bins) is np.ndarray and bins.ndim == 1
-        dtype = np.int32 if is_array and bins.dtype == np.int32 else np.float64
-        shape = (len(bins),) if is_array else (0,)
-        check_array(bins, dtype=dtype, shape=shape, what="bins")
-        n_bins = len(bins) + 1 if dtype == np.int32 else 2 * len(bins) + 1
+    def check(self) -> None:
+        """Raise ValueError where this cannot be a profile."""
+        dtype = np.int32 if self.bins.dtype == np.int32 else np.float64
+        check_array(self.bins, dtype=dtype, shape=(self.bins.size,), what="bins")
+        n_bins = self.bins.size + 1 if dtype == np.int32 else 2 * self.bins.size + 1
         what = "counts by bin"
-        check_array(state["in_bins"], dtype="float64", shape=(n_bins,), what=what, least=0)
+        check_array(self.in_bins, dtype="float64", shape=(n_bins,), what=what, least=0)
         for name in ("rows", "empty", "cells", "missing", "unknown"):
-            if type(state[name]) is not float or not 0 <= state[name] < np.inf:
-                raise ValueError(f"a profile's {name} must be a count, got {state[name]!r:.60}.")
-        return cls(**state)
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"a profile's {name} must be a count, got {getattr(self, name)}.")
 
 
 def compare_profiles(

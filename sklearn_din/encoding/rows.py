@@ -33,7 +33,6 @@ class RowEncoder:
     """
 
     learnt: Learnt
-    schema: Schema
     user: str | None
     time: str | None
     refuses_unknown: bool = False
@@ -53,7 +52,7 @@ class RowEncoder:
             with create_store(scan.cache_dir, name, memory=scan.memory) as writer:
                 self._write(table, writer)
                 store = writer.finish()
-        return open_rows(store, self.schema)
+        return open_rows(store, self.learnt.schema)
 
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
@@ -67,7 +66,7 @@ class RowEncoder:
         return read_frame(
             columns,
             self.learnt.roles,
-            max_length=self.schema.max_length,
+            max_length=self.learnt.max_length,
             as_numbers_alone=[name for name in scales if not scales[name].is_elapsed],
         )
 
@@ -79,7 +78,7 @@ class RowEncoder:
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_of_unknown_ids(self.learnt.note_unknown(read, encoded, behaviours))
         return EncodedFeatures(
-            self.schema,
+            self.learnt.schema,
             encoded,
             behaviours,
             users=plain_values(frame[self.user]) if self.user in frame else None,
@@ -90,10 +89,10 @@ class RowEncoder:
         """Write the parts one after the other; logs that rows share once, and their windows."""
         scan = table.scan
         is_log_welcome = not self.refuses_unknown  # the log may hold ids that no row here has
-        shared = SharedLogs(scan, self.learnt, self.schema, is_welcome=is_log_welcome)
+        shared = SharedLogs(scan, self.learnt, is_welcome=is_log_welcome)
         sink = RowSink(writer, table.positions, len(table))
         users = UserNumbers(table, self.user) if self.user in table.names else None
-        rest = self._without(shared.behaviours)
+        rest = replace(self, learnt=self.learnt.without(shared.behaviours))
         for start, part in table.map(rest._encode_part, rest.names_of(table), "encoding"):
             if users is not None:
                 part.users = users.encode(part.users)
@@ -103,20 +102,6 @@ class RowEncoder:
                 writer.append(event_name(name), values)
             for start, spans, anchors in shared.windows(behaviour):
                 sink.append_windows(behaviour, spans, anchors, start)
-
-    def _without(self, behaviours: tuple[Behaviour, ...]) -> RowEncoder:
-        """The same without some behaviours, whose events lie in a log."""
-        rest = tuple(b for b in self.schema.behaviours if b not in behaviours)
-        names = {name for b in behaviours for name in (*b.histories, *b.numbers)}
-        fields = tuple(field for field in self.schema.fields if field.name not in names)
-        learnt = self.learnt
-        scales = {name: s for name, s in learnt.event_scales.items() if name not in names}
-        roles = replace(learnt.roles, behaviours=rest)
-        return replace(
-            self,
-            learnt=replace(learnt, roles=roles, event_scales=scales),
-            schema=replace(self.schema, fields=fields, behaviours=rest),
-        )
 
 
 class RowSink:

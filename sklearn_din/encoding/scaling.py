@@ -119,10 +119,10 @@ class EventScale:
         negligible = 10 * np.finfo(np.float64).eps * abs(shift)
         return cls(shift, spread if spread > negligible else 1.0)
 
-    @property
-    def is_valid(self) -> bool:
-        """Return whether numbers can be scaled by it."""
-        return bool(np.isfinite(self.shift) and 0 < self.scale < np.inf)
+    def check(self) -> None:
+        """Raise ValueError where no number can be scaled by it."""
+        if not (np.isfinite(self.shift) and 0 < self.scale < np.inf):
+            raise ValueError("shifts must be finite and scales positive.")
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:
         """Scale numbers, or times elapsed that are given as such: float32, 0 where missing."""

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.single_values import as_numbers, factorize
-from sklearn_din.features.schema import Behaviour, Schema
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 ROWS_AT_A_TIME = 131_072
@@ -23,8 +23,8 @@ class SharedLogs:
     The log holds events that no row shows: where it is not ``is_welcome``, it is not used.
     """
 
-    def __init__(self, scan: Any, learnt: Learnt, schema: Schema, *, is_welcome: bool) -> None:
-        self._scan, self._learnt, self._max_length = scan, learnt, schema.max_length
+    def __init__(self, scan: Any, learnt: Learnt, *, is_welcome: bool) -> None:
+        self._scan, self._learnt = scan, learnt
         self._with_anchors: dict[str, bool] = {}
         has_log = is_welcome and hasattr(scan, "log_parts") and len(scan) > 0
         behaviours = learnt.roles.behaviours if has_log else ()
@@ -49,7 +49,7 @@ class SharedLogs:
             rows = slice(start, min(start + ROWS_AT_A_TIME, len(self._scan)))
             spans, times = self._scan.windows(rows, names)
             anchors = {name: times / scales[name].scale for name in anchored}
-            yield start, spans.newest(self._max_length), anchors
+            yield start, spans.newest(self._learnt.max_length), anchors
 
     def _is_shared(self, behaviour: Behaviour) -> bool:
         names = [*behaviour.histories, *behaviour.numbers]

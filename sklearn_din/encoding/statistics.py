@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,13 @@ from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.profile import ColumnProfile, NumberSample
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
-from sklearn_din.encoding.vocabulary import Occurrences, ValueCounts, Vocabulary, plain_ids
+from sklearn_din.encoding.vocabulary import (
+    IdRules,
+    Occurrences,
+    ValueCounts,
+    Vocabulary,
+    plain_ids,
+)
 
 
 class TableStatistics:
@@ -79,27 +85,19 @@ class TableStatistics:
             sources.setdefault(self._roles.owners[name], {})[name] = counts
         return sources
 
-    def finish(
-        self,
-        *,
-        names: Collection[str],
-        min_frequency: int,
-        max_ids: int | None,
-        keep_rare: bool,
-    ) -> Learnt:
+    def finish(self, rules: IdRules, *, names: Sequence[str], max_length: int) -> Learnt:
         """Return what is learnt.
 
-        No indicator of missing numbers may be named like a column of the table (``names``); the
-        rest is as for :meth:`Vocabulary.learn`.
+        No indicator of missing numbers may be named like a column of the table (``names``).
         """
         vocabularies = {
-            owner: Vocabulary.learn(
-                sources, min_frequency=min_frequency, max_ids=max_ids, keep_rare=keep_rare
-            )
+            owner: Vocabulary.learn(sources, rules)
             for owner, sources in self.counts_by_owner().items()
         }
         missing = [name for name in self._any_missing if self._any_missing[name]]
         return Learnt(
+            tuple(names),
+            max_length,
             self._roles,
             vocabularies,
             {name: EventScale.of_column(moments) for name, moments in self._moments.items()},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,14 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from sklearn_din._estimator_state import check_array, check_keys
+from sklearn_din._estimator_state import check_array
 from sklearn_din._validation import check_exact
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
 PENDING_VALUES = 100_000
-PARTS = {"values", "rare", "rare_counts", "grown_from"}
 ID_DTYPES = [np.dtype(np.int64), np.dtype(bool), np.dtype(object)]
 
 
@@ -30,6 +31,27 @@ class Occurrences(NamedTuple):
 
     values: np.ndarray
     counts: np.ndarray
+
+
+class IdRules(NamedTuple):
+    """Which values get an id of their own.
+
+    Those that count at least ``min_frequency`` times, and of them the ``max_ids`` most frequent
+    ones (None: all), ties by value. ``keep_rare`` remembers all values that were seen but left out;
+    otherwise only those are that may get an id later, because they may reach ``min_frequency``.
+    """
+
+    min_frequency: int = 1
+    max_ids: int | None = None
+    keep_rare: bool = False
+
+    def is_remembered(self, n_values: int) -> bool:
+        """Return whether a value without an id is remembered beside so many that have one."""
+        has_room = self.max_ids is None or n_values < self.max_ids
+        return self.keep_rare or (self.min_frequency > 1 and has_room)
+
+
+EVERY_VALUE = IdRules()
 
 
 class ValueCounts:
@@ -73,6 +95,7 @@ class ValueCounts:
         return self._pending[0]
 
 
+@dataclass(eq=False)
 class Vocabulary:
     """Values in id order: ``values[i]`` has the id ``i + 2``.
 
@@ -85,17 +108,12 @@ class Vocabulary:
     ----------
     values : ndarray of shape (n_values,)
         Distinct plain values, as :func:`plain_ids` gives them.
-    rare : ndarray, default=()
+    rare : ndarray of objects, default=nothing
         Values seen so far that have no id of their own.
-    rare_counts : ndarray, default=None
-        How often each of them was seen. None: once.
+    rare_counts : ndarray of int64, default=nothing
+        How often each of them was seen.
     grown_from : tuple of str, default=()
         Digests of this vocabulary before values were appended, the oldest first.
-
-    Attributes
-    ----------
-    digest : str
-        Fingerprint of the values and their order.
 
     Examples
     --------
@@ -106,69 +124,31 @@ class Vocabulary:
     array(['sandal', None, None], dtype=object)
     """
 
-    def __init__(
-        self,
-        values: np.ndarray,
-        rare: ArrayLike = (),
-        rare_counts: np.ndarray | None = None,
-        grown_from: tuple[str, ...] = (),
-    ) -> None:
-        self._index = pd.Index(values, dtype=values.dtype)  # never pandas 3's own text dtype
-        self.values = values
-        self.rare = np.asarray(rare, dtype=object)
-        counts = np.ones(len(self.rare)) if rare_counts is None else rare_counts
-        self.rare_counts = counts.astype(np.int64)
-        self.grown_from = grown_from
-        self.digest = _digest(values)
-        self._is_text = _is_text(values)
+    values: np.ndarray
+    rare: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=object))
+    rare_counts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    grown_from: tuple[str, ...] = ()
 
     @classmethod
-    def learn(
-        cls,
-        sources: Mapping[str, Occurrences],
-        *,
-        min_frequency: int = 1,
-        max_ids: int | None = None,
-        keep_rare: bool = False,
-    ) -> Vocabulary:
+    def learn(cls, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE) -> Vocabulary:
         """Learn one vocabulary from the columns that share it.
 
-        Parameters
-        ----------
-        sources : mapping of str to Occurrences
-            By column name. Counts of the same value add up; a value that never counts (an
-            event that no training row sees) is not learnt.
-        min_frequency : int, default=1
-            Values that count less often stay unknown.
-        max_ids : int, default=None
-            Keep only the most frequent values, ties by value.
-        keep_rare : bool, default=False
-            Remember all values that were seen but left out. False: only those that may get an
-            id later, because they may still reach ``min_frequency``.
-
-        Returns
-        -------
-        Vocabulary
+        Counts of the same value add up over ``sources``, by column name; a value that never counts
+        (an event that no training row sees) is not learnt.
         """
         values, counts = count_columns(sources)
-        chosen = choose_frequent(counts, min_frequency=min_frequency, most=max_ids)
-        left = ~chosen & (keep_rare or is_awaited(chosen.sum(), min_frequency, max_ids))
-        return cls(values[chosen], values[left], counts[left])
+        chosen = choose_frequent(counts, min_frequency=rules.min_frequency, most=rules.max_ids)
+        left = ~chosen & rules.is_remembered(int(chosen.sum()))
+        return cls(values[chosen], *_rare(values[left], counts[left]))
 
     def grow(
-        self,
-        sources: Mapping[str, Occurrences],
-        *,
-        name: str,
-        min_frequency: int = 1,
-        max_ids: int | None = None,
-        keep_rare: bool = False,
+        self, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE, *, name: str
     ) -> Vocabulary:
         """Append the values that have become frequent enough; this vocabulary stays as it is.
 
-        Parameters are those of :meth:`learn`: ``sources`` are what later rows hold, counts of rare
-        values in earlier rows are added to theirs, and ``max_ids`` bounds the vocabulary as a
-        whole. ``name`` is its column, for the error where the new values are of another kind.
+        ``sources`` are what later rows hold, counts of rare values in earlier rows are added to
+        theirs, and ``max_ids`` bounds the vocabulary as a whole. ``name`` is its column, for the
+        error where the new values are of another kind.
 
         Examples
         --------
@@ -182,15 +162,23 @@ class Vocabulary:
         self._check_kind(values, name=name)
         is_new = self.positions(values) < 0
         values, counts = self._add_earlier_counts(values[is_new], counts[is_new])
-        most = None if max_ids is None else max(0, max_ids - len(self.values))
-        chosen = choose_frequent(counts, min_frequency=min_frequency, most=most)
-        n_values = len(self.values) + int(chosen.sum())
-        left = ~chosen & (keep_rare or is_awaited(n_values, min_frequency, max_ids))
+        most = None if rules.max_ids is None else max(0, rules.max_ids - len(self.values))
+        chosen = choose_frequent(counts, min_frequency=rules.min_frequency, most=most)
+        left = ~chosen & rules.is_remembered(len(self.values) + int(chosen.sum()))
         together, grown_from = self.values, self.grown_from
         if chosen.any():
             together = _append(self.values, values[chosen], name=name)
             grown_from = (*grown_from, self.digest)
-        return Vocabulary(together, values[left], counts[left], grown_from)
+        return Vocabulary(together, *_rare(values[left], counts[left]), grown_from)
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of the values and their order."""
+        return _digest(self.values)
+
+    @cached_property
+    def _index(self) -> pd.Index:
+        return pd.Index(self.values, dtype=self.values.dtype)  # never pandas 3's own text dtype
 
     @property
     def n_ids(self) -> int:
@@ -246,33 +234,16 @@ class Vocabulary:
                 "that have them, or use unknown='embed' to give them the unknown id."
             )
 
-    def state(self) -> dict[str, Any]:
-        """Write all as a dict of arrays and text."""
-        return {
-            "values": self.values,
-            "rare": self.rare,
-            "rare_counts": self.rare_counts,
-            "grown_from": list(self.grown_from),
-        }
-
-    @classmethod
-    def from_state(cls, state: Any) -> Vocabulary:
-        """Read what :meth:`state` wrote, and raise ValueError where it cannot be a vocabulary."""
-        check_keys(state, PARTS, what="a vocabulary")
-        values, rare = state["values"], state["rare"]
-        if type(values) is not np.ndarray or values.ndim != 1 or values.dtype not in ID_DTYPES:
+    def check(self) -> None:
+        """Raise ValueError where this cannot be a vocabulary."""
+        if self.values.ndim != 1 or self.values.dtype not in ID_DTYPES:
             raise ValueError("a vocabulary must be a list of integers, booleans or objects.")
-        if type(rare) is not np.ndarray or rare.ndim != 1 or rare.dtype != object:
+        if self.rare.ndim != 1 or self.rare.dtype != object:
             raise ValueError("rare values must be a list of objects.")
         what = "counts of rare values"
-        counts = check_array(state["rare_counts"], dtype="int64", shape=rare.shape, what=what)
-        grown_from = state["grown_from"]
-        if type(grown_from) is not list or any(type(digest) is not str for digest in grown_from):
-            raise ValueError("a vocabulary's earlier digests must be text.")
-        vocabulary = cls(values, rare, counts, tuple(grown_from))
-        if not vocabulary._index.is_unique:
+        check_array(self.rare_counts, dtype="int64", shape=self.rare.shape, what=what)
+        if not self._index.is_unique:
             raise ValueError("a vocabulary must have each value once.")
-        return vocabulary
 
     def _check_kind(self, values: np.ndarray, *, name: str) -> None:
         """Raise where new values could never match the known ones: ids must keep their meaning."""
@@ -398,9 +369,8 @@ def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None)
     return chosen
 
 
-def is_awaited(n_values: int, min_frequency: int, max_ids: int | None) -> bool:
-    """Return whether a value that is too rare now may get an id later."""
-    return min_frequency > 1 and (max_ids is None or n_values < max_ids)
+def _rare(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return values.astype(object), counts.astype(np.int64)
 
 
 def _count_together(parts: Sequence[Occurrences]) -> tuple[np.ndarray, np.ndarray]:

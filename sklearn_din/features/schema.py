@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from sklearn_din._text_table import text_table
-from sklearn_din._typed_fields import from_dict, to_dict
 
 PADDING_ID = 0
 UNKNOWN_ID = 1
@@ -253,6 +252,26 @@ class Schema:
             and dataclasses.replace(self, fields=other.fields) == other
         )
 
+    def check(self) -> None:
+        """Raise ValueError where fields and behaviours contradict each other."""
+        by_name = {field.name: field for field in self.fields}
+        if len(by_name) < len(self.fields):
+            raise ValueError("each field of a schema must have a name of its own.")
+        if self.max_length < 0:
+            raise ValueError(f"max_length must not be negative, got {self.max_length}.")
+        sizes: dict[str, tuple[int, str, tuple[str, ...]]] = {}
+        for field in self.fields:
+            _check_field(field)
+            size = (field.n_ids, field.digest, field.grown_from)
+            if field.has_ids and sizes.setdefault(field.vocabulary, size) != size:
+                raise ValueError(f"fields disagree on the vocabulary {field.vocabulary!r:.60}.")
+        histories: list[str] = []
+        for behaviour in self.behaviours:
+            _check_behaviour(behaviour, by_name)
+            histories += [*behaviour.histories, *behaviour.numbers]
+        if sorted(histories) != sorted(field.name for field in self.fields if field.is_history):
+            raise ValueError("each history field must belong to one behaviour.")
+
     def difference(self, other: Schema) -> str:
         """Describe what differs between two schemas; an empty string where nothing does."""
         mine = {field.name: field for field in self.fields}
@@ -270,45 +289,6 @@ class Schema:
         if self != other:
             return f"behaviours {self.behaviours} against {other.behaviours}"
         return ""
-
-
-def schema_state(schema: Schema) -> dict[str, Any]:
-    """Write a schema as a dict; ``grown_from`` only where a vocabulary has grown."""
-    state = to_dict(schema)
-    for field in state["fields"]:
-        if not field["grown_from"]:
-            del field["grown_from"]
-    return state
-
-
-def schema_from_state(state: Any) -> Schema:
-    """Read a schema, and raise ValueError where its fields contradict each other.
-
-    Examples
-    --------
-    >>> schema = Schema((Field("item", "categorical", "item", 9),))
-    >>> schema_from_state(schema_state(schema)) == schema
-    True
-    """
-    schema = from_dict(Schema, state)
-    by_name = {field.name: field for field in schema.fields}
-    if len(by_name) < len(schema.fields):
-        raise ValueError("each field of a schema must have a name of its own.")
-    if schema.max_length < 0:
-        raise ValueError(f"max_length must not be negative, got {schema.max_length}.")
-    sizes: dict[str, tuple[int, str, tuple[str, ...]]] = {}
-    for field in schema.fields:
-        _check_field(field)
-        size = (field.n_ids, field.digest, field.grown_from)
-        if field.has_ids and sizes.setdefault(field.vocabulary, size) != size:
-            raise ValueError(f"fields disagree on the vocabulary {field.vocabulary!r:.60}.")
-    histories: list[str] = []
-    for behaviour in schema.behaviours:
-        _check_behaviour(behaviour, by_name)
-        histories += [*behaviour.histories, *behaviour.numbers]
-    if sorted(histories) != sorted(field.name for field in schema.fields if field.is_history):
-        raise ValueError("each history field must belong to one behaviour.")
-    return schema
 
 
 def _check_field(field: Field) -> None:

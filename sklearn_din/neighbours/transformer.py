@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_din._compat import StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_keys
 from sklearn_din._frames import CallerFrame
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import schema_from_state, schema_state
+from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.blocks import find_clicks
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -224,7 +225,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         tables = attributes.pop("_tables")
         return {
             "encoder": attributes.pop("encoder_"),
-            "schema": schema_state(attributes.pop("schema_")),
+            "schema": to_dict(attributes.pop("schema_")),
             "neighbours": tables.to_plain(),
         }
 
@@ -235,5 +236,5 @@ class ItemNeighbours(  # type: ignore[call-arg]
             if type(encoder) is not HistorySequenceEncoder:
                 raise ValueError("the encoder must be a HistorySequenceEncoder.")
             check_is_fitted(encoder)
-        self.encoder_, self.schema_ = encoder, schema_from_state(fitted["schema"])
+        self.encoder_, self.schema_ = encoder, from_dict(Schema, fitted["schema"])
         self._tables = NeighbourTables.from_plain(fitted["neighbours"], self.schema_)
