@@ -58,8 +58,8 @@ class Spans:
         """Rows by slice, index array or boolean mask."""
         return Spans(self.starts[rows], self.lengths[rows])
 
-    def newest(self, max_length: int) -> Spans:
-        """Keep the last ``max_length`` events of each row."""
+    def newest(self, max_length: int | np.ndarray) -> Spans:
+        """Keep the last ``max_length`` events of each row: a number, or one for each row."""
         surplus = np.maximum(self.lengths - max_length, 0)
         return Spans(self.starts + surplus, self.lengths - surplus)
 

@@ -107,7 +107,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         travels beside them, so that ``DINClassifier(validation="last")`` and :class:`TimeSplit`
         know what came last. It may be absent at transform.
     max_length : int, default=50
-        How many of its newest events a history keeps. Time and memory grow with it.
+        How many of its newest events a history keeps. Time and memory grow with it. Item
+        neighbours alone count older events too, of the 1,000 newest that a cell holds.
     min_frequency : int, default=1
         Values that occur less often in the training rows and their histories share the unknown
         id: for catalogues with many ids that are seen once.

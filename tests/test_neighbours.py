@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,14 +24,18 @@ from sklearn_din import (
     ItemNeighbours,
     _warnings,
     attach_history,
+    explain,
     export_onnx,
     load,
     rank_candidates,
     save,
+    scan_parquet,
     update,
 )
 from sklearn_din._spans import Spans
+from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Field, Ragged, Schema, store
+from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import order_rows
@@ -134,13 +139,15 @@ def plain_numbers(X, y, blocks, column, row, upto):
     return np.array([*found, popularity, click_rate, float(popularity > 0)])
 
 
+@pytest.mark.parametrize("max_length", [50, 3])  # the loops read whole histories
 @pytest.mark.parametrize("order", ["time", "user"])
-def test_numbers_are_those_of_plain_loops(log, order):
+def test_numbers_are_those_of_plain_loops(log, order, max_length):
     X, y = log
     rng = np.random.RandomState(0)
     rows = np.sort(rng.choice(len(X), 300, replace=False))
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=max_length).fit(X)
     X, y = X.iloc[rows], y[rows]
-    encoded = encode(X)
+    encoded = encoder.transform(X)
     learnt, trained = learn(encoded, y, order=order)
     later = learnt.add_to(encoded)
     blocks = blocks_of_users(X["user"].to_numpy())
@@ -450,6 +457,119 @@ def model(log):
 def least_ids(monkeypatch):
     """As it was when the model was fitted."""
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
+
+
+KINDS_OF_CELLS = {
+    "windows": lambda X: X,
+    "lists": lambda X: X.assign(**{n: [list(c) for c in X[n]] for n in HISTORIES}),
+    "Arrow": lambda X: X.assign(**{n: X[n].astype(LISTS_OF_IDS) for n in HISTORIES}),
+}
+HISTORIES = ["hist_item", "hist_category"]
+LISTS_OF_IDS = pd.ArrowDtype(pa.list_(pa.int64()))
+
+
+@pytest.mark.parametrize("cells", KINDS_OF_CELLS)
+def test_max_length_bounds_what_attention_sees_alone(log, cells):
+    X, y = log
+    X = KINDS_OF_CELLS[cells](X)
+    whole, cut = encode(X), encode(X, max_length=3)
+    assert cut["hist_item"].shape[1] == 3
+    assert whole.schema.vocabulary_sizes == cut.schema.vocabulary_sizes
+    expected = numbers_of(learn(whole, y)[1])
+    for name, values in numbers_of(learn(cut, y)[1]).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_older_events_go_where_their_rows_go(log):
+    X, y = log
+    rows = np.array([300, 7, 299, 7])
+    encoded = encode(X, max_length=3)
+    learnt, _ = learn(encoded, y)
+    expected = numbers_of(learnt.add_to(encode(X)[rows]))
+    taken = encoded[rows]
+    for same in (taken, pickle.loads(pickle.dumps(taken)), taken[:]):
+        for name, values in numbers_of(learnt.add_to(same)).items():
+            np.testing.assert_array_equal(values, expected[name])
+    ragged = pickle.loads(pickle.dumps(taken)).behaviours["hist_item", "hist_category"]
+    lengths = [len(X["hist_item"].iloc[row]) for row in rows]
+    np.testing.assert_array_equal(ragged.whole.lengths, lengths)
+    assert ragged.nbytes < encoded.nbytes / 10
+
+
+def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
+    X, y = log
+    monkeypatch.setattr(events, "MOST_EVENTS", 5)
+    encoded = encode(X, max_length=2)
+    learnt, _ = learn(encoded, y)
+    monkeypatch.undo()
+    lists = {name: [cell[-5:] for cell in X[name]] for name in HISTORIES}
+    expected = numbers_of(learnt.add_to(encode(X.assign(**lists))))
+    for name, values in numbers_of(learnt.add_to(encoded)).items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_older_events_need_no_id():
+    lists = [["old", "boot", "hat"], ["boot", "hat"]]
+    frame = pd.DataFrame({"item": ["hat", "boot"], "hist_item": lists})
+    encoder = HistorySequenceEncoder(max_length=1, unknown="error")
+    X = encoder.fit_transform(frame)
+    assert encoder.vocabularies_["item"].tolist() == ["boot", "hat"]
+    (ragged,) = X.behaviours.values()
+    assert ragged.columns["hist_item"][ragged.whole.index()].tolist() == [
+        *(identify(np.array(["old"], dtype=object))[0], 2, 3),
+        *(2, 3),
+    ]
+
+
+@pytest.mark.usefixtures("least_ids")
+def test_every_way_to_predict_counts_older_events(log, tmp_path):
+    X, y = log
+    X["price"] = X["price"].astype(float)
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+    rows = X[-200:].reset_index(drop=True)
+    expected = model.predict_proba(rows)[:, 1]
+    shorter = {name: [cell[-3:] for cell in rows[name]] for name in HISTORIES}
+    assert np.abs(model.predict_proba(rows.assign(**shorter))[:, 1] - expected).max() > 1e-3
+
+    save(model, tmp_path / "model.din")
+    np.testing.assert_array_equal(load(tmp_path / "model.din").predict_proba(rows)[:, 1], expected)
+    rows_of_parquet = tmp_path / "rows.parquet"
+    rows.to_parquet(rows_of_parquet)
+    stored = model.predict_proba(scan_parquet(rows_of_parquet))[:, 1]
+    np.testing.assert_allclose(stored, expected, atol=1e-6)
+
+    users = rows[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
+    candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
+    best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
+    pairs = users.merge(candidates.sort_values("item"), how="cross").assign(time=0)[[*X.columns]]
+    np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
+
+    export_onnx(model, tmp_path / "model.onnx")
+    server = OnnxServer(tmp_path / "model.onnx")
+    sent = {name: rows[name].tolist() for name in server.columns_}
+    sent |= {name: [list(cell) for cell in rows[name]] for name in HISTORIES}
+    np.testing.assert_allclose(server.predict(sent), expected, atol=2e-6)
+    sent |= {name: [cell[-3:] for cell in sent[name]] for name in HISTORIES}  # none is older
+    without = model.predict_proba(rows.assign(**shorter))[:, 1]
+    np.testing.assert_allclose(server.predict(sent), without, atol=2e-6)
+
+
+@pytest.mark.usefixtures("least_ids")
+def test_an_event_s_effect_is_counted_beside_older_ones(log):
+    X, y = log
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+    row = X[-1:]
+    assert len(row["hist_item"].iloc[0]) > 3
+    effects = explain(model, row, by="leave_out")["effect"]
+    lists = {n: [np.delete(row[n].iloc[0], -2)] for n in HISTORIES}
+    encoded = encoder.transform(row.assign(**lists))
+    ragged = encoded.behaviours["hist_item", "hist_category"]
+    ragged.spans, ragged.older = ragged.spans.newest(2), ragged.older + np.int16(1)
+    change = model[-1].decision_function(encoder.transform(row))
+    change -= model[-1].decision_function(encoded)
+    np.testing.assert_allclose(effects[1], change[0], atol=1e-5)
 
 
 @pytest.mark.usefixtures("least_ids")

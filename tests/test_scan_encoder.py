@@ -52,6 +52,12 @@ def assert_same_arrays(mine, twin):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
         else:
             np.testing.assert_array_equal(a, b, err_msg=name)
+    for behaviour, theirs in twin.behaviours.items():
+        ours = mine.behaviours[behaviour]
+        np.testing.assert_array_equal(ours.whole.lengths, theirs.whole.lengths)
+        for name in behaviour:
+            events = [ragged.columns[name][ragged.whole.index()] for ragged in (ours, theirs)]
+            np.testing.assert_array_equal(*events, err_msg=f"{name}, older events")
 
 
 def assert_same_encoders(mine, twin):

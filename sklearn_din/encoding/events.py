@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.single_values import Codes
+from sklearn_din.features.ragged import MOST_EVENTS
 
 
 class HistoryTotals(NamedTuple):
@@ -31,7 +32,8 @@ class Events:
 
     ``counts`` says how many rows hold each event. Histories of ids are codes and distinct values;
     numbers with ``anchors`` are times, to be read as time elapsed until their row's anchor.
-    ``n_older`` events are left out, since their rows keep newer ones.
+    ``n_older`` events are left out, since their rows keep newer ones: of those, ``older`` (n_rows,)
+    lie right before each window, and nothing but item neighbours counts them.
     """
 
     spans: Spans
@@ -40,6 +42,7 @@ class Events:
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     anchors: dict[str, np.ndarray] = field(default_factory=dict)
     n_older: int = 0
+    older: np.ndarray | None = None
 
     @property
     def totals(self) -> HistoryTotals:
@@ -49,8 +52,24 @@ class Events:
         return HistoryTotals(int(held), self.n_older, int(empty))
 
 
+def keep_newest(spans: Spans, max_length: int, *, is_bag: bool) -> tuple[Spans, np.ndarray | None]:
+    """Keep the newest events of each row; return how many before them item neighbours count.
+
+    Of a bag, which has no candidate, those are None.
+    """
+    newest = spans.newest(max_length)
+    if is_bag:
+        return newest, None
+    older = np.minimum(spans.lengths, max(max_length, MOST_EVENTS)) - newest.lengths
+    return newest, older.astype(np.int16) if older.any() else None
+
+
 def read_events(
-    cells: Sequence[HistoryCells], *, max_length: int, numbers: Collection[str] = ()
+    cells: Sequence[HistoryCells],
+    *,
+    max_length: int,
+    numbers: Collection[str] = (),
+    is_bag: bool = False,
 ) -> Events:
     """Join the histories of one behaviour and keep only what their windows cover.
 
@@ -61,11 +80,13 @@ def read_events(
     n_events, spans = len(cells[0].values), cells[0].spans
     if not all(len(h.values) == n_events and h.spans.same(spans) for h in cells[1:]):
         cells = [history.expand() for history in cells]
-    n_given = cells[0].spans.lengths.sum(dtype=np.int64)
-    cells = [history.newest(max_length) for history in cells]
-    covered = cells[0].spans.cover()
-    n_older = int(n_given - covered.spans.lengths.sum(dtype=np.int64))
-    events, selection = Events(covered.spans, covered.counts(), n_older=n_older), covered.kept
+    given = cells[0].spans
+    newest, older = keep_newest(given, max_length, is_bag=is_bag)
+    n_older = int((given.lengths - newest.lengths).sum(dtype=np.int64))
+    covered = (newest if older is None else given.newest(newest.lengths + older)).cover()
+    covered = replace(covered, spans=covered.spans.newest(newest.lengths))
+    events = Events(covered.spans, covered.counts(), n_older=n_older, older=older)
+    selection = covered.kept
     for history in cells:
         if history.name in numbers:
             events.numbers[history.name] = history.numbers(selection)

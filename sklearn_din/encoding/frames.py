@@ -71,7 +71,10 @@ def _read(
         cells = {name: columns.history(name) for name in names}
         cells |= {name: cells[name].expand() for name in names if name in as_numbers_alone}
         events[behaviour.histories] = read_events(
-            list(cells.values()), max_length=max_length, numbers=behaviour.numbers
+            list(cells.values()),
+            max_length=max_length,
+            numbers=behaviour.numbers,
+            is_bag=behaviour.is_bag,
         )
     return ReadFrame(len(columns.frame), numbers, codes, events)
 

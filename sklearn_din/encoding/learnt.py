@@ -80,7 +80,7 @@ class Learnt:
                     values[name], anchors[name] = times
                 else:
                     values[name] = scale.encode(numbers)
-            behaviours[behaviour] = Ragged(values, events.spans, anchors)
+            behaviours[behaviour] = Ragged(values, events.spans, anchors, events.older)
         return behaviours
 
     def ids_of(self, name: str, codes: Codes) -> np.ndarray:
@@ -119,8 +119,9 @@ class Learnt:
 
     def refuse_unknown(self, read: ReadFrame) -> None:
         """Raise where a value was not seen at fit."""
-        for name, ((codes, values), _) in read.id_columns().items():
-            present = np.bincount(codes + 1, minlength=len(values) + 1)[1:] > 0
+        for name, ((codes, values), weights) in read.id_columns().items():
+            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)
+            present = counts[1:] > 0
             plain = plain_ids(values[present], name=name)
             vocabulary = self.vocabularies[self.roles.owners[name]]
             vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)

@@ -73,8 +73,9 @@ def log_older_events(
         if n_rows >= ADVICE_FROM and events.older > OLDER_FRACTION * (events.held + events.older):
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
-                f"and more than a tenth of those of {'+'.join(names)} are older. Where they may "
-                "tell what comes next, name a larger one: time and memory grow with the events."
+                f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "
+                "alone count them. Where they may tell what comes next, try a larger one: time and "
+                "memory grow with the events."
             )
 
 

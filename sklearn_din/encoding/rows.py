@@ -100,8 +100,8 @@ class RowEncoder:
         for behaviour in shared.behaviours:
             for name, values in shared.events(behaviour):
                 writer.append(event_name(name), values)
-            for start, spans, anchors in shared.windows(behaviour):
-                sink.append_windows(behaviour, spans, anchors, start)
+            for start, windows in shared.windows(behaviour):
+                sink.append_windows(behaviour, windows, start)
 
 
 class RowSink:
@@ -124,7 +124,8 @@ class RowSink:
             ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
             n_events = self._n_events.get(key, 0)
             spans = Spans(ragged.spans.starts + n_events, ragged.spans.lengths)
-            self.append_windows(behaviour, spans, ragged.anchors, start)
+            windows = Ragged({}, spans, ragged.anchors, ragged.older)
+            self.append_windows(behaviour, windows, start)
             for name, values in ragged.columns.items():
                 self._writer.append(event_name(name), values)
             self._n_events[key] = n_events + len(values)
@@ -133,14 +134,16 @@ class RowSink:
         if part.times is not None:
             self._write("times", part.times, start)
 
-    def append_windows(
-        self, behaviour: Behaviour, spans: Spans, anchors: dict[str, np.ndarray], start: int
-    ) -> None:
-        """Write the windows of some rows over the events of one behaviour."""
-        key = _key(behaviour)
+    def append_windows(self, behaviour: Behaviour, windows: Ragged, start: int) -> None:
+        """Write the windows of some rows over the events of one behaviour, which are not read."""
+        key, spans = _key(behaviour), windows.spans
         self._write(f"starts {key}", spans.starts.astype(np.int64, copy=False), start)
         self._write(f"lengths {key}", spans.lengths, start)
-        for name, times in anchors.items():
+        if not behaviour.is_bag:
+            none = windows.older is None
+            older = np.zeros(len(spans), dtype=np.int16) if none else windows.older
+            self._write(f"older {key}", older, start)
+        for name, times in windows.anchors.items():
             self._write(f"anchor {name}", times, start)
 
     def _write(self, name: str, values: np.ndarray, start: int) -> None:
@@ -197,7 +200,8 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
         spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
         events = {name: store[event_name(name)] for name in names}
         anchors = {n: store[f"anchor {n}"] for n in names if f"anchor {n}" in store}
-        behaviours[behaviour.histories] = Ragged(events, spans, anchors)
+        older = None if behaviour.is_bag else store[f"older {key}"]
+        behaviours[behaviour.histories] = Ragged(events, spans, anchors, older)
     users, times = store.get("users"), store.get("times")
     return EncodedFeatures._without_checks(
         schema, columns, behaviours, users=users, times=times, store=store

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din._spans import Spans
+from sklearn_din.encoding.events import keep_newest
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.single_values import as_numbers, factorize
+from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
@@ -41,15 +42,16 @@ class SharedLogs:
                 has_anchors = self._with_anchors[name]
                 yield name, numbers / scale.scale if has_anchors else scale.encode(numbers)
 
-    def windows(self, behaviour: Behaviour) -> Iterator[tuple[int, Spans, dict[str, np.ndarray]]]:
-        """Yield the first of some rows, their windows in the log, and their anchors."""
+    def windows(self, behaviour: Behaviour) -> Iterator[tuple[int, Ragged]]:
+        """Yield the first of some rows, and their windows in the log, without its events."""
         names, scales = [*behaviour.histories, *behaviour.numbers], self._learnt.event_scales
         anchored = [name for name in behaviour.numbers if self._with_anchors[name]]
         for start in range(0, len(self._scan), ROWS_AT_A_TIME):
             rows = slice(start, min(start + ROWS_AT_A_TIME, len(self._scan)))
             spans, times = self._scan.windows(rows, names)
             anchors = {name: times / scales[name].scale for name in anchored}
-            yield start, spans.newest(self._learnt.max_length), anchors
+            newest, older = keep_newest(spans, self._learnt.max_length, is_bag=behaviour.is_bag)
+            yield start, Ragged({}, newest, anchors, older)
 
     def _is_shared(self, behaviour: Behaviour) -> bool:
         names = [*behaviour.histories, *behaviour.numbers]

@@ -10,6 +10,8 @@ import numpy as np
 from sklearn_din._spans import Rows, Spans, log_elapsed
 from sklearn_din.features.identities import ids_to_look_up
 
+MOST_EVENTS = 1_000  # of a history, the newest ones, that item neighbours are told of
+
 
 class Ragged:
     """The histories of one behaviour: windows over shared event columns.
@@ -26,6 +28,9 @@ class Ragged:
     anchors : dict of str to ndarray of shape (n_rows,), default=None
         For numeric columns that hold times, in the encoder's unit: the row's own time. They read
         as ``log1p(anchor - time)``.
+    older : ndarray of shape (n_rows,), int16, default=None
+        How many events right before each window belong to the row too: item neighbours count them,
+        nothing else reads them. None: no row has any.
 
     Examples
     --------
@@ -43,10 +48,12 @@ class Ragged:
         columns: Mapping[str, np.ndarray],
         spans: Spans,
         anchors: Mapping[str, np.ndarray] | None = None,
+        older: np.ndarray | None = None,
     ) -> None:
         self.columns = dict(columns)
         self.spans = spans
         self.anchors = dict(anchors or {})
+        self.older = older
 
     @classmethod
     def from_lengths(cls, columns: Mapping[str, np.ndarray], lengths: np.ndarray) -> Ragged:
@@ -59,7 +66,19 @@ class Ragged:
     def take(self, rows: Rows) -> Ragged:
         """Rows by slice, index array or boolean mask. The events stay shared."""
         anchors = {name: anchor[rows] for name, anchor in self.anchors.items()}
-        return Ragged(self.columns, self.spans.take(rows), anchors)
+        older = None if self.older is None else self.older[rows]
+        return Ragged(self.columns, self.spans.take(rows), anchors, older)
+
+    @property
+    def whole(self) -> Spans:
+        """Windows with the older events, too."""
+        if self.older is None:
+            return self.spans
+        return Spans(self.spans.starts - self.older, self.spans.lengths + self.older)
+
+    def drop_older(self) -> Ragged:
+        """Return the same rows without their older events; the arrays are shared."""
+        return Ragged(self.columns, self.spans, self.anchors)
 
     def flat(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
         """Values of one column for all events in row order, shape (sum(lengths),).
@@ -88,17 +107,18 @@ class Ragged:
 
     def compact(self) -> Ragged:
         """Return the same rows over a copy of only those events that some row holds."""
-        covered = self.spans.cover()
-        selection = covered.kept
+        covered = self.whole.cover()
+        selection, spans = covered.kept, covered.spans.newest(self.spans.lengths)
         columns = {name: values[selection].copy() for name, values in self.columns.items()}
-        return Ragged(columns, covered.spans, self.anchors)
+        return Ragged(columns, spans, self.anchors, self.older)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, shared events counted once."""
         arrays = [*self.columns.values(), *self.anchors.values()]
+        arrays += [] if self.older is None else [self.older]
         return self.spans.nbytes + sum(array.nbytes for array in arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.compact()
-        return Ragged, (compact.columns, compact.spans, compact.anchors)
+        return Ragged, (compact.columns, compact.spans, compact.anchors, compact.older)

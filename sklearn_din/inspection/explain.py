@@ -155,13 +155,14 @@ def _leave_each_out(history: Ragged) -> Iterator[tuple[np.ndarray, Ragged]]:
     rows, events = np.repeat(np.arange(len(spans)), spans.lengths), spans.index()
     if not len(rows):
         return
-    block_of = np.cumsum(spans.lengths[rows], dtype=np.int64) // EVENTS_PER_BLOCK
+    block_of = np.cumsum(history.whole.lengths[rows], dtype=np.int64) // EVENTS_PER_BLOCK
     for block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(block_of)) + 1):
         copies = history.take(rows[block])
-        index, lengths = copies.spans.index(), copies.spans.lengths
+        index, lengths = copies.whole.index(), copies.whole.lengths
         index = index[index != np.repeat(events[block], lengths)]
         columns = {name: values[index] for name, values in history.columns.items()}
-        yield rows[block], Ragged(columns, Spans.from_lengths(lengths - 1), copies.anchors)
+        without = Spans.from_lengths(lengths - 1).newest(copies.spans.lengths - 1)
+        yield rows[block], Ragged(columns, without, copies.anchors, copies.older)
 
 
 def _behaviours_with_candidate(X: EncodedFeatures) -> list[Behaviour]:

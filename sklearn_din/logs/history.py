@@ -86,7 +86,8 @@ def attach_history(
     columns : str or list of str
         Columns of the events that become histories.
     max_length : int, default=50
-        Number of events that a history keeps at most: the newest ones.
+        Number of events that a history keeps at most: the newest ones. With more than the encoder's
+        ``max_length``, item neighbours count up to 1,000; in pandas, longer windows take no memory.
     max_age : number, str, timedelta or None, default=None
         Events older than this at the impression's time are left out: a number in the time's unit,
         or a duration such as "30D" for datetimes. An event exactly this old is kept. None keeps
@@ -182,7 +183,8 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     columns : str or list of str
         Columns of the training rows that become histories.
     max_length : int, default=50
-        Number of events that a history keeps at most: the newest ones.
+        Number of events that a history keeps at most: the newest ones. With more than the encoder's
+        ``max_length``, item neighbours count up to 1,000; in pandas, longer windows take no memory.
     max_age : number, str, timedelta or None, default=None
         Events older than this at the row's time are left out: a number in the time's unit, or a
         duration such as "30D" for datetimes. None keeps events of every age.

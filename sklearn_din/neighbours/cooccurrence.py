@@ -58,7 +58,7 @@ class Interactions:
         for part in row_blocks(X):
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
             owners = users.astype(np.int64) * (n_ids * rows.n_blocks) + blocks
-            runs, run_owners = _distinct_events(ragged.spans.take(part), owners)
+            runs, run_owners = _distinct_events(_spans_to_read(ragged.take(part), owners), owners)
             items = ragged.columns[history][runs.index()]
             first_blocks.add(np.repeat(run_owners, runs.lengths), items)
             first_blocks.add(owners[clicked], X.columns[candidate][part][clicked])
@@ -88,6 +88,21 @@ class Interactions:
         items = self.items[chosen]
         ends = np.append(0, np.cumsum(lengths))
         return csr_array((np.ones(len(items), np.float32), items, ends), shape=self.shape)
+
+
+def _spans_to_read(ragged: Ragged, owners: np.ndarray) -> Spans:
+    """Windows of some rows: of each owner's rows one shows its older events too, the longest.
+
+    The others' older events are the newer ones of the rows before them.
+    """
+    if ragged.older is None:
+        return ragged.spans
+    whole = ragged.whole
+    by_length = np.lexsort((whole.lengths, owners))
+    is_last = np.append(owners[by_length][1:] != owners[by_length][:-1], True)
+    shown = ragged.spans.lengths.copy()
+    shown[by_length[is_last]] = whole.lengths[by_length[is_last]]
+    return whole.newest(shown)
 
 
 def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[Spans, np.ndarray]:
@@ -172,9 +187,10 @@ def count_new_clicks(
     item: the counts are of users, not of clicks. Returned is the upper triangle, (n_ids, n_ids),
     float32; the diagonal counts users.
     """
-    n_rows, events = len(candidates), history.flat(name)
+    n_rows, whole = len(candidates), history.whole
+    events = history.columns[name][whole.index()]
     candidates = ids_to_look_up(candidates)
-    rows = np.repeat(np.arange(n_rows), history.spans.lengths)
+    rows = np.repeat(np.arange(n_rows), whole.lengths)
     is_known = events >= FIRST_KNOWN_ID
     had = _ones(rows[is_known], events[is_known], (n_rows, n_ids))
     has_it = np.asarray(had[np.arange(n_rows), candidates]).ravel() > 0

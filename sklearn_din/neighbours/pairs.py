@@ -140,7 +140,7 @@ class NeighbourPair:
 def look_up(scores: ItemScores, X: EncodedFeatures, history: str, candidate: str) -> np.ndarray:
     """Numbers of impressions: (n_rows, 13), float32."""
     ragged = X.behaviours[X.schema.behaviour_of(history).histories]
-    return scores.numbers(X.columns[candidate], ragged.spans, ragged.columns[history])
+    return scores.numbers(X.columns[candidate], ragged.whole, ragged.columns[history])
 
 
 def count_ids(ids: np.ndarray, n_ids: int) -> np.ndarray:

@@ -44,6 +44,7 @@ class NeighbourTables:
     def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
         """Return impressions with their numbers; those that have numbers already stay as they are.
 
+        The older events of histories have then served their purpose: they are left out.
         The tables have not learnt from these rows. There may be more ids than at fit.
         """
         if not self.pairs or has_numbers(X.schema):
@@ -110,7 +111,7 @@ class NeighbourTables:
         return EncodedFeatures._without_checks(
             self.extend(X.schema),
             X.columns | columns,
-            X.behaviours,
+            {key: ragged.drop_older() for key, ragged in X.behaviours.items()},
             users=X.users,
             times=X.times,
             store=X.store,
@@ -291,8 +292,9 @@ def _store_name(X: EncodedFeatures, rows: OrderedRows, store: Store) -> str:
     sha = hashlib.sha256(repr((store.path.name, X.schema.identity)).encode())
     arrays = [rows.users, rows.blocks, rows.clicked]
     for history, candidate in histories_with_candidate(X.schema):
-        spans = X.behaviours[X.schema.behaviour_of(history).histories].spans
-        arrays += [X.columns[candidate], spans.starts, spans.lengths]
+        ragged = X.behaviours[X.schema.behaviour_of(history).histories]
+        arrays += [X.columns[candidate], ragged.spans.starts, ragged.spans.lengths]
+        arrays += [] if ragged.older is None else [ragged.older]
     for array in arrays:
         for part in row_blocks(X):
             sha.update(np.ascontiguousarray(array[part]).data)

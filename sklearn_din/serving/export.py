@@ -19,7 +19,8 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
+from sklearn_din.features.ragged import MOST_EVENTS
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, Schema
 from sklearn_din.inspection.fitted import (
     Calibration,
     FittedPipeline,
@@ -47,9 +48,11 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
 
     The file takes any number of impressions and histories of any length. Its inputs are named
     as the keys of :class:`~sklearn_din.features.EncodedFeatures`: each field, (n,) or (n, T),
-    and for each behaviour the mask (n, T) of its first history. Its outputs are ``probability``
-    of the click and ``logit``, both (n,). A calibration stands at the end: ``probability`` is the
-    calibrated one, ``logit`` that of the network.
+    and for each behaviour the mask (n, T) of its first history. One more may be left out,
+    ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
+    which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,).
+    A calibration stands at the end: ``probability`` is the calibrated one, ``logit`` that of the
+    network.
 
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
@@ -151,8 +154,10 @@ class _NetworkWriter:
         self._declare_inputs({name for pair in neighbours for name in pair.names})
         for pair in neighbours:
             mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
-            columns = self.inputs[pair.candidate], self.inputs[pair.history]
-            self.inputs |= neighbour_numbers(pair, *columns, mask)
+            shown, older = self.inputs[pair.candidate], self._declare_older(pair)
+            events = join([older, self.inputs[pair.history]], axis=1)
+            mask = join([older.as_bool().as_float(), mask], axis=1)
+            self.inputs |= neighbour_numbers(pair, shown, events, mask)
         tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
         self.embedded = {
             field.name: graph.add("Gather", tables[field.vocabulary], self.inputs[field.name])
@@ -192,6 +197,15 @@ class _NetworkWriter:
             name = mask_name(behaviour)
             mask = self.graph.input(name, np.bool_, ("n", _length_name(behaviour)))
             self.inputs[name] = self.graph.add("Pad", mask.as_float(), one_more)
+
+    def _declare_older(self, pair: NeighbourPair) -> Value:
+        """Declare the ids of older events, as many as the caller has, padded with 0: (n, T)."""
+        name = older_name(pair.history, self.schema)
+        none = np.zeros((1, 0), dtype=np.int32)
+        ids = self.graph.input(name, np.int32, (f"n_{name}", f"T_{name}"), none)
+        n_rows = self.inputs[pair.candidate].insert_axis(1).call("Shape")
+        ids = self.graph.add("Expand", ids, n_rows)  # to (n, 0) where they are left out
+        return (ids >= np.int32(0)).where(ids, np.int32(UNKNOWN_ID))
 
     def interest_outputs(self, interest: Interest) -> list[Value]:
         """Return the MLP's inputs of one behaviour: twin of ``Interest.outputs``, in its order."""
@@ -433,6 +447,14 @@ def mask_name(behaviour: Behaviour) -> str:
     return f"{behaviour.histories[0]}_mask"
 
 
+def older_name(history: str, schema: Schema) -> str:
+    """Name of the input with the events that item neighbours alone are told of."""
+    name = f"{history}_older"
+    while name in {field.name for field in schema.fields}:
+        name += "_"
+    return name
+
+
 def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
     """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
 
@@ -450,6 +472,10 @@ def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
     for behaviour in schema.behaviours:
         name = behaviour.histories[0]
         inputs.append({"name": mask_name(behaviour), "kind": "mask", "column": name})
+    for pair in fitted.neighbours:
+        name = older_name(pair.history, fitted.classifier.module_.schema)
+        older = {"name": name, "kind": "older", "column": pair.history, "most": MOST_EVENTS}
+        inputs.append(older | {"vocabulary": schema[pair.history].vocabulary})
     return {
         "version": RECIPE_VERSION,
         "classes": fitted.classifier.classes_.tolist(),

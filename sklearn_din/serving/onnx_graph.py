@@ -86,8 +86,19 @@ class Graph:
         self.outputs: list[Any] = []
         self.constants: list[Any] = []
 
-    def input(self, name: str, dtype: type[np.generic], dims: tuple[str, ...]) -> Value:
-        """Declare an input with names for its dimensions; equal names have equal sizes."""
+    def input(
+        self,
+        name: str,
+        dtype: type[np.generic],
+        dims: tuple[str, ...],
+        default: np.ndarray | None = None,
+    ) -> Value:
+        """Declare an input with names for its dimensions; equal names have equal sizes.
+
+        With a ``default``, it may be left out of a request.
+        """
+        if default is not None:
+            self.constants.append(self.onnx.numpy_helper.from_array(default, name))
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
         return Value(self, name)

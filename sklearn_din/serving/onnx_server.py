@@ -117,7 +117,15 @@ class OnnxServer:
         columns |= {
             name: [cell[-self._max_length :] for cell in cells] for name, cells in histories.items()
         }
-        feed = {spec["name"]: self._input(spec, columns[spec["column"]]) for spec in self._inputs}
+        feed = {}
+        for spec in self._inputs:
+            cells = columns[spec["column"]]
+            if spec["kind"] == "older":
+                newest = slice(-spec["most"], -self._max_length)
+                cells = [cell[newest] for cell in histories[spec["column"]]]
+                if not any(cells):
+                    continue  # may be left out
+            feed[spec["name"]] = self._input(spec, cells)
         return self._session.run(["probability"], feed)[0]
 
     def _read_columns(self, rows: object) -> tuple[ListsByName, int]:
@@ -169,7 +177,7 @@ class OnnxServer:
         if kind == "categorical":
             known = self._known[spec["vocabulary"]]
             return np.array(known.ids(cells, column), dtype=np.int32)
-        if kind == "history":
+        if kind in ("history", "older"):
             known = self._known[spec["vocabulary"]]
             return _pad([known.ids(cell, column) for cell in cells], np.int32)
         if kind == "mask":
