@@ -140,9 +140,8 @@ class RowSink:
         self._write(f"starts {key}", spans.starts.astype(np.int64, copy=False), start)
         self._write(f"lengths {key}", spans.lengths, start)
         if not behaviour.is_bag:
-            none = windows.older is None
-            older = np.zeros(len(spans), dtype=np.int16) if none else windows.older
-            self._write(f"older {key}", older, start)
+            no_older = np.zeros(len(spans), dtype=np.int16)
+            self._write(f"older {key}", no_older if windows.older is None else windows.older, start)
         for name, times in windows.anchors.items():
             self._write(f"anchor {name}", times, start)
 
