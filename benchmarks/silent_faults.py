@@ -306,7 +306,7 @@ def print_cost() -> None:
         "attach_history": ("sklearn_din.logs.history.note_clocks",),
         "encode": ("sklearn_din.transformers.note_strangers",
                    "sklearn_din.encoding.learnt.Learnt.note_unknown"),
-        "fit, one epoch": ("sklearn_din.estimator.warn_of_leaks",),
+        "fit, one epoch": ("sklearn_din.training.leaks.warn_of_leaks",),
     }  # fmt: skip
     jobs = {
         "attach_history": lambda: attach_history(

@@ -1,11 +1,13 @@
 """Training, scoring and memory beside the rivals and the roofline, each in its own process.
 
-``python -m benchmarks.speed [train] [profile] [layout] [score] [candidates] [memory] [rivals]``.
+``python -m benchmarks.speed [imports] [train] [profile] [layout] [score] [candidates] [memory]
+[rivals]``.
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
 RIVALS names, all by default. Rates are medians of steps after a warm-up; what is compared runs in
 turn, round by round, and a ratio is the median of the rounds' ratios.
 """
 
+import collections
 import json
 import os
 import subprocess
@@ -22,7 +24,7 @@ from sklearn_din import DINClassifier, EncodedFeatures
 from sklearn_din._spans import Spans
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 
-SECTIONS = ["train", "profile", "layout", "score", "candidates", "memory", "rivals"]
+SECTIONS = ["imports", "train", "profile", "layout", "score", "candidates", "memory", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
 PADDED_RIVALS = [name for name in RIVALS if name in ("deepctr-torch", "torch-rechub")]
 RIVAL_ROUNDS = 3
@@ -35,6 +37,17 @@ RIVAL_SECONDS = 240
 ROUNDS = 5
 BATCH = 1024
 CLICKS = ("hist_item", "hist_category")
+IMPORTS = {
+    "torch": "import torch",
+    "sklearn_din": "import sklearn_din",
+    "the encoder": "from sklearn_din import HistorySequenceEncoder",
+    "the classifier": "from sklearn_din import DINClassifier",
+    "the first optimizer": "import torch; from sklearn_din.training.optim import RowwiseAdam; "
+    "RowwiseAdam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)",
+    "the command line's --help": "import sys; sys.argv[1:] = ['--help']\n"
+    "try: import runpy; runpy.run_module('sklearn_din', run_name='__main__')\n"
+    "except SystemExit: pass",
+}
 
 
 def schema_of(workload):
@@ -260,6 +273,37 @@ def ratio(above, below):
     """Median and range of the rounds' ratios of two steps."""
     ratios = [a["step"] / b["step"] for a, b in zip(above, below, strict=True)]
     return f"{np.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def import_seconds(code):
+    """Return the seconds that code takes in a new process."""
+    clock = "import time; began = time.perf_counter()"
+    code = f"{clock}\n{code}\nprint(time.perf_counter() - began)"
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(child.stdout.splitlines()[-1])
+
+
+def dearest_packages(code):
+    """Return seconds by imported package, by ``-X importtime``, which adds some of its own."""
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+    packages = collections.Counter()
+    for line in lines[1:]:  # after the head: "import time: microseconds | with its own | name"
+        microseconds, _, name = line.removeprefix("import time:").split("|")
+        packages[name.strip().split(".")[0]] += 1e-6 * int(microseconds)
+    return ", ".join(f"{name} {seconds:.2f}" for name, seconds in packages.most_common(5))
+
+
+def report_imports():
+    answers = [
+        {what: import_seconds(code) for what, code in IMPORTS.items()} for _ in range(ROUNDS)
+    ]
+    print("| imports | seconds, median | the dearest packages |\n|---|---|---|")
+    for what, code in IMPORTS.items():
+        seconds = np.median([answer[what] for answer in answers])
+        print(f"| {what} | {seconds:.2f} | {dearest_packages(code)} |")
+    over = [answer["the classifier"] - answer["torch"] for answer in answers]
+    print(f"\nthe classifier over torch's own: {np.median(over):.2f} s", flush=True)
 
 
 def report_train():

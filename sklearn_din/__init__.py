@@ -8,6 +8,8 @@ of it behaves like any other scikit-learn Pipeline.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sklearn_din._version import __version__ as __version__  # re-exported
@@ -110,11 +112,38 @@ _FILE_OF = {
 
 
 def __getattr__(name: str) -> Any:
+    if name not in _WINGS and name not in _FILE_OF:
+        raise AttributeError(f"module 'sklearn_din' has no attribute {name!r}")
+    _import_sklearn()
     if name in _WINGS:
         return importlib.import_module(f"sklearn_din.{name}")
-    if name not in _FILE_OF:
-        raise AttributeError(f"module 'sklearn_din' has no attribute {name!r}")
     return getattr(importlib.import_module(f"sklearn_din.{_FILE_OF[name]}"), name)
+
+
+class _Postponed(ModuleType):
+    """A module that is imported when somebody asks it for something."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            sys.modules.pop(self.__name__, None)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _import_sklearn() -> None:
+    """Import what all of scikit-learn needs, without scipy.stats, which is half of that time.
+
+    scikit-learn imports it for a few functions of its own, which ask scipy for it when they are
+    called. Whoever imports it meanwhile, in another thread, gets it.
+    """
+    name = "scipy.stats"
+    if "sklearn" in sys.modules or name in sys.modules:
+        return
+    sys.modules[name] = postponed = _Postponed(name)
+    try:
+        importlib.import_module("sklearn.base")
+    finally:
+        if sys.modules.get(name) is postponed:
+            del sys.modules[name]
 
 
 def __dir__() -> list[str]:

@@ -13,40 +13,15 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scipy.special import expit, logit
-
 from sklearn_din.command_line.options import (
-    CompareOptions,
     main_parser,
     read_compare_options,
     read_predict_options,
 )
-from sklearn_din.command_line.results import (
-    cross_validate,
-    draw_attention,
-    folds_by_user,
-    picture_path,
-    recommend,
-    score_rows,
-)
-from sklearn_din.command_line.study import (
-    MODELS,
-    Parameters,
-    Study,
-    add_to_logits,
-    fit_final_model,
-    log_odds_of_sampling,
-    make_study,
-    read_study,
-)
-from sklearn_din.command_line.tables import write_table
-from sklearn_din.serving.saving import save
 
-SHOWN_RECOMMENDATIONS = 20
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # messages of torch
 STOPPED_BY = 128  # exit status of a program that a signal ended: this plus the signal's number
 
@@ -57,10 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), _clean_up_on_signals():
         warnings.showwarning = _show_warning
         try:
-            if arguments[:1] == ["predict"]:
-                score_rows(read_predict_options(arguments[1:]))
-            else:
-                compare(read_compare_options(arguments))
+            _run(arguments)
         except (ValueError, TypeError, OSError, ImportError) as error:
             main_parser().error(str(error))
         except (MemoryError, RuntimeError) as error:
@@ -68,6 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             main_parser().error(f"not enough memory: {error}. Give fewer rows, or more memory.")
     return 0
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Read the options, then import what does the work: ``--help`` and mistakes need no torch."""
+    if arguments[:1] == ["predict"]:
+        predict_options = read_predict_options(arguments[1:])
+        from sklearn_din.command_line.results import score_rows
+
+        score_rows(predict_options)
+        return
+    options = read_compare_options(arguments)
+    from sklearn_din.command_line.results import compare
+
+    compare(options)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -98,52 +84,6 @@ def _clean_up_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def compare(options: CompareOptions) -> None:
-    """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
-    picture = picture_path(options.picture)
-    study = read_study(options.log, options) if options.log else make_study()
-    folds = folds_by_user(study, options.folds)
-    settings: dict[str, str | int] = {"random_state": options.seed}
-    if options.epochs is not None:
-        settings["max_epochs"] = options.epochs
-    n_users = study.users.nunique()
-    print(f"{len(study.X):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked")
-    comparison = cross_validate(study, folds, settings)
-    print(comparison.table.to_string(float_format="{:.4f}".format))
-    has_probabilities = options.output or options.save or options.top_k
-    log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
-    if options.output is not None:
-        scored = study.X[study.roles.columns].assign(clicked=study.y)
-        probability = expit(logit(comparison.probability) + log_odds)
-        write_table(scored.assign(probability=probability), options.output)
-    if picture or options.save or options.top_k:
-        _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
-
-
-def _use_final_model(
-    options: CompareOptions,
-    study: Study,
-    parameters: Parameters,
-    picture: Path | None,
-    log_odds: float,
-) -> None:
-    model = fit_final_model(study, parameters)
-    add_to_logits(model, log_odds)
-    if options.save is not None:
-        save(model, options.save)
-        print(f"DIN fitted on all rows: {options.save}")
-    if picture is not None:
-        draw_attention(study, model, picture)
-    if options.top_k is not None:
-        best = recommend(study, model, options.top_k)
-        if options.recommendations is not None:
-            write_table(best, options.recommendations)
-            return
-        print(best.head(SHOWN_RECOMMENDATIONS).to_string(index=False))
-        if len(best) > SHOWN_RECOMMENDATIONS:
-            print(f"... {len(best):,} rows in all: --recommendations FILE writes them")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

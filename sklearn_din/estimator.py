@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import Callback
 
 from sklearn_din._callbacks import CallbackSupportMixin
 from sklearn_din._compat import Interval, StrOptions, _fit_context
@@ -27,7 +26,6 @@ from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN, OPTIONS
-from sklearn_din.training.check_tasks import CheckTasks
 from sklearn_din.training.inputs import (
     FitInputs,
     ImpressionsLike,
@@ -37,13 +35,12 @@ from sklearn_din.training.inputs import (
     name_click,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
-from sklearn_din.training.leaks import warn_of_leaks
-from sklearn_din.training.net import DINNet
-from sklearn_din.training.net_state import CHECK, net_state, restore_net
-from sklearn_din.training.progress import ProgressBar
 
 if TYPE_CHECKING:
+    from skorch.callbacks import Callback
+
     from sklearn_din.training.checkpoint import Checkpoint
+    from sklearn_din.training.net import DINNet
 
 NETWORK_OPTIONS = (*OPTIONS, "embedding_dim", "attention_units", "hidden_units", "dropout")
 NET_PARAMETERS = (
@@ -369,6 +366,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
             inputs = check_inputs(self, X, y, sample_weight)
             if inputs.is_encoded and (ranks is None or ranks.rank == 0):
+                from sklearn_din.training.leaks import warn_of_leaks
+
                 warn_of_leaks(inputs.X, inputs.clicks)
             with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
 
@@ -378,6 +377,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
                 net, tasks = self._new_net(), []
                 net.callbacks = [*(self.callbacks or ())]
                 if getattr(self, "_skl_callbacks", None):
+                    from sklearn_din.training.check_tasks import CheckTasks
+
                     tasks = [CheckTasks(self, X, y, sample_weight, attributes_of)]
                 net.callbacks += [*tasks, *self._progress(ranks, inputs)]
                 if checkpoint is not None:
@@ -580,6 +581,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
 
     def _new_net(self) -> DINNet:
         """Return a net of the classifier's parameters, without a network yet."""
+        from sklearn_din.training.net import DINNet  # and skorch: slow to import
+
         parameters = {name: getattr(self, name) for name in NET_PARAMETERS}
         options = {f"module__{name}": getattr(self, name) for name in NETWORK_OPTIONS}
         for name in ("module__attention_units", "module__hidden_units"):
@@ -622,8 +625,11 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
 
     def _progress(self, ranks: Ranks | None, inputs: FitInputs) -> list[tuple[str, Callback]]:
         """Return the progress bar, where there is to be one: of several processes in the first."""
-        is_shown = self.verbose and (ranks is None or ranks.rank == 0)
-        return [("progress", ProgressBar(name_click(inputs.classes)))] if is_shown else []
+        if not self.verbose or (ranks is not None and ranks.rank > 0):
+            return []
+        from sklearn_din.training.progress import ProgressBar
+
+        return [("progress", ProgressBar(name_click(inputs.classes)))]
 
     def _warn_of_interruption(self, net: DINNet) -> None:
         was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)
@@ -656,6 +662,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "net_" not in attributes or not attributes["net_"].is_own():
             return None
+        from sklearn_din.training.net_state import net_state
+
         net = attributes.pop("net_")
         for name in _of_net(net).keys() - {"net_"}:
             attributes.pop(name)
@@ -667,6 +675,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        from sklearn_din.training.net_state import restore_net
+
         check_keys(fitted, LEARNT, optional={"feature_names_in_"}, what="a classifier")
         check_feature_names(fitted)
         classes = fitted["classes_"]
@@ -704,6 +714,8 @@ def _warn_of_nothing_learnt(net: DINNet) -> None:
 
 def _of_net(net: DINNet) -> dict[str, object]:
     """Fitted attributes that show what a net knows."""
+    from sklearn_din.training.net_state import CHECK
+
     return {
         "net_": net,
         "history_": pd.DataFrame(net.checks_, columns=list(CHECK), dtype=float),

@@ -137,7 +137,7 @@ def test_the_command_line_says_in_one_line_that_memory_is_short(
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("sklearn_din.__main__.cross_validate", fail)
+    monkeypatch.setattr("sklearn_din.command_line.results.cross_validate", fail)
     with pytest.raises(SystemExit) as ended:
         main([*make_log(tmp_path), "--picture", str(tmp_path / "attention.png")])
     assert ended.value.code == 2
@@ -150,7 +150,7 @@ def test_other_errors_of_the_runtime_keep_their_traceback(tmp_path, monkeypatch)
     def fail(*_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("sklearn_din.__main__.cross_validate", fail)
+    monkeypatch.setattr("sklearn_din.command_line.results.cross_validate", fail)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main([*make_log(tmp_path), "--picture", str(tmp_path / "attention.png")])
 
@@ -159,7 +159,7 @@ SHORT_OF_MEMORY = """
     import resource, sys
     from pathlib import Path
     from sklearn_din.__main__ import main
-    import sklearn_din.estimator, matplotlib.pyplot, torch._dynamo  # in memory before the limit
+    import sklearn_din.command_line.results, sklearn_din.training.net_state, matplotlib.pyplot
 
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + (40 << 20),) * 2)

@@ -82,9 +82,9 @@ def test_a_cache_dir_that_cannot_be_written_to_is_named(log, cache, tmp_path):
 PREPARE = """
     import faulthandler, os, re, resource, signal, sys
     from pathlib import Path
-    import duckdb, numpy as np, pandas as pd, skops.io, torch._dynamo
+    import duckdb, numpy as np, pandas as pd, skops.io
     from sklearn.pipeline import Pipeline
-    import sklearn_din.serving.saving, sklearn_din.estimator
+    import sklearn_din.serving.saving, sklearn_din.estimator, sklearn_din.training.leaks
     from sklearn_din import *
     from tests.test_faults_of_scans import HIDDEN, ROLES, ended
 

@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,20 +72,6 @@ WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")
 def test_frames_never_meet_torch(file):
     source = (PACKAGE / file).read_text(encoding="utf-8")
     assert not re.search(r"^\s*(import|from) (torch|skorch)", source, re.M)
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import sklearn_din",
-        "import sklearn_din.transformers",
-        "from sklearn_din import HistorySequenceEncoder, attach_history, sample_negatives",
-        "from sklearn_din import EncodedFeatures, Schema, datasets, features, metrics",
-    ],
-)
-def test_workers_that_only_encode_never_import_torch(statement):
-    code = f"{statement}; import sys; sys.exit('torch' in sys.modules or 'skorch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_package_names_what_it_offers():

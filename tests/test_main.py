@@ -73,7 +73,7 @@ def refused(tmp_path, capsys, monkeypatch):
 
 
 def final_model(own):
-    return command.fit_final_model(own, {"max_epochs": 1, "random_state": 0})
+    return results.fit_final_model(own, {"max_epochs": 1, "random_state": 0})
 
 
 def study_of(log, *arguments, names=NAMES):
@@ -86,7 +86,7 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
 ):
     small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
-    monkeypatch.setitem(command.MODELS, "base model (sum pooling)", {"pooling": "sum"})
+    monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
     printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
     assert "base model (sum pooling), fold 1 of 2: AUC" in printed
     assert "best possible" in printed

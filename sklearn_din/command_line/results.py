@@ -1,4 +1,4 @@
-"""Results: scores cross-validated by user, a picture of attention, the best items, rows scored."""
+"""The main job: scores cross-validated by user, attention's picture, best items; rows scored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.options import PredictOptions
-from sklearn_din.command_line.study import MODELS, Parameters, Study, load_model, make_model
+from sklearn_din.command_line.options import CompareOptions, PredictOptions
+from sklearn_din.command_line.study import (
+    MODELS,
+    Parameters,
+    Study,
+    add_to_logits,
+    fit_final_model,
+    load_model,
+    log_odds_of_sampling,
+    make_model,
+    make_study,
+    read_study,
+)
 from sklearn_din.command_line.tables import (
     drop_missing,
     read_ids,
@@ -28,7 +40,9 @@ from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.serving.ranking import rank_candidates
+from sklearn_din.serving.saving import save
 
+SHOWN_RECOMMENDATIONS = 20
 DEFAULT_PICTURE = Path("attention.png")
 LEAST_BASE = 0.55  # AUC: an improvement over a base nearer to .5 is a division by nearly nothing
 LONG_HISTORY = 15  # events that make a picture worth while
@@ -41,6 +55,52 @@ class Comparison(NamedTuple):
 
     table: pd.DataFrame
     probability: np.ndarray
+
+
+def compare(options: CompareOptions) -> None:
+    """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
+    picture = picture_path(options.picture)
+    study = read_study(options.log, options) if options.log else make_study()
+    folds = folds_by_user(study, options.folds)
+    settings: dict[str, str | int] = {"random_state": options.seed}
+    if options.epochs is not None:
+        settings["max_epochs"] = options.epochs
+    n_users = study.users.nunique()
+    print(f"{len(study.X):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked")
+    comparison = cross_validate(study, folds, settings)
+    print(comparison.table.to_string(float_format="{:.4f}".format))
+    has_probabilities = options.output or options.save or options.top_k
+    log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
+    if options.output is not None:
+        scored = study.X[study.roles.columns].assign(clicked=study.y)
+        probability = expit(logit(comparison.probability) + log_odds)
+        write_table(scored.assign(probability=probability), options.output)
+    if picture or options.save or options.top_k:
+        _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
+
+
+def _use_final_model(
+    options: CompareOptions,
+    study: Study,
+    parameters: Parameters,
+    picture: Path | None,
+    log_odds: float,
+) -> None:
+    model = fit_final_model(study, parameters)
+    add_to_logits(model, log_odds)
+    if options.save is not None:
+        save(model, options.save)
+        print(f"DIN fitted on all rows: {options.save}")
+    if picture is not None:
+        draw_attention(study, model, picture)
+    if options.top_k is not None:
+        best = recommend(study, model, options.top_k)
+        if options.recommendations is not None:
+            write_table(best, options.recommendations)
+            return
+        print(best.head(SHOWN_RECOMMENDATIONS).to_string(index=False))
+        if len(best) > SHOWN_RECOMMENDATIONS:
+            print(f"... {len(best):,} rows in all: --recommendations FILE writes them")
 
 
 def folds_by_user(study: Study, n_folds: int) -> Folds:

@@ -14,7 +14,6 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, validate_data
-from skorch.callbacks import Callback
 
 from sklearn_din._warnings import log_once, warn_user
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
@@ -258,7 +257,15 @@ def check_parameters(estimator: BaseEstimator) -> None:
                 raise ValueError(
                     f"embedding_dim[{column!r}] must be an integer of at least 1, got {width!r}."
                 )
-    for item in estimator.callbacks or []:
+    if estimator.callbacks:
+        _check_callbacks(estimator.callbacks)
+    _check_device(estimator.device)
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    from skorch.callbacks import Callback
+
+    for item in callbacks:
         is_named = isinstance(item, tuple | list) and len(item) == 2
         callback = item[1] if is_named else item
         is_class = isinstance(callback, type) and issubclass(callback, Callback)
@@ -266,7 +273,6 @@ def check_parameters(estimator: BaseEstimator) -> None:
             raise ValueError(
                 f"callbacks must be skorch callbacks, such as EarlyStopping(), got {callback!r}."
             )
-    _check_device(estimator.device)
 
 
 def _check_units(units: Sequence[int], *, name: str) -> None:

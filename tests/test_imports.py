@@ -1,0 +1,53 @@
+"""What a process loads: nothing that it does not use. Seconds: ``benchmarks.speed imports``."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sklearn_din
+
+HOUSE = Path(__file__).resolve().parents[1]
+
+TORCH = {"torch", "skorch"}
+SLOW = {"scipy.stats", "pyarrow.dataset", "pyarrow.parquet", "matplotlib", "duckdb", "skops"}
+COMPILER = {"torch._dynamo", "sympy"}
+FIT = """
+import numpy as np
+from sklearn_din import DINClassifier
+DINClassifier(max_epochs=1).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import sklearn_din", {"numpy"}),
+        ("from sklearn_din import HistorySequenceEncoder", TORCH | SLOW),
+        ("from sklearn_din import attach_history, sample_negatives, metrics", TORCH),
+        ("from sklearn_din import EncodedFeatures, Schema, datasets, features", TORCH),
+        ("import sklearn_din.transformers", TORCH),
+        ("from sklearn_din import DINClassifier", {"skorch", "sklearn.metrics"} | SLOW | COMPILER),
+        ("from sklearn_din.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+         {"numpy"}),
+        (FIT, {"matplotlib", "duckdb", "skops"} | COMPILER),
+    ],
+)  # fmt: skip
+def test_a_process_loads_nothing_that_it_does_not_use(statement, absent):
+    code = f"{statement}\nimport sys; print(*sorted({absent} & set(sys.modules)))"
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=HOUSE, check=True, capture_output=True, text=True
+    )
+    assert child.stdout.splitlines()[-1] == ""
+
+
+def test_a_postponed_module_is_imported_when_it_is_asked(monkeypatch):
+    """Whoever imported scipy.stats while scikit-learn was imported without it gets all of it."""
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    postponed = sklearn_din._Postponed("colorsys")
+    monkeypatch.setitem(sys.modules, "colorsys", postponed)
+    assert postponed.rgb_to_hsv(0, 0, 1) == (2 / 3, 1, 1)
+    assert importlib.import_module("colorsys") is not postponed
+    assert postponed.hsv_to_rgb is importlib.import_module("colorsys").hsv_to_rgb
