@@ -90,7 +90,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
           and with recent ones counting more. The sum of the weights and the unweighted sum come
           with ``pooling="attention"`` only.
         - Of attributes without a candidate (past answers, kinds of action) and of numeric
-          histories the MLP gets the weighted mean.
+          histories the MLP gets the weighted mean; of those attributes also the plain mean, over
+          all events and over those that have the candidate's id, by each of its attributes.
         - Attention trains no embeddings, its inputs are detached, except in a behaviour that has
           an attribute without a candidate.
         - Where there are ids, each training step hides 15 % of the numbers (zero takes their

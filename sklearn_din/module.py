@@ -70,7 +70,8 @@ class DIN(nn.Module):
       events count more. Lengths, counts and the sum of weights enter as log(1 + x), with their
       sign.
     - Of attributes without a candidate (past answers, kinds of action) and of the events' numbers
-      it gets the weighted mean.
+      it gets the weighted mean. Of those attributes it also gets the plain mean, over all events
+      and over those that have the candidate's id, by each of its attributes.
     - Queries and events are detached in front of the activation unit and in its weighted sum: the
       embeddings learn from the candidate and from the unweighted sum. Where the events have an
       attribute without a candidate, they are not: which events are alike shows in it alone.

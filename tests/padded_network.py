@@ -96,6 +96,9 @@ def interest_outputs(interest, embed, arrays):
         values = torch.cat([*map(embed, alone), *numbers], dim=2)
         mass = 1 + weights.abs().sum(1, keepdim=True)
         outputs.append((weights[..., None] * values).sum(1) / mass)
+    for bits in [mask.float(), *same.unbind(2)] if alone else []:
+        for name in alone:
+            outputs.append((bits[..., None] * embed(name)).sum(1) / (bits.sum(1, True) + 8))
     return torch.cat(outputs, dim=1)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.features import EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.features.identities import LEAST_ID
 from sklearn_din.module import DIN, NUMBERS_HIDDEN
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
@@ -119,7 +120,7 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
     network, batch = DIN(schema), Batch(X)
     interest = network.interests[0]
     matches = interest._matches(batch)
-    relations = interest._relations(matches, matches.weigh(), batch)
+    relations = interest._relations(matches, matches.weighed, batch)
     expected = [  # equal ids, the same where recent events count more, recency, the event's number
         [1, 0, 0.8, 0, 0.5, 0, np.log(2), 0.5],
         [0, 1, 0, 1, 0, 1, 0, 0.25],
@@ -176,13 +177,48 @@ def test_padding_and_unknown_rows_start_at_zero_and_known_ones_small():
 
 
 def means_and_weights(network, X):
-    """Return the means of answers and seconds, and the weights of the events."""
+    """Return the weighted means of answers and seconds, and the weights of the events."""
     batch, (interest,) = Batch(X), network.interest_modules
     embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
     queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
     total = sums.get(interest.behaviour.histories)
     _, weights, _ = interest(queries, keys, total, batch)
-    return interest.outputs(queries, keys, total, batch)[-1], weights
+    return interest.outputs(queries, keys, total, batch)[-2], weights
+
+
+def test_means_of_actions_are_those_of_all_events_and_of_the_same_item_and_category():
+    fields = [Field(name, "categorical", name, n) for name, n in (("item", 9), ("category", 5))]
+    fields += [Field(f"hist_{field.name}", "history", field.name, field.n_ids) for field in fields]
+    fields.append(Field("hist_action", "history", "hist_action", 5))
+    histories, new = ("hist_item", "hist_category", "hist_action"), LEAST_ID
+    events = {
+        "hist_item": [7, 7, 5, new, 1, 5],
+        "hist_category": [2, 2, 2, 3, 2, 2],
+        "hist_action": [2, 3, 3, 4, 4, 2],
+    }
+    columns = {"item": [7, new, 1, 7], "category": [2, 2, 3, 2]}
+    lengths = np.array([3, 2, 1, 0], dtype=np.int32)
+    flat = {name: np.array(ids, dtype=np.int32) for name, ids in events.items()}
+    X = EncodedFeatures(
+        Schema(tuple(fields), (Behaviour("b", histories, ("item", "category", None)),), 3),
+        {name: np.array(ids, dtype=np.int32) for name, ids in columns.items()},
+        {histories: Ragged.from_lengths(flat, lengths)},
+    )
+    network, batch = DIN(X.schema, embedding_dim=2).eval(), Batch(X)
+    embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
+    (interest,) = network.interest_modules
+    queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
+    means = interest.outputs(queries, keys, sums[histories], batch)[-1]
+    view, favourite, cart = network.embeddings.weight("hist_action")[2:]
+    nothing = torch.zeros(2)
+    expected = [  # over all events, over those of the item, over those of the category
+        [(view + 2 * favourite) / 11, (view + favourite) / 10, (view + 2 * favourite) / 11],
+        [2 * cart / 10, cart / 9, cart / 9],  # an unknown item equals itself
+        [view / 9, nothing, nothing],  # a missing one equals nothing
+        [nothing, nothing, nothing],
+    ]
+    expected = torch.stack([torch.cat(row) for row in expected])
+    torch.testing.assert_close(means, expected)
 
 
 @pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
@@ -25,6 +26,8 @@ NO_ID = -1  # equals no event's id: known ones that training hides are -2 and le
 # two or so. The MLP's counts use the first two, the activation unit's relations all three.
 DECAYS = (1.0, 0.8, 0.5)
 N_COUNTED = 2
+# How many events of value zero join those of a plain mean, so that a few say little.
+ADDED_EVENTS = 8.0
 
 
 class Matches(NamedTuple):
@@ -33,11 +36,14 @@ class Matches(NamedTuple):
     same : (n_events,) for each candidate, bool; (n_rows, n_events) where histories are shared
     ranks : (n_events,), how many events of the impression have come after each event
     decays : (n_events,) each, DECAYS but the first, which is one, to the power of the rank
+    weighed : (n_events, n_decays * n_candidates), the bits of ``same`` times each decay to the
+        power of the rank; None where histories are shared
     """
 
     same: list[Tensor]
     ranks: Tensor
     decays: list[Tensor]
+    weighed: Tensor | None
 
     @classmethod
     def find(cls, behaviour: Behaviour, batch: Batch, segments: Segments) -> Matches:
@@ -60,15 +66,12 @@ class Matches(NamedTuple):
                 same.append(batch.identities[history] == shown)
         newest = offsets[1:].index_select(0, rows) - 1
         ranks = (newest - cached_arange(rows.shape[0], device=rows.device)).float()
-        return cls(same, ranks, [decay**ranks for decay in DECAYS[1:]])
-
-    def weigh(self) -> Tensor:
-        """Return the bits of ``same`` times each decay to the power of the rank.
-
-        weighed : (n_events, n_decays * n_candidates)
-        """
-        bits = torch.stack(self.same, dim=1).float()
-        return torch.cat([bits, *(bits * decay.unsqueeze(1) for decay in self.decays)], dim=1)
+        decays = [decay**ranks for decay in DECAYS[1:]]
+        if batch.shared:
+            return cls(same, ranks, decays, None)
+        bits = torch.stack(same, dim=1).float()
+        weighed = torch.cat([bits, *(bits * decay.unsqueeze(1) for decay in decays)], dim=1)
+        return cls(same, ranks, decays, weighed)
 
 
 class Interest(nn.Module):
@@ -121,7 +124,9 @@ class Interest(nn.Module):
         self.n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
         pairs = zip(behaviour.candidates, widths, strict=True)
         n_alone = sum(width for candidate, width in pairs if candidate is None)
-        self.n_means = n_alone + len(behaviour.numbers) if extended and not behaviour.is_bag else 0
+        has_more = extended and not behaviour.is_bag
+        self.n_means = n_alone + len(behaviour.numbers) if has_more else 0
+        self.n_plain_means = n_alone * (1 + self.n_candidates) if has_more else 0
         self.trains_embeddings = not extended or n_alone > 0
         if self.pooling == "attention":
             n_matches = self.n_candidates * len(DECAYS)
@@ -146,7 +151,8 @@ class Interest(nn.Module):
         """Number of columns of :meth:`outputs`, over all its tensors."""
         if not self.extended or self.behaviour.is_bag:
             return self.width
-        n_outputs = self.width + 1 + N_COUNTED * self.n_candidates + self.n_means  # one length
+        n_outputs = self.width + 1 + N_COUNTED * self.n_candidates  # one length
+        n_outputs += self.n_means + self.n_plain_means
         if self.pooling == "attention":
             n_outputs += 1 + self.width  # sum of the weights, unweighted sum
         return n_outputs
@@ -170,21 +176,25 @@ class Interest(nn.Module):
         L(events that have the candidate's id) : (n_rows, n_candidates)
         L(the same, an event counts 0.8 ** its recency rank) : (n_rows, n_candidates)
         weighted means of what has no candidate : (n_rows, n_means)
+        plain means of attributes without a candidate : (n_rows, n_plain_means)
         """
         interest, weights, matches = self(queries, keys, sums, batch)
         interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if queries is None or matches is None:
             return [interest]
-        lengths = (
-            self.segments_of(batch).offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
-        )
+        offsets = self.segments_of(batch).offsets
+        lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        counts = self._counts(matches, offsets)
         # Unlike the paper: counts enter the MLP. Where repeated interest first attracts, then
         # saturates, the logit has no slope in the sum of attention's weights, which starts as the
         # count of matches; beside the count it has (+.05 GAUC on "repetition tires", mean of two
         # seeds, benchmarks/quality-results.md).
-        more = [lengths.log1p(), matches.log1p()]
+        more = [lengths.log1p(), counts.log1p()]
         if self.n_means:
             more.append(self._means(keys, weights, batch))
+        if self.n_plain_means:
+            numbers = torch.cat([lengths, counts[:, : self.n_candidates]], dim=1)
+            more.append(self._plain_means(keys, matches, numbers, batch))
         # Unlike the paper: the interest enters multiplied by the candidate only. By itself it
         # identifies the user, and the network overfits to users (+.011 GAUC on thirteen data sets
         # together with the matching start and smaller first embeddings, commit fd66f65).
@@ -211,8 +221,7 @@ class Interest(nn.Module):
         Unlike the paper: its interest has such attributes as they are. Here the interest enters
         multiplied by the candidate, which is zero where there is none.
         """
-        attributes = zip(self.behaviour.candidates, keys.split(self.widths, dim=1), strict=True)
-        columns = [column for candidate, column in attributes if candidate is None]
+        columns = self._alone(keys)
         columns += [batch.event_numbers[name].unsqueeze(1) for name in self.behaviour.numbers]
         values = torch.cat(columns, dim=1)
         if weights is None:
@@ -224,6 +233,37 @@ class Interest(nn.Module):
             totals = sum_events(values, *self.segments_of(batch), weights)
         means = totals / (1.0 + self._mass(weights.abs(), batch))
         return means.expand(batch.n_rows, -1)
+
+    def _plain_means(self, keys: Tensor, matches: Matches, numbers: Tensor, batch: Batch) -> Tensor:
+        """Means of attributes without a candidate over all events, and over those that match.
+
+        They are ``sum_j x_j / (8 + n)`` over the n events j of the impression, then over those that
+        have the id of the behaviour's first candidate, of its second one, and so on.
+
+        keys : (n_events, width)
+        numbers : (n_rows, 1 + n_candidates), how many events that are
+        means : (n_rows, n_plain_means)
+
+        Unlike the paper: what a user did so far, and did with this item and this category, is an
+        input. Attention would have to learn both weights, and few clicks do not teach it (log loss
+        over the base rate's .8780 instead of .8869 on markets of 2 % clicks, three seeds; .001 more
+        on "answers": benchmarks/quality-results.md, "What was done so far").
+        """
+        values = torch.cat(self._alone(keys), dim=1)
+        if matches.weighed is None:
+            everything = values.sum(0).expand(batch.n_rows, -1)
+            totals = torch.stack([everything, *(b.float() @ values for b in matches.same)], dim=1)
+        else:
+            bits = F.pad(matches.weighed[:, : self.n_candidates], (1, 0), value=1.0)
+            products = (bits.unsqueeze(2) * values.unsqueeze(1)).flatten(1)
+            totals = sum_events(products, *self.segments_of(batch))
+            totals = totals.view(-1, bits.shape[1], values.shape[1])
+        return (totals / (numbers + ADDED_EVENTS).unsqueeze(2)).flatten(1)
+
+    def _alone(self, keys: Tensor) -> list[Tensor]:
+        """Embeddings of the events' attributes that have no candidate."""
+        attributes = zip(self.behaviour.candidates, keys.split(self.widths, dim=1), strict=True)
+        return [column for candidate, column in attributes if candidate is None]
 
     def _mass(self, weights: Tensor, batch: Batch) -> Tensor:
         """Sum of each impression's weights, (n_rows, 1): see ``forward``."""
@@ -253,8 +293,8 @@ class Interest(nn.Module):
 
     def forward(
         self, queries: Tensor | None, keys: Tensor, sums: Tensor | None, batch: Batch
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Pool the events, weigh them for the candidate, and count those that have its id.
+    ) -> tuple[Tensor, Tensor | None, Matches | None]:
+        """Pool the events, weigh them for the candidate, and find those that have its id.
 
         queries : (n_rows, width), or None for a bag
         keys : (n_events, width)
@@ -263,22 +303,20 @@ class Interest(nn.Module):
         interest : (n_rows, width); (1, width) where all impressions share a history that is pooled
         weights : (n_events,), before any division by the root of the length; (n_rows, n_events)
             for a shared history; None without attention
-        counts : (n_rows, n_counts), how many events have the candidate's id; None for the
-            published network and for bags
+        matches : the events that have the candidate's id; None for the published network and for
+            bags
         """
         rows, offsets = self.segments_of(batch)
         matches = self._matches(batch)
-        weighed = None if matches is None or batch.shared else matches.weigh()
-        counts = None if matches is None else self._counts(matches, weighed, offsets)
         if self.pooling == "max":
-            return max_events(keys, rows, offsets.shape[0] - 1), None, counts
+            return max_events(keys, rows, offsets.shape[0] - 1), None, matches
         weights = None
         if self.pooling == "attention" and queries is not None:
-            interest, weights = self._attend(queries, keys, matches, weighed, batch)
+            interest, weights = self._attend(queries, keys, matches, batch)
         else:
             interest = sum_events(keys, rows, offsets) if sums is None else sums
         scale = self._scale(offsets)
-        return interest if scale is None else interest * scale, weights, counts
+        return interest if scale is None else interest * scale, weights, matches
 
     def _matches(self, batch: Batch) -> Matches | None:
         """Events that have the candidate's id; None for the published network and for bags."""
@@ -286,7 +324,7 @@ class Interest(nn.Module):
             return None
         return Matches.find(self.behaviour, batch, self.segments_of(batch))
 
-    def _counts(self, matches: Matches, weighed: Tensor | None, offsets: Tensor) -> Tensor:
+    def _counts(self, matches: Matches, offsets: Tensor) -> Tensor:
         """Matching events of each impression, then the same with recent events counting more.
 
         Unlike the paper: beside the weights' sum, which has to learn what is recent, a count that
@@ -295,8 +333,8 @@ class Interest(nn.Module):
 
         counts : (n_rows, N_COUNTED * n_candidates)
         """
-        if weighed is not None:
-            return segment_sum(weighed[:, : N_COUNTED * self.n_candidates], offsets)
+        if matches.weighed is not None:
+            return segment_sum(matches.weighed[:, : N_COUNTED * self.n_candidates], offsets)
         counts = [bits.sum(1).float() for bits in matches.same]
         for decay in matches.decays[: N_COUNTED - 1]:
             counts += [bits.float() @ decay for bits in matches.same]
@@ -322,12 +360,7 @@ class Interest(nn.Module):
         return torch.cat([weighed, torch.stack(self._common(matches, batch), dim=1)], dim=1)
 
     def _attend(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        matches: Matches | None,
-        weighed: Tensor | None,
-        batch: Batch,
+        self, queries: Tensor, keys: Tensor, matches: Matches | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``.
 
@@ -346,8 +379,8 @@ class Interest(nn.Module):
         if batch.shared:
             return self._attend_shared(queries, keys, matches, batch)
         relations = None
-        if matches is not None and weighed is not None:
-            relations = self._relations(matches, weighed, batch)
+        if matches is not None and matches.weighed is not None:
+            relations = self._relations(matches, matches.weighed, batch)
         if not self.trains_embeddings:
             queries, keys = queries.detach(), keys.detach()
         rows, offsets = self.segments_of(batch)

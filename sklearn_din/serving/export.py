@@ -31,7 +31,7 @@ from sklearn_din.inspection.fitted import (
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.network.interest import DECAYS, N_COUNTED, NO_ID, Interest
+from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, NO_ID, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
 
@@ -237,6 +237,8 @@ class _NetworkWriter:
         outputs += [count.signed_log() for count in counts]
         if interest.n_means:
             outputs.append(self._means(behaviour, mask if weights is None else weights))
+        if interest.n_plain_means:
+            outputs += self._plain_means(behaviour, [mask, *weighed[: interest.n_candidates]])
         return outputs
 
     def _queries(self, behaviour: Behaviour, lengths: Value) -> Value:
@@ -275,11 +277,23 @@ class _NetworkWriter:
 
     def _means(self, behaviour: Behaviour, weights: Value) -> Value:
         """Weighted means of what has no candidate, as ``Interest._means``: (n, n_means)."""
-        attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
-        columns = [self.embedded[name] for name, candidate in attributes if candidate is None]
+        columns = self._alone(behaviour)
         columns += [self.inputs[name].insert_axis(2) for name in behaviour.numbers]
         mass = weights.call("Abs").sum(1, keepdims=True)
         return _weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
+
+    def _plain_means(self, behaviour: Behaviour, among: list[Value]) -> list[Value]:
+        """Means over some events, as ``Interest._plain_means``: (n, columns) for each ``among``."""
+        columns = join(self._alone(behaviour), axis=2)
+        return [
+            _weighted_sum(bits, columns) / (bits.sum(1, keepdims=True) + ADDED_EVENTS)
+            for bits in among
+        ]
+
+    def _alone(self, behaviour: Behaviour) -> list[Value]:
+        """Embeddings of the events' attributes that have no candidate: (n, T, width) each."""
+        attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
+        return [self.embedded[name] for name, candidate in attributes if candidate is None]
 
 
 def calibrate(logit: Value, calibration: Calibration) -> Value:
