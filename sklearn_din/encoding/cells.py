@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sklearn_din._arrow import MixedKindsError, arrow_of_lists
+from sklearn_din._arrow import MixedKindsError, arrow_of_values
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.single_values import (
     Codes,
@@ -22,10 +22,11 @@ from sklearn_din.encoding.single_values import (
     first_present,
     is_missing,
 )
-from sklearn_din.logs.eventlog import EventLog
+from sklearn_din.logs.eventlog import EventLog, join_values
 from sklearn_din.logs.windows import WindowArray
 
 Selection = slice | np.ndarray  # which events
+LISTS = (list, tuple, np.ndarray)
 CELLS = "a list, a tuple, an array or a missing value"
 
 
@@ -100,7 +101,7 @@ def holds_lists(column: pd.Series) -> bool:
         return True
     if column.dtype != object:
         return False
-    return isinstance(first_present(column), list | tuple | np.ndarray | Mapping | Set)
+    return isinstance(first_present(column), (*LISTS, Mapping, Set))
 
 
 def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
@@ -132,18 +133,8 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
         log = (array.log, array.column)
         return HistoryCells(name, values, array.spans, array.anchors, log)
     if column.dtype == object:
-        kinds = set(map(type, column.to_numpy()))
-        _check_order(kinds, name)
-        plain = None
-        if separator is None and kinds <= {list, tuple, type(None)}:
-            plain = _read_plain_lists(column.to_numpy(), name)
-        if plain is not None:
-            return plain
-        try:
-            cells = arrow_of_lists(column.to_numpy())
-        except MixedKindsError:
-            return _read_objects(column, name)
-    elif is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
+        return _read_objects(column.to_numpy(), name, separator)
+    if is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
         cells = pa.array(array, from_pandas=True)
     elif column.isna().all():  # a batch of new users: no dtype says that these were lists
         cells = pa.nulls(len(column))
@@ -164,11 +155,16 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
         hint = ", and separator is None" if _is_text(cells.type) else ""
         raise _not_lists(name, f"{cells.type} cells{hint}")
     lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
-    values = pc.list_flatten(cells)
-    if separator is not None and _is_text(values.type):
-        values = pc.utf8_trim_whitespace(values)
-        values = pc.if_else(pc.equal(values, ""), None, values)
+    values = _trim(pc.list_flatten(cells), separator)
     return HistoryCells(name, _flat_values(values, name), Spans.from_lengths(lengths))
+
+
+def _trim(values: pa.ChunkedArray, separator: str | None) -> pa.ChunkedArray:
+    """Cut the spaces around parts of text; an empty part is a missing event."""
+    if separator is None or not _is_text(values.type):
+        return values
+    values = pc.utf8_trim_whitespace(values)
+    return pc.if_else(pc.equal(values, ""), None, values)
 
 
 def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
@@ -188,54 +184,57 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     return values.to_numpy() if pa.types.is_integer(kind) and not values.null_count else values
 
 
-def _read_objects(column: pd.Series, name: str) -> HistoryCells:
-    cells = [() if is_missing(cell) else cell for cell in column.to_numpy()]
-    for row, cell in enumerate(cells):
-        is_list = isinstance(cell, Sized) and not isinstance(cell, str | bytes)
-        if not is_list or getattr(cell, "ndim", 1) != 1:
-            raise _not_lists(name, f"{cell!r:.40} ({type(cell).__name__}) in row {row}")
-    lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
-    values = np.empty(lengths.sum(), dtype=object)
-    values[:] = list(chain.from_iterable(cells))
-    inferred = pd.api.types.infer_dtype(values, skipna=True)
-    if inferred == "floating":
-        values = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    elif inferred == "datetime64":
-        values = values.astype("datetime64[us]")
-    return HistoryCells(name, values, Spans.from_lengths(lengths))
-
-
-def _read_plain_lists(cells: np.ndarray, name: str) -> HistoryCells | None:
-    """Lists of nothing but integers, or floats, or text: flattened first, in half of Arrow's time.
-
-    None where the values are anything else.
-    """
-    lists = [() if cell is None else cell for cell in cells]
-    flat = list(chain.from_iterable(lists))
-    types = set(map(type, flat))
-    try:
-        if types == {int}:
-            values: Values = np.fromiter(flat, dtype=np.int64, count=len(flat))
-        elif types == {float}:
-            values = np.fromiter(flat, dtype=np.float64, count=len(flat))
-        elif types == {str}:
-            values = pa.chunked_array([pa.array(flat, pa.large_string())])
-        else:
-            return None
-    except (OverflowError, UnicodeEncodeError):  # too large, or lone surrogates
-        return None
-    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-    return HistoryCells(name, values, Spans.from_lengths(lengths))
-
-
-def _check_order(kinds: set[type], name: str) -> None:
-    """Refuse cells that Arrow would take without an order of events."""
-    for kind in kinds:
+def _read_objects(column: np.ndarray, name: str, separator: str | None) -> HistoryCells:
+    """Lists, tuples and arrays as objects, or text."""
+    kinds = set(map(type, column))
+    for kind in kinds:  # they have no order of events
         if issubclass(kind, Mapping | Set):
             raise ValueError(
                 f"{name} has cells of type {kind.__name__}: a history cell is a list, oldest to "
                 "newest."
             )
+    if any(issubclass(kind, str) for kind in kinds) and kinds.isdisjoint(LISTS):
+        with suppress(MixedKindsError):
+            return _read_arrow(pa.chunked_array([arrow_of_values(column)]), name, separator)
+    if kinds <= {list, tuple, type(None)}:
+        cells = [() if cell is None else cell for cell in column]
+    else:
+        cells = [() if is_missing(cell) else cell for cell in column]
+        for row, cell in enumerate(cells):
+            is_list = isinstance(cell, LISTS) or (
+                isinstance(cell, Sized) and not isinstance(cell, str | bytes)
+            )
+            if not is_list or getattr(cell, "ndim", 1) != 1:
+                raise _not_lists(name, f"{cell!r:.40} ({type(cell).__name__}) in row {row}")
+    lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
+    return HistoryCells(name, _join(cells, name, separator), Spans.from_lengths(lengths))
+
+
+def _join(cells: list, name: str, separator: str | None) -> Values:
+    """All values, row after row: of one kind as numpy or Arrow have it, otherwise as objects."""
+    filled = list(filter(len, cells))
+    if set(map(type, filled)) == {np.ndarray}:
+        values = join_values(filled)
+        if values.dtype.kind in "iufmM":
+            return values
+        flat = values.astype(object, copy=False).tolist()
+    else:
+        flat = list(chain.from_iterable(filled))
+    types = set(map(type, flat))
+    try:
+        if types == {int} or types == {float}:
+            return np.fromiter(flat, np.int64 if int in types else np.float64, len(flat))
+        if types == {str}:
+            return _trim(pa.chunked_array([pa.array(flat, pa.large_string())]), separator)
+    except (OverflowError, UnicodeEncodeError):  # too large, or lone surrogates
+        pass
+    objects = np.fromiter(flat, dtype=object, count=len(flat))
+    with suppress(MixedKindsError):
+        return _flat_values(_trim(pa.chunked_array([arrow_of_values(objects)]), separator), name)
+    inferred = pd.api.types.infer_dtype(objects, skipna=True)
+    if inferred == "floating":
+        return pd.Series(objects).to_numpy(dtype=np.float64, na_value=np.nan)
+    return objects.astype("datetime64[us]") if inferred == "datetime64" else objects
 
 
 def _not_lists(name: str, got: str) -> ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,49 +23,34 @@ from sklearn_din.encoding.table import Impressions
 NUMERIC_KINDS = {"float", "integer"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class HistoryFacts:
-    """Facts about the events of a history column.
+    """Facts about the events of a history column, gathered part by part.
 
     A part whose cells are all missing adds no kind. Events with anchors are times that read as time
     elapsed until their row; ``any_number`` and ``any_fraction`` are about floats.
     """
 
-    kinds: frozenset[str]
-    has_anchors: bool
-    any_number: bool
-    any_fraction: bool
-    longest: int
-    shortest: int
+    kinds: set[str] = field(default_factory=set)
+    has_anchors: bool = False
+    any_number: bool = False
+    any_fraction: bool = False
+    longest: int = 0
+    shortest: int = np.iinfo(np.int32).max
 
-    @classmethod
-    def of(cls, cells: HistoryCells) -> HistoryFacts:
-        """Facts of the cells of one part."""
+    def update(self, cells: HistoryCells) -> None:
+        """Take in the cells of one part."""
         kind, lengths = _kind_of_events(cells), cells.spans.lengths
-        floats = np.empty(0)
+        if kind is not None:
+            self.kinds.add(kind)
+        self.has_anchors |= cells.anchors is not None
         if isinstance(cells.values, np.ndarray) and kind == "float" and cells.anchors is None:
-            floats = cells.values
-        is_whole = are_whole(floats)
-        any_number = is_whole or bool((~np.isnan(floats)).any())
-        return cls(
-            frozenset() if kind is None else frozenset([kind]),
-            cells.anchors is not None,
-            any_number,
-            any_number and not is_whole,
-            int(lengths.max(initial=0)),
-            int(lengths.min(initial=np.iinfo(np.int32).max)),
-        )
-
-    def merge(self, later: HistoryFacts) -> HistoryFacts:
-        """Facts of these rows and later ones."""
-        return HistoryFacts(
-            self.kinds | later.kinds,
-            self.has_anchors or later.has_anchors,
-            self.any_number or later.any_number,
-            self.any_fraction or later.any_fraction,
-            max(self.longest, later.longest),
-            min(self.shortest, later.shortest),
-        )
+            is_whole = are_whole(cells.values)
+            any_number = is_whole or bool((~np.isnan(cells.values)).any())
+            self.any_number |= any_number
+            self.any_fraction |= any_number and not is_whole
+        self.longest = int(lengths.max(initial=self.longest))
+        self.shortest = int(lengths.min(initial=self.shortest))
 
     @property
     def is_numeric(self) -> bool:
@@ -88,31 +73,37 @@ class HistoryFacts:
         return self.kinds == {"time"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class ColumnFacts:
-    """Facts about one column.
+    """Facts about one column, gathered part by part.
 
     There is more than one kind only where the dtype is object. ``example`` is the first value that
     is not missing; ``any_fraction`` is about a column of floats.
     """
 
-    kinds: frozenset[ColumnKind]
+    kinds: set[ColumnKind] = field(default_factory=set)
     example: object = None
     any_fraction: bool = False
     history: HistoryFacts | None = None
 
-    def merge(self, later: ColumnFacts) -> ColumnFacts:
-        """Facts of these rows and later ones."""
-        if self.history is None or later.history is None:
-            history = self.history or later.history
-        else:
-            history = self.history.merge(later.history)
-        return ColumnFacts(
-            self.kinds | later.kinds,
-            later.example if self.example is None else self.example,
-            self.any_fraction or later.any_fraction,
-            history,
-        )
+    def update(self, columns: Columns, name: str, *, is_named: bool, is_suspect: bool) -> bool:
+        """Take in one part of the column; return whether it was read as a history.
+
+        ``is_named`` where the user calls it a history, ``is_suspect`` where its name does.
+        """
+        kind, example = columns.kind(name), first_present(columns.frame[name])
+        self.example = example if self.example is None else self.example
+        if example is not None or kind != "ids":
+            self.kinds.add(kind)
+        # Missing cells and, with a separator, text: what else is named like a history is none.
+        is_split = isinstance(example, str) and columns.separator is not None
+        if is_named or kind == "history" or (is_suspect and (example is None or is_split)):
+            self.history = self.history or HistoryFacts()
+            self.history.update(columns.history(name))
+            return True
+        if kind == "numbers" and example is not None:
+            self.any_fraction |= _has_fraction(columns, name)
+        return False
 
     @property
     def is_whole(self) -> bool:
@@ -134,30 +125,17 @@ class TableFacts:
     All rows decide, of frames and of scans alike. ``columns`` has those that may be features,
     ``integers`` names those that are integers by their dtype. Two histories have the same label in
     ``same_windows`` where one call of ``attach_history`` made them, in ``same_lengths`` where their
-    lengths are equal in every row.
+    lengths are equal in every row: a label has a name for the first row of each part.
     """
 
     names: tuple[str, ...]
     columns: Mapping[str, ColumnFacts]
     integers: frozenset[str] = frozenset()
-    same_windows: Mapping[str, object] = field(default_factory=dict)
-    same_lengths: Mapping[str, object] = field(default_factory=dict)
+    same_windows: dict[str, dict[int, str]] = field(default_factory=dict)
+    same_lengths: dict[str, dict[int, str]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> ColumnFacts:
         return self.columns[name]
-
-    def merge(self, later: TableFacts) -> TableFacts:
-        """Facts of these rows and later ones."""
-        columns = dict(self.columns)
-        for name, facts in later.columns.items():
-            columns[name] = columns[name].merge(facts) if name in columns else facts
-        return TableFacts(
-            self.names,
-            columns,
-            self.integers,
-            _joint_labels(self.same_windows, later.same_windows),
-            _joint_labels(self.same_lengths, later.same_lengths),
-        )
 
     def history(self, name: str) -> HistoryFacts:
         """Facts about the events of a history."""
@@ -207,43 +185,28 @@ def gather_facts(
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]
     facts = TableFacts(
         tuple(table.names),
-        {n: ColumnFacts(frozenset([kind])) for n, kind in kinds.items() if kind and n not in names},
+        {
+            n: ColumnFacts(set() if n in names or kind is None else {kind})
+            for n, kind in kinds.items()
+        },
         frozenset(name for name in kinds if pd.api.types.is_integer_dtype(table.dtypes[name])),
     )
 
-    def facts_of(columns: Columns) -> TableFacts:
-        parts = {
-            name: _facts_of_column(
-                columns,
-                name,
-                is_named=name in histories,
-                is_suspect=name in suspects,
-            )
+    def read(columns: Columns) -> tuple[dict[str, str], dict[str, str]]:
+        lists = [
+            name
             for name in names
-        }
-        lists_of_part = [name for name in parts if parts[name].history is not None]
-        windows = _labels(lists_of_part, columns.same_windows)
-        lengths = _labels(lists_of_part, columns.same_lengths)
-        return TableFacts(facts.names, parts, facts.integers, windows, lengths)
+            if facts[name].update(
+                columns, name, is_named=name in histories, is_suspect=name in suspects
+            )
+        ]
+        return _labels(lists, columns.same_windows), _labels(lists, columns.same_lengths)
 
-    for _, later in table.map(facts_of, names, "columns"):
-        facts = facts.merge(later)
+    for start, labels in table.map(read, names, "columns"):
+        for known, of_part in zip((facts.same_windows, facts.same_lengths), labels, strict=True):
+            for name, label in of_part.items():
+                known.setdefault(name, {})[start] = label
     return facts
-
-
-def _facts_of_column(
-    columns: Columns, name: str, *, is_named: bool, is_suspect: bool
-) -> ColumnFacts:
-    kind, example = columns.kind(name), first_present(columns.frame[name])
-    # Missing cells and, with a separator, text: what else is named like a history is none.
-    is_split = isinstance(example, str) and columns.separator is not None
-    is_list = is_named or kind == "history"
-    is_list |= is_suspect and (example is None or is_split)
-    kinds = frozenset[ColumnKind]() if example is None and kind == "ids" else frozenset([kind])
-    if is_list:
-        return ColumnFacts(kinds, example, history=HistoryFacts.of(columns.history(name)))
-    is_float = kind == "numbers" and example is not None
-    return ColumnFacts(kinds, example, is_float and _has_fraction(columns, name))
 
 
 def _has_fraction(columns: Columns, name: str) -> bool:
@@ -265,17 +228,10 @@ def _kind_of_events(cells: HistoryCells) -> str | None:
     return "integer" if pa.types.is_integer(kind) else "other"
 
 
-def _labels(names: Collection[str], are_same: object) -> dict[str, str]:
+def _labels(names: Collection[str], are_same: Callable[[str, str], bool]) -> dict[str, str]:
     """Give each name the first name that it is the same as."""
     labels: dict[str, str] = {}
     for name in names:
-        heads = (head for head in dict.fromkeys(labels.values()) if are_same(head, name))  # type: ignore[operator]
+        heads = (head for head in dict.fromkeys(labels.values()) if are_same(head, name))
         labels[name] = next(heads, name)
     return labels
-
-
-def _joint_labels(labels: Mapping[str, object], later: Mapping[str, object]) -> dict[str, object]:
-    """Labels that are equal where both are."""
-    if not labels:
-        return dict(later)
-    return {name: (labels.get(name), later.get(name)) for name in {**labels, **later}}

@@ -113,7 +113,9 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     if not arrays:
         return np.empty(0, dtype=object)
     dtypes = {array.dtype for array in arrays}
-    alike = len(dtypes) == 1 or {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
+    if len(dtypes) == 1:
+        return np.concatenate(arrays)
+    alike = {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
     dtype = np.result_type(*dtypes) if alike else np.dtype(object)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
 
