@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.logs.distinct import value_codes
+from sklearn_din.logs.other_items import NegativesRequest
 
 SAMPLED_ROWS = 1000  # repeated rows that are looked at first: most columns fail here
 CHECKED_ROWS = 100_000  # and then: more would only cost time
@@ -100,20 +101,18 @@ def _spread(values: np.ndarray, size: int) -> np.ndarray:
 
 def note_misplacement(
     events: pd.DataFrame,
-    *,
-    item: str,
+    request: NegativesRequest,
     items: np.ndarray,
-    item_columns: Sequence[str],
-    user: str | None,
     owners: np.ndarray | None,
     times: np.ndarray | None,
-    time: str | None,
 ) -> list[str]:
     """Say which columns should be named as the item's and are not, and which are and should not.
 
     ``items`` and ``owners`` are the codes of each row's item and user, ``times`` the ranks of its
-    time; None takes the rows as they stand. ``time`` names a column of times.
+    time; None takes the rows as they stand.
     """
+    item, item_columns = request.item, request.item_columns
+    user, time = request.user, request.time
     within_items = Repeats.of(items, partners=owners)
     others = [name for name in events.columns if name not in {item, user, time, *item_columns}]
     leaking = [name for name in others if within_items.owns(events[name])]

@@ -18,9 +18,9 @@ from sklearn_din._validation import (
     plain_values,
 )
 from sklearn_din.logs.other_items import (
+    ItemVersions,
+    NegativesRequest,
     OwnItems,
-    check_options,
-    nothing_to_draw,
     number_as_they_come,
 )
 from sklearn_din.logs.sampling_notices import time_ranks, warn_of_leaks
@@ -110,17 +110,16 @@ def sample_negatives(
     check_name(user, name="user")
     check_name(time, name="time")
     following = check_names(item_columns, name="item_columns")
+    request = NegativesRequest(item, following, n_negatives, user, time, strategy)
     if isinstance(events, Scan):
-        from sklearn_din.logs.sql_negatives import NegativesRequest, sample_negatives_by_sql
+        from sklearn_din.logs.sql_negatives import sample_negatives_by_sql
 
-        check_options(n_negatives, strategy)
-        request = NegativesRequest(item, following, n_negatives, user, time, strategy)
+        request.check_options()
         return sample_negatives_by_sql(events, request, random_state)
     log = CallerFrame(events, name="events")
     frame = log.pandas
-    named = [name for name in (user, time) if name is not None]
-    check_frame(frame, [item, *following, *named], name="events")
-    check_options(n_negatives, strategy)
+    check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")
+    request.check_options()
     items, catalogue = _codes(frame, item)
     ranks = n_up = None
     if time is not None:
@@ -133,50 +132,23 @@ def sample_negatives(
     own = OwnItems(owners, items, weights)
     nothing_left = np.flatnonzero(own.free == 0)
     if len(nothing_left):
-        raise nothing_to_draw(owner_names[nothing_left[:1]].tolist()[0], user)
-    warn_of_leaks(
-        frame,
-        item=item,
-        items=items,
-        item_columns=following,
-        user=user,
-        owners=None if user is None else owners,
-        time=time,
-    )
+        raise request.nothing_to_draw(owner_names[nothing_left[:1]].tolist()[0])
+    warn_of_leaks(frame, request, items, None if user is None else owners)
     drawn = own.draw_others(owners, n_negatives, check_random_state(random_state), n_up)
 
     positions = np.arange(len(frame))
-    source = _sources(items, drawn, ranks)
+    if ranks is None:  # as in the item's last row
+        last_row = np.empty(len(catalogue), dtype=np.int64)
+        last_row[items] = positions  # of repeated indices numpy keeps the last
+        source = last_row[drawn]
+    else:
+        source = ItemVersions(items, ranks).find(drawn, ranks)
     sources = np.column_stack([positions, source]).ravel()
     rows = np.repeat(positions, 1 + n_negatives)
-    impressions = log.take(rows, instead=dict.fromkeys([item, *following], sources))
+    impressions = log.take(rows, instead=dict.fromkeys(request.following, sources))
     y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
-
-
-def _sources(items: np.ndarray, drawn: np.ndarray, times: np.ndarray | None) -> np.ndarray:
-    """Row that each negative's item columns are taken from: shape (n_events, n_negatives)."""
-    if times is None:
-        last_row = np.empty(items.max() + 1, dtype=np.int64)
-        last_row[items] = np.arange(len(items))  # of repeated indices numpy keeps the last
-        return last_row[drawn]
-    return _rows_at(items, times, drawn)
-
-
-def _rows_at(items: np.ndarray, times: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Newest row of each drawn item up to its event's time, or the item's first row.
-
-    items, times : (n_events,), codes and ranks
-    drawn : (n_events, n_negatives), codes
-    """
-    stride = times.max() + 1
-    keys = items * stride + times
-    order = np.argsort(keys, kind="stable")
-    drawn_keys = drawn * stride + times[:, None]
-    position = np.searchsorted(keys[order], drawn_keys, side="right") - 1
-    is_other = items[order[np.maximum(position, 0)]] != drawn
-    return order[position + (is_other | (position < 0))]
 
 
 def _codes(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from sklearn_din._validation import check_choice, check_count
 
 STRATEGIES = ("uniform", "popularity")
+
+
+@dataclass(frozen=True)
+class NegativesRequest:
+    """The parameters of ``sample_negatives``."""
+
+    item: str
+    item_columns: list[str]
+    n_negatives: int
+    user: str | None
+    time: str | None
+    strategy: str
+
+    @property
+    def following(self) -> list[str]:
+        """Columns whose values a negative takes from its own item."""
+        return [self.item, *self.item_columns]
+
+    @property
+    def keys(self) -> list[str]:
+        """Columns that say who chose what."""
+        return [self.item] if self.user is None else [self.item, self.user]
+
+    @property
+    def timed(self) -> list[str]:
+        """The time column, where there is one."""
+        return [] if self.time is None else [self.time]
+
+    def check_options(self) -> None:
+        """Raise unless the options are among those that exist."""
+        check_count(self.n_negatives, name="n_negatives")
+        check_choice(self.strategy, STRATEGIES, name="strategy")
+
+    def nothing_to_draw(self, owner: object) -> ValueError:
+        """Make the error for an owner who has every item."""
+        if self.user is None:
+            return ValueError(
+                f"events must have at least two items to sample from, got only {owner!r}."
+            )
+        return ValueError(
+            f"{self.user} {owner!r} has every item of the log, so there is no "
+            "negative to sample. Leave such users out, or pass user=None."
+        )
 
 
 class OwnItems:
@@ -84,19 +129,33 @@ def number_as_they_come(
     return codes[items], order, np.searchsorted(first[order], times, side="right")
 
 
-def check_options(n_negatives: object, strategy: object) -> None:
-    """Raise unless the two options are among those that exist."""
-    check_count(n_negatives, name="n_negatives")
-    check_choice(strategy, STRATEGIES, name="strategy")
+class ItemVersions:
+    """Rows of items in the order of item and time: as an item was at some moment.
 
+    ``codes`` and ``times`` of the versions say whose each one is and from when on it holds.
 
-def nothing_to_draw(owner: object, user: str | None) -> ValueError:
-    """Make the error for an owner who has every item."""
-    if user is None:
-        return ValueError(
-            f"events must have at least two items to sample from, got only {owner!r}."
-        )
-    return ValueError(
-        f"{user} {owner!r} has every item of the log, so there is no "
-        "negative to sample. Leave such users out, or pass user=None."
-    )
+    Examples
+    --------
+    >>> versions = ItemVersions(np.array([0, 1, 0]), np.array([2, 4, 8]))
+    >>> versions.find(np.array([[0, 1], [0, 0]]), np.array([2, 9]))  # before its first, the first
+    array([[0, 1],
+           [2, 2]])
+    """
+
+    def __init__(self, codes: np.ndarray, times: np.ndarray) -> None:
+        self._ticks, ticks = np.unique(times, return_inverse=True)
+        self._codes, self._stride = codes, len(self._ticks) + 1
+        keys = codes * self._stride + ticks + 1
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Newest version of each item up to the row's time, or its first one.
+
+        codes : (n_rows, n_negatives); times : (n_rows,)
+        """
+        ticks = np.searchsorted(self._ticks, times, side="right")
+        keys = codes * self._stride + ticks[:, None]
+        place = np.searchsorted(self._keys, keys, side="right") - 1
+        is_other = self._codes[self._order[np.maximum(place, 0)]] != codes
+        return self._order[place + (is_other | (place < 0))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn_din._validation import missing_rows, time_values, unix_unit
 from sklearn_din._warnings import warn_user
 from sklearn_din.logs.item_columns import note_misplacement
-from sklearn_din.logs.other_items import number_as_they_come
+from sklearn_din.logs.other_items import NegativesRequest, number_as_they_come
 
 MANY_ROWS = 100
 MANY = 0.1  # of the negatives shown too early, or of the events that repeat a pair
@@ -19,34 +19,21 @@ TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "event_time", "crea
 
 def warn_of_leaks(
     events: pd.DataFrame,
-    *,
-    item: str,
+    request: NegativesRequest,
     items: np.ndarray,
-    item_columns: Sequence[str],
-    user: str | None,
     owners: np.ndarray | None,
-    time: str | None,
 ) -> None:
     """Warn of all that would tell negatives from clicks.
 
     ``items`` and ``owners`` are the codes of each row's item and user.
     """
-    column = _find_times(events) if time is None else time
+    column = _find_times(events) if request.time is None else request.time
     times = None if column is None else time_ranks(events[column])
-    notices = note_misplacement(
-        events,
-        item=item,
-        items=items,
-        item_columns=item_columns,
-        user=user,
-        owners=owners,
-        times=times,
-        time=column,
-    )
-    if time is None and times is not None:
+    notices = note_misplacement(events, replace(request, time=column), items, owners, times)
+    if request.time is None and times is not None:
         notices += _note_early_items(items, times, column)
     if owners is not None:
-        notices += _note_repeats(items, owners, item=item, user=user)
+        notices += _note_repeats(items, owners, request)
     for notice in notices:
         warn_user(notice)
 
@@ -87,13 +74,12 @@ def _note_early_items(items: np.ndarray, times: np.ndarray, column: str | None) 
     ]
 
 
-def _note_repeats(
-    items: np.ndarray, owners: np.ndarray, *, item: str, user: str | None
-) -> list[str]:
+def _note_repeats(items: np.ndarray, owners: np.ndarray, request: NegativesRequest) -> list[str]:
     """Say that users often come back to items, which then are never their negatives."""
     repeated = share_of_repeats(pd.Series(owners), pd.Series(items))
     if repeated < MANY:
         return []
+    user, item = request.user, request.item
     return [
         f"{repeated:.0%} of the events repeat a pair of {user!r} and {item!r}: with user={user!r} "
         "nothing that a user has is ever a negative, so that a model learns that what is in the "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from sklearn_din._validation import (
     plain_values,
 )
 from sklearn_din.features.store import create_store
-from sklearn_din.logs.other_items import OwnItems, nothing_to_draw
+from sklearn_din.logs.other_items import ItemVersions, NegativesRequest, OwnItems
 from sklearn_din.logs.sampling_notices import warn_of_leaks
 from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
@@ -49,28 +48,6 @@ select code, time, row from (
     from events window of_item as (partition by item order by time, row)
 ) join items using (item) where is_new order by code, time, row
 """
-
-
-@dataclass(frozen=True)
-class NegativesRequest:
-    """The checked parameters of sample_negatives that a scan allows."""
-
-    item: str
-    item_columns: list[str]
-    n_negatives: int
-    user: str | None
-    time: str | None
-    strategy: str
-
-    @property
-    def following(self) -> list[str]:
-        """Columns whose values a negative takes from its own item."""
-        return [self.item, *self.item_columns]
-
-    @property
-    def keys(self) -> list[str]:
-        """Columns that say who chose what."""
-        return [self.item] if self.user is None else [self.item, self.user]
 
 
 def sample_negatives_by_sql(
@@ -119,8 +96,7 @@ def sample_negatives_by_sql(
 
 def _check(events: Scan, request: NegativesRequest) -> None:
     frame = pd.DataFrame(columns=events.columns)
-    others = [name for name in (request.user, request.time) if name is not None]
-    check_frame(frame, [*request.following, *others], name="events")
+    check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")
     if len(events) == 0:
         raise ValueError("events must have at least one row, got none.")
     histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
@@ -153,7 +129,9 @@ def _draw(
         )
         counts, first = (catalogue[name].to_numpy() for name in ("n_events", "first"))
         weights = counts if request.strategy == "popularity" else np.ones_like(counts)
-        versions = _Versions(pa.Table.from_batches(database.read(_query_of_versions(request))))
+        changed = pa.Table.from_batches(database.read(_query_of_versions(request)))
+        version_rows = changed["row"].to_numpy()
+        versions = ItemVersions(changed["code"].to_numpy(), changed["time"].to_numpy())
         owner = "code as owner" if request.user is None else "owner"
         batches = database.read(
             f"select {owner}, row, code, time from events join items using (item) "
@@ -165,32 +143,11 @@ def _draw(
             if len(nothing_left):
                 row = int(rows[np.argmax(owners == nothing_left[0])])
                 value = events[row : row + 1][request.user or request.item].tolist()[0]
-                raise nothing_to_draw(value, request.user)
+                raise request.nothing_to_draw(value)
             n_up = np.searchsorted(first, times, side="right")
             drawn = own.draw_others(owners, request.n_negatives, rng, n_up)
             draws[rows] = versions.find(drawn, times)
-    return versions.rows
-
-
-class _Versions:
-    """Rows in which an item's columns changed, of all items, in the order of item and time."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self.rows = table["row"].to_numpy()
-        self._codes, times = table["code"].to_numpy(), table["time"].to_numpy()
-        self._ticks, ticks = np.unique(times, return_inverse=True)
-        self._keys = self._codes * (len(self._ticks) + 1) + ticks + 1
-
-    def find(self, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Newest version of each item up to the row's time, or its first one.
-
-        codes : (n_rows, n_negatives); times : (n_rows,)
-        """
-        ticks = np.searchsorted(self._ticks, times, side="right")
-        keys = codes * (len(self._ticks) + 1) + ticks[:, None]
-        place = np.searchsorted(self._keys, keys, side="right") - 1
-        is_other = self._codes[np.maximum(place, 0)] != codes
-        return place + (is_other | (place < 0))
+    return version_rows
 
 
 def _query_of_versions(request: NegativesRequest) -> str:
@@ -204,8 +161,7 @@ def _query_of_versions(request: NegativesRequest) -> str:
 
 def _schema(events: Scan, request: NegativesRequest) -> tuple[pa.Schema, str | None]:
     """Columns that DuckDB gets, and of what kind the users are."""
-    names = [*request.following, *request.keys[1:]]
-    names += [] if request.time is None else [request.time]
+    names = [*request.following, *request.keys[1:], *request.timed]
     empty = {name: pd.Series([], dtype=events.all_dtypes[name], name=name) for name in names}
     fields = [pa.field("item", _sortable(empty[request.item]).type), ("row", pa.int64())]
     is_float = False
@@ -226,16 +182,15 @@ def _read(
 ) -> Iterator[pa.RecordBatch]:
     """Yield what DuckDB needs of all events; missing values are counted over all parts."""
     _warn(next(part for _, part in events[:CHECKED_ROWS].parts()), request)
-    timed = [] if request.time is None else [request.time]
-    changing = request.item_columns if timed else []
-    missing = dict.fromkeys([*request.keys, *timed], 0)
+    changing = request.item_columns if request.timed else []
+    missing = dict.fromkeys([*request.keys, *request.timed], 0)
     with Progress("reading events", len(events)) as progress:
         for start, part in events.parts([*dict.fromkeys([*missing, *changing])]):
             for name in missing:
                 missing[name] += int(missing_rows(part[name]).sum())
             if not any(missing.values()):
                 times = np.zeros(len(part), dtype=np.int64)
-                for name in timed:
+                for name in request.timed:
                     times = check_times(part[name], name=f"events[{name!r}]")[0]
                 arrays = [_sortable(part[request.item])]
                 arrays.append(pa.array(np.arange(start, start + len(part))))
@@ -340,19 +295,12 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
 
 def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
     """Judge by the first rows what would give negatives away."""
-    names = [*request.keys, *([] if request.time is None else [request.time])]
+    names = [*request.keys, *request.timed]
     head = head[~np.any([missing_rows(head[name]) for name in names], axis=0)]
     if len(head) == 0:
         return
-    warn_of_leaks(
-        head,
-        item=request.item,
-        items=_number(head[request.item]),
-        item_columns=request.item_columns,
-        user=request.user,
-        owners=None if request.user is None else _number(head[request.user]),
-        time=request.time,
-    )
+    owners = None if request.user is None else _number(head[request.user])
+    warn_of_leaks(head, request, _number(head[request.item]), owners)
 
 
 def _number(column: pd.Series) -> np.ndarray:
