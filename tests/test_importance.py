@@ -158,7 +158,7 @@ def test_a_search_is_measured_by_its_best_pipeline(log, fitted):
     [
         ({"n_repeats": 0}, ValueError, "n_repeats must be an integer of at least 1, got 0"),
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
-        ({"X": np.zeros((2, 3)), "y": [0, 1]}, TypeError, "needs a DataFrame, .* got ndarray"),
+        ({"X": np.zeros((2, 3)), "y": [0, 1]}, TypeError, "polars or Arrow frame, got ndarray"),
         ({"pipeline": DINClassifier()}, TypeError, "history_importance needs the whole fitted"),
     ],
 )

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
+from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
+from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_count
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipeline
 
-if TYPE_CHECKING:  # polars need not be installed
-    import polars as pl
-
-    Frame: TypeAlias = pd.DataFrame | pl.DataFrame | pa.Table
-    Scorer: TypeAlias = Callable[[BaseEstimator, Frame, ArrayLike], float]
+Scorer = Callable[[BaseEstimator, IntoDataFrame, ArrayLike], float]
 
 
 def history_importance(
     pipeline: BaseEstimator,
-    X: Frame,
+    X: IntoDataFrame,
     y: ArrayLike,
     *,
     scoring: str | Scorer | None = "roc_auc",
@@ -95,17 +92,19 @@ def history_importance(
     fitted = split_pipeline(pipeline, purpose="history_importance")
     check_count(n_repeats, name="n_repeats")
     check_consistent_length(X, y)
-    frame, model = _from_the_encoder_on(fitted, X)
-    names = _column_names(frame)
-    scorer = check_scoring(model, scoring=scoring)
+    frame, model = CallerFrame(fitted.read(X), name="X"), _from_the_encoder_on(fitted)
+    scorer, rows = check_scoring(model, scoring=scoring), np.arange(len(frame.pandas))
     seeds = check_random_state(random_state)
-    orders = [seeds.permutation(len(frame)) for _ in range(n_repeats)]
-    score = scorer(model, frame, y)
-    rows = []
-    for feature in _features(fitted.classifier.schema_, names):
-        falls = [score - scorer(model, _shuffle(frame, feature, order), y) for order in orders]
-        rows.append((*feature, np.mean(falls), np.std(falls)))
-    table = pd.DataFrame(rows, columns=[*_Feature._fields, "importance_mean", "importance_std"])
+    orders = [seeds.permutation(rows) for _ in range(n_repeats)]
+    score = scorer(model, frame.native, y)
+    falls_of = []
+    for feature in _features(fitted.classifier.schema_, list(frame.pandas.columns)):
+        shuffled = (
+            frame.take(rows, instead=dict.fromkeys(feature.columns, order)) for order in orders
+        )
+        falls = [score - scorer(model, others, y) for others in shuffled]
+        falls_of.append((*feature, np.mean(falls), np.std(falls)))
+    table = pd.DataFrame(falls_of, columns=[*_Feature._fields, "importance_mean", "importance_std"])
     return table.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -126,35 +125,8 @@ def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
             yield _Feature(name, "column", (name,))
 
 
-def _from_the_encoder_on(fitted: FittedPipeline, X: Frame) -> tuple[Frame, BaseEstimator]:
-    """Return the encoder's input, and the model of the encoder and all that comes after it."""
+def _from_the_encoder_on(fitted: FittedPipeline) -> BaseEstimator:
+    """Return the model of the encoder and all that comes after it."""
     steps = [*flat_steps(fitted.transformers), fitted.classifier]
     first = next(number for number, step in enumerate(steps) if step is fitted.encoder)
-    for step in steps[:first]:
-        X = step.transform(X)
-    return X, fitted.calibration.around(make_pipeline(*steps[first:]))
-
-
-def _column_names(X: Frame) -> list[str]:
-    names = X.column_names if isinstance(X, pa.Table) else getattr(X, "columns", None)
-    if names is None:
-        raise TypeError(
-            "history_importance needs a DataFrame, whose columns have names, got "
-            f"{type(X).__name__}. An array has no histories: for it there is "
-            "sklearn.inspection.permutation_importance."
-        )
-    return list(names)
-
-
-def _shuffle(frame: Frame, feature: _Feature, order: np.ndarray) -> Frame:
-    """Return the frame with other rows' values in the feature's columns."""
-    names = feature.columns
-    if isinstance(frame, pd.DataFrame):
-        return frame.assign(**{name: frame[name].array.take(order) for name in names})
-    if isinstance(frame, pa.Table):
-        for name in names:
-            number = frame.column_names.index(name)
-            values = frame[name].take(pa.array(order))
-            frame = frame.set_column(number, frame.schema.field(name), values)
-        return frame
-    return frame.with_columns([frame[name][order] for name in names])
+    return fitted.calibration.around(make_pipeline(*steps[first:]))
