@@ -208,8 +208,12 @@ def classify(frame: pd.DataFrame) -> object:
 
 
 def _is_same(one: object, other: object) -> bool:
-    """Whether two values are the same, or both are missing; moments are the same in any type."""
-    one, other = (pd.Timestamp(v) if isinstance(v, np.datetime64) else v for v in (one, other))
+    """Whether two values are the same, or both are missing, be they numpy's or Python's.
+
+    A part of a scan where none is missing has numpy's, the whole log in memory may have objects.
+    """
+    values = (pd.Timestamp(v) if isinstance(v, np.datetime64) else v for v in (one, other))
+    one, other = (v.item() if isinstance(v, np.generic) else v for v in values)
     if equal_values(one, other):
         return True
     return np.ndim(one) == np.ndim(other) == 0 and bool(pd.isna(one) and pd.isna(other))

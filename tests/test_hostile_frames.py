@@ -74,7 +74,7 @@ def test_hostile_columns_end_in_answers_or_errors_of_our_own(name):
     step, endings = STEPS[name], {}
     for row, place in enumerate(["item", "price", "user", "time", "hist_item"]):
         for number, kind in enumerate(COLUMNS):
-            if (row + number) % step.every:  # trainings take long
+            if (row + number) % max(step.every, 3 if "scan" in name else 1):  # they take long
                 continue
             column = as_column(COLUMNS[kind])
             if place == "hist_item":
