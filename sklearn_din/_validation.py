@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -38,13 +38,17 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> Non
             f"{name} must have distinct column names, got {_list_names(twice)} more than once. "
             "Rename or drop the repeated columns."
         )
+    check_columns(frame.columns, columns, name=name)
+
+
+def check_columns(present: Collection[Hashable], columns: Iterable[Hashable], *, name: str) -> None:
+    """Raise unless all ``columns`` are among those ``present`` in what errors call ``name``."""
     for column in columns:
-        if column not in frame.columns:
-            close = difflib.get_close_matches(str(column), [str(c) for c in frame.columns], n=1)
+        if column not in present:
+            close = difflib.get_close_matches(str(column), map(str, present), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ValueError(
-                f"{name} has no column {column!r}{hint} "
-                f"Its columns are: {_list_names(frame.columns)}."
+                f"{name} has no column {column!r}{hint} Its columns are: {_list_names(present)}."
             )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
-from sklearn_din._validation import check_count, check_frame, check_times
+from sklearn_din._validation import check_columns, check_count, check_frame, check_times
 
 RowNumbers = np.ndarray
 
@@ -216,7 +216,7 @@ def _time_column(X: Any, name: str) -> pd.Series:
         return X[name]
     if hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.DataFrame | pd.Series):
         names = getattr(X, "column_names", None) or X.columns  # Arrow's or polars'
-        check_frame(pd.DataFrame(columns=list(names)), [name], name="X")
+        check_columns(names, [name], name="X")
         return pa.table(X.select([name])).to_pandas()[name]
     if not isinstance(X, pd.DataFrame):
         raise TypeError(

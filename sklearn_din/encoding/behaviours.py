@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-import pandas as pd
-
-from sklearn_din._validation import check_frame
+from sklearn_din._validation import check_columns
 from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.facts import TableFacts
 from sklearn_din.features.schema import Behaviour
@@ -64,9 +62,8 @@ class Histories:
 
     def _check_named(self, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
         """Return the candidate of each history that the user names."""
-        frame = pd.DataFrame(columns=list(self.facts.names))
         keys = [name for key in named for name in as_tuple(key)]
-        check_frame(frame, keys, name="X (histories)")
+        check_columns(self.facts.names, keys, name="X (histories)")
         twice = sorted({name for name in keys if keys.count(name) > 1})
         if twice:
             raise ValueError(
@@ -81,7 +78,8 @@ class Histories:
                     f"histories must name one candidate, or None, for each history, got {value!r} "
                     f"for {key!r}. Write {{('hist_item', 'hist_category'): ('item', 'category')}}."
                 )
-            check_frame(frame, [c for c in candidates if c is not None], name="X (histories)")
+            there = [candidate for candidate in candidates if candidate is not None]
+            check_columns(self.facts.names, there, name="X (histories)")
             pairs |= dict(zip(names, candidates, strict=True))
         return pairs
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
-from sklearn_din._validation import check_frame, check_names
+from sklearn_din._validation import check_columns, check_names
 from sklearn_din.encoding.behaviours import Histories, as_tuple
 from sklearn_din.encoding.facts import gather_facts
 from sklearn_din.encoding.table import Impressions
@@ -106,10 +104,10 @@ def _check_histories(histories: object) -> None:
 
 
 def _check_named(table: Impressions, **parameters: NamesParameter) -> dict[str, list[str]]:
-    named, frame = {}, pd.DataFrame(columns=table.names)
+    named = {}
     for parameter, value in parameters.items():
         named[parameter] = [] if is_auto(value) else check_names(value, name=parameter)
-        check_frame(frame, named[parameter], name=f"X ({parameter})")
+        check_columns(table.names, named[parameter], name=f"X ({parameter})")
     return named
 
 

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_din._progress import Progress
 from sklearn_din._validation import (
-    check_frame,
+    check_columns,
     check_times,
     missing_rows,
     missing_times,
@@ -95,8 +95,8 @@ def sample_negatives_by_sql(
 
 
 def _check(events: Scan, request: NegativesRequest) -> None:
-    frame = pd.DataFrame(columns=events.columns)
-    check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")
+    names = [*request.following, *request.keys, *request.timed]
+    check_columns(events.columns, names, name="events")
     if len(events) == 0:
         raise ValueError("events must have at least one row, got none.")
     histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]

@@ -17,7 +17,7 @@ from narwhals.typing import IntoDataFrame
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._progress import Progress
-from sklearn_din._validation import check_frame, check_names
+from sklearn_din._validation import check_columns, check_frame, check_names
 from sklearn_din._whole_files import whole_file
 from sklearn_din.serving.saving import load
 from sklearn_din.tables.scan import Scan
@@ -234,7 +234,7 @@ def _load(path: str, stamp: tuple[int, int], trusted: tuple[str, ...], device: s
 
 
 def _scan_parts(X: Scan, names: Sequence[str]) -> Iterator[Part]:
-    check_frame(pd.DataFrame(columns=list(X.all_dtypes)), names, name="X")
+    check_columns(X.all_dtypes, names, name="X")
     n_parts = 0
     for _, part in X.parts(list(dict.fromkeys([*X.columns, *names]))):
         n_parts += 1

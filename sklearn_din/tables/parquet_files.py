@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from sklearn_din._validation import check_frame
+from sklearn_din._validation import check_columns
 from sklearn_din._whole_files import remove_with
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -375,7 +374,7 @@ def _joint_schema(
     types_of_files = [_types_of(schema, file) for schema, file in zip(schemas, files, strict=True)]
     if columns is not None:
         names = list(dict.fromkeys(name for kinds in types_of_files for name in kinds))
-        check_frame(pd.DataFrame(columns=names), columns, name="source")
+        check_columns(names, columns, name="source")
         types_of_files = [
             {name: kind for name, kind in kinds.items() if name in columns}
             for kinds in types_of_files

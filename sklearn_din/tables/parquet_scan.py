@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._validation import check_frame, check_name, check_names
+from sklearn_din._validation import check_columns, check_name, check_names
 from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.tables.parquet_files import ParquetFiles, find_files
 from sklearn_din.tables.scan import Scan, frame_of_arrow, is_ascending
@@ -248,7 +248,7 @@ def scan_parquet(
     if names is None:
         names = [name for name in table.schema.names if name not in table.index_columns]
         if target is not None:
-            check_frame(pd.DataFrame(columns=table.schema.names), [target], name="source")
+            check_columns(table.schema.names, [target], name="source")
     names = [name for name in names if name != target]
     scan = ParquetScan(
         table, range(table.n_rows), names, target=target, memory=budget, cache_dir=folder

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
-from sklearn_din._validation import check_frame, check_names, missing_rows, plain_values
+from sklearn_din._validation import check_columns, check_names, missing_rows, plain_values
 
 
 class Scan(ABC):
@@ -131,10 +131,10 @@ class Scan(ABC):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            check_frame(pd.DataFrame(columns=self._readable), [key], name="the scan")
+            check_columns(self._readable, [key], name="the scan")
             return self._column(key)
         if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
-            check_frame(pd.DataFrame(columns=self.columns), key, name="the scan")
+            check_columns(self.columns, key, name="the scan")
             return self._view(self._rows, check_names(key, name="columns"))
         return self._view(choose_rows(self._rows, key), self.columns)
 
@@ -156,7 +156,7 @@ class Scan(ABC):
     def _check_names(self, columns: Sequence[str] | None) -> list[str]:
         """Return the columns to read, checked; all but the target where none are named."""
         names = self.columns if columns is None else list(columns)
-        check_frame(pd.DataFrame(columns=self._readable), names, name="the scan")
+        check_columns(self._readable, names, name="the scan")
         return names
 
     def _description(self, n_rows: int) -> tuple[str, str]:
