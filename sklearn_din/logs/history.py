@@ -36,10 +36,9 @@ from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import repeats_memory
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.past_columns import (
+    HistoryRequest,
     all_empty_message,
-    check_impressions,
     history_columns,
-    history_names,
     same_rows,
     sort_log,
     why_all_empty,
@@ -131,17 +130,15 @@ def attach_history(
     check_name(user, name="user")
     check_name(time, name="time")
     names = check_names(columns, name="columns")
+    request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
     if is_read_by_parts(impressions) or is_read_by_parts(events):
-        from sklearn_din.logs.sql import HistoryRequest, attach_history_by_sql
+        from sklearn_din.logs.sql import attach_history_by_sql
 
         check_count(max_length, name="max_length")
-        request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
         return attach_history_by_sql(impressions, events, request)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
-    check_frame(log, [user, time, *names], name="events")
-    new_names = history_names(names, prefix, elapsed)
-    check_impressions(shown.pandas, user, time, new_names, name="impressions")
+    request.check(shown.pandas, log)
     check_count(max_length, name="max_length")
     timeline, values = sort_log(log, user, time, names)
     is_own_log = same_rows(shown.pandas, log, [user, time])
@@ -155,11 +152,8 @@ def attach_history(
     reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
     if reason is not None:
         warnings.warn(all_empty_message(reason, user, time), UserWarning, stacklevel=2)
-    new = history_columns(
-        shown.pandas, timeline, values, past, max_length=max_length, prefix=prefix, elapsed=elapsed
-    )
-    types = list_types(log, dict(zip(new_names, names, strict=False)))
-    return shown.with_columns(new, types=types)
+    new = history_columns(shown.pandas, timeline, values, past, request)
+    return shown.with_columns(new, types=list_types(log, request.sources))
 
 
 class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -295,11 +289,13 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         """Attach to each row of X the remembered events strictly before it."""
         check_is_fitted(self, "events_")
         shown = self._check_rows(X, reset=False)
-        names = check_names(self.columns, name="columns")
-        events = self.events_
+        events, request = self.events_, self._request
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
-            cached = self._sorted = (events, *sort_log(events, self.user, self.time, names))
+            cached = self._sorted = (
+                events,
+                *sort_log(events, self.user, self.time, request.columns),
+            )
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
@@ -310,30 +306,23 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
                 UserWarning,
                 stacklevel=2,
             )
-        new = history_columns(
-            shown.pandas,
-            timeline,
-            log,
-            past,
-            max_length=self.max_length,
-            prefix=self.prefix,
-            elapsed=self.elapsed,
-        )
-        types = list_types(events, dict(zip(new, names, strict=False)))
-        return shown.with_columns(new, types=types)
+        new = history_columns(shown.pandas, timeline, log, past, request)
+        return shown.with_columns(new, types=list_types(events, request.sources))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Columns of the transformed frame: those of X, then the history columns."""
         check_is_fitted(self, "events_")
-        return np.array([*self.feature_names_in_, *self._new_names()], dtype=object)
+        return np.array([*self.feature_names_in_, *self._request.new_names], dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> HistoryBuilder:
         """Return self: the output is of the kind of X whatever is asked for."""
         return self
 
-    def _new_names(self) -> list[str]:
+    @property
+    def _request(self) -> HistoryRequest:
         names = check_names(self.columns, name="columns")
-        return history_names(names, self.prefix, self.elapsed)
+        options = self.max_length, self.max_age, self.prefix, self.elapsed
+        return HistoryRequest(self.user, self.time, names, *options)
 
     def _check_rows(self, X: IntoDataFrameT, *, reset: bool) -> CallerFrame[IntoDataFrameT]:
         shown = CallerFrame(X, name="X")
@@ -347,9 +336,9 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         elif list(frame.columns) != list(fitted):  # taken by name, as by the encoder
             shown = CallerFrame(shown.select(fitted), name="X")
             frame = shown.pandas
-        names = check_names(self.columns, name="columns")
-        check_frame(frame, [self.user, self.time, *names], name="X")
-        check_impressions(frame, self.user, self.time, self._new_names(), name="X")
+        request = self._request
+        check_frame(frame, [self.user, self.time, *request.columns], name="X")
+        request.check_impressions(frame, name="X")
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_frame, plain_values
+from sklearn_din._validation import Age, check_frame, plain_values
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import WindowArray
@@ -19,6 +20,54 @@ NO_PAST = {
 }
 
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
+
+
+@dataclass(frozen=True)
+class HistoryRequest:
+    """The parameters of ``attach_history``."""
+
+    user: Any
+    time: Any
+    columns: list[Any]
+    max_length: int
+    max_age: Age
+    prefix: str
+    elapsed: str | None
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """History column to event column, without that of elapsed times."""
+        return {f"{self.prefix}{column}": column for column in self.columns}
+
+    @property
+    def new_names(self) -> list[str]:
+        """Names of the new columns, checked."""
+        if not isinstance(self.prefix, str):
+            raise TypeError(f"prefix must be text, got {self.prefix!r}.")
+        if self.elapsed is not None and not isinstance(self.elapsed, str):
+            raise TypeError(f"elapsed must be text or None, got {self.elapsed!r}.")
+        if not self.columns:
+            raise ValueError("columns must name at least one event column, got none.")
+        names = [f"{self.prefix}{column}" for column in self.columns]
+        names += [] if self.elapsed is None else [self.elapsed]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the new columns must have distinct names, got {names}.")
+        return names
+
+    def check(self, impressions: pd.DataFrame, events: pd.DataFrame) -> None:
+        """Raise unless both frames have the columns needed, and none is named like a new one."""
+        check_frame(events, [self.user, self.time, *self.columns], name="events")
+        self.check_impressions(impressions, name="impressions")
+
+    def check_impressions(self, impressions: pd.DataFrame, *, name: str) -> None:
+        """Raise unless the frame has user and time, and no column named like a new one."""
+        new_names = self.new_names
+        check_frame(impressions, [self.user, self.time], name=name)
+        taken = [column for column in new_names if column in impressions.columns]
+        if taken:
+            raise ValueError(
+                f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
+            )
 
 
 def sort_log(
@@ -43,16 +92,14 @@ def history_columns(
     timeline: Timeline,
     log: EventLog,
     past: Past,
-    *,
-    max_length: int,
-    prefix: str,
-    elapsed: str | None,
+    request: HistoryRequest,
 ) -> dict[str, WindowArray]:
     """One window column per column of the log, and one of elapsed times where it has a name."""
-    starts = np.maximum(past.begin, past.end - max_length)
+    starts = np.maximum(past.begin, past.end - request.max_length)
     lengths = (past.end - starts).astype(np.int32)
     starts = np.where(lengths > 0, starts, 0)
-    new = {f"{prefix}{column}": WindowArray(log, column, starts, lengths) for column in log.columns}
+    new = {name: WindowArray(log, c, starts, lengths) for name, c in request.sources.items()}
+    elapsed = request.elapsed
     if elapsed is not None:
         clock, anchors = timeline.relative_times(impressions)
         clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
@@ -93,31 +140,3 @@ def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence
         return False
     pairs = [(impressions[column].array, events[column].array) for column in columns]
     return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
-
-
-def history_names(columns: Sequence[str], prefix: str, elapsed: str | None) -> list[str]:
-    """Names of the new columns, checked."""
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be text, got {prefix!r}.")
-    if elapsed is not None and not isinstance(elapsed, str):
-        raise TypeError(f"elapsed must be text or None, got {elapsed!r}.")
-    names = [f"{prefix}{column}" for column in columns]
-    if elapsed is not None:
-        names.append(elapsed)
-    if not columns:
-        raise ValueError("columns must name at least one event column, got none.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"the new columns must have distinct names, got {names}.")
-    return names
-
-
-def check_impressions(
-    impressions: pd.DataFrame, user: str, time: str, new: Sequence[str], *, name: str
-) -> None:
-    """Raise unless the frame has the user and the time, and no column named like a new one."""
-    check_frame(impressions, [user, time], name=name)
-    taken = [column for column in new if column in impressions.columns]
-    if taken:
-        raise ValueError(
-            f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
-        )

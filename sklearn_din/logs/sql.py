@@ -37,12 +37,7 @@ from sklearn_din._validation import (
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.clocks import note_clocks
-from sklearn_din.logs.past_columns import (
-    MANY_ROWS,
-    all_empty_message,
-    check_impressions,
-    history_names,
-)
+from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
 from sklearn_din.logs.running_sums import Aggregate, check_aggregates, present_numbers
 from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
@@ -60,24 +55,6 @@ from sklearn_din.tables.table import Table, arrow_of_column
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
 
 
-@dataclass(frozen=True)
-class HistoryRequest:
-    """The checked parameters of attach_history."""
-
-    user: Any
-    time: Any
-    columns: list[Any]
-    max_length: int
-    max_age: Age
-    prefix: str
-    elapsed: str | None
-
-    @property
-    def names(self) -> dict[str, Any]:
-        """History column to event column, without that of elapsed times."""
-        return {f"{self.prefix}{column}": column for column in self.columns}
-
-
 def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest) -> Any:
     """Attach histories where one of the tables is read by parts.
 
@@ -85,9 +62,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     in memory.
     """
     shown, log = _tables(impressions, events)
-    new_names = history_names(request.columns, request.prefix, request.elapsed)
-    check_frame(log.frame, [request.user, request.time, *request.columns], name="events")
-    check_impressions(shown.frame, request.user, request.time, new_names, name="impressions")
+    request.check(shown.frame, log.frame)
     pair = _Pair(shown, log, [request.user], request.time, max_age=request.max_age)
     heads = [table.head([request.time], present=request.time) for table in (shown, log)]
     clocks = note_clocks(*(head[request.time] for head in heads))
@@ -101,9 +76,9 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
         message = all_empty_message(reason, request.user, request.time)
         warnings.warn(message, UserWarning, stacklevel=3)
     if shown.caller is not None:
-        new = StoredHistories(store).columns(new_names, slice(None))
-        return shown.caller.with_columns(new, types=list_types(log.frame, request.names))
-    return _attach(shown.scan, new_names, name, histories=store)
+        new = StoredHistories(store).columns(request.new_names, slice(None))
+        return shown.caller.with_columns(new, types=list_types(log.frame, request.sources))
+    return _attach(shown.scan, request.new_names, name, histories=store)
 
 
 def attach_aggregates_by_sql(
@@ -470,7 +445,8 @@ def changes(columns: Sequence[pa.Array], previous: tuple | None) -> np.ndarray:
 def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) -> None:
     """Write the sorted log, the windows of all impressions, and their anchors."""
     columns = {
-        column: ColumnWriter(name, pair.log.frame[column]) for name, column in request.names.items()
+        column: ColumnWriter(name, pair.log.frame[column])
+        for name, column in request.sources.items()
     }
     n_events = _write_log(writer, pair, columns, request.elapsed)
     merge, has_past = _Merge(pair, writer.folder), False
