@@ -37,6 +37,22 @@ def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return is_there, np.where(is_there, numbers, 0.0)
 
 
+def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Running sums of numbers, from zero in each group: equal groups follow each other.
+
+    Examples
+    --------
+    >>> sum_by_group(np.array([1.0, 2.0, -np.inf, 4.0]), np.array([0, 0, 1, 1]))
+    array([  1.,   3., -inf, -inf])
+    """
+    # pandas sums with compensation: large numbers of one group do not round away small ones of
+    # another. What follows an infinite number is NaN to it.
+    sums = pd.Series(numbers).groupby(groups).cumsum().to_numpy(copy=True)
+    for group in np.unique(groups[~np.isfinite(numbers)]):
+        sums[groups == group] = np.cumsum(numbers[groups == group])
+    return sums
+
+
 def so_far(
     events: pd.DataFrame, timeline: Timeline, past: Past, column: str | None, statistic: str
 ) -> np.ndarray:
@@ -99,9 +115,7 @@ def _check_column(name: str, column: str | None, statistic: str, events: pd.Data
 
 
 def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:
-    # pandas sums each group from zero with compensation: large numbers of one group do not
-    # round away small ones of another.
-    running = pd.Series(numbers).groupby(timeline.groups).cumsum().to_numpy()
+    running = sum_by_group(numbers, timeline.groups)
     has_past = past.end > past.begin
     sums = np.zeros(len(past.end))
     sums[has_past] = running[past.end[has_past] - 1]

@@ -38,7 +38,12 @@ from sklearn_din.features.store import Store, StoreWriter, create_store, open_st
 from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
-from sklearn_din.logs.running_sums import Aggregate, check_aggregates, present_numbers
+from sklearn_din.logs.running_sums import (
+    Aggregate,
+    check_aggregates,
+    present_numbers,
+    sum_by_group,
+)
 from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
@@ -612,17 +617,17 @@ def _running(
         0.0,
     )
     for piece in pieces:
-        shown = ~piece.is_event
-        groups = np.cumsum(piece.is_new)
-        sums = {}
+        shown, sums = ~piece.is_event, {}
+        groups, n_events = np.cumsum(piece.is_new), np.cumsum(piece.is_event)
+        of_events = groups[piece.is_event]
+        has_events = piece.before + piece.is_event > piece.first
         for name in carried:
-            values = piece.column(name).copy()
-            if not piece.is_new[0]:
+            values = piece.column(name)[piece.is_event].copy()
+            if len(values) and of_events[0] == 0:  # the key of the piece before
                 values[0] += carried[name]
-            # pandas sums each group from zero with compensation: large numbers of one group do
-            # not round away small ones of another. Impressions add 0.
-            running = pd.Series(values).groupby(groups).cumsum().to_numpy()
-            carried[name], sums[name] = float(running[-1]), running[shown]
+            running = sum_by_group(values, of_events)
+            so_far = np.where(has_events, np.append(carried[name], running)[n_events], 0.0)
+            carried[name], sums[name] = float(so_far[-1]), so_far[shown]
         arrays = [piece.rows[shown]]
         for column, statistic in statistics.values():
             if column is None:
