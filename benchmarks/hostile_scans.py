@@ -212,11 +212,17 @@ def _is_same(one: object, other: object) -> bool:
 
     A part of a scan where none is missing has numpy's, the whole log in memory may have objects.
     """
-    values = (pd.Timestamp(v) if isinstance(v, np.datetime64) else v for v in (one, other))
-    one, other = (v.item() if isinstance(v, np.generic) else v for v in values)
+    one, other = (_as_python(value) for value in (one, other))
     if equal_values(one, other):
         return True
     return np.ndim(one) == np.ndim(other) == 0 and bool(pd.isna(one) and pd.isna(other))
+
+
+def _as_python(value: object) -> object:
+    """One of numpy's values as pandas or Python have it; any other as it is."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 STEPS = {
