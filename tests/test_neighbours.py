@@ -299,7 +299,7 @@ def test_scores_of_a_few_items_at_a_time_are_those_of_all_at_once(monkeypatch):
     scores = ItemScores.of_counts(chunks, n_users, shown, np.minimum(shown, 1))
     for name, values in vars(whole).items():
         assert abs(values - getattr(scores, name)).max() == 0
-    chosen = scores.choose_counts(chunks, n_users, all_pairs=True)
+    chosen = scores.choose_counts(had, n_users, all_pairs=True)
     np.testing.assert_array_equal(chosen.toarray(), np.triu(every))
 
 

@@ -158,8 +158,8 @@ def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
     """Count how many users had both of two items, some items at a time.
 
     ``had``, (n_users, n_ids), is 1 where a user had an item. Each chunk is its first item, and the
-    counts of the items from there on, sorted inside each row: (n_items, n_ids), float32. The counts
-    of all pairs may take gigabytes; what is made of them takes little.
+    counts of the items from there on, in no order inside each row: (n_items, n_ids), float32. The
+    counts of all pairs may take gigabytes; what is made of them takes little.
 
     Examples
     --------
@@ -173,8 +173,7 @@ def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
     changes = np.flatnonzero(np.diff(np.cumsum(work) // CHUNK_PAIRS)) + 1
     begins = {*changes.tolist(), *range(0, n_ids, CHUNK_ITEMS), n_ids}
     for begin, end in pairwise(sorted(begins)):
-        counts = (by_item[begin:end] @ had).tocsc().tocsr()  # sorted, in two linear passes
-        yield begin, csr_array(counts)
+        yield begin, csr_array(by_item[begin:end] @ had)
 
 
 def count_new_clicks(

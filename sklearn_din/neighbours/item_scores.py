@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, diags_array, triu, vstack
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
@@ -16,10 +16,11 @@ from sklearn_din.features.identities import ids_to_look_up
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
 EASE_L2 = 200.0
-SHRINKAGE = 4.0
+SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
 PRIOR_ROWS = 10.0  # at the average rate, that each item's own rows are added to
 EVENTS_PER_CHUNK = 4_000_000
+ROWS_PER_COPY = 256  # of a square matrix, so that its columns stay in the cache
 LEAST_CANDIDATES = 16  # per history, from which on they are scored together
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
@@ -81,37 +82,27 @@ class ItemScores:
             _click_rate(shown, clicked),
         )
 
-    def choose_counts(
-        self, chunks: Iterable[tuple[int, csr_array]], n_users: np.ndarray, *, all_pairs: bool
-    ) -> csr_array:
+    def choose_counts(self, had: csr_array, n_users: np.ndarray, *, all_pairs: bool) -> csr_array:
         """Choose the counts that later ones are added to: of those behind the scores.
 
-        All, or those of two popular items, and of an item and one of its best neighbours: the upper
-        triangle, (n_ids, n_ids), float32.
+        ``had``, (n_users, n_ids), is 1 where a user had an item. All counts, or those of two
+        popular items, and of an item and one of its best neighbours: the upper triangle,
+        (n_ids, n_ids), float32, sorted.
         """
-        n_ids = len(n_users)
-        is_popular = np.zeros(n_ids, dtype=bool)
-        is_popular[most_popular(n_users)] = True
-        all_pairs = all_pairs or bool(is_popular[n_users > 0].all())
-        chosen = []
-        for first, counts in chunks:
-            rows = np.repeat(np.arange(first, first + counts.shape[0]), np.diff(counts.indptr))
-            columns = counts.indices
-            is_chosen = columns >= rows
-            if not all_pairs:
-                is_kept = is_popular[rows] & is_popular[columns] | (rows == columns)
-                others = np.flatnonzero(is_chosen & ~is_kept)
-                is_kept[others] = self._are_neighbours(rows[others], columns[others])
-                is_chosen &= is_kept
-            ends = _ends(rows[is_chosen] - first, counts.shape[0])
-            parts = (counts.data[is_chosen], columns[is_chosen], ends)
-            chosen.append(csr_array(parts, shape=counts.shape))
-        return csr_array(vstack(chosen, format="csr"))
-
-    def _are_neighbours(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Return whether one of two items is among the best neighbours of the other: (n,), bool."""
-        scores = [self.cosine[items, others], self.cosine[others, items]]
-        return np.logical_or(*(np.asarray(of_pairs).ravel() > 0 for of_pairs in scores))
+        popular = most_popular(n_users)
+        if all_pairs or len(popular) == np.count_nonzero(n_users):
+            return _sorted(triu(had.T @ had, format="csr"))
+        shape, among = (len(n_users),) * 2, had[:, popular]
+        both = triu(among.T @ among, format="coo")
+        of_popular = csr_array((both.data, (popular[both.row], popular[both.col])), shape=shape)
+        is_popular = np.isin(np.arange(len(n_users)), popular)
+        near, roots = self.cosine.copy(), np.sqrt(n_users)
+        rows = np.repeat(np.arange(len(n_users)), np.diff(near.indptr))
+        # The cosine is the count over a known root: the product needs not be computed again.
+        near.data = np.rint(near.data * (roots[rows] * roots[near.indices] + SHRINKAGE))
+        near.data[is_popular[rows] & is_popular[near.indices]] = 0
+        rest = triu(near, format="csr").maximum(triu(near.T, format="csr"))
+        return _sorted(of_popular + rest + diags_array(np.where(is_popular, 0, n_users)))
 
     def widen(self, n_ids: int) -> ItemScores:
         """Return the scores with more ids, which have no neighbours and no popularity."""
@@ -208,9 +199,13 @@ def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     inverse, failed_too = lapack.spotri(factor, overwrite_c=1)
     if failed or failed_too:  # as large as the diagonal is, only overflow gets here
         return csr_array((n_ids, n_ids), dtype=np.float32)
-    upper = np.triu(inverse, 1)
-    diagonal = inverse.diagonal()
-    weights = (upper + upper.T) / -diagonal[:, None]  # row: candidate, column: event
+    for first in range(0, len(ids), ROWS_PER_COPY):  # only the upper triangle is filled
+        rows = slice(first, first + ROWS_PER_COPY)
+        inverse[rows, :first] = inverse[:first, rows].T
+        own = inverse[rows, rows]
+        own[:] = np.triu(own) + np.triu(own, 1).T
+    weights = inverse.T / -inverse.diagonal()[:, None]  # symmetric: rows now lie together
+    weights[np.diag_indices_from(weights)] = 0
     return _sparse(weights, ids, n_ids)
 
 
@@ -233,41 +228,56 @@ def most_popular(n_users: np.ndarray) -> np.ndarray:
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """The largest weights of each row, by size, as a sparse matrix over all ids."""
-    columns = np.broadcast_to(np.arange(len(ids)), weights.shape)
+    is_best = np.ones(weights.shape, dtype=bool)
     if len(ids) > MOST_NEIGHBOURS:
-        columns = np.argpartition(-np.abs(weights), MOST_NEIGHBOURS, axis=1)[:, :MOST_NEIGHBOURS]
-        columns = np.sort(columns, axis=1)
-    values = np.take_along_axis(weights, columns, axis=1)
+        is_best = _largest_of_rows(np.abs(weights))
+    positions = np.flatnonzero(is_best)
+    rows, columns = np.divmod(positions, len(ids))
     lengths = np.zeros(n_ids + 1, dtype=np.int64)
-    lengths[ids + 1] = columns.shape[1]
-    parts = (values.ravel(), ids[columns.ravel()].astype(np.int32), np.cumsum(lengths))
+    lengths[ids + 1] = np.bincount(rows, minlength=len(ids))
+    parts = (weights.take(positions), ids.astype(np.int32)[columns], np.cumsum(lengths))
     return csr_array(parts, shape=(n_ids, n_ids))
+
+
+def _largest_of_rows(sizes: np.ndarray) -> np.ndarray:
+    """Return a mask of the largest of each row's sizes, of equal ones the first."""
+    least = np.partition(sizes, -MOST_NEIGHBOURS, axis=1)[:, [-MOST_NEIGHBOURS]]
+    is_best = sizes >= least
+    columns = np.arange(sizes.shape[1])
+    for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > MOST_NEIGHBOURS):
+        is_best[row] = _largest(sizes[row], columns)
+    return is_best
 
 
 def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
     lengths = np.diff(counts.indptr)
     rows = np.repeat(np.arange(first, first + counts.shape[0], dtype=np.int32), lengths)
-    roots = np.sqrt(n_users[rows] * n_users[counts.indices])
-    values = counts.data / (roots + np.float32(SHRINKAGE))
+    roots = np.sqrt(n_users)
+    values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
     values[rows == counts.indices] = 0  # an item is no neighbour of itself
     is_best = values > 0
     for row in np.flatnonzero(lengths > MOST_NEIGHBOURS):
         own = slice(counts.indptr[row], counts.indptr[row + 1])
-        is_best[own] = _largest(values[own])
-    ends = _ends(rows[is_best] - first, counts.shape[0])
-    return csr_array((values[is_best], counts.indices[is_best], ends), shape=counts.shape)
+        is_best[own] = _largest(values[own], counts.indices[own])
+    ends = np.append(0, np.cumsum(is_best))[counts.indptr]
+    best = csr_array((values[is_best], counts.indices[is_best], ends), shape=counts.shape)
+    return _sorted(best)
 
 
-def _ends(rows: np.ndarray, n_rows: int) -> np.ndarray:
-    """Return the bounds of a sparse matrix's rows, from the row of each of its entries."""
-    return np.append(0, np.cumsum(np.bincount(rows, minlength=n_rows)))
+def _sorted(matrix: csr_array) -> csr_array:
+    """Return a sparse matrix, each row sorted by its columns in place."""
+    matrix = csr_array(matrix)
+    matrix.sort_indices()
+    return matrix
 
 
-def _largest(values: np.ndarray) -> np.ndarray:
-    """Return a mask of the largest positive values, of equal ones the first; none is negative."""
+def _largest(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return a mask of the largest values above 0, of equal ones those of the first columns."""
     least = np.partition(values, -MOST_NEIGHBOURS)[-MOST_NEIGHBOURS]
     chosen = values > least
-    if least > 0:
+    n_more = MOST_NEIGHBOURS - np.count_nonzero(chosen)
+    if least > 0 and n_more:
         equal = np.flatnonzero(values == least)
-        chosen[equal[: MOST_NEIGHBOURS - np.count_nonzero(chosen)]] = True
+        last = np.partition(columns[equal], n_more - 1)[n_more - 1]
+        chosen[equal[columns[equal] <= last]] = True
     return chosen

@@ -224,7 +224,7 @@ def _learn_pair(
     had, shown, clicked, scores = _score_items(X, rows, rows.n_blocks - 1, interactions, candidate)
     n_users = _count_users(had)
     n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
-    counts = scores.choose_counts(count_pairs(had), n_users, all_pairs=n_pairs <= MOST_COUNTED)
+    counts = scores.choose_counts(had, n_users, all_pairs=n_pairs <= MOST_COUNTED)
     scale = _scale(X, numbers)
     for part in row_blocks(X):
         numbers[part] /= scale
