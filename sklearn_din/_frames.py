@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, cast
+from typing import Any, Generic, cast
 
 import narwhals as nw
 import numpy as np
@@ -79,7 +79,8 @@ class CallerFrame(Generic[IntoDataFrameT]):
         """
         instead = instead or {}
         if isinstance(self.native, pd.DataFrame):
-            taken = self.native.take(rows).reset_index(drop=True)
+            taken = self.native.take(rows)
+            taken.index = pd.RangeIndex(len(rows))
             others = {
                 name: self.native[name].take(positions).set_axis(taken.index)
                 for name, positions in instead.items()
@@ -122,6 +123,25 @@ class CallerFrame(Generic[IntoDataFrameT]):
         parts = [self._columns(first, types), self._eager, self._columns(new, types)]
         parts = [part for part in parts if part.columns]
         return self._native(nw.concat(parts, how="horizontal"))
+
+    def take_and_replace(self, rows: np.ndarray, new: Mapping[Any, ColumnValues]) -> IntoDataFrameT:
+        """Return rows by position with other values in some columns, in the caller's kind."""
+        native = self.native
+        if not isinstance(native, pd.DataFrame):
+            other = self._columns(new, {})
+            return self._native(self._eager[rows].with_columns(*(other[name] for name in new)))
+        # Names are set at last: an index of texts is made once, not for each result
+        columns = [
+            new[name] if name in new else values.take(rows) for name, values in self._arrays.items()
+        ]
+        frame = pd.DataFrame(dict(enumerate(columns)), copy=False)
+        frame.columns, frame.attrs = native.columns, native.attrs
+        return cast(IntoDataFrameT, frame)
+
+    @cached_property
+    def _arrays(self) -> dict[Hashable, ExtensionArray | np.ndarray]:
+        is_numpy = {name: isinstance(dtype, np.dtype) for name, dtype in self.pandas.dtypes.items()}
+        return {n: c.to_numpy() if is_numpy[n] else c.array for n, c in self.pandas.items()}
 
     def _columns(
         self, columns: Mapping[str, ColumnValues], types: Mapping[str, pa.DataType]

@@ -493,8 +493,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         -------
         logit : ndarray of shape (n,), float32
         """
-        encoded = self._prepare_rows(X)
-        return self.net_.forward(encoded).float().cpu().numpy()
+        return self.net_.score(self._prepare_rows(X))
 
     def predict(self, X: ImpressionsLike) -> np.ndarray:
         """Label that is more probable.

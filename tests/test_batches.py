@@ -72,8 +72,20 @@ def test_runs_of_one_history_are_scored_as_shared_and_others_are_not():
 
 def test_equal_windows_at_other_times_are_no_shared_history():
     X = make_impressions(64)[np.full(64, 3)]
-    X.behaviours[("tags",)].anchors["when"] = np.arange(64.0)
+    X.behaviours[("hist_item", "hist_category")].anchors["when"] = np.arange(64.0)
     assert not any(batch.shared for batch, _ in ScoringBatches(X))
+
+
+def test_a_bag_of_each_candidate_leaves_the_history_shared():
+    X = make_impressions(64)
+    clicks, tags = ("hist_item", "hist_category"), ("tags",)
+    X.behaviours[clicks] = X.behaviours[clicks].take(np.full(64, 3))
+    (batch,) = (batch for batch, _ in ScoringBatches(X))
+    assert batch.shared
+    assert (len(batch.offsets[clicks]), len(batch.offsets[tags])) == (2, 65)
+    X.behaviours[tags] = X.behaviours[tags].take(np.full(64, 5))
+    (batch,) = (batch for batch, _ in ScoringBatches(X))
+    assert len(batch.offsets[tags]) == 2
 
 
 def two_behaviours(n=40):

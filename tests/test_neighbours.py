@@ -36,9 +36,10 @@ from sklearn_din._spans import Spans
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Field, Ragged, Schema, store
 from sklearn_din.features.identities import identify
-from sklearn_din.neighbours import cooccurrence, item_scores, tables
+from sklearn_din.neighbours import candidate_scores, cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import order_rows
+from sklearn_din.neighbours.candidate_scores import CandidateScores
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
@@ -317,6 +318,26 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
     for name, numbers in by_itself.items():
         np.testing.assert_array_equal(together[name], numbers)
     assert any(numbers.any() for numbers in by_itself.values())
+
+
+@pytest.mark.parametrize("at_a_time", [1, 500, 10**6])
+def test_scores_kept_for_candidates_are_those_looked_up(monkeypatch, log, at_a_time):
+    monkeypatch.setattr(candidate_scores, "SCORES_PER_CHUNK", at_a_time)
+    X, y = encode(log[0]), log[1]
+    learnt, _ = learn_neighbours(X, y == 1, order="time")
+    candidates = np.append(X.columns["item"][::7], [1, 0, -(2**31) + 5]).astype(np.int32)
+    histories = X.behaviours["hist_item", "hist_category"]
+    for pair in [pair for pair in learnt.pairs if pair.candidate == "item"]:
+        kept = CandidateScores(pair, candidates)
+        for row in [int(histories.spans.lengths.argmin()), 5, 50, 500]:
+            rows = np.full(len(candidates), row)
+            of_row = X[rows]
+            of_row.columns["item"] = candidates
+            numbers = kept.numbers(X.behaviours, row)
+            assert tuple(numbers) == pair.names
+            np.testing.assert_allclose(
+                np.stack(list(numbers.values()), axis=1), pair.look_up(of_row), atol=1e-5
+            )
 
 
 def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log, tmp_path):

@@ -1,22 +1,28 @@
 """A ranking equals scoring each pair alone."""
 
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din.datasets import make_click_log
+from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.serving.catalogue import Catalogue
 from sklearn_din.serving.ranking import Ranker, rank_candidates
+from sklearn_din.serving.updating import update
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.fitted_pipelines import CANDIDATE
+from tests.fitted_pipelines import CANDIDATE, attach_clicks
 
 
 @pytest.fixture
@@ -175,12 +181,12 @@ def test_integers_and_text_that_spells_them_are_the_same_items(make):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """How many rows each call of an encoder's transform is given."""
-    n_rows, encode = [], HistorySequenceEncoder.transform
+    """How many rows an encoder is given each time."""
+    n_rows, encode = [], RowEncoder.encode_columns
     monkeypatch.setattr(
-        HistorySequenceEncoder,
-        "transform",
-        lambda self, X: n_rows.append(len(X)) or encode(self, X),
+        RowEncoder,
+        "encode_columns",
+        lambda self, columns: n_rows.append(len(columns.frame)) or encode(self, columns),
     )
     return n_rows
 
@@ -210,12 +216,199 @@ def test_a_dict_is_one_user(fitted, users, candidates):
     pd.testing.assert_frame_equal(ranker.rank(user, exclude="history"), expected)
 
 
+@pytest.mark.parametrize("chosen", [["i3", "i7", "new", None], ("i3",), np.array(["i7", "i3"])])
+def test_a_list_of_items_is_pairs_of_all_users_with_them(fitted, users, candidates, chosen):
+    pairs = users[["user"]].merge(pd.DataFrame({"item": list(chosen)}), how="cross")
+    for option in ("only", "exclude"):
+        expected = rank_candidates(fitted, users, candidates, **{option: pairs})
+        listed = rank_candidates(fitted, users, candidates, **{option: chosen})
+        pd.testing.assert_frame_equal(listed, expected, rtol=0, atol=1e-6)
+
+
+def test_a_series_is_one_user(fitted, users, candidates):
+    ranker = Ranker(fitted, candidates)
+    expected = ranker.rank(users.iloc[[3]])
+    pd.testing.assert_frame_equal(ranker.rank(users.iloc[3]), expected, rtol=0, atol=1e-6)
+
+
+MODELS = {
+    "as usual": {},
+    "no neighbours": {"neighbours": None},
+    "as published": {"interest": "paper", "attention_activation": "dice", "activation": "dice"},
+    "softmax": {"attention_normalization": "softmax", "attention_activation": "sigmoid"},
+    "mean": {"pooling": "mean"},
+    "max": {"pooling": "max", "interest": "paper"},
+}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Two behaviours, one with kinds and elapsed times; a bag of the user, one of the item."""
+    frame, y = attach_clicks(n_users=30, n_items=40, n_categories=5, elapsed="hist_age")
+    frame = frame.drop(columns=["time", "user"])
+    lists = [list(cell) for cell in frame["hist_item"]]
+    frame["hist_kind"] = [["view", "buy"][n % 2 : n % 2 + 1] * len(c) for n, c in enumerate(lists)]
+    frame["hist_bought"] = [cell[::3] for cell in lists]
+    frame["labels"] = [[f"l{item % 3}", f"l{item % 4}"][: item % 3] for item in frame["item"]]
+    frame["interests"] = [["a", "b", "c"][: n % 4] for n in frame["hist_item"].map(len)]
+    frame["income"] = np.where(np.arange(len(frame)) % 9, np.arange(len(frame)) / 7, np.nan)
+    return frame, y
+
+
+@pytest.mark.parametrize("parameters", MODELS.values(), ids=MODELS.keys())
+def test_every_model_ranks_by_the_probabilities_of_each_pair_alone(answers, parameters):
+    frame, y = answers
+    histories = {
+        ("hist_item", "hist_category", "hist_kind", "hist_age"): ("item", "category", None, None),
+        "hist_bought": "item",
+        "labels": None,
+        "interests": None,
+    }
+    model = make_pipeline(
+        HistorySequenceEncoder(histories=histories, max_length=6),
+        DINClassifier(max_epochs=2, lr=0.02, random_state=0, **parameters),
+    )
+    model.fit(frame, y)
+    if not parameters:
+        model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
+    items = frame.drop_duplicates("item")[[*CANDIDATE, "labels"]][:17]
+    items = pd.concat([items, items[:1].assign(item=10**6, category=-1, price=None, labels=None)])
+    users = frame.drop(columns=items.columns)[5:300:90]
+    expected = score_each_pair_alone(model, users, items)
+    ranker = Ranker(model, items)
+    ranking = ranker.rank(users, top_k=30)
+    position = {item: j for j, item in enumerate(items["item"])}
+    pair = expected[ranking["row"], ranking["item"].map(position)]
+    np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
+    lists = users.assign(
+        **{n: [list(cell) for cell in users[n]] for n in users if n[:5] == "hist_"}
+    )
+    for row, user in enumerate(lists.to_dict("records")):
+        alone = ranker.rank(user, top_k=30)
+        pair = expected[row, alone["item"].map(position)]
+        np.testing.assert_allclose(alone["probability"], pair, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", ["polars", "arrow"])
+def test_a_row_of_other_frames_is_ranked_as_one_of_pandas(fitted, users, candidates, make):
+    polars = pytest.importorskip("polars")
+    lists = {name: [list(cell) for cell in users[name]] for name in ("hist_item", "hist_category")}
+    expected = Ranker(fitted, candidates).rank(users.iloc[[4]], exclude="history")
+    frames = [polars.from_pandas(frame) for frame in (users.assign(**lists), candidates)]
+    if make == "arrow":
+        frames = [frame.to_arrow() for frame in frames]
+    ranking = Ranker(fitted, frames[1]).rank(frames[0][4:5], exclude="history")
+    assert type(ranking) is type(frames[1])
+    ranking = ranking.to_pandas()
+    assert list(ranking) == list(expected)
+    assert ranking["item"].tolist() == expected["item"].tolist()
+    np.testing.assert_allclose(ranking["probability"], expected["probability"], atol=1e-6)
+
+
+@pytest.fixture
+def learning(frame_and_labels, users, candidates):
+    """A model that will be updated, its Ranker, and a user with an item that it does not know."""
+    frame, y = frame_and_labels
+    frame = frame.drop(columns=["user", "time"])
+    model = make_pipeline(
+        HistorySequenceEncoder(histories={"hist_item": "item"}, drop=["tags", "hist_category"]),
+        DINClassifier(max_epochs=1, lr=0.05, random_state=0),
+    ).fit(frame, y)
+    later = frame.assign(item=["new", "newer"] * (len(frame) // 2) + ["new"] * (len(frame) % 2))
+    items = pd.concat([candidates, candidates[:1].assign(item="new")])[CANDIDATE]
+    user = users.iloc[[5]][["device", "hist_item", "age"]]
+    return model, items, user, later, 1 - y
+
+
+def test_a_ranker_sees_an_update(learning):
+    model, items, user, later, y = learning
+    ranker = Ranker(model, items)
+    before = ranker.rank(user, top_k=50)
+    update(model, later, y)
+    after = ranker.rank(user, top_k=50)
+    expected = Ranker(model, items).rank(user, top_k=50)
+    pd.testing.assert_frame_equal(after, expected, rtol=0, atol=1e-6)
+    assert abs(after["probability"] - before["probability"]).max() > 1e-3
+
+
+def test_an_encoder_that_has_learnt_alone_is_refused(learning):
+    model, items, user, later, _ = learning
+    ranker = Ranker(model, items)
+    model[0].partial_fit(later)
+    with pytest.raises(ValueError, match="an encoder that has learnt more ids since"):
+        ranker.rank(user)
+
+
+def test_requests_during_an_update_see_one_model_or_the_other(learning):
+    model, items, user, later, y = learning
+    ranker, row = Ranker(model, items), user.iloc[0].to_dict()
+    before = ranker.rank(user, top_k=50)
+    seen, ended = [], threading.Event()
+
+    def ask():
+        while not ended.is_set():
+            seen.append(ranker.rank(row, top_k=50))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        update(model, later, y)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    seen.append(ranker.rank(row, top_k=50))
+    after = Ranker(model, items).rank(user, top_k=50)
+
+    def by_item(ranking):  # the new item is known when the encoder is replaced, after the network
+        return ranking.set_index("item")["probability"].drop("new").sort_index()
+
+    sides = by_item(before), by_item(after)
+    assert abs(sides[0] - sides[1]).max() > 1e-3
+    for ranking in seen:
+        assert min(abs(by_item(ranking) - side).max() for side in sides) < 1e-6
+    assert abs(by_item(seen[-1]) - sides[1]).max() < 1e-6
+
+
+def test_an_update_between_the_steps_of_a_request_makes_it_begin_again(learning, monkeypatch):
+    model, items, user, later, y = learning
+    ranker, encode, waiting = Ranker(model, items), Catalogue.encode, [True]
+
+    def encode_and_update(self, users):
+        rows = encode(self, users)
+        if waiting:
+            waiting.pop()
+            update(model, later, y)
+        return rows
+
+    monkeypatch.setattr(Catalogue, "encode", encode_and_update)
+    ranking = ranker.rank(user, top_k=50)
+    expected = Ranker(model, items).rank(user, top_k=50)
+    pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
+
+
+def test_histories_of_one_behaviour_stand_in_one_frame(fitted, users, candidates):
+    items = candidates.assign(hist_category=[[1]] * len(candidates))
+    with pytest.raises(ValueError, match=r"same events, got \['hist_category'\] among the cand"):
+        rank_candidates(fitted, users.drop(columns="hist_category"), items)
+
+
+def test_without_an_item_a_list_of_items_is_refused(frame_and_labels):
+    frame, y = frame_and_labels
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    model.fit(frame[["item", "tags"]], y)
+    with pytest.raises(ValueError, match="only as a list of items needs candidates that are"):
+        rank_candidates(model, frame[["tags"]][:2], frame[["item"]][:3], only=["i1"])
+
+
 def test_threads_share_a_ranker(fitted, users, candidates):
     ranker = Ranker(fitted, candidates)
     rows = [users.iloc[[n]] for n in range(len(users))] * 3
+    dicts = [row.iloc[0].to_dict() for row in rows]
     with ThreadPoolExecutor(4) as pool:
-        rankings = list(pool.map(lambda row: ranker.rank(row, top_k=3), rows))
-    for row, ranking in zip(rows, rankings, strict=True):
+        rankings = list(pool.map(lambda row: ranker.rank(row, top_k=3), rows + dicts))
+    for row, ranking in zip(rows + rows, rankings, strict=True):
         expected = rank_candidates(fitted, row, candidates, top_k=3)
         pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din.encoding.cells import HistoryCells, holds_lists, is_arrow_list, read_history
-from sklearn_din.encoding.single_values import Codes, factorize
+from sklearn_din.encoding.single_values import Codes, as_numbers, factorize
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 PREFIX = "hist_"
@@ -38,22 +38,30 @@ class Columns:
         self._histories: dict[str, HistoryCells] = {}
         self._made: dict[Hashable, Any] = {}
 
+    def column(self, name: str) -> pd.Series:
+        """Return a column as it was given."""
+        return self.frame[name]
+
     def kind(self, name: str) -> ColumnKind:
         """Return the kind of a column."""
         if name not in self._kinds:
-            self._kinds[name] = column_kind(self.frame[name])
+            self._kinds[name] = column_kind(self.column(name))
         return self._kinds[name]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return a column of numbers as float64, NaN where missing."""
+        return as_numbers(self.column(name), name=name)
 
     def codes(self, name: str) -> Codes:
         """Codes and distinct values of a column of ids; read when first asked for."""
         if name not in self._codes:
-            self._codes[name] = factorize(self.frame[name], name=name)
+            self._codes[name] = factorize(self.column(name), name=name)
         return self._codes[name]
 
     def history(self, name: str) -> HistoryCells:
         """Cells of a history column; read when first asked for."""
         if name not in self._histories:
-            self._histories[name] = read_history(self.frame[name], separator=self.separator)
+            self._histories[name] = read_history(self.column(name), separator=self.separator)
         return self._histories[name]
 
     def make_once(self, key: Hashable, make: Callable[[], Made]) -> Made:

@@ -20,7 +20,7 @@ from sklearn_din._validation import check_frame
 from sklearn_din.encoding.columns import Columns, is_history_name
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.single_values import Codes, as_numbers
+from sklearn_din.encoding.single_values import Codes
 from sklearn_din.features.encoded import EncodedFeatures
 
 TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames and scans too
@@ -63,7 +63,7 @@ def read_frame(
 def _read(
     columns: Columns, roles: Roles, max_length: int, as_numbers_alone: Collection[str]
 ) -> ReadFrame:
-    numbers = {name: as_numbers(columns.frame[name], name=name) for name in roles.numeric}
+    numbers = {name: columns.numbers(name) for name in roles.numeric}
     codes = {name: columns.codes(name) for name in roles.categorical}
     events = {}
     for behaviour in roles.behaviours:

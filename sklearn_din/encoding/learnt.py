@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from sklearn_din.encoding.single_values import Codes
 from sklearn_din.encoding.spelling import note_unknown
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, Field, Kind, Schema
+from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
 
 @dataclass(frozen=True)
@@ -174,12 +174,19 @@ class Learnt:
         }
         return replace(self, vocabularies=vocabularies)
 
-    def without(self, behaviours: tuple[Behaviour, ...]) -> Learnt:
-        """Return the same without some behaviours."""
-        names = {name for b in behaviours for name in b.numbers}
-        scales = {name: s for name, s in self.event_scales.items() if name not in names}
-        rest = tuple(b for b in self.roles.behaviours if b not in behaviours)
-        return replace(self, roles=replace(self.roles, behaviours=rest), event_scales=scales)
+    def without(self, names: Collection[str]) -> Learnt:
+        """Return the same without some columns; a behaviour goes with any of its histories."""
+        roles, names = self.roles, {*names}
+        rest = tuple(b for b in roles.behaviours if names.isdisjoint((*b.histories, *b.numbers)))
+        roles = replace(
+            roles,
+            numeric=tuple(name for name in roles.numeric if name not in names),
+            categorical=tuple(name for name in roles.categorical if name not in names),
+            behaviours=rest,
+        )
+        scaled = {name for b in rest for name in b.numbers}
+        scales = {name: s for name, s in self.event_scales.items() if name in scaled}
+        return replace(self, roles=roles, event_scales=scales)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit."""

@@ -45,7 +45,7 @@ class RowEncoder:
         """
         scan = table.scan
         if scan is None:
-            ((_, rows),) = table.map(self._encode_part, table.names, "encoding")
+            ((_, rows),) = table.map(self.encode_columns, table.names, "encoding")
             return rows
         store = open_store(scan.cache_dir, name, memory=scan.memory)
         if store is None:
@@ -70,7 +70,8 @@ class RowEncoder:
             as_numbers_alone=[name for name in scales if not scales[name].is_elapsed],
         )
 
-    def _encode_part(self, columns: Columns) -> EncodedFeatures:
+    def encode_columns(self, columns: Columns) -> EncodedFeatures:
+        """Encode rows that are in memory."""
         read, frame = self.read(columns), columns.frame
         if self.refuses_unknown:
             self.learnt.refuse_unknown(read)
@@ -92,8 +93,9 @@ class RowEncoder:
         shared = SharedLogs(scan, self.learnt, is_welcome=is_log_welcome)
         sink = RowSink(writer, table.positions, len(table))
         users = UserNumbers(table, self.user) if self.user in table.names else None
-        rest = replace(self, learnt=self.learnt.without(shared.behaviours))
-        for start, part in table.map(rest._encode_part, rest.names_of(table), "encoding"):
+        names = {name for b in shared.behaviours for name in (*b.histories, *b.numbers)}
+        rest = replace(self, learnt=self.learnt.without(names))
+        for start, part in table.map(rest.encode_columns, rest.names_of(table), "encoding"):
             if users is not None:
                 part.users = users.encode(part.users)
             sink.append(part, start)

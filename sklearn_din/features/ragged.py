@@ -80,6 +80,11 @@ class Ragged:
         """Return the same rows without their older events; the arrays are shared."""
         return Ragged(self.columns, self.spans, self.anchors)
 
+    def has_one_window(self) -> bool:
+        """Return whether all rows hold the same events, at the same time."""
+        parts = (self.spans.starts, self.spans.lengths, *self.anchors.values())
+        return all(bool((part == part[:1]).all()) for part in parts)
+
     def flat(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
         """Values of one column for all events in row order, shape (sum(lengths),).
 

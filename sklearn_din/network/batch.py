@@ -65,7 +65,8 @@ class Batch:
         Factor of each impression's loss.
     shared : bool, default=False
         Whether all impressions have the first one's histories, which are then held once:
-        the batch has one row of events and many candidates.
+        the batch has one row of events and many candidates. Bags, which have no candidate, are
+        held once where all impressions have the same.
     joint : JointRows, default=None
         Where several processes share a batch, which of its rows these are.
 
@@ -125,7 +126,7 @@ class Batch:
         self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
             ragged = X.behaviours[behaviour.histories]
-            if shared:
+            if shared and (not behaviour.is_bag or ragged.has_one_window()):
                 ragged = ragged.take(slice(0, 1))
             index = ragged.spans.index()
             for name in behaviour.histories:

@@ -61,6 +61,9 @@ class FieldEmbeddings(nn.Module):
             self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
         self.sizes = sizes
         self.slots = self._slots(schema)
+        self._slots_by_width: dict[str, list[Slot]] = {}
+        for slot in self.slots:
+            self._slots_by_width.setdefault(str(self.width(slot[0])), []).append(slot)
         self.reset_parameters()
 
     def _slots(self, schema: Schema) -> list[Slot]:
@@ -123,7 +126,7 @@ class FieldEmbeddings(nn.Module):
         """
         embeddings: dict[Slot, Tensor] = {}
         sums: dict[Slot, Tensor] = {}
-        for width, slots in self._slots_by_width().items():
+        for width, slots in self._slots_by_width.items():
             table = self.tables[width]
             positions = [self._positions(slot, ids) for slot in slots]
             requests = [
@@ -146,7 +149,7 @@ class FieldEmbeddings(nn.Module):
         """
         return {
             width: _distinct_rows(torch.cat([self._positions(slot, ids) for slot in slots]))
-            for width, slots in self._slots_by_width().items()
+            for width, slots in self._slots_by_width.items()
         }
 
     @torch.no_grad()
@@ -165,14 +168,6 @@ class FieldEmbeddings(nn.Module):
             starts = torch.searchsorted(ordered, rows)
             sums = F.embedding_bag(order, table.grad._values(), starts, mode="sum")
             table.grad = _sparse_gradient(rows, sums, table.shape)
-
-    def _slots_by_width(self) -> dict[str, list[Slot]]:
-        """Slots of each table of which a field makes use."""
-        by_width = {
-            width: [slot for slot in self.slots if self.width(slot[0]) == int(width)]
-            for width in self.tables
-        }
-        return {width: slots for width, slots in by_width.items() if slots}
 
     def _positions(self, slot: Slot, ids: Mapping[str, Tensor]) -> Tensor:
         """Rows of the table that a slot's ids stand for: all attributes of an event in turn."""

@@ -85,25 +85,24 @@ def attend_candidates(
     decays, common : (n_events,) each
     weights : (n_rows, n_events)
     """
-    n_rows, n_events = queries.shape[0], keys.shape[0]
+    n_rows, n_events, n_units = queries.shape[0], keys.shape[0], unit.first.out_features
     n_pairs = len(same) * (1 + len(decays))
     history, weight_relations = _history_matrix(unit, keys, n_pairs, common)
-    of_pairs = weight_relations[:n_pairs].view(1 + len(decays), len(same), unit.first.out_features)
+    factors = torch.stack([keys.new_ones(n_events), *decays], dim=1)
+    of_pairs = weight_relations[:n_pairs].view(factors.shape[1], len(same), n_units)
+    of_events = [factors @ of_pairs[:, attribute] for attribute in range(len(same))]
     candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
     weights = queries.new_empty(n_rows, n_events)
     block_length = max(1, SCORES_PER_BLOCK // max(1, history.shape[0]))
     for start in range(0, n_rows, block_length):
         block = slice(start, start + block_length)
         n = candidates[block].shape[0]
-        scores = (candidates[block] @ history.t()).view(n, n_events, unit.first.out_features)
-        for attribute, relation in enumerate(same):
-            pairs = relation[block].nonzero(as_tuple=True)
-            if len(pairs[0]):
-                added = of_pairs[0, attribute]
-                for decay, weight_relation in zip(decays, of_pairs[1:, attribute], strict=True):
-                    added = added + decay[pairs[1]].unsqueeze(1) * weight_relation
-                scores[pairs] += added
-        weights[block] = _upper_layers(unit, scores.flatten(0, 1)).view(n, n_events)
+        scores = (candidates[block] @ history.t()).view(n * n_events, n_units)
+        for relation, added in zip(same, of_events, strict=True):
+            pairs = relation[block].flatten().nonzero().squeeze(1)
+            if len(pairs):
+                scores.index_add_(0, pairs, added.index_select(0, pairs % n_events))
+        weights[block] = _upper_layers(unit, scores).view(n, n_events)
     return weights
 
 

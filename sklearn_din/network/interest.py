@@ -335,10 +335,9 @@ class Interest(nn.Module):
         """
         if matches.weighed is not None:
             return segment_sum(matches.weighed[:, : N_COUNTED * self.n_candidates], offsets)
-        counts = [bits.sum(1).float() for bits in matches.same]
-        for decay in matches.decays[: N_COUNTED - 1]:
-            counts += [bits.float() @ decay for bits in matches.same]
-        return torch.stack(counts, dim=1)
+        of_event = torch.stack([torch.ones_like(matches.ranks), *matches.decays], dim=1)
+        counts = [bits.float() @ of_event[:, :N_COUNTED] for bits in matches.same]
+        return torch.stack(counts, dim=2).flatten(1)
 
     def _common(self, matches: Matches, batch: Batch) -> list[Tensor]:
         """Relations that are the same for all candidates, (n_events,) each.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame
 
-from sklearn_din._frames import CallerFrame, pandas_frame
+from sklearn_din._frames import CallerFrame
+from sklearn_din._spans import Spans
 from sklearn_din._validation import check_frame
-from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.single_values import Codes, factorize
 from sklearn_din.encoding.vocabulary import kind_of_ids, plain_ids
-from sklearn_din.inspection.fitted import FittedPipeline
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID
 
 NO_PAIRS = np.empty(0, dtype=np.int64)
 
@@ -52,7 +51,7 @@ class AllowedPairs:
         for start in range(0, n_pairs, step):
             block = np.arange(start, min(start + step, n_pairs))
             first, last = np.searchsorted(self.excluded, [start, start + step])
-            yield np.setdiff1d(block, self.excluded[first:last], assume_unique=True)
+            yield np.delete(block, self.excluded[first:last] - start) if first < last else block
 
 
 def pairs_of_frame(
@@ -84,70 +83,33 @@ def pairs_of_frame(
     return _join(*codes[of_user[0]], *codes[of_candidate[0]])
 
 
-class SeenCandidates:
-    """Candidates by their values, to be looked for in users' histories.
+class PlacesOfIds:
+    """Where each id stands among the candidates; missing ids stand nowhere.
 
-    Both frames of rows are what the Pipeline's first step is given. What makes a candidate is the
-    column with the most values among ``candidate_columns`` that have a history: the item, not its
-    category.
+    Examples
+    --------
+    >>> places = PlacesOfIds(np.array([7, 5, 7, 1]))
+    >>> places.pairs(np.array([0, 0, 1]), np.array([1, 7, 5])).tolist()
+    [0, 2, 5]
     """
 
-    def __init__(
-        self,
-        pipeline: FittedPipeline,
-        candidate_rows: pd.DataFrame,
-        candidate_columns: Collection[str],
-    ) -> None:
-        schema = pipeline.encoder.schema_
-        columns = {
-            history: candidate
-            for behaviour in schema.behaviours
-            for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
-            if candidate in candidate_columns
-        }
-        if not columns:
-            raise ValueError(
-                "exclude='history' needs a history that is compared with a column of candidates, "
-                "and the Pipeline has none. Give a frame of pairs, (user, item), instead."
-            )
-        self._pipeline = pipeline
-        self._candidate = max(columns.values(), key=lambda name: schema[name].n_ids)
-        self._histories = [name for name in columns if columns[name] == self._candidate]
-        given = Columns(_read_frame(pipeline, candidate_rows))
-        self._codes = _as_learnt(pipeline, self._candidate, given.codes(self._candidate))
+    def __init__(self, ids: np.ndarray) -> None:
+        self._order = np.argsort(ids, kind="stable")
+        self._ids = ids[self._order]
 
-    def find(self, user_rows: pd.DataFrame) -> np.ndarray:
-        """Return the numbers of pairs whose candidate is in the user's history."""
-        frame = _read_frame(self._pipeline, user_rows)
-        given = Columns(frame, separator=self._pipeline.encoder.separator)
-        rows_of_users = np.arange(len(user_rows))
-        found = [NO_PAIRS]
-        for history in self._histories:
-            cells = given.history(history).expand()
-            events = cells.codes(slice(0, len(cells.values)))
-            events = _as_learnt(self._pipeline, self._candidate, events)
-            what = f"{history} and {self._candidate}"
-            items, positions = _common_codes(events, self._codes, what)
-            rows = np.repeat(rows_of_users, cells.spans.lengths)
-            found.append(_join(rows, rows_of_users, items, positions))
-        return np.unique(np.concatenate(found))
-
-
-def _read_frame(pipeline: FittedPipeline, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows as the encoder is given them: a frame, since they have histories."""
-    return cast("pd.DataFrame", pandas_frame(pipeline.read(rows)))
+    def pairs(self, users: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Return the numbers of pairs of users and the candidates that have the ids beside them."""
+        is_value = (ids != UNKNOWN_ID) & (ids != PADDING_ID)
+        users, ids = users[is_value], ids[is_value]
+        first = np.searchsorted(self._ids, ids)
+        spans = Spans(first, np.searchsorted(self._ids, ids, side="right") - first)
+        numbers = np.repeat(users, spans.lengths) * len(self._ids) + self._order[spans.index()]
+        return np.unique(numbers)
 
 
 def _plain_codes(column: pd.Series) -> Codes:
     codes, values = factorize(column, name=str(column.name))
     return codes, plain_ids(values, name=str(column.name))
-
-
-def _as_learnt(pipeline: FittedPipeline, column: str, codes: Codes) -> Codes:
-    """Give text that spells integers as integers, where the encoder has learnt integers."""
-    learnt = pipeline.encoder._learnt
-    vocabulary = learnt.vocabularies[learnt.roles.owners[column]]
-    return codes[0], vocabulary.as_learnt(plain_ids(codes[1], name=column))
 
 
 def _common_codes(given: Codes, there: Codes, what: str) -> tuple[np.ndarray, np.ndarray]:

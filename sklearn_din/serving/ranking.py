@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from itertools import pairwise
 from typing import Any, Generic
 
 import numpy as np
@@ -17,16 +17,21 @@ from sklearn_din._validation import check_choice, check_count, check_frame, chec
 from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.single_values import as_numbers
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipeline
-from sklearn_din.serving.allowed_pairs import (
-    NO_PAIRS,
-    AllowedPairs,
-    SeenCandidates,
-    pairs_of_frame,
+from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
+from sklearn_din.neighbours.tables import has_numbers
+from sklearn_din.serving.allowed_pairs import NO_PAIRS, AllowedPairs, pairs_of_frame
+from sklearn_din.serving.catalogue import (
+    Catalogue,
+    CatalogueBehindSteps,
+    Users,
+    blocks_of,
+    catalogue_of,
+    frame_of_users,
+    has_other_steps,
 )
 
+PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536
 CHECKED_PAIRS = 256
 RESULT_COLUMNS = ("row", "rank", "probability")
@@ -38,8 +43,8 @@ def rank_candidates(
     candidates: IntoDataFrameT,
     *,
     top_k: int = 10,
-    exclude: str | IntoDataFrame | None = None,
-    only: IntoDataFrame | None = None,
+    exclude: PairsLike | None = None,
+    only: PairsLike | None = None,
     by: str | None = None,
 ) -> IntoDataFrameT:
     """Score a catalogue for each user and return the best candidates.
@@ -63,14 +68,15 @@ def rank_candidates(
         such as a title, come back in the result, which is of this kind.
     top_k : int, default=10
         Candidates to return for each user; all where there are fewer.
-    exclude : "history" or frame of pairs, default=None
+    exclude : "history", list of items, or frame of pairs, default=None
         Pairs to leave out. "history": candidates that are in the user's history, new ones
         included; where several columns have a history, the one with the most values tells what a
         candidate is (the item, not its category), and all histories of that column count. A frame
         has one column of ``users`` and one of ``candidates``, such as user and item; pairs of
-        others than those given do not matter.
-    only : frame of pairs, default=None
-        The candidates of each user, as a retrieval step has chosen them: a frame as for
+        others than those given do not matter. A list has values of the column that tells what a
+        candidate is, for all users.
+    only : list of items, or frame of pairs, default=None
+        The candidates of each user, as a retrieval step has chosen them: a list or a frame as for
         ``exclude``. No other pair is scored; users without a pair are left out. None: every
         candidate for every user.
     by : str, default=None
@@ -114,15 +120,18 @@ def rank_candidates(
 class Ranker(Generic[IntoDataFrameT]):
     """A catalogue that is encoded once and ranked for one user after the other.
 
-    A server ranks the same candidates at every request: they are encoded at the first one, every
-    later request encodes its users alone. The rankings are those of :func:`rank_candidates`, which
-    makes a Ranker for one call. Threads may share it.
+    A server ranks the same candidates at every request: they are encoded once, with what item
+    neighbours know of them, and each request encodes its user alone. The rankings are those of
+    :func:`rank_candidates`, which makes a Ranker for one call. Threads may share it.
+
+    After :func:`update` the next request encodes the candidates anew. A Pipeline that is fitted
+    again needs a new Ranker.
 
     Parameters
     ----------
     pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
         Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
-        end. It must not be fitted or updated again while the Ranker is in use: make a new one.
+        end.
     candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
         One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
         such as a title, come back in the result, which is of this kind.
@@ -152,33 +161,43 @@ class Ranker(Generic[IntoDataFrameT]):
             )
         self._columns = columns
         self._frame = CallerFrame(candidates, name="candidates")
-        _check_candidates(self._frame.pandas)
+        _check_candidates(self._frame.pandas, columns)
         _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
-        self._catalogue: _Catalogue | None = None
+        none = np.zeros(len(self._frame.pandas), dtype=np.int64)
+        self._result = CallerFrame(
+            self._frame.with_columns({"probability": none}, first={"row": none, "rank": none}),
+            name="candidates",
+        )
         self._lock = threading.Lock()
+        self._catalogue: Catalogue | None = None
+        if not has_other_steps(self._fitted):  # else a user is needed beside the candidates
+            self._catalogue = Catalogue(self._fitted, self._frame.pandas)
 
     def rank(
         self,
         users: IntoDataFrame | Mapping[str, object],
         *,
         top_k: int = 10,
-        exclude: str | IntoDataFrame | None = None,
-        only: IntoDataFrame | None = None,
+        exclude: PairsLike | None = None,
+        only: PairsLike | None = None,
         by: str | None = None,
     ) -> IntoDataFrameT:
         """Return the best candidates for each user, as :func:`rank_candidates` does.
 
         Parameters
         ----------
-        users : frame of shape (n_users, ...), or dict
+        users : frame of shape (n_users, ...), Series, or dict
             One row per user at a moment: every column that the Pipeline was fitted on, histories
-            included, except those of the candidate. A dict is one user: a value for each column.
+            included, except those of the candidate. A Series or a dict is one user: a value for
+            each column. A dict of plain numbers, text and lists is the fastest.
         top_k : int, default=10
             Candidates to return for each user; all where there are fewer.
-        exclude : "history" or frame of pairs, default=None
-            Pairs to leave out: candidates that are in the user's history, or those of a frame.
-        only : frame of pairs, default=None
-            The candidates of each user, as a retrieval step has chosen them; None: all.
+        exclude : "history", list of items, or frame of pairs, default=None
+            Pairs to leave out: candidates that are in the user's history, those listed, or those
+            of a frame.
+        only : list of items, or frame of pairs, default=None
+            The candidates of all users, or of each user, as a retrieval step has chosen them;
+            None: all.
         by : str, default=None
             A column of numbers of the candidates to rank by; None: the probability.
 
@@ -189,8 +208,8 @@ class Ranker(Generic[IntoDataFrameT]):
             rank (from 1), the columns of the candidates, probability (of the click).
         """
         check_count(top_k, name="top_k")
-        candidates = self._frame.pandas
-        numbers_to_rank_by = None if by is None else _check_numbers(candidates, by)
+        n_candidates = len(self._frame.pandas)
+        numbers_to_rank_by = None if by is None else _check_numbers(self._frame.pandas, by)
         pairs = self._pair(_read_users(users))
         best, ranks = [NO_PAIRS], [NO_PAIRS]
         logits: list[np.ndarray] = []
@@ -199,54 +218,61 @@ class Ranker(Generic[IntoDataFrameT]):
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
             if numbers_to_rank_by is None:
-                scores = pairs.logits(block)
+                scores = pairs.logits(block, of_all=only is None)
                 order = sign * scores.round(5)
             else:
-                order = numbers_to_rank_by[block % len(candidates)]
-            chosen, rank = _best_of_each_user(block // len(candidates), order, top_k)
-            logits.append(scores[chosen] if by is None else pairs.logits(block[chosen]))
+                order = numbers_to_rank_by[block % n_candidates]
+            chosen, rank = _best_of_each_user(block // n_candidates, order, top_k)
+            if by is not None:
+                scores = pairs.logits(block[chosen], of_all=False)
+            logits.append(scores[chosen] if by is None else scores)
             best.append(block[chosen])
             ranks.append(rank)
-        rows, positions = np.divmod(np.concatenate(best), len(candidates))
-        best_rows = CallerFrame(self._frame.take(positions), name="candidates")
+        rows, positions = np.divmod(np.concatenate(best), n_candidates)
         probability = self._fitted.calibration.probability(np.concatenate(logits))
-        return best_rows.with_columns(
-            {"probability": probability}, first={"row": rows, "rank": np.concatenate(ranks)}
-        )
+        values = {"row": rows, "rank": np.concatenate(ranks), "probability": probability}
+        return self._result.take_and_replace(positions, values)
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
         return _allow(self._pair(users), exclude, None).excluded
 
-    def _pair(self, users: pd.DataFrame) -> _Pairs:
-        """Encode users beside the candidates, which the first call encodes."""
-        candidates = self._frame.pandas
-        _check_users(users, candidates)
-        names = _columns_of_fit(self._fitted, self._columns, users, candidates)
+    def _pair(self, users: Users) -> _Pairs:
+        """Encode users beside the candidates, by one state of the model."""
+        _check_users(users, self._frame.pandas)
+        _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
+        while True:
+            catalogue = self._current_catalogue(users)
+            pairs = _Pairs(catalogue, users)
+            if catalogue.is_current():  # else update came between
+                return pairs
+
+    def _current_catalogue(self, users: Users) -> Catalogue:
         with self._lock:
-            if self._catalogue is None or self._catalogue.names != names:
-                self._catalogue = _Catalogue(self._fitted, users[:1], candidates, names)
-            catalogue = self._catalogue
-        return _Pairs(catalogue, users)
+            catalogue, candidates = self._catalogue, self._frame.pandas
+            if catalogue is None or not catalogue.is_current() or not catalogue.suits(users):
+                names = [name for name in self._columns if name in users or name in candidates]
+                catalogue = catalogue_of(self._fitted, candidates, users, names)
+            self._catalogue = catalogue
+        return catalogue
 
 
 def _allow(pairs: _Pairs, exclude: Any, only: Any) -> AllowedPairs:
     """Return the pairs that may be ranked, out of ``exclude`` and ``only`` as they were given."""
-    users, candidates = pairs.users, pairs.candidates
     excluded, chosen = NO_PAIRS, None
     if isinstance(exclude, str):
         check_choice(exclude, ("history", None), name="exclude, where it is no frame of pairs,")
         excluded = pairs.of_histories()
     elif exclude is not None:
-        excluded = pairs_of_frame(exclude, users, candidates, name="exclude")
+        excluded = pairs.of(exclude, name="exclude")
     if only is not None:
-        chosen = pairs_of_frame(only, users, candidates, name="only")
+        chosen = pairs.of(only, name="only")
         if not len(chosen):
             raise ValueError(
                 "only must hold pairs of the users and candidates that are given, got none. "
                 "only=None ranks every candidate for every user."
             )
-    return AllowedPairs(len(users), len(candidates), chosen, excluded)
+    return AllowedPairs(pairs.n_users, len(pairs.candidates), chosen, excluded)
 
 
 def _best_of_each_user(
@@ -261,75 +287,36 @@ def _best_of_each_user(
     >>> _best_of_each_user(np.array([0, 0, 0, 3]), np.array([0.1, 0.5, 0.5, 0.2]), 2)
     (array([1, 2, 3]), array([1, 2, 1]))
     """
+    if len(rows) and rows[0] == rows[-1]:
+        order = _largest_first(scores, top_k)
+        return order, np.arange(1, len(order) + 1)
     order = np.lexsort((-scores, rows))
     rank = np.arange(1, len(rows) + 1) - np.searchsorted(rows, rows)
     is_best = rank <= top_k
     return order[is_best], rank[is_best]
 
 
-class _Catalogue:
-    """Candidates, encoded beside a stand-in for the user."""
-
-    def __init__(
-        self,
-        pipeline: FittedPipeline,
-        user: pd.DataFrame,
-        candidates: pd.DataFrame,
-        names: list[str],
-    ) -> None:
-        self.pipeline, self.candidates, self.names = pipeline, candidates, names
-        self._user = user
-        # Only a step beside the encoder can compute a column from user and candidate together.
-        self.has_other_steps = len(list(flat_steps(pipeline.transformers))) > 1
-        blocks = [
-            self.encode(user.iloc[np.zeros_like(block)], block)
-            for block in _blocks(len(candidates))
-        ]
-        self.columns, self.bags = self._fields_of_candidate(user, blocks)
-
-    @cached_property
-    def seen_candidates(self) -> SeenCandidates:
-        """The candidates' values as steps before the encoder leave them, read once."""
-        positions = np.arange(len(self.candidates))
-        rows = self.frame(self._user.iloc[np.zeros_like(positions)], positions)
-        return SeenCandidates(self.pipeline, rows, self.columns)
-
-    def frame(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
-        """Return pairs of users and candidates by position, as the first step is given them."""
-        left = users.reset_index(drop=True)
-        right = self.candidates.take(candidates).reset_index(drop=True)
-        return pd.DataFrame({n: (left if n in left else right)[n] for n in self.names})
-
-    def encode(self, users: pd.DataFrame, candidates: np.ndarray) -> EncodedFeatures:
-        """Return pairs, the slow way: as one frame through every step."""
-        return self.pipeline.encode(self.frame(users, candidates))
-
-    def _fields_of_candidate(
-        self, user: pd.DataFrame, blocks: list[EncodedFeatures]
-    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
-        """Encoded columns and bags that follow the candidate, also those that a step added."""
-        columns = {}
-        for name in blocks[0].columns:
-            values = np.concatenate([block.columns[name] for block in blocks])
-            is_added = name not in user and name not in self.candidates
-            if name in self.candidates or (is_added and (values != values[0]).any()):
-                columns[name] = values
-        bags = {}
-        for behaviour in blocks[0].schema.behaviours:
-            key = behaviour.histories
-            if key[0] in self.candidates:  # a bag, such as a film's genres
-                bags[key] = _join([block.behaviours[key] for block in blocks])
-        return columns, bags
+def _largest_first(scores: np.ndarray, top_k: int) -> np.ndarray:
+    """Return the positions of the ``top_k`` largest scores; all others are not sorted."""
+    if top_k < len(scores):
+        least = -np.partition(-scores, top_k - 1)[top_k - 1]
+        if not np.isnan(least):
+            chosen = np.flatnonzero(scores >= least)
+            return chosen[np.argsort(-scores[chosen], kind="stable")][:top_k]
+    return np.argsort(-scores, kind="stable")[:top_k]
 
 
 class _Pairs:
-    """Users, encoded beside a stand-in for the candidate, and a catalogue."""
+    """Users, encoded beside a catalogue."""
 
-    def __init__(self, catalogue: _Catalogue, users: pd.DataFrame) -> None:
+    def __init__(self, catalogue: Catalogue, users: Users) -> None:
         self.catalogue, self.users = catalogue, users
-        self.user_rows = catalogue.encode(users, np.zeros(len(users), dtype=np.intp))
-        if catalogue.has_other_steps:
-            self._refuse_joint_fields()
+        self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
+        self._read = catalogue.read(users)
+        self.user_rows = catalogue.encode(self._read)
+        self._latest: tuple[int, dict[str, np.ndarray]] = -1, {}
+        if isinstance(catalogue, CatalogueBehindSteps):
+            self._refuse_joint_fields(catalogue)
 
     @property
     def candidates(self) -> pd.DataFrame:
@@ -338,36 +325,92 @@ class _Pairs:
 
     def of_histories(self) -> np.ndarray:
         """Return the numbers of pairs whose candidate is in the user's history."""
-        stand_in = np.zeros(len(self.users), dtype=np.intp)
-        return self.catalogue.seen_candidates.find(self.catalogue.frame(self.users, stand_in))
+        if self.catalogue.item is None:
+            raise ValueError(
+                "exclude='history' needs a history that is compared with a column of candidates, "
+                "and the Pipeline has none. Give a frame of pairs, (user, item), instead."
+            )
+        rows, ids = self.catalogue.find_seen(self._read)
+        return self.catalogue.places.pairs(rows, ids)
+
+    def of(self, pairs: Any, *, name: str) -> np.ndarray:
+        """Return the numbers of pairs in a frame, or of all users and the items in a list."""
+        if not isinstance(pairs, list | tuple | np.ndarray | pd.Series):
+            return pairs_of_frame(pairs, frame_of_users(self.users), self.candidates, name=name)
+        if self.catalogue.item is None:
+            raise ValueError(
+                f"{name} as a list of items needs candidates that are compared with a history, "
+                "and the Pipeline has none. Give a frame of pairs, (user, item), instead."
+            )
+        ids = self.catalogue.ids_of_items(list(pairs))
+        rows = np.repeat(np.arange(self.n_users), len(ids))
+        return self.catalogue.places.pairs(rows, np.tile(ids, self.n_users))
 
     def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
         of_candidate, bags = self.catalogue.columns, self.catalogue.bags
+        of_user = self.user_rows
         columns = {
-            name: of_candidate[name][candidates] if name in of_candidate else values[users]
-            for name, values in self.user_rows.columns.items()
+            field.name: of_candidate[field.name][candidates]
+            if field.name in of_candidate
+            else of_user.columns[field.name][users]
+            for field in self.catalogue.schema.fields
+            if not field.is_history
         }
         behaviours = {
-            key: bags[key].take(candidates) if key in bags else ragged.take(users)
-            for key, ragged in self.user_rows.behaviours.items()
+            key: bags[key].take(candidates) if key in bags else of_user.behaviours[key].take(users)
+            for key in (behaviour.histories for behaviour in self.catalogue.schema.behaviours)
         }
-        return EncodedFeatures._without_checks(self.user_rows.schema, columns, behaviours)
+        return EncodedFeatures._without_checks(self.catalogue.schema, columns, behaviours)
 
-    def logits(self, numbers: np.ndarray) -> np.ndarray:
-        """Return log-odds of pairs by their numbers, some at a time."""
+    def logits(self, numbers: np.ndarray, *, of_all: bool) -> np.ndarray:
+        """Return log-odds of pairs by their numbers, some at a time.
+
+        ``of_all``: they are most of their users' pairs, so that what item neighbours know is kept
+        for all candidates.
+        """
+        net = self.catalogue.net
+        keeps = of_all and self.catalogue.neighbours is not None
         scores = [np.empty(0, dtype=np.float32)]
-        for block in _blocks(len(numbers)):
-            X = self.take(*np.divmod(numbers[block], len(self.candidates)))
-            scores.append(self.catalogue.pipeline.classifier.decision_function(X))
+        for block in blocks_of(len(numbers)):
+            rows = np.divmod(numbers[block], len(self.candidates))
+            X = self.take(*rows)
+            scores.append(net.score(self._with_neighbours(X, *rows) if keeps else X))
         return np.concatenate(scores)
 
-    def _refuse_joint_fields(self) -> None:
+    def _with_neighbours(
+        self, X: EncodedFeatures, users: np.ndarray, candidates: np.ndarray
+    ) -> EncodedFeatures:
+        """Return pairs, in the order of their users, with columns of item neighbours."""
+        tables = self.catalogue.net.neighbours_
+        if not tables.pairs or has_numbers(X.schema):
+            return X
+        starts = [0, *(np.flatnonzero(np.diff(users)) + 1), len(users)]
+        parts: list[dict[str, np.ndarray]] = []
+        for start, stop in pairwise(starts):
+            numbers = self._numbers(int(users[start]))
+            chosen = candidates[start:stop]
+            parts.append({name: values[chosen] for name, values in numbers.items()})
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        schema = tables.extend(X.schema)
+        return EncodedFeatures._without_checks(schema, X.columns | columns, X.behaviours)
+
+    def _numbers(self, user: int) -> dict[str, np.ndarray]:
+        """Return the numbers of all candidates for a user's history; the latest user's are kept."""
+        if self._latest[0] != user:
+            numbers: dict[str, np.ndarray] = {}
+            for scores in self.catalogue.neighbours or ():
+                numbers |= scores.numbers(self.user_rows.behaviours, user)
+            self._latest = user, numbers
+        return self._latest[1]
+
+    def _refuse_joint_fields(self, catalogue: CatalogueBehindSteps) -> None:
         """Compare pairs spread over both frames with the same pairs encoded together."""
-        n_pairs = min(CHECKED_PAIRS, max(len(self.users), len(self.candidates)))
-        users = np.linspace(0, len(self.users) - 1, n_pairs).astype(np.intp)
-        candidates = np.linspace(len(self.candidates) - 1, 0, n_pairs).astype(np.intp)
-        together = self.catalogue.encode(self.users.iloc[users], candidates)
+        frame, n_candidates = frame_of_users(self.users), len(self.candidates)
+        n_pairs = min(CHECKED_PAIRS, max(len(frame), n_candidates))
+        users = np.linspace(0, len(frame) - 1, n_pairs).astype(np.intp)
+        candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
+        together = catalogue.fitted.encode(catalogue.pair(frame.iloc[users], candidates))
         taken = self.take(users, candidates)
         joint = [n for n in together if not np.array_equal(together[n], taken[n])]
         if joint:
@@ -378,28 +421,18 @@ class _Pairs:
             )
 
 
-def _join(blocks: list[Ragged]) -> Ragged:
-    lengths = np.concatenate([block.spans.lengths for block in blocks])
-    names = blocks[0].columns
-    columns = {name: np.concatenate([block.flat(name) for block in blocks]) for name in names}
-    return Ragged.from_lengths(columns, lengths)
+def _read_users(users: Any) -> Users:
+    """Return users as a pandas frame; a Series or a mapping is one of them."""
+    if isinstance(users, pd.Series):
+        return users.to_dict()
+    return users if isinstance(users, Mapping) else CallerFrame(users, name="users").pandas
 
 
-def _blocks(n_rows: int, size: int = PAIRS_PER_BLOCK) -> list[np.ndarray]:
-    return [np.arange(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
-
-
-def _read_users(users: Any) -> pd.DataFrame:
-    """Return users as a pandas frame; a dict is one of them."""
-    if isinstance(users, Mapping):
-        return pd.DataFrame({name: pd.Series([value]) for name, value in users.items()})
-    return CallerFrame(users, name="users").pandas
-
-
-def _check_users(users: pd.DataFrame, candidates: pd.DataFrame) -> None:
-    check_frame(users, [], name="users")
-    _check_rows(users, name="users")
-    both = [name for name in users.columns if name in candidates]
+def _check_users(users: Users, candidates: pd.DataFrame) -> None:
+    if isinstance(users, pd.DataFrame):
+        check_frame(users, [], name="users")
+        _check_rows(users, name="users")
+    both = [name for name in users if name in candidates]
     if both:
         raise ValueError(
             f"a column belongs to the user or to the candidate, got {both} in both frames. Drop "
@@ -407,12 +440,17 @@ def _check_users(users: pd.DataFrame, candidates: pd.DataFrame) -> None:
         )
 
 
-def _check_candidates(candidates: pd.DataFrame) -> None:
+def _check_candidates(candidates: pd.DataFrame, columns: Sequence[str]) -> None:
     check_frame(candidates, [], name="candidates")
     _check_rows(candidates, name="candidates")
     taken = [name for name in RESULT_COLUMNS if name in candidates]
     if taken:
         raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
+    if not any(name in candidates for name in columns):
+        raise ValueError(
+            f"candidates must have columns that the Pipeline was fitted on, {list(columns)}, got "
+            f"{list(candidates.columns)}: every candidate would score the same."
+        )
 
 
 def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
@@ -442,24 +480,14 @@ def _check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
     return as_numbers(candidates[by], name=f"candidates[{by!r}]")
 
 
-def _columns_of_fit(
-    fitted: FittedPipeline,
-    columns: Sequence[str],
-    users: pd.DataFrame,
-    candidates: pd.DataFrame,
-) -> list[str]:
-    """Return the columns that the Pipeline needs, in the order of its fit."""
+def _check_columns_of_fit(
+    fitted: FittedPipeline, columns: Sequence[str], users: Users, candidates: pd.DataFrame
+) -> None:
+    """Raise where a column that the Pipeline needs is neither in users nor in candidates."""
     dropped = [*fitted.encoder._dropped, fitted.encoder.user, fitted.encoder.time]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(
             f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
-            f"candidates. users has {list(users.columns)}, candidates {list(candidates.columns)}."
+            f"candidates. users has {list(users)}, candidates {list(candidates.columns)}."
         )
-    names = [name for name in columns if name in users or name in candidates]
-    if not any(name in candidates for name in names):
-        raise ValueError(
-            f"candidates must have columns that the Pipeline was fitted on, {list(columns)}, got "
-            f"{list(candidates.columns)}: every candidate would score the same."
-        )
-    return names

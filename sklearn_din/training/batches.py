@@ -260,12 +260,16 @@ class ScoringBatches:
 
 
 def _runs(X: EncodedFeatures) -> np.ndarray:
-    """Positions at which the histories change from one impression to the next, and both ends."""
+    """Positions at which the histories change from one impression to the next, and both ends.
+
+    Bags do not count: they may be the candidate's.
+    """
     changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
-    for ragged in X.behaviours.values():
+    compared = [b.histories for b in X.schema.behaviours if not b.is_bag]
+    for ragged in (X.behaviours[histories] for histories in compared):
         spans = ragged.spans
         for values in (spans.starts, spans.lengths, *ragged.anchors.values()):
             changes |= values[1:] != values[:-1]
-    if not X.behaviours:
+    if not compared:
         changes[:] = True
     return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(X)]])

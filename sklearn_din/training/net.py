@@ -619,6 +619,13 @@ class DINNet(NeuralNetBinaryClassifier):
         with joint_batch(x.joint, None if self.ranks_ is None else self.ranks_.sum):
             return self.module_(self._on_device(x))
 
+    @torch.no_grad()
+    def score(self, X: EncodedFeatures) -> np.ndarray:
+        """Log-odds of impressions, (n_rows,): as skorch's ``forward``, in half a request's time."""
+        self._set_training(False)
+        logits = [self.infer(batch) for batch, _ in self.get_dataset(X)]
+        return torch.cat(logits).float().cpu().numpy()
+
     def _on_device(self, batch: Batch) -> Batch:
         """Move a batch; what only the host can find out without waiting is found out before."""
         if is_host(self.device):

@@ -1,0 +1,95 @@
+"""Item neighbours of fixed candidates, looked up for one history after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from sklearn_din._spans import Spans
+from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.neighbours.item_scores import DECAY, SUMMARIES
+from sklearn_din.neighbours.pairs import NeighbourPair
+
+SCORES_PER_CHUNK = 4_000_000  # of events times candidates: 16 MB
+
+
+class CandidateScores:
+    """One pair's columns of numbers for the same candidates and any history.
+
+    The scores are kept by event, those of the candidates alone: a history then reads the rows of
+    its events, in place of those of all candidates. The numbers are those of
+    ``NeighbourPair.look_up``.
+
+    Parameters
+    ----------
+    pair : NeighbourPair
+        What was learnt.
+    candidates : ndarray of shape (n_candidates,)
+        Their ids.
+
+    Attributes
+    ----------
+    history : str
+        The column of events that the candidates are scored for.
+    """
+
+    def __init__(self, pair: NeighbourPair, candidates: np.ndarray) -> None:
+        self.history = pair.history
+        self._names, self._scale = pair.names, pair.scale
+        ids, scores = ids_to_look_up(candidates), pair.scores
+        self._by_event = [csr_array(m[ids].T) for m in (scores.ease, scores.cosine)]
+        popularity = scores.popularity[ids]
+        is_known = (popularity > 0).astype(np.float32)
+        self._of_candidates = np.stack([popularity, scores.click_rate[ids], is_known])
+
+    def numbers(
+        self, behaviours: Mapping[tuple[str, ...], Ragged], row: int
+    ) -> dict[str, np.ndarray]:
+        """Return the columns, (n_candidates,) each, for the history in a row of behaviours."""
+        histories = next(names for names in behaviours if self.history in names)
+        ragged = behaviours[histories].take(slice(row, row + 1))
+        events = ids_to_look_up(ragged.columns[self.history][ragged.whole.index()])
+        summaries = [_summarise(matrix, events) for matrix in self._by_event]
+        sums = np.concatenate(summaries)
+        logs = np.sign(sums) * np.log1p(np.abs(sums))
+        columns = np.concatenate([logs, self._of_candidates]) / self._scale[:, None]
+        return dict(zip(self._names, columns, strict=True))
+
+
+def _summarise(by_event: csr_array, events: np.ndarray) -> np.ndarray:
+    """Return sum, mean, maximum, newest and decayed sum of each candidate's scores.
+
+    by_event : (n_ids, n_candidates)
+    events : (n_events,), oldest first
+    summaries : (5, n_candidates), zeros without an event
+    """
+    n_events, n_candidates = len(events), by_event.shape[1]
+    sums = np.zeros((len(SUMMARIES), n_candidates), dtype=np.float32)
+    if not n_events:
+        return sums
+    total, mean, most, newest, decayed = sums
+    most[:] = -np.inf
+    decays = np.float32(DECAY) ** np.arange(n_events - 1, -1, -1, dtype=np.float32)
+    step = max(1, SCORES_PER_CHUNK // n_candidates)
+    for start in range(0, n_events, step):
+        scores = _rows(by_event, events[start : start + step])
+        total += scores.sum(axis=0)
+        np.maximum(most, scores.max(axis=0), out=most)
+        decayed += decays[start : start + step] @ scores
+    newest[:], mean[:] = scores[-1], total / np.float32(n_events)
+    return sums
+
+
+def _rows(matrix: csr_array, rows: np.ndarray) -> np.ndarray:
+    """Return some rows of a sparse matrix as a dense one."""
+    starts = matrix.indptr[rows].astype(np.int64)
+    spans = Spans(starts, (matrix.indptr[rows + 1] - starts).astype(np.int32))
+    index = spans.index()
+    dense = np.zeros((len(rows), matrix.shape[1]), dtype=np.float32)
+    dense[np.repeat(np.arange(len(rows)), spans.lengths), matrix.indices[index]] = matrix.data[
+        index
+    ]
+    return dense

@@ -1,0 +1,244 @@
+"""Candidates that are encoded once, and the users who are encoded beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._frames import pandas_frame
+from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.one_row import OneRow
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import Schema
+from sklearn_din.inspection.fitted import FittedPipeline, flat_steps
+from sklearn_din.neighbours.candidate_scores import CandidateScores
+from sklearn_din.serving.allowed_pairs import PlacesOfIds
+from sklearn_din.training.inputs import check_features
+
+ROWS_PER_BLOCK = 65_536
+
+Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
+
+
+class Catalogue:
+    """Candidates, encoded once, and the state of the model that they were encoded by.
+
+    The encoder is the only step before the classifier: candidates are encoded without the columns
+    of users, and the other way round.
+
+    Parameters
+    ----------
+    fitted : FittedPipeline
+        The model.
+    candidates : DataFrame
+        One row per candidate.
+
+    Attributes
+    ----------
+    columns : dict of str to ndarray of shape (n_candidates,)
+        Encoded columns that follow the candidate.
+    bags : dict of tuple of str to Ragged
+        Encoded histories that do, such as the genres of a film.
+    """
+
+    def __init__(self, fitted: FittedPipeline, candidates: pd.DataFrame) -> None:
+        self.fitted, self.candidates = fitted, candidates
+        rows = replace(fitted.encoder._row_encoder(), user=None, time=None)
+        # update replaces the classifier first: what was learnt is never newer than the net
+        self._learnt, self.net = rows.learnt, fitted.classifier.net_
+        self.schema: Schema = self._learnt.schema
+        encoded = EncodedFeatures._without_checks(self.schema, {}, {})
+        schema = fitted.classifier.schema_
+        check_features(fitted.classifier, encoded, schema=schema, is_encoded=True)
+        names = {*candidates.columns}
+        others = {*self._learnt.names} - names
+        self._of_users = replace(rows, learnt=self._learnt.without(names))
+        self._of_candidates = replace(rows, learnt=self._learnt.without(others))
+        self.columns, self.bags = self._encode_candidates()
+        self._check_behaviours(names)
+
+    def is_current(self) -> bool:
+        """Return whether the model is still as it was."""
+        fitted = self.fitted
+        return fitted.encoder._learnt is self._learnt and fitted.classifier.net_ is self.net
+
+    def suits(self, users: Users) -> bool:
+        """Return whether users of these columns can be encoded beside the candidates."""
+        return True
+
+    def read(self, users: Users) -> Columns:
+        """Return users as :meth:`encode` takes them."""
+        separator = self.fitted.encoder.separator
+        if isinstance(users, pd.DataFrame):
+            return Columns(users, separator=separator)
+        return OneRow(users, separator=separator)
+
+    def encode(self, users: Columns) -> EncodedFeatures:
+        """Return users with the columns that do not follow the candidate."""
+        return self._of_users.encode_columns(users)
+
+    def read_histories(self, users: Columns) -> Columns:
+        """Return users as the encoder is given them."""
+        return users
+
+    @cached_property
+    def neighbours(self) -> list[CandidateScores] | None:
+        """What item neighbours know of the candidates; None where more than those decides."""
+        pairs = self.net.neighbours_.pairs
+        of_candidates = {name for histories in self.bags for name in histories}
+        if any(p.candidate not in self.columns or p.history in of_candidates for p in pairs):
+            return None
+        return [CandidateScores(pair, self.columns[pair.candidate]) for pair in pairs]
+
+    @cached_property
+    def item(self) -> str | None:
+        """The column that tells what a candidate is: of those with a history, the most values."""
+        compared = {name for behaviour in self.schema.behaviours for name in behaviour.candidates}
+        names = [name for name in self.columns if name in compared]
+        return max(names, key=lambda name: self.schema[name].n_ids, default=None)
+
+    @cached_property
+    def places(self) -> PlacesOfIds:
+        """Where the values of :attr:`item` stand among the candidates."""
+        return PlacesOfIds(self.columns[cast(str, self.item)])
+
+    def find_seen(self, users: Columns) -> tuple[np.ndarray, np.ndarray]:
+        """Return all events of users that may be a candidate: whose each is, and its id."""
+        columns, rows, ids = self.read_histories(users), [], []
+        for behaviour in self.schema.behaviours:
+            for name, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+                if candidate == self.item:
+                    cells = columns.history(name).expand()
+                    codes = cells.codes(slice(0, len(cells.values)))
+                    ids.append(self._learnt.ids_of(name, codes))
+                    rows.append(np.repeat(np.arange(len(cells.spans)), cells.spans.lengths))
+        return np.concatenate(rows), np.concatenate(ids)
+
+    def ids_of_items(self, values: Sequence[object]) -> np.ndarray:
+        """Return the ids of some values of :attr:`item`, as a list of them is read."""
+        name = cast(str, self.item)
+        cells = OneRow({name: list(values)}).history(name)
+        return self._learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
+
+    def _check_behaviours(self, names: set[str]) -> None:
+        for behaviour in self.schema.behaviours:
+            columns = {*behaviour.histories, *behaviour.numbers}
+            if columns & names and not columns <= names:
+                raise ValueError(
+                    f"{sorted(columns)} describe the same events, got {sorted(columns & names)} "
+                    "among the candidates. Give all of them with the users, or with the candidates."
+                )
+
+    def _encode_candidates(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
+        separator = self.fitted.encoder.separator
+        X = self._of_candidates.encode_columns(Columns(self.candidates, separator=separator))
+        return X.columns, X.behaviours
+
+
+class CatalogueBehindSteps(Catalogue):
+    """Candidates beside a stand-in for the user, where other steps stand before the classifier.
+
+    Only such a step can compute a column from user and candidate together.
+
+    Parameters
+    ----------
+    fitted : FittedPipeline
+        The model.
+    candidates : DataFrame
+        One row per candidate.
+    users : DataFrame or mapping
+        Users, of whom the first one is the stand-in.
+    names : list of str
+        The columns that the first step is given, in their order.
+    """
+
+    def __init__(
+        self, fitted: FittedPipeline, candidates: pd.DataFrame, users: Users, names: list[str]
+    ) -> None:
+        self._names, self._user = names, frame_of_users(users)[:1]
+        super().__init__(fitted, candidates)
+
+    def suits(self, users: Users) -> bool:
+        """Return whether users have the columns of the stand-in."""
+        return {*self._user.columns} == {*users}
+
+    def read(self, users: Users) -> Columns:
+        """Return users beside a stand-in for the candidate."""
+        frame = frame_of_users(users)
+        return Columns(self.pair(frame, np.zeros(len(frame), dtype=np.intp)))
+
+    def encode(self, users: Columns) -> EncodedFeatures:
+        """Return pairs, the slow way: as one frame through every step."""
+        return self.fitted.encode(users.frame)
+
+    def read_histories(self, users: Columns) -> Columns:
+        """Return users as the steps before the encoder leave them."""
+        frame = cast("pd.DataFrame", pandas_frame(self.fitted.read(users.frame)))
+        return Columns(frame, separator=self.fitted.encoder.separator)
+
+    def pair(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
+        """Return pairs of users and candidates by position, as the first step is given them."""
+        left = users.reset_index(drop=True)
+        right = self.candidates.take(candidates).reset_index(drop=True)
+        return pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
+
+    def _encode_candidates(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
+        """Encoded columns and bags that follow the candidate, also those that a step added."""
+        user, candidates = self._user, self.candidates
+        blocks = [
+            self.fitted.encode(self.pair(user.iloc[np.zeros_like(block)], block))
+            for block in blocks_of(len(candidates))
+        ]
+        self.schema = blocks[0].schema
+        columns = {}
+        for name in blocks[0].columns:
+            values = np.concatenate([block.columns[name] for block in blocks])
+            is_added = name not in user and name not in candidates
+            if name in candidates or (is_added and (values != values[0]).any()):
+                columns[name] = values
+        bags = {}
+        for behaviour in blocks[0].schema.behaviours:
+            key = behaviour.histories
+            if key[0] in candidates:  # a bag, such as a film's genres
+                bags[key] = _join([block.behaviours[key] for block in blocks])
+        return columns, bags
+
+
+def catalogue_of(
+    fitted: FittedPipeline, candidates: pd.DataFrame, users: Users, names: list[str]
+) -> Catalogue:
+    """Encode candidates; ``names`` are the columns of both that the first step is given."""
+    if has_other_steps(fitted):
+        return CatalogueBehindSteps(fitted, candidates, users, names)
+    return Catalogue(fitted, candidates)
+
+
+def has_other_steps(fitted: FittedPipeline) -> bool:
+    """Return whether other steps than the encoder stand before the classifier."""
+    return len(list(flat_steps(fitted.transformers))) > 1
+
+
+def frame_of_users(users: Users) -> pd.DataFrame:
+    """Return users as a frame: of a mapping, one of them."""
+    if isinstance(users, pd.DataFrame):
+        return users
+    return pd.DataFrame({name: pd.Series([value]) for name, value in users.items()})
+
+
+def blocks_of(n_rows: int) -> list[np.ndarray]:
+    """Return the numbers of rows, some at a time."""
+    starts = range(0, n_rows, ROWS_PER_BLOCK)
+    return [np.arange(start, min(start + ROWS_PER_BLOCK, n_rows)) for start in starts]
+
+
+def _join(blocks: list[Ragged]) -> Ragged:
+    lengths = np.concatenate([block.spans.lengths for block in blocks])
+    names = blocks[0].columns
+    columns = {name: np.concatenate([block.flat(name) for block in blocks]) for name in names}
+    return Ragged.from_lengths(columns, lengths)

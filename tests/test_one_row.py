@@ -1,0 +1,107 @@
+"""A row of plain values is encoded as a frame of one row is."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.one_row import OneRow
+from sklearn_din.transformers import HistorySequenceEncoder
+
+INTEGERS = [0, 7, -3, 99, 2**63 - 1, -(2**63), 2**64, np.int64(7), np.int32(8), np.uint8(9)]
+TEXTS = ["hat", "tie", "", "7", "new", np.str_("hat")]
+OTHERS = [None, float("nan"), np.nan, 7.0, 7.5, np.float64(8.0), np.float32(0.1), pd.NA, pd.NaT]
+OTHERS += [True, np.bool_(False), float("inf"), 1e300, [1], {"a": 1}, b"hat"]
+SCALARS = st.sampled_from(INTEGERS + TEXTS + OTHERS)
+PLAIN = st.one_of(
+    st.lists(st.sampled_from([7, 8, 9, 2, 10**6]), max_size=5),
+    st.lists(st.sampled_from(["hat", "tie", "new"]), max_size=5),
+    st.lists(SCALARS, max_size=3),
+)
+CELLS = st.one_of(
+    PLAIN,
+    PLAIN.map(tuple),
+    st.lists(st.integers(5, 9), max_size=5).map(np.array),
+    st.lists(st.integers(5, 9), max_size=5).map(lambda cell: np.array(cell, dtype=np.int32)),
+    st.lists(st.sampled_from(["hat", "new"]), max_size=5).map(lambda c: np.array(c, dtype=object)),
+    st.sampled_from([np.array([[7]]), np.array([7.0, np.nan]), {7}, "7|8"]),
+    SCALARS,
+)
+
+
+def fit(*, is_text, **parameters):
+    values = ["hat", "tie", "sock"] if is_text else [7, 8, 9]
+    frame = pd.DataFrame(
+        {
+            "item": values * 2,
+            "price": [1.0, 2.0, None, 3.0, 4.0, 5.0],
+            "hist_item": [values[:n] for n in (1, 2, 3, 0, 1, 2)],
+            "hist_paid": [[1.5, 2.5, 0.5][:n] for n in (1, 2, 3, 0, 1, 2)],
+            "tags": [[], ["a"], ["b"], ["a", "b"], [], ["a"]],
+        }
+    )
+    histories = {("hist_item", "hist_paid"): ("item", None), "tags": None}
+    return HistorySequenceEncoder(histories=histories, max_length=3, **parameters).fit(frame)
+
+
+ENCODERS = [
+    fit(is_text=True),
+    fit(is_text=False),
+    fit(is_text=False, unknown="error"),
+    fit(is_text=True, separator="|"),
+]
+
+
+def encode(encoder, columns):
+    """Encoded arrays and warnings, or the error."""
+    rows = encoder._row_encoder()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            X = rows.encode_columns(columns)
+        except (ValueError, TypeError) as error:
+            return type(error), str(error)
+    arrays = {name: values.tolist() for name, values in X.columns.items()}
+    for ragged in X.behaviours.values():
+        arrays |= {name: ragged.flat(name).tolist() for name in ragged.columns}
+    return arrays, sorted(str(warning.message) for warning in caught)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(ENCODERS), SCALARS, SCALARS, CELLS, CELLS, CELLS)
+def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events, paid, tags):
+    row = {"item": item, "price": price, "hist_item": events, "hist_paid": paid, "tags": tags}
+    if isinstance(events, list) and events and not isinstance(paid, dict | str):
+        row["hist_paid"] = [0.5] * len(events)  # else most draws are refused for their lengths
+    frame = pd.DataFrame({name: pd.Series([value]) for name, value in row.items()})
+    separator = encoder.separator
+    expected = encode(encoder, Columns(frame, separator=separator))
+    assert encode(encoder, OneRow(row, separator=separator)) == expected
+
+
+@pytest.mark.parametrize("value", [7, "hat", None, 2.5])
+def test_plain_values_need_no_column(value, monkeypatch):
+    monkeypatch.delattr(OneRow, "column")
+    row = OneRow({"x": value, "cell": [value, value]} if value is not None else {"x": value})
+    if value is None or isinstance(value, int | float):
+        np.testing.assert_array_equal(row.numbers("x"), [np.nan if value is None else value])
+    if not isinstance(value, float):
+        codes, values = row.codes("x")
+        assert [values[code] for code in codes if code >= 0] == [value] * (value is not None)
+    if isinstance(value, int | str):
+        assert list(row.history("cell").values) == [value, value]
+
+
+def test_columns_are_left_out_with_their_behaviour():
+    rows = fit(is_text=True)._row_encoder()
+    rest = replace(rows, learnt=rows.learnt.without({"item", "hist_paid"}))
+    names = [field.name for field in rest.learnt.schema.fields]
+    assert names == ["price", "price_missing", "tags"]
+    X = rest.encode_columns(OneRow({"price": 2.0, "tags": ["b"]}))
+    assert list(X.columns) == ["price", "price_missing"]
+    assert list(X.behaviours) == [("tags",)]
