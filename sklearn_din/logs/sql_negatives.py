@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,9 +120,13 @@ def _draw(
     Returns the row of each version: an item's last one, with a time each one in which its columns
     changed.
     """
-    schema, kind = _schema(events, request)
+    names = [*request.following, *request.keys, *request.timed]
+    empty = pd.DataFrame({n: pd.Series([], dtype=events.all_dtypes[n]) for n in names})
+    user = request.user
+    kind = None if user is None else key_kind(empty[user], name=f"events[{user!r}]")
+    schema = _needed(empty, 0, request, kind).schema
     with open_database(memory=events.memory, folder=folder) as database:
-        database.register("rows", _read(events, request, schema, kind), schema)
+        database.register("rows", _read(events, request, kind), schema)
         database.run("create table events as select * from rows")
         database.run(ITEMS)
         catalogue = pa.Table.from_batches(
@@ -159,27 +164,24 @@ def _query_of_versions(request: NegativesRequest) -> str:
     return CHANGES.format(changed=" or ".join(changed))
 
 
-def _schema(events: Scan, request: NegativesRequest) -> tuple[pa.Schema, str | None]:
-    """Columns that DuckDB gets, and of what kind the users are."""
-    names = [*request.following, *request.keys[1:], *request.timed]
-    empty = {name: pd.Series([], dtype=events.all_dtypes[name], name=name) for name in names}
-    fields = [pa.field("item", _sortable(empty[request.item]).type), ("row", pa.int64())]
-    is_float = False
+def _needed(
+    part: pd.DataFrame, start: int, request: NegativesRequest, kind: str | None
+) -> pa.RecordBatch:
+    """Return what DuckDB gets of some events, of which ``start`` is the first."""
+    columns: dict[str, Any] = {"item": _sortable(part[request.item])}
+    columns["row"] = np.arange(start, start + len(part))
+    columns["time"] = np.zeros(len(part), dtype=np.int64)
     if request.time is not None:
-        is_float = pd.api.types.is_float_dtype(empty[request.time])
         for number, name in enumerate(request.item_columns):
-            fields.append(pa.field(f"c{number}", _comparable(empty[name]).type))
-    fields.append(pa.field("time", pa.float64() if is_float else pa.int64()))
-    if request.user is None:
-        return pa.schema(fields), None
-    kind = key_kind(empty[request.user], name=f"events[{request.user!r}]")
-    fields.append(pa.field("owner", pa.large_string() if kind == "text" else pa.int64()))
-    return pa.schema(fields), kind
+            columns[f"c{number}"] = plain_integers(arrow_of_column(part[name]))
+        label = f"events[{request.time!r}]"
+        columns["time"] = check_times(part[request.time], name=label)[0]
+    if request.user is not None:
+        columns["owner"] = read_keys(part[request.user], kind)
+    return pa.RecordBatch.from_pydict(columns)
 
 
-def _read(
-    events: Scan, request: NegativesRequest, schema: pa.Schema, kind: str | None
-) -> Iterator[pa.RecordBatch]:
+def _read(events: Scan, request: NegativesRequest, kind: str | None) -> Iterator[pa.RecordBatch]:
     """Yield what DuckDB needs of all events; missing values are counted over all parts."""
     _warn(next(part for _, part in events[:CHECKED_ROWS].parts()), request)
     changing = request.item_columns if request.timed else []
@@ -189,16 +191,7 @@ def _read(
             for name in missing:
                 missing[name] += int(missing_rows(part[name]).sum())
             if not any(missing.values()):
-                times = np.zeros(len(part), dtype=np.int64)
-                for name in request.timed:
-                    times = check_times(part[name], name=f"events[{name!r}]")[0]
-                arrays = [_sortable(part[request.item])]
-                arrays.append(pa.array(np.arange(start, start + len(part))))
-                arrays += [_comparable(part[name]) for name in changing]
-                arrays.append(pa.array(times))
-                if request.user is not None:
-                    arrays.append(read_keys(part[request.user], kind))
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                yield _needed(part, start, request, kind)
             progress.update(len(part))
     for name, number in missing.items():
         if number and name in request.keys:
@@ -232,11 +225,6 @@ def _sortable(column: pd.Series) -> pa.Array:
     if pa.types.is_nested(array.type):
         raise ValueError(f"events[{column.name!r}] must hold ids, got {column.dtype}.")
     return plain_integers(array)
-
-
-def _comparable(column: pd.Series) -> pa.Array:
-    """Return a column as an Arrow array of which DuckDB can tell whether two values are equal."""
-    return plain_integers(arrow_of_column(column))
 
 
 def _read_items(events: Scan, request: NegativesRequest, version_rows: np.ndarray) -> pa.Table:
