@@ -9,9 +9,7 @@ import pytest
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding import shared_logs, vocabulary
-from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.parquet_files import ParquetFiles
-from sklearn_din.tables.scan import Scan
 from tests.click_frames import every_kind
 
 EASY = {"user": "user", "time": "time"}
@@ -100,57 +98,19 @@ def test_a_streamed_fit_equals_a_fit_in_memory(table, folder, options, memory):
         np.testing.assert_array_equal(found.users, codes)
 
 
-class LogScan(Scan):
-    """Histories as windows of one log: parts hold the events of their rows, the log all."""
-
-    def __init__(self, frame, rows=None, columns=None, **options):
-        rows = range(len(frame)) if rows is None else rows
-        options = {"target": None, "memory": 10**9, "cache_dir": None} | options
-        super().__init__(rows, list(frame.columns) if columns is None else columns, **options)
-        self.frame = frame
-
-    def parts(self, columns=None):
-        names = self.columns if columns is None else list(columns)
-        for start in range(0, len(self), 37):
-            rows = np.asarray(self._rows[start : start + 37])
-            part = self.frame.iloc[rows][names].reset_index(drop=True)
-            histories = [name for name in names if isinstance(part[name].dtype, WindowDtype)]
-            yield start, part.assign(**{name: part[name].array.compact() for name in histories})
-
-    def _source(self):
-        return "a log in memory"
-
-    def log_parts(self, columns):
-        cells = {name: self.frame[name].array for name in columns}
-        values = {name: its.log.columns[its.column] for name, its in cells.items()}
-        for start in range(0, len(values[columns[0]]), 23):
-            yield start, pd.DataFrame({n: its[start : start + 23] for n, its in values.items()})
-
-    def shares_log(self, columns):
-        return True
-
-    def windows(self, rows, columns):
-        cells = self.frame["hist_item"].array[np.asarray(self._rows[rows])]
-        times = [self.frame[n].array.anchors for n in self.columns if n == "hist_elapsed"]
-        return cells.spans, times[0][np.asarray(self._rows[rows])] if times else None
-
-    def _dtype(self, name):
-        return self.frame[name].dtype
-
-    def _view(self, rows, columns):
-        return LogScan(self.frame, rows, columns)
-
-
 @pytest.mark.parametrize("elapsed", [None, "hist_elapsed"])
 @pytest.mark.parametrize("options", [{}, {"max_length": 4}])
-def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options):
+def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options, tmp_path):
     log = make_click_log(n_users=20, n_items=60, n_categories=6, random_state=1)
     events = log.events.assign(paid=np.random.RandomState(0).gamma(2.0, size=len(log.events)))
-    columns = ["item", "category", "paid"]
-    frame = attach_history(
-        log.impressions, events, user="user", time="time", columns=columns, elapsed=elapsed
-    )
-    scan, encoders = LogScan(frame), [HistorySequenceEncoder(**EASY, **options) for _ in range(2)]
+    scans = []
+    for name, table in {"shown": log.impressions, "events": events}.items():
+        table.to_parquet(tmp_path / f"{name}.parquet", row_group_size=37)
+        scans.append(scan_parquet(tmp_path / f"{name}.parquet"))
+    roles = {"user": "user", "time": "time", "columns": ["item", "category", "paid"]}
+    frame = attach_history(log.impressions, events, **roles, elapsed=elapsed)
+    scan = attach_history(*scans, **roles, elapsed=elapsed)
+    encoders = [HistorySequenceEncoder(**EASY, **options) for _ in range(2)]
     expected = encoders[0].fit_transform(frame, log.y)
     found = encoders[1].fit_transform(scan, log.y)
     assert_same_encoders(encoders[1], encoders[0])
