@@ -112,3 +112,15 @@ def make_answers(n=8, seed=0):
         {name: rng.integers(1, n_ids[name], n, np.int32) for name in ("item", "category")},
         {histories: Ragged.from_lengths(events, lengths)},
     )
+
+
+def turning_catalogue(X):
+    """The same impressions, whose items come up one after the other: ids of some are hidden."""
+    key = ("hist_item", "hist_category")
+    events = {
+        name: np.ones_like(values) if values.dtype == np.int32 else values
+        for name, values in X.behaviours[key].columns.items()
+    }
+    behaviours = X.behaviours | {key: Ragged(events, X.behaviours[key].spans)}
+    columns = X.columns | {"item": (2 + np.arange(len(X)) // 24).astype("int32")}
+    return EncodedFeatures(X.schema, columns, behaviours, times=np.arange(len(X)))

@@ -25,7 +25,7 @@ from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.checkpoint import read_checkpoint, write_checkpoint
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk
 
@@ -43,16 +43,6 @@ WEIGHTS = np.random.default_rng(0).random(len(X))
 GROUPS = np.arange(len(X)) % 20
 
 
-def turning_catalogue():
-    """Impressions whose items come up one after the other."""
-    item = (2 + np.arange(len(X)) // 24).astype("int32")
-    key = ("hist_item", "hist_category")
-    events = {name: np.ones_like(its) for name, its in X.behaviours[key].columns.items()}
-    behaviours = X.behaviours | {key: Ragged(events, X.behaviours[key].spans)}
-    columns = X.columns | {"item": item}
-    return EncodedFeatures(X.schema, columns, behaviours, times=np.arange(len(X)))
-
-
 # Parameters and what else is given to fit, by what is special about them
 CASES = {
     "as usual": ({}, {}),
@@ -62,7 +52,7 @@ CASES = {
     "patience": ({"lr": 0.3, "max_epochs": 20, "patience": 1}, {}),
     "groups": ({"validation": "groups"}, {"groups": GROUPS}),
     "weights": ({"class_weight": {0: 1, 1: 3.5}}, {"sample_weight": WEIGHTS}),
-    "new items": ({"validation": "last"}, {"X": turning_catalogue()}),
+    "new items": ({"validation": "last"}, {"X": turning_catalogue(X)}),
     "two widths": ({"embedding_dim": {"item": 3, "category": 2, "tags": 2}}, {}),
     "as published": ({"interest": "paper", "activation": "dice", "embedding_l2": 0.0}, {}),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(len(X), 3))}),

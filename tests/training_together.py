@@ -12,9 +12,8 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, _processes
-from sklearn_din.features import EncodedFeatures, Ragged
 from sklearn_din.training import net
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 
 RANK = int(os.environ.get("RANK", "0"))
 SMALL = {"embedding_dim": 4, "attention_units": (8, 4), "hidden_units": (16, 8), "lr": 0.01}
@@ -22,19 +21,6 @@ SMALL |= {"batch_size": 24, "max_epochs": 2, "random_state": 0}
 X = make_impressions(1400, seed=3, numbers=("hist_price",))
 y = make_labels(X, seed=3)
 WEIGHTS = np.random.default_rng(0).random(len(X))
-
-
-def turning_catalogue(n=240):
-    """Impressions whose items come up one after the other: steps hide ids of some copies."""
-    few = X[:n]
-    key = ("hist_item", "hist_category")
-    events = {
-        name: np.ones_like(its) if its.dtype == np.int32 else its
-        for name, its in few.behaviours[key].columns.items()
-    }
-    behaviours = few.behaviours | {key: Ragged(events, few.behaviours[key].spans)}
-    columns = few.columns | {"item": (2 + np.arange(n) // 24).astype("int32")}
-    return EncodedFeatures(few.schema, columns, behaviours, times=np.arange(n))
 
 
 def few(n=240):
@@ -50,7 +36,7 @@ CASES = {
         | {"activation": "dice", "attention_activation": "dice"},
         few(),
     ),
-    "new items": ({"early_stopping": True}, {"X": turning_catalogue(), "y": y[:240]}),
+    "new items": ({"early_stopping": True}, {"X": turning_catalogue(X[:240]), "y": y[:240]}),
     "one row per batch": ({"batch_size": 1, "max_epochs": 1, "activation": "dice"}, few(21)),
     "in parts": ({}, few()),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(200, 3)), "y": y[:200]}),
