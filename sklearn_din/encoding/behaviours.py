@@ -15,7 +15,8 @@ class Histories:
 
     ``ids`` and ``numbers`` are columns that the user calls so: a history and its candidate play one
     part, naming either of them names both. Columns that are ``out`` are no features. ``names`` are
-    the columns that are read as histories, in the order of the table.
+    the columns that are read as histories, in the order of the table, ``notices`` sentences about
+    what was taken differently from how it looks.
     """
 
     def __init__(
@@ -30,12 +31,7 @@ class Histories:
         self.facts, self.separator = facts, separator
         self.out, self.ids, self.numbers = set(out), set(ids), set(numbers)
         self.names: list[str] = []
-        self._notices: list[str] = []
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """Sentences about what was taken differently from how it looks."""
-        return tuple(self._notices)
+        self.notices: list[str] = []
 
     def find(self, named: Mapping[Hashable, Hashable]) -> list[Behaviour]:
         """Take the columns that the user names, with their candidates, and all others of lists.
@@ -47,7 +43,7 @@ class Histories:
         groups = [list(as_tuple(key)) for key in named]
         open_groups = [g for g in groups if any(candidates[name] is not None for name in g)]
         for name in self.names:
-            if name in candidates or self.facts.history(name).is_time:
+            if name in candidates or self.facts[name].history.is_time:
                 continue
             candidates[name] = self._candidate(name)
             numbers = self._is_of_numbers(name, candidates[name])
@@ -92,17 +88,17 @@ class Histories:
         candidate = facts.find_candidate(name)
         if not is_history_name(name) or candidate is None or name in self.ids:
             return False
-        if facts.is_text(name) and self.separator is None:
+        if facts[name].is_text and self.separator is None:
             raise ValueError(
                 f"{name} holds text such as {facts[name].example!r:.40} where lists were "
                 "meant: CSV files turn histories into text. Keep them in Parquet (to_parquet, "
                 f"read_parquet), or write them joined, '22|29|7', and give separator='|'. Name "
                 f"{name} in categorical if it is an id, in drop to leave it out."
             )
-        if facts.is_text(name) or facts.is_missing(name):
+        if facts[name].is_text or facts[name].example is None:
             return True
         if name not in self.numbers:
-            self._notices.append(
+            self.notices.append(
                 f"{name} holds one value per cell, such as {facts[name].example!r:.40}, "
                 f"where its name and the column {candidate} mean a history: it is taken "
                 "for a column of its own. Make a list of each row's past, as attach_history does. "
@@ -115,7 +111,7 @@ class Histories:
         """Refuse a separator that stands in no cell of a text history."""
         facts = self.facts
         for name in self.names:
-            if facts.is_text(name) and facts.history(name).longest <= 1:
+            if facts[name].is_text and facts[name].history.longest <= 1:
                 raise ValueError(
                     f"separator={self.separator!r} splits nothing in {name}, whose cells are "
                     f"such as {facts[name].example!r:.40}. Give the separator that they "
@@ -136,7 +132,7 @@ class Histories:
 
         That is what ``attach_history(prefix="buy_")`` writes.
         """
-        facts, events = self.facts, self.facts.history(name)
+        facts, events = self.facts, self.facts[name].history
         if events.is_numeric or not events.kinds:
             return None
         of_name = [
@@ -151,7 +147,7 @@ class Histories:
 
     def _is_of_ids(self, name: str, candidate: str) -> bool:
         """Return whether a history and the column of its name are ids rather than quantities."""
-        events, kind = self.facts.history(name), self.facts[candidate].kind
+        events, kind = self.facts[name].history, self.facts[candidate].kind
         if events.has_anchors or kind in ("time", "history"):
             return False
         if {name, candidate} & {*self.ids, *self.numbers}:
@@ -162,7 +158,7 @@ class Histories:
         if has_fractions or not self.facts[candidate].is_whole:
             return False
         if events.is_numeric:
-            self._notices.append(
+            self.notices.append(
                 f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
                 f"missing: both are encoded as ids. Name {candidate} in categorical to say so, in "
                 "numeric if it is a quantity."
@@ -173,7 +169,7 @@ class Histories:
         """Return whether the events of a history are quantities."""
         if candidate is not None or name in self.ids:
             return False
-        events, of_same_name = self.facts.history(name), self.facts.find_candidate(name)
+        events, of_same_name = self.facts[name].history, self.facts.find_candidate(name)
         if events.is_numeric or name in self.numbers or of_same_name in self.numbers:
             return True
         if of_same_name is None or of_same_name in self.out:
@@ -195,7 +191,7 @@ class Histories:
             return False
         if has_numbers or self._is_of_numbers(first, None):
             return True
-        vary = facts.history(first).longest > facts.history(first).shortest
+        vary = facts[first].history.longest > facts[first].history.shortest
         return all(
             (is_history_name(name) and (vary or facts.find_candidate(name) is not None))
             or self._candidate_of_suffix(name) is not None

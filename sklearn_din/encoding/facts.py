@@ -84,7 +84,7 @@ class ColumnFacts:
     kinds: set[ColumnKind] = field(default_factory=set)
     example: object = None
     any_fraction: bool = False
-    history: HistoryFacts | None = None
+    history: HistoryFacts = field(default_factory=HistoryFacts)
 
     def update(self, columns: Columns, name: str, *, is_named: bool, is_suspect: bool) -> bool:
         """Take in one part of the column; return whether it was read as a history.
@@ -98,7 +98,6 @@ class ColumnFacts:
         # Missing cells and, with a separator, text: what else is named like a history is none.
         is_split = isinstance(example, str) and columns.separator is not None
         if is_named or kind == "history" or (is_suspect and (example is None or is_split)):
-            self.history = self.history or HistoryFacts()
             self.history.update(columns.history(name))
             return True
         if kind == "numbers" and example is not None:
@@ -109,6 +108,11 @@ class ColumnFacts:
     def is_whole(self) -> bool:
         """Return whether a column of floats holds whole numbers alone: ids, some missing."""
         return self.example is not None and not self.any_fraction
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether the first value is text."""
+        return isinstance(self.example, str)
 
     @property
     def kind(self) -> ColumnKind:
@@ -137,23 +141,9 @@ class TableFacts:
     def __getitem__(self, name: str) -> ColumnFacts:
         return self.columns[name]
 
-    def history(self, name: str) -> HistoryFacts:
-        """Facts about the events of a history."""
-        facts = self.columns[name].history
-        assert facts is not None
-        return facts
-
     def find_candidate(self, history: str) -> str | None:
         """Column that a history is compared with by its name: ``item`` for ``hist_item``."""
         return find_candidate(history, self.names)
-
-    def is_text(self, name: str) -> bool:
-        """Return whether the first value of a column is text."""
-        return isinstance(self.columns[name].example, str)
-
-    def is_missing(self, name: str) -> bool:
-        """Return whether all cells of a column are missing."""
-        return self.columns[name].example is None
 
 
 def gather_facts(

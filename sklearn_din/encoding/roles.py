@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sklearn_din._validation import check_columns, check_names
 from sklearn_din.encoding.behaviours import Histories, as_tuple
@@ -29,7 +30,7 @@ class Roles:
     unused: tuple[str, ...] = ()
     notices: tuple[str, ...] = field(default=(), compare=False)
 
-    @property
+    @cached_property
     def owners(self) -> dict[str, str]:
         """Return the owner of each column's vocabulary: of a history, its candidate."""
         owners = {name: name for name in self.categorical}
@@ -38,7 +39,7 @@ class Roles:
             owners |= {n: n if candidate is None else candidate for n, candidate in pairs}
         return owners
 
-    @property
+    @cached_property
     def candidates(self) -> set[str]:
         """Columns that some history is compared with."""
         return {name for b in self.behaviours for name in b.candidates if name is not None}
@@ -88,9 +89,8 @@ def assign_roles(
     def of_kind(*some: str) -> tuple[str, ...]:
         return tuple(n for n in table.names if kinds.get(n) in some and n not in in_use)
 
-    roles = Roles(
-        of_kind("numbers"), of_kind("ids"), behaviours, of_kind("time", "history"), finder.notices
-    )
+    kinds_of_roles = of_kind("numbers"), of_kind("ids"), behaviours, of_kind("time", "history")
+    roles = Roles(*kinds_of_roles, notices=tuple(finder.notices))
     _check_output_names(roles, in_use)
     return roles
 
