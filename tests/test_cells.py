@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.encoding.cells import holds_lists, read_history
+from sklearn_din.encoding.cells import as_numbers, factorize, holds_lists, read_history
 from sklearn_din.encoding.events import read_events
 from sklearn_din.encoding.facts import HistoryFacts
-from sklearn_din.encoding.single_values import as_numbers, factorize
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
 

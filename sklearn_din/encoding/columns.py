@@ -9,8 +9,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.encoding.cells import HistoryCells, holds_lists, is_arrow_list, read_history
-from sklearn_din.encoding.single_values import Codes, as_numbers, factorize
+from sklearn_din.encoding.cells import (
+    Codes,
+    HistoryCells,
+    as_numbers,
+    factorize,
+    holds_lists,
+    is_arrow_list,
+    read_history,
+)
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 
 PREFIX = "hist_"

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_din._spans import Spans
-from sklearn_din.encoding.cells import HistoryCells
-from sklearn_din.encoding.single_values import Codes
+from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.features.ragged import MOST_EVENTS
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.encoding.cells import HistoryCells
+from sklearn_din.encoding.cells import HistoryCells, are_whole, as_numbers, first_present
 from sklearn_din.encoding.columns import (
     ColumnKind,
     Columns,
@@ -17,7 +17,6 @@ from sklearn_din.encoding.columns import (
     find_candidate,
     is_history_name,
 )
-from sklearn_din.encoding.single_values import are_whole, as_numbers, first_present
 from sklearn_din.encoding.table import Impressions
 
 NUMERIC_KINDS = {"float", "integer"}

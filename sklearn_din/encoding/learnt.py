@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
-from sklearn_din.encoding.single_values import Codes
 from sklearn_din.encoding.spelling import note_unknown
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.ragged import Ragged

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_din.encoding.cells import as_numbers, factorize
 from sklearn_din.encoding.events import keep_newest
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.single_values import as_numbers, factorize
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.logs.windows import WindowArray, WindowDtype

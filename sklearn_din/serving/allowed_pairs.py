@@ -12,7 +12,7 @@ from narwhals.typing import IntoDataFrame
 from sklearn_din._frames import CallerFrame
 from sklearn_din._spans import Spans
 from sklearn_din._validation import check_frame
-from sklearn_din.encoding.single_values import Codes, factorize
+from sklearn_din.encoding.cells import Codes, factorize
 from sklearn_din.encoding.vocabulary import kind_of_ids, plain_ids
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID
 

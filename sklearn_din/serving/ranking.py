@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_choice, check_count, check_frame, check_name
 from sklearn_din._warnings import warn_user
-from sklearn_din.encoding.single_values import as_numbers
+from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
