@@ -31,7 +31,6 @@ from sklearn_din._validation import (
 )
 from sklearn_din._version import __version__
 from sklearn_din.encoding.behaviours import as_tuple
-from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.joint import first_process_first
 from sklearn_din.encoding.learnt import Learnt
@@ -55,7 +54,7 @@ from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.encoding.spelling import note_strangers
 from sklearn_din.encoding.statistics import TableStatistics
-from sklearn_din.encoding.table import Impressions
+from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.one_row import OneRow
+from sklearn_din.encoding.table import Columns
 from sklearn_din.transformers import HistorySequenceEncoder
 
 INTEGERS = [0, 7, -3, 99, 2**63 - 1, -(2**63), 2**64, np.int64(7), np.int32(8), np.uint8(9)]

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._typed_fields import to_dict
-from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import read_frame
 from sklearn_din.encoding.roles import assign_roles
 from sklearn_din.encoding.scaling import EventScale, Moments
 from sklearn_din.encoding.statistics import TableStatistics
-from sklearn_din.encoding.table import Impressions
+from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import IdRules, ValueCounts
 from tests.click_frames import as_lists, every_kind, with_windows
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from sklearn_din._validation import check_columns
-from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.facts import TableFacts
+from sklearn_din.encoding.table import is_history_name
 from sklearn_din.features.schema import Behaviour
 
 

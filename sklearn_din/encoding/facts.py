@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din.encoding.cells import HistoryCells, are_whole, as_numbers, first_present
-from sklearn_din.encoding.columns import (
+from sklearn_din.encoding.table import (
     ColumnKind,
     Columns,
+    Impressions,
     dtype_kind,
     find_candidate,
     is_history_name,
 )
-from sklearn_din.encoding.table import Impressions
 
 NUMERIC_KINDS = {"float", "integer"}
 

@@ -18,9 +18,9 @@ from sklearn.utils.validation import validate_data
 from sklearn_din._frames import pandas_frame
 from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import Codes
-from sklearn_din.encoding.columns import Columns, is_history_name
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
+from sklearn_din.encoding.table import Columns, is_history_name
 from sklearn_din.features.encoded import EncodedFeatures
 
 TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames and scans too

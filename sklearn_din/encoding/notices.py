@@ -12,8 +12,8 @@ import pandas as pd
 
 from sklearn_din._validation import unix_unit
 from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once
-from sklearn_din.encoding.columns import is_history_name
 from sklearn_din.encoding.events import HistoryTotals
+from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences
 from sklearn_din.features.schema import Behaviour
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.cells import LARGEST, Codes, HistoryCells
-from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.table import Columns
 
 NO_COLUMNS = pd.DataFrame(index=[0])
 LARGEST_INT64 = np.iinfo(np.int64).max

@@ -11,12 +11,11 @@ import pandas as pd
 
 from sklearn_din._spans import Spans
 from sklearn_din._validation import key_codes, plain_values, time_values
-from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import warn_of_changed_units, warn_of_unknown_ids
 from sklearn_din.encoding.shared_logs import SharedLogs
-from sklearn_din.encoding.table import Impressions
+from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged

@@ -1,19 +1,94 @@
-"""The rows that an encoder is given, as a sequence of parts: a frame is one, a scan has many."""
+"""The rows that an encoder is given, part by part, and the columns of a part, read once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from sklearn_din._progress import Progress
-from sklearn_din.encoding.columns import Columns
+from sklearn_din.encoding.cells import (
+    Codes,
+    HistoryCells,
+    as_numbers,
+    factorize,
+    holds_lists,
+    is_arrow_list,
+    read_history,
+)
+from sklearn_din.logs.windows import WindowArray, WindowDtype
 from sklearn_din.tables.scan import Scan
 
-Result = TypeVar("Result")
+PREFIX = "hist_"
+Made = TypeVar("Made")
+ColumnKind = Literal["ids", "numbers", "time", "history"]
+
+
+class Columns:
+    """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
+
+    Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
+
+    Examples
+    --------
+    >>> columns = Columns(pd.DataFrame({"item": [7, 8], "hist_item": [[8], []]}))
+    >>> columns.kind("item"), columns.kind("hist_item")
+    ('ids', 'history')
+    """
+
+    def __init__(self, frame: pd.DataFrame, *, separator: str | None = None) -> None:
+        self.frame = frame
+        self.separator = separator
+        self._kinds: dict[str, ColumnKind] = {}
+        self._codes: dict[str, Codes] = {}
+        self._histories: dict[str, HistoryCells] = {}
+        self._made: dict[Hashable, Any] = {}
+
+    def column(self, name: str) -> pd.Series:
+        """Return a column as it was given."""
+        return self.frame[name]
+
+    def kind(self, name: str) -> ColumnKind:
+        """Return the kind of a column."""
+        if name not in self._kinds:
+            self._kinds[name] = column_kind(self.column(name))
+        return self._kinds[name]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return a column of numbers as float64, NaN where missing."""
+        return as_numbers(self.column(name), name=name)
+
+    def codes(self, name: str) -> Codes:
+        """Codes and distinct values of a column of ids; read when first asked for."""
+        if name not in self._codes:
+            self._codes[name] = factorize(self.column(name), name=name)
+        return self._codes[name]
+
+    def history(self, name: str) -> HistoryCells:
+        """Cells of a history column; read when first asked for."""
+        if name not in self._histories:
+            self._histories[name] = read_history(self.column(name), separator=self.separator)
+        return self._histories[name]
+
+    def make_once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Make something of these columns, or return what was made for the same key before."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def same_windows(self, first: str, second: str) -> bool:
+        """Return whether one call of ``attach_history`` made both columns."""
+        mine, other = self.frame[first].array, self.frame[second].array
+        both = isinstance(mine, WindowArray) and isinstance(other, WindowArray)
+        return both and mine.same_windows(other)
+
+    def same_lengths(self, first: str, second: str) -> bool:
+        """Return whether two histories have equal lengths in every row."""
+        mine, other = self.history(first).spans, self.history(second).spans
+        return np.array_equal(mine.lengths, other.lengths)
 
 
 class Impressions:
@@ -62,8 +137,8 @@ class Impressions:
         return self._n_rows
 
     def map(
-        self, read: Callable[[Columns], Result], names: Collection[str], purpose: str
-    ) -> Iterator[tuple[int, Result]]:
+        self, read: Callable[[Columns], Made], names: Collection[str], purpose: str
+    ) -> Iterator[tuple[int, Made]]:
         """Yield the first row of each part, and what is read of it.
 
         Only the columns named are read; a scan shows the purpose on a progress bar. To a ValueError
@@ -87,3 +162,74 @@ class Impressions:
                 yield start, result
                 shown.update(len(frame))
         pa.default_memory_pool().release_unused()  # else Arrow keeps the memory of the largest part
+
+
+def find_candidate(history: str, names: Sequence[str]) -> str | None:
+    """Column that a history is compared with by its name: ``item`` for ``hist_item``.
+
+    Prefixes that ColumnTransformer writes before two underscores are seen through.
+
+    Examples
+    --------
+    >>> find_candidate("rest__hist_item", ["rest__hist_item", "rest__item", "price"])
+    'rest__item'
+    """
+    exact = history.removeprefix(PREFIX)
+    if exact != history and exact in names:
+        return exact
+    bare = _bare(history).removeprefix(PREFIX)
+    if bare == _bare(history):
+        return None
+    same = [name for name in names if _bare(name) == bare]
+    return same[0] if len(same) == 1 else None
+
+
+def is_history_name(name: str) -> bool:
+    """Return whether a column is named as ``attach_history`` names histories.
+
+    Examples
+    --------
+    >>> [is_history_name(name) for name in ("hist_item", "remainder__hist_item", "tags")]
+    [True, True, False]
+    """
+    return _bare(name).startswith(PREFIX)
+
+
+def _bare(name: str) -> str:
+    """Name without the prefix that ColumnTransformer writes before two underscores."""
+    return name.rpartition("__")[2]
+
+
+def column_kind(column: pd.Series) -> ColumnKind:
+    """Return the kind of a column by its dtype, and by its cells where the dtype is object.
+
+    Examples
+    --------
+    >>> [column_kind(pd.Series(cells)) for cells in ([1, 2], [0.5], ["a"], [[1], []])]
+    ['ids', 'numbers', 'ids', 'history']
+    """
+    kind = dtype_kind(column.dtype)
+    if kind is not None:
+        return kind
+    if holds_lists(column):
+        return "history"
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    if inferred in ("floating", "mixed-integer-float", "decimal"):
+        return "numbers"
+    return "time" if inferred in ("date", "datetime", "timedelta", "time", "period") else "ids"
+
+
+def dtype_kind(dtype: Any) -> ColumnKind | None:
+    """Return the kind of a column by its dtype; None for objects, whose cells must tell."""
+    if isinstance(dtype, WindowDtype) or is_arrow_list(dtype):
+        return "history"
+    if isinstance(dtype, pd.CategoricalDtype):
+        return "ids"
+    if isinstance(dtype, pd.ArrowDtype) and pa.types.is_decimal(dtype.pyarrow_dtype):
+        return "numbers"
+    is_temporal = isinstance(dtype, pd.ArrowDtype) and pa.types.is_temporal(dtype.pyarrow_dtype)
+    if is_temporal or getattr(dtype, "kind", "O") in "mM" or isinstance(dtype, pd.PeriodDtype):
+        return "time"
+    if pd.api.types.is_object_dtype(dtype):
+        return None
+    return "numbers" if pd.api.types.is_float_dtype(dtype) else "ids"

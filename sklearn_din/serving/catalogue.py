@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._frames import pandas_frame
-from sklearn_din.encoding.columns import Columns
 from sklearn_din.encoding.one_row import OneRow
+from sklearn_din.encoding.table import Columns
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
