@@ -30,7 +30,6 @@ from sklearn_din._validation import (
     plain_values,
 )
 from sklearn_din._version import __version__
-from sklearn_din.encoding.behaviours import as_tuple
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.joint import first_process_first
 from sklearn_din.encoding.learnt import Learnt
@@ -47,6 +46,7 @@ from sklearn_din.encoding.roles import (
     HistoriesParameter,
     NamesParameter,
     Roles,
+    as_tuple,
     assign_roles,
     is_auto,
 )
