@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_din.logs.history import attach_history
-from sklearn_din.logs.item_columns import Repeats
 from sklearn_din.logs.negatives import sample_negatives
+from sklearn_din.logs.sampling_notices import Repeats
 
 EVENTS = pd.DataFrame(
     {

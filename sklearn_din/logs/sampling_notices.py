@@ -1,17 +1,28 @@
-"""What a click log holds that sampled negatives would give away: said once per call."""
+"""What a click log holds that sampled negatives would give away: said once per call.
+
+Columns that belong to the item and are not named as its own, or to the user and are; items that are
+shown before they came up; pairs that come back.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import missing_rows, time_values, unix_unit
 from sklearn_din._warnings import warn_user
-from sklearn_din.logs.item_columns import note_misplacement
+from sklearn_din.logs.distinct import value_codes
 from sklearn_din.logs.other_items import NegativesRequest, number_as_they_come
 
+SAMPLED_ROWS = 1000  # repeated rows that are looked at first: most columns fail here
+CHECKED_ROWS = 100_000  # and then: more would only cost time
+MIN_OWNERS = 5  # items (or users) that must have several rows
+MIN_SURPRISE = 14.0  # natural logarithm of a million
+COMPARED_ROWS = 20_000  # triples of rows: their share is then exact to half a per cent
+MOSTLY = 0.85  # of rows that are nearer to their own item; half is chance
 MANY_ROWS = 100
 MANY = 0.1  # of the negatives shown too early, or of the events that repeat a pair
 TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "event_time", "created_at"}
@@ -92,3 +103,225 @@ def share_of_repeats(owners: pd.Series, items: pd.Series) -> float:
     if len(items) < MANY_ROWS:
         return 0.0
     return float(pd.DataFrame({"owner": owners, "item": items}).duplicated().mean())
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Rows of an owner that has several, each beside the owner's last row.
+
+    A column belongs to its owner where the two rows always agree, although rows of other owners
+    differ. Chance must be no explanation: with the column's shares, so many agreements must be
+    less probable than one in a million.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (n_repeats,)
+        Rows that are not their owner's last one.
+    last : ndarray of int64, shape (n_repeats,)
+        The last row of each one's owner.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame({"item": np.arange(40) % 20, "hour": np.arange(40)})
+    >>> log["brand"] = log["item"] // 2
+    >>> items = log["item"].to_numpy()
+    >>> repeats = Repeats.of(items)
+    >>> repeats.owns(log["brand"]), repeats.owns(log["hour"])
+    (True, False)
+    """
+
+    rows: np.ndarray
+    last: np.ndarray
+
+    @classmethod
+    def of(cls, owners: np.ndarray, *, partners: np.ndarray | None = None) -> Repeats:
+        """Find the repeated rows of each owner.
+
+        Owners and the partners that they meet in a row (the users of an item, for example) are
+        codes. A row with the same partner as the owner's last row proves nothing and is left out.
+        """
+        last_row = np.empty(owners.max() + 1, dtype=np.int64)
+        last_row[owners] = np.arange(len(owners))  # of repeated indices numpy keeps the last
+        last = last_row[owners]
+        is_repeat = last != np.arange(len(owners))
+        if partners is not None:
+            is_repeat &= partners != partners[last]
+        rows = np.flatnonzero(is_repeat)
+        if len(np.unique(last[_spread(rows, SAMPLED_ROWS)])) < MIN_OWNERS:
+            rows = rows[:0]
+        return cls(rows, last[rows])
+
+    def owns(self, column: pd.Series) -> bool:
+        """Return whether the column has one value for each owner, beyond chance."""
+        ours, theirs = self._pairs(column, SAMPLED_ROWS)
+        if len(ours) == 0 or (ours != theirs).any():
+            return False
+        shares = np.bincount(ours) / len(ours)
+        if -np.log(shares[ours]).sum() < MIN_SURPRISE:
+            return False
+        is_list = not pd.api.types.is_hashable(column.iloc[self.rows[0]])
+        if is_list or len(ours) == len(self.rows):  # lists are slow to compare
+            return True
+        ours, theirs = self._pairs(column, CHECKED_ROWS)
+        return bool((ours == theirs).all())
+
+    def varies(self, column: pd.Series) -> bool:
+        """Return whether some owner is seen to have several values in the column."""
+        ours, theirs = self._pairs(column, SAMPLED_ROWS)
+        return bool((ours != theirs).any())
+
+    def _pairs(self, column: pd.Series, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Codes of the values in repeated rows, and in the last rows of their owners."""
+        rows, last = _spread(self.rows, n_rows), _spread(self.last, n_rows)
+        codes = value_codes(column.iloc[np.concatenate([rows, last])])
+        return codes[: len(rows)], codes[len(rows) :]
+
+
+def _spread(values: np.ndarray, size: int) -> np.ndarray:
+    """So many of the values, evenly spread over all of them."""
+    if len(values) <= size:
+        return values
+    return values[np.linspace(0, len(values) - 1, size).astype(np.int64)]
+
+
+def note_misplacement(
+    events: pd.DataFrame,
+    request: NegativesRequest,
+    items: np.ndarray,
+    owners: np.ndarray | None,
+    times: np.ndarray | None,
+) -> list[str]:
+    """Say which columns should be named as the item's and are not, and which are and should not.
+
+    ``items`` and ``owners`` are the codes of each row's item and user, ``times`` the ranks of its
+    time; None takes the rows as they stand.
+    """
+    item, item_columns = request.item, request.item_columns
+    user, time = request.user, request.time
+    within_items = Repeats.of(items, partners=owners)
+    others = [name for name in events.columns if name not in {item, user, time, *item_columns}]
+    leaking = [name for name in others if within_items.owns(events[name])]
+    notices = []
+    if leaking:
+        named = [*item_columns, *leaking]
+        notices.append(
+            f"{leaking} have one value for each {item!r} and are not in item_columns: a negative "
+            "keeps the value of the clicked item, which gives the label away. Where they describe "
+            f"the item, pass item_columns={named}."
+        )
+    changing = _changing_columns(
+        events, [name for name in others if name not in leaking], items, owners, times
+    )
+    if changing:
+        named = [*item_columns, *leaking, *changing]
+        moment = "" if time is None else f" and time={time!r}"
+        notices.append(
+            f"{changing} are mostly explained by {item!r} and are not in item_columns: a negative "
+            "keeps the value of the clicked item, which gives the label away. Where they describe "
+            f"the item, as a price does that changes in time, pass item_columns={named}{moment}."
+        )
+    if owners is None:
+        return notices
+    within_users = Repeats.of(owners, partners=items)
+    personal = [
+        name
+        for name in item_columns
+        if within_users.owns(events[name]) and within_items.varies(events[name])
+    ]
+    if personal:
+        notices.append(
+            f"{personal} in item_columns have one value for each {user!r} and several for an "
+            f"{item!r}: a negative gets the value of another user, which gives the label away. "
+            "Leave what describes the user out of item_columns."
+        )
+    return notices
+
+
+def _changing_columns(
+    events: pd.DataFrame,
+    names: Sequence[str],
+    items: np.ndarray,
+    owners: np.ndarray | None,
+    times: np.ndarray | None,
+) -> list[str]:
+    """Columns whose values follow the item without being the same in all of its rows."""
+    by_item = Triples.of(items, owners, times)
+    by_user = None if owners is None else Triples.of(owners, items, times)
+    changing = []
+    for name in names:
+        nearness = by_item.nearness(events[name])
+        is_users = by_user is not None and by_user.nearness(events[name]) >= nearness
+        if nearness >= MOSTLY and not is_users:
+            changing.append(name)
+    return changing
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Rows, each beside another row of its owner and a row of that one's time and another owner.
+
+    A column that follows its owner is nearer in the second row than in the third. The second row is
+    the owner's next one, so that a value may drift; the third is its neighbour in time, so that a
+    value that follows the time is as near in both.
+    """
+
+    rows: np.ndarray
+    same: np.ndarray
+    other: np.ndarray
+    has_partners: bool
+
+    @classmethod
+    def of(
+        cls, owners: np.ndarray, partners: np.ndarray | None, times: np.ndarray | None
+    ) -> Triples:
+        """Find them; a second row of the same partner, or a third of the owner, proves nothing."""
+        n_rows = len(owners)
+        in_time = np.arange(n_rows) if times is None else np.argsort(times, kind="stable")
+        by_owner = in_time[np.argsort(owners[in_time], kind="stable")]
+        following = np.empty(n_rows, dtype=np.int64)
+        following[in_time] = np.roll(in_time, 1)
+        rows, same = by_owner[:-1], by_owner[1:]
+        other = following[same]
+        is_one = (owners[rows] == owners[same]) & (owners[other] != owners[rows])
+        if partners is not None:
+            is_one &= partners[rows] != partners[same]
+        chosen = _spread(np.flatnonzero(is_one), COMPARED_ROWS)
+        if len(np.unique(owners[rows[chosen]])) < MIN_OWNERS:
+            chosen = chosen[:0]
+        return cls(rows[chosen], same[chosen], other[chosen], partners is not None)
+
+    def nearness(self, column: pd.Series) -> float:
+        """Share of the rows that are nearer to the owner's, of those that are nearer to one.
+
+        Nothing (0) where too few are; half is chance. Numbers are as near as their ranks, and count
+        where they change: what stays the same may be that of a partner who comes back. All else is
+        near where it is equal, which says nothing where no partners are known.
+
+        Examples
+        --------
+        >>> rows = np.arange(300)
+        >>> items = rows * 7 % 20
+        >>> hours = np.random.RandomState(0).randint(24, size=300)
+        >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": hours})
+        >>> triples = Triples.of(items, None, None)
+        >>> triples.nearness(log["price"]), triples.nearness(log["hour"]) < 0.7
+        (1.0, True)
+        """
+        if len(self.rows) == 0 or not pd.api.types.is_hashable(column.iloc[self.rows[0]]):
+            return 0.0
+        n_rows = len(self.rows)
+        values = column.iloc[np.concatenate([self.rows, self.same, self.other])]
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        is_number |= getattr(values.dtype, "kind", None) == "M"
+        if is_number:
+            ranks = values.rank(method="average", na_option="keep").to_numpy(float, na_value=np.nan)
+            mine, same, other = ranks.reshape(3, n_rows)
+            near, far = np.abs(mine - same), np.abs(mine - other)
+            near[near == 0] = np.nan
+        elif not self.has_partners:
+            return 0.0
+        else:
+            mine, same, other = value_codes(values).reshape(3, n_rows)
+            near, far = mine != same, mine != other
+        nearer, farther = int((near < far).sum()), int((near > far).sum())
+        return nearer / (nearer + farther) if nearer + farther >= MANY_ROWS else 0.0
