@@ -1,4 +1,4 @@
-"""Hostile frames as Parquet files: what scans of them must do, for ``hostile_draws.py``.
+"""Hostile frames as Parquet files: what scans of them must do, for ``hostile_frames.py``.
 
 Each frame is written to a file of small row groups, some of its columns as types that only Arrow
 has. A step asks that a scan of the file gives what the same rows in memory give, or refuses them.
@@ -24,6 +24,7 @@ from benchmarks.hostile_steps import (
     LOG,
     RefusedError,
     Step,
+    assert_negatives,
     assert_row_by_row,
     assert_same_columns,
     equal_values,
@@ -166,13 +167,7 @@ def negatives(frame: pd.DataFrame) -> object:
             scan, item="item", item_columns=other, user=user, n_negatives=2, random_state=0
         )
         drawn = list(shown["item"])
-    assert list(y) == [1, 0, 0] * len(frame)
-    owners = rows[user].tolist() if user else list(range(len(rows)))
-    items = rows["item"].tolist()
-    own = set(zip(owners, items, strict=True))
-    for row, item in enumerate(drawn):
-        assert item in set(items), item
-        assert row % 3 == 0 or (owners[row // 3], item) not in own, item
+    assert_negatives(drawn, y, rows, user)
     return drawn
 
 

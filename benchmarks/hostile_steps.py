@@ -1,13 +1,16 @@
-"""What ``hostile_draws.py`` does with each frame, and what a right answer is.
+"""What ``hostile_frames.py`` does with each frame, and what a right answer is.
 
 A step calls one function of the package and asserts what must hold of its answer, whatever the
 frame: the answer about a row does not depend on the rows beside it, probabilities are finite,
-negatives are items that the user has not.
+negatives are items that the user has not. A model that is asked to learn from a hostile frame
+learns all of it or nothing: where it refuses, its answers about what it knew are the same to the
+bit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import tempfile
 from collections.abc import Callable
@@ -24,8 +27,12 @@ from sklearn_din import (
     EncodedFeatures,
     HistorySequenceEncoder,
     attach_history,
+    inspect,
+    load,
     rank_candidates,
     sample_negatives,
+    save,
+    update,
 )
 from sklearn_din.__main__ import main as command_line
 from sklearn_din.inspection.explain import explain
@@ -73,16 +80,9 @@ def negatives(frame: pd.DataFrame) -> object:
     shown, y = sample_negatives(
         frame, item="item", user=user, item_columns=other, n_negatives=2, random_state=0
     )
-    assert y.tolist() == [1, 0, 0] * len(frame)
     assert list(shown.columns) == list(frame.columns)
     assert (shown.dtypes == frame.dtypes).all()
-    owners = frame[user].tolist() if user else list(range(len(frame)))
-    items = frame["item"].tolist()
-    own = set(zip(owners, items, strict=True))
-    catalogue = set(items)
-    for row, item in enumerate(shown["item"].tolist()):
-        assert item in catalogue, item
-        assert row % 3 == 0 or (owners[row // 3], item) not in own, item
+    assert_negatives(shown["item"].tolist(), y, frame, user)
     return shown
 
 
@@ -141,6 +141,68 @@ def explained(frame: pd.DataFrame) -> object:
     assert weights["row"].between(0, len(frame) - 1).all()
     assert weights["share"].abs().le(1 + CLOSE).all()
     return weights
+
+
+def grow(frame: pd.DataFrame) -> object:
+    """Fit on the first rows and grow by the others: what was known keeps its ids."""
+    first, later = np.array_split(np.arange(len(frame)), 2)
+    known = frame.iloc[first]
+    encoder = HistorySequenceEncoder().fit(known)
+    before = encoder.transform(known)
+    try:
+        encoder.partial_fit(frame.iloc[later])
+    except (ValueError, TypeError):
+        assert_same_columns(encoder.transform(known), before)
+        raise
+    assert_same_columns(encoder.transform(known), before)
+    X = encoder.transform(frame)
+    for name in X.schema.names("categorical", "numeric"):
+        assert not np.isnan(X[name]).any(), name
+    return X
+
+
+def learn(frame: pd.DataFrame) -> object:
+    """Update a good model by the frame."""
+    names = ["item", "price", "hist_item"]
+    return _updated(copy.deepcopy(good_model()), good_frame(), frame[names])
+
+
+def learn_later(frame: pd.DataFrame) -> object:
+    """Fit a model on the first rows, and update it by the others."""
+    first, later = np.array_split(np.arange(len(frame)), 2)
+    known = frame.iloc[first]
+    model = small_pipeline().fit(known, labels_of(known))
+    return _updated(model, known, frame.iloc[later])
+
+
+def _updated(model: Pipeline, known: pd.DataFrame, later: pd.DataFrame) -> object:
+    """Update a model, which is finite afterwards, or as it was to the bit."""
+    before = model.predict_proba(known)
+    try:
+        update(model, later, labels_of(later))
+    except (ValueError, TypeError):
+        assert (model.predict_proba(known) == before).all(), "half an update"
+        raise
+    assert np.isfinite(model.predict_proba(known)).all()
+    probability = model.predict_proba(later)
+    assert_row_by_row(probability, last=model.predict_proba(later.iloc[-1:]))
+    return probability
+
+
+def keep(frame: pd.DataFrame) -> object:
+    """Save an encoder that knows the frame: the loaded one encodes it to the same ids."""
+    encoder = HistorySequenceEncoder().fit(frame)
+    expected = encoder.transform(frame)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "encoder.din"
+        save(encoder, path)
+        try:
+            again = load(path, trusted=inspect(path)["untrusted"])
+        except ValueError as error:
+            raise AssertionError("what was saved cannot be loaded") from error
+    assert_same_columns(again.transform(frame), expected)
+    assert again.schema_ == encoder.schema_
+    return again
 
 
 def command(frame: pd.DataFrame) -> object:
@@ -221,6 +283,10 @@ STEPS = {
     "explain": Step(explained, frozenset({"item", "hist_item"}), least_rows=2, every=5),
     "command line, CSV": Step(command, LOG, least_rows=4, every=10),
     "command line, Parquet": Step(command_parquet, LOG, least_rows=4, every=10),
+    "partial_fit": Step(grow, least_rows=2),
+    "update": Step(learn_later, least_rows=4, every=5),
+    "update of a good model": Step(learn, frozenset({"item", "price", "hist_item"})),
+    "save and load": Step(keep),
 }
 
 
@@ -232,6 +298,17 @@ def assert_row_by_row(
     for alone, together in ((first, probability[:1]), (last, probability[-1:])):
         if alone is not None:
             assert np.allclose(alone, together, atol=CLOSE), "a neighbour changes the prediction"
+
+
+def assert_negatives(shown: list, y: np.ndarray, events: pd.DataFrame, user: str | None) -> None:
+    """Two negatives follow each event: items of the catalogue that its user has not."""
+    assert list(y) == [1, 0, 0] * len(events)
+    owners = events[user].tolist() if user else list(range(len(events)))
+    items = events["item"].tolist()
+    own, catalogue = set(zip(owners, items, strict=True)), set(items)
+    for row, item in enumerate(shown):
+        assert item in catalogue, item
+        assert row % 3 == 0 or (owners[row // 3], item) not in own, item
 
 
 def assert_same_columns(

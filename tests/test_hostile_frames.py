@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.hostile_draws import STEPS, verdict
+from benchmarks.hostile_frames import STEPS, verdict
 from sklearn_din import (
     HistorySequenceEncoder,
     attach_history,
