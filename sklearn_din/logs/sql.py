@@ -2,9 +2,9 @@
 
 Events and impressions are sorted together by key and time, an impression before the events of its
 own time. In that order the events that came before an impression are those already counted: the
-pass remembers how many there were, where those of the key began, and the newest of them. Results go
-to the row of their impression, in arrays on disk. Nothing but the sort grows with the tables, and
-DuckDB puts on disk what its memory does not hold.
+pass remembers how many there were, where those of the key began, and the newest of them. A sort by
+row number brings the results back into the order of the impressions. Nothing but the sort grows
+with the tables, and DuckDB puts on disk what its memory does not hold.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from sklearn_din.tables.sorting import sort_rows
 from sklearn_din.tables.table import Table, arrow_of_column
 
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
+SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
 
 
 def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest) -> Any:
@@ -174,6 +175,11 @@ class _Pair:
             head = Timeline(heads[0], keys=self.keys, time=time)
             head.past(heads[1], max_age=max_age)
             self.dtype, self.unit = head.times.dtype, head.unit
+
+    @property
+    def sort_memory(self) -> int:
+        """Bytes for one sort."""
+        return self.memory // SORTS_AT_ONCE
 
     @property
     def key_fields(self) -> list[pa.Field]:
@@ -377,7 +383,7 @@ class _Merge:
                 arrays = [*pair.read_keys(part), *_plain(edges, ranks), *more]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-        ordered = sort_rows(batches(), schema, memory=pair.memory, folder=self._folder)
+        ordered = sort_rows(batches(), schema, memory=pair.sort_memory, folder=self._folder)
         yield from self._walk(ordered)
 
     def _walk(self, ordered: Iterator[pa.RecordBatch]) -> Iterator[_Merged]:
@@ -444,6 +450,21 @@ def changes(columns: Sequence[pa.Array], previous: tuple | None) -> np.ndarray:
     return is_new
 
 
+def _by_row(
+    pieces: Iterator[Sequence[np.ndarray]], kinds: Sequence[pa.DataType], pair: _Pair, folder: Path
+) -> Iterator[list[np.ndarray]]:
+    """Sort columns by the first of them, the row number; yield the others."""
+    schema = pa.schema(
+        [(str(position), kind) for position, kind in enumerate([pa.int64(), *kinds])]
+    )
+    batches = (
+        pa.RecordBatch.from_arrays([pa.array(column) for column in piece], schema=schema)
+        for piece in pieces
+    )
+    for batch in sort_rows(batches, schema, memory=pair.sort_memory, folder=folder):
+        yield [column.to_numpy() for column in batch.columns[1:]]
+
+
 # Histories ----------------------------------------------------------------------------------
 
 
@@ -454,12 +475,15 @@ def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) 
         for name, column in request.sources.items()
     }
     n_events = _write_log(writer, pair, columns, request.elapsed)
-    merge, has_past = _Merge(pair, writer.folder), False
-    starts = writer.allocate("starts", [len(pair.shown)], np.int64)
-    lengths = writer.allocate("lengths", [len(pair.shown)], np.int32)
-    for rows, first, n_past in _windows(merge, pair, request, writer):
-        starts[rows], lengths[rows] = first, n_past
-        has_past = has_past or bool(n_past.any())
+    merge = _Merge(pair, writer.folder)
+    has_past = False
+    windows = _windows(merge, pair, request, writer)
+    writer.append("starts", np.empty(0, dtype=np.int64))
+    writer.append("lengths", np.empty(0, dtype=np.int32))
+    for starts, lengths in _by_row(windows, [pa.int64(), pa.int32()], pair, writer.folder):
+        writer.append("starts", starts)
+        writer.append("lengths", lengths)
+        has_past = has_past or bool(lengths.any())
     writer.facts |= log_facts(
         list(columns.values()), clock=request.elapsed, token=uuid.uuid4().hex, n_events=n_events
     )
@@ -500,7 +524,7 @@ def _write_log(
 
 def _windows(
     merge: _Merge, pair: _Pair, request: HistoryRequest, writer: StoreWriter
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[Sequence[np.ndarray]]:
     """Yield row, start and length of the windows, in the order of the sort."""
     has_age = request.max_age is not None
     origin = writer.facts.get("origin")
@@ -597,13 +621,15 @@ def _write_aggregates(
         arrays = (present_numbers(part[column]) for column in columns)
         return [pa.array(array.astype(np.float64)) for both in arrays for array in both]
 
-    shape = [len(pair.shown)]
-    results = [writer.allocate(name, shape, np.float64) for name in statistics]
+    for name in statistics:
+        writer.append(name, np.empty(0, dtype=np.float64))
     merge = _Merge(pair, writer.folder)
     pieces = merge.pieces(fields, of_events=of_events, columns=columns)
-    for rows, *arrays in _running(pieces, columns, statistics):
-        for result, values in zip(results, arrays, strict=True):
-            result[rows] = values
+    sums = _running(pieces, columns, statistics)
+    kinds = [pa.float64()] * len(statistics)
+    for arrays in _by_row(sums, kinds, pair, writer.folder):
+        for name, values in zip(statistics, arrays, strict=True):
+            writer.append(name, values)
 
 
 def _running(
