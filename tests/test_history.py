@@ -371,6 +371,8 @@ BAD_FRAMES = [
      "got datetimes with a zone and datetimes without a zone"),
     (CLICKS.assign(user=[1, 2, 3, 4]), CLICKS, TypeError,
      "'user' must hold values of one kind in impressions and events, got numbers and text"),
+    (CLICKS, CLICKS.assign(user=pd.Series([np.True_, np.timedelta64(1, "D")] * 2, dtype=object)),
+     TypeError, r"events\['user'\] must hold values of one kind, got some that equal each other"),
 ]  # fmt: skip
 
 
