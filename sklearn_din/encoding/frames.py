@@ -57,26 +57,23 @@ def read_frame(
     """
     alone = [name for name in as_numbers_alone if columns.history(name).anchors is not None]
     key = roles, max_length, tuple(alone)
-    return columns.make_once(key, lambda: _read(columns, roles, max_length, alone))
-
-
-def _read(
-    columns: Columns, roles: Roles, max_length: int, as_numbers_alone: Collection[str]
-) -> ReadFrame:
+    if key in columns.made:
+        return columns.made[key]
     numbers = {name: columns.numbers(name) for name in roles.numeric}
     codes = {name: columns.codes(name) for name in roles.categorical}
     events = {}
     for behaviour in roles.behaviours:
         names = (*behaviour.histories, *behaviour.numbers)
         cells = {name: columns.history(name) for name in names}
-        cells |= {name: cells[name].expand() for name in names if name in as_numbers_alone}
+        cells |= {name: cells[name].expand() for name in names if name in alone}
         events[behaviour.histories] = read_events(
             list(cells.values()),
             max_length=max_length,
             numbers=behaviour.numbers,
             is_bag=behaviour.is_bag,
         )
-    return ReadFrame(len(columns.frame), numbers, codes, events)
+    columns.made[key] = ReadFrame(len(columns.frame), numbers, codes, events)
+    return columns.made[key]
 
 
 def validate_frame(

@@ -31,6 +31,7 @@ class Columns:
     """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
 
     Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
+    ``made`` keeps what readers have made of all columns.
 
     Examples
     --------
@@ -45,7 +46,7 @@ class Columns:
         self._kinds: dict[str, ColumnKind] = {}
         self._codes: dict[str, Codes] = {}
         self._histories: dict[str, HistoryCells] = {}
-        self._made: dict[Hashable, Any] = {}
+        self.made: dict[Hashable, Any] = {}
 
     def column(self, name: str) -> pd.Series:
         """Return a column as it was given."""
@@ -72,12 +73,6 @@ class Columns:
         if name not in self._histories:
             self._histories[name] = read_history(self.column(name), separator=self.separator)
         return self._histories[name]
-
-    def make_once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Make something of these columns, or return what was made for the same key before."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
 
     def same_windows(self, first: str, second: str) -> bool:
         """Return whether one call of ``attach_history`` made both columns."""
