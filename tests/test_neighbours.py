@@ -320,6 +320,18 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
     assert any(numbers.any() for numbers in by_itself.values())
 
 
+def test_events_read_in_whole_rows_have_the_numbers_of_each_searched_for(monkeypatch, log):
+    X, y = log
+    encoded = encode(X)
+    learnt, _ = learn(encoded, y)
+    monkeypatch.setattr(item_scores, "ZEROS_PER_EVENT", 0)
+    searched_for = numbers_of(learnt.add_to(encoded))
+    monkeypatch.setattr(item_scores, "ZEROS_PER_EVENT", 10**9)
+    monkeypatch.setattr(item_scores, "SCORES_AT_A_TIME", 200)  # three candidates
+    for name, numbers in numbers_of(learnt.add_to(encoded)).items():
+        np.testing.assert_array_equal(numbers, searched_for[name])
+
+
 @pytest.mark.parametrize("at_a_time", [1, 500, 10**6])
 def test_scores_kept_for_candidates_are_those_looked_up(monkeypatch, log, at_a_time):
     monkeypatch.setattr(candidate_scores, "SCORES_PER_CHUNK", at_a_time)

@@ -21,6 +21,8 @@ DECAY = 0.8
 PRIOR_ROWS = 10.0  # at the average rate, that each item's own rows are added to
 EVENTS_PER_CHUNK = 4_000_000
 ROWS_PER_COPY = 256  # of a square matrix, so that its columns stay in the cache
+ZEROS_PER_EVENT = 32  # written, at most, where events are read in the whole rows of candidates
+SCORES_AT_A_TIME = 1 << 20
 LEAST_CANDIDATES = 16  # per history, from which on they are scored together
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
@@ -158,11 +160,16 @@ def _scores_of_pairs(
     """Scores of each matrix between each row's candidate and its events: (n_events,), float32.
 
     Many candidates in a row with one history are scored as a product of both: the rows of all
-    candidates, then the columns of all events. Entry by entry, each is searched for.
+    candidates, then the columns of all events. Many events for each candidate are read in its row
+    with all its zeros. Entry by entry, each is searched for.
     """
     changes = np.append(True, (np.diff(spans.starts) != 0) | (np.diff(spans.lengths) != 0))
     begins = np.flatnonzero(changes)
     if len(spans) < LEAST_CANDIDATES * len(begins):
+        shown, code = np.unique(candidates, return_inverse=True)
+        n_events = spans.lengths.sum(dtype=np.int64)
+        if len(shown) * matrices[0].shape[1] <= ZEROS_PER_EVENT * n_events:
+            return [_scores_of_rows(m, shown, code, spans, items) for m in matrices]
         rows, columns = np.repeat(candidates, spans.lengths), ids_to_look_up(items[spans.index()])
         return [np.asarray(m[rows, columns], dtype=np.float32).ravel() for m in matrices]
     histories = spans.take(begins)
@@ -172,6 +179,24 @@ def _scores_of_pairs(
         np.concatenate([m[shown][:, events].toarray().ravel() for shown, events in runs])
         for m in matrices
     ]
+
+
+def _scores_of_rows(
+    matrix: csr_array, shown: np.ndarray, code: np.ndarray, spans: Spans, items: np.ndarray
+) -> np.ndarray:
+    """Score the events of each row for the candidate ``shown[code]``, some candidates at a time."""
+    n_ids, order = matrix.shape[1], np.argsort(code, kind="stable")
+    events = ids_to_look_up(items[spans.take(order).index()])
+    codes = np.repeat(code[order], spans.lengths[order])
+    scores = np.empty(len(events), dtype=np.float32)
+    step = max(1, SCORES_AT_A_TIME // n_ids)
+    for begin in range(0, len(shown), step):
+        dense = matrix[shown[begin : begin + step]].toarray()
+        part = slice(*np.searchsorted(codes, [begin, begin + step]))
+        scores[part] = dense.ravel().take((codes[part] - begin) * n_ids + events[part])
+    in_order = np.empty_like(scores)
+    in_order[Spans.from_lengths(spans.lengths).take(order).index()] = scores
+    return in_order
 
 
 def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
