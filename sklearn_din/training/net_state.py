@@ -14,6 +14,7 @@ from skorch.history import History
 from torch import Tensor
 
 from sklearn_din._estimator_state import check_array, check_dict, check_keys
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
@@ -32,7 +33,6 @@ NET = {
     "novelty",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
-NOVELTY = {"shares", "first_seen", "reach", "start", "n_rows"}
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
@@ -63,11 +63,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "n_epochs": int(net.n_epochs_),
         "history": [plain_record(epoch) for epoch in net.history],
         "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
-        "novelty": {
-            **vars(net.novelty_),
-            "shares": dict(net.novelty_.shares),
-            "first_seen": dict(net.novelty_.first_seen),
-        },
+        "novelty": to_dict(net.novelty_),
     }
     return {**state, "training": _training_state(net)} if net.can_go_on() else state
 
@@ -178,22 +174,20 @@ def _restore_moments(net: DINNet, moments: Mapping[str, Any]) -> None:
 
 
 def _novelty(values: Any, schema: Schema) -> Novelty:
-    check_keys(values, NOVELTY, what="the novelty of ids")
-    shares, first_seen = values["shares"], values["first_seen"]
-    if not check_dict(shares, what="shares of new ids").keys() <= set(candidate_columns(schema)):
+    novelty, sizes = from_dict(Novelty, values), schema.vocabulary_sizes
+    if not novelty.shares.keys() <= set(candidate_columns(schema)):
         raise ValueError("shares of new ids must be those of candidates.")
-    for share in shares.values():
-        if type(share) is not float or not 0.0 <= share <= 1.0:
-            raise ValueError(f"a share of new ids must be a share, got {share!r:.60}.")
-    sizes = schema.vocabulary_sizes
-    for name, moments in check_dict(first_seen, what="moments of first rows").items():
+    if not all(0.0 <= share <= 1.0 for share in novelty.shares.values()):
+        raise ValueError(f"shares of new ids must be shares, got {dict(novelty.shares)!r:.60}.")
+    for name, moments in novelty.first_seen.items():
         if name not in sizes:
             raise ValueError("moments of first rows must be those of vocabularies.")
         what = f"the moments of first rows of {name!r:.60}"
         check_array(moments, dtype="int64", shape=(sizes[name],), what=what)
-    least = {"reach": 1 if first_seen else 0, "start": 0, "n_rows": 0}
-    counts = {name: _integer(values[name], name, least=least[name]) for name in least}
-    return Novelty(shares, first_seen, **counts)
+    least = {"reach": 1 if novelty.first_seen else 0, "start": 0, "n_rows": 0}
+    for name, lowest in least.items():
+        _integer(getattr(novelty, name), name, least=lowest)
+    return novelty
 
 
 def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Any]) -> DIN:
