@@ -1,11 +1,11 @@
 """Tomorrow's events and rare clicks: every fit against knowing nothing, and against the truth.
 
-``python -m benchmarks.tomorrow [--seeds 3] [--only WORD] [--methods ...]`` fits each method on logs
-whose test rows come later, many of them of items that training has never seen. It prints a line per
-fit and a table per log: AUC, GAUC, log loss, the same over that of the base rate (above 1 is worse
-than knowing nothing), and the predicted mean over the true one, of all test rows and of those whose
-item is new. Markets (``make_market_log``) have clicks of every rate, at equal numbers of rows and
-of ones; turning catalogues (``made_logs.py``) have many.
+``python -m benchmarks.tomorrow [--seeds 3] [--first-seed 0] [--only WORD] [--methods ...]`` fits
+each method on logs whose test rows come later, many of them of items that training has never seen.
+It prints a line per fit and a table per log: AUC, GAUC, log loss, the same over that of the base
+rate (above 1 is worse than knowing nothing), and the predicted mean over the true one, of all test
+rows and of those whose item is new. Markets (``make_market_log``) have clicks of every rate, at
+equal numbers of rows and of ones; turning catalogues (``made_logs.py``) have many.
 
 LightGBM gets counts and shares of the history (``baselines.py``) and, point in time, how often the
 item, the category and the user had been shown; "with rates" also how often they had been clicked.
@@ -23,13 +23,16 @@ from benchmarks.drift import all_rows
 from benchmarks.quality_tables import _markdown
 from sklearn_din import attach_aggregates, attach_history
 from sklearn_din.datasets import make_market_log
+from sklearn_din.metrics import correct_for_sampling
 
 N_ROWS, RATES = 55_000, [0.5, 0.1, 0.02, 0.005]
+KEPT = 0.1  # share of the rows that are not clicked, where they are sampled down
 OURS = {
     "DINClassifier()": {},
     "validation='random'": {"validation": "random"},
     "interest='paper'": {"interest": "paper", "neighbours": None},
     "paper, random": {"interest": "paper", "neighbours": None, "validation": "random"},
+    "class_weight='balanced'": {"class_weight": "balanced"},
 }
 
 
@@ -101,11 +104,22 @@ def ours(workload, *, seed, **parameters):
     return pipeline.predict_proba(quality.frame_of(workload, "test")[0])[:, 1]
 
 
+def ours_of_fewer(workload, *, seed):
+    """Click probabilities by the default way, learnt from all clicks and a tenth of other rows."""
+    random, fewer = np.random.RandomState(seed), dict(workload)
+    for part in ("train", "valid"):
+        label = workload[part]["label"]
+        is_kept = (label == 1) | (random.random_sample(len(label)) < KEPT)
+        fewer[part] = workloads.take(workload[part], is_kept)
+    return correct_for_sampling(ours(fewer, seed=seed), sampling_rate=KEPT)
+
+
 METHODS = {
     "the truth": lambda workload, seed: workload["test"]["probability"],
     "LightGBM": partial(lightgbm, with_rates=False),
     "LightGBM with rates": partial(lightgbm, with_rates=True),
     **{name: partial(ours, **parameters) for name, parameters in OURS.items()},
+    "a tenth of the negatives": ours_of_fewer,
 }
 
 
@@ -126,6 +140,7 @@ def measures(workload, probability):
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tomorrow")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of a log's name")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     options = parser.parse_args()
@@ -133,7 +148,7 @@ def main():
         if options.only not in name:
             continue
         found = []
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             workload = make(seed=seed)
             for method in options.methods:
                 row = measures(workload, METHODS[method](workload, seed=seed))
