@@ -124,6 +124,53 @@ def test_a_file_gives_the_classifiers_probabilities(network, runtime, path):
         assert_same(session, classifier, X)
 
 
+def rank_inputs(session, X, row):
+    """Inputs of the layout for one user: of each history that row alone."""
+    bags = {"tags", "tags_mask"}
+    feed = {one.name: X[one.name] for one in session.get_inputs()}
+    rows = slice(row, row + 1)
+    return {n: v[rows] if v.ndim == 2 and n not in bags else v for n, v in feed.items()}
+
+
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=lambda network: "-".join(map(str, network.values()))
+)
+def test_one_history_and_its_candidates_give_the_classifiers_probabilities(network, runtime, path):
+    classifier = fitted_classifier(**network)
+    export_onnx(classifier, path, layout="ranking")
+    session = session_of(runtime, path)
+    for X in other_batches():
+        for row in {0, len(X) // 2, len(X) - 1}:
+            shown = X[np.full(len(X), row)]
+            shown.columns = dict(X.columns)
+            shown.behaviours["tags",] = X.behaviours["tags",]
+            probability, logit = session.run(None, rank_inputs(session, shown, 0))
+            np.testing.assert_allclose(
+                logit, classifier.decision_function(shown), rtol=1e-5, atol=1e-5
+            )
+            expected = classifier.predict_proba(shown)[:, 1]
+            np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_answers_and_numbers_of_one_history_reach_its_candidates(pooling, runtime, path):
+    X = make_answers(64)
+    classifier = fitted_classifier(X, pooling=pooling)
+    export_onnx(classifier, path, layout="ranking")
+    session = session_of(runtime, path)
+    for row in (0, 3, 9):  # the first has no events
+        shown = X[np.full(len(X), row)]
+        shown.columns = dict(X.columns)
+        logit = session.run(["logit"], rank_inputs(session, shown, 0))[0]
+        expected = classifier.decision_function(shown)
+        np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layout_that_does_not_exist_lists_those_that_do(path):
+    with pytest.raises(ValueError, match="layout must be one of rows, ranking, got 'row'"):
+        export_onnx(fitted_classifier(), path, layout="row")
+
+
 @pytest.mark.parametrize("interest", ["paper", "extended"])
 def test_numbers_of_events_reach_the_file(interest, runtime, path):
     options = {"numbers": ("hist_elapsed",)}
@@ -294,6 +341,7 @@ def test_the_recipe_is_json_beside_the_network(onnx, path):
     assert entry.key == "sklearn_din"
     assert json.loads(entry.value) == {
         "version": 1,
+        "layout": "rows",
         "classes": ["click", "skip"],
         "max_length": 7,
         "separator": None,
@@ -409,6 +457,36 @@ def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx
     spans = Spans.from_lengths(np.full(n_ids, n_events))
     expected = pair.scores.numbers(candidates, spans, events.ravel()) / pair.scale
     assert (expected[:, :10] != 0).any(axis=0).all()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda known: [],
+        lambda known: known[:1],  # all events are neighbours of some candidates
+        lambda known: [*known[:3], 1, 999, *known[1:2], *known[:9]],  # unknown, twice, 0.8 ** rank
+    ],
+)
+def test_neighbours_of_one_history_are_those_of_each_candidate_alone(choose, onnx, runtime):
+    n_ids = 1000
+    pair, graph = pair_of_few_neighbours(n_ids), onnx_graph.Graph(onnx)
+    item = graph.input("item", np.int32, ("n",))
+    hist = graph.input("hist", np.int32, (1, "t"))
+    mask = graph.input("mask", np.float32, (1, "t"))
+    for name, number in neighbour_numbers(pair, item, hist, mask, are_shared=True).items():
+        graph.output(name, number)
+    written = graph.model().SerializeToString()
+    session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
+    known = np.setdiff1d(pair.scores.ease.indices, [0, 1])  # padding and unknown ids are none
+    events = np.array(choose(known.tolist()), dtype=np.int32)
+    padded = np.append(events, [0, 0]).astype(np.int32)[None]
+    feed = {"item": np.arange(n_ids, dtype=np.int32), "hist": padded}
+    feed["mask"] = (np.arange(padded.size) < len(events)).astype(np.float32)[None]
+    found = np.stack(session.run(list(pair.names), feed), axis=1)
+    spans = Spans(np.zeros(n_ids, np.int64), np.full(n_ids, len(events), np.int32))
+    expected = pair.scores.numbers(feed["item"], spans, events) / pair.scale
+    assert (expected[:, :5] != 0).any() == bool(len(events))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

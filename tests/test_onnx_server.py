@@ -17,6 +17,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import schema
 from sklearn_din.serving import OnnxServer, onnx_server
 from sklearn_din.serving.export import export_onnx
+from sklearn_din.serving.ranking import Ranker
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.fitted_pipelines import attach_clicks
 
@@ -92,6 +93,95 @@ def test_the_server_answers_plain_dictionaries_as_the_pipeline_answers_frames(se
     assert_served(server, rows, pipeline, frame)
     for number in range(3):
         assert_served(server, rows[number : number + 1], pipeline, frame[number : number + 1])
+
+
+@pytest.fixture(scope="module")
+def ranking_server(pipeline, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "ranking.onnx"
+    export_onnx(pipeline, path, layout="ranking")
+    return OnnxServer(path)
+
+
+OF_CANDIDATES = ["item", "category", "price", "is_new"]
+
+
+@pytest.mark.parametrize("bag", ["user's", "candidate's"])
+def test_a_user_and_candidates_are_ranked_as_by_the_pipeline(ranking_server, pipeline, bag):
+    frame, _ = make_frame(n_users=20, seed=3)
+    frame.loc[frame.index[::7], "item"] = "never seen"
+    frame.loc[frame.index[3::9], "item"] = None
+    names = [*OF_CANDIDATES, "tags"][: 4 + (bag == "candidate's")]
+    shown = frame[names].drop_duplicates("item")
+    longest = frame["hist_item"].map(len).argmax()
+    assert len(frame["hist_item"].iloc[longest]) > 6
+    users = json.loads(frame.drop(columns=names).to_json(orient="records"))
+    for number in (0, 5, longest):
+        user = users[number] | {"unused": 3}
+        if user["hist_item"]:
+            user["hist_item"] = ["never seen", *user["hist_item"][1:]]
+        pairs = (
+            pd.DataFrame([user] * len(shown))
+            .drop(columns="unused")
+            .assign(**{name: shown[name].to_numpy() for name in names})
+        )
+        expected = pipeline.predict_proba(pairs[list(frame)])[:, 1]
+        for candidates in (shown.to_dict("list"), json.loads(shown.to_json(orient="records"))):
+            positions, probability = ranking_server.rank(user, candidates, top_k=1000)
+            np.testing.assert_array_equal(np.sort(positions), np.arange(len(shown)))
+            np.testing.assert_allclose(probability, expected[positions], rtol=0, atol=1e-5)
+            assert (np.diff(probability) <= 0).all()
+        best, top = ranking_server.rank(user, shown.to_dict("list"), top_k=3)
+        np.testing.assert_array_equal(best, positions[:3])
+        np.testing.assert_array_equal(top, probability[:3])
+
+
+def test_no_candidate_gives_no_place(ranking_server, row):
+    for candidates in ([], {"item": [], "category": [], "price": [], "is_new": []}):
+        user = {name: value for name, value in row.items() if name not in OF_CANDIDATES}
+        positions, probability = ranking_server.rank(user, candidates)
+        assert (len(positions), len(probability)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (lambda u, c: (u | {"item": "i3"}, c), r"got \['item'\] in both"),
+        (lambda u, c: (u, {"items": c["item"]}), "every candidate would score the same"),
+        (lambda u, c: (u, {"item": c["item"]}), r"user must have the keys .* got none of \['cat"),
+        (
+            lambda u, c: ({}, c | {n: [[]] for n in u if n not in c}),
+            r"histories are the user's, got \['hist_item', 'hist_category', 'hist_price'\] among",
+        ),
+        (lambda u, c: (u, c | {"price": [1.0, 2.0]}), "one value per row, got lengths"),
+    ],
+)
+def test_what_is_the_users_and_what_the_candidates_is_said(ranking_server, row, move, message):
+    user = {name: value for name, value in row.items() if name not in OF_CANDIDATES}
+    with pytest.raises(ValueError, match=message):
+        ranking_server.rank(*move(user, {name: [row[name]] for name in OF_CANDIDATES}))
+
+
+def test_each_layout_has_its_method(server, ranking_server, row):
+    with pytest.raises(ValueError, match="predict needs a file of the layout 'rows', got 'rank"):
+        ranking_server.predict([row])
+    with pytest.raises(ValueError, match="rank needs a file of the layout 'ranking', got 'rows'"):
+        server.rank(row, {"item": ["i3"]})
+
+
+def test_item_neighbours_and_older_events_reach_a_ranking(tmp_path):
+    frame, y = attach_clicks(n_users=80, n_items=70, n_categories=5, mean_length=9, random_state=0)
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=4)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    assert model[-1].net_.neighbours_.pairs
+    export_onnx(model, tmp_path / "model.onnx", layout="ranking")
+    server, of_candidates = OnnxServer(tmp_path / "model.onnx"), ["item", "category", "price"]
+    shown = frame[of_candidates].drop_duplicates("item")[:40]
+    lengths = frame["hist_item"].map(len).to_numpy()
+    for number in (lengths.argmin(), lengths.argmax(), 100):
+        user = frame.drop(columns=of_candidates).iloc[number].to_dict()
+        expected = Ranker(model, shown).rank(user, top_k=40)
+        _, probability = server.rank(user, shown.to_dict("list"), top_k=40)
+        np.testing.assert_allclose(probability, expected["probability"], rtol=0, atol=1e-5)
 
 
 def test_a_dictionary_of_columns_is_read_as_rows_are(server, pipeline):

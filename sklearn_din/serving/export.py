@@ -7,7 +7,9 @@ the MLP the same numbers.
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from sklearn_din._validation import check_choice
 from sklearn_din._whole_files import whole_file
 from sklearn_din.features.ragged import MOST_EVENTS
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, Schema
@@ -43,7 +46,7 @@ NO_NEIGHBOUR = -1  # equals no event's id
 ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
 
 
-def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
+def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: str = "rows") -> None:
     """Write a fitted model as an ONNX file, for serving without torch and without this package.
 
     The file takes any number of impressions and histories of any length. Its inputs are named
@@ -71,6 +74,10 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         ``FrozenEstimator``.
     path : str or path-like
         File to write. One that is there is replaced when the new one is complete.
+    layout : {"rows", "ranking"}, default="rows"
+        What one request holds. "rows": impressions, each with its own histories. "ranking": the
+        histories of one user, (1, T), and n candidates, who are scored in a tenth of the time;
+        bags, which have no candidate, are (1, T) or (n, T), of the user or of each candidate.
 
     Raises
     ------
@@ -80,7 +87,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         If ``estimator`` is something else, the network has a layer that is not this package's,
         or ids are neither text nor integers nor booleans.
     ValueError
-        If a field has the name of an output, or the file would be larger than 2 GiB.
+        If ``layout`` is another word, a field has the name of an output, or the file would be
+        larger than 2 GiB.
 
     Examples
     --------
@@ -93,18 +101,20 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     >>> session = onnxruntime.InferenceSession("model.onnx")  # doctest: +SKIP
     >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
     """
+    writers = {"rows": _NetworkWriter, "ranking": _RankingWriter}
+    check_choice(layout, list(writers), name="layout")
     onnx = _import_onnx()
     estimator, calibration = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
     recipe, neighbours = "", classifier.net_.neighbours_.pairs
     if isinstance(estimator, Pipeline):
         pipeline = split_pipeline(estimator, purpose="export_onnx")
-        recipe = json.dumps(recipe_of(pipeline))
+        recipe = json.dumps(recipe_of(pipeline, layout=layout))
         neighbours = pipeline.neighbours
     n_more_bytes = len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    _NetworkWriter(graph, classifier.module_, neighbours).write(calibration)
+    writers[layout](graph, classifier.module_, neighbours).write(calibration)
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -157,7 +167,7 @@ class _NetworkWriter:
             shown, older = self.inputs[pair.candidate], self._declare_older(pair)
             events = join([older, self.inputs[pair.history]], axis=1)
             mask = join([older.as_bool().as_float(), mask], axis=1)
-            self.inputs |= neighbour_numbers(pair, shown, events, mask)
+            self.inputs |= self._neighbour_numbers(pair, shown, events, mask)
         tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
         self.embedded = {
             field.name: graph.add("Gather", tables[field.vocabulary], self.inputs[field.name])
@@ -170,7 +180,7 @@ class _NetworkWriter:
         columns = [self.inputs[n].insert_axis(1) for n in self.schema.names("numeric")]
         columns += [self.embedded[name] for name in self.schema.names("categorical")]
         for interest in self.module.interest_modules:
-            columns += self.interest_outputs(interest)
+            columns += [self._of_rows(column) for column in self.interest_outputs(interest)]
         layers = [*self.module.mlp, self.module.output]
         logit = _layers(join(columns, axis=1), layers).drop_axis(1)
         self.graph.output("probability", calibrate(logit, calibration))
@@ -184,8 +194,8 @@ class _NetworkWriter:
                 continue
             dtype = np.int32 if field.has_ids else np.float32
             if field.is_history:
-                length = _length_name(self.schema.behaviour_of(field.name))
-                history = self.graph.input(field.name, dtype, ("n", length))
+                dims = self._dims(self.schema.behaviour_of(field.name))
+                history = self.graph.input(field.name, dtype, dims)
                 values = self.graph.add("Pad", history, one_more)
             else:
                 values = self.graph.input(field.name, dtype, ("n",))
@@ -195,7 +205,7 @@ class _NetworkWriter:
             self.inputs[field.name] = values
         for behaviour in self.schema.behaviours:
             name = mask_name(behaviour)
-            mask = self.graph.input(name, np.bool_, ("n", _length_name(behaviour)))
+            mask = self.graph.input(name, np.bool_, self._dims(behaviour))
             self.inputs[name] = self.graph.add("Pad", mask.as_float(), one_more)
 
     def _declare_older(self, pair: NeighbourPair) -> Value:
@@ -203,9 +213,30 @@ class _NetworkWriter:
         name = older_name(pair.history, self.schema)
         none = np.zeros((1, 0), dtype=np.int32)
         ids = self.graph.input(name, np.int32, (f"n_{name}", f"T_{name}"), none)
-        n_rows = self.inputs[pair.candidate].insert_axis(1).call("Shape")
-        ids = self.graph.add("Expand", ids, n_rows)  # to (n, 0) where they are left out
+        ids = self._of_history(ids)  # (n, 0) where they are left out
         return (ids >= np.int32(0)).where(ids, np.int32(UNKNOWN_ID))
+
+    def _dims(self, behaviour: Behaviour) -> tuple[str | int, str]:
+        """Return the dimensions of a behaviour's inputs."""
+        return "n", _length_name(behaviour)
+
+    def _expand(self, value: Value) -> Value:
+        """Return a value of one row for all rows: (n, m)."""
+        name = next(field.name for field in self.schema.fields if not field.is_history)
+        return self.graph.add("Expand", value, self.inputs[name].insert_axis(1).call("Shape"))
+
+    def _of_history(self, value: Value) -> Value:
+        """Return what belongs to histories, given for one of them or for all."""
+        return self._expand(value)
+
+    def _of_rows(self, value: Value) -> Value:
+        """Return a column of the MLP's inputs for all rows: (n, m)."""
+        return value
+
+    def _neighbour_numbers(
+        self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
+    ) -> dict[str, Value]:
+        return neighbour_numbers(pair, shown, events, mask)
 
     def interest_outputs(self, interest: Interest) -> list[Value]:
         """Return the MLP's inputs of one behaviour: twin of ``Interest.outputs``, in its order."""
@@ -215,22 +246,20 @@ class _NetworkWriter:
         lengths = mask.sum(1, keepdims=True)  # (n, 1)
         if behaviour.is_bag:
             return [self._pool(interest, keys, mask, lengths)]
-        queries, weights = self._queries(behaviour, lengths), None
+        queries, weights = self._queries(behaviour), None
         ranks = rank_of_recency(mask)
         weighed = self._weigh_matches(behaviour, ranks) if interest.extended else []
         if interest.pooling == "attention":
-            relations = []
-            if interest.extended:
-                numbers = [self.inputs[name] for name in behaviour.numbers]
-                relations = [*weighed, (ranks + 1.0).call("Log"), *numbers]
-            scores = _unit(interest.unit, queries, keys, relations)
+            numbers = [self.inputs[name] for name in behaviour.numbers]
+            common = [(ranks + 1.0).call("Log"), *numbers] if interest.extended else []
+            scores = self._unit(interest.unit, queries, keys, weighed, common, ranks)
             weights = _normalize(scores, mask, softmax=interest.normalization == "softmax")
         vector = self._pool(interest, keys, mask if weights is None else weights, lengths)
         if not interest.extended:
             return [vector]
         outputs = [queries * vector]
         if weights is not None:
-            unweighted = _weighted_sum(mask, keys) / lengths.at_least(1.0).call("Sqrt")
+            unweighted = self._weighted_sum(mask, keys) / lengths.at_least(1.0).call("Sqrt")
             outputs += [weights.sum(1, keepdims=True).signed_log(), queries * unweighted]
         counted = weighed[: N_COUNTED * interest.n_candidates]
         counts = [lengths, *(bits.sum(1, keepdims=True) for bits in counted)]
@@ -241,13 +270,13 @@ class _NetworkWriter:
             outputs += self._plain_means(behaviour, [mask, *weighed[: interest.n_candidates]])
         return outputs
 
-    def _queries(self, behaviour: Behaviour, lengths: Value) -> Value:
+    def _queries(self, behaviour: Behaviour) -> Value:
         """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
         attributes = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             width = self.module.embeddings.width(history)
-            zeros = np.zeros((1, width), dtype=np.float32)
-            attributes.append(lengths * zeros if candidate is None else self.embedded[candidate])
+            zeros = self._expand(self.graph.constant(np.zeros((1, width), dtype=np.float32)))
+            attributes.append(zeros if candidate is None else self.embedded[candidate])
         return join(attributes, axis=1)
 
     def _weigh_matches(self, behaviour: Behaviour, ranks: Value) -> list[Value]:
@@ -270,7 +299,8 @@ class _NetworkWriter:
         """Weighted sum, mean or maximum of the keys, as ``Interest.forward``: (n, width)."""
         if interest.pooling == "max":  # whose weights are the mask
             return largest(keys, weights.insert_axis(2))
-        total = _weighted_sum(weights, keys)
+        of_rows = interest.behaviour.is_bag
+        total = (_weighted_sum if of_rows else self._weighted_sum)(weights, keys)
         if interest.pooling == "mean":
             return total / lengths.at_least(1.0)
         return total / lengths.at_least(1.0).call("Sqrt") if interest.divisor == "sqrt" else total
@@ -280,20 +310,112 @@ class _NetworkWriter:
         columns = self._alone(behaviour)
         columns += [self.inputs[name].insert_axis(2) for name in behaviour.numbers]
         mass = weights.call("Abs").sum(1, keepdims=True)
-        return _weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
+        return self._weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
 
     def _plain_means(self, behaviour: Behaviour, among: list[Value]) -> list[Value]:
         """Means over some events, as ``Interest._plain_means``: (n, columns) for each ``among``."""
         columns = join(self._alone(behaviour), axis=2)
         return [
-            _weighted_sum(bits, columns) / (bits.sum(1, keepdims=True) + ADDED_EVENTS)
+            self._weighted_sum(bits, columns) / (bits.sum(1, keepdims=True) + ADDED_EVENTS)
             for bits in among
         ]
+
+    def _weighted_sum(self, weights: Value, keys: Value) -> Value:
+        """Weights (n, T) and keys (n, T, width) -> (n, width)."""
+        return _weighted_sum(weights, keys)
+
+    def _unit(
+        self,
+        unit: ActivationUnit,
+        queries: Value,
+        keys: Value,
+        weighed: list[Value],
+        common: list[Value],
+        ranks: Value,
+    ) -> Value:
+        """Scores of events, as ``ActivationUnit.forward``: (n, T)."""
+        weight_query, weight_event = unit.split_first_layer()
+        query_part = queries @ weight_query + unit.first.bias
+        relations = [relation.insert_axis(2) for relation in (*weighed, *common)]
+        inputs = join([keys, queries.insert_axis(1) * keys, *relations], axis=2)
+        return _upper_layers(unit, inputs @ weight_event + query_part.insert_axis(1))
 
     def _alone(self, behaviour: Behaviour) -> list[Value]:
         """Embeddings of the events' attributes that have no candidate: (n, T, width) each."""
         attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
         return [self.embedded[name] for name, candidate in attributes if candidate is None]
+
+
+class _RankingWriter(_NetworkWriter):
+    """Adds ``DIN.forward`` for one history and n candidates: twin of ``Batch(shared=True)``.
+
+    What stands for the history has one row, (1, T), and meets the candidates by broadcasting.
+    """
+
+    def _dims(self, behaviour: Behaviour) -> tuple[str | int, str]:
+        rows = f"n_{behaviour.histories[0]}" if behaviour.is_bag else 1
+        return rows, _length_name(behaviour)
+
+    def _of_history(self, value: Value) -> Value:
+        return value
+
+    def _of_rows(self, value: Value) -> Value:
+        return self._expand(value)
+
+    def _neighbour_numbers(
+        self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
+    ) -> dict[str, Value]:
+        return neighbour_numbers(pair, shown, events, mask, are_shared=True)
+
+    def _weighted_sum(self, weights: Value, keys: Value) -> Value:
+        """Weights (n, T) or (1, T), and keys (1, T, width)."""
+        return weights @ keys.drop_axis(0)
+
+    def _unit(
+        self,
+        unit: ActivationUnit,
+        queries: Value,
+        keys: Value,
+        weighed: list[Value],
+        common: list[Value],
+        ranks: Value,
+    ) -> Value:
+        """Scores of events (n, T), as ``attend_candidates``: one product for all events.
+
+        The history as a matrix turns ``[q, 1]`` into the first layer's scores of all its events;
+        the few pairs of equal ids are added afterwards.
+        """
+        weight_query, weight_event = unit.split_first_layer()
+        weight_key, weight_pair, *of_relations = weight_event.split(
+            [unit.width, unit.width, *[1] * (len(weighed) + len(common))]
+        )
+        n_units, events = unit.first.out_features, keys.drop_axis(0)  # (T, width)
+        constant = events @ weight_key + unit.first.bias  # (T, n_units)
+        for relation, weight in zip(common, of_relations[len(weighed) :], strict=True):
+            constant += relation.transpose(1, 0) * weight
+        history = events.transpose(1, 0).insert_axis(2) * weight_pair.unsqueeze(1)
+        history += weight_query.unsqueeze(1)  # (width, T, n_units)
+        history = join([history, constant.insert_axis(0)], axis=0).reshape(unit.width + 1, -1)
+        ones = self._expand(self.graph.constant(np.ones((1, 1), dtype=np.float32)))
+        product = join([queries, ones], axis=1) @ history  # (n, T * n_units)
+        scores = product.reshape(-1, n_units)
+        same = weighed[: len(weighed) // len(DECAYS)]
+        decays = [self.graph.add("Pow", decay, ranks.transpose(1, 0)) for decay in DECAYS]
+        n_events, pairs, added = self.graph.add("Gather", ranks.call("Shape"), np.int64(1)), [], []
+        for attribute, bits in enumerate(same):
+            weights = of_relations[attribute : len(weighed) : len(same)]
+            parts = [decay * weight for decay, weight in zip(decays, weights, strict=True)]
+            of_event = functools.reduce(operator.add, parts)  # (T, n_units)
+            pairs.append(bits.reshape(-1).call("NonZero").drop_axis(0))
+            event = self.graph.add("Mod", pairs[-1], n_events)
+            added.append(self.graph.add("Gather", of_event, event))
+        if pairs:
+            where, rows = join(pairs, axis=0).insert_axis(1), join(added, axis=0)
+            scores = self.graph.add("ScatterND", scores, where, rows, reduction="add")
+        weights = _layers(scores, [unit.first_activation, *unit.rest, unit.last])
+        n_rows = self.graph.add("Shape", queries, end=1)
+        shape = self.graph.add("Concat", n_rows, n_events.insert_axis(0), axis=0)
+        return self.graph.add("Reshape", weights, shape)
 
 
 def calibrate(logit: Value, calibration: Calibration) -> Value:
@@ -321,14 +443,12 @@ def _weighted_sum(weights: Value, keys: Value) -> Value:
     return (weights.insert_axis(1) @ keys).drop_axis(1)
 
 
-def _unit(unit: ActivationUnit, queries: Value, keys: Value, relations: list[Value]) -> Value:
-    """Scores of events, as ``ActivationUnit.forward``: (n, T)."""
-    weight_query, weight_event = unit.split_first_layer()
-    query_part = queries @ weight_query + unit.first.bias
-    pairs = queries.insert_axis(1) * keys
-    inputs = join([keys, pairs, *(relation.insert_axis(2) for relation in relations)], axis=2)
-    scores = inputs @ weight_event + query_part.insert_axis(1)
-    return _layers(scores, [unit.first_activation, *unit.rest, unit.last]).drop_axis(2)
+def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
+    """Scores of events (a, b) from those of the unit's first layer, (a, b, n_units)."""
+    shape = scores.graph.add("Slice", scores.call("Shape"), np.array([0]), np.array([2]))
+    flat = scores.reshape(-1, unit.first.out_features)
+    flat = _layers(flat, [unit.first_activation, *unit.rest, unit.last])
+    return scores.graph.add("Reshape", flat, shape)
 
 
 def _normalize(scores: Value, mask: Value, *, softmax: bool) -> Value:
@@ -340,12 +460,12 @@ def _normalize(scores: Value, mask: Value, *, softmax: bool) -> Value:
 
 
 def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
-    """Layers one after the other, on the last axis; dropout does nothing at prediction."""
+    """Layers one after the other on (n, m); dropout does nothing at prediction."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
-            value = value @ layer.weight.t() + layer.bias
+            value = value.graph.add("Gemm", value, layer.weight.t(), layer.bias)
         elif isinstance(layer, PReLU):
-            value = value.graph.add("PRelu", value, layer.slope.reshape(1))
+            value = value.call("LeakyRelu", alpha=layer.slope.item())
         elif isinstance(layer, Dice):
             value = _dice(value, layer)
         elif isinstance(layer, nn.ReLU):
@@ -376,16 +496,25 @@ def _length_name(behaviour: Behaviour) -> str:
 
 
 def neighbour_numbers(
-    pair: NeighbourPair, candidates: Value, events: Value, mask: Value
+    pair: NeighbourPair,
+    candidates: Value,
+    events: Value,
+    mask: Value,
+    *,
+    are_shared: bool = False,
 ) -> dict[str, Value]:
     """Add one history's numbers for its candidate, (n,) each, by the name of their column.
 
     Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
+    Where all candidates share a history, events and mask are (1, T).
     """
     graph, numbers = candidates.graph, []
     for scores in (pair.scores.ease, pair.scores.cosine):
-        event_scores = _look_up(scores, candidates, events)
-        numbers += [number.signed_log() for number in _summaries(event_scores, mask)]
+        if are_shared:
+            summaries = _summaries_of_one_history(scores, candidates, events, mask)
+        else:
+            summaries = _summaries(_look_up(scores, candidates, events), mask)
+        numbers += [number.signed_log() for number in summaries]
     popularity = graph.add("Gather", pair.scores.popularity, candidates)
     click_rate = graph.add("Gather", pair.scores.click_rate, candidates)
     numbers += [popularity, click_rate, popularity.as_bool().as_float()]
@@ -453,6 +582,47 @@ def _summaries(scores: Value, mask: Value) -> list[Value]:
     ]
 
 
+def _summaries_of_one_history(
+    scores: csr_array, candidates: Value, events: Value, mask: Value
+) -> list[Value]:
+    """Return the same for candidates (n,) of one history (1, T): by their neighbours, not by event.
+
+    How often each id is in the history, how often of late, and whether it is the newest event, is
+    written down by id, and each candidate's neighbours read it there.
+    """
+    graph, int64 = candidates.graph, candidates.graph.onnx.TensorProto.INT64
+    rows, ids, values = _tables(scores)
+    ranks = rank_of_recency(mask)
+    newest = ranks.equals(np.float32(0)).as_float() * mask
+    marks = [mask, mask * graph.add("Pow", DECAY, ranks), newest]
+    by_event = join([mark.transpose(1, 0) for mark in marks], axis=1)  # (T, 3)
+    places = events.transpose(1, 0).call("Cast", to=int64)  # (T, 1)
+    zeros = graph.add("Expand", np.float32(0), np.array([scores.shape[0], len(marks)]))
+    by_id = graph.add("ScatterND", zeros, places, by_event, reduction="add")
+    row = graph.add("Gather", rows, candidates)
+    value = graph.add("Gather", values, row)  # (n, K)
+    # Padding has no event, and stands for no neighbour
+    neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
+    n_times = graph.add("Gather", by_id, np.int64(0), axis=1)
+    n_times = graph.add("GatherElements", n_times, neighbours)
+    found = n_times.call("NonZero").drop_axis(0)  # few of them
+    of_found = graph.add("Gather", by_id, graph.add("Gather", neighbours, found))  # (n_found, 3)
+    of_found *= graph.add("Gather", value.reshape(-1), found).insert_axis(1)
+    n_times = graph.add("Reshape", n_times, value.call("Shape"))
+    whose = graph.add("Div", found, np.int64(ids.shape[1])).insert_axis(1)
+    none = graph.add(
+        "Expand", np.zeros((1, len(marks)), np.float32), row.insert_axis(1).call("Shape")
+    )
+    sums = graph.add("ScatterND", none, whose, of_found, reduction="add")  # (n, 3)
+    total, decayed, last = (
+        graph.add("Gather", sums, np.int64(number), axis=1) for number in range(len(marks))
+    )
+    n_events, any_event = mask.sum(1), mask.max(1)  # (1,)
+    is_missed = n_events >= n_times.sum(1) + 0.5  # an event that is no neighbour scores 0
+    most = n_times.as_bool().where(value, HIDDEN).max(1).at_least(is_missed.where(0.0, HIDDEN))
+    return [total, total / n_events.at_least(1.0), most * any_event, last, decayed]
+
+
 # The encoder's work as JSON: how a server makes a network's inputs out of plain values
 
 
@@ -469,7 +639,7 @@ def older_name(history: str, schema: Schema) -> str:
     return name
 
 
-def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
+def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]:
     """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
 
     Ids that are neither text nor integers nor booleans raise TypeError.
@@ -492,6 +662,7 @@ def recipe_of(fitted: FittedPipeline) -> dict[str, Any]:
         inputs.append(older | {"vocabulary": schema[pair.history].vocabulary})
     return {
         "version": RECIPE_VERSION,
+        "layout": layout,
         "classes": fitted.classifier.classes_.tolist(),
         "max_length": schema.max_length,
         "separator": encoder.separator,

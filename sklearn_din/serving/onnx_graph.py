@@ -51,6 +51,14 @@ class Value:
         """Return the value without an axis of size one."""
         return self.graph.add("Squeeze", self, np.array([axis]))
 
+    def reshape(self, *dims: int) -> Value:
+        """Return the value in another shape; -1 is what is left, 0 as it was."""
+        return self.graph.add("Reshape", self, np.array(dims))
+
+    def transpose(self, *axes: int) -> Value:
+        """Return the value with its axes in another order."""
+        return self.call("Transpose", perm=axes)
+
     def sum(self, axis: int, *, keepdims: bool = False) -> Value:
         """Return the sum over an axis."""
         return self.graph.add("ReduceSum", self, np.array([axis]), keepdims=int(keepdims))
@@ -90,7 +98,7 @@ class Graph:
         self,
         name: str,
         dtype: type[np.generic],
-        dims: tuple[str, ...],
+        dims: tuple[str | int, ...],
         default: np.ndarray | None = None,
     ) -> Value:
         """Declare an input with names for its dimensions; equal names have equal sizes.

@@ -23,6 +23,7 @@ UNKNOWN_ID, FIRST_KNOWN_ID = 1, 2
 N_IDENTITIES, LEAST_ID = 2**30, -(2**31)  # of unknown values, as in features/identities.py
 MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
 LARGEST = float(np.finfo(np.float32).max)
+PER_ROW = ("categorical", "numeric", "missing")  # kinds of inputs with one value per row
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
 ListsByName = dict[str, list[Any]]
@@ -80,8 +81,12 @@ class OnnxServer:
         self.columns_ = list(dict.fromkeys(spec["column"] for spec in self._inputs))
         self._max_length: int = recipe["max_length"]
         self._separator: str | None = recipe["separator"]
+        self._layout: str = recipe.get("layout", "rows")
         self._known = {name: _Known(known) for name, known in recipe["vocabularies"].items()}
         self._behaviours = _behaviours(self._session, self._inputs)
+        columns = {spec["name"]: spec["column"] for spec in self._inputs}
+        one_row = [spec.name for spec in self._session.get_inputs() if spec.shape[0] == 1]
+        self._compared = list(dict.fromkeys(columns[name] for name in one_row))
 
     def predict(self, rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]) -> Any:
         """Return the probability of a click for each impression.
@@ -105,16 +110,96 @@ class OnnxServer:
         ValueError
             If a column is absent, or a value is of a kind that its column cannot hold.
         """
-        columns, n_rows = self._read_columns(rows)
+        self._check_layout("rows", "predict")
+        columns, n_rows = _read_columns(rows, self.columns_)
         if not n_rows:
             return np.empty(0, dtype=np.float32)
+        return self._session.run(["probability"], self._feed(columns))[0]
+
+    def rank(
+        self,
+        user: Mapping[str, Any],
+        candidates: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+        *,
+        top_k: int = 10,
+    ) -> tuple[Any, Any]:
+        """Return the best candidates for one user, by a file of the layout "ranking".
+
+        Parameters
+        ----------
+        user : dict
+            Those of ``columns_`` that do not follow the candidate, the histories among them.
+        candidates : dict of column to list, or list of dict
+            The others of ``columns_``, a value for each candidate. Lists are read faster.
+        top_k : int, default=10
+            Candidates to return; all where there are fewer.
+
+        Returns
+        -------
+        positions : ndarray of shape (n_best,), int64
+            Which of the candidates they are, the best first; equal ones keep their order.
+        probability : ndarray of shape (n_best,), float32
+            Of ``classes_[1]`` for each of them.
+
+        Raises
+        ------
+        ValueError
+            If a column is absent or in both, a history of the user is among the candidates', a
+            value is of a kind that its column cannot hold, or the file has the layout "rows".
+        """
+        self._check_layout("ranking", "rank")
+        if isinstance(candidates, Sequence) and not len(candidates):
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        names = candidates if isinstance(candidates, Mapping) else candidates[0]
+        of_candidates = [name for name in self.columns_ if name in names]
+        columns, n_rows = _read_columns(candidates, of_candidates)
+        if not columns:
+            raise ValueError(
+                f"candidates must have some of the columns {self.columns_}, got {list(names)}: "
+                "every candidate would score the same."
+            )
+        of_user = [name for name in self.columns_ if name not in columns]
+        _check_names(user, of_user, where="user")
+        self._check_sides(user, columns)
+        if not n_rows:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        feed = self._feed(columns | {name: [user[name]] for name in of_user})
+        for spec in self._inputs:
+            if spec["kind"] in PER_ROW and spec["column"] not in columns:
+                feed[spec["name"]] = np.repeat(feed[spec["name"]], n_rows)
+        probability = self._session.run(["probability"], feed)[0]
+        best = np.argsort(-probability, kind="stable")[:top_k]
+        return best, probability[best]
+
+    def _check_layout(self, layout: str, method: str) -> None:
+        if self._layout != layout:
+            raise ValueError(
+                f"{method} needs a file of the layout {layout!r}, got {self._layout!r}. Export the "
+                f"model again: export_onnx(model, path, layout={layout!r})."
+            )
+
+    def _check_sides(self, user: Mapping[str, Any], columns: ListsByName) -> None:
+        both = [name for name in columns if name in user]
+        if both:
+            raise ValueError(
+                f"a column belongs to the user or to the candidate, got {both} in both. Leave "
+                "them out of one."
+            )
+        of_user = [name for name in self._compared if name in columns]
+        if of_user:
+            raise ValueError(
+                f"histories are the user's, got {of_user} among the candidates. Give them in user."
+            )
+
+    def _feed(self, columns: ListsByName) -> dict[str, np.ndarray]:
+        """Return the inputs of the network out of the cells of each column."""
         histories = {
             spec["column"]: [self._events(cell, spec["column"]) for cell in columns[spec["column"]]]
             for spec in self._inputs
             if spec["kind"] in ("history", "numeric_history")
         }
         self._check_aligned(histories)
-        columns |= {
+        columns = columns | {
             name: [cell[-self._max_length :] for cell in cells] for name, cells in histories.items()
         }
         feed = {}
@@ -126,20 +211,7 @@ class OnnxServer:
                 if not any(cells):
                     continue  # may be left out
             feed[spec["name"]] = self._input(spec, cells)
-        return self._session.run(["probability"], feed)[0]
-
-    def _read_columns(self, rows: object) -> tuple[ListsByName, int]:
-        if isinstance(rows, Mapping):
-            return _columns_of_dict(rows, self.columns_)
-        if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
-            got = f"a list of {type(rows[0]).__name__}" if isinstance(rows, list) else None
-            raise TypeError(
-                "rows must be a list of dictionaries or a dictionary of lists, got "
-                f"{got or type(rows).__name__}. A pandas DataFrame has .to_dict('list')."
-            )
-        for number, row in enumerate(rows):
-            _check_names(row, self.columns_, where=f"rows[{number}]")
-        return {name: [row[name] for row in rows] for name in self.columns_}, len(rows)
+        return feed
 
     def _events(self, cell: Any, column: str) -> list[Any]:
         """All events of a history; text is split, and its empty parts are missing events."""
@@ -196,8 +268,12 @@ class _Known:
         self._is_text = bool(values) and all(isinstance(value, str) for value in values)
         self._is_integer = all(type(value) is int for value in values)
 
-    def ids(self, values: Iterable[Any], column: str) -> list[int]:
+    def ids(self, values: Sequence[Any], column: str) -> list[int]:
         """Give each value its id: 1 where it is missing, a negative one where it is unknown."""
+        types = set(map(type, values))
+        if (types == {int} and not self._is_text) or (types == {str} and not self._is_integer):
+            known = self._ids.get  # no id is 0
+            return [known(value, 0) or _identify(value) for value in values]
         keys = [None if _is_missing(value) else _plain(value, column) for value in values]
         present = [key for key in keys if key is not None]
         if self._is_text and present and all(type(key) is int for key in present):
@@ -205,7 +281,7 @@ class _Known:
                 f"{column} was learnt as text and now holds integers: all of them are unknown. "
                 "Send the values as text.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         if self._is_integer:  # text may spell integers
             keys = [_integer_if_spelt(key) for key in keys]
@@ -236,6 +312,7 @@ def _open(path: str | os.PathLike, n_threads: int) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
+    options.log_severity_level = 3  # it warns of an input that may be left out
     return onnxruntime.InferenceSession(
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )
@@ -268,6 +345,21 @@ def _behaviours(session: Any, inputs: list[dict[str, Any]]) -> list[list[str]]:
     return [list(dict.fromkeys(group)) for group in groups.values()]
 
 
+def _read_columns(rows: object, names: list[str]) -> tuple[ListsByName, int]:
+    """Return the cells of each column, and the number of rows."""
+    if isinstance(rows, Mapping):
+        return _columns_of_dict(rows, names)
+    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+        got = f"a list of {type(rows[0]).__name__}" if isinstance(rows, list) else None
+        raise TypeError(
+            "rows must be a list of dictionaries or a dictionary of lists, got "
+            f"{got or type(rows).__name__}. A pandas DataFrame has .to_dict('list')."
+        )
+    for number, row in enumerate(rows):
+        _check_names(row, names, where=f"rows[{number}]")
+    return {name: [row[name] for row in rows] for name in names}, len(rows)
+
+
 def _columns_of_dict(rows: Mapping[str, Any], names: list[str]) -> tuple[ListsByName, int]:
     _check_names(rows, names, where="rows")
     columns: ListsByName = {}
@@ -279,7 +371,7 @@ def _columns_of_dict(rows: Mapping[str, Any], names: list[str]) -> tuple[ListsBy
                 f"rows is a dictionary, so rows[{name!r}] must be a list with one value per row, "
                 f"got {cells!r:.40} ({type(cells).__name__}). For one row pass a list: [row]."
             )
-        columns[name] = list(cells)
+        columns[name] = cells.tolist() if isinstance(cells, np.ndarray) else list(cells)
     lengths = {name: len(cells) for name, cells in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(
@@ -362,8 +454,9 @@ def _integer_if_spelt(key: Any) -> Any:
 def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
     """Numbers as float64, NaN where missing."""
     try:
-        present = [None if _is_missing(value) else value for value in values]
-        numbers = np.array(present, dtype=np.float64)
+        if not set(map(type, values)) <= {int, float}:
+            values = [None if _is_missing(value) else value for value in values]
+        numbers = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{column} must hold numbers, got {values!r:.60}.") from error
     if numbers.ndim != 1 or np.isinf(numbers).any():
