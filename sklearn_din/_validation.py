@@ -210,9 +210,15 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
         if kind == np.float16:  # pandas has no index of them
             kind = np.dtype(np.float32)
         return column.to_numpy(dtype=kind, na_value=np.nan)
-    if pd.api.types.is_extension_array_dtype(column.dtype) and column.hasnans:
-        return column.to_numpy(dtype=object)  # pandas 3 would make integers floats
-    return column.to_numpy()
+    # With missing values, pandas 3 would make integers floats.
+    is_object = pd.api.types.is_extension_array_dtype(column.dtype) and column.hasnans
+    try:
+        return column.to_numpy(dtype=object) if is_object else column.to_numpy()
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{column.name!r} holds moments with a zone that Python has no date for: {error} "
+            "Correct them, or take their zone away."
+        ) from error
 
 
 def check_keys(values: np.ndarray, *, name: str) -> None:

@@ -206,3 +206,13 @@ def test_an_encoder_that_knows_no_id_is_saved_and_loaded(tmp_path):
     encoder = HistorySequenceEncoder(categorical=["item"]).fit(frame)
     save(encoder, tmp_path / "encoder.din")
     assert load(tmp_path / "encoder.din").transform(frame)["item"].tolist() == [1]
+
+
+def test_moments_with_a_zone_beyond_the_years_of_python_are_named():
+    moments = pa.array([2**62, 0], pa.timestamp("us", tz="Europe/Berlin"))
+    log = pd.DataFrame({"user": [1, 1], "time": [1, 2]})
+    log["item"] = pd.arrays.ArrowExtensionArray(moments)
+    with pytest.raises(
+        ValueError, match="'item' holds moments with a zone that Python has no date"
+    ):
+        attach_history(log, log, user="user", time="time", columns="item")

@@ -161,7 +161,7 @@ class StoredHistories:
         else:
             array = pa.array(stored, mask=missing).view(kind)
         chunks = pa.chunked_array([array])
-        return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks))), None
+        return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks), name=name)), None
 
     def columns(self, names: Sequence[str], rows: Rows) -> dict[str, WindowArray]:
         """Return history columns of some rows, over logs of the events inside their windows."""
