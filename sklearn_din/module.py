@@ -77,7 +77,9 @@ class DIN(nn.Module):
       attribute without a candidate, they are not: which events are alike shows in it alone.
     - Beside ids, each training step hides 15 % of the numbers behind zero, their average.
 
-    Bags, which are behaviours without a candidate, are summed in both networks.
+    Bags, which are behaviours without a candidate, are summed in both networks. Where ids have
+    fixed vectors, ``vectors`` of the encoder, an embedding is the id's own row and a learnt
+    projection of its vector.
 
     Parameters
     ----------
@@ -153,6 +155,7 @@ class DIN(nn.Module):
             Interest(
                 behaviour,
                 tuple(self.embeddings.width(name) for name in behaviour.histories),
+                with_vectors=self._with_vectors(behaviour),
                 pooling=pooling,
                 extended=self.extended,
                 normalization=attention_normalization,
@@ -165,6 +168,16 @@ class DIN(nn.Module):
             self._n_mlp_inputs(), tuple(hidden_units), activation=activation, dropout=dropout
         )
         self.output = nn.Linear(self.mlp.n_outputs, 1)
+
+    def _with_vectors(self, behaviour: Behaviour) -> list[tuple[str, str, str]]:
+        """Histories, their candidates and their vocabularies where these have fixed vectors."""
+        vocabulary_of = self.embeddings.vocabulary_of
+        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+        return [
+            (history, candidate, vocabulary_of[history])
+            for history, candidate in pairs
+            if candidate is not None and vocabulary_of[history] in self.embeddings.projections
+        ]
 
     @property
     def interest_modules(self) -> list[Interest]:
@@ -187,7 +200,9 @@ class DIN(nn.Module):
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
         compute_alone_if_forked()
-        embeddings, sums = self.embeddings(batch.ids, self._segments(batch), batch.distinct)
+        embeddings, sums = self.embeddings(
+            batch.ids, self._segments(batch), batch.distinct, batch.vectors
+        )
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
         inputs += [embeddings[(name,)] for name in self.schema.names("categorical")]
         for interest in self.interest_modules:
@@ -206,7 +221,7 @@ class DIN(nn.Module):
         factors : (n_events,) each
         """
         compute_alone_if_forked()
-        embeddings, _ = self.embeddings(batch.ids, {})
+        embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors)
         return {
             interest.behaviour.histories: interest.event_weights(
                 *self._queries_and_keys(interest.behaviour, embeddings, batch), batch

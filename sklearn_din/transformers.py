@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from sklearn_din._validation import (
     plain_values,
 )
 from sklearn_din._version import __version__
+from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.joint import first_process_first
 from sklearn_din.encoding.learnt import Learnt
@@ -59,6 +61,7 @@ from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import create_store, open_store
+from sklearn_din.features.vectors import Vectors
 from sklearn_din.tables.scan import Scan
 
 
@@ -120,6 +123,13 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     separator : str, default=None
         Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
         ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.
+    vectors : dict of str to DataFrame, default=None
+        Fixed vectors of the values of a column of ids, such as embeddings of the items' texts or
+        images: column -> a frame with that column, and beside it one column of numbers for each
+        dimension, or one of equally long arrays. Candidates and histories share them; the
+        network learns a projection that it adds to the embeddings. The frame may have values that
+        no row has: tomorrow's items, which are then no strangers. To know more of them, set a new
+        frame on the fitted encoder, ``encoder.set_params(vectors={"item": newer})``.
 
     Attributes
     ----------
@@ -165,6 +175,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
         "unknown": [StrOptions({"embed", "error"})],
         "separator": [str, None],
+        "vectors": "no_validation",
     }
     schema_: Schema
     _learnt: Learnt
@@ -183,6 +194,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         max_ids: int | None = None,
         unknown: str = "embed",
         separator: str | None = None,
+        vectors: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
         self.histories = histories
         self.categorical = categorical
@@ -195,6 +207,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.max_ids = max_ids
         self.unknown = unknown
         self.separator = separator
+        self.vectors = vectors
 
     @property
     def vocabularies_(self) -> dict[str, np.ndarray]:
@@ -473,7 +486,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             statistics.update(read, start)
         learnt = statistics.finish(self._id_rules, names=table.names, max_length=self.max_length)
         self._warn(table, roles, statistics)
-        self._learnt, self.schema_ = learnt, learnt.schema
+        scales = {
+            owner: VectorScale.of(vectors)
+            for owner, (_, vectors) in read_vectors(self.vectors, roles.owners).items()
+        }
+        self._learnt = dataclasses.replace(learnt, vector_scales=scales)
+        self.schema_ = self._learnt.schema
 
     def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
         if self.user is not None:  # lists and the like are no users
@@ -500,8 +518,33 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(
-            self._learnt, self.user, self.time, refuses_unknown=self.unknown == "error"
+            self._learnt,
+            self.user,
+            self.time,
+            self._look_up_vectors(),
+            refuses_unknown=self.unknown == "error",
         )
+
+    def _look_up_vectors(self) -> dict[str, Vectors]:
+        """Return the vectors of each vocabulary's ids, once for the same frames."""
+        frames = {} if self.vectors is None else dict(self.vectors)
+        given, learnt, made = self.__dict__.get("_vectors_made", ({}, None, {}))
+        same = given.keys() == frames.keys() and all(given[n] is frames[n] for n in frames)
+        if same and learnt is self._learnt:
+            return made
+        owners, scales = self._learnt.roles.owners, self._learnt.vector_scales
+        tables = read_vectors(self.vectors, owners)
+        if tables.keys() != scales.keys():
+            raise ValueError(
+                f"vectors must be given for the columns of ids {sorted(scales)} as at fit, got "
+                f"{sorted(tables)}. Fit again to use others."
+            )
+        made = {
+            owner: vectors_of(self._learnt.vocabularies[owner], scales[owner], *table, name=owner)
+            for owner, table in tables.items()
+        }
+        self._vectors_made = frames, self._learnt, made
+        return made
 
     def _encode(self, table: Impressions) -> EncodedFeatures:
         name = ""
@@ -524,7 +567,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:
             return None
-        for name in ("_learnt", "schema_", "n_features_in_", "feature_names_in_"):
+        for name in ("_learnt", "schema_", "n_features_in_", "feature_names_in_", "_vectors_made"):
             attributes.pop(name, None)
         return self._learnt_state()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from sklearn_din.encoding.cells import Codes
+from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
 from sklearn_din.encoding.roles import Roles
@@ -38,6 +39,7 @@ class Learnt:
     event_scales: Mapping[str, EventScale]
     has_missing: tuple[str, ...]
     profiles: Mapping[str, ColumnProfile]
+    vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
 
     @cached_property
     def schema(self) -> Schema:
@@ -51,9 +53,11 @@ class Learnt:
             elif name in roles.owners:
                 kind: Kind = "categorical" if name in roles.categorical else "history"
                 owner = roles.owners[name]
-                known = self.vocabularies[owner]
+                known, vectors = self.vocabularies[owner], self.vector_scales.get(owner)
                 size = known.n_ids, known.digest
-                fields.append(Field(name, kind, owner, *size, grown_from=known.grown_from))
+                n_dims = 0 if vectors is None else len(vectors.mean)
+                grown_from = known.grown_from
+                fields.append(Field(name, kind, owner, *size, n_dims=n_dims, grown_from=grown_from))
             elif name in self.event_scales:
                 fields.append(Field(name, "numeric_history"))
         return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
@@ -199,6 +203,8 @@ class Learnt:
             raise ValueError("columns with missing numbers must be columns of numbers.")
         if self.vocabularies.keys() != {*roles.owners.values()}:
             raise ValueError("each column of ids must have a vocabulary.")
+        if not self.vector_scales.keys() <= self.vocabularies.keys():
+            raise ValueError("vectors must be those of a vocabulary.")
         numbers = {*self.number_scales, *self.event_scales}
         kinds = {name: profile.bins.dtype.kind for name, profile in self.profiles.items()}
         if kinds != dict.fromkeys(numbers, "f") | dict.fromkeys(roles.owners, "i"):

@@ -21,19 +21,21 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
+from sklearn_din.features.vectors import Vectors
 
 
 @dataclass(frozen=True)
 class RowEncoder:
     """Encodes the rows of tables by what was learnt.
 
-    ``user`` and ``time`` travel beside the features; ``refuses_unknown`` makes a value that was not
-    seen at fit an error.
+    ``user`` and ``time`` travel beside the features, and so do the ``vectors`` of vocabularies that
+    have some; ``refuses_unknown`` makes a value that was not seen at fit an error.
     """
 
     learnt: Learnt
     user: str | None
     time: str | None
+    vectors: dict[str, Vectors]
     refuses_unknown: bool = False
 
     def encode(self, table: Impressions, *, name: str = "") -> EncodedFeatures:
@@ -51,7 +53,9 @@ class RowEncoder:
             with create_store(scan.cache_dir, name, memory=scan.memory) as writer:
                 self._write(table, writer)
                 store = writer.finish()
-        return open_rows(store, self.learnt.schema)
+        rows = open_rows(store, self.learnt.schema)
+        rows.vectors = self.vectors
+        return rows
 
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
@@ -83,6 +87,7 @@ class RowEncoder:
             behaviours,
             users=plain_values(frame[self.user]) if self.user in frame else None,
             times=time_values(frame[self.time]) if self.time in frame else None,
+            vectors={name: self.vectors[name] for name in self.learnt.schema.vector_sizes},
         )
 
     def _write(self, table: Impressions, writer: StoreWriter) -> None:

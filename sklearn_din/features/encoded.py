@@ -13,6 +13,7 @@ from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store
+from sklearn_din.features.vectors import Vectors
 
 OTHER_TOOLS = (
     "Two tools of scikit-learn need another in their place: for permutation_importance, which "
@@ -53,6 +54,8 @@ class EncodedFeatures:
     times : ndarray of shape (n,), default=None
         When each impression was. No feature: it travels beside them for validation rows and
         splits by time.
+    vectors : dict of str to Vectors, default=None
+        The fixed vectors of each vocabulary that has some, held once for all rows.
     store : Store, default=None
         Where the arrays lie, if they are mapped from files: its ``memory`` says how many bytes
         reading them may take. A copy that came through pickle is in memory and has none.
@@ -85,12 +88,14 @@ class EncodedFeatures:
         *,
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
+        vectors: Mapping[str, Vectors] | None = None,
         store: Store | None = None,
     ) -> None:
         self.schema = schema
         self.columns = dict(columns)
         self.behaviours = dict(behaviours or {})
         self.users, self.times, self.store = users, times, store
+        self.vectors = dict(vectors or {})
         _check_arrays(self)
 
     @classmethod
@@ -101,11 +106,13 @@ class EncodedFeatures:
         behaviours: dict[tuple[str, ...], Ragged],
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
+        vectors: dict[str, Vectors] | None = None,
         store: Store | None = None,
     ) -> EncodedFeatures:
         self = cls.__new__(cls)
         self.schema, self.columns, self.behaviours = schema, columns, behaviours
         self.users, self.times, self.store = users, times, store
+        self.vectors = vectors or {}
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +145,9 @@ class EncodedFeatures:
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         users = None if self.users is None else self.users[rows]
         times = None if self.times is None else self.times[rows]
-        return self._without_checks(self.schema, columns, behaviours, users, times, self.store)
+        return self._without_checks(
+            self.schema, columns, behaviours, users, times, self.vectors, self.store
+        )
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:
@@ -244,6 +253,9 @@ def _check_arrays(X: EncodedFeatures) -> None:
     lengths = {name: len(part) for name, part in parts.items() if part is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every field must have one row per impression, got lengths {lengths}.")
+    n_dims = {name: vectors.n_dims for name, vectors in X.vectors.items()}
+    if n_dims != schema.vector_sizes:
+        raise ValueError(f"vectors must have the dimensions {schema.vector_sizes}, got {n_dims}.")
     for field in schema.fields:
         if field.has_ids:
             columns = X.columns

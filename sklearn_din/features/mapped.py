@@ -30,4 +30,4 @@ def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
     chosen = X[rows]
     columns = {name: np.array(values) for name, values in chosen.columns.items()}
     behaviours = {key: ragged.drop_older().compact() for key, ragged in chosen.behaviours.items()}
-    return EncodedFeatures._without_checks(X.schema, columns, behaviours)
+    return EncodedFeatures._without_checks(X.schema, columns, behaviours, vectors=X.vectors)

@@ -42,6 +42,9 @@ class Field:
     candidate : str, default=""
         For a number that is looked up by a candidate's id, such as its popularity: that candidate
         column. The number is 0 wherever the candidate's id is unknown.
+    n_dims : int, default=0
+        Length of the fixed vectors that the vocabulary's values have (``vectors`` of the encoder).
+        0 where they have none.
     grown_from : tuple of str, default=()
         Digests that the vocabulary had before ids were appended to it, the oldest first. Two
         fields that differ in nothing else are equal.
@@ -58,6 +61,7 @@ class Field:
     n_ids: int = 0
     digest: str = ""
     candidate: str = ""
+    n_dims: int = 0
     grown_from: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -200,6 +204,11 @@ class Schema:
         return [field.name for field in self.fields if field.kind in kinds]
 
     @property
+    def vector_sizes(self) -> dict[str, int]:
+        """Length of the fixed vectors of each vocabulary that has some."""
+        return {field.vocabulary: field.n_dims for field in self.fields if field.n_dims}
+
+    @property
     def vocabulary_sizes(self) -> dict[str, int]:
         """Number of ids of each vocabulary, padding and unknown included."""
         return {field.vocabulary: field.n_ids for field in self.fields if field.has_ids}
@@ -259,10 +268,10 @@ class Schema:
             raise ValueError("each field of a schema must have a name of its own.")
         if self.max_length < 0:
             raise ValueError(f"max_length must not be negative, got {self.max_length}.")
-        sizes: dict[str, tuple[int, str, tuple[str, ...]]] = {}
+        sizes: dict[str, tuple[int, str, tuple[str, ...], int]] = {}
         for field in self.fields:
             _check_field(field)
-            size = (field.n_ids, field.digest, field.grown_from)
+            size = (field.n_ids, field.digest, field.grown_from, field.n_dims)
             if field.has_ids and sizes.setdefault(field.vocabulary, size) != size:
                 raise ValueError(f"fields disagree on the vocabulary {field.vocabulary!r:.60}.")
         histories: list[str] = []
@@ -281,6 +290,11 @@ class Schema:
         for name, field in mine.items():
             if (field.kind, field.vocabulary) != (theirs[name].kind, theirs[name].vocabulary):
                 return f"{name!r} is {field.kind} in one and {theirs[name].kind} in the other"
+            if field.n_dims != theirs[name].n_dims:
+                return (
+                    f"the vectors of {name!r} have {field.n_dims} dimensions in one and "
+                    f"{theirs[name].n_dims} in the other"
+                )
             if field != theirs[name]:
                 return (
                     f"{name!r} has another vocabulary ({field.n_ids} ids against "
@@ -294,7 +308,7 @@ class Schema:
 def _check_field(field: Field) -> None:
     has_size = field.n_ids >= FIRST_KNOWN_ID  # of a vocabulary of any name: a column's may be ""
     has_none = field.n_ids == 0 and field.vocabulary == ""
-    if not (has_size if field.has_ids else has_none):
+    if not (has_size if field.has_ids else has_none and not field.n_dims) or field.n_dims < 0:
         raise ValueError(f"field {field.name!r:.60} cannot have {field.n_ids} ids.")
 
 

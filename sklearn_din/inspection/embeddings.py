@@ -26,9 +26,11 @@ def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
     -------
     dict of str to DataFrame of shape (n_ids, width), float32
         By the name of the vocabulary, which is that of its first column. The index has two levels,
-        ``kind`` ("padding", "unknown" or "known") and ``value``: ``table.loc["known"]`` is the
-        table by the original values, without the other two, whose value is missing. What training
-        did not see has the vector of "unknown", and so have missing values. All are copies.
+        ``kind`` ("padding", "unknown", "known" or "new") and ``value``: ``table.loc["known"]`` is
+        the table by the original values. Padding and unknown have no value; what training did not
+        see has the embedding of "unknown", and so have missing values. Where the encoder has fixed
+        ``vectors``, embeddings are with their projections, and values that have a vector alone
+        are "new". All are copies.
 
     See Also
     --------
@@ -51,15 +53,20 @@ def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
     ((4, 4), ['a', 'b'])
     """
     fitted = split_pipeline(pipeline, purpose="embeddings")
-    module = fitted.classifier.net_.module_
+    module, fixed = fitted.classifier.net_.module_, fitted.encoder._look_up_vectors()
     tables = {}
     for vocabulary, n_ids in module.embeddings.sizes.items():
         name = next(f.name for f in module.schema.fields if f.vocabulary == vocabulary)
-        ids = np.arange(n_ids)
+        ids, vectors = np.arange(n_ids, dtype=np.int32), fixed.get(vocabulary)
         kinds = [*KIND_OF_ID, *["known"] * (n_ids - FIRST_KNOWN_ID)]
+        values = [*fitted.decode(name, ids)]
+        if vectors is not None:
+            ids = np.concatenate([ids, vectors.new_ids])
+            kinds += ["new"] * len(vectors.new_ids)
+            values += [*vectors.new_values]
         index = pd.MultiIndex.from_arrays(
-            [kinds, pd.Index(fitted.decode(name, ids), dtype=object)], names=["kind", "value"]
+            [kinds, pd.Index(values, dtype=object)], names=["kind", "value"]
         )
-        vectors = module.embeddings.weight(vocabulary).detach().cpu().numpy().copy()
-        tables[vocabulary] = pd.DataFrame(vectors, index=index)
+        table = module.embeddings.vectors_of(vocabulary, ids, vectors)
+        tables[vocabulary] = pd.DataFrame(table.cpu().numpy(), index=index)
     return tables

@@ -86,6 +86,9 @@ def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
     for name, n_ids in embeddings.sizes.items():
         width = embeddings.width_of[name]
         parts.append((f"embedding of {name}", f"{n_ids:,} x {width}", n_ids * width))
+    for name, projection in embeddings.projections.items():
+        n_dims, width = projection.shape
+        parts.append((f"vectors of {name}", f"{n_dims} -> {width}", n_dims * width))
     for interest in module.interest_modules:
         if interest.pooling == "attention":
             title = f"attention of {module.schema.display_name(interest.behaviour)}"

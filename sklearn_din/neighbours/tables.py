@@ -114,6 +114,7 @@ class NeighbourTables:
             {key: ragged.drop_older() for key, ragged in X.behaviours.items()},
             users=X.users,
             times=X.times,
+            vectors=X.vectors,
             store=X.store,
         )
 

@@ -21,6 +21,17 @@ class JointRows(NamedTuple):
     n_rows: int
 
 
+class BatchVectors(NamedTuple):
+    """Fixed vectors of a batch's ids.
+
+    tables : by vocabulary, each vector that some id of the batch has once: (n_distinct, n_dims)
+    rows : by field, the row of each id's vector: (n_rows,) or (n_events,), int64
+    """
+
+    tables: dict[str, Tensor]
+    rows: dict[str, Tensor]
+
+
 class DistinctRows(NamedTuple):
     """The rows of an embedding table that a batch's ids stand for, each once, ascending.
 
@@ -85,6 +96,8 @@ class Batch:
         By the histories of each behaviour: where each impression's events begin.
     numbers_of : dict of tuple of str to tuple of str
         By the histories of each behaviour: its numeric histories.
+    vectors : BatchVectors
+        Fixed vectors of the ids, of vocabularies that have some.
     distinct : dict of str to DistinctRows
         By the width of an embedding table, its rows that the ids stand for. Empty where they are
         still to be found out.
@@ -139,6 +152,21 @@ class Batch:
             self.offsets[behaviour.histories] = torch.from_numpy(offsets)
             rows = np.repeat(np.arange(len(ragged)), lengths)
             self.rows[behaviour.histories] = torch.from_numpy(rows)
+        self.vectors = self._find_vectors(X)
+
+    def _find_vectors(self, X: EncodedFeatures) -> BatchVectors:
+        vectors = BatchVectors({}, {})
+        for vocabulary, known in X.vectors.items():
+            names = [f.name for f in X.schema.fields if f.vocabulary == vocabulary]
+            rows = {name: known.rows_of(self.identities[name].numpy()) for name in names}
+            is_used = np.zeros(len(known.table), dtype=bool)
+            for of_field in rows.values():
+                is_used[of_field] = True
+            place = np.cumsum(is_used) - 1
+            vectors.tables[vocabulary] = torch.from_numpy(known.table[is_used])
+            for name, of_field in rows.items():
+                vectors.rows[name] = torch.from_numpy(place[of_field])
+        return vectors
 
     def _add_ids(self, name: str, ids: np.ndarray) -> None:
         self.ids[name] = self.identities[name] = torch.from_numpy(ids)
@@ -191,6 +219,8 @@ class Batch:
             {name: ids[events_of.get(name, rows)] for name, ids in group.items()}
             for group in (self.ids, self.identities)
         )
+        vectors = {n: at[events_of.get(n, rows)] for n, at in self.vectors.rows.items()}
+        part.vectors = self.vectors._replace(rows=vectors)
         part.offsets = {
             h: offsets[start : stop + 1] - offsets[start] for h, offsets in self.offsets.items()
         }
@@ -209,7 +239,7 @@ class Batch:
         self.numbers = to_device(self.numbers, device)
         self.weights = None if self.weights is None else to_device(self.weights, device)
         own = {n: ids for n, ids in self.identities.items() if ids is not self.ids[n]}
-        groups: list[dict[Any, Tensor]] = [self.ids, own, self.event_numbers]
+        groups: list[dict[Any, Tensor]] = [self.ids, own, self.event_numbers, *self.vectors]
         for group in (*groups, self.rows, self.offsets):
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})
         self.identities = self.ids | own

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.network.batch import DistinctRows, to_device
-from sklearn_din.network.segments import Segments, cached_arange, gather_rows, segment_sum
+from sklearn_din.features.vectors import Vectors
+from sklearn_din.network.batch import BatchVectors, DistinctRows, to_device
+from sklearn_din.network.segments import (
+    Segments,
+    cached_arange,
+    gather_rows,
+    segment_sum,
+    sum_events,
+)
 
 Slot = tuple[str, ...]  # names of the fields that are looked up together
 
@@ -23,6 +31,9 @@ class FieldEmbeddings(nn.Module):
     A training step then costs one gather forward and one sparse gradient backward for each width,
     however many fields there are, and both cost what the ids of the batch cost. Rows start at
     random, N(0, scale^2); the padding and unknown rows of each vocabulary start at zero.
+
+    Where the values have fixed vectors, an id's embedding is its row and a projection of its
+    vector, which is learnt: that of an unknown value is then more than the unknown row.
 
     Parameters
     ----------
@@ -60,6 +71,12 @@ class FieldEmbeddings(nn.Module):
             self.offset_of |= {n: int(e) - sizes[n] for n, e in zip(names, ends, strict=True)}
             self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
         self.sizes = sizes
+        self.projections = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.empty(n_dims, self.width_of[name]))
+                for name, n_dims in schema.vector_sizes.items()
+            }
+        )
         self.slots = self._slots(schema)
         self._slots_by_width: dict[str, list[Slot]] = {}
         for slot in self.slots:
@@ -79,6 +96,8 @@ class FieldEmbeddings(nn.Module):
             nn.init.normal_(table, std=self.scale)
         for vocabulary in self.sizes:
             self.weight(vocabulary)[:FIRST_KNOWN_ID] = 0.0
+        for projection in self.projections.values():
+            nn.init.normal_(projection, std=self.scale / len(projection) ** 0.5)
 
     def vocabularies_of(self, width: str) -> list[str]:
         """Vocabularies in the table of that width, in the order of their rows."""
@@ -98,6 +117,19 @@ class FieldEmbeddings(nn.Module):
         table = self.tables[str(self.width_of[vocabulary])]
         return table[offset : offset + self.sizes[vocabulary]]
 
+    @torch.no_grad()
+    def vectors_of(self, vocabulary: str, ids: np.ndarray, known: Vectors | None) -> Tensor:
+        """Return the whole embeddings of ids: rows, and projections of their fixed vectors.
+
+        known : the fixed vectors of the vocabulary, or None where it has none
+        embeddings : (n_ids, width)
+        """
+        rows = self.weight(vocabulary)[torch.from_numpy(ids_to_look_up(ids))]
+        if known is None:
+            return rows
+        table = torch.from_numpy(known.table[known.rows_of(ids)]).to(rows.device)
+        return rows + table @ self.projections[vocabulary]
+
     def slots_of(self, behaviour: Behaviour) -> list[Slot]:
         """Slots that hold a behaviour's events.
 
@@ -111,6 +143,7 @@ class FieldEmbeddings(nn.Module):
         ids: Mapping[str, Tensor],
         segments: Mapping[Slot, Segments],
         distinct: Mapping[str, DistinctRows] | None = None,
+        vectors: BatchVectors | None = None,
     ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
         """Look up the rows of all ids, and sum those of histories over each impression.
 
@@ -138,7 +171,30 @@ class FieldEmbeddings(nn.Module):
             summed = [slot for slot in slots if slot in segments]
             embeddings |= zip(slots, tensors[: len(slots)], strict=True)
             sums |= zip(summed, tensors[len(slots) :], strict=True)
+        if self.projections and vectors is not None:
+            self._add_projections(vectors, segments, embeddings, sums)
         return embeddings, sums
+
+    def _add_projections(
+        self,
+        vectors: BatchVectors,
+        segments: Mapping[Slot, Segments],
+        embeddings: dict[Slot, Tensor],
+        sums: dict[Slot, Tensor],
+    ) -> None:
+        """Add to embeddings and sums those of the fixed vectors: each distinct one once."""
+        projected = {n: vectors.tables[n] @ weight for n, weight in self.projections.items()}
+        for slot in embeddings:
+            widths = [self.width(name) for name in slot]
+            for position, name in enumerate(slot):
+                if name not in vectors.rows:
+                    continue
+                beside = (sum(widths[:position]), sum(widths[position + 1 :]))
+                of_ids = projected[self.vocabulary_of[name]].index_select(0, vectors.rows[name])
+                embeddings[slot] = embeddings[slot] + F.pad(of_ids, beside)
+                if slot in segments:
+                    total = sum_events(of_ids, *segments[slot])
+                    sums[slot] = sums[slot] + F.pad(total, beside)
 
     @torch.no_grad()
     def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:

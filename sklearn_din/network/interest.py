@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,6 +110,7 @@ class Interest(nn.Module):
         behaviour: Behaviour,
         widths: tuple[int, ...],
         *,
+        with_vectors: Sequence[tuple[str, str, str]] = (),
         pooling: str,
         extended: bool,
         normalization: str | None,
@@ -121,6 +123,7 @@ class Interest(nn.Module):
         self.pooling = "sum" if behaviour.is_bag and pooling == "attention" else pooling
         self.extended = extended
         self.normalization = normalization
+        self.with_vectors = list(with_vectors) if extended else []
         self.n_candidates = sum(candidate is not None for candidate in behaviour.candidates)
         pairs = zip(behaviour.candidates, widths, strict=True)
         n_alone = sum(width for candidate, width in pairs if candidate is None)
@@ -152,7 +155,7 @@ class Interest(nn.Module):
         if not self.extended or self.behaviour.is_bag:
             return self.width
         n_outputs = self.width + 1 + N_COUNTED * self.n_candidates  # one length
-        n_outputs += self.n_means + self.n_plain_means
+        n_outputs += self.n_means + self.n_plain_means + N_COUNTED * len(self.with_vectors)
         if self.pooling == "attention":
             n_outputs += 1 + self.width  # sum of the weights, unweighted sum
         return n_outputs
@@ -195,6 +198,9 @@ class Interest(nn.Module):
         if self.n_plain_means:
             numbers = torch.cat([lengths, counts[:, : self.n_candidates]], dim=1)
             more.append(self._plain_means(keys, matches, numbers, batch))
+        if self.with_vectors:
+            likeness = self._likeness(matches, batch)
+            more.append(likeness * lengths.clamp(min=1.0).rsqrt())
         # Unlike the paper: the interest enters multiplied by the candidate only. By itself it
         # identifies the user, and the network overfits to users (+.011 GAUC on thirteen data sets
         # together with the matching start and smaller first embeddings, commit fd66f65).
@@ -264,6 +270,29 @@ class Interest(nn.Module):
         """Embeddings of the events' attributes that have no candidate."""
         attributes = zip(self.behaviour.candidates, keys.split(self.widths, dim=1), strict=True)
         return [column for candidate, column in attributes if candidate is None]
+
+    def _likeness(self, matches: Matches, batch: Batch) -> Tensor:
+        """Sums of the events' cosines with the candidate, then with recent events counting more.
+
+        likeness : (n_rows, N_COUNTED * n_histories), of histories whose ids have fixed vectors
+
+        Unlike the paper, and as for equal ids: a projection to few dimensions cannot show how like
+        two vectors are (benchmarks/quality-results.md, "Vectors of items").
+        """
+        segments, sums = self.segments_of(batch), []
+        for history, candidate, vocabulary in self.with_vectors:
+            table = F.normalize(batch.vectors.tables[vocabulary])
+            queries = table.index_select(0, batch.vectors.rows[candidate])
+            events = table.index_select(0, batch.vectors.rows[history])
+            if batch.shared:
+                cosines = queries @ events.T
+                weighed = [torch.ones_like(matches.ranks), *matches.decays[: N_COUNTED - 1]]
+                sums.append(cosines @ torch.stack(weighed, dim=1))
+                continue
+            cosines = (events * queries.index_select(0, segments.rows)).sum(1)
+            weighed = [cosines, *(cosines * decay for decay in matches.decays[: N_COUNTED - 1])]
+            sums.append(sum_events(torch.stack(weighed, dim=1), *segments))
+        return torch.cat(sums, dim=1)
 
     def _mass(self, weights: Tensor, batch: Batch) -> Tensor:
         """Sum of each impression's weights, (n_rows, 1): see ``forward``."""

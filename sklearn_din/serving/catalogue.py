@@ -45,6 +45,8 @@ class Catalogue:
         Encoded columns that follow the candidate.
     bags : dict of tuple of str to Ragged
         Encoded histories that do, such as the genres of a film.
+    vectors : dict of str to Vectors
+        Fixed vectors of the vocabularies that have some.
     """
 
     def __init__(self, fitted: FittedPipeline, candidates: pd.DataFrame) -> None:
@@ -52,6 +54,7 @@ class Catalogue:
         rows = replace(fitted.encoder._row_encoder(), user=None, time=None)
         # update replaces the classifier first: what was learnt is never newer than the net
         self._learnt, self.net = rows.learnt, fitted.classifier.net_
+        self.vectors = rows.vectors
         self.schema: Schema = self._learnt.schema
         encoded = EncodedFeatures._without_checks(self.schema, {}, {})
         schema = fitted.classifier.schema_
@@ -65,8 +68,9 @@ class Catalogue:
 
     def is_current(self) -> bool:
         """Return whether the model is still as it was."""
-        fitted = self.fitted
-        return fitted.encoder._learnt is self._learnt and fitted.classifier.net_ is self.net
+        encoder, classifier = self.fitted.encoder, self.fitted.classifier
+        is_same = encoder._learnt is self._learnt and classifier.net_ is self.net
+        return is_same and encoder._look_up_vectors() is self.vectors
 
     def suits(self, users: Users) -> bool:
         """Return whether users of these columns can be encoded beside the candidates."""

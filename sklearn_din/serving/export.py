@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
@@ -24,6 +25,7 @@ from sklearn_din._validation import check_choice
 from sklearn_din._whole_files import whole_file
 from sklearn_din.features.ragged import MOST_EVENTS
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, Schema
+from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import (
     Calibration,
     FittedPipeline,
@@ -106,15 +108,22 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     onnx = _import_onnx()
     estimator, calibration = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
-    recipe, neighbours = "", classifier.net_.neighbours_.pairs
+    recipe, neighbours, vectors = "", classifier.net_.neighbours_.pairs, dict[str, Vectors]()
     if isinstance(estimator, Pipeline):
         pipeline = split_pipeline(estimator, purpose="export_onnx")
         recipe = json.dumps(recipe_of(pipeline, layout=layout))
         neighbours = pipeline.neighbours
-    n_more_bytes = len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
+        vectors = pipeline.encoder._look_up_vectors()
+    elif classifier.module_.embeddings.projections:
+        raise TypeError(
+            "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
+            f"encoder's, got a {type(estimator).__name__}."
+        )
+    n_more_bytes = sum(2 * known.table.nbytes for known in vectors.values())
+    n_more_bytes += len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    writers[layout](graph, classifier.module_, neighbours).write(calibration)
+    writers[layout](graph, classifier.module_, neighbours, vectors).write(calibration)
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -154,10 +163,17 @@ def _check_exportable(module: DIN, n_more_bytes: int) -> None:
 class _NetworkWriter:
     """Adds ``DIN.forward`` to a graph, on padded histories and masks in place of flat events.
 
-    The graph computes the numbers of ``neighbours`` by ids and scores that it holds.
+    The graph computes the numbers of ``neighbours`` by ids and scores that it holds, and looks up
+    fixed ``vectors``, those of new values too.
     """
 
-    def __init__(self, graph: Graph, module: DIN, neighbours: Sequence[NeighbourPair]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        module: DIN,
+        neighbours: Sequence[NeighbourPair],
+        vectors: Mapping[str, Vectors],
+    ) -> None:
         self.graph, self.module, self.schema = graph, module, module.schema
         self.inputs: dict[str, Value] = {}  # by field or mask; histories end with an empty position
         self.identities: dict[str, Value] = {}  # by field with ids, as compared: some are negative
@@ -174,6 +190,28 @@ class _NetworkWriter:
             for field in self.schema.fields
             if field.has_ids
         }
+        self.vector_rows = {
+            field.name: self._find_vectors(field.name, vectors[field.vocabulary])
+            for field in self.schema.fields
+            if field.n_dims
+        }
+        units = {}
+        for name, known in vectors.items():
+            table = torch.from_numpy(known.table)
+            units[name] = graph.constant(torch.nn.functional.normalize(table))
+            projected = graph.constant(table @ module.embeddings.projections[name].cpu())
+            for field in self.schema.fields:
+                if field.vocabulary == name:
+                    rows = self.vector_rows[field.name]
+                    self.embedded[field.name] += graph.add("Gather", projected, rows)
+        self.unit_vectors = units
+
+    def _find_vectors(self, name: str, known: Vectors) -> Value:
+        """Row of each id's vector; 0 where it has none."""
+        rows = self.graph.add("Gather", known.rows.astype(np.int64), self.inputs[name])
+        if not len(known.new_ids):
+            return rows
+        return rows + self.identities[name].look_up(known.new_ids, known.new_rows)
 
     def write(self, calibration: Calibration) -> None:
         """Add the network and its outputs: the log-odds, and what calibration makes of them."""
@@ -268,6 +306,15 @@ class _NetworkWriter:
             outputs.append(self._means(behaviour, mask if weights is None else weights))
         if interest.n_plain_means:
             outputs += self._plain_means(behaviour, [mask, *weighed[: interest.n_candidates]])
+        root = lengths.at_least(1.0).call("Sqrt")
+        for history, candidate, vocabulary in interest.with_vectors:
+            units = self.unit_vectors[vocabulary]
+            events = self.graph.add("Gather", units, self.vector_rows[history])
+            query = self.graph.add("Gather", units, self.vector_rows[candidate]).insert_axis(2)
+            cosines = (events @ query).drop_axis(2) * mask
+            for decay in DECAYS[:N_COUNTED]:
+                weighed_cosines = cosines * self.graph.add("Pow", decay, ranks)
+                outputs.append(weighed_cosines.sum(1, keepdims=True) / root)
         return outputs
 
     def _queries(self, behaviour: Behaviour) -> Value:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 OPSET = 17
 IR_VERSION = 8
+LOOK_UPS = "ai.onnx.ml"  # domain of operations that look keys up
+OPSETS = {"": OPSET, LOOK_UPS: 2}
 HIDDEN = np.float32(-1e30)  # a score below that of any event
 
 
@@ -70,6 +72,15 @@ class Value:
     def as_float(self) -> Value:
         """Return the value as float32."""
         return self.call("Cast", to=self.graph.onnx.TensorProto.FLOAT)
+
+    def as_int64(self) -> Value:
+        """Return the value as int64."""
+        return self.call("Cast", to=self.graph.onnx.TensorProto.INT64)
+
+    def look_up(self, keys: np.ndarray, values: np.ndarray) -> Value:
+        """Return the value of each key, int64, and 0 where it is none of the keys."""
+        pairs = {"keys_int64s": keys.tolist(), "values_int64s": values.tolist()}
+        return self.as_int64().call("LabelEncoder", domain=LOOK_UPS, default_int64=0, **pairs)
 
     def as_bool(self) -> Value:
         """Return where the value is not zero."""
@@ -143,7 +154,10 @@ class Graph:
         )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[
+                helper.make_opsetid(domain, OPSETS[domain])
+                for domain in sorted({"", *(node.domain for node in self.nodes)})
+            ],
             ir_version=IR_VERSION,
             producer_name="sklearn_din",
         )

@@ -361,7 +361,10 @@ class _Pairs:
             key: bags[key].take(candidates) if key in bags else of_user.behaviours[key].take(users)
             for key in (behaviour.histories for behaviour in self.catalogue.schema.behaviours)
         }
-        return EncodedFeatures._without_checks(self.catalogue.schema, columns, behaviours)
+        catalogue = self.catalogue
+        return EncodedFeatures._without_checks(
+            catalogue.schema, columns, behaviours, vectors=catalogue.vectors
+        )
 
     def logits(self, numbers: np.ndarray, *, of_all: bool) -> np.ndarray:
         """Return log-odds of pairs by their numbers, some at a time.
@@ -393,7 +396,9 @@ class _Pairs:
             parts.append({name: values[chosen] for name, values in numbers.items()})
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         schema = tables.extend(X.schema)
-        return EncodedFeatures._without_checks(schema, X.columns | columns, X.behaviours)
+        return EncodedFeatures._without_checks(
+            schema, X.columns | columns, X.behaviours, vectors=X.vectors
+        )
 
     def _numbers(self, user: int) -> dict[str, np.ndarray]:
         """Return the numbers of all candidates for a user's history; the latest user's are kept."""

@@ -116,6 +116,7 @@ def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> Encoded
         encoded.behaviours,
         users=encoded.users,
         times=encoded.times,
+        vectors=encoded.vectors,
         store=encoded.store,
     )
 

@@ -109,7 +109,9 @@ class Novelty:
             for name in behaviour:
                 events[name], _ = self._hide_ids(X.schema, name, events[name], of_events)
             behaviours[behaviour] = Ragged(events, Spans.from_lengths(lengths), ragged.anchors)
-        return EncodedFeatures._without_checks(X.schema, columns, behaviours, X.users, X.times)
+        return EncodedFeatures._without_checks(
+            X.schema, columns, behaviours, X.users, X.times, X.vectors
+        )
 
     def _chances(self, vocabulary: str, ids: np.ndarray, moments: np.ndarray) -> np.ndarray:
         """Return how likely a row at each moment that is shown as seen hides an id."""

@@ -1,0 +1,142 @@
+"""Fixed vectors of items: what they tell of items that training has never seen.
+
+``python -m benchmarks.item_vectors made [--seeds 5]``: turning catalogues (``made_logs.py``) of
+which the frame has the items' ids alone; the truth is in 100 topics of 20 categories, which only
+the vectors tell: 32 numbers, those of the category and of the topic, and noise. AUC of the test
+rows whose item is new, with ids alone, with vectors, and the best that can be known
+(``knowable.py``); the share of the way from the first to the last.
+``python -m benchmarks.item_vectors movielens [--seeds 5]``: MovieLens by time, with vectors of the
+films' titles and genres (TF-IDF, TruncatedSVD), of all rows and of films that training has never
+seen.
+``python -m benchmarks.item_vectors step``: seconds of a training step with and without, in turn.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+
+from benchmarks import knowable, made_logs, quality, workloads
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
+from sklearn_din.datasets import fetch_movielens
+
+N_DIMS, NOISE = 32, 0.5
+N_COMPONENTS = 64
+
+
+def topic_vectors(workload, *, seed):
+    """A frame of items and their vectors: category and topic, and noise for each item."""
+    rng = np.random.RandomState(seed)
+    parts = [workload[part] for part in workloads.PARTS]
+    names = ["item", "category", "topic"]
+    known = {n: [rows[m] for rows in parts for m in (n, f"hist_{n}")] for n in names}
+    items = pd.DataFrame({n: np.concatenate(v) for n, v in known.items()}).drop_duplicates("item")
+    centres = {n: rng.normal(size=(items[n].max() + 1, N_DIMS)) for n in names[1:]}
+    table = sum(centre[items[n]] for n, centre in centres.items())
+    table = table + NOISE * rng.normal(size=table.shape)
+    return (
+        pd.DataFrame(table.astype(np.float32))
+        .rename(columns=str)
+        .assign(item=items["item"].to_numpy())
+    )
+
+
+def fit(X, y, vectors, *, seed, user):
+    """Fit the defaults, with vectors or without."""
+    encoder = HistorySequenceEncoder(user=user, time="time", vectors=vectors)
+    return make_pipeline(encoder, DINClassifier(random_state=seed)).fit(X, y)
+
+
+def made(seed):
+    """Print the AUC of one turning catalogue."""
+    workload = made_logs.turning(new_share=0.6, hide_unseen=False, seed=seed)
+    (X, y), (test, _) = (
+        quality.frame_of(workload, "train", "valid"),
+        quality.frame_of(workload, "test"),
+    )
+    columns = ["group", "time", "item", "hist_item"]
+    is_new = ~test["item"].isin(set(X["item"])).to_numpy()
+    label = workload["test"]["label"]
+    vectors = {"item": topic_vectors(workload, seed=seed)}
+    click = {
+        name: fit(X[columns], y, some, seed=seed, user="group").predict_proba(test[columns])[:, 1]
+        for name, some in {"ids": None, "vectors": vectors}.items()
+    }
+    click["knowable"] = knowable.turning(workload, seed=seed)
+    auc = {name: roc_auc_score(label[is_new], of[is_new]) for name, of in click.items()}
+    way = (auc["vectors"] - auc["ids"]) / (auc["knowable"] - auc["ids"])
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in auc.items())
+    print(f"turning 60 %, seed {seed}, {is_new.mean():.0%} new: {shown}; way {way:.2f}", flush=True)
+    return {**auc, "way": way}
+
+
+def film_vectors(movies):
+    """Vectors of titles and genres."""
+    text = movies["title"] + " " + movies["genres"].str.replace("|", " ")
+    words = TfidfVectorizer(min_df=2, sublinear_tf=True).fit_transform(text)
+    table = TruncatedSVD(N_COMPONENTS, random_state=0).fit_transform(words)
+    return pd.DataFrame(table).rename(columns=str).assign(item=movies["item"].to_numpy())
+
+
+def movielens(seed):
+    """Print AUC and log loss on the newest fifth of MovieLens, and on films that are new there."""
+    data = fetch_movielens(
+        "latest-small", data_home=workloads.real_data_folder(), download_if_missing=False
+    )
+    ratings = data.ratings.sort_values("time", kind="stable", ignore_index=True)
+    y = (ratings["rating"] >= 4).to_numpy().astype(int)
+    shown = ratings[["user", "item", "time"]]
+    X = attach_history(shown, shown[y == 1], user="user", time="time", columns="item")
+    cut = int(0.8 * len(X))
+    is_new = ~X["item"][cut:].isin(set(X["item"][:cut])).to_numpy()
+    found = {}
+    for name, some in {"ids": None, "vectors": {"item": film_vectors(data.movies)}}.items():
+        model = fit(X[:cut], y[:cut], some, seed=seed, user="user")
+        click = model.predict_proba(X[cut:])[:, 1]
+        found[f"{name}, all"] = roc_auc_score(y[cut:], click)
+        found[f"{name}, new"] = roc_auc_score(y[cut:][is_new], click[is_new])
+        found[f"{name}, log loss"] = log_loss(y[cut:], click)
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+    print(f"MovieLens by time, seed {seed}, {is_new.mean():.0%} new: {shown}", flush=True)
+    return found
+
+
+def step():
+    """Print seconds of an epoch with and without vectors, in turn."""
+    workload = made_logs.turning(new_share=0.2, hide_unseen=False)
+    X, y = quality.frame_of(workload, "train")
+    X, vectors = X[["group", "time", "item", "hist_item"]], topic_vectors(workload, seed=0)
+    encoded = {
+        name: HistorySequenceEncoder(user="group", time="time", vectors=some).fit_transform(X)
+        for name, some in {"ids": None, "vectors": {"item": vectors}}.items()
+    }
+    seconds = {name: [] for name in encoded}
+    for _ in range(5):
+        for name, rows in encoded.items():
+            start = time.perf_counter()
+            DINClassifier(max_epochs=1, early_stopping=False, neighbours=None).fit(rows, y)
+            seconds[name].append(time.perf_counter() - start)
+    median = {name: np.median(values) for name, values in seconds.items()}
+    print(f"{len(X):,} rows: {median}, ratio {median['vectors'] / median['ids']:.2f}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.item_vectors")
+    parser.add_argument("task", choices=["made", "movielens", "step"])
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    if options.task == "step":
+        step()
+        return
+    task = {"made": made, "movielens": movielens}[options.task]
+    found = pd.DataFrame([task(seed) for seed in range(options.seeds)])
+    print(pd.DataFrame({"mean": found.mean(), "standard error": found.sem()}).round(4).to_string())
+
+
+if __name__ == "__main__":
+    main()

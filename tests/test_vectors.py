@@ -1,0 +1,285 @@
+"""Fixed vectors of items: looked up by ids, projected, and no stranger without an id."""
+
+import copy
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    embeddings,
+    export_onnx,
+    load,
+    save,
+    scan_parquet,
+    update,
+)
+from sklearn_din.features.vectors import Vectors
+from sklearn_din.network.batch import Batch
+from sklearn_din.serving import OnnxServer
+
+N_ITEMS, N_DIMS = 40, 6
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    table = np.random.RandomState(0).normal(size=(N_ITEMS, N_DIMS)) + 3.0
+    frame = pd.DataFrame(table, columns=[f"v{n}" for n in range(N_DIMS)])
+    return frame.assign(item=[f"i{n}" for n in range(N_ITEMS)])
+
+
+@pytest.fixture(scope="module")
+def shown(vectors):
+    """Users click items whose first dimension is high; items from 30 on come up late."""
+    rng = np.random.RandomState(1)
+    time = np.arange(600)
+    number = rng.randint(np.where(time < 400, 30, N_ITEMS))
+    y = (vectors["v0"].to_numpy()[number] + 0.3 * rng.normal(size=600) > 3).astype(int)
+    X = pd.DataFrame({"user": rng.randint(12, size=600), "time": time})
+    X["item"] = [f"i{n}" for n in number]
+    return attach_history(X, X[y == 1], user="user", time="time", columns=["item"]), y
+
+
+def make_model(vectors, **parameters):
+    encoder = HistorySequenceEncoder(user="user", time="time", vectors={"item": vectors})
+    options = {"max_epochs": 3, "random_state": 0, "neighbours": None} | parameters
+    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
+
+
+@pytest.fixture(scope="module")
+def model(vectors, shown):
+    X, y = shown
+    return make_model(vectors).fit(X[:400], y[:400])
+
+
+def plain_rows(known, ids):
+    """One id after the other."""
+    new = dict(zip(known.new_ids.tolist(), known.new_rows.tolist(), strict=True))
+    return [known.rows[abs(i)] if abs(i) < len(known.rows) else new.get(i, 0) for i in ids.tolist()]
+
+
+def test_ids_find_their_vectors_hidden_and_unknown_ones_too():
+    known = Vectors(
+        np.arange(5, dtype=np.float32)[:, None],
+        np.array([0, 0, 3, 1]),
+        np.array([-(2**31), -(2**30) - 5]),
+        np.array([2, 4]),
+        np.array(["a", "b"]),
+    )
+    ids = np.array([0, 1, 2, 3, -2, -3, -(2**31), -(2**30) - 5, -(2**30) - 4], dtype=np.int32)
+    assert known.rows_of(ids).tolist() == plain_rows(known, ids) == [0, 0, 3, 1, 3, 1, 2, 4, 0]
+
+
+def test_each_value_gets_its_own_vector_on_one_scale(model, shown, vectors):
+    encoded = model[:-1].transform(shown[0])
+    known = encoded.vectors["item"]
+    table = vectors.drop(columns="item").to_numpy()
+    centred = table - table.mean(0)
+    expected = centred / np.sqrt((centred**2).mean())
+    own = expected[[int(item[1:]) for item in shown[0]["item"]]]
+    np.testing.assert_allclose(known.table[known.rows_of(encoded.columns["item"])], own, atol=1e-6)
+
+
+def test_an_embedding_is_its_row_and_the_projection_of_the_vector(model, shown):
+    batch = Batch(model[:-1].transform(shown[0][350:450]))
+    module = model["din"].net_.module_
+    with torch.no_grad():
+        found, sums = module.embeddings(batch.ids, module._segments(batch), vectors=batch.vectors)
+        rows, _ = module.embeddings(batch.ids, {})
+    for name in ("item", "hist_item"):
+        of_ids = batch.vectors.tables["item"][batch.vectors.rows[name]]
+        expected = rows[(name,)] + of_ids @ module.embeddings.projections["item"].detach()
+        torch.testing.assert_close(found[(name,)], expected)
+    pairs = pairwise(batch.offsets[("hist_item",)].tolist())
+    total = torch.stack([found[("hist_item",)][a:b].sum(0) for a, b in pairs])
+    torch.testing.assert_close(sums[("hist_item",)], total)
+
+
+def test_without_vectors_the_network_is_that_of_before(shown):
+    X, y = shown
+    model = make_model(None).set_params(encode__vectors=None).fit(X[:400], y[:400])
+    assert not model["din"].net_.module_.embeddings.projections
+    assert model[:-1].transform(X).vectors == {}
+
+
+def test_items_that_came_up_later_are_told_apart_by_their_vectors(model, shown, vectors):
+    X, y = shown
+    new = X["item"].isin([f"i{n}" for n in range(30, N_ITEMS)])
+    click = model.predict_proba(X[new])[:, 1]
+    assert np.corrcoef(click, y[new])[0, 1] > 0.5
+    without = make_model(None).set_params(encode__vectors=None).fit(X[:400], y[:400])
+    assert abs(np.corrcoef(without.predict_proba(X[new])[:, 1], y[new])[0, 1]) < 0.3
+
+
+def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
+    X, _ = shown
+    later = X[-50:].assign(item="brand new")
+    row = vectors.iloc[[7]].assign(item="brand new")
+    newer = copy.deepcopy(model)
+    newer.set_params(encode__vectors={"item": pd.concat([vectors, row])})
+    like = later.assign(item="i7")
+    known = newer[:-1].transform(later).vectors["item"]
+    rows = known.rows_of(newer[:-1].transform(later).columns["item"])
+    np.testing.assert_array_equal(
+        known.table[rows], known.table[known.rows_of(newer[:-1].transform(like).columns["item"])]
+    )
+    assert (newer.predict_proba(later) != model.predict_proba(later)).all()
+
+
+def test_a_column_of_arrays_is_the_same_as_a_column_for_each_dimension(model, shown, vectors):
+    X, y = shown
+    table = vectors.drop(columns="item").to_numpy()
+    nested = pd.DataFrame({"item": vectors["item"], "vector": list(table)})
+    again = make_model(nested).fit(X[:400], y[:400])
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_files_and_pickles_keep_the_vectors(model, shown, tmp_path):
+    X, _ = shown
+    expected = model.predict_proba(X)
+    save(model, tmp_path / "model.skops")
+    for other in (load(tmp_path / "model.skops"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other.predict_proba(X), expected)
+
+
+def test_rows_of_a_scan_have_the_vectors_and_train_the_same_network(
+    model, shown, vectors, tmp_path
+):
+    X, y = shown
+    plain = X.assign(hist_item=X["hist_item"].tolist(), y=y)
+    plain[:400].to_parquet(tmp_path / "log.parquet")
+    scan = scan_parquet(tmp_path / "log.parquet", target="y")
+    streamed = make_model(vectors).fit(scan, scan.target_)
+    np.testing.assert_allclose(streamed.predict_proba(plain), model.predict_proba(X), atol=1e-6)
+
+
+def test_a_ranker_and_a_search_give_the_same_as_rows_by_themselves(model, shown, vectors):
+    X, y = shown
+    users = X[-3:].drop(columns="item")
+    items = pd.DataFrame({"item": [f"i{n}" for n in range(N_ITEMS)]})
+    best = Ranker(model, items).rank(users, top_k=N_ITEMS)
+    pairs = users.merge(items, how="cross")[X.columns.tolist()]
+    alone = model.predict_proba(pairs)[:, 1].reshape(3, N_ITEMS)
+    number = [int(item[1:]) for item in best["item"]]
+    np.testing.assert_allclose(best["probability"], alone[best["row"], number], atol=1e-6)
+    search = GridSearchCV(make_model(vectors), {"din__embedding_dim": [4, 8]}, cv=2)
+    assert search.fit(X, y).best_estimator_["encode"].vectors["item"].equals(vectors)
+
+
+def test_an_update_gives_later_items_ids_beside_their_vectors(model, shown):
+    X, y = shown
+    grown = update(copy.deepcopy(model), X[400:], y[400:])
+    known = grown[:-1].transform(X)
+    assert known["item"].max() == N_ITEMS + 1
+    assert (known.vectors["item"].rows_of(known.columns["item"]) > 0).all()
+    assert len(known.vectors["item"].new_ids) == 0
+
+
+def test_tables_of_embeddings_hold_the_projections_and_new_values(model, shown, vectors):
+    table = embeddings(model)["item"]
+    assert sorted(table.loc["new"].index) == [
+        f"i{n}" for n in range(N_ITEMS) if f"i{n}" not in model["encode"].vocabularies_["item"]
+    ]
+    batch, module = Batch(model[:-1].transform(shown[0])), model["din"].net_.module_
+    with torch.no_grad():
+        found = module.embeddings(batch.ids, {}, vectors=batch.vectors)[0][("item",)]
+    rows = pd.concat([table.loc["known"], table.loc["new"]]).loc[shown[0]["item"]]
+    np.testing.assert_allclose(rows, found, atol=1e-6)
+
+
+def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, shown, vectors):
+    X = shown[0][300:340]
+    batch, module = Batch(model[:-1].transform(X)), model["din"].net_.module_
+    table = vectors.drop(columns="item").to_numpy()
+    table = table - table.mean(0)
+    unit = dict(zip(vectors["item"], table / np.linalg.norm(table, axis=1)[:, None], strict=True))
+    expected = [
+        [
+            sum(unit[item] @ unit[e] * decay**age for age, e in enumerate(reversed(events)))
+            for decay in (1.0, 0.8)
+        ]
+        for item, events in zip(X["item"], X["hist_item"].tolist(), strict=True)
+    ]
+    interest, alone = module.interest_modules[0], Batch(model[:-1].transform(X[:1]), shared=True)
+    for rows, of_rows in ((batch, expected), (alone, expected[:1])):
+        found = interest._likeness(interest._matches(rows), rows)
+        np.testing.assert_allclose(found, of_rows, atol=1e-5)
+
+
+def test_the_summary_counts_every_parameter(model):
+    assert "vectors of item" in model["din"].summary()
+    n_parameters = sum(p.numel() for p in model["din"].net_.module_.parameters())
+    assert f"{n_parameters:,}" in model["din"].summary()
+
+
+def test_explained_rows_keep_their_vectors(model, shown):
+    weights = model["din"].attention_weights(model[:-1].transform(shown[0][-20:]))
+    assert np.isfinite(weights["weight"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: [f], "vectors must be a dict of a column of ids and its frame"),
+        (lambda f: {"user": f}, r"must belong to a column of ids of X, which are \['hist_item'"),
+        (lambda f: {"item": f.set_index("item")}, "with a column 'item', whose values they"),
+        (lambda f: {"item": pd.concat([f, f])}, "one row for each value of 'item'"),
+        (lambda f: {"item": f[["item"]]}, "columns of numbers beside 'item'"),
+        (lambda f: {"item": f.assign(v0=np.nan)}, "must hold finite numbers"),
+        (lambda f: {"item": f.assign(v0="a")}, "must hold numbers: one column for each"),
+        (lambda f: {"item": f.assign(item="x" + f["item"])}, "no value of the training rows"),
+        (lambda f: {"item": f, "hist_item": f}, "are of values that have vectors already"),
+    ],
+)
+def test_frames_that_are_no_vectors_are_refused_with_what_was_needed(
+    shown, vectors, change, message
+):
+    encoder = HistorySequenceEncoder(user="user", time="time", vectors=change(vectors))
+    with pytest.raises((TypeError, ValueError), match=message):
+        encoder.fit_transform(shown[0])
+
+
+def test_vectors_of_another_model_are_refused_after_fit(model, shown, vectors):
+    other = copy.deepcopy(model)
+    other.set_params(encode__vectors={"item": vectors.drop(columns="v0")})
+    with pytest.raises(ValueError, match="must have 6 dimensions as at fit, got 5"):
+        other.predict_proba(shown[0])
+    other.set_params(encode__vectors=None)
+    with pytest.raises(ValueError, match=r"must be given for the columns of ids \['item'\] as at"):
+        other.predict_proba(shown[0])
+
+
+def test_an_onnx_file_looks_vectors_up_those_of_new_items_too(model, shown, vectors, tmp_path):
+    pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
+    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
+    export_onnx(model, tmp_path / "model.onnx")
+    X = shown[0][350:].assign(hist_item=shown[0]["hist_item"][350:].tolist())
+    requests = X.drop(columns=["user", "time"]).to_dict("records")
+    found = OnnxServer(tmp_path / "model.onnx").predict(requests)
+    np.testing.assert_allclose(found, model.predict_proba(shown[0][350:])[:, 1], atol=1e-5)
+
+
+def test_a_classifier_alone_is_not_exported_without_the_vectors(model, tmp_path):
+    pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
+    with pytest.raises(TypeError, match="export_onnx needs the whole Pipeline where ids have"):
+        export_onnx(model["din"], tmp_path / "model.onnx")
+
+
+def test_an_onnx_file_ranks_candidates_by_their_vectors(model, shown, tmp_path):
+    pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
+    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
+    export_onnx(model, tmp_path / "model.onnx", layout="ranking")
+    items = pd.DataFrame({"item": [f"i{n}" for n in range(N_ITEMS)]})
+    user = {"hist_item": shown[0]["hist_item"].iloc[-1]}
+    server, expected = OnnxServer(tmp_path / "model.onnx"), Ranker(model, items).rank(user)
+    _, probability = server.rank(user, items.to_dict("list"))
+    np.testing.assert_allclose(probability, expected["probability"], atol=1e-5)
