@@ -352,9 +352,10 @@ def test_scores_kept_for_candidates_are_those_looked_up(monkeypatch, log, at_a_t
             )
 
 
-def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log, tmp_path):
+@pytest.mark.parametrize("max_length", [50, 3])
+def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log, tmp_path, max_length):
     X, y = log
-    encoded = encode(X)
+    encoded = encode(X, max_length=max_length)
     learnt, twin = learn(encoded, y)
     monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
     encoded.store = SimpleNamespace(memory=1000, parent=None, path=tmp_path)
@@ -696,7 +697,8 @@ def test_attributes_with_one_vocabulary_each_have_their_pair():
     assert [pair.history for pair in learnt.pairs] == ["hist_a", "hist_b"]
 
 
-def test_later_clicks_are_counted_as_fit_would_have():
+@pytest.mark.parametrize("max_length", [50, 4])
+def test_later_clicks_are_counted_as_fit_would_have(max_length):
     """Where every event is a clicked row and no history is cut, growing equals fitting all."""
     rng = np.random.RandomState(0)
     clicks = pd.DataFrame(
@@ -707,7 +709,7 @@ def test_later_clicks_are_counted_as_fit_would_have():
     shown = pd.concat([stranger, clicks], ignore_index=True)
     X = attach_history(shown, clicks, user="user", time="time", columns=["item"])
     y = np.arange(241) > 0
-    encoder = HistorySequenceEncoder(user="user", time="time")
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=max_length)
     whole = learn(encoder.fit_transform(X), y)[0].pairs[0]
     known = encoder.vocabularies_["item"]
     parts, _ = learn(encoder.fit_transform(X[:150]), y[:150])
