@@ -24,13 +24,11 @@ from sklearn_din.network.layers import (
     leaky_relu_backward,
     number_on_host,
 )
-from sklearn_din.network.segments import segment_sum
+from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_products
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
 SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB
-LONG_SUM = 4096  # from this number of rows on, a sum over them is made in N_CHUNKS parts
-N_CHUNKS = 8
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -177,9 +175,9 @@ class _Attend(torch.autograd.Function):
         weight_query, _, weight_event = parameters[:3]
         grad_query_part = segment_sum(grad_scores, offsets)
         first = [
-            queries.t() @ grad_query_part,
+            product_over_rows(queries, grad_query_part),
             grad_query_part.sum(0),
-            _product_over_rows(inputs, grad_scores),
+            product_over_rows(inputs, grad_scores),
         ]
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return (None, None, None, None, None, *first, *above)
@@ -193,19 +191,14 @@ class _Attend(torch.autograd.Function):
         return (grad_queries, grad_keys, None, None, None, *first, *above)
 
 
-def _product_over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """``left.t() @ right``: a sum over n rows, where n is large and k and m are small.
+def _column(rows: Tensor, weight: Tensor) -> Tensor:
+    """``rows @ weight``: as one of two equal columns, since the library lets threads split one.
 
-    The library multiplies long thin matrices faster in chunks, which threads can share.
-
-    left : (n, k)
-    right : (n, m)
-    result : (k, m)
+    rows : (n, k)
+    weight : (k,)
+    result : (n,)
     """
-    if len(left) < LONG_SUM or len(left) % N_CHUNKS:
-        return left.t() @ right
-    left, right = (tensor.unflatten(0, (N_CHUNKS, -1)) for tensor in (left, right))
-    return torch.bmm(left.transpose(1, 2), right).sum(0)
+    return (torch.stack([weight, weight]) @ rows.t())[0]
 
 
 def can_fuse_mlp(mlp: MLP) -> bool:
@@ -240,7 +233,7 @@ class _Logits(torch.autograd.Function):
         steps = ctx.saved_tensors[1 + ctx.n_parameters :]
         grad_scores, above = _hidden_layers_backward(grad_logits, steps, parameters[2:])
         grad_inputs = grad_scores @ parameters[0]
-        grad_weight = _product_over_rows(grad_scores, inputs)
+        grad_weight = product_over_rows(grad_scores, inputs)
         return (grad_inputs, grad_weight, grad_scores.sum(0), *above)
 
 
@@ -280,7 +273,7 @@ def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[T
     for i in range(1, len(parameters) - 2, 3):
         weight, bias, slope = parameters[i : i + 3]
         steps += _rectify(torch.addmm(bias, steps[-1], weight.t()), slope)
-    return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
+    return steps, _column(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
 def _rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:
@@ -305,8 +298,9 @@ def _hidden_layers_backward(
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradient of the first layer's scores, and of all ``parameters`` of ``_hidden_layers``."""
     weight = parameters[-2]
-    grad_weight = grad_result @ steps[-1]
-    gradients = [grad_weight, grad_result.sum().reshape(1)]
+    grad_weight = product_over_rows(grad_result.unsqueeze(1), steps[-1])[0]
+    ones = torch.ones_like(grad_result).unsqueeze(1)
+    gradients = [grad_weight, product_over_rows(grad_result.unsqueeze(1), ones)[0]]
     grad_output = torch.outer(grad_result, weight)
     for layer in range(len(steps) // 2 - 1, -1, -1):
         # With ``next = output @ weight.T`` (biases left out) and G the gradient of next,
@@ -319,7 +313,7 @@ def _hidden_layers_backward(
         gradients = [grad_slope, *gradients]
         if layer:
             weight = parameters[3 * layer - 2]
-            grad_weight = _product_over_rows(grad_scores, steps[2 * layer - 1])
+            grad_weight = product_over_rows(grad_scores, steps[2 * layer - 1])
             gradients = [grad_weight, grad_scores.sum(0), *gradients]
             grad_output = grad_scores @ weight
     return grad_scores, gradients
@@ -344,5 +338,5 @@ def _rectify_backward(
         return leaky_relu_backward(grad_output, saved, slope)
     backward_into = torch.ops.aten.leaky_relu_backward.grad_input
     grad_scores = backward_into(grad_output, saved, factor, False, grad_input=grad_output)
-    difference = total - torch.dot(grad_scores.view(-1), saved.view(-1))
+    difference = total - sum_of_products(grad_scores, saved)
     return grad_scores, difference / (factor * (1.0 - factor))

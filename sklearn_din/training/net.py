@@ -37,6 +37,7 @@ from sklearn_din.training.occurrences import (
 )
 from sklearn_din.training.optim import RowwiseAdam
 from sklearn_din.training.seeding import own_random_state, seed_torch
+from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, lend_threads
 from sklearn_din.training.validation import choose_validation, row_numbers, split_rows
 
 EARLY_STOPPING_ROWS = 1_000
@@ -141,6 +142,7 @@ class DINNet(NeuralNetBinaryClassifier):
     _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
     _unread: tuple[tuple[Tensor, Tensor], ...] = ()  # losses, and the numbers of their batches
     _stop_request: StopReason | None = None  # of this process, until all processes know of it
+    _threads: ThreadChoice | None = None  # set while the net trains, where there is a choice
     _is_agreed: bool = False  # whether all processes stop at this moment
 
     def __init__(
@@ -448,8 +450,13 @@ class DINNet(NeuralNetBinaryClassifier):
         keep_freed_memory()
         self.stop_reason_ = "max_epochs"
         n_left = (self.max_epochs if epochs is None else epochs) - self._n_epochs_now()
-        with note_ctrl_c(raises=self.ranks_ is None) as presses:
-            self._presses = presses
+        is_alone = self.ranks_ is None and is_host(self.device)
+        may_choose = is_alone and self.batch_size_ <= LARGEST_BATCH
+        with (
+            note_ctrl_c(raises=self.ranks_ is None) as presses,
+            lend_threads(self.module_, may_choose=may_choose) as threads,
+        ):
+            self._presses, self._threads = presses, threads
             try:
                 super().fit_loop(X, y, n_left, **kwargs)
             except KeyboardInterrupt:
@@ -458,7 +465,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                     self.stop_reason_ = "user" if presses else "callback"
             finally:
-                del self._presses
+                del self._presses, self._threads
         self.check_losses()  # those of an epoch left unfinished
         self.drop_unfinished_epoch()
         self._has_ended = True
@@ -661,7 +668,9 @@ class DINNet(NeuralNetBinaryClassifier):
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return step["loss"]
 
-        self._step_optimizer(compute_gradients)
+        threads, (rows, _) = self._threads, batch
+        with nullcontext() if threads is None else threads.step(len(rows) + rows.n_events):
+            self._step_optimizer(compute_gradients)
         return step
 
     def train_step_single(
