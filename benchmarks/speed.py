@@ -1,30 +1,39 @@
 """Training, scoring and memory beside the rivals and the roofline, each in its own process.
 
-``python -m benchmarks.speed [imports] [train] [profile] [layout] [score] [candidates] [memory]
-[rivals]``.
+``python -m benchmarks.speed [imports] [busy] [train] [profile] [cores] [layout] [score]
+[candidates] [memory] [search] [rivals]``.
+``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
 RIVALS names, all by default. Rates are medians of steps after a warm-up; what is compared runs in
 turn, round by round, and a ratio is the median of the rounds' ratios.
 """
 
 import collections
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
+import joblib
 import numpy as np
+import pandas as pd
 import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-from benchmarks import workloads
+import sklearn_din.training.net
+from benchmarks import guard, workloads
 from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
-from sklearn_din import DINClassifier, EncodedFeatures
+from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder
 from sklearn_din._spans import Spans
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 
-SECTIONS = ["imports", "train", "profile", "layout", "score", "candidates", "memory", "rivals"]
+SECTIONS = ["imports", "busy", "train", "profile", "cores", "layout", "score", "candidates"]
+SECTIONS += ["memory", "search", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
 PADDED_RIVALS = [name for name in RIVALS if name in ("deepctr-torch", "torch-rechub")]
 RIVAL_ROUNDS = 3
@@ -36,6 +45,16 @@ RIVAL_BUDGETS = {  # workload and cap: what one rival may spend on it
 RIVAL_SECONDS = 240
 ROUNDS = 5
 BATCH = 1024
+SEARCH_USERS = 1_000
+SEARCH_WAYS = {
+    "as it is": "GridSearchCV(Pipeline)",
+    "memory": "with Pipeline(memory=folder)",
+    "outside": "over the classifier alone, encoded before",
+}
+BUSY_SECONDS = 5.0
+BUSY_LOOPS = 0, 2
+BUSY_ROUNDS = 3
+BUSY_THREADS = "by the clock", "all", "one"
 CLICKS = ("hist_item", "hist_category")
 IMPORTS = {
     "torch": "import torch",
@@ -87,6 +106,36 @@ def train(workload, n_steps=60):
     clock = StepClock()
     fit_epochs(workload, n_steps + 10, clock)
     return {"step": float(np.median(np.diff(clock.times)[10:])), **roofline(workload)}
+
+
+class SecondsClock(Callback):
+    """Rows per second of all steps but the first ones, until some seconds are over."""
+
+    def __init__(self, seconds):
+        self.seconds, self.times = seconds, []
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.times.append(time.perf_counter())
+        if self.times[-1] - self.times[0] > self.seconds:
+            raise KeyboardInterrupt  # skorch's own way to leave the loop
+
+    def rows_per_second(self):
+        return BATCH * (len(self.times) - 1) / (self.times[-1] - self.times[0])
+
+
+def hold_threads(n_threads):
+    """Have all steps take so many threads, whatever the clock says."""
+    torch.set_num_threads(n_threads)
+    sklearn_din.training.net.lend_threads = lambda *args, **kwargs: contextlib.nullcontext()
+
+
+def busy(workload, threads):
+    """Rows/s of training with threads "by the clock", "one" or "all" of torch's."""
+    if threads != "by the clock":
+        hold_threads(1 if threads == "one" else torch.get_num_threads())
+    clock = SecondsClock(BUSY_SECONDS)
+    fit_epochs(workload, 100_000, clock)
+    return {"rows_per_s": clock.rows_per_second(), "threads": torch.get_num_threads()}
 
 
 def fit_epochs(workload, n_steps, callback):
@@ -162,8 +211,10 @@ class MatmulClock(Callback):
         self.seconds = 1e-6 * sum(e.self_cpu_time_total for e in kernels) / self.n_steps
 
 
-def profile(workload):
+def profile(workload, threads=None):
     """Seconds a step by part (medians), and those of matrix products wherever they stand."""
+    if threads is not None:
+        hold_threads(threads)
     laps, matmuls = Laps(), MatmulClock()
     fit_epochs(workload, 100, laps)
     fit_epochs(workload, 30, matmuls)
@@ -192,6 +243,26 @@ def roofline(workload):
     gflop = 2e-9 * BATCH * (2 * first + 3 * others)
     rates = {"gflops": sgemm_rate(), "onednn_gflops": sgemm_rate(by_onednn)}
     return {"roofline": gflop / rates["gflops"], "lower": gflop / max(rates.values()), **rates}
+
+
+def search(way):
+    """Seconds of nine candidates in three folds, two at a time, and of all fits one by one."""
+    frame, y = guard.log_and_histories(SEARCH_USERS)
+    grid = {"embedding_dim": [8, 16, 32], "lr": [0.001, 0.003, 0.01]}
+    network = DINClassifier(max_epochs=4, early_stopping=False, neighbours=None, random_state=0)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = [("encode", HistorySequenceEncoder(drop=["user", "time"])), ("din", network)]
+        model = Pipeline(steps, memory=folder if way == "memory" else None)
+        grid = {f"din__{name}": values for name, values in grid.items()}
+        if way == "outside":
+            frame = steps[0][1].fit_transform(frame)
+            model = Pipeline(steps[1:])
+        n_jobs = 1 if way == "one by one" else 2
+        options = {"scoring": "roc_auc", "cv": 3, "n_jobs": n_jobs, "refit": False}
+        began = time.perf_counter()
+        found = GridSearchCV(model, grid, **options).fit(frame, y)
+        seconds = time.perf_counter() - began
+    return {"seconds": seconds, "auc": float(found.best_score_)}
 
 
 def score(workload):
@@ -254,10 +325,14 @@ def ours(task, name="synthetic-100k", **options):
 
 
 def child(task, name, options):
+    if task in ("search", "cache"):
+        return {"search": search, "cache": cache}[task](name)
+    if task in ("busy", "profile"):
+        return {"busy": busy, "profile": profile}[task](workloads.by_name(name), **options)
     if task in ("candidates", "memory"):
         return {"candidates": candidates, "memory": memory}[task]()
     workload = workloads.by_name(name, **options)
-    return {"train": train, "profile": profile, "score": score}[task](workload)
+    return {"train": train, "score": score}[task](workload)
 
 
 def rounds(runs):
@@ -322,6 +397,81 @@ def report_train():
     print(f"by oneDNN {other:.0f} GFLOP/s: with the faster of both {1e3 * lower:.1f} ms")
     compared = ratio(found["synthetic-1m"], found["synthetic-10k"])
     print(f"1 M ids against 10 k ids: {compared} the step", flush=True)
+
+
+@contextlib.contextmanager
+def busy_loops(n_loops):
+    """Have so many processes compute for nothing."""
+    code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(n_loops)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+
+
+def report_busy():
+    rounds = []
+    for _ in range(BUSY_ROUNDS):
+        rates = []
+        for n_loops in BUSY_LOOPS:
+            with busy_loops(n_loops):
+                rates.append([ours("busy", threads=how)["rows_per_s"] for how in BUSY_THREADS])
+        rounds.append(rates)
+        print([[round(rate) for rate in row] for row in rates], flush=True)
+    print(f"| rows/s | {' | '.join(f'threads {how}' for how in BUSY_THREADS)} |")
+    print(f"|---|{'---|' * len(BUSY_THREADS)}")
+    for n_loops, row in zip(BUSY_LOOPS, np.median(rounds, axis=0), strict=True):
+        print(f"| beside {n_loops} busy loops | {' | '.join(f'{rate:,.0f}' for rate in row)} |")
+    quiet, beside = np.array(rounds)[:, [0, -1], 0].T
+    shares, gains = beside / quiet, quiet / np.array(rounds)[:, 0, 1]
+    print(f"by the clock, beside {BUSY_LOOPS[-1]}: {np.median(shares):.2f} of the quiet rate")
+    print(f"quiet, by the clock against all threads: {np.median(gains):.2f}", flush=True)
+
+
+def report_cores():
+    """Milliseconds by part with one and two threads, and by Amdahl's law with more."""
+    rounds = [[ours("profile", threads=n)["parts"] for n in (1, 2)] for _ in range(BUSY_ROUNDS)]
+    print("\n| ms of a step | 1 thread | 2 | serial | 8 | 16 |\n|---|---|---|---|---|---|")
+    total = np.zeros(5)
+    for name in rounds[0][0]:
+        one, two = 1e3 * np.median([[parts[name] for parts in pair] for pair in rounds], axis=0)
+        serial = float(np.clip(2 * two - one, 0, one))
+        row = [one, two, serial, *(serial + (one - serial) / n for n in (8, 16))]
+        total += row
+        print(f"| {name} | {' | '.join(f'{ms:.2f}' for ms in row)} |")
+    print(f"| all | {' | '.join(f'{ms:.2f}' for ms in total)} |", flush=True)
+
+
+def cache(kind):
+    """Seconds of the processor for encoding rows, and for the hash by which a cache knows them."""
+    frame, _ = guard.log_and_histories(5_000, n_items=50_000)
+    if kind == "lists":
+        lists = {name: [cell.tolist() for cell in frame[name]] for name in CLICKS}
+        frame = frame.assign(**{name: pd.Series(cells) for name, cells in lists.items()})
+    joint = {CLICKS: ("item", "category")}
+    encoder = HistorySequenceEncoder(histories=joint, drop=["user", "time"])
+    seconds = {"rows": len(frame)}
+    for name, job in {"encode": encoder.fit_transform, "hash": joblib.hash}.items():
+        began = time.process_time()
+        job(frame)
+        seconds[name] = time.process_time() - began
+    return seconds
+
+
+def report_search():
+    half = ours("search", "one by one")["seconds"] / 2
+    print(f"\nhalf of nine candidates in three folds, one by one: {half:.1f} s")
+    for way, words in SEARCH_WAYS.items():
+        answer = ours("search", way)
+        ratio = answer["seconds"] / half
+        print(f"two at a time, {words}: {answer['seconds']:.1f} s, {ratio:.2f} x", flush=True)
+    for kind in ("windows", "lists"):
+        cost = ours("cache", kind)
+        print(
+            f"{cost['rows']} rows, {kind}: encode {cost['encode']:.2f} s, hash {cost['hash']:.2f} s"
+        )
 
 
 def report_profile():
@@ -415,6 +565,8 @@ def in_turn(rival, name, cap, budget):
 
 
 def main():
+    if sys.argv[1:2] == ["guard"]:
+        sys.exit(guard.main(sys.argv[2:]))
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(child(sys.argv[2], sys.argv[3], json.loads(sys.argv[4]))))
         return

@@ -1,9 +1,11 @@
-"""Compare this checkout with another one: the same predictions, and no slower.
+"""Compare these files with a commit: the same predictions, and no slower.
 
-``python -m benchmarks.before_after OTHER [--rounds N]``, where OTHER is a folder with an older
-checkout (``git worktree add OTHER COMMIT``). Only public names are used, so that both understand
-it. Predictions: one model per pooling x interest, fixed seed. Times: both in turn, round by round,
-each in a process of its own; a ratio is the median of the rounds' ratios, this over other.
+``python -m benchmarks.speed guard COMMIT [--rounds N] [--jobs JOB ...]`` ends with status 1 where a
+job takes more than 1.1 times as long as in the commit, which is checked out beside this folder for
+the while. Only public names are used, so that both understand it. Predictions: one model per
+pooling x interest, fixed seed. Times: both in turn, round by round, each in a process of its own; a
+ratio is the median of the rounds' ratios, this over the commit. A job beyond the limit is measured
+once more, and all its rounds count.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +31,7 @@ POOLINGS = ("attention", "sum", "mean", "max")
 INTERESTS = ("paper", "extended")
 JOBS = (
     "training step",
+    "training step of 256",
     "attach_history",
     "encode windows",
     "encode lists",
@@ -36,6 +40,7 @@ JOBS = (
     "request",
 )
 N_CANDIDATES = 200
+LIMIT = 1.10
 
 
 def log_and_histories(n_users: int, **parameters: float):
@@ -67,8 +72,9 @@ def seconds(job: str) -> float:
     """Time one job; of a training the median step."""
     from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 
-    if job == "training step":
-        return _step_seconds(DINClassifier, HistorySequenceEncoder)
+    if job.startswith("training step"):
+        batch_size = 256 if job.endswith("256") else 1024
+        return _step_seconds(DINClassifier, HistorySequenceEncoder, batch_size)
     if job == "attach_history":
         rng = np.random.default_rng(0)
         n = 1_000_000
@@ -122,7 +128,7 @@ def _request_seconds(frame: pd.DataFrame) -> float:
     return _timed(lambda: [rank(users=users.iloc[[row]]) for row in range(50)]) / 50
 
 
-def _step_seconds(classifier_class: type, encoder_class: type) -> float:
+def _step_seconds(classifier_class: type, encoder_class: type, batch_size: int) -> float:
     from skorch.callbacks import Callback
 
     class Clock(Callback):
@@ -137,7 +143,7 @@ def _step_seconds(classifier_class: type, encoder_class: type) -> float:
     X = encoder_class(drop=["user", "time"]).fit_transform(frame)
     clock = Clock()
     classifier_class(
-        batch_size=1024, max_epochs=3, early_stopping=False, callbacks=[clock], random_state=0
+        batch_size=batch_size, max_epochs=3, early_stopping=False, callbacks=[clock], random_state=0
     ).fit(X, y)
     return float(np.median(np.diff(clock.times)[10:]))
 
@@ -175,44 +181,68 @@ def compare_times(other: Path, n_rounds: int, jobs: Sequence[str]) -> pd.DataFra
     """Median seconds of both, and the median of the rounds' ratios, by job."""
     rows = {}
     for job in jobs:
-        rounds = []
-        for number in range(n_rounds):
-            pair = [("other", other), ("this", HERE)]
-            pair = pair[::-1] if number % 2 else pair
-            rounds.append({n: json.loads(ask(c, "--child", "time", job)) for n, c in pair})
-        table = pd.DataFrame(rounds)
-        ratios = table["this"] / table["other"]
-        rows[job] = {
-            **table.median().to_dict(),
-            "this / other": ratios.median(),
-            "from": ratios.min(),
-            "to": ratios.max(),
-        }
+        rounds = time_in_turn(other, n_rounds, job)
+        if summarize(rounds)["ratio"] > LIMIT:
+            rounds += time_in_turn(other, n_rounds, job)
+        rows[job] = summarize(rounds)
         print(job, {name: round(value, 4) for name, value in rows[job].items()}, flush=True)
     return pd.DataFrame(rows).T
 
 
-def main() -> None:
-    """Compare with the other checkout, or be one of the children."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("other", nargs="?", help="folder of the other checkout")
+def time_in_turn(other: Path, n_rounds: int, job: str) -> list[dict[str, float]]:
+    """Seconds of both, round by round; each begins every other round."""
+    rounds = []
+    for number in range(n_rounds):
+        pair = [("commit", other), ("this", HERE)]
+        pair = pair[::-1] if number % 2 else pair
+        rounds.append({n: json.loads(ask(c, "--child", "time", job)) for n, c in pair})
+    return rounds
+
+
+def summarize(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Median seconds of both; median, least and greatest of the rounds' ratios."""
+    table = pd.DataFrame(rounds)
+    ratios = table["this"] / table["commit"]
+    spread = {"ratio": ratios.median(), "from": ratios.min(), "to": ratios.max()}
+    return {**table.median().to_dict(), **spread}
+
+
+@contextmanager
+def check_out(commit: str) -> Iterator[Path]:
+    """Give a folder with the files of a commit, for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "commit"
+        git = ["git", "-C", str(HERE), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(path), commit], check=True)
+        try:
+            yield path
+        finally:
+            subprocess.run([*git, "remove", "--force", str(path)], check=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare with a commit; 1 where a job takes too long."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed guard")
+    parser.add_argument("commit", help="such as HEAD~1, or HEAD for what is not committed yet")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
-    parser.add_argument("--child", nargs=2, metavar=("JOB", "ARGUMENT"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        job, argument = options.child
-        if job == "predictions":
-            predictions(argument)
-        else:
-            print(json.dumps(seconds(argument)))
-        return
-    if not options.other:
-        parser.error("give the folder of another checkout: git worktree add OTHER COMMIT")
+    options = parser.parse_args(arguments)
     print(f"load {os.getloadavg()[0]:.1f}")
-    print(compare_predictions(Path(options.other)).to_string())
-    print(compare_times(Path(options.other), options.rounds, options.jobs).round(4).to_string())
+    with check_out(options.commit) as other:
+        print(compare_predictions(other).to_string(), flush=True)
+        times = compare_times(other, options.rounds, options.jobs)
+    slower = times.index[times["ratio"] > LIMIT]
+    print(f"more than {LIMIT} times as long: {', '.join(slower) or 'nothing'}")
+    return int(len(slower) > 0)
+
+
+def be_child(task: str, argument: str) -> None:
+    """Answer for the checkout that is imported."""
+    if task == "predictions":
+        predictions(argument)
+    else:
+        print(json.dumps(seconds(argument)))
 
 
 if __name__ == "__main__":
-    main()
+    be_child(*sys.argv[2:])
