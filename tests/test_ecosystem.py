@@ -6,7 +6,10 @@ installed is skipped.
 
 import importlib.util
 import re
+import runpy
+import shutil
 import textwrap
+import time
 from pathlib import Path
 
 import joblib
@@ -307,24 +310,36 @@ def test_the_files_of_the_container_answer_as_the_model_does(model, clicks, tmp_
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    page = PAGE.with_name("container.rst").read_text(encoding="utf-8")
-    export, app, docker, _ = re.findall(r"code-block:: \w+\n\n((?:   .*\n|\n)+)", page)
-    exec(textwrap.dedent(export), {"model": model})
-    (tmp_path / "app.py").write_text(textwrap.dedent(app), encoding="utf-8")
-    copied = re.search(r"COPY (.+) \./", docker)[1].split()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(copied)
-    client = TestClient(importlib.import_module("app").app)
-    X = clicks[0][:20].drop(columns=["user", "time"])
-    rows = [
-        {name: cell.tolist() if "hist" in name else cell for name, cell in row.items()}
-        for row in X.to_dict("records")
-    ]
-    answer = client.post("/probabilities", json=rows)
-    np.testing.assert_allclose(answer.json(), model.predict_proba(clicks[0][:20])[:, 1], atol=1e-5)
-    rows[0]["itm"] = rows[0].pop("item")
-    refused = client.post("/probabilities", json=rows)
-    assert refused.status_code == 422
-    assert "item" in refused.json()["detail"]
+    example = PAGE.parents[2] / "examples" / "container"
+    write = runpy.run_path(str(example / "export.py"))["write_for_container"]
+    shown, of_items = clicks[0], ["item", "category", "price"]
+    items = shown.drop_duplicates("item")[of_items]
+    items = items[[name for name in of_items if name in items]]
+    write(model, items, tmp_path / "model")
+    shutil.copy(example / "app.py", tmp_path)
+    copied = re.findall(r"COPY (.+) \./", (example / "Dockerfile").read_text(encoding="utf-8"))
+    copied = sorted(name for line in copied for name in line.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == copied
+    row = shown.iloc[[30]].drop(columns=["user", "time", *items])
+    user = {name: c.tolist() if "hist" in name else c for name, c in row.iloc[0].to_dict().items()}
+    expected = rank_candidates(model, row, items, top_k=3, only=items["item"][:20].tolist())
+    asked = {"user": user, "items": [*items["item"][:20].tolist(), 10**9], "top_k": 3}
+    app = importlib.import_module("app")
+    app.SECONDS_BETWEEN_LOOKS = 0.05
+    with TestClient(app.app) as client:
+        answer = client.post("/rank", json=asked).json()
+        assert answer["items"] == expected["item"].tolist()
+        np.testing.assert_allclose(answer["probabilities"], expected["probability"], atol=1e-5)
+        refused = client.post("/rank", json=asked | {"user": {"hist_itm": []}})
+        assert refused.status_code == 422
+        assert "hist_item" in refused.json()["detail"]
+        first = app.app.state.model
+        write(model, items[:5], tmp_path / "model")
+        until = time.monotonic() + 30
+        while app.app.state.model is first and time.monotonic() < until:
+            time.sleep(0.05)
+        answer = client.post("/rank", json={"user": user}).json()
+        assert sorted(answer["items"]) == sorted(items["item"][:5])
 
 
 def test_the_page_and_the_tests_name_the_same_tools_and_agree_what_works():

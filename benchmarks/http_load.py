@@ -1,0 +1,180 @@
+"""Requests over HTTP to the container of examples/container: rates, times, memory.
+
+``python -m benchmarks.http_load [--server-python PYTHON]``: a user with 50 events of two attributes
+and 200 items in each request, two workers, 1, 4 and 16 clients that wait for each answer; the last
+row while ``update`` trains the model on 1,000 rows and replaces the file, again and again. PYTHON
+has fastapi, uvicorn[standard], onnxruntime and numpy; the clients run on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "container"
+N_WORKERS, N_EVENTS, N_ITEMS = 2, 50, 200
+OF_CANDIDATES = ["item", "category", "price"]
+
+
+def make_model(folder: Path):
+    """Fit a model, write what the container needs, and keep the model for updates."""
+    from sklearn.pipeline import Pipeline
+
+    from benchmarks.before_after import log_and_histories
+    from sklearn_din import DINClassifier, HistorySequenceEncoder, save
+
+    frame, y = log_and_histories(10_000, n_items=50_000)
+    frame, y = frame.iloc[:20_000], y[:20_000]
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
+    model = Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+    write = runpy.run_path(str(EXAMPLE / "export.py"))["write_for_container"]
+    catalogue = frame.drop_duplicates("item")[OF_CANDIDATES]
+    write(model, catalogue, folder / "model")
+    shutil.copy(EXAMPLE / "app.py", folder)
+    save(model, folder / "model.din")
+    frame.iloc[:1_000].assign(y=y[:1_000]).to_pickle(folder / "rows.pkl")
+    catalogue.to_pickle(folder / "catalogue.pkl")
+    return catalogue
+
+
+def update_for_ever(folder: Path) -> None:
+    """Train the model and replace the file, at a lower priority than the server."""
+    from sklearn_din import load, update
+
+    os.nice(10)
+    model, rows = load(folder / "model.din"), pd.read_pickle(folder / "rows.pkl")
+    catalogue = pd.read_pickle(folder / "catalogue.pkl")
+    write = runpy.run_path(str(EXAMPLE / "export.py"))["write_for_container"]
+    while True:
+        update(model, rows.drop(columns="y"), rows["y"])
+        write(model, catalogue, folder / "model")
+        print("replaced", flush=True)
+
+
+def make_requests(catalogue: pd.DataFrame, port: int) -> list[bytes]:
+    """Return requests as they go over the line."""
+    rng, requests = np.random.default_rng(0), []
+    for _ in range(200):
+        events = catalogue.iloc[rng.integers(0, len(catalogue), N_EVENTS)]
+        user = {"device": "phone", "hist_item": events["item"].tolist()}
+        user["hist_category"] = events["category"].tolist()
+        items = catalogue["item"].iloc[rng.choice(len(catalogue), N_ITEMS, replace=False)]
+        body = json.dumps({"user": user, "items": items.tolist()}).encode()
+        head = (
+            f"POST /rank HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
+        )
+        requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return requests
+
+
+async def ask(port: int, requests: list[bytes], until: float, times: list[float]) -> None:
+    """One client: the next request goes when the last one is answered."""
+    reader, writer = await asyncio.open_connection("localhost", port)
+    number = id(reader)
+    while time.perf_counter() < until:
+        number += 1
+        began = time.perf_counter()
+        writer.write(requests[number % len(requests)])
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        answer = await reader.readexactly(length)
+        times.append(time.perf_counter() - began)
+        if not head.startswith(b"HTTP/1.1 200") or len(json.loads(answer)["items"]) != 10:
+            raise RuntimeError(f"not an answer: {head + answer!r:.300}")
+    writer.close()
+
+
+def measure(port: int, requests: list[bytes], n_clients: int, seconds: float) -> dict[str, float]:
+    """Ask by several clients at once."""
+    times: list[float] = []
+
+    async def ask_all() -> None:
+        until = time.perf_counter() + seconds
+        await asyncio.gather(*(ask(port, requests, until, times) for _ in range(n_clients)))
+
+    asyncio.run(ask_all())
+    p50, p99 = 1e3 * np.quantile(times, [0.5, 0.99])
+    return {"requests/s": len(times) / seconds, "p50 ms": p50, "p99 ms": p99}
+
+
+def memory(pid: int) -> float:
+    """Return the MB of a process and its children, shared pages divided among them."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    total = 0
+    for number in [pid, *map(int, children)]:
+        lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def wait_for(port: int) -> None:
+    """Wait until the server takes connections."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise RuntimeError("the server did not start")
+
+
+def main() -> None:
+    """Start the server, ask it, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server-python", default=sys.executable)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--updates", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.updates:
+        update_for_ever(options.updates)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        catalogue = make_model(folder)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [options.server_python, "-m", "uvicorn", "app:app", "--log-level", "warning"]
+        command += ["--port", str(port), "--workers", str(N_WORKERS)]
+        server = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": ""})
+        try:
+            wait_for(port)
+            requests, rows = make_requests(catalogue, port), []
+            measure(port, requests, 4, 2.0)
+            for n_clients in (1, 4, 16):
+                row = {"clients": n_clients, "updates": 0}
+                row |= measure(port, requests, n_clients, options.seconds)
+                rows.append(row | {"MB": memory(server.pid)})
+            trainer = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.http_load", "--updates", str(folder)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            row = measure(port, requests, 16, 2 * options.seconds)
+            trainer.send_signal(signal.SIGTERM)
+            n_updates = trainer.communicate()[0].count("replaced")
+            row = {"clients": 16, "updates": n_updates} | row
+            rows.append(row | {"MB": memory(server.pid)})
+        finally:
+            server.terminate()
+            server.wait()
+    print(f"load {os.getloadavg()[0]:.1f}")
+    print(pd.DataFrame(rows).round(1).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
