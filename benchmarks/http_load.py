@@ -34,7 +34,7 @@ def make_model(folder: Path):
     """Fit a model, write what the container needs, and keep the model for updates."""
     from sklearn.pipeline import Pipeline
 
-    from benchmarks.before_after import log_and_histories
+    from benchmarks.guard import log_and_histories
     from sklearn_din import DINClassifier, HistorySequenceEncoder, save
 
     frame, y = log_and_histories(10_000, n_items=50_000)
