@@ -161,9 +161,8 @@ def main():
             for way in options.ways:
                 rows.append({"way": way} | measure(log, way, seed))
                 print(log, seed, rows[-1], flush=True)
-        print(
-            f"\n{log}\n{_markdown(pd.DataFrame(rows).groupby('way', sort=False).mean().round(4))}"
-        )
+        table = pd.DataFrame(rows).groupby("way", sort=False).mean().map("{:.4f}".format)
+        print(f"\n{log}\n{_markdown(table)}", flush=True)
 
 
 if __name__ == "__main__":
