@@ -87,7 +87,7 @@ class Interactions:
         lengths = np.bincount(self.users[chosen], minlength=self.shape[0])
         items = self.items[chosen]
         ends = np.append(0, np.cumsum(lengths))
-        return csr_array((np.ones(len(items), np.float32), items, ends), shape=self.shape)
+        return narrow_csr(np.ones(len(items), np.float32), items, ends, self.shape)
 
 
 def _spans_to_read(ragged: Ragged, owners: np.ndarray) -> Spans:
@@ -200,6 +200,15 @@ def count_new_clicks(
     n_users = np.bincount(candidates[new], minlength=n_ids).astype(np.float32)
     diagonal = csr_array((n_users, (np.arange(n_ids),) * 2), shape=(n_ids, n_ids))
     return csr_array(triu(crossed + crossed.T) + diagonal)
+
+
+def narrow_csr(
+    values: np.ndarray, columns: np.ndarray, ends: np.ndarray, shape: tuple[int, int]
+) -> csr_array:
+    """Return a matrix whose indices are int32 where they fit; scipy keeps the wider ones given."""
+    kind = np.int32 if len(values) < 2**31 and max(shape) < 2**31 else np.int64
+    parts = (values, columns.astype(kind, copy=False), ends.astype(kind, copy=False))
+    return csr_array(parts, shape=shape)
 
 
 def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, diags_array, triu, vstack
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.neighbours.cooccurrence import narrow_csr
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
@@ -99,11 +100,17 @@ class ItemScores:
         of_popular = csr_array((both.data, (popular[both.row], popular[both.col])), shape=shape)
         is_popular = np.isin(np.arange(len(n_users)), popular)
         near, roots = self.cosine.copy(), np.sqrt(n_users)
-        rows = np.repeat(np.arange(len(n_users)), np.diff(near.indptr))
+        rows = np.repeat(np.arange(len(n_users), dtype=np.int32), np.diff(near.indptr))
         # The cosine is the count over a known root: the product needs not be computed again.
-        near.data = np.rint(near.data * (roots[rows] * roots[near.indices] + SHRINKAGE))
-        near.data[is_popular[rows] & is_popular[near.indices]] = 0
-        rest = triu(near, format="csr").maximum(triu(near.T, format="csr"))
+        for begin in range(0, near.nnz, SCORES_AT_A_TIME):
+            part = slice(begin, begin + SCORES_AT_A_TIME)
+            row, column = rows[part], near.indices[part]
+            counts = np.rint(near.data[part] * (roots[row] * roots[column] + SHRINKAGE))
+            near.data[part] = np.where(is_popular[row] & is_popular[column], 0, counts)
+        is_upper = near.indices >= rows
+        upper, lower = _keep(near, is_upper), _keep(near, ~is_upper)
+        del near, rows  # each may take 100 MB
+        rest = upper.maximum(csr_array(lower.T.tocsr()))
         return _sorted(of_popular + rest + diags_array(np.where(is_popular, 0, n_users)))
 
     def widen(self, n_ids: int) -> ItemScores:
@@ -245,10 +252,16 @@ def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
     return np.where(shown > 0, rate, 0.0).astype(np.float32)
 
 
+def _keep(matrix: csr_array, is_kept: np.ndarray) -> csr_array:
+    """Return a matrix with some of its values alone: ``is_kept`` (nnz,)."""
+    ends = np.append(0, np.cumsum(is_kept, dtype=matrix.indptr.dtype))[matrix.indptr]
+    return narrow_csr(matrix.data[is_kept], matrix.indices[is_kept], ends, matrix.shape)
+
+
 def most_popular(n_users: np.ndarray) -> np.ndarray:
     """Ids of the items among which EASE is exact, in ascending order."""
     order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
-    return np.sort(order[n_users[order] > 0])
+    return np.sort(order[n_users[order] > 0]).astype(np.int32)
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
@@ -260,8 +273,7 @@ def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     rows, columns = np.divmod(positions, len(ids))
     lengths = np.zeros(n_ids + 1, dtype=np.int64)
     lengths[ids + 1] = np.bincount(rows, minlength=len(ids))
-    parts = (weights.take(positions), ids.astype(np.int32)[columns], np.cumsum(lengths))
-    return csr_array(parts, shape=(n_ids, n_ids))
+    return narrow_csr(weights.take(positions), ids[columns], np.cumsum(lengths), (n_ids, n_ids))
 
 
 def _largest_of_rows(sizes: np.ndarray) -> np.ndarray:
@@ -285,8 +297,7 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
         own = slice(counts.indptr[row], counts.indptr[row + 1])
         is_best[own] = _largest(values[own], counts.indices[own])
     ends = np.append(0, np.cumsum(is_best))[counts.indptr]
-    best = csr_array((values[is_best], counts.indices[is_best], ends), shape=counts.shape)
-    return _sorted(best)
+    return _sorted(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
 
 
 def _sorted(matrix: csr_array) -> csr_array:

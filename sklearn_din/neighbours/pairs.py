@@ -14,7 +14,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Field, Schema
 from sklearn_din.neighbours.blocks import number_users
-from sklearn_din.neighbours.cooccurrence import both_triangles, count_new_clicks
+from sklearn_din.neighbours.cooccurrence import both_triangles, count_new_clicks, narrow_csr
 from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores, with_empty_rows
 
 LEAST_IDS = 64
@@ -181,7 +181,7 @@ def name_columns(history: str, taken: Collection[str]) -> tuple[str, ...]:
 def _sparse_to_plain(matrix: csr_array) -> dict[str, np.ndarray]:
     return {
         "values": matrix.data,
-        "columns": matrix.indices.astype(np.int32),
+        "columns": matrix.indices.astype(np.int32, copy=False),
         "lengths": np.diff(matrix.indptr).astype(np.int32),
     }
 
@@ -195,12 +195,13 @@ def _sparse_from_plain(plain: Any, n_ids: int) -> csr_array:
     )
     if lengths.sum(dtype=np.int64) != n_values:
         raise ValueError("scores must have a length per id.")
-    keys = np.repeat(np.arange(n_ids, dtype=np.int64), lengths) * n_ids + columns
-    if (keys[1:] <= keys[:-1]).any():
-        raise ValueError("the neighbours of an id must be in order, each once.")
     starts = np.append(0, np.cumsum(lengths, dtype=np.int64))
+    steps = np.diff(columns)  # there may be a hundred million: nothing wider is made of them
+    steps[starts[(starts > 0) & (starts < n_values)] - 1] = 1  # from one id's to the next one's
+    if (steps <= 0).any():
+        raise ValueError("the neighbours of an id must be in order, each once.")
     values = _check_numbers(plain["values"], n_values, what="scores")
-    return csr_array((values, columns, starts), shape=(n_ids, n_ids))
+    return narrow_csr(values, columns, starts, (n_ids, n_ids))
 
 
 def _check_numbers(array: Any, length: int, *, what: str) -> np.ndarray:
@@ -210,8 +211,9 @@ def _check_numbers(array: Any, length: int, *, what: str) -> np.ndarray:
 
 def _check_counts(parts: dict[str, Any]) -> None:
     counts = parts["counts"]
-    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    if (counts.data < 0).any() or (counts.indices < rows).any():
+    rows = np.flatnonzero(np.diff(counts.indptr))
+    least = counts.indices[counts.indptr[rows]]  # they are in order
+    if (counts.data < 0).any() or (least < rows).any():
         raise ValueError("the counts of item neighbours must be an upper triangle, none negative.")
     if (parts["clicked"] < 0).any() or (parts["clicked"] > parts["shown"]).any():
         raise ValueError("an item cannot be clicked more often than it was shown.")

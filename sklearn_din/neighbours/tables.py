@@ -149,7 +149,7 @@ def learn_neighbours(
             writer.facts["neighbours"], arrays = split_arrays(tables.to_plain())
             for key, values in arrays.items():
                 writer.append(key, values)
-            store = writer.finish()
+            return tables, tables._with_columns(X, _numbers_of(writer.finish()))
     arrays = {key: np.array(store[key]) for key in store.names if not key.startswith(NUMBERS)}
     tables = NeighbourTables.from_plain(join_arrays(store.facts["neighbours"], arrays), X.schema)
     return tables, tables._with_columns(X, _numbers_of(store))
