@@ -446,20 +446,24 @@ class _RankingWriter(_NetworkWriter):
         ones = self._expand(self.graph.constant(np.ones((1, 1), dtype=np.float32)))
         product = join([queries, ones], axis=1) @ history  # (n, T * n_units)
         scores = product.reshape(-1, n_units)
+        layers = [unit.first_activation, *unit.rest, unit.last]
+        weights = _layers(scores, layers)  # (n * T, 1)
         same = weighed[: len(weighed) // len(DECAYS)]
-        decays = [self.graph.add("Pow", decay, ranks.transpose(1, 0)) for decay in DECAYS]
-        n_events, pairs, added = self.graph.add("Gather", ranks.call("Shape"), np.int64(1)), [], []
-        for attribute, bits in enumerate(same):
-            weights = of_relations[attribute : len(weighed) : len(same)]
-            parts = [decay * weight for decay, weight in zip(decays, weights, strict=True)]
-            of_event = functools.reduce(operator.add, parts)  # (T, n_units)
-            pairs.append(bits.reshape(-1).call("NonZero").drop_axis(0))
-            event = self.graph.add("Mod", pairs[-1], n_events)
-            added.append(self.graph.add("Gather", of_event, event))
-        if pairs:
-            where, rows = join(pairs, axis=0).insert_axis(1), join(added, axis=0)
-            scores = self.graph.add("ScatterND", scores, where, rows, reduction="add")
-        weights = _layers(scores, [unit.first_activation, *unit.rest, unit.last])
+        n_events = self.graph.add("Gather", ranks.call("Shape"), np.int64(1))
+        if same:  # those few pairs are computed again
+            decays = [self.graph.add("Pow", decay, ranks.transpose(1, 0)) for decay in DECAYS]
+            any_same = functools.reduce(Value.at_least, same).reshape(-1)
+            pairs = any_same.call("NonZero").drop_axis(0)  # (n_pairs,)
+            event = self.graph.add("Mod", pairs, n_events)
+            of_pairs = self.graph.add("Gather", scores, pairs)
+            for attribute, bits in enumerate(same):
+                weights_of = of_relations[attribute : len(weighed) : len(same)]
+                parts = [decay * weight for decay, weight in zip(decays, weights_of, strict=True)]
+                of_event = functools.reduce(operator.add, parts)  # (T, n_units)
+                bits = self.graph.add("Gather", bits.reshape(-1), pairs).insert_axis(1)
+                of_pairs += bits * self.graph.add("Gather", of_event, event)
+            of_pairs = _layers(of_pairs, layers)
+            weights = self.graph.add("ScatterND", weights, pairs.insert_axis(1), of_pairs)
         n_rows = self.graph.add("Shape", queries, end=1)
         shape = self.graph.add("Concat", n_rows, n_events.insert_axis(0), axis=0)
         return self.graph.add("Reshape", weights, shape)

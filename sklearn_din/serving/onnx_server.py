@@ -226,7 +226,9 @@ class OnnxServer:
                 f"text only where the encoder has a separator), got {cell!r:.40} "
                 f"({type(cell).__name__})."
             )
-        events = [None if _is_missing(event) else event for event in cell]
+        events = list(cell)
+        if not set(map(type, events)) <= {int, str}:
+            events = [None if _is_missing(event) else event for event in events]
         if separator is None or not all(isinstance(event, str | None) for event in events):
             return events
         return [None if event is None else event.strip() or None for event in events]
