@@ -221,6 +221,22 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
         ) from error
 
 
+def python_values(values: np.ndarray) -> np.ndarray:
+    """Objects of several kinds with Python's own values in place of numpy's.
+
+    numpy's one day equals True, of another hash, and its 2.0 cannot be compared with 2**70.
+
+    Examples
+    --------
+    >>> python_values(np.array([np.float16(2), "hat"], dtype=object))
+    array([2.0, 'hat'], dtype=object)
+    """
+    if values.dtype != object or "mixed" not in pd.api.types.infer_dtype(values):
+        return values
+    plain = (value.item() if isinstance(value, np.generic) else value for value in values)
+    return np.fromiter(plain, dtype=object, count=len(values))
+
+
 def check_keys(values: np.ndarray, *, name: str) -> None:
     """Raise where a value could be no key: lists, dicts."""
     if values.dtype == object:

@@ -298,6 +298,15 @@ def test_nan_is_no_id_whoever_holds_it(values):
     assert distinct.tolist() == [3.0, 1.0]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_one_day_of_numpy_is_another_id_than_true(first):
+    pair = [np.timedelta64(1, "D"), True]
+    others = [f"{number}" for number in range(50)]  # by their hashes the two may meet, or not
+    for text in others:
+        cells = pd.Series([pair[first], text, pair[1 - first]], dtype=object)
+        assert factorize(cells, name="item")[0].tolist() == [0, 1, 2]
+
+
 def test_lists_are_no_ids():
     with pytest.raises(ValueError, match=r"item must hold ids .* compared: \[1\].*in histories"):
         factorize(objects([[1], [2]]), name="item")

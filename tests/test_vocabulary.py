@@ -135,6 +135,17 @@ def test_booleans_and_dates_keep_their_values():
     ]
 
 
+@pytest.mark.parametrize("learnt", [[True, "hat"], [True, False], [1, 0], [1, "hat"]])
+@pytest.mark.parametrize("batch", [[True, "tie"], [False, 7], [1, "hat"], [0, 2**70]])
+def test_no_value_knows_another_by_what_stands_beside_it(learnt, batch):
+    known = Vocabulary(plain_ids(np.array(learnt, dtype=object), name="a"))
+    together = known.positions(plain_ids(np.array(batch, dtype=object), name="a"))
+    alone = [
+        known.positions(plain_ids(np.array([value], dtype=object), name="a"))[0] for value in batch
+    ]
+    assert together.tolist() == alone
+
+
 def test_text_that_spells_integers_joins_them():
     vocabulary = learn([3, 12], ["12", "-4"])
 

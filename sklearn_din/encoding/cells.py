@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sklearn_din._arrow import MixedKindsError, arrow_of_values
 from sklearn_din._spans import Spans
-from sklearn_din._validation import plain_values
+from sklearn_din._validation import plain_values, python_values
 from sklearn_din.logs.eventlog import EventLog, join_values
 from sklearn_din.logs.windows import WindowArray
 
@@ -43,7 +43,7 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
             is_numpy = isinstance(values.dtype, np.dtype)
             values = values.to_numpy() if is_numpy else values.array
-        codes, distinct = pd.factorize(values)  # type: ignore[arg-type]
+        codes, distinct = pd.factorize(python_values(values))  # type: ignore[arg-type]
     except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
         raise ValueError(
             f"{name} must hold ids (integers, text, categories), got values that cannot be "

@@ -209,7 +209,16 @@ class Vocabulary:
 
     def positions(self, values: np.ndarray) -> np.ndarray:
         """Give each value its position in ``values``, -1 where it has none."""
-        return self._index.get_indexer(pd.Index(values, dtype=values.dtype))
+        learnt, given = self.values.dtype.kind, values.dtype.kind
+        if learnt == "O":
+            # Booleans alone find no True among objects, as they do beside others.
+            values = values.astype(object, copy=False)
+        found = self._index.get_indexer(pd.Index(values, dtype=values.dtype))
+        if given == "O" and learnt != "O":
+            # Among others True equals 1, which no column of booleans finds.
+            kind = {"b": bool, "i": int}[learnt]
+            found[[type(value) is not kind for value in values]] = -1
+        return found
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Give each id its value, None for padding and unknown: an object array."""

@@ -16,6 +16,7 @@ from sklearn_din._validation import (
     check_times,
     key_codes,
     plain_values,
+    python_values,
 )
 
 _INT64 = np.iinfo(np.int64)
@@ -163,9 +164,10 @@ class _KeyCodes:
         self._uniques: list[pd.Index] = []
         parts = []
         for column in columns:
-            codes, uniques = key_codes(plain_values(events[column]), name=f"events[{column!r}]")
+            values = python_values(plain_values(events[column]))
+            codes, uniques = key_codes(values, name=f"events[{column!r}]")
             parts.append(codes.astype(np.int64))
-            self._uniques.append(_distinct(uniques, column))
+            self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
         self._sizes = [len(uniques) for uniques in self._uniques]
         self._pairs: list[pd.Index] = []
         self.n_keys = self._sizes[0]
@@ -181,24 +183,13 @@ class _KeyCodes:
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
         parts = [
-            _match(plain_values(impressions[column]), uniques, column)
+            _match(python_values(plain_values(impressions[column])), uniques, column)
             for column, uniques in zip(self._columns, self._uniques, strict=True)
         ]
         codes = parts[0]
         for part, size, pairs in zip(parts[1:], self._sizes[1:], self._pairs, strict=True):
             codes = pairs.get_indexer(pd.Index(_pack(codes, part, size)))
         return codes
-
-
-def _distinct(keys: np.ndarray, column: str) -> pd.Index:
-    index = pd.Index(keys, dtype=keys.dtype)
-    if index.is_unique:
-        return index
-    # numpy's True and its one day are two keys to pandas.factorize and one to an index.
-    raise TypeError(
-        f"events[{column!r}] must hold values of one kind, got some that equal each other, among "
-        f"{keys.tolist()[:3]}. Make text of them with astype(str)."
-    )
 
 
 def _pack(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
