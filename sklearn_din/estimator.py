@@ -493,7 +493,8 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
         -------
         logit : ndarray of shape (n,), float32
         """
-        return self.net_.score(self._prepare_rows(X))
+        encoded = self._prepare_rows(X)  # first: it refuses where nothing is fitted
+        return self.net_.score(encoded)
 
     def predict(self, X: ImpressionsLike) -> np.ndarray:
         """Label that is more probable.
