@@ -197,8 +197,9 @@ def test_only_ids_that_were_appended_make_a_prefix():
     refit = learn(["boot", "hat", "clog"])
 
     def schema(vocabulary):
-        its = (vocabulary.n_ids, vocabulary.digest, "", vocabulary.grown_from)
-        return Schema((Field("item", "categorical", "item", *its),))
+        its = (vocabulary.n_ids, vocabulary.digest)
+        grown_from = vocabulary.grown_from
+        return Schema((Field("item", "categorical", "item", *its, grown_from=grown_from),))
 
     assert schema(before).is_prefix_of(schema(before))
     assert schema(before).is_prefix_of(schema(after))
