@@ -491,6 +491,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             for owner, (_, vectors) in read_vectors(self.vectors, roles.owners).items()
         }
         self._learnt = dataclasses.replace(learnt, vector_scales=scales)
+        self._look_up_vectors()  # also checks that they belong to values of X
         self.schema_ = self._learnt.schema
 
     def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
