@@ -76,7 +76,7 @@ if movielens is not None:
     auc = auc_of(models, X[cut:], y[cut:], is_new)
     axes = auc.plot.barh(figsize=(6, 2.5), color=["#3b82f6", "#ea7a30"], width=0.7)
     axes.axvline(0.5, color="grey", linewidth=0.8)
-    axes.set(xlabel="AUC of the newest fifth (chance: .5)", xlim=(0.3, 0.75))
+    axes.set(xlabel="AUC of the newest fifth (chance: .5)", xlim=(0.3, 0.9))
     axes.figure.tight_layout()
     axes.figure.show()
     print(auc.round(3))
