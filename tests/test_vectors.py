@@ -17,6 +17,7 @@ from sklearn_din import (
     Ranker,
     attach_history,
     embeddings,
+    explain,
     export_onnx,
     load,
     save,
@@ -224,6 +225,16 @@ def test_the_summary_counts_every_parameter(model):
 def test_explained_rows_keep_their_vectors(model, shown):
     weights = model["din"].attention_weights(model[:-1].transform(shown[0][-20:]))
     assert np.isfinite(weights["weight"]).all()
+
+
+def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(model, shown):
+    row = shown[0].iloc[[-1]]
+    events = list(row["hist_item"].iloc[0])
+    effects = explain(model, row, by="leave_out")["effect"]
+    without = [row.assign(hist_item=[events[:n] + events[n + 1 :]]) for n in range(len(events))]
+    full = model.decision_function(row)[0]
+    expected = [full - model.decision_function(other)[0] for other in without]
+    np.testing.assert_allclose(effects, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

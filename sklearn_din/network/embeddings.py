@@ -118,7 +118,7 @@ class FieldEmbeddings(nn.Module):
         return table[offset : offset + self.sizes[vocabulary]]
 
     @torch.no_grad()
-    def vectors_of(self, vocabulary: str, ids: np.ndarray, known: Vectors | None) -> Tensor:
+    def embed(self, vocabulary: str, ids: np.ndarray, known: Vectors | None) -> Tensor:
         """Return the whole embeddings of ids: rows, and projections of their fixed vectors.
 
         known : the fixed vectors of the vocabulary, or None where it has none

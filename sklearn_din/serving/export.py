@@ -295,9 +295,9 @@ class _NetworkWriter:
         vector = self._pool(interest, keys, mask if weights is None else weights, lengths)
         if not interest.extended:
             return [vector]
-        outputs = [queries * vector]
+        outputs, root = [queries * vector], lengths.at_least(1.0).call("Sqrt")
         if weights is not None:
-            unweighted = self._weighted_sum(mask, keys) / lengths.at_least(1.0).call("Sqrt")
+            unweighted = self._weighted_sum(mask, keys) / root
             outputs += [weights.sum(1, keepdims=True).signed_log(), queries * unweighted]
         counted = weighed[: N_COUNTED * interest.n_candidates]
         counts = [lengths, *(bits.sum(1, keepdims=True) for bits in counted)]
@@ -306,7 +306,6 @@ class _NetworkWriter:
             outputs.append(self._means(behaviour, mask if weights is None else weights))
         if interest.n_plain_means:
             outputs += self._plain_means(behaviour, [mask, *weighed[: interest.n_candidates]])
-        root = lengths.at_least(1.0).call("Sqrt")
         for history, candidate, vocabulary in interest.with_vectors:
             units = self.unit_vectors[vocabulary]
             events = self.graph.add("Gather", units, self.vector_rows[history])
@@ -483,7 +482,7 @@ def calibrate(logit: Value, calibration: Calibration) -> Value:
     y = calibrator.y_thresholds_.astype(np.float32)
     slopes = np.append(np.diff(y) / np.diff(x), np.float32(0))
     graph, inside = logit.graph, logit.at_least(x[0]).insert_axis(1)  # (n, 1)
-    n_below = (inside >= x).as_float().sum(1).call("Cast", to=graph.onnx.TensorProto.INT64)
+    n_below = (inside >= x).as_float().sum(1).as_int64()
     line = graph.add("Sub", n_below, np.int64(1))
     start, slope = graph.add("Gather", x, line), graph.add("Gather", slopes, line)
     return graph.add("Gather", y, line) + (inside.drop_axis(1) - start) * slope
@@ -641,13 +640,13 @@ def _summaries_of_one_history(
     How often each id is in the history, how often of late, and whether it is the newest event, is
     written down by id, and each candidate's neighbours read it there.
     """
-    graph, int64 = candidates.graph, candidates.graph.onnx.TensorProto.INT64
+    graph = candidates.graph
     rows, ids, values = _tables(scores)
     ranks = rank_of_recency(mask)
     newest = ranks.equals(np.float32(0)).as_float() * mask
     marks = [mask, mask * graph.add("Pow", DECAY, ranks), newest]
     by_event = join([mark.transpose(1, 0) for mark in marks], axis=1)  # (T, 3)
-    places = events.transpose(1, 0).call("Cast", to=int64)  # (T, 1)
+    places = events.transpose(1, 0).as_int64()  # (T, 1)
     zeros = graph.add("Expand", np.float32(0), np.array([scores.shape[0], len(marks)]))
     by_id = graph.add("ScatterND", zeros, places, by_event, reduction="add")
     row = graph.add("Gather", rows, candidates)

@@ -81,7 +81,7 @@ class OnnxServer:
         self.columns_ = list(dict.fromkeys(spec["column"] for spec in self._inputs))
         self._max_length: int = recipe["max_length"]
         self._separator: str | None = recipe["separator"]
-        self._layout: str = recipe.get("layout", "rows")
+        self._layout: str = recipe["layout"]
         self._known = {name: _Known(known) for name, known in recipe["vocabularies"].items()}
         self._behaviours = _behaviours(self._session, self._inputs)
         columns = {spec["name"]: spec["column"] for spec in self._inputs}
