@@ -25,7 +25,7 @@ METHODS = (
 class EstimatorState:
     """Mixin: pickle, joblib and skops get plain values, checked when they come back.
 
-    An estimator says in ``_fitted_state`` what it learnt, and in ``_restore_fitted`` how it comes
+    An estimator says in ``_get_fitted`` what it learnt, and in ``_restore_fitted`` how it comes
     back. Parameters, metadata requests and attributes that a user added are kept here.
     """
 
@@ -36,7 +36,7 @@ class EstimatorState:
         for name, value in parameters.items():
             parameters[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         requests = _plain_requests(attributes.pop("_metadata_request", None))
-        parts = {"fitted": self._fitted_state(attributes), "requests": requests}
+        parts = {"fitted": self._get_fitted(attributes), "requests": requests}
         parts |= {"versions": self._versions(), "parameters": parameters, "others": attributes}
         return to_plain(parts)
 
@@ -73,12 +73,12 @@ class EstimatorState:
         libraries = {"scikit-learn": sklearn.__version__, "numpy": np.__version__}
         return {"sklearn_din": __version__, **libraries}
 
-    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         """Take what was learnt out of ``attributes``; None where nothing was."""
         raise NotImplementedError
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        """Check and take over what ``_fitted_state`` gave."""
+        """Check and take over what ``_get_fitted`` gave."""
         raise NotImplementedError
 
     def _all_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

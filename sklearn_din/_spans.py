@@ -70,7 +70,7 @@ class Spans:
         index += np.arange(len(index))
         return index
 
-    def elapsed(
+    def time_since(
         self, times: np.ndarray, anchors: np.ndarray, index: np.ndarray | None = None
     ) -> np.ndarray:
         """Time from every event to its row, row after row (``index`` saves :meth:`index`)."""

@@ -660,7 +660,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, Shown
     def _versions(self) -> dict[str, str]:
         return super()._versions() | {"torch": str(torch.__version__)}
 
-    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "net_" not in attributes or not attributes["net_"].is_own():
             return None
         from sklearn_din.training.net_state import net_state

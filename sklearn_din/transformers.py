@@ -37,10 +37,10 @@ from sklearn_din.encoding.joint import first_process_first
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import (
     empty_histories,
+    list_padding,
     log_older_events,
     lone_histories,
     odd_ids,
-    padded_histories,
     warn_of,
 )
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
@@ -510,7 +510,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         in_pairs = {name for key in pairs for name in as_tuple(key)}
         warn_of(lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs))
         warn_of(note_strangers(roles.behaviours, counts))
-        warn_of(padded_histories(roles.behaviours, counts))
+        warn_of(list_padding(roles.behaviours, counts))
         warn_of(empty_histories(statistics.totals))
         log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}
@@ -565,7 +565,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         features = {name: vars(self)[name] for name in names if name in vars(self)}
         return {"learnt": to_dict(self._learnt), **features}
 
-    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:
             return None
         for name in ("_learnt", "schema_", "n_features_in_", "feature_names_in_", "_vectors_made"):

@@ -22,7 +22,7 @@ def ragged_of(rows):
 @given(windows)
 def test_padded_rows_hold_each_window_and_then_zeros(rows):
     ragged = ragged_of(rows)
-    padded, mask = ragged.padded("item"), ragged.mask()
+    padded, mask = ragged.pad("item"), ragged.mask()
     for i, (start, length) in enumerate(rows):
         assert padded[i, :length].tolist() == list(range(100 + start, 100 + start + length))
         assert not padded[i, length:].any()
@@ -34,7 +34,7 @@ def test_padded_rows_hold_each_window_and_then_zeros(rows):
 def test_compact_keeps_every_row_and_no_uncovered_event(rows):
     ragged = ragged_of(rows)
     compact = ragged.compact()
-    np.testing.assert_array_equal(compact.padded("item"), ragged.padded("item"))
+    np.testing.assert_array_equal(compact.pad("item"), ragged.pad("item"))
     covered = {i for start, length in rows for i in range(start, start + length)}
     assert len(compact.columns["item"]) == len(covered)
 

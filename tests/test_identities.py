@@ -295,5 +295,5 @@ def test_without_unknown_ids_nothing_is_copied():
     ids = np.array([0, 1, 5], dtype=np.int32)
     assert ids_to_look_up(ids) is ids
     ragged = Ragged.from_lengths({"item": np.array([-(2**31), 5], np.int32)}, np.array([2]))
-    assert ragged.padded("item").tolist() == [[1, 5]]
+    assert ragged.pad("item").tolist() == [[1, 5]]
     assert ragged.flat("item").tolist() == [-(2**31), 5]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sklearn_din.network.segments import (
-    cached_arange,
     gather_rows,
     max_events,
+    reuse_arange,
     softmax_events,
     sum_events,
 )
@@ -64,5 +64,5 @@ def test_cached_numbers_are_those_of_arange_at_any_size_and_of_any_kind():
     for n in (3, 0, 10, 7):
         for dtype in (torch.int32, torch.int64):
             expected = torch.arange(n, dtype=dtype)
-            assert torch.equal(cached_arange(n, device=cpu, dtype=dtype), expected)
-            assert cached_arange(n, device=cpu, dtype=dtype).dtype == dtype
+            assert torch.equal(reuse_arange(n, device=cpu, dtype=dtype), expected)
+            assert reuse_arange(n, device=cpu, dtype=dtype).dtype == dtype

@@ -46,7 +46,7 @@ def test_elapsed_is_the_row_s_time_less_each_event_s(windows):
         for row, events in enumerate(events_of(windows))
         for event in events
     ]
-    assert spans_of(windows).elapsed(times, anchors).tolist() == expected
+    assert spans_of(windows).time_since(times, anchors).tolist() == expected
 
 
 @given(WINDOWS)

@@ -183,7 +183,7 @@ class HistoryCells:
         if self.anchors is None:
             values = _take(self.values, self.spans.index())
         else:
-            values = self.spans.elapsed(self.values, self.anchors)
+            values = self.spans.time_since(self.values, self.anchors)
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
     def codes(self, selection: Selection) -> Codes:

@@ -17,7 +17,7 @@ from sklearn_din.features.vectors import Vectors
 
 @dataclass(frozen=True, eq=False)
 class VectorScale:
-    """How vectors are scaled: centred, and as long as the root of their number of dimensions.
+    """The scale of vectors: centred, and as long as the root of their number of dimensions.
 
     Parameters
     ----------

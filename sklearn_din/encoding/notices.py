@@ -122,9 +122,7 @@ def odd_ids(
     return notices
 
 
-def padded_histories(
-    behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences]
-) -> list[str]:
+def list_padding(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences]) -> list[str]:
     """Histories in which 0 is by far the most frequent event and never a candidate."""
     padded = []
     for behaviour in behaviours:

@@ -175,7 +175,7 @@ class EventNumbers:
         sampled = events.spans.take(rows)
         if name in events.anchors:
             self._has_anchors = True
-            self._count_elapsed(sampled.elapsed(numbers, events.anchors[name][rows]))
+            self._count_elapsed(sampled.time_since(numbers, events.anchors[name][rows]))
             return
         self._moments.update(numbers, events.counts)
         self._look_for_growth(numbers, events.spans)

@@ -34,7 +34,7 @@ class Occurrences(NamedTuple):
 
 
 class IdRules(NamedTuple):
-    """Which values get an id of their own.
+    """Rules by which values get an id of their own.
 
     Those that count at least ``min_frequency`` times, and of them the ``max_ids`` most frequent
     ones (None: all), ties by value. ``keep_rare`` remembers all values that were seen but left out;
@@ -213,12 +213,12 @@ class Vocabulary:
         if learnt == "O":
             # Booleans alone find no True among objects, as they do beside others.
             values = values.astype(object, copy=False)
-        found = self._index.get_indexer(pd.Index(values, dtype=values.dtype))
+        positions = self._index.get_indexer(pd.Index(values, dtype=values.dtype))
         if given == "O" and learnt != "O":
             # Among others True equals 1, which no column of booleans finds.
             kind = {"b": bool, "i": int}[learnt]
-            found[[type(value) is not kind for value in values]] = -1
-        return found
+            positions[[type(value) is not kind for value in values]] = -1
+        return positions
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Give each id its value, None for padding and unknown: an object array."""

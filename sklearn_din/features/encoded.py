@@ -157,7 +157,7 @@ class EncodedFeatures:
         is_mask = name not in {field.name for field in self.schema.fields}
         history = name.removesuffix("_mask") if is_mask else name
         ragged = self.behaviours[self.schema.behaviour_of(history).histories]
-        return ragged.mask() if is_mask else ragged.padded(history)
+        return ragged.mask() if is_mask else ragged.pad(history)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -204,7 +204,7 @@ class EncodedFeatures:
         for field in self.schema.fields:
             if field.is_history:
                 ragged = self.behaviours[self.schema.behaviour_of(field.name).histories]
-                blocks.append(ragged.padded(field.name, self.schema.max_length))
+                blocks.append(ragged.pad(field.name, self.schema.max_length))
             else:
                 blocks.append(_public(self.columns[field.name])[:, None])
         if not blocks:

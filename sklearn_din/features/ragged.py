@@ -38,7 +38,7 @@ class Ragged:
     >>> from sklearn_din._spans import Spans
     >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
     >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
-    >>> clicks.padded("item")
+    >>> clicks.pad("item")
     array([[5, 0],
            [6, 7]], dtype=int32)
     """
@@ -92,7 +92,7 @@ class Ragged:
         """
         values = self.columns[name]
         if name in self.anchors:
-            return log_elapsed(self.spans.elapsed(values, self.anchors[name], index))
+            return log_elapsed(self.spans.time_since(values, self.anchors[name], index))
         return values.take(self.spans.index() if index is None else index)
 
     def mask(self, width: int | None = None) -> np.ndarray:
@@ -101,7 +101,7 @@ class Ragged:
         width = int(lengths.max(initial=0)) if width is None else width
         return np.arange(width) < lengths[:, None]
 
-    def padded(self, name: str, width: int | None = None) -> np.ndarray:
+    def pad(self, name: str, width: int | None = None) -> np.ndarray:
         """Values as (n_rows, width), padded with 0 on the right; unknown ids are 1."""
         mask = self.mask(width)
         values = self.flat(name)

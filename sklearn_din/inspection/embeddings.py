@@ -67,6 +67,6 @@ def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
         index = pd.MultiIndex.from_arrays(
             [kinds, pd.Index(values, dtype=object)], names=["kind", "value"]
         )
-        table = module.embeddings.embed(vocabulary, ids, vectors)
+        table = module.embeddings.look_up(vocabulary, ids, vectors)
         tables[vocabulary] = pd.DataFrame(table.cpu().numpy(), index=index)
     return tables

@@ -358,7 +358,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             )
         return log[labels == classes[1]].reset_index(drop=True)
 
-    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:
             return None
         attributes.pop("_sorted", None)  # made again when it is needed

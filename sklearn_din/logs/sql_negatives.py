@@ -124,7 +124,7 @@ def _draw(
     empty = pd.DataFrame({n: pd.Series([], dtype=events.all_dtypes[n]) for n in names})
     user = request.user
     kind = None if user is None else key_kind(empty[user], name=f"events[{user!r}]")
-    schema = _needed(empty, 0, request, kind).schema
+    schema = _select(empty, 0, request, kind).schema
     with open_database(memory=events.memory, folder=folder) as database:
         database.register("rows", _read(events, request, kind), schema)
         database.run("create table events as select * from rows")
@@ -164,7 +164,7 @@ def _query_of_versions(request: NegativesRequest) -> str:
     return CHANGES.format(changed=" or ".join(changed))
 
 
-def _needed(
+def _select(
     part: pd.DataFrame, start: int, request: NegativesRequest, kind: str | None
 ) -> pa.RecordBatch:
     """Return what DuckDB gets of some events, of which ``start`` is the first."""
@@ -191,7 +191,7 @@ def _read(events: Scan, request: NegativesRequest, kind: str | None) -> Iterator
             for name in missing:
                 missing[name] += int(missing_rows(part[name]).sum())
             if not any(missing.values()):
-                yield _needed(part, start, request, kind)
+                yield _select(part, start, request, kind)
             progress.update(len(part))
     for name, number in missing.items():
         if number and name in request.keys:

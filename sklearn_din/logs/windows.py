@@ -110,7 +110,7 @@ class WindowArray(ExtensionArray):
         values = self.log.columns[self.column]
         if self.anchors is None:
             return values[self.spans.index()]
-        return self.spans.elapsed(values, self.anchors)
+        return self.spans.time_since(values, self.anchors)
 
     def compact(self) -> WindowArray:
         """Return the same cells over a log of only the events they cover, each once."""

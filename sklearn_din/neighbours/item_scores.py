@@ -94,7 +94,7 @@ class ItemScores:
         """
         popular = most_popular(n_users)
         if all_pairs or len(popular) == np.count_nonzero(n_users):
-            return _sorted(triu(had.T @ had, format="csr"))
+            return _sort_indices(triu(had.T @ had, format="csr"))
         shape, among = (len(n_users),) * 2, had[:, popular]
         both = triu(among.T @ among, format="coo")
         of_popular = csr_array((both.data, (popular[both.row], popular[both.col])), shape=shape)
@@ -111,7 +111,7 @@ class ItemScores:
         upper, lower = _keep(near, is_upper), _keep(near, ~is_upper)
         del near, rows  # each may take 100 MB
         rest = upper.maximum(csr_array(lower.T.tocsr()))
-        return _sorted(of_popular + rest + diags_array(np.where(is_popular, 0, n_users)))
+        return _sort_indices(of_popular + rest + diags_array(np.where(is_popular, 0, n_users)))
 
     def widen(self, n_ids: int) -> ItemScores:
         """Return the scores with more ids, which have no neighbours and no popularity."""
@@ -297,10 +297,10 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
         own = slice(counts.indptr[row], counts.indptr[row + 1])
         is_best[own] = _largest(values[own], counts.indices[own])
     ends = np.append(0, np.cumsum(is_best))[counts.indptr]
-    return _sorted(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
+    return _sort_indices(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
 
 
-def _sorted(matrix: csr_array) -> csr_array:
+def _sort_indices(matrix: csr_array) -> csr_array:
     """Return a sparse matrix, each row sorted by its columns in place."""
     matrix = csr_array(matrix)
     matrix.sort_indices()

@@ -219,7 +219,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         }
         return CallerFrame(X, name="X").with_columns(numbers)
 
-    def _fitted_state(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "_tables" not in attributes:
             return None
         tables = attributes.pop("_tables")

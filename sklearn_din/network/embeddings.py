@@ -16,8 +16,8 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import BatchVectors, DistinctRows, to_device
 from sklearn_din.network.segments import (
     Segments,
-    cached_arange,
     gather_rows,
+    reuse_arange,
     segment_sum,
     sum_events,
 )
@@ -118,7 +118,7 @@ class FieldEmbeddings(nn.Module):
         return table[offset : offset + self.sizes[vocabulary]]
 
     @torch.no_grad()
-    def embed(self, vocabulary: str, ids: np.ndarray, known: Vectors | None) -> Tensor:
+    def look_up(self, vocabulary: str, ids: np.ndarray, known: Vectors | None) -> Tensor:
         """Return the whole embeddings of ids: rows, and projections of their fixed vectors.
 
         known : the fixed vectors of the vocabulary, or None where it has none
@@ -318,7 +318,7 @@ def _gradient_rows(
             if grad_events is None:
                 grad_events = present.new_zeros(request.n_positions, width)
             block = grad_events
-            source = cached_arange(request.n_positions, device=present.device)
+            source = reuse_arange(request.n_positions, device=present.device)
         blocks.append(block.reshape(-1, width))
         sources.append(source + n_rows)
         n_rows += blocks[-1].shape[0]
@@ -334,7 +334,7 @@ def _spread_sums(
     the events were used by themselves too.
     """
     if grad_events is not None:
-        source = cached_arange(request.n_positions, device=rows.device)
+        source = reuse_arange(request.n_positions, device=rows.device)
         return grad_events + grad_sum.index_select(0, rows), source
-    attributes = cached_arange(request.n_attributes, device=rows.device)
+    attributes = reuse_arange(request.n_attributes, device=rows.device)
     return grad_sum, (rows.unsqueeze(1) * request.n_attributes + attributes).view(-1)

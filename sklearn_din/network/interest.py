@@ -15,8 +15,8 @@ from sklearn_din.network.fused import attend, attend_candidates, can_fuse
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
     Segments,
-    cached_arange,
     max_events,
+    reuse_arange,
     segment_sum,
     softmax_events,
     sum_events,
@@ -66,7 +66,7 @@ class Matches(NamedTuple):
                 shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
                 same.append(batch.identities[history] == shown)
         newest = offsets[1:].index_select(0, rows) - 1
-        ranks = (newest - cached_arange(rows.shape[0], device=rows.device)).float()
+        ranks = (newest - reuse_arange(rows.shape[0], device=rows.device)).float()
         decays = [decay**ranks for decay in DECAYS[1:]]
         if batch.shared:
             return cls(same, ranks, decays, None)

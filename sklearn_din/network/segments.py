@@ -76,7 +76,7 @@ def segment_sum(values: Tensor, offsets: Tensor, weights: Tensor | None = None) 
     weights : (n_events,), or None for the unweighted sum
     sums : (n_rows, width)
     """
-    index = cached_arange(values.shape[0], device=values.device)
+    index = reuse_arange(values.shape[0], device=values.device)
     return F.embedding_bag(
         index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
@@ -124,14 +124,14 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     tensor([[0., 0., 1.],
             [1., 0., 0.]])
     """
-    starts = cached_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
+    starts = reuse_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
     return F.embedding_bag(ids, table, starts, mode="sum")
 
 
 _ARANGES: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
 
-def cached_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+def reuse_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """``torch.arange(n)`` as a view of one tensor that all calls share: never write to it.
 
     Each training step needs several, of sizes that change from batch to batch.
@@ -139,7 +139,7 @@ def cached_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.in
     Examples
     --------
     >>> import torch
-    >>> cached_arange(3, device=torch.device("cpu"))
+    >>> reuse_arange(3, device=torch.device("cpu"))
     tensor([0, 1, 2])
     """
     if torch.compiler.is_compiling():  # n is a symbol there, which no cache can hold

@@ -93,7 +93,7 @@ class Catalogue:
 
     @cached_property
     def neighbours(self) -> list[CandidateScores] | None:
-        """What item neighbours know of the candidates; None where more than those decides."""
+        """Return the candidates' item neighbours; None where more than the candidates decides."""
         pairs = self.net.neighbours_.pairs
         of_candidates = {name for histories in self.bags for name in histories}
         if any(p.candidate not in self.columns or p.history in of_candidates for p in pairs):

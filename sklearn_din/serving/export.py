@@ -297,11 +297,11 @@ class _NetworkWriter:
             return [vector]
         outputs, root = [queries * vector], lengths.at_least(1.0).call("Sqrt")
         if weights is not None:
-            unweighted = self._weighted_sum(mask, keys) / root
-            outputs += [weights.sum(1, keepdims=True).signed_log(), queries * unweighted]
+            unweighted = self._sum_by_weight(mask, keys) / root
+            outputs += [weights.sum(1, keepdims=True).symlog(), queries * unweighted]
         counted = weighed[: N_COUNTED * interest.n_candidates]
         counts = [lengths, *(bits.sum(1, keepdims=True) for bits in counted)]
-        outputs += [count.signed_log() for count in counts]
+        outputs += [count.symlog() for count in counts]
         if interest.n_means:
             outputs.append(self._means(behaviour, mask if weights is None else weights))
         if interest.n_plain_means:
@@ -346,7 +346,7 @@ class _NetworkWriter:
         if interest.pooling == "max":  # whose weights are the mask
             return largest(keys, weights.insert_axis(2))
         of_rows = interest.behaviour.is_bag
-        total = (_weighted_sum if of_rows else self._weighted_sum)(weights, keys)
+        total = (_sum_by_weight if of_rows else self._sum_by_weight)(weights, keys)
         if interest.pooling == "mean":
             return total / lengths.at_least(1.0)
         return total / lengths.at_least(1.0).call("Sqrt") if interest.divisor == "sqrt" else total
@@ -356,19 +356,19 @@ class _NetworkWriter:
         columns = self._alone(behaviour)
         columns += [self.inputs[name].insert_axis(2) for name in behaviour.numbers]
         mass = weights.call("Abs").sum(1, keepdims=True)
-        return self._weighted_sum(weights, join(columns, axis=2)) / (mass + 1.0)
+        return self._sum_by_weight(weights, join(columns, axis=2)) / (mass + 1.0)
 
     def _plain_means(self, behaviour: Behaviour, among: list[Value]) -> list[Value]:
         """Means over some events, as ``Interest._plain_means``: (n, columns) for each ``among``."""
         columns = join(self._alone(behaviour), axis=2)
         return [
-            self._weighted_sum(bits, columns) / (bits.sum(1, keepdims=True) + ADDED_EVENTS)
+            self._sum_by_weight(bits, columns) / (bits.sum(1, keepdims=True) + ADDED_EVENTS)
             for bits in among
         ]
 
-    def _weighted_sum(self, weights: Value, keys: Value) -> Value:
+    def _sum_by_weight(self, weights: Value, keys: Value) -> Value:
         """Weights (n, T) and keys (n, T, width) -> (n, width)."""
-        return _weighted_sum(weights, keys)
+        return _sum_by_weight(weights, keys)
 
     def _unit(
         self,
@@ -413,7 +413,7 @@ class _RankingWriter(_NetworkWriter):
     ) -> dict[str, Value]:
         return neighbour_numbers(pair, shown, events, mask, are_shared=True)
 
-    def _weighted_sum(self, weights: Value, keys: Value) -> Value:
+    def _sum_by_weight(self, weights: Value, keys: Value) -> Value:
         """Weights (n, T) or (1, T), and keys (1, T, width)."""
         return weights @ keys.drop_axis(0)
 
@@ -488,7 +488,7 @@ def calibrate(logit: Value, calibration: Calibration) -> Value:
     return graph.add("Gather", y, line) + (inside.drop_axis(1) - start) * slope
 
 
-def _weighted_sum(weights: Value, keys: Value) -> Value:
+def _sum_by_weight(weights: Value, keys: Value) -> Value:
     """Weights (n, T) and keys (n, T, width) -> (n, width)."""
     return (weights.insert_axis(1) @ keys).drop_axis(1)
 
@@ -564,7 +564,7 @@ def neighbour_numbers(
             summaries = _summaries_of_one_history(scores, candidates, events, mask)
         else:
             summaries = _summaries(_look_up(scores, candidates, events), mask)
-        numbers += [number.signed_log() for number in summaries]
+        numbers += [number.symlog() for number in summaries]
     popularity = graph.add("Gather", pair.scores.popularity, candidates)
     click_rate = graph.add("Gather", pair.scores.click_rate, candidates)
     numbers += [popularity, click_rate, popularity.as_bool().as_float()]
@@ -655,15 +655,15 @@ def _summaries_of_one_history(
     neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
     n_times = graph.add("Gather", by_id, np.int64(0), axis=1)
     n_times = graph.add("GatherElements", n_times, neighbours)
-    found = n_times.call("NonZero").drop_axis(0)  # few of them
-    of_found = graph.add("Gather", by_id, graph.add("Gather", neighbours, found))  # (n_found, 3)
-    of_found *= graph.add("Gather", value.reshape(-1), found).insert_axis(1)
+    counted = n_times.call("NonZero").drop_axis(0)  # few of them
+    of_counted = graph.add("Gather", by_id, graph.add("Gather", neighbours, counted))  # (-1, 3)
+    of_counted *= graph.add("Gather", value.reshape(-1), counted).insert_axis(1)
     n_times = graph.add("Reshape", n_times, value.call("Shape"))
-    whose = graph.add("Div", found, np.int64(ids.shape[1])).insert_axis(1)
+    whose = graph.add("Div", counted, np.int64(ids.shape[1])).insert_axis(1)
     none = graph.add(
         "Expand", np.zeros((1, len(marks)), np.float32), row.insert_axis(1).call("Shape")
     )
-    sums = graph.add("ScatterND", none, whose, of_found, reduction="add")  # (n, 3)
+    sums = graph.add("ScatterND", none, whose, of_counted, reduction="add")  # (n, 3)
     total, decayed, last = (
         graph.add("Gather", sums, np.int64(number), axis=1) for number in range(len(marks))
     )

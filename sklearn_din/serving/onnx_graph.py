@@ -90,7 +90,7 @@ class Value:
         """Return ``yes`` where this value is True, ``no`` elsewhere."""
         return self.graph.add("Where", self, yes, no)
 
-    def signed_log(self) -> Value:
+    def symlog(self) -> Value:
         """Return ``sign(x) log(1 + abs(x))``."""
         return self.call("Sign") * (self.call("Abs") + 1.0).call("Log")
 

@@ -227,7 +227,7 @@ class EarlyStopping(Callback):
 
     @property
     def _is_better(self) -> bool:
-        """Whether the best check is better than the base rate."""
+        """Return whether the best check is better than the base rate."""
         return self.best_loss_ < self._base_loss
 
     @property

@@ -59,7 +59,7 @@ class Novelty:
 
     @property
     def is_still(self) -> bool:
-        """Whether nothing is hidden."""
+        """Tell whether nothing is hidden."""
         return not self.first_seen
 
     def widen(self, schema: Schema) -> Novelty:
