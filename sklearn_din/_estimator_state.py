@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from sklearn_din._plain_values import from_plain, to_plain
 from sklearn_din._version import __version__
 
 PARTS = {"parameters", "fitted", "others", "requests", "versions"}
@@ -30,6 +29,8 @@ class EstimatorState:
     """
 
     def __getstate__(self) -> dict[str, Any]:
+        from sklearn_din._plain_values import to_plain  # and pandas
+
         attributes = dict(self.__dict__)
         names = self._get_param_names()  # type: ignore[attr-defined]
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
@@ -41,6 +42,8 @@ class EstimatorState:
         return to_plain(parts)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        from sklearn_din._plain_values import from_plain
+
         name = type(self).__name__
         if type(state) is not dict or state.keys() != PARTS:
             raise ValueError(

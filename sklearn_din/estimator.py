@@ -10,7 +10,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
@@ -37,6 +36,7 @@ from sklearn_din.training.inputs import (
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 
 if TYPE_CHECKING:
+    import pandas as pd
     from skorch.callbacks import Callback
 
     from sklearn_din.training.checkpoint import Checkpoint
@@ -715,6 +715,8 @@ def _warn_of_nothing_learnt(net: DINNet) -> None:
 
 def _of_net(net: DINNet) -> dict[str, object]:
     """Fitted attributes that show what a net knows."""
+    import pandas as pd
+
     from sklearn_din.training.net_state import CHECK
 
     return {

@@ -9,7 +9,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sklearn_din._validation import check_choice
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
@@ -132,6 +131,8 @@ class DIN(nn.Module):
         activation: str = "prelu",
         dropout: float = 0.0,
     ) -> None:
+        from sklearn_din._validation import check_choice  # and pandas
+
         super().__init__()
         compute_alone_if_forked()
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)

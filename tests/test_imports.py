@@ -12,6 +12,7 @@ import sklearn_din
 HOUSE = Path(__file__).resolve().parents[1]
 
 TORCH = {"torch", "skorch"}
+FRAMES = {"pandas", "pyarrow"}
 SLOW = {"scipy.stats", "pyarrow.dataset", "pyarrow.parquet", "matplotlib", "duckdb", "skops"}
 COMPILER = {"torch._dynamo", "sympy"}
 FIT = """
@@ -29,7 +30,8 @@ DINClassifier(max_epochs=1).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
         ("from sklearn_din import attach_history, sample_negatives, metrics", TORCH),
         ("from sklearn_din import EncodedFeatures, Schema, datasets, features", TORCH),
         ("import sklearn_din.transformers", TORCH),
-        ("from sklearn_din import DINClassifier", {"skorch", "sklearn.metrics"} | SLOW | COMPILER),
+        ("from sklearn_din import DINClassifier",
+         FRAMES | {"skorch", "sklearn.metrics"} | SLOW | COMPILER),
         ("from sklearn_din.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass",
          {"numpy"}),
         (FIT, {"matplotlib", "duckdb", "skops"} | COMPILER),
@@ -44,7 +46,7 @@ def test_a_process_loads_nothing_that_it_does_not_use(statement, absent):
 
 
 def test_a_postponed_module_is_imported_when_it_is_asked(monkeypatch):
-    """Whoever imported scipy.stats while scikit-learn was imported without it gets all of it."""
+    """Whoever imported pandas while scikit-learn was imported without it gets all of it."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     postponed = sklearn_din._Postponed("colorsys")
     monkeypatch.setitem(sys.modules, "colorsys", postponed)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
@@ -19,9 +18,12 @@ from sklearn_din._warnings import log_once, warn_user
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NEGATIONS = ("no", "non", "not", "un", "dis")  # "noclick" is what "click" is not
 
-ImpressionsLike = EncodedFeatures | pd.DataFrame | ArrayLike  # what the classifier takes as X
+ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the classifier's X
 
 
 class FitInputs(NamedTuple):
@@ -55,6 +57,8 @@ def check_inputs(
     those of earlier calls, and X gets the newest schema: its own, or that of the classifier if X
     was encoded before.
     """
+    import pandas as pd  # a quarter of a second, where only the classifier is imported
+
     check_parameters(estimator)
     is_later = is_partial and hasattr(estimator, "net_")
     encoded, labels = _rows_and_labels(estimator, X, y, is_later=is_later)
@@ -161,7 +165,7 @@ def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
     """Warn where the larger label is no click by an order of the labels' own, or by its name."""
     other, click = labels
     dtype: Any = getattr(y, "dtype", None)
-    if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered:
+    if getattr(dtype, "ordered", False):
         order = dtype.categories.tolist()
         is_flipped = order.index(click) < order.index(other)
     else:
@@ -179,6 +183,8 @@ def _check_classes(
     classes: ArrayLike | None, labels: np.ndarray, known: np.ndarray | None
 ) -> np.ndarray:
     """Both labels in order: those of earlier calls, those given, or those that y holds."""
+    import pandas as pd
+
     present = pd.unique(labels)
     if known is None and classes is None and len(present) == 1:
         raise ValueError(
@@ -322,6 +328,8 @@ def _numeric_features(estimator: BaseEstimator, numbers: np.ndarray) -> EncodedF
 
 
 def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
+    import pandas as pd
+
     if not isinstance(X, pd.DataFrame):
         return
     others = []
