@@ -106,7 +106,7 @@ def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
     assert ticks(display.ax_.xaxis) == ["2 · shoe", "1 · hat", "3 · shoe"]
     assert [text.split(" (")[0] for text in ticks(display.ax_.yaxis)] == ["1 · hat", "2 · shoe"]
     weights = explain(model, SHOWN[:2])["weight"].to_numpy().reshape(2, 3)
-    np.testing.assert_allclose(display.ax_.images[0].get_array(), weights, rtol=1e-6)
+    np.testing.assert_allclose(display.ax_.collections[0].get_array(), weights, rtol=1e-6)
 
 
 def test_rows_with_other_histories_cannot_share_a_heat_map(model):

@@ -33,7 +33,7 @@ def folder(table, tmp_path_factory):
 def small_parts(monkeypatch):
     """Merging and walking happen many times, in small tables too."""
     monkeypatch.setattr(vocabulary, "PENDING_VALUES", 20)
-    monkeypatch.setattr(shared_logs, "ROWS_AT_A_TIME", 64)
+    monkeypatch.setattr(shared_logs, "AT_A_TIME", 64)
 
 
 def in_memory(table):

@@ -399,20 +399,17 @@ def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     same_cells(ours["hist_item"], twin["hist_item"])
     same_cells(ours["past_price"], twin["hist_price"])
     lengths = twin["hist_item"].array.lengths
-    first, anchors = ours.windows(slice(10, 90), ["hist_item"])
-    assert first.lengths.tolist() == lengths[10:90].tolist()
-    assert anchors is None
-    second, anchors = ours.windows(slice(10, 90))
-    assert second.lengths.tolist() == lengths[10:90].tolist()
-    for name, spans in (("hist_item", first), ("past_price", second)):
-        events = pd.concat([part for _, part in ours.log_parts([name], n_events=77)])
-        values = events[name].to_numpy()[spans.index()]
-        assert values.tolist() == ours[10:90][name].array.flatten().tolist()
-    (clock,) = (part["ago"].to_numpy() for _, part in ours.log_parts(["ago"]))
-    ago = np.repeat(anchors, second.lengths) - clock[second.index()]
-    assert ago.tolist() == ours[10:90]["ago"].array.flatten().tolist()
-    with pytest.raises(ValueError, match="these are no history columns of the scan"):
-        next(ours.log_parts(["item"]))
+    rows = ours[10:90]
+    assert rows.stored_log(["item"]) is None
+    assert rows.stored_log(["hist_item", "past_price"]) is None
+    for name in ("hist_item", "past_price", "ago"):
+        log, numbers = rows.stored_log([name])
+        spans = log.spans(numbers)
+        assert spans.lengths.tolist() == lengths[10:90].tolist()
+        values = log.take(name, slice(None))[0][spans.index()]
+        if name == log.clock:
+            values = np.repeat(log.anchors(numbers), spans.lengths) - values
+        assert values.tolist() == rows[name].array.flatten().tolist()
 
 
 @pytest.mark.parametrize(("memory", "user"), [("200KB", None), ("200KB", "user"), ("1GB", "user")])
@@ -669,9 +666,9 @@ def test_an_encoder_reads_two_logs_as_it_reads_the_frame(tmp_path):
 
     x = scan_of(shown, tmp_path, memory="50KB")
     X = attached(x, x, scan_of(bought, tmp_path, memory="50KB"))
-    assert X.shares_log(["bought_item", "ago"])
-    assert X.shares_log(["hist_item", "hist_category"])
-    assert not X.shares_log(["hist_item", "bought_item"])
+    assert X.stored_log(["bought_item", "ago"])
+    assert X.stored_log(["hist_item", "hist_category"])
+    assert not X.stored_log(["hist_item", "bought_item"])
     twin = attached(read(x), read(x), bought)
     pairs = {
         ("hist_item", "hist_category"): ("item", "category"),

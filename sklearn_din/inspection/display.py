@@ -318,13 +318,33 @@ class TrainingDisplay:
                 "TrainingDisplay needs at least one row in history_, got none: the training was "
                 "interrupted before its first losses were known. Fit again."
             )
-        best = self.best_epoch
-        has_auc = best is not None and bool(self.history["valid_auc"].notna().any())
-        self.figure_, self.ax_ = _new_panels(ax, 1 + has_auc, purpose="TrainingDisplay")
-        _draw_losses(self.ax_[0], self.history, best)
-        if best is not None and has_auc:
-            _draw_auc(self.ax_[1], self.history, best)
-        self.ax_[-1].set_xlabel("epoch (one pass over the training rows)")
+        best, history = self.best_epoch, self.history
+        has_auc = best is not None and bool(history["valid_auc"].notna().any())
+        heights = [(0, 0.53, 1, 0.47), (0, 0, 1, 0.47)] if has_auc else [(0, 0, 1, 1)]
+        size = (6.4, 3.8 + 2.2 * has_auc)
+        self.figure_, self.ax_ = _new_panels(ax, heights, size, purpose="TrainingDisplay")
+        loss, last = self.ax_[0], self.ax_[-1]
+        style: dict[str, Any] = {"marker": "o", "markersize": 4}
+        epochs = history["epoch"]
+        loss.plot(epochs, history["train_loss"], color=GREY, label="training rows", **style)
+        loss.set_title("Training (no validation rows: the last epoch is kept)")
+        if best is not None:
+            losses = history["valid_loss"]
+            loss.plot(epochs, losses, color=FOR, label="validation rows", **style)
+            loss.set_title(f"Training: the network as it was after epoch {best:.3g} is kept")
+        loss.set_ylabel("loss\n(lower is better)")
+        if has_auc:
+            last.plot(epochs, history["valid_auc"], color=FOR, **style)
+            last.set_ylabel("AUC on validation rows\n(higher is better)")
+            auc = history.loc[history["epoch"] == best, "valid_auc"].iloc[0]
+            place = {"transform": last.transAxes, "ha": "right", "color": AGAINST}
+            last.text(0.98, 0.06, f"kept: {auc:.4f}", **place)
+            loss.sharex(last)
+            loss.tick_params(labelbottom=False)
+        for panel in self.ax_ if best is not None else ():
+            panel.axvline(best, color=AGAINST, linestyle="--", linewidth=1.2, zorder=0)
+        loss.legend(frameon=False)
+        last.set_xlabel("epoch (one pass over the training rows)")
         return self
 
 
@@ -398,11 +418,9 @@ class ReportDisplay:
         """
         names = [name for name in REPORTED if self.report[name].notna().any()]
         size = (2.2 + 2.1 * len(names), 1.3 + 0.3 * len(self.report))
-        self.figure_, host = _new_axes(ax, size, purpose="ReportDisplay")
-        host.set_axis_off()
         width = 1 / max(len(names), 1)
         bounds = [(place * width, 0, 0.86 * width, 1) for place in range(len(names))]
-        self.ax_ = np.array([host.inset_axes(bound) for bound in bounds])
+        self.figure_, self.ax_ = _new_panels(ax, bounds, size, purpose="ReportDisplay")
         lines = np.arange(len(self.report))
         for panel, name in zip(self.ax_, names, strict=True):
             _draw_report(panel, self.report, name)
@@ -428,16 +446,10 @@ def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
         at_fit = report[f"{name}_at_fit"].to_numpy(dtype=float)
         panel.plot(at_fit, lines, "|", color="black", markersize=11, markeredgewidth=1.6)
         largest, ends = max(largest, float(np.nanmax(at_fit))), np.fmax(values, at_fit)
-    for line, value in enumerate(values):
-        if not np.isnan(value):
-            text = panel.annotate(
-                f"{value:.2f}" if is_shift else f"{value:.1%}",
-                (min(ends[line], largest), line),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-            )
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    texts = ["" if np.isnan(v) else f"{v:.2f}" if is_shift else f"{v:.1%}" for v in values]
+    beyond = panel.barh(lines, np.minimum(np.nan_to_num(ends), largest), color="none")
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    panel.bar_label(beyond, texts, padding=4, bbox=box)
     panel.set_xlim(0, 1.45 * largest)
     panel.set_xticks([])
     panel.set_xlabel("dotted: some, much" if is_shift else "mark: at fit", color=GREY, fontsize=9)
@@ -487,14 +499,11 @@ def _names_by_attribute(
     names: Mapping[Any, Any] | pd.Series | None, histories: tuple[str, ...]
 ) -> Names:
     """Return names by history column, whichever of the two ways they were given."""
-    if names is None:
-        return {}
-    if isinstance(names, pd.Series):
-        names = names.to_dict()
-    if not isinstance(names, Mapping):
+    if not isinstance(names, Mapping | pd.Series | None):
         raise TypeError(
             f"names must map original ids to names (a dict or Series), got {type(names).__name__}."
         )
+    names = dict({} if names is None else names)
     if not names or not set(names) <= set(histories):
         return {histories[0]: dict(names)}
     return {attribute: dict(mapping) for attribute, mapping in names.items()}
@@ -541,7 +550,7 @@ def _draw_bars(
     colours = [FOR if weight >= 0 else BELOW_ZERO[by] for weight in weights]
     ax.barh(positions, weights, color=colours, height=0.75)
     ax.axvline(0, color=GREY, linewidth=0.8)
-    _name_ticks(ax.yaxis, positions, events)
+    _name_ticks(ax.yaxis, events)
     ax.set_ylim(len(weights) - 0.4, -0.6)
     low, high = min(0.0, weights.min()), max(0.0, weights.max())
     room = 0.04 * ((high - low) or 1.0)
@@ -567,29 +576,27 @@ def _draw_heat(
 
     largest = float(np.abs(weights).max()) or 1.0
     colours = [BELOW_ZERO[by], "white", FOR] if weights.min() < 0 else ["white", FOR]
-    image = ax.imshow(
+    mesh = ax.pcolormesh(
         weights,
-        aspect="auto",
         cmap=LinearSegmentedColormap.from_list("interest", colours),
         vmin=-largest if weights.min() < 0 else 0.0,
         vmax=largest,
+        edgecolors="#e5e7eb",
+        linewidth=0.8,
     )
-    n_candidates, n_events = weights.shape
-    _name_ticks(ax.xaxis, np.arange(n_events), events)
-    ax.tick_params(axis="x", labelrotation=90 if n_events > 4 else 0)
-    _name_ticks(ax.yaxis, np.arange(n_candidates), candidates)
+    ax.invert_yaxis()
+    _name_ticks(ax.xaxis, events, at=0.5)
+    ax.tick_params(axis="x", labelrotation=90 if len(events) > 4 else 0)
+    _name_ticks(ax.yaxis, candidates, at=0.5)
     ax.set_xlabel("past events (newest on the right)")
     ax.set_ylabel(label)
     ax.set_title(f"{TITLES[by]}, candidate by candidate")
-    ax.set_xticks(np.arange(1, n_events) - 0.5, minor=True)
-    ax.set_yticks(np.arange(1, n_candidates) - 0.5, minor=True)
-    ax.grid(which="minor", color="#e5e7eb", linewidth=0.8)
-    ax.tick_params(which="minor", length=0)
-    ax.figure.colorbar(image, ax=ax, label=LEGENDS[by])
+    ax.figure.colorbar(mesh, ax=ax, label=LEGENDS[by])
     if weights.size <= NOTED_CELLS:
         for (row, column), weight in np.ndenumerate(weights):
             colour = "white" if abs(weight) > 0.6 * largest else "black"
-            ax.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+            place: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+            ax.text(column + 0.5, row + 0.5, f"{weight:.2f}", **place)
 
 
 def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
@@ -602,40 +609,6 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
     ax.set_title(_title("; ".join(candidates[:3]) + more, by="weight"))
 
 
-def _draw_losses(ax: Axes, history: pd.DataFrame, best_epoch: float | None) -> None:
-    """Loss by epoch, the validation check that is kept marked."""
-    epoch, train_loss = history["epoch"], history["train_loss"]
-    ax.plot(epoch, train_loss, color=GREY, label="training rows", marker="o", markersize=4)
-    if best_epoch is None:
-        ax.set_title("Training (no validation rows: the last epoch is kept)")
-    else:
-        valid_loss = history["valid_loss"]
-        ax.plot(epoch, valid_loss, color=FOR, label="validation rows", marker="o", markersize=4)
-        ax.set_title(f"Training: the network as it was after epoch {best_epoch:.3g} is kept")
-        _mark(ax, best_epoch)
-    ax.set_ylabel("loss\n(lower is better)")
-    ax.legend(frameon=False)
-
-
-def _draw_auc(ax: Axes, history: pd.DataFrame, best_epoch: float) -> None:
-    """AUC by epoch, that of the validation check that is kept written out."""
-    ax.plot(history["epoch"], history["valid_auc"], color=FOR, marker="o", markersize=4)
-    ax.set_ylabel("AUC on validation rows\n(higher is better)")
-    _mark(ax, best_epoch)
-    auc = history.loc[history["epoch"] == best_epoch, "valid_auc"].iloc[0]
-    ax.margins(y=0.25)
-    is_late = best_epoch > history["epoch"].iloc[[0, -1]].mean()
-    ax.annotate(
-        f"kept: {auc:.4f}",
-        (best_epoch, auc),
-        xytext=(-6 if is_late else 6, -16),
-        textcoords="offset points",
-        ha="right" if is_late else "left",
-        va="top",
-        color=AGAINST,
-    )
-
-
 def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
     """Return the axes that were given, or new ones, and their figure."""
     pyplot = _pyplot(purpose)
@@ -644,23 +617,17 @@ def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tu
     return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one
 
 
-def _new_panels(ax: Axes | None, n_panels: int, *, purpose: str) -> tuple[Figure, np.ndarray]:
-    """Return panels above each other that share x, in a new figure or instead of ax."""
-    pyplot = _pyplot(purpose)
-    if ax is None:
-        size = (6.4, 1.6 + 2.2 * n_panels)
-        figure, axes = pyplot.subplots(
-            n_panels, figsize=size, sharex=True, layout="constrained", squeeze=False
-        )
-        return figure, axes[:, 0]
-    ax.set_axis_off()
-    height = 1 / n_panels
-    bottoms = [1 - (panel + 1) * height for panel in range(n_panels)]
-    axes = np.array([ax.inset_axes((0, b, 1, height - 0.06 * (n_panels > 1))) for b in bottoms])
-    for upper in axes[:-1]:
-        upper.sharex(axes[-1])
-        upper.tick_params(labelbottom=False)
-    return cast("Figure", ax.figure), axes
+def _new_panels(
+    ax: Axes | None,
+    bounds: Sequence[tuple[float, float, float, float]],
+    size: tuple[float, float],
+    *,
+    purpose: str,
+) -> tuple[Figure, np.ndarray]:
+    """Return panels at some places of the axes that were given, or of new ones, and the figure."""
+    figure, host = _new_axes(ax, size, purpose=purpose)
+    host.set_axis_off()
+    return figure, np.array([host.inset_axes(bound) for bound in bounds])
 
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:
@@ -676,19 +643,15 @@ def _title(candidate: str, *, by: str) -> str:
     return f"{TITLES[by]}, for\n{_plain(_short(candidate, 80))}"
 
 
-def _name_ticks(axis: Axis, positions: np.ndarray, names: list[str]) -> None:
+def _name_ticks(axis: Axis, names: list[str], *, at: float = 0.0) -> None:
     """Label ticks, fewer where they would cover each other; the last one always stays."""
-    step = -(-len(positions) // MOST_LABELS)
-    positions = positions[::-1][::step][::-1]
-    axis.set_ticks(positions, [_plain(names[position]) for position in positions])
+    step = -(-len(names) // MOST_LABELS)
+    positions = np.arange(len(names))[::-1][::step][::-1]
+    axis.set_ticks(positions + at, [_plain(names[position]) for position in positions])
 
 
 def _plain(name: str) -> str:
     return name.replace("$", r"\$")  # matplotlib reads text between dollar signs as a formula
-
-
-def _mark(ax: Axes, epoch: float) -> None:
-    ax.axvline(epoch, color=AGAINST, linestyle="--", linewidth=1.2, zorder=0)
 
 
 def _pyplot(purpose: str) -> ModuleType:

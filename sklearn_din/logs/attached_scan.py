@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionDtype
 
-from sklearn_din._spans import Spans
 from sklearn_din.features.store import Store
-from sklearn_din.logs.stored_log import StoredHistories
+from sklearn_din.logs.stored_log import RowNumbers, StoredHistories, index_of
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.scan import Scan
 
@@ -106,60 +105,15 @@ class AttachedScan(Scan):
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extend(start, base, new, names)
 
-    def log_parts(
-        self, columns: Sequence[str] | None = None, *, n_events: int = MOST_ROWS
-    ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Read the whole sorted log once, whatever the rows of this view.
+    def stored_log(self, columns: Sequence[str]) -> tuple[StoredHistories, RowNumbers] | None:
+        """Return the sorted log behind history columns, and which of its windows the rows are.
 
-        Parameters
-        ----------
-        columns : sequence of str, default=None
-            History columns. None is all of them.
-        n_events : int, default=131072
-            Events per part.
-
-        Yields
-        ------
-        start : int
-            Position of the first event in the log, to which :meth:`windows` refers.
-        part : DataFrame
-            What the columns hold of the events; of elapsed times the clock, to be taken from the
-            anchors.
+        None where the columns are not of one call of ``attach_history``.
         """
-        names = self._history_names if columns is None else list(columns)
-        histories = self._histories_of(names)
-        if histories is None:
-            yield from _check_attached(self._base).log_parts(names or None, n_events=n_events)
-            return
-        for start in range(0, histories.n_events, n_events):
-            events = slice(start, start + n_events)
-            values = {name: histories.take(name, events)[0] for name in names}
-            yield start, pd.DataFrame({n: pd.Series(v, dtype=v.dtype) for n, v in values.items()})
-
-    def windows(
-        self, rows: slice, columns: Sequence[str] | None = None
-    ) -> tuple[Spans, np.ndarray | None]:
-        """Return the windows of some rows in the sorted log, and their anchors if there are any.
-
-        Parameters
-        ----------
-        rows : slice
-            By position in this view.
-        columns : sequence of str, default=None
-            History columns of one call of ``attach_history``, where there were several. None
-            takes those of the last call.
-        """
-        positions = _positions(self._rows[rows])
-        histories = self._histories_of(columns)
-        if histories is None:
-            return _check_attached(self._base[positions]).windows(slice(None), columns)
-        return histories.spans(positions), histories.anchors(positions)
-
-    def shares_log(self, columns: Sequence[str]) -> bool:
-        """Return whether some columns are histories that one call of ``attach_history`` made."""
-        if self._histories_of(columns) is not None:
-            return True
-        return isinstance(self._base, AttachedScan) and self._base.shares_log(columns)
+        if set(columns) <= set(self._history_names):
+            return None if self._histories is None else (self._histories, self._rows)
+        below = self._base[index_of(self._rows)]
+        return below.stored_log(columns) if isinstance(below, AttachedScan) else None
 
     def __repr__(self) -> str:
         n_events = 0 if self._histories is None else self._histories.n_events
@@ -177,11 +131,6 @@ class AttachedScan(Scan):
     def _number_names(self) -> list[str]:
         return [] if self._numbers is None else self._numbers.names
 
-    def _histories_of(self, columns: Sequence[str] | None) -> StoredHistories | None:
-        """Return the histories if they are attached here, None if the scan below has them."""
-        is_here = columns is None or set(columns) <= set(self._history_names)
-        return self._histories if is_here else None
-
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
         if name in self._number_names:
             return np.dtype(np.float64)
@@ -189,19 +138,9 @@ class AttachedScan(Scan):
             return WindowDtype()
         return self._base.all_dtypes[name]
 
-    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> AttachedScan:
-        return AttachedScan(
-            self._base,
-            rows,
-            columns,
-            histories=None if self._histories is None else self._histories.store,
-            numbers=self._numbers,
-            digest=self._digest,
-        )
-
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
-            yield from self._base[_positions(self._rows)].parts(columns)
+            yield from self._base[index_of(self._rows)].parts(columns)
             return
         for start in range(0, len(self), MOST_ROWS):
             stop = min(start + MOST_ROWS, len(self))
@@ -215,34 +154,18 @@ class AttachedScan(Scan):
         rows = self._rows[start : start + len(base)]
         n_pieces = 1
         if histories and self._histories is not None:
-            lengths = self._histories.spans(_positions(rows)).lengths
+            lengths = self._histories.spans(rows).lengths
             n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
             n_pieces = min(-(-n_bytes * PARTS_IN_MEMORY // self.memory) or 1, max(len(base), 1))
         edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
         for first, last in pairwise(edges):
-            positions = _positions(rows[first:last])
+            some = rows[first:last]
             columns: dict[str, Any] = {}
             if self._numbers is not None:
                 columns = {
-                    n: np.array(self._numbers[n][positions]) for n in new if n not in histories
+                    n: np.array(self._numbers[n][index_of(some)]) for n in new if n not in histories
                 }
             if histories and self._histories is not None:
-                columns |= self._histories.columns(histories, positions)
+                columns |= self._histories.columns(histories, some)
             part = base.iloc[first:last].assign(**columns)
             yield start + first, part[list(names)]
-
-
-def _check_attached(scan: Scan) -> AttachedScan:
-    if not isinstance(scan, AttachedScan):
-        raise ValueError(
-            f"these are no history columns of the scan, whose columns are {scan.columns}. Name "
-            "those that attach_history made."
-        )
-    return scan
-
-
-def _positions(rows: range | np.ndarray) -> slice | np.ndarray:
-    """Return row numbers as what picks those rows of an array."""
-    if isinstance(rows, range) and rows.step == 1:
-        return slice(rows.start, rows.stop)
-    return np.asarray(rows, dtype=np.int64)

@@ -82,7 +82,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
         message = all_empty_message(reason, request.user, request.time)
         warnings.warn(message, UserWarning, stacklevel=3)
     if shown.caller is not None:
-        new = StoredHistories(store).columns(request.new_names, slice(None))
+        new = StoredHistories(store).columns(request.new_names, range(len(shown)))
         return shown.caller.with_columns(new, types=list_types(log.frame, request.sources))
     return _attach(shown.scan, request.new_names, name, histories=store)
 

@@ -20,6 +20,8 @@ from sklearn_din.logs.windows import WindowArray
 from sklearn_din.tables.sorting import plain_integers
 from sklearn_din.tables.table import arrow_of_column
 
+RowNumbers = range | np.ndarray
+
 
 class ColumnWriter:
     """Turns parts of an event column into integers, which are sorted and written to a store.
@@ -131,13 +133,14 @@ class StoredHistories:
         self.clock, self.n_events = facts["clock"], int(facts["n_events"])
         self.names = [*self._kinds, *([] if self.clock is None else [self.clock])]
 
-    def spans(self, rows: Rows) -> Spans:
+    def spans(self, rows: RowNumbers) -> Spans:
         """Return the windows of some rows."""
-        return Spans(np.array(self.store["starts"][rows]), np.array(self.store["lengths"][rows]))
+        index = index_of(rows)
+        return Spans(np.array(self.store["starts"][index]), np.array(self.store["lengths"][index]))
 
-    def anchors(self, rows: Rows) -> np.ndarray | None:
-        """Return the times of some rows, from which elapsed times count; None without a clock."""
-        return None if self.clock is None else np.array(self.store["anchors"][rows])
+    def anchors(self, rows: RowNumbers) -> np.ndarray:
+        """Return the times of some rows, from which the clock's elapsed times count."""
+        return np.array(self.store["anchors"][index_of(rows)])
 
     def take(self, name: str, rows: Rows) -> tuple[np.ndarray, tuple | None]:
         """Return events as they are in memory; codes with distinct values where they are coded."""
@@ -163,7 +166,7 @@ class StoredHistories:
         chunks = pa.chunked_array([array])
         return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks), name=name)), None
 
-    def columns(self, names: Sequence[str], rows: Rows) -> dict[str, WindowArray]:
+    def columns(self, names: Sequence[str], rows: RowNumbers) -> dict[str, WindowArray]:
         """Return history columns of some rows, over logs of the events inside their windows."""
         covered = self.spans(rows).cover()
         starts, lengths = covered.spans.starts, covered.spans.lengths
@@ -190,6 +193,13 @@ class StoredHistories:
         values = np.empty(len(column), dtype=object)
         values[:] = column.to_pylist()
         return values
+
+
+def index_of(rows: RowNumbers) -> Rows:
+    """Return row numbers as what picks those rows of an array."""
+    if isinstance(rows, range) and rows.step == 1:
+        return slice(rows.start, rows.stop)
+    return np.asarray(rows, dtype=np.int64)
 
 
 def log_facts(

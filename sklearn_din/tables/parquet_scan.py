@@ -119,16 +119,6 @@ class ParquetScan(Scan):
     def _dtype(self, name: str) -> pd.ArrowDtype:
         return pd.ArrowDtype(self._files.schema.field(name).type)
 
-    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> ParquetScan:
-        return ParquetScan(
-            self._files,
-            rows,
-            columns,
-            target=self._target,
-            memory=self.memory,
-            cache_dir=self.cache_dir,
-        )
-
     def _check_groups(self, columns: Sequence[str]) -> None:
         sizes = self._files.bytes_of_groups(columns)
         most = self.memory // GROUPS_IN_MEMORY

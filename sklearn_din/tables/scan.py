@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -60,10 +61,6 @@ class Scan(ABC):
     @abstractmethod
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
         """Return the dtype that a column, or the target, has in the parts."""
-
-    @abstractmethod
-    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> Self:
-        """Return the same table with other rows and columns."""
 
     def fingerprint(self) -> str:
         """Return a digest of source, rows and columns: equal where the scan reads the same."""
@@ -147,6 +144,11 @@ class Scan(ABC):
     def narrow(self, columns: Sequence[str]) -> Self:
         """Return the same rows with some of the columns; the target may be among them."""
         return self._view(self._rows, columns)
+
+    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> Self:
+        view = copy.copy(self)
+        view._rows, view.columns = rows, list(columns)
+        return view
 
     @property
     def _readable(self) -> list[str]:
