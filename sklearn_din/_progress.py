@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from tqdm.auto import tqdm
@@ -55,25 +54,14 @@ class Progress:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         elif kind is None:
             seconds = time.monotonic() - self._start
             rate = self.n_done / max(seconds, 1e-9)
-            _log.info(
-                "%s: %s rows in %.1f s (%s rows/s)",
-                self.what,
-                f"{self.n_done:,}",
-                seconds,
-                f"{rate:,.0f}",
-            )
+            _log.info(f"{self.what}: {self.n_done:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s)")
 
     def update(self, n_rows: int) -> None:
         """Count rows that are done."""
@@ -86,11 +74,6 @@ class Progress:
             return
         self._last = now
         rate = self.n_done / (now - self._start)
-        _log.info(
-            "%s: %s of %s rows, %s rows/s, %.0f s left",
-            self.what,
-            f"{self.n_done:,}",
-            f"{self.n_rows:,}",
-            f"{rate:,.0f}",
-            max(self.n_rows - self.n_done, 0) / rate,
-        )
+        left = max(self.n_rows - self.n_done, 0) / rate
+        done = f"{self.what}: {self.n_done:,} of {self.n_rows:,} rows"
+        _log.info(f"{done}, {rate:,.0f} rows/s, {left:.0f} s left")

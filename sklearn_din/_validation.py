@@ -6,7 +6,7 @@ import datetime as dt
 import difflib
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,23 +168,40 @@ def check_max_age(max_age: Age, *, unit: str | None) -> float | int | None:
     """Return ``max_age`` in the times' own unit: a number, or whole units of a duration."""
     if max_age is None:
         return None
-    is_number = isinstance(max_age, Real) and not isinstance(max_age, bool | np.timedelta64)
-    if is_number == (unit is not None):
-        needed = "a number in the time's unit" if unit is None else "a duration such as '30D'"
-        raise TypeError(
-            f"max_age must be {needed} because the times are "
-            f"{'numbers' if unit is None else 'datetimes'}, got {max_age!r}."
-        )
-    if unit is None:
-        age = cast(float, max_age)
-        positive = age > 0
-    else:
-        duration = _duration(max_age)
-        age = duration // pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
-        positive = duration > pd.Timedelta(0)
-    if not positive:
+    age, length = read_span(max_age, unit=unit, name="max_age", example="30D")
+    if not length > 0:
         raise ValueError(f"max_age must be positive, got {max_age!r}. None keeps every age.")
     return None if age == float("inf") else age
+
+
+def read_span(
+    span: Any, *, unit: str | None, name: str, example: str
+) -> tuple[float | int, float | int]:
+    """Return a span of time in the times' own unit: whole units of a duration, and all of it.
+
+    Examples
+    --------
+    >>> read_span("1500ms", unit="s", name="gap", example="1D")
+    (1, 1.5)
+    """
+    is_number = isinstance(span, Real) and not isinstance(span, bool | np.timedelta64)
+    if is_number == (unit is not None):
+        needed = (
+            "a number in the time's unit" if unit is None else f"a duration such as {example!r}"
+        )
+        kind = "numbers" if unit is None else "datetimes"
+        raise TypeError(f"{name} must be {needed} because the times are {kind}, got {span!r}.")
+    if unit is None:
+        return span, span
+    without_unit = isinstance(span, str) and span.strip().isdecimal()  # pandas: nanoseconds
+    try:
+        duration = None if without_unit else pd.Timedelta(span)
+    except (TypeError, ValueError):
+        duration = None
+    if duration is None:
+        raise ValueError(f"{name} must be a duration such as {example!r} or '12h', got {span!r}.")
+    whole = pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
+    return duration // whole, duration / whole
 
 
 def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
@@ -305,17 +322,6 @@ def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
     ticks = pa.chunked_array(pa.array(times.array)).cast(pa.int64()).to_numpy()
     stamps = pd.DatetimeIndex(ticks.view(f"M8[{kind.unit}]"))
     return stamps if kind.tz is None else stamps.tz_localize("UTC")
-
-
-def _duration(max_age: Age) -> pd.Timedelta:
-    without_unit = isinstance(max_age, str) and max_age.strip().isdecimal()  # nanoseconds
-    try:
-        duration = None if without_unit else pd.Timedelta(cast(dt.timedelta, max_age))
-    except (TypeError, ValueError):
-        duration = None
-    if duration is None:
-        raise ValueError(f"max_age must be a duration such as '30D' or '12h', got {max_age!r}.")
-    return duration
 
 
 def _numeric_times(times: pd.Series, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
-from sklearn_din._validation import check_columns, check_count, check_frame, check_times
+from sklearn_din._validation import check_columns, check_count, check_frame, check_times, read_span
 
 RowNumbers = np.ndarray
 
@@ -229,31 +229,13 @@ def _time_column(X: Any, name: str) -> pd.Series:
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:
     """The gap in the times' own unit: a number, or whole units of a duration."""
-    is_number = isinstance(gap, Real) and not isinstance(gap, bool | np.timedelta64)
-    if is_number and gap == 0:
+    if isinstance(gap, Real) and gap == 0 and not isinstance(gap, bool):
         return 0
-    if is_number != (unit is None):
-        needed = "a number in the time's unit" if unit is None else "a duration such as '1D'"
-        kind = "numbers" if unit is None else "datetimes"
-        raise TypeError(f"gap must be {needed} because the times are {kind}, got {gap!r}.")
-    is_valid = gap > 0 if unit is None else _duration(gap) >= pd.Timedelta(0)
-    if not is_valid:
-        raise ValueError(f"gap must not be negative or missing, got {gap!r}.")
-    if unit is None:
-        return gap
     # Times are whole units, so that a part of a unit moves no row to the other side
-    return _duration(gap) // pd.Timedelta(1, unit=unit)  # type: ignore[arg-type]
-
-
-def _duration(gap: Any) -> pd.Timedelta:
-    without_unit = isinstance(gap, str) and gap.strip().isdecimal()  # pandas: nanoseconds
-    try:
-        duration = None if without_unit else pd.Timedelta(gap)
-    except (TypeError, ValueError):
-        duration = None
-    if duration is None:
-        raise ValueError(f"gap must be a duration such as '1D' or '12h', got {gap!r}.")
-    return duration
+    whole, length = read_span(gap, unit=unit, name="gap", example="1D")
+    if not length >= 0:
+        raise ValueError(f"gap must not be negative or missing, got {gap!r}.")
+    return whole
 
 
 def _earlier(time: Any, gap: int | float) -> int | float:

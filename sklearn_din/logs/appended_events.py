@@ -30,40 +30,32 @@ def append_events(
     >>> append_events(old, new, user="user", time="time")["user"].tolist()
     [1152921504606846976, 1152921504606846977, 3, <NA>]
     """
-    logs = _with_times_alike(old, new, time)
-    for column in old.columns:
-        parts = [log[column] for log in logs]
-        if _may_merge(parts):
-            logs = _replace(logs, column, _kept_apart(parts, is_key=column == user))
-    return pd.concat(logs, ignore_index=True)
+    columns = {}
+    for name in old.columns:
+        parts = [old[name], new[name]]
+        if name == time:
+            parts = _times_alike(parts, time)
+        elif _may_merge(parts):
+            parts = _keep_apart(parts, is_key=name == user)
+        columns[name] = pd.concat(parts, ignore_index=True)
+    return pd.DataFrame(columns)
 
 
-def _with_times_alike(old: pd.DataFrame, new: pd.DataFrame, time: Hashable) -> list[pd.DataFrame]:
-    logs = [old, new]
-    firsts = [log[time].iloc[:1] for log in logs]
-    checked = [check_times(first, name=f"X[{time!r}]") for first in firsts]
+def _times_alike(parts: Sequence[pd.Series], time: Hashable) -> list[pd.Series]:
+    """Return times of one kind; those of two zones in UTC."""
+    checked = [check_times(part.iloc[:1], name=f"X[{time!r}]") for part in parts]
     fitted, came = (time_kind(unit, zoned) for _, unit, zoned in checked)
-    if fitted != came and len(old) and len(new):
+    if fitted != came and all(map(len, parts)):
         raise TypeError(
             f"X[{time!r}] must hold {fitted}, as at fit, got {came}. Use pd.to_datetime, "
             "or tz_localize / tz_convert."
         )
-    is_zoned = all(zoned for _, _, zoned in checked)
-    if is_zoned and firsts[0].dtype != firsts[1].dtype:
-        return _replace(logs, time, [datetime_index(log[time]).tz_convert("UTC") for log in logs])
-    return logs
+    if parts[0].dtype != parts[1].dtype and all(zoned for _, _, zoned in checked):
+        return [pd.Series(datetime_index(part).tz_convert("UTC")) for part in parts]
+    return list(parts)
 
 
-def _replace(
-    logs: Sequence[pd.DataFrame], column: Hashable, parts: Sequence[pd.Series | pd.DatetimeIndex]
-) -> list[pd.DataFrame]:
-    copies = [log.copy(deep=False) for log in logs]
-    for log, part in zip(copies, parts, strict=True):
-        log[column] = part
-    return copies
-
-
-def _kept_apart(parts: Sequence[pd.Series], *, is_key: bool) -> list[pd.Series]:
+def _keep_apart(parts: Sequence[pd.Series], *, is_key: bool) -> list[pd.Series]:
     """The column of both logs in a dtype that tells its integers apart."""
     floats = [part for part in parts if pd.api.types.is_float_dtype(part)]
     for part in floats if is_key else []:

@@ -29,8 +29,7 @@ def check_aggregates(
 
 def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask of the present values, and them as float64 (0 where they are no numbers)."""
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
-    if not is_number:
+    if not _holds_numbers(column):
         return column.notna().to_numpy(dtype=bool), np.zeros(len(column))
     numbers = plain_values(column.astype("Float64"))
     is_there = ~np.isnan(numbers)  # polars, Arrow and Float64 hold NaN that notna takes for there
@@ -92,26 +91,24 @@ def _check_aggregate(
         )
     check_frame(impressions, keys, name="impressions")
     check_frame(events, keys, name="events")
-    _check_column(name, column, statistic, events)
-    return keys, column, statistic
-
-
-def _check_column(name: str, column: str | None, statistic: str, events: pd.DataFrame) -> None:
     if column is None:
         if statistic != "count":
             raise ValueError(
                 f"aggregates[{name!r}] must name the column whose {statistic} is wanted, got None. "
                 "Only 'count' works without."
             )
-        return
+        return keys, column, statistic
     check_frame(events, [column], name="events")
-    is_number = pd.api.types.is_numeric_dtype(events[column])
-    is_complex = pd.api.types.is_complex_dtype(events[column])
-    if statistic != "count" and (is_complex or not is_number):
+    if statistic != "count" and not _holds_numbers(events[column]):
         raise TypeError(
             f"aggregates[{name!r}] needs numbers for a {statistic}, but events[{column!r}] has "
             f"dtype {events[column].dtype}. Convert it, or use 'count'."
         )
+    return keys, column, statistic
+
+
+def _holds_numbers(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
 
 
 def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:

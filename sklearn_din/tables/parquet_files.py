@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,21 +114,18 @@ class ParquetFiles:
         A file is opened once for consecutive row groups. A batch has at most ``n_rows`` rows.
         Errors name the file that is gone, was changed or cannot be read.
         """
-        current, opened = -1, None
-        try:
+        current, files = -1, ExitStack()
+        with files:
             for group in groups:
                 number, position = map(int, self._groups[group])
                 if number != current:
-                    if opened is not None:
-                        opened.close(force=True)
+                    files.close()
                     current, opened = number, self._reopen(number)
+                    files.callback(opened.close, force=True)
                 first = int(self.starts[group])
                 for batch in self._batches(opened, number, position, columns, n_rows):
                     yield first, batch
                     first += len(batch)
-        finally:
-            if opened is not None:
-                opened.close(force=True)
 
     def fingerprint(self) -> list[object]:
         """Return paths, sizes and times of writing: equal where the files are the same."""
@@ -185,15 +183,13 @@ class ParquetFiles:
     def _table(
         self, arrays: Mapping[str, pa.Array], file: File, columns: Sequence[str], n_rows: int
     ) -> pa.Table:
-        table = {}
-        for name in columns:
+        def column(name: str) -> pa.Array:
             kind = self.schema.field(name).type
             if name in file.keys:
-                table[name] = pa.repeat(pa.scalar(file.keys[name], type=kind), n_rows)
-            else:
-                array = arrays[name]
-                table[name] = array if array.type == kind else array.cast(kind)
-        return pa.table(table)
+                return pa.repeat(pa.scalar(file.keys[name], type=kind), n_rows)
+            return arrays[name] if arrays[name].type == kind else arrays[name].cast(kind)
+
+        return pa.table({name: column(name) for name in columns})
 
 
 def _open(filesystem: pyarrow.fs.FileSystem, path: str) -> pq.ParquetFile:
@@ -210,13 +206,12 @@ def _open(filesystem: pyarrow.fs.FileSystem, path: str) -> pq.ParquetFile:
 
 def _bytes_in_memory(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str, int]:
     """Return about how many bytes each column of a row group takes as an Arrow array."""
-    sizes: dict[str, int] = {}
-    # The column of each leaf, in the footer's order: a list has one leaf, a struct several.
-    leaves = [field.name for field in schema for _ in range(_n_leaves(field.type))]
-    for position, name in enumerate(leaves):
-        leaf = group.column(position)
-        size = max(leaf.total_uncompressed_size, BYTES_PER_VALUE * leaf.num_values)
-        sizes[name] = sizes.get(name, 0) + size
+    sizes = dict.fromkeys(schema.names, 0)
+    longest_first = sorted(schema.names, key=len, reverse=True)  # names may hold dots
+    for position in range(group.num_columns):
+        leaf = group.column(position)  # "tags.list.element" of a list, several of a struct
+        name = next(n for n in longest_first if f"{leaf.path_in_schema}.".startswith(f"{n}."))
+        sizes[name] += max(leaf.total_uncompressed_size, BYTES_PER_VALUE * leaf.num_values)
     return sizes
 
 
@@ -406,15 +401,3 @@ def _types_of(schema: pa.Schema, file: File) -> dict[str, pa.DataType]:
     for name, value in file.keys.items():
         types[name] = pa.null() if value is None else pa.scalar(value).type
     return types
-
-
-def _n_leaves(kind: pa.DataType) -> int:
-    if pa.types.is_dictionary(kind):
-        return 1
-    if pa.types.is_map(kind):
-        return _n_leaves(kind.key_type) + _n_leaves(kind.item_type)
-    if pa.types.is_struct(kind):
-        return sum(_n_leaves(kind.field(position).type) for position in range(kind.num_fields))
-    if pa.types.is_nested(kind):
-        return _n_leaves(kind.value_type)
-    return 1
