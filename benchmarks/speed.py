@@ -1,7 +1,7 @@
 """Training, scoring and memory beside the rivals and the roofline, each in its own process.
 
 ``python -m benchmarks.speed [imports] [busy] [train] [profile] [cores] [layout] [score]
-[candidates] [memory] [search] [rivals]``.
+[candidates] [request] [memory] [search] [rivals]``.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
 RIVALS names, all by default. Rates are medians of steps after a warm-up; what is compared runs in
@@ -26,14 +26,14 @@ from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
 import sklearn_din.training.net
-from benchmarks import guard, workloads
+from benchmarks import guard, request, workloads
 from benchmarks.rivals import reset_peak, resident, run_child, sgemm_rate
 from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder
 from sklearn_din._spans import Spans
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 
 SECTIONS = ["imports", "busy", "train", "profile", "cores", "layout", "score", "candidates"]
-SECTIONS += ["memory", "search", "rivals"]
+SECTIONS += ["request", "memory", "search", "rivals"]
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub fuxictr recbole").split()
 PADDED_RIVALS = [name for name in RIVALS if name in ("deepctr-torch", "torch-rechub")]
 RIVAL_ROUNDS = 3
@@ -327,6 +327,8 @@ def ours(task, name="synthetic-100k", **options):
 def child(task, name, options):
     if task in ("search", "cache"):
         return {"search": search, "cache": cache}[task](name)
+    if task == "request":
+        return request.measure(name)
     if task in ("busy", "profile"):
         return {"busy": busy, "profile": profile}[task](workloads.by_name(name), **options)
     if task in ("candidates", "memory"):
@@ -503,6 +505,19 @@ def report_candidates():
     print(f"one shared history {seconds['shared']:.3f} s")
     for name in ("own", "one_by_one"):
         print(f"{name} {seconds[name]:.3f} s, {seconds[name] / seconds['shared']:.1f} x as long")
+
+
+def report_request():
+    print("\n| 200 candidates of one user with 50 events | p50, ms | p99, ms |\n|---|---|---|")
+    for way, (middle, last) in ours("request", "small").items():
+        print(f"| {way} | {middle:.2f} | {last:.2f} |", flush=True)
+    found = ours("request", "large")
+    for n in (1, 2):
+        print(
+            f"{found['candidates']:,} candidates, {n} threads: {found[str(n)][0]:.0f} ms "
+            f"(a square product: {found[f'rate {n}']:.0f} GFLOP/s)"
+        )
+    print(f"peak of such requests beyond the catalogue: {found['bytes'] / 1e6:.0f} MB", flush=True)
 
 
 def report_memory():

@@ -1,0 +1,128 @@
+"""A request: candidates of one user ranked by a Ranker and by an ONNX file.
+
+``python -m benchmarks.speed request``: 200 candidates of one user with 50 events of two attributes,
+given as a dict, a row, a frame; the ranking layout of ONNX, session alone and OnnxServer; then a
+catalogue of 100,000 with one thread and with two, beside the rate of a square product. What is
+compared is called in turn; p50 and p99 of the calls.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.pipeline import Pipeline
+
+from benchmarks.rivals import reset_peak, resident, sgemm_rate
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    export_onnx,
+)
+from sklearn_din.datasets import make_click_log
+from sklearn_din.serving import OnnxServer
+
+OF_CANDIDATE = ["item", "category", "price"]
+N_CANDIDATES = 200
+N_LARGE = 100_000
+N_CALLS, N_LARGE_CALLS, N_WARM_UP = 300, 12, 3
+
+
+def fit_on(n_users: int, n_items: int) -> tuple[Pipeline, pd.DataFrame, pd.DataFrame]:
+    """Fit one epoch on a made log; return the rows whose histories are full, and the events."""
+    log = make_click_log(
+        n_users=n_users, n_items=n_items, mean_length=80, n_impressions=20_000, random_state=0
+    )
+    frame = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, log.y)
+    return model, frame[frame["hist_item"].map(len).to_numpy() == 50], log.events
+
+
+def as_dict(user: pd.DataFrame) -> dict[str, Any]:
+    """Return a frame of one row as JSON would bring it."""
+    values = {name: user[name].iloc[0] for name in user}
+    return {
+        n: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for n, v in values.items()
+    }
+
+
+def time_in_turn(calls: Mapping[str, Callable[[], object]], n_calls: int) -> dict[str, list[float]]:
+    """Return p50 and p99 of each call, in milliseconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(N_WARM_UP + n_calls):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if number >= N_WARM_UP:
+                seconds[name].append(time.perf_counter() - began)
+    return {n: (1e3 * np.percentile(taken, [50, 99])).tolist() for n, taken in seconds.items()}
+
+
+def small(folder: str) -> dict[str, list[float]]:
+    """Milliseconds of a request of 200 candidates, each way."""
+    model, frame, _ = fit_on(2_000, 20_000)
+    candidates = frame.drop_duplicates("item")[OF_CANDIDATE][:N_CANDIDATES]
+    user = frame.drop(columns=OF_CANDIDATE)[:1]
+    values, row, ranker = as_dict(user), user.iloc[0], Ranker(model, candidates)
+    path = Path(folder) / "ranking.onnx"
+    export_onnx(model, path, layout="ranking")
+    server, lists = OnnxServer(path), candidates.to_dict("list")
+    expected = ranker.rank(values)["probability"]
+    np.testing.assert_allclose(server.rank(values, lists)[1], expected, atol=1e-5)
+    feeds: list[dict[str, np.ndarray]] = []
+    session = server._session
+
+    class Spy:
+        def run(self, outputs, feed):
+            feeds.append(feed)
+            return session.run(outputs, feed)
+
+    server._session = Spy()
+    server.rank(values, lists)
+    server._session = session
+    calls = {
+        "dict": lambda: ranker.rank(values),
+        "row": lambda: ranker.rank(row),
+        "frame": lambda: ranker.rank(user),
+        "session": lambda: session.run(["probability"], feeds[0]),
+        "server": lambda: server.rank(values, lists),
+    }
+    return time_in_turn(calls, N_CALLS)
+
+
+def large() -> dict[str, Any]:
+    """Milliseconds of a catalogue of 100,000 by the number of threads; peak memory of requests."""
+    model, frame, events = fit_on(12_000, 200_000)
+    candidates = events.drop_duplicates("item")[["item", "category"]][:N_LARGE]
+    candidates = candidates.assign(price=np.random.RandomState(0).rand(len(candidates)))
+    values = as_dict(frame.drop(columns=OF_CANDIDATE)[:1])
+    ranker, before = Ranker(model, candidates), torch.get_num_threads()
+    answer: dict[str, Any] = {"candidates": len(candidates)}
+    at_start = resident()
+    reset_peak()
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        calls = {str(n_threads): lambda: ranker.rank(values)}
+        answer |= time_in_turn(calls, N_LARGE_CALLS) | {f"rate {n_threads}": sgemm_rate()}
+    torch.set_num_threads(before)
+    return answer | {"bytes": resident("VmHWM") - at_start}
+
+
+def measure(size: str) -> dict[str, Any]:
+    """Answer for a process of its own: "small" or "large"."""
+    if size == "large":
+        return large()
+    with tempfile.TemporaryDirectory() as folder:
+        return small(folder)
