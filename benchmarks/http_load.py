@@ -1,9 +1,9 @@
 """Requests over HTTP to the container of examples/container: rates, times, memory.
 
 ``python -m benchmarks.http_load [--server-python PYTHON]``: a user with 50 events of two attributes
-and 200 items in each request, two workers, 1, 4 and 16 clients that wait for each answer; the last
-row while ``update`` trains the model on 1,000 rows and replaces the file, again and again. PYTHON
-has fastapi, uvicorn[standard], onnxruntime and numpy; the clients run on the same cores.
+and 200 items in each request, 1, 4 and 16 clients that wait for each answer; the last row while
+``update`` trains the model on 1,000 rows and replaces the file, three times. PYTHON has fastapi,
+uvicorn[standard], onnxruntime and numpy; the clients run on the same cores.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import json
 import os
 import runpy
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "container"
-N_WORKERS, N_EVENTS, N_ITEMS = 2, 50, 200
+N_EVENTS, N_ITEMS, N_UPDATES = 50, 200, 3
 OF_CANDIDATES = ["item", "category", "price"]
 
 
@@ -52,7 +52,7 @@ def make_model(folder: Path):
     return catalogue
 
 
-def update_for_ever(folder: Path) -> None:
+def update_often(folder: Path) -> None:
     """Train the model and replace the file, at a lower priority than the server."""
     from sklearn_din import load, update
 
@@ -60,10 +60,9 @@ def update_for_ever(folder: Path) -> None:
     model, rows = load(folder / "model.din"), pd.read_pickle(folder / "rows.pkl")
     catalogue = pd.read_pickle(folder / "catalogue.pkl")
     write = runpy.run_path(str(EXAMPLE / "export.py"))["write_for_container"]
-    while True:
+    for _ in range(N_UPDATES):
         update(model, rows.drop(columns="y"), rows["y"])
         write(model, catalogue, folder / "model")
-        print("replaced", flush=True)
 
 
 def make_requests(catalogue: pd.DataFrame, port: int) -> list[bytes]:
@@ -82,11 +81,13 @@ def make_requests(catalogue: pd.DataFrame, port: int) -> list[bytes]:
     return requests
 
 
-async def ask(port: int, requests: list[bytes], until: float, times: list[float]) -> None:
+async def ask(
+    port: int, requests: list[bytes], is_going_on: Callable[[], bool], times: list[float]
+) -> None:
     """One client: the next request goes when the last one is answered."""
     reader, writer = await asyncio.open_connection("localhost", port)
     number = id(reader)
-    while time.perf_counter() < until:
+    while is_going_on():
         number += 1
         began = time.perf_counter()
         writer.write(requests[number % len(requests)])
@@ -99,17 +100,26 @@ async def ask(port: int, requests: list[bytes], until: float, times: list[float]
     writer.close()
 
 
-def measure(port: int, requests: list[bytes], n_clients: int, seconds: float) -> dict[str, float]:
+def measure(
+    port: int, requests: list[bytes], n_clients: int, is_going_on: Callable[[], bool]
+) -> dict[str, float]:
     """Ask by several clients at once."""
     times: list[float] = []
 
     async def ask_all() -> None:
-        until = time.perf_counter() + seconds
-        await asyncio.gather(*(ask(port, requests, until, times) for _ in range(n_clients)))
+        await asyncio.gather(*(ask(port, requests, is_going_on, times) for _ in range(n_clients)))
 
+    began = time.perf_counter()
     asyncio.run(ask_all())
+    seconds = time.perf_counter() - began
     p50, p99 = 1e3 * np.quantile(times, [0.5, 0.99])
     return {"requests/s": len(times) / seconds, "p50 ms": p50, "p99 ms": p99}
+
+
+def lasts(seconds: float) -> Callable[[], bool]:
+    """Return what is true for so many seconds from now."""
+    until = time.perf_counter() + seconds
+    return lambda: time.perf_counter() < until
 
 
 def memory(pid: int) -> float:
@@ -141,7 +151,8 @@ def main() -> None:
     parser.add_argument("--updates", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.updates:
-        update_for_ever(options.updates)
+        update_often(options.updates)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         catalogue = make_model(folder)
@@ -149,25 +160,23 @@ def main() -> None:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = [options.server_python, "-m", "uvicorn", "app:app", "--log-level", "warning"]
-        command += ["--port", str(port), "--workers", str(N_WORKERS)]
+        command += ["--port", str(port)]
         server = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": ""})
         try:
             wait_for(port)
             requests, rows = make_requests(catalogue, port), []
-            measure(port, requests, 4, 2.0)
+            measure(port, requests, 4, lasts(2.0))
             for n_clients in (1, 4, 16):
                 row = {"clients": n_clients, "updates": 0}
-                row |= measure(port, requests, n_clients, options.seconds)
+                row |= measure(port, requests, n_clients, lasts(options.seconds))
                 rows.append(row | {"MB": memory(server.pid)})
             trainer = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.http_load", "--updates", str(folder)],
-                stdout=subprocess.PIPE,
-                text=True,
+                [sys.executable, "-m", "benchmarks.http_load", "--updates", str(folder)]
             )
-            row = measure(port, requests, 16, 2 * options.seconds)
-            trainer.send_signal(signal.SIGTERM)
-            n_updates = trainer.communicate()[0].count("replaced")
-            row = {"clients": 16, "updates": n_updates} | row
+            row = measure(port, requests, 16, lambda: trainer.poll() is None)
+            if trainer.returncode:
+                raise RuntimeError("the updates failed")
+            row = {"clients": 16, "updates": N_UPDATES} | row
             rows.append(row | {"MB": memory(server.pid)})
         finally:
             server.terminate()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from tqdm.auto import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SECONDS_BETWEEN = 10.0  # two lines of the log of one pass
 SECONDS_BEFORE = 1.0  # a shorter pass shows no bar
@@ -44,6 +45,8 @@ class Progress:
     def __enter__(self) -> Self:
         self._start = self._last = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
+            from tqdm.auto import tqdm
+
             self._bar = tqdm(
                 total=self.n_rows,
                 desc=self.what,

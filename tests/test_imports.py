@@ -14,6 +14,7 @@ HOUSE = Path(__file__).resolve().parents[1]
 TORCH = {"torch", "skorch"}
 FRAMES = {"pandas", "pyarrow"}
 SLOW = {"scipy.stats", "pyarrow.dataset", "pyarrow.parquet", "matplotlib", "duckdb", "skops"}
+SLOW |= {"tqdm.auto"}
 COMPILER = {"torch._dynamo", "sympy"}
 FIT = """
 import numpy as np
