@@ -1,7 +1,6 @@
 """The private names of scikit-learn that this package imports: a new release is met in this file.
 
-Others are set where they act: ``_parameter_constraints`` in each estimator, in ``_notebook.py``
-``_doc_link_module`` and ``_doc_link_template``, which scikit-learn documents. ``_callbacks.py`` has
+Others are set where they act: ``_parameter_constraints`` in each estimator. ``_callbacks.py`` has
 the names that scikit-learn gives to estimators that support callbacks.
 """
 

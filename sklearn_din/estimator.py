@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
@@ -50,7 +49,7 @@ NET_PARAMETERS = (
 LEARNT = {"classes_", "n_features_in_", "schema", "net", "_fitted_on_encoded"}
 
 
-class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, ShownInNotebooks):
+class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din._notebook import ShownInNotebooks
 from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._validation import (
@@ -69,7 +68,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     EstimatorState,
     CallbackSupportMixin,
     TransformerMixin,
-    ShownInNotebooks,
+    BaseEstimator,
     auto_wrap_output_keys=None,
 ):
     """Encode a frame of impressions with histories for a Deep Interest Network.

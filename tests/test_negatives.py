@@ -152,7 +152,7 @@ def slow_owned(log, owner, column):
     return all(len(seen) == 1 for seen in values.values())
 
 
-LEAKING = r"^\['category', 'price', 'tags'\] have one value for each 'item' and are not in item_"
+LEAKING = r"^\['category', 'price', 'tags'\] are explained by 'item' and are not in item_columns"
 
 
 @pytest.mark.parametrize("user", [None, "user"])
@@ -208,7 +208,7 @@ def test_no_false_alarms(clicks):
 
 def test_four_items_may_be_an_accident_and_five_are_none():
     sample_negatives(make_clicks(n_items=4)[["item", "price"]], item="item")
-    with pytest.warns(UserWarning, match=r"^\['price'\] have one value for each 'item'"):
+    with pytest.warns(UserWarning, match=r"^\['price'\] are explained by 'item'"):
         sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
 
 
@@ -301,9 +301,9 @@ def make_turning_log(n_rows=2000, seed=0):
 
 
 CHANGING = (
-    "['price'] are mostly explained by 'item' and are not in item_columns: a negative keeps the "
-    "value of the clicked item, which gives the label away. Where they describe the item, as a "
-    "price does that changes in time, pass item_columns=['price'] and time='when'."
+    "['price'] are explained by 'item' and are not in item_columns: a negative keeps the value of "
+    "the clicked item, which gives the label away. Where they describe the item, pass "
+    "item_columns=['price'] and time='when'."
 )
 REPEATED = (
     "of the events repeat a pair of 'user' and 'item': with user='user' nothing that a user has "

@@ -22,7 +22,7 @@ from sklearn_din._whole_files import make_cache_folder, remove_with, sync
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-BLOCK_BYTES = 1 << 22  # read or written at a time
+BLOCK_BYTES = 1 << 22  # written at a time
 
 
 class Store:
@@ -102,7 +102,7 @@ class Store:
             )
         # Copy-on-write, although it is only read: torch warns of read-only arrays.
         array = np.memmap(path, dtype, "c", shape=shape)
-        weakref.finalize(array.base, _release, self._folder)  # the map keeps the folder until then
+        weakref.finalize(array.base, id, self._folder)  # does nothing: the map keeps the folder
         return array
 
     def get(self, name: str) -> np.ndarray | None:
@@ -139,7 +139,6 @@ class StoreWriter:
         self._target, self._memory = target, memory
         self._entries: dict[str, dict[str, Any]] = {}
         self._files: dict[str, BinaryIO] = {}
-        self._digests: dict[str, Any] = {}
         self._allocated: dict[str, np.memmap] = {}
 
     def append(self, name: str, values: np.ndarray) -> None:
@@ -150,7 +149,6 @@ class StoreWriter:
         if name not in self._files:
             path = self._add(name, values.dtype, (0, *values.shape[1:]))
             self._files[name] = open(path, "wb")  # noqa: SIM115
-            self._digests[name] = hashlib.sha256()
         entry = self._entries[name]
         if list(values.shape[1:]) != entry["shape"][1:]:
             raise ValueError(
@@ -159,11 +157,8 @@ class StoreWriter:
             )
         plain = np.ascontiguousarray(values.astype(entry["dtype"], "C", "same_kind", copy=False))
         if plain.size:
-            content = plain.reshape(-1).view(np.uint8).data
             with self.disk_errors(plain.nbytes):
-                self._files[name].write(content)
-            if self._target is not None:  # temporary folders are never checked
-                self._digests[name].update(content)
+                self._files[name].write(plain.reshape(-1).view(np.uint8).data)
         entry["shape"][0] += len(plain)
 
     def allocate(self, name: str, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
@@ -245,11 +240,8 @@ class StoreWriter:
         self._allocated.clear()
 
     def _write_manifest(self) -> None:
-        for name, entry in self._entries.items():
-            if name in self._digests:
-                entry["sha256"] = self._digests[name].hexdigest()
-            else:
-                entry["sha256"] = _digest_of_file(self.folder / entry["file"])
+        for entry in self._entries.values():
+            entry["sha256"] = _digest_of_file(self.folder / entry["file"])
         manifest = {"format": FORMAT, "arrays": self._entries, "facts": self.facts}
         content = json.dumps(manifest).encode()
         digest = hashlib.sha256(content).hexdigest().encode()
@@ -316,10 +308,6 @@ class _Folder:
             remove_with(self, path)
 
 
-def _release(folder: _Folder) -> None:
-    """Do nothing: until it is called, its argument is referred to."""
-
-
 def _reopen(path: Path, entries: dict, facts: dict, memory: int) -> Store:
     return Store(path, entries, facts, memory=memory)
 
@@ -378,8 +366,5 @@ def _is_whole(path: Path, entry: dict[str, Any]) -> bool:
 
 
 def _digest_of_file(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

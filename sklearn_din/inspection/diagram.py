@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
 from typing import NamedTuple
 
@@ -214,10 +215,11 @@ def _rows(module: DIN) -> list[_Row]:
     """Numbers, ids that no history is compared with, candidates, and a row per behaviour."""
     schema = module.schema
     compared = {candidate for b in schema.behaviours for candidate in b.candidates}
-    ids = schema.names("categorical")
+    numbers, ids = schema.names("numeric"), schema.names("categorical")
+    others = [name for name in ids if name not in compared]
     rows = [
-        _Row("number", "numbers", schema.names("numeric")),
-        _Row("id", "other ids", [name for name in ids if name not in compared]),
+        _Row("number", f"numbers ({len(numbers)})", numbers),
+        _Row("id", f"other ids ({len(others)})", others),
         _Row("candidate", "candidate", [name for name in ids if name in compared]),
     ]
     for interest in module.interest_modules:
@@ -238,20 +240,7 @@ def _interest_lines(interest: Interest) -> list[str]:
 
 
 def _two_lines(names: list[str]) -> list[str]:
-    """Return as many names as two lines take, and how many more there are."""
-    for n_shown in range(len(names), 0, -1):
-        lines = [""]
-        n_more = len(names) - n_shown
-        for name in [*names[:n_shown], *([f"+{n_more} more"] if n_more else [])]:
-            name = _cut(name, LINE_LENGTH)
-            joined = f"{lines[-1]}, {name}".removeprefix(", ")
-            if len(joined) <= LINE_LENGTH:
-                lines[-1] = joined
-            else:
-                lines.append(name)
-        if len(lines) <= 2:
-            break
-    return lines
+    return textwrap.wrap(", ".join(names), LINE_LENGTH, max_lines=2, placeholder=" …")
 
 
 def _cut(name: str, longest: int) -> str:

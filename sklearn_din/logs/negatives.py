@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from narwhals.typing import IntoDataFrameT
 from sklearn.utils import check_random_state
 
@@ -15,13 +14,13 @@ from sklearn_din._validation import (
     check_name,
     check_names,
     check_times,
-    plain_values,
 )
 from sklearn_din.logs.other_items import (
     ItemVersions,
     NegativesRequest,
     OwnItems,
     number_as_they_come,
+    number_ids,
 )
 from sklearn_din.logs.sampling_notices import time_ranks, warn_of_leaks
 from sklearn_din.tables.scan import Scan
@@ -120,14 +119,16 @@ def sample_negatives(
     frame = log.pandas
     check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")
     request.check_options()
-    items, catalogue = _codes(frame, item)
+    if len(frame) == 0:
+        raise ValueError("events must have at least one row, got none.")
+    items, catalogue = number_ids(frame, item)
     ranks = n_up = None
     if time is not None:
         check_times(frame[time], name=f"events[{time!r}]")
         ranks = time_ranks(frame[time])
         items, order, n_up = number_as_they_come(items, ranks)
         catalogue = catalogue[order]
-    owners, owner_names = (items, catalogue) if user is None else _codes(frame, user)
+    owners, owner_names = (items, catalogue) if user is None else number_ids(frame, user)
     weights = np.bincount(items) if strategy == "popularity" else np.ones(len(catalogue), np.int64)
     own = OwnItems(owners, items, weights)
     nothing_left = np.flatnonzero(own.free == 0)
@@ -149,20 +150,3 @@ def sample_negatives(
     y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
     y[:, 0] = 1
     return impressions, y.ravel()
-
-
-def _codes(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    if len(events) == 0:
-        raise ValueError("events must have at least one row, got none.")
-    values = plain_values(events[column])
-    try:
-        codes, uniques = pd.factorize(values)
-    except TypeError as error:  # lists, dicts: not hashable
-        kind = next(type(v).__name__ for v in values if not pd.api.types.is_hashable(v))
-        raise ValueError(f"events[{column!r}] must hold ids, got {kind}s.") from error
-    if (codes < 0).any():
-        raise ValueError(
-            f"events[{column!r}] must not be missing, got {int((codes < 0).sum())} rows without. "
-            "Drop those rows."
-        )
-    return codes.astype(np.int64), uniques

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from sklearn_din._validation import check_choice, check_count
+from sklearn_din._validation import check_choice, check_count, plain_values
 
 STRATEGIES = ("uniform", "popularity")
 
@@ -52,6 +53,26 @@ class NegativesRequest:
             f"{self.user} {owner!r} has every item of the log, so there is no "
             "negative to sample. Leave such users out, or pass user=None."
         )
+
+
+def number_ids(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Number the ids of a column from 0; return the number of each row, and the ids."""
+    values = plain_values(events[column])
+    try:
+        codes, uniques = pd.factorize(values)
+    except TypeError as error:  # lists, dicts: not hashable
+        kind = next(type(v).__name__ for v in values if not pd.api.types.is_hashable(v))
+        raise ValueError(f"events[{column!r}] must hold ids, got {kind}s.") from error
+    if n_missing := int((codes < 0).sum()):
+        raise missing_ids(column, n_missing)
+    return codes.astype(np.int64), uniques
+
+
+def missing_ids(column: str, n_missing: int) -> ValueError:
+    """Make the error for ids that are missing."""
+    return ValueError(
+        f"events[{column!r}] must not be missing, got {n_missing} rows without. Drop those rows."
+    )
 
 
 class OwnItems:

@@ -201,24 +201,16 @@ def note_misplacement(
     within_items = Repeats.of(items, partners=owners)
     others = [name for name in events.columns if name not in {item, user, time, *item_columns}]
     leaking = [name for name in others if within_items.owns(events[name])]
+    rest = [name for name in others if name not in leaking]
+    changing = _changing_columns(events, rest, items, owners, times)
     notices = []
-    if leaking:
-        named = [*item_columns, *leaking]
-        notices.append(
-            f"{leaking} have one value for each {item!r} and are not in item_columns: a negative "
-            "keeps the value of the clicked item, which gives the label away. Where they describe "
-            f"the item, pass item_columns={named}."
-        )
-    changing = _changing_columns(
-        events, [name for name in others if name not in leaking], items, owners, times
-    )
-    if changing:
+    if leaking or changing:
         named = [*item_columns, *leaking, *changing]
-        moment = "" if time is None else f" and time={time!r}"
+        moment = f" and time={time!r}" if changing and time is not None else ""
         notices.append(
-            f"{changing} are mostly explained by {item!r} and are not in item_columns: a negative "
-            "keeps the value of the clicked item, which gives the label away. Where they describe "
-            f"the item, as a price does that changes in time, pass item_columns={named}{moment}."
+            f"{leaking + changing} are explained by {item!r} and are not in item_columns: a "
+            "negative keeps the value of the clicked item, which gives the label away. Where they "
+            f"describe the item, pass item_columns={named}{moment}."
         )
     if owners is None:
         return notices

@@ -20,10 +20,15 @@ from sklearn_din._validation import (
     check_times,
     missing_rows,
     missing_times,
-    plain_values,
 )
 from sklearn_din.features.store import create_store
-from sklearn_din.logs.other_items import ItemVersions, NegativesRequest, OwnItems
+from sklearn_din.logs.other_items import (
+    ItemVersions,
+    NegativesRequest,
+    OwnItems,
+    missing_ids,
+    number_ids,
+)
 from sklearn_din.logs.sampling_notices import warn_of_leaks
 from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
@@ -168,7 +173,7 @@ def _select(
     part: pd.DataFrame, start: int, request: NegativesRequest, kind: str | None
 ) -> pa.RecordBatch:
     """Return what DuckDB gets of some events, of which ``start`` is the first."""
-    columns: dict[str, Any] = {"item": _sortable(part[request.item])}
+    columns: dict[str, Any] = {"item": plain_integers(arrow_of_column(part[request.item]))}
     columns["row"] = np.arange(start, start + len(part))
     columns["time"] = np.zeros(len(part), dtype=np.int64)
     if request.time is not None:
@@ -195,9 +200,7 @@ def _read(events: Scan, request: NegativesRequest, kind: str | None) -> Iterator
             progress.update(len(part))
     for name, number in missing.items():
         if number and name in request.keys:
-            raise ValueError(
-                f"events[{name!r}] must not be missing, got {number} rows without. Drop those rows."
-            )
+            raise missing_ids(name, number)
         if number:
             raise missing_times(f"events[{name!r}]", number)
 
@@ -217,14 +220,6 @@ def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarra
 def _number_owners(events: pa.Table) -> tuple[np.ndarray, ...]:
     owners = np.cumsum(changes([events["owner"]], None)) - 1
     return owners, *(events[name].to_numpy() for name in ("row", "code", "time"))
-
-
-def _sortable(column: pd.Series) -> pa.Array:
-    """Return items as an Arrow array that DuckDB can sort: numbers and times as integers."""
-    array = arrow_of_column(column)
-    if pa.types.is_nested(array.type):
-        raise ValueError(f"events[{column.name!r}] must hold ids, got {column.dtype}.")
-    return plain_integers(array)
 
 
 def _read_items(events: Scan, request: NegativesRequest, version_rows: np.ndarray) -> pa.Table:
@@ -287,13 +282,5 @@ def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
     head = head[~np.any([missing_rows(head[name]) for name in names], axis=0)]
     if len(head) == 0:
         return
-    owners = None if request.user is None else _number(head[request.user])
-    warn_of_leaks(head, request, _number(head[request.item]), owners)
-
-
-def _number(column: pd.Series) -> np.ndarray:
-    """Return the codes of a column of ids."""
-    try:
-        return pd.factorize(plain_values(column))[0].astype(np.int64)
-    except TypeError as error:  # lists: not hashable
-        raise ValueError(f"events[{column.name!r}] must hold ids, got {column.dtype}.") from error
+    owners = None if request.user is None else number_ids(head, request.user)[0]
+    warn_of_leaks(head, request, number_ids(head, request.item)[0], owners)
