@@ -169,7 +169,7 @@ class Laps(Callback):
             self.lap(name)
             for part in outputs if isinstance(outputs, tuple) else [outputs]:
                 for tensor in part.values() if isinstance(part, dict) else [part]:
-                    if tensor is not None and tensor.requires_grad:
+                    if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
                         tensor.register_hook(lambda gradient: self.lap(before_backward))
 
         module.register_forward_pre_hook(lambda *args: self.lap("rest"))
