@@ -1,4 +1,4 @@
-"""Python objects as Arrow arrays, where they are of one kind."""
+"""Python objects as Arrow arrays, where they are of one kind; and which types are lists."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def arrow_of_values(values: np.ndarray) -> pa.Array:
         return pa.array(values, from_pandas=True)
     except _NOT_FOR_ARROW as error:
         raise MixedKindsError(str(error)) from error
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a type is that of lists."""
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)  # never cast: pyarrow 26 loses events of list views
+        or pa.types.is_large_list_view(kind)
+    )

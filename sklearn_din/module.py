@@ -186,10 +186,10 @@ class DIN(nn.Module):
         return [cast(Interest, module) for module in self.interests]
 
     def _n_mlp_inputs(self) -> int:
-        categorical = self.schema.names("categorical")
+        of_ids = self.schema.names("categorical", "list")
         return (
             len(self.schema.names("numeric"))
-            + sum(self.embeddings.width(name) for name in categorical)
+            + sum(self.embeddings.width(name) for name in of_ids)
             + sum(interest.n_outputs for interest in self.interest_modules)
         )
 
@@ -202,10 +202,10 @@ class DIN(nn.Module):
         """
         compute_alone_if_forked()
         embeddings, sums = self.embeddings(
-            batch.ids, self._segments(batch), batch.distinct, batch.vectors
+            batch.ids, self._segments(batch), batch.distinct, batch.vectors, batch.lists
         )
         inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
-        inputs += [embeddings[(name,)] for name in self.schema.names("categorical")]
+        inputs += [embeddings[(name,)] for name in self.schema.names("categorical", "list")]
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             total = self._join(interest.behaviour, sums) if interest.needs_sums else None
@@ -222,7 +222,7 @@ class DIN(nn.Module):
         factors : (n_events,) each
         """
         compute_alone_if_forked()
-        embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors)
+        embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
         return {
             interest.behaviour.histories: interest.event_weights(
                 *self._queries_and_keys(interest.behaviour, embeddings, batch), batch

@@ -385,11 +385,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             None for padding, unknown and missing ids.
         """
         check_is_fitted(self, "schema_")
-        if name not in self.schema_.names("categorical", "history"):
-            raise ValueError(
-                f"{name!r} has no ids; columns of ids are "
-                f"{self.schema_.names('categorical', 'history')}."
-            )
+        of_ids = [field.name for field in self.schema_.fields if field.has_ids]
+        if name not in of_ids:
+            raise ValueError(f"{name!r} has no ids; columns of ids are {of_ids}.")
         owner = self._learnt.roles.owners[name]
         return self._learnt.vocabularies[owner].decode(whole_ids(ids))
 
@@ -487,7 +485,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self._warn(table, roles, statistics)
         scales = {
             owner: VectorScale.of(vectors)
-            for owner, (_, vectors) in read_vectors(self.vectors, roles.owners).items()
+            for owner, (_, vectors) in read_vectors(
+                self.vectors, roles.owners_of_single_ids
+            ).items()
         }
         self._learnt = dataclasses.replace(learnt, vector_scales=scales)
         self._look_up_vectors()  # also checks that they belong to values of X
@@ -532,7 +532,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         same = given.keys() == frames.keys() and all(given[n] is frames[n] for n in frames)
         if same and learnt is self._learnt:
             return made
-        owners, scales = self._learnt.roles.owners, self._learnt.vector_scales
+        owners = self._learnt.roles.owners_of_single_ids
+        scales = self._learnt.vector_scales
         tables = read_vectors(self.vectors, owners)
         if tables.keys() != scales.keys():
             raise ValueError(

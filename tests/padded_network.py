@@ -40,10 +40,22 @@ def signed_log(values):
     return values.sign() * torch.log(1 + values.abs())
 
 
+def are_equal(events, candidates):
+    """Bits (n, T) of equal ids, (n, T) and (n, 1), or of lists with equal ids, one axis more."""
+    if events.ndim == 2:
+        return (events == candidates) & (candidates > 1)
+    width = max(events.shape[2], candidates.shape[2])
+    events, candidates = (
+        nn.functional.pad(lists, (0, width - lists.shape[2])).sort(dim=2).values
+        for lists in (events, candidates)
+    )
+    return (events == candidates).all(dim=2) & (candidates > 0).any(dim=2)
+
+
 def match(behaviour, arrays, mask):
     """Bits (n, T, n_candidates) of equal ids, and how many events have come after each (n, T)."""
     pairs = [p for p in zip(behaviour.histories, behaviour.candidates, strict=True) if p[1]]
-    same = [(arrays[h] == arrays[c][:, None]) & (arrays[c][:, None] > 1) for h, c in pairs]
+    same = [are_equal(arrays[h], arrays[c][:, None]) for h, c in pairs]
     ranks = mask.sum(1, keepdim=True) - torch.arange(1, mask.shape[1] + 1)
     return torch.stack(same, dim=2) * mask[..., None], ranks.clamp(min=0)
 
@@ -109,9 +121,13 @@ def padded_logits(network, X):
 
     def embed(name):
         rows = tables.weight(tables.vocabulary_of[name])
-        return nn.functional.embedding(arrays[name].long(), rows)
+        embedded = nn.functional.embedding(arrays[name].long(), rows)
+        if not schema[name].holds_lists:
+            return embedded
+        is_there = (arrays[name] > 0)[..., None]
+        return (embedded * is_there).sum(-2) / is_there.sum(-2).clamp(min=1)
 
     inputs = [arrays[name][:, None] for name in schema.names("numeric")]
-    inputs += [embed(name) for name in schema.names("categorical")]
+    inputs += [embed(name) for name in schema.names("categorical", "list")]
     inputs += [interest_outputs(part, embed, arrays) for part in network.interests]
     return run_layers([*network.mlp, network.output], torch.cat(inputs, dim=1))[:, 0]

@@ -157,7 +157,7 @@ def test_text_is_split_at_the_separator(dtype):
         (objects([[1], "ab"]), r"'ab' \(str\) in row 1"),
         (objects([1.5, None]), r"1.5 \(float\) in row 0"),
         (objects([np.datetime64("2021-01-01"), [1.5]]), r"np.datetime64.* in row 0"),
-        (objects([np.zeros((2, 2))]), r"array\(\[\[0.* \(ndarray\) in row 0"),
+        (objects([np.zeros((2, 2, 2))]), r"array\(\[\[\[0.* \(ndarray\) in row 0"),
     ],
 )
 def test_a_history_of_scalars_is_refused(column, got):
@@ -166,9 +166,10 @@ def test_a_history_of_scalars_is_refused(column, got):
         read_history(column)
 
 
-def test_lists_inside_lists_are_refused():
-    with pytest.raises(ValueError, match=r"clicks must hold flat lists, got list<.*> inside"):
-        read_history(objects([[[1], [2]]]))
+def test_lists_inside_the_lists_of_events_are_refused():
+    message = r"lists of events, or of lists of an event's values, got list<.*list<.*> inside"
+    with pytest.raises(ValueError, match=message):
+        read_history(objects([[[[1]], [[2]]]]))
 
 
 @given(

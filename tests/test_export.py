@@ -289,7 +289,7 @@ class FlatTensors(torch.nn.Module):
 
     def forward(self, numbers, ids, rows, offsets):
         sizes = {"n_rows": numbers.shape[0], "event_numbers": {}, "distinct": {}}
-        sizes["vectors"] = None
+        sizes |= {"vectors": None, "lists": {}}
         return self.network(
             SimpleNamespace(
                 numbers=numbers,

@@ -95,7 +95,8 @@ def test_options_of_the_network_that_do_not_exist(parameters, message):
 
 
 def test_a_kind_of_field_that_does_not_exist():
-    with says("kind must be one of numeric, categorical, history, numeric_history, got 'number'."):
+    kinds = "numeric, categorical, list, history, list_history, numeric_history"
+    with says(f"kind must be one of {kinds}, got 'number'."):
         Field("price", "number")
 
 

@@ -515,10 +515,8 @@ def test_users_of_other_kinds_are_refused(tmp_path):
         scan = scan_of(table.assign(user=users), tmp_path)
         with pytest.raises(TypeError, match=rf"\['user'\] must hold text or numbers .* are {kind}"):
             attach_history(scan, scan, **WAYS)
-    lists = scan_of(table.assign(category=[["a"]] * 50), tmp_path)
-    with pytest.raises(
-        TypeError, match="a history column must hold numbers, text or dates, got 'cat"
-    ):
+    lists = scan_of(table.assign(category=[[["a"]]] * 50), tmp_path)
+    with pytest.raises(TypeError, match="numbers, text or dates, or lists of them, got 'category'"):
         attach_history(lists, lists, **WAYS)
 
 

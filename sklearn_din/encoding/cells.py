@@ -13,17 +13,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sklearn_din._arrow import MixedKindsError, arrow_of_values
+from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
 from sklearn_din._spans import Spans
 from sklearn_din._validation import plain_values, python_values
+from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.logs.eventlog import EventLog, join_values
 from sklearn_din.logs.windows import WindowArray
 
 LARGEST = float(np.finfo(np.float32).max)
 Values: TypeAlias = "np.ndarray | pa.ChunkedArray"
-Codes = tuple[np.ndarray, np.ndarray]
+Codes = tuple[Column, np.ndarray]  # of lists: their values' codes
 Selection = slice | np.ndarray  # which events
 LISTS = (list, tuple, np.ndarray)
+NO_VALUES = np.empty(0, dtype=object)
 CELLS = "a list, a tuple, an array or a missing value"
 
 
@@ -191,12 +193,52 @@ class HistoryCells:
 
         A log is coded once, for all rows and folds, where at least half of it is wanted.
         """
+        if self.is_nested:
+            raise ValueError(
+                f"{self.name} holds a list of values for each event, such as "
+                f"{first_present(self.values)!r:.40}, where single ids were learnt. Give each "
+                "event one value, or fit again."
+            )
         if self.log is not None and 2 * _selection_length(selection) >= len(self.values):
             log, column = self.log
             with suppress(TypeError):  # lists, dicts somewhere in the log: factorize names them
                 codes, values = log.codes(column)
                 return codes[selection], values
         return factorize(_take(self.values, selection), name=self.name)
+
+    @property
+    def is_nested(self) -> bool:
+        """Return whether each event has a list of values, such as the genres of a film."""
+        if isinstance(self.values, pa.ChunkedArray):
+            return is_list(self.values.type)
+        return self.values.dtype == object and isinstance(first_present(self.values), LISTS)
+
+    def list_codes(self, selection: Selection) -> Codes:
+        """Lists of codes of some events, each with its own values, and the distinct values."""
+        values = _take(self.values, selection)
+        if not self.is_nested:
+            first = first_present(values)
+            if first is None:
+                return IdLists.from_lengths(np.zeros(len(values)), np.empty(0, np.int32)), NO_VALUES
+            raise ValueError(
+                f"{self.name} holds one value for each event, such as {first!r:.40}, where lists "
+                "of values were learnt. Make each value a list of one."
+            )
+        if isinstance(values, pa.ChunkedArray):
+            return _read_arrow(values, self.name, None).codes_of_cells()
+        return _read_objects(values, self.name, None).codes_of_cells()
+
+    def codes_of_cells(self) -> Codes:
+        """Each cell as one list of codes, as of a candidate's genres, and the distinct values."""
+        cells = self.expand()
+        codes, values = cells.codes(slice(0, len(cells.values)))
+        if values.dtype.kind == "f" and not are_whole(values):
+            raise ValueError(
+                f"{self.name} holds a list of numbers for each candidate or event, such as "
+                f"{values[0]}, and lists must hold ids. Vectors of items, such as embeddings of "
+                "their texts, belong in vectors; give each other number a column of its own."
+            )
+        return IdLists.from_lengths(cells.spans.lengths, codes), values
 
     def numbers(self, selection: Selection) -> np.ndarray:
         """Return some events as float64, NaN where missing."""
@@ -265,7 +307,7 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
         cells = pc.split_pattern(pc.if_else(empty, None, cells), separator)
     elif pa.types.is_null(cells.type):
         cells = cells.cast(pa.list_(pa.null()))
-    elif not _is_list(cells.type):
+    elif not is_list(cells.type):
         hint = ", and separator is None" if _is_text(cells.type) else ""
         raise _not_lists(name, f"{cells.type} cells{hint}")
     lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
@@ -284,9 +326,12 @@ def _trim(values: pa.ChunkedArray, separator: str | None) -> pa.ChunkedArray:
 def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     """Numbers as numpy where that merges nothing; the rest stays with Arrow."""
     if pa.types.is_nested(values.type):
+        if is_list(values.type) and not pa.types.is_nested(values.type.value_type):
+            return values
         raise ValueError(
-            f"{name} must hold flat lists, got {values.type} inside each cell. Flatten the cells, "
-            "or give each attribute of the events a column of its own."
+            f"{name} must hold lists of events, or of lists of an event's values, got "
+            f"{values.type} inside each cell. Give each attribute of the events a column of its "
+            "own."
         )
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
@@ -315,10 +360,12 @@ def _read_objects(column: np.ndarray, name: str, separator: str | None) -> Histo
     else:
         cells = [() if is_missing(cell) else cell for cell in column]
         for row, cell in enumerate(cells):
-            is_list = isinstance(cell, LISTS) or (
+            is_sized = isinstance(cell, LISTS) or (
                 isinstance(cell, Sized) and not isinstance(cell, str | bytes)
             )
-            if not is_list or getattr(cell, "ndim", 1) != 1:
+            if isinstance(cell, np.ndarray) and cell.ndim == 2:  # as many values of each event
+                cells[row] = list(cell)
+            elif not is_sized or getattr(cell, "ndim", 1) != 1:
                 raise _not_lists(name, f"{cell!r:.40} ({type(cell).__name__}) in row {row}")
     lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
     return HistoryCells(name, _join(cells, name, separator), Spans.from_lengths(lengths))
@@ -372,17 +419,7 @@ def _take(values: Values, selection: Selection) -> Values:
 
 def is_arrow_list(dtype: object) -> bool:
     """Return whether a dtype is that of Arrow's lists."""
-    return isinstance(dtype, pd.ArrowDtype) and _is_list(dtype.pyarrow_dtype)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-        or pa.types.is_list_view(kind)  # never cast: pyarrow 26 loses events of list views
-        or pa.types.is_large_list_view(kind)
-    )
+    return isinstance(dtype, pd.ArrowDtype) and is_list(dtype.pyarrow_dtype)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -68,12 +68,13 @@ def read_events(
     *,
     max_length: int,
     numbers: Collection[str] = (),
+    lists: Collection[str] = (),
     is_bag: bool = False,
 ) -> Events:
     """Join the histories of one behaviour and keep only what their windows cover.
 
-    Those named in ``numbers`` are numbers, the rest ids. Histories whose lengths differ in some row
-    are an error.
+    Those named in ``numbers`` are numbers, those in ``lists`` lists of ids, the rest ids. Histories
+    whose lengths differ in some row are an error.
     """
     _check_aligned(cells)
     n_events, spans = len(cells[0].values), cells[0].spans
@@ -91,6 +92,8 @@ def read_events(
             events.numbers[history.name] = history.numbers(selection)
             if history.anchors is not None:
                 events.anchors[history.name] = history.anchors
+        elif history.name in lists:
+            events.codes[history.name] = history.list_codes(selection)
         else:
             events.codes[history.name] = history.codes(selection)
     return events

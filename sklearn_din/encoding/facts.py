@@ -67,6 +67,11 @@ class HistoryFacts:
         return self.kinds == {"integer"}
 
     @property
+    def is_nested(self) -> bool:
+        """Return whether the events are lists of values."""
+        return "lists" in self.kinds
+
+    @property
     def is_time(self) -> bool:
         """Return whether the events are dates or durations."""
         return self.kinds == {"time"}
@@ -206,6 +211,8 @@ def _has_fraction(columns: Columns, name: str) -> bool:
 
 
 def _kind_of_events(cells: HistoryCells) -> str | None:
+    if cells.is_nested:
+        return "lists"
     if isinstance(cells.values, np.ndarray):
         kinds = {"f": "float", "i": "integer", "u": "integer", "m": "time", "M": "time"}
         return kinds.get(cells.values.dtype.kind, "other")

@@ -22,6 +22,7 @@ from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.table import Columns, is_history_name
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.lists import IdLists
 
 TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames and scans too
 
@@ -38,13 +39,26 @@ class ReadFrame:
     codes: dict[str, Codes]
     events: dict[tuple[str, ...], Events]
 
-    def id_columns(self) -> dict[str, tuple[Codes, np.ndarray | None]]:
+    def id_columns(self) -> dict[str, IdColumn]:
         """Codes of every column of ids, and how often each code counts (None: once)."""
-        columns: dict[str, tuple[Codes, np.ndarray | None]]
-        columns = {name: (codes, None) for name, codes in self.codes.items()}
+        columns = {name: _count_each(codes, None) for name, codes in self.codes.items()}
         for events in self.events.values():
-            columns |= {name: (codes, events.counts) for name, codes in events.codes.items()}
+            of_events = events.codes.items()
+            columns |= {name: _count_each(codes, events.counts) for name, codes in of_events}
         return columns
+
+
+IdColumn = tuple[tuple[np.ndarray, np.ndarray], np.ndarray | None]
+
+
+def _count_each(column: Codes, counts: np.ndarray | None) -> IdColumn:
+    """Return codes and how often each counts; of lists, those of the values of distinct lists."""
+    codes, values = column
+    if not isinstance(codes, IdLists):
+        return (codes, values), counts
+    lists = codes.distinct
+    n_times = np.bincount(codes.positions, counts, len(lists))
+    return (lists.ids, values), np.repeat(n_times, lists.lengths)
 
 
 def read_frame(
@@ -61,6 +75,7 @@ def read_frame(
         return columns.made[key]
     numbers = {name: columns.numbers(name) for name in roles.numeric}
     codes = {name: columns.codes(name) for name in roles.categorical}
+    codes |= {name: columns.lists(name) for name in roles.lists if name not in roles.histories}
     events = {}
     for behaviour in roles.behaviours:
         names = (*behaviour.histories, *behaviour.numbers)
@@ -70,6 +85,7 @@ def read_frame(
             list(cells.values()),
             max_length=max_length,
             numbers=behaviour.numbers,
+            lists=roles.lists,
             is_bag=behaviour.is_bag,
         )
     columns.made[key] = ReadFrame(len(columns.frame), numbers, codes, events)

@@ -16,6 +16,7 @@ from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
 from sklearn_din.encoding.spelling import note_unknown
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
+from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 
@@ -51,7 +52,9 @@ class Learnt:
                 if name in self.has_missing:
                     fields.append(Field(indicator(name), "numeric"))
             elif name in roles.owners:
-                kind: Kind = "categorical" if name in roles.categorical else "history"
+                kind: Kind = "history" if name in roles.histories else "categorical"
+                if name in roles.lists:
+                    kind = "list_history" if name in roles.histories else "list"
                 owner = roles.owners[name]
                 known, vectors = self.vocabularies[owner], self.vector_scales.get(owner)
                 size = known.n_ids, known.digest
@@ -62,9 +65,9 @@ class Learnt:
                 fields.append(Field(name, "numeric_history"))
         return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
 
-    def encode_columns(self, read: ReadFrame) -> dict[str, np.ndarray]:
-        """Columns of one number or one id per row, by name."""
-        columns = {}
+    def encode_columns(self, read: ReadFrame) -> dict[str, Column]:
+        """Columns of one number, one id or one list of ids per row, by name."""
+        columns: dict[str, Column] = {}
         for name, numbers in read.numbers.items():
             columns[name] = self.number_scales[name].encode(numbers)
             if name in self.has_missing:
@@ -87,22 +90,24 @@ class Learnt:
             behaviours[behaviour] = Ragged(values, events.spans, anchors, events.older)
         return behaviours
 
-    def ids_of(self, name: str, codes: Codes) -> np.ndarray:
-        """Ids of one column's values, given as codes and distinct values."""
+    def ids_of(self, name: str, codes: Codes) -> Column:
+        """Ids of one column's values, or lists of them, given as codes and distinct values."""
         vocabulary = self.vocabularies[self.roles.owners[name]]
         ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
-        return np.append(ids, np.int32(UNKNOWN_ID))[codes[0]]  # code -1 is missing: of no value
+        ids = np.append(ids, np.int32(UNKNOWN_ID))  # code -1 is missing: of no value
+        return codes[0].map(ids) if isinstance(codes[0], IdLists) else ids[codes[0]]
 
     def note_unknown(
         self,
         read: ReadFrame,
-        encoded: Mapping[str, np.ndarray],
+        encoded: Mapping[str, Column],
         behaviours: Mapping[tuple[str, ...], Ragged],
     ) -> list[str]:
         """Return what to say of columns all of whose ids, encoded already, are unknown."""
         ids = dict(encoded)
         for ragged in behaviours.values():
             ids |= ragged.columns
+        ids = {name: v.distinct.ids if isinstance(v, IdLists) else v for name, v in ids.items()}
         owners = {n: o for n, o in self.roles.owners.items() if n in ids and len(ids[n])}
         unknown = [name for name in owners if ids[name].max() <= UNKNOWN_ID]
         notices = []
@@ -182,10 +187,12 @@ class Learnt:
         """Return the same without some columns; a behaviour goes with any of its histories."""
         roles, names = self.roles, {*names}
         rest = tuple(b for b in roles.behaviours if names.isdisjoint((*b.histories, *b.numbers)))
+        gone = {*roles.histories} - {name for b in rest for name in b.histories}
         roles = replace(
             roles,
             numeric=tuple(name for name in roles.numeric if name not in names),
             categorical=tuple(name for name in roles.categorical if name not in names),
+            lists=tuple(name for name in roles.lists if name not in names | gone),
             behaviours=rest,
         )
         scaled = {name for b in rest for name in b.numbers}

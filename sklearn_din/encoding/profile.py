@@ -23,10 +23,11 @@ MEDIAN = 4  # of nine deciles
 LEAST_DECILES = 5  # different ones
 LEAST_FACTOR = 20.0
 SPREAD_OF_FACTORS = 2.0
+IDS = ("categorical", "list", "history", "list_history")
 HAS = {
-    "unknown": ("categorical", "history"),
-    "missing": ("categorical", "history", "numeric", "numeric_history"),
-    "empty": ("history", "numeric_history"),
+    "unknown": IDS,
+    "missing": (*IDS, "numeric", "numeric_history"),
+    "empty": ("history", "list_history", "numeric_history"),
 }
 REPORTED = ["column", "kind", *(what + at for what in HAS for at in ("", "_at_fit")), "shift"]
 

@@ -19,24 +19,36 @@ HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> 
 class Roles:
     """The part of each column.
 
-    Columns are in frame order; those ``unused`` are of a kind that never is, such as dates. Each
-    notice says what was taken differently from how it looks.
+    Columns are in frame order; those ``unused`` are of a kind that never is, such as dates.
+    ``lists`` are the columns whose values are lists of ids: candidates that are no column of single
+    ids, and histories. Each notice says what was taken differently from how it looks.
     """
 
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     behaviours: tuple[Behaviour, ...]
     unused: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def owners(self) -> dict[str, str]:
         """Return the owner of each column's vocabulary: of a history, its candidate."""
-        owners = {name: name for name in self.categorical}
+        owners = {name: name for name in (*self.categorical, *self.lists)}
         for behaviour in self.behaviours:
             pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
             owners |= {n: n if candidate is None else candidate for n, candidate in pairs}
         return owners
+
+    @property
+    def owners_of_single_ids(self) -> dict[str, str]:
+        """The same, of columns whose values are no lists."""
+        return {name: owner for name, owner in self.owners.items() if name not in self.lists}
+
+    @cached_property
+    def histories(self) -> set[str]:
+        """Histories of ids, or of lists of ids."""
+        return {name for behaviour in self.behaviours for name in behaviour.histories}
 
     @cached_property
     def candidates(self) -> set[str]:
@@ -83,13 +95,15 @@ def assign_roles(
     kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
     kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
     kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
+    kinds |= dict.fromkeys(candidates & finder.lists, "lists")
     in_use = {name for b in behaviours for name in (*b.histories, *b.numbers)}
 
     def of_kind(*some: str) -> tuple[str, ...]:
         return tuple(n for n in table.names if kinds.get(n) in some and n not in in_use)
 
     kinds_of_roles = of_kind("numbers"), of_kind("ids"), behaviours, of_kind("time", "history")
-    roles = Roles(*kinds_of_roles, notices=tuple(finder.notices))
+    lists = tuple(name for name in table.names if name in finder.lists)
+    roles = Roles(*kinds_of_roles, lists, notices=tuple(finder.notices))
     _check_output_names(roles, in_use)
     return roles
 
@@ -126,7 +140,7 @@ OUTSIDE = {"drop", "user and time"}  # both keep a column out of the features
 
 
 def _check_output_names(roles: Roles, histories: set[str]) -> None:
-    used = {*roles.numeric, *roles.categorical, *histories}
+    used = {*roles.numeric, *roles.categorical, *roles.lists, *histories}
     if not used:
         raise ValueError(
             "no column is left to encode: X needs a column of ids, numbers or histories that is "
@@ -144,8 +158,9 @@ class Histories:
 
     ``ids`` and ``numbers`` are columns that the user calls so: a history and its candidate play one
     part, naming either of them names both. Columns that are ``out`` are no features. ``names`` are
-    the columns that are read as histories, in the order of the table, ``notices`` sentences about
-    what was taken differently from how it looks.
+    the columns that are read as histories, in the order of the table, ``lists`` those of histories
+    whose events are lists, and their candidates, ``notices`` sentences about what was taken
+    differently from how it looks.
     """
 
     def __init__(
@@ -160,6 +175,7 @@ class Histories:
         self.facts, self.separator = facts, separator
         self.out, self.ids, self.numbers = set(out), set(ids), set(numbers)
         self.names: list[str] = []
+        self.lists: set[str] = set()
         self.notices: list[str] = []
 
     def find(self, named: Mapping[Hashable, Hashable]) -> list[Behaviour]:
@@ -169,12 +185,15 @@ class Histories:
         """
         candidates = self._check_named(named)
         self.names = [n for n in self.facts.names if n in candidates or self._is_history(n)]
+        named_alone = {*candidates}
+        self._pair_lists(candidates)
         groups = [list(as_tuple(key)) for key in named]
         open_groups = [g for g in groups if any(candidates[name] is not None for name in g)]
         for name in self.names:
-            if name in candidates or self.facts[name].history.is_time:
+            if name in named_alone or self.facts[name].history.is_time:
                 continue
-            candidates[name] = self._candidate(name)
+            if name not in self.lists:
+                candidates[name] = self._candidate(name)
             numbers = self._is_of_numbers(name, candidates[name])
             aligned = [g for g in open_groups if self._are_aligned(g[0], name, has_numbers=numbers)]
             if aligned:
@@ -184,6 +203,35 @@ class Histories:
                 open_groups.append(groups[-1])
         self._check_separator()
         return [self._behaviour(group, candidates) for group in groups]
+
+    def _pair_lists(self, candidates: dict[str, str | None]) -> None:
+        """Pair histories whose events are lists with candidates that are lists, no histories then.
+
+        ``candidates`` are those of the histories that the user names; others are added.
+        """
+        facts = self.facts
+        nested = [name for name in self.names if facts[name].history.is_nested]
+        lists = {n for n in self.names if n not in nested and facts[n].kind == "history"}
+        for name in nested:
+            if name not in candidates:
+                candidates[name] = self._list_candidate(name, lists - candidates.keys())
+            candidate = candidates[name]
+            if candidate is not None and candidate not in lists:
+                raise ValueError(
+                    f"{name} holds a list of values for each event, and {candidate}, which it is "
+                    f"compared with, holds {facts[candidate].kind}. It must hold a list for each "
+                    f"candidate: of text, X[{candidate!r}].str.split(','); of single values, lists "
+                    "of one."
+                )
+            self.lists |= {name} if candidate is None else {name, candidate}
+        self.names = [name for name in self.names if name in nested or name not in self.lists]
+
+    def _list_candidate(self, name: str, lists: Collection[str]) -> str | None:
+        """Find the column of lists that a history of lists is named after."""
+        same = self.facts.find_candidate(name)
+        if same is not None or is_history_name(name):
+            return same if same in lists else None
+        return max((n for n in lists if name.endswith(f"_{n}")), key=len, default=None)
 
     def _check_named(self, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
         """Return the candidate of each history that the user names."""

@@ -18,6 +18,7 @@ from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.lists import Column, DistinctLists, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
@@ -105,7 +106,7 @@ class RowEncoder:
             sink.append(part, start)
         for behaviour in shared.behaviours:
             for name, values in shared.events(behaviour):
-                writer.append(event_name(name), values)
+                sink.append_events(name, values)
             for start, windows in shared.windows(behaviour):
                 sink.append_windows(behaviour, windows, start)
 
@@ -121,11 +122,12 @@ class RowSink:
         self._writer, self._positions, self._n_rows = writer, positions, n_rows
         self._filled: dict[str, np.ndarray] = {}
         self._n_events: dict[str, int] = {}
+        self._lists: dict[str, dict[int, int]] = {}  # by field and digest, each list's position
 
     def append(self, part: EncodedFeatures, start: int) -> None:
         """Write some rows, of which ``start`` is the first; their events are their own."""
         for name, values in part.columns.items():
-            self._write(f"column {name}", values, start)
+            self._write(f"column {name}", self._write_lists(name, values), start)
         for behaviour in part.schema.behaviours:
             ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
             n_events = self._n_events.get(key, 0)
@@ -133,12 +135,16 @@ class RowSink:
             windows = Ragged({}, spans, ragged.anchors, ragged.older)
             self.append_windows(behaviour, windows, start)
             for name, values in ragged.columns.items():
-                self._writer.append(event_name(name), values)
+                self.append_events(name, values)
             self._n_events[key] = n_events + len(values)
         if part.users is not None:
             self._write("users", part.users, start)
         if part.times is not None:
             self._write("times", part.times, start)
+
+    def append_events(self, name: str, values: Column) -> None:
+        """Write what further events hold."""
+        self._writer.append(event_name(name), self._write_lists(name, values))
 
     def append_windows(self, behaviour: Behaviour, windows: Ragged, start: int) -> None:
         """Write the windows of some rows over the events of one behaviour, which are not read."""
@@ -150,6 +156,18 @@ class RowSink:
             self._write(f"older {key}", no_older if windows.older is None else windows.older, start)
         for name, times in windows.anchors.items():
             self._write(f"anchor {name}", times, start)
+
+    def _write_lists(self, name: str, values: Column) -> np.ndarray:
+        """Write the lists that no part before had, and return the positions of the values' own."""
+        if not isinstance(values, IdLists):
+            return values
+        known = self._lists.setdefault(name, {})
+        n_before, digests = len(known), values.distinct.digests.tolist()
+        positions = np.array([known.setdefault(d, len(known)) for d in digests], dtype=np.int32)
+        new = values.distinct.take(np.flatnonzero(positions >= n_before))
+        self._writer.append(f"list lengths {name}", new.lengths)
+        self._writer.append(f"list ids {name}", new.ids)
+        return positions[values.positions]
 
     def _write(self, name: str, values: np.ndarray, start: int) -> None:
         if self._positions is None:
@@ -196,14 +214,23 @@ class UserNumbers:
 
 def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
     """Return the encoded rows that a :class:`RowSink` has written, over mapped arrays."""
+
+    def read(array: str, name: str) -> Column:
+        if f"list ids {name}" not in store:
+            return store[array]
+        lists = DistinctLists(store[f"list lengths {name}"], store[f"list ids {name}"])
+        return IdLists(store[array], lists)
+
     columns = {
-        field.name: store[f"column {field.name}"] for field in schema.fields if not field.is_history
+        field.name: read(f"column {field.name}", field.name)
+        for field in schema.fields
+        if not field.is_history
     }
     behaviours = {}
     for behaviour in schema.behaviours:
         key, names = _key(behaviour), (*behaviour.histories, *behaviour.numbers)
         spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
-        events = {name: store[event_name(name)] for name in names}
+        events = {name: read(event_name(name), name) for name in names}
         anchors = {n: store[f"anchor {n}"] for n in names if f"anchor {n}" in store}
         older = None if behaviour.is_bag else store[f"older {key}"]
         behaviours[behaviour.histories] = Ragged(events, spans, anchors, older)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.cells import as_numbers, factorize
+from sklearn_din.encoding.cells import as_numbers, factorize, read_history
 from sklearn_din.encoding.events import keep_newest
 from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.features.lists import Column
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour
 
@@ -35,13 +35,16 @@ class SharedLogs:
                 self._logs[behaviour] = stored
         self.behaviours = tuple(self._logs)
 
-    def events(self, behaviour: Behaviour) -> Iterator[tuple[str, np.ndarray]]:
+    def events(self, behaviour: Behaviour) -> Iterator[tuple[str, Column]]:
         """Yield what each history holds of the events of the log, encoded, part by part."""
         learnt, (log, _) = self._learnt, self._logs[behaviour]
         for start in range(0, log.n_events, AT_A_TIME):
             for name in (*behaviour.histories, *behaviour.numbers):
                 values, _ = log.take(name, slice(start, start + AT_A_TIME))
-                column = pd.Series(values, dtype=values.dtype)
+                column = pd.Series(values, dtype=values.dtype, name=name)
+                if name in learnt.roles.lists:
+                    yield name, learnt.ids_of(name, read_history(column).codes_of_cells())
+                    continue
                 if name in behaviour.histories:
                     yield name, learnt.ids_of(name, factorize(column, name=name))
                     continue

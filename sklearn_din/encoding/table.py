@@ -68,6 +68,12 @@ class Columns:
             self._codes[name] = factorize(self.column(name), name=name)
         return self._codes[name]
 
+    def lists(self, name: str) -> Codes:
+        """Each cell of a column as one list of codes, and the distinct values."""
+        if name not in self._codes:
+            self._codes[name] = self.history(name).codes_of_cells()
+        return self._codes[name]
+
     def history(self, name: str) -> HistoryCells:
         """Cells of a history column; read when first asked for."""
         if name not in self._histories:

@@ -10,8 +10,9 @@ from numpy.typing import DTypeLike
 
 from sklearn_din._spans import Rows
 from sklearn_din.features.identities import ids_to_look_up, is_identity
+from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema import KINDS, Schema
 from sklearn_din.features.store import Store
 from sklearn_din.features.vectors import Vectors
 
@@ -34,7 +35,8 @@ class EncodedFeatures:
 
     ``np.asarray(X)``, and so every step and tool that asks for an array, works where there are
     numbers alone. As numbers, ids would be quantities and histories would lose their candidates:
-    a matrix of them is made by ``X.to_numpy()`` only.
+    a matrix of them is made by ``X.to_numpy()`` only. Where a value is a list of ids, such as the
+    genres of a film, reading by name adds a dimension: (n, V), and (n, T, V) of a history.
 
     ``columns`` and ``behaviours`` tell unknown values from each other: each has a negative id of
     its own, by which a new item is known again in a history. Read by name, all of them are 1.
@@ -43,8 +45,8 @@ class EncodedFeatures:
     ----------
     schema : Schema
         What each array means.
-    columns : dict of str to ndarray of shape (n,)
-        float32 numbers and int32 ids, one array for each field that is not a history.
+    columns : dict of str to ndarray or IdLists of shape (n,)
+        float32 numbers, int32 ids and lists of ids, one for each field that is not a history.
     behaviours : dict of tuple of str to Ragged, default=None
         The histories, by the ``histories`` of their behaviour: ``("hist_item", "hist_category")``.
 
@@ -83,7 +85,7 @@ class EncodedFeatures:
     def __init__(
         self,
         schema: Schema,
-        columns: Mapping[str, np.ndarray],
+        columns: Mapping[str, Column],
         behaviours: Mapping[tuple[str, ...], Ragged] | None = None,
         *,
         users: np.ndarray | None = None,
@@ -102,7 +104,7 @@ class EncodedFeatures:
     def _without_checks(
         cls,
         schema: Schema,
-        columns: dict[str, np.ndarray],
+        columns: dict[str, Column],
         behaviours: dict[tuple[str, ...], Ragged],
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
@@ -199,7 +201,18 @@ class EncodedFeatures:
         -------
         ndarray of shape (n, len(get_feature_names_out()))
             A history takes ``max_length`` columns.
+
+        Raises
+        ------
+        ValueError
+            If a column holds lists of ids for one candidate or event: they have no fixed width.
         """
+        lists = [field.name for field in self.schema.fields if field.holds_lists]
+        if lists:
+            raise ValueError(
+                f"a matrix has one number per cell, and {lists} hold a list of ids for each "
+                "candidate or event. Name them in the encoder's drop."
+            )
         blocks = []
         for field in self.schema.fields:
             if field.is_history:
@@ -217,8 +230,10 @@ class EncodedFeatures:
         return f"EncodedFeatures of {len(self):,} impressions{beside}\n{self.schema.table()}"
 
 
-def _public(values: np.ndarray) -> np.ndarray:
-    """Numbers as they are; of ids, 1 where they are unknown."""
+def _public(values: Column) -> np.ndarray:
+    """Numbers as they are; of ids, 1 where they are unknown; lists padded."""
+    if isinstance(values, IdLists):
+        return values.pad()
     return ids_to_look_up(values) if values.dtype == np.int32 else values
 
 
@@ -261,7 +276,11 @@ def _check_arrays(X: EncodedFeatures) -> None:
             columns = X.columns
             if field.is_history:
                 columns = X.behaviours[schema.behaviour_of(field.name).histories].columns
-            _check_ids(columns[field.name], n_ids=field.n_ids, name=field.name)
+            values = columns[field.name]
+            if isinstance(values, IdLists) != field.holds_lists:
+                raise ValueError(f"{field.name} must hold {KINDS[field.kind]}, got {values!r:.60}.")
+            ids = values.distinct.ids if isinstance(values, IdLists) else values
+            _check_ids(ids, n_ids=field.n_ids, name=field.name)
 
 
 def _check_ids(ids: np.ndarray, *, n_ids: int, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.lists import IdLists
 
 ARRAYS_IN_MEMORY = 4  # mapped arrays up to a quarter of the memory allowed are read in any order
 POOLS_IN_MEMORY = 8  # beyond that, so much of them is read at a time
@@ -28,6 +29,9 @@ def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
     of the events, those that some row holds are copied.
     """
     chosen = X[rows]
-    columns = {name: np.array(values) for name, values in chosen.columns.items()}
+    columns = {
+        name: values.copy() if isinstance(values, IdLists) else np.array(values)
+        for name, values in chosen.columns.items()
+    }
     behaviours = {key: ragged.drop_older().compact() for key, ragged in chosen.behaviours.items()}
     return EncodedFeatures._without_checks(X.schema, columns, behaviours, vectors=X.vectors)

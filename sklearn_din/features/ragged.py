@@ -9,6 +9,7 @@ import numpy as np
 
 from sklearn_din._spans import Rows, Spans, log_elapsed
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.lists import Column, IdLists
 
 MOST_EVENTS = 1_000  # of a history, the newest ones, that item neighbours are told of
 
@@ -20,9 +21,9 @@ class Ragged:
 
     Parameters
     ----------
-    columns : dict of str to ndarray of shape (n_events,)
-        int32 ids, negative ones of unknown values among them, or numbers. Oldest to newest inside
-        each window.
+    columns : dict of str to ndarray or IdLists of shape (n_events,)
+        int32 ids, negative ones of unknown values among them, lists of such ids, or numbers. Oldest
+        to newest inside each window.
     spans : Spans
         Which events each row holds.
     anchors : dict of str to ndarray of shape (n_rows,), default=None
@@ -45,7 +46,7 @@ class Ragged:
 
     def __init__(
         self,
-        columns: Mapping[str, np.ndarray],
+        columns: Mapping[str, Column],
         spans: Spans,
         anchors: Mapping[str, np.ndarray] | None = None,
         older: np.ndarray | None = None,
@@ -56,7 +57,7 @@ class Ragged:
         self.older = older
 
     @classmethod
-    def from_lengths(cls, columns: Mapping[str, np.ndarray], lengths: np.ndarray) -> Ragged:
+    def from_lengths(cls, columns: Mapping[str, Column], lengths: np.ndarray) -> Ragged:
         """Rows that follow each other: row ``i`` takes the next ``lengths[i]`` events."""
         return cls(columns, Spans.from_lengths(lengths))
 
@@ -102,11 +103,16 @@ class Ragged:
         return np.arange(width) < lengths[:, None]
 
     def pad(self, name: str, width: int | None = None) -> np.ndarray:
-        """Values as (n_rows, width), padded with 0 on the right; unknown ids are 1."""
+        """Values as (n_rows, width), padded with 0 on the right; unknown ids are 1.
+
+        Where each event has a list of ids, (n_rows, width, ids of the longest list).
+        """
         mask = self.mask(width)
         values = self.flat(name)
+        if isinstance(values, IdLists):
+            values = values.pad()
         values = ids_to_look_up(values) if values.dtype == np.int32 else values
-        padded = np.zeros(mask.shape, dtype=values.dtype)
+        padded = np.zeros((*mask.shape, *values.shape[1:]), dtype=values.dtype)
         padded[mask] = values
         return padded
 

@@ -12,11 +12,13 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_KNOWN_ID = 2
 
-Kind = Literal["numeric", "categorical", "history", "numeric_history"]
+Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
     "categorical": "id",
+    "list": "list of ids",
     "history": "history of ids",
+    "list_history": "history of lists of ids",
     "numeric_history": "history of numbers",
 }
 MOST_ROWS = 12  # fields that a printed table has
@@ -30,8 +32,9 @@ class Field:
     ----------
     name : str
         Column name in the frame and key in :class:`EncodedFeatures`.
-    kind : {"numeric", "categorical", "history", "numeric_history"}
-        One number, one id, a list of ids, or a list of numbers per impression.
+    kind : {"numeric", "categorical", "list", "history", "list_history", "numeric_history"}
+        One number, one id, one list of ids, or a history per impression, whose events have one id,
+        a list of ids, or a number each.
     vocabulary : str, default=""
         Whose vocabulary the ids belong to: the candidate ``item`` and its history
         ``hist_item`` share one. Empty for numbers.
@@ -72,12 +75,17 @@ class Field:
     @property
     def is_history(self) -> bool:
         """Return whether a cell holds one value per event."""
-        return self.kind in ("history", "numeric_history")
+        return self.kind in ("history", "list_history", "numeric_history")
+
+    @property
+    def holds_lists(self) -> bool:
+        """Return whether each value is a list of ids, such as the genres of a film."""
+        return self.kind in ("list", "list_history")
 
     @property
     def has_ids(self) -> bool:
         """Return whether the values are ids of a vocabulary."""
-        return self.kind in ("categorical", "history")
+        return self.kind in ("categorical", "history") or self.holds_lists
 
     def is_prefix_of(self, other: Field) -> bool:
         """Return whether the other field is this one, or this one with ids appended.
@@ -315,12 +323,14 @@ def _check_field(field: Field) -> None:
 def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:
     if len(behaviour.histories) != len(behaviour.candidates):
         raise ValueError("a behaviour needs a candidate, or None, for each history.")
-    kinds = [(name, "history") for name in behaviour.histories]
+    pairs = list(zip(behaviour.histories, behaviour.candidates, strict=True))
+    of_lists = {name for name, field in by_name.items() if field.holds_lists}
+    kinds = [(h, "list_history" if h in of_lists else "history") for h, _ in pairs]
     kinds += [(name, "numeric_history") for name in behaviour.numbers]
-    kinds += [(name, "categorical") for name in behaviour.candidates if name is not None]
+    kinds += [(c, "list" if h in of_lists else "categorical") for h, c in pairs if c is not None]
     for name, kind in kinds:
         if name not in by_name or by_name[name].kind != kind:
             raise ValueError(f"a behaviour needs a field {name!r:.60} of kind {kind}.")
-    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+    for history, candidate in pairs:
         if candidate is not None and by_name[history].vocabulary != by_name[candidate].vocabulary:
             raise ValueError(f"{history!r:.60} and its candidate must share a vocabulary.")

@@ -215,7 +215,7 @@ def _rows(module: DIN) -> list[_Row]:
     """Numbers, ids that no history is compared with, candidates, and a row per behaviour."""
     schema = module.schema
     compared = {candidate for b in schema.behaviours for candidate in b.candidates}
-    numbers, ids = schema.names("numeric"), schema.names("categorical")
+    numbers, ids = schema.names("numeric"), schema.names("categorical", "list")
     others = [name for name in ids if name not in compared]
     rows = [
         _Row("number", f"numbers ({len(numbers)})", numbers),

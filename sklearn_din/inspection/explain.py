@@ -14,6 +14,7 @@ from sklearn_din._spans import Spans
 from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
@@ -100,7 +101,11 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
         table = _effect_table(pipeline.classifier, X)
     column = COLUMN_BY[by]
     for name in table.columns.drop([*KEYS, column]):
-        values = pipeline.decode(name, table[name])
+        values: Any = table[name]
+        if isinstance(values.iloc[0] if len(values) else None, np.ndarray):  # lists of ids
+            values = pipeline.decode_lists(name, values)
+        else:
+            values = pipeline.decode(name, values)
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
     table.attrs["click"] = pipeline.classifier.classes_.tolist()[1]
@@ -182,10 +187,7 @@ def _event_table(
             {
                 "row": np.repeat(np.arange(len(X)), lengths),
                 "position": np.arange(len(before)) - before,
-                **{
-                    n: pd.array(ids_to_look_up(history.flat(n)), "Int32")
-                    for n in behaviour.histories
-                },
+                **{n: _shown_ids(history.flat(n)) for n in behaviour.histories},
                 column: numbers[behaviour.histories],
             }
         )
@@ -193,3 +195,13 @@ def _event_table(
     attributes = dict.fromkeys(n for b in _behaviours_with_candidate(X) for n in b.histories)
     table = pd.concat(frames, ignore_index=True)[[*KEYS, *attributes, column]]
     return table.sort_values([*KEYS], ignore_index=True)
+
+
+def _shown_ids(values: Column) -> Any:
+    """Return ids as nullable integers, lists of them as arrays."""
+    if not isinstance(values, IdLists):
+        return pd.array(ids_to_look_up(values), "Int32")
+    ids, lengths = values.flatten()
+    shown = np.empty(len(values), dtype=object)
+    shown[:] = np.split(ids_to_look_up(ids), np.cumsum(lengths)[:-1]) if len(values) else []
+    return shown

@@ -99,6 +99,14 @@ class FittedPipeline(NamedTuple):
         """Return the original values of a field's ids, None where unknown or missing."""
         return self.encoder.inverse_transform_ids(name, ids)
 
+    def decode_lists(self, name: str, lists: pd.Series) -> list[list | None]:
+        """Return the original values of lists of ids; None where there is no list."""
+        given = lists[lists.notna()]
+        ids = np.concatenate([np.empty(0, dtype=np.int32), *given])
+        parts = np.split(self.decode(name, ids), np.cumsum(given.map(len)))
+        values = dict(zip(given.index, parts, strict=False))
+        return [values[row].tolist() if row in values else None for row in lists.index]
+
 
 def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibration]:
     """Return the fitted estimator inside searches, FrozenEstimator and CalibratedClassifierCV.

@@ -120,7 +120,7 @@ def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
     for behaviour in schema.behaviours:
         columns = (*behaviour.histories, *behaviour.numbers)
         yield _Feature(schema.display_name(behaviour), "behaviour", columns)
-    for name in schema.names("categorical", "numeric"):
+    for name in schema.names("categorical", "list", "numeric"):
         if name in names:  # "price_missing" is made of price, and shuffled with it
             yield _Feature(name, "column", (name,))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._arrow import MixedKindsError, arrow_of_values
+from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
 from sklearn_din._spans import Rows, Spans
 from sklearn_din._validation import plain_values
 from sklearn_din.features.store import Store, StoreWriter
@@ -26,18 +26,20 @@ RowNumbers = range | np.ndarray
 class ColumnWriter:
     """Turns parts of an event column into integers, which are sorted and written to a store.
 
-    Numbers, times and truth values are their own bits; all other values are numbered in the order
-    in which they come. ``name`` is the history column, ``column`` the event column, or an empty one
-    of its dtype.
+    Numbers, times and truth values are their own bits; all other values, lists among them, are
+    numbered in the order in which they come. ``name`` is the history column, ``column`` the event
+    column, or an empty one of its dtype.
     """
 
     def __init__(self, name: str, column: pd.Series) -> None:
         self.name, self._event_column = name, column.name
         self.kind = self._arrow(column).type
-        if pa.types.is_nested(self.kind):
+        self._holds_lists = is_list(self.kind)
+        if pa.types.is_nested(self.kind.value_type if self._holds_lists else self.kind):
             raise TypeError(
-                f"a history column must hold numbers, text or dates, got {column.name!r} of "
-                f"{self.kind}. Make one value of each event, or leave the column out."
+                f"a history column must hold numbers, text or dates, or lists of them, got "
+                f"{column.name!r} of {self.kind}. Make one value of each event, or a list of "
+                "values, or leave the column out."
             )
         self.is_coded = not pa.types.is_primitive(self.kind)
         self._codes: dict[Any, int] = {}
@@ -53,6 +55,11 @@ class ColumnWriter:
     def encode(self, column: pd.Series) -> pa.Array:
         """Return a part of the column as integers; where values are numbered, -1 is missing."""
         array = self._arrow(column)
+        if self._holds_lists:  # Arrow numbers no lists
+            lists = [None if cell is None else tuple(cell) for cell in array.to_pylist()]
+            numbers = self._codes
+            codes = [-1 if k is None else numbers.setdefault(k, len(numbers)) for k in lists]
+            return pa.array(codes, pa.int32())
         if self.is_coded:
             array = array.dictionary_encode()
             values = array.dictionary.to_pylist()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.lists import Column, IdLists
 
 
 class JointRows(NamedTuple):
@@ -30,6 +31,29 @@ class BatchVectors(NamedTuple):
 
     tables: dict[str, Tensor]
     rows: dict[str, Tensor]
+
+
+class BatchLists(NamedTuple):
+    """Lists of ids of one field: each distinct list of the batch once; their ids are the field's.
+
+    rows : (n_list_ids,), int64, the list of each id
+    offsets : (n_lists + 1,), int64, where each list's ids begin
+    at : (n_rows,) or (n_events,), int64, the list of each candidate or event
+    """
+
+    rows: Tensor
+    offsets: Tensor
+    at: Tensor
+
+    @classmethod
+    def find(cls, lists: IdLists) -> tuple[np.ndarray, BatchLists]:
+        """Return the ids of the distinct lists, and the lists."""
+        used = lists.copy()
+        lengths = used.distinct.lengths
+        offsets = np.append(0, np.cumsum(lengths, dtype=np.int64))
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        of_lists = map(torch.from_numpy, (rows, offsets, used.positions.astype(np.int64)))
+        return used.distinct.ids, cls(*of_lists)
 
 
 class DistinctRows(NamedTuple):
@@ -85,9 +109,13 @@ class Batch:
     ----------
     numbers : Tensor of shape (n, n_numeric), float32
     ids : dict of str to Tensor, int32
-        (n,) for a categorical field, (n_events,) for a history. 1 where they are unknown.
+        (n,) for a categorical field, (n_events,) for a history. 1 where they are unknown. Of a
+        field of lists, the ids of its distinct lists, one after the other.
     identities : dict of str to Tensor, int32
-        The same, by which they are compared: unknown values are told apart by negative ids.
+        The same, by which they are compared: unknown values are told apart by negative ids. Of
+        lists, (n,) or (n_events,), int64: equal where their ids are, 0 where there are none.
+    lists : dict of str to BatchLists
+        The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories.
     rows : dict of tuple of str to Tensor of shape (n_events,), int64
@@ -127,11 +155,11 @@ class Batch:
         numeric = X.schema.names("numeric")
         numbers = [X.columns[name] for name in numeric]
         self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
-        categorical = X.schema.names("categorical")
         self.ids: dict[str, Tensor] = {}
         self.identities: dict[str, Tensor] = {}
-        for name in categorical:
-            self._add_ids(name, np.ascontiguousarray(X.columns[name]))
+        self.lists: dict[str, BatchLists] = {}
+        for name in X.schema.names("categorical", "list"):
+            self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
         self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
@@ -168,7 +196,13 @@ class Batch:
                 vectors.rows[name] = torch.from_numpy(place[of_field])
         return vectors
 
-    def _add_ids(self, name: str, ids: np.ndarray) -> None:
+    def _add_ids(self, name: str, ids: Column) -> None:
+        if isinstance(ids, IdLists):
+            of_lists, self.lists[name] = BatchLists.find(ids)
+            self.ids[name] = torch.from_numpy(ids_to_look_up(of_lists))
+            self.identities[name] = torch.from_numpy(ids.digests)
+            return
+        ids = np.ascontiguousarray(ids)
         self.ids[name] = self.identities[name] = torch.from_numpy(ids)
         known = ids_to_look_up(ids)
         if known is not ids:
@@ -215,10 +249,15 @@ class Batch:
         events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}
         events_of = {name: chosen for histories, chosen in events.items() for name in histories}
         rows = slice(start, stop)  # of a field without events
-        part.ids, part.identities = (
-            {name: ids[events_of.get(name, rows)] for name, ids in group.items()}
-            for group in (self.ids, self.identities)
-        )
+        part.identities = {n: ids[events_of.get(n, rows)] for n, ids in self.identities.items()}
+        part.ids = {
+            n: ids if n in self.lists else ids[events_of.get(n, rows)]
+            for n, ids in self.ids.items()
+        }
+        part.lists = {
+            n: lists._replace(at=lists.at[events_of.get(n, rows)])
+            for n, lists in self.lists.items()
+        }
         vectors = {n: at[events_of.get(n, rows)] for n, at in self.vectors.rows.items()}
         part.vectors = self.vectors._replace(rows=vectors)
         part.offsets = {
@@ -243,6 +282,8 @@ class Batch:
         for group in (*groups, self.rows, self.offsets):
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})
         self.identities = self.ids | own
+        for name, lists in self.lists.items():
+            self.lists[name] = BatchLists(*(to_device(tensor, device) for tensor in lists))
         for width, distinct in self.distinct.items():
             moved = (to_device(tensor, device) for tensor in distinct)
             self.distinct[width] = DistinctRows(*moved)

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.network.batch import BatchVectors, DistinctRows, to_device
+from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows, to_device
 from sklearn_din.network.segments import (
     Segments,
     gather_rows,
@@ -34,6 +34,9 @@ class FieldEmbeddings(nn.Module):
 
     Where the values have fixed vectors, an id's embedding is its row and a projection of its
     vector, which is learnt: that of an unknown value is then more than the unknown row.
+
+    A list of ids, such as the genres of a film, has the mean of its ids' embeddings; the empty one
+    has zeros.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ class FieldEmbeddings(nn.Module):
             self.offset_of |= {n: int(e) - sizes[n] for n, e in zip(names, ends, strict=True)}
             self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
         self.sizes = sizes
+        self.of_lists = {field.name for field in schema.fields if field.holds_lists}
         self.projections = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.empty(n_dims, self.width_of[name]))
@@ -84,7 +88,7 @@ class FieldEmbeddings(nn.Module):
         self.reset_parameters()
 
     def _slots(self, schema: Schema) -> list[Slot]:
-        slots: list[Slot] = [(name,) for name in schema.names("categorical")]
+        slots: list[Slot] = [(name,) for name in schema.names("categorical", "list")]
         for behaviour in schema.behaviours:
             slots += self.slots_of(behaviour)
         return slots
@@ -133,10 +137,14 @@ class FieldEmbeddings(nn.Module):
     def slots_of(self, behaviour: Behaviour) -> list[Slot]:
         """Slots that hold a behaviour's events.
 
-        One slot where all its attributes have the same width, otherwise one for each attribute.
+        One slot where all its attributes are single ids and have the same width, otherwise one for
+        each attribute.
         """
-        one_width = len({self.width(name) for name in behaviour.histories}) == 1
-        return [behaviour.histories] if one_width else [(name,) for name in behaviour.histories]
+        names = behaviour.histories
+        together = len({self.width(name) for name in names}) == 1 and self.of_lists.isdisjoint(
+            names
+        )
+        return [names] if together else [(name,) for name in names]
 
     def forward(
         self,
@@ -144,6 +152,7 @@ class FieldEmbeddings(nn.Module):
         segments: Mapping[Slot, Segments],
         distinct: Mapping[str, DistinctRows] | None = None,
         vectors: BatchVectors | None = None,
+        lists: Mapping[str, BatchLists] | None = None,
     ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
         """Look up the rows of all ids, and sum those of histories over each impression.
 
@@ -152,25 +161,35 @@ class FieldEmbeddings(nn.Module):
         ids; without it the backward pass finds them, for which the host must wait where they are on
         a GPU.
 
-        ids : (n_rows,) of a column, (n_events,) of a history
+        ids : (n_rows,) of a column, (n_events,) of a history, (n_list_ids,) of distinct lists
         segments : of the slots whose sums are needed
-        embeddings : (n_ids, width) for each slot
+        embeddings : (n_rows, width) or (n_events, width) for each slot
         sums : (n_rows, width) for each slot in ``segments``
         """
         embeddings: dict[Slot, Tensor] = {}
         sums: dict[Slot, Tensor] = {}
+        segments_of: dict[Slot, Segments] = dict(segments)
+        for name, of_field in (lists or {}).items():  # summed over each list
+            segments_of[(name,)] = Segments(of_field.rows, of_field.offsets)
         for width, slots in self._slots_by_width.items():
             table = self.tables[width]
             positions = [self._positions(slot, ids) for slot in slots]
             requests = [
-                _Request(at.shape[0], len(slot), segments.get(slot))
+                _Request(at.shape[0], len(slot), segments_of.get(slot))
                 for slot, at in zip(slots, positions, strict=True)
             ]
             touched = distinct.get(width) if distinct else None
             tensors = _LookUp.apply(table, torch.cat(positions), requests, touched)
-            summed = [slot for slot in slots if slot in segments]
+            summed = [slot for slot in slots if slot in segments_of]
             embeddings |= zip(slots, tensors[: len(slots)], strict=True)
             sums |= zip(summed, tensors[len(slots) :], strict=True)
+        for name, of_field in (lists or {}).items():
+            slot = (name,)
+            lengths = of_field.offsets.diff().clamp(min=1).unsqueeze(1)
+            means = sums.pop(slot) / lengths  # (n_lists, width)
+            embeddings[slot] = means.index_select(0, of_field.at)
+            if slot in segments:
+                sums[slot] = sum_events(embeddings[slot], *segments[slot])
         if self.projections and vectors is not None:
             self._add_projections(vectors, segments, embeddings, sums)
         return embeddings, sums

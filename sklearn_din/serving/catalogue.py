@@ -14,6 +14,7 @@ from sklearn_din._frames import pandas_frame
 from sklearn_din.encoding.one_row import OneRow
 from sklearn_din.encoding.table import Columns
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.lists import Column, join_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, flat_steps
@@ -41,7 +42,7 @@ class Catalogue:
 
     Attributes
     ----------
-    columns : dict of str to ndarray of shape (n_candidates,)
+    columns : dict of str to ndarray or IdLists of shape (n_candidates,)
         Encoded columns that follow the candidate.
     bags : dict of tuple of str to Ragged
         Encoded histories that do, such as the genres of a film.
@@ -104,7 +105,8 @@ class Catalogue:
     def item(self) -> str | None:
         """The column that tells what a candidate is: of those with a history, the most values."""
         compared = {name for behaviour in self.schema.behaviours for name in behaviour.candidates}
-        names = [name for name in self.columns if name in compared]
+        single = {*self.schema.names("categorical")}  # no lists, such as a film's genres
+        names = [name for name in self.columns if name in compared & single]
         return max(names, key=lambda name: self.schema[name].n_ids, default=None)
 
     @cached_property
@@ -139,7 +141,9 @@ class Catalogue:
                     "among the candidates. Give all of them with the users, or with the candidates."
                 )
 
-    def _encode_candidates(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
+    def _encode_candidates(
+        self,
+    ) -> tuple[dict[str, Column], dict[tuple[str, ...], Ragged]]:
         separator = self.fitted.encoder.separator
         X = self._of_candidates.encode_columns(Columns(self.candidates, separator=separator))
         return X.columns, X.behaviours
@@ -192,7 +196,9 @@ class CatalogueBehindSteps(Catalogue):
         right = self.candidates.take(candidates).reset_index(drop=True)
         return pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
 
-    def _encode_candidates(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, ...], Ragged]]:
+    def _encode_candidates(
+        self,
+    ) -> tuple[dict[str, Column], dict[tuple[str, ...], Ragged]]:
         """Encoded columns and bags that follow the candidate, also those that a step added."""
         user, candidates = self._user, self.candidates
         blocks = [
@@ -200,11 +206,12 @@ class CatalogueBehindSteps(Catalogue):
             for block in blocks_of(len(candidates))
         ]
         self.schema = blocks[0].schema
-        columns = {}
+        columns: dict[str, Column] = {}
         for name in blocks[0].columns:
-            values = np.concatenate([block.columns[name] for block in blocks])
+            values = join_columns([block.columns[name] for block in blocks])
             is_added = name not in user and name not in candidates
-            if name in candidates or (is_added and (values != values[0]).any()):
+            compared: Any = getattr(values, "digests", values)  # of lists
+            if name in candidates or (is_added and (compared != compared[0]).any()):
                 columns[name] = values
         bags = {}
         for behaviour in blocks[0].schema.behaviours:
@@ -244,5 +251,5 @@ def blocks_of(n_rows: int) -> list[np.ndarray]:
 def _join(blocks: list[Ragged]) -> Ragged:
     lengths = np.concatenate([block.spans.lengths for block in blocks])
     names = blocks[0].columns
-    columns = {name: np.concatenate([block.flat(name) for block in blocks]) for name in names}
+    columns = {name: join_columns([block.flat(name) for block in blocks]) for name in names}
     return Ragged.from_lengths(columns, lengths)

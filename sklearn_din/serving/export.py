@@ -145,6 +145,12 @@ def _import_onnx() -> Any:
 
 def _check_exportable(module: DIN, n_more_bytes: int) -> None:
     names = [field.name for field in module.schema.fields]
+    lists = [field.name for field in module.schema.fields if field.holds_lists]
+    if lists:
+        raise ValueError(
+            f"export_onnx writes candidates and events with one id each, and {lists} hold lists. "
+            "Fit a Pipeline for it whose encoder drops them."
+        )
     taken = sorted(set(names) & set(OUTPUTS))
     if taken:
         raise ValueError(

@@ -150,7 +150,7 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
     for first in range(0, len(X), ROWS_PER_BLOCK):
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
-            digests[name].update(_octets(values))
+            digests[name].update(_octets(getattr(values, "digests", values)))
         for name, those in (("user=", block.users), ("time=", block.times)):
             if those is not None:
                 digests[name].update(_octets(those))
@@ -159,7 +159,8 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
             index = ragged.spans.index()
             for name in (*behaviour.histories, *behaviour.numbers):
                 digests[name].update(_octets(ragged.spans.lengths))
-                digests[name].update(_octets(ragged.columns[name].take(index)))
+                values = ragged.columns[name].take(index)
+                digests[name].update(_octets(getattr(values, "digests", values)))
                 if name in ragged.anchors:
                     digests[name].update(_octets(ragged.anchors[name]))
     return {name: sha.hexdigest() for name, sha in digests.items()}

@@ -104,6 +104,8 @@ def measure_repeats(
 
     The newest event itself is compared with as many events before it. None where too few rows tell.
     """
+    if not {*behaviour.candidates} & {*X.schema.names("categorical")}:  # lists alone
+        return None
     ragged = X.behaviours[behaviour.histories]
     ragged = Ragged(ragged.columns, ragged.spans.newest(n_events + 1))
     lengths, index = ragged.spans.lengths, ragged.spans.index()
@@ -113,7 +115,7 @@ def measure_repeats(
     is_candidate = np.ones(len(row), dtype=bool)
     is_newest, is_known = is_candidate.copy(), lengths > 1
     for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-        if candidate is None:
+        if candidate is None or X.schema[candidate].holds_lists:
             continue
         events, ids = ragged.flat(history, index), X.columns[candidate]
         is_candidate &= events == ids[row]

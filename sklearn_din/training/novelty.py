@@ -202,7 +202,8 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.nd
     if not names or X.times is None or not can_order(X.times):
         return STILL, np.empty(0, dtype=np.int64)
     moments, sizes = moments_of(X), X.schema.vocabulary_sizes
-    used = {X.schema[name].vocabulary for b in X.schema.behaviours for name in b.histories}
+    histories = X.schema.names("history")  # what an item's lists hold comes up seldom: left alone
+    used = {X.schema[name].vocabulary for name in histories}
     never = {name: np.full(n_ids, NEVER) for name, n_ids in sizes.items() if name in used}
     first_seen = _first_moments(X, moments, never)
     n_block = max(1, round(share * len(X)))

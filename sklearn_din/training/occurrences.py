@@ -8,6 +8,7 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.lists import IdLists
 
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
@@ -36,14 +37,22 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
 
 
 def ids_of_rows(X: EncodedFeatures) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """Yield each field's name and ids, and for a history how many of them are each row's."""
-    for name in X.schema.names("categorical"):
-        yield name, ids_to_look_up(X.columns[name]), None
+    """Yield each field's name and ids, and how many of them are each row's; None: one."""
+    for name in X.schema.names("categorical", "list"):
+        values, lengths = X.columns[name], None
+        if isinstance(values, IdLists):
+            values, lengths = values.flatten()
+        yield name, ids_to_look_up(values), lengths
     for behaviour in X.schema.behaviours:
         ragged = X.behaviours[behaviour.histories]
         index = ragged.spans.index()
         for name in behaviour.histories:
-            yield name, ids_to_look_up(ragged.flat(name, index)), ragged.spans.lengths
+            values, lengths = ragged.flat(name, index), ragged.spans.lengths
+            if isinstance(values, IdLists):
+                values, of_events = values.flatten()
+                rows = np.repeat(np.arange(len(X)), lengths)
+                lengths = np.bincount(rows, of_events, len(X)).astype(np.int64)
+            yield name, ids_to_look_up(values), lengths
 
 
 def embedding_decay(

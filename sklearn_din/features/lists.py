@@ -1,0 +1,174 @@
+"""Columns whose values are lists of ids, such as the genres of a film: each distinct list once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sklearn_din._spans import Rows, Spans
+from sklearn_din.features.identities import ids_to_look_up
+
+Column: TypeAlias = Any  # an array of ids or numbers, or IdLists
+
+EMPTY_LIST = 0  # position of the list that stands for no value: a missing one, too
+LEAST_DIGEST = 1 << 62  # of a list with values; that of the empty one is 0
+# Multipliers and shifts of splitmix64, which spreads ids over all 64-bit numbers.
+STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctLists:
+    """Lists of ids, each once; the first one is empty.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n_lists,), int32
+        Ids of each list.
+    ids : ndarray of shape (sum(lengths),), int32
+        Those of one list after the other; negative ones of unknown values among them.
+    """
+
+    lengths: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def spans(self) -> Spans:
+        """The ids of each list."""
+        return Spans.from_lengths(self.lengths)
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Checksum of each list's ids, in whatever order they are: (n_lists,), int64."""
+        mixed = _mix(self.ids.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        sums = np.append(np.uint64(0), np.cumsum(mixed, dtype=np.uint64))  # they wrap around
+        starts = self.spans.starts
+        mixed = _mix(sums[starts + self.lengths] - sums[starts])
+        digests = (mixed >> np.uint64(2)).astype(np.int64) | LEAST_DIGEST
+        return np.where(self.lengths > 0, digests, EMPTY_LIST)
+
+    def take(self, lists: np.ndarray) -> DistinctLists:
+        """Some lists by position."""
+        spans = self.spans.take(lists)
+        return DistinctLists(spans.lengths, np.array(self.ids[spans.index()]))
+
+
+class IdLists:
+    """A column of lists of ids: the position of each value's list among the distinct lists.
+
+    It is indexed by rows as an array is, and what comes out shares the lists. Two values are equal
+    where their lists hold the same ids, each as often, in any order: ``digests`` are then equal,
+    whatever column they come from (64 bits of a checksum).
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n,), int32
+        Of each value's list. 0 is the empty list, and that of a missing value.
+    distinct : DistinctLists
+        The lists.
+
+    Examples
+    --------
+    >>> genres = IdLists.from_lengths(np.array([2, 0, 2]), np.array([5, 7, 7, 5], "int32"))
+    >>> genres.positions, genres.pad()
+    (array([1, 0, 1], dtype=int32), array([[5, 7],
+           [0, 0],
+           [5, 7]], dtype=int32))
+    """
+
+    dtype = np.dtype(object)  # no array of numbers
+
+    def __init__(self, positions: np.ndarray, distinct: DistinctLists) -> None:
+        self.positions, self.distinct = positions, distinct
+
+    @classmethod
+    def from_lengths(cls, lengths: np.ndarray, ids: np.ndarray) -> IdLists:
+        """Lists that follow each other: value ``i`` takes the next ``lengths[i]`` ids."""
+        each = np.arange(1, len(lengths) + 1, dtype=np.int32)
+        lists = DistinctLists(np.append(0, lengths).astype(np.int32), ids)
+        return cls(each, lists)._merge_equal()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: Rows) -> IdLists:
+        return IdLists(self.positions[rows], self.distinct)
+
+    def take(self, rows: np.ndarray) -> IdLists:
+        """Values by position, as numpy's ``take``."""
+        return self[rows]
+
+    def copy(self) -> IdLists:
+        """Return the same values in memory, with those lists alone that some value has."""
+        if len(self.distinct) > len(self):
+            used = np.unique(np.append(EMPTY_LIST, self.positions))
+        else:
+            is_used = np.zeros(len(self.distinct), dtype=bool)
+            is_used[EMPTY_LIST] = is_used[self.positions] = True
+            used = np.flatnonzero(is_used)
+        positions = np.searchsorted(used, self.positions).astype(np.int32)
+        return IdLists(positions, self.distinct.take(used))
+
+    @property
+    def digests(self) -> np.ndarray:
+        """By value, a number that equal lists share: (n,), int64; 0 where there is none."""
+        return self.distinct.digests[self.positions]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.positions.nbytes + self.distinct.lengths.nbytes + self.distinct.ids.nbytes
+
+    def flatten(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all ids, one value after the other, and how many of them are each value's."""
+        spans = self.distinct.spans.take(self.positions)
+        return self.distinct.ids[spans.index()], spans.lengths
+
+    def map(self, new_ids: np.ndarray) -> IdLists:
+        """Put ``new_ids[i]`` in the place of each id i; lists that become equal are merged."""
+        lists = DistinctLists(self.distinct.lengths, new_ids[self.distinct.ids])
+        return IdLists(self.positions, lists)._merge_equal()
+
+    def pad(self) -> np.ndarray:
+        """Ids as (n, ids of the longest list), padded with 0 on the right, unknown ones 1."""
+        ids, lengths = self.flatten()
+        mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        padded = np.zeros(mask.shape, dtype=np.int32)
+        padded[mask] = ids_to_look_up(ids)
+        return padded
+
+    def _merge_equal(self) -> IdLists:
+        """Return the same values with equal lists once; the empty one is the first."""
+        digests = self.distinct.digests  # the least is that of the empty list
+        _, first, codes = np.unique(digests, return_index=True, return_inverse=True)
+        return IdLists(codes[self.positions].astype(np.int32), self.distinct.take(first))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        compact = self.copy()
+        return IdLists, (compact.positions, compact.distinct)
+
+
+def join_columns(parts: Sequence[Column]) -> Column:
+    """Concatenate columns of ids, of numbers, or of lists of ids."""
+    lists = [part for part in parts if isinstance(part, IdLists)]
+    if not lists:
+        return np.concatenate(parts)
+    starts = np.cumsum([0, *(len(part.distinct) for part in lists)])
+    positions = [part.positions + start for part, start in zip(lists, starts, strict=False)]
+    together = DistinctLists(
+        np.concatenate([part.distinct.lengths for part in lists]),
+        np.concatenate([part.distinct.ids for part in lists]),
+    )
+    return IdLists(np.concatenate(positions), together)._merge_equal()
+
+
+def _mix(numbers: np.ndarray) -> np.ndarray:
+    for shift, factor in STEPS:
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    return numbers

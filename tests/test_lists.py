@@ -1,0 +1,380 @@
+"""Several values per event: the genres of each past film, and of the candidate."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    embeddings,
+    explain,
+    load,
+    sample_negatives,
+    save,
+    scan_parquet,
+    update,
+)
+from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.features.lists import IdLists, join_columns
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.occurrences import count_ids
+from tests.padded_network import padded_logits
+
+GENRES = {"f0": ["a", "b"], "f1": ["b"], "f2": ["c", "a", "d"], "f3": [], "f4": None, "f5": ["c"]}
+BEHAVIOUR = ("hist_film", "hist_genres")
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    """Users click films of their own genre."""
+    rng = np.random.RandomState(0)
+    X = pd.DataFrame({"user": rng.randint(9, size=300), "time": np.arange(300)})
+    X["film"] = [f"f{n}" for n in rng.randint(6, size=300)]
+    X["genres"] = X["film"].map(GENRES)
+    taste = np.array(["a", "b", "c"])[X["user"] % 3]
+    likes = [own in (genres or []) for own, genres in zip(taste, X["genres"], strict=True)]
+    return X, (rng.random_sample(300) < np.where(likes, 0.8, 0.2)).astype(int)
+
+
+@pytest.fixture(scope="module")
+def shown(clicks):
+    X, y = clicks
+    return attach_history(X, X[y == 1], user="user", time="time", columns=["film", "genres"]), y
+
+
+def make_model(**parameters):
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=20)
+    options = {"max_epochs": 2, "random_state": 0, "neighbours": None} | parameters
+    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
+
+
+@pytest.fixture(scope="module")
+def model(shown):
+    return make_model().fit(*shown)
+
+
+def random_lists(random_state=0):
+    rng = np.random.RandomState(random_state)
+    lengths = rng.randint(4, size=200)
+    return lengths, rng.randint(2, 6, size=lengths.sum()).astype(np.int32)
+
+
+def plain_lists(lengths, ids):
+    return [sorted(part.tolist()) for part in np.split(ids, np.cumsum(lengths)[:-1])]
+
+
+def test_equal_lists_are_held_once_in_whatever_order_their_ids_are():
+    lengths, ids = random_lists()
+    lists, plain = IdLists.from_lengths(lengths, ids), plain_lists(lengths, ids)
+    assert plain_lists(*lists.flatten()[::-1]) == plain
+    assert len(lists.distinct) == len(set(map(tuple, plain)))
+    equal = [[one == other for other in plain] for one in plain]
+    assert ((lists.digests[:, None] == lists.digests) == equal).all()
+    assert (lists.digests == 0).tolist() == [not one for one in plain]
+
+
+def test_rows_copies_pickles_and_joined_columns_hold_the_same_lists():
+    lengths, ids = random_lists()
+    lists, plain = IdLists.from_lengths(lengths, ids), plain_lists(lengths, ids)
+    other = IdLists.from_lengths(*random_lists(1))
+    some = lists[50:70]
+    for same in (some.copy(), pickle.loads(pickle.dumps(some)), lists.take(np.arange(50, 70))):
+        assert plain_lists(*same.flatten()[::-1]) == plain[50:70]
+        assert (same.digests == lists.digests[50:70]).all()
+    assert len(lists[:1].copy().distinct) <= 2
+    joined = join_columns([lists, other])
+    assert (joined.digests == np.concatenate([lists.digests, other.digests])).all()
+    assert len(joined.distinct) == len(np.unique(joined.digests))
+    changed = lists.map(np.array([0, 0, 2, 2, 2, 5, 5]))  # merges lists
+    assert len(changed.distinct) == len(np.unique(changed.digests)) < len(lists.distinct)
+
+
+def test_each_event_has_the_ids_of_its_values(model, shown):
+    X = model[:-1].transform(shown[0])
+    decode = model["encode"].inverse_transform_ids
+    assert X.schema["genres"].kind == "list"
+    assert X.schema["hist_genres"].kind == "list_history"
+    assert X["hist_genres"].shape == (*X["hist_film"].shape, 3)
+    for row in (0, 7, 299):
+        films = decode("film", X["hist_film"][row][X["hist_film_mask"][row]])
+        lists = X["hist_genres"][row][X["hist_genres_mask"][row]]
+        values = [[v for v in decode("hist_genres", ids) if v is not None] for ids in lists]
+        assert values == [GENRES[film] or [] for film in films]
+    own = [decode("genres", ids[ids > 0]).tolist() for ids in X["genres"]]
+    assert own == [genres or [] for genres in shown[0]["genres"]]
+
+
+def as_lists(frame):
+    """Histories as lists of lists, as they come from a file."""
+    cells = [None if cell is None else cell.tolist() for cell in frame["hist_genres"]]
+    return frame.assign(hist_genres=cells, hist_film=frame["hist_film"].tolist())
+
+
+def as_arrays(frame):
+    cells = [
+        None if c is None else np.array([*c, 0], dtype=object)[:-1] for c in frame["hist_genres"]
+    ]
+    return frame.assign(hist_genres=cells)
+
+
+def through_parquet(frame):
+    return pd.read_parquet(_written(frame))
+
+
+def through_arrow(frame):
+    return pa.Table.from_pandas(frame)
+
+
+def through_polars(frame):
+    return pl.read_parquet(_written(frame))
+
+
+def _written(frame):
+    sink = pa.BufferOutputStream()
+    frame.to_parquet(sink)
+    return pa.BufferReader(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    "change", [as_lists, as_arrays, through_parquet, through_arrow, through_polars]
+)
+def test_the_same_nested_histories_of_any_kind_give_the_same_network(model, shown, change):
+    X, y = shown
+    again = make_model().fit(change(X), y)
+    np.testing.assert_allclose(again.predict_proba(change(X)), model.predict_proba(X), atol=1e-6)
+    np.testing.assert_array_equal(model.predict_proba(change(X)), model.predict_proba(X))
+
+
+def test_events_with_equally_many_values_may_be_two_dimensional_arrays():
+    lists = [[["a", "b"], ["c", "a"]], [["b", "b"]]]
+    frame = pd.DataFrame({"genres": [["a"], ["c"]], "hist_genres": lists})
+    arrays = frame.assign(hist_genres=[np.array(cell, dtype=object) for cell in lists])
+    expected = HistorySequenceEncoder().fit_transform(frame)
+    found = HistorySequenceEncoder().fit_transform(arrays)
+    np.testing.assert_array_equal(found["hist_genres"], expected["hist_genres"])
+
+
+@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
+@pytest.mark.parametrize("interest", ["paper", "extended"])
+def test_logits_are_those_of_padded_lists_whose_embeddings_are_averaged(shown, pooling, interest):
+    model = make_model(pooling=pooling, interest=interest).fit(*shown)
+    X, module = model[:-1].transform(shown[0]), model["din"].net_.module_
+    expected = padded_logits(module.eval(), X).detach().numpy()
+    np.testing.assert_allclose(model["din"].decision_function(X), expected, atol=1e-5)
+
+
+def test_gradients_are_those_of_padded_lists(shown):
+    model = make_model().fit(*shown)
+    X, module = model[:-1].transform(shown[0][:80]), model["din"].net_.module_
+    module.eval().zero_grad()
+    padded_logits(module, X).square().sum().backward()
+    plain = {name: parameter.grad for name, parameter in module.named_parameters()}
+    module.zero_grad()
+    for part in Batch(X).split(300):
+        module(part).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        grad = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+        torch.testing.assert_close(grad, plain[name].to_dense(), atol=1e-4, rtol=1e-4)
+
+
+def test_one_user_with_many_candidates_scores_as_single_rows_do(model, shown):
+    row = shown[0].iloc[[-1]]
+    pairs = pd.concat([row] * 30).assign(film="new", genres=[["a", "zz"], ["c"], None] * 10)
+    together = model.predict_proba(pairs)[:, 1]
+    alone = [model.predict_proba(pairs[n : n + 1])[0, 1] for n in range(30)]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert len(np.unique(together.round(6))) == 3
+
+
+def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):
+    X = model[:-1].transform(shown[0])
+    padded = np.concatenate([X["genres"].ravel(), X["hist_genres"].ravel()])
+    counts = np.bincount(padded, minlength=X.schema["genres"].n_ids)
+    counts[0] = 0  # padding
+    np.testing.assert_array_equal(count_ids(X)["genres"], counts)
+
+
+def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_zeros(model, shown):
+    row = shown[0].iloc[[-1]]
+
+    def vector(genres):
+        X = model[:-1].transform(row.assign(genres=[genres]))
+        batch = Batch(X)
+        module = model["din"].net_.module_
+        return module.embeddings(batch.ids, {}, lists=batch.lists)[0][("genres",)][0].detach()
+
+    of_a = vector(["a"])
+    assert (vector([]) == 0).all()
+    assert (vector(None) == 0).all()
+    assert (of_a != 0).any()
+    unknown = model["din"].net_.module_.embeddings.weight("genres")[1].detach()
+    for other in (["a", "zz"], ["a", None]):
+        torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
+
+
+def test_a_search_tries_models_of_nested_histories(shown):
+    X, y = shown
+    search = GridSearchCV(make_model(), {"din__embedding_dim": [4, 8]}, cv=2, error_score="raise")
+    assert search.fit(X, y).predict_proba(X).shape == (300, 2)
+
+
+def test_files_and_pickles_keep_models_and_encoded_lists(model, shown, tmp_path):
+    X, _ = shown
+    expected = model.predict_proba(X)
+    save(model, tmp_path / "model.skops")
+    for other in (load(tmp_path / "model.skops"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other.predict_proba(X), expected)
+    encoded = pickle.loads(pickle.dumps(model[:-1].transform(X)[100:]))
+    np.testing.assert_array_equal(model["din"].predict_proba(encoded), expected[100:])
+
+
+def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(
+    model, clicks, shown, tmp_path
+):
+    pytest.importorskip("duckdb", reason="needs pip install 'sklearn-din[large]'")
+    X, y = clicks
+    shown[0].assign(y=y).to_parquet(tmp_path / "shown.parquet", row_group_size=70)
+    X.assign(y=y).to_parquet(tmp_path / "rows.parquet", row_group_size=64)
+    X[y == 1].to_parquet(tmp_path / "events.parquet", row_group_size=32)
+    rows = scan_parquet(tmp_path / "rows.parquet", target="y")
+    events = scan_parquet(tmp_path / "events.parquet")
+    names = {"user": "user", "time": "time", "columns": ["film", "genres"]}
+    for scan in (
+        scan_parquet(tmp_path / "shown.parquet", target="y", memory="1MB"),
+        attach_history(rows, events, **names),
+    ):
+        streamed = make_model().fit(scan, scan.target_)
+        found = streamed.predict_proba(shown[0])
+        np.testing.assert_allclose(found, model.predict_proba(shown[0]), atol=1e-6)
+        encoded, expected = (streamed[:-1].transform(X) for X in (scan, shown[0]))
+        np.testing.assert_array_equal(encoded["hist_genres"], expected["hist_genres"])
+        n_lists = len({tuple(genres or ()) for genres in GENRES.values()})
+        assert len(encoded.behaviours[BEHAVIOUR].columns["hist_genres"].distinct) == n_lists
+
+
+def test_a_ranker_gives_the_same_as_rows_by_themselves(model, shown):
+    users = shown[0][-3:].drop(columns=["film", "genres"])
+    films = pd.DataFrame({"film": [*GENRES, "new"], "genres": [*GENRES.values(), ["a", "d"]]})
+    best = Ranker(model, films).rank(users, top_k=len(films))
+    pairs = users.merge(films, how="cross")[shown[0].columns.tolist()]
+    alone = model.predict_proba(pairs)[:, 1].reshape(3, len(films))
+    number = best["film"].map({film: n for n, film in enumerate(films["film"])})
+    np.testing.assert_allclose(best["probability"], alone[best["row"], number], atol=1e-6)
+
+
+def test_a_builder_attaches_nested_histories_and_an_update_adds_their_new_values(
+    clicks, shown, model
+):
+    X, y = clicks
+    names = {"user": "user", "time": "time", "columns": ["film", "genres"]}
+    steps = [("attach", HistoryBuilder(**names)), *make_model().steps]
+    built = Pipeline(steps).fit(X, y)
+    np.testing.assert_array_equal(built.predict_proba(X), model.predict_proba(shown[0]))
+    later = X[:60].assign(time=range(400, 460), genres=[["a", "new"]] * 60)
+    grown = update(copy.deepcopy(built), later, y[:60])
+    assert grown["encode"].vocabularies_["genres"].tolist() == ["a", "b", "c", "d", "new"]
+    encoded = grown[:-1].transform(later.assign(time=500))
+    assert (encoded["hist_genres"] == 6).any()
+    with pytest.warns(
+        UserWarning, match=f"{y[:60].sum()} of {y[:60].sum()} events were remembered"
+    ):
+        grown["attach"].partial_fit(later, y[:60])
+
+
+def test_negatives_get_the_lists_of_their_items(clicks):
+    X, _ = sample_negatives(clicks[0], item="film", item_columns=["genres"], random_state=0)
+    assert all(GENRES[film] == own for film, own in zip(X["film"], X["genres"], strict=True))
+
+
+def test_explained_events_and_tables_of_embeddings_show_the_values(model, shown):
+    for by in ("weight", "leave_out"):
+        table = explain(model, shown[0][-5:], by=by)
+        assert len(table)
+        assert all(
+            own == (GENRES[film] or [])
+            for film, own in zip(table["hist_film"], table["hist_genres"], strict=True)
+        )
+    assert embeddings(model)["genres"].loc["known"].index.tolist() == ["a", "b", "c", "d"]
+
+
+def test_a_history_of_lists_without_a_candidate_is_pooled(shown):
+    X, y = shown
+    model = make_model().fit(X.drop(columns="genres"), y)
+    assert model["encode"].schema_.behaviour_of("hist_genres").candidates == ("film", None)
+    assert model.predict_proba(X).shape == (300, 2)
+
+
+def test_named_pairs_and_other_prefixes_find_the_column_of_lists(shown):
+    X = shown[0].rename(columns={"hist_genres": "buy_genres", "hist_film": "buy_film"})
+    schema = HistorySequenceEncoder(drop=["user", "time"]).fit(X).schema_
+    assert schema.behaviours[0].candidates == ("film", "genres")
+    named = HistorySequenceEncoder(drop=["user", "time"], histories={"buy_genres": "genres"}).fit(X)
+    assert named.schema_.behaviour_of("buy_genres").candidates == ("genres", "film")
+
+
+def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):
+    later = shown[0].assign(genres=[["a", "zz"]] * 300)
+    report = model["encode"].report(later)
+    assert report.loc["genres", "unknown"] == 0.5
+    assert report.loc["genres", "shift"] > 0.25
+    assert report.loc["hist_genres", "unknown"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda X: X.assign(genres="a,b"),
+            "which it is compared with, holds ids. It must",
+        ),
+        (lambda X: X.assign(genres=[[0.5]] * 300), "such as 0.5, and lists must hold ids"),
+        (
+            lambda X: X.assign(hist_genres=[[[[1]]] for _ in range(300)]),
+            "lists of events, or of lists of an event's values, got list",
+        ),
+    ],
+)
+def test_lists_that_cannot_be_compared_are_refused_with_the_remedy(shown, change, message):
+    encoder = HistorySequenceEncoder(histories={"hist_genres": "genres"}, drop=["user", "time"])
+    with pytest.raises(ValueError, match=message):
+        encoder.fit(change(shown[0]))
+
+
+def test_single_values_where_lists_were_learnt_are_refused_and_the_other_way_round(model, shown):
+    X = shown[0]
+    with pytest.raises(ValueError, match="hist_genres holds one value for each event, such as 'f"):
+        model.predict_proba(X.assign(hist_genres=X["hist_film"].tolist()))
+    with pytest.raises(ValueError, match=r"hist_film holds a list of values .* such as \['"):
+        model.predict_proba(X.assign(hist_film=X["hist_genres"].tolist()))
+    empty = model.predict_proba(X.assign(hist_film=[[]] * 300, hist_genres=[[]] * 300))
+    missing = model.predict_proba(X.assign(hist_film=None, hist_genres=None))
+    np.testing.assert_array_equal(empty, missing)
+
+
+def test_vectors_of_lists_and_matrices_are_refused_with_what_to_do(model, shown):
+    vectors = {"genres": pd.DataFrame({"genres": ["a"], "v": [0.5]})}
+    with pytest.raises(ValueError, match=r"column of ids of X, which are \['film', 'hist_film'\]"):
+        HistorySequenceEncoder(drop=["user", "time"], vectors=vectors).fit(shown[0])
+    with pytest.raises(ValueError, match=r"\['genres', 'hist_genres'\] hold a list of ids for"):
+        model[:-1].transform(shown[0]).to_numpy()
+
+
+def test_columns_and_schema_must_agree_on_lists():
+    schema = Schema((Field("genres", "list", "genres", 5),))
+    with pytest.raises(ValueError, match="genres must hold list of ids, got"):
+        EncodedFeatures(schema, {"genres": np.array([2], dtype=np.int32)})
+    lists = IdLists.from_lengths(np.array([1]), np.array([5], dtype=np.int32))
+    with pytest.raises(ValueError, match=r"genres must lie in range\(0, 5\)"):
+        EncodedFeatures(schema, {"genres": lists})
