@@ -20,6 +20,7 @@ from sklearn_din import (
     attach_history,
     embeddings,
     explain,
+    export_onnx,
     load,
     sample_negatives,
     save,
@@ -29,6 +30,7 @@ from sklearn_din import (
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.lists import IdLists, join_columns
 from sklearn_din.network.batch import Batch
+from sklearn_din.serving import OnnxServer
 from sklearn_din.training.occurrences import count_ids
 from tests.padded_network import padded_logits
 
@@ -272,6 +274,35 @@ def test_a_ranker_gives_the_same_as_rows_by_themselves(model, shown):
     alone = model.predict_proba(pairs)[:, 1].reshape(3, len(films))
     number = best["film"].map({film: n for n, film in enumerate(films["film"])})
     np.testing.assert_allclose(best["probability"], alone[best["row"], number], atol=1e-6)
+
+
+@pytest.fixture
+def onnx_path(tmp_path):
+    pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
+    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
+    return tmp_path / "model.onnx"
+
+
+def test_an_onnx_file_averages_and_compares_lists(model, shown, onnx_path):
+    export_onnx(model, onnx_path)
+    X = shown[0][-80:].assign(genres=[["b", "a"], ["zz", "a"], [None], [], None] * 16)
+    requests = as_lists(X).drop(columns=["user", "time"]).to_dict("records")
+    server, expected = OnnxServer(onnx_path), model.predict_proba(X)[:, 1]
+    np.testing.assert_allclose(server.predict(requests), expected, atol=1e-6)
+    for number in (0, 2, 4):
+        alone = server.predict([requests[number] | {"hist_film": None, "hist_genres": None}])
+        row = X[number : number + 1].assign(hist_film=None, hist_genres=None)
+        np.testing.assert_allclose(alone, model.predict_proba(row)[:, 1], atol=1e-6)
+
+
+def test_an_onnx_file_ranks_candidates_by_their_lists(model, shown, onnx_path):
+    export_onnx(model, onnx_path, layout="ranking")
+    films = pd.DataFrame({"film": [*GENRES, "new"], "genres": [*GENRES.values(), ["d", "a", "c"]]})
+    user = as_lists(shown[0][-1:])[list(BEHAVIOUR)].to_dict("records")[0]
+    expected = Ranker(model, films).rank(user, top_k=len(films))
+    best, probability = OnnxServer(onnx_path).rank(user, films.to_dict("list"))
+    np.testing.assert_allclose(probability, expected["probability"], atol=1e-6)
+    assert films["film"].iloc[best].tolist() == expected["film"].tolist()
 
 
 def test_a_builder_attaches_nested_histories_and_an_update_adds_their_new_values(

@@ -53,7 +53,10 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
 
     The file takes any number of impressions and histories of any length. Its inputs are named
     as the keys of :class:`~sklearn_din.features.EncodedFeatures`: each field, (n,) or (n, T),
-    and for each behaviour the mask (n, T) of its first history. One more may be left out,
+    and for each behaviour the mask (n, T) of its first history. Where a candidate or an event has
+    a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list in
+    ascending order, then zeros; V is at least 1 and the same for all columns that share a
+    vocabulary. One more input may be left out,
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
     which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,).
     A calibration stands at the end: ``probability`` is the calibrated one, ``logit`` that of the
@@ -145,12 +148,6 @@ def _import_onnx() -> Any:
 
 def _check_exportable(module: DIN, n_more_bytes: int) -> None:
     names = [field.name for field in module.schema.fields]
-    lists = [field.name for field in module.schema.fields if field.holds_lists]
-    if lists:
-        raise ValueError(
-            f"export_onnx writes candidates and events with one id each, and {lists} hold lists. "
-            "Fit a Pipeline for it whose encoder drops them."
-        )
     taken = sorted(set(names) & set(OUTPUTS))
     if taken:
         raise ValueError(
@@ -192,7 +189,7 @@ class _NetworkWriter:
             self.inputs |= self._neighbour_numbers(pair, shown, events, mask)
         tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
         self.embedded = {
-            field.name: graph.add("Gather", tables[field.vocabulary], self.inputs[field.name])
+            field.name: self._embed(field, tables[field.vocabulary])
             for field in self.schema.fields
             if field.has_ids
         }
@@ -212,6 +209,17 @@ class _NetworkWriter:
                     self.embedded[field.name] += graph.add("Gather", projected, rows)
         self.unit_vectors = units
 
+    def _embed(self, field: Field, table: Value) -> Value:
+        """Embeddings of a field's ids, (n, width) or (n, T, width); of lists, their means."""
+        ids = self.inputs[field.name]
+        embedded = self.graph.add("Gather", table, ids)
+        if not field.holds_lists:
+            return embedded
+        last = 2 if field.is_history else 1
+        is_there = ids.as_bool().as_float()  # (n, T, V) or (n, V)
+        total = (embedded * is_there.insert_axis(last + 1)).sum(last)
+        return total / is_there.sum(last, keepdims=True).at_least(1.0)
+
     def _find_vectors(self, name: str, known: Vectors) -> Value:
         """Row of each id's vector; 0 where it has none."""
         rows = self.graph.add("Gather", known.rows.astype(np.int64), self.inputs[name])
@@ -222,7 +230,7 @@ class _NetworkWriter:
     def write(self, calibration: Calibration) -> None:
         """Add the network and its outputs: the log-odds, and what calibration makes of them."""
         columns = [self.inputs[n].insert_axis(1) for n in self.schema.names("numeric")]
-        columns += [self.embedded[name] for name in self.schema.names("categorical")]
+        columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
         for interest in self.module.interest_modules:
             columns += [self._of_rows(column) for column in self.interest_outputs(interest)]
         layers = [*self.module.mlp, self.module.output]
@@ -237,12 +245,14 @@ class _NetworkWriter:
             if field.name in computed:
                 continue
             dtype = np.int32 if field.has_ids else np.float32
+            in_lists = (f"V_{field.vocabulary}",) if field.holds_lists else ()
             if field.is_history:
                 dims = self._dims(self.schema.behaviour_of(field.name))
-                history = self.graph.input(field.name, dtype, dims)
-                values = self.graph.add("Pad", history, one_more)
+                history = self.graph.input(field.name, dtype, (*dims, *in_lists))
+                more = np.array([0, 0, 0, 0, 1, 0]) if in_lists else one_more
+                values = self.graph.add("Pad", history, more)
             else:
-                values = self.graph.input(field.name, dtype, ("n",))
+                values = self.graph.input(field.name, dtype, ("n", *in_lists))
             if field.has_ids:
                 self.identities[field.name] = values
                 values = (values >= np.int32(0)).where(values, np.int32(UNKNOWN_ID))
@@ -266,8 +276,11 @@ class _NetworkWriter:
 
     def _expand(self, value: Value) -> Value:
         """Return a value of one row for all rows: (n, m)."""
-        name = next(field.name for field in self.schema.fields if not field.is_history)
-        return self.graph.add("Expand", value, self.inputs[name].insert_axis(1).call("Shape"))
+        field = next(field for field in self.schema.fields if not field.is_history)
+        of_rows = self.inputs[field.name]
+        if field.holds_lists:  # (n, V)
+            of_rows = self.graph.add("ReduceMax", of_rows, axes=[1], keepdims=0)
+        return self.graph.add("Expand", value, of_rows.insert_axis(1).call("Shape"))
 
     def _of_history(self, value: Value) -> Value:
         """Return what belongs to histories, given for one of them or for all."""
@@ -335,7 +348,13 @@ class _NetworkWriter:
         """Same ids times each decay to the power of the rank, as ``Matches.weigh``: (n, T) each."""
         same = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-            if candidate is not None:
+            if candidate is not None and self.schema[candidate].holds_lists:
+                shown = self.identities[candidate].insert_axis(1)  # (n, 1, V)
+                is_equal = self.identities[history].equals(shown).as_float()
+                is_empty = shown.as_bool().as_float().max(2).equals(np.float32(0))
+                is_equal = self.graph.add("ReduceMin", is_equal, axes=[2], keepdims=0)
+                same.append(is_empty.where(0.0, is_equal))
+            elif candidate is not None:
                 shown = self.identities[candidate]
                 at_most = self.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
                 is_missing = (shown >= np.int32(PADDING_ID)) & at_most

@@ -23,7 +23,7 @@ UNKNOWN_ID, FIRST_KNOWN_ID = 1, 2
 N_IDENTITIES, LEAST_ID = 2**30, -(2**31)  # of unknown values, as in features/identities.py
 MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
 LARGEST = float(np.finfo(np.float32).max)
-PER_ROW = ("categorical", "numeric", "missing")  # kinds of inputs with one value per row
+PER_ROW = ("categorical", "list", "numeric", "missing")  # kinds of inputs with one value per row
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
 ListsByName = dict[str, list[Any]]
@@ -166,7 +166,7 @@ class OnnxServer:
         feed = self._feed(columns | {name: [user[name]] for name in of_user})
         for spec in self._inputs:
             if spec["kind"] in PER_ROW and spec["column"] not in columns:
-                feed[spec["name"]] = np.repeat(feed[spec["name"]], n_rows)
+                feed[spec["name"]] = np.repeat(feed[spec["name"]], n_rows, axis=0)
         probability = self._session.run(["probability"], feed)[0]
         best = np.argsort(-probability, kind="stable")[:top_k]
         return best, probability[best]
@@ -196,7 +196,7 @@ class OnnxServer:
         histories = {
             spec["column"]: [self._events(cell, spec["column"]) for cell in columns[spec["column"]]]
             for spec in self._inputs
-            if spec["kind"] in ("history", "numeric_history")
+            if spec["kind"] in ("history", "list_history", "numeric_history")
         }
         self._check_aligned(histories)
         columns = columns | {
@@ -211,6 +211,12 @@ class OnnxServer:
                 if not any(cells):
                     continue  # may be left out
             feed[spec["name"]] = self._input(spec, cells)
+        for vocabulary in {spec["vocabulary"] for spec in self._inputs if "list" in spec["kind"]}:
+            names = [s["name"] for s in self._inputs if s.get("vocabulary") == vocabulary]
+            width = max(1, *(feed[name].shape[-1] for name in names))
+            for name in names:  # lists of one vocabulary are compared: they have one width
+                short = width - feed[name].shape[-1]
+                feed[name] = np.pad(feed[name], [(0, 0)] * (feed[name].ndim - 1) + [(0, short)])
         return feed
 
     def _events(self, cell: Any, column: str) -> list[Any]:
@@ -254,12 +260,26 @@ class OnnxServer:
         if kind in ("history", "older"):
             known = self._known[spec["vocabulary"]]
             return _pad([known.ids(cell, column) for cell in cells], np.int32)
+        if kind == "list":
+            return _pad(self._ids_of_lists(spec, cells), np.int32)
+        if kind == "list_history":
+            lists = [self._ids_of_lists(spec, cell) for cell in cells]
+            width = max((len(ids) for cell in lists for ids in cell), default=0)
+            array = np.zeros((len(cells), max(map(len, cells), default=0), width), dtype=np.int32)
+            for row, cell in zip(array, lists, strict=True):
+                row[: len(cell), :] = _pad([*cell, [0] * width], np.int32)[:-1]
+            return array
         if kind == "mask":
             return _pad([[True] * len(cell) for cell in cells], np.bool_)
         if kind == "numeric_history":
             return _scale(_pad([_numbers(c, column) for c in cells], np.float64), spec)
         numbers = _numbers(cells, column)
         return np.isnan(numbers).astype(np.float32) if kind == "missing" else _scale(numbers, spec)
+
+    def _ids_of_lists(self, spec: dict[str, Any], lists: Sequence[Any]) -> list[list[int]]:
+        """Ids of each list in ascending order, so that equal lists look alike."""
+        known, column = self._known[spec["vocabulary"]], spec["column"]
+        return [sorted(known.ids(self._events(values, column), column)) for values in lists]
 
 
 class _Known:
@@ -339,10 +359,10 @@ def _read_recipe(session: Any, path: str | os.PathLike) -> dict[str, Any]:
 
 def _behaviours(session: Any, inputs: list[dict[str, Any]]) -> list[list[str]]:
     """Columns of the same events: those whose inputs share their dimension of events."""
-    columns = {spec["name"]: spec["column"] for spec in inputs}
+    columns = {spec["name"]: spec["column"] for spec in inputs if spec["kind"] != "list"}
     groups: dict[str, list[str]] = {}
     for spec in session.get_inputs():
-        if len(spec.shape) == 2:
+        if spec.name in columns and len(spec.shape) > 1:
             groups.setdefault(spec.shape[1], []).append(columns[spec.name])
     return [list(dict.fromkeys(group)) for group in groups.values()]
 
