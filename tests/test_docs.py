@@ -56,9 +56,22 @@ def test_every_code_block_of_the_guide_is_found_and_run():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert len(blocks_of(page)) == text.count(".. run-python::"), page.name
-        if page.name != "tools.rst":  # tests/test_ecosystem.py runs its code beside those tools
+        # tests/test_ecosystem.py and benchmarks/ten_lines.py run these beside other libraries
+        if page.name not in ("tools.rst", "comparison.rst"):
             assert "code-block:: python" not in text, page.name
     assert sum(len(blocks_of(page)) for page in PAGES) >= 20
+
+
+def test_lines_of_other_libraries_compile_and_are_as_many_as_the_page_says():
+    page = (DOCS / "comparison.rst").read_text(encoding="utf-8")
+    begin = r"^\.\. code-block:: python\n   :name: (\S+)\n"
+    blocks = re.findall(begin + r"((?:\n|   .*\n)+)", page, re.M)
+    assert len(blocks) == 5
+    for name, code in blocks:
+        compile(textwrap.dedent(code), name, "exec")
+        n_lines = sum(bool(line.strip()) for line in code.splitlines())
+        row = rf"^   \* - {name}\b.*\n     - {n_lines}$"
+        assert re.search(row, page, re.M | re.I), (name, n_lines)
 
 
 def test_every_page_of_the_guide_shows_what_its_code_prints():
