@@ -107,6 +107,16 @@ def test_keys_that_cannot_be_compared_are_named(key):
         sample_negatives(log, item="item", user="user")
 
 
+def test_negatives_of_a_file_with_numbers_of_half_precision_are_drawn(tmp_path):
+    """Neither Arrow nor DuckDB sorts them."""
+    log = pd.DataFrame({"user": [0, 1, 2] * 20, "item": [*range(20)] * 3, "time": range(60)})
+    log["price"] = (log["user"] / 4).astype(np.float16)
+    log.to_parquet(tmp_path / "log.parquet")
+    X, y = sample_negatives(scan_parquet(tmp_path / "log.parquet"), item="item", time="time")
+    price = pd.concat([part for _, part in X.parts()])["price"]
+    assert price[y == 1].tolist() == log["price"].tolist()
+
+
 def test_half_precision_keys_are_numbers_like_others():
     log = pd.DataFrame({"user": np.array([1, 1, 2], np.float16), "item": [1, 2, 3], "time": 1})
     log["time"] = [1, 2, 3]

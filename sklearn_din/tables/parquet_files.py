@@ -218,6 +218,8 @@ def _bytes_in_memory(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str,
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values, whether stored once (a dictionary) or in each row.
 
+    Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
+
     Examples
     --------
     >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
@@ -227,6 +229,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
+    if pa.types.is_float16(kind):
+        return pa.float32()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.list_(pa.field("element", plain_type(kind.value_type)))
     return kind
