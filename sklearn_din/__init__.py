@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
     from sklearn_din.neighbours.transformer import ItemNeighbours
+    from sklearn_din.regressor import DINRegressor
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import Ranker, rank_candidates
@@ -43,6 +44,7 @@ __all__ = [
     "AttachedScan",
     "AttentionDisplay",
     "DINClassifier",
+    "DINRegressor",
     "EncodedFeatures",
     "Field",
     "HistoryBuilder",
@@ -80,6 +82,7 @@ _FILE_OF = {
     "AttachedScan": "logs.attached_scan",
     "AttentionDisplay": "inspection.display",
     "DINClassifier": "estimator",
+    "DINRegressor": "regressor",
     "EncodedFeatures": "features.encoded",
     "Field": "features.schema",
     "HistoryBuilder": "logs.history",

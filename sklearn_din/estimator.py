@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -30,9 +30,9 @@ from sklearn_din.training.inputs import (
     check_features,
     check_inputs,
     device_for,
-    name_click,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
+from sklearn_din.training.target import Click, Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +46,351 @@ NET_PARAMETERS = (
     *("lr", "embedding_lr", "embedding_l2", "batch_size", "max_epochs", "early_stopping"),
     *("validation", "validation_fraction", "patience", "neighbours", "random_state"),
 )
-LEARNT = {"classes_", "n_features_in_", "schema", "net", "_fitted_on_encoded"}
+LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
 
 
-class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
+    """The network behind all estimators: it is fitted, goes on, is shown, saved and restored.
+
+    What y is, and so the loss and what outputs mean, is said by a target (``training/target.py``).
+    """
+
+    _parameter_constraints: dict = {
+        "embedding_dim": [Interval(Integral, 1, None, closed="left"), Mapping],
+        **{
+            name: [StrOptions({option for option in options if option}), *({None} & set(options))]
+            for name, options in OPTIONS.items()
+        },
+        "attention_units": [tuple, list],
+        "hidden_units": [tuple, list],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "embedding_l2": [Interval(Real, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "embedding_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation": [StrOptions({"auto", "random", "last", "groups"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "neighbours": [StrOptions({"auto", "time", "user"}), None],
+        "callbacks": [list, None],
+        "checkpoint_dir": [str, PathLike, None],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    net_: DINNet
+    _kind_of_target: type[Target]
+    _target: Target
+    schema_: Schema
+    history_: pd.DataFrame
+    n_iter_: int
+    novelty_: dict[str, float]
+    _fitted_on_encoded: bool
+
+    callbacks: list[Callback] | None
+    checkpoint_dir: str | PathLike[str] | None
+    device: str
+    lr: float
+    max_epochs: int
+    pooling: str
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ImpressionsLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            Impressions, one row per candidate shown. Arrays and frames are numeric throughout.
+        y : array-like of shape (n,)
+            Two kinds of labels; the larger one is the click.
+        sample_weight : array-like of shape (n,), default=None
+            Factor of each impression's loss.
+        groups : array-like of shape (n,), default=None
+            With ``validation="groups"``: impressions of one group stay together. None: the users
+            that the encoder was given, ``HistorySequenceEncoder(user=...)``.
+
+        Returns
+        -------
+        self : DINClassifier
+
+        Warns
+        -----
+        UserWarning
+            If clicked candidates are among the events of their history far more often than others,
+            and than the events repeat each other: histories then hold the row's own click. If one
+            column alone tells the label. Both need enough rows to be no accident.
+
+        Raises
+        ------
+        ValueError
+            For labels of one or more than two kinds, missing labels, numbers that are not
+            finite, lengths that differ, or a loss that is no longer finite; for a checkpoint of
+            other parameters or data, or a damaged one.
+        OSError
+            Where ``checkpoint_dir`` cannot be written to.
+        RuntimeError
+            Where another training holds ``checkpoint_dir``; where one of the processes that train
+            together is gone.
+        """
+        with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
+            inputs = check_inputs(self, X, y, sample_weight)
+            if inputs.is_encoded and (ranks is None or ranks.rank == 0):
+                from sklearn_din.training.leaks import warn_of_leaks
+
+                warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
+            with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
+
+                def attributes_of(net: DINNet) -> Mapping[str, object]:
+                    return vars(copy.copy(self)._keep(net, inputs))
+
+                net, tasks = self._new_net(inputs.target), []
+                net.callbacks = [*(self.callbacks or ())]
+                if getattr(self, "_skl_callbacks", None):
+                    from sklearn_din.training.check_tasks import CheckTasks
+
+                    tasks = [CheckTasks(self, X, y, sample_weight, attributes_of)]
+                net.callbacks += [*tasks, *self._progress(ranks, inputs)]
+                if checkpoint is not None:
+                    net.ranks_ = ranks
+                    net.random_state = checkpoint.seeds(net.first_seeds())
+                    net.callbacks.append(checkpoint)
+                self._train_together(net, ranks, "fit", inputs, groups=groups)
+                net.random_state = self.random_state
+                if net.stop_reason_ == "user":
+                    self._warn_of_interruption(net)
+                if net.stop_reason_ == "base_rate":
+                    _warn_of_nothing_learnt(net)
+                self._keep(net, inputs)
+                for task in tasks:
+                    task.end_fit()
+        return self
+
+    def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
+        """Weight of every past event in its impression's interest.
+
+        Parameters
+        ----------
+        X : EncodedFeatures
+            Impressions.
+
+        Returns
+        -------
+        weights : DataFrame
+            One row per event, oldest first: row (position of the impression in X), behaviour,
+            position (0 is the oldest event kept), one column of encoded ids per attribute
+            (Int32, missing where the behaviour lacks it), weight: the factor of the event's
+            embedding in the interest vector. Bags are no behaviour: they have no candidate.
+
+        Raises
+        ------
+        ValueError
+            Where the classifier has no attention: ``pooling="max"``, or no history.
+        """
+        from sklearn_din.inspection.explain import attention_table  # not needed to train
+
+        encoded = self._prepare_rows(X)
+        device = self.net_.device
+        return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
+
+    def summary(self) -> str:
+        """Columns (also those not used), behaviours, layers and parameters, as text."""
+        from sklearn_din.inspection.summary import summarize
+
+        check_is_fitted(self)
+        return summarize(self)
+
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        show = super()._repr_html_  # AttributeError where scikit-learn is to show text alone
+        return lambda: show() + self._drawing()
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._drawing()
+        return bundle
+
+    def _drawing(self) -> str:
+        from sklearn_din.inspection.diagram import drawing_in_a_box
+
+        return drawing_in_a_box(self) if hasattr(self, "module_") else ""
+
+    @property
+    def module_(self) -> DIN:
+        """The torch module."""
+        return self.net_.module_
+
+    def _learn_more(
+        self,
+        X: ImpressionsLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        *,
+        classes: ArrayLike | None = None,
+    ) -> Self:
+        self._validate_params()  # scikit-learn does it in the first call alone
+        with training_ranks(keeps_checkpoint=False) as ranks:
+            inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
+            if ranks is not None:
+                from sklearn_din.training.fingerprint import fingerprint
+
+                given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
+                if hasattr(self, "net_"):
+                    given["data"]["the network so far"] = weights_digest(self.module_)
+                ranks.check_same(given)
+            is_first = not hasattr(self, "net_")
+            net = self._new_net(inputs.target) if is_first else self._grown_net(inputs.X.schema)
+            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
+            self._train_together(net, ranks, "partial_fit", inputs)
+            if net.stop_reason_ == "user":
+                raise KeyboardInterrupt(
+                    "partial_fit was interrupted: the classifier is as it was before."
+                )
+            self._keep(net, inputs)
+        return self
+
+    def _open_checkpoint(
+        self,
+        inputs: FitInputs,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        ranks: Ranks | None,
+    ) -> AbstractContextManager[Checkpoint | None]:
+        """Hold the checkpoint; most fits have none, and do not load what writes it."""
+        if self.checkpoint_dir is None and ranks is None:
+            return nullcontext()
+        from sklearn_din.training.checkpoint import open_checkpoint
+
+        return open_checkpoint(self, inputs, sample_weight, groups, ranks)
+
+    def _new_net(self, target: Target) -> DINNet:
+        """Return a net of the classifier's parameters, without a network yet."""
+        from sklearn_din.training.net import DINNet  # and skorch: slow to import
+
+        parameters = {name: getattr(self, name) for name in NET_PARAMETERS}
+        options = {f"module__{name}": getattr(self, name) for name in NETWORK_OPTIONS}
+        for name in ("module__attention_units", "module__hidden_units"):
+            options[name] = tuple(options[name])
+        return DINNet(DIN, **parameters, **options, target=target, device=device_for(self.device))
+
+    def _grown_net(self, schema: Schema) -> DINNet:
+        """Return a net of its own memory that goes on where the fitted one stopped."""
+        schema = self.net_.neighbours_.extend(schema)
+        options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            expected = DIN(schema, **options).options
+        net, own = self.net_.grow(schema), self.module_.options
+        changed = [name for name in expected if expected[name] != own[name]]
+        if changed:
+            raise ValueError(
+                f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
+                "changed since. Set the parameters back, or call fit."
+            )
+        for name in NET_PARAMETERS:
+            setattr(net, name, getattr(self, name))
+        return net
+
+    def _train_together(
+        self,
+        net: DINNet,
+        ranks: Ranks | None,
+        method: str,
+        inputs: FitInputs,
+        **groups: ArrayLike | None,
+    ) -> None:
+        """Train a net, with other processes if there are any."""
+        net.ranks_ = ranks
+        if ranks is not None:
+            net.device = ranks.device_for(net.device)
+        getattr(net, method)(inputs.X, inputs.y, sample_weight=inputs.weights, **groups)
+        net.ranks_ = None
+        if ranks is not None:
+            ranks.check_same_weights(net.module_)
+
+    def _progress(self, ranks: Ranks | None, inputs: FitInputs) -> list[tuple[str, Callback]]:
+        """Return the progress bar, where there is to be one: of several processes in the first."""
+        if not self.verbose or (ranks is not None and ranks.rank > 0):
+            return []
+        from sklearn_din.training.progress import ProgressBar
+
+        return [("progress", ProgressBar(inputs.target.click_name))]
+
+    def _warn_of_interruption(self, net: DINNet) -> None:
+        was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)
+        kept_weights = (
+            "the weights of the best validation check so far"
+            if was_checked
+            else "the latest weights"
+        )
+        goes_on = ", which goes on from the latest checkpoint" if self.checkpoint_dir else ""
+        warn_user(
+            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
+            f"{kept_weights} are kept and the classifier can be used. Fit again for a full "
+            f"training{goes_on}."
+        )
+
+    def _keep(self, net: DINNet, inputs: FitInputs) -> Self:
+        """Set the fitted attributes at once: an interruption leaves all of them or none."""
+        schema = inputs.X.schema
+        attributes = {"_target": inputs.target, "schema_": schema} | _of_net(net)
+        attributes |= {"_fitted_on_encoded": inputs.is_encoded}
+        if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
+            names = np.array(schema.feature_names_out(), dtype=object)
+            attributes |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
+        self.__dict__.update(attributes)
+        return self
+
+    def _versions(self) -> dict[str, str]:
+        return super()._versions() | {"torch": str(torch.__version__)}
+
+    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
+        if "net_" not in attributes or not attributes["net_"].is_own():
+            return None
+        from sklearn_din.training.net_state import net_state
+
+        net = attributes.pop("net_")
+        for name in _of_net(net).keys() - {"net_"}:
+            attributes.pop(name)
+        names = {*LEARNT, "feature_names_in_"} - {"schema", "target", "net"}
+        return {
+            "schema": to_dict(attributes.pop("schema_")),
+            "target": to_dict(attributes.pop("_target")),
+            "net": net_state(net),
+            **{name: attributes.pop(name) for name in sorted(names) if name in attributes},
+        }
+
+    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
+        from sklearn_din.training.net_state import restore_net
+
+        check_keys(fitted, LEARNT, optional={"feature_names_in_"}, what="a classifier")
+        check_feature_names(fitted)
+        if type(fitted["_fitted_on_encoded"]) is not bool:
+            raise ValueError("_fitted_on_encoded must be a boolean.")
+        schema = from_dict(Schema, fitted.pop("schema"))
+        target = from_dict(self._kind_of_target, fitted.pop("target"))
+        net = restore_net(self._new_net(target), fitted.pop("net"), schema)
+        learnt = {"schema_": schema, "_target": target}
+        self.__dict__.update(fitted | learnt | _of_net(net))
+
+    def _prepare_rows(self, X: ImpressionsLike) -> EncodedFeatures:
+        check_is_fitted(self, "schema_")
+        encoded = check_features(self, X, schema=self.schema_, is_encoded=self._fitted_on_encoded)
+        return self.net_.neighbours_.add_to(encoded)
+
+
+class DINClassifier(ClassifierMixin, DINEstimator):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -229,39 +570,11 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseE
     """
 
     _parameter_constraints: dict = {
-        "embedding_dim": [Interval(Integral, 1, None, closed="left"), Mapping],
-        **{
-            name: [StrOptions({option for option in options if option}), *({None} & set(options))]
-            for name, options in OPTIONS.items()
-        },
-        "attention_units": [tuple, list],
-        "hidden_units": [tuple, list],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "embedding_l2": [Interval(Real, 0, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "embedding_lr": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
-        "validation": [StrOptions({"auto", "random", "last", "groups"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
+        **DINEstimator._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
-        "neighbours": [StrOptions({"auto", "time", "user"}), None],
-        "callbacks": [list, None],
-        "checkpoint_dir": [str, PathLike, None],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
-
-    net_: DINNet
-    classes_: np.ndarray
-    schema_: Schema
-    history_: pd.DataFrame
-    n_iter_: int
-    novelty_: dict[str, float]
-    _fitted_on_encoded: bool
+    _kind_of_target = Click
+    _target: Click
 
     def __init__(
         self,
@@ -319,84 +632,6 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseE
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: ImpressionsLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> DINClassifier:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
-            Impressions, one row per candidate shown. Arrays and frames are numeric throughout.
-        y : array-like of shape (n,)
-            Two kinds of labels; the larger one is the click.
-        sample_weight : array-like of shape (n,), default=None
-            Factor of each impression's loss.
-        groups : array-like of shape (n,), default=None
-            With ``validation="groups"``: impressions of one group stay together. None: the users
-            that the encoder was given, ``HistorySequenceEncoder(user=...)``.
-
-        Returns
-        -------
-        self : DINClassifier
-
-        Warns
-        -----
-        UserWarning
-            If clicked candidates are among the events of their history far more often than others,
-            and than the events repeat each other: histories then hold the row's own click. If one
-            column alone tells the label. Both need enough rows to be no accident.
-
-        Raises
-        ------
-        ValueError
-            For labels of one or more than two kinds, missing labels, numbers that are not
-            finite, lengths that differ, or a loss that is no longer finite; for a checkpoint of
-            other parameters or data, or a damaged one.
-        OSError
-            Where ``checkpoint_dir`` cannot be written to.
-        RuntimeError
-            Where another training holds ``checkpoint_dir``; where one of the processes that train
-            together is gone.
-        """
-        with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
-            inputs = check_inputs(self, X, y, sample_weight)
-            if inputs.is_encoded and (ranks is None or ranks.rank == 0):
-                from sklearn_din.training.leaks import warn_of_leaks
-
-                warn_of_leaks(inputs.X, inputs.clicks)
-            with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
-
-                def attributes_of(net: DINNet) -> Mapping[str, object]:
-                    return vars(copy.copy(self)._keep(net, inputs))
-
-                net, tasks = self._new_net(), []
-                net.callbacks = [*(self.callbacks or ())]
-                if getattr(self, "_skl_callbacks", None):
-                    from sklearn_din.training.check_tasks import CheckTasks
-
-                    tasks = [CheckTasks(self, X, y, sample_weight, attributes_of)]
-                net.callbacks += [*tasks, *self._progress(ranks, inputs)]
-                if checkpoint is not None:
-                    net.ranks_ = ranks
-                    net.random_state = checkpoint.seeds(net.first_seeds())
-                    net.callbacks.append(checkpoint)
-                self._train_together(net, ranks, "fit", inputs, groups=groups)
-                net.random_state = self.random_state
-                if net.stop_reason_ == "user":
-                    self._warn_of_interruption(net)
-                if net.stop_reason_ == "base_rate":
-                    _warn_of_nothing_learnt(net)
-                self._keep(net, inputs)
-                for task in tasks:
-                    task.end_fit()
-        return self
-
-    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: ImpressionsLike,
@@ -443,26 +678,7 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseE
             would need another network. The classifier is then as it was before, also where
             training fails or is interrupted (KeyboardInterrupt).
         """
-        self._validate_params()  # scikit-learn does it in the first call alone
-        with training_ranks(keeps_checkpoint=False) as ranks:
-            inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
-            if ranks is not None:
-                from sklearn_din.training.fingerprint import fingerprint
-
-                given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
-                if hasattr(self, "net_"):
-                    given["data"]["the network so far"] = weights_digest(self.module_)
-                ranks.check_same(given)
-            is_first = not hasattr(self, "net_")
-            net = self._new_net() if is_first else self._grown_net(inputs.X.schema)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
-            self._train_together(net, ranks, "partial_fit", inputs)
-            if net.stop_reason_ == "user":
-                raise KeyboardInterrupt(
-                    "partial_fit was interrupted: the classifier is as it was before."
-                )
-            self._keep(net, inputs)
-        return self
+        return self._learn_more(X, y, sample_weight, classes=classes)
 
     def predict_proba(self, X: ImpressionsLike) -> np.ndarray:
         """Probability of both classes.
@@ -510,188 +726,10 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseE
         is_click = self.decision_function(X) > 0
         return self.classes_[is_click.astype(int)]
 
-    def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
-        """Weight of every past event in its impression's interest.
-
-        Parameters
-        ----------
-        X : EncodedFeatures
-            Impressions.
-
-        Returns
-        -------
-        weights : DataFrame
-            One row per event, oldest first: row (position of the impression in X), behaviour,
-            position (0 is the oldest event kept), one column of encoded ids per attribute
-            (Int32, missing where the behaviour lacks it), weight: the factor of the event's
-            embedding in the interest vector. Bags are no behaviour: they have no candidate.
-
-        Raises
-        ------
-        ValueError
-            Where the classifier has no attention: ``pooling="max"``, or no history.
-        """
-        from sklearn_din.inspection.explain import attention_table  # not needed to train
-
-        encoded = self._prepare_rows(X)
-        device = self.net_.device
-        return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
-
-    def summary(self) -> str:
-        """Columns (also those not used), behaviours, layers and parameters, as text."""
-        from sklearn_din.inspection.summary import summarize
-
-        check_is_fitted(self)
-        return summarize(self)
-
     @property
-    def _repr_html_(self) -> Callable[[], str]:
-        show = super()._repr_html_  # AttributeError where scikit-learn is to show text alone
-        return lambda: show() + self._drawing()
-
-    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += self._drawing()
-        return bundle
-
-    def _drawing(self) -> str:
-        from sklearn_din.inspection.diagram import drawing_in_a_box
-
-        return drawing_in_a_box(self.module_) if hasattr(self, "module_") else ""
-
-    @property
-    def module_(self) -> DIN:
-        """The torch module."""
-        return self.net_.module_
-
-    def _open_checkpoint(
-        self,
-        inputs: FitInputs,
-        sample_weight: ArrayLike | None,
-        groups: ArrayLike | None,
-        ranks: Ranks | None,
-    ) -> AbstractContextManager[Checkpoint | None]:
-        """Hold the checkpoint; most fits have none, and do not load what writes it."""
-        if self.checkpoint_dir is None and ranks is None:
-            return nullcontext()
-        from sklearn_din.training.checkpoint import open_checkpoint
-
-        return open_checkpoint(self, inputs, sample_weight, groups, ranks)
-
-    def _new_net(self) -> DINNet:
-        """Return a net of the classifier's parameters, without a network yet."""
-        from sklearn_din.training.net import DINNet  # and skorch: slow to import
-
-        parameters = {name: getattr(self, name) for name in NET_PARAMETERS}
-        options = {f"module__{name}": getattr(self, name) for name in NETWORK_OPTIONS}
-        for name in ("module__attention_units", "module__hidden_units"):
-            options[name] = tuple(options[name])
-        return DINNet(DIN, **parameters, **options, device=device_for(self.device))
-
-    def _grown_net(self, schema: Schema) -> DINNet:
-        """Return a net of its own memory that goes on where the fitted one stopped."""
-        schema = self.net_.neighbours_.extend(schema)
-        options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            expected = DIN(schema, **options).options
-        net, own = self.net_.grow(schema), self.module_.options
-        changed = [name for name in expected if expected[name] != own[name]]
-        if changed:
-            raise ValueError(
-                f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
-                "changed since. Set the parameters back, or call fit."
-            )
-        for name in NET_PARAMETERS:
-            setattr(net, name, getattr(self, name))
-        return net
-
-    def _train_together(
-        self,
-        net: DINNet,
-        ranks: Ranks | None,
-        method: str,
-        inputs: FitInputs,
-        **groups: ArrayLike | None,
-    ) -> None:
-        """Train a net, with other processes if there are any."""
-        net.ranks_ = ranks
-        if ranks is not None:
-            net.device = ranks.device_for(net.device)
-        getattr(net, method)(inputs.X, inputs.clicks, sample_weight=inputs.weights, **groups)
-        net.ranks_ = None
-        if ranks is not None:
-            ranks.check_same_weights(net.module_)
-
-    def _progress(self, ranks: Ranks | None, inputs: FitInputs) -> list[tuple[str, Callback]]:
-        """Return the progress bar, where there is to be one: of several processes in the first."""
-        if not self.verbose or (ranks is not None and ranks.rank > 0):
-            return []
-        from sklearn_din.training.progress import ProgressBar
-
-        return [("progress", ProgressBar(name_click(inputs.classes)))]
-
-    def _warn_of_interruption(self, net: DINNet) -> None:
-        was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)
-        kept_weights = (
-            "the weights of the best validation check so far"
-            if was_checked
-            else "the latest weights"
-        )
-        goes_on = ", which goes on from the latest checkpoint" if self.checkpoint_dir else ""
-        warn_user(
-            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
-            f"{kept_weights} are kept and the classifier can be used. Fit again for a full "
-            f"training{goes_on}."
-        )
-
-    def _keep(self, net: DINNet, inputs: FitInputs) -> DINClassifier:
-        """Set the fitted attributes at once: an interruption leaves all of them or none."""
-        schema = inputs.X.schema
-        attributes = {"classes_": inputs.classes, "schema_": schema} | _of_net(net)
-        attributes |= {"_fitted_on_encoded": inputs.is_encoded}
-        if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
-            names = np.array(schema.feature_names_out(), dtype=object)
-            attributes |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
-        self.__dict__.update(attributes)
-        return self
-
-    def _versions(self) -> dict[str, str]:
-        return super()._versions() | {"torch": str(torch.__version__)}
-
-    def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        if "net_" not in attributes or not attributes["net_"].is_own():
-            return None
-        from sklearn_din.training.net_state import net_state
-
-        net = attributes.pop("net_")
-        for name in _of_net(net).keys() - {"net_"}:
-            attributes.pop(name)
-        names = {*LEARNT, "feature_names_in_"} - {"schema", "net"}
-        return {
-            "schema": to_dict(attributes.pop("schema_")),
-            "net": net_state(net),
-            **{name: attributes.pop(name) for name in sorted(names) if name in attributes},
-        }
-
-    def _restore_fitted(self, fitted: dict[str, Any]) -> None:
-        from sklearn_din.training.net_state import restore_net
-
-        check_keys(fitted, LEARNT, optional={"feature_names_in_"}, what="a classifier")
-        check_feature_names(fitted)
-        classes = fitted["classes_"]
-        if type(classes) is not np.ndarray or classes.shape != (2,) or classes[0] == classes[1]:
-            raise ValueError("classes_ must be two labels.")
-        if type(fitted["_fitted_on_encoded"]) is not bool:
-            raise ValueError("_fitted_on_encoded must be a boolean.")
-        schema = from_dict(Schema, fitted.pop("schema"))
-        net = restore_net(self._new_net(), fitted.pop("net"), schema)
-        self.__dict__.update(fitted | {"schema_": schema} | _of_net(net))
-
-    def _prepare_rows(self, X: ImpressionsLike) -> EncodedFeatures:
-        check_is_fitted(self, "schema_")
-        encoded = check_features(self, X, schema=self.schema_, is_encoded=self._fitted_on_encoded)
-        return self.net_.neighbours_.add_to(encoded)
+    def classes_(self) -> np.ndarray:
+        """The labels; the second is the click."""
+        return self._target.classes
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -700,11 +738,12 @@ class DINClassifier(EstimatorState, CallbackSupportMixin, ClassifierMixin, BaseE
 
 
 def _warn_of_nothing_learnt(net: DINNet) -> None:
-    rate = float(torch.sigmoid(net.module_.output.bias.detach()))
+    rate = net.target.value_of(net.module_.output.bias.detach().cpu().numpy()).item()
     best = min(check["valid_loss"] for check in net.checks_)
     warn_user(
         f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
-        f"better than the base rate of the training rows, and so every row gets it ({rate:.3g}). "
+        f"better than the {net.target.what_constant_is} of the training rows, and so every row "
+        f"gets it ({rate:.3g}). "
         "Check that y belongs to the rows of X, that X tells something of the candidate and the "
         "past (summary() lists the columns), that the rows set aside are of the kind to be "
         "predicted and have enough clicks (validation, validation_fraction), and by history_ that "

@@ -685,7 +685,7 @@ def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
 
 def test_update_says_what_it_takes(frame, y, model):
     for wrong in (HistorySequenceEncoder(), StandardScaler(), DINClassifier):
-        with pytest.raises(TypeError, match="update needs a DINClassifier, or a Pipeline"):
+        with pytest.raises(TypeError, match="update needs a DINClassifier, DINRegressor, or"):
             update(wrong, frame, y)
     X = model["encode"].transform(frame)
     assert update(model["din"], X, y).n_iter_ == 3

@@ -6,7 +6,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sklearn_din import attach_history
-from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
+from sklearn_din.datasets import (
+    make_answer_log,
+    make_click_log,
+    make_market_log,
+    make_purchase_log,
+)
 from sklearn_din.metrics import expected_calibration_error
 
 SKILLS_PER_TOPIC = 5
@@ -108,6 +113,11 @@ CLICK_MISTAKES = [
     ({"interest_strength": -1}, r"interest_strength must be at least 0, got -1"),
     ({"recency": 0}, r"recency must be None or a half-life above 0, got 0"),
 ]
+PURCHASE_MISTAKES = [
+    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
+    ({"purchase_rate": 0}, r"purchase_rate must lie between 0 and the share of clicks, 0.+, got 0"),
+    ({"purchase_rate": 0.9}, r"purchase_rate must lie between 0 and the share of .+, got 0\.9"),
+]
 ANSWER_MISTAKES = [
     ({"n_users": 0}, r"n_users must be at least 1, got 0"),
     ({"n_items": 10, "n_skills": 20}, r"n_items must be at least 20, got 10"),
@@ -130,6 +140,7 @@ MARKET_MISTAKES = [
     [
         *((make_click_log, *mistake) for mistake in CLICK_MISTAKES),
         *((make_answer_log, *mistake) for mistake in ANSWER_MISTAKES),
+        *((make_purchase_log, *mistake) for mistake in PURCHASE_MISTAKES),
         *((make_market_log, *mistake) for mistake in MARKET_MISTAKES),
     ],
 )
@@ -397,3 +408,27 @@ def test_a_seed_makes_the_same_market():
     )
     for name in ("events", "impressions", "y", "probability", "is_test", "quality"):
         np.testing.assert_array_equal(first[name], second[name])
+
+
+# The purchase log
+
+
+def test_purchases_and_seconds_are_as_likely_as_the_log_says():
+    log = make_purchase_log(n_users=2000, purchase_rate=0.1, random_state=0)
+    y, probability = log.y, log.probability
+    assert (y["purchase"] <= y["click"]).all()
+    assert (probability["purchase"] < probability["click"]).all()
+    assert probability["purchase"].mean() == pytest.approx(0.1)
+    for name in ("click", "purchase"):
+        assert expected_calibration_error(y[name], probability[name]) < 0.01
+        assert 0.75 < roc_auc_score(y[name], probability[name]) < 0.9
+    assert log.seconds.mean() == pytest.approx(log.expected_seconds.mean(), rel=0.02)
+    error = np.log(log.seconds) - np.log(log.expected_seconds)
+    assert error.std() == pytest.approx(0.8, abs=0.01)
+    assert error.mean() == pytest.approx(-(0.8**2) / 2, abs=0.01)
+
+
+def test_the_clicks_of_a_purchase_log_are_those_of_a_click_log():
+    log, clicks = (make(n_users=50, random_state=0) for make in (make_purchase_log, make_click_log))
+    np.testing.assert_array_equal(log.y["click"], clicks.y)
+    pd.testing.assert_frame_equal(log.impressions, clicks.impressions)

@@ -7,7 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -145,7 +146,7 @@ def test_a_model_without_probabilities_gives_its_decisions(tmp_path):
     found = pd.read_parquet(predict_to_parquet(model, X, tmp_path / "d.parquet"))
     np.testing.assert_allclose(found["decision"], model.decision_function(X))
     with pytest.raises(TypeError, match="needs a fitted model with predict_proba or decision_func"):
-        predict_to_parquet(LinearRegression(), X, tmp_path / "r.parquet")
+        predict_to_parquet(KMeans(), X, tmp_path / "r.parquet")
 
 
 def test_a_file_that_is_there_stays_until_the_new_one_is_whole(clicks, scan, tmp_path):

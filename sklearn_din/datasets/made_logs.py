@@ -29,12 +29,15 @@ def sigmoid(logit: Floats) -> Floats:
     return 1 / (1 + np.exp(-logit))
 
 
-def find_intercept(logit: Floats, mean: float) -> float:
-    """Return the constant that makes the mean probability of log-odds the given one, to 2e-16."""
+def find_intercept(logit: Floats, mean: float, factor: Floats | float = 1.0) -> float:
+    """Return the constant that makes the mean probability of log-odds the given one, to 2e-16.
+
+    ``factor`` multiplies the probabilities.
+    """
     low, high = -100.0, 100.0
     for _ in range(60):  # bisection
         middle = (low + high) / 2
-        too_high = sigmoid(logit + middle).mean() > mean
+        too_high = (factor * sigmoid(logit + middle)).mean() > mean
         low, high = (low, middle) if too_high else (middle, high)
     return low
 

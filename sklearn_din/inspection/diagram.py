@@ -46,7 +46,7 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
     -------
     str
         An ``<svg>`` element. Data flow from the columns at the left, through embeddings and
-        attention, to the probability of a click at the right.
+        attention, to the probability of a click (or the number) at the right.
 
     Raises
     ------
@@ -62,15 +62,16 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
     >>> svg[:4], svg[-6:], "price" in svg
     ('<svg', '</svg>', True)
     """
-    is_module = isinstance(model, DIN)
-    module = model if is_module else classifier_of(model, purpose="network_diagram").module_
-    return _Drawing(module).svg()
+    if isinstance(model, DIN):
+        return _Drawing(model, ["click", "probability"]).svg()
+    estimator = classifier_of(model, purpose="network_diagram")
+    return _Drawing(estimator.module_, estimator._target.value_words).svg()
 
 
-def drawing_in_a_box(module: DIN) -> str:
+def drawing_in_a_box(model: BaseEstimator) -> str:
     """Return the drawing as HTML with a width of its own: scikit-learn's boxes fit their text."""
     style = f"width:min({WIDTH}px, 80vw);margin:0.5em"
-    return f'<div class="sklearn-din-network" style="{style}">{network_diagram(module)}</div>'
+    return f'<div class="sklearn-din-network" style="{style}">{network_diagram(model)}</div>'
 
 
 class _Row(NamedTuple):
@@ -99,8 +100,8 @@ class _Row(NamedTuple):
 class _Drawing:
     """Lays out a row for numbers, other ids, candidates and each behaviour, in that order."""
 
-    def __init__(self, module: DIN) -> None:
-        self.module = module
+    def __init__(self, module: DIN, result: list[str]) -> None:
+        self.module, self.result = module, result
         self.shapes: list[str] = []
         rows = enumerate(_rows(module))
         self.rows = [row._replace(top=TOP + number * (ROW + GAP)) for number, row in rows]
@@ -181,7 +182,7 @@ class _Drawing:
         self._box(JOIN[0], top, JOIN[1], self.bottom - top, "layer", join)
         mlp = ["MLP", ARROW.join(map(str, hidden)), layers.activation]
         self._box(MLP[0], middle - 32, MLP[1], 64, "layer", mlp)
-        self._box(CLICK[0], middle - 32, CLICK[1], 64, "candidate", ["click", "probability"])
+        self._box(CLICK[0], middle - 32, CLICK[1], 64, "candidate", self.result)
         self._arrow(JOIN[0] + JOIN[1], middle, MLP[0])
         self._arrow(MLP[0] + MLP[1], middle, CLICK[0])
 

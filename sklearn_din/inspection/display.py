@@ -15,7 +15,6 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, KEYS, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
-from sklearn_din.training.inputs import name_click
 
 if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axes import Axes
@@ -140,13 +139,14 @@ class AttentionDisplay:
         names_of = _names_by_attribute(names, chosen.histories)
         table = table[table["behaviour"] == shown]
         weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
+        is_click = fitted.value_name == "probability"
         display = cls(
             weights=weights,
             events=events,
             candidates=_candidate_labels(fitted, encoded, chosen, names_of),
-            probability=fitted.predict_click(encoded),
+            probability=fitted.predict_click(encoded) if is_click else None,
             by=by,
-            click=name_click(fitted.classifier.classes_),
+            click=fitted.classifier._target.click_name if is_click else "larger number",
         )
         return display.plot(ax=ax)
 

@@ -108,7 +108,8 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
             values = pipeline.decode(name, values)
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
-    table.attrs["click"] = pipeline.classifier.classes_.tolist()[1]
+    if hasattr(pipeline.classifier, "classes_"):
+        table.attrs["click"] = pipeline.classifier.classes_.tolist()[1]
     table["share"] = (table[column] / totals.where(totals > 0, 1.0)).astype("float32")
     return table
 
@@ -136,17 +137,18 @@ def attention_table(
 
 
 def _effect_table(classifier: Any, X: EncodedFeatures) -> pd.DataFrame:
-    """Return how much higher the log-odds are with each event than without it."""
+    """Return how much higher the log-odds, or the number, are with each event than without it."""
     behaviours = _behaviours_with_candidate(X)
     if not behaviours:
         raise ValueError("by='leave_out' needs a history with a candidate, got none.")
-    logits, effects = classifier.decision_function(X), {}
+    score = getattr(classifier, "decision_function", classifier.predict)
+    scores, effects = score(X), {}
     for behaviour in behaviours:
         key, of_block = behaviour.histories, [np.empty(0, dtype=np.float32)]
         for rows, without in _leave_each_out(X.behaviours[key]):
             copies = X[rows]
             copies.behaviours[key] = without
-            of_block.append(logits[rows] - classifier.decision_function(copies))
+            of_block.append(scores[rows] - score(copies))
         effects[key] = np.concatenate(of_block)
     return _event_table(X, effects, "effect")
 

@@ -90,6 +90,17 @@ class FittedPipeline(NamedTuple):
         """Return the probability of the click for encoded impressions: (n,)."""
         return self.calibration.probability(self.classifier.decision_function(X))
 
+    def value_of(self, outputs: np.ndarray) -> np.ndarray:
+        """Return what outputs of the network say, calibrated: probabilities, or numbers."""
+        if self.calibration.model is None:
+            return self.classifier._target.value_of(outputs)
+        return self.calibration.probability(outputs)
+
+    @property
+    def value_name(self) -> str:
+        """Name of the column of such values."""
+        return self.classifier._target.value_name
+
     @property
     def neighbours(self) -> tuple[Any, ...]:
         """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""
@@ -162,7 +173,7 @@ def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(last, type) or not hasattr(last, "attention_weights"):
         raise TypeError(
-            f"{purpose} needs a DINClassifier, or a Pipeline that ends in one, got "
+            f"{purpose} needs a DINClassifier, DINRegressor, or a Pipeline that ends in one, got "
             f"{_describe(estimator)}."
         )
     check_is_fitted(last)

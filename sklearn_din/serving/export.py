@@ -39,9 +39,10 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, NO_ID, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
+from sklearn_din.training.target import Numbers, Target
 
 METADATA_KEY = "sklearn_din"
-OUTPUTS = ("probability", "logit")
+OUTPUTS = ("probability", "logit", "prediction")
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 RECIPE_VERSION = 1
 NO_NEIGHBOUR = -1  # equals no event's id
@@ -58,9 +59,9 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     ascending order, then zeros; V is at least 1 and the same for all columns that share a
     vocabulary. One more input may be left out,
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
-    which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,).
-    A calibration stands at the end: ``probability`` is the calibrated one, ``logit`` that of the
-    network.
+    which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,);
+    of a regressor ``prediction``, (n,). A calibration stands at the end: ``probability`` is the
+    calibrated one, ``logit`` that of the network.
 
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
@@ -126,7 +127,9 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     n_more_bytes += len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    writers[layout](graph, classifier.module_, neighbours, vectors).write(calibration)
+    writers[layout](graph, classifier.module_, neighbours, vectors).write(
+        classifier._target, calibration
+    )
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -227,14 +230,17 @@ class _NetworkWriter:
             return rows
         return rows + self.identities[name].look_up(known.new_ids, known.new_rows)
 
-    def write(self, calibration: Calibration) -> None:
-        """Add the network and its outputs: the log-odds, and what calibration makes of them."""
+    def write(self, target: Target, calibration: Calibration) -> None:
+        """Add the network and its outputs: log-odds and what is made of them, or numbers."""
         columns = [self.inputs[n].insert_axis(1) for n in self.schema.names("numeric")]
         columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
         for interest in self.module.interest_modules:
             columns += [self._of_rows(column) for column in self.interest_outputs(interest)]
         layers = [*self.module.mlp, self.module.output]
         logit = _layers(join(columns, axis=1), layers).drop_axis(1)
+        if isinstance(target, Numbers):
+            self.graph.output("prediction", read_numbers(logit, target))
+            return
         self.graph.output("probability", calibrate(logit, calibration))
         self.graph.output("logit", logit)
 
@@ -513,6 +519,12 @@ def calibrate(logit: Value, calibration: Calibration) -> Value:
     return graph.add("Gather", y, line) + (inside.drop_axis(1) - start) * slope
 
 
+def read_numbers(output: Value, target: Numbers) -> Value:
+    """Return numbers (n,) out of the network's outputs, twin of ``Numbers.value_of``."""
+    scale = output * target.spread + target.mean
+    return (scale.call("Exp") - 1.0).at_least(0.0) if target.of_what == "log1p" else scale
+
+
 def _sum_by_weight(weights: Value, keys: Value) -> Value:
     """Weights (n, T) and keys (n, T, width) -> (n, width)."""
     return (weights.insert_axis(1) @ keys).drop_axis(1)
@@ -738,7 +750,7 @@ def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]
     return {
         "version": RECIPE_VERSION,
         "layout": layout,
-        "classes": fitted.classifier.classes_.tolist(),
+        "classes": getattr(fitted.classifier, "classes_", np.empty(0)).tolist(),
         "max_length": schema.max_length,
         "separator": encoder.separator,
         "inputs": inputs,

@@ -77,6 +77,7 @@ class OnnxServer:
         self._session = _open(path, _read_n_threads(intra_op_num_threads))
         recipe = _read_recipe(self._session, path)
         self.classes_: list[Any] = recipe["classes"]
+        self._output = self._session.get_outputs()[0].name  # "probability", or "prediction"
         self._inputs: list[dict[str, Any]] = recipe["inputs"]
         self.columns_ = list(dict.fromkeys(spec["column"] for spec in self._inputs))
         self._max_length: int = recipe["max_length"]
@@ -114,7 +115,7 @@ class OnnxServer:
         columns, n_rows = _read_columns(rows, self.columns_)
         if not n_rows:
             return np.empty(0, dtype=np.float32)
-        return self._session.run(["probability"], self._feed(columns))[0]
+        return self._session.run([self._output], self._feed(columns))[0]
 
     def rank(
         self,
@@ -167,7 +168,7 @@ class OnnxServer:
         for spec in self._inputs:
             if spec["kind"] in PER_ROW and spec["column"] not in columns:
                 feed[spec["name"]] = np.repeat(feed[spec["name"]], n_rows, axis=0)
-        probability = self._session.run(["probability"], feed)[0]
+        probability = self._session.run([self._output], feed)[0]
         best = np.argsort(-probability, kind="stable")[:top_k]
         return best, probability[best]
 

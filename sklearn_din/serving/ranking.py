@@ -34,7 +34,7 @@ from sklearn_din.serving.catalogue import (
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536
 CHECKED_PAIRS = 256
-RESULT_COLUMNS = ("row", "rank", "probability")
+RESULT_COLUMNS = ("row", "rank")
 
 
 def rank_candidates(
@@ -88,7 +88,8 @@ def rank_candidates(
     -------
     DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``),
-        rank (from 1), the columns of ``candidates``, probability (of the click).
+        rank (from 1), the columns of ``candidates``, probability (of the click), or of a
+        DINRegressor prediction.
         Equally probable candidates (logits level to 1e-5) keep their order.
 
     Raises
@@ -161,11 +162,12 @@ class Ranker(Generic[IntoDataFrameT]):
             )
         self._columns = columns
         self._frame = CallerFrame(candidates, name="candidates")
-        _check_candidates(self._frame.pandas, columns)
+        name = self._fitted.value_name
+        _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
         _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
         none = np.zeros(len(self._frame.pandas), dtype=np.int64)
         self._result = CallerFrame(
-            self._frame.with_columns({"probability": none}, first={"row": none, "rank": none}),
+            self._frame.with_columns({name: none}, first={"row": none, "rank": none}),
             name="candidates",
         )
         self._lock = threading.Lock()
@@ -205,7 +207,7 @@ class Ranker(Generic[IntoDataFrameT]):
         -------
         DataFrame or Table
             The users in their order and the best candidate first: row (position in ``users``),
-            rank (from 1), the columns of the candidates, probability (of the click).
+            rank (from 1), the columns of the candidates, probability (of the click), or prediction.
         """
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
@@ -229,8 +231,8 @@ class Ranker(Generic[IntoDataFrameT]):
             best.append(block[chosen])
             ranks.append(rank)
         rows, positions = np.divmod(np.concatenate(best), n_candidates)
-        probability = self._fitted.calibration.probability(np.concatenate(logits))
-        values = {"row": rows, "rank": np.concatenate(ranks), "probability": probability}
+        scored = self._fitted.value_of(np.concatenate(logits))
+        values = {"row": rows, "rank": np.concatenate(ranks), self._fitted.value_name: scored}
         return self._result.take_and_replace(positions, values)
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
@@ -445,10 +447,12 @@ def _check_users(users: Users, candidates: pd.DataFrame) -> None:
         )
 
 
-def _check_candidates(candidates: pd.DataFrame, columns: Sequence[str]) -> None:
+def _check_candidates(
+    candidates: pd.DataFrame, columns: Sequence[str], *, taken: Sequence[str]
+) -> None:
     check_frame(candidates, [], name="candidates")
     _check_rows(candidates, name="candidates")
-    taken = [name for name in RESULT_COLUMNS if name in candidates]
+    taken = [name for name in taken if name in candidates]
     if taken:
         raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
     if not any(name in candidates for name in columns):

@@ -27,6 +27,7 @@ from sklearn_din.training.net_state import networks_on
 
 OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",
+    "sklearn_din.regressor.DINRegressor",
     "sklearn_din.transformers.HistorySequenceEncoder",
     "sklearn_din.logs.history.HistoryBuilder",
     "sklearn_din.neighbours.transformer.ItemNeighbours",

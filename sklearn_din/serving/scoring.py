@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from narwhals.typing import IntoDataFrame
+from sklearn.base import is_regressor
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._progress import Progress
@@ -23,7 +24,9 @@ from sklearn_din.serving.saving import load
 from sklearn_din.tables.scan import Scan
 
 FRAME_ROWS = 131_072  # rows of a part, where X is a frame in memory
-PROBABILITY, DECISION = "probability", "decision"
+# Columns by the method that is asked; the last one of regressors alone
+COLUMN_OF = {"predict_proba": "probability", "decision_function": "decision"}
+PREDICTION = "prediction"
 N_MODELS = 4  # models that a process keeps: the latest ones
 
 Part = tuple[Any, pa.Table]  # rows as the model takes them, and the columns to write beside
@@ -46,7 +49,8 @@ def predict_to_parquet(
     Parameters
     ----------
     model : Pipeline or classifier
-        Fitted. Its ``predict_proba`` is asked, or where it has none its ``decision_function``.
+        Fitted. Its ``predict_proba`` is asked, or where it has none its ``decision_function``; of a
+        regressor ``predict``.
     X : scan, or pandas, polars or Arrow frame
         Rows to predict, with the columns that the model was fitted on.
     path : str or path
@@ -303,7 +307,9 @@ def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: i
 
 def scoring_method(model: Any) -> str:
     """Return the name of the method that gives a model's scores."""
-    method = next((m for m in ("predict_proba", "decision_function") if hasattr(model, m)), None)
+    method = next((name for name in COLUMN_OF if hasattr(model, name)), None)
+    if method is None and hasattr(model, "__sklearn_tags__") and is_regressor(model):
+        return "predict"
     if method is None:
         raise TypeError(
             "scoring needs a fitted model with predict_proba or decision_function, got "
@@ -314,10 +320,11 @@ def scoring_method(model: Any) -> str:
 
 def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
     """Return predictions by name of column; of no rows too, which most models refuse."""
-    name = PROBABILITY if method == "predict_proba" else DECISION
+    name = COLUMN_OF.get(method, PREDICTION)
     classes = list(getattr(model, "classes_", range(2)))
     if len(rows) == 0:
-        scores = np.empty((0, len(classes)), dtype=np.float32)
+        shape = (0,) if method == "predict" else (0, len(classes))
+        scores = np.empty(shape, dtype=np.float32)
     else:
         scores = np.asarray(getattr(model, method)(rows))
     if scores.ndim == 1:

@@ -1,6 +1,6 @@
 """Validation checks: the average of the latest weights is judged, the best average is kept.
 
-It is kept if it is better than the base rate, which needs no network.
+It is kept if it is better than one output for all rows, which needs no network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ AVERAGED_CHECKS = 4
 # average is worse than all of them (benchmarks/quality-results.md, "Recent matches in attention").
 CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
 
-Batches = Iterable[tuple[Batch, Tensor]]  # impressions, and their clicks (n,)
+Batches = Iterable[tuple[Batch, Tensor]]  # impressions, and their encoded y (n,)
 
 
 def count_checks(n_batches: int) -> int:
@@ -40,33 +39,6 @@ def count_checks(n_batches: int) -> int:
     return min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
 
 
-def base_logit(y: np.ndarray, weights: np.ndarray | None) -> float:
-    """Return the log-odds of the share of clicks; one half of a row stands for none.
-
-    Examples
-    --------
-    >>> round(base_logit(np.array([0, 1, 0, 0]), None), 4)  # 1 / 3
-    -1.0986
-    >>> round(base_logit(np.array([0, 1, 0, 0]), np.array([1, 3, 1, 2])), 4)  # 3 / 4
-    -0.2877
-    """
-    share = float(np.average(y, weights=None if weights is None else weights + 1e-12))
-    share = min(max(share, 0.5 / len(y)), 1 - 0.5 / len(y))
-    return float(np.log(share / (1 - share)))
-
-
-def loss_of_constant(logit: float, y: np.ndarray, weights: np.ndarray | None) -> float:
-    """Return the loss of the same log-odds for all rows, as ``DINNet.get_loss`` has it.
-
-    Examples
-    --------
-    >>> round(loss_of_constant(0.0, np.array([0, 1]), None), 4)
-    0.6931
-    """
-    losses = np.logaddexp(0.0, logit) - logit * y.astype(float)
-    return float(np.mean(losses if weights is None else losses * weights))
-
-
 class EarlyStopping(Callback):
     """Stop when validation checks stop improving; keep the best average of the latest weights.
 
@@ -78,9 +50,10 @@ class EarlyStopping(Callback):
     itself goes on from the latest weights.
 
     A fit must not end worse than knowing nothing: where no check has a smaller loss than the base
-    rate of the training rows, predicted for every validation row, the net in the end predicts that
-    rate, and ``net.stop_reason_`` is "base_rate". Its last layer then is its bias alone, so that
-    later training goes on from there. Ctrl-C leaves the best check all the same.
+    rate of the training rows (of numbers their mean), predicted for every validation row, the net
+    in the end predicts that rate, and ``net.stop_reason_`` is "base_rate". Its last layer then is
+    its bias alone, so that later training goes on from there. Ctrl-C leaves the best check all the
+    same.
 
     Each check is a row of ``net.checks_``; without validation batches, each epoch is one.
 
@@ -105,10 +78,10 @@ class EarlyStopping(Callback):
         self._best: dict[str, Tensor] = {}
         self._forget_predictions()
         train, valid = net.get_split_datasets(None)
-        self._base_logit = base_logit(train.y, train.weights)
-        self._base_loss = (
-            np.inf if valid is None else loss_of_constant(self._base_logit, valid.y, valid.weights)
-        )
+        self._base_loss = np.inf
+        self._base_output = net.target.constant(train.y, train.weights)
+        if valid is not None:
+            self._base_loss = net.target.loss_of_constant(self._base_output, valid.y, valid.weights)
 
     def on_epoch_begin(
         self,
@@ -198,8 +171,7 @@ class EarlyStopping(Callback):
         labels = torch.cat(self._labels).numpy()
         logits = torch.cat(self._logits).float().cpu().numpy()
         self._forget_predictions()
-        has_both = 0.0 < labels.mean() < 1.0
-        auc = float(roc_auc_score(labels, logits)) if has_both else np.nan
+        auc = net.target.auc(labels, logits)
         self._exchange(net.module_)
         net.checks_.append(self._row(net, valid_loss=loss, valid_auc=auc))
         net.history.record("valid_auc", auc)
@@ -239,7 +211,7 @@ class EarlyStopping(Callback):
         if self._is_better or not self._best:
             return self._best
         weight, bias = self._best["output.weight"], self._best["output.bias"]
-        constant = torch.full_like(bias, self._base_logit)
+        constant = torch.full_like(bias, self._base_output)
         return {**self._best, "output.weight": torch.zeros_like(weight), "output.bias": constant}
 
     def state_dict(self) -> dict[str, Any]:

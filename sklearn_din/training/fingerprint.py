@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
+from sklearn_din._typed_fields import to_dict
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.training.inputs import FitInputs, device_for
 
@@ -43,7 +44,7 @@ def fingerprint(
     parameters["device"] = device_for(estimator.device)
     data = {
         "the number of rows": len(inputs.X),
-        "y": [_digest_of_text(repr(inputs.classes.tolist())), digest(inputs.clicks)],
+        "y": [_digest_of_text(repr(to_dict(inputs.target))), digest(inputs.y)],
         "sample_weight": None if sample_weight is None else digest(sample_weight, np.float64),
         "groups": None if groups is None else digest(groups),
         **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},

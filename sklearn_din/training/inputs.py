@@ -1,4 +1,4 @@
-"""Checks of what the classifier is given: parameters, impressions, labels, weights."""
+"""Checks of what the estimators are given: parameters, impressions, y, weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_array, validate_data
 from sklearn_din._warnings import log_once, warn_user
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
+from sklearn_din.training.target import Click, Numbers, Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,15 +30,15 @@ ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the
 class FitInputs(NamedTuple):
     """Checked inputs of ``fit``.
 
-    Plain arrays and frames have become numeric columns of X. ``classes`` are the two labels in
-    order, the second one is the click; ``clicks`` and ``weights`` are float32 of shape (n,), the
-    weights with a mean of one, or None where all are equal.
+    Plain arrays and frames have become numeric columns of X. ``y`` is as the target has encoded
+    it; ``y`` and ``weights`` are float32 of shape (n,), the weights with a mean of one, or None
+    where all are equal.
     """
 
     X: EncodedFeatures
     is_encoded: bool
-    classes: np.ndarray
-    clicks: np.ndarray
+    target: Target
+    y: np.ndarray
     weights: np.ndarray | None
 
 
@@ -57,54 +58,82 @@ def check_inputs(
     those of earlier calls, and X gets the newest schema: its own, or that of the classifier if X
     was encoded before.
     """
-    import pandas as pd  # a quarter of a second, where only the classifier is imported
-
     check_parameters(estimator)
     is_later = is_partial and hasattr(estimator, "net_")
-    encoded, labels = _rows_and_labels(estimator, X, y, is_later=is_later)
+    encoded, values = _rows_and_y(estimator, X, y, is_later=is_later)
+    known = estimator._target if is_later else None
+    target: Target
+    if is_regressor(estimator):
+        values = check_rows(values, len(values), name="y")
+        target = _read_numbers(values, estimator.loss, known)
+    else:
+        target = _read_labels(values, known, is_partial=is_partial, classes=classes)
+        _check_class_weight(estimator.class_weight, target.classes.tolist())
+    if isinstance(target, Click) and not is_later:
+        _warn_of_flip(y, target.classes.tolist())
+    _check_widths(estimator, encoded.schema)
+    weights = check_weights(sample_weight, getattr(estimator, "class_weight", None), values)
+    encoded_y = target.encode(values)
+    return FitInputs(encoded, isinstance(X, EncodedFeatures), target, encoded_y, weights)
+
+
+def _read_labels(
+    labels: np.ndarray, known: Click | None, *, is_partial: bool, classes: ArrayLike | None
+) -> Click:
+    import pandas as pd  # a quarter of a second, where only the classifier is imported
+
     n_missing = int(pd.isna(labels).sum())
     if n_missing:
         raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
     check_classification_targets(labels)
-    if is_partial:
-        known = _check_classes(classes, labels, getattr(estimator, "classes_", None))
-    else:
-        known = two_labels(labels)
-    if not is_later:
-        _warn_of_flip(y, known.tolist())
-    clicks = (labels == known[1]).astype(np.float32)
-    _check_mappings(estimator, known, encoded.schema)
-    weights = check_weights(sample_weight, estimator.class_weight, labels)
-    return FitInputs(encoded, isinstance(X, EncodedFeatures), known, clicks, weights)
+    if not is_partial:
+        return Click(two_labels(labels))
+    return Click(_check_classes(classes, labels, None if known is None else known.classes))
 
 
-def _rows_and_labels(
+def _read_numbers(numbers: np.ndarray, loss: Any, known: Numbers | None) -> Numbers:
+    if loss == "log1p" and numbers.min() < 0:
+        raise ValueError(
+            f"loss='log1p' needs numbers from 0 on, got a y of {numbers.min():g}. Use "
+            "loss='squared'."
+        )
+    if known is not None and known.of_what != loss:
+        raise ValueError(
+            f"partial_fit goes on with the loss of fit, {known.of_what!r}, and loss is {loss!r} "
+            "now. Set it back, or call fit."
+        )
+    return known or Numbers.of(numbers, loss)
+
+
+def _rows_and_y(
     estimator: BaseEstimator, X: ImpressionsLike, y: ArrayLike, *, is_later: bool
 ) -> tuple[EncodedFeatures, np.ndarray]:
-    """Return impressions, and a label for each; there is at least one."""
+    """Return impressions, and one y for each; there is at least one."""
     encoded = X if isinstance(X, EncodedFeatures) else None
     if is_later and (encoded is not None or estimator._fitted_on_encoded):
         encoded = _with_newest_schema(estimator, X)
     if encoded is None:
         _check_numeric_frame(X)
-        numbers, labels = validate_data(estimator, X, y, reset=not is_later, dtype=np.float32)
+        options = {"reset": not is_later, "y_numeric": is_regressor(estimator)}
+        numbers, values = validate_data(estimator, X, y, dtype=np.float32, **options)
         log_once(
-            "DINClassifier was given numbers alone, without ids and histories: it trains a network "
-            "without attention, to which ids are quantities. Put HistorySequenceEncoder directly "
-            "before it, Pipeline([('encode', HistorySequenceEncoder()), ('din', DINClassifier())]),"
-            " and give that Pipeline the frame with its histories; what makes numbers of columns "
+            f"{type(estimator).__name__} was given numbers alone, without ids and histories: it "
+            "trains a network without attention, to which ids are quantities. Put "
+            "HistorySequenceEncoder directly before it, Pipeline([('encode', "
+            f"HistorySequenceEncoder()), ('din', {type(estimator).__name__}())]), and give that "
+            "Pipeline the frame with its histories; what makes numbers of columns "
             "(skrub's TableVectorizer, a FeatureUnion, X.to_numpy()) must not stand there."
         )
-        return _numeric_features(estimator, numbers), labels
+        return _numeric_features(estimator, numbers), values
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
     if not len(encoded):
         raise ValueError("fit needs at least one impression, got zero rows.")
-    labels = column_or_1d(y, warn=True)
-    check_consistent_length(encoded, labels)
-    return encoded, labels
+    values = column_or_1d(y, warn=True)
+    check_consistent_length(encoded, values)
+    return encoded, values
 
 
 def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> EncodedFeatures:
@@ -147,18 +176,6 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
             "A click log holds clicks only: sample_negatives adds what was not clicked."
         )
     return classes
-
-
-def name_click(classes: np.ndarray) -> str:
-    """Return what a click is called in pictures and lines: its label, where that is not 1.
-
-    Examples
-    --------
-    >>> name_click(np.array([0, 1])), name_click(np.array(["click", "skip"]))
-    ('click', "'skip'")
-    """
-    label = classes.tolist()[1]
-    return "click" if label == 1 else repr(label)
 
 
 def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
@@ -306,11 +323,13 @@ def _check_device(device: str) -> None:
         )
 
 
-def _check_mappings(estimator: BaseEstimator, classes: np.ndarray, schema: Schema) -> None:
-    """Raise where dicts of class weights or widths name other labels or vocabularies."""
-    class_weight, labels = estimator.class_weight, classes.tolist()
+def _check_class_weight(class_weight: object, labels: list[Any]) -> None:
     if isinstance(class_weight, dict) and not set(class_weight) <= set(labels):
         raise ValueError(f"class_weight must name the labels {labels}, got {list(class_weight)}.")
+
+
+def _check_widths(estimator: BaseEstimator, schema: Schema) -> None:
+    """Raise where a dict of widths names other vocabularies."""
     embedding_dim, sizes = estimator.embedding_dim, schema.vocabulary_sizes
     if isinstance(embedding_dim, Mapping) and set(embedding_dim) != set(sizes):
         raise ValueError(

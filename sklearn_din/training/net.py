@@ -1,4 +1,4 @@
-"""The skorch net behind DINClassifier: what it trains on, how a batch is fed, why it stops."""
+"""The skorch net behind the estimators: what it trains on, how a batch is fed, why it stops."""
 
 from __future__ import annotations
 
@@ -27,16 +27,13 @@ from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, is_host, number_on_host
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
-from sklearn_din.training.early_stopping import EarlyStopping, base_logit
+from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
 from sklearn_din.training.novelty import STILL, Novelty, ShownRows, measure_novelty
-from sklearn_din.training.occurrences import (
-    count_occurrences,
-    embedding_decay,
-    scale_of_prior,
-)
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
 from sklearn_din.training.seeding import own_random_state, seed_torch
+from sklearn_din.training.target import Click, Target
 from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, lend_threads
 from sklearn_din.training.validation import choose_validation, row_numbers, split_rows
 
@@ -63,7 +60,7 @@ def keep_freed_memory() -> None:
 
 
 class DINNet(NeuralNetBinaryClassifier):
-    """skorch net on encoded impressions: DINClassifier without the checks of labels and columns.
+    """skorch net on encoded impressions: the estimators without the checks of y and columns.
 
     ``fit(X, y)`` sets validation rows aside, makes batches and trains; the loss of a training step
     is that of its real events, with the mini-batch aware L2 on the rows of the embedding tables.
@@ -96,6 +93,8 @@ class DINNet(NeuralNetBinaryClassifier):
     neighbours : {"auto", "time", "user"} or None, default=None
         Whether numbers of item neighbours are learnt from the rows of ``fit`` and added to them:
         as for DINClassifier.
+    target : Target, default=None
+        What y is, and the loss. None: a click or none.
     random_state : int, RandomState or None, default=None
         Seed of everything that is drawn.
 
@@ -107,7 +106,8 @@ class DINNet(NeuralNetBinaryClassifier):
     stop_reason_ : {"max_epochs", "patience", "base_rate", "callback", "user"}
         Why the latest training ended: after all epochs, by early stopping, by a callback of the
         user's, or by Ctrl-C. "base_rate": however it ended, but for Ctrl-C, no validation check
-        was better than the base rate of the training rows, which is what the network predicts.
+        was better than the base rate of the training rows, which is what the network predicts; of
+        numbers that is their mean.
     n_epochs_ : int
         Epochs begun in all trainings of this network.
     batch_size_ : int
@@ -118,8 +118,9 @@ class DINNet(NeuralNetBinaryClassifier):
         Item neighbours, which further rows are looked up in where they lack the numbers.
     occurrences_ : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary, how often each id occurred in all training rows so far. Empty without L2.
-    labels_ : tuple of two int
-        How many of those rows were not clicked, and how many were. (0, 0) without L2.
+    labels_ : tuple of int
+        How many of those rows were not clicked, and how many were; of numbers, how many rows there
+        were, and 0. (0, 0) without L2.
     order_ : RandomState
         Draws the order of rows.
     seed_ : int
@@ -135,7 +136,7 @@ class DINNet(NeuralNetBinaryClassifier):
     novelty_: Novelty = STILL
     neighbours_: NeighbourTables = NeighbourTables()
     occurrences_: dict[str, np.ndarray]
-    labels_: tuple[int, int]
+    labels_: tuple[int, ...]
     order_: np.random.RandomState
     seed_: int
     ranks_: Ranks | None = None  # the processes that train together, set while they do
@@ -158,6 +159,7 @@ class DINNet(NeuralNetBinaryClassifier):
         validation_fraction: float = 0.1,
         patience: int = 4,
         neighbours: str | None = None,
+        target: Target | None = None,
         random_state: int | np.random.RandomState | None = None,
         train_split: None = None,
         verbose: int = 0,
@@ -170,6 +172,7 @@ class DINNet(NeuralNetBinaryClassifier):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.neighbours = neighbours
+        self.target = Click() if target is None else target
         self.random_state = random_state
         fixed = {"lr": lr, "batch_size": batch_size, "train_split": train_split}
         super().__init__(module, *args, verbose=verbose, **fixed, **kwargs)
@@ -199,7 +202,7 @@ class DINNet(NeuralNetBinaryClassifier):
         X : EncodedFeatures
             Impressions.
         y : array-like of shape (n,)
-            1 for a click, 0 for none.
+            1 for a click, 0 for none; numbers as the target has encoded them.
         sample_weight : ndarray of shape (n,), default=None
             Factor of each impression's loss. DINClassifier scales them to a mean of one.
         groups : array-like of shape (n,), default=None
@@ -209,22 +212,22 @@ class DINNet(NeuralNetBinaryClassifier):
         -------
         self : DINNet
         """
-        clicks, weights = _check_rows(X, y, sample_weight)
+        encoded, weights = self._check_rows(X, y, sample_weight)
         # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
-        self.neighbours_, X = self._learn_neighbours(X, clicks)
+        self.neighbours_, X = self._learn_neighbours(X, encoded)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
         self.order_ = self.first_seeds()
         self.novelty_, moments = measure_novelty(X, share=self.validation_fraction)
-        rows, held_out, how = self._choose_rows(X, clicks, groups)
+        rows, held_out, how = self._choose_rows(X, encoded, groups)
         self.batch_size_ = self._size_of_batches(len(rows))
         self.occurrences_, self.labels_ = {}, (0, 0)
         shown, valid = self._shown(moments, rows), None
-        train = self._batches_of(X, clicks, weights, shown, rows)
+        train = self._batches_of(X, encoded, weights, shown, rows)
         if held_out is not None:
             to_judge = self._shown(moments, held_out)
             if to_judge is not None:
                 to_judge = to_judge.hold_out(are_last=how == "last")
-            valid = self._batches_of(X, clicks, weights, to_judge, held_out, in_order=True)
+            valid = self._batches_of(X, encoded, weights, to_judge, held_out, in_order=True)
         seed = self.order_.randint(2**31)
         self._train(train, valid, X, y, seed=seed, is_new=True, shown=shown)
         return self
@@ -252,10 +255,10 @@ class DINNet(NeuralNetBinaryClassifier):
         -------
         self : DINNet
         """
-        clicks, weights = _check_rows(X, y, sample_weight)
+        encoded, weights = self._check_rows(X, y, sample_weight)
         is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
-            tables, X = self._learn_neighbours(X, clicks)
+            tables, X = self._learn_neighbours(X, encoded)
             self.order_ = self.first_seeds()
             self.novelty_, moments = measure_novelty(X, share=self.validation_fraction)
             self.batch_size_ = self._size_of_batches(len(X))
@@ -263,7 +266,7 @@ class DINNet(NeuralNetBinaryClassifier):
         else:
             seed = self._next_seeds()[1]
             if tables.pairs:  # tables that had counted a row's own click would reveal it
-                tables, X = tables.grow(X, clicks > 0), tables.add_to(X)
+                tables, X = tables.grow(X, self.target.clicks(encoded)), tables.add_to(X)
             if X.schema != self.module_.schema:
                 grown = self.grow(X.schema)
                 self.module_, self.optimizer_ = grown.module_, grown.optimizer_
@@ -272,13 +275,13 @@ class DINNet(NeuralNetBinaryClassifier):
                 self.batch_size_ = self.batch_size
             self.novelty_, moments = self.novelty_.extend(X)
         shown = self._shown(moments)
-        train = self._batches_of(X, clicks, weights, shown)
+        train = self._batches_of(X, encoded, weights, shown)
         self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1, shown=shown)
         self.neighbours_ = tables
         return self
 
     def _learn_neighbours(
-        self, X: EncodedFeatures, clicks: np.ndarray
+        self, X: EncodedFeatures, y: np.ndarray
     ) -> tuple[NeighbourTables, EncodedFeatures]:
         """Learn item neighbours from all rows, and add their numbers to these rows.
 
@@ -288,12 +291,20 @@ class DINNet(NeuralNetBinaryClassifier):
         order, ranks = choose_order(X, self.neighbours), self.ranks_
         if ranks is not None and X.store is not None and ranks.rank > 0:
             ranks.of_all(None)
-        tables, X = learn_neighbours(X, clicks > 0, order=order)
+        tables, X = learn_neighbours(X, self.target.clicks(y), order=order)
         if ranks is not None and X.store is not None and ranks.rank == 0:
             ranks.of_all(None)
         if ranks is not None:
             ranks.check_same({"learnt": {"item neighbours": tables.digest()}})
         return tables, X
+
+    def _check_rows(
+        self, X: object, y: ArrayLike, sample_weight: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Encoded y and weights as float32, one for each impression."""
+        encoded = self.target.check_encoded(y, len(_check_encoded(X)))
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
+        return encoded, weights
 
     def first_seeds(self) -> np.random.RandomState:
         """Random state of a new network's rows; several processes take what rank 0 has drawn."""
@@ -308,7 +319,7 @@ class DINNet(NeuralNetBinaryClassifier):
         return self.get_split_datasets(None)[0]
 
     def _choose_rows(
-        self, X: EncodedFeatures, clicks: np.ndarray, groups: ArrayLike | None
+        self, X: EncodedFeatures, y: np.ndarray, groups: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray | None, str]:
         """Rows to train on, rows to validate on or None, and of what kind these are."""
         stops = self.early_stopping
@@ -316,7 +327,7 @@ class DINNet(NeuralNetBinaryClassifier):
             return row_numbers(len(X)), None, ""
         how = choose_validation(self.validation, X.times)
         rows, held_out = split_rows(
-            clicks,
+            self.target.kinds(y),
             X.users if groups is None else groups,
             how=how,
             fraction=self.validation_fraction,
@@ -334,7 +345,7 @@ class DINNet(NeuralNetBinaryClassifier):
     def _batches_of(
         self,
         X: EncodedFeatures,
-        clicks: np.ndarray,
+        y: np.ndarray,
         weights: np.ndarray | None,
         shown: ShownRows | None,
         rows: np.ndarray | None = None,
@@ -343,10 +354,10 @@ class DINNet(NeuralNetBinaryClassifier):
     ) -> ImpressionBatches:
         """Batches of these rows of X, or of all: shuffled ones to train on, or to validate on."""
         if rows is not None:
-            clicks, weights = clicks[rows], None if weights is None else weights[rows]
+            y, weights = y[rows], None if weights is None else weights[rows]
         return ImpressionBatches(
             X,
-            clicks,
+            y,
             weights,
             batch_size=VALIDATION_BATCH_SIZE if in_order else self.batch_size_,
             shuffle=None if in_order else self.order_,
@@ -388,7 +399,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 if is_new:
                     self.module__schema = X.schema
                     self.initialize()
-                    self._start_at_base_rate(train)
+                    self._start_at_constant(train)
                     self.checks_, self.n_epochs_ = [], 0
                 else:
                     self.initialize_callbacks()
@@ -406,19 +417,21 @@ class DINNet(NeuralNetBinaryClassifier):
         self.module_.eval()
         self.order_ = copy.deepcopy(self.order_)  # the caller may draw from the original
 
-    def _start_at_base_rate(self, train: ImpressionBatches) -> None:
-        """Begin with the bias whose probability is the share of clicks, where there are both kinds.
+    def _start_at_constant(self, train: ImpressionBatches) -> None:
+        """Begin with the bias whose probability is the share of clicks, or which is the mean.
 
         From 1/2 a step moves the bias by the learning rate: on the way to a rare click's rate,
         everything else learns what the bias alone has to.
         """
-        if 0 < train.y.sum() < len(train):
-            torch.nn.init.constant_(self.module_.output.bias, base_logit(train.y, train.weights))
+        if self.target.has_constant(train.y):
+            output = self.target.constant(train.y, train.weights)
+            with torch.no_grad():
+                self.module_.output.bias.copy_(torch.as_tensor(output))
 
     def _count(self, train: ImpressionBatches, shown: ShownRows | None) -> dict[str, np.ndarray]:
         """Factors of the L2 by vocabulary: ids and labels are counted in all trainings so far."""
-        n_clicks = int(train.y.sum())
-        self.labels_ = self.labels_[0] + len(train) - n_clicks, self.labels_[1] + n_clicks
+        counts = self.target.count(train.y)
+        self.labels_ = tuple(map(sum, zip(self.labels_, counts, strict=True)))
         occurrences = count_occurrences(train.X, train.rows)
         if shown is not None:
             for name, n_hidden in shown.count_hidden(train.X, train.rows).items():
@@ -426,7 +439,7 @@ class DINNet(NeuralNetBinaryClassifier):
         for name, before in self.occurrences_.items():
             occurrences[name][: len(before)] += before
         self.occurrences_ = occurrences
-        strength = self.embedding_l2 * scale_of_prior(*self.labels_)
+        strength = self.embedding_l2 * self.target.scale_of_prior(self.labels_)
         return embedding_decay(occurrences, strength / min(train.batch_size, len(train)))
 
     def _set_rates_and_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
@@ -642,11 +655,11 @@ class DINNet(NeuralNetBinaryClassifier):
         return batch.to(self.device)
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Batch, training: bool = False) -> Tensor:
-        """Weighted negative log-likelihood of the click."""
+        """Weighted loss of the target."""
         if not len(y_true):  # a process that has no row of a joint batch
             return y_pred.sum()
         labels = to_device(y_true, y_pred.device)
-        return F.binary_cross_entropy_with_logits(y_pred, labels, weight=X.weights)
+        return self.target.loss(y_pred, labels, X.weights)
 
     def _set_training(self, training: bool = True) -> None:
         """As skorch does before each batch, but walk through the modules only to change them."""
@@ -890,17 +903,3 @@ def _check_encoded(X: object) -> EncodedFeatures:
             "Call the encoder's transform first, or use the classifier."
         )
     return X
-
-
-def _check_rows(
-    X: object, y: ArrayLike, sample_weight: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Clicks and weights as float32, one for each impression."""
-    encoded, clicks = _check_encoded(X), np.asarray(y)
-    if clicks.shape != (len(encoded),) or not np.isin(clicks, (0, 1)).all():
-        raise ValueError(
-            f"net_ takes y as 1 for a click and 0 for none, one for each of {len(encoded)} "
-            "impressions. The classifier takes any two labels."
-        )
-    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
-    return clicks.astype(np.float32), weights

@@ -1,0 +1,196 @@
+"""DINRegressor: the network of the classifier on numbers, such as watch time or ratings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import RegressorMixin
+
+from sklearn_din._compat import StrOptions, _fit_context
+from sklearn_din.estimator import DINClassifier, DINEstimator
+from sklearn_din.training.inputs import ImpressionsLike
+from sklearn_din.training.target import Numbers
+
+if TYPE_CHECKING:
+    from skorch.callbacks import Callback
+
+
+class DINRegressor(RegressorMixin, DINEstimator):
+    """Deep Interest Network for numbers: watch time, a rating, a price paid.
+
+    The network of :class:`DINClassifier`, whose output is a number in place of log-odds. It
+    trains on y less its mean and divided by its standard deviation, by squared error.
+
+    With ``loss="log1p"`` that is log(1 + y), as for watch times and prices, of which a few are
+    very large. Predictions are then numbers again, about the median of each row rather than its
+    mean: where the mean counts, such as in sums, use "squared".
+
+    Parameters
+    ----------
+    loss : {"squared", "log1p"}, default="squared"
+        Squared error of the number, or of log(1 + number), which needs numbers from 0 on.
+    embedding_l2 : float, default=250.0
+        Strength of the mini-batch aware L2 on embeddings. As a prior: each coordinate is
+        N(0, 1 / embedding_l2), whatever the batch size. Less where items are good or bad by
+        themselves, more where only their match with the history counts. 0 turns it off.
+    early_stopping : bool or "auto", default="auto"
+        Whether to set validation rows aside, stop when their loss stops falling and keep the
+        best average of the weights of the last four validation checks. "auto": from 1,000 rows.
+        Where no check is better than the mean of the training rows, a warning says so, and that
+        mean is what all rows get. ``partial_fit`` has no such rows and compares nothing.
+    verbose : int, default=0
+        0 is silent. 1 shows a progress bar with losses and time left, and names the columns that
+        are not used (dates).
+
+    Attributes
+    ----------
+    net_ : skorch net
+        As of :class:`DINClassifier`; it takes y, and gives outputs, less the mean of the rows of
+        ``fit`` and divided by their standard deviation.
+    module_, schema_, n_iter_, novelty_, n_features_in_, feature_names_in_
+        As of :class:`DINClassifier`.
+    history_ : DataFrame
+        One row per validation check, as of :class:`DINClassifier`. The losses are squared errors
+        divided by the variance of the rows of ``fit``: 1 is as good as their mean, 1 - loss is
+        about R2. There is no AUC.
+
+    See Also
+    --------
+    DINClassifier : The same network for clicks; all that is said there of parameters holds here.
+
+    Notes
+    -----
+    There are no item neighbours: those of the classifier learn from clicks, and counted from
+    histories alone they gained nothing (R2 of MovieLens' ratings .413 with, .423 without;
+    benchmarks/quality-results.md, "Numbers"). :class:`ItemNeighbours` before the regressor adds
+    them. Nor does ``fit`` look for the row's own event in its history: it shows by clicks.
+
+    Examples
+    --------
+    >>> X = np.random.RandomState(0).normal(size=(300, 2)).astype("float32")
+    >>> regressor = DINRegressor(random_state=0).fit(X, 60 + 10 * X[:, 0])
+    >>> bool(regressor.score(X, 60 + 10 * X[:, 0]) > 0.9)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **DINEstimator._parameter_constraints,
+        "loss": [StrOptions({"squared", "log1p"})],
+    }
+    neighbours = None  # they learn from clicks, and gained nothing here
+    _kind_of_target = Numbers
+    _target: Numbers
+
+    def __init__(
+        self,
+        *,
+        loss: Literal["squared", "log1p"] = "squared",
+        embedding_dim: int | Mapping[str, int] = 16,
+        pooling: str = "attention",
+        interest: str = "extended",
+        attention_units: tuple[int, ...] = (64, 16),
+        attention_activation: str = "prelu",
+        attention_normalization: str | None = "auto",
+        hidden_units: tuple[int, ...] = (200, 80),
+        activation: str = "prelu",
+        dropout: float = 0.0,
+        embedding_l2: float = 250.0,
+        lr: float = 0.003,
+        embedding_lr: float | None = None,
+        batch_size: int | str = "auto",
+        max_epochs: int = 20,
+        early_stopping: bool | str = "auto",
+        validation: str = "auto",
+        validation_fraction: float = 0.1,
+        patience: int = 4,
+        callbacks: list[Callback] | None = None,
+        checkpoint_dir: str | PathLike[str] | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.loss = loss
+        self.embedding_dim = embedding_dim
+        self.pooling = pooling
+        self.interest = interest
+        self.attention_units = attention_units
+        self.attention_activation = attention_activation
+        self.attention_normalization = attention_normalization
+        self.hidden_units = hidden_units
+        self.activation = activation
+        self.dropout = dropout
+        self.embedding_l2 = embedding_l2
+        self.lr = lr
+        self.embedding_lr = embedding_lr
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation = validation
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> DINRegressor:
+        """Train on further rows by one pass, as :meth:`DINClassifier.partial_fit` does.
+
+        Mean and standard deviation of y stay those of ``fit``.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            As given to ``fit``, or from the same encoder after its ``partial_fit``.
+        y : array-like of shape (n,)
+            Numbers.
+        sample_weight : array-like of shape (n,), default=None
+            Factor of each impression's loss. Their mean becomes one in each call.
+
+        Returns
+        -------
+        self : DINRegressor
+        """
+        return self._learn_more(X, y, sample_weight)
+
+    def predict(self, X: ImpressionsLike) -> np.ndarray:
+        """Return a number for each impression; with ``loss="log1p"`` none is below zero.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            As given to ``fit``.
+
+        Returns
+        -------
+        number : ndarray of shape (n,), float32
+        """
+        encoded = self._prepare_rows(X)  # first: it refuses where nothing is fitted
+        return self._target.value_of(self.net_.score(encoded))
+
+
+def _document_parameters() -> None:
+    """Complete the regressor's docstring by the classifier's texts of the same parameters."""
+    before, after = "    Parameters\n    ----------\n", "\n    Attributes\n"
+    head, rest = (DINRegressor.__doc__ or "").split(before)
+    own, tail = rest.split(after)
+    entry = re.compile(r"^    (\w+) : .*default=.*\n(?:(?:        .*)?\n)+?(?=    \S|\Z)", re.M)
+    texts = {
+        m[1]: m[0] for text in (DINClassifier.__doc__ or "", own) for m in entry.finditer(text)
+    }
+    shared = "".join(texts[name] for name in inspect.signature(DINRegressor).parameters)
+    DINRegressor.__doc__ = head + before + shared + after + tail
+
+
+if DINRegressor.__doc__:  # python -OO has none
+    _document_parameters()

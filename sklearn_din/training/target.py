@@ -1,0 +1,241 @@
+"""The target: how y becomes what a network learns, by which loss, and what its outputs say of y.
+
+A net asks its target alone: labels and numbers train by the same steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from sklearn_din.training.occurrences import scale_of_prior
+
+Output = float | np.ndarray  # of one row
+
+
+class Target(ABC):
+    """What a net learns. The encoded y and the network's outputs have the same shape."""
+
+    what_constant_is: str  # the best that all rows alike can get
+    value_name: str = "prediction"  # of a column of what ``value_of`` gives
+    click_name: str = "click"
+
+    @abstractmethod
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return y as the net takes it, float32."""
+
+    @abstractmethod
+    def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
+        """Return an encoded y that is given to the net, as float32; ValueError if it is none."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the weighted mean of the rows' losses."""
+
+    @abstractmethod
+    def constant(self, y: np.ndarray, weights: np.ndarray | None) -> Output:
+        """Return the output with the smallest loss, if all rows have the same."""
+
+    @abstractmethod
+    def value_of(self, output: np.ndarray) -> np.ndarray:
+        """Return outputs as people read them."""
+
+    @property
+    def value_words(self) -> list[str]:
+        """What ``value_of`` gives, in two words at most."""
+        return [self.value_name]
+
+    def loss_of_constant(self, output: Output, y: np.ndarray, weights: np.ndarray | None) -> float:
+        """Return the loss where all rows have the same output."""
+        outputs = torch.from_numpy(np.broadcast_to(output, y.shape).astype(np.float64))
+        factors = None if weights is None else torch.from_numpy(weights).double()
+        return float(self.loss(outputs, torch.from_numpy(y).double(), factors))
+
+    def has_constant(self, y: np.ndarray) -> bool:
+        """Return whether training can start at the constant."""
+        return True
+
+    def clicks(self, y: np.ndarray) -> np.ndarray:
+        """Return which rows were clicked: (n,), bool."""
+        return np.zeros(len(y), dtype=bool)
+
+    def kinds(self, y: np.ndarray) -> np.ndarray:
+        """Return kinds of rows of which random validation rows keep the shares: (n,), from 0."""
+        return np.zeros(len(y), dtype=np.int64)
+
+    def count(self, y: np.ndarray) -> tuple[int, ...]:
+        """Return the numbers that decide the L2, to be summed up over all trainings."""
+        return len(y), 0
+
+    def scale_of_prior(self, counts: tuple[int, ...]) -> float:
+        """Return the factor of the L2 on embeddings."""
+        return 1.0
+
+    def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
+        """Return the AUC; NaN where there is none."""
+        return np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Click(Target):
+    """A label of two kinds: y is 1 for the second, the click; the output is its log-odds.
+
+    Examples
+    --------
+    >>> click = Click(np.array(["no", "yes"]))
+    >>> click.encode(np.array(["yes", "no"]))
+    array([1., 0.], dtype=float32)
+    >>> round(click.constant(np.array([0, 1, 0, 0]), None), 4)  # 1 / 3
+    -1.0986
+    >>> round(click.constant(np.array([0, 1, 0, 0]), np.array([1, 3, 1, 2])), 4)  # 3 / 4
+    -0.2877
+    >>> round(click.loss_of_constant(0.0, np.array([0, 1]), None), 4)
+    0.6931
+    """
+
+    classes: np.ndarray = field(default_factory=lambda: np.array([0, 1]))
+    what_constant_is = "base rate"
+    value_name = "probability"
+
+    def check(self) -> None:
+        """Raise where there are not two labels."""
+        if self.classes.shape != (2,) or self.classes[0] == self.classes[1]:
+            raise ValueError("classes_ must be two labels.")
+
+    @property
+    def click_name(self) -> str:  # type: ignore[override]
+        """What a click is called in pictures and lines: its label, where that is not 1."""
+        label = self.classes.tolist()[1]
+        return "click" if label == 1 else repr(label)
+
+    @property
+    def value_words(self) -> list[str]:
+        return ["click", self.value_name]
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return 1 for a click and 0 for none."""
+        return (values == self.classes[1]).astype(np.float32)
+
+    def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
+        """Return 0 and 1."""
+        clicks = np.asarray(y)
+        if clicks.shape != (n_rows,) or not np.isin(clicks, (0, 1)).all():
+            raise ValueError(
+                f"net_ takes y as 1 for a click and 0 for none, one for each of {n_rows} "
+                "impressions. The classifier takes any two labels."
+            )
+        return clicks.astype(np.float32)
+
+    def loss(self, outputs: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the weighted negative log-likelihood."""
+        return F.binary_cross_entropy_with_logits(outputs, y, weight=weights)
+
+    def constant(self, y: np.ndarray, weights: np.ndarray | None) -> float:
+        """Return the log-odds of the share of clicks; one half of a row stands for none."""
+        share = float(np.average(y, weights=None if weights is None else weights + 1e-12))
+        share = min(max(share, 0.5 / len(y)), 1 - 0.5 / len(y))
+        return float(np.log(share / (1 - share)))
+
+    def value_of(self, output: np.ndarray) -> np.ndarray:
+        """Return the probability."""
+        return torch.sigmoid(torch.from_numpy(output)).numpy()
+
+    def has_constant(self, y: np.ndarray) -> bool:
+        """Return whether there are both kinds."""
+        return bool(0 < y.sum() < len(y))
+
+    def clicks(self, y: np.ndarray) -> np.ndarray:
+        """Return where y is 1."""
+        return y > 0
+
+    def kinds(self, y: np.ndarray) -> np.ndarray:
+        """Return y."""
+        return y.astype(int)
+
+    def count(self, y: np.ndarray) -> tuple[int, ...]:
+        """Count rows that were not clicked, and that were."""
+        n_clicks = int(y.sum())
+        return len(y) - n_clicks, n_clicks
+
+    def scale_of_prior(self, counts: tuple[int, ...]) -> float:
+        """Return more where clicks, or their absence, are rare."""
+        return scale_of_prior(*counts)
+
+    def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
+        """Return the AUC where there are both kinds."""
+        from sklearn.metrics import roc_auc_score  # not needed where a process only predicts
+
+        return float(roc_auc_score(y, outputs)) if 0.0 < y.mean() < 1.0 else np.nan
+
+
+@dataclass(frozen=True)
+class Numbers(Target):
+    """Numbers, or log(1 + number) with "log1p", less their mean and divided by their spread.
+
+    The mean of the rows, predicted for all of them, has a loss of one: the loss is 1 - R2.
+
+    Examples
+    --------
+    >>> seconds = Numbers.of(np.array([0.0, 9.0, 99.0]), "log1p")
+    >>> seconds.encode(np.array([0.0, 9.0, 99.0])).round(3)
+    array([-1.225,  0.   ,  1.225], dtype=float32)
+    >>> seconds.value_of(np.array([0.0, 1.2247449])).round(3)
+    array([ 9., 99.], dtype=float32)
+    """
+
+    of_what: Literal["squared", "log1p"] = "squared"
+    mean: float = 0.0
+    spread: float = 1.0
+    what_constant_is = "mean"
+
+    @classmethod
+    def of(cls, numbers: np.ndarray, loss: Literal["squared", "log1p"]) -> Numbers:
+        """Take mean and standard deviation from the numbers of ``fit``."""
+        scale = cls(loss)._scale(numbers)
+        spread = float(scale.std())
+        return cls(loss, float(scale.mean()), spread if spread > 0 else 1.0)
+
+    def check(self) -> None:
+        """Raise where the numbers are no scale."""
+        if not (np.isfinite([self.mean, self.spread]).all() and self.spread > 0):
+            raise ValueError("a target's mean and spread must be finite, its spread above 0.")
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return numbers in units of the spread."""
+        return ((self._scale(values) - self.mean) / self.spread).astype(np.float32)
+
+    def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
+        """Return finite numbers."""
+        numbers = np.asarray(y, dtype=np.float32)
+        if numbers.shape != (n_rows,) or not np.isfinite(numbers).all():
+            raise ValueError(
+                f"net_ takes y as finite numbers, one for each of {n_rows} impressions, less the "
+                "mean and divided by the spread. The regressor takes them as they are."
+            )
+        return numbers
+
+    def loss(self, outputs: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the weighted mean squared error."""
+        errors = (outputs - y).square()
+        return (errors if weights is None else errors * weights).mean()
+
+    def constant(self, y: np.ndarray, weights: np.ndarray | None) -> float:
+        """Return the mean."""
+        return float(np.average(y, weights=None if weights is None else weights + 1e-12))
+
+    def value_of(self, output: np.ndarray) -> np.ndarray:
+        """Return the number, float32; with "log1p" none is below zero."""
+        numbers = output.astype(np.float64) * self.spread + self.mean
+        if self.of_what == "log1p":
+            numbers = np.maximum(np.expm1(numbers), 0.0)
+        return numbers.astype(np.float32)
+
+    def _scale(self, numbers: np.ndarray) -> np.ndarray:
+        return np.log1p(numbers) if self.of_what == "log1p" else numbers

@@ -1,0 +1,268 @@
+"""DINRegressor: the classifier's network on numbers, through every tool that takes a classifier."""
+
+import pickle
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import mean_squared_error, r2_score
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    DINRegressor,
+    HistorySequenceEncoder,
+    Ranker,
+    TrainingDisplay,
+    attach_history,
+    explain,
+    export_onnx,
+    history_importance,
+    load,
+    predict_to_parquet,
+    save,
+    scan_parquet,
+    update,
+)
+from sklearn_din.datasets import make_purchase_log
+from sklearn_din.inspection.diagram import network_diagram
+from sklearn_din.serving import OnnxServer
+from sklearn_din.training.target import Numbers
+from tests.encoded_impressions import make_impressions
+from tests.fitted_pipelines import CANDIDATE, make_frame
+
+
+def quick(**parameters):
+    return DINRegressor(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
+def make_model(**parameters):
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    return Pipeline([("encode", encoder), ("din", quick(lr=0.02, **parameters))])
+
+
+@pytest.fixture(scope="module")
+def rows():
+    frame, y = make_frame()
+    noise = np.random.RandomState(0).gamma(2.0, size=len(y))
+    return frame.drop(columns="tags"), 20.0 * (1 + y) * noise
+
+
+@pytest.fixture(scope="module")
+def fitted(rows):
+    return make_model(loss="log1p").fit(*rows)
+
+
+@pytest.mark.parametrize("loss", ["squared", "log1p"])
+def test_it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth(loss):
+    log = make_purchase_log(n_users=400, random_state=0)
+    X = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    train, test = slice(0, 6400), slice(6400, None)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = Pipeline([("encode", encoder), ("din", quick(loss=loss, max_epochs=8))])
+    model.fit(X[train], log.seconds[train])
+    assert model[-1].net_.stop_reason_ != "base_rate"
+    to_scale, truth = np.asarray, log.expected_seconds[test]
+    if loss == "log1p":
+        to_scale, truth = np.log1p, log.expected_seconds[test] / np.exp(0.8**2 / 2)  # the median
+    predicted = model.predict(X[test])
+    r2, ceiling = (
+        r2_score(to_scale(log.seconds[test]), to_scale(those)) for those in (predicted, truth)
+    )
+    assert 0.5 * ceiling < r2 < ceiling
+
+
+def test_a_unit_of_y_and_a_shift_change_predictions_by_as_much():
+    X = make_impressions(300)
+    y = np.random.RandomState(0).normal(size=300)
+    plain, seconds = quick().fit(X, y), quick().fit(X, 1000 + 60 * y)
+    np.testing.assert_allclose(seconds.predict(X), 1000 + 60 * plain.predict(X), rtol=1e-4)
+
+
+def test_log1p_is_squared_error_of_the_logarithm():
+    X = make_impressions(300)
+    y = np.random.RandomState(0).gamma(1.0, 50.0, size=300)
+    logarithm = quick().fit(X, np.log1p(y)).predict(X)
+    np.testing.assert_allclose(
+        quick(loss="log1p").fit(X, y).predict(X), np.expm1(logarithm), rtol=1e-4
+    )
+
+
+def test_losses_in_history_are_one_less_r2_and_the_best_check_is_kept():
+    X = make_impressions(3000)
+    y = X.columns["price"] + np.random.RandomState(0).normal(size=3000)
+    regressor = quick(validation="last", max_epochs=6).fit(X, y)
+    held_out = slice(2700, None)
+    error = mean_squared_error(y[held_out], regressor.predict(X[held_out])) / y.var()
+    assert regressor.history_["valid_loss"].min() == pytest.approx(error, rel=1e-3)
+    assert regressor.history_["valid_auc"].isna().all()
+    assert len(TrainingDisplay.from_estimator(regressor).ax_) == 1
+
+
+def test_no_fit_ends_worse_than_the_mean():
+    X = make_impressions(1200)
+    y = np.random.RandomState(0).normal(size=1200)
+    with pytest.warns(UserWarning, match="better than the mean of the training rows, and so"):
+        regressor = quick(validation="last", lr=0.1).fit(X, y)
+    np.testing.assert_allclose(regressor.predict(X), y[:1080].mean(), atol=1e-6)
+    assert regressor.net_.stop_reason_ == "base_rate"
+
+
+def test_rows_of_weight_zero_do_not_count():
+    X, y = make_impressions(400), np.random.RandomState(0).normal(size=400)
+    weight = np.repeat([1.0, 0.0], 200)
+    spoilt = np.where(weight > 0, y, 5.0 - y)
+    spoilt *= y.std() / spoilt.std()  # mean and spread are those of all rows
+    target = Numbers("squared", 0.0, 1.0)
+    outputs, numbers = torch.zeros(2), torch.tensor([1.0, 9.0])
+    assert target.loss(outputs, numbers, torch.tensor([2.0, 0.0])) == 1.0
+    assert target.constant(y, weight) == pytest.approx(y[:200].mean())
+    with pytest.raises(ValueError, match="sample_weight must be zero or more"):
+        quick().fit(X, y, sample_weight=-weight)
+
+
+def test_a_search_chooses_by_r2(rows):
+    grid = {"din__loss": ["squared", "log1p"], "din__embedding_dim": [4]}
+    search = GridSearchCV(make_model(max_epochs=1), grid, cv=KFold(2)).fit(*rows)
+    assert search.best_score_ == search.cv_results_["mean_test_score"].max()
+    frame, y = rows
+    assert search.score(frame, y) == pytest.approx(r2_score(y, search.predict(frame)))
+
+
+def test_saved_and_pickled_it_predicts_the_same_and_goes_on_alike(fitted, rows, tmp_path):
+    save(fitted, tmp_path / "model.din")
+    for copy in (load(tmp_path / "model.din"), pickle.loads(pickle.dumps(fitted))):
+        np.testing.assert_array_equal(copy.predict(rows[0]), fitted.predict(rows[0]))
+    again = [update(load(tmp_path / "model.din"), *rows), update(copy, *rows)]
+    np.testing.assert_array_equal(*(model.predict(rows[0]) for model in again))
+
+
+@pytest.mark.parametrize("damage", [{"spread": 0.0}, {"mean": np.nan}, {"of_what": "cubed"}])
+def test_a_damaged_scale_is_refused(fitted, damage):
+    state = fitted[-1].__getstate__()
+    broken = pickle.loads(pickle.dumps(fitted[-1]))
+    broken._target = Numbers(**{"of_what": "log1p", "mean": 0.0, "spread": 1.0, **damage})
+    with pytest.raises(ValueError, match="DINRegressor cannot take this state"):
+        DINRegressor().__setstate__(broken.__getstate__())
+    DINRegressor().__setstate__(state)
+
+
+def test_an_update_moves_to_what_has_come(rows):
+    frame, y = rows
+    model = make_model().fit(frame, y)
+    before = model.predict(frame).mean()
+    for _ in range(5):
+        update(model, frame, y + 100)
+    assert before + 10 < model.predict(frame).mean() < before + 110
+    target = model[-1]._target
+    assert (target.mean, target.spread) == pytest.approx((y.mean(), y.std()))
+
+
+def test_candidates_are_ranked_by_the_number(fitted, rows):
+    frame, _ = rows
+    users = frame.drop(columns=CANDIDATE).iloc[:3]
+    candidates = frame[CANDIDATE].drop_duplicates("item").head(9)
+    best = Ranker(fitted, candidates).rank(users, top_k=4)
+    pairs = users.assign(row=range(3)).merge(candidates, how="cross")
+    alone = pairs.assign(prediction=fitted.predict(pairs[frame.columns]))
+    expected = alone.sort_values(["row", "prediction"], ascending=[True, False], kind="stable")
+    expected = expected.groupby("row").head(4)
+    assert best["item"].tolist() == expected["item"].tolist()
+    np.testing.assert_allclose(best["prediction"], expected["prediction"], rtol=1e-4)
+    assert "probability" not in best
+
+
+@pytest.mark.parametrize("loss", ["squared", "log1p"])
+def test_an_onnx_file_gives_the_number(loss, rows, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    frame, y = rows
+    model = make_model(loss=loss).fit(frame, y)
+    export_onnx(model, tmp_path / "model.onnx")
+    server = OnnxServer(tmp_path / "model.onnx")
+    columns = {name: frame[name].tolist() for name in frame.columns}
+    np.testing.assert_allclose(server.predict(columns), model.predict(frame), rtol=1e-4)
+
+
+def test_a_scan_trains_and_is_scored_as_its_frame(fitted, rows, tmp_path):
+    frame, y = rows
+    frame.assign(seconds=y).to_parquet(tmp_path / "rows.parquet")
+    scan = scan_parquet(tmp_path / "rows.parquet", target="seconds")
+    model = make_model(loss="log1p").fit(scan, scan.target_)
+    np.testing.assert_allclose(model.predict(frame), fitted.predict(frame), rtol=1e-4)
+    path = predict_to_parquet(model, scan, tmp_path / "scores.parquet", columns="seconds")
+    table = pq.read_table(path)
+    assert table.column_names == ["seconds", "prediction"]
+    np.testing.assert_allclose(table["prediction"], model.predict(frame), rtol=1e-5)
+
+
+def test_no_rows_are_scored_as_none_and_other_regressors_too(tmp_path):
+    X = pd.DataFrame({"price": [1.0, 2.0]})
+    model = LinearRegression().fit(X, [1.0, 2.0])
+    path = predict_to_parquet(model, X.head(0), tmp_path / "none.parquet")
+    assert pq.read_table(path).schema.names == ["prediction"]
+    assert isinstance(pq.read_table(path), pa.Table)
+
+
+def test_events_are_explained_by_the_number_and_columns_matter_by_r2(fitted, rows):
+    frame, y = rows
+    effects = explain(fitted, frame.head(5), by="leave_out")
+    row = effects.iloc[0]
+    without = frame.head(1).copy()
+    for name in ("hist_item", "hist_category"):
+        cell = list(without[name].iloc[0])
+        del cell[row["position"]]
+        without[name] = pd.Series([cell], index=without.index)
+    fall = fitted.predict(frame.head(1)) - fitted.predict(without)
+    assert row["effect"] == pytest.approx(fall[0], rel=1e-3, abs=1e-3)
+    assert "click" not in effects.attrs
+    table = history_importance(fitted, frame, y, scoring="r2", n_repeats=1, random_state=0)
+    assert set(table["feature"]) >= {"item", "price"}
+
+
+def test_pictures_and_words_speak_of_no_click(fitted):
+    drawing = network_diagram(fitted)
+    assert "prediction" in drawing
+    assert "probability" not in drawing
+    assert "MLP" in fitted[-1].summary()
+
+
+@pytest.mark.parametrize(
+    ("y", "parameters", "message"),
+    [
+        ([1.0, -2.0], {"loss": "log1p"}, "loss='log1p' needs numbers from 0 on, got a y of -2"),
+        ([1.0, np.nan], {}, "Input y contains NaN"),
+        ([[1.0, 2.0], [3.0, 4.0]], {}, "y should be a 1d array"),
+        ([1.0, 2.0], {"loss": "absolute"}, "The 'loss' parameter of DINRegressor must be"),
+    ],
+)
+def test_what_is_no_number_is_refused(y, parameters, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        quick(**parameters).fit(make_impressions(2), y)
+
+
+def test_another_loss_cannot_go_on():
+    X, y = make_impressions(20), np.arange(20.0)
+    regressor = quick().fit(X, y).set_params(loss="log1p")
+    with pytest.raises(ValueError, match="the loss of fit, 'squared', and loss is 'log1p' now"):
+        regressor.partial_fit(X, y)
+
+
+def test_the_net_refuses_numbers_that_are_not_scaled_to_its_rows():
+    X, regressor = make_impressions(20), quick().fit(make_impressions(20), np.arange(20.0))
+    with pytest.raises(ValueError, match="net_ takes y as finite numbers, one for each of 20"):
+        regressor.net_.fit(X, np.full(20, np.inf))
+
+
+def test_every_parameter_is_the_classifiers_but_for_loss_and_class_weight():
+    ours, theirs = set(DINRegressor().get_params()), set(DINClassifier().get_params())
+    assert ours - theirs == {"loss"}
+    assert theirs - ours == {"class_weight", "neighbours"}
