@@ -262,6 +262,13 @@ def test_padding_never_changes_the_files_numbers(runtime, path):
     assert (session.run(None, feed)[1] == session.run(None, wider)[1]).all()
 
 
+def test_every_node_of_a_file_has_a_name_of_its_own(onnx, path):
+    export_onnx(fitted_classifier(), path)
+    names = [node.name for node in onnx.load(path).graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+
+
 def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     classifier = fitted_classifier()
     export_onnx(classifier, path)

@@ -124,7 +124,7 @@ class Graph:
 
     def output(self, name: str, value: Value) -> None:
         """Give a float32 value of shape (n,) out under a name."""
-        self.nodes.append(self.onnx.helper.make_node("Identity", [value.name], [name]))
+        self.nodes.append(self.onnx.helper.make_node("Identity", [value.name], [name], name=name))
         kind = self.onnx.TensorProto.FLOAT
         self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ("n",)))
 
@@ -143,7 +143,9 @@ class Graph:
         result = f"/{operation}_{len(self.nodes)}"  # no column starts with a slash and ends so
         values = [v if isinstance(v, Value) else self.constant(v) for v in operands]
         names = [value.name for value in values]
-        self.nodes.append(self.onnx.helper.make_node(operation, names, [result], **attributes))
+        # named, since older runtimes name what they fuse by it, and refuse two nodes of one name
+        node = self.onnx.helper.make_node(operation, names, [result], name=result, **attributes)
+        self.nodes.append(node)
         return Value(self, result)
 
     def model(self) -> Any:
