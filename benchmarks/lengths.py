@@ -6,6 +6,9 @@ log loss and the seconds of each fit; "with the newest 50 alone" leaves neighbou
 more. Hard search (SIM, Pi et al., CIKM 2020) is a second behaviour beside the newest 50: of the
 1,000 events those of the candidate's category, the newest 50 of them.
 
+``--cells`` asks for something smaller: the same attention, once with cells as long as it sees and
+once with longer ones, which item neighbours alone see.
+
 Logs: MovieLens by time and by user (the films liked so far), click logs whose clicks follow from
 all 1,000 events of the candidate's category, also from the newer ones more, and chains of items,
 where the next one is a partner of any earlier one.
@@ -20,7 +23,7 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 
-from benchmarks import made_logs, workloads
+from benchmarks import made_logs, quality, workloads
 from benchmarks.quality_tables import _markdown
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
@@ -88,6 +91,16 @@ LOGS = {
 }
 
 
+CELLS = {  # rows, events that attention sees, events of the longer cells
+    "MovieLens by time": (partial(workloads.movielens, split="time"), 50, LONGEST),
+    "MovieLens by user": (partial(workloads.movielens, split="user"), 50, LONGEST),
+    "long baskets": (partial(made_logs.long_baskets, n_users=4000), 10, 50),
+    "sparse catalogue": (partial(made_logs.sparse_catalogue, n_users=6000), 4, 11),
+    "e-shop": (partial(workloads.eshop, n_negatives=2), 5, 50),
+    "answers": (partial(made_logs.answers, n_users=1500), 10, 50),
+}
+
+
 def add_found(X):
     """Add the newest events of the candidate's category: hard search."""
     cells = {name: [np.asarray(cell) for cell in X[name]] for name in HISTORIES}
@@ -148,14 +161,30 @@ def measure(log, way, seed):
     }
 
 
+def measure_cells(name, seed):
+    """Print test measures of the same attention over cells as long as it, and over longer ones."""
+    make, attention, longer = CELLS[name]
+    for n_events in (attention, longer):
+        workload = make(cap=n_events, seed=seed) | {"max_length": attention}
+        model = quality.fit_ours(workload, seed=seed)
+        probability = model.predict_proba(quality.frame_of(workload, "test")[0])[:, 1]
+        found = quality.measures(workload["test"], probability)
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
+        print(f"{name} {seed}: attention {attention}, cells of {n_events}: {shown}", flush=True)
+
+
 def main():
     """Print a line per fit, and a table per log."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lengths")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
     parser.add_argument("--only", default="", help="part of a log's name")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--cells", action="store_true", help="longer cells for neighbours alone")
     options = parser.parse_args()
-    for log in [name for name in LOGS if options.only in name]:
+    for name in CELLS if options.cells else ():
+        for seed in options.seeds if options.only in name else ():
+            measure_cells(name, seed)
+    for log in [name for name in LOGS if options.only in name and not options.cells]:
         rows = []
         for seed in options.seeds:
             for way in options.ways:

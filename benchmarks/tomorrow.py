@@ -5,7 +5,8 @@ each method on logs whose test rows come later, many of them of items that train
 It prints a line per fit and a table per log: AUC, GAUC, log loss, the same over that of the base
 rate (above 1 is worse than knowing nothing), and the predicted mean over the true one, of all test
 rows and of those whose item is new. Markets (``make_market_log``) have clicks of every rate, at
-equal numbers of rows and of ones; turning catalogues (``made_logs.py``) have many.
+equal numbers of rows and of ones; turning catalogues (``made_logs.py``) have many. "expected" is
+the log loss under the true probabilities over that of the base rate, "true_auc" the AUC by them.
 
 LightGBM gets counts and shares of the history (``baselines.py``) and, point in time, how often the
 item, the category and the user had been shown; "with rates" also how often they had been clicked.
@@ -13,10 +14,11 @@ item, the category and the user had been shown; "with rates" also how often they
 
 import argparse
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks import baselines, made_logs, quality, workloads
 from benchmarks.drift import all_rows
@@ -24,6 +26,7 @@ from benchmarks.quality_tables import _markdown
 from sklearn_din import attach_aggregates, attach_history
 from sklearn_din.datasets import make_market_log
 from sklearn_din.metrics import correct_for_sampling
+from sklearn_din.network.interest import Interest
 
 N_ROWS, RATES = 55_000, [0.5, 0.1, 0.02, 0.005]
 KEPT = 0.1  # share of the rows that are not clicked, where they are sampled down
@@ -33,6 +36,14 @@ OURS = {
     "interest='paper'": {"interest": "paper", "neighbours": None},
     "paper, random": {"interest": "paper", "neighbours": None, "validation": "random"},
     "class_weight='balanced'": {"class_weight": "balanced"},
+}
+SETTINGS = {  # asked for by --methods alone
+    "batch_size=1024": {"batch_size": 1024},
+    "lr=.001": {"lr": 0.001},
+    "patience=8": {"patience": 8},
+    "a fifth to validate": {"validation_fraction": 0.2},
+    "embedding_l2=1000": {"embedding_l2": 1000.0},
+    "dropout=.4": {"dropout": 0.4},
 }
 
 
@@ -73,6 +84,7 @@ LOGS = {
     "market, 0 % new": partial(market, turnover=0.0),
     "turning catalogue, 20 %": partial(made_logs.turning, new_share=0.2, hide_unseen=False),
     "turning catalogue, 60 %": partial(made_logs.turning, new_share=0.6, hide_unseen=False),
+    "answers": made_logs.answers,
 }
 
 
@@ -114,12 +126,24 @@ def ours_of_fewer(workload, *, seed):
     return correct_for_sampling(ours(fewer, seed=seed), sampling_rate=KEPT)
 
 
+def ours_without_means(workload, *, seed):
+    """Click probabilities of a network that is not told what the user did so far."""
+    none = property(lambda interest: 0, lambda interest, value: None)
+    with mock.patch.object(Interest, "n_plain_means", none, create=True):
+        return ours(workload, seed=seed)
+
+
 METHODS = {
     "the truth": lambda workload, seed: workload["test"]["probability"],
     "LightGBM": partial(lightgbm, with_rates=False),
     "LightGBM with rates": partial(lightgbm, with_rates=True),
     **{name: partial(ours, **parameters) for name, parameters in OURS.items()},
     "a tenth of the negatives": ours_of_fewer,
+}
+CHOICES = {
+    **METHODS,
+    **{name: partial(ours, **parameters) for name, parameters in SETTINGS.items()},
+    "not told what was done so far": ours_without_means,
 }
 
 
@@ -132,6 +156,11 @@ def measures(workload, probability):
     is_new = ~np.isin(test["item"], np.concatenate(seen))
     found = quality.measures(test, probability)
     found["over_base"] = found["log_loss"] / log_loss(label, base)
+    truth = np.concatenate([test["probability"], 1 - test["probability"]])
+    clicked, twice = np.repeat([1, 0], len(label)), np.tile(probability, 2)
+    losses = [log_loss(clicked, np.tile(p, 2), sample_weight=truth) for p in (probability, base)]
+    found["expected"] = losses[0] / losses[1]
+    found["true_auc"] = roc_auc_score(clicked, twice, sample_weight=truth)
     for name, chosen in {"mean": np.full(len(label), True), "mean_new": is_new}.items():
         found[name] = probability[chosen].mean() / label[chosen].mean() if chosen.any() else np.nan
     return found
@@ -142,7 +171,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of a log's name")
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="*", choices=CHOICES, default=METHODS)
     options = parser.parse_args()
     for name, make in LOGS.items():
         if options.only not in name:
@@ -151,7 +180,7 @@ def main():
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             workload = make(seed=seed)
             for method in options.methods:
-                row = measures(workload, METHODS[method](workload, seed=seed))
+                row = measures(workload, CHOICES[method](workload, seed=seed))
                 found.append({"method": method} | row)
                 shown = "  ".join(f"{key} {value:.4f}" for key, value in row.items())
                 print(f"{name} | {method} | {seed}: {shown}", flush=True)
