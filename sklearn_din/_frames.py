@@ -172,6 +172,13 @@ def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
     return None if eager is None else _as_pandas(eager)
 
 
+def column_names(X: object) -> list[Any] | None:
+    """Return the columns of a pandas, polars or Arrow frame; None for anything else."""
+    names = getattr(X, "column_names", None)  # Arrow's: its ``columns`` are the values
+    names = getattr(X, "columns", None) if names is None else names
+    return None if names is None else list(names)
+
+
 def list_types(events: pd.DataFrame, names: Mapping[str, str]) -> dict[str, pa.DataType]:
     """Return the Arrow types of the values of history columns (``names``: history -> column)."""
     types = {}

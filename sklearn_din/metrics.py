@@ -15,6 +15,8 @@ from sklearn.metrics import make_scorer
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from sklearn_din._frames import column_names
+
 __all__ = [
     "correct_for_sampling",
     "expected_calibration_error",
@@ -140,17 +142,12 @@ class _GroupScorer:
         groups = _column_of(X, self._groups)
         if groups is not None:
             return groups
-        names = _column_names(X)
-        if names is None:
-            raise ValueError(
-                f"{self!r} reads a column of X, got a {type(X).__name__} without columns. Pass X "
-                "as a DataFrame (put the encoder into the Pipeline), or leave groups out and use "
-                "metadata routing."
-            )
+        names = column_names(X)
+        has = f"a {type(X).__name__} without columns" if names is None else f"one with only {names}"
         raise ValueError(
-            f"{self!r} reads a column of X, but X has only {names}. Keep {self._groups!r} in X and "
-            "let the first step of the Pipeline drop it, or leave groups out and use metadata "
-            "routing."
+            f"{self!r} reads a column of X, got {has}. Pass X as a DataFrame with {self._groups!r} "
+            "to a Pipeline whose first step drops that column, or leave groups out and use "
+            "metadata routing."
         )
 
     def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:
@@ -176,7 +173,6 @@ class _GroupScorer:
 
 
 def _list_user_columns(estimator: BaseEstimator) -> list[str]:
-    """Return the columns that the encoders inside an estimator call the user."""
     estimator = getattr(estimator, "best_estimator_", estimator)
     inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
     encoders = [step for step in (estimator, *inside) if hasattr(step, "inverse_transform_ids")]
@@ -184,16 +180,8 @@ def _list_user_columns(estimator: BaseEstimator) -> list[str]:
     return list(dict.fromkeys(user for user in users if user is not None))
 
 
-def _column_names(X: object) -> list[object] | None:
-    """Return the columns of a pandas, polars or Arrow frame; None for anything else."""
-    names = getattr(X, "column_names", None)  # Arrow's: its ``columns`` are the values
-    if names is None:
-        names = getattr(X, "columns", None)
-    return None if names is None else list(names)
-
-
 def _column_of(X: object, name: str | None) -> ArrayLike | None:
-    names = _column_names(X)
+    names = column_names(X)
     return None if names is None or name not in names else X[name]  # type: ignore[index]
 
 
@@ -665,7 +653,6 @@ def _read_lists(
 
 
 def _log_choose(n: Integers, r: Integers) -> Floats:
-    """Return the logarithm of the number of ways to choose r of n."""
     return gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1)
 
 
@@ -718,7 +705,6 @@ def _check_rows(
 
 
 def _check_labels(y_true: ArrayLike) -> NDArray[np.bool_]:
-    """Return True where the label is the larger of two."""
     codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
     if (codes < 0).any():
         raise ValueError(
@@ -749,7 +735,6 @@ def _check_scores(values: ArrayLike, *, name: str) -> Floats:
 
 
 def _check_probabilities(values: ArrayLike) -> Floats:
-    """Return probabilities as float64."""
     prob = _check_scores(values, name="y_prob")
     if prob.size and (prob.min() < 0 or prob.max() > 1):
         raise ValueError(
@@ -760,7 +745,6 @@ def _check_probabilities(values: ArrayLike) -> Floats:
 
 
 def _check_groups(groups: ArrayLike) -> Integers:
-    """Number the groups from 0, in the order in which they come."""
     if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
         is_frame = isinstance(groups, pd.DataFrame)
         got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
@@ -775,7 +759,6 @@ def _check_groups(groups: ArrayLike) -> Integers:
 
 
 def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> Floats:
-    """Return one weight per row, 1 where none are given."""
     if sample_weight is None:
         return np.ones(n_samples)
     weight = np.asarray(column_or_1d(sample_weight), dtype=np.float64)

@@ -13,7 +13,8 @@ import pyarrow as pa
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
-from sklearn_din._validation import check_columns, check_count, check_frame, check_times, read_span
+from sklearn_din._frames import column_names
+from sklearn_din._validation import check_columns, check_count, check_times, read_span
 
 RowNumbers = np.ndarray
 
@@ -193,7 +194,6 @@ def _block_size(test_size: int | float | None, n_rows: int, n_splits: int) -> in
 
 
 def _read_times(X: object, name: str | None) -> tuple[np.ndarray, str | None]:
-    """Each row's time as integers or floats, and the unit of datetimes."""
     column = _own_times(X) if name is None else _time_column(X, name)
     values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
     return values, unit
@@ -214,17 +214,14 @@ def _own_times(X: object) -> pd.Series:
 def _time_column(X: Any, name: str) -> pd.Series:
     if hasattr(X, "parts"):  # a scan: one of its columns fits into memory
         return X[name]
-    if hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.DataFrame | pd.Series):
-        names = getattr(X, "column_names", None) or X.columns  # Arrow's or polars'
-        check_columns(names, [name], name="X")
-        return pa.table(X.select([name])).to_pandas()[name]
-    if not isinstance(X, pd.DataFrame):
+    names = column_names(X)
+    if names is None:
         raise TypeError(
             f"TimeSplit(time={name!r}) reads a column of X, got a {type(X).__name__}. Pass X as a "
             "DataFrame, with the encoder inside the Pipeline."
         )
-    check_frame(X, [name], name="X")
-    return X[name]
+    check_columns(names, [name], name="X")
+    return X[name] if isinstance(X, pd.DataFrame) else pa.table(X.select([name])).to_pandas()[name]
 
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:

@@ -113,6 +113,12 @@ def ended_at(batch, end=kill):
         yield
 
 
+def kill_at(batch, *args, **kwargs):
+    """Fit until the process ends in the place of a step."""
+    with ended_at(batch), pytest.raises(KilledError):
+        fit(*args, **kwargs)
+
+
 def files(folder):
     """Names of a folder's files but the lock's, which is empty and stays."""
     names = os.listdir(folder)
@@ -172,8 +178,7 @@ def test_a_training_that_was_ended_goes_on_to_the_same_bits(case, minutes, tmp_p
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", minutes)
     parameters, given = CASES[case]
     for batch in (14, 5) if minutes else (3, 13):
-        with ended_at(batch), pytest.raises(KilledError):
-            fit(tmp_path, given, **parameters)
+        kill_at(batch, tmp_path, given, **parameters)
     assert files(tmp_path) == [checkpoint.FILE]
     assert_same_bits(fit(tmp_path, given, **parameters), undisturbed(case), given)
     assert not files(tmp_path)
@@ -191,8 +196,7 @@ def test_the_cases_are_what_they_say():
 def test_a_training_may_be_ended_at_any_batch(tmp_path):
     for batch in range(1, 28, 5):
         folder = tmp_path / str(batch)
-        with ended_at(batch), pytest.raises(KilledError):
-            fit(folder)
+        kill_at(batch, folder)
         with ended_at(29 - batch, end=lambda: pytest.fail("a batch was trained on twice")):
             assert_same_bits(fit(folder), undisturbed("as usual"))
 
@@ -216,17 +220,6 @@ def test_five_kills_and_the_same_bits(tmp_path):
         os.waitpid(pid, 0)
     assert_same_bits(fit(tmp_path), undisturbed("as usual"))
     assert not files(tmp_path)
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_process_ended_by_sigterm_leaves_its_lock_and_the_next_fit_goes_on(tmp_path):
-    def end():
-        signal.raise_signal(signal.SIGTERM)
-
-    with ended_at(14, end):
-        assert in_a_child(lambda: fit(tmp_path)) == -signal.SIGTERM
-    assert sorted(os.listdir(tmp_path)) == [checkpoint.FILE, checkpoint.LOCK]
-    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
 
 
 @pytest.fixture
@@ -271,21 +264,18 @@ def test_a_training_that_had_ended_before_its_file_was_removed_ends_at_once(tmp_
 
 
 def test_without_a_seed_the_seeds_of_the_first_fit_count(tmp_path):
-    with ended_at(14), pytest.raises(KilledError):
-        fit(tmp_path, random_state=None)
+    kill_at(14, tmp_path, random_state=None)
     seeds = random_state_of(read_checkpoint(tmp_path / checkpoint.FILE)["seeds"])
     assert_same_bits(fit(tmp_path, random_state=None), fit(None, random_state=seeds))
 
 
 def test_a_random_state_is_drawn_from_when_the_training_is_over(tmp_path):
     own, twin = np.random.RandomState(5), np.random.RandomState(5)
-    with ended_at(14), pytest.raises(KilledError):
-        fit(tmp_path, random_state=own)
+    kill_at(14, tmp_path, random_state=own)
     expected = fit(None, random_state=twin)
     assert_same_bits(fit(tmp_path, random_state=own), expected)
     assert own.randint(2**31) == twin.randint(2**31)
-    with ended_at(14), pytest.raises(KilledError):
-        fit(tmp_path, random_state=np.random.RandomState(5))
+    kill_at(14, tmp_path, random_state=np.random.RandomState(5))
     with pytest.raises(ValueError, match=r"random_state was 'RandomState .* and is 'RandomState"):
         fit(tmp_path, random_state=own)
     with pytest.raises(ValueError, match="usual RandomState, got one of PCG64"):
@@ -294,8 +284,7 @@ def test_a_random_state_is_drawn_from_when_the_training_is_over(tmp_path):
 
 def test_it_says_where_it_goes_on(tmp_path, caplog, capsys):
     for verbose in (0, 1):
-        with ended_at(14), pytest.raises(KilledError):
-            fit(tmp_path)
+        kill_at(14, tmp_path)
         with caplog.at_level(logging.INFO, logger="sklearn_din"):
             fit(tmp_path, verbose=verbose)
         said = f"training goes on from {tmp_path / checkpoint.FILE}: epoch 2 of 3"
@@ -305,8 +294,7 @@ def test_it_says_where_it_goes_on(tmp_path, caplog, capsys):
 
 
 def test_a_file_may_move_to_another_folder(tmp_path):
-    with ended_at(14), pytest.raises(KilledError):
-        fit(tmp_path / "here")
+    kill_at(14, tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert_same_bits(fit(str(tmp_path / "there"), verbose=0), undisturbed("as usual"))
 
@@ -336,8 +324,7 @@ OTHER = {
 def unfinished(tmp_path_factory):
     """A folder with the checkpoint of a training."""
     folder = tmp_path_factory.mktemp("unfinished")
-    with ended_at(14), pytest.raises(KilledError):
-        fit(folder)
+    kill_at(14, folder)
     return folder
 
 
@@ -418,8 +405,7 @@ def test_versions_of_the_package_must_agree_and_those_of_torch_should(unfinished
 
 
 def test_that_callbacks_begin_anew_is_said(tmp_path):
-    with ended_at(14), pytest.raises(KilledError):
-        fit(tmp_path, callbacks=[Silent(1)])
+    kill_at(14, tmp_path, callbacks=[Silent(1)])
     with pytest.warns(UserWarning, match="keeps no state of callbacks"):
         found = fit(tmp_path, callbacks=[Silent(1)])
     assert_same_bits(found, undisturbed("as usual"))
@@ -431,8 +417,7 @@ def test_learning_rates_that_a_callback_has_changed_go_on(tmp_path):
             net.optimizer_.param_groups[0]["lr"] /= 2
 
     expected = fit(None, callbacks=[Halve()])
-    with ended_at(14), pytest.raises(KilledError):
-        fit(tmp_path, callbacks=[Halve()])
+    kill_at(14, tmp_path, callbacks=[Halve()])
     with pytest.warns(UserWarning, match="keeps no state of callbacks"):
         assert_same_bits(fit(tmp_path, callbacks=[Halve()]), expected)
 
@@ -496,7 +481,7 @@ def test_a_truncated_file_is_an_error_that_says_what_to_do(unfinished, tmp_path,
 
 
 def test_a_full_disk_stops_the_training_and_says_how_much_is_needed(tmp_path):
-    with small_disk(), pytest.raises(OSError, match=r"some 0.0 MB free.*no earlier one") as raised:
+    with small_disk(), pytest.raises(OSError, match=r"some 0.0 MB free.*make room") as raised:
         fit(tmp_path)
     assert raised.value.errno == errno.EFBIG
     assert not files(tmp_path)
@@ -512,7 +497,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("sklearn_din._whole_files.os.fsync", full)
-    with pytest.raises(OSError, match=r"No space.*in epoch 2\. The checkpoint before this one"):
+    with pytest.raises(OSError, match=r"No space.*in epoch 2\. A checkpoint before this one"):
         fit(tmp_path)
     assert files(tmp_path) == [checkpoint.FILE]
     assert len(read_checkpoint(tmp_path / checkpoint.FILE)["history"]) == 1
@@ -534,14 +519,6 @@ def test_a_folder_that_cannot_be_used_is_said_before_training(tmp_path, monkeypa
             OSError, match=r"must be a folder that can be written to: .*Nothing was"
         ):
             fit(folder)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_read_only_folder_is_said_before_training(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="must be a folder that can be written to"):
-        fit(tmp_path)
-    tmp_path.chmod(0o700)
 
 
 # The lock

@@ -172,7 +172,7 @@ def test_what_is_said_is_what_a_plain_loop_finds(seed, n_rows, n_odd):
     clicks = make_clicks(n_rows, seed=seed).drop(columns=["tags", "shop"])
     clicks.loc[clicks.index[:n_odd], "price"] = -1.0  # one exception among thousands
     items = clicks["item"].to_numpy()
-    repeats = Repeats.of(items)
+    repeats = Repeats(items)
     for column in clicks.columns.drop("item"):
         assert repeats.owns(clicks[column]) == slow_owned(clicks, "item", column), column
 

@@ -1,9 +1,6 @@
 """Item neighbours: against plain loops, without a look at the future, in every place they reach."""
 
-import errno
-import os
 import pickle
-import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,7 +31,7 @@ from sklearn_din import (
 )
 from sklearn_din._spans import Spans
 from sklearn_din.encoding import events
-from sklearn_din.features import Behaviour, Field, Ragged, Schema, store
+from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import candidate_scores, cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
@@ -384,20 +381,6 @@ def test_the_same_rows_find_their_numbers_beside_them(monkeypatch, log, tmp_path
         learn(*others)
     learn(encoded, y, order="user")
     assert len(list(tmp_path.iterdir())) == 4
-
-
-def test_a_full_disk_says_what_was_needed(monkeypatch, log, tmp_path):
-    def refuse(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    X, y = log
-    encoded = encode(X)
-    encoded.store = SimpleNamespace(memory=1000, parent=None, path=tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(store.os, "posix_fallocate", refuse, raising=False)
-    with pytest.raises(OSError, match=r"needs at least .* MB: No space left on device"):
-        learn(encoded, y)
-    assert not list(tmp_path.iterdir())
 
 
 def test_users_with_many_items_are_cut(monkeypatch):

@@ -353,20 +353,6 @@ def test_a_file_is_replaced_in_one_move(fitted, path):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_failed_write_leaves_the_old_file(fitted, path, monkeypatch):
-    save(DINClassifier(), path)
-    before = path.read_bytes()
-
-    def fail(*arguments):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("sklearn_din._whole_files.os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save(fitted, path)
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
-
-
 def test_networks_come_back_on_the_device_that_is_asked_for(fitted, frame, path, monkeypatch):
     classifier = pickle.loads(pickle.dumps(fitted["din"]))
     classifier.net_.device = "cuda"  # as if it had been trained on a GPU

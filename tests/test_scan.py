@@ -209,7 +209,7 @@ def damage(table, path):
     [
         (change_type, r"'user' must have one type .* int64 in .*part-0.* string in .*part-2"),
         (drop_column, r"part-2.parquet has no column 'price', which .*part-0.parquet has"),
-        (damage, r"part-2.parquet is no readable Parquet file"),
+        (damage, r"part-2.parquet cannot be read: "),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
@@ -237,11 +237,11 @@ def test_a_file_that_went_or_changed_is_named(folder, table):
     scan = scan_parquet(folder)
     (folder / "part-1.parquet").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"part-1.parquet is gone: it was there, with \d+ bytes"
+        FileNotFoundError, match=r"part-1.parquet is gone or was changed .* had \d+ bytes and has"
     ):
         read(scan)
     pq.write_table(table.slice(0, 3), folder / "part-1.parquet")
-    with pytest.raises(OSError, match=r"part-1.parquet was changed after .* had \d+ bytes and has"):
+    with pytest.raises(OSError, match=r"part-1.parquet .* changed after .* had \d+ bytes and has"):
         read(scan)
 
 
@@ -258,7 +258,7 @@ def test_a_damaged_row_group_is_named(folder):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: scan_parquet("nowhere"), FileNotFoundError, "'nowhere', where there is no file"),
+        (lambda: scan_parquet("nowhere"), FileNotFoundError, "'nowhere', where there is none"),
         (lambda: scan_parquet(pd.DataFrame()), TypeError, "got DataFrame"),
         (lambda: scan_parquet("x", memory="big"), ValueError, "memory must be bytes"),
         (lambda: scan_parquet("x", memory=0), ValueError, "memory must be bytes"),
@@ -291,5 +291,5 @@ def test_a_missing_target_is_refused(folder):
 
 def test_a_folder_without_parquet_says_what_it_holds(tmp_path):
     (tmp_path / "rows.csv").write_text("item")
-    with pytest.raises(FileNotFoundError, match=r"must hold files that end in .*rows.csv"):
+    with pytest.raises(FileNotFoundError, match=r"a folder of files that end in .* a glob"):
         scan_parquet(tmp_path)

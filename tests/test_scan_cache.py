@@ -1,18 +1,13 @@
 """What cache_dir keeps: read when all is the same, written whole or not at all."""
 
-import errno
-import gc
 import os
 import sys
-import tempfile
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet, transformers
-from sklearn_din.encoding import rows as rows_file
-from sklearn_din.features import store as store_file
+from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
 from sklearn_din.tables.parquet_scan import ParquetScan
 from sklearn_din.tables.scan import Scan
 
@@ -121,50 +116,6 @@ def test_labels_decide_nothing_that_is_kept(source, cache):
     assert names(cache) == {"learnt": 1, "encoded": 1}
 
 
-@pytest.mark.parametrize("kind", ["encoded", "learnt"])
-@pytest.mark.parametrize("harm", ["cut", "bits", "gone", "manifest"])
-def test_a_folder_that_is_not_whole_is_never_read(source, cache, harm, kind):
-    _, X = encode(source, cache)
-    expected, folders = X[:], sorted(cache.iterdir())
-    (folder,) = (path for path in folders if path.name.startswith(kind))
-    path = folder / ("manifest.json" if harm == "manifest" else "0001.bin")
-    content = path.read_bytes()
-    path.unlink()
-    if harm != "gone":
-        path.write_bytes(content[:-4] if harm == "cut" else content[:-1] + b"\xff")
-    _, again = encode(source, cache)
-    same(again, expected)
-    assert sorted(cache.iterdir()) == folders
-    assert path.read_bytes() == content
-
-
-class FullFile:
-    """A file on a disk that takes no more."""
-
-    def write(self, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def close(self):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("has_cache", [True, False])
-def test_a_full_disk_is_an_error_that_names_the_folder(
-    source, cache, tmp_path, monkeypatch, has_cache
-):
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr(store_file, "open", lambda *args: FullFile(), raising=False)
-    where = cache if has_cache else place
-    with pytest.raises(
-        OSError, match=rf"could not be written to {where}, .*needs at least .* MB"
-    ) as caught:
-        encode(source, cache if has_cache else None)
-    assert caught.value.errno == errno.ENOSPC
-    assert not list(where.iterdir())
-
-
 def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
     source, cache, monkeypatch
 ):
@@ -182,31 +133,6 @@ def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
         encode(source, cache, encoder)
     assert not list(cache.iterdir())
     assert not hasattr(encoder, "schema_")
-
-
-def test_two_that_write_the_same_leave_one_folder(source, cache, monkeypatch):
-    with monkeypatch.context() as not_yet:  # the other has not finished yet
-        for file in (transformers, rows_file):
-            not_yet.setattr(file, "open_store", lambda *args, **options: None)
-        _, X = encode(source, cache)
-        _, Y = encode(source, cache)
-    same(Y, X)
-    assert names(cache) == {"learnt": 1, "encoded": 1}
-    same(encode(source, cache)[1], X)
-
-
-def test_a_temporary_folder_goes_with_its_last_array(source, tmp_path, monkeypatch):
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    _, X = encode(source, None)
-    some = X[3:9]
-    del X
-    gc.collect()
-    assert len(list(place.iterdir())) == 1
-    del some
-    gc.collect()
-    assert not list(place.iterdir())
 
 
 def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):

@@ -4,8 +4,6 @@ import errno
 import gc
 import os
 import pickle
-import resource
-import signal
 import warnings
 
 import numpy as np
@@ -26,6 +24,7 @@ from sklearn_din import (
 )
 from sklearn_din.logs import sql
 from sklearn_din.tables import sorting
+from tests.test_faults import small_disk
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
 BUDGETS = ["1GB", "25KB"]
@@ -605,10 +604,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     table = make_table(2000, random_state=0)
     cache = tmp_path / "cache"
     scan = scan_of(table, tmp_path, cache_dir=cache)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
-    try:
+    with small_disk():
         for call in (
             lambda: attach_history(scan, scan, **WAYS),
             lambda: attach_aggregates(
@@ -620,9 +616,6 @@ def test_a_full_disk_leaves_nothing(tmp_path):
                 call()
             assert found.value.errno == errno.EFBIG
             assert list(cache.iterdir()) == []
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_file_that_changes_is_named(tmp_path):

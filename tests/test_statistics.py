@@ -56,18 +56,15 @@ def test_a_constant_column_is_not_scaled(constant):
 
 @given(st.lists(st.lists(st.integers(0, 9)), max_size=6))
 def test_counts_of_parts_are_those_of_all_values(parts):
-    counts, later = ValueCounts(), ValueCounts()
-    for number, part in enumerate(parts):
-        half = counts if number < 3 else later
-        half.update(*np.unique(np.array(part, dtype=int), return_counts=True))
-    counts.merge(later)
+    counts = ValueCounts()
+    for part in parts:
+        counts.update(*np.unique(np.array(part, dtype=int), return_counts=True))
     expected = pd.Series(sum(parts, []), dtype=int).value_counts().to_dict()  # noqa: RUF017
     values, n = counts.finish()
     assert dict(zip(values.tolist(), n.tolist(), strict=True)) == expected
 
 
-def learn_in_parts(frame, cuts, *, split):
-    """Learn from parts of a frame, in one fold or in two halves that are merged."""
+def learn_in_parts(frame, cuts):
     roles = assign_roles(
         Impressions(frame),
         histories="auto",
@@ -75,16 +72,14 @@ def learn_in_parts(frame, cuts, *, split):
         numeric="auto",
         drop=["user", "time"],
     )
-    halves = TableStatistics(roles, len(frame)), TableStatistics(roles, len(frame))
-    edges = [0, *cuts, len(frame)]
-    for start, stop in pairwise(edges):
+    statistics = TableStatistics(roles, len(frame))
+    for start, stop in pairwise([0, *cuts, len(frame)]):
         part = Columns(frame.iloc[start:stop])
-        halves[start >= split].update(read_frame(part, roles, max_length=5), start)
-    halves[0].merge(halves[1])
-    learnt = halves[0].finish(
+        statistics.update(read_frame(part, roles, max_length=5), start)
+    learnt = statistics.finish(
         IdRules(2, max_ids=30, keep_rare=True), names=list(frame.columns), max_length=3
     )
-    return learnt, halves[0].totals
+    return learnt, statistics.totals
 
 
 def leaves(state, path=""):
@@ -104,11 +99,10 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("kind", FRAMES)
-@pytest.mark.parametrize("split", [10**9, 0, 90])
-def test_statistics_of_parts_are_those_of_the_whole_table(kind, split):
+def test_statistics_of_parts_are_those_of_the_whole_table(kind):
     frame = FRAMES[kind]()
-    whole, totals = learn_in_parts(frame, [], split=10**9)
-    learnt, later_totals = learn_in_parts(frame, [1, 40, 90, 91], split=split)
+    whole, totals = learn_in_parts(frame, [])
+    learnt, later_totals = learn_in_parts(frame, [1, 40, 90, 91])
     assert later_totals == totals
     mine, twin = (dict(leaves(to_dict(state))) for state in (learnt, whole))
     assert mine.keys() == twin.keys()

@@ -58,6 +58,16 @@ class CompareOptions(TableOptions):
         condition = CONDITION.fullmatch(self.label or "")
         return self.label if condition is None else condition["column"]
 
+    @property
+    def events(self) -> list[str]:
+        """Columns that become histories."""
+        return [self.item, *self.category]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column but the label."""
+        return [self.user, self.time, *self.events, *self.context]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(TableOptions):
@@ -145,13 +155,8 @@ def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
     _check_together(options)
     _check_reading(options)
     _check_input(options.log, folder=True)
-    outputs = {
-        "--picture": options.picture,
-        "--save": options.save,
-        "--output": options.output,
-        "--recommendations": options.recommendations,
-    }
-    _check_outputs(outputs, inputs=[options.log])
+    outputs = ["picture", "save", "output", "recommendations"]
+    _check_outputs({f"--{o}": getattr(options, o) for o in outputs}, inputs=[options.log])
     return options
 
 
@@ -198,10 +203,8 @@ def _rate(text: str) -> float:
 
 
 def _refuse_log_options(parsed: argparse.Namespace) -> None:
-    """Raise where options describe a log that is not given."""
-    names = ["user", "item", "time", "category", "context", "label", "negatives", "save", "top_k"]
-    names += ["click_rate"]
-    names += [*(field.name for field in fields(TableOptions)), "recommendations"]
+    others = {"log", "folds", "epochs", "seed", "picture", "output"}
+    names = [field.name for field in fields(CompareOptions) if field.name not in others]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]
     if given:
         raise ValueError(f"{', '.join(given)}: only for a log of your own. Give its path first.")

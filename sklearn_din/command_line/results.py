@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,30 +49,23 @@ LONG_HISTORY = 15  # events that make a picture worth while
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
-class Comparison(NamedTuple):
-    """A row of scores per model, and the last model's probability of each impression."""
-
-    table: pd.DataFrame
-    probability: np.ndarray
-
-
 def compare(options: CompareOptions) -> None:
     """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
-    study = read_study(options.log, options) if options.log else make_study()
+    study = read_study(options.log, options) if options.log else make_study(options)
     folds = folds_by_user(study, options.folds)
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
     n_users = study.users.nunique()
     print(f"{len(study.X):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked")
-    comparison = cross_validate(study, folds, settings)
-    print(comparison.table.to_string(float_format="{:.4f}".format))
+    table, probability = cross_validate(study, folds, settings)
+    print(table.to_string(float_format="{:.4f}".format))
     has_probabilities = options.output or options.save or options.top_k
     log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
     if options.output is not None:
         scored = study.X[study.roles.columns].assign(clicked=study.y)
-        probability = expit(logit(comparison.probability) + log_odds)
+        probability = expit(logit(probability) + log_odds)
         write_table(scored.assign(probability=probability), options.output)
     if picture or options.save or options.top_k:
         _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
@@ -120,8 +112,13 @@ def folds_by_user(study: Study, n_folds: int) -> Folds:
     return folds
 
 
-def cross_validate(study: Study, folds: Folds, settings: Parameters) -> Comparison:
-    """Score each model on users that it has not seen, and print each fold when it is done."""
+def cross_validate(
+    study: Study, folds: Folds, settings: Parameters
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Score each model on users that it has not seen, and print each fold when it is done.
+
+    Returns a row of scores per model, and the last model's probability of each impression.
+    """
     probability = np.empty(len(study.y), dtype=np.float32)
     scores = [_score(study, _count_clicks(study, train), test) for train, test in folds]
     rows = [("popularity", *np.mean(scores, axis=0))]
@@ -145,7 +142,7 @@ def cross_validate(study: Study, folds: Folds, settings: Parameters) -> Comparis
     base = float(table["AUC"].iloc[1])  # below the popularity line
     if base >= LEAST_BASE:
         table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
-    return Comparison(table, probability)
+    return table, probability
 
 
 def picture_path(chosen: Path | None) -> Path | None:
@@ -231,7 +228,6 @@ def _count_clicks(study: Study, train: np.ndarray) -> np.ndarray:
 
 
 def _score(study: Study, probability: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
-    """Return AUC, and GAUC by user."""
     y, users = study.y[rows], study.users.iloc[rows]
     return (
         roc_auc_score(y, probability[rows]),

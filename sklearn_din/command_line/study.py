@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,29 +47,6 @@ MODELS: dict[str, Parameters] = {
 }
 
 
-class LogColumns(NamedTuple):
-    """The columns of a log by their roles.
-
-    Those of ``category`` follow from the item, those of ``context`` from the user and the moment.
-    """
-
-    user: str
-    item: str
-    time: str
-    category: list[str]
-    context: list[str]
-
-    @property
-    def events(self) -> list[str]:
-        """Columns that become histories."""
-        return [self.item, *self.category]
-
-    @property
-    def columns(self) -> list[str]:
-        """Every column."""
-        return [self.user, self.time, *self.events, *self.context]
-
-
 class Study(NamedTuple):
     """Impressions with histories, their labels (1 for a click), and the roles of their columns.
 
@@ -78,7 +56,7 @@ class Study(NamedTuple):
 
     X: pd.DataFrame
     y: np.ndarray
-    roles: LogColumns
+    roles: CompareOptions
     ceiling: np.ndarray | None
 
     @property
@@ -87,10 +65,13 @@ class Study(NamedTuple):
         return self.X[self.roles.user]
 
 
-def make_study() -> Study:
+def make_study(options: CompareOptions) -> Study:
     """Return the embedded click log, whose true click probabilities are known."""
     log = make_click_log(random_state=0)
-    roles = LogColumns("user", "item", "time", ["category"], ["price", "device"])
+    category, context = ["category"], ["price", "device"]
+    roles = replace(
+        options, user="user", item="item", time="time", category=category, context=context
+    )
     return Study(
         _attach_histories(log.impressions, log.events, roles), log.y, roles, log.probability
     )
@@ -98,7 +79,7 @@ def make_study() -> Study:
 
 def read_study(path: Path, options: CompareOptions) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
-    roles = LogColumns(options.user, options.item, options.time, options.category, options.context)
+    roles = options
     needed = [roles.user, roles.item, roles.time]
     needed += [] if options.label_column is None else [options.label_column]
     log = read_table(path, [*roles.columns, *needed], options)
@@ -125,7 +106,7 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     return Study(_attach_histories(impressions, clicks, roles), y, roles, None)
 
 
-def make_model(roles: LogColumns, parameters: Parameters, *, order: str) -> Pipeline:
+def make_model(roles: CompareOptions, parameters: Parameters, *, order: str) -> Pipeline:
     """Encoder and classifier, for impressions that have their histories.
 
     ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit. Item
@@ -195,14 +176,14 @@ def load_model(path: Path) -> Pipeline:
 
 
 def _attach_histories(
-    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: LogColumns
+    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: CompareOptions
 ) -> pd.DataFrame:
     return attach_history(
         impressions, clicks, user=roles.user, time=roles.time, columns=roles.events
     )
 
 
-def _owner_of_items(clicks: pd.DataFrame, roles: LogColumns) -> str | None:
+def _owner_of_items(clicks: pd.DataFrame, roles: CompareOptions) -> str | None:
     """Return the user column, where what a user has clicked is no negative; None where many return.
 
     Where users come back to items, negatives without those of their own would tell the clicks.

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
@@ -115,7 +116,9 @@ def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
     """
     is_number = pd.api.types.is_numeric_dtype(times.dtype)
     if options.time_format is not None:
-        return _read_by_format(_as_text(times, is_number), options.time_format)
+        texts, how = _as_text(times, is_number), options.time_format
+        read = pd.to_datetime(texts, format=how, errors="coerce", utc="%z" in how)
+        return _check_times(read, texts, how)
     if is_number or getattr(times.dtype, "kind", None) == "M":
         return _refuse_dayfirst(times, times, options)
     texts = _as_text(times, is_number)
@@ -134,7 +137,10 @@ def _read_text(path: Path, columns: Sequence[str], options: TableOptions) -> pd.
         separator = _find_separator(path, columns, options.sep, encoding)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return _read_csv(path, separator, encoding)
+            parser: dict[str, Any] = {"sep": separator, "low_memory": False}
+            if len(separator) > 1:  # to pandas, a regular expression
+                parser = {"sep": re.escape(separator), "engine": "python"}
+            return pd.read_csv(path, encoding=encoding, index_col=False, **parser)
     except pd.errors.ParserWarning as error:
         raise ValueError(
             f"{path} has rows with more values than its header has names. Correct them, or name "
@@ -146,14 +152,6 @@ def _read_text(path: Path, columns: Sequence[str], options: TableOptions) -> pd.
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be unpacked: {error}.") from error
-
-
-def _read_csv(path: Path, separator: str, encoding: str) -> pd.DataFrame:
-    if len(separator) > 1:  # to pandas, a regular expression
-        return pd.read_csv(
-            path, sep=re.escape(separator), encoding=encoding, index_col=False, engine="python"
-        )
-    return pd.read_csv(path, sep=separator, encoding=encoding, index_col=False, low_memory=False)
 
 
 def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encoding: str) -> str:
@@ -196,12 +194,6 @@ def _check_times(read: pd.Series, texts: pd.Series, time_format: str = "") -> pd
             "give --time-format."
         )
     return read
-
-
-def _read_by_format(texts: pd.Series, time_format: str) -> pd.Series:
-    zone_of_format = "%z" in time_format
-    read = pd.to_datetime(texts, format=time_format, errors="coerce", utc=zone_of_format)
-    return _check_times(read, texts, time_format)
 
 
 def _read_iso(texts: pd.Series) -> pd.Series:

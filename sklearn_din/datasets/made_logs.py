@@ -52,23 +52,9 @@ def find_past(
 ) -> tuple[Integers, Integers, Integers]:
     """Find the newest earlier events of each impression's user.
 
-    Parameters
-    ----------
-    impressions : DataFrame of user and time
-        In any order; times are in seconds.
-    events : DataFrame of user and time
-        Sorted by user, then time, in seconds.
-    max_length : int
-        How many of the newest events count.
-
-    Returns
-    -------
-    row : ndarray of shape (n_past_events,)
-        The impression of each event; one impression after the other, oldest to newest.
-    event : ndarray of shape (n_past_events,)
-        The row of ``events``.
-    rank : ndarray of shape (n_past_events,)
-        The rank of the event in its past: 0 is the newest.
+    Times are in seconds, events sorted by user, then time. Returned are by past event, oldest to
+    newest in one impression after the other: the impression, the row of ``events``, and the rank
+    in that past, of which 0 is the newest.
     """
     span = 1 + max(events["time"].max(), impressions["time"].max())
     event_key = events["user"].to_numpy() * span + events["time"].to_numpy()

@@ -88,7 +88,6 @@ def fetch_movielens(
 
 
 def _find_movielens(variant: str, home: Path, download_if_missing: bool) -> Path:
-    """Return the extracted folder or the checked zip of the edition."""
     folder, archive = home / f"ml-{variant}", home / f"ml-{variant}.zip"
     if folder.is_dir():
         return folder

@@ -206,10 +206,6 @@ class NumberSample:
         """Take the newest number of those rows."""
         self._parts.append(newest_numbers(events, name, self.rows(start)))
 
-    def merge(self, later: NumberSample) -> None:
-        """Take the numbers of later rows."""
-        self._parts += later._parts
-
     def finish(self) -> np.ndarray:
         """Return all that were taken."""
         return np.concatenate([np.empty(0), *self._parts])

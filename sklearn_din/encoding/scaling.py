@@ -182,14 +182,6 @@ class EventNumbers:
         if self._may_be_elapsed:
             self._count_elapsed(numbers[sampled.index()])
 
-    def merge(self, later: EventNumbers) -> None:
-        """Take in the events of later rows."""
-        self._moments.merge(later._moments)
-        self._elapsed += later._elapsed
-        self._has_anchors |= later._has_anchors
-        self._may_be_elapsed &= later._may_be_elapsed
-        self._n_shrinking += later._n_shrinking
-
     def finish(self) -> EventScale:
         """Return the scale.
 

@@ -57,23 +57,6 @@ class TableStatistics:
                 self._samples[name].update_events(events, name, start)
         self._n_rows += read.n_rows
 
-    def merge(self, later: TableStatistics) -> None:
-        """Take in the statistics of later rows, as if those rows had been given here."""
-        for name, counts in later._counts.items():
-            self._counts[name].merge(counts)
-        for name, moments in later._moments.items():
-            self._moments[name].merge(moments)
-            self._any_missing[name] |= later._any_missing[name]
-        for name, events in later._events.items():
-            self._events[name].merge(events)
-        for histories, totals in later.totals.items():
-            self.totals[histories] = self.totals[histories].plus(totals)
-        for name, n_missing in later._n_missing.items():
-            self._n_missing[name] += n_missing
-        for name, sample in later._samples.items():
-            self._samples[name].merge(sample)
-        self._n_rows += later._n_rows
-
     def counts(self) -> dict[str, Occurrences]:
         """Values of each column of ids and how often they count, in the order of the rows."""
         return {name: counts.finish() for name, counts in self._counts.items()}

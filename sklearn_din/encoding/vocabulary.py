@@ -81,10 +81,6 @@ class ValueCounts:
         if self._n_pending > max(2 * self._n_joined, PENDING_VALUES):
             self.finish()
 
-    def merge(self, later: ValueCounts) -> None:
-        """Count the values of later rows."""
-        self.update(*later.finish())
-
     def finish(self) -> Occurrences:
         """All values so far, each once, in the order in which they came."""
         if not self._pending:

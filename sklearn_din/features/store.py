@@ -11,7 +11,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,21 +116,9 @@ class Store:
 class StoreWriter:
     """Writes the arrays of a new store; :func:`create_store` makes one.
 
-    Parameters
-    ----------
-    folder : Path
-        Where to write: the writer's own.
-    target : Path or None
-        The folder's name once it is whole. None: it is temporary and stays where it is.
-    memory : int
-        Bytes that readers of it may take.
-
-    Attributes
-    ----------
-    facts : dict
-        What to say of the arrays, in values that JSON has.
-    is_finished : bool
-        Whether the store is there.
+    It writes to ``folder``, which is renamed to ``target`` once it is whole; None: it is temporary
+    and stays where it is. ``facts`` say of the arrays what JSON can say, ``is_finished`` whether
+    the store is there.
     """
 
     def __init__(self, folder: Path, target: Path | None, *, memory: int) -> None:
@@ -197,10 +185,8 @@ class StoreWriter:
     def abandon(self) -> None:
         """Close the files and remove them."""
         for file in self._files.values():
-            try:
+            with suppress(OSError):  # what was buffered does not fit on the disk either
                 file.close()
-            except OSError:  # what was buffered does not fit on the disk either
-                continue
         self._files.clear()
         self._allocated.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -258,24 +244,9 @@ def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[Sto
     If the block ends without that, what was written is removed. A process that is killed may leave
     a folder whose name begins with ".partial-", which nobody reads.
 
-    Parameters
-    ----------
-    parent : Path or None
-        Folder in which the store stays, made where it is not there. None: a temporary folder,
-        which lives as long as the store or an array of it is in use.
-    name : str
-        Of the store in ``parent``.
-    memory : int
-        Bytes that readers of it may take.
-
-    Yields
-    ------
-    StoreWriter
-
-    Raises
-    ------
-    OSError
-        If the disk is full or ``parent`` cannot be written to.
+    ``parent`` is the folder in which it stays under its ``name``, made where it is not there. None:
+    a temporary folder, which lives as long as the store or an array of it is in use. OSError where
+    the disk is full or ``parent`` cannot be written to.
     """
     if parent is None:
         folder, target = Path(tempfile.mkdtemp(prefix="sklearn-din-")), None

@@ -159,7 +159,6 @@ class _Drawing:
         self._arrow(x + width, y, JOIN[0])
 
     def _lead_candidate(self) -> None:
-        """Lead the candidate to every attention."""
         candidates = [row for row in self.rows if row.kind == "candidate"]
         attentions = [row for row in self.rows if row.is_attention]
         if not candidates or not attentions:
@@ -232,7 +231,6 @@ def _rows(module: DIN) -> list[_Row]:
 
 
 def _interest_lines(interest: Interest) -> list[str]:
-    """Lines of a behaviour's box: how its events become one vector."""
     divisor = NORMALIZATIONS[interest.divisor]
     if interest.pooling != "attention":
         return [f"{interest.pooling} of the events", *divisor]

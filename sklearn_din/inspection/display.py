@@ -498,7 +498,6 @@ def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) 
 def _names_by_attribute(
     names: Mapping[Any, Any] | pd.Series | None, histories: tuple[str, ...]
 ) -> Names:
-    """Return names by history column, whichever of the two ways they were given."""
     if not isinstance(names, Mapping | pd.Series | None):
         raise TypeError(
             f"names must map original ids to names (a dict or Series), got {type(names).__name__}."
@@ -600,7 +599,6 @@ def _draw_heat(
 
 
 def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
-    """Draw a sentence: there is no history."""
     more = f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
     text = "No past events: there is nothing to pay attention to.\nThe other columns decide alone."
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
@@ -610,7 +608,6 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
 
 
 def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
-    """Return the axes that were given, or new ones, and their figure."""
     pyplot = _pyplot(purpose)
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")

@@ -126,7 +126,6 @@ def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
 
 
 def _from_the_encoder_on(fitted: FittedPipeline) -> BaseEstimator:
-    """Return the model of the encoder and all that comes after it."""
     steps = [*flat_steps(fitted.transformers), fitted.classifier]
     first = next(number for number, step in enumerate(steps) if step is fitted.encoder)
     return fitted.calibration.around(make_pipeline(*steps[first:]))

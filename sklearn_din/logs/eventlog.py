@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ class EventLog:
         return len(next(iter(self.columns.values()), ()))
 
     def __reduce__(self) -> tuple:
-        return _rebuilt, (self.columns, self.token, self.part)
+        return partial(EventLog, token=self.token, part=self.part), (self.columns,)
 
     def key(self, column: str) -> LogKey:
         """Return a key that no column of another log has."""
@@ -118,10 +119,6 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     alike = {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
     dtype = np.result_type(*dtypes) if alike else np.dtype(object)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
-
-
-def _rebuilt(columns: Mapping[str, np.ndarray], token: str, part: str) -> EventLog:
-    return EventLog(columns, token=token, part=part)
 
 
 def _digest(*parts: bytes) -> str:

@@ -382,7 +382,6 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
 
 
 def _check_labels(y: ArrayLike | None) -> np.ndarray:
-    """Labels as an array without missing ones."""
     if y is None:
         raise ValueError(
             "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
@@ -395,7 +394,6 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
 
 
 def _two_classes(y: ArrayLike | None) -> np.ndarray:
-    """The two labels, the smaller one first."""
     classes = np.unique(_check_labels(y))
     if len(classes) != 2:
         raise ValueError(

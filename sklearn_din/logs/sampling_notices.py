@@ -7,7 +7,7 @@ shown before they came up; pairs that come back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,6 @@ def _find_times(events: pd.DataFrame) -> str | None:
 
 
 def _note_early_items(items: np.ndarray, times: np.ndarray, column: str | None) -> list[str]:
-    """Say that many draws would be items of which there is no event yet."""
     _, order, n_up = number_as_they_come(items, times)
     early = 1 - n_up.mean() / len(order)
     if len(items) < MANY_ROWS or early < MANY:
@@ -86,7 +85,6 @@ def _note_early_items(items: np.ndarray, times: np.ndarray, column: str | None) 
 
 
 def _note_repeats(items: np.ndarray, owners: np.ndarray, request: NegativesRequest) -> list[str]:
-    """Say that users often come back to items, which then are never their negatives."""
     repeated = share_of_repeats(pd.Series(owners), pd.Series(items))
     if repeated < MANY:
         return []
@@ -105,41 +103,25 @@ def share_of_repeats(owners: pd.Series, items: pd.Series) -> float:
     return float(pd.DataFrame({"owner": owners, "item": items}).duplicated().mean())
 
 
-@dataclass(frozen=True)
 class Repeats:
     """Rows of an owner that has several, each beside the owner's last row.
 
     A column belongs to its owner where the two rows always agree, although rows of other owners
     differ. Chance must be no explanation: with the column's shares, so many agreements must be
-    less probable than one in a million.
-
-    Parameters
-    ----------
-    rows : ndarray of int64, shape (n_repeats,)
-        Rows that are not their owner's last one.
-    last : ndarray of int64, shape (n_repeats,)
-        The last row of each one's owner.
+    less probable than one in a million. Owners and the partners that they meet in a row (the users
+    of an item, for example) are codes; a row with the partner of the owner's last row proves
+    nothing and is left out.
 
     Examples
     --------
     >>> log = pd.DataFrame({"item": np.arange(40) % 20, "hour": np.arange(40)})
     >>> log["brand"] = log["item"] // 2
-    >>> items = log["item"].to_numpy()
-    >>> repeats = Repeats.of(items)
+    >>> repeats = Repeats(log["item"].to_numpy())
     >>> repeats.owns(log["brand"]), repeats.owns(log["hour"])
     (True, False)
     """
 
-    rows: np.ndarray
-    last: np.ndarray
-
-    @classmethod
-    def of(cls, owners: np.ndarray, *, partners: np.ndarray | None = None) -> Repeats:
-        """Find the repeated rows of each owner.
-
-        Owners and the partners that they meet in a row (the users of an item, for example) are
-        codes. A row with the same partner as the owner's last row proves nothing and is left out.
-        """
+    def __init__(self, owners: np.ndarray, *, partners: np.ndarray | None = None) -> None:
         last_row = np.empty(owners.max() + 1, dtype=np.int64)
         last_row[owners] = np.arange(len(owners))  # of repeated indices numpy keeps the last
         last = last_row[owners]
@@ -149,7 +131,7 @@ class Repeats:
         rows = np.flatnonzero(is_repeat)
         if len(np.unique(last[_spread(rows, SAMPLED_ROWS)])) < MIN_OWNERS:
             rows = rows[:0]
-        return cls(rows, last[rows])
+        self.rows, self.last = rows, last[rows]
 
     def owns(self, column: pd.Series) -> bool:
         """Return whether the column has one value for each owner, beyond chance."""
@@ -198,7 +180,7 @@ def note_misplacement(
     """
     item, item_columns = request.item, request.item_columns
     user, time = request.user, request.time
-    within_items = Repeats.of(items, partners=owners)
+    within_items = Repeats(items, partners=owners)
     others = [name for name in events.columns if name not in {item, user, time, *item_columns}]
     leaking = [name for name in others if within_items.owns(events[name])]
     rest = [name for name in others if name not in leaking]
@@ -214,7 +196,7 @@ def note_misplacement(
         )
     if owners is None:
         return notices
-    within_users = Repeats.of(owners, partners=items)
+    within_users = Repeats(owners, partners=items)
     personal = [
         name
         for name in item_columns
@@ -237,8 +219,8 @@ def _changing_columns(
     times: np.ndarray | None,
 ) -> list[str]:
     """Columns whose values follow the item without being the same in all of its rows."""
-    by_item = Triples.of(items, owners, times)
-    by_user = None if owners is None else Triples.of(owners, items, times)
+    by_item = Triples(items, owners, times)
+    by_user = None if owners is None else Triples(owners, items, times)
     changing = []
     for name in names:
         nearness = by_item.nearness(events[name])
@@ -248,25 +230,18 @@ def _changing_columns(
     return changing
 
 
-@dataclass(frozen=True)
 class Triples:
     """Rows, each beside another row of its owner and a row of that one's time and another owner.
 
     A column that follows its owner is nearer in the second row than in the third. The second row is
     the owner's next one, so that a value may drift; the third is its neighbour in time, so that a
-    value that follows the time is as near in both.
+    value that follows the time is as near in both. A second row of the same partner, or a third of
+    the owner, proves nothing.
     """
 
-    rows: np.ndarray
-    same: np.ndarray
-    other: np.ndarray
-    has_partners: bool
-
-    @classmethod
-    def of(
-        cls, owners: np.ndarray, partners: np.ndarray | None, times: np.ndarray | None
-    ) -> Triples:
-        """Find them; a second row of the same partner, or a third of the owner, proves nothing."""
+    def __init__(
+        self, owners: np.ndarray, partners: np.ndarray | None, times: np.ndarray | None
+    ) -> None:
         n_rows = len(owners)
         in_time = np.arange(n_rows) if times is None else np.argsort(times, kind="stable")
         by_owner = in_time[np.argsort(owners[in_time], kind="stable")]
@@ -280,7 +255,8 @@ class Triples:
         chosen = _spread(np.flatnonzero(is_one), COMPARED_ROWS)
         if len(np.unique(owners[rows[chosen]])) < MIN_OWNERS:
             chosen = chosen[:0]
-        return cls(rows[chosen], same[chosen], other[chosen], partners is not None)
+        self.rows, self.same, self.other = rows[chosen], same[chosen], other[chosen]
+        self.has_partners = partners is not None
 
     def nearness(self, column: pd.Series) -> float:
         """Share of the rows that are nearer to the owner's, of those that are nearer to one.
@@ -295,7 +271,7 @@ class Triples:
         >>> items = rows * 7 % 20
         >>> hours = np.random.RandomState(0).randint(24, size=300)
         >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": hours})
-        >>> triples = Triples.of(items, None, None)
+        >>> triples = Triples(items, None, None)
         >>> triples.nearness(log["price"]), triples.nearness(log["hour"]) < 0.7
         (1.0, True)
         """

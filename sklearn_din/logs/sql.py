@@ -120,7 +120,6 @@ def attach_aggregates_by_sql(
 def _make_once(
     parent: Path | None, name: str, pair: _Pair, write: Callable[[StoreWriter], None]
 ) -> Store:
-    """Return the store of that name, written now where it is not there."""
     store = open_store(parent, name, memory=pair.memory)
     if store is None:
         with create_store(parent, name, memory=pair.memory) as writer:
@@ -137,7 +136,6 @@ def _attach(
     histories: Store | None = None,
     numbers: Store | None = None,
 ) -> AttachedScan:
-    """Return a scan with further columns."""
     columns = [*scan.columns, *names]
     return AttachedScan(
         scan, range(len(scan)), columns, histories=histories, numbers=numbers, digest=digest
@@ -333,54 +331,63 @@ class _Merged:
     before: np.ndarray
     first: np.ndarray
 
-    def column(self, name: str) -> np.ndarray:
-        """Return a column's values."""
-        return self.batch.column(name).to_numpy(zero_copy_only=False)
+    def shown(self, values: np.ndarray) -> np.ndarray:
+        """Return what some values, one per row, are of the impressions."""
+        return values[~self.is_event]
+
+    def events(self, name: str) -> pa.Array:
+        """Return a column's values of the events."""
+        return self.batch.column(name).filter(pa.array(self.is_event))
+
+    def impressions(self, name: str) -> pa.Array:
+        """Return a column's values of the impressions."""
+        return self.batch.column(name).filter(pa.array(~self.is_event))
 
 
 class _Merge:
     """Reads events and impressions, has them sorted together, and goes over them in order.
 
     Once all was read, ``events`` and ``impressions`` say what was seen of the times, and
-    ``keys_meet`` whether some impression has the key of an event.
+    ``keys_meet`` whether some impression has the key of an event; ``n_events`` have a key.
     """
 
     def __init__(self, pair: _Pair, folder: Path) -> None:
         self._pair, self._folder = pair, folder
         self.events = _TimeReader(pair.log, pair.time, pair.unit)
         self.impressions = _TimeReader(pair.shown, pair.time, pair.unit)
-        self.keys_meet = False
+        self.keys_meet, self.n_events = False, 0
 
     def pieces(
         self,
-        fields: Sequence[pa.Field] = (),
+        of_events: Sequence[pa.Field],
+        read_events: Callable[[pd.DataFrame], list[pa.Array]],
+        columns: Sequence[Any],
         *,
-        of_events: Callable[[pd.DataFrame], list[pa.Array]] | None = None,
-        columns: Sequence[Any] = (),
-        of_impressions: Callable[[np.ndarray, str | None], list[pa.Array]] | None = None,
+        of_impressions: Sequence[pa.Field] = (),
+        read_impressions: Callable[[np.ndarray, str | None], list[pa.Array]] | None = None,
     ) -> Iterator[_Merged]:
-        """Yield all rows in order.
+        """Yield all rows in order; every event is read before the first impression.
 
-        Further ``fields`` are carried along: ``of_events`` makes them of a part of the events (of
-        which it needs ``columns``), ``of_impressions`` of the impressions' times and their unit.
-        Without such a function they are 0.
+        Further fields are carried along: ``read_events`` makes those of the events of a part that
+        has ``columns``, ``read_impressions`` others of the impressions' times and their unit.
         """
         pair = self._pair
         rank = pa.field("rank", pa.int64())
-        schema = pa.schema([*pair.key_fields, pair.time_field, rank, *fields])
+        schema = pa.schema([*pair.key_fields, pair.time_field, rank, *of_events, *of_impressions])
 
         def batches() -> Iterator[pa.RecordBatch]:
             for start, part, times in self.events.parts([*pair.keys, *columns]):
-                more = of_events(part) if of_events else _zeros(fields, len(part))
                 ranks = np.arange(start, start + len(part)) + EVENT
+                more = [*read_events(part), *_nulls(of_impressions, len(part))]
                 arrays = [*pair.read_keys(part), *_plain(times, ranks), *more]
                 batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
                 yield batch.filter(all_valid(batch.columns[: len(pair.keys)]))
             for start, part, times in self.impressions.parts(pair.keys):
-                edges, unit = pair.edges(times, self.impressions.unit), self.impressions.unit
-                more = of_impressions(times, unit) if of_impressions else _zeros(fields, len(part))
+                unit = self.impressions.unit
                 ranks = np.arange(start, start + len(part))
-                arrays = [*pair.read_keys(part), *_plain(edges, ranks), *more]
+                more = _nulls(of_events, len(part))
+                more += read_impressions(times, unit) if read_impressions else []
+                arrays = [*pair.read_keys(part), *_plain(pair.edges(times, unit), ranks), *more]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         ordered = sort_rows(batches(), schema, memory=pair.sort_memory, folder=self._folder)
@@ -388,7 +395,7 @@ class _Merge:
 
     def _walk(self, ordered: Iterator[pa.RecordBatch]) -> Iterator[_Merged]:
         n_keys = len(self._pair.keys)
-        n_events, first_of_key = 0, 0
+        first_of_key = 0
         previous: tuple | None = None
         was_event = False
         total = len(self._pair.log) + len(self._pair.shown)
@@ -400,14 +407,15 @@ class _Merge:
                 is_new = changes(keys, previous)
                 ranks = batch.column("rank").to_numpy()
                 is_event = ranks >= EVENT
-                counted = n_events + np.cumsum(is_event)
+                counted = self.n_events + np.cumsum(is_event)
                 before = counted - is_event
                 first = np.maximum.accumulate(np.where(is_new, before, first_of_key))
                 kinds = np.append(was_event, is_event)
                 self.keys_meet |= bool((~is_new & (kinds[1:] != kinds[:-1])).any())
                 rows = np.where(is_event, ranks - EVENT, ranks)
                 yield _Merged(batch, is_new, is_event, rows, before, first)
-                n_events, first_of_key, was_event = int(counted[-1]), int(first[-1]), is_event[-1]
+                self.n_events, first_of_key = int(counted[-1]), int(first[-1])
+                was_event = is_event[-1]
                 previous = tuple(key[-1] for key in keys)
                 progress.update(len(batch))
 
@@ -417,8 +425,8 @@ def _plain(times: np.ndarray, ranks: np.ndarray) -> list[pa.Array]:
     return [pa.array(times + 0.0 if times.dtype.kind == "f" else times), pa.array(ranks)]
 
 
-def _zeros(fields: Sequence[pa.Field], n_rows: int) -> list[pa.Array]:
-    return [pa.repeat(pa.scalar(0, type=column.type), n_rows) for column in fields]
+def _nulls(fields: Sequence[pa.Field], n_rows: int) -> list[pa.Array]:
+    return [pa.nulls(n_rows, field.type) for field in fields]
 
 
 def all_valid(arrays: Sequence[pa.Array]) -> pa.Array:
@@ -470,70 +478,43 @@ def _by_row(
 
 def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) -> None:
     """Write the sorted log, the windows of all impressions, and their anchors."""
-    columns = {
-        column: ColumnWriter(name, pair.log.frame[column])
-        for name, column in request.sources.items()
-    }
-    n_events = _write_log(writer, pair, columns, request.elapsed)
+    sources = {column: name for name, column in request.sources.items()}
+    columns = [ColumnWriter(name, pair.log.frame[column]) for column, name in sources.items()]
     merge = _Merge(pair, writer.folder)
+    windows = _windows(merge, pair, request, writer, dict(zip(sources, columns, strict=True)))
     has_past = False
-    windows = _windows(merge, pair, request, writer)
     writer.append("starts", np.empty(0, dtype=np.int64))
     writer.append("lengths", np.empty(0, dtype=np.int32))
     for starts, lengths in _by_row(windows, [pa.int64(), pa.int32()], pair, writer.folder):
         writer.append("starts", starts)
         writer.append("lengths", lengths)
         has_past = has_past or bool(lengths.any())
+    for column in columns:
+        column.finish(writer)
     writer.facts |= log_facts(
-        list(columns.values()), clock=request.elapsed, token=uuid.uuid4().hex, n_events=n_events
+        columns, clock=request.elapsed, token=uuid.uuid4().hex, n_events=merge.n_events
     )
     writer.facts["empty"] = None if has_past else _why_all_empty(pair, merge)
 
 
-def _write_log(
-    writer: StoreWriter, pair: _Pair, columns: Mapping[Any, ColumnWriter], clock: str | None
-) -> int:
-    """Write the columns of the events, sorted by key, time and row; return how many there are."""
-    reader = _TimeReader(pair.log, pair.time, pair.unit)
-    positions = {name: f"column {position}" for position, name in enumerate(columns)}
-    fields = [pa.field(positions[name], column.integers) for name, column in columns.items()]
-    row = pa.field("row", pa.int64())
-    schema = pa.schema([*pair.key_fields, pair.time_field, row, *fields])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start, part, times in reader.parts([*pair.keys, *columns]):
-            keys, rows = pair.read_keys(part), np.arange(start, start + len(part))
-            values = [column.encode(part[name]) for name, column in columns.items()]
-            arrays = [*keys, *_plain(times, rows), *values]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema).filter(all_valid(keys))
-
-    n_events = 0
-    for batch in sort_rows(batches(), schema, memory=pair.memory, folder=writer.folder):
-        for name, column in columns.items():
-            column.append(writer, batch.column(positions[name]))
-        if clock is not None:
-            moments = batch.column("time").to_numpy()
-            writer.append(f"events {clock}", since(moments, reader.first, reader.unit))
-        n_events += len(batch)
-    for column in columns.values():
-        column.finish(writer)
-    if clock is not None:
-        writer.facts["origin"] = reader.first
-    return n_events
-
-
 def _windows(
-    merge: _Merge, pair: _Pair, request: HistoryRequest, writer: StoreWriter
+    merge: _Merge,
+    pair: _Pair,
+    request: HistoryRequest,
+    writer: StoreWriter,
+    columns: Mapping[Any, ColumnWriter],
 ) -> Iterator[Sequence[np.ndarray]]:
-    """Yield row, start and length of the windows, in the order of the sort."""
-    has_age = request.max_age is not None
-    origin = writer.facts.get("origin")
-    if request.elapsed is not None:
+    """Write the events, and yield row, start and length of windows, in the order of the sort."""
+    clock, has_age = request.elapsed, request.max_age is not None
+    if clock is not None:
         writer.append("anchors", np.empty(0, dtype=np.float64))
 
-    def of_impressions(times: np.ndarray, unit: str | None) -> list[pa.Array]:
-        if request.elapsed is not None:
-            anchors = np.zeros(len(times))
+    def read_events(part: pd.DataFrame) -> list[pa.Array]:
+        return [column.encode(part[name]) for name, column in columns.items()]
+
+    def read_impressions(times: np.ndarray, unit: str | None) -> list[pa.Array]:
+        if clock is not None:
+            anchors, origin = np.zeros(len(times)), merge.events.first
             if origin is not None:
                 anchors = since(times, origin * unit_ratio(unit, pair.unit), unit)
             writer.append("anchors", anchors)
@@ -544,21 +525,27 @@ def _windows(
         least = np.iinfo(np.int64).min if pair.dtype.kind == "i" else -np.inf
         return [pa.array(np.full(len(times), least, pair.dtype) if oldest is None else oldest)]
 
-    fields = [pa.field("oldest", pa.from_numpy_dtype(pair.dtype))] if has_age else []
+    fields = [pa.field(f"events {c.name}", c.integers) for c in columns.values()]
+    oldest = [pa.field("oldest", pa.from_numpy_dtype(pair.dtype))] if has_age else []
     newest = np.empty(0, dtype=pair.dtype)  # times of the last events that were counted
-    for piece in merge.pieces(fields, of_impressions=of_impressions):
-        shown = ~piece.is_event
-        ends = piece.before[shown]
-        starts = np.maximum(piece.first[shown], ends - request.max_length)
+    for piece in merge.pieces(
+        fields, read_events, [*columns], of_impressions=oldest, read_impressions=read_impressions
+    ):
+        times = piece.events("time").to_numpy()
+        for column in columns.values():
+            column.append(writer, piece.events(f"events {column.name}"))
+        if clock is not None and len(times):
+            writer.append(f"events {clock}", since(times, merge.events.first, merge.events.unit))
+        ends = piece.shown(piece.before)
+        starts = np.maximum(piece.shown(piece.first), ends - request.max_length)
         if has_age:
             n_known = int(piece.before[0]) - len(newest)
-            newest = np.concatenate([newest, piece.column("time")[piece.is_event]])
-            starts = n_known + _first_not_older(
-                newest, starts - n_known, ends - n_known, piece.column("oldest")[shown]
-            )
+            newest = np.concatenate([newest, times])
+            edges = piece.impressions("oldest").to_numpy()
+            starts = n_known + _first_not_older(newest, starts - n_known, ends - n_known, edges)
             newest = newest[max(len(newest) - request.max_length, 0) :]
         lengths = (ends - starts).astype(np.int32)
-        yield piece.rows[shown], np.where(lengths > 0, starts, 0), lengths
+        yield piece.shown(piece.rows), np.where(lengths > 0, starts, 0), lengths
 
 
 def _first_not_older(
@@ -593,7 +580,6 @@ def _why_all_empty(pair: _Pair, merge: _Merge) -> str | None:
 
 
 def _has_several(pair: _Pair) -> bool:
-    """Return whether the impressions have two different keys."""
     seen = pa.array([], type=pair.key_fields[0].type)
     for _, part in pair.shown.parts(pair.keys):
         keys = pair.read_keys(part)[0].drop_null()
@@ -617,14 +603,13 @@ def _write_aggregates(
         for what in ("there", "value")
     ]
 
-    def of_events(part: pd.DataFrame) -> list[pa.Array]:
+    def read_events(part: pd.DataFrame) -> list[pa.Array]:
         arrays = (present_numbers(part[column]) for column in columns)
         return [pa.array(array.astype(np.float64)) for both in arrays for array in both]
 
     for name in statistics:
         writer.append(name, np.empty(0, dtype=np.float64))
-    merge = _Merge(pair, writer.folder)
-    pieces = merge.pieces(fields, of_events=of_events, columns=columns)
+    pieces = _Merge(pair, writer.folder).pieces(fields, read_events, columns)
     sums = _running(pieces, columns, statistics)
     kinds = [pa.float64()] * len(statistics)
     for arrays in _by_row(sums, kinds, pair, writer.folder):
@@ -648,7 +633,7 @@ def _running(
         of_events = groups[piece.is_event]
         has_events = piece.before + piece.is_event > piece.first
         for name in carried:
-            values = piece.column(name)[piece.is_event].copy()
+            values = piece.events(name).to_numpy().copy()
             if len(values) and of_events[0] == 0:  # the key of the piece before
                 values[0] += carried[name]
             running = sum_by_group(values, of_events)

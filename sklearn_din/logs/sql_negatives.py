@@ -66,14 +66,8 @@ def sample_negatives_by_sql(
     The catalogue is in memory: the item columns of each item's last row, with a time those of each
     row in which they changed. Sorted by user and row, each user's events stand together, and the
     items that the user does not have are drawn as in memory: the draws depend on the seed and the
-    rows alone, whatever ``memory`` is. Without a user column each item owns its own events.
-
-    Returns
-    -------
-    impressions : ParquetScan
-        Over a file that is removed with it.
-    y : ndarray of int8
-        1 for events and 0 for negatives.
+    rows alone, whatever ``memory`` is. Without a user column each item owns its own events. The
+    impressions lie in a file that is removed with them; labels are int8.
     """
     _check(events, request)
     rng = check_random_state(random_state)
@@ -120,10 +114,9 @@ def _draw(
     rng: np.random.RandomState,
     folder: Path,
 ) -> np.ndarray:
-    """Fill in the number of the version of an item that is drawn for each row.
+    """Fill in the version of an item that is drawn for each row; return the row of each version.
 
-    Returns the row of each version: an item's last one, with a time each one in which its columns
-    changed.
+    A version is an item's last row, with a time each one in which its columns changed.
     """
     names = [*request.following, *request.keys, *request.timed]
     empty = pd.DataFrame({n: pd.Series([], dtype=events.all_dtypes[n]) for n in names})
@@ -223,7 +216,6 @@ def _number_owners(events: pa.Table) -> tuple[np.ndarray, ...]:
 
 
 def _read_items(events: Scan, request: NegativesRequest, version_rows: np.ndarray) -> pa.Table:
-    """Return the columns of each version of an item."""
     rows, positions = events.narrow(request.following)[version_rows].in_file_order()
     items = pa.concat_tables([_arrow(part) for _, part in rows.parts()])
     return items if positions is None else items.take(pa.array(positions))
@@ -232,7 +224,6 @@ def _read_items(events: Scan, request: NegativesRequest, version_rows: np.ndarra
 def _write(
     path: Path, events: Scan, items: pa.Table, draws: np.ndarray, request: NegativesRequest
 ) -> None:
-    """Write the impressions: each event, then its negatives."""
     schema, n_shown = None, 1 + request.n_negatives
     with Progress("writing impressions", len(events) * n_shown) as progress, ExitStack() as files:
         for start, part in events.parts():

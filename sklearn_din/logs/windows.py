@@ -369,19 +369,13 @@ def _check_cell(cell: object) -> np.ndarray | None:
             raise ValueError(f"a history cell must have one dimension, got {cell.ndim}")
         return cell
     if isinstance(cell, list | tuple | pd.Series | ExtensionArray):
-        return _infer_dtype(list(cell))
+        # Integers, floats or objects: never numpy's fixed-width text
+        return pd.Series(list(cell), dtype=object).infer_objects().to_numpy()
     if cell is None or cell is pd.NA or (isinstance(cell, float | np.floating) and np.isnan(cell)):
         return None
     raise TypeError(
         f"a history cell must be a list, tuple, array or missing, got {type(cell).__name__}"
     )
-
-
-def _infer_dtype(values: list[object]) -> np.ndarray:
-    """Integers, floats or objects: never numpy's fixed-width text."""
-    objects = np.empty(len(values), dtype=object)
-    objects[:] = values
-    return pd.Series(objects, dtype=object).infer_objects().to_numpy()
 
 
 def _format_cell(cell: np.ndarray | None, limit: int | None = 5) -> str:

@@ -154,7 +154,6 @@ def with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
 
 
 def _chunks(lengths: np.ndarray) -> Iterator[slice]:
-    """Slices of rows with a bounded number of events, or of one row."""
     chunk = np.cumsum(lengths, dtype=np.int64) // EVENTS_PER_CHUNK
     begins = np.flatnonzero(np.append(True, chunk[1:] != chunk[:-1])[: len(chunk)]).tolist()
     for begin, end in pairwise([*begins, len(lengths)]):
@@ -301,7 +300,6 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
 
 
 def _sort_indices(matrix: csr_array) -> csr_array:
-    """Return a sparse matrix, each row sorted by its columns in place."""
     matrix = csr_array(matrix)
     matrix.sort_indices()
     return matrix

@@ -247,7 +247,6 @@ def _score_items(
 
 
 def _count_users(had: csr_array) -> np.ndarray:
-    """Count the users who had each item: (n_ids,), float32."""
     return np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
 
 
@@ -284,7 +283,6 @@ def _allocate(writer: StoreWriter, X: EncodedFeatures, n_pairs: int) -> list[np.
 
 
 def _numbers_of(store: Store) -> list[np.ndarray]:
-    """Return what :func:`_allocate` made, mapped for reading."""
     return [store[name] for name in store.names if name.startswith(NUMBERS)]
 
 

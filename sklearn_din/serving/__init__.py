@@ -10,14 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxServer"]
 
-# Loaded when asked for (PEP 562): a server has neither torch nor scikit-learn.
-_FILE_OF = {"OnnxServer": "onnx_server"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
+    if name != "OnnxServer":
         raise AttributeError(f"module 'sklearn_din.serving' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sklearn_din.serving.{_FILE_OF[name]}"), name)
+    # Loaded when asked for (PEP 562): a server has neither torch nor scikit-learn.
+    return importlib.import_module("sklearn_din.serving.onnx_server").OnnxServer
 
 
 def __dir__() -> list[str]:

@@ -132,7 +132,12 @@ def evaluate_ranking(
         excluded = Ranker(pipeline, candidates).find_excluded(users.iloc[with_relevant], exclude)
         numbers = np.searchsorted(with_relevant, row) * len(candidates) + catalogue
         is_new = ~np.isin(numbers, excluded)
-        row, catalogue = _check_any_left(row[is_new]), catalogue[is_new]
+        row, catalogue = row[is_new], catalogue[is_new]
+        if not len(row):
+            raise ValueError(
+                "exclude leaves out every pair that is relevant, so that nothing can be found. "
+                "Pairs to exclude are those from before the moment of the ranking."
+            )
     evaluated, row = np.unique(row, return_inverse=True)
     numbers, n_relevant = row * len(candidates) + catalogue, np.bincount(row)
 
@@ -157,15 +162,6 @@ def evaluate_ranking(
     if baseline is not None:
         table = pd.concat({"model": table, baseline: score(baseline)}, names=["ranking"])
     return table.assign(n_users=len(evaluated), n_left_out=len(users) - len(evaluated))
-
-
-def _check_any_left(row: np.ndarray) -> np.ndarray:
-    if not len(row):
-        raise ValueError(
-            "exclude leaves out every pair that is relevant, so that nothing can be found. Pairs "
-            "to exclude are those from before the moment of the ranking."
-        )
-    return row
 
 
 def _scores_at(

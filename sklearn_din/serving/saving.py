@@ -325,7 +325,6 @@ def _read_schema(file: IO[bytes] | Path) -> dict[str, Any]:
 
 
 def _list_untrusted(file: IO[bytes]) -> list[str]:
-    """Types that skops does not trust by itself."""
     import skops.io
 
     return skops.io.get_untrusted_types(file=file)
@@ -349,7 +348,6 @@ def _type_name(node: dict[str, Any]) -> str:
 
 
 def _versions(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Versions in the states of our own estimators."""
     versions: dict[str, str] = {}
     for node in nodes:
         if _type_name(node) in OWN_TYPES and "content" in node:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
@@ -22,6 +23,7 @@ from sklearn_din._validation import check_columns, check_frame, check_names
 from sklearn_din._whole_files import whole_file
 from sklearn_din.serving.saving import load
 from sklearn_din.tables.scan import Scan
+from sklearn_din.tables.table import Table
 
 FRAME_ROWS = 131_072  # rows of a part, where X is a frame in memory
 # Columns by the method that is asked; the last one of regressors alone
@@ -155,11 +157,7 @@ class PartitionScorer:
         check_frame(frame, list(self.columns), name="the partition")
         model = _load(self.path, _stamp(self.path), self.trusted, self.device)
         predicted = predictions_of(model, scoring_method(model), frame)
-        taken = sorted(set(predicted) & set(self.columns))
-        if taken:
-            raise ValueError(
-                f"columns must not have the name of a prediction, got {taken}. Rename them."
-            )
+        _check_taken(predicted, self.columns)
         return frame[list(self.columns)].assign(**predicted)
 
 
@@ -227,7 +225,6 @@ def score_partitions(
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Return the time and size by which a file that has changed is known."""
     status = os.stat(path)
     return status.st_mtime_ns, status.st_size
 
@@ -239,15 +236,10 @@ def _load(path: str, stamp: tuple[int, int], trusted: tuple[str, ...], device: s
 
 def _scan_parts(X: Scan, names: Sequence[str]) -> Iterator[Part]:
     check_columns(X.all_dtypes, names, name="X")
-    n_parts = 0
-    for _, part in X.parts(list(dict.fromkeys([*X.columns, *names]))):
-        n_parts += 1
+    parts = X.parts(list(dict.fromkeys([*X.columns, *names])))
+    empty = Table(X, name="X").frame
+    for _, part in parts if len(X) else [(0, empty)]:
         yield part[X.columns], _arrow(part, names, {})
-    if n_parts == 0:
-        empty = pd.DataFrame(
-            {name: pd.Series([], dtype=dtype) for name, dtype in X.all_dtypes.items()}
-        )
-        yield empty[X.columns], _arrow(empty, names, {})
 
 
 def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
@@ -284,25 +276,25 @@ def _arrow_column(column: pd.Series) -> pa.ChunkedArray:
 
 def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: int | None) -> None:
     writer = None
-    try:
-        with Progress("predicting", n_rows or 0) as progress:
-            for rows, beside in parts:
-                columns = dict(zip(beside.column_names, beside.columns, strict=True))
-                for name, values in predictions_of(model, method, rows).items():
-                    if name in columns:
-                        raise ValueError(
-                            f"columns must not have the name of a prediction, got {name!r}. "
-                            "Rename that column of X."
-                        )
-                    columns[name] = pa.chunked_array([pa.array(values)])
-                table = pa.table(columns)
-                table = table.cast(writer.schema) if writer else table
-                writer = writer or pq.ParquetWriter(path, table.schema)
-                writer.write_table(table)
-                progress.update(len(rows))
-    finally:
-        if writer is not None:
-            writer.close()
+    with Progress("predicting", n_rows or 0) as progress, ExitStack() as files:
+        for rows, beside in parts:
+            columns = dict(zip(beside.column_names, beside.columns, strict=True))
+            predicted = predictions_of(model, method, rows)
+            _check_taken(predicted, columns)
+            columns |= {name: pa.chunked_array([pa.array(v)]) for name, v in predicted.items()}
+            table = pa.table(columns)
+            if writer is None:
+                writer = files.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table.cast(writer.schema))
+            progress.update(len(rows))
+
+
+def _check_taken(predicted: Collection[str], columns: Collection[str]) -> None:
+    taken = sorted({*predicted} & {*columns})
+    if taken:
+        raise ValueError(
+            f"columns must not have the name of a prediction, got {taken}. Rename them in X."
+        )
 
 
 def scoring_method(model: Any) -> str:

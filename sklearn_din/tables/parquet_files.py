@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,15 +138,11 @@ class ParquetFiles:
     def _reopen(self, number: int) -> pq.ParquetFile:
         file = self.files[number]
         info = self.filesystem.get_file_info(file.path)
-        if info.type != pyarrow.fs.FileType.File:
-            raise FileNotFoundError(
-                f"{file.path} is gone: it was there, with {file.size} bytes, when scan_parquet "
-                "read its footer. Bring it back, or make the scan anew."
-            )
         if (info.size, info.mtime_ns) != (file.size, file.mtime_ns):
-            raise OSError(
-                f"{file.path} was changed after scan_parquet read its footer: it had {file.size} "
-                f"bytes and has {info.size}, or was written again. Make the scan anew."
+            is_gone = info.type == pyarrow.fs.FileType.NotFound
+            raise (FileNotFoundError if is_gone else OSError)(
+                f"{file.path} is gone or was changed after scan_parquet read its footer: it had "
+                f"{file.size} bytes and has {info.size}. Bring it back, or make the scan anew."
             )
         return _open(self.filesystem, file.path)
 
@@ -167,18 +163,11 @@ class ParquetFiles:
                 yield self._table({}, file, columns, min(left, n_rows))
                 left -= n_rows
             return
-        try:
+        with _readable(f"row group {position} of {file.path}"):
             batches = opened.iter_batches(batch_size=n_rows, row_groups=[position], columns=stored)
             for batch in batches:
                 arrays = {name: batch.column(name) for name in stored}
                 yield self._table(arrays, file, columns, len(batch))
-        except MemoryError:  # pyarrow's is an ArrowException too; the file is not damaged
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"row group {position} of {file.path} cannot be read: {error} The file is damaged: "
-                "write it again, or leave it out of the source."
-            ) from error
 
     def _table(
         self, arrays: Mapping[str, pa.Array], file: File, columns: Sequence[str], n_rows: int
@@ -193,14 +182,21 @@ class ParquetFiles:
 
 
 def _open(filesystem: pyarrow.fs.FileSystem, path: str) -> pq.ParquetFile:
-    try:
+    with _readable(path):
         return pq.ParquetFile(filesystem.open_input_file(path), page_checksum_verification=True)
-    except MemoryError:
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Name in an error what cannot be read, and what to do."""
+    try:
+        yield
+    except MemoryError:  # pyarrow's is an ArrowException too; the file is not damaged
         raise
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} is no readable Parquet file: {error} Write it again, or leave it out of the "
-            "source."
+            f"{what} cannot be read: {error} The file is damaged or no Parquet file: write it "
+            "again, or leave it out of the source."
         ) from error
 
 
@@ -247,18 +243,19 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
             "in memory needs no scan: give it to fit as it is."
         )
     path = os.fspath(source)
-    if os.path.isdir(path):
-        paths, root = _paths_in(path), path
+    root = path if os.path.isdir(path) else ""
+    if root:
+        names = (os.path.join(parent, name) for parent, name in _walk(root))
+        paths = sorted(name for name in names if name.endswith(SUFFIXES))
     else:
-        is_file = os.path.exists(path)
-        matches = [] if is_file else sorted(glob.glob(path, recursive=True))
-        paths = [path] if is_file else [name for name in matches if os.path.isfile(name)]
-        root = ""
-        if not paths:
-            raise FileNotFoundError(
-                f"source must be a Parquet file, a folder of them or a glob, got {path!r}, where "
-                "there is no file. Check the path, and that the disk is mounted."
-            )
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        paths = [name for name in matches if os.path.isfile(name)]
+    if not paths:
+        raise FileNotFoundError(
+            "source must be a Parquet file, a glob, or a folder of files that end in "
+            f"{', '.join(SUFFIXES)}, got {path!r}, where there is none. Check the path, and that "
+            "the disk is mounted; files of another name are taken by a glob: 'folder/*'."
+        )
     local = pyarrow.fs.LocalFileSystem()
     keys = _read_keys([os.path.relpath(path, root) if root else path for path in paths])
     files = [
@@ -267,21 +264,11 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
     return local, files
 
 
-def _paths_in(folder: str) -> list[str]:
-    paths: list[str] = []
-    others: list[str] = []
+def _walk(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield folder and name of all files but those that are hidden or lie in a hidden folder."""
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        for name in names:
-            if not name.startswith((".", "_")):
-                (paths if name.endswith(SUFFIXES) else others).append(os.path.join(parent, name))
-    if not paths:
-        got = f"files such as {others[0]!r}" if others else "no file"
-        raise FileNotFoundError(
-            f"the folder {folder!r} must hold files that end in {', '.join(SUFFIXES)}, got {got}. "
-            "Files of another name are taken by a glob: scan_parquet('folder/*')."
-        )
-    return sorted(paths)
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        yield from ((parent, name) for name in names if not name.startswith((".", "_")))
 
 
 def _read_keys(paths: Sequence[str]) -> list[dict[str, int | str | None]]:
@@ -359,7 +346,6 @@ def _check_names(schema: pa.Schema, path: str) -> None:
 
 
 def _index_columns(schema: pa.Schema) -> list[str]:
-    """Return the columns that are the index of the pandas frame that was written."""
     metadata = schema.pandas_metadata or {}
     return [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
 

@@ -260,7 +260,6 @@ def read_memory(memory: int | str) -> int:
 
 
 def _write_lazy(lazy: Any, folder: Path | None) -> Path:
-    """Write a polars LazyFrame into a file; return its path."""
     if type(lazy).__name__ != "LazyFrame":
         raise TypeError(
             f"source must be a polars LazyFrame, got a {type(lazy).__name__}. A frame in memory "

@@ -222,9 +222,5 @@ def is_ascending(rows: range | np.ndarray) -> bool:
 
 def frame_of_arrow(table: pa.Table, start: int) -> pd.DataFrame:
     """Return an Arrow table as a frame of Arrow dtypes, whose index begins at ``start``."""
-    index = pd.RangeIndex(start, start + len(table))
-    columns = {
-        name: pd.Series(pd.arrays.ArrowExtensionArray(table.column(name)), index=index)
-        for name in table.column_names
-    }
-    return pd.DataFrame(columns, index=index, columns=table.column_names)
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    return frame.set_axis(pd.RangeIndex(start, start + len(table)), axis=0)

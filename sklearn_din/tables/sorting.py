@@ -67,19 +67,8 @@ class Database:
 def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
     """Yield an empty database in memory, which puts on disk what does not fit.
 
-    Parameters
-    ----------
-    memory : int
-        Bytes that it may take; 128 MiB at least.
-    folder : Path
-        Where to write what does not fit. It is removed in the end.
-
-    Raises
-    ------
-    ImportError
-        If duckdb is not installed.
-    OSError
-        If the disk of ``folder`` is full.
+    ``memory`` is what it may take in bytes, 128 MiB at least. What does not fit is written to
+    ``folder`` and removed in the end. A full disk is an OSError.
     """
     duckdb = import_duckdb()
     with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:

@@ -27,18 +27,13 @@ class Table:
     Parameters
     ----------
     source : Scan, duckdb.DuckDBPyRelation, or pandas, polars or Arrow frame
-        Its rows are not changed.
+        Its rows are not changed. ``scan`` is the source where it is a scan, ``caller`` a
+        CallerFrame where it is a frame.
     name : str
         How errors call it.
 
     Attributes
     ----------
-    name : str
-        The same.
-    scan : Scan or None
-        The source where it is a scan.
-    caller : CallerFrame or None
-        The source where it is a frame.
     frame : DataFrame
         The frame, or an empty one with the columns and dtypes of the parts.
     """

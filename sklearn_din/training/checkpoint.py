@@ -80,7 +80,7 @@ class Checkpoint(Callback):
 
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
         """Put the net where the earlier training stood, if there was one."""
-        self._latest_write, self._has_written = time.monotonic(), self.earlier is not None
+        self._latest_write = time.monotonic()
         if self.earlier is not None:
             self._go_on(net, self.earlier)
             self._log_where(net, self.earlier)
@@ -150,7 +150,7 @@ class Checkpoint(Callback):
             write_checkpoint(self.path, state)
         except OSError as error:
             raise self._error(error, net, _n_bytes(state)) from error
-        self._has_written, self._latest_write = True, time.monotonic()
+        self._latest_write = time.monotonic()
 
     def _go_on(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
         net.module_.load_state_dict(earlier["module"])
@@ -167,15 +167,11 @@ class Checkpoint(Callback):
         _set_random_states(earlier["random"])
 
     def _error(self, error: OSError, net: DINNet, size: int) -> OSError:
-        left = (
-            "The checkpoint before this one is whole: make room and fit again to go on from there"
-            if self._has_written
-            else "There is no earlier one: make room and fit again from the start"
-        )
         return OSError(
             error.errno,
             f"checkpoint_dir needs some {size / 1e6:,.1f} MB free, where it can be written to: "
-            f"{error.strerror or error}. Training stopped in epoch {len(net.history)}. {left}",
+            f"{error.strerror or error}. Training stopped in epoch {len(net.history)}. A "
+            "checkpoint before this one is whole: make room and fit again to go on from there",
             str(self.path),
         )
 
@@ -281,7 +277,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def _read_same(
     path: Path, given: Fingerprint, callbacks: list[Callback] | None
 ) -> dict[str, Any] | None:
-    """Read the checkpoint of the same training, if there is one."""
     for partial in path.parent.glob(f".partial-*-{path.name}"):  # of processes that were killed
         partial.unlink(missing_ok=True)
     earlier = read_checkpoint(path)
