@@ -399,10 +399,10 @@ def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     same_cells(ours["past_price"], twin["hist_price"])
     lengths = twin["hist_item"].array.lengths
     rows = ours[10:90]
-    assert rows.stored_log(["item"]) is None
-    assert rows.stored_log(["hist_item", "past_price"]) is None
+    assert rows.find_log(["item"]) is None
+    assert rows.find_log(["hist_item", "past_price"]) is None
     for name in ("hist_item", "past_price", "ago"):
-        log, numbers = rows.stored_log([name])
+        log, numbers = rows.find_log([name])
         spans = log.spans(numbers)
         assert spans.lengths.tolist() == lengths[10:90].tolist()
         values = log.take(name, slice(None))[0][spans.index()]
@@ -657,9 +657,9 @@ def test_an_encoder_reads_two_logs_as_it_reads_the_frame(tmp_path):
 
     x = scan_of(shown, tmp_path, memory="50KB")
     X = attached(x, x, scan_of(bought, tmp_path, memory="50KB"))
-    assert X.stored_log(["bought_item", "ago"])
-    assert X.stored_log(["hist_item", "hist_category"])
-    assert not X.stored_log(["hist_item", "bought_item"])
+    assert X.find_log(["bought_item", "ago"])
+    assert X.find_log(["hist_item", "hist_category"])
+    assert not X.find_log(["hist_item", "bought_item"])
     twin = attached(read(x), read(x), bought)
     pairs = {
         ("hist_item", "hist_category"): ("item", "category"),

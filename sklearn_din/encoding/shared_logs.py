@@ -26,9 +26,9 @@ class SharedLogs:
 
     def __init__(self, scan: Any, learnt: Learnt, *, is_welcome: bool) -> None:
         self._learnt, self._logs = learnt, dict[Behaviour, Any]()
-        is_attached = is_welcome and hasattr(scan, "stored_log") and len(scan) > 0
+        is_attached = is_welcome and hasattr(scan, "find_log") and len(scan) > 0
         for behaviour in learnt.roles.behaviours if is_attached else ():
-            stored = scan.stored_log([*behaviour.histories, *behaviour.numbers])
+            stored = scan.find_log([*behaviour.histories, *behaviour.numbers])
             # Times of the log are subtracted when they are read, as only such a scale allows.
             times = [] if stored is None else {stored[0].clock} & {*behaviour.numbers}
             if stored is not None and all(learnt.event_scales[name].is_elapsed for name in times):

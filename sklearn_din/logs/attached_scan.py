@@ -105,7 +105,7 @@ class AttachedScan(Scan):
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extend(start, base, new, names)
 
-    def stored_log(self, columns: Sequence[str]) -> tuple[StoredHistories, RowNumbers] | None:
+    def find_log(self, columns: Sequence[str]) -> tuple[StoredHistories, RowNumbers] | None:
         """Return the sorted log behind history columns, and which of its windows the rows are.
 
         None where the columns are not of one call of ``attach_history``.
@@ -113,7 +113,7 @@ class AttachedScan(Scan):
         if set(columns) <= set(self._history_names):
             return None if self._histories is None else (self._histories, self._rows)
         below = self._base[index_of(self._rows)]
-        return below.stored_log(columns) if isinstance(below, AttachedScan) else None
+        return below.find_log(columns) if isinstance(below, AttachedScan) else None
 
     def __repr__(self) -> str:
         n_events = 0 if self._histories is None else self._histories.n_events
