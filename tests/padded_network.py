@@ -40,22 +40,19 @@ def signed_log(values):
     return values.sign() * torch.log(1 + values.abs())
 
 
-def are_equal(events, candidates):
-    """Bits (n, T) of equal ids, (n, T) and (n, 1), or of lists with equal ids, one axis more."""
+def compare(events, candidates):
+    """Bits (n, T) of equal ids, (n, T) and (n, 1); of lists, one axis more, their cosines."""
     if events.ndim == 2:
         return (events == candidates) & (candidates > 1)
-    width = max(events.shape[2], candidates.shape[2])
-    events, candidates = (
-        nn.functional.pad(lists, (0, width - lists.shape[2])).sort(dim=2).values
-        for lists in (events, candidates)
-    )
-    return (events == candidates).all(dim=2) & (candidates > 0).any(dim=2)
+    is_common = (events[..., None] == candidates[..., None, :]) & (events[..., None] > 1)
+    sizes = (events > 0).sum(2) * (candidates > 0).sum(2)
+    return is_common.sum((2, 3)) / sizes.clamp(min=1).sqrt()
 
 
 def match(behaviour, arrays, mask):
     """Bits (n, T, n_candidates) of equal ids, and how many events have come after each (n, T)."""
     pairs = [p for p in zip(behaviour.histories, behaviour.candidates, strict=True) if p[1]]
-    same = [are_equal(arrays[h], arrays[c][:, None]) for h, c in pairs]
+    same = [compare(arrays[h], arrays[c][:, None]) for h, c in pairs]
     ranks = mask.sum(1, keepdim=True) - torch.arange(1, mask.shape[1] + 1)
     return torch.stack(same, dim=2) * mask[..., None], ranks.clamp(min=0)
 

@@ -34,7 +34,8 @@ from sklearn_din.serving import OnnxServer
 from sklearn_din.training.occurrences import count_ids
 from tests.padded_network import padded_logits
 
-GENRES = {"f0": ["a", "b"], "f1": ["b"], "f2": ["c", "a", "d"], "f3": [], "f4": None, "f5": ["c"]}
+GENRES = {"f0": ["b", "a"], "f1": ["b"], "f2": ["a", "c", "d"], "f3": [], "f4": None, "f5": ["c"]}
+OF_FILM = {film: sorted(genres or []) for film, genres in GENRES.items()}
 BEHAVIOUR = ("hist_film", "hist_genres")
 
 
@@ -74,10 +75,10 @@ def random_lists(random_state=0):
 
 
 def plain_lists(lengths, ids):
-    return [sorted(part.tolist()) for part in np.split(ids, np.cumsum(lengths)[:-1])]
+    return [sorted(set(part.tolist())) for part in np.split(ids, np.cumsum(lengths)[:-1])]
 
 
-def test_equal_lists_are_held_once_in_whatever_order_their_ids_are():
+def test_equal_lists_are_held_once_in_whatever_order_and_however_often_their_ids_are():
     lengths, ids = random_lists()
     lists, plain = IdLists.from_lengths(lengths, ids), plain_lists(lengths, ids)
     assert plain_lists(*lists.flatten()[::-1]) == plain
@@ -113,9 +114,9 @@ def test_each_event_has_the_ids_of_its_values(model, shown):
         films = decode("film", X["hist_film"][row][X["hist_film_mask"][row]])
         lists = X["hist_genres"][row][X["hist_genres_mask"][row]]
         values = [[v for v in decode("hist_genres", ids) if v is not None] for ids in lists]
-        assert values == [GENRES[film] or [] for film in films]
+        assert values == [OF_FILM[film] for film in films]
     own = [decode("genres", ids[ids > 0]).tolist() for ids in X["genres"]]
-    assert own == [genres or [] for genres in shown[0]["genres"]]
+    assert own == [OF_FILM[film] for film in shown[0]["film"]]
 
 
 def as_lists(frame):
@@ -198,6 +199,21 @@ def test_one_user_with_many_candidates_scores_as_single_rows_do(model, shown):
     alone = [model.predict_proba(pairs[n : n + 1])[0, 1] for n in range(30)]
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert len(np.unique(together.round(6))) == 3
+
+
+def test_lists_are_alike_by_the_values_that_they_share(model, shown):
+    rows = pd.concat([shown[0].iloc[[-1]]] * 6)
+    rows["genres"] = [["a", "b"], ["zz", "a"], [None], [], ["zz"], ["zz", None]]
+    rows["hist_genres"] = [[["b"], ["b", "b"], ["zz", "b", "a", "c"], [None], [], ["yy", "a"]]] * 6
+    rows["hist_film"] = [["f0"] * 6] * 6
+    expected = [
+        [len({*a} & {*b} - {None}) / (len({*a}) * len({*b}) or 1) ** 0.5 for b in cell]
+        for a, cell in zip(rows["genres"], rows["hist_genres"], strict=True)
+    ]
+    X, interest = model[:-1].transform(rows), model["din"].net_.module_.interest_modules[0]
+    for batch in (Batch(X), Batch(X, shared=True)):
+        found = interest._matches(batch).same[1]
+        np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
 
 
 def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):
@@ -334,7 +350,7 @@ def test_explained_events_and_tables_of_embeddings_show_the_values(model, shown)
         table = explain(model, shown[0][-5:], by=by)
         assert len(table)
         assert all(
-            own == (GENRES[film] or [])
+            own == OF_FILM[film]
             for film, own in zip(table["hist_film"], table["hist_genres"], strict=True)
         )
     assert embeddings(model)["genres"].loc["known"].index.tolist() == ["a", "b", "c", "d"]

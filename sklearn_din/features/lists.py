@@ -22,7 +22,7 @@ STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 @dataclass(frozen=True, eq=False)
 class DistinctLists:
-    """Lists of ids, each once; the first one is empty.
+    """Lists of ids, each once; the first one is empty. A list has each id once, ascending.
 
     Parameters
     ----------
@@ -45,13 +45,22 @@ class DistinctLists:
 
     @cached_property
     def digests(self) -> np.ndarray:
-        """Checksum of each list's ids, in whatever order they are: (n_lists,), int64."""
+        """Checksum of each list's ids in any order: (n_lists,), int64; 0 where there is none."""
         mixed = _mix(self.ids.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
         sums = np.append(np.uint64(0), np.cumsum(mixed, dtype=np.uint64))  # they wrap around
         starts = self.spans.starts
         mixed = _mix(sums[starts + self.lengths] - sums[starts])
         digests = (mixed >> np.uint64(2)).astype(np.int64) | LEAST_DIGEST
         return np.where(self.lengths > 0, digests, EMPTY_LIST)
+
+    def drop_repeated(self) -> DistinctLists:
+        """Each id once in each list, in ascending order."""
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        order = np.lexsort((self.ids, rows))
+        ids = self.ids[order]
+        is_new = np.append(True, (ids[1:] != ids[:-1]) | (rows[1:] != rows[:-1]))[: len(ids)]
+        lengths = np.bincount(rows[is_new], minlength=len(self)).astype(np.int32)
+        return DistinctLists(lengths, ids[is_new])
 
     def take(self, lists: np.ndarray) -> DistinctLists:
         """Some lists by position."""
@@ -63,7 +72,7 @@ class IdLists:
     """A column of lists of ids: the position of each value's list among the distinct lists.
 
     It is indexed by rows as an array is, and what comes out shares the lists. Two values are equal
-    where their lists hold the same ids, each as often, in any order: ``digests`` are then equal,
+    where their lists hold the same ids, in any order and however often: ``digests`` are then equal,
     whatever column they come from (64 bits of a checksum).
 
     Parameters
@@ -131,7 +140,7 @@ class IdLists:
         return self.distinct.ids[spans.index()], spans.lengths
 
     def map(self, new_ids: np.ndarray) -> IdLists:
-        """Put ``new_ids[i]`` in the place of each id i; lists that become equal are merged."""
+        """Put ``new_ids[i]`` in the place of each id i; what becomes equal is merged."""
         lists = DistinctLists(self.distinct.lengths, new_ids[self.distinct.ids])
         return IdLists(self.positions, lists)._merge_equal()
 
@@ -147,7 +156,11 @@ class IdLists:
         """Return the same values with equal lists once; the empty one is the first."""
         digests = self.distinct.digests  # the least is that of the empty list
         _, first, codes = np.unique(digests, return_index=True, return_inverse=True)
-        return IdLists(codes[self.positions].astype(np.int32), self.distinct.take(first))
+        positions = codes[self.positions].astype(np.int32)
+        lists = self.distinct.take(first)
+        sets = lists.drop_repeated()
+        merged = IdLists(positions, sets)
+        return merged if len(sets.ids) == len(lists.ids) else merged._merge_equal()
 
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.copy()

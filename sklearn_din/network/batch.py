@@ -13,6 +13,9 @@ from torch import Tensor
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import Column, IdLists
+from sklearn_din.features.schema import UNKNOWN_ID
+
+N_INT32 = 1 << 32
 
 
 class JointRows(NamedTuple):
@@ -36,24 +39,46 @@ class BatchVectors(NamedTuple):
 class BatchLists(NamedTuple):
     """Lists of ids of one field: each distinct list of the batch once; their ids are the field's.
 
+    identities : (n_list_ids,), int32, the same ids, by which they are compared
     rows : (n_list_ids,), int64, the list of each id
     offsets : (n_lists + 1,), int64, where each list's ids begin
     at : (n_rows,) or (n_events,), int64, the list of each candidate or event
     """
 
+    identities: Tensor
     rows: Tensor
     offsets: Tensor
     at: Tensor
 
     @classmethod
-    def find(cls, lists: IdLists) -> tuple[np.ndarray, BatchLists]:
-        """Return the ids of the distinct lists, and the lists."""
+    def find(cls, lists: IdLists) -> BatchLists:
+        """Find the distinct lists of a batch."""
         used = lists.copy()
         lengths = used.distinct.lengths
         offsets = np.append(0, np.cumsum(lengths, dtype=np.int64))
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        of_lists = map(torch.from_numpy, (rows, offsets, used.positions.astype(np.int64)))
-        return used.distinct.ids, cls(*of_lists)
+        at = used.positions.astype(np.int64)
+        return cls(*map(torch.from_numpy, (used.distinct.ids, rows, offsets, at)))
+
+    def likeness_to(self, others: BatchLists, at: Tensor, at_others: Tensor) -> Tensor:
+        """Cosines ``|a & b| / sqrt(|a| |b|)`` of pairs of lists as sets of ids; 1 of equal ones.
+
+        at, at_others : (n_pairs,), which list of these and of the others
+        cosines : (n_pairs,); a missing id equals no other
+        """
+        lengths, n_others = self.offsets.diff(), others.offsets.diff().index_select(0, at_others)
+        n = lengths.index_select(0, at)
+        pairs = torch.arange(len(at), device=at.device).repeat_interleave(n)
+        begins = (self.offsets[:-1].index_select(0, at) - n.cumsum(0) + n).repeat_interleave(n)
+        ids = self.identities.index_select(0, begins + torch.arange(len(pairs), device=at.device))
+        known = others.rows * N_INT32 + others.identities  # ascending, as the lists are
+        asked = at_others.index_select(0, pairs) * N_INT32 + ids
+        places = torch.searchsorted(known, asked).clamp(max=max(len(known) - 1, 0))
+        is_common = ids != UNKNOWN_ID
+        is_common &= known.index_select(0, places) == asked if len(known) else False
+        common = n.new_zeros(len(at), dtype=torch.float32)
+        common.index_add_(0, pairs, is_common.float())
+        return common * (n * n_others).clamp(min=1).float().rsqrt()
 
 
 class DistinctRows(NamedTuple):
@@ -112,8 +137,7 @@ class Batch:
         (n,) for a categorical field, (n_events,) for a history. 1 where they are unknown. Of a
         field of lists, the ids of its distinct lists, one after the other.
     identities : dict of str to Tensor, int32
-        The same, by which they are compared: unknown values are told apart by negative ids. Of
-        lists, (n,) or (n_events,), int64: equal where their ids are, 0 where there are none.
+        The same, by which they are compared: unknown values are told apart by negative ids.
     lists : dict of str to BatchLists
         The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
@@ -198,9 +222,9 @@ class Batch:
 
     def _add_ids(self, name: str, ids: Column) -> None:
         if isinstance(ids, IdLists):
-            of_lists, self.lists[name] = BatchLists.find(ids)
+            self.lists[name] = BatchLists.find(ids)
+            of_lists = self.lists[name].identities.numpy()
             self.ids[name] = torch.from_numpy(ids_to_look_up(of_lists))
-            self.identities[name] = torch.from_numpy(ids.digests)
             return
         ids = np.ascontiguousarray(ids)
         self.ids[name] = self.identities[name] = torch.from_numpy(ids)
@@ -281,7 +305,7 @@ class Batch:
         groups: list[dict[Any, Tensor]] = [self.ids, own, self.event_numbers, *self.vectors]
         for group in (*groups, self.rows, self.offsets):
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})
-        self.identities = self.ids | own
+        self.identities = {n: ids for n, ids in self.ids.items() if n not in self.lists} | own
         for name, lists in self.lists.items():
             self.lists[name] = BatchLists(*(to_device(tensor, device) for tensor in lists))
         for width, distinct in self.distinct.items():

@@ -74,12 +74,13 @@ def attend_candidates(
     """Weights of all candidates for the events of one shared history, without gradients.
 
     Candidates come in blocks whose scores stay in the processor's cache. The relations are ``same``
-    (rarely True: event and candidate have the same id), all of ``same`` times the first of
-    ``decays``, then times the second, then what all candidates have in common.
+    (rarely True: event and candidate have the same id; of lists, how like they are), all of
+    ``same`` times the first of ``decays``, then times the second, then what all candidates have in
+    common.
 
     queries : (n_rows, width)
     keys : (n_events, width)
-    same : (n_rows, n_events) each, bool
+    same : (n_rows, n_events) each, bool, or float of lists
     decays, common : (n_events,) each
     weights : (n_rows, n_events)
     """
@@ -97,9 +98,11 @@ def attend_candidates(
         n = candidates[block].shape[0]
         scores = (candidates[block] @ history.t()).view(n * n_events, n_units)
         for relation, added in zip(same, of_events, strict=True):
-            pairs = relation[block].flatten().nonzero().squeeze(1)
+            of_block = relation[block].flatten()
+            pairs = of_block.nonzero().squeeze(1)
             if len(pairs):
-                scores.index_add_(0, pairs, added.index_select(0, pairs % n_events))
+                factors_of = of_block[pairs].unsqueeze(1).float()
+                scores.index_add_(0, pairs, factors_of * added.index_select(0, pairs % n_events))
         weights[block] = _upper_layers(unit, scores).view(n, n_events)
     return weights
 

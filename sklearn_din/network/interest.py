@@ -34,7 +34,10 @@ ADDED_EVENTS = 8.0
 class Matches(NamedTuple):
     """Events that have their impression's candidate's id, for each candidate of a behaviour.
 
-    same : (n_events,) for each candidate, bool; (n_rows, n_events) where histories are shared
+    Where a candidate and its events are lists of ids, it is how like their lists are, from 0 to 1.
+
+    same : (n_events,) for each candidate, bool or float; (n_rows, n_events) where histories are
+        shared
     ranks : (n_events,), how many events of the impression have come after each event
     decays : (n_events,) each, DECAYS but the first, which is one, to the power of the rank
     weighed : (n_events, n_decays * n_candidates), the bits of ``same`` times each decay to the
@@ -59,7 +62,9 @@ class Matches(NamedTuple):
         rows, offsets = segments
         same = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-            if candidate is not None:
+            if candidate in batch.lists:
+                same.append(likeness_of_lists(batch, history, candidate, rows))
+            elif candidate is not None:
                 shown = batch.identities[candidate]
                 is_missing = (shown == UNKNOWN_ID) | (shown == PADDING_ID)
                 shown = shown.masked_fill(is_missing, NO_ID)
@@ -73,6 +78,21 @@ class Matches(NamedTuple):
         bits = torch.stack(same, dim=1).float()
         weighed = torch.cat([bits, *(bits * decay.unsqueeze(1) for decay in decays)], dim=1)
         return cls(same, ranks, decays, weighed)
+
+
+def likeness_of_lists(batch: Batch, history: str, candidate: str, rows: Tensor) -> Tensor:
+    """Cosines of events' lists with those of their candidates.
+
+    rows : (n_events,), the impression of each event
+    cosines : (n_events,), (n_rows, n_events) where histories are shared
+    """
+    events, shown = batch.lists[history], batch.lists[candidate]
+    if not batch.shared:
+        return events.likeness_to(shown, events.at, shown.at.index_select(0, rows))
+    n_events, n_shown = events.offsets.shape[0] - 1, shown.offsets.shape[0] - 1
+    each = torch.arange(n_shown * n_events, device=rows.device)
+    pairs = events.likeness_to(shown, each % n_events, each // n_events).view(n_shown, n_events)
+    return pairs.index_select(0, shown.at).index_select(1, events.at)
 
 
 class Interest(nn.Module):

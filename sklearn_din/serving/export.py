@@ -55,9 +55,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     The file takes any number of impressions and histories of any length. Its inputs are named
     as the keys of :class:`~sklearn_din.features.EncodedFeatures`: each field, (n,) or (n, T),
     and for each behaviour the mask (n, T) of its first history. Where a candidate or an event has
-    a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list in
-    ascending order, then zeros; V is at least 1 and the same for all columns that share a
-    vocabulary. One more input may be left out,
+    a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list, each
+    once, then zeros. One more input may be left out,
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
     which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,);
     of a regressor ``prediction``, (n,). A calibration stands at the end: ``probability`` is the
@@ -251,7 +250,7 @@ class _NetworkWriter:
             if field.name in computed:
                 continue
             dtype = np.int32 if field.has_ids else np.float32
-            in_lists = (f"V_{field.vocabulary}",) if field.holds_lists else ()
+            in_lists = (f"V_{field.name}",) if field.holds_lists else ()
             if field.is_history:
                 dims = self._dims(self.schema.behaviour_of(field.name))
                 history = self.graph.input(field.name, dtype, (*dims, *in_lists))
@@ -285,7 +284,7 @@ class _NetworkWriter:
         field = next(field for field in self.schema.fields if not field.is_history)
         of_rows = self.inputs[field.name]
         if field.holds_lists:  # (n, V)
-            of_rows = self.graph.add("ReduceMax", of_rows, axes=[1], keepdims=0)
+            of_rows = of_rows.sum(1)
         return self.graph.add("Expand", value, of_rows.insert_axis(1).call("Shape"))
 
     def _of_history(self, value: Value) -> Value:
@@ -355,11 +354,7 @@ class _NetworkWriter:
         same = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             if candidate is not None and self.schema[candidate].holds_lists:
-                shown = self.identities[candidate].insert_axis(1)  # (n, 1, V)
-                is_equal = self.identities[history].equals(shown).as_float()
-                is_empty = shown.as_bool().as_float().max(2).equals(np.float32(0))
-                is_equal = self.graph.add("ReduceMin", is_equal, axes=[2], keepdims=0)
-                same.append(is_empty.where(0.0, is_equal))
+                same.append(self._likeness_of_lists(history, candidate))
             elif candidate is not None:
                 shown = self.identities[candidate]
                 at_most = self.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
@@ -371,6 +366,17 @@ class _NetworkWriter:
             factors = self.graph.add("Pow", decay, ranks)
             weighed += [bits * factors for bits in same]
         return weighed
+
+    def _likeness_of_lists(self, history: str, candidate: str) -> Value:
+        """Cosines of lists as sets, as ``BatchLists.likeness_to``: (n, T)."""
+        events, shown = self.identities[history], self.identities[candidate].insert_axis(1)
+        is_missing = (events >= np.int32(PADDING_ID)) & self.graph.add(
+            "LessOrEqual", events, np.int32(UNKNOWN_ID)
+        )
+        among = is_missing.where(np.int32(NO_ID), events).insert_axis(3)  # (n, T, V, 1)
+        common = among.equals(shown.insert_axis(2)).as_float().sum(3).sum(2)
+        n_events, n_shown = (ids.as_bool().as_float().sum(2) for ids in (events, shown))
+        return common / (n_events * n_shown).at_least(1.0).call("Sqrt")
 
     def _pool(self, interest: Interest, keys: Value, weights: Value, lengths: Value) -> Value:
         """Weighted sum, mean or maximum of the keys, as ``Interest.forward``: (n, width)."""

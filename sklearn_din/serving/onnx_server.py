@@ -212,12 +212,6 @@ class OnnxServer:
                 if not any(cells):
                     continue  # may be left out
             feed[spec["name"]] = self._input(spec, cells)
-        for vocabulary in {spec["vocabulary"] for spec in self._inputs if "list" in spec["kind"]}:
-            names = [s["name"] for s in self._inputs if s.get("vocabulary") == vocabulary]
-            width = max(1, *(feed[name].shape[-1] for name in names))
-            for name in names:  # lists of one vocabulary are compared: they have one width
-                short = width - feed[name].shape[-1]
-                feed[name] = np.pad(feed[name], [(0, 0)] * (feed[name].ndim - 1) + [(0, short)])
         return feed
 
     def _events(self, cell: Any, column: str) -> list[Any]:
@@ -278,9 +272,11 @@ class OnnxServer:
         return np.isnan(numbers).astype(np.float32) if kind == "missing" else _scale(numbers, spec)
 
     def _ids_of_lists(self, spec: dict[str, Any], lists: Sequence[Any]) -> list[list[int]]:
-        """Ids of each list in ascending order, so that equal lists look alike."""
+        """Ids of each list, each once."""
         known, column = self._known[spec["vocabulary"]], spec["column"]
-        return [sorted(known.ids(self._events(values, column), column)) for values in lists]
+        return [
+            list(dict.fromkeys(known.ids(self._events(values, column), column))) for values in lists
+        ]
 
 
 class _Known:
