@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
+from sklearn_din.network.candidates import SharedHistory, Shown
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
-from sklearn_din.network.interest import Interest
+from sklearn_din.network.interest import Interest, shown_ids
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP
 from sklearn_din.network.segments import Segments
@@ -201,6 +203,8 @@ class DIN(nn.Module):
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
         compute_alone_if_forked()
+        if batch.shared:
+            return self.score_candidates(*self.read_sides(batch))
         embeddings, sums = self.embeddings(
             batch.ids, self._segments(batch), batch.distinct, batch.vectors, batch.lists
         )
@@ -210,10 +214,60 @@ class DIN(nn.Module):
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             total = self._join(interest.behaviour, sums) if interest.needs_sums else None
             inputs += interest.outputs(queries, keys, total, batch)
-        joined = torch.cat(inputs, dim=1)
+        return self._logits(torch.cat(inputs, dim=1))
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """Logits (n_rows,) of all inputs side by side, (n_rows, n_inputs)."""
         if can_fuse_mlp(self.mlp):
-            return logits_of(self.mlp, self.output, joined)
-        return self.output(self.mlp(joined)).squeeze(1)
+            return logits_of(self.mlp, self.output, inputs)
+        return self.output(self.mlp(inputs)).squeeze(1)
+
+    @torch.no_grad()
+    def read_sides(self, batch: Batch) -> tuple[Shown, list[SharedHistory]]:
+        """Return the columns of candidates, and the history that they share, read once.
+
+        A batch of one impression has a user's columns and history.
+        """
+        compute_alone_if_forked()
+        embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
+        shown = Shown(batch.n_rows, batch.numbers, {}, {}, {}, {}, {})
+        for name in self.schema.names("categorical", "list"):
+            shown.embedded[name] = embeddings[(name,)]
+        histories = []
+        for interest in self.interest_modules:
+            behaviour, keys = interest.behaviour, self._join(interest.behaviour, embeddings)
+            if behaviour.is_bag:
+                shown.bags[behaviour.histories] = interest(None, keys, None, batch)[0]
+                continue
+            histories.append(SharedHistory(interest, keys, batch))
+            compared = [name for name in behaviour.candidates if name is not None]
+            for name in compared:
+                if name in batch.lists:
+                    shown.lists[name] = batch.lists[name]
+                else:
+                    shown.ids[name] = shown_ids(batch.identities[name])
+            for _, name, vocabulary in interest.with_vectors:
+                table = F.normalize(batch.vectors.tables[vocabulary])
+                shown.vectors[name] = table, batch.vectors.rows[name]
+        return shown, histories
+
+    @torch.no_grad()
+    def score_candidates(self, shown: Shown, histories: Sequence[SharedHistory]) -> Tensor:
+        """Return the logits of candidates with one history: as ``forward`` for each of them.
+
+        logits : (n_rows,)
+        """
+        n_rows, of_behaviours = shown.n_rows, iter(histories)
+        inputs = [shown.numbers] if self.schema.names("numeric") else []
+        inputs += [shown.embedded[name] for name in self.schema.names("categorical", "list")]
+        for interest in self.interest_modules:
+            behaviour = interest.behaviour
+            if behaviour.is_bag:
+                inputs.append(shown.bags[behaviour.histories])
+                continue
+            queries = self._queries(behaviour, shown.embedded, n_rows)
+            inputs += next(of_behaviours).outputs(queries, shown)
+        return self._logits(torch.cat([column.expand(n_rows, -1) for column in inputs], dim=1))
 
     @torch.no_grad()
     def attention(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:
@@ -264,14 +318,20 @@ class DIN(nn.Module):
         keys = self._join(behaviour, embeddings)
         if behaviour.is_bag:
             return None, keys
+        compared = {name: embeddings[(name,)] for name in behaviour.candidates if name is not None}
+        return self._queries(behaviour, compared, batch.n_rows), keys
+
+    def _queries(self, behaviour: Behaviour, embedded: Mapping[str, Tensor], n_rows: int) -> Tensor:
+        """Candidates of a behaviour, (n_rows, width): zeros where an attribute has none."""
         pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+        present = next(iter(embedded.values()))
         attributes = [
-            keys.new_zeros(batch.n_rows, self.embeddings.width(history))
+            present.new_zeros(n_rows, self.embeddings.width(history))
             if candidate is None
-            else embeddings[(candidate,)]
+            else embedded[candidate].expand(n_rows, -1)
             for history, candidate in pairs
         ]
-        return torch.cat(attributes, dim=1), keys
+        return torch.cat(attributes, dim=1)
 
     def _join(self, behaviour: Behaviour, by_slot: dict[Slot, Tensor]) -> Tensor:
         """Attributes of a behaviour side by side."""

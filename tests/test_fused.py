@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sklearn_din.network import fused
-from sklearn_din.network.fused import attend, attend_candidates, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.network.fused import SharedUnit, attend, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import N_CHUNKS, sum_events
 
@@ -89,6 +89,7 @@ def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
     queries = torch.randn(n_rows, 6, generator=generator, dtype=torch.float64)
     keys = torch.randn(n_events, 6, generator=generator, dtype=torch.float64)
     same = [torch.rand(n_rows, n_events, generator=generator) < 0.2 for _ in range(n_same)]
+    same[1:] = [bits * torch.rand(n_rows, n_events).double() for bits in same[1:]]  # of lists
     common = [torch.rand(n_events, generator=generator).double() for _ in range(n_common)]
     rows = torch.repeat_interleave(torch.arange(n_rows), n_events)
     decays = [torch.rand(n_events, generator=generator).double() for _ in range(n_decays)]
@@ -97,7 +98,9 @@ def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
     pairs += [relation.repeat(n_rows) for relation in common]
     relations = torch.stack(pairs, dim=1) if pairs else None
     expected = unit(queries, keys.repeat(n_rows, 1), relations, rows)
-    found = attend_candidates(unit, queries, keys, same=same, decays=decays, common=common)
+    factors = torch.stack([keys.new_ones(n_events), *decays], dim=1)
+    with torch.no_grad():
+        found = SharedUnit(unit, keys, factors, n_same, common).weigh(queries, same)
     torch.testing.assert_close(found, expected.view(n_rows, n_events), rtol=1e-10, atol=1e-12)
 
 

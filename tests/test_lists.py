@@ -210,10 +210,11 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
         [len({*a} & {*b} - {None}) / (len({*a}) * len({*b}) or 1) ** 0.5 for b in cell]
         for a, cell in zip(rows["genres"], rows["hist_genres"], strict=True)
     ]
-    X, interest = model[:-1].transform(rows), model["din"].net_.module_.interest_modules[0]
-    for batch in (Batch(X), Batch(X, shared=True)):
-        found = interest._matches(batch).same[1]
-        np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
+    X, module = model[:-1].transform(rows), model["din"].net_.module_
+    found = module.interest_modules[0]._matches(Batch(X)).same[1]
+    np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
+    seen, (history,) = module.read_sides(Batch(X, shared=True))
+    np.testing.assert_allclose(history._matches("genres", seen), expected, atol=1e-6)
 
 
 def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):

@@ -120,7 +120,7 @@ def test_the_extended_unit_sees_same_ids_recency_and_numbers():
     network, batch = DIN(schema), Batch(X)
     interest = network.interests[0]
     matches = interest._matches(batch)
-    relations = interest._relations(matches, matches.weighed, batch)
+    relations = interest._relations(matches, batch)
     expected = [  # equal ids, the same where recent events count more, recency, the event's number
         [1, 0, 0.8, 0, 0.5, 0, np.log(2), 0.5],
         [0, 1, 0, 1, 0, 1, 0, 0.25],
@@ -370,9 +370,16 @@ def test_an_interest_says_how_many_columns_it_gives_the_mlp(make, interest, pool
     batch = Batch(X, shared=shared)
     embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
     total = len(X.schema.names("numeric")) + 3 + 3  # price, item, category
-    for module in network.interest_modules:
+    for n, module in enumerate(network.interest_modules):
         queries, keys = network._queries_and_keys(module.behaviour, embeddings, batch)
-        outputs = module.outputs(queries, keys, sums.get(module.behaviour.histories), batch)
+        if shared:
+            shown, histories = network.read_sides(batch)
+            with torch.no_grad():
+                bag = shown.bags.get(module.behaviour.histories)
+                outputs = histories[n].outputs(queries, shown) if bag is None else [bag]
+            outputs = [output.expand(7, -1) for output in outputs]  # once for all, or for each
+        else:
+            outputs = module.outputs(queries, keys, sums.get(module.behaviour.histories), batch)
         assert all(len(output) == 7 for output in outputs)
         assert sum(output.shape[1] for output in outputs) == module.n_outputs
         total += module.n_outputs

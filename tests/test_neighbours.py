@@ -33,7 +33,7 @@ from sklearn_din._spans import Spans
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.features.identities import identify
-from sklearn_din.neighbours import candidate_scores, cooccurrence, item_scores, tables
+from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import order_rows
 from sklearn_din.neighbours.candidate_scores import CandidateScores
@@ -329,9 +329,7 @@ def test_events_read_in_whole_rows_have_the_numbers_of_each_searched_for(monkeyp
         np.testing.assert_array_equal(numbers, searched_for[name])
 
 
-@pytest.mark.parametrize("at_a_time", [1, 500, 10**6])
-def test_scores_kept_for_candidates_are_those_looked_up(monkeypatch, log, at_a_time):
-    monkeypatch.setattr(candidate_scores, "SCORES_PER_CHUNK", at_a_time)
+def test_scores_kept_for_candidates_are_those_looked_up(log):
     X, y = encode(log[0]), log[1]
     learnt, _ = learn_neighbours(X, y == 1, order="time")
     candidates = np.append(X.columns["item"][::7], [1, 0, -(2**31) + 5]).astype(np.int32)

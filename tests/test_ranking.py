@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
@@ -411,6 +412,24 @@ def test_threads_share_a_ranker(fitted, users, candidates):
     for row, ranking in zip(rows + rows, rankings, strict=True):
         expected = rank_candidates(fitted, row, candidates, top_k=3)
         pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
+
+
+def test_a_large_catalogue_has_the_same_bits_with_any_number_of_threads(
+    fitted, users, candidates, monkeypatch
+):
+    expected = Ranker(fitted, candidates).rank(users[:3], top_k=50)
+    monkeypatch.setattr("sklearn_din.serving.catalogue.CANDIDATES_PER_PART", 5)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    before, rankings = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            rankings.append(Ranker(fitted, candidates).rank(users[:3], top_k=50))
+    finally:
+        torch.set_num_threads(before)
+    for ranking in rankings:
+        pd.testing.assert_frame_equal(ranking, rankings[0], check_exact=True)
+    pd.testing.assert_frame_equal(rankings[0], expected, rtol=0, atol=1e-6)
 
 
 def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):

@@ -210,10 +210,11 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
         ]
         for item, events in zip(X["item"], X["hist_item"].tolist(), strict=True)
     ]
-    interest, alone = module.interest_modules[0], Batch(model[:-1].transform(X[:1]), shared=True)
-    for rows, of_rows in ((batch, expected), (alone, expected[:1])):
-        found = interest._likeness(interest._matches(rows), rows)
-        np.testing.assert_allclose(found, of_rows, atol=1e-5)
+    interest = module.interest_modules[0]
+    found = interest._likeness(interest._matches(batch), batch)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    shown, (history,) = module.read_sides(Batch(model[:-1].transform(X[:1]), shared=True))
+    np.testing.assert_allclose(history._likeness(shown), expected[:1], atol=1e-5)
 
 
 def test_the_summary_counts_every_parameter(model):

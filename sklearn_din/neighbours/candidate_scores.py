@@ -13,8 +13,6 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.neighbours.item_scores import DECAY, SUMMARIES
 from sklearn_din.neighbours.pairs import NeighbourPair
 
-SCORES_PER_CHUNK = 4_000_000  # of events times candidates: 16 MB
-
 
 class CandidateScores:
     """One pair's columns of numbers for the same candidates and any history.
@@ -52,8 +50,7 @@ class CandidateScores:
         histories = next(names for names in behaviours if self.history in names)
         ragged = behaviours[histories].take(slice(row, row + 1))
         events = ids_to_look_up(ragged.columns[self.history][ragged.whole.index()])
-        summaries = [_summarise(matrix, events) for matrix in self._by_event]
-        sums = np.concatenate(summaries)
+        sums = np.concatenate([_summarise(matrix, events) for matrix in self._by_event])
         logs = np.sign(sums) * np.log1p(np.abs(sums))
         columns = np.concatenate([logs, self._of_candidates]) / self._scale[:, None]
         return dict(zip(self._names, columns, strict=True))
@@ -61,6 +58,8 @@ class CandidateScores:
 
 def _summarise(by_event: csr_array, events: np.ndarray) -> np.ndarray:
     """Return sum, mean, maximum, newest and decayed sum of each candidate's scores.
+
+    Most scores are zero, and are not looked at.
 
     by_event : (n_ids, n_candidates)
     events : (n_events,), oldest first
@@ -71,25 +70,17 @@ def _summarise(by_event: csr_array, events: np.ndarray) -> np.ndarray:
     if not n_events:
         return sums
     total, mean, most, newest, decayed = sums
-    most[:] = -np.inf
+    starts = by_event.indptr[events].astype(np.int64)
+    lengths = by_event.indptr[events + 1] - starts
+    index = Spans(starts, lengths.astype(np.int32)).index()
+    whose, scores = by_event.indices[index], by_event.data[index]
     decays = np.float32(DECAY) ** np.arange(n_events - 1, -1, -1, dtype=np.float32)
-    step = max(1, SCORES_PER_CHUNK // n_candidates)
-    for start in range(0, n_events, step):
-        scores = _rows(by_event, events[start : start + step])
-        total += scores.sum(axis=0)
-        np.maximum(most, scores.max(axis=0), out=most)
-        decayed += decays[start : start + step] @ scores
-    newest[:], mean[:] = scores[-1], total / np.float32(n_events)
+    total[:] = np.bincount(whose, scores, n_candidates)
+    decayed[:] = np.bincount(whose, scores * np.repeat(decays, lengths), n_candidates)
+    # An event that is no neighbour scores zero
+    most[:] = np.where(np.bincount(whose, minlength=n_candidates) < n_events, 0, -np.inf)
+    np.maximum.at(most, whose, scores)
+    of_newest = slice(len(whose) - lengths[-1], None)
+    newest[whose[of_newest]] = scores[of_newest]
+    mean[:] = total / np.float32(n_events)
     return sums
-
-
-def _rows(matrix: csr_array, rows: np.ndarray) -> np.ndarray:
-    """Return some rows of a sparse matrix as a dense one."""
-    starts = matrix.indptr[rows].astype(np.int64)
-    spans = Spans(starts, (matrix.indptr[rows + 1] - starts).astype(np.int32))
-    index = spans.index()
-    dense = np.zeros((len(rows), matrix.shape[1]), dtype=np.float32)
-    dense[np.repeat(np.arange(len(rows)), spans.lengths), matrix.indices[index]] = matrix.data[
-        index
-    ]
-    return dense

@@ -28,7 +28,7 @@ from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
-SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB
+SCORES_PER_BLOCK = 1 << 19  # of candidates with a shared history: 2 MiB
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -61,80 +61,93 @@ def attend(
     return _Attend.apply(queries, keys, relations, rows, offsets, *first, *above)
 
 
-@torch.no_grad()
-def attend_candidates(
-    unit: ActivationUnit,
-    queries: Tensor,
-    keys: Tensor,
-    *,
-    same: Sequence[Tensor] = (),
-    decays: Sequence[Tensor] = (),
-    common: Sequence[Tensor] = (),
-) -> Tensor:
-    """Weights of all candidates for the events of one shared history, without gradients.
+class SharedUnit:
+    """A unit that weighs the events of one history for many candidates, without gradients.
 
-    Candidates come in blocks whose scores stay in the processor's cache. The relations are ``same``
-    (rarely True: event and candidate have the same id; of lists, how like they are), all of
-    ``same`` times the first of ``decays``, then times the second, then what all candidates have in
-    common.
+    ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: the bracket depends on the history alone, so
+    that one product gives the first layer's scores of all events. The relations are bits (rarely
+    True: event and candidate have the same id; of lists, how like they are), those bits times each
+    factor of the event but the first, which is one, and what all candidates have in common.
 
-    queries : (n_rows, width)
-    keys : (n_events, width)
-    same : (n_rows, n_events) each, bool, or float of lists
-    decays, common : (n_events,) each
-    weights : (n_rows, n_events)
+    Parameters
+    ----------
+    unit : ActivationUnit
+        The unit.
+    keys : Tensor of shape (n_events, width)
+        The events.
+    factors : Tensor of shape (n_events, n_factors)
+        How much the bits count by event.
+    n_same : int
+        How many attributes have bits.
+    common : list of Tensor of shape (n_events,)
+        Relations that all candidates have in common.
     """
-    n_rows, n_events, n_units = queries.shape[0], keys.shape[0], unit.first.out_features
-    n_pairs = len(same) * (1 + len(decays))
-    history, weight_relations = _history_matrix(unit, keys, n_pairs, common)
-    factors = torch.stack([keys.new_ones(n_events), *decays], dim=1)
-    of_pairs = weight_relations[:n_pairs].view(factors.shape[1], len(same), n_units)
-    of_events = [factors @ of_pairs[:, attribute] for attribute in range(len(same))]
-    candidates = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
-    weights = queries.new_empty(n_rows, n_events)
-    block_length = max(1, SCORES_PER_BLOCK // max(1, history.shape[0]))
-    for start in range(0, n_rows, block_length):
-        block = slice(start, start + block_length)
-        n = candidates[block].shape[0]
-        scores = (candidates[block] @ history.t()).view(n * n_events, n_units)
-        for relation, added in zip(same, of_events, strict=True):
-            of_block = relation[block].flatten()
-            pairs = of_block.nonzero().squeeze(1)
-            if len(pairs):
-                factors_of = of_block[pairs].unsqueeze(1).float()
-                scores.index_add_(0, pairs, factors_of * added.index_select(0, pairs % n_events))
-        weights[block] = _upper_layers(unit, scores).view(n, n_events)
-    return weights
 
+    def __init__(
+        self,
+        unit: ActivationUnit,
+        keys: Tensor,
+        factors: Tensor,
+        n_same: int,
+        common: Sequence[Tensor] = (),
+    ) -> None:
+        self.unit, (n_events, n_units) = unit, (keys.shape[0], unit.first.out_features)
+        weight_query, weight_event = unit.split_first_layer()
+        weight_query = weight_query.contiguous()
+        weight_key, weight_pair, weight_same, weight_common = weight_event.contiguous().split(
+            [unit.width, unit.width, n_same * factors.shape[1], len(common)]
+        )
+        constant = torch.addmm(unit.first.bias, keys, weight_key)  # (n_events, n_units)
+        if common:
+            constant.addmm_(torch.stack(list(common), dim=1), weight_common)
+        # One history as a matrix for [q, 1]: (width + 1, n_events * n_units)
+        matrix = keys.new_empty(unit.width + 1, n_events, n_units)
+        columns = keys.t().unsqueeze(2)
+        torch.addcmul(weight_query.unsqueeze(1), columns, weight_pair.unsqueeze(1), out=matrix[:-1])
+        matrix[-1] = constant
+        self.matrix, self.shape = matrix.flatten(1), (n_events, n_units)
+        self.of_same = [factors @ weight_same[attribute::n_same] for attribute in range(n_same)]
+        self.above = _layer_parameters(unit.rest, unit.last) if can_fuse(unit) else None
+        if self.above is not None:
+            self.above = [*_slopes([unit.first_activation]), *self.above]
 
-def _history_matrix(
-    unit: ActivationUnit, keys: Tensor, n_pairs: int, common: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """One history as a matrix that turns ``[q, 1]`` into the first layer's scores of all events.
+    def weigh(self, queries: Tensor, same: Sequence[Tensor]) -> Tensor:
+        """Return weights (n_rows, n_events), computed for some candidates at a time.
 
-    ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: the bracket depends on the history alone. What
-    does not depend on the candidate at all is the last column.
+        Their scores stay in the processor's second cache.
 
-    history : (n_events * n_units, width + 1)
-    weight_relations : (n_relations, n_units)
-    """
-    weight_query, weight_event = unit.split_first_layer()
-    weight_key, weight_pair, weight_relations = weight_event.tensor_split(
-        (unit.width, 2 * unit.width)
-    )
-    constant = torch.addmm(unit.first.bias, keys, weight_key)  # (n_events, n_units)
-    if common:
-        constant.addmm_(torch.stack(list(common), dim=1), weight_relations[n_pairs:])
-    history = torch.addcmul(weight_query.t(), keys.unsqueeze(1), weight_pair.t()).flatten(0, 1)
-    return torch.cat([history, constant.view(-1, 1)], dim=1), weight_relations
+        queries : (n_rows, width)
+        same : (n_rows, n_events) for each attribute that has bits, bool, or float of lists
+        """
+        (n_events, n_units), n_rows = self.shape, queries.shape[0]
+        left = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
+        weights = queries.new_empty(n_rows, n_events)
+        n_scores = n_rows * n_events * n_units
+        length = -(-n_rows // max(1, -(-n_scores // max(1, SCORES_PER_BLOCK))))
+        buffer = queries.new_empty(length, n_events * n_units)
+        pairs = [(*torch.where(relation), relation) for relation in same]
+        for start in range(0, n_rows, length):
+            block = slice(start, start + length)
+            of_block = buffer[: n_rows - start]
+            torch.mm(left[block], self.matrix, out=of_block)
+            scores = of_block.view(-1, n_units)
+            for (rows, events, relation), of_same in zip(pairs, self.of_same, strict=True):
+                if n_rows > length:
+                    first, last = torch.searchsorted(rows, rows.new_tensor([start, start + length]))
+                    rows, events = rows[first:last], events[first:last]
+                added = of_same.index_select(0, events)
+                if relation.is_floating_point():
+                    added *= relation[rows, events].unsqueeze(1)
+                scores.index_add_(0, (rows - start) * n_events + events, added)
+            weights[block] = self._upper_layers(scores).view(weights[block].shape)
+        return weights
 
-
-def _upper_layers(unit: ActivationUnit, scores: Tensor) -> Tensor:
-    """Weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
-    if can_fuse(unit):
-        above = _layer_parameters(unit.rest, unit.last)
-        return _hidden_layers(scores, [*_slopes([unit.first_activation]), *above])[1]
-    return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
+    def _upper_layers(self, scores: Tensor) -> Tensor:
+        """Weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
+        if self.above is not None:
+            return _hidden_layers(scores, self.above)[1]
+        unit = self.unit
+        return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
 
 
 class _Attend(torch.autograd.Function):

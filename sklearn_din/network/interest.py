@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.fused import attend, attend_candidates, can_fuse
+from sklearn_din.network.fused import attend, can_fuse
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
     Segments,
@@ -36,18 +36,17 @@ class Matches(NamedTuple):
 
     Where a candidate and its events are lists of ids, it is how like their lists are, from 0 to 1.
 
-    same : (n_events,) for each candidate, bool or float; (n_rows, n_events) where histories are
-        shared
+    same : (n_events,) for each candidate, bool or float
     ranks : (n_events,), how many events of the impression have come after each event
     decays : (n_events,) each, DECAYS but the first, which is one, to the power of the rank
     weighed : (n_events, n_decays * n_candidates), the bits of ``same`` times each decay to the
-        power of the rank; None where histories are shared
+        power of the rank
     """
 
     same: list[Tensor]
     ranks: Tensor
     decays: list[Tensor]
-    weighed: Tensor | None
+    weighed: Tensor
 
     @classmethod
     def find(cls, behaviour: Behaviour, batch: Batch, segments: Segments) -> Matches:
@@ -63,36 +62,23 @@ class Matches(NamedTuple):
         same = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             if candidate in batch.lists:
-                same.append(likeness_of_lists(batch, history, candidate, rows))
+                lists = batch.lists[candidate]
+                at = batch.lists[history].at, lists.at.index_select(0, rows)
+                same.append(batch.lists[history].likeness_to(lists, *at))
             elif candidate is not None:
-                shown = batch.identities[candidate]
-                is_missing = (shown == UNKNOWN_ID) | (shown == PADDING_ID)
-                shown = shown.masked_fill(is_missing, NO_ID)
-                shown = shown.unsqueeze(1) if batch.shared else shown.index_select(0, rows)
+                shown = shown_ids(batch.identities[candidate]).index_select(0, rows)
                 same.append(batch.identities[history] == shown)
         newest = offsets[1:].index_select(0, rows) - 1
         ranks = (newest - reuse_arange(rows.shape[0], device=rows.device)).float()
         decays = [decay**ranks for decay in DECAYS[1:]]
-        if batch.shared:
-            return cls(same, ranks, decays, None)
         bits = torch.stack(same, dim=1).float()
         weighed = torch.cat([bits, *(bits * decay.unsqueeze(1) for decay in decays)], dim=1)
         return cls(same, ranks, decays, weighed)
 
 
-def likeness_of_lists(batch: Batch, history: str, candidate: str, rows: Tensor) -> Tensor:
-    """Cosines of events' lists with those of their candidates.
-
-    rows : (n_events,), the impression of each event
-    cosines : (n_events,), (n_rows, n_events) where histories are shared
-    """
-    events, shown = batch.lists[history], batch.lists[candidate]
-    if not batch.shared:
-        return events.likeness_to(shown, events.at, shown.at.index_select(0, rows))
-    n_events, n_shown = events.offsets.shape[0] - 1, shown.offsets.shape[0] - 1
-    each = torch.arange(n_shown * n_events, device=rows.device)
-    pairs = events.likeness_to(shown, each % n_events, each // n_events).view(n_shown, n_events)
-    return pairs.index_select(0, shown.at).index_select(1, events.at)
+def shown_ids(ids: Tensor) -> Tensor:
+    """Return ids of candidates, NO_ID in place of missing ones, which match nothing."""
+    return ids.masked_fill((ids == UNKNOWN_ID) | (ids == PADDING_ID), NO_ID)
 
 
 class Interest(nn.Module):
@@ -202,11 +188,10 @@ class Interest(nn.Module):
         plain means of attributes without a candidate : (n_rows, n_plain_means)
         """
         interest, weights, matches = self(queries, keys, sums, batch)
-        interest = interest.expand(batch.n_rows, -1)  # one row where all histories are shared
         if queries is None or matches is None:
             return [interest]
         offsets = self.segments_of(batch).offsets
-        lengths = offsets.diff().unsqueeze(1).float().expand(batch.n_rows, -1)
+        lengths = offsets.diff().unsqueeze(1).float()
         counts = self._counts(matches, offsets)
         # Unlike the paper: counts enter the MLP. Where repeated interest first attracts, then
         # saturates, the logit has no slope in the sum of attention's weights, which starts as the
@@ -242,23 +227,18 @@ class Interest(nn.Module):
         one below draws the mean of a few events towards zero.
 
         keys : (n_events, width)
-        weights : (n_events,); (n_rows, n_events) for a shared history; None without attention
+        weights : (n_events,), or None without attention
 
         Unlike the paper: its interest has such attributes as they are. Here the interest enters
         multiplied by the candidate, which is zero where there is none.
         """
-        columns = self._alone(keys)
+        columns = self.alone(keys)
         columns += [batch.event_numbers[name].unsqueeze(1) for name in self.behaviour.numbers]
         values = torch.cat(columns, dim=1)
         if weights is None:
             weights = values.new_ones(values.shape[0])
-            weights = weights.unsqueeze(0) if batch.shared else weights
-        if batch.shared:
-            totals = weights @ values
-        else:
-            totals = sum_events(values, *self.segments_of(batch), weights)
-        means = totals / (1.0 + self._mass(weights.abs(), batch))
-        return means.expand(batch.n_rows, -1)
+        totals = sum_events(values, *self.segments_of(batch), weights)
+        return totals / (1.0 + self._mass(weights.abs(), batch))
 
     def _plain_means(self, keys: Tensor, matches: Matches, numbers: Tensor, batch: Batch) -> Tensor:
         """Means of attributes without a candidate over all events, and over those that match.
@@ -275,18 +255,14 @@ class Interest(nn.Module):
         over the base rate's .8780 instead of .8869 on markets of 2 % clicks, three seeds; .001 more
         on "answers": benchmarks/quality-results.md, "What was done so far").
         """
-        values = torch.cat(self._alone(keys), dim=1)
-        if matches.weighed is None:
-            everything = values.sum(0).expand(batch.n_rows, -1)
-            totals = torch.stack([everything, *(b.float() @ values for b in matches.same)], dim=1)
-        else:
-            bits = F.pad(matches.weighed[:, : self.n_candidates], (1, 0), value=1.0)
-            products = (bits.unsqueeze(2) * values.unsqueeze(1)).flatten(1)
-            totals = sum_events(products, *self.segments_of(batch))
-            totals = totals.view(-1, bits.shape[1], values.shape[1])
+        values = torch.cat(self.alone(keys), dim=1)
+        bits = F.pad(matches.weighed[:, : self.n_candidates], (1, 0), value=1.0)
+        products = (bits.unsqueeze(2) * values.unsqueeze(1)).flatten(1)
+        totals = sum_events(products, *self.segments_of(batch))
+        totals = totals.view(-1, bits.shape[1], values.shape[1])
         return (totals / (numbers + ADDED_EVENTS).unsqueeze(2)).flatten(1)
 
-    def _alone(self, keys: Tensor) -> list[Tensor]:
+    def alone(self, keys: Tensor) -> list[Tensor]:
         """Embeddings of the events' attributes that have no candidate."""
         attributes = zip(self.behaviour.candidates, keys.split(self.widths, dim=1), strict=True)
         return [column for candidate, column in attributes if candidate is None]
@@ -304,11 +280,6 @@ class Interest(nn.Module):
             table = F.normalize(batch.vectors.tables[vocabulary])
             queries = table.index_select(0, batch.vectors.rows[candidate])
             events = table.index_select(0, batch.vectors.rows[history])
-            if batch.shared:
-                cosines = queries @ events.T
-                weighed = [torch.ones_like(matches.ranks), *matches.decays[: N_COUNTED - 1]]
-                sums.append(cosines @ torch.stack(weighed, dim=1))
-                continue
             cosines = (events * queries.index_select(0, segments.rows)).sum(1)
             weighed = [cosines, *(cosines * decay for decay in matches.decays[: N_COUNTED - 1])]
             sums.append(sum_events(torch.stack(weighed, dim=1), *segments))
@@ -316,8 +287,6 @@ class Interest(nn.Module):
 
     def _mass(self, weights: Tensor, batch: Batch) -> Tensor:
         """Sum of each impression's weights, (n_rows, 1): see ``forward``."""
-        if batch.shared:
-            return weights.sum(1, keepdim=True)
         return sum_events(weights.unsqueeze(1), *self.segments_of(batch))
 
     @torch.no_grad()
@@ -349,9 +318,8 @@ class Interest(nn.Module):
         keys : (n_events, width)
         sums : (n_rows, width), the unweighted sums of the keys, or None without ``needs_sums``
 
-        interest : (n_rows, width); (1, width) where all impressions share a history that is pooled
-        weights : (n_events,), before any division by the root of the length; (n_rows, n_events)
-            for a shared history; None without attention
+        interest : (n_rows, width)
+        weights : (n_events,), before any division by the root of the length; None without attention
         matches : the events that have the candidate's id; None for the published network and for
             bags
         """
@@ -382,30 +350,22 @@ class Interest(nn.Module):
 
         counts : (n_rows, N_COUNTED * n_candidates)
         """
-        if matches.weighed is not None:
-            return segment_sum(matches.weighed[:, : N_COUNTED * self.n_candidates], offsets)
-        of_event = torch.stack([torch.ones_like(matches.ranks), *matches.decays], dim=1)
-        counts = [bits.float() @ of_event[:, :N_COUNTED] for bits in matches.same]
-        return torch.stack(counts, dim=2).flatten(1)
+        return segment_sum(matches.weighed[:, : N_COUNTED * self.n_candidates], offsets)
 
-    def _common(self, matches: Matches, batch: Batch) -> list[Tensor]:
-        """Relations that are the same for all candidates, (n_events,) each.
-
-        They are the recency rank (0 for the newest event, then log 2, log 3, ...) and the numbers
-        of the event.
-        """
-        numbers = (batch.event_numbers[name] for name in self.behaviour.numbers)
-        return [matches.ranks.log1p(), *numbers]
-
-    def _relations(self, matches: Matches, weighed: Tensor, batch: Batch) -> Tensor:
+    def _relations(self, matches: Matches, batch: Batch) -> Tensor:
         """Inputs of the unit beside embeddings: (n_events, n_relations).
+
+        They are the weighed bits, then the recency rank (0 for the newest event, then log 2, log 3,
+        ...), then the numbers of the event.
 
         Unlike the paper, and beside the same id and the rank by themselves: their products. Where
         the same id counts if it came *lately*, the unit else has to learn the product first, and
         early stopping comes before (+.01 GAUC on "repetition tires", level elsewhere:
         benchmarks/quality-results.md, "Recent matches in attention").
         """
-        return torch.cat([weighed, torch.stack(self._common(matches, batch), dim=1)], dim=1)
+        numbers = (batch.event_numbers[name] for name in self.behaviour.numbers)
+        columns = torch.stack([matches.ranks.log1p(), *numbers], dim=1)
+        return torch.cat([matches.weighed, columns], dim=1)
 
     def _attend(
         self, queries: Tensor, keys: Tensor, matches: Matches | None, batch: Batch
@@ -424,11 +384,7 @@ class Interest(nn.Module):
         of events are no such attribute: where times elapsed let attention train, the network
         overfits (-.005 to -.046 on MovieLens, benchmarks/quality-results.md).
         """
-        if batch.shared:
-            return self._attend_shared(queries, keys, matches, batch)
-        relations = None
-        if matches is not None and matches.weighed is not None:
-            relations = self._relations(matches, matches.weighed, batch)
+        relations = None if matches is None else self._relations(matches, batch)
         if not self.trains_embeddings:
             queries, keys = queries.detach(), keys.detach()
         rows, offsets = self.segments_of(batch)
@@ -438,25 +394,6 @@ class Interest(nn.Module):
         if self.normalization == "softmax":
             weights = softmax_events(weights, rows, offsets.shape[0] - 1)
         return sum_events(keys, rows, offsets, weights), weights
-
-    def _attend_shared(
-        self, queries: Tensor, keys: Tensor, matches: Matches | None, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
-        """Return the same for all candidates against one history: weights (n_rows, n_events)."""
-        if matches is None:
-            weights = attend_candidates(self.unit, queries, keys)
-        else:
-            weights = attend_candidates(
-                self.unit,
-                queries,
-                keys,
-                same=matches.same,
-                decays=matches.decays,
-                common=self._common(matches, batch),
-            )
-        if self.normalization == "softmax":
-            weights = weights.softmax(dim=1)
-        return weights @ keys, weights
 
     def _scale(self, offsets: Tensor) -> Tensor | None:
         """Factor of each impression's sum, (n_rows, 1), or None where it stays as it is."""

@@ -16,10 +16,8 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_choice, check_count, check_frame, check_name
 from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.cells import as_numbers
-from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
-from sklearn_din.neighbours.tables import has_numbers
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, AllowedPairs, pairs_of_frame
 from sklearn_din.serving.catalogue import (
     Catalogue,
@@ -316,7 +314,7 @@ class _Pairs:
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
         self.user_rows = catalogue.encode(self._read)
-        self._latest: tuple[int, dict[str, np.ndarray]] = -1, {}
+        self._latest = -1, np.empty(0, dtype=np.float32)
         if isinstance(catalogue, CatalogueBehindSteps):
             self._refuse_joint_fields(catalogue)
 
@@ -348,67 +346,27 @@ class _Pairs:
         rows = np.repeat(np.arange(self.n_users), len(ids))
         return self.catalogue.places.pairs(rows, np.tile(ids, self.n_users))
 
-    def take(self, users: np.ndarray, candidates: np.ndarray) -> EncodedFeatures:
-        """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
-        of_candidate, bags = self.catalogue.columns, self.catalogue.bags
-        of_user = self.user_rows
-        columns = {
-            field.name: of_candidate[field.name][candidates]
-            if field.name in of_candidate
-            else of_user.columns[field.name][users]
-            for field in self.catalogue.schema.fields
-            if not field.is_history
-        }
-        behaviours = {
-            key: bags[key].take(candidates) if key in bags else of_user.behaviours[key].take(users)
-            for key in (behaviour.histories for behaviour in self.catalogue.schema.behaviours)
-        }
-        catalogue = self.catalogue
-        return EncodedFeatures._without_checks(
-            catalogue.schema, columns, behaviours, vectors=catalogue.vectors
-        )
-
     def logits(self, numbers: np.ndarray, *, of_all: bool) -> np.ndarray:
-        """Return log-odds of pairs by their numbers, some at a time.
+        """Return log-odds of pairs by their numbers, which ascend, some at a time.
 
-        ``of_all``: they are most of their users' pairs, so that what item neighbours know is kept
-        for all candidates.
+        ``of_all``: they are most of their users' pairs, so that all candidates are scored at once.
         """
-        net = self.catalogue.net
-        keeps = of_all and self.catalogue.neighbours is not None
-        scores = [np.empty(0, dtype=np.float32)]
+        catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
+        users, candidates = np.divmod(numbers, len(self.candidates))
+        if of_all and catalogue.is_shared:
+            starts = [0, *(np.flatnonzero(np.diff(users)) + 1), len(users)]
+            for start, stop in pairwise(starts if len(users) else []):
+                scores.append(self._of_user(int(users[start]))[candidates[start:stop]])
+            return np.concatenate(scores)
         for block in blocks_of(len(numbers)):
-            rows = np.divmod(numbers[block], len(self.candidates))
-            X = self.take(*rows)
-            scores.append(net.score(self._with_neighbours(X, *rows) if keeps else X))
+            X = catalogue.take(self.user_rows, users[block], candidates[block])
+            scores.append(catalogue.net.score(X))
         return np.concatenate(scores)
 
-    def _with_neighbours(
-        self, X: EncodedFeatures, users: np.ndarray, candidates: np.ndarray
-    ) -> EncodedFeatures:
-        """Return pairs, in the order of their users, with columns of item neighbours."""
-        tables = self.catalogue.net.neighbours_
-        if not tables.pairs or has_numbers(X.schema):
-            return X
-        starts = [0, *(np.flatnonzero(np.diff(users)) + 1), len(users)]
-        parts: list[dict[str, np.ndarray]] = []
-        for start, stop in pairwise(starts):
-            numbers = self._numbers(int(users[start]))
-            chosen = candidates[start:stop]
-            parts.append({name: values[chosen] for name, values in numbers.items()})
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        schema = tables.extend(X.schema)
-        return EncodedFeatures._without_checks(
-            schema, X.columns | columns, X.behaviours, vectors=X.vectors
-        )
-
-    def _numbers(self, user: int) -> dict[str, np.ndarray]:
-        """Return the numbers of all candidates for a user's history; the latest user's are kept."""
+    def _of_user(self, user: int) -> np.ndarray:
+        """Return the log-odds of all candidates for one user; the latest user's are kept."""
         if self._latest[0] != user:
-            numbers: dict[str, np.ndarray] = {}
-            for scores in self.catalogue.neighbours or ():
-                numbers |= scores.numbers(self.user_rows.behaviours, user)
-            self._latest = user, numbers
+            self._latest = user, self.catalogue.score(self.user_rows, user)
         return self._latest[1]
 
     def _refuse_joint_fields(self, catalogue: CatalogueBehindSteps) -> None:
@@ -418,7 +376,7 @@ class _Pairs:
         users = np.linspace(0, len(frame) - 1, n_pairs).astype(np.intp)
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         together = catalogue.fitted.encode(catalogue.pair(frame.iloc[users], candidates))
-        taken = self.take(users, candidates)
+        taken = catalogue.take(self.user_rows, users, candidates)
         joint = [n for n in together if not np.array_equal(together[n], taken[n])]
         if joint:
             raise ValueError(
