@@ -4,9 +4,10 @@ Others are set where they act: ``_parameter_constraints`` in each estimator. ``_
 the names that scikit-learn gives to estimators that support callbacks.
 """
 
-from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_feature_names_in
+from sklearn.base import _fit_context as _fit_context
+from sklearn.utils._param_validation import Interval as Interval
+from sklearn.utils._param_validation import StrOptions as StrOptions
+from sklearn.utils.validation import _check_feature_names_in as _check_feature_names_in
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -14,12 +15,3 @@ except ModuleNotFoundError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands for the class that scikit-learn has from 1.9: here no callback can be set."""
-
-
-__all__ = [
-    "CallbackSupportMixin",
-    "Interval",
-    "StrOptions",
-    "_check_feature_names_in",
-    "_fit_context",
-]

@@ -11,12 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.display import (
-    AGAINST,
-    AttentionDisplay,
-    ReportDisplay,
-    TrainingDisplay,
-)
+from sklearn_din.inspection.display import AGAINST, AttentionDisplay, ReportDisplay, TrainingDisplay
 from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
 

@@ -11,12 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistoryBuilder,
-    HistorySequenceEncoder,
-    history_importance,
-)
+from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, history_importance
 from sklearn_din.metrics import group_roc_auc_scorer
 from tests.fitted_pipelines import attach_clicks
 

@@ -6,12 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sklearn_din import attach_history
-from sklearn_din.datasets import (
-    make_answer_log,
-    make_click_log,
-    make_market_log,
-    make_purchase_log,
-)
+from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log, make_purchase_log
 from sklearn_din.metrics import expected_calibration_error
 
 SKILLS_PER_TOPIC = 5

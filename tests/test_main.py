@@ -279,8 +279,7 @@ def test_the_moment_after_a_time_is_one_of_its_units_later(times, after):
 
 
 @pytest.mark.parametrize(
-    ("separator", "said"),
-    [("\t", "a tab"), (";", "a semicolon"), ("|", "a vertical bar")],
+    ("separator", "said"), [("\t", "a tab"), (";", "a semicolon"), ("|", "a vertical bar")]
 )
 def test_the_separator_is_found_in_the_header(clicks, tmp_path, capsys, separator, said):
     path = tmp_path / "log.tsv"

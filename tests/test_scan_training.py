@@ -14,13 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    TimeSplit,
-    scan_parquet,
-    update,
-)
+from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet, update
 from sklearn_din.encoding.rows import RowSink, open_rows
 from sklearn_din.features import mapped
 from sklearn_din.features.store import create_store

@@ -115,17 +115,6 @@ def test_a_temporary_folder_goes_with_its_last_array(place):
         copy["item"]
 
 
-def test_an_array_goes_on_as_it_began(place):
-    with create_store(None, "rows", memory=MEMORY) as writer:
-        writer.append("vector", np.ones((2, 4)))
-        with pytest.raises(ValueError, match=r"vector must go on with values of shape \('n', 4\)"):
-            writer.append("vector", np.ones((2, 3)))
-        with pytest.raises(ValueError, match="vector is an array of this store already"):
-            writer.allocate("vector", (2,), np.int8)
-        with pytest.raises(TypeError, match="text must be of a plain dtype, got object"):
-            writer.append("text", np.array(["a"], dtype=object))
-
-
 class FullFile:
     """A file on a disk that takes no more."""
 

@@ -84,10 +84,7 @@ ROW_OPERATIONS = {
         [0, 1, 3],
     ),
     "train_test_split": (lambda f: train_test_split(f, shuffle=False, test_size=2)[1], [3, 4]),
-    "GroupKFold": (
-        lambda f: f.iloc[next(GroupKFold(3).split(f, groups=f["user"]))[0]],
-        [0, 2, 3],
-    ),
+    "GroupKFold": (lambda f: f.iloc[next(GroupKFold(3).split(f, groups=f["user"]))[0]], [0, 2, 3]),
     "dropna": (lambda f: f.dropna(), [0, 1, 2, 4]),
     "pickle": (lambda f: pickle.loads(pickle.dumps(f)), [0, 1, 2, 3, 4]),
     "pickle of rows": (lambda f: pickle.loads(pickle.dumps(f.iloc[[4, 2, 1]])), [4, 2, 1]),
@@ -278,11 +275,6 @@ def test_lists_become_windows_and_windows_objects(frame):
 def test_other_cells_are_refused(cells, error, message):
     with pytest.raises(error, match=message):
         WindowArray._from_sequence(cells)
-
-
-def test_a_log_needs_columns_of_one_length():
-    with pytest.raises(ValueError, match=r"must have one length, got \{'a': 1, 'b': 2\}"):
-        EventLog({"a": np.zeros(1), "b": np.zeros(2)})
 
 
 def test_take_refuses_what_pandas_refuses(frame):

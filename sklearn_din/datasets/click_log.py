@@ -170,10 +170,7 @@ class _Interests:
 
 
 def _draw_events(
-    catalogue: _Catalogue,
-    interests: _Interests,
-    mean_length: float,
-    rng: np.random.RandomState,
+    catalogue: _Catalogue, interests: _Interests, mean_length: float, rng: np.random.RandomState
 ) -> pd.DataFrame:
     """Draw events of all users, user by user and oldest to newest; times in seconds."""
     length = 1 + rng.poisson(rng.gamma(2.0, (mean_length - 1) / 2, size=interests.n_users))

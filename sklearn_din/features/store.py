@@ -138,11 +138,6 @@ class StoreWriter:
             path = self._add(name, values.dtype, (0, *values.shape[1:]))
             self._files[name] = open(path, "wb")  # noqa: SIM115
         entry = self._entries[name]
-        if list(values.shape[1:]) != entry["shape"][1:]:
-            raise ValueError(
-                f"{name} must go on with values of shape {('n', *entry['shape'][1:])}, got "
-                f"{values.shape}."
-            )
         plain = np.ascontiguousarray(values.astype(entry["dtype"], "C", "same_kind", copy=False))
         if plain.size:
             with self.disk_errors(plain.nbytes):
@@ -207,10 +202,6 @@ class StoreWriter:
             ) from error
 
     def _add(self, name: str, dtype: np.dtype, shape: Sequence[int]) -> Path:
-        if name in self._entries:
-            raise ValueError(f"{name} is an array of this store already.")
-        if dtype.hasobject:
-            raise TypeError(f"{name} must be of a plain dtype, got {dtype}.")
         file = f"{len(self._entries):04d}.bin"
         sizes = [int(size) for size in shape]
         self._entries[name] = {"file": file, "dtype": dtype.str, "shape": sizes}

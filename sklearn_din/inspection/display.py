@@ -562,13 +562,7 @@ def _draw_bars(
 
 
 def _draw_heat(
-    ax: Axes,
-    weights: np.ndarray,
-    events: list[str],
-    candidates: list[str],
-    *,
-    label: str,
-    by: str,
+    ax: Axes, weights: np.ndarray, events: list[str], candidates: list[str], *, label: str, by: str
 ) -> None:
     """Several candidates: a row per candidate, a column per event, in the bars' colours."""
     from matplotlib.colors import LinearSegmentedColormap

@@ -9,11 +9,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
-from sklearn_din.logs.running_sums import (
-    Aggregate,
-    check_aggregates,
-    so_far,
-)
+from sklearn_din.logs.running_sums import Aggregate, check_aggregates, so_far
 from sklearn_din.logs.timeline import Timeline
 from sklearn_din.tables.scan import is_read_by_parts
 

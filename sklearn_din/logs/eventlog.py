@@ -50,9 +50,6 @@ class EventLog:
         self.token = uuid.uuid4().hex if token is None else token
         self.part = part
         self._codes: dict[str, tuple[np.ndarray, np.ndarray]] = dict(codes or {})
-        lengths = {name: len(values) for name, values in self.columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"the columns of an event log must have one length, got {lengths}.")
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -85,9 +82,7 @@ class EventLog:
         return EventLog({column: values}, token=self.token, part=part), covered.spans
 
 
-def merge_logs(
-    logs: Sequence[tuple[EventLog, str]],
-) -> tuple[EventLog, str, dict[LogKey, int]]:
+def merge_logs(logs: Sequence[tuple[EventLog, str]]) -> tuple[EventLog, str, dict[LogKey, int]]:
     """One log for several (log, column) pairs: it, its column, and where each pair's events start.
 
     Equal logs are merged into themselves. Merging the same logs for another column gives the

@@ -9,12 +9,7 @@ from narwhals.typing import IntoDataFrameT
 from sklearn.utils import check_random_state
 
 from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import (
-    check_frame,
-    check_name,
-    check_names,
-    check_times,
-)
+from sklearn_din._validation import check_frame, check_name, check_names, check_times
 from sklearn_din.logs.other_items import (
     ItemVersions,
     NegativesRequest,

@@ -29,10 +29,7 @@ TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "event_time", "crea
 
 
 def warn_of_leaks(
-    events: pd.DataFrame,
-    request: NegativesRequest,
-    items: np.ndarray,
-    owners: np.ndarray | None,
+    events: pd.DataFrame, request: NegativesRequest, items: np.ndarray, owners: np.ndarray | None
 ) -> None:
     """Warn of all that would tell negatives from clicks.
 

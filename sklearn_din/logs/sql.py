@@ -38,12 +38,7 @@ from sklearn_din.features.store import Store, StoreWriter, create_store, open_st
 from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
-from sklearn_din.logs.running_sums import (
-    Aggregate,
-    check_aggregates,
-    present_numbers,
-    sum_by_group,
-)
+from sklearn_din.logs.running_sums import Aggregate, check_aggregates, present_numbers, sum_by_group
 from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
@@ -618,9 +613,7 @@ def _write_aggregates(
 
 
 def _running(
-    pieces: Iterator[_Merged],
-    columns: Sequence[Any],
-    statistics: Mapping[str, tuple[Any, str]],
+    pieces: Iterator[_Merged], columns: Sequence[Any], statistics: Mapping[str, tuple[Any, str]]
 ) -> Iterator[list[np.ndarray]]:
     """Yield row and aggregates of the impressions, in the order of the sort."""
     carried = dict.fromkeys(

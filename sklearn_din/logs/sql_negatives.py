@@ -15,12 +15,7 @@ import pyarrow.parquet as pq
 from sklearn.utils import check_random_state
 
 from sklearn_din._progress import Progress
-from sklearn_din._validation import (
-    check_columns,
-    check_times,
-    missing_rows,
-    missing_times,
-)
+from sklearn_din._validation import check_columns, check_times, missing_rows, missing_times
 from sklearn_din.features.store import create_store
 from sklearn_din.logs.other_items import (
     ItemVersions,
@@ -57,9 +52,7 @@ select code, time, row from (
 
 
 def sample_negatives_by_sql(
-    events: Scan,
-    request: NegativesRequest,
-    random_state: int | np.random.RandomState | None,
+    events: Scan, request: NegativesRequest, random_state: int | np.random.RandomState | None
 ) -> tuple[ParquetScan, np.ndarray]:
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
 

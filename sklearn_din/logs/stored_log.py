@@ -116,20 +116,9 @@ class ColumnWriter:
 class StoredHistories:
     """History columns in a store: events sorted by user and time, and a window of them per row.
 
-    Parameters
-    ----------
-    store : Store
-        What :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`; "starts", "lengths"
-        and, where the log has a clock, "anchors": the time of each row.
-
-    Attributes
-    ----------
-    names : list of str
-        History columns, that of elapsed times last.
-    clock : str or None
-        The history column of elapsed times: the log has the times of the events.
-    n_events : int
-        Events of the log.
+    The store holds what :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`, "starts",
+    "lengths" and, where the log has a clock, "anchors": the time of each row. ``names`` are the
+    history columns, last that of elapsed times, which is the ``clock``; None: there is none.
     """
 
     def __init__(self, store: Store) -> None:

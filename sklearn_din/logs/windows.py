@@ -281,8 +281,7 @@ class WindowArray(ExtensionArray):
             raise ValueError(f"Lengths must match to compare: {len(self)} and {len(other)}")
         pairs = zip(self, self._from_sequence(other), strict=True)
         return np.array(
-            [a is not None and b is not None and np.array_equal(a, b) for a, b in pairs],
-            dtype=bool,
+            [a is not None and b is not None and np.array_equal(a, b) for a, b in pairs], dtype=bool
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -20,18 +20,6 @@ class CandidateScores:
     The scores are kept by event, those of the candidates alone: a history then reads the rows of
     its events, in place of those of all candidates. The numbers are those of
     ``NeighbourPair.look_up``.
-
-    Parameters
-    ----------
-    pair : NeighbourPair
-        What was learnt.
-    candidates : ndarray of shape (n_candidates,)
-        Their ids.
-
-    Attributes
-    ----------
-    history : str
-        The column of events that the candidates are scored for.
     """
 
     def __init__(self, pair: NeighbourPair, candidates: np.ndarray) -> None:

@@ -16,12 +16,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.neighbours.blocks import OrderedRows, order_rows
-from sklearn_din.neighbours.cooccurrence import (
-    MOST_COUNTED,
-    Interactions,
-    count_pairs,
-    row_blocks,
-)
+from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
 from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
 from sklearn_din.neighbours.pairs import (
     NeighbourPair,
@@ -192,10 +187,7 @@ def has_numbers(schema: Schema) -> bool:
 
 
 def _learn_pairs(
-    X: EncodedFeatures,
-    rows: OrderedRows,
-    numbers: Sequence[np.ndarray],
-    taken: Collection[str],
+    X: EncodedFeatures, rows: OrderedRows, numbers: Sequence[np.ndarray], taken: Collection[str]
 ) -> NeighbourTables:
     """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros."""
     pairs, taken = [], {*taken, *X.keys()}

@@ -42,10 +42,7 @@ CALIBRATIONS = tuple(
     if hasattr(sklearn.calibration, name)  # temperatures are of scikit-learn 1.8
 )
 SCHEMA = "schema.json"
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class ModelFileError(ValueError):

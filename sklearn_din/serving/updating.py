@@ -22,10 +22,7 @@ UPDATE_RATE = 1 / 3
 
 
 def update(
-    model: Model,
-    X: ImpressionsLike,
-    y: ArrayLike,
-    sample_weight: ArrayLike | None = None,
+    model: Model, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> Model:
     """Train a fitted model on rows that have come since, in a part of the time of a full fit.
 

@@ -42,16 +42,8 @@ class File:
 class ParquetFiles:
     """Files with one schema, as one table of row groups. Holds paths and numbers alone.
 
-    Parameters
-    ----------
-    filesystem : pyarrow.fs.FileSystem
-        Where the files are.
-    files : sequence of File
-        In the order of their rows.
-    columns : collection of str, default=None
-        Columns that every file must have, with one type. None is all columns of any file.
-    owned : path, default=None
-        A file that this scan wrote, removed when the scan is gone. None removes nothing.
+    Every file must have ``columns`` with one type; None: all columns of any file. A file that is
+    ``owned`` is removed when nobody reads it any more.
 
     Attributes
     ----------
