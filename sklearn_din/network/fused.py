@@ -28,7 +28,7 @@ from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
-SCORES_PER_BLOCK = 1 << 19  # of candidates with a shared history: 2 MiB
+SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB, fewer calls
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -113,8 +113,6 @@ class SharedUnit:
 
     def weigh(self, queries: Tensor, same: Sequence[Tensor]) -> Tensor:
         """Return weights (n_rows, n_events), computed for some candidates at a time.
-
-        Their scores stay in the processor's second cache.
 
         queries : (n_rows, width)
         same : (n_rows, n_events) for each attribute that has bits, bool, or float of lists
