@@ -89,6 +89,7 @@ def sample_negatives(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> clicks = pd.DataFrame({"user": [1, 1, 2], "item": ["hat", "sock", "tie"]})
     >>> impressions, y = sample_negatives(clicks, item="item", user="user", random_state=0)
     >>> impressions.assign(y=y)
