@@ -251,7 +251,12 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
                     given["data"]["the network so far"] = weights_digest(self.module_)
                 ranks.check_same(given)
             is_first = not hasattr(self, "net_")
-            net = self._new_net(inputs.target) if is_first else self._grown_net(inputs.X.schema)
+            schema = inputs.X.schema
+            if not is_first and len(schema.fields) > len(self.schema_.fields):  # new columns
+                from sklearn_din.training.leaks import warn_of_leaks
+
+                warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
+            net = self._new_net(inputs.target) if is_first else self._grown_net(schema)
             net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
             self._train_together(net, ranks, "partial_fit", inputs)
             if net.stop_reason_ == "user":
@@ -291,7 +296,12 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             expected = DIN(schema, **options).options
-        net, own = self.net_.grow(schema), self.module_.options
+        known, given = self.module_.options["embedding_dim"], expected["embedding_dim"]
+        widths: dict[str, int] = {}
+        if isinstance(known, dict) and isinstance(given, dict):
+            widths = given | known  # those of columns that came since are given now
+        net = self.net_.grow(schema, widths=widths)
+        own = net.module_.options
         changed = [name for name in expected if expected[name] != own[name]]
         if changed:
             raise ValueError(
@@ -642,8 +652,9 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         """Train on further rows: one pass over them, from where the training stopped.
 
         Weights, the optimizer's moments and the order of random numbers go on. Ids that the
-        encoder has appended since get rows of their own, which start as all rows did; by that
-        alone no prediction changes. Where items are new over time (``novelty_``), rows are shown as
+        encoder has appended since get rows of their own, which start as all rows did, and columns
+        that came since enter the first layer with weights of zero; by that alone no prediction
+        changes. Where items are new over time (``novelty_``), rows are shown as
         at fit.
         There is no early stopping, no validation rows are set aside, and the latest weights are
         kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and

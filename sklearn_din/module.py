@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,26 +151,28 @@ class DIN(nn.Module):
             "dropout": float(dropout),
         }
         self.extended = interest == "extended"
-        if attention_normalization == "auto":
-            attention_normalization = "sqrt" if self.extended else None
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
-        self.interests = nn.ModuleList(
-            Interest(
-                behaviour,
-                tuple(self.embeddings.width(name) for name in behaviour.histories),
-                with_vectors=self._with_vectors(behaviour),
-                pooling=pooling,
-                extended=self.extended,
-                normalization=attention_normalization,
-                units=tuple(attention_units),
-                activation=attention_activation,
-            )
-            for behaviour in schema.behaviours
-        )
-        self.mlp = MLP(
-            self._n_mlp_inputs(), tuple(hidden_units), activation=activation, dropout=dropout
-        )
+        self.interests = nn.ModuleList(map(self.make_interest, schema.behaviours))
+        n_inputs = sum(self.mlp_inputs.values())
+        self.mlp = MLP(n_inputs, tuple(hidden_units), activation=activation, dropout=dropout)
         self.output = nn.Linear(self.mlp.n_outputs, 1)
+
+    def make_interest(self, behaviour: Behaviour) -> Interest:
+        """Return a new module for the events of a behaviour, as this network has one for each."""
+        options: dict[str, Any] = self.options
+        normalization = options["attention_normalization"]
+        if normalization == "auto":
+            normalization = "sqrt" if self.extended else None
+        return Interest(
+            behaviour,
+            tuple(self.embeddings.width(name) for name in behaviour.histories),
+            with_vectors=self._with_vectors(behaviour),
+            pooling=options["pooling"],
+            extended=self.extended,
+            normalization=normalization,
+            units=options["attention_units"],
+            activation=options["attention_activation"],
+        )
 
     def _with_vectors(self, behaviour: Behaviour) -> list[tuple[str, str, str]]:
         """Histories, their candidates and their vocabularies where these have fixed vectors."""
@@ -187,13 +189,15 @@ class DIN(nn.Module):
         """The modules of ``interests``, which are known to be Interest."""
         return [cast(Interest, module) for module in self.interests]
 
-    def _n_mlp_inputs(self) -> int:
+    @property
+    def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
+        """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
         of_ids = self.schema.names("categorical", "list")
-        return (
-            len(self.schema.names("numeric"))
-            + sum(self.embeddings.width(name) for name in of_ids)
-            + sum(interest.n_outputs for interest in self.interest_modules)
-        )
+        return {
+            **dict.fromkeys(self.schema.names("numeric"), 1),
+            **{name: self.embeddings.width(name) for name in of_ids},
+            **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
+        }
 
     def forward(self, batch: Batch) -> Tensor:
         """One logit per impression of the batch.

@@ -197,7 +197,8 @@ def test_histories_that_are_missing_at_transform():
         ValueError, match=end.format("hist_item") + r"attach_history makes the history columns\.$"
     ):
         fitted.transform(SHOWN.drop(columns="hist_item"))
-    with pytest.raises(ValueError, match=end.format("price") + "$"):
+    way = r"fit again without it, or give it as missing values: X.assign\(\*\*dict.fromkeys\(\['pr"
+    with pytest.raises(ValueError, match=end.format("price") + "Where a column is .*" + way):
         fitted.transform(SHOWN.drop(columns="price"))
 
 

@@ -140,9 +140,15 @@ def validate_frame(
     try:
         validate_data(encoder, frame, reset=reset, skip_check_array=True)  # sets names
     except ValueError as error:
-        if not any(is_history_name(name) for name in expected if name not in present):
+        gone = [name for name in expected if name not in present]
+        if any(map(is_history_name, gone)):
+            raise ValueError(f"{error}attach_history makes the history columns.") from error
+        if not gone:
             raise
-        raise ValueError(f"{error}attach_history makes the history columns.") from error
+        raise ValueError(
+            f"{error}Where a column is gone for good, fit again without it, or give it as missing "
+            f"values: X.assign(**dict.fromkeys({gone}))."
+        ) from error
     if hasattr(encoder, "feature_names_in_"):
         return frame
     return frame.set_axis(_default_names(frame.shape[1]), axis=1)

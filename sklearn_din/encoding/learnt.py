@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -182,6 +183,14 @@ class Learnt:
             for owner, sources in counts.items()
         }
         return replace(self, vocabularies=vocabularies)
+
+    def join(self, later: Learnt) -> Learnt:
+        """Return what is known, and behind it what was learnt of columns that came later."""
+        names = ("vocabularies", "number_scales", "event_scales", "profiles")
+        both: dict[str, Any] = {n: {**getattr(self, n), **getattr(later, n)} for n in names}
+        missing = (*self.has_missing, *later.has_missing)
+        roles = self.roles.join(later.roles)
+        return replace(self, names=later.names, roles=roles, has_missing=missing, **both)
 
     def without(self, names: Collection[str]) -> Learnt:
         """Return the same without some columns; a behaviour goes with any of its histories."""

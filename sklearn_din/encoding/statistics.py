@@ -68,13 +68,21 @@ class TableStatistics:
             sources.setdefault(self._roles.owners[name], {})[name] = counts
         return sources
 
-    def finish(self, rules: IdRules, *, names: Sequence[str], max_length: int) -> Learnt:
+    def finish(
+        self,
+        rules: IdRules,
+        *,
+        names: Sequence[str],
+        max_length: int,
+        known: Mapping[str, Vocabulary] | None = None,
+    ) -> Learnt:
         """Return what is learnt.
 
         No indicator of missing numbers may be named like a column of the table (``names``).
+        Vocabularies that are ``known`` are not learnt.
         """
         vocabularies = {
-            owner: Vocabulary.learn(sources, rules)
+            owner: (known or {}).get(owner) or Vocabulary.learn(sources, rules)
             for owner, sources in self.counts_by_owner().items()
         }
         missing = [name for name in self._any_missing if self._any_missing[name]]

@@ -262,11 +262,17 @@ class Schema:
 
         Every id of this schema then means the same in the other one.
         """
-        pairs = zip(self.fields, other.fields, strict=False)
+        is_same = dataclasses.replace(self, fields=other.fields) == other
+        return is_same and len(self.fields) == len(other.fields) and self.grows_into(other)
+
+    def grows_into(self, other: Schema) -> bool:
+        """Return whether the other schema is this one, or this one with ids or fields appended."""
+        pairs = list(zip(self.fields, other.fields, strict=False))
         return (
-            len(self.fields) == len(other.fields)
+            len(pairs) == len(self.fields)
             and all(mine.is_prefix_of(theirs) for mine, theirs in pairs)
-            and dataclasses.replace(self, fields=other.fields) == other
+            and self.behaviours == other.behaviours[: len(self.behaviours)]
+            and self.max_length == other.max_length
         )
 
     def check(self) -> None:

@@ -262,7 +262,8 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
 
         An event that is remembered already, with the same user, time and history columns, is not
         appended again, so a batch may be sent twice. Of an event that occurs twice in the batch
-        and once in the memory, one is appended.
+        and once in the memory, one is appended. Columns that were not there at fit pass through
+        from now on, as those of fit do.
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
@@ -283,6 +284,11 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             events = events[~is_known].reset_index(drop=True)
         self.events_ = events
         self._sorted = None
+        fitted: list[Any] = list(vars(self)["feature_names_in_"])
+        names = list(CallerFrame(X, name="X").pandas.columns)
+        fitted += [n for n in names if n not in {*fitted, *self._request.new_names}]
+        self.feature_names_in_ = np.asarray(fitted, dtype=object)
+        self.n_features_in_ = len(fitted)
         return self
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:

@@ -33,6 +33,10 @@ def update(
     over the rows. The model is changed in place when every step has succeeded. Where one fails,
     or Ctrl-C ends the training, the model is as it was before; it may predict meanwhile.
 
+    A column that came since fit is added, and a warning says as what. By that alone no prediction
+    changes: the network gives it weights of zero, which the rows then train. A column that is gone
+    is an error.
+
     Parameters
     ----------
     model : Pipeline, search over one, CalibratedClassifierCV of one, or DINClassifier
@@ -41,7 +45,7 @@ def update(
         as it is, also where the Pipeline is frozen in it: calibrate anew, on rows that were not
         trained on, where the probabilities have moved.
     X : DataFrame, or EncodedFeatures for a DINClassifier
-        The new rows, each once, with the columns of ``fit``.
+        The new rows, each once, with the columns of ``fit``, and others that came since.
     y : array-like of shape (n,)
         Their labels; all may be alike.
     sample_weight : array-like of shape (n,), default=None
@@ -58,7 +62,7 @@ def update(
         If there is no DINClassifier, or it stands inside another model, such as VotingClassifier,
         that would have to be fitted anew; if a CalibratedClassifierCV holds several.
     ValueError
-        If rows or labels are not as those of ``fit``.
+        If rows or labels are not as those of ``fit``, or a column is gone.
 
     See Also
     --------

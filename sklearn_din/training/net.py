@@ -15,11 +15,11 @@ from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.history import History
 from skorch.utils import TeeGenerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import UNKNOWN_ID, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.network.batch import Batch, to_device
@@ -506,18 +506,20 @@ class DINNet(NeuralNetBinaryClassifier):
         first, second = np.random.SeedSequence(self.seed_).generate_state(2)
         return int(first), int(second)
 
-    def grow(self, schema: Schema) -> DINNet:
+    def grow(self, schema: Schema, *, widths: Mapping[str, int] | None = None) -> DINNet:
         """Return a net with a network of its own whose tables have rows for all ids of a schema.
 
-        The schema is that of the network, or one with ids appended. By that alone no prediction
-        changes. New rows are drawn as those of a new network, their moments are zero.
+        The schema is that of the network, or one with ids or fields appended; ``widths`` are those
+        of the embeddings where they were named by vocabulary, and some came since. By that alone no
+        prediction changes. New rows are drawn as those of a new network, their moments are zero.
         """
         if not self.can_go_on():
             raise ValueError(
                 "partial_fit needs the network and the optimizer's moments as fit left them, and "
                 "the network of this classifier was replaced. Fit it anew."
             )
-        options: dict[str, Any] = self.module_.options
+        options: dict[str, Any] = dict(self.module_.options)
+        options["embedding_dim"] = widths or options["embedding_dim"]
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             module = DIN(schema, **options)
         weights = grown_weights(self.module_, module, seed=self._next_seeds()[0])
@@ -558,23 +560,30 @@ class DINNet(NeuralNetBinaryClassifier):
     def copy_moments(self, earlier: DINNet) -> None:
         """Give the optimizer copies of another net's moments; ids appended since have none."""
         new, old = self.module_.embeddings, earlier.module_.embeddings
+        before, first = earlier.dense_parameters, _first_layer(self.module_)
         for name, parameter in self.dense_parameters.items():
-            state = earlier.optimizer_.state.get(earlier.dense_parameters[name], {})
-            self.optimizer_.state[parameter] = {
-                key: moment.clone() for key, moment in state.items()
-            }
+            state = earlier.optimizer_.state.get(before[name], {}) if name in before else {}
+            moments = {key: moment.clone() for key, moment in state.items()}
+            for key in moments if name == first else ():
+                if moments[key].ndim == 2:
+                    moments[key] = _move_columns(moments[key], earlier.module_, self.module_)
+            self.optimizer_.state[parameter] = moments
         for width, table in new.tables.items():
-            state = earlier.optimizer_.state.get(old.tables[width], {})
+            state = earlier.optimizer_.state.get(old.tables[width]) if width in old.tables else None
             if not state:
                 continue
-            names = new.vocabularies_of(width)
-            squares = state["square"].split([old.sizes[name] for name in names])
+            names, known = new.vocabularies_of(width), old.vocabularies_of(width)
+            squares = state["square"].split([old.sizes[name] for name in known])
             padded = [
                 F.pad(square, (0, new.sizes[name] - len(square)))
-                for name, square in zip(names, squares, strict=True)
+                for name, square in zip(known, squares, strict=True)
             ]
-            numbers = {key: state[key].clone() for key in ("total", "share")}
-            self.optimizer_.state[table] = {"square": torch.cat(padded), **numbers}
+            n_more = sum(new.sizes[name] for name in names[len(known) :])  # behind those known
+            square = F.pad(torch.cat(padded), (0, n_more))
+            numbers = {
+                key: F.pad(state[key], (0, len(names) - len(known))) for key in ("total", "share")
+            }
+            self.optimizer_.state[table] = {"square": square, **numbers}
 
     def copy_as_if_stopped(self, weights: Mapping[str, Tensor]) -> DINNet:
         """Return a net with a network of its own, as a callback would leave it by stopping now.
@@ -879,21 +888,51 @@ class DINNet(NeuralNetBinaryClassifier):
 
 
 def grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
-    """Return the weights of ``old``, copied, as a state_dict of ``new``, which has more ids.
+    """Return the weights of ``old``, copied, as a state_dict of ``new``: more ids, or more fields.
 
-    ``new`` gives the sizes; it needs no memory. New rows are drawn as those of a new network.
+    ``new`` gives the sizes; it needs no memory. New rows and new behaviours are drawn as those of a
+    new network; the first layer's weights of what is new are zero, so that the logits stay.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}
+    device = next(old.parameters()).device
     for width in new.embeddings.tables:
         blocks = []
         for vocabulary in new.embeddings.vocabularies_of(width):
-            known = old.embeddings.weight(vocabulary).detach()
+            known = torch.zeros(FIRST_KNOWN_ID, int(width), device=device)
+            if vocabulary in old.embeddings.sizes:
+                known = old.embeddings.weight(vocabulary).detach()
             fresh = torch.empty(new.embeddings.sizes[vocabulary] - len(known), int(width))
             fresh.normal_(std=new.embeddings.scale, generator=generator)
-            blocks += [known, fresh.to(known.device)]
+            blocks += [known, fresh.to(device)]
         weights[f"embeddings.tables.{width}"] = torch.cat(blocks)
+    for number in range(len(old.interests), len(new.interests)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            interest = new.make_interest(new.schema.behaviours[number]).to(device)
+        weights |= interest.state_dict(prefix=f"interests.{number}.")
+    first = _first_layer(new)
+    weights[first] = _move_columns(weights[first], old, new)
     return weights
+
+
+def _first_layer(module: DIN) -> str:
+    """Return the name of the weights that the inputs of the MLP meet first."""
+    layers = {n: layer for n, layer in module.mlp.named_modules() if isinstance(layer, nn.Linear)}
+    return f"mlp.{next(iter(layers))}.weight" if layers else "output.weight"
+
+
+def _move_columns(columns: Tensor, old: DIN, new: DIN) -> Tensor:
+    """Return columns of the MLP's inputs in the order of a network with more of them, 0 for those.
+
+    columns : (n_units, inputs of the old one)
+    """
+    known = dict(zip(old.mlp_inputs, columns.split([*old.mlp_inputs.values()], dim=1), strict=True))
+    blocks = [
+        known.get(key, columns.new_zeros(len(columns), width))
+        for key, width in new.mlp_inputs.items()
+    ]
+    return torch.cat(blocks, dim=1)
 
 
 def _check_encoded(X: object) -> EncodedFeatures:
