@@ -214,7 +214,9 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _as_python(value: object) -> object:
-    """One of numpy's values as pandas or Python have it; any other as it is."""
+    """One of numpy's values, or an array, as pandas or Python have it; any other as it is."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     if isinstance(value, np.datetime64 | np.timedelta64):
         return pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
     return value.item() if isinstance(value, np.generic) else value

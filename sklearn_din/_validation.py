@@ -309,7 +309,7 @@ def time_values(column: pd.Series) -> np.ndarray:
     '2024-01-01T00:00'
     """
     if getattr(column.dtype, "kind", None) == "M":
-        stamps = pd.DatetimeIndex(column)
+        stamps = datetime_index(column)
         return (stamps if stamps.tz is None else stamps.tz_convert(None)).to_numpy()
     return plain_values(column)
 
@@ -317,9 +317,13 @@ def time_values(column: pd.Series) -> np.ndarray:
 def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
     """Return datetimes as an index; those of Arrow without a Python object for each."""
     kind = getattr(times.dtype, "pyarrow_dtype", None)
-    if kind is None or not pa.types.is_timestamp(kind):
+    if kind is None or not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return pd.DatetimeIndex(times)
-    ticks = pa.chunked_array(pa.array(times.array)).cast(pa.int64()).to_numpy()
+    moments = pa.chunked_array(pa.array(times.array))
+    if pa.types.is_date(kind):
+        kind = pa.timestamp("s")
+        moments = moments.cast(kind)
+    ticks = moments.cast(pa.int64()).fill_null(pd.NaT.value).to_numpy()
     stamps = pd.DatetimeIndex(ticks.view(f"M8[{kind.unit}]"))
     return stamps if kind.tz is None else stamps.tz_localize("UTC")
 

@@ -340,6 +340,14 @@ def test_bad_options_are_named_in_memory_and_for_scans(options, error, message, 
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_dates_of_arrow_are_times_of_any_year():
+    days = [dt.date(1, 1, 1), dt.date(2024, 1, 1), dt.date(9999, 12, 31)]
+    log = pd.DataFrame({"user": [1, 1, 1], "item": ["hat", "sock", "tie"]})
+    log["time"] = pd.arrays.ArrowExtensionArray(pa.array(days))
+    X = attach_history(log, log, user="user", time="time", columns="item")
+    assert X["hist_item"].map(list).tolist() == [[], ["hat"], ["hat", "sock"]]
+
+
 def test_a_number_is_no_age_of_datetimes():
     with pytest.raises(TypeError, match=r"max_age must be a duration such as '30D' .* got 30"):
         attach(DATED, DATED, max_age=30)

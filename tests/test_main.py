@@ -437,7 +437,7 @@ def test_a_parquet_log_has_no_separator_and_dates_are_no_context(refused, clicks
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "No columns to parse from file"),
+        ("", "log.csv is empty: even the names of its columns are missing."),
         ("u,i,t\n", "log.csv has no rows, only the names of its columns"),
         ("u,i,t\n1,a,5,6\n", "log.csv has rows with more values than its header has names"),
         ("user,i,t\n1,a,5\n", "log.csv has no column 'u'"),

@@ -141,6 +141,8 @@ def _read_text(path: Path, columns: Sequence[str], options: TableOptions) -> pd.
             if len(separator) > 1:  # to pandas, a regular expression
                 parser = {"sep": re.escape(separator), "engine": "python"}
             return pd.read_csv(path, encoding=encoding, index_col=False, **parser)
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty: even the names of its columns are missing.") from error
     except pd.errors.ParserWarning as error:
         raise ValueError(
             f"{path} has rows with more values than its header has names. Correct them, or name "

@@ -62,6 +62,7 @@ def number_ids(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarra
         codes, uniques = pd.factorize(values)
     except TypeError as error:  # lists, dicts: not hashable
         kind = next(type(v).__name__ for v in values if not pd.api.types.is_hashable(v))
+        kind = "list" if kind == "ndarray" else kind  # as Arrow gives lists out
         raise ValueError(f"events[{column!r}] must hold ids, got {kind}s.") from error
     if n_missing := int((codes < 0).sum()):
         raise missing_ids(column, n_missing)
