@@ -488,6 +488,28 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
 
 
+@pytest.mark.parametrize("behind", [True, False])
+def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
+    rng = np.random.default_rng(0)
+    sold_in = {item: rng.integers(0, 80, 6).tolist() for item in range(20)}
+    frame = pd.DataFrame({"user": np.arange(400) // 8, "item": rng.integers(0, 20, 400)})
+    frame["shop"] = rng.integers(0, 80, 400)
+    frame["hist_shop"] = [sold_in[item] for item in frame["item"]]
+    y = [int(shop in cell) for shop, cell in zip(frame["shop"], frame["hist_shop"], strict=True)]
+    steps = [FunctionTransformer()] if behind else []
+    encoder = HistorySequenceEncoder(histories={"hist_shop": "shop"}, user="user", max_length=2)
+    classifier = DINClassifier(max_epochs=1, lr=0.05, neighbours="user", random_state=0)
+    model = make_pipeline(*steps, encoder, classifier).fit(frame, y)
+    assert model[-1].net_.neighbours_.pairs
+    users = frame[["user", "shop"]][::50]
+    items = frame.drop_duplicates("item")[["item", "hist_shop"]]
+    ranking = rank_candidates(model, users, items, top_k=20)
+    expected = score_each_pair_alone(model, users, items)
+    place = {item: number for number, item in enumerate(items["item"])}
+    pair = expected[ranking["row"], ranking["item"].map(place)]
+    np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("drop", [None, [], "age", ["age"]])
 def test_columns_that_the_encoder_drops_are_not_asked_for(frame_and_labels, drop):
     frame, y = frame_and_labels

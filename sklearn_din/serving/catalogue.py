@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from sklearn_din._frames import pandas_frame
+from sklearn_din._spans import Spans
 from sklearn_din.encoding.one_row import OneRow
 from sklearn_din.encoding.table import Columns
 from sklearn_din.features.encoded import EncodedFeatures
@@ -320,7 +321,10 @@ def blocks_of(n_rows: int) -> list[np.ndarray]:
 
 
 def _join(blocks: list[Ragged]) -> Ragged:
-    lengths = np.concatenate([block.spans.lengths for block in blocks])
-    names = blocks[0].columns
-    columns = {name: join_columns([block.flat(name) for block in blocks]) for name in names}
-    return Ragged.from_lengths(columns, lengths)
+    """Return rows one after the other, the older events of each in front of its window."""
+    whole = [Ragged(block.columns, block.whole, block.anchors) for block in blocks]
+    columns = {n: join_columns([rows.flat(n) for rows in whole]) for n in blocks[0].columns}
+    lengths = np.concatenate([rows.spans.lengths for rows in whole])
+    shown = np.concatenate([block.spans.lengths for block in blocks])
+    older = (lengths - shown).astype(np.int16)
+    return Ragged(columns, Spans.from_lengths(lengths).newest(shown), older=older)

@@ -463,10 +463,10 @@ class _RankingWriter(_NetworkWriter):
         common: list[Value],
         ranks: Value,
     ) -> Value:
-        """Scores of events (n, T), as ``attend_candidates``: one product for all events.
+        """Scores of events (n, T), as ``SharedUnit``: one product for all events.
 
-        The history as a matrix turns ``[q, 1]`` into the first layer's scores of all its events;
-        the few pairs of equal ids are added afterwards.
+        The history as a matrix turns the query into the first layer's scores of all its events; the
+        few pairs of equal ids are computed again, by themselves.
         """
         weight_query, weight_event = unit.split_first_layer()
         weight_key, weight_pair, *of_relations = weight_event.split(
@@ -477,13 +477,14 @@ class _RankingWriter(_NetworkWriter):
         for relation, weight in zip(common, of_relations[len(weighed) :], strict=True):
             constant += relation.transpose(1, 0) * weight
         history = events.transpose(1, 0).insert_axis(2) * weight_pair.unsqueeze(1)
-        history += weight_query.unsqueeze(1)  # (width, T, n_units)
-        history = join([history, constant.insert_axis(0)], axis=0).reshape(unit.width + 1, -1)
-        ones = self._expand(self.graph.constant(np.ones((1, 1), dtype=np.float32)))
-        product = join([queries, ones], axis=1) @ history  # (n, T * n_units)
-        scores = product.reshape(-1, n_units)
-        layers = [unit.first_activation, *unit.rest, unit.last]
-        weights = _layers(scores, layers)  # (n * T, 1)
+        history = (history + weight_query.unsqueeze(1)).reshape(unit.width, -1)
+        product = self.graph.add("Gemm", queries, history, constant.reshape(1, -1))
+        first, upper = unit.first_activation, [*unit.rest, unit.last]
+        if isinstance(first, Dice):  # whose statistics are those of each unit
+            scores = _layers(product.reshape(-1, n_units), [first])
+        else:
+            scores = _layers(product, [first]).reshape(-1, n_units)
+        weights = _layers(scores, upper)  # (n * T, 1)
         same = weighed[: len(weighed) // len(DECAYS)]
         n_events = self.graph.add("Gather", ranks.call("Shape"), np.int64(1))
         if same:  # those few pairs are computed again
@@ -491,14 +492,17 @@ class _RankingWriter(_NetworkWriter):
             any_same = functools.reduce(Value.at_least, same).reshape(-1)
             pairs = any_same.call("NonZero").drop_axis(0)  # (n_pairs,)
             event = self.graph.add("Mod", pairs, n_events)
-            of_pairs = self.graph.add("Gather", scores, pairs)
+            shown = self.graph.add("Gather", queries, self.graph.add("Div", pairs, n_events))
+            inputs = join([shown, shown * self.graph.add("Gather", events, event)], axis=1)
+            of_pairs = inputs @ torch.cat([weight_query, weight_pair])
+            of_pairs += self.graph.add("Gather", constant, event)
             for attribute, bits in enumerate(same):
                 weights_of = of_relations[attribute : len(weighed) : len(same)]
                 parts = [decay * weight for decay, weight in zip(decays, weights_of, strict=True)]
                 of_event = functools.reduce(operator.add, parts)  # (T, n_units)
                 bits = self.graph.add("Gather", bits.reshape(-1), pairs).insert_axis(1)
                 of_pairs += bits * self.graph.add("Gather", of_event, event)
-            of_pairs = _layers(of_pairs, layers)
+            of_pairs = _layers(of_pairs, [first, *upper])
             weights = self.graph.add("ScatterND", weights, pairs.insert_axis(1), of_pairs)
         n_rows = self.graph.add("Shape", queries, end=1)
         shape = self.graph.add("Concat", n_rows, n_events.insert_axis(0), axis=0)
