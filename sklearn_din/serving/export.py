@@ -606,9 +606,10 @@ def neighbour_numbers(
     Where all candidates share a history, events and mask are (1, T).
     """
     graph, numbers = candidates.graph, []
+    marks = _mark_events(pair.n_ids, events, mask) if are_shared else None
     for scores in (pair.scores.ease, pair.scores.cosine):
-        if are_shared:
-            summaries = _summaries_of_one_history(scores, candidates, events, mask)
+        if marks is not None:
+            summaries = _summaries_of_one_history(scores, candidates, marks, mask)
         else:
             summaries = _summaries(_look_up(scores, candidates, events), mask)
         numbers += [number.symlog() for number in summaries]
@@ -679,44 +680,56 @@ def _summaries(scores: Value, mask: Value) -> list[Value]:
     ]
 
 
-def _summaries_of_one_history(
-    scores: csr_array, candidates: Value, events: Value, mask: Value
-) -> list[Value]:
-    """Return the same for candidates (n,) of one history (1, T): by their neighbours, not by event.
+def _mark_events(n_ids: int, events: Value, mask: Value) -> tuple[Value, Value]:
+    """Return how often each id is in one history (1, T); and that, how often of late, how newly.
 
-    How often each id is in the history, how often of late, and whether it is the newest event, is
-    written down by id, and each candidate's neighbours read it there.
+    counts : (n_ids,)
+    marks : (n_ids, 3): the count, the decayed count, whether it is the newest event
     """
-    graph = candidates.graph
-    rows, ids, values = _tables(scores)
-    ranks = rank_of_recency(mask)
+    graph, ranks = mask.graph, rank_of_recency(mask)
     newest = ranks.equals(np.float32(0)).as_float() * mask
     marks = [mask, mask * graph.add("Pow", DECAY, ranks), newest]
     by_event = join([mark.transpose(1, 0) for mark in marks], axis=1)  # (T, 3)
     places = events.transpose(1, 0).as_int64()  # (T, 1)
-    zeros = graph.add("Expand", np.float32(0), np.array([scores.shape[0], len(marks)]))
-    by_id = graph.add("ScatterND", zeros, places, by_event, reduction="add")
+    none = graph.add("Expand", np.float32(0), np.array([n_ids]))
+    counts = graph.add("ScatterND", none, places, mask.drop_axis(0), reduction="add")
+    none = graph.add("Expand", np.float32(0), np.array([n_ids, len(marks)]))
+    return counts, graph.add("ScatterND", none, places, by_event, reduction="add")
+
+
+def _summaries_of_one_history(
+    scores: csr_array, candidates: Value, marks: tuple[Value, Value], mask: Value
+) -> list[Value]:
+    """Return the same for candidates (n,) of one history (1, T): by their neighbours, not by event.
+
+    Each candidate's neighbours are asked for among the marked ids; few of them are found.
+    """
+    graph = candidates.graph
+    counts, by_id = marks
+    rows, ids, values = _tables(scores)
+    n_neighbours = np.int64(ids.shape[1])
     row = graph.add("Gather", rows, candidates)
-    value = graph.add("Gather", values, row)  # (n, K)
     # Padding has no event, and stands for no neighbour
     neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
-    n_times = graph.add("Gather", by_id, np.int64(0), axis=1)
-    n_times = graph.add("GatherElements", n_times, neighbours)
-    counted = n_times.call("NonZero").drop_axis(0)  # few of them
-    of_counted = graph.add("Gather", by_id, graph.add("Gather", neighbours, counted))  # (-1, 3)
-    of_counted *= graph.add("Gather", value.reshape(-1), counted).insert_axis(1)
-    n_times = graph.add("Reshape", n_times, value.call("Shape"))
-    whose = graph.add("Div", counted, np.int64(ids.shape[1])).insert_axis(1)
-    none = graph.add(
-        "Expand", np.zeros((1, len(marks)), np.float32), row.insert_axis(1).call("Shape")
-    )
-    sums = graph.add("ScatterND", none, whose, of_counted, reduction="add")  # (n, 3)
-    total, decayed, last = (
-        graph.add("Gather", sums, np.int64(number), axis=1) for number in range(len(marks))
+    found = graph.add("GatherElements", counts, neighbours).call("NonZero").drop_axis(0)
+    whose = graph.add("Div", found, n_neighbours)
+    place = graph.add("Gather", row, whose).as_int64() * n_neighbours
+    place += graph.add("Mod", found, n_neighbours)
+    value = graph.add("Gather", values.reshape(-1), place)  # (n_found,)
+    of_found = graph.add("Gather", by_id, graph.add("Gather", neighbours, found))  # (n_found, 3)
+    n_times = graph.add("Gather", of_found, np.array([0]), axis=1)
+    of_found = join([of_found * value.insert_axis(1), n_times], axis=1)
+    whose = whose.insert_axis(1)
+    none = row.insert_axis(1).call("Shape")
+    sums = graph.add("Expand", np.zeros((1, 4), dtype=np.float32), none)
+    sums = graph.add("ScatterND", sums, whose, of_found, reduction="add")
+    total, decayed, last, n_found = (
+        graph.add("Gather", sums, np.int64(number), axis=1) for number in range(4)
     )
     n_events, any_event = mask.sum(1), mask.max(1)  # (1,)
-    is_missed = n_events >= n_times.sum(1) + 0.5  # an event that is no neighbour scores 0
-    most = n_times.as_bool().where(value, HIDDEN).max(1).at_least(is_missed.where(0.0, HIDDEN))
+    # An event that is no neighbour scores 0
+    most = (n_events >= n_found + 0.5).where(0.0, HIDDEN)
+    most = graph.add("ScatterND", most, whose, value, reduction="max")
     return [total, total / n_events.at_least(1.0), most * any_event, last, decayed]
 
 

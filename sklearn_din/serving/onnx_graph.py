@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-OPSET = 17
+OPSET = 18
 IR_VERSION = 8
 LOOK_UPS = "ai.onnx.ml"  # domain of operations that look keys up
 OPSETS = {"": OPSET, LOOK_UPS: 2}
@@ -67,7 +67,7 @@ class Value:
 
     def max(self, axis: int) -> Value:
         """Return the maximum over an axis."""
-        return self.graph.add("ReduceMax", self, axes=[axis], keepdims=0)
+        return self.graph.add("ReduceMax", self, np.array([axis]), keepdims=0)
 
     def as_float(self) -> Value:
         """Return the value as float32."""
