@@ -359,7 +359,7 @@ def test_a_diverging_loss_names_the_epoch_where_there_are_several_checks_per_epo
     ("labels", "message"),
     [
         ([1] * 4, r"y must have two classes, got one class only: \[1\].*sample_negatives"),
-        ([0, 1, 2, 1], r"Only binary classification .* y has 3 classes, \[0, 1, 2\]"),
+        ([0, 1, 2, 1], r"Only binary .* y has 3 classes, \[0, 1, 2\] .* DINRegressor predict"),
         ([0, 1, np.nan, 1], "y must not be missing, got 1 NaN labels"),
         (["a", "b", None, "a"], "y must not be missing, got 1 NaN labels"),
         ([0, 1], "inconsistent numbers of samples"),

@@ -168,7 +168,7 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"Only binary classification is supported. The type of the target is {target}: "
             f"y has {len(classes)} classes, {classes[:5].tolist()} among them. "
-            "Make it click or no click first."
+            "Make it click or no click first, or let DINRegressor predict the number."
         )
     if len(classes) < 2:
         raise ValueError(
