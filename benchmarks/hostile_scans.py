@@ -208,6 +208,8 @@ def _is_same(one: object, other: object) -> bool:
     A part of a scan where none is missing has numpy's, the whole log in memory may have objects.
     """
     one, other = (_as_python(value) for value in (one, other))
+    if isinstance(one, list) and isinstance(other, list):  # several values of one event
+        return len(one) == len(other) and all(map(_is_same, one, other))
     if equal_values(one, other):
         return True
     return np.ndim(one) == np.ndim(other) == 0 and bool(pd.isna(one) and pd.isna(other))
