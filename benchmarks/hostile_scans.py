@@ -209,10 +209,17 @@ def _is_same(one: object, other: object) -> bool:
     """
     one, other = (_as_python(value) for value in (one, other))
     if isinstance(one, list) and isinstance(other, list):  # several values of one event
-        return len(one) == len(other) and all(map(_is_same, one, other))
+        # pandas makes floats of a list's integers where another one has a missing value
+        return len(one) == len(other) and all(
+            _is_same(*map(_float_if_number, both)) for both in zip(one, other, strict=True)
+        )
     if equal_values(one, other):
         return True
     return np.ndim(one) == np.ndim(other) == 0 and bool(pd.isna(one) and pd.isna(other))
+
+
+def _float_if_number(value: object) -> object:
+    return float(value) if type(value) is int else value
 
 
 def _as_python(value: object) -> object:
