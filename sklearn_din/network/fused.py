@@ -28,7 +28,7 @@ from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
-SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB, fewer calls
+SCORES_PER_BLOCK = 1 << 20  # of candidates with a shared history: 4 MiB
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -120,9 +120,8 @@ class SharedUnit:
         (n_events, n_units), n_rows = self.shape, queries.shape[0]
         left = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
         weights = queries.new_empty(n_rows, n_events)
-        n_scores = n_rows * n_events * n_units
-        length = -(-n_rows // max(1, -(-n_scores // max(1, SCORES_PER_BLOCK))))
-        buffer = queries.new_empty(length, n_events * n_units)
+        length = max(1, SCORES_PER_BLOCK // max(1, n_events * n_units))
+        buffer = queries.new_empty(min(length, n_rows), n_events * n_units)
         pairs = [(*torch.where(relation), relation) for relation in same]
         for start in range(0, n_rows, length):
             block = slice(start, start + length)

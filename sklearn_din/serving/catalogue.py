@@ -144,8 +144,9 @@ class Catalogue:
         own, histories = self._read(self.take(of_user, row, np.zeros_like(row)))
         numbers = self._numbers(of_user, user)
         shown = own.beside(self._shown, torch.from_numpy(numbers).to(own.numbers.device))
-        starts = range(0, len(numbers), CANDIDATES_PER_PART)
-        parts = [shown.take(slice(start, start + CANDIDATES_PER_PART)) for start in starts]
+        starts, parts = range(0, len(numbers), CANDIDATES_PER_PART), [shown]
+        if len(starts) > 1:
+            parts = [shown.take(slice(start, start + CANDIDATES_PER_PART)) for start in starts]
         logits = map_in_threads(lambda part: module.score_candidates(part, histories), parts)
         return torch.cat(logits).float().cpu().numpy()
 
