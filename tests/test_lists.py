@@ -243,6 +243,16 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
         torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
 
 
+def test_rows_in_which_every_list_of_numbers_is_empty_or_missing_are_read():
+    kind = pd.ArrowDtype(pa.list_(pa.list_(pa.float64())))
+    cells = [[[0.0, 2.0], [1.0]], [None, []], [[None]], []]
+    lists = {"genres": [[1], [2], [1], [2]], "hist_genres": pd.Series(cells, dtype=kind)}
+    frame = pd.DataFrame(lists)
+    encoder = HistorySequenceEncoder(histories={"hist_genres": "genres"}).fit(frame)
+    of_rows = [encoder.transform(frame[row : row + 1]) for row in (1, 2, 3)]
+    assert [X.behaviours["hist_genres",].spans.lengths.tolist() for X in of_rows] == [[2], [1], [0]]
+
+
 def test_a_search_tries_models_of_nested_histories(shown):
     X, y = shown
     search = GridSearchCV(make_model(), {"din__embedding_dim": [4, 8]}, cv=2, error_score="raise")

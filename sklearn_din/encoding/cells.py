@@ -232,10 +232,11 @@ class HistoryCells:
         """Each cell as one list of codes, as of a candidate's genres, and the distinct values."""
         cells = self.expand()
         codes, values = cells.codes(slice(0, len(cells.values)))
-        if values.dtype.kind == "f" and not are_whole(values):
+        fractions = values[np.floor(values) < values] if values.dtype.kind == "f" else NO_VALUES
+        if len(fractions):
             raise ValueError(
                 f"{self.name} holds a list of numbers for each candidate or event, such as "
-                f"{values[0]}, and lists must hold ids. Vectors of items, such as embeddings of "
+                f"{fractions[0]}, and lists must hold ids. Vectors of items, such as embeddings of "
                 "their texts, belong in vectors; give each other number a column of its own."
             )
         return IdLists.from_lengths(cells.spans.lengths, codes), values
