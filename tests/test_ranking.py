@@ -70,6 +70,16 @@ def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monke
     assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
 
 
+def test_columns_of_objects_come_back_as_objects_be_they_text_or_no_utf_8(
+    fitted, users, candidates
+):
+    titles = np.array([chr(0xD800) + item for item in candidates["item"]], dtype=object)
+    candidates["title"] = pd.Series(titles, index=candidates.index, dtype=object)
+    ranking = rank_candidates(fitted, users[:1], candidates)
+    assert ranking["title"].dtype == object
+    assert ranking["title"].tolist() == [chr(0xD800) + item for item in ranking["item"]]
+
+
 def test_top_k_is_the_head_of_the_full_ranking(fitted, users, candidates):
     full = rank_candidates(fitted, users, candidates, top_k=10**6)
     assert len(full) == len(users) * len(candidates)
