@@ -24,6 +24,7 @@ from sklearn_din.training import net as net_file
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seed_torch
+from sklearn_din.training.target import Click
 from tests.encoded_impressions import make_impressions, make_labels
 
 X = make_impressions(400, seed=3, numbers=("age",))
@@ -58,7 +59,7 @@ def batches():
 
 def net_of(device="cpu", **parameters):
     """A net that is ready for its first step."""
-    net = classifier_of(**parameters)._new_net()
+    net = classifier_of(**parameters)._new_net(Click())
     net.device, net.module__schema, net._n_before = device, X.schema, 0
     with seed_torch(0, devices=[]):
         net.initialize()

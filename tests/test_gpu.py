@@ -13,6 +13,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.training import net as net_file
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch
+from sklearn_din.training.target import Click
 from tests.encoded_impressions import make_impressions, make_labels
 
 pytestmark = [
@@ -51,7 +52,7 @@ def classifier_on(device, **options):
 
 
 def net_and_batches(device, **options):
-    net = classifier_on(device, **options)._new_net()
+    net = classifier_on(device, **options)._new_net(Click())
     net.module__schema, net._n_before = X.schema, 0
     with seed_torch(0, devices=[]):
         net.initialize()

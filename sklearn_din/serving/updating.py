@@ -35,7 +35,8 @@ def update(
 
     A column that came since fit is added, and a warning says as what. By that alone no prediction
     changes: the network gives it weights of zero, which the rows then train. A column that is gone
-    is an error.
+    is an error. Where columns came, a request of another thread fails that falls between the steps'
+    replacements: serve from a copy then.
 
     Parameters
     ----------
