@@ -32,7 +32,7 @@ from sklearn_din.training.inputs import (
     device_for,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
-from sklearn_din.training.target import Click, Target
+from sklearn_din.training.target import Click, Labels, Target, read_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
     }
 
     net_: DINNet
-    _kind_of_target: type[Target]
+    _kinds_of_target: tuple[type[Target], ...]
     _target: Target
     schema_: Schema
     history_: pd.DataFrame
@@ -113,8 +113,9 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         ----------
         X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
             Impressions, one row per candidate shown. Arrays and frames are numeric throughout.
-        y : array-like of shape (n,)
-            Two kinds of labels; the larger one is the click.
+        y : array-like of shape (n,), or array or frame of shape (n, n_labels)
+            Two kinds of labels; the larger one is the click. Several labels, such as click and
+            purchase, share all hidden layers; NaN is left out. DINRegressor: numbers.
         sample_weight : array-like of shape (n,), default=None
             Factor of each impression's loss.
         groups : array-like of shape (n,), default=None
@@ -256,7 +257,8 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
                 from sklearn_din.training.leaks import warn_of_leaks
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
-            net = self._new_net(inputs.target) if is_first else self._grown_net(schema)
+            target = inputs.target
+            net = self._new_net(target) if is_first else self._grown_net(schema, target)
             net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
             self._train_together(net, ranks, "partial_fit", inputs)
             if net.stop_reason_ == "user":
@@ -286,16 +288,17 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
 
         parameters = {name: getattr(self, name) for name in NET_PARAMETERS}
         options = {f"module__{name}": getattr(self, name) for name in NETWORK_OPTIONS}
+        options["module__after"] = target.after
         for name in ("module__attention_units", "module__hidden_units"):
             options[name] = tuple(options[name])
         return DINNet(DIN, **parameters, **options, target=target, device=device_for(self.device))
 
-    def _grown_net(self, schema: Schema) -> DINNet:
+    def _grown_net(self, schema: Schema, target: Target) -> DINNet:
         """Return a net of its own memory that goes on where the fitted one stopped."""
         schema = self.net_.neighbours_.extend(schema)
         options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            expected = DIN(schema, **options).options
+            expected = DIN(schema, **options, after=target.after).options
         known, given = self.module_.options["embedding_dim"], expected["embedding_dim"]
         widths: dict[str, int] = {}
         if isinstance(known, dict) and isinstance(given, dict):
@@ -310,6 +313,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
             )
         for name in NET_PARAMETERS:
             setattr(net, name, getattr(self, name))
+        net.target = target
         return net
 
     def _train_together(
@@ -389,7 +393,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         if type(fitted["_fitted_on_encoded"]) is not bool:
             raise ValueError("_fitted_on_encoded must be a boolean.")
         schema = from_dict(Schema, fitted.pop("schema"))
-        target = from_dict(self._kind_of_target, fitted.pop("target"))
+        target = read_target(fitted.pop("target"), self._kinds_of_target)
         net = restore_net(self._new_net(target), fitted.pop("net"), schema)
         learnt = {"schema_": schema, "_target": target}
         self.__dict__.update(fitted | learnt | _of_net(net))
@@ -494,7 +498,16 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         Validation checks without a smaller loss, from the fifth on, before training stops. There
         is one check per 50 batches, at least one and at most four per epoch.
     class_weight : dict, "balanced" or None, default=None
-        Factor of the loss by label. Probabilities are then those of the weighted classes.
+        Factor of the loss by label. Probabilities are then those of the weighted classes. Not for
+        several labels.
+    after : dict or None, default=None
+        With several labels, those that are there only after another: ``{"purchase": "click"}``, or
+        by number, ``{1: 0}``. The purchase then has the product of two probabilities, of the click
+        and of the purchase after it (ESMM), and is 0 wherever the click is. Set it where that is
+        so. None: no label needs another.
+    label_weight : dict or None, default=None
+        With several labels, factor of the loss of each, by its name or number; 1 where it is not
+        named. More of a label's weight makes the shared embeddings its own. None: all are 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether the candidate gets numbers of item neighbours: what everybody's histories say
         about the candidate and the user's past events (see Notes), 13 per behaviour: for the
@@ -528,8 +541,10 @@ class DINClassifier(ClassifierMixin, DINEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (2,)
-        The labels; the second is the click.
+    classes_ : ndarray of shape (2,), or list of them
+        The labels; the second is the click. Of several labels, both kinds of each.
+    label_names_ : list of str
+        Of several labels, the columns of y, or their numbers as text.
     net_ : skorch net
         Without training rows. ``net_.predict_proba(X)``, ``net_.fit(X, y)`` and
         ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
@@ -582,9 +597,11 @@ class DINClassifier(ClassifierMixin, DINEstimator):
     _parameter_constraints: dict = {
         **DINEstimator._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
+        "after": [Mapping, None],
+        "label_weight": [Mapping, None],
     }
-    _kind_of_target = Click
-    _target: Click
+    _kinds_of_target = (Click, Labels)
+    _target: Click | Labels
 
     def __init__(
         self,
@@ -608,6 +625,8 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         validation_fraction: float = 0.1,
         patience: int = 4,
         class_weight: Mapping[Hashable, float] | str | None = None,
+        after: Mapping[Hashable, Hashable] | None = None,
+        label_weight: Mapping[Hashable, float] | None = None,
         neighbours: str | None = "auto",
         callbacks: list[Callback] | None = None,
         checkpoint_dir: str | PathLike[str] | None = None,
@@ -634,6 +653,8 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.class_weight = class_weight
+        self.after = after
+        self.label_weight = label_weight
         self.neighbours = neighbours
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
@@ -670,11 +691,11 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         ----------
         X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
             As given to ``fit``, or from the same encoder after its ``partial_fit``.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), or array or frame of shape (n, n_labels)
             Labels; all may be alike.
-        classes : array-like of shape (2,), default=None
-            Both labels, the larger one is the click. Needed in the first call where y has only
-            one of them.
+        classes : array-like of shape (2,), or list of them, default=None
+            Both labels, the larger one is the click; of several labels a pair for each. Needed in
+            the first call where y has only one of them.
         sample_weight : array-like of shape (n,), default=None
             Factor of each impression's loss. Their mean becomes one in each call.
 
@@ -691,7 +712,7 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         """
         return self._learn_more(X, y, sample_weight, classes=classes)
 
-    def predict_proba(self, X: ImpressionsLike) -> np.ndarray:
+    def predict_proba(self, X: ImpressionsLike) -> np.ndarray | list[np.ndarray]:
         """Probability of both classes.
 
         Parameters
@@ -701,10 +722,14 @@ class DINClassifier(ClassifierMixin, DINEstimator):
 
         Returns
         -------
-        probability : ndarray of shape (n, 2), float32
-            Columns in the order of ``classes_``.
+        probability : ndarray of shape (n, 2), float32, or list of them
+            Columns in the order of ``classes_``. Of several labels, an array for each, as
+            scikit-learn has it.
         """
-        click = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
+        logits = self.decision_function(X)  # first: it refuses where nothing is fitted
+        click = self._target.value_of(logits)
+        if click.ndim == 2:
+            return [np.stack([1 - column, column], axis=1) for column in click.T]
         return np.stack([1 - click, click], axis=1)
 
     def decision_function(self, X: ImpressionsLike) -> np.ndarray:
@@ -717,7 +742,7 @@ class DINClassifier(ClassifierMixin, DINEstimator):
 
         Returns
         -------
-        logit : ndarray of shape (n,), float32
+        logit : ndarray of shape (n,), or (n, n_labels), float32
         """
         encoded = self._prepare_rows(X)  # first: it refuses where nothing is fitted
         return self.net_.score(encoded)
@@ -732,29 +757,43 @@ class DINClassifier(ClassifierMixin, DINEstimator):
 
         Returns
         -------
-        label : ndarray of shape (n,)
+        label : ndarray of shape (n,), or (n, n_labels)
         """
-        is_click = self.decision_function(X) > 0
-        return self.classes_[is_click.astype(int)]
+        is_click = (self.decision_function(X) > 0).astype(int)
+        if is_click.ndim == 2:
+            pairs = zip(self.classes_, is_click.T, strict=True)
+            return np.column_stack([classes[kinds] for classes, kinds in pairs])
+        return self.classes_[is_click]
 
     @property
-    def classes_(self) -> np.ndarray:
-        """The labels; the second is the click."""
+    def classes_(self) -> np.ndarray | list[np.ndarray]:
+        """The labels; the second is the click. Of several labels, both kinds of each."""
+        if isinstance(self._target, Labels):
+            return [label.classes for label in self._target.labels]
         return self._target.classes
+
+    @property
+    def label_names_(self) -> list[str]:
+        """Of several labels, the columns of y, or their numbers as text."""
+        if not isinstance(self._target, Labels):
+            raise AttributeError("label_names_ is there where y had several labels.")
+        return list(self._target.names)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
         return tags
 
 
 def _warn_of_nothing_learnt(net: DINNet) -> None:
-    rate = net.target.value_of(net.module_.output.bias.detach().cpu().numpy()).item()
+    rates = np.atleast_1d(net.target.value_of(np.asarray(net.constant_, dtype=np.float32)))
+    rate = ", ".join(f"{float(value):.3g}" for value in rates)
     best = min(check["valid_loss"] for check in net.checks_)
     warn_user(
         f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
         f"better than the {net.target.what_constant_is} of the training rows, and so every row "
-        f"gets it ({rate:.3g}). "
+        f"gets it ({rate}). "
         "Check that y belongs to the rows of X, that X tells something of the candidate and the "
         "past (summary() lists the columns), that the rows set aside are of the kind to be "
         "predicted and have enough clicks (validation, validation_fraction), and by history_ that "

@@ -17,7 +17,7 @@ from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest, shown_ids
 from sklearn_din.network.joint import rand_like_rows
-from sklearn_din.network.layers import MLP
+from sklearn_din.network.layers import MLP, LabelLogits
 from sklearn_din.network.segments import Segments
 
 # Standard deviation of the first embeddings. Unlike the paper, which names none, the extended
@@ -110,6 +110,10 @@ class DIN(nn.Module):
         fastest: the MLP then is one autograd function.
     dropout : float, default=0.0
         Share of the MLP's activations that each training step sets to zero.
+    after : tuple of int or None, default=(None,)
+        An entry for each label that is predicted: the number of the label that it comes after, as
+        a purchase comes after a click, or None. Of several labels, which share all hidden layers,
+        logits are (n_rows, n_labels).
 
     Examples
     --------
@@ -132,6 +136,7 @@ class DIN(nn.Module):
         hidden_units: tuple[int, ...] = (200, 80),
         activation: str = "prelu",
         dropout: float = 0.0,
+        after: tuple[int | None, ...] = (None,),
     ) -> None:
         from sklearn_din._validation import check_choice  # and pandas
 
@@ -149,13 +154,15 @@ class DIN(nn.Module):
             "attention_units": tuple(map(int, attention_units)),
             "hidden_units": tuple(map(int, hidden_units)),
             "dropout": float(dropout),
+            "after": tuple(after),
         }
         self.extended = interest == "extended"
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self.make_interest, schema.behaviours))
-        n_inputs = sum(self.mlp_inputs.values())
+        n_inputs, n_labels = sum(self.mlp_inputs.values()), len(after)
         self.mlp = MLP(n_inputs, tuple(hidden_units), activation=activation, dropout=dropout)
-        self.output = nn.Linear(self.mlp.n_outputs, 1)
+        n_hidden, self.has_labels = self.mlp.n_outputs, n_labels > 1
+        self.output = LabelLogits(n_hidden, after) if n_labels > 1 else nn.Linear(n_hidden, 1)
 
     def make_interest(self, behaviour: Behaviour) -> Interest:
         """Return a new module for the events of a behaviour, as this network has one for each."""
@@ -200,9 +207,9 @@ class DIN(nn.Module):
         }
 
     def forward(self, batch: Batch) -> Tensor:
-        """One logit per impression of the batch.
+        """One logit per impression of the batch; of several labels one for each.
 
-        logits : (n_rows,)
+        logits : (n_rows,) or (n_rows, n_labels)
 
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
@@ -221,8 +228,8 @@ class DIN(nn.Module):
         return self._logits(torch.cat(inputs, dim=1))
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        """Logits (n_rows,) of all inputs side by side, (n_rows, n_inputs)."""
-        if can_fuse_mlp(self.mlp):
+        """Logits of all inputs side by side, (n_rows, n_inputs)."""
+        if can_fuse_mlp(self.mlp) and not self.has_labels:
             return logits_of(self.mlp, self.output, inputs)
         return self.output(self.mlp(inputs)).squeeze(1)
 
@@ -272,6 +279,10 @@ class DIN(nn.Module):
             queries = self._queries(behaviour, shown.embedded, n_rows)
             inputs += next(of_behaviours).outputs(queries, shown)
         return self._logits(torch.cat([column.expand(n_rows, -1) for column in inputs], dim=1))
+
+    def bias_of(self, outputs: Tensor) -> Tensor:
+        """Return the last bias with which all rows have these outputs, if its weights are zero."""
+        return self.output.bias_of(outputs) if isinstance(self.output, LabelLogits) else outputs
 
     @torch.no_grad()
     def attention(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:

@@ -84,7 +84,7 @@ class DINRegressor(RegressorMixin, DINEstimator):
         "loss": [StrOptions({"squared", "log1p"})],
     }
     neighbours = None  # they learn from clicks, and gained nothing here
-    _kind_of_target = Numbers
+    _kinds_of_target = (Numbers,)
     _target: Numbers
 
     def __init__(

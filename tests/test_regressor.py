@@ -262,7 +262,7 @@ def test_the_net_refuses_numbers_that_are_not_scaled_to_its_rows():
         regressor.net_.fit(X, np.full(20, np.inf))
 
 
-def test_every_parameter_is_the_classifiers_but_for_loss_and_class_weight():
+def test_the_parameters_are_the_classifiers_but_for_those_of_labels():
     ours, theirs = set(DINRegressor().get_params()), set(DINClassifier().get_params())
     assert ours - theirs == {"loss"}
-    assert theirs - ours == {"class_weight", "neighbours"}
+    assert theirs - ours == {"class_weight", "neighbours", "after", "label_weight"}

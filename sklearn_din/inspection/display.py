@@ -139,7 +139,7 @@ class AttentionDisplay:
         names_of = _names_by_attribute(names, chosen.histories)
         table = table[table["behaviour"] == shown]
         weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
-        is_click = fitted.value_name == "probability"
+        is_click = fitted.classifier._target.value_name == "probability"
         display = cls(
             weights=weights,
             events=events,

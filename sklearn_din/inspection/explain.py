@@ -108,8 +108,9 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
             values = pipeline.decode(name, values)
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
-    if hasattr(pipeline.classifier, "classes_"):
-        table.attrs["click"] = pipeline.classifier.classes_.tolist()[1]
+    classes = getattr(pipeline.classifier, "classes_", None)
+    if isinstance(classes, np.ndarray):
+        table.attrs["click"] = classes.tolist()[1]
     table["share"] = (table[column] / totals.where(totals > 0, 1.0)).astype("float32")
     return table
 
@@ -142,6 +143,11 @@ def _effect_table(classifier: Any, X: EncodedFeatures) -> pd.DataFrame:
     if not behaviours:
         raise ValueError("by='leave_out' needs a history with a candidate, got none.")
     score = getattr(classifier, "decision_function", classifier.predict)
+    if hasattr(classifier, "label_names_"):
+        raise ValueError(
+            f"by='leave_out' needs one label, got {classifier.label_names_}. Explain by='weight', "
+            "or a classifier that is fitted on one of them."
+        )
     scores, effects = score(X), {}
     for behaviour in behaviours:
         key, of_block = behaviour.histories, [np.empty(0, dtype=np.float32)]

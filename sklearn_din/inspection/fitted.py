@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.training.target import Label, Reading
 
 
 class Calibration(NamedTuple):
@@ -90,16 +91,12 @@ class FittedPipeline(NamedTuple):
         """Return the probability of the click for encoded impressions: (n,)."""
         return self.calibration.probability(self.classifier.decision_function(X))
 
-    def value_of(self, outputs: np.ndarray) -> np.ndarray:
-        """Return what outputs of the network say, calibrated: probabilities, or numbers."""
+    def reading(self, label: Label | None = None) -> Reading:
+        """Return how outputs of the network become one number for each row, calibrated."""
+        reading = self.classifier._target.read(label)
         if self.calibration.model is None:
-            return self.classifier._target.value_of(outputs)
-        return self.calibration.probability(outputs)
-
-    @property
-    def value_name(self) -> str:
-        """Name of the column of such values."""
-        return self.classifier._target.value_name
+            return reading
+        return reading._replace(value_of=self.calibration.probability)
 
     @property
     def neighbours(self) -> tuple[Any, ...]:

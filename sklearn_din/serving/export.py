@@ -37,7 +37,7 @@ from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, NO_ID, Interest
-from sklearn_din.network.layers import ActivationUnit, Dice, PReLU
+from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
 from sklearn_din.training.target import Numbers, Target
 
@@ -58,9 +58,9 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list, each
     once, then zeros. One more input may be left out,
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
-    which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,);
-    of a regressor ``prediction``, (n,). A calibration stands at the end: ``probability`` is the
-    calibrated one, ``logit`` that of the network.
+    which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,) or
+    (n, n_labels); of a regressor ``prediction``, (n,). A calibration stands at the end:
+    ``probability`` is the calibrated one, ``logit`` that of the network.
 
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
@@ -235,8 +235,11 @@ class _NetworkWriter:
         columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
         for interest in self.module.interest_modules:
             columns += [self._of_rows(column) for column in self.interest_outputs(interest)]
-        layers = [*self.module.mlp, self.module.output]
-        logit = _layers(join(columns, axis=1), layers).drop_axis(1)
+        joined, output = _layers(join(columns, axis=1), self.module.mlp), self.module.output
+        if isinstance(output, LabelLogits):
+            logit = _label_logits(joined, output)  # (n, n_labels)
+        else:
+            logit = _layers(joined, [output]).drop_axis(1)
         if isinstance(target, Numbers):
             self.graph.output("prediction", read_numbers(logit, target))
             return
@@ -577,6 +580,17 @@ def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
     return value
 
 
+def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
+    """Log-odds of several labels (n, n_labels), twin of ``LabelLogits.forward``."""
+    rows = zip(layer.weight, layer.bias, strict=True)
+    logits = [hidden.graph.add("Gemm", hidden, w.unsqueeze(1), b.unsqueeze(0)) for w, b in rows]
+    for label, earlier in layer.later:
+        a, z = logits[earlier] * -1.0, logits[label] * -1.0
+        three = join([a, z, a + z], axis=1)
+        logits[label] = hidden.graph.add("ReduceLogSumExp", three, np.array([1])) * -1.0
+    return join(logits, axis=1)
+
+
 def _dice(scores: Value, dice: Dice) -> Value:
     """``s * (slope + gate * (1 - slope))`` with the running averages."""
     scale = (dice.running_var + dice.eps).rsqrt()
@@ -755,6 +769,8 @@ def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]
     Ids that are neither text nor integers nor booleans raise TypeError.
     """
     encoder, schema = fitted.encoder, fitted.classifier.schema_
+    classes = getattr(fitted.classifier, "classes_", [])
+    labels = getattr(fitted.classifier, "label_names_", [])
     scales = encoder.scales_
     inputs, source = [], ""
     computed = {name for pair in fitted.neighbours for name in pair.names}  # in the graph
@@ -773,7 +789,8 @@ def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]
     return {
         "version": RECIPE_VERSION,
         "layout": layout,
-        "classes": getattr(fitted.classifier, "classes_", np.empty(0)).tolist(),
+        "classes": [pair.tolist() for pair in classes] if labels else np.array(classes).tolist(),
+        **({"labels": labels} if labels else {}),
         "max_length": schema.max_length,
         "separator": encoder.separator,
         "inputs": inputs,

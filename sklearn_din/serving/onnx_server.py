@@ -53,7 +53,10 @@ class OnnxServer:
     Attributes
     ----------
     classes_ : list
-        The two labels. ``predict`` gives the probability of the second.
+        The two labels. ``predict`` gives the probability of the second. Of several labels a pair
+        for each, of a regressor nothing.
+    labels_ : list of str
+        Names of several labels, in the order of the probabilities' columns.
     columns_ : list of str
         The columns that every row needs.
 
@@ -77,6 +80,7 @@ class OnnxServer:
         self._session = _open(path, _read_n_threads(intra_op_num_threads))
         recipe = _read_recipe(self._session, path)
         self.classes_: list[Any] = recipe["classes"]
+        self.labels_: list[str] = recipe.get("labels", [])
         self._output = self._session.get_outputs()[0].name  # "probability", or "prediction"
         self._inputs: list[dict[str, Any]] = recipe["inputs"]
         self.columns_ = list(dict.fromkeys(spec["column"] for spec in self._inputs))
@@ -101,8 +105,8 @@ class OnnxServer:
 
         Returns
         -------
-        ndarray of shape (n_rows,), float32
-            Probability of ``classes_[1]``.
+        ndarray of shape (n_rows,), or (n_rows, n_labels), float32
+            Probability of ``classes_[1]``; the number of a regressor.
 
         Raises
         ------
@@ -114,7 +118,7 @@ class OnnxServer:
         self._check_layout("rows", "predict")
         columns, n_rows = _read_columns(rows, self.columns_)
         if not n_rows:
-            return np.empty(0, dtype=np.float32)
+            return np.empty((0, len(self.labels_)) if self.labels_ else 0, dtype=np.float32)
         return self._session.run([self._output], self._feed(columns))[0]
 
     def rank(
@@ -123,6 +127,7 @@ class OnnxServer:
         candidates: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
         *,
         top_k: int = 10,
+        label: str | None = None,
     ) -> tuple[Any, Any]:
         """Return the best candidates for one user, by a file of the layout "ranking".
 
@@ -134,6 +139,8 @@ class OnnxServer:
             The others of ``columns_``, a value for each candidate. Lists are read faster.
         top_k : int, default=10
             Candidates to return; all where there are fewer.
+        label : str, default=None
+            Of several labels, the one to rank by.
 
         Returns
         -------
@@ -149,6 +156,8 @@ class OnnxServer:
             value is of a kind that its column cannot hold, or the file has the layout "rows".
         """
         self._check_layout("ranking", "rank")
+        if self.labels_ and label not in self.labels_:
+            raise ValueError(f"label must be one of {self.labels_}, got {label!r}.")
         if isinstance(candidates, Sequence) and not len(candidates):
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         names = candidates if isinstance(candidates, Mapping) else candidates[0]
@@ -169,6 +178,8 @@ class OnnxServer:
             if spec["kind"] in PER_ROW and spec["column"] not in columns:
                 feed[spec["name"]] = np.repeat(feed[spec["name"]], n_rows, axis=0)
         probability = self._session.run([self._output], feed)[0]
+        if self.labels_:
+            probability = probability[:, self.labels_.index(str(label))]
         best = np.argsort(-probability, kind="stable")[:top_k]
         return best, probability[best]
 

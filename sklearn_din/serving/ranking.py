@@ -28,6 +28,7 @@ from sklearn_din.serving.catalogue import (
     frame_of_users,
     has_other_steps,
 )
+from sklearn_din.training.target import Label, Reading
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536
@@ -44,6 +45,7 @@ def rank_candidates(
     exclude: PairsLike | None = None,
     only: PairsLike | None = None,
     by: str | None = None,
+    label: Label | None = None,
 ) -> IntoDataFrameT:
     """Score a catalogue for each user and return the best candidates.
 
@@ -81,6 +83,10 @@ def rank_candidates(
         A column of numbers of ``candidates`` to rank by, the largest first, such as how often
         each was clicked: the popularity baseline, under the same ``exclude`` and ``only``. The
         probability is still the Pipeline's. None: rank by the probability.
+    label : str, int or dict, default=None
+        Of a classifier of several labels, the one to rank by, or weights from 0 on by label:
+        ``{"click": 1, "purchase": 20}`` ranks by the weighted sum of the probabilities, which the
+        column "score" then has. None: there is one label.
 
     Returns
     -------
@@ -112,7 +118,7 @@ def rank_candidates(
     0    0     1  sock
     1    1     1  sock
     """
-    ranker = Ranker(pipeline, candidates)
+    ranker = Ranker(pipeline, candidates, label=label)
     return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by)
 
 
@@ -134,6 +140,9 @@ class Ranker(Generic[IntoDataFrameT]):
     candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
         One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
         such as a title, come back in the result, which is of this kind.
+    label : str, int or dict, default=None
+        Of a classifier of several labels, the one to rank by, or weights from 0 on by label. None:
+        there is one label.
 
     Examples
     --------
@@ -150,8 +159,11 @@ class Ranker(Generic[IntoDataFrameT]):
     0     1  sock
     """
 
-    def __init__(self, pipeline: BaseEstimator, candidates: IntoDataFrameT) -> None:
+    def __init__(
+        self, pipeline: BaseEstimator, candidates: IntoDataFrameT, *, label: Label | None = None
+    ) -> None:
         self._fitted = split_pipeline(pipeline, purpose="rank_candidates")
+        self._reading = self._fitted.reading(label)
         columns: Sequence[str] | None = getattr(pipeline, "feature_names_in_", None)
         if columns is None:
             raise ValueError(
@@ -160,7 +172,7 @@ class Ranker(Generic[IntoDataFrameT]):
             )
         self._columns = columns
         self._frame = CallerFrame(candidates, name="candidates")
-        name = self._fitted.value_name
+        name = self._reading.name
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
         _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
         none = np.zeros(len(self._frame.pandas), dtype=np.int64)
@@ -229,8 +241,8 @@ class Ranker(Generic[IntoDataFrameT]):
             best.append(block[chosen])
             ranks.append(rank)
         rows, positions = np.divmod(np.concatenate(best), n_candidates)
-        scored = self._fitted.value_of(np.concatenate(logits))
-        values = {"row": rows, "rank": np.concatenate(ranks), self._fitted.value_name: scored}
+        scored = self._reading.value_of(np.concatenate(logits))
+        values = {"row": rows, "rank": np.concatenate(ranks), self._reading.name: scored}
         return self._result.take_and_replace(positions, values)
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
@@ -243,7 +255,7 @@ class Ranker(Generic[IntoDataFrameT]):
         _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
         while True:
             catalogue = self._current_catalogue(users)
-            pairs = _Pairs(catalogue, users)
+            pairs = _Pairs(catalogue, users, self._reading)
             if catalogue.is_current():  # else update came between
                 return pairs
 
@@ -309,8 +321,8 @@ def _largest_first(scores: np.ndarray, top_k: int) -> np.ndarray:
 class _Pairs:
     """Users, encoded beside a catalogue."""
 
-    def __init__(self, catalogue: Catalogue, users: Users) -> None:
-        self.catalogue, self.users = catalogue, users
+    def __init__(self, catalogue: Catalogue, users: Users, reading: Reading) -> None:
+        self.catalogue, self.users, self.reading = catalogue, users, reading
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
         self.user_rows = catalogue.encode(self._read)
@@ -360,13 +372,14 @@ class _Pairs:
             return np.concatenate(scores)
         for block in blocks_of(len(numbers)):
             X = catalogue.take(self.user_rows, users[block], candidates[block])
-            scores.append(catalogue.net.score(X))
+            scores.append(self.reading.score(catalogue.net.score(X)))
         return np.concatenate(scores)
 
     def _of_user(self, user: int) -> np.ndarray:
         """Return the log-odds of all candidates for one user; the latest user's are kept."""
         if self._latest[0] != user:
-            self._latest = user, self.catalogue.score(self.user_rows, user)
+            outputs = self.catalogue.score(self.user_rows, user)
+            self._latest = user, self.reading.score(outputs)
         return self._latest[1]
 
     def _refuse_joint_fields(self, catalogue: CatalogueBehindSteps) -> None:

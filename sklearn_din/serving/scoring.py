@@ -318,12 +318,22 @@ def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
         shape = (0,) if method == "predict" else (0, len(classes))
         scores = np.empty(shape, dtype=np.float32)
     else:
-        scores = np.asarray(getattr(model, method)(rows))
+        scores = getattr(model, method)(rows)
+    if isinstance(scores, list):  # several labels, as scikit-learn has them
+        labels = getattr(_last_step(model), "label_names_", range(len(scores)))
+        return {f"{name}_{n}": of_label[:, 1] for n, of_label in zip(labels, scores, strict=True)}
+    scores = np.asarray(scores)
     if scores.ndim == 1:
         return {name: scores}
     if scores.shape[1] == 2:
         return {name: cast(np.ndarray, scores[:, 1])}
     return {f"{name}_{label}": scores[:, number] for number, label in enumerate(classes)}
+
+
+def _last_step(model: Any) -> Any:
+    """Return what predicts, inside a search and at the end of a Pipeline."""
+    model = getattr(model, "best_estimator_", model)
+    return model.steps[-1][1] if hasattr(model, "steps") else model
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -79,9 +79,10 @@ class EarlyStopping(Callback):
         self._forget_predictions()
         train, valid = net.get_split_datasets(None)
         self._base_loss = np.inf
-        self._base_output = net.target.constant(train.y, train.weights)
+        net.constant_ = net.target.constant(train.y, train.weights)
+        self._base_bias = net.module_.bias_of(torch.as_tensor(net.constant_))
         if valid is not None:
-            self._base_loss = net.target.loss_of_constant(self._base_output, valid.y, valid.weights)
+            self._base_loss = net.target.loss_of_constant(net.constant_, valid.y, valid.weights)
 
     def on_epoch_begin(
         self,
@@ -211,7 +212,7 @@ class EarlyStopping(Callback):
         if self._is_better or not self._best:
             return self._best
         weight, bias = self._best["output.weight"], self._best["output.bias"]
-        constant = torch.full_like(bias, self._base_output)
+        constant = torch.zeros_like(bias) + self._base_bias.to(bias)
         return {**self._best, "output.weight": torch.zeros_like(weight), "output.bias": constant}
 
     def state_dict(self) -> dict[str, Any]:

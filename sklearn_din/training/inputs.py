@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +18,8 @@ from sklearn.utils.validation import check_array, validate_data
 from sklearn_din._warnings import log_once, warn_user
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
-from sklearn_din.training.target import Click, Numbers, Target
+from sklearn_din.network.layers import order_of_labels
+from sklearn_din.training.target import Click, Labels, Numbers, Target, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,21 +65,100 @@ def check_inputs(
     encoded, values = _rows_and_y(estimator, X, y, is_later=is_later)
     known = estimator._target if is_later else None
     target: Target
+    class_weight = getattr(estimator, "class_weight", None)
     if is_regressor(estimator):
         values = check_rows(values, len(values), name="y")
         target = _read_numbers(values, estimator.loss, known)
+    elif values.ndim == 2:
+        target = _read_several(estimator, y, values, known, is_partial=is_partial, classes=classes)
     else:
-        target = _read_labels(values, known, is_partial=is_partial, classes=classes)
-        _check_class_weight(estimator.class_weight, target.classes.tolist())
-    if isinstance(target, Click) and not is_later:
-        _warn_of_flip(y, target.classes.tolist())
+        if isinstance(known, Labels):
+            raise ValueError(f"y must have the labels of fit, {list(known.names)}, got one label.")
+        target = _read_label(values, known, is_partial=is_partial, classes=classes)
+        _check_class_weight(class_weight, target.classes.tolist())
+        if not is_later:
+            _warn_of_flip(y, target.classes.tolist())
     _check_widths(estimator, encoded.schema)
-    weights = check_weights(sample_weight, getattr(estimator, "class_weight", None), values)
+    weights = check_weights(sample_weight, class_weight, values)
     encoded_y = target.encode(values)
     return FitInputs(encoded, isinstance(X, EncodedFeatures), target, encoded_y, weights)
 
 
-def _read_labels(
+def _read_several(
+    estimator: BaseEstimator,
+    y: Any,
+    values: np.ndarray,
+    known: Any,
+    *,
+    is_partial: bool,
+    classes: Any,
+) -> Labels:
+    """Return the target of several labels, which are named by their columns."""
+    import pandas as pd
+
+    n_labels = values.shape[1]
+    names = tuple(map(str, getattr(y, "columns", range(n_labels))))
+    if known is not None and getattr(known, "names", ()) != names:
+        labels = list(getattr(known, "names", ["one label"]))
+        raise ValueError(f"y must have the labels of fit, {labels}, got {list(names)}.")
+    if estimator.class_weight is not None:
+        raise ValueError(
+            f"class_weight is about the two kinds of one label, got {n_labels} labels. Use "
+            "label_weight, or sample_weight."
+        )
+    all_classes = [None] * n_labels if classes is None else list(classes)
+    labels = []
+    for n, column in enumerate(values.T):
+        before = None if known is None else known.labels[n]
+        if values.dtype == object:  # columns of several types
+            column = pd.Series(column).infer_objects().to_numpy()
+        present, options = column[~is_missing(column)], {"classes": all_classes[n]}
+        try:
+            label = before if not len(present) and before is not None else None
+            label = label or _read_label(present, before, is_partial=is_partial, **options)
+        except ValueError as error:
+            raise ValueError(f"label {names[n]!r}: {error}") from error
+        if known is None:
+            _warn_of_flip(y[names[n]] if hasattr(y, "columns") else column, label.classes.tolist())
+        labels.append(label)
+    weights = _by_label(estimator.label_weight, names, "label_weight")
+    if any(not isinstance(weight, Real) or not float(weight) >= 0 for weight in weights.values()):
+        raise ValueError(f"label_weight must be numbers from 0 on, got {estimator.label_weight}.")
+    after = _by_label(estimator.after, names, "after")
+    earlier = tuple(None if n not in after else _position(after[n], names) for n in names)
+    factors = tuple(float(weights.get(name, 1.0)) for name in names)
+    target = Labels(names, tuple(labels), factors, earlier)
+    _check_order_of_labels(target, values)
+    return target
+
+
+def _by_label(given: Mapping[Any, Any] | None, names: Sequence[str], name: str) -> dict[str, Any]:
+    by_label = {str(label): value for label, value in (given or {}).items()}
+    if not by_label.keys() <= set(names):
+        raise ValueError(f"{name} must name labels, {list(names)}, got {sorted(by_label)}.")
+    return by_label
+
+
+def _position(label: object, names: Sequence[str]) -> int:
+    if str(label) not in names:
+        raise ValueError(f"after must name labels, {list(names)}, got {label!r}.")
+    return names.index(str(label))
+
+
+def _check_order_of_labels(target: Labels, values: np.ndarray) -> None:
+    """Raise where a label is there, and the one that it comes after is not."""
+    y = target.encode(values)
+    for n, earlier in order_of_labels(target.after):
+        n_wrong = int(((y[:, n] == 1) & (y[:, earlier] == 0)).sum())
+        if n_wrong:
+            first, second = target.names[earlier], target.names[n]
+            raise ValueError(
+                f"after={{{second!r}: {first!r}}} says that there is no {second} without a "
+                f"{first}, got {n_wrong} rows with one. Mend y, or leave {second!r} out of after."
+            )
+
+
+def _read_label(
     labels: np.ndarray, known: Click | None, *, is_partial: bool, classes: ArrayLike | None
 ) -> Click:
     import pandas as pd  # a quarter of a second, where only the classifier is imported
@@ -110,12 +191,18 @@ def _rows_and_y(
 ) -> tuple[EncodedFeatures, np.ndarray]:
     """Return impressions, and one y for each; there is at least one."""
     encoded = X if isinstance(X, EncodedFeatures) else None
+    several = _has_several_labels(estimator, y)
     if is_later and (encoded is not None or estimator._fitted_on_encoded):
         encoded = _with_newest_schema(estimator, X)
     if encoded is None:
         _check_numeric_frame(X)
-        options = {"reset": not is_later, "y_numeric": is_regressor(estimator)}
-        numbers, values = validate_data(estimator, X, y, dtype=np.float32, **options)
+        options = {"reset": not is_later, "dtype": np.float32}
+        if several:
+            numbers, values = validate_data(estimator, X, **options), np.asarray(y)
+            check_consistent_length(numbers, values)
+        else:
+            is_number = is_regressor(estimator)
+            numbers, values = validate_data(estimator, X, y, y_numeric=is_number, **options)
         log_once(
             f"{type(estimator).__name__} was given numbers alone, without ids and histories: it "
             "trains a network without attention, to which ids are quantities. Put "
@@ -131,9 +218,17 @@ def _rows_and_y(
         )
     if not len(encoded):
         raise ValueError("fit needs at least one impression, got zero rows.")
-    values = column_or_1d(y, warn=True)
+    values = np.asarray(y) if several else column_or_1d(y, warn=True)
     check_consistent_length(encoded, values)
     return encoded, values
+
+
+def _has_several_labels(estimator: BaseEstimator, y: Any) -> bool:
+    """Return whether y has several columns; a frame of one column is one label."""
+    if y is None or is_regressor(estimator):
+        return False
+    shape = (y if hasattr(y, "shape") else np.asarray(y)).shape
+    return len(shape) == 2 and shape[1] > 1
 
 
 def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> EncodedFeatures:

@@ -133,12 +133,14 @@ def join_logits(ranks: Ranks, step: dict[str, Tensor], n_rows: int) -> dict[str,
     """
     slices = [rows_of_rank(n_rows, rank, ranks.size) for rank in range(ranks.size)]
     lengths = [rows.stop - rows.start for rows in slices]
-    own = torch.cat([step["loss"].reshape(1), step["y_pred"]])
-    gathered = ranks.gather(F.pad(own, (0, 1 + max(lengths) - len(own))))
+    of_row = step["y_pred"].shape[1:]  # of several labels: one number for each
+    n_numbers = of_row.numel()
+    own = torch.cat([step["loss"].reshape(1), step["y_pred"].flatten()])
+    gathered = ranks.gather(F.pad(own, (0, 1 + max(lengths) * n_numbers - len(own))))
     pairs = zip(gathered, lengths, strict=True)
-    logits = [numbers[1 : 1 + length] for numbers, length in pairs]
+    logits = [numbers[1 : 1 + length * n_numbers] for numbers, length in pairs]
     loss = torch.stack([numbers[0] for numbers in gathered]).sum()
-    return {"loss": loss, "y_pred": torch.cat(logits)}
+    return {"loss": loss, "y_pred": torch.cat(logits).view(n_rows, *of_row)}
 
 
 def sum_gradients(

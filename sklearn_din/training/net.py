@@ -119,8 +119,10 @@ class DINNet(NeuralNetBinaryClassifier):
     occurrences_ : dict of str to ndarray of shape (n_ids,), float32
         By vocabulary, how often each id occurred in all training rows so far. Empty without L2.
     labels_ : tuple of int
-        How many of those rows were not clicked, and how many were; of numbers, how many rows there
-        were, and 0. (0, 0) without L2.
+        How many of those rows were not clicked, and how many were, label by label; of numbers, how
+        many rows there were, and 0. (0, 0) without L2.
+    constant_ : float or ndarray of shape (n_labels,)
+        The best output for all training rows.
     order_ : RandomState
         Draws the order of rows.
     seed_ : int
@@ -137,6 +139,7 @@ class DINNet(NeuralNetBinaryClassifier):
     neighbours_: NeighbourTables = NeighbourTables()
     occurrences_: dict[str, np.ndarray]
     labels_: tuple[int, ...]
+    constant_: float | np.ndarray
     order_: np.random.RandomState
     seed_: int
     ranks_: Ranks | None = None  # the processes that train together, set while they do
@@ -424,14 +427,15 @@ class DINNet(NeuralNetBinaryClassifier):
         everything else learns what the bias alone has to.
         """
         if self.target.has_constant(train.y):
-            output = self.target.constant(train.y, train.weights)
+            constant = torch.as_tensor(self.target.constant(train.y, train.weights))
             with torch.no_grad():
-                self.module_.output.bias.copy_(torch.as_tensor(output))
+                self.module_.output.bias.copy_(self.module_.bias_of(constant))
 
     def _count(self, train: ImpressionBatches, shown: ShownRows | None) -> dict[str, np.ndarray]:
         """Factors of the L2 by vocabulary: ids and labels are counted in all trainings so far."""
         counts = self.target.count(train.y)
-        self.labels_ = tuple(map(sum, zip(self.labels_, counts, strict=True)))
+        earlier = self.labels_ if any(self.labels_) else (0,) * len(counts)
+        self.labels_ = tuple(map(sum, zip(earlier, counts, strict=True)))
         occurrences = count_occurrences(train.X, train.rows)
         if shown is not None:
             for name, n_hidden in shown.count_hidden(train.X, train.rows).items():
@@ -644,13 +648,13 @@ class DINNet(NeuralNetBinaryClassifier):
         return dataset
 
     def infer(self, x: Batch, **fit_params: object) -> Tensor:
-        """Batch -> logits (n,)."""
+        """Batch -> logits (n,), of several labels (n, n_labels)."""
         with joint_batch(x.joint, None if self.ranks_ is None else self.ranks_.sum):
             return self.module_(self._on_device(x))
 
     @torch.no_grad()
     def score(self, X: EncodedFeatures) -> np.ndarray:
-        """Log-odds of impressions, (n_rows,): as skorch's ``forward``, in half a request's time."""
+        """Outputs, (n_rows,) or (n_rows, n_labels): skorch's ``forward``, in half of a request."""
         self._set_training(False)
         logits = [self.infer(batch) for batch, _ in self.get_dataset(X)]
         return torch.cat(logits).float().cpu().numpy()

@@ -148,10 +148,9 @@ def _restore_training(net: DINNet, values: Any) -> None:
     expected = {name: ((n_ids,), 0.0) for name, n_ids in counted.items()}
     net.occurrences_ = _check_arrays(values["occurrences"], expected, "occurrences of")
     labels = values["labels"]
-    if type(labels) is not list or len(labels) != 2:
+    if type(labels) is not list or len(labels) not in (2, 2 * len(net.target.after)):
         raise ValueError("labels must be the numbers of rows without and with a click.")
-    n_other, n_clicks = (_integer(n, "a number of rows", least=0) for n in labels)
-    net.labels_ = n_other, n_clicks
+    net.labels_ = tuple(_integer(n, "a number of rows", least=0) for n in labels)
     _restore_moments(net, check_dict(values["moments"], what="moments"))
 
 
@@ -209,6 +208,10 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
     dims = options.get("embedding_dim")
     widths = {dims} if type(dims) is int else set(check_dict(dims, what="embedding_dim").values())
     units = [options.get(name) for name in ("hidden_units", "attention_units")]
+    after: Any = options.get("after")
+    is_plain = type(after) is tuple and all(n is None or type(n) is int for n in after)
+    if not is_plain or not 0 < len(after) <= len(weights):
+        raise ValueError(f"a network's labels cannot come after {after!r:.60}.")
     for layers in (widths, *units):
         is_plain = type(layers) in (set, tuple)
         if not is_plain or any(type(n) is not int or n < 1 for n in layers or ()):

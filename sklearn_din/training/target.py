@@ -6,8 +6,9 @@ A net asks its target alone: labels and numbers train by the same steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,15 +16,32 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din._estimator_state import check_dict
+from sklearn_din._typed_fields import from_dict
+from sklearn_din.network.layers import order_of_labels
 from sklearn_din.training.occurrences import scale_of_prior
 
 Output = float | np.ndarray  # of one row
+Label = str | int | Mapping[str, float]  # one of several labels, or their weights
+
+
+class Reading(NamedTuple):
+    """One number for each row, out of a network's outputs.
+
+    ``score`` makes of outputs the numbers that order rows, ``value_of`` makes of these what people
+    read; ``name`` is that of a column of such values.
+    """
+
+    name: str
+    score: Callable[[np.ndarray], np.ndarray]
+    value_of: Callable[[np.ndarray], np.ndarray]
 
 
 class Target(ABC):
     """What a net learns. The encoded y and the network's outputs have the same shape."""
 
     what_constant_is: str  # the best that all rows alike can get
+    after: tuple[int | None, ...] = (None,)  # as of DIN
     value_name: str = "prediction"  # of a column of what ``value_of`` gives
     click_name: str = "click"
 
@@ -46,6 +64,12 @@ class Target(ABC):
     @abstractmethod
     def value_of(self, output: np.ndarray) -> np.ndarray:
         """Return outputs as people read them."""
+
+    def read(self, label: Label | None) -> Reading:
+        """Return how outputs become one number for each row; ``label`` chooses among several."""
+        if label is not None:
+            raise ValueError(f"label chooses among several labels, got one and label={label!r}.")
+        return Reading(self.value_name, lambda outputs: outputs, self.value_of)
 
     @property
     def value_words(self) -> list[str]:
@@ -239,3 +263,145 @@ class Numbers(Target):
 
     def _scale(self, numbers: np.ndarray) -> np.ndarray:
         return np.log1p(numbers) if self.of_what == "log1p" else numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Labels(Target):
+    """Several labels of two kinds each: y and outputs are (n, n_labels); NaN in y is left out.
+
+    The loss is the sum of the labels' losses, each times its weight. A label that comes after
+    another has the log-odds of both, and is 0 wherever the other one is.
+
+    Examples
+    --------
+    >>> labels = Labels(("click", "purchase"), (Click(), Click()), (1.0, 1.0), (None, 0))
+    >>> labels.encode(np.array([[1, 1], [0, np.nan], [1, np.nan]]))
+    array([[ 1.,  1.],
+           [ 0.,  0.],
+           [ 1., nan]], dtype=float32)
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[Click, ...]
+    weights: tuple[float, ...]
+    after: tuple[int | None, ...]
+    what_constant_is = "base rates"
+    value_name = "probabilities"
+
+    def check(self) -> None:
+        """Raise where the parts do not belong together."""
+        n_labels = len(self.names)
+        lengths = {len(self.labels), len(self.after), len(self.weights)}
+        if n_labels < 2 or lengths != {n_labels}:
+            raise ValueError("several labels need a name, two kinds and a weight each.")
+        order_of_labels(self.after)
+
+    @property
+    def value_words(self) -> list[str]:
+        """The first labels."""
+        return list(self.names[:3])
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return 1 for the second kind of each label, 0 for the first, NaN where it is missing."""
+        y = np.full(values.shape, np.nan, dtype=np.float32)
+        for n, label in enumerate(self.labels):
+            known = ~is_missing(values[:, n])
+            y[known, n] = label.encode(values[known, n])
+        for n, earlier in order_of_labels(self.after):
+            y[(y[:, earlier] == 0) & np.isnan(y[:, n]), n] = 0
+        return y
+
+    def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
+        """Return 0, 1 and NaN."""
+        labels = np.asarray(y, dtype=np.float32)
+        shape = n_rows, len(self.names)
+        if labels.shape != shape or not (np.isin(labels, (0, 1)) | np.isnan(labels)).all():
+            raise ValueError(f"net_ takes y as 1, 0 and NaN, of shape {shape}.")
+        return labels
+
+    def loss(self, outputs: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the mean of the rows' weighted sums."""
+        bce = F.binary_cross_entropy_with_logits
+        losses = bce(outputs, torch.nan_to_num(y), reduction="none") * ~torch.isnan(y)
+        of_rows = losses @ losses.new_tensor(self.weights)
+        return (of_rows if weights is None else of_rows * weights).mean()
+
+    def constant(self, y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """Return the log-odds of the share of each label; a later one's is below the earlier's."""
+        logits = np.zeros(len(self.names))
+        for n, label in enumerate(self.labels):
+            known = ~np.isnan(y[:, n])
+            if known.any():
+                own = None if weights is None else weights[known]
+                logits[n] = label.constant(y[known, n], own)
+        for n, earlier in order_of_labels(self.after):
+            logits[n] = min(logits[n], logits[earlier] - 1e-3)
+        return logits
+
+    def value_of(self, output: np.ndarray) -> np.ndarray:
+        """Return the probabilities."""
+        return self.labels[0].value_of(output)
+
+    def read(self, label: Label | None) -> Reading:
+        """Return how outputs become the probability of a label, or a weighted sum of several."""
+        weights = label if isinstance(label, Mapping) else {label: 1.0}
+        by_name = {str(name): float(weight) for name, weight in weights.items()}
+        if not set(by_name) <= set(self.names) or not min(by_name.values(), default=-1) >= 0:
+            raise ValueError(
+                f"label must name one of {list(self.names)}, or give weights from 0 on by name, "
+                f"got {label!r}."
+            )
+        if not isinstance(label, Mapping):
+            number = self.names.index(str(label))
+            return Reading("probability", lambda outputs: outputs[:, number], self.value_of)
+        factors = np.array([by_name.get(name, 0.0) for name in self.names], dtype=np.float32)
+
+        def score(outputs: np.ndarray) -> np.ndarray:
+            with np.errstate(divide="ignore"):
+                return np.log(self.value_of(outputs) @ factors)
+
+        return Reading("score", score, np.exp)
+
+    def clicks(self, y: np.ndarray) -> np.ndarray:
+        """Return where the first label is 1."""
+        return y[:, 0] > 0
+
+    def kinds(self, y: np.ndarray) -> np.ndarray:
+        """Return the label whose rarer kind is the rarest; 0 where it is missing."""
+        smallest = [min(np.nansum(column), np.nansum(1 - column)) for column in y.T]
+        return np.nan_to_num(y[:, int(np.argmin(smallest))]).astype(int)
+
+    def count(self, y: np.ndarray) -> tuple[int, ...]:
+        """Count rows of both kinds, label by label."""
+        known = [column[~np.isnan(column)] for column in y.T]
+        return tuple(n for column in known for n in self.labels[0].count(column))
+
+    def scale_of_prior(self, counts: tuple[int, ...]) -> float:
+        """Return what one label has, of the sum of what the rows' labels tell."""
+        pairs = list(zip(counts[::2], counts[1::2], strict=True))
+        n_rows = max(map(sum, pairs))
+        told = [sum(pair) / scale_of_prior(*pair) for pair in pairs]
+        return max(n_rows, 1) / max(float(np.dot(told, self.weights)), 1e-9)
+
+    def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
+        """Return the mean of the labels' AUCs."""
+        known = ~np.isnan(y)
+        pairs = ((y[known[:, n], n], outputs[known[:, n], n]) for n in range(y.shape[1]))
+        aucs = [self.labels[0].auc(*pair) for pair in pairs if len(pair[0])]
+        return float(np.nanmean(aucs)) if np.isfinite(aucs).any() else np.nan
+
+
+def is_missing(column: np.ndarray) -> np.ndarray:
+    """Return where labels of any kind are missing: (n,), bool."""
+    import pandas as pd  # a quarter of a second, where only the classifier is imported
+
+    return pd.isna(column)
+
+
+def read_target(values: object, kinds: Sequence[type[Target]]) -> Target:
+    """Return the target, one of some kinds, that ``to_dict`` wrote; ValueError where it is none."""
+    names = check_dict(values, what="a target").keys()
+    for kind in kinds:
+        if names == {part.name for part in fields(kind)}:  # type: ignore[arg-type]
+            return from_dict(kind, values)
+    raise ValueError(f"a target cannot have the parts {sorted(names)!r:.80}.")

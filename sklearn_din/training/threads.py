@@ -176,7 +176,7 @@ def lend_threads(module: nn.Module, *, may_choose: bool) -> Iterator[ThreadChoic
 
 def is_fused(module: nn.Module) -> bool:
     """Return whether all sums over many rows are those of ``network/fused.py``."""
-    if type(module) is not DIN or not can_fuse_mlp(module.mlp):
+    if type(module) is not DIN or module.has_labels or not can_fuse_mlp(module.mlp):
         return False
     attending = [part for part in module.interest_modules if part.pooling == "attention"]
     return all(part.normalization != "softmax" and can_fuse(part.unit) for part in attending)

@@ -1,0 +1,370 @@
+"""Several labels of one impression, click and purchase, through every tool for classifiers."""
+
+import pickle
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    explain,
+    export_onnx,
+    inspect,
+    load,
+    predict_to_parquet,
+    rank_candidates,
+    save,
+    scan_parquet,
+    update,
+)
+from sklearn_din.datasets import make_purchase_log
+from sklearn_din.inspection.diagram import network_diagram
+from sklearn_din.network.layers import LabelLogits
+from sklearn_din.serving import OnnxServer
+from sklearn_din.training.target import Click, Labels
+from tests.encoded_impressions import make_impressions
+from tests.fitted_pipelines import CANDIDATE, make_frame
+
+AFTER = {"purchase": "click"}
+
+
+def quick(**parameters):
+    return DINClassifier(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
+def make_model(**parameters):
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    return Pipeline([("encode", encoder), ("din", quick(lr=0.02, **parameters))])
+
+
+def make_labels(n, *, seed=0):
+    rng = np.random.RandomState(seed)
+    click = rng.randint(2, size=n)
+    return pd.DataFrame({"click": click, "purchase": click * rng.randint(2, size=n)})
+
+
+@pytest.fixture(scope="module")
+def rows():
+    frame, _ = make_frame()
+    return frame.drop(columns="tags"), make_labels(len(frame))
+
+
+@pytest.fixture(scope="module")
+def fitted(rows):
+    return make_model(after=AFTER).fit(*rows)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Click and purchase by one network that has learnt, and its test rows."""
+    log = make_purchase_log(n_users=400, purchase_rate=0.05, random_state=0)
+    X = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
+    )
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = Pipeline([("encode", encoder), ("din", quick(after=AFTER, max_epochs=6))])
+    model.fit(X[:6400], log.y[:6400])
+    return model, X[6400:], log.y[6400:], log.probability[6400:]
+
+
+def test_both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click(trained):
+    model, X, y, truth = trained
+    probabilities = model.predict_proba(X)
+    for name, probability in zip(y, probabilities, strict=True):
+        assert probability.shape == (len(X), 2)
+        np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-6)
+        ceiling = roc_auc_score(y[name], truth[name])
+        assert 0.5 + 0.7 * (ceiling - 0.5) < roc_auc_score(y[name], probability[:, 1])
+        base = log_loss(y[name], np.full(len(y), y[name].mean()))
+        assert log_loss(y[name], probability[:, 1]) < base
+    assert (probabilities[1][:, 1] < probabilities[0][:, 1]).all()
+    assert model[-1].label_names_ == ["click", "purchase"]
+    assert [classes.tolist() for classes in model.classes_] == [[0, 1], [0, 1]]
+    np.testing.assert_array_equal(model.predict(X), model.decision_function(X) > 0)
+
+
+@pytest.mark.parametrize("after", [None, AFTER], ids=str)
+def test_no_fit_ends_worse_than_the_base_rates(after):
+    X, y = make_impressions(2000), make_labels(2000)
+    classifier = quick(validation="last", lr=0.1, after=after)
+    with pytest.warns(UserWarning, match="better than the base rates of the training rows"):
+        classifier.fit(X, y)
+    for name, probability in zip(y, classifier.predict_proba(X), strict=True):
+        np.testing.assert_allclose(probability[:, 1], y[name][:1800].mean(), atol=1e-6)
+
+
+def test_validation_checks_have_the_labels_mean_auc_and_summed_loss():
+    X, y = make_impressions(2000), make_labels(2000)
+    y["purchase"] = (X.columns["price"] > 0).astype(int)
+    classifier = quick(validation="last", max_epochs=4).fit(X, y)
+    best = classifier.history_.loc[classifier.history_["valid_loss"].idxmin()]
+    held_out = y[1800:].to_numpy()
+    probability = np.column_stack([p[1800:, 1] for p in classifier.predict_proba(X)])
+    losses = [log_loss(*columns) for columns in zip(held_out.T, probability.T, strict=True)]
+    assert best["valid_loss"] == pytest.approx(sum(losses), rel=1e-4)
+    assert best["valid_auc"] == pytest.approx(roc_auc_score(held_out, probability), abs=1e-6)
+
+
+def test_the_product_of_probabilities_equals_the_formula():
+    product = LabelLogits(3, (2, None, 1))  # 0 after 2 after 1
+    hidden, alone = torch.randn(50, 3), LabelLogits(3, (None, None, None))
+    alone.load_state_dict(product.state_dict())
+    p = torch.sigmoid(alone(hidden)).double()
+    expected = torch.stack([p[:, 0] * p[:, 2] * p[:, 1], p[:, 1], p[:, 2] * p[:, 1]], dim=1)
+    torch.testing.assert_close(torch.sigmoid(product(hidden)).double(), expected, atol=1e-6, rtol=0)
+    far = LabelLogits(2, (None, 0))
+    far.weight.data.zero_()
+    far.bias.data.copy_(torch.tensor([-80.0, 40.0]))
+    torch.testing.assert_close(far(torch.zeros(1, 2))[0], torch.tensor([-80.0, -80.0]))
+
+
+def test_biases_give_the_log_odds_that_were_asked_for():
+    logits, layer = torch.tensor([-3.0, -1.0, -1.5]), LabelLogits(2, (2, None, 1))
+    layer.weight.data.zero_()
+    layer.bias.data.copy_(layer.bias_of(logits))
+    torch.testing.assert_close(layer(torch.zeros(1, 2))[0], logits)
+
+
+def test_the_loss_is_the_weighted_sum_and_leaves_missing_labels_out():
+    labels = Labels(("a", "b"), (Click(), Click()), (1.0, 3.0), (None, None))
+    outputs = torch.tensor([[0.5, -1.0], [2.0, 0.3]])
+    y = torch.tensor([[1.0, 0.0], [0.0, torch.nan]])
+    of_label = torch.nn.functional.softplus
+    expected = [of_label(torch.tensor(-0.5)) + 3 * of_label(torch.tensor(-1.0))]
+    expected += [of_label(torch.tensor(2.0))]
+    assert labels.loss(outputs, y, None) == pytest.approx(float(sum(expected) / 2))
+    weighted = labels.loss(outputs, y, torch.tensor([2.0, 0.0]))
+    assert weighted == pytest.approx(float(expected[0]))
+
+
+def test_what_stands_in_a_missing_label_changes_nothing():
+    X, y = make_impressions(300), make_labels(300).astype(float)
+    y.loc[::3, "purchase"] = np.nan
+    encoded = y.to_numpy(dtype=object).copy()
+    encoded[::3, 1] = None
+    first = quick(neighbours=None).fit(X, y).decision_function(X)
+    again = quick(neighbours=None).fit(X, encoded).decision_function(X)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_without_a_click_a_missing_purchase_is_none():
+    X, y = make_impressions(300), make_labels(300)
+    only_clicked = y["purchase"].where(y["click"] == 1)  # NaN elsewhere, as some tables have it
+    first = quick(after=AFTER).fit(X, y).decision_function(X)
+    again = quick(after=AFTER).fit(X, y.assign(purchase=only_clicked)).decision_function(X)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_arrays_count_as_frames_whose_labels_are_numbers():
+    X, y = make_impressions(300), make_labels(300)
+    named = quick(after=AFTER, label_weight={"purchase": 2.0}).fit(X, y)
+    numbered = quick(after={1: 0}, label_weight={1: 2.0}).fit(X, y.to_numpy())
+    np.testing.assert_array_equal(named.decision_function(X), numbered.decision_function(X))
+    assert numbered.label_names_ == ["0", "1"]
+
+
+def test_any_two_kinds_come_back_label_by_label():
+    X, y = make_impressions(200), make_labels(200)
+    words = pd.DataFrame(
+        {"click": np.array(["no", "yes"])[y["click"]], "purchase": y["purchase"].astype(bool)}
+    )
+    classifier = quick().fit(X, words)
+    assert [classes.tolist() for classes in classifier.classes_] == [["no", "yes"], [False, True]]
+    assert set(classifier.predict(X)[:, 0]) <= {"no", "yes"}
+    np.testing.assert_array_equal(
+        classifier.decision_function(X), quick().fit(X, y).decision_function(X)
+    )
+
+
+def test_a_search_goes_by_the_labels_mean_auc(rows):
+    grid = {"din__label_weight": [None, {"purchase": 3.0}], "din__embedding_dim": [4]}
+    search = GridSearchCV(make_model(after=AFTER), grid, cv=KFold(2), scoring="roc_auc")
+    search.fit(*rows)
+    frame, y = rows
+    expected = roc_auc_score(y, search.decision_function(frame))
+    assert search.score(frame, y) == pytest.approx(expected)
+
+
+def test_saved_and_pickled_it_predicts_the_same_and_goes_on_alike(fitted, rows, tmp_path):
+    save(fitted, tmp_path / "model.din")
+    copies = [load(tmp_path / "model.din"), pickle.loads(pickle.dumps(fitted))]
+    for copy in copies:
+        np.testing.assert_array_equal(
+            copy.decision_function(rows[0]), fitted.decision_function(rows[0])
+        )
+        update(copy, *rows)
+    np.testing.assert_array_equal(*(copy.decision_function(rows[0]) for copy in copies))
+    assert "Pipeline" in str(inspect(tmp_path / "model.din"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"after": (1, 0)}, {"weights": (1.0,)}, {"names": ("click",)}, {"after": (None, 7)}],
+)
+def test_damaged_labels_are_refused(fitted, damage):
+    broken, target = pickle.loads(pickle.dumps(fitted[-1])), fitted[-1]._target
+    parts = {"names": target.names, "labels": target.labels, "weights": target.weights}
+    broken._target = Labels(**{**parts, "after": target.after, **damage})
+    with pytest.raises(ValueError, match="DINClassifier cannot take this state"):
+        DINClassifier().__setstate__(broken.__getstate__())
+
+
+def test_an_update_learns_new_rows_of_both(rows):
+    frame, y = rows
+    model = make_model(after=AFTER).fit(frame, y)
+    before = model[-1].net_.labels_
+    new = frame.assign(item=["new"] * len(frame))
+    chances = model.predict_proba(new)
+    for _ in range(4):
+        update(model, new, pd.DataFrame({"click": 1, "purchase": 1}, index=frame.index))
+    for earlier, later in zip(chances, model.predict_proba(new), strict=True):
+        assert later[:, 1].mean() > earlier[:, 1].mean() + 0.05
+    more = 4 * len(y)
+    assert model[-1].net_.labels_ == (before[0], before[1] + more, before[2], before[3] + more)
+
+
+@pytest.mark.parametrize("label", ["click", "purchase", {"click": 1, "purchase": 20}], ids=str)
+def test_candidates_are_ranked_by_a_label_or_a_weighting(fitted, rows, label):
+    frame, _ = rows
+    users = frame.drop(columns=CANDIDATE).iloc[:3]
+    candidates = frame[CANDIDATE].drop_duplicates("item").head(9)
+    best = Ranker(fitted, candidates, label=label).rank(users, top_k=4)
+    pairs = users.assign(row=range(3)).merge(candidates, how="cross")
+    click, purchase = (p[:, 1] for p in fitted.predict_proba(pairs[frame.columns]))
+    score = {"click": click, "purchase": purchase}.get(str(label), click + 20 * purchase)
+    expected = pairs.assign(score=score)
+    expected = expected.sort_values(["row", "score"], ascending=[True, False], kind="stable")
+    expected = expected.groupby("row").head(4)
+    assert best["item"].tolist() == expected["item"].tolist()
+    name = "score" if isinstance(label, dict) else "probability"
+    np.testing.assert_allclose(best[name], expected["score"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("after", [None, AFTER], ids=str)
+@pytest.mark.parametrize("layout", ["rows", "ranking"])
+def test_an_onnx_file_gives_both_probabilities(after, layout, rows, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    frame, y = rows
+    model = make_model(after=after).fit(frame, y)
+    export_onnx(model, tmp_path / "model.onnx", layout=layout)
+    server = OnnxServer(tmp_path / "model.onnx")
+    assert server.labels_ == ["click", "purchase"]
+    if layout == "rows":
+        columns = {name: frame[name].tolist() for name in frame.columns}
+        expected = np.column_stack([p[:, 1] for p in model.predict_proba(frame)])
+        np.testing.assert_allclose(server.predict(columns), expected, atol=2e-6)
+        assert server.predict([]).shape == (0, 2)
+        return
+    candidates = frame[CANDIDATE].drop_duplicates("item").head(9)
+    user = frame.drop(columns=CANDIDATE).iloc[0].to_dict()
+    user = {name: user[name] for name in server.columns_ if name in user}
+    lists = {name: candidates[name].tolist() for name in CANDIDATE}
+    positions, probability = server.rank(user, lists, label="purchase")
+    ranked = rank_candidates(
+        model, frame.drop(columns=CANDIDATE).head(1), candidates, label="purchase"
+    )
+    assert candidates["item"].iloc[positions].tolist() == ranked["item"].tolist()
+    np.testing.assert_allclose(probability, ranked["probability"], atol=2e-6)
+    with pytest.raises(ValueError, match=r"label must be one of \['click', 'purchase'\], got None"):
+        server.rank(user, lists)
+
+
+def test_a_scan_trains_and_is_scored_as_its_frame(fitted, rows, tmp_path):
+    frame, y = rows
+    frame.join(y).to_parquet(tmp_path / "rows.parquet")
+    scan = scan_parquet(tmp_path / "rows.parquet", columns=list(frame.columns))
+    model = make_model(after=AFTER).fit(scan, y)
+    np.testing.assert_allclose(
+        model.decision_function(frame), fitted.decision_function(frame), atol=1e-4
+    )
+    path = predict_to_parquet(fitted, scan, tmp_path / "scores.parquet")
+    table = pq.read_table(path).to_pandas()
+    assert list(table) == ["probability_click", "probability_purchase"]
+    for column, probability in zip(table, fitted.predict_proba(frame), strict=True):
+        np.testing.assert_allclose(table[column], probability[:, 1], atol=1e-6)
+
+
+def test_words_and_pictures_name_the_labels(fitted, rows):
+    drawing = network_diagram(fitted)
+    assert "purchase" in drawing
+    assert "200 -> 80 -> 2 (PReLU)" in fitted[-1].summary()
+    assert len(explain(fitted, rows[0].head(3)))
+    with pytest.raises(ValueError, match=r"by='leave_out' needs one label, got .*'click'"):
+        explain(fitted, rows[0].head(3), by="leave_out")
+
+
+@pytest.mark.parametrize(
+    ("change", "parameters", "message"),
+    [
+        ({"purchase": 1}, {"after": AFTER}, "label 'purchase': y must have two classes, got one"),
+        (
+            {"click": [0, 1] * 20},
+            {"after": AFTER},
+            "says that there is no purchase without a click",
+        ),
+        (
+            {},
+            {"after": {"sale": "click"}},
+            "after must name labels, ['click', 'purchase'], got ['sa",
+        ),
+        (
+            {},
+            {"after": {"purchase": "tap"}},
+            "after must name labels, ['click', 'purchase'], got 'ta",
+        ),
+        ({}, {"after": {"click": "purchase", **AFTER}}, "not in a circle"),
+        ({}, {"label_weight": {"purchase": -1}}, "label_weight must be numbers from 0 on"),
+        ({}, {"class_weight": "balanced"}, "class_weight is about the two kinds of one label"),
+    ],
+)
+def test_labels_that_contradict_each_other_are_refused(change, parameters, message):
+    y = make_labels(40).assign(**change)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        quick(**parameters).fit(make_impressions(40), y)
+
+
+def test_other_labels_and_other_orders_cannot_go_on():
+    X, y = make_impressions(40), make_labels(40)
+    classifier = quick(after=AFTER).fit(X, y)
+    for other in (y["click"], y.rename(columns={"purchase": "sale"})):
+        with pytest.raises(ValueError, match=r"y must have the labels of fit, \['click', 'purch"):
+            classifier.partial_fit(X, other)
+    with pytest.raises(ValueError, match=r"partial_fit goes on with the network .* but after chan"):
+        classifier.set_params(after=None).partial_fit(X, y)
+    one = quick().fit(X, y["click"])
+    with pytest.raises(ValueError, match=r"y must have the labels of fit, \['one label'\], got"):
+        one.partial_fit(X, y)
+
+
+def test_the_first_call_of_partial_fit_may_name_the_kinds_of_each_label():
+    X, y = make_impressions(40), make_labels(40).assign(purchase=0)
+    classifier = quick().partial_fit(X, y, classes=[[0, 1], [0, 1]])
+    assert [classes.tolist() for classes in classifier.classes_] == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("label", [None, "sale", {"click": -1}, {}], ids=str)
+def test_ranking_says_which_labels_there_are(fitted, rows, label):
+    candidates = rows[0][CANDIDATE].drop_duplicates("item")
+    with pytest.raises(
+        ValueError, match=r"label must name one of \['click', 'purchase'\], or give"
+    ):
+        Ranker(fitted, candidates, label=label)
+
+
+def test_the_l2_of_two_equal_labels_is_that_of_half_a_prior():
+    labels = Labels(("a", "b"), (Click(), Click()), (1.0, 1.0), (None, None))
+    alone = Click().scale_of_prior((90, 10))
+    assert labels.scale_of_prior((90, 10, 90, 10)) == pytest.approx(alone / 2)
+    rare = labels.scale_of_prior((90, 10, 0, 0))
+    assert rare == pytest.approx(alone)
