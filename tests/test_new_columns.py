@@ -64,7 +64,7 @@ def grow(model, X):
     with pytest.warns(UserWarning, match=ADDED):
         grown["encode"].partial_fit(X)
     encoded = grown["encode"].transform(X)
-    net = grown["din"]._grown_net(encoded.schema)
+    net = grown["din"]._grown_net(encoded.schema, grown["din"]._target)
     return net, encoded
 
 

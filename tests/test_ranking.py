@@ -283,7 +283,8 @@ def test_every_model_ranks_by_the_probabilities_of_each_pair_alone(answers, para
     if not parameters:
         model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
     items = frame.drop_duplicates("item")[[*CANDIDATE, "labels"]][:17]
-    items = pd.concat([items, items[:1].assign(item=10**6, category=-1, price=None, labels=None)])
+    items = pd.concat([items, items[:1].assign(item=10**6, category=-1)], ignore_index=True)
+    items.loc[len(items) - 1, ["price", "labels"]] = None
     users = frame.drop(columns=items.columns)[5:300:90]
     expected = score_each_pair_alone(model, users, items)
     ranker = Ranker(model, items)

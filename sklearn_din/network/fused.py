@@ -28,7 +28,7 @@ from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
-SCORES_PER_BLOCK = 1 << 20  # of candidates with a shared history: 4 MiB
+SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB, few calls
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
