@@ -725,12 +725,12 @@ def _summaries_of_one_history(
     row = graph.add("Gather", rows, candidates)
     # Padding has no event, and stands for no neighbour
     neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
-    found = graph.add("GatherElements", counts, neighbours).call("NonZero").drop_axis(0)
-    whose = graph.add("Div", found, n_neighbours)
+    marked = graph.add("GatherElements", counts, neighbours).call("NonZero").drop_axis(0)
+    whose = graph.add("Div", marked, n_neighbours)
     place = graph.add("Gather", row, whose).as_int64() * n_neighbours
-    place += graph.add("Mod", found, n_neighbours)
+    place += graph.add("Mod", marked, n_neighbours)
     value = graph.add("Gather", values.reshape(-1), place)  # (n_found,)
-    of_found = graph.add("Gather", by_id, graph.add("Gather", neighbours, found))  # (n_found, 3)
+    of_found = graph.add("Gather", by_id, graph.add("Gather", neighbours, marked))  # (n_found, 3)
     n_times = graph.add("Gather", of_found, np.array([0]), axis=1)
     of_found = join([of_found * value.insert_axis(1), n_times], axis=1)
     whose = whose.insert_axis(1)

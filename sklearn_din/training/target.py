@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 
 
 class Target(ABC):
-    """What a net learns. The encoded y and the network's outputs have the same shape."""
+    """The aim of a net's training. The encoded y and the network's outputs have the same shape."""
 
     what_constant_is: str  # the best that all rows alike can get
     after: tuple[int | None, ...] = (None,)  # as of DIN
@@ -73,7 +73,7 @@ class Target(ABC):
 
     @property
     def value_words(self) -> list[str]:
-        """What ``value_of`` gives, in two words at most."""
+        """Words for the values of ``value_of``, two at most."""
         return [self.value_name]
 
     def loss_of_constant(self, output: Output, y: np.ndarray, weights: np.ndarray | None) -> float:
@@ -135,7 +135,7 @@ class Click(Target):
 
     @property
     def click_name(self) -> str:  # type: ignore[override]
-        """What a click is called in pictures and lines: its label, where that is not 1."""
+        """A click's name in pictures and lines: its label, where that is not 1."""
         label = self.classes.tolist()[1]
         return "click" if label == 1 else repr(label)
 
@@ -380,8 +380,8 @@ class Labels(Target):
         """Return what one label has, of the sum of what the rows' labels tell."""
         pairs = list(zip(counts[::2], counts[1::2], strict=True))
         n_rows = max(map(sum, pairs))
-        told = [sum(pair) / scale_of_prior(*pair) for pair in pairs]
-        return max(n_rows, 1) / max(float(np.dot(told, self.weights)), 1e-9)
+        weights = [sum(pair) / scale_of_prior(*pair) for pair in pairs]
+        return max(n_rows, 1) / max(float(np.dot(weights, self.weights)), 1e-9)
 
     def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
         """Return the mean of the labels' AUCs."""
