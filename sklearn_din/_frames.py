@@ -131,7 +131,9 @@ class CallerFrame(Generic[IntoDataFrameT]):
             other = self._columns(new, {})
             return self._native(self._eager[rows].with_columns(*(other[name] for name in new)))
         # Names are set at last: an index of texts is made once, not for each result
-        columns = [new.get(name, values.take(rows)) for name, values in self._arrays.items()]
+        columns = [
+            new[name] if name in new else values.take(rows) for name, values in self._arrays.items()
+        ]
         objects = {  # which would become text, and fail where it is no UTF-8
             number: pd.Series(values, dtype=object)
             for number, values in enumerate(columns)

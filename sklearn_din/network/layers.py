@@ -315,8 +315,7 @@ def order_of_labels(after: tuple[int | None, ...]) -> list[tuple[int, int]]:
     known = {label for label, earlier in enumerate(after) if earlier is None}
     order: list[tuple[int, int]] = []
     while len(known) < len(after):
-        ready = [(n, e) for n, e in enumerate(after) if e is not None and e in known - {n}]
-        ready = [pair for pair in ready if pair[0] not in known]
+        ready = [(n, e) for n, e in enumerate(after) if n not in known and e in known]
         if not ready:
             raise ValueError(f"labels must come after one another, not in a circle: {after}.")
         order += ready
