@@ -240,6 +240,7 @@ def test_pictures_and_words_speak_of_no_click(fitted):
     [
         ([1.0, -2.0], {"loss": "log1p"}, "loss='log1p' needs numbers from 0 on, got a y of -2"),
         ([1.0, np.nan], {}, "Input y contains NaN"),
+        ([1.0, 1e39], {}, "y must fit float32, as predictions do, got 1e+39"),
         ([[1.0, 2.0], [3.0, 4.0]], {}, "y should be a 1d array"),
         ([1.0, 2.0], {"loss": "absolute"}, "The 'loss' parameter of DINRegressor must be"),
     ],

@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -184,6 +186,36 @@ def test_any_two_kinds_come_back_label_by_label():
     np.testing.assert_array_equal(
         classifier.decision_function(X), quick().fit(X, y).decision_function(X)
     )
+
+
+@pytest.mark.parametrize(
+    "of_kind",
+    [
+        lambda y: y.astype("Int64"),
+        lambda y: y.astype("boolean"),
+        lambda y: y.assign(purchase=y["purchase"].map({0: False, 1: True})),
+        lambda y: pa.Table.from_pandas(y.astype("boolean")),
+        lambda y: pl.from_pandas(y.astype("Int64")),
+        lambda y: y.map({0: "no", 1: "yes"}.get),
+    ],
+)
+def test_missing_labels_of_any_kind_of_column_are_left_out(of_kind):
+    X, y = make_impressions(300), make_labels(300).astype(float)
+    y.loc[::3, "purchase"] = np.nan
+    found = quick(after=AFTER).fit(X, of_kind(y))
+    assert found.label_names_ == ["click", "purchase"]
+    expected = quick(after=AFTER).fit(X, y).decision_function(X)
+    np.testing.assert_array_equal(found.decision_function(X), expected)
+    found.partial_fit(X[:9], of_kind(y[:9].assign(purchase=np.nan)))
+
+
+def test_labels_may_have_numbers_as_names_and_no_two_the_same():
+    X, y = make_impressions(300), make_labels(300)
+    numbered = quick(after={1: 0}).fit(X, y.set_axis([0, 1], axis=1))
+    named = quick(after=AFTER).fit(X, y)
+    np.testing.assert_array_equal(numbered.decision_function(X), named.decision_function(X))
+    with pytest.raises(ValueError, match=r"a name of its own, got the columns \['a', 'a'\]"):
+        quick().fit(X, y.set_axis(["a", "a"], axis=1))
 
 
 def test_a_search_goes_by_the_labels_mean_auc(rows):

@@ -96,8 +96,12 @@ def _read_several(
     """Return the target of several labels, which are named by their columns."""
     import pandas as pd
 
-    n_labels = values.shape[1]
-    names = tuple(map(str, getattr(y, "columns", range(n_labels))))
+    from sklearn_din._frames import pandas_frame
+
+    n_labels, frame = values.shape[1], pandas_frame(y, name="y")
+    names = tuple(map(str, range(n_labels) if frame is None else frame.columns))
+    if len(set(names)) < n_labels:
+        raise ValueError(f"each label needs a name of its own, got the columns {list(names)}.")
     if known is not None and getattr(known, "names", ()) != names:
         labels = list(getattr(known, "names", ["one label"]))
         raise ValueError(f"y must have the labels of fit, {labels}, got {list(names)}.")
@@ -110,16 +114,17 @@ def _read_several(
     labels = []
     for n, column in enumerate(values.T):
         before = None if known is None else known.labels[n]
-        if values.dtype == object:  # columns of several types
-            column = pd.Series(column).infer_objects().to_numpy()
         present, options = column[~is_missing(column)], {"classes": all_classes[n]}
+        if values.dtype == object:  # columns of several types, or of one with missing values
+            present = pd.Series(present).infer_objects().to_numpy()
         try:
             label = before if not len(present) and before is not None else None
             label = label or _read_label(present, before, is_partial=is_partial, **options)
         except ValueError as error:
             raise ValueError(f"label {names[n]!r}: {error}") from error
         if known is None:
-            _warn_of_flip(y[names[n]] if hasattr(y, "columns") else column, label.classes.tolist())
+            given = column if frame is None else frame.iloc[:, n]
+            _warn_of_flip(given, label.classes.tolist())
         labels.append(label)
     weights = _by_label(estimator.label_weight, names, "label_weight")
     if any(not isinstance(weight, Real) or not float(weight) >= 0 for weight in weights.values()):
@@ -173,6 +178,9 @@ def _read_label(
 
 
 def _read_numbers(numbers: np.ndarray, loss: Any, known: Numbers | None) -> Numbers:
+    largest = np.abs(numbers).max()
+    if largest > np.finfo(np.float32).max:
+        raise ValueError(f"y must fit float32, as predictions do, got {largest:g}. Divide it.")
     if loss == "log1p" and numbers.min() < 0:
         raise ValueError(
             f"loss='log1p' needs numbers from 0 on, got a y of {numbers.min():g}. Use "
