@@ -705,6 +705,17 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     np.testing.assert_allclose(parts.pairs[0].scores.ease.toarray(), ease, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_rows", [1, 800])
+def test_later_rows_without_a_click_were_shown_and_change_nothing_else(log, n_rows):
+    encoded = encode(log[0])
+    learnt = learn(encoded, log[1])[0]
+    grown = learnt.grow(encoded[:n_rows], np.zeros(n_rows, dtype=bool))
+    for after, before in zip(grown.pairs, learnt.pairs, strict=True):
+        assert after.shown.sum() == before.shown.sum() + n_rows
+        np.testing.assert_array_equal(after.clicked, before.clicked)
+        np.testing.assert_array_equal(after.counts.toarray(), before.counts.toarray())
+
+
 def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     X, y = log
     encoder = HistorySequenceEncoder(user="user", time="time")

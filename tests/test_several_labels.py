@@ -383,6 +383,9 @@ def test_the_first_call_of_partial_fit_may_name_the_kinds_of_each_label():
     X, y = make_impressions(40), make_labels(40).assign(purchase=0)
     classifier = quick().partial_fit(X, y, classes=[[0, 1], [0, 1]])
     assert [classes.tolist() for classes in classifier.classes_] == [[0, 1], [0, 1]]
+    for wrong in ([0, 1], [[0, 1]]):
+        with pytest.raises(ValueError, match=r"one for each of \['click', 'purchase'\], got"):
+            quick().partial_fit(X, y, classes=wrong)
 
 
 @pytest.mark.parametrize("label", [None, "sale", {"click": -1}, {}], ids=str)

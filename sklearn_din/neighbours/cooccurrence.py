@@ -187,6 +187,8 @@ def count_new_clicks(
     float32; the diagonal counts users.
     """
     n_rows, whole = len(candidates), history.whole
+    if not n_rows:  # scipy takes no index without positions
+        return csr_array((n_ids, n_ids), dtype=np.float32)
     events = history.columns[name][whole.index()]
     candidates = ids_to_look_up(candidates)
     rows = np.repeat(np.arange(n_rows), whole.lengths)

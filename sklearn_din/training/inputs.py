@@ -111,6 +111,10 @@ def _read_several(
             "label_weight, or sample_weight."
         )
     all_classes = [None] * n_labels if classes is None else list(classes)
+    if classes is not None and [np.ndim(pair) for pair in all_classes] != [1] * n_labels:
+        raise ValueError(
+            f"classes must be a list of pairs, one for each of {list(names)}, got {all_classes}."
+        )
     labels = []
     for n, column in enumerate(values.T):
         before = None if known is None else known.labels[n]
