@@ -110,7 +110,7 @@ def _read_several(
             f"class_weight is about the two kinds of one label, got {n_labels} labels. Use "
             "label_weight, or sample_weight."
         )
-    all_classes = [None] * n_labels if classes is None else list(classes)
+    all_classes: list[Any] = [None] * n_labels if classes is None else list(classes)
     if classes is not None and [np.ndim(pair) for pair in all_classes] != [1] * n_labels:
         raise ValueError(
             f"classes must be a list of pairs, one for each of {list(names)}, got {all_classes}."
