@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
+    AttentionDisplay,
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
@@ -365,6 +366,29 @@ def test_explained_events_and_tables_of_embeddings_show_the_values(model, shown)
             for film, own in zip(table["hist_film"], table["hist_genres"], strict=True)
         )
     assert embeddings(model)["genres"].loc["known"].index.tolist() == ["a", "b", "c", "d"]
+
+
+def test_lists_are_explained_beside_histories_without_them(clicks):
+    X, y = clicks
+    names, options = {"user": "user", "time": "time"}, {"prefix": "a_", "max_length": 3}
+    bought = attach_history(X, X[y == 1], columns=["film"], **names, **options)
+    X = attach_history(bought, X, columns=["film", "genres"], **names)
+    table = explain(make_model(max_epochs=1).fit(X, y), X[-1:])
+    assert table["a_film"].tolist() == [*X["a_film"].iloc[-1], *[None] * (len(table) - 3)]
+    expected = [OF_FILM[film] for film in table["hist_film"][3:]]
+    assert table["hist_genres"].tolist() == [None] * 3 + expected
+
+
+def test_pictures_name_the_values_of_lists(model, shown):
+    pytest.importorskip("matplotlib", reason="needs pip install 'sklearn-din[plot]'").use("Agg")
+    row = shown[0][-1:].assign(film="f2", genres=[["c", "zz"]], hist_film=[["f0", "f3", "f1"]])
+    row["hist_genres"] = [[["b", "a"], [], ["zz"]]]
+    names = {"hist_genres": {"a": "action"}}
+    display = AttentionDisplay.from_estimator(model, row, names=names)
+    assert display.events == ["f0 · action, b", "f3 · none", "f1 · unknown"]
+    assert "f2 · unknown, c" in display.ax_.get_title()
+    again = AttentionDisplay.from_predictions(explain(model, row), names=names)
+    assert again.events == display.events
 
 
 def test_a_history_of_lists_without_a_candidate_is_pooled(shown):

@@ -482,16 +482,23 @@ def _candidate_labels(
     fitted: FittedPipeline, X: EncodedFeatures, behaviour: Behaviour, names: Names
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
-    pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-    columns = {h: fitted.decode(c, X[c]) for h, c in pairs if c is not None}
+    columns: dict[str, Any] = {}
+    for history, name in zip(behaviour.histories, behaviour.candidates, strict=True):
+        if name is not None and X.schema[name].kind == "list":
+            columns[history] = [fitted.decode(name, ids[ids > 0]).tolist() for ids in X[name]]
+        elif name is not None:
+            columns[history] = fitted.decode(name, X[name])
     return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
 
 
 def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) -> str:
     shown = []
     for attribute, value in zip(attributes, values, strict=True):
-        name = "unknown" if pd.isna(value) else names.get(attribute, {}).get(value, value)
-        shown.append(_short(str(name)))
+        those = value if isinstance(value, list | np.ndarray) else [value]
+        named = [
+            "unknown" if pd.isna(v) else str(names.get(attribute, {}).get(v, v)) for v in those
+        ]
+        shown.append(_short(", ".join(named) or "none"))
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
 
 

@@ -101,11 +101,9 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
         table = _effect_table(pipeline.classifier, X)
     column = COLUMN_BY[by]
     for name in table.columns.drop([*KEYS, column]):
-        values: Any = table[name]
-        if isinstance(values.iloc[0] if len(values) else None, np.ndarray):  # lists of ids
-            values = pipeline.decode_lists(name, values)
-        else:
-            values = pipeline.decode(name, values)
+        are_lists = table[name].dtype == object
+        decode = pipeline.decode_lists if are_lists else pipeline.decode
+        values: Any = decode(name, table[name])
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")
     classes = getattr(pipeline.classifier, "classes_", None)
