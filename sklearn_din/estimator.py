@@ -29,10 +29,11 @@ from sklearn_din.training.inputs import (
     ImpressionsLike,
     check_features,
     check_inputs,
+    check_label_columns,
     device_for,
 )
 from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
-from sklearn_din.training.target import Click, Labels, Target, read_target
+from sklearn_din.training.target import Click, Labels, Target, is_missing, read_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -764,6 +765,32 @@ class DINClassifier(ClassifierMixin, DINEstimator):
             pairs = zip(self.classes_, is_click.T, strict=True)
             return np.column_stack([classes[kinds] for classes, kinds in pairs])
         return self.classes_[is_click]
+
+    def score(
+        self, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Accuracy; of several labels, the share of rows whose known labels are all predicted.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            As given to ``fit``.
+        y : array-like of shape (n,), or array or frame of shape (n, n_labels)
+            Labels; of several, NaN is left out.
+        sample_weight : array-like of shape (n,), default=None
+            Weight of each row.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        predicted = self.predict(X)
+        if predicted.ndim == 1:
+            return super().score(X, y, sample_weight)
+        labels = check_label_columns(y, self.label_names_)
+        is_right = np.where(is_missing(labels), predicted, labels) == predicted
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(is_right.all(axis=1), weights=weights))
 
     @property
     def classes_(self) -> np.ndarray | list[np.ndarray]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
@@ -19,6 +19,7 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Ranker,
     attach_history,
+    evaluate_ranking,
     explain,
     export_onnx,
     inspect,
@@ -218,6 +219,23 @@ def test_labels_may_have_numbers_as_names_and_no_two_the_same():
         quick().fit(X, y.set_axis(["a", "a"], axis=1))
 
 
+def test_a_score_is_the_share_of_rows_whose_known_labels_are_all_predicted(fitted, rows):
+    frame, y = rows[0][:100], rows[1][:100]
+    assert fitted.score(frame, y) == accuracy_score(y, fitted.predict(frame))
+    few = pd.DataFrame(fitted.predict(frame), columns=y.columns, dtype=float)
+    few.loc[:2, "click"] = 1 - few.loc[:2, "click"]
+    few.loc[1:50, "purchase"] = np.nan
+    few.loc[2, "click"] = np.nan
+    assert fitted.score(frame, few) == fitted.score(frame, few.astype("Int64")) == 0.98
+    encoded = fitted[0].transform(frame)
+    assert fitted[-1].score(encoded, few, sample_weight=[1, 0, *[1] * 98]) == 98 / 99
+    bought = rows[1]["purchase"].where(rows[1]["click"] == 1)  # NaN elsewhere
+    model, y = make_model(max_epochs=1, after=AFTER), rows[1].assign(purchase=bought)
+    assert np.isfinite(cross_val_score(model, rows[0], y, cv=KFold(2))).all()
+    with pytest.raises(ValueError, match=r"labels of fit, \['click', 'purchase'\], got \['purch"):
+        fitted.score(frame, few[["purchase", "click"]])
+
+
 def test_a_search_goes_by_the_labels_mean_auc(rows):
     grid = {"din__label_weight": [None, {"purchase": 3.0}], "din__embedding_dim": [4]}
     search = GridSearchCV(make_model(after=AFTER), grid, cv=KFold(2), scoring="roc_auc")
@@ -280,6 +298,17 @@ def test_candidates_are_ranked_by_a_label_or_a_weighting(fitted, rows, label):
     assert best["item"].tolist() == expected["item"].tolist()
     name = "score" if isinstance(label, dict) else "probability"
     np.testing.assert_allclose(best[name], expected["score"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("label", ["purchase", {"click": 1, "purchase": 20}], ids=str)
+def test_a_ranking_by_a_label_is_evaluated(fitted, rows, label):
+    users = rows[0].drop(columns=CANDIDATE).iloc[:3].assign(user=range(3))
+    candidates = rows[0][CANDIDATE].drop_duplicates("item").assign(seen=1)
+    best = rank_candidates(fitted, users, candidates, top_k=1, label=label)
+    relevant = pd.DataFrame({"user": best["row"], "item": best["item"]})
+    options = {"k": 1, "label": label, "baseline": "seen"}
+    table = evaluate_ranking(fitted, users, candidates, relevant, **options)
+    assert table.loc["model", "recall"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("after", [None, AFTER], ids=str)

@@ -14,6 +14,7 @@ from narwhals.typing import IntoDataFrame
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
 from sklearn_din.serving.ranking import Ranker, rank_candidates
+from sklearn_din.training.target import Label
 
 SHOWN_VALUES = 3
 
@@ -30,6 +31,7 @@ def evaluate_ranking(
     exclude: str | IntoDataFrame | None = None,
     only: IntoDataFrame | None = None,
     baseline: str | None = None,
+    label: Label | None = None,
 ) -> pd.DataFrame:
     """Rank a catalogue for each user and compare the first k items with what was relevant.
 
@@ -76,6 +78,9 @@ def evaluate_ranking(
         A column of numbers of ``candidates``, such as how often each was clicked before the
         moment: the table then has the scores of the same ranking for everyone by that column too.
         A model that is not above that line is no reason to give up such a list.
+    label : str, int or dict, default=None
+        Of a classifier of several labels, the one to rank by, or weights from 0 on by label. None:
+        there is one label.
 
     Returns
     -------
@@ -129,7 +134,8 @@ def evaluate_ranking(
     row, catalogue = row[row >= 0], catalogue[row >= 0]
     if exclude is not None:
         with_relevant = np.unique(row)
-        excluded = Ranker(pipeline, candidates).find_excluded(users.iloc[with_relevant], exclude)
+        ranker = Ranker(pipeline, candidates, label=label)
+        excluded = ranker.find_excluded(users.iloc[with_relevant], exclude)
         numbers = np.searchsorted(with_relevant, row) * len(candidates) + catalogue
         is_new = ~np.isin(numbers, excluded)
         row, catalogue = row[is_new], catalogue[is_new]
@@ -151,6 +157,7 @@ def evaluate_ranking(
             exclude=exclude,
             only=only,
             by=by,
+            label=label,
         )
         shown = _positions(best[item], candidates[item], name="candidates")
         is_hit = np.isin(best["row"].to_numpy() * len(candidates) + shown, numbers)

@@ -73,7 +73,7 @@ def check_inputs(
         target = _read_several(estimator, y, values, known, is_partial=is_partial, classes=classes)
     else:
         if isinstance(known, Labels):
-            raise ValueError(f"y must have the labels of fit, {list(known.names)}, got one label.")
+            check_label_columns(y, list(known.names))
         target = _read_label(values, known, is_partial=is_partial, classes=classes)
         _check_class_weight(class_weight, target.classes.tolist())
         if not is_later:
@@ -99,12 +99,11 @@ def _read_several(
     from sklearn_din._frames import pandas_frame
 
     n_labels, frame = values.shape[1], pandas_frame(y, name="y")
-    names = tuple(map(str, range(n_labels) if frame is None else frame.columns))
+    names = tuple(_label_names(y, n_labels))
     if len(set(names)) < n_labels:
         raise ValueError(f"each label needs a name of its own, got the columns {list(names)}.")
-    if known is not None and getattr(known, "names", ()) != names:
-        labels = list(getattr(known, "names", ["one label"]))
-        raise ValueError(f"y must have the labels of fit, {labels}, got {list(names)}.")
+    if known is not None:
+        check_label_columns(y, list(getattr(known, "names", ["one label"])))
     if estimator.class_weight is not None:
         raise ValueError(
             f"class_weight is about the two kinds of one label, got {n_labels} labels. Use "
@@ -139,6 +138,22 @@ def _read_several(
     target = Labels(names, tuple(labels), factors, earlier)
     _check_order_of_labels(target, values)
     return target
+
+
+def _label_names(y: Any, n_labels: int) -> list[str]:
+    from sklearn_din._frames import column_names
+
+    names = column_names(y)
+    return [*map(str, range(n_labels) if names is None else names)]
+
+
+def check_label_columns(y: Any, names: list[str]) -> np.ndarray:
+    """Return a y of several labels as an array; ValueError where they are not those of ``fit``."""
+    values = np.asarray(y)
+    given = _label_names(y, values.shape[1]) if values.ndim == 2 else ["one label"]
+    if given != names:
+        raise ValueError(f"y must have the labels of fit, {names}, got {given}.")
+    return values
 
 
 def _by_label(given: Mapping[Any, Any] | None, names: Sequence[str], name: str) -> dict[str, Any]:
