@@ -25,6 +25,15 @@ from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.checkpoint import read_checkpoint, write_checkpoint
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
+from tests.abilities import (
+    ABILITIES,
+    CLICKS,
+    FRAME,
+    VECTORS,
+    encode_with_new_columns,
+    make_encoder,
+    outputs,
+)
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk
@@ -57,7 +66,11 @@ CASES = {
     "as published": ({"interest": "paper", "activation": "dice", "embedding_l2": 0.0}, {}),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(len(X), 3))}),
     "balanced": ({"class_weight": "balanced", "pooling": "sum"}, {}),
+    "new columns": ({}, {"X": encode_with_new_columns(), "y": CLICKS}),
 }
+LISTS = make_encoder().fit_transform(FRAME)
+for ability, (kind, options, own_y) in ABILITIES.items():
+    CASES[ability] = ({"estimator": kind, **options}, {"X": LISTS, "y": own_y})
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +84,8 @@ def at_each_batch(monkeypatch):
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", 0.0)
 
 
-def fit(folder, given=None, batches_per_check=50, **parameters):
-    classifier = DINClassifier(**SMALL | {"checkpoint_dir": folder} | parameters)
+def fit(folder, given=None, batches_per_check=50, estimator=DINClassifier, **parameters):
+    classifier = estimator(**SMALL | {"checkpoint_dir": folder} | parameters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(early_stopping, "BATCHES_PER_CHECK", batches_per_check)
         return classifier.fit(**{"X": X, "y": y} | (given or {}))
@@ -138,9 +151,10 @@ def in_a_child(run):
 
 
 def checks_of(classifier):
-    """The net's own history without times and without single batches."""
+    """The net's own history without times, single batches and numbers that are not there."""
     without = ("dur", "batches")
-    return [{k: v for k, v in row.items() if k not in without} for row in classifier.net_.history]
+    rows = [{k: v for k, v in row.items() if k not in without} for row in classifier.net_.history]
+    return [{k: v for k, v in row.items() if v == v} for row in rows]  # the AUC may be NaN
 
 
 def assert_same_bits(found, expected, given=None):
@@ -150,9 +164,7 @@ def assert_same_bits(found, expected, given=None):
     assert own.equals(its)
     assert checks_of(found) == checks_of(expected)
     shown = {"X": X} | (given or {})
-    np.testing.assert_array_equal(
-        found.predict_proba(shown["X"]), expected.predict_proba(shown["X"])
-    )
+    np.testing.assert_array_equal(outputs(found, shown["X"]), outputs(expected, shown["X"]))
     for name in ("n_iter_", "novelty_", "feature_names_in_"):
         assert np.all(getattr(found, name, None) == getattr(expected, name, None)), name
     assert found.net_.stop_reason_ == expected.net_.stop_reason_
@@ -351,6 +363,13 @@ def test_every_array_of_the_data_counts(unfinished):
         with pytest.raises(ValueError, match=rf"differs in: X \({name}\)\. Choose"):
             fit(unfinished)
         array[-1] = before
+
+
+def test_fixed_vectors_count():
+    other = {"film": VECTORS["film"].assign(a=[0.1, 0.2, 0.3, 0.5, 0.8])}
+    encoded = make_encoder().set_params(vectors=other).fit_transform(FRAME)
+    digests, expected = fingerprint.digests_of(encoded), fingerprint.digests_of(LISTS)
+    assert {name for name in expected if digests[name] != expected[name]} == {"vectors="}
 
 
 def test_equal_parameters_and_data_in_another_form_are_the_same(unfinished, tmp_path):

@@ -144,10 +144,13 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
 
     Histories count by their values, row after row: windows over a large log and a compact copy of
     the same events are equal. Whose and when each row is have the names "user=" and "time=", what
-    the fields mean, vocabularies included, "the schema".
+    the fields mean, vocabularies included, "the schema", fixed vectors "vectors=".
     """
     digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
     digests["the schema"].update(_digest_of_text(X.schema.identity).encode())
+    for vectors in X.vectors.values():
+        for array in vars(vectors).values():
+            digests["vectors="].update(_octets(array))
     for first in range(0, len(X), ROWS_PER_BLOCK):
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():

@@ -1,0 +1,57 @@
+"""Rows for the abilities that each path (streamed, resumed, grown, joint) has to take."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din import DINClassifier, DINRegressor, HistorySequenceEncoder, attach_history
+
+GENRES = {"f0": ["b", "a"], "f1": ["b"], "f2": ["a", "c", "d"], "f3": [], "f4": None}
+VECTORS = {
+    "film": pd.DataFrame({"film": list(GENRES), "a": np.arange(5) / 5, "b": [1, 0, 2, 0, 1]})
+}
+CANDIDATE = ["film", "genres"]
+
+
+def make_rows(n=240):
+    """Films with lists of genres, histories of them with a place that has no candidate; clicks."""
+    rng = np.random.RandomState(0)
+    X = pd.DataFrame({"user": rng.randint(9, size=n), "time": np.arange(n)})
+    X["price"] = rng.random_sample(n)
+    X["film"] = rng.choice(list(GENRES), size=n)
+    X["genres"] = X["film"].map(GENRES)
+    y = (rng.random_sample(n) < np.where(X["film"].isin(["f0", "f2"]), 0.7, 0.3)).astype(int)
+    events = X.assign(place=rng.randint(3, size=n))[y == 1]
+    names = [*CANDIDATE, "place"]
+    return attach_history(X, events, user="user", time="time", columns=names), y
+
+
+FRAME, CLICKS = make_rows()
+LABELS = pd.DataFrame({"click": CLICKS, "purchase": CLICKS * (FRAME["price"] > 0.5)})
+LABELS["purchase"] = LABELS["purchase"].where(FRAME.index % 3 > 0)
+ORDERED = {"after": {"purchase": "click"}, "label_weight": {"purchase": 2.0}}
+# An estimator of y, by what is special about it
+ABILITIES = {
+    "lists": (DINClassifier, {}, CLICKS),
+    "several labels": (DINClassifier, ORDERED, LABELS),
+    "numbers": (DINRegressor, {"loss": "log1p"}, np.exp(3 * FRAME["price"].to_numpy())),
+}
+
+
+def make_encoder():
+    return HistorySequenceEncoder(user="user", time="time", max_length=9, vectors=VECTORS)
+
+
+def encode_with_new_columns():
+    """The rows of an encoder that met the lists at ``partial_fit``."""
+    encoder = make_encoder().fit(FRAME.drop(columns=["genres", "hist_genres"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return encoder.partial_fit(FRAME).transform(FRAME)
+
+
+def outputs(estimator, X):
+    """What a fitted estimator, or a Pipeline, says of rows: log-odds, or numbers."""
+    decide = getattr(estimator, "decision_function", None)
+    return estimator.predict(X) if decide is None else decide(X)
