@@ -43,11 +43,12 @@ def make_encoder():
     return HistorySequenceEncoder(user="user", time="time", max_length=9, vectors=VECTORS)
 
 
-def encode_with_new_columns():
-    """The rows of an encoder that met the lists at ``partial_fit``."""
-    encoder = make_encoder().fit(FRAME.drop(columns=["genres", "hist_genres"]))
+def encode_with_new_columns(encoder=None):
+    """Rows as an encoder gives them that met the lists at ``partial_fit``."""
+    if encoder is None:
+        encoder = make_encoder().fit(FRAME.drop(columns=["genres", "hist_genres"]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", ".*columns came since fit and are added")
         return encoder.partial_fit(FRAME).transform(FRAME)
 
 

@@ -100,10 +100,11 @@ def test_without_a_seed_all_take_that_of_the_first(folder):
     assert np.abs(first["losses"] - results(folder, "undisturbed")[0]["losses"][:2]).max() > 1e-4
 
 
-def test_a_classifier_grows_in_two_processes_as_in_one(folder):
-    first, second = results(folder, "grown")
+@pytest.mark.parametrize("case", ["grown", "grown by columns"])
+def test_a_classifier_grows_in_two_processes_as_in_one(folder, case):
+    first, second = results(folder, case)
     assert_same_bits(first, second)
-    assert_close(first, together.results_of(together.grown()))
+    assert_close(first, together.results_of(together.STOPS[case]()))
 
 
 @pytest.mark.parametrize(

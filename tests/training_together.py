@@ -13,6 +13,7 @@ from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, _processes
 from sklearn_din.training import net
+from tests.abilities import ABILITIES, FRAME, encode_with_new_columns, make_encoder
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -43,6 +44,10 @@ CASES = {
     "no seed": ({"random_state": None}, few()),
     "undisturbed": ({"early_stopping": True, "max_epochs": 3}, few()),
 }
+LISTS = make_encoder().fit_transform(FRAME)
+for ability, (kind, options, own_y) in ABILITIES.items():
+    options = {"estimator": kind, "early_stopping": True, **options}
+    CASES[ability] = (options, {"X": LISTS, "y": own_y})
 
 
 DOUBLE = ("as usual", "new items")  # trained in double precision: those with most steps
@@ -94,7 +99,9 @@ def fit(case, **parameters):
             for name in ("SPLIT_FROM", "EVENTS_PER_PART"):
                 stack.callback(setattr, net, name, getattr(net, name))
                 setattr(net, name, 50)
-        return DINClassifier(**SMALL | own | parameters).fit(**given)
+        own = own.copy()
+        estimator = own.pop("estimator", DINClassifier)
+        return estimator(**SMALL | own | parameters).fit(**given)
 
 
 def stopped(act, rank):
@@ -106,6 +113,13 @@ def stopped(act, rank):
 def grown():
     classifier = DINClassifier(**SMALL).fit(**few())
     return classifier.partial_fit(X[240:400], y[240:400])
+
+
+def grown_by_columns():
+    encoder, (kind, options, own_y) = make_encoder(), ABILITIES["several labels"]
+    first = encoder.fit_transform(FRAME.drop(columns=["genres", "hist_genres"]))
+    classifier = kind(**SMALL | options).fit(first, own_y)
+    return classifier.partial_fit(encode_with_new_columns(encoder), own_y)
 
 
 def error_of(train):
@@ -162,6 +176,7 @@ STOPS = {
     "stopped by a callback": lambda: stopped(stop, 1),
     "stopped by Ctrl-C": lambda: stopped(press_ctrl_c, 0),
     "grown": grown,
+    "grown by columns": grown_by_columns,
 }
 
 

@@ -1,0 +1,95 @@
+"""Lists, vectors, several labels and numbers: streamed, grown and served as they are in memory."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import Pipeline
+
+from sklearn_din import Ranker, export_onnx, load, save, scan_parquet, update
+from sklearn_din.serving import OnnxServer
+from tests.abilities import ABILITIES, CANDIDATE, FRAME, GENRES, make_encoder, outputs
+
+pytestmark = pytest.mark.filterwarnings("ignore:nothing was found to learn")  # in a few rows
+NEW = ["genres", "hist_genres", "price"]  # columns that come later
+FIRST, LATER = slice(0, 180), slice(180, 240)
+
+
+def make_model(ability, **parameters):
+    estimator, options, y = ABILITIES[ability]
+    options = {"max_epochs": 2, "random_state": 0, "early_stopping": True, **options, **parameters}
+    return Pipeline([("encode", make_encoder()), ("din", estimator(**options))]), y
+
+
+def rows_of(y, rows):
+    return y.iloc[rows] if isinstance(y, pd.DataFrame) else y[rows]
+
+
+@pytest.mark.parametrize("memory", ["1MB", "1GB"])
+@pytest.mark.parametrize("ability", ABILITIES)
+def test_a_scan_gives_the_bits_of_its_frame_at_fit_from_the_cache_and_at_update(
+    ability, memory, tmp_path
+):
+    FRAME.to_parquet(tmp_path / "rows.parquet", row_group_size=70)
+    frame = pd.read_parquet(tmp_path / "rows.parquet")
+    plain, y = make_model(ability)
+    expected = outputs(plain.fit(frame, y), frame)
+    for _ in range(2):  # the second one reads what the first one encoded
+        scan = scan_parquet(tmp_path / "rows.parquet", cache_dir=tmp_path / "cache", memory=memory)
+        streamed = make_model(ability)[0].fit(scan, y)
+        for rows in (frame, scan):
+            np.testing.assert_array_equal(outputs(streamed, rows), expected)
+    update(plain, frame, y)
+    update(streamed, scan, y)
+    np.testing.assert_array_equal(outputs(streamed, scan), outputs(plain, frame))
+
+
+@pytest.fixture(scope="module", params=ABILITIES)
+def grown(request, tmp_path_factory):
+    """A model that got new columns, then new values, and its twin that was saved between."""
+    model, y = make_model(request.param)
+    model.fit(FRAME[FIRST].drop(columns=NEW), rows_of(y, FIRST))
+    later = FRAME[LATER].assign(film=["f9", "f0"] * 30, genres=[["new", "a"], ["b"]] * 30)
+    path, twin = tmp_path_factory.mktemp("grown") / "model.din", model
+    y = rows_of(y, LATER)
+    if isinstance(y, pd.DataFrame):
+        y = y.assign(purchase=np.nan)
+    for call, message in enumerate(["columns came since fit", None, None]):
+        save(twin, path)
+        twin = load(path)
+        for some in (model, twin):
+            if message is None:
+                update(some, later[call:], rows_of(y, slice(call, None)))
+            else:
+                with pytest.warns(UserWarning, match=message):
+                    update(some, later, y)
+    return model, twin, later
+
+
+def test_a_model_that_is_saved_between_updates_learns_the_same(grown):
+    model, twin, later = grown
+    assert model[0].vocabularies_["genres"].tolist()[-1] == "new"
+    np.testing.assert_array_equal(outputs(twin, later), outputs(model, later))
+
+
+def test_a_grown_model_is_ranked_and_exported(grown, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
+    model, _, later = grown
+    users, films = later[-3:].drop(columns=CANDIDATE), pd.DataFrame({"film": [*GENRES, "f9"]})
+    films["genres"] = [*GENRES.values(), ["zz", "new"]]
+    label = getattr(model[-1]._target, "names", [None])[-1]
+    best = Ranker(model, films, label=label).rank(users, top_k=len(films))
+    pairs = users.merge(films, how="cross")[later.columns.tolist()]
+    expected = outputs(model, pairs).reshape(3, len(films), -1)[..., -1]
+    if model[-1].__class__.__name__ == "DINClassifier":
+        expected = 1 / (1 + np.exp(-expected))
+    number = best["film"].map({film: n for n, film in enumerate(films["film"])})
+    np.testing.assert_allclose(best.iloc[:, -1], expected[best["row"], number], rtol=1e-4)
+    export_onnx(model, tmp_path / "ranking.onnx", layout="ranking")
+    user = {name: users[name].iloc[0] for name in users if name.startswith("hist_")}
+    user = {name: [e if np.ndim(e) == 0 else list(e) for e in cell] for name, cell in user.items()}
+    _, scores = OnnxServer(tmp_path / "ranking.onnx").rank(
+        user | {"price": users["price"].iloc[0]},
+        films.to_dict("list"),
+        **({} if label is None else {"label": label}),
+    )
+    np.testing.assert_allclose(scores, np.sort(expected[0])[::-1], rtol=1e-4)
