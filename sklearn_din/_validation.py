@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import Any
 
 import numpy as np
@@ -252,6 +252,25 @@ def python_values(values: np.ndarray) -> np.ndarray:
         return values
     plain = (value.item() if isinstance(value, np.generic) else value for value in values)
     return np.fromiter(plain, dtype=object, count=len(values))
+
+
+def refuse_equal_booleans(values: Any, distinct: Any, *, name: str) -> None:
+    """Raise where objects are True and 1, or False and 0: one id together, two apart.
+
+    ``distinct`` are the distinct values, as pandas finds them.
+    """
+    if distinct.dtype != object or pd.api.types.infer_dtype(distinct) == "string":
+        return
+    if values.dtype != object or "mixed" not in pd.api.types.infer_dtype(values):
+        return
+    booleans = {value for value in values if isinstance(value, bool | np.bool_)}
+    numbers = {v for v in values if isinstance(v, Number) and not isinstance(v, bool)}
+    for boolean in booleans & numbers:
+        raise ValueError(
+            f"{name} holds {bool(boolean)} and {int(boolean)}, which Python takes for equal: they "
+            "would be one id in rows that are read together and two in others. Make all of them "
+            "numbers, or all of them text."
+        )
 
 
 def check_keys(values: np.ndarray, *, name: str) -> None:

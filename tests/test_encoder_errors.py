@@ -126,6 +126,26 @@ def test_numbers_of_events_without_their_ids(histories):
         HistorySequenceEncoder(histories=histories).fit(frame)
 
 
+@pytest.mark.parametrize(
+    "values", [[1, True, 2], [True, 1.0, "a"], [np.True_, None, 1], [0, False]]
+)
+def test_a_column_that_holds_true_and_1_is_refused_in_whatever_order(values):
+    for some in (values, values[::-1]):
+        ids = pd.DataFrame({"item": pd.Series(some, dtype=object)})
+        log = pd.DataFrame({"user": 1, "time": range(len(some)), "item": ids["item"]})
+        asked = pd.DataFrame({"user": [1, 1], "time": [8, 9], "item": ["a", "b"]})
+        attached = attach_history(asked, log, user="user", time="time", columns=["item"])
+        lists = pd.DataFrame({"item": ["a", "b"], "hist_item": [some, some]})
+        message = r"item holds (True and 1|False and 0), which Python .* or all of them text"
+        for frame in (ids, attached.drop(columns=["user", "time"]), lists):
+            with pytest.raises(ValueError, match=message):
+                HistorySequenceEncoder().fit(frame)
+        with pytest.raises(ValueError, match=message):
+            HistorySequenceEncoder().fit(ids.assign(item="a")).transform(ids)
+    for apart in (ids["item"].map(str, na_action="ignore"), [True, None, 7][: len(ids)]):
+        HistorySequenceEncoder().fit(pd.DataFrame({"item": apart}))
+
+
 def test_a_column_that_is_missing_at_transform_is_named_beside_those_that_are_new():
     frame = impressions()
     fitted = HistorySequenceEncoder(drop=["category"]).fit(frame)

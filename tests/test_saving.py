@@ -233,7 +233,7 @@ VALUES = {
     "zoned": pd.to_datetime(["2024-01-02 03:04", "1999-12-31 00:00"]).tz_localize("Europe/Berlin"),
     "offset": [dt.datetime(2024, 1, 2, tzinfo=ZONE), dt.datetime(2024, 1, 3, tzinfo=dt.UTC)],
     "intervals": pd.interval_range(0, 3),
-    "mixed": [1, "one", True, (1, "a"), dt.date(2024, 1, 1), b"\0\1", decimal.Decimal("1.10")],
+    "mixed": [1, "one", False, (1, "a"), dt.date(2024, 1, 1), b"\0\1", decimal.Decimal("1.10")],
     "others": [uuid.UUID(int=5), dt.time(3, 4), dt.timedelta(seconds=9), frozenset({1, 2})],
 }
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
 from sklearn_din._spans import Spans
-from sklearn_din._validation import plain_values, python_values
+from sklearn_din._validation import plain_values, python_values, refuse_equal_booleans
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.logs.eventlog import EventLog, join_values
 from sklearn_din.logs.windows import WindowArray
@@ -45,12 +45,14 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
             is_numpy = isinstance(values.dtype, np.dtype)
             values = values.to_numpy() if is_numpy else values.array
-        codes, distinct = pd.factorize(python_values(values))  # type: ignore[arg-type]
+        values = python_values(values)  # type: ignore[arg-type]
+        codes, distinct = pd.factorize(values)
     except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
         raise ValueError(
             f"{name} must hold ids (integers, text, categories), got values that cannot be "
             f"compared: {first_present(values)!r}. {_advice(values)}"
         ) from error
+    refuse_equal_booleans(values, distinct, name=name)
     if not isinstance(distinct, np.ndarray):
         distinct = plain_values(pd.Series(distinct))
     return _without_nan(codes.astype(np.int32), distinct)
