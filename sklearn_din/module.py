@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.candidates import SharedHistory, Shown
+from sklearn_din.network.candidates import HistoryReader, SharedHistory, Shown
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import Interest, shown_ids
@@ -157,6 +157,8 @@ class DIN(nn.Module):
             "after": tuple(after),
         }
         self.extended = interest == "extended"
+        self.of_numbers = schema.names("numeric")  # fields, in order
+        self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self.make_interest, schema.behaviours))
         n_inputs, n_labels = sum(self.mlp_inputs.values()), len(after)
@@ -199,9 +201,9 @@ class DIN(nn.Module):
     @property
     def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
         """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
-        of_ids = self.schema.names("categorical", "list")
+        of_ids = self.of_ids
         return {
-            **dict.fromkeys(self.schema.names("numeric"), 1),
+            **dict.fromkeys(self.of_numbers, 1),
             **{name: self.embeddings.width(name) for name in of_ids},
             **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
         }
@@ -215,12 +217,12 @@ class DIN(nn.Module):
         """
         compute_alone_if_forked()
         if batch.shared:
-            return self.score_candidates(*self.read_sides(batch))
+            return self.score_candidates(*self.read_sides(batch, self.history_readers()))
         embeddings, sums = self.embeddings(
             batch.ids, self._segments(batch), batch.distinct, batch.vectors, batch.lists
         )
-        inputs = [self._numbers(batch)] if self.schema.names("numeric") else []
-        inputs += [embeddings[(name,)] for name in self.schema.names("categorical", "list")]
+        inputs = [self._numbers(batch)] if self.of_numbers else []
+        inputs += [embeddings[(name,)] for name in self.of_ids]
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             total = self._join(interest.behaviour, sums) if interest.needs_sums else None
@@ -233,52 +235,76 @@ class DIN(nn.Module):
             return logits_of(self.mlp, self.output, inputs)
         return self.output(self.mlp(inputs)).squeeze(1)
 
-    @torch.no_grad()
-    def read_sides(self, batch: Batch) -> tuple[Shown, list[SharedHistory]]:
-        """Return the columns of candidates, and the history that they share, read once.
+    def history_readers(self) -> dict[tuple[str, ...], HistoryReader]:
+        """Return what reads histories that candidates share, by the histories of each behaviour.
 
-        A batch of one impression has a user's columns and history.
+        They hold the weights as they are now.
+        """
+        compared = (part for part in self.interest_modules if not part.behaviour.is_bag)
+        return {part.behaviour.histories: HistoryReader(part) for part in compared}
+
+    @torch.no_grad()
+    def read_sides(
+        self, batch: Batch, readers: Mapping[tuple[str, ...], HistoryReader]
+    ) -> tuple[Shown, dict[tuple[str, ...], SharedHistory]]:
+        """Return the columns of impressions, and the histories that they share, read once.
+
+        The batch has all fields, or some: those of candidates, or those of a user and one row.
         """
         compute_alone_if_forked()
         embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
-        shown = Shown(batch.n_rows, batch.numbers, {}, {}, {}, {}, {})
-        for name in self.schema.names("categorical", "list"):
-            shown.embedded[name] = embeddings[(name,)]
-        histories = []
+        shown, histories = (
+            Shown(batch.n_rows, batch.numbers),
+            dict[tuple[str, ...], SharedHistory](),
+        )
+        for name in self.of_ids:
+            if (name,) in embeddings:
+                shown.embedded[name] = embeddings[(name,)]
         for interest in self.interest_modules:
-            behaviour, keys = interest.behaviour, self._join(interest.behaviour, embeddings)
-            if behaviour.is_bag:
-                shown.bags[behaviour.histories] = interest(None, keys, None, batch)[0]
-                continue
-            histories.append(SharedHistory(interest, keys, batch))
-            compared = [name for name in behaviour.candidates if name is not None]
-            for name in compared:
+            behaviour = interest.behaviour
+            if behaviour.histories in batch.offsets:
+                keys = self._join(behaviour, embeddings)
+                if behaviour.is_bag:
+                    shown.bags[behaviour.histories] = interest(None, keys, None, batch)[0]
+                else:
+                    reader = readers[behaviour.histories]
+                    histories[behaviour.histories] = SharedHistory(reader, keys, batch)
+            for name in filter(None, behaviour.candidates):
                 if name in batch.lists:
                     shown.lists[name] = batch.lists[name]
-                else:
+                elif name in batch.identities:
                     shown.ids[name] = shown_ids(batch.identities[name])
             for _, name, vocabulary in interest.with_vectors:
-                table = F.normalize(batch.vectors.tables[vocabulary])
-                shown.vectors[name] = table, batch.vectors.rows[name]
+                if name in batch.vectors.rows:
+                    table = F.normalize(batch.vectors.tables[vocabulary])
+                    shown.vectors[name] = table, batch.vectors.rows[name]
         return shown, histories
 
     @torch.no_grad()
-    def score_candidates(self, shown: Shown, histories: Sequence[SharedHistory]) -> Tensor:
+    def score_candidates(
+        self, shown: Shown, histories: Mapping[tuple[str, ...], SharedHistory]
+    ) -> Tensor:
         """Return the logits of candidates with one history: as ``forward`` for each of them.
 
         logits : (n_rows,)
         """
-        n_rows, of_behaviours = shown.n_rows, iter(histories)
-        inputs = [shown.numbers] if self.schema.names("numeric") else []
-        inputs += [shown.embedded[name] for name in self.schema.names("categorical", "list")]
+        inputs = [shown.numbers] if self.of_numbers else []
+        inputs += [shown.embedded[name] for name in self.of_ids]
         for interest in self.interest_modules:
             behaviour = interest.behaviour
             if behaviour.is_bag:
                 inputs.append(shown.bags[behaviour.histories])
                 continue
-            queries = self._queries(behaviour, shown.embedded, n_rows)
-            inputs += next(of_behaviours).outputs(queries, shown)
-        return self._logits(torch.cat([column.expand(n_rows, -1) for column in inputs], dim=1))
+            queries = shown.queries.get(behaviour.histories)
+            if queries is None:
+                queries = self.join_queries(behaviour, shown)
+            inputs += histories[behaviour.histories].outputs(queries, shown)
+        return self._logits(torch.cat([part.expand(shown.n_rows, -1) for part in inputs], dim=1))
+
+    def join_queries(self, behaviour: Behaviour, shown: Shown) -> Tensor:
+        """Return candidates of a behaviour and a one, as ``SharedHistory.outputs`` takes them."""
+        queries = self._queries(behaviour, shown.embedded, shown.n_rows)
+        return F.pad(queries, (0, 1), value=1.0)
 
     def bias_of(self, outputs: Tensor) -> Tensor:
         """Return the last bias with which all rows have these outputs, if its weights are zero."""

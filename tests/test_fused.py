@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from sklearn_din.network import fused
-from sklearn_din.network.fused import SharedUnit, attend, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.network.fused import attend, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import N_CHUNKS, sum_events
 
@@ -69,39 +68,6 @@ def test_only_prelu_units_are_fused():
     assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu"))
     assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="dice"))
     assert not can_fuse(ActivationUnit(2, 0, units=(4,), activation="relu"))
-
-
-@pytest.mark.parametrize("n_same", [0, 2])
-@pytest.mark.parametrize("n_common", [0, 1])
-@pytest.mark.parametrize("n_decays", [0, 2])
-@pytest.mark.parametrize("activation", ["prelu", "dice", "relu", "sigmoid"])
-@pytest.mark.parametrize(("n_rows", "n_events"), [(70, 3), (1, 5), (4, 0)])
-def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
-    n_same, n_common, n_decays, activation, n_rows, n_events, monkeypatch
-):
-    monkeypatch.setattr(fused, "SCORES_PER_BLOCK", 32 * n_events * 8)
-    generator = torch.Generator().manual_seed(2)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        n_relations = n_same * (1 + n_decays) + n_common
-        unit = ActivationUnit(6, n_relations, units=(8, 5), activation=activation)
-    unit = unit.double().eval()
-    queries = torch.randn(n_rows, 6, generator=generator, dtype=torch.float64)
-    keys = torch.randn(n_events, 6, generator=generator, dtype=torch.float64)
-    same = [torch.rand(n_rows, n_events, generator=generator) < 0.2 for _ in range(n_same)]
-    same[1:] = [bits * torch.rand(n_rows, n_events).double() for bits in same[1:]]  # of lists
-    common = [torch.rand(n_events, generator=generator).double() for _ in range(n_common)]
-    rows = torch.repeat_interleave(torch.arange(n_rows), n_events)
-    decays = [torch.rand(n_events, generator=generator).double() for _ in range(n_decays)]
-    pairs = [bits.flatten().double() for bits in same]
-    pairs += [(bits * decay).flatten() for decay in decays for bits in same]
-    pairs += [relation.repeat(n_rows) for relation in common]
-    relations = torch.stack(pairs, dim=1) if pairs else None
-    expected = unit(queries, keys.repeat(n_rows, 1), relations, rows)
-    factors = torch.stack([keys.new_ones(n_events), *decays], dim=1)
-    with torch.no_grad():
-        found = SharedUnit(unit, keys, factors, n_same, common).weigh(queries, same)
-    torch.testing.assert_close(found, expected.view(n_rows, n_events), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 9, 4100])

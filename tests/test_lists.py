@@ -214,8 +214,9 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     X, module = model[:-1].transform(rows), model["din"].net_.module_
     found = module.interest_modules[0]._matches(Batch(X)).same[1]
     np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
-    seen, (history,) = module.read_sides(Batch(X, shared=True))
-    np.testing.assert_allclose(history._matches("genres", seen), expected, atol=1e-6)
+    seen, histories = module.read_sides(Batch(X, shared=True), module.history_readers())
+    (history,) = histories.values()
+    np.testing.assert_allclose(history._matches(1, seen), expected, atol=1e-6)
 
 
 def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):

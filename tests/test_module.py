@@ -370,13 +370,17 @@ def test_an_interest_says_how_many_columns_it_gives_the_mlp(make, interest, pool
     batch = Batch(X, shared=shared)
     embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
     total = len(X.schema.names("numeric")) + 3 + 3  # price, item, category
-    for n, module in enumerate(network.interest_modules):
+    for module in network.interest_modules:
         queries, keys = network._queries_and_keys(module.behaviour, embeddings, batch)
         if shared:
-            shown, histories = network.read_sides(batch)
+            shown, histories = network.read_sides(batch, network.history_readers())
             with torch.no_grad():
                 bag = shown.bags.get(module.behaviour.histories)
-                outputs = histories[n].outputs(queries, shown) if bag is None else [bag]
+                if bag is None:
+                    left = network.join_queries(module.behaviour, shown)
+                    outputs = histories[module.behaviour.histories].outputs(left, shown)
+                else:
+                    outputs = [bag]
             outputs = [output.expand(7, -1) for output in outputs]  # once for all, or for each
         else:
             outputs = module.outputs(queries, keys, sums.get(module.behaviour.histories), batch)

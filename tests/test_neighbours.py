@@ -340,11 +340,11 @@ def test_scores_kept_for_candidates_are_those_looked_up(log):
             rows = np.full(len(candidates), row)
             of_row = X[rows]
             of_row.columns["item"] = candidates
-            numbers = kept.numbers(X.behaviours, row)
-            assert tuple(numbers) == pair.names
-            np.testing.assert_allclose(
-                np.stack(list(numbers.values()), axis=1), pair.look_up(of_row), atol=1e-5
-            )
+            of_row_alone = {key: ragged.take(rows[:1]) for key, ragged in X.behaviours.items()}
+            of_history = kept.numbers(of_row_alone)
+            assert (*kept.names, *kept.constant) == pair.names
+            numbers = np.stack([*of_history, *kept.constant.values()], axis=1)
+            np.testing.assert_allclose(numbers, pair.look_up(of_row), atol=1e-5)
 
 
 @pytest.mark.parametrize("max_length", [50, 3])

@@ -425,11 +425,26 @@ def test_threads_share_a_ranker(fitted, users, candidates):
         pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_per_part", [4096, 5])
+def test_candidates_in_runs_of_one_id_are_scored_as_those_without(
+    fitted, users, candidates, monkeypatch, n_per_part
+):
+    expected = Ranker(fitted, candidates).rank(users, top_k=50)
+    monkeypatch.setattr("sklearn_din.serving.all_candidates.CANDIDATES_PER_PART", n_per_part)
+    monkeypatch.setattr("sklearn_din.serving.all_candidates.LEAST_RUN", 5)
+    ranker = Ranker(fitted, candidates)
+    ranking = ranker.rank(users, top_k=50)
+    name, bounds = ranker._catalogue.together._shown.runs
+    n_equal = candidates[name].value_counts()
+    assert bounds[-1] == n_equal[n_equal >= 5].sum() < len(candidates)
+    pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
+
+
 def test_a_large_catalogue_has_the_same_bits_with_any_number_of_threads(
     fitted, users, candidates, monkeypatch
 ):
     expected = Ranker(fitted, candidates).rank(users[:3], top_k=50)
-    monkeypatch.setattr("sklearn_din.serving.catalogue.CANDIDATES_PER_PART", 5)
+    monkeypatch.setattr("sklearn_din.serving.all_candidates.CANDIDATES_PER_PART", 5)
     monkeypatch.setattr("joblib.cpu_count", lambda: 3)
     before, rankings = torch.get_num_threads(), []
     try:

@@ -213,7 +213,9 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     interest = module.interest_modules[0]
     found = interest._likeness(interest._matches(batch), batch)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    shown, (history,) = module.read_sides(Batch(model[:-1].transform(X[:1]), shared=True))
+    batch = Batch(model[:-1].transform(X[:1]), shared=True)
+    shown, histories = module.read_sides(batch, module.history_readers())
+    (history,) = histories.values()
     np.testing.assert_allclose(history._likeness(shown), expected[:1], atol=1e-5)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -217,6 +217,8 @@ class Vocabulary:
             order, ordered = self._in_order
             places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
             return np.where(ordered[places] == values, order[places], -1)
+        if learnt == given == "O" and len(values) == 1 and isinstance(values[0], str):
+            return np.array([self._place_of(values[0])])
         if learnt == "O":
             # Booleans alone find no True among objects, as they do beside others.
             values = values.astype(object, copy=False)
@@ -226,6 +228,12 @@ class Vocabulary:
             kind = {"b": bool, "i": int}[learnt]
             positions[[type(value) is not kind for value in values]] = -1
         return positions
+
+    def _place_of(self, text: str) -> int:
+        try:
+            return cast(int, self._index.get_loc(text))
+        except KeyError:
+            return -1
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Give each id its value, None for padding and unknown: an object array."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -246,6 +247,14 @@ class Schema:
         if len(names) == len(self.behaviours):
             return behaviour.name
         return " + ".join(map(repr, behaviour.histories))
+
+    def only(self, names: Collection[str]) -> Schema:
+        """Return the schema of some fields, and of the behaviours all of whose fields they are."""
+        return dataclasses.replace(
+            self,
+            fields=tuple(field for field in self.fields if field.name in names),
+            behaviours=tuple(b for b in self.behaviours if {*b.histories, *b.numbers} <= {*names}),
+        )
 
     def feature_names_out(self) -> list[str]:
         """Names of the columns of ``X.to_numpy()``: a history takes ``max_length`` of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
@@ -20,28 +20,37 @@ class CandidateScores:
     The scores are kept by event, those of the candidates alone: a history then reads the rows of
     its events, in place of those of all candidates. The numbers are those of
     ``NeighbourPair.look_up``.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Columns that follow the history.
+    constant : dict of str to ndarray of shape (n_candidates,)
+        Columns of the candidates alone.
     """
 
     def __init__(self, pair: NeighbourPair, candidates: np.ndarray) -> None:
-        self.history = pair.history
-        self._names, self._scale = pair.names, pair.scale
-        ids, scores = ids_to_look_up(candidates), pair.scores
-        self._by_event = [csr_array(m[ids].T) for m in (scores.ease, scores.cosine)]
+        ids, scores, n_summaries = ids_to_look_up(candidates), pair.scores, 2 * len(SUMMARIES)
+        both = [scores.ease[ids].T, scores.cosine[ids].T]
+        self._by_event = hstack(both, format="csr")  # (n_ids, 2 * n_candidates)
+        self._history, self.names = pair.history, pair.names[:n_summaries]
+        self._scale, scale = pair.scale[:n_summaries, None], pair.scale[n_summaries:, None]
         popularity = scores.popularity[ids]
         is_known = (popularity > 0).astype(np.float32)
-        self._of_candidates = np.stack([popularity, scores.click_rate[ids], is_known])
+        columns = np.stack([popularity, scores.click_rate[ids], is_known]) / scale
+        self.constant = dict(zip(pair.names[n_summaries:], columns, strict=True))
 
-    def numbers(
-        self, behaviours: Mapping[tuple[str, ...], Ragged], row: int
-    ) -> dict[str, np.ndarray]:
-        """Return the columns, (n_candidates,) each, for the history in a row of behaviours."""
-        histories = next(names for names in behaviours if self.history in names)
-        ragged = behaviours[histories].take(slice(row, row + 1))
-        events = ids_to_look_up(ragged.columns[self.history][ragged.whole.index()])
-        sums = np.concatenate([_summarise(matrix, events) for matrix in self._by_event])
-        logs = np.sign(sums) * np.log1p(np.abs(sums))
-        columns = np.concatenate([logs, self._of_candidates]) / self._scale[:, None]
-        return dict(zip(self._names, columns, strict=True))
+    def numbers(self, behaviours: Mapping[tuple[str, ...], Ragged]) -> np.ndarray:
+        """Return the columns that follow the history of the one user: (n_columns, n_candidates)."""
+        histories = next(names for names in behaviours if self._history in names)
+        ragged = behaviours[histories]
+        events = ids_to_look_up(ragged.columns[self._history][ragged.whole.index()])
+        sums = _summarise(self._by_event, events)
+        # All summaries of the one kind of scores, then all of the other
+        sums = sums.reshape(len(SUMMARIES), 2, -1).swapaxes(0, 1).reshape(len(self._scale), -1)
+        sizes = np.abs(sums)
+        np.log1p(sizes, out=sizes, where=sizes > 0)  # most are zero
+        return np.copysign(sizes, sums) / self._scale
 
 
 def _summarise(by_event: csr_array, events: np.ndarray) -> np.ndarray:

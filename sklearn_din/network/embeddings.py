@@ -161,7 +161,8 @@ class FieldEmbeddings(nn.Module):
         ids; without it the backward pass finds them, for which the host must wait where they are on
         a GPU.
 
-        ids : (n_rows,) of a column, (n_events,) of a history, (n_list_ids,) of distinct lists
+        ids : (n_rows,) of a column, (n_events,) of a history, (n_list_ids,) of distinct lists; of
+            all slots, or of some
         segments : of the slots whose sums are needed
         embeddings : (n_rows, width) or (n_events, width) for each slot
         sums : (n_rows, width) for each slot in ``segments``
@@ -171,7 +172,10 @@ class FieldEmbeddings(nn.Module):
         segments_of: dict[Slot, Segments] = dict(segments)
         for name, of_field in (lists or {}).items():  # summed over each list
             segments_of[(name,)] = Segments(of_field.rows, of_field.offsets)
-        for width, slots in self._slots_by_width.items():
+        for width, all_slots in self._slots_by_width.items():
+            slots = [slot for slot in all_slots if slot[0] in ids]
+            if not slots:
+                continue
             table = self.tables[width]
             positions = [self._positions(slot, ids) for slot in slots]
             requests = [
@@ -179,7 +183,8 @@ class FieldEmbeddings(nn.Module):
                 for slot, at in zip(slots, positions, strict=True)
             ]
             touched = distinct.get(width) if distinct else None
-            tensors = _LookUp.apply(table, torch.cat(positions), requests, touched)
+            look_up = _LookUp.apply if torch.is_grad_enabled() else _look_up
+            tensors = look_up(table, torch.cat(positions), requests, touched)
             summed = [slot for slot in slots if slot in segments_of]
             embeddings |= zip(slots, tensors[: len(slots)], strict=True)
             sums |= zip(summed, tensors[len(slots) :], strict=True)
@@ -261,6 +266,26 @@ class _Request(NamedTuple):
     segments: Segments | None
 
 
+def _look_up(
+    table: Tensor,
+    positions: Tensor,
+    requests: Sequence[_Request],
+    distinct: DistinctRows | None = None,
+) -> tuple[Tensor, ...]:
+    """Embeddings of each slot, then the sums of those that ask for them."""
+    blocks = gather_rows(table, positions).split([request.n_positions for request in requests])
+    embeddings = [
+        block.view(-1, request.n_attributes * table.shape[1])
+        for block, request in zip(blocks, requests, strict=True)
+    ]
+    sums = [
+        segment_sum(values, request.segments.offsets)
+        for values, request in zip(embeddings, requests, strict=True)
+        if request.segments is not None
+    ]
+    return (*embeddings, *sums)
+
+
 class _LookUp(torch.autograd.Function):
     """Gather rows of a table and sum them over impressions.
 
@@ -279,17 +304,7 @@ class _LookUp(torch.autograd.Function):
         ctx.distinct = distinct
         ctx.shape, ctx.requests = table.shape, requests
         ctx.set_materialize_grads(False)
-        blocks = gather_rows(table, positions).split([request.n_positions for request in requests])
-        embeddings = [
-            block.view(-1, request.n_attributes * table.shape[1])
-            for block, request in zip(blocks, requests, strict=True)
-        ]
-        sums = [
-            segment_sum(values, request.segments.offsets)
-            for values, request in zip(embeddings, requests, strict=True)
-            if request.segments is not None
-        ]
-        return (*embeddings, *sums)
+        return _look_up(table, positions, requests)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:

@@ -28,7 +28,6 @@ from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_
 
 SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
-SCORES_PER_BLOCK = 1 << 21  # of candidates with a shared history: 8 MiB, few calls
 
 
 def can_fuse(unit: ActivationUnit) -> bool:
@@ -56,95 +55,9 @@ def attend(
     weights : (n_events,)
     """
     weight_query, weight_event = unit.split_first_layer()
-    first = [weight_query, unit.first.bias, weight_event, *_slopes([unit.first_activation])]
-    above = _layer_parameters(unit.rest, unit.last)
+    first = [weight_query, unit.first.bias, weight_event, *slopes_of([unit.first_activation])]
+    above = layer_parameters(unit.rest, unit.last)
     return _Attend.apply(queries, keys, relations, rows, offsets, *first, *above)
-
-
-class SharedUnit:
-    """A unit that weighs the events of one history for many candidates, without gradients.
-
-    ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: the bracket depends on the history alone, so
-    that one product gives the first layer's scores of all events. The relations are bits (rarely
-    True: event and candidate have the same id; of lists, how like they are), those bits times each
-    factor of the event but the first, which is one, and what all candidates have in common.
-
-    Parameters
-    ----------
-    unit : ActivationUnit
-        The unit.
-    keys : Tensor of shape (n_events, width)
-        The events.
-    factors : Tensor of shape (n_events, n_factors)
-        How much the bits count by event.
-    n_same : int
-        How many attributes have bits.
-    common : list of Tensor of shape (n_events,)
-        Relations that all candidates have in common.
-    """
-
-    def __init__(
-        self,
-        unit: ActivationUnit,
-        keys: Tensor,
-        factors: Tensor,
-        n_same: int,
-        common: Sequence[Tensor] = (),
-    ) -> None:
-        self.unit, (n_events, n_units) = unit, (keys.shape[0], unit.first.out_features)
-        weight_query, weight_event = unit.split_first_layer()
-        weight_query = weight_query.contiguous()
-        weight_key, weight_pair, weight_same, weight_common = weight_event.contiguous().split(
-            [unit.width, unit.width, n_same * factors.shape[1], len(common)]
-        )
-        constant = torch.addmm(unit.first.bias, keys, weight_key)  # (n_events, n_units)
-        if common:
-            constant.addmm_(torch.stack(list(common), dim=1), weight_common)
-        # One history as a matrix for [q, 1]: (width + 1, n_events * n_units)
-        matrix = keys.new_empty(unit.width + 1, n_events, n_units)
-        columns = keys.t().unsqueeze(2)
-        torch.addcmul(weight_query.unsqueeze(1), columns, weight_pair.unsqueeze(1), out=matrix[:-1])
-        matrix[-1] = constant
-        self.matrix, self.shape = matrix.flatten(1), (n_events, n_units)
-        self.of_same = [factors @ weight_same[attribute::n_same] for attribute in range(n_same)]
-        self.above = _layer_parameters(unit.rest, unit.last) if can_fuse(unit) else None
-        if self.above is not None:
-            self.above = [*_slopes([unit.first_activation]), *self.above]
-
-    def weigh(self, queries: Tensor, same: Sequence[Tensor]) -> Tensor:
-        """Return weights (n_rows, n_events), computed for some candidates at a time.
-
-        queries : (n_rows, width)
-        same : (n_rows, n_events) for each attribute that has bits, bool, or float of lists
-        """
-        (n_events, n_units), n_rows = self.shape, queries.shape[0]
-        left = torch.cat([queries, queries.new_ones(n_rows, 1)], dim=1)
-        weights = queries.new_empty(n_rows, n_events)
-        length = max(1, SCORES_PER_BLOCK // max(1, n_events * n_units))
-        buffer = queries.new_empty(min(length, n_rows), n_events * n_units)
-        pairs = [(*torch.where(relation), relation) for relation in same]
-        for start in range(0, n_rows, length):
-            block = slice(start, start + length)
-            of_block = buffer[: n_rows - start]
-            torch.mm(left[block], self.matrix, out=of_block)
-            scores = of_block.view(-1, n_units)
-            for (rows, events, relation), of_same in zip(pairs, self.of_same, strict=True):
-                if n_rows > length:
-                    first, last = torch.searchsorted(rows, rows.new_tensor([start, start + length]))
-                    rows, events = rows[first:last], events[first:last]
-                added = of_same.index_select(0, events)
-                if relation.is_floating_point():
-                    added *= relation[rows, events].unsqueeze(1)
-                scores.index_add_(0, (rows - start) * n_events + events, added)
-            weights[block] = self._upper_layers(scores).view(weights[block].shape)
-        return weights
-
-    def _upper_layers(self, scores: Tensor) -> Tensor:
-        """Weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
-        if self.above is not None:
-            return _hidden_layers(scores, self.above)[1]
-        unit = self.unit
-        return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
 
 
 class _Attend(torch.autograd.Function):
@@ -169,7 +82,7 @@ class _Attend(torch.autograd.Function):
         inputs = torch.cat(columns if relations is None else [*columns, relations], dim=1)
         query_part = torch.addmm(bias, queries, weight_query)
         scores = query_part.index_select(0, rows).addmm_(inputs, weight_event)
-        steps, weights = _hidden_layers(scores, parameters[3:])
+        steps, weights = hidden_layers(scores, parameters[3:])
         ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
         ctx.n_parameters = len(parameters)
         return segment_sum(keys, offsets, weights), weights
@@ -225,7 +138,12 @@ def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
     inputs : (n, n_inputs)
     logits : (n,)
     """
-    return _Logits.apply(inputs, *_layer_parameters(mlp, output))
+    parameters = layer_parameters(mlp, output)
+    if not torch.is_grad_enabled():
+        return hidden_layers(torch.addmm(parameters[1], inputs, parameters[0].t()), parameters[2:])[
+            1
+        ]
+    return _Logits.apply(inputs, *parameters)
 
 
 class _Logits(torch.autograd.Function):
@@ -234,7 +152,7 @@ class _Logits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
         scores = torch.addmm(parameters[1], inputs, parameters[0].t())
-        steps, logits = _hidden_layers(scores, parameters[2:])
+        steps, logits = hidden_layers(scores, parameters[2:])
         ctx.save_for_backward(inputs, *parameters, *steps)
         ctx.n_parameters = len(parameters)
         return logits
@@ -258,38 +176,39 @@ def _are_fusable(layers: Iterable[nn.Module]) -> bool:
     return all(isinstance(layer, nn.Linear | PReLU) for layer in layers)
 
 
-def _slopes(layers: Iterable[nn.Module]) -> list[Tensor]:
+def slopes_of(layers: Iterable[nn.Module]) -> list[Tensor]:
+    """Return the slopes of all PReLU."""
     return [layer.slope for layer in layers if isinstance(layer, PReLU)]
 
 
-def _layer_parameters(hidden: MLP, last: nn.Linear) -> list[Tensor]:
+def layer_parameters(hidden: MLP, last: nn.Linear) -> list[Tensor]:
     """Weight, bias and slope of each hidden layer, then weight and bias of the last."""
     parameters = []
     for layer in hidden:
         if isinstance(layer, nn.Linear):
             parameters += [layer.weight, layer.bias]
         else:
-            parameters += _slopes([layer])
+            parameters += slopes_of([layer])
     return [*parameters, last.weight[0], last.bias]
 
 
-def _hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+def hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """From the first layer's scores, which are overwritten, to one number per row.
 
     ``parameters`` are the first slope, then weight, bias and slope of each layer, then weight and
     bias of the last.
 
-    steps : two tensors for each layer, as ``_rectify`` gives them
+    steps : two tensors for each layer, as ``rectify`` gives them
     result : (n,)
     """
-    steps = _rectify(scores, parameters[0])
+    steps = rectify(scores, parameters[0])
     for i in range(1, len(parameters) - 2, 3):
         weight, bias, slope = parameters[i : i + 3]
-        steps += _rectify(torch.addmm(bias, steps[-1], weight.t()), slope)
+        steps += rectify(torch.addmm(bias, steps[-1], weight.t()), slope)
     return steps, _column(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
-def _rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:
+def rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:
     """Return the tensor that the backward pass needs, and the leaky rectifier's output."""
     number = number_on_host(slope)
     if number is None or not _output_suffices(number):
@@ -309,7 +228,7 @@ def _output_suffices(slope: float) -> bool:
 def _hidden_layers_backward(
     grad_result: Tensor, steps: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradient of the first layer's scores, and of all ``parameters`` of ``_hidden_layers``."""
+    """Gradient of the first layer's scores, and of all ``parameters`` of ``hidden_layers``."""
     weight = parameters[-2]
     grad_weight = product_over_rows(grad_result.unsqueeze(1), steps[-1])[0]
     ones = torch.ones_like(grad_result).unsqueeze(1)
@@ -337,7 +256,7 @@ def _rectify_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of scores and slope; ``grad_output`` is overwritten.
 
-    ``saved`` is the first of ``_rectify``'s tensors, ``total`` the sum of output * grad_output.
+    ``saved`` is the first of ``rectify``'s tensors, ``total`` the sum of output * grad_output.
     With a the slope, P the sum of score * grad_output over scores above zero, and N the same over
     scores below zero, which is the gradient of a:
 

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sklearn_din._frames import pandas_frame
 from sklearn_din._spans import Spans
@@ -20,17 +19,12 @@ from sklearn_din.features.lists import Column, join_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, flat_steps
-from sklearn_din.neighbours.candidate_scores import CandidateScores
-from sklearn_din.neighbours.tables import has_numbers
-from sklearn_din.network.batch import Batch
-from sklearn_din.network.candidates import SharedHistory, Shown
+from sklearn_din.serving.all_candidates import AllCandidates
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 from sklearn_din.training.batches import CANDIDATES_PER_RUN
 from sklearn_din.training.inputs import check_features
-from sklearn_din.training.threads import map_in_threads
 
 ROWS_PER_BLOCK = 65_536
-CANDIDATES_PER_PART = 4096  # of a request that threads share
 
 Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
 
@@ -74,7 +68,6 @@ class Catalogue:
         self._of_candidates = replace(rows, learnt=self._learnt.without(others))
         self.columns, self.bags = self._encode_candidates()
         self._check_behaviours(names)
-        self._shown: Shown | None = None
 
     def is_current(self) -> bool:
         """Return whether the model is still as it was."""
@@ -126,53 +119,20 @@ class Catalogue:
     def is_shared(self) -> bool:
         """Return whether all candidates meet one history, and are enough to read it once."""
         histories = {b.histories for b in self.schema.behaviours if not b.is_bag}
-        is_shared = bool(histories) and histories.isdisjoint(self.bags)
-        are_many = len(self.candidates) >= CANDIDATES_PER_RUN
-        return is_shared and are_many and self.neighbours is not None
-
-    def score(self, of_user: EncodedFeatures, user: int) -> np.ndarray:
-        """Return the log-odds of all candidates for one of the users, (n_candidates,).
-
-        What the network knows of candidates alone is kept from the first request on.
-        """
-        module, row = self.net.module_, np.array([user])
-        self.net._set_training(False)
-        if self._shown is None:
-            every = np.arange(len(self.candidates))
-            shown, _ = self._read(self.take(of_user, np.full_like(every, user), every))
-            self._shown = shown.only({*self.columns}, {*self.bags})
-        own, histories = self._read(self.take(of_user, row, np.zeros_like(row)))
-        numbers = self._numbers(of_user, user)
-        shown = own.beside(self._shown, torch.from_numpy(numbers).to(own.numbers.device))
-        starts, parts = range(0, len(numbers), CANDIDATES_PER_PART), [shown]
-        if len(starts) > 1:
-            parts = [shown.take(slice(start, start + CANDIDATES_PER_PART)) for start in starts]
-        logits = map_in_threads(lambda part: module.score_candidates(part, histories), parts)
-        return torch.cat(logits).float().cpu().numpy()
-
-    def _read(self, X: EncodedFeatures) -> tuple[Shown, list[SharedHistory]]:
-        return self.net.module_.read_sides(self.net._on_device(Batch(X, shared=True)))
-
-    def _numbers(self, of_user: EncodedFeatures, user: int) -> np.ndarray:
-        """Return all numbers, those of item neighbours too: (n_candidates, n_numeric)."""
-        columns = self.columns
-        if not has_numbers(self.schema):
-            for scores in self.neighbours or ():
-                columns = columns | scores.numbers(of_user.behaviours, user)
-        names = self.net.module_.schema.names("numeric")
-        numbers = np.empty((len(self.candidates), len(names)), dtype=np.float32)
-        for place, name in enumerate(names):
-            numbers[:, place] = columns[name] if name in columns else of_user.columns[name][user]
-        return numbers
+        of_candidates = {name for names in self.bags for name in names}
+        are_apart = bool(histories) and histories.isdisjoint(self.bags)
+        for pair in self.net.neighbours_.pairs:
+            are_apart &= pair.candidate in self.columns and pair.history not in of_candidates
+        return are_apart and len(self.candidates) >= CANDIDATES_PER_RUN
 
     @cached_property
-    def neighbours(self) -> list[CandidateScores] | None:
-        """Return the candidates' item neighbours; None where more than the candidates decides."""
-        pairs = self.net.neighbours_.pairs
-        of_candidates = {name for histories in self.bags for name in histories}
-        if any(p.candidate not in self.columns or p.history in of_candidates for p in pairs):
-            return None
-        return [CandidateScores(pair, self.columns[pair.candidate]) for pair in pairs]
+    def together(self) -> AllCandidates:
+        """All candidates, to be scored for one user."""
+        names = {*self.columns, *(name for histories in self.bags for name in histories)}
+        X = EncodedFeatures._without_checks(
+            self.schema.only(names), self.columns, self.bags, vectors=self.vectors
+        )
+        return AllCandidates(self.net, X)
 
     @cached_property
     def item(self) -> str | None:

@@ -378,7 +378,9 @@ class _Pairs:
     def _of_user(self, user: int) -> np.ndarray:
         """Return the log-odds of all candidates for one user; the latest user's are kept."""
         if self._latest[0] != user:
-            outputs = self.catalogue.score(self.user_rows, user)
+            rows = self.user_rows
+            one = rows if len(rows) == 1 else rows[user : user + 1]
+            outputs = self.catalogue.together.score(one)
             self._latest = user, self.reading.score(outputs)
         return self._latest[1]
 

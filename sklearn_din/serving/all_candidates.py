@@ -1,0 +1,128 @@
+"""All candidates of a catalogue scored for one user: they are read once, each user once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.neighbours.candidate_scores import CandidateScores
+from sklearn_din.neighbours.tables import has_numbers
+from sklearn_din.network.batch import Batch
+from sklearn_din.network.candidates import SharedHistory, Shown
+from sklearn_din.network.interest import Interest
+from sklearn_din.network.shared import cut
+from sklearn_din.training.threads import map_in_threads
+
+CANDIDATES_PER_PART = 4096  # of a request that threads share
+LEAST_RUN = 256  # candidates of one id that are worth a product of their own
+
+
+class AllCandidates:
+    """Candidates as a network sees them, with what it computes of them alone.
+
+    Parameters
+    ----------
+    net : Net
+        The fitted network. It must not change.
+    X : EncodedFeatures
+        The candidates: their columns, and those bags that are theirs.
+    """
+
+    def __init__(self, net: Any, X: EncodedFeatures) -> None:
+        self._net, module = net, net.module_
+        self._readers, self._order, runs = module.history_readers(), None, None
+        name = field_of_runs(X, module.interest_modules)
+        if name is not None:
+            self._order, bounds = order_in_runs(X.columns[name])
+            X, runs = X[self._order], (name, bounds)
+        shown, _ = self._read(X)
+        for behaviour in (interest.behaviour for interest in module.interest_modules):
+            names = {name for name in behaviour.candidates if name is not None}
+            if names and names <= X.columns.keys():
+                shown.queries[behaviour.histories] = module.join_queries(behaviour, shown)
+        self._shown = replace(shown, runs=runs)
+        n_in_runs = 0 if runs is None else runs[1][-1]
+        self._parts = [*parts_of(0, n_in_runs), *parts_of(n_in_runs, len(X))]
+        pairs = [] if has_numbers(X.schema) else net.neighbours_.pairs
+        self._scores = [CandidateScores(pair, X.columns[pair.candidate]) for pair in pairs]
+        self._set_numbers(module.schema.names("numeric"), X)
+
+    def _set_numbers(self, names: list[str], X: EncodedFeatures) -> None:
+        """Keep the numbers that are the same for all users, and where the others stand."""
+        constant = {name: X.columns[name] for name in names if name in X.columns}
+        for scores in self._scores:
+            constant |= scores.constant
+        places = {name: place for place, name in enumerate(names)}
+        self._numbers = np.zeros((len(X), len(names)), dtype=np.float32)
+        for name, numbers in constant.items():
+            self._numbers[:, places[name]] = numbers
+        self._places_of_scores = [[places[name] for name in s.names] for s in self._scores]
+        of_scores = {name for scores in self._scores for name in scores.names}
+        self._of_user = {n: places[n] for n in names if n not in constant and n not in of_scores}
+
+    def score(self, user: EncodedFeatures) -> np.ndarray:
+        """Return the log-odds of all candidates for a user, who is one row: (n_candidates,)."""
+        self._net._set_training(False)
+        own, histories = self._read(user)
+        numbers = self._numbers.copy()
+        for name, place in self._of_user.items():
+            numbers[:, place] = user.columns[name]
+        for scores, places in zip(self._scores, self._places_of_scores, strict=True):
+            numbers[:, places] = scores.numbers(user.behaviours).T
+        module, device = self._net.module_, own.numbers.device
+        shown = self._shown.beside(own, torch.from_numpy(numbers).to(device))
+        parts = [shown.take(rows) for rows in self._parts] if len(self._parts) > 1 else [shown]
+        logits = map_in_threads(lambda part: module.score_candidates(part, histories), parts)
+        outputs = torch.cat(logits).float().cpu().numpy()
+        if self._order is None:
+            return outputs
+        in_order = np.empty_like(outputs)
+        in_order[self._order] = outputs
+        return in_order
+
+    def _read(self, X: EncodedFeatures) -> tuple[Shown, dict[tuple[str, ...], SharedHistory]]:
+        batch = self._net._on_device(Batch(X, shared=True))
+        return self._net.module_.read_sides(batch, self._readers)
+
+
+def parts_of(start: int, stop: int) -> list[slice]:
+    """Return parts of some candidates, of like sizes; an even number, for pairs of threads.
+
+    Examples
+    --------
+    >>> [(rows.start, rows.stop) for rows in parts_of(0, 9000)]
+    [(0, 2250), (2250, 4500), (4500, 6750), (6750, 9000)]
+    """
+    n_parts = -(-(stop - start) // CANDIDATES_PER_PART)
+    n_parts += n_parts % 2 if n_parts > 1 else 0
+    return [rows for rows, _ in cut([start, stop], -(-(stop - start) // max(n_parts, 1)) or 1)]
+
+
+def field_of_runs(X: EncodedFeatures, interests: Iterable[Interest]) -> str | None:
+    """Return the field that has the most candidates in long runs, of those attention compares."""
+    attending = [i for i in interests if i.extended and i.pooling == "attention"]
+    compared = {name for interest in attending for name in interest.behaviour.candidates}
+    single = [name for name in X.schema.names("categorical") if name in compared]  # no lists
+    n_in_runs = {name: order_in_runs(X.columns[name])[1][-1] for name in single}
+    name = max(single, key=n_in_runs.__getitem__, default=None)
+    return name if name is not None and n_in_runs[name] else None
+
+
+def order_in_runs(ids: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return an order in which those ids come first that are in long runs, and the runs' bounds.
+
+    Examples
+    --------
+    >>> order, bounds = order_in_runs(np.repeat([7, 3, 5], [1, 300, 256]))
+    >>> bounds, order[[0, 300, 556]].tolist()
+    ([0, 300, 556], [1, 301, 0])
+    """
+    _, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    is_long = counts >= LEAST_RUN
+    order = np.lexsort((which, ~is_long[which]))
+    return order, [0, *np.cumsum(counts[is_long]).tolist()]
