@@ -135,7 +135,10 @@ def rank_inputs(session, X, row):
 @pytest.mark.parametrize(
     "network", NETWORKS, ids=lambda network: "-".join(map(str, network.values()))
 )
-def test_one_history_and_its_candidates_give_the_classifiers_probabilities(network, runtime, path):
+def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
+    network, runtime, path, monkeypatch
+):
+    monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 200)  # 50 rows and 31 events: 8 blocks of 4
     classifier = fitted_classifier(**network)
     export_onnx(classifier, path, layout="ranking")
     session = session_of(runtime, path)
@@ -263,10 +266,33 @@ def test_padding_never_changes_the_files_numbers(runtime, path):
 
 
 def test_every_node_of_a_file_has_a_name_of_its_own(onnx, path):
-    export_onnx(fitted_classifier(), path)
-    names = [node.name for node in onnx.load(path).graph.node]
+    export_onnx(fitted_classifier(), path, layout="ranking")
+    nodes = onnx.load(path).graph.node
+    inner = [one for node in nodes for attribute in node.attribute for one in attribute.g.node]
+    assert inner
+    names = [node.name for node in [*nodes, *inner]]
     assert all(names)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("layout", ["rows", "ranking"])
+def test_a_file_computes_nothing_that_no_output_needs(layout, onnx, path):
+    export_onnx(fitted_classifier(), path, layout=layout)
+    graph = onnx.load(path).graph
+    nodes = [*graph.node, *(n for node in graph.node for a in node.attribute for n in a.g.node)]
+    used = {name for node in nodes for name in node.input} | {one.name for one in graph.output}
+    used |= {one.name for node in nodes for a in node.attribute for one in a.g.output}
+    assert not [node.name for node in nodes if used.isdisjoint(node.output)]
+    assert not [one.name for one in graph.initializer if one.name not in used]
+
+
+def test_no_candidate_has_no_probability(runtime, path):
+    export_onnx(fitted_classifier(), path, layout="ranking")
+    session, X = session_of(runtime, path), make_impressions(3)
+    feed = rank_inputs(session, X, 0)
+    of_user = [one.name for one in session.get_inputs() if one.shape[0] == 1]
+    feed = {name: value if name in of_user else value[:0] for name, value in feed.items()}
+    assert session.run(["probability"], feed)[0].shape == (0,)
 
 
 def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
@@ -448,12 +474,11 @@ def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx
     item = graph.input("item", np.int32, ("n",))
     hist = graph.input("hist", np.int32, ("n", "t"))
     mask = graph.input("mask", np.float32, ("n", "t"))
-    for name, number in neighbour_numbers(pair, item, hist, mask).items():
-        graph.output(name, number)
+    graph.output("numbers", neighbour_numbers(pair, item, hist, mask))
     written = graph.model().SerializeToString()
     tables = neighbour_bytes(pair)
     assert tables < len(written) < tables + 20_000
-    assert tables < 4 * 4 * n_ids + 31 * 8 * (20 + 7) + 1  # not n_ids * 8 * (20 + 7)
+    assert tables < 4 * 5 * n_ids + 31 * 8 * (20 + 7) + 1  # not n_ids * 8 * (20 + 7)
     session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
     candidates = np.arange(n_ids, dtype=np.int32)
     events = np.random.default_rng(1).integers(2, n_ids, (n_ids, n_events)).astype(np.int32)
@@ -461,7 +486,7 @@ def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx
         known = np.flatnonzero(np.diff(scores.indptr))
         events[known, 1] = events[known, -1] = scores.indices[scores.indptr[known]]
     feed = {"item": candidates, "hist": events, "mask": np.ones(events.shape, np.float32)}
-    found = np.stack(session.run(list(pair.names), feed), axis=1)
+    (found,) = session.run(None, feed)
     spans = Spans.from_lengths(np.full(n_ids, n_events))
     expected = pair.scores.numbers(candidates, spans, events.ravel()) / pair.scale
     assert (expected[:, :10] != 0).any(axis=0).all()
@@ -482,8 +507,7 @@ def test_neighbours_of_one_history_are_those_of_each_candidate_alone(choose, onn
     item = graph.input("item", np.int32, ("n",))
     hist = graph.input("hist", np.int32, (1, "t"))
     mask = graph.input("mask", np.float32, (1, "t"))
-    for name, number in neighbour_numbers(pair, item, hist, mask, are_shared=True).items():
-        graph.output(name, number)
+    graph.output("numbers", neighbour_numbers(pair, item, hist, mask, are_shared=True))
     written = graph.model().SerializeToString()
     session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
     known = np.setdiff1d(pair.scores.ease.indices, [0, 1])  # padding and unknown ids are none
@@ -491,7 +515,7 @@ def test_neighbours_of_one_history_are_those_of_each_candidate_alone(choose, onn
     padded = np.append(events, [0, 0]).astype(np.int32)[None]
     feed = {"item": np.arange(n_ids, dtype=np.int32), "hist": padded}
     feed["mask"] = (np.arange(padded.size) < len(events)).astype(np.float32)[None]
-    found = np.stack(session.run(list(pair.names), feed), axis=1)
+    (found,) = session.run(None, feed)
     spans = Spans(np.zeros(n_ids, np.int64), np.full(n_ids, len(events), np.int32))
     expected = pair.scores.numbers(feed["item"], spans, events) / pair.scale
     assert (expected[:, :5] != 0).any() == bool(len(events))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -46,6 +45,7 @@ OUTPUTS = ("probability", "logit", "prediction")
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 RECIPE_VERSION = 1
 NO_NEIGHBOUR = -1  # equals no event's id
+PAIRS_PER_BLOCK = 2_560  # of candidate and event: 64 scores each take 640 KB, in cache
 ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
 
 
@@ -182,13 +182,15 @@ class _NetworkWriter:
         self.graph, self.module, self.schema = graph, module, module.schema
         self.inputs: dict[str, Value] = {}  # by field or mask; histories end with an empty position
         self.identities: dict[str, Value] = {}  # by field with ids, as compared: some are negative
+        self.numbers: dict[str, Value] = {}  # columns by the first of their fields
         self._declare_inputs({name for pair in neighbours for name in pair.names})
         for pair in neighbours:
             mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
             shown, older = self.inputs[pair.candidate], self._declare_older(pair)
             events = join([older, self.inputs[pair.history]], axis=1)
             mask = join([older.as_bool().as_float(), mask], axis=1)
-            self.inputs |= self._neighbour_numbers(pair, shown, events, mask)
+            numbers = self._neighbour_numbers(pair, shown, events, mask)
+            self.numbers[pair.names[0]] = numbers
         tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
         self.embedded = {
             field.name: self._embed(field, tables[field.vocabulary])
@@ -231,10 +233,11 @@ class _NetworkWriter:
 
     def write(self, target: Target, calibration: Calibration) -> None:
         """Add the network and its outputs: log-odds and what is made of them, or numbers."""
-        columns = [self.inputs[n].insert_axis(1) for n in self.schema.names("numeric")]
+        numbers = [name for name in self.schema.names("numeric") if name in self.numbers]
+        columns = [self.numbers[name] for name in numbers]
         columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
         for interest in self.module.interest_modules:
-            columns += [self._of_rows(column) for column in self.interest_outputs(interest)]
+            columns += self.interest_outputs(interest)
         joined, output = _layers(join(columns, axis=1), self.module.mlp), self.module.output
         if isinstance(output, LabelLogits):
             logit = _label_logits(joined, output)  # (n, n_labels)
@@ -261,6 +264,8 @@ class _NetworkWriter:
                 values = self.graph.add("Pad", history, more)
             else:
                 values = self.graph.input(field.name, dtype, ("n", *in_lists))
+            if field.kind == "numeric":
+                self.numbers[field.name] = values.insert_axis(1)
             if field.has_ids:
                 self.identities[field.name] = values
                 values = (values >= np.int32(0)).where(values, np.int32(UNKNOWN_ID))
@@ -284,7 +289,8 @@ class _NetworkWriter:
 
     def _expand(self, value: Value) -> Value:
         """Return a value of one row for all rows: (n, m)."""
-        field = next(field for field in self.schema.fields if not field.is_history)
+        given = [field for field in self.schema.fields if field.name in self.inputs]
+        field = next(field for field in given if not field.is_history)
         of_rows = self.inputs[field.name]
         if field.holds_lists:  # (n, V)
             of_rows = of_rows.sum(1)
@@ -300,7 +306,7 @@ class _NetworkWriter:
 
     def _neighbour_numbers(
         self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
-    ) -> dict[str, Value]:
+    ) -> Value:
         return neighbour_numbers(pair, shown, events, mask)
 
     def interest_outputs(self, interest: Interest) -> list[Value]:
@@ -310,7 +316,7 @@ class _NetworkWriter:
         mask = self.inputs[mask_name(behaviour)]  # (n, T), float
         lengths = mask.sum(1, keepdims=True)  # (n, 1)
         if behaviour.is_bag:
-            return [self._pool(interest, keys, mask, lengths)]
+            return [self._of_rows(self._pool(interest, keys, mask, lengths))]
         queries, weights = self._queries(behaviour), None
         ranks = rank_of_recency(mask)
         weighed = self._weigh_matches(behaviour, ranks) if interest.extended else []
@@ -321,18 +327,19 @@ class _NetworkWriter:
             weights = _normalize(scores, mask, softmax=interest.normalization == "softmax")
         vector = self._pool(interest, keys, mask if weights is None else weights, lengths)
         if not interest.extended:
-            return [vector]
+            return [self._of_rows(vector)]
         outputs, root = [queries * vector], lengths.at_least(1.0).call("Sqrt")
         if weights is not None:
             unweighted = self._sum_by_weight(mask, keys) / root
             outputs += [weights.sum(1, keepdims=True).symlog(), queries * unweighted]
-        counted = weighed[: N_COUNTED * interest.n_candidates]
-        counts = [lengths, *(bits.sum(1, keepdims=True) for bits in counted)]
-        outputs += [count.symlog() for count in counts]
+        counts = self._count(weighed[: N_COUNTED * interest.n_candidates], ranks)
+        outputs.append((join([self._of_rows(lengths), *counts], axis=1) + 1.0).call("Log"))
         if interest.n_means:
-            outputs.append(self._means(behaviour, mask if weights is None else weights))
+            means = self._means(behaviour, mask if weights is None else weights)
+            outputs.append(self._of_rows(means))
         if interest.n_plain_means:
-            outputs += self._plain_means(behaviour, [mask, *weighed[: interest.n_candidates]])
+            among = [mask, *weighed[: interest.n_candidates]]
+            outputs += map(self._of_rows, self._plain_means(behaviour, among))
         for history, candidate, vocabulary in interest.with_vectors:
             units = self.unit_vectors[vocabulary]
             events = self.graph.add("Gather", units, self.vector_rows[history])
@@ -369,6 +376,10 @@ class _NetworkWriter:
             factors = self.graph.add("Pow", decay, ranks)
             weighed += [bits * factors for bits in same]
         return weighed
+
+    def _count(self, weighed: list[Value], ranks: Value) -> list[Value]:
+        """Sums of :meth:`_weigh_matches` over the events: (n, 1) each."""
+        return [bits.sum(1, keepdims=True) for bits in weighed]
 
     def _likeness_of_lists(self, history: str, candidate: str) -> Value:
         """Cosines of lists as sets, as ``BatchLists.likeness_to``: (n, T)."""
@@ -450,8 +461,13 @@ class _RankingWriter(_NetworkWriter):
 
     def _neighbour_numbers(
         self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
-    ) -> dict[str, Value]:
+    ) -> Value:
         return neighbour_numbers(pair, shown, events, mask, are_shared=True)
+
+    def _count(self, weighed: list[Value], ranks: Value) -> list[Value]:
+        same = weighed[: len(weighed) // N_COUNTED]
+        factors = [self.graph.add("Pow", d, ranks.transpose(1, 0)) for d in DECAYS[:N_COUNTED]]
+        return [bits @ factor for factor in factors for bits in same]
 
     def _sum_by_weight(self, weights: Value, keys: Value) -> Value:
         """Weights (n, T) or (1, T), and keys (1, T, width)."""
@@ -466,50 +482,58 @@ class _RankingWriter(_NetworkWriter):
         common: list[Value],
         ranks: Value,
     ) -> Value:
-        """Scores of events (n, T), as ``SharedUnit``: one product for all events.
+        """Scores of events (n, T), as ``SharedUnit``: each event as a matrix for the queries.
 
-        The history as a matrix turns the query into the first layer's scores of all its events; the
+        Some events at a time, so that the first layer's scores stay in the processor's cache. The
         few pairs of equal ids are computed again, by themselves.
         """
+        graph, events = self.graph, keys.drop_axis(0)  # (T, width)
+        n_rows, n_events = (graph.add("Shape", value, end=1) for value in (queries, events))
         weight_query, weight_event = unit.split_first_layer()
-        weight_key, weight_pair, *of_relations = weight_event.split(
-            [unit.width, unit.width, *[1] * (len(weighed) + len(common))]
+        weight_key, weight_pair, weight_same, weight_common = weight_event.split(
+            [unit.width, unit.width, len(weighed), len(common)]
         )
-        n_units, events = unit.first.out_features, keys.drop_axis(0)  # (T, width)
-        constant = events @ weight_key + unit.first.bias  # (T, n_units)
-        for relation, weight in zip(common, of_relations[len(weighed) :], strict=True):
-            constant += relation.transpose(1, 0) * weight
-        history = events.transpose(1, 0).insert_axis(2) * weight_pair.unsqueeze(1)
-        history = (history + weight_query.unsqueeze(1)).reshape(unit.width, -1)
-        product = self.graph.add("Gemm", queries, history, constant.reshape(1, -1))
-        first, upper = unit.first_activation, [*unit.rest, unit.last]
-        if isinstance(first, Dice):  # whose statistics are those of each unit
-            scores = _layers(product.reshape(-1, n_units), [first])
-        else:
-            scores = _layers(product, [first]).reshape(-1, n_units)
-        weights = _layers(scores, upper)  # (n * T, 1)
-        same = weighed[: len(weighed) // len(DECAYS)]
-        n_events = self.graph.add("Gather", ranks.call("Shape"), np.int64(1))
-        if same:  # those few pairs are computed again
-            decays = [self.graph.add("Pow", decay, ranks.transpose(1, 0)) for decay in DECAYS]
-            any_same = functools.reduce(Value.at_least, same).reshape(-1)
-            pairs = any_same.call("NonZero").drop_axis(0)  # (n_pairs,)
-            event = self.graph.add("Mod", pairs, n_events)
-            shown = self.graph.add("Gather", queries, self.graph.add("Div", pairs, n_events))
-            inputs = join([shown, shown * self.graph.add("Gather", events, event)], axis=1)
-            of_pairs = inputs @ torch.cat([weight_query, weight_pair])
-            of_pairs += self.graph.add("Gather", constant, event)
-            for attribute, bits in enumerate(same):
-                weights_of = of_relations[attribute : len(weighed) : len(same)]
-                parts = [decay * weight for decay, weight in zip(decays, weights_of, strict=True)]
-                of_event = functools.reduce(operator.add, parts)  # (T, n_units)
-                bits = self.graph.add("Gather", bits.reshape(-1), pairs).insert_axis(1)
-                of_pairs += bits * self.graph.add("Gather", of_event, event)
-            of_pairs = _layers(of_pairs, [first, *upper])
-            weights = self.graph.add("ScatterND", weights, pairs.insert_axis(1), of_pairs)
-        n_rows = self.graph.add("Shape", queries, end=1)
-        shape = self.graph.add("Concat", n_rows, n_events.insert_axis(0), axis=0)
-        return self.graph.add("Reshape", weights, shape)
+        constant = join([events, *(relation.transpose(1, 0) for relation in common)], axis=1)
+        weight_constant = torch.cat([weight_key, weight_common])
+        constant = graph.add("Gemm", constant, weight_constant, unit.first.bias)  # (T, n_units)
+        with_ones = graph.add("Pad", queries, np.array([0, 0, 0, 1]), 1.0)
+
+        def weigh(keys: Value, constant: Value) -> Value:
+            matrices = keys.insert_axis(2) * weight_pair + weight_query
+            matrices = join([matrices, constant.insert_axis(1)], axis=1)  # (m, width + 1, n_units)
+            return _upper_layers(unit, with_ones @ matrices)  # (m, n)
+
+        n_blocks = graph.add("Div", n_rows * n_events, np.array([PAIRS_PER_BLOCK])) + np.array([1])
+        n_blocks = graph.add("Min", n_blocks, n_events)
+        weights = graph.scan([events, constant], n_blocks, weigh)
+        weights = graph.add("Slice", weights, np.array([0]), n_events).transpose(1, 0)
+        if not weighed:
+            return weights
+        weight = torch.cat([weight_query, weight_pair, weight_same])
+        pairs, inputs, event = self._equal_pairs(queries, events, weighed, ranks)
+        scores = graph.add("Gemm", inputs, weight, graph.add("Gather", constant, event))
+        scores = _layers(scores, [unit.first_activation, *unit.rest, unit.last])
+        weights = graph.add("ScatterND", weights.reshape(-1, 1), pairs.insert_axis(1), scores)
+        return graph.add("Reshape", weights, join([n_rows, n_events], axis=0))
+
+    def _equal_pairs(
+        self, queries: Value, events: Value, weighed: list[Value], ranks: Value
+    ) -> tuple[Value, Value, Value]:
+        """Pairs of candidate and event with an id in common, counted along (n, T).
+
+        Returns: pairs (n_pairs,), their inputs of the unit (n_pairs, 2 * width + n_weighed), events
+        """
+        graph, same = self.graph, weighed[: len(weighed) // len(DECAYS)]
+        any_same = functools.reduce(Value.at_least, same).reshape(-1)
+        pairs = any_same.as_bool().call("NonZero").drop_axis(0)
+        n_events = graph.add("Shape", events, end=1)
+        row, event = graph.add("Div", pairs, n_events), graph.add("Mod", pairs, n_events)
+        shown, keys = graph.add("Gather", queries, row), graph.add("Gather", events, event)
+        decays = np.repeat(np.array(DECAYS, np.float32), len(same))  # in the order of ``weighed``
+        factors = graph.add("Gather", graph.add("Pow", decays, ranks.transpose(1, 0)), event)
+        bits = [graph.add("Gather", one.reshape(-1), pairs).insert_axis(1) for one in same]
+        relations = join(bits * len(DECAYS), axis=1) * factors
+        return pairs, join([shown, shown * keys, relations], axis=1), event
 
 
 def calibrate(logit: Value, calibration: Calibration) -> Value:
@@ -545,18 +569,16 @@ def _sum_by_weight(weights: Value, keys: Value) -> Value:
 
 def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
     """Scores of events (a, b) from those of the unit's first layer, (a, b, n_units)."""
-    shape = scores.graph.add("Slice", scores.call("Shape"), np.array([0]), np.array([2]))
-    flat = scores.reshape(-1, unit.first.out_features)
-    flat = _layers(flat, [unit.first_activation, *unit.rest, unit.last])
-    return scores.graph.add("Reshape", flat, shape)
+    shape, scores = scores.call("Shape", end=2), _layers(scores, [unit.first_activation])
+    flat = _layers(scores.reshape(-1, unit.first.out_features), [*unit.rest, unit.last])
+    return scores.graph.add("Reshape", flat, shape, allowzero=1)
 
 
 def _normalize(scores: Value, mask: Value, *, softmax: bool) -> Value:
     """Scores as weights: zero where there is no event."""
-    is_event = mask.as_bool()
     if softmax:
-        scores = is_event.where(scores, HIDDEN).call("Softmax", axis=1)
-    return is_event.where(scores, 0.0)
+        scores = mask.as_bool().where(scores, HIDDEN).call("Softmax", axis=1)
+    return scores * mask
 
 
 def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
@@ -613,30 +635,28 @@ def neighbour_numbers(
     mask: Value,
     *,
     are_shared: bool = False,
-) -> dict[str, Value]:
-    """Add one history's numbers for its candidate, (n,) each, by the name of their column.
+) -> Value:
+    """Add one history's numbers for its candidate: (n, 13), in the order of their columns.
 
     Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
     Where all candidates share a history, events and mask are (1, T).
     """
-    graph, numbers = candidates.graph, []
-    marks = _mark_events(pair.n_ids, events, mask) if are_shared else None
-    for scores in (pair.scores.ease, pair.scores.cosine):
-        if marks is not None:
-            summaries = _summaries_of_one_history(scores, candidates, marks, mask)
-        else:
-            summaries = _summaries(_look_up(scores, candidates, events), mask)
-        numbers += [number.symlog() for number in summaries]
-    popularity = graph.add("Gather", pair.scores.popularity, candidates)
-    click_rate = graph.add("Gather", pair.scores.click_rate, candidates)
-    numbers += [popularity, click_rate, popularity.as_bool().as_float()]
-    columns = zip(pair.names, numbers, pair.scale, strict=True)
-    return {name: number / scale for name, number, scale in columns}
+    known, by_item = pair.scores, (pair.scores.ease, pair.scores.cosine)
+    plain = np.stack([known.popularity, known.click_rate, known.popularity > 0], axis=1)
+    scale, scale_of_plain = np.split(pair.scale, [-plain.shape[1]])
+    plain = (plain / scale_of_plain).astype(np.float32)
+    if are_shared:
+        numbers = _summaries_of_one_history(by_item, pair.n_ids, candidates, events, mask)
+    else:
+        looked_up = [_look_up(scores, candidates, events) for scores in by_item]
+        numbers = join([one for scores in looked_up for one in _summaries(scores, mask)], axis=1)
+    plain_numbers = candidates.graph.add("Gather", plain, candidates)
+    return join([numbers.symlog() / scale, plain_numbers], axis=1)
 
 
 def neighbour_bytes(pair: NeighbourPair) -> int:
     """Count the bytes of the tables that :func:`neighbour_numbers` adds, without making them."""
-    n_bytes = pair.scores.popularity.nbytes + pair.scores.click_rate.nbytes
+    n_bytes = 3 * pair.scores.popularity.nbytes
     for scores in (pair.scores.ease, pair.scores.cosine):
         n_rows, most = _table_shape(scores)
         n_bytes += ROW.itemsize * scores.shape[0]
@@ -679,72 +699,84 @@ def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
 
 
 def _summaries(scores: Value, mask: Value) -> list[Value]:
-    """Return sum, mean, maximum, newest and decayed sum over real events: (n,), 0 without any."""
+    """Return sum, mean, maximum, newest and decayed sum over real events: (n, 1), 0 without any."""
     real = scores * mask
-    total = real.sum(1)
+    total = real.sum(1, keepdims=True)
     ranks = rank_of_recency(mask)
     weights = mask.graph.add("Pow", DECAY, ranks)
     newest = ranks.equals(np.float32(0)).as_float()
     return [
         total,
-        total / mask.sum(1).at_least(1.0),
-        largest(scores, mask),
-        (real * newest).sum(1),
-        (real * weights).sum(1),
+        total / mask.sum(1, keepdims=True).at_least(1.0),
+        largest(scores, mask, keepdims=True),
+        (real * newest).sum(1, keepdims=True),
+        (real * weights).sum(1, keepdims=True),
     ]
 
 
-def _mark_events(n_ids: int, events: Value, mask: Value) -> tuple[Value, Value]:
-    """Return how often each id is in one history (1, T); and that, how often of late, how newly.
-
-    counts : (n_ids,)
-    marks : (n_ids, 3): the count, the decayed count, whether it is the newest event
-    """
-    graph, ranks = mask.graph, rank_of_recency(mask)
-    newest = ranks.equals(np.float32(0)).as_float() * mask
-    marks = [mask, mask * graph.add("Pow", DECAY, ranks), newest]
-    by_event = join([mark.transpose(1, 0) for mark in marks], axis=1)  # (T, 3)
-    places = events.transpose(1, 0).as_int64()  # (T, 1)
-    none = graph.add("Expand", np.float32(0), np.array([n_ids]))
-    counts = graph.add("ScatterND", none, places, mask.drop_axis(0), reduction="add")
-    none = graph.add("Expand", np.float32(0), np.array([n_ids, len(marks)]))
-    return counts, graph.add("ScatterND", none, places, by_event, reduction="add")
-
-
 def _summaries_of_one_history(
-    scores: csr_array, candidates: Value, marks: tuple[Value, Value], mask: Value
-) -> list[Value]:
-    """Return the same for candidates (n,) of one history (1, T): by their neighbours, not by event.
+    by_item: Sequence[csr_array], n_ids: int, candidates: Value, events: Value, mask: Value
+) -> Value:
+    """Return the same for candidates (n,) of one history (1, T), (n, 5) of each of the scores.
 
-    Each candidate's neighbours are asked for among the marked ids; few of them are found.
+    Each candidate's neighbours are looked for among the events; few of them are found. The places
+    of events count from the newest, which is 1; 0 is that of ids without events.
     """
+    graph, ranks = candidates.graph, rank_of_recency(mask)
+    ids = events.transpose(1, 0).as_int64()  # (T, 1)
+    place = ((ranks + 1.0) * mask).drop_axis(0).as_int32()
+    places = graph.add("Expand", np.int32(0), np.array([n_ids]))
+    places = graph.add("ScatterND", places, ids, place, reduction="max")  # that of equal ids is one
+    # What the events at each place count in the sums: (n_places, 4)
+    newest = ranks.equals(np.float32(0)).as_float() * mask
+    counts = [mask, mask / mask.sum(1, keepdims=True).at_least(1.0), newest]
+    counts.append(mask * graph.add("Pow", DECAY, ranks))
+    n_places, n_counts = graph.add("Shape", ids, end=1) + np.array([1]), np.array([len(counts)])
+    weights = graph.add("Expand", 0.0, join([n_places, graph.constant(n_counts)], axis=0))
+    at = graph.add("Gather", places, ids).as_int64()
+    counts_of_events = join([count.transpose(1, 0) for count in counts], axis=1)
+    weights = graph.add("ScatterND", weights, at, counts_of_events, reduction="add")
+    scores = _scores_by_place(by_item, candidates, places, weights)  # (2 * n, n_places)
+    most = scores.max(1, keepdims=True) * mask.max(1, keepdims=True)
+    summaries = join([scores @ weights, most], axis=1).reshape(2, -1, len(counts) + 1)
+    order = np.array([0, 1, 4, 2, 3])  # the maximum is third
+    summaries = graph.add("Gather", summaries.transpose(1, 0, 2), order, axis=2)
+    return summaries.reshape(-1, 2 * len(order))
+
+
+def _scores_by_place(
+    by_item: Sequence[csr_array], candidates: Value, places: Value, weights: Value
+) -> Value:
+    """Return each of the scores of each candidate, one below the other: (2 * n, n_places).
+
+    It is 0 of events that are no neighbours, and no maximum where no event is.
+    """
+    graph, n_rows = candidates.graph, candidates.call("Shape")
+    found = [_find_neighbours(scores, candidates, places) for scores in by_item]
+    rows = [row + n_rows if number else row for number, (row, _, _) in enumerate(found)]
+    columns = join([place for _, place, _ in found], axis=0).as_int64()
+    at = join([join(rows, axis=0).insert_axis(1), columns.insert_axis(1)], axis=1)  # (n_found, 2)
+    is_taken = graph.add("Slice", weights, np.array([0]), np.array([1]), np.array([1])).as_bool()
+    none = is_taken.where(0.0, HIDDEN).transpose(1, 0)
+    shape = join([n_rows * np.array([len(by_item)]), graph.constant(np.array([1]))], axis=0)
+    scores = graph.add("Expand", none, shape)
+    return graph.add("ScatterND", scores, at, join([value for _, _, value in found], axis=0))
+
+
+def _find_neighbours(
+    scores: csr_array, candidates: Value, places: Value
+) -> tuple[Value, Value, Value]:
+    """Return which candidates have neighbours among the events, their places and their scores."""
     graph = candidates.graph
-    counts, by_id = marks
     rows, ids, values = _tables(scores)
-    n_neighbours = np.int64(ids.shape[1])
     row = graph.add("Gather", rows, candidates)
-    # Padding has no event, and stands for no neighbour
+    # Padding has no place, and stands for no neighbour
     neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
-    marked = graph.add("GatherElements", counts, neighbours).call("NonZero").drop_axis(0)
-    whose = graph.add("Div", marked, n_neighbours)
-    place = graph.add("Gather", row, whose).as_int64() * n_neighbours
-    place += graph.add("Mod", marked, n_neighbours)
-    value = graph.add("Gather", values.reshape(-1), place)  # (n_found,)
-    of_found = graph.add("Gather", by_id, graph.add("Gather", neighbours, marked))  # (n_found, 3)
-    n_times = graph.add("Gather", of_found, np.array([0]), axis=1)
-    of_found = join([of_found * value.insert_axis(1), n_times], axis=1)
-    whose = whose.insert_axis(1)
-    none = row.insert_axis(1).call("Shape")
-    sums = graph.add("Expand", np.zeros((1, 4), dtype=np.float32), none)
-    sums = graph.add("ScatterND", sums, whose, of_found, reduction="add")
-    total, decayed, last, n_found = (
-        graph.add("Gather", sums, np.int64(number), axis=1) for number in range(4)
-    )
-    n_events, any_event = mask.sum(1), mask.max(1)  # (1,)
-    # An event that is no neighbour scores 0
-    most = (n_events >= n_found + 0.5).where(0.0, HIDDEN)
-    most = graph.add("ScatterND", most, whose, value, reduction="max")
-    return [total, total / n_events.at_least(1.0), most * any_event, last, decayed]
+    place = graph.add("GatherElements", places, neighbours)
+    found = place.call("NonZero").drop_axis(0)
+    whose = graph.add("Div", found, np.int64(ids.shape[1]))
+    value = graph.add("Gather", graph.add("Gather", values, row).reshape(-1), found)
+    return whose, graph.add("Gather", place, found), value
 
 
 # The encoder's work as JSON: how a server makes a network's inputs out of plain values

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,17 @@ class Value:
         """Return the sum over an axis."""
         return self.graph.add("ReduceSum", self, np.array([axis]), keepdims=int(keepdims))
 
-    def max(self, axis: int) -> Value:
+    def max(self, axis: int, *, keepdims: bool = False) -> Value:
         """Return the maximum over an axis."""
-        return self.graph.add("ReduceMax", self, np.array([axis]), keepdims=0)
+        return self.graph.add("ReduceMax", self, np.array([axis]), keepdims=int(keepdims))
 
     def as_float(self) -> Value:
         """Return the value as float32."""
         return self.call("Cast", to=self.graph.onnx.TensorProto.FLOAT)
+
+    def as_int32(self) -> Value:
+        """Return the value as int32."""
+        return self.call("Cast", to=self.graph.onnx.TensorProto.INT32)
 
     def as_int64(self) -> Value:
         """Return the value as int64."""
@@ -104,6 +109,7 @@ class Graph:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.constants: list[Any] = []
+        self._numbers = itertools.count()
 
     def input(
         self,
@@ -140,7 +146,7 @@ class Graph:
 
     def add(self, operation: str, *operands: Any, **attributes: Any) -> Value:
         """Append a node and return its value; what is no Value becomes a constant."""
-        result = f"/{operation}_{len(self.nodes)}"  # no column starts with a slash and ends so
+        result = f"/{operation}_{next(self._numbers)}"  # no column starts with a slash and ends so
         values = [v if isinstance(v, Value) else self.constant(v) for v in operands]
         names = [value.name for value in values]
         # named, since older runtimes name what they fuse by it, and refuse two nodes of one name
@@ -148,8 +154,47 @@ class Graph:
         self.nodes.append(node)
         return Value(self, result)
 
+    def scan(self, rows: Sequence[Value], n_blocks: Value, body: Callable[..., Value]) -> Value:
+        """Return what a function makes of a block of rows at a time: (n_rows and more, m).
+
+        The blocks are of one size, so rows of zeros may follow the last, and what becomes of them.
+        ``rows`` are matrices, (n_rows, width) each; ``n_blocks`` has shape (1,).
+        """
+        zero, rest = self.constant(np.array([0])), self.constant(np.array([-1]))
+        n_rows = self.add("Shape", rows[0], end=1)
+        n_more = self.add("Mod", zero - n_rows, n_blocks)
+        pads = join([zero, zero, n_more, zero], axis=0)
+        rows = [self.add("Pad", value, pads) for value in rows]
+        shapes = [join([n_blocks, rest, value.call("Shape", start=1)], axis=0) for value in rows]
+        blocks = [self.add("Reshape", *pair) for pair in zip(rows, shapes, strict=True)]
+        before, self.nodes = self.nodes, []
+        inner = [Value(self, f"{block.name}_block") for block in blocks]
+        result = body(*inner)
+        info, kind = self.onnx.helper.make_tensor_value_info, self.onnx.TensorProto.FLOAT
+        # onnxruntime 1.19 needs the number of axes of what comes out
+        ends = ([info(v.name, kind, (None, None)) for v in values] for values in (inner, [result]))
+        graph, self.nodes = self.onnx.helper.make_graph(self.nodes, "block", *ends), before
+        stacked = self.add("Scan", *blocks, body=graph, num_scan_inputs=len(blocks))
+        shape = join([n_rows + n_more, stacked.call("Shape", start=2)], axis=0)
+        return self.add("Reshape", stacked, shape, allowzero=1)
+
+    def _prune(self) -> None:
+        """Drop nodes and constants that no output needs: a runtime computes all that it is given.
+
+        An input's default stays.
+        """
+        needed, nodes = {one.name for one in [*self.inputs, *self.outputs]}, []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.output):
+                inner = [one for attribute in node.attribute for one in attribute.g.node]
+                needed.update(name for one in [node, *inner] for name in one.input)
+                nodes.append(node)
+        self.nodes = nodes[::-1]
+        self.constants = [constant for constant in self.constants if constant.name in needed]
+
     def model(self) -> Any:
         """Return the whole as a model."""
+        self._prune()
         helper = self.onnx.helper
         graph = helper.make_graph(
             self.nodes, "sklearn_din", self.inputs, self.outputs, self.constants
@@ -176,6 +221,7 @@ def rank_of_recency(mask: Value) -> Value:
     return from_newest.at_least(1.0) - 1.0
 
 
-def largest(values: Value, mask: Value) -> Value:
-    """Return the maximum over events, axis 1, where the mask is 1.0; zero where there is none."""
-    return mask.as_bool().where(values, HIDDEN).max(1) * mask.max(1)
+def largest(values: Value, mask: Value, *, axis: int = 1, keepdims: bool = False) -> Value:
+    """Return the maximum over events where the mask is 1.0; zero where there is none."""
+    shown = mask.as_bool().where(values, HIDDEN)
+    return shown.max(axis, keepdims=keepdims) * mask.max(axis, keepdims=keepdims)

@@ -302,8 +302,11 @@ class _Known:
         """Give each value its id: 1 where it is missing, a negative one where it is unknown."""
         types = set(map(type, values))
         if (types == {int} and not self._is_text) or (types == {str} and not self._is_integer):
-            known = self._ids.get  # no id is 0
-            return [known(value, 0) or _identify(value) for value in values]
+            try:
+                return list(map(self._ids.__getitem__, values))
+            except KeyError:
+                known = self._ids.get  # no id is 0
+                return [known(value, 0) or _identify(value) for value in values]
         keys = [None if _is_missing(value) else _plain(value, column) for value in values]
         present = [key for key in keys if key is not None]
         if self._is_text and present and all(type(key) is int for key in present):
@@ -489,12 +492,12 @@ def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
         numbers = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{column} must hold numbers, got {values!r:.60}.") from error
-    if numbers.ndim != 1 or np.isinf(numbers).any():
+    largest = np.fmax.reduce(np.abs(numbers), axis=None, initial=0.0)  # NaN is missing
+    if numbers.ndim != 1 or largest == math.inf:
         raise ValueError(
             f"{column} must hold finite numbers, one each, got {values!r:.60}. Pass None where a "
             "number is missing."
         )
-    largest = np.abs(numbers).max(initial=0.0, where=~np.isnan(numbers))
     if largest > LARGEST:
         raise ValueError(
             f"{column} must hold numbers that fit into float32, got {largest:g}. Send a smaller "
@@ -515,4 +518,5 @@ def _scale(numbers: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
     numbers = (numbers - spec["shift"]) / spec["scale"]
     if spec["is_elapsed"]:
         numbers = np.log1p(np.maximum(numbers, 0))
-    return np.nan_to_num(numbers, nan=0).astype(np.float32)
+    numbers[np.isnan(numbers)] = 0
+    return numbers.astype(np.float32)
