@@ -465,6 +465,16 @@ def test_training_rows_see_clicks_before_them_and_never_themselves(builder):
     assert builder.events_["item"].tolist() == ["tie", "tie", "sock"]
 
 
+@pytest.mark.parametrize("of_kind", [pd.DataFrame.to_numpy, pa.Table.from_pandas, pd.DataFrame])
+def test_of_several_labels_the_first_one_says_what_is_an_event(builder, of_kind):
+    labels = pd.DataFrame({"click": LABELS, "purchase": [0, 1, 0, 1, 0]}, dtype=object)
+    found = builder.fit_transform(SHOWN, of_kind(labels))
+    assert lists(found["hist_item"]) == [[], [], [], ["tie"], ["tie"]]
+    labels.loc[2:, "click"] = None
+    builder.partial_fit(SHOWN.assign(time=9), of_kind(labels))
+    assert builder.events_["time"].tolist() == [2, 2, 3, 9]
+
+
 def test_events_all_needs_no_labels():
     builder = HistoryBuilder(
         user="user", time="time", columns="item", events="all", elapsed="ago", max_age=1
@@ -639,7 +649,7 @@ def test_a_pickled_builder_transforms_alike(builder):
     [
         (None, r"needs y to know which rows were clicks, got None. Pass y, or set events='all'"),
         ([1] * 5, r"needs two classes in y, got \[1\]. Set events='all'"),
-        ([0, 1, 2, 0, 1], r"needs two classes in y, got \[0, 1, 2\]"),
+        ([0, 1, 2, 0, 1], r"needs two classes in y, got \[0, 1, 2\]\. Set"),
         ([0, 1, np.nan, 0, 1], "y must not have missing labels"),
         ([0, 1], "inconsistent numbers of samples"),
     ],

@@ -226,6 +226,8 @@ def test_events_are_explained_by_the_number_and_columns_matter_by_r2(fitted, row
     assert "click" not in effects.attrs
     table = history_importance(fitted, frame, y, scoring="r2", n_repeats=1, random_state=0)
     assert set(table["feature"]) >= {"item", "price"}
+    with pytest.raises(ValueError, match="must be one that regressors have, such as 'r2', got"):
+        history_importance(fitted, frame, y)
 
 
 def test_pictures_and_words_speak_of_no_click(fitted):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
@@ -50,7 +50,8 @@ def history_importance(
         Their labels.
     scoring : str, callable or None, default="roc_auc"
         Score to watch: a name that scikit-learn knows, a scorer such as
-        ``group_roc_auc_scorer("user")``, or None for the Pipeline's own ``score``, the accuracy.
+        ``group_roc_auc_scorer("user")``, or None for the Pipeline's own ``score``, the accuracy, or
+        R2 of a regressor, for which "roc_auc" is no score.
     n_repeats : int, default=5
         How many times each is shuffled. Every time costs one prediction of all rows.
     random_state : int, RandomState or None, default=None
@@ -91,6 +92,8 @@ def history_importance(
     """
     fitted = split_pipeline(pipeline, purpose="history_importance")
     check_count(n_repeats, name="n_repeats")
+    if is_regressor(fitted.classifier) and scoring == "roc_auc":
+        raise ValueError("scoring must be one that regressors have, such as 'r2', got 'roc_auc'.")
     check_consistent_length(X, y)
     frame, model = CallerFrame(fitted.read(X), name="X"), _from_the_encoder_on(fitted)
     scorer, rows = check_scoring(model, scoring=scoring), np.arange(len(frame.pandas))

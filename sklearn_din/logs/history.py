@@ -46,6 +46,7 @@ from sklearn_din.logs.past_columns import (
 from sklearn_din.logs.timeline import Timeline
 from sklearn_din.tables.scan import is_read_by_parts
 
+SHOWN_CLASSES = 5
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
 
 
@@ -189,7 +190,8 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         for datetimes and in the time's own unit for numbers. None adds no such column.
     events : {"positive", "all"}, default="positive"
         Which training rows are events. "positive": those whose ``y`` is the larger of the two
-        labels, so that what was shown and not clicked is no interest. "all": every row.
+        labels, so that what was shown and not clicked is no interest; of a ``y`` of several labels
+        the first one counts, and a row where it is missing is no event. "all": every row.
 
     Attributes
     ----------
@@ -357,7 +359,8 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
             return log.reset_index(drop=True)
         labels = _check_labels(y)
         check_consistent_length(X, labels)
-        unseen = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy()]).tolist()
+        is_other = ~pd.Series(labels).isin(classes).to_numpy() & pd.notna(labels)
+        unseen = pd.unique(labels[is_other]).tolist()
         if unseen:
             raise ValueError(
                 f"y has labels {unseen} that were not seen at fit: {classes.tolist()}."
@@ -393,6 +396,11 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
             "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
             "Pass y, or set events='all'."
         )
+    several = np.asarray(y)
+    if several.ndim == 2 and several.shape[1] > 1:
+        first = several[:, 0].astype(object)
+        first[pd.isna(first)] = None
+        return first
     labels = column_or_1d(y)
     if pd.isna(labels).any():
         raise ValueError("y must not have missing labels. Drop those rows or fill them in.")
@@ -400,10 +408,15 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
 
 
 def _two_classes(y: ArrayLike | None) -> np.ndarray:
-    classes = np.unique(_check_labels(y))
+    labels = _check_labels(y)
+    labels = labels[pd.notna(labels)]
+    if labels.dtype == object:  # as columns of several types become
+        labels = pd.Series(labels).infer_objects().to_numpy()
+    classes = np.unique(labels)
     if len(classes) != 2:
+        others = " and others" if len(classes) > SHOWN_CLASSES else ""
         raise ValueError(
-            f"HistoryBuilder(events='positive') needs two classes in y, got {classes.tolist()}. "
-            "Set events='all' to remember every row."
+            "HistoryBuilder(events='positive') needs two classes in y, got "
+            f"{classes[:SHOWN_CLASSES].tolist()}{others}. Set events='all' to remember every row."
         )
     return classes
