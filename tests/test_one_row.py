@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sklearn_din.encoding.one_row import OneRow
 from sklearn_din.encoding.table import Columns
+from sklearn_din.features.lists import IdLists
 from sklearn_din.transformers import HistorySequenceEncoder
 
 INTEGERS = [0, 7, -3, 99, 2**63 - 1, -(2**63), 2**64, np.int64(7), np.int32(8), np.uint8(9)]
@@ -29,13 +30,15 @@ CELLS = st.one_of(
     st.lists(st.integers(5, 9), max_size=5).map(np.array),
     st.lists(st.integers(5, 9), max_size=5).map(lambda cell: np.array(cell, dtype=np.int32)),
     st.lists(st.sampled_from(["hat", "new"]), max_size=5).map(lambda c: np.array(c, dtype=object)),
-    st.sampled_from([np.array([[7]]), np.array([7.0, np.nan]), {7}, "7|8"]),
+    st.lists(PLAIN, max_size=3),  # several values of each event
+    st.sampled_from([np.array([[7]]), np.array(7), np.array([7.0, np.nan]), {7}, "7|8"]),
     SCALARS,
 )
 
 
-def fit(*, is_text, **parameters):
+def fit(*, is_text, is_nested=False, **parameters):
     values = ["hat", "tie", "sock"] if is_text else [7, 8, 9]
+    values = [values[:n] for n in (1, 2, 3)] if is_nested else values
     frame = pd.DataFrame(
         {
             "item": values * 2,
@@ -54,6 +57,8 @@ ENCODERS = [
     fit(is_text=False),
     fit(is_text=False, unknown="error"),
     fit(is_text=True, separator="|"),
+    fit(is_text=True, is_nested=True),
+    fit(is_text=False, is_nested=True),
 ]
 
 
@@ -66,14 +71,17 @@ def encode(encoder, columns):
             X = rows.encode_columns(columns)
         except (ValueError, TypeError) as error:
             return type(error), str(error)
-    arrays = {name: values.tolist() for name, values in X.columns.items()}
+    arrays = dict(X.columns)
     for ragged in X.behaviours.values():
-        arrays |= {name: ragged.flat(name).tolist() for name in ragged.columns}
-    return arrays, sorted(str(warning.message) for warning in caught)
+        arrays |= {name: ragged.flat(name) for name in ragged.columns}
+    arrays = {n: v.pad() if isinstance(v, IdLists) else v for n, v in arrays.items()}
+    return {name: values.tolist() for name, values in arrays.items()}, sorted(
+        str(warning.message) for warning in caught
+    )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(ENCODERS), SCALARS, SCALARS, CELLS, CELLS, CELLS)
+@given(st.sampled_from(ENCODERS), SCALARS | PLAIN, SCALARS, CELLS, CELLS, CELLS)
 def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events, paid, tags):
     row = {"item": item, "price": price, "hist_item": events, "hist_paid": paid, "tags": tags}
     if isinstance(events, list) and events and not isinstance(paid, dict | str):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
-from sklearn_din.encoding.cells import LARGEST, Codes, HistoryCells
+from sklearn_din.encoding.cells import LARGEST, LISTS, Codes, HistoryCells
 from sklearn_din.encoding.table import Columns
 
 NO_COLUMNS = pd.DataFrame(index=[0])
@@ -58,7 +58,8 @@ class OneRow(Columns):
         """Return the events of a history."""
         cell: Any = self._row[name]
         if self.separator is None and name not in self._histories:
-            is_list = type(cell) in (list, tuple, np.ndarray) and np.ndim(cell[:1]) == 1
+            is_list = type(cell) in LISTS and getattr(cell, "ndim", 1) == 1
+            is_list = is_list and not (len(cell) and isinstance(cell[0], LISTS))
             values = None
             if cell is None or (is_list and not len(cell)):
                 values = np.empty(0, dtype=object)
