@@ -107,17 +107,21 @@ def _as_array(values: list, rng: np.random.Generator) -> np.ndarray:
     return inferred if inferred.ndim == 1 else array
 
 
-def draw_column(rng: np.random.Generator, n: int, *, is_history: bool) -> pd.Series:
-    """A column of scalars or lists, as some dtype that takes them."""
-    if is_history:
-        lengths = rng.integers(0, 4, size=n)
-        values = draw_values(rng, int(lengths.sum()))
-        ends = np.cumsum(lengths)
-        is_clean = rng.random() < 0.7
+def draw_cells(rng: np.random.Generator, n: int, depth: int) -> list:
+    """History cells of values, or at depth 2 of lists of values."""
+    lengths = rng.integers(0, 4, size=n)
+    n_values = int(lengths.sum())
+    values = draw_values(rng, n_values) if depth == 1 else draw_cells(rng, n_values, depth - 1)
+    is_clean = rng.random() < 0.7
+    parts = (values[end - m : end] for end, m in zip(np.cumsum(lengths), lengths, strict=True))
+    return [part if is_clean else draw_cell(rng, part) for part in parts]
+
+
+def draw_column(rng: np.random.Generator, n: int, *, depth: int) -> pd.Series:
+    """A column of scalars, of lists or of lists of lists, as some dtype that takes them."""
+    if depth:
         cells = np.empty(n, dtype=object)
-        for row, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-            own = values[end - length : end]
-            cells[row] = own if is_clean else draw_cell(rng, own)
+        cells[:] = draw_cells(rng, n, depth)
         return pd.Series(cells, dtype=object)
     values = draw_values(rng, n)
     column = pd.Series(values, dtype=object)
@@ -157,10 +161,11 @@ def draw_frame(rng: np.random.Generator) -> pd.DataFrame:
         names.append(ODD_NAMES[rng.integers(len(ODD_NAMES))])
     columns, labels = [], []
     for name in names:
-        columns.append(draw_column(rng, n, is_history=False))
+        depth = int(rng.random() < 0.15)
+        columns.append(draw_column(rng, n, depth=depth))
         labels.append(str(name))
         if rng.random() < 0.4:
-            columns.append(draw_column(rng, n, is_history=True))
+            columns.append(draw_column(rng, n, depth=depth + 1))
             labels.append(f"hist_{name}")
     frame = pd.concat(columns, axis=1, keys=range(len(columns)))
     frame.columns = labels

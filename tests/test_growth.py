@@ -489,6 +489,14 @@ def test_labels_of_one_kind_and_classes_at_the_first_call():
         classifier.partial_fit(X, np.array(["skip", None, "skip", "skip"], dtype=object))
 
 
+def test_labels_of_half_precision_are_the_numbers_that_they_are():
+    X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    models = [DINClassifier(random_state=0, max_epochs=1) for _ in range(2)]
+    for model, labels in zip(models, (y, y.astype(np.float16)), strict=True):
+        model.fit(X, labels).partial_fit(X, labels)
+    np.testing.assert_array_equal(*(model.decision_function(X) for model in models))
+
+
 def test_weights_count_in_partial_fit():
     X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
     heavy, light = (

@@ -63,6 +63,8 @@ def check_inputs(
     check_parameters(estimator)
     is_later = is_partial and hasattr(estimator, "net_")
     encoded, values = _rows_and_y(estimator, X, y, is_later=is_later)
+    if values.dtype == np.float16:  # pandas has no index of these
+        values = values.astype(np.float32)
     known = estimator._target if is_later else None
     target: Target
     class_weight = getattr(estimator, "class_weight", None)
@@ -123,7 +125,7 @@ def _read_several(
         try:
             label = before if not len(present) and before is not None else None
             label = label or _read_label(present, before, is_partial=is_partial, **options)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # TypeError: values without an order
             raise ValueError(f"label {names[n]!r}: {error}") from error
         if known is None:
             given = column if frame is None else frame.iloc[:, n]
