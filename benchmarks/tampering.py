@@ -45,6 +45,7 @@ from sklearn_din import (
 )
 from sklearn_din._plain_values import from_plain, to_plain
 from sklearn_din.serving.saving import ModelFileError
+from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
 from tests.fitted_pipelines import make_rows
 
 BOMB = 1 << 24
@@ -291,6 +292,7 @@ def own_type_elsewhere(chance, saved):
 
 TRUSTED = {
     "sklearn_din.estimator.DINClassifier",
+    "sklearn_din.regressor.DINRegressor",
     "sklearn_din.transformers.HistorySequenceEncoder",
     "sklearn_din.logs.history.HistoryBuilder",
     "sklearn_din.neighbours.transformer.ItemNeighbours",
@@ -405,16 +407,17 @@ def watch():
     sys.addaudithook(_audit)
 
 
+SMALL = {"embedding_dim": 2, "attention_units": (3,), "hidden_units": (4,), "max_epochs": 1}
+SMALL["random_state"] = 0
+
+
 def make_steps():
     """Steps from a log to a classifier."""
     builder = HistoryBuilder(
         user="user", time="time", columns=["item"], elapsed="ago", max_length=5
     )
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=5)
-    classifier = DINClassifier(
-        embedding_dim=2, attention_units=(3,), hidden_units=(4,), max_epochs=1, random_state=0
-    )
-    return [("build", builder), ("encode", encoder), ("din", classifier)]
+    return [("build", builder), ("encode", encoder), ("din", DINClassifier(**SMALL))]
 
 
 def make_models():
@@ -431,7 +434,11 @@ def make_models():
     models = {"pipeline": pipeline, "search": search, "with a step of others": foreign}
     rows = dict.fromkeys(models, frame.head(12))
     models |= {"grown": grown, "of a scan": scanned}
-    return models, rows | {"grown": frame.head(12), "of a scan": scanned_rows}
+    rows |= {"grown": frame.head(12), "of a scan": scanned_rows}
+    for ability, (kind, options, own_y) in ABILITIES.items():
+        steps = [("encode", make_encoder()), ("din", kind(**SMALL, **options))]
+        models[ability], rows[ability] = Pipeline(steps).fit(FRAME, own_y), FRAME.head(12)
+    return models, rows
 
 
 def make_grown_model():
@@ -464,9 +471,9 @@ class Judge:
             path = Path(folder) / f"{name}.din"
             save(model, path)
             self.saved[name] = Saved(path.read_bytes())
-            self.truth[name] = model.predict_proba(rows[name])
+            self.truth[name] = outputs(model, rows[name])
             repr(model)  # scikit-learn imports what it needs for that when first asked
-            assert (load(path).predict_proba(rows[name]) == self.truth[name]).all()
+            assert (outputs(load(path), rows[name]) == self.truth[name]).all()
         from_plain(to_plain(pd.Timestamp("2024-01-01", tz="Europe/Berlin")))  # finds the zones
         for name in TRUSTED:
             importlib.import_module(name.rpartition(".")[0])
@@ -505,7 +512,7 @@ class Judge:
         except Exception as error:
             return "WRONG", f"load raised {error!r}"
         try:
-            found = model.predict_proba(self.rows[name])
+            found = outputs(model, self.rows[name])
         except Exception as error:  # skops checks no attributes of a Pipeline
             return "refused at predict", repr(error)
         is_same = np.shape(found) == self.truth[name].shape and np.all(found == self.truth[name])
