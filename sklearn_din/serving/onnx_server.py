@@ -180,7 +180,7 @@ class OnnxServer:
         probability = self._session.run([self._output], feed)[0]
         if self.labels_:
             probability = probability[:, self.labels_.index(str(label))]
-        best = np.argsort(-probability, kind="stable")[:top_k]
+        best = (-probability).argsort(kind="stable")[:top_k]
         return best, probability[best]
 
     def _check_layout(self, layout: str, method: str) -> None:
