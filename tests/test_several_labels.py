@@ -386,7 +386,10 @@ def test_words_and_pictures_name_the_labels(fitted, rows):
             "after must name labels, ['click', 'purchase'], got 'ta",
         ),
         ({}, {"after": {"click": "purchase", **AFTER}}, "not in a circle"),
-        ({}, {"label_weight": {"purchase": -1}}, "label_weight must be numbers from 0 on"),
+        *[
+            ({}, {"label_weight": weights}, "label_weight must be finite numbers from 0 on, not")
+            for weights in ({"purchase": -1}, {"click": np.inf}, {"click": 0, "purchase": 0})
+        ],
         ({}, {"class_weight": "balanced"}, "class_weight is about the two kinds of one label"),
     ],
 )

@@ -131,12 +131,16 @@ def _read_several(
             given = column if frame is None else frame.iloc[:, n]
             _warn_of_flip(given, label.classes.tolist())
         labels.append(label)
-    weights = _by_label(estimator.label_weight, names, "label_weight")
-    if any(not isinstance(weight, Real) or not float(weight) >= 0 for weight in weights.values()):
-        raise ValueError(f"label_weight must be numbers from 0 on, got {estimator.label_weight}.")
+    weights = dict.fromkeys(names, 1.0) | _by_label(estimator.label_weight, names, "label_weight")
+    are_weights = all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in weights.values())
+    if not are_weights or not any(weights.values()):
+        raise ValueError(
+            "label_weight must be finite numbers from 0 on, not all of them 0, got "
+            f"{estimator.label_weight}."
+        )
     after = _by_label(estimator.after, names, "after")
     earlier = tuple(None if n not in after else _position(after[n], names) for n in names)
-    factors = tuple(float(weights.get(name, 1.0)) for name in names)
+    factors = tuple(float(weights[name]) for name in names)
     target = Labels(names, tuple(labels), factors, earlier)
     _check_order_of_labels(target, values)
     return target
