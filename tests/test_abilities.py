@@ -7,7 +7,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din import Ranker, export_onnx, load, save, scan_parquet, update
 from sklearn_din.serving import OnnxServer
-from tests.abilities import ABILITIES, CANDIDATE, FRAME, GENRES, make_encoder, outputs
+from tests.abilities import ABILITIES, CANDIDATE, FRAME, GENRES, LABELS, make_encoder, outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:nothing was found to learn")  # in a few rows
 NEW = ["genres", "hist_genres", "price"]  # columns that come later
@@ -41,6 +41,24 @@ def test_a_scan_gives_the_bits_of_its_frame_at_fit_from_the_cache_and_at_update(
     update(plain, frame, y)
     update(streamed, scan, y)
     np.testing.assert_array_equal(outputs(streamed, scan), outputs(plain, frame))
+
+
+def test_a_scan_has_several_labels_in_a_frame_which_may_be_missing(tmp_path):
+    names = list(LABELS)
+    FRAME.assign(**LABELS).to_parquet(tmp_path / "rows.parquet", row_group_size=70)
+    scan = scan_parquet(tmp_path / "rows.parquet", target=names)
+    assert scan.target == names
+    assert scan.columns == list(FRAME)
+    assert list(scan[:0].target_) == names
+    some = scan[200:100:-3]
+    expected = LABELS[200:100:-3].to_numpy(dtype=float, na_value=np.nan)
+    np.testing.assert_array_equal(some.target_.to_numpy(float, na_value=np.nan), expected)
+    frame = pd.read_parquet(tmp_path / "rows.parquet", columns=list(FRAME))
+    models = (
+        make_model("several labels")[0].fit(X, y)
+        for X, y in ((scan, scan.target_), (frame, LABELS))
+    )
+    np.testing.assert_array_equal(*(model.decision_function(frame) for model in models))
 
 
 @pytest.fixture(scope="module", params=ABILITIES)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._validation import check_columns, check_name, check_names
+from sklearn_din._validation import check_columns, check_names
 from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.tables.parquet_files import ParquetFiles, find_files
 from sklearn_din.tables.scan import Scan, frame_of_arrow, is_ascending
@@ -66,7 +66,7 @@ class ParquetScan(Scan):
         rows: range | np.ndarray,
         columns: Sequence[str],
         *,
-        target: str | None,
+        target: str | list[str] | None,
         memory: int,
         cache_dir: Path | None,
     ) -> None:
@@ -171,7 +171,7 @@ class ParquetScan(Scan):
 def scan_parquet(
     source: Any,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     memory: int | str = "1GB",
@@ -189,8 +189,9 @@ def scan_parquet(
         a folder, files that end in .parquet, .pq or .parq are read in the order of their paths,
         and folders named ``key=value`` (hive partitions) give columns. A LazyFrame is first
         written to a temporary file in ``cache_dir``, which is removed with the scan.
-    target : str, default=None
-        Column to predict. It is no feature: ``scan.target_`` has it.
+    target : str or list of str, default=None
+        Column to predict, or columns of several labels. It is no feature: ``scan.target_`` has it,
+        of several labels as a frame.
     columns : sequence of str, default=None
         Columns to read. None takes all but the target, and the index of a pandas frame.
     cache_dir : path, default=None
@@ -230,18 +231,17 @@ def scan_parquet(
         owned = _write_lazy(source, folder)
         source = owned
     filesystem, files = find_files(source)
-    if target is not None:
-        check_name(target, name="target")
+    targets = [] if target is None else check_names(target, name="target")
     names = None if columns is None else check_names(columns, name="columns")
-    needed = names if names is None or target is None else [*names, target]
+    needed = names if names is None else list(dict.fromkeys([*names, *targets]))
     table = ParquetFiles(filesystem, files, columns=needed, owned=owned)
     if names is None:
         names = [name for name in table.schema.names if name not in table.index_columns]
-        if target is not None:
-            check_columns(table.schema.names, [target], name="source")
-    names = [name for name in names if name != target]
+        check_columns(table.schema.names, targets, name="source")
+    names = [name for name in names if name not in targets]
+    single = target if target is None or isinstance(target, str) else targets
     scan = ParquetScan(
-        table, range(table.n_rows), names, target=target, memory=budget, cache_dir=folder
+        table, range(table.n_rows), names, target=single, memory=budget, cache_dir=folder
     )
     scan._check_groups(names)
     return scan

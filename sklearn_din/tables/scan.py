@@ -30,8 +30,8 @@ class Scan(ABC):
         Row numbers of the whole table that this view has, in its order.
     columns : sequence of str
         Its columns, without the target.
-    target : str or None
-        Column that ``target_`` reads.
+    target : str, list of str or None
+        Column, or columns, that ``target_`` reads.
     memory : int
         Bytes that reading may take.
     cache_dir : Path or None
@@ -43,7 +43,7 @@ class Scan(ABC):
         rows: range | np.ndarray,
         columns: Sequence[str],
         *,
-        target: str | None,
+        target: str | list[str] | None,
         memory: int,
         cache_dir: Path | None,
     ) -> None:
@@ -81,8 +81,8 @@ class Scan(ABC):
         return pd.Series([self._dtype(n) for n in self.columns], index=self.columns, dtype=object)
 
     @property
-    def target(self) -> str | None:
-        """Name of the column that ``target_`` reads."""
+    def target(self) -> str | list[str] | None:
+        """Name of the column that ``target_`` reads, or names of several."""
         return self._target
 
     @property
@@ -91,13 +91,15 @@ class Scan(ABC):
         return {name: self._dtype(name) for name in self._readable}
 
     @property
-    def target_(self) -> np.ndarray:
-        """The target of each row, in memory."""
+    def target_(self) -> np.ndarray | pd.DataFrame:
+        """The target of each row, in memory: of several columns a frame, which may lack values."""
         if self._target is None:
             raise AttributeError(
                 "this scan has no target_: name the column that is to be predicted in "
                 "scan_parquet(..., target=...)."
             )
+        if isinstance(self._target, list):
+            return pd.DataFrame({name: self._column(name) for name in self._target})
         parts, n_missing = [], 0
         for _, part in self.parts([self._target]):
             n_missing += int(missing_rows(part[self._target]).sum())
@@ -152,8 +154,8 @@ class Scan(ABC):
 
     @property
     def _readable(self) -> list[str]:
-        target = [] if self._target is None else [self._target]
-        return list(dict.fromkeys([*self.columns, *target]))
+        targets = self._target if isinstance(self._target, list) else [self._target]
+        return list(dict.fromkeys([*self.columns, *(name for name in targets if name is not None)]))
 
     def _check_names(self, columns: Sequence[str] | None) -> list[str]:
         """Return the columns to read, checked; all but the target where none are named."""
