@@ -26,6 +26,7 @@ import pyarrow as pa
 KIND = "__kind__"  # a dict with this key stands for a value of the kind that it names
 PLAIN_KINDS = "biufcmMU"  # numpy's kinds of dtypes that are kept as they are
 OTHER = "other"
+MOST_WORDS = 10  # of the text of an Arrow type
 N_KEYS = 624  # of the Mersenne twister
 
 
@@ -393,20 +394,59 @@ def _column_to_plain(column: pd.Series) -> Any:
     if isinstance(dtype, pd.DatetimeTZDtype):
         ticks = pd.DatetimeIndex(column).asi8
         return {KIND: "zoned", "unit": dtype.unit, "zone": _zone_text(dtype.tz), "ticks": ticks}
-    values = _array_to_plain(column.to_numpy(dtype=object))
-    return {KIND: "column", "dtype": _dtype_text(dtype), "values": values}
+    name, values = _dtype_text(dtype), column.to_numpy(dtype=object)
+    if name.startswith(("arrow list", "arrow large_list")):  # an array each, whose list is short
+        values[:] = pa.array(column.array).to_pylist()
+    return {KIND: "column", "dtype": name, "values": _array_to_plain(values)}
 
 
 def _dtype_text(dtype: Any) -> str:
     """Name of a dtype of pandas: "Int64", "text pyarrow NA", "arrow timestamp[ns]"."""
     if isinstance(dtype, pd.StringDtype):
         return f"text {dtype.storage} {'NA' if dtype.na_value is pd.NA else 'nan'}"
-    name = f"arrow {dtype.pyarrow_dtype}" if isinstance(dtype, pd.ArrowDtype) else str(dtype)
+    is_arrow = isinstance(dtype, pd.ArrowDtype)
+    name = f"arrow {_arrow_text(dtype.pyarrow_dtype)}" if is_arrow else str(dtype)
     try:
-        _dtype(name)
-    except (KeyError, ValueError) as error:
-        raise TypeError(f"a column of dtype {dtype} cannot be written.") from error
+        is_readable = _dtype(name) == dtype
+    except (KeyError, ValueError):
+        is_readable = False
+    if not is_readable:
+        raise TypeError(f"a column of dtype {dtype} cannot be written.")
     return name
+
+
+def _arrow_text(kind: pa.DataType) -> str:
+    """Name of an Arrow type: "string", "list int64", "timestamp us UTC", "decimal128 6 2"."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        name = "list" if pa.types.is_list(kind) else "large_list"
+        return f"{name} {_arrow_text(kind.value_type)}"
+    if pa.types.is_dictionary(kind):
+        words = f"dictionary {kind.index_type} {int(kind.ordered)}"
+        return f"{words} {_arrow_text(kind.value_type)}"
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return f"timestamp {kind.unit} {kind.tz}"
+    is_decimal = pa.types.is_decimal128(kind)
+    return f"decimal128 {kind.precision} {kind.scale}" if is_decimal else str(kind)
+
+
+def _arrow_type(text: str) -> pa.DataType:
+    words = text.split(" ")
+    if len(words) > MOST_WORDS:
+        raise ValueError(f"an Arrow type has {MOST_WORDS} words at most, got {len(words)}.")
+    if words[0] in ("list", "large_list"):
+        values = _arrow_type(" ".join(words[1:]))
+        return pa.list_(values) if words[0] == "list" else pa.large_list(values)
+    if words[0] == "dictionary":
+        index, values = pa.type_for_alias(words[1]), _arrow_type(" ".join(words[3:]))
+        return pa.dictionary(index, values, ordered=words[2] == "1")
+    if words[0] == "timestamp":
+        unit, zone = words[1:]
+        _pandas_zone(zone)  # raises where it is none
+        return pa.timestamp(unit, tz=zone)
+    if words[0] == "decimal128":
+        precision, scale = words[1:]
+        return pa.decimal128(int(precision), int(scale))
+    return pa.type_for_alias(text)
 
 
 def _dtype(text: str) -> Any:
@@ -415,7 +455,7 @@ def _dtype(text: str) -> Any:
         storage, missing = name.split(" ")
         return pd.StringDtype(storage, na_value={"NA": pd.NA, "nan": np.nan}[missing])  # type: ignore[call-overload]
     if kind == "arrow":
-        return pd.ArrowDtype(pa.type_for_alias(name))
+        return pd.ArrowDtype(_arrow_type(name))
     return _NULLABLE[text]
 
 

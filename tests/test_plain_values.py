@@ -8,6 +8,7 @@ import uuid
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import skops.io
 
@@ -88,6 +89,18 @@ COLUMNS = {
     "arrow": pd.Series([1, None], dtype="int64[pyarrow]"),
     "arrow times": pd.Series([pd.Timestamp(0), None], dtype="timestamp[ns][pyarrow]"),
     "arrow text": pd.Series(["a", None], dtype="string[pyarrow]"),
+    "arrow lists": pd.Series([["a", None], [], None], dtype=pd.ArrowDtype(pa.list_(pa.string()))),
+    "large arrow lists": pd.Series([[1]], dtype=pd.ArrowDtype(pa.large_list(pa.int8()))),
+    "arrow categories": pd.Series(
+        ["b", None, "a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string(), ordered=True))
+    ),
+    "zoned arrow times": pd.Series(
+        [pd.Timestamp("2024-01-01", tz="Europe/Berlin"), None],
+        dtype=pd.ArrowDtype(pa.timestamp("us", tz="Europe/Berlin")),
+    ),
+    "arrow decimals": pd.Series(
+        [decimal.Decimal("1.50"), None], dtype=pd.ArrowDtype(pa.decimal128(6, 2))
+    ),
     "halves": pd.Series([1.5, 2.5], dtype="float16"),
     "none": pd.Series([], dtype="int64"),
 }
@@ -146,6 +159,9 @@ def test_a_million_text_ids_take_seconds_at_most():
         {"__kind__": "column", "dtype": "Int8", "values": np.full(2, 900)},
         {"__kind__": "column", "dtype": "text python x", "values": np.ones(2)},
         {"__kind__": "column", "dtype": "arrow extension<x>", "values": np.ones(2)},
+        {"__kind__": "column", "dtype": "arrow timestamp s ../x", "values": np.ones(2)},
+        {"__kind__": "column", "dtype": "arrow " + "list " * 10_000, "values": np.ones(2)},
+        {"__kind__": "column", "dtype": "arrow decimal128 900 1", "values": np.ones(2)},
         {"__kind__": "zoned", "unit": "s", "zone": "../x", "ticks": np.ones(2, dtype=int)},
         {1: 2},
         np.array([None]),
