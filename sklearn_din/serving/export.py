@@ -45,7 +45,7 @@ OUTPUTS = ("probability", "logit", "prediction")
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 RECIPE_VERSION = 1
 NO_NEIGHBOUR = -1  # equals no event's id
-PAIRS_PER_BLOCK = 2_560  # of candidate and event: 64 scores each take 640 KB, in cache
+PAIRS_PER_BLOCK = 2_048  # of candidate and event: 64 scores each take 512 KB, in cache
 ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
 
 
@@ -180,7 +180,7 @@ class _NetworkWriter:
         vectors: Mapping[str, Vectors],
     ) -> None:
         self.graph, self.module, self.schema = graph, module, module.schema
-        self.inputs: dict[str, Value] = {}  # by field or mask; histories end with an empty position
+        self.inputs: dict[str, Value] = {}  # by field or mask
         self.identities: dict[str, Value] = {}  # by field with ids, as compared: some are negative
         self.numbers: dict[str, Value] = {}  # columns by the first of their fields
         self._declare_inputs({name for pair in neighbours for name in pair.names})
@@ -242,7 +242,7 @@ class _NetworkWriter:
         if isinstance(output, LabelLogits):
             logit = _label_logits(joined, output)  # (n, n_labels)
         else:
-            logit = _of_one_unit(joined, output)
+            logit = _of_one_unit(joined, output).drop_axis(0)
         if isinstance(target, Numbers):
             self.graph.output("prediction", read_numbers(logit, target))
             return
@@ -250,18 +250,21 @@ class _NetworkWriter:
         self.graph.output("logit", logit)
 
     def _declare_inputs(self, computed: Collection[str]) -> None:
-        """Declare inputs; histories and masks get one empty position more: none is of size 0."""
-        one_more = np.array([0, 0, 0, 1])
+        """Declare inputs; histories without events get an empty position: none is of size 0."""
+        pads: dict[Behaviour, Value] = {}
         for field in self.schema.fields:
             if field.name in computed:
                 continue
             dtype = np.int32 if field.has_ids else np.float32
             in_lists = (f"V_{field.name}",) if field.holds_lists else ()
             if field.is_history:
-                dims = self._dims(self.schema.behaviour_of(field.name))
-                history = self.graph.input(field.name, dtype, (*dims, *in_lists))
-                more = np.array([0, 0, 0, 0, 1, 0]) if in_lists else one_more
-                values = self.graph.add("Pad", history, more)
+                behaviour = self.schema.behaviour_of(field.name)
+                dims = (*self._dims(behaviour), *in_lists)
+                values = self.graph.input(field.name, dtype, dims)
+                if behaviour not in pads:
+                    n_more = values.call("Shape", start=1, end=2).equals(np.array([0])).as_int64()
+                    pads[behaviour] = join([self.graph.constant(np.array([0])), n_more], axis=0)
+                values = self.graph.add("Pad", values, pads[behaviour], dtype(0), np.array([1]))
             else:
                 values = self.graph.input(field.name, dtype, ("n", *in_lists))
             if field.kind == "numeric":
@@ -273,7 +276,8 @@ class _NetworkWriter:
         for behaviour in self.schema.behaviours:
             name = mask_name(behaviour)
             mask = self.graph.input(name, np.bool_, self._dims(behaviour))
-            self.inputs[name] = self.graph.add("Pad", mask.as_float(), one_more)
+            mask = self.graph.add("Pad", mask.as_float(), pads[behaviour], 0.0, np.array([1]))
+            self.inputs[name] = mask
 
     def _declare_older(self, pair: NeighbourPair) -> Value:
         """Declare the ids of older events, as many as the caller has, padded with 0: (n, T)."""
@@ -435,7 +439,9 @@ class _NetworkWriter:
         query_part = queries @ weight_query + unit.first.bias
         relations = [relation.insert_axis(2) for relation in (*weighed, *common)]
         inputs = join([keys, queries.insert_axis(1) * keys, *relations], axis=2)
-        return _upper_layers(unit, inputs @ weight_event + query_part.insert_axis(1))
+        scores = inputs @ weight_event + query_part.insert_axis(1)
+        shape = scores.call("Shape", end=2)
+        return self.graph.add("Reshape", _upper_layers(unit, scores), shape, allowzero=1)
 
     def _alone(self, behaviour: Behaviour) -> list[Value]:
         """Embeddings of the events' attributes that have no candidate: (n, T, width) each."""
@@ -499,20 +505,21 @@ class _RankingWriter(_NetworkWriter):
         with_ones = graph.add("Pad", queries, np.array([0, 0, 0, 1]), 1.0)
 
         def weigh(keys: Value, constant: Value) -> Value:
-            matrices = keys.insert_axis(2) * weight_pair + weight_query
-            matrices = join([matrices, constant.insert_axis(1)], axis=1)  # (m, width + 1, n_units)
-            return _upper_layers(unit, with_ones @ matrices)  # (m, n)
+            """Events (m, width, 1) and their constant scores (m, 1, n_units) -> (1, m * n)."""
+            matrices = join([keys * weight_pair + weight_query, constant], axis=1)
+            return _upper_layers(unit, with_ones @ matrices)
 
         n_blocks = graph.add("Div", n_rows * n_events, np.array([PAIRS_PER_BLOCK])) + np.array([1])
         n_blocks = graph.add("Min", n_blocks, n_events)
-        weights = graph.scan([events, constant], n_blocks, weigh)
+        blocks = [events.insert_axis(2), constant.insert_axis(1)]
+        weights = graph.scan(blocks, n_blocks, weigh)
         weights = graph.add("Slice", weights, np.array([0]), n_events).transpose(1, 0)
         if not weighed:
             return weights
         weight = torch.cat([weight_query, weight_pair, weight_same])
         pairs, inputs, event = self._equal_pairs(queries, events, weighed, ranks)
         scores = graph.add("Gemm", inputs, weight, graph.add("Gather", constant, event))
-        scores = _of_one_unit(_layers(scores, [unit.first_activation, *unit.rest]), unit.last)
+        scores = _upper_layers(unit, scores).drop_axis(0)
         weights = graph.add("ScatterND", weights.reshape(-1), pairs.insert_axis(1), scores)
         return graph.add("Reshape", weights, join([n_rows, n_events], axis=0))
 
@@ -568,10 +575,9 @@ def _sum_by_weight(weights: Value, keys: Value) -> Value:
 
 
 def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
-    """Scores of events (a, b) from those of the unit's first layer, (a, b, n_units)."""
-    shape, scores = scores.call("Shape", end=2), _layers(scores, [unit.first_activation])
-    flat = _layers(scores.reshape(-1, unit.first.out_features), unit.rest)
-    return scores.graph.add("Reshape", _of_one_unit(flat, unit.last), shape, allowzero=1)
+    """Scores of events (1, a * b) from those of the unit's first layer, (a, b, n_units)."""
+    scores = _layers(scores, [unit.first_activation]).reshape(-1, unit.first.out_features)
+    return _of_one_unit(_layers(scores, unit.rest), unit.last)
 
 
 def _normalize(scores: Value, mask: Value, *, softmax: bool) -> Value:
@@ -603,8 +609,8 @@ def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
 
 
 def _of_one_unit(value: Value, layer: nn.Linear) -> Value:
-    """Output (n,) of a layer of one unit, whose weight comes first: four times as fast."""
-    return value.graph.add("Gemm", layer.weight, value, layer.bias, transB=1).drop_axis(0)
+    """Output (1, n) of a layer of one unit, whose weight comes first: three times as fast."""
+    return value.graph.add("Gemm", layer.weight, value, layer.bias, transB=1)
 
 
 def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
@@ -741,26 +747,25 @@ def _summaries_of_one_history(
     weights = graph.add("ScatterND", weights, at, counted.transpose(1, 0), reduction="add")
     scores = _scores_by_place(by_item, candidates, places, weights)  # (2 * n, n_places)
     most = scores.max(1, keepdims=True) * mask.max(1, keepdims=True)
-    summaries = join([scores @ weights, most], axis=1).reshape(2, -1, len(counts) + 1)
     order = np.array([0, 1, 4, 2, 3])  # the maximum is third
-    summaries = graph.add("Gather", summaries.transpose(1, 0, 2), order, axis=2)
-    return summaries.reshape(-1, 2 * len(order))
+    summaries = graph.add("Gather", join([scores @ weights, most], axis=1), order, axis=1)
+    return summaries.reshape(-1, len(by_item) * len(order))
 
 
 def _scores_by_place(
     by_item: Sequence[csr_array], candidates: Value, places: Value, weights: Value
 ) -> Value:
-    """Return each of the scores of each candidate, one below the other: (2 * n, n_places).
+    """Return each candidate's scores of each kind, one below the other: (2 * n, n_places).
 
     It is 0 of events that are no neighbours, and no maximum where no event is.
     """
-    graph, n_rows = candidates.graph, candidates.call("Shape")
+    graph, n_scores = candidates.graph, np.array([len(by_item)])
     found = [_find_neighbours(scores, candidates, places) for scores in by_item]
-    rows = [row + n_rows if number else row for number, (row, _, _) in enumerate(found)]
+    rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(found)]
     columns = join([place for _, place, _ in found], axis=0).as_int64()
     at = join([join(rows, axis=0).insert_axis(1), columns.insert_axis(1)], axis=1)  # (n_found, 2)
     none = graph.add("Gather", weights, np.int64(0), axis=1).as_bool().where(0.0, HIDDEN)
-    shape = join([n_rows * np.array([len(by_item)]), graph.constant(np.array([1]))], axis=0)
+    shape = join([candidates.call("Shape") * n_scores, graph.constant(np.array([1]))], axis=0)
     scores = graph.add("Expand", none, shape)
     return graph.add("ScatterND", scores, at, join([value for _, _, value in found], axis=0))
 

@@ -154,29 +154,33 @@ class Graph:
         self.nodes.append(node)
         return Value(self, result)
 
-    def scan(self, rows: Sequence[Value], n_blocks: Value, body: Callable[..., Value]) -> Value:
-        """Return what a function makes of a block of rows at a time: (n_rows and more, m).
+    def scan(self, values: Sequence[Value], n_blocks: Value, body: Callable[..., Value]) -> Value:
+        """Return what a function makes of a block of the first axis at a time.
 
-        The blocks are of one size, so rows of zeros may follow the last, and what becomes of them.
-        ``rows`` are matrices, (n_rows, width) each; ``n_blocks`` has shape (1,).
+        The blocks are of one size, so zeros may follow the last, and what becomes of them.
+
+        values : one length of the first axis
+        n_blocks : (1,)
+        body : gives a matrix whose numbers are as many for each position of the first axis
+        scanned : (length and more, numbers of a position)
         """
         zero, rest = self.constant(np.array([0])), self.constant(np.array([-1]))
-        n_rows = self.add("Shape", rows[0], end=1)
-        n_more = self.add("Mod", zero - n_rows, n_blocks)
-        pads = join([zero, zero, n_more, zero], axis=0)
-        rows = [self.add("Pad", value, pads) for value in rows]
-        shapes = [join([n_blocks, rest, value.call("Shape", start=1)], axis=0) for value in rows]
-        blocks = [self.add("Reshape", *pair) for pair in zip(rows, shapes, strict=True)]
+        length = self.add("Shape", values[0], end=1)
+        n_more = self.add("Mod", zero - length, n_blocks)
+        pads = join([zero, n_more], axis=0)
+        values = [self.add("Pad", value, pads, 0.0, zero) for value in values]
+        shapes = [join([n_blocks, rest, value.call("Shape", start=1)], axis=0) for value in values]
+        blocks = [self.add("Reshape", *pair) for pair in zip(values, shapes, strict=True)]
         before, self.nodes = self.nodes, []
         inner = [Value(self, f"{block.name}_block") for block in blocks]
         result = body(*inner)
         info, kind = self.onnx.helper.make_tensor_value_info, self.onnx.TensorProto.FLOAT
-        # onnxruntime 1.19 needs the number of axes of what comes out
-        ends = ([info(v.name, kind, (None, None)) for v in values] for values in (inner, [result]))
-        graph, self.nodes = self.onnx.helper.make_graph(self.nodes, "block", *ends), before
+        inputs = [info(value.name, kind, None) for value in inner]
+        outputs = [info(result.name, kind, (None, None))]  # onnxruntime 1.19 needs the axes
+        graph = self.onnx.helper.make_graph(self.nodes, "block", inputs, outputs)
+        self.nodes = before
         stacked = self.add("Scan", *blocks, body=graph, num_scan_inputs=len(blocks))
-        shape = join([n_rows + n_more, stacked.call("Shape", start=2)], axis=0)
-        return self.add("Reshape", stacked, shape, allowzero=1)
+        return self.add("Reshape", stacked, join([length + n_more, rest], axis=0))
 
     def _prune(self) -> None:
         """Drop nodes and constants that no output needs: a runtime computes all that it is given.
