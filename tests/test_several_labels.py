@@ -370,6 +370,7 @@ def test_words_and_pictures_name_the_labels(fitted, rows):
     [
         ({"purchase": 1}, {"after": AFTER}, "label 'purchase': y must have two classes, got one"),
         ({"purchase": [0, "no"] * 20}, {}, "label 'purchase': "),
+        ({"purchase": np.nan}, {}, "label 'purchase': y must have two classes, got none: every"),
         (
             {"click": [0, 1] * 20},
             {"after": AFTER},

@@ -298,6 +298,8 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
             f"y has {len(classes)} classes, {classes[:5].tolist()} among them. "
             "Make it click or no click first, or let DINRegressor predict the number."
         )
+    if not len(classes):
+        raise ValueError("y must have two classes, got none: every row lacks the label.")
     if len(classes) < 2:
         raise ValueError(
             f"y must have two classes, got one class only: {classes.tolist()}. "
