@@ -295,16 +295,10 @@ class DIN(nn.Module):
             if behaviour.is_bag:
                 inputs.append(shown.bags[behaviour.histories])
                 continue
-            queries = shown.queries.get(behaviour.histories)
-            if queries is None:
-                queries = self.join_queries(behaviour, shown)
-            inputs += histories[behaviour.histories].outputs(queries, shown)
-        return self._logits(torch.cat([part.expand(shown.n_rows, -1) for part in inputs], dim=1))
-
-    def join_queries(self, behaviour: Behaviour, shown: Shown) -> Tensor:
-        """Return candidates of a behaviour and a one, as ``SharedHistory.outputs`` takes them."""
-        queries = self._queries(behaviour, shown.embedded, shown.n_rows)
-        return F.pad(queries, (0, 1), value=1.0)
+            inputs += histories[behaviour.histories].outputs(shown)
+        n_rows = shown.n_rows
+        inputs = [i if i.shape[0] == n_rows else i.expand(n_rows, -1) for i in inputs]
+        return self._logits(torch.cat(inputs, dim=1))
 
     def bias_of(self, outputs: Tensor) -> Tensor:
         """Return the last bias with which all rows have these outputs, if its weights are zero."""
@@ -359,20 +353,14 @@ class DIN(nn.Module):
         keys = self._join(behaviour, embeddings)
         if behaviour.is_bag:
             return None, keys
-        compared = {name: embeddings[(name,)] for name in behaviour.candidates if name is not None}
-        return self._queries(behaviour, compared, batch.n_rows), keys
-
-    def _queries(self, behaviour: Behaviour, embedded: Mapping[str, Tensor], n_rows: int) -> Tensor:
-        """Candidates of a behaviour, (n_rows, width): zeros where an attribute has none."""
         pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-        present = next(iter(embedded.values()))
-        attributes = [
-            present.new_zeros(n_rows, self.embeddings.width(history))
+        queries = [
+            keys.new_zeros(batch.n_rows, self.embeddings.width(history))
             if candidate is None
-            else embedded[candidate].expand(n_rows, -1)
+            else embeddings[(candidate,)]
             for history, candidate in pairs
         ]
-        return torch.cat(attributes, dim=1)
+        return torch.cat(queries, dim=1), keys
 
     def _join(self, behaviour: Behaviour, by_slot: dict[Slot, Tensor]) -> Tensor:
         """Attributes of a behaviour side by side."""

@@ -191,7 +191,10 @@ def run(folder, code):
         cwd=HOUSE, capture_output=True, text=True, timeout=240, env=environment,
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
-    return {line.split()[0]: line.split()[1:] for line in child.stdout.splitlines()}, child.stderr
+    lines = [
+        line for line in child.stdout.splitlines() if not line.startswith("Error:")
+    ]  # FBGEMM's
+    return {line.split()[0]: line.split()[1:] for line in lines}, child.stderr
 
 
 CALLS = {"save", "predictions", "checkpoint", "cache", "attach"}

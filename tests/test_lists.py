@@ -31,6 +31,7 @@ from sklearn_din import (
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.lists import IdLists, join_columns
 from sklearn_din.network.batch import Batch
+from sklearn_din.network.candidates import likeness_of_lists
 from sklearn_din.serving import OnnxServer
 from sklearn_din.training.occurrences import count_ids
 from tests.padded_network import padded_logits
@@ -216,7 +217,8 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
     seen, histories = module.read_sides(Batch(X, shared=True), module.history_readers())
     (history,) = histories.values()
-    np.testing.assert_allclose(history._matches(1, seen), expected, atol=1e-6)
+    found = likeness_of_lists(history.lists[1], seen.lists["genres"])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):

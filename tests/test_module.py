@@ -377,8 +377,7 @@ def test_an_interest_says_how_many_columns_it_gives_the_mlp(make, interest, pool
             with torch.no_grad():
                 bag = shown.bags.get(module.behaviour.histories)
                 if bag is None:
-                    left = network.join_queries(module.behaviour, shown)
-                    outputs = histories[module.behaviour.histories].outputs(left, shown)
+                    outputs = histories[module.behaviour.histories].outputs(shown)
                 else:
                     outputs = [bag]
             outputs = [output.expand(7, -1) for output in outputs]  # once for all, or for each

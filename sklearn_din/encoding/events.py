@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_din._spans import Spans
+from sklearn_din._spans import Covered, Spans
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.features.ragged import MOST_EVENTS
 
@@ -84,8 +84,9 @@ def read_events(
     newest, older = keep_newest(given, max_length, is_bag=is_bag)
     n_older = int((given.lengths - newest.lengths).sum(dtype=np.int64))
     covered = (newest if older is None else given.newest(newest.lengths + older)).cover()
-    covered = replace(covered, spans=covered.spans.newest(newest.lengths))
-    events = Events(covered.spans, covered.counts(), n_older=n_older, older=older)
+    spans = covered.spans.newest(newest.lengths)
+    covered = Covered(spans, covered.run_starts, covered.run_lengths)
+    events = Events(spans, covered.counts(), n_older=n_older, older=older)
     selection = covered.kept
     for history in cells:
         if history.name in numbers:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
-from sklearn_din.encoding.cells import LARGEST, LISTS, Codes, HistoryCells
+from sklearn_din.encoding.cells import LARGEST, LISTS, Codes, HistoryCells, Selection
 from sklearn_din.encoding.table import Columns
 
 NO_COLUMNS = pd.DataFrame(index=[0])
@@ -67,8 +67,16 @@ class OneRow(Columns):
                 values = _of_one_type(cell)
             if values is not None:
                 spans = Spans.from_lengths(np.array([len(values)]))
-                self._histories[name] = HistoryCells(name, values, spans)
+                self._histories[name] = _Plain(name, values, spans)
         return super().history(name)
+
+
+class _Plain(HistoryCells):
+    """Events of one row, of which nothing is gained by finding the distinct ones."""
+
+    def codes(self, selection: Selection) -> Codes:
+        values = cast(np.ndarray, self.values)[selection]
+        return np.arange(len(values), dtype=np.int32), values
 
 
 def _plain(value: object) -> object:

@@ -82,7 +82,7 @@ class RowEncoder:
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_of_unknown_ids(self.learnt.note_unknown(read, encoded, behaviours))
-        return EncodedFeatures(
+        return EncodedFeatures._without_checks(
             self.learnt.schema,
             encoded,
             behaviours,

@@ -249,7 +249,7 @@ class Vocabulary:
     def refuse_unknown(self, values: np.ndarray, ids: np.ndarray, *, name: str) -> None:
         """Raise where a value is unknown now and was not seen at fit either."""
         unseen = values[ids < 0].astype(object)
-        unseen = unseen[~pd.Index(unseen).isin(self.rare)]
+        unseen = pd.unique(unseen[~pd.Index(unseen).isin(self.rare)])
         if len(unseen):
             more = ", ..." if len(unseen) > SHOWN_VALUES else ""
             raise ValueError(

@@ -13,6 +13,8 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.neighbours.item_scores import DECAY, SUMMARIES
 from sklearn_din.neighbours.pairs import NeighbourPair
 
+N_OF_HISTORY = 2 * len(SUMMARIES)  # columns that follow the history, before the others
+
 
 class CandidateScores:
     """One pair's columns of numbers for the same candidates and any history.
@@ -30,24 +32,25 @@ class CandidateScores:
     """
 
     def __init__(self, pair: NeighbourPair, candidates: np.ndarray) -> None:
-        ids, scores, n_summaries = ids_to_look_up(candidates), pair.scores, 2 * len(SUMMARIES)
+        ids, scores = ids_to_look_up(candidates), pair.scores
         both = [scores.ease[ids].T, scores.cosine[ids].T]
         self._by_event = hstack(both, format="csr")  # (n_ids, 2 * n_candidates)
-        self._history, self.names = pair.history, pair.names[:n_summaries]
-        self._scale, scale = pair.scale[:n_summaries, None], pair.scale[n_summaries:, None]
+        self._history, self.names = pair.history, pair.names[:N_OF_HISTORY]
+        self._scale, scale = np.split(pair.scale[:, None], [N_OF_HISTORY])
         popularity = scores.popularity[ids]
         is_known = (popularity > 0).astype(np.float32)
         columns = np.stack([popularity, scores.click_rate[ids], is_known]) / scale
-        self.constant = dict(zip(pair.names[n_summaries:], columns, strict=True))
+        self.constant = dict(zip(pair.names[N_OF_HISTORY:], columns, strict=True))
 
     def numbers(self, behaviours: Mapping[tuple[str, ...], Ragged]) -> np.ndarray:
         """Return the columns that follow the history of the one user: (n_columns, n_candidates)."""
         histories = next(names for names in behaviours if self._history in names)
         ragged = behaviours[histories]
-        events = ids_to_look_up(ragged.columns[self._history][ragged.whole.index()])
+        start, length = ragged.whole.starts[0], ragged.whole.lengths[0]
+        events = ids_to_look_up(ragged.columns[self._history][start : start + length])
         sums = _summarise(self._by_event, events)
         # All summaries of the one kind of scores, then all of the other
-        sums = sums.reshape(len(SUMMARIES), 2, -1).swapaxes(0, 1).reshape(len(self._scale), -1)
+        sums = sums.reshape(len(SUMMARIES), 2, -1).swapaxes(0, 1).reshape(N_OF_HISTORY, -1)
         sizes = np.abs(sums)
         np.log1p(sizes, out=sizes, where=sizes > 0)  # most are zero
         return np.copysign(sizes, sums) / self._scale

@@ -9,18 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.features.schema import PADDING_ID
 from sklearn_din.network.batch import Batch, BatchLists
-from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, Interest
-from sklearn_din.network.shared import OfOneHistory, Pairs, Runs, SharedUnit
+from sklearn_din.network.interest import ADDED_EVENTS, N_COUNTED, NO_ID, Interest
+from sklearn_din.network.shared import OfOneHistory, Pairs, Runs, SharedUnit, recency
 
 Key = TypeVar("Key")
+
+
+class Joined(NamedTuple):
+    """Candidates of one behaviour, their attributes side by side.
+
+    left : (n, width + 1), their embeddings, zeros where an attribute has no candidate, and a one
+    ids : (n, n_attributes, 1), NO_ID where an attribute is compared otherwise: by its lists, or by
+        runs of its ids
+    """
+
+    left: Tensor
+    ids: Tensor
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,7 @@ class Shown:
     bags : by the histories of each bag, (n, width)
     lists : by field of lists that is compared with events
     vectors : by field whose ids have fixed vectors, the unit vectors of a table and its rows (n,)
-    queries : by the histories of a behaviour, its candidates and a one (n, width + 1), where they
-        are joined already
+    joined : by the histories of a behaviour, its candidates, where they are joined already
     runs : a field that is compared with events, in whose order the first rows are: where each run
         of the same id begins, and where the last one ends; None where there are none
     """
@@ -47,7 +58,7 @@ class Shown:
     bags: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     lists: dict[str, BatchLists] = field(default_factory=dict)
     vectors: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    queries: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+    joined: dict[tuple[str, ...], Joined] = field(default_factory=dict)
     runs: tuple[str, list[int]] | None = None
 
     def take(self, rows: slice) -> Shown:
@@ -72,7 +83,7 @@ class Shown:
             pick_all(self.bags),
             {name: lists._replace(at=pick(lists.at)) for name, lists in self.lists.items()},
             {name: (table, pick(at)) for name, (table, at) in self.vectors.items()},
-            pick_all(self.queries),
+            {name: Joined(*map(pick, joined)) for name, joined in self.joined.items()},
             runs,
         )
 
@@ -90,7 +101,7 @@ class Shown:
 
 
 class HistoryReader:
-    """What reading a behaviour's histories needs of the network as it is now.
+    """Reader of a behaviour's histories, by the weights that the network has now.
 
     Parameters
     ----------
@@ -108,7 +119,27 @@ class HistoryReader:
             start += width
         self.unit: SharedUnit | None = None
         if interest.pooling == "attention":
-            self.unit = SharedUnit(interest.unit, len(self.compared), len(DECAYS))
+            extended = interest.extended
+            self.unit = SharedUnit(interest.unit, len(self.compared), extended=extended)
+
+    def join(self, shown: Shown) -> Joined:
+        """Join the candidates of impressions."""
+        behaviour, some = self.interest.behaviour, next(iter(shown.embedded.values()))
+        pairs = zip(behaviour.candidates, self.interest.widths, strict=True)
+        columns = [
+            some.new_zeros(1, width) if name is None else shown.embedded[name]
+            for name, width in pairs
+        ]
+        columns = [c.expand(shown.n_rows, -1) for c in (*columns, some.new_ones(1, 1))]
+        ids = torch.full((shown.n_rows, len(self.compared), 1), NO_ID, dtype=torch.int32)
+        ids = ids.to(some.device)
+        name_of_runs, bounds = shown.runs or (None, [0])
+        for number, (_, name, _) in enumerate(self.compared):
+            if name in shown.ids:
+                ids[:, number, 0] = shown.ids[name]
+            if name == name_of_runs:
+                ids[: bounds[-1], number] = NO_ID
+        return Joined(torch.cat(columns, dim=1), ids)
 
 
 class SharedHistory:
@@ -128,15 +159,21 @@ class SharedHistory:
         self.reader, self.interest, self.keys = reader, reader.interest, keys
         interest, n_events = reader.interest, keys.shape[0]
         self.root = math.sqrt(max(n_events, 1))
-        self.compared: list[Tensor | BatchLists] = [
-            batch.lists[history] if history in batch.lists else batch.identities[history]
-            for history, _, _ in reader.compared
-        ]
+        self.scaled = keys / self.root
+        self.lists = dict[int, BatchLists]()
+        ids = [keys.new_zeros(0, n_events, dtype=torch.int32)]
+        for number, (history, _, _) in enumerate(reader.compared):
+            if history in batch.lists:
+                self.lists[number] = batch.lists[history]
+                ids.append(keys.new_full((1, n_events), PADDING_ID, dtype=torch.int32))
+            else:
+                ids.append(batch.identities[history].unsqueeze(0))
+        self.ids = torch.cat(ids)  # (n_attributes, n_events)
         self.vectors = dict[str, Tensor]()
         for history, candidate, vocabulary in interest.with_vectors:
             table = F.normalize(batch.vectors.tables[vocabulary])
             self.vectors[candidate] = table.index_select(0, batch.vectors.rows[history])
-        factors, ranks = recency(n_events, keys.device)
+        factors, _ = recency(n_events, keys.device)
         numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
         alone = interest.alone(keys) if interest.n_means else []
         # By event, what is summed over those with the candidate's id; then by weight, as a mean
@@ -146,17 +183,14 @@ class SharedHistory:
             self.values = torch.cat([*alone, *(n.unsqueeze(1) for n in numbers)], dim=1)
         self.unit: OfOneHistory | None = None
         if reader.unit is not None:
-            common = [ranks, *numbers] if interest.extended else []
-            self.unit = reader.unit.read(keys, factors, common)
+            self.unit = reader.unit.read(keys, numbers if interest.extended else [])
 
-    def outputs(self, left: Tensor, shown: Shown) -> list[Tensor]:
-        """Return the MLP's inputs, as ``Interest.outputs`` does: (n, columns) or (1, columns) each.
-
-        left : (n, width + 1), the candidates and a one
-        """
-        interest, n_events, queries = self.interest, self.keys.shape[0], left[:, :-1]
-        runs = self._find_runs(shown)
-        pairs = self._find_pairs(shown, runs)
+    def outputs(self, shown: Shown) -> list[Tensor]:
+        """Return the MLP's inputs, as ``Interest.outputs``: (n, columns) or (1, columns) each."""
+        interest, n_events = self.interest, self.keys.shape[0]
+        left, ids = shown.joined.get(interest.behaviour.histories) or self.reader.join(shown)
+        queries, runs = left[:, :-1], self._find_runs(shown)
+        pairs = self._find_pairs(ids, shown)
         weights = None
         if self.unit is not None:
             weights = self.unit.weigh(left, pairs, runs)
@@ -183,46 +217,28 @@ class SharedHistory:
         if weights is None:
             return [queries * vector, *more]
         mass = weights.sum(1, keepdim=True)
-        unweighted = self.keys.sum(0, keepdim=True) / self.root
+        unweighted = self.scaled.sum(0, keepdim=True)
         weighted = [queries * vector, mass.sign() * mass.abs().log1p()]
         return [*weighted, queries * unweighted, *more]
 
     def _find_runs(self, shown: Shown) -> Runs | None:
         """Find which runs of candidates have an event's id; None without runs."""
-        if shown.runs is None or self.unit is None:
-            return None
-        name, bounds = shown.runs
+        name, bounds = shown.runs or (None, [])
         for number, (_, candidate, columns) in enumerate(self.reader.compared):
-            events = self.compared[number]
-            if candidate == name and isinstance(events, Tensor):
-                ids = shown.ids[name][bounds[:-1]]
-                return Runs(number, columns, bounds, Pairs.find(ids.view(-1, 1, 1) == events))
+            if candidate == name:
+                likeness = shown.ids[name][bounds[:-1]].view(-1, 1, 1) == self.ids[number]
+                return Runs(number, columns, bounds, Pairs.find(likeness))
         return None
 
-    def _find_pairs(self, shown: Shown, runs: Runs | None) -> Pairs:
-        """Find which candidates have an event's id, by attributes other than that of the runs."""
-        n_events, likeness = self.keys.shape[0], list[Tensor]()
-        for number in range(len(self.compared)):
-            if runs is not None and runs.attribute == number:
-                likeness.append(self.keys.new_zeros(1, 1, dtype=torch.bool))
-            else:
-                likeness.append(self._matches(number, shown))
-        shape = shown.n_rows, n_events
-        if not likeness:
-            return Pairs.find(self.keys.new_zeros(shown.n_rows, 0, n_events))
-        return Pairs.find(torch.stack([bits.expand(shape) for bits in likeness], dim=1))
-
-    def _matches(self, number: int, shown: Shown) -> Tensor:
-        """Events that have the candidate's id; of lists, how like they are: (n, n_events)."""
-        events, name = self.compared[number], self.reader.compared[number][1]
-        if isinstance(events, Tensor):
-            return events == shown.ids[name].unsqueeze(1)
-        lists = shown.lists[name]
-        n_events, n_lists = events.offsets.shape[0] - 1, lists.offsets.shape[0] - 1
-        each = torch.arange(n_lists * n_events, device=lists.at.device)
-        pairs = events.likeness_to(lists, each % n_events, each // n_events)
-        pairs = pairs.view(n_lists, n_events)
-        return pairs.index_select(0, lists.at).index_select(1, events.at)
+    def _find_pairs(self, ids: Tensor, shown: Shown) -> Pairs:
+        """Find which candidates have an event's id, or a list of ids that is like the event's."""
+        likeness = ids == self.ids
+        if self.lists:
+            likeness = likeness.float()
+        for number, events in self.lists.items():
+            lists = shown.lists[self.reader.compared[number][1]]
+            likeness[:, number] = likeness_of_lists(events, lists)
+        return Pairs.find(likeness)
 
     def _pool(self, weights: Tensor | None) -> Tensor:
         """Events as one vector, scaled: (n, width); (1, width) where no candidate weighs them."""
@@ -230,10 +246,9 @@ class SharedHistory:
         if interest.pooling == "max":
             keys = self.keys if n_events else self.keys.new_zeros(1, interest.width)
             return keys.amax(0, keepdim=True)
-        total = self.keys.sum(0, keepdim=True) if weights is None else weights @ self.keys
-        if interest.pooling == "mean":
-            return total / max(n_events, 1)
-        return total / self.root if interest.divisor == "sqrt" else total
+        keys = self.scaled if interest.divisor == "sqrt" else self.keys
+        total = keys.sum(0, keepdim=True) if weights is None else weights @ keys
+        return total / max(n_events, 1) if interest.pooling == "mean" else total
 
     def _means(self, weights: Tensor | None) -> Tensor:
         """Weighted means of what has no candidate, as ``Interest`` has them."""
@@ -251,8 +266,9 @@ class SharedHistory:
         return torch.cat(sums, dim=1)
 
 
-@lru_cache(maxsize=256)
-def recency(n_events: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return how much events count by their rank, (n_events, n_decays), and log(1 + rank)."""
-    ranks = torch.arange(n_events - 1, -1, -1, device=device, dtype=torch.float32)
-    return torch.stack([decay**ranks for decay in DECAYS], dim=1), ranks.log1p()
+def likeness_of_lists(events: BatchLists, shown: BatchLists) -> Tensor:
+    """How like each candidate's list is to each event's: (n, n_events)."""
+    n_events, n_lists = events.offsets.shape[0] - 1, shown.offsets.shape[0] - 1
+    each = torch.arange(n_lists * n_events, device=shown.at.device)
+    pairs = events.likeness_to(shown, each % n_events, each // n_events)
+    return pairs.view(n_lists, n_events).index_select(0, shown.at).index_select(1, events.at)

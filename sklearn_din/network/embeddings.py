@@ -252,10 +252,11 @@ class FieldEmbeddings(nn.Module):
     def _positions(self, slot: Slot, ids: Mapping[str, Tensor]) -> Tensor:
         """Rows of the table that a slot's ids stand for: all attributes of an event in turn."""
         offsets = [self.offset_of[self.vocabulary_of[name]] for name in slot]
-        if len(slot) == 1:
-            return ids[slot[0]] + offsets[0]
-        shifted = [ids[name] + offset for name, offset in zip(slot, offsets, strict=True)]
-        return torch.stack(shifted, dim=1).view(-1)
+        shifted = [
+            ids[name] + offset if offset else ids[name]
+            for name, offset in zip(slot, offsets, strict=True)
+        ]
+        return torch.stack(shifted, dim=1).view(-1) if len(slot) > 1 else shifted[0]
 
 
 class _Request(NamedTuple):

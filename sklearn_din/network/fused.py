@@ -201,11 +201,17 @@ def hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Te
     steps : two tensors for each layer, as ``rectify`` gives them
     result : (n,)
     """
+    steps = rectify_layers(scores, parameters[:-2])
+    return steps, _column(steps[-1], parameters[-2]).add_(parameters[-1])
+
+
+def rectify_layers(scores: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the same steps, by the same parameters without those of the last layer."""
     steps = rectify(scores, parameters[0])
-    for i in range(1, len(parameters) - 2, 3):
+    for i in range(1, len(parameters), 3):
         weight, bias, slope = parameters[i : i + 3]
         steps += rectify(torch.addmm(bias, steps[-1], weight.t()), slope)
-    return steps, _column(steps[-1], parameters[-2]).add_(parameters[-1])
+    return steps
 
 
 def rectify(scores: Tensor, slope: Tensor) -> list[Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 N_CHUNKS = 8  # that a sum over many rows is made of
+FEW_ROWS = 512  # of a table, which index_select gathers in less time
 LONG_SUM = 4096  # from this number of rows on it is made in chunks, which then are faster
 alike_for_all_threads = ContextVar("alike_for_all_threads", default=False)
 
@@ -115,7 +116,7 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     """``table[ids]``, for use inside autograd functions.
 
     ``embedding_bag`` prefetches rows, ``index_select`` stalls on cache misses and takes twice as
-    long (benchmarks/README.md). Each id is a bag of its own here.
+    long where there are many (benchmarks/README.md). Each id is a bag of its own here.
 
     Examples
     --------
@@ -124,6 +125,8 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     tensor([[0., 0., 1.],
             [1., 0., 0.]])
     """
+    if not torch.compiler.is_compiling() and ids.shape[0] < FEW_ROWS:  # a symbol there
+        return table.index_select(0, ids)
     starts = reuse_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
     return F.embedding_bag(ids, table, starts, mode="sum")
 

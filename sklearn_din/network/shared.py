@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,14 +13,16 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.network.fused import (
     can_fuse,
-    hidden_layers,
     layer_parameters,
     rectify,
+    rectify_layers,
     slopes_of,
 )
+from sklearn_din.network.interest import DECAYS
 from sklearn_din.network.layers import ActivationUnit
 
 SCORES_PER_BLOCK = 1 << 21  # 8 MiB, few calls
+N_LENGTHS = 16  # of histories, for which what follows from their length is kept
 LAST_LAYER = 3  # slope, weight and bias, of a unit with one hidden layer
 
 
@@ -42,12 +45,14 @@ class Pairs(NamedTuple):
     """Candidates and events that have something in common, in the order of the candidates.
 
     shape : how many candidates, attributes and events there are
-    at : (n_pairs,), int64, the place of each pair among all of that shape
+    places : (n_pairs,), int64, the candidate and attribute: candidate * n_attributes + attribute
+    events : (n_pairs,), int64
     values : (n_pairs, 1), how like they are, or None where they are the same
     """
 
     shape: torch.Size
-    at: Tensor
+    places: Tensor
+    events: Tensor
     values: Tensor | None
 
     @classmethod
@@ -58,17 +63,18 @@ class Pairs(NamedTuple):
         """
         flat = likeness.flatten()
         at = flat.nonzero().squeeze(1)
-        return cls(likeness.shape, at, flat[at].unsqueeze(1) if flat.is_floating_point() else None)
+        values = flat[at].unsqueeze(1) if flat.is_floating_point() else None
+        n_events = max(likeness.shape[2], 1)
+        return cls(likeness.shape, at // n_events, at % n_events, values)
 
     def sum_by_row(self, values: Tensor) -> Tensor:
         """Return sums of what the events have: (n_rows, n_attributes, width).
 
         values : (n_events, width)
         """
-        n_rows, n_attributes, n_events = self.shape
+        n_rows, n_attributes, _ = self.shape
         sums = values.new_zeros(n_rows * n_attributes, values.shape[1])
-        if len(self.at):
-            sums.index_add_(0, self.at // n_events, self._read(values, self.at % n_events))
+        sums.index_add_(0, self.places, self._read(values, self.events))
         return sums.view(n_rows, n_attributes, values.shape[1])
 
     def read(self, of_same: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,11 +83,12 @@ class Pairs(NamedTuple):
         of_same : (n_attributes * n_events, n_units)
         """
         _, n_attributes, n_events = self.shape
-        if not len(self.at):
-            return self.at, of_same[:0]
-        of_row = self.at % (n_attributes * n_events)
-        at = torch.div(self.at - of_row, n_attributes, rounding_mode="floor") + of_row % n_events
-        return at, self._read(of_same, of_row)
+        if n_attributes == 1:
+            return self.places * n_events + self.events, self._read(of_same, self.events)
+        rows = self.places // max(n_attributes, 1)
+        attributes = self.places - rows * n_attributes
+        added = self._read(of_same, attributes * n_events + self.events)
+        return rows * n_events + self.events, added
 
     def _read(self, values: Tensor, at: Tensor) -> Tensor:
         of_pairs = values.index_select(0, at)
@@ -92,9 +99,10 @@ class SharedUnit:
     """A unit that weighs the events of one history for many candidates, without gradients.
 
     ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``: the bracket depends on the history alone, so
-    that one product gives the first layer's scores of all events. The relations are bits (rarely
-    True: event and candidate have the same id; of lists, how like they are), those bits times each
-    factor of the event but the first, which is one, and what all candidates have in common.
+    that one product gives the first layer's scores of all events. The relations of an extended unit
+    are bits (rarely True: event and candidate have the same id; of lists, how like they are), those
+    bits times each of ``DECAYS`` to the power of the event's rank, and what all candidates have in
+    common: the rank, and the numbers of the event.
 
     Parameters
     ----------
@@ -102,53 +110,66 @@ class SharedUnit:
         The unit.
     n_same : int
         How many attributes have bits.
-    n_factors : int
-        How many factors each event has.
+    extended : bool
+        Whether it sees relations.
     """
 
-    def __init__(self, unit: ActivationUnit, n_same: int, n_factors: int) -> None:
-        self._unit, self._above = unit, list[Tensor]()
+    def __init__(self, unit: ActivationUnit, n_same: int, *, extended: bool) -> None:
+        self._unit, self._above, self._extended = unit, list[Tensor](), extended
         weight_query, weight_event = unit.split_first_layer()
-        bias: Tensor = unit.first.bias
+        self._bias: Tensor = unit.first.bias
         if can_fuse(unit):
-            self._above = [
-                *slopes_of([unit.first_activation]),
-                *layer_parameters(unit.rest, unit.last),
-            ]
+            above = layer_parameters(unit.rest, unit.last)
+            self._above = [*slopes_of([unit.first_activation]), *above]
         self._has_one = len(self._above) > LAST_LAYER
         if self._has_one:  # one unit more, which is always one, carries the next layer's bias
             weight_query, weight_event = F.pad(weight_query, (0, 1)), F.pad(weight_event, (0, 1))
-            bias = F.pad(bias, (0, 1), value=1.0)
+            self._bias = F.pad(self._bias, (0, 1), value=1.0)
             self._second = torch.cat([self._above[1].t(), self._above[2].unsqueeze(0)])
-        self._bias, self._query = bias, weight_query.contiguous().unsqueeze(1)
-        ends = [unit.width, 2 * unit.width, 2 * unit.width + n_same * n_factors]
+        self._query, self.n_units = weight_query.contiguous().unsqueeze(1), len(self._bias)
+        ends = [unit.width, 2 * unit.width, 2 * unit.width + n_same * len(DECAYS)]
         self._key, pair, same, self._common = weight_event.contiguous().tensor_split(ends)
-        self._pair, self.n_units = pair.unsqueeze(1), len(bias)
-        self._same = same.view(n_factors, n_same, self.n_units).transpose(0, 1)
+        self._pair = pair.unsqueeze(1)
+        self._same = same.view(len(DECAYS), n_same, self.n_units).transpose(0, 1)
+        self._of_length = lru_cache(maxsize=N_LENGTHS)(self._read_ranks)
 
-    def read(self, keys: Tensor, factors: Tensor, common: Sequence[Tensor]) -> OfOneHistory:
+    def read(self, keys: Tensor, numbers: Sequence[Tensor]) -> OfOneHistory:
         """Read a history.
 
         keys : (n_events, width)
-        factors : (n_events, n_factors), how much the bits count by event
-        common : (n_events,) each, the relations that all candidates have in common
+        numbers : (n_events,) each
         """
         matrix = keys.new_empty(self._unit.width + 1, keys.shape[0], self.n_units)
         torch.addcmul(self._query, keys.t().unsqueeze(2), self._pair, out=matrix[:-1])
-        constant = torch.addmm(self._bias, keys, self._key, out=matrix[-1])
-        for numbers, weight in zip(common, self._common, strict=True):
-            constant.addr_(numbers, weight)
-        return OfOneHistory(self, matrix, (factors @ self._same).flatten(0, 1))
+        bias, of_same = self._of_length(keys.shape[0])
+        constant = torch.addmm(bias, keys, self._key, out=matrix[-1])
+        for values, weight in zip(numbers, self._common[1:], strict=True):
+            constant.addr_(values, weight)
+        return OfOneHistory(self, matrix, of_same)
+
+    def _read_ranks(self, n_events: int) -> tuple[Tensor, Tensor]:
+        """Return what each event's rank gives its scores, and an equal id those of its rank.
+
+        bias : (n_events, n_units) or (n_units,)
+        of_same : (n_attributes * n_events, n_units)
+        """
+        factors, ranks = recency(n_events, self._bias.device)
+        factors, ranks = factors.to(self._bias.dtype), ranks.to(self._bias.dtype)
+        of_same = (factors @ self._same).flatten(0, 1)
+        if not self._extended:
+            return self._bias, of_same
+        return torch.addr(self._bias, ranks, self._common[0]), of_same
 
     def upper_layers(self, scores: Tensor) -> Tensor:
         """Weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
+        unit, parameters = self._unit, self._above
+        if not parameters:
+            return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
         if self._has_one:
-            scores = rectify(scores, self._above[0])[-1] @ self._second
-            return hidden_layers(scores, self._above[LAST_LAYER:])[1]
-        if self._above:
-            return hidden_layers(scores, self._above)[1]
-        unit = self._unit
-        return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
+            scores = rectify(scores, parameters[0])[-1] @ self._second
+            parameters = parameters[LAST_LAYER:]
+        rows = rectify_layers(scores, parameters[:-2])[-1]
+        return torch.mv(rows, parameters[-2]).add_(parameters[-1])
 
 
 class OfOneHistory:
@@ -209,8 +230,9 @@ class OfOneHistory:
 
     def _without(self, left: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
         """Return candidates and matrix without an attribute; the last row is the run's."""
-        kept = [*range(columns.start), *range(columns.stop, left.shape[1])]
-        return left[:, kept], self._matrix[kept]
+        others = [*range(columns.start), *range(columns.stop, left.shape[1])]
+        index = torch.tensor(others, device=left.device)
+        return left.index_select(1, index), self._matrix.index_select(0, index)
 
 
 def _places(at: Tensor, starts: list[int]) -> list[slice]:
@@ -234,3 +256,10 @@ def cut(bounds: Sequence[int], length: int) -> list[tuple[slice, int]]:
         for run, (begin, stop) in enumerate(pairwise(bounds))
         for start in range(begin, stop, length)
     ]
+
+
+@lru_cache(maxsize=256)
+def recency(n_events: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return how much events count by their rank, (n_events, n_decays), and log(1 + rank)."""
+    ranks = torch.arange(n_events - 1, -1, -1, device=device, dtype=torch.float32)
+    return torch.stack([decay**ranks for decay in DECAYS], dim=1), ranks.log1p()

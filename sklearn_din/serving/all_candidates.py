@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.neighbours.candidate_scores import CandidateScores
+from sklearn_din.neighbours.candidate_scores import N_OF_HISTORY, CandidateScores
 from sklearn_din.neighbours.tables import has_numbers
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.candidates import SharedHistory, Shown
+from sklearn_din.network.candidates import HistoryReader, SharedHistory, Shown
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.shared import cut
 from sklearn_din.training.threads import map_in_threads
@@ -35,17 +35,16 @@ class AllCandidates:
 
     def __init__(self, net: Any, X: EncodedFeatures) -> None:
         self._net, module = net, net.module_
-        self._readers, self._order, runs = module.history_readers(), None, None
+        self._readers: dict[tuple[str, ...], HistoryReader] = module.history_readers()
+        self._order, runs = None, None
         name = field_of_runs(X, module.interest_modules)
         if name is not None:
             self._order, bounds = order_in_runs(X.columns[name])
             X, runs = X[self._order], (name, bounds)
-        shown, _ = self._read(X)
-        for behaviour in (interest.behaviour for interest in module.interest_modules):
-            names = {name for name in behaviour.candidates if name is not None}
-            if names and names <= X.columns.keys():
-                shown.queries[behaviour.histories] = module.join_queries(behaviour, shown)
-        self._shown = replace(shown, runs=runs)
+        self._shown = replace(self._read(X)[0], runs=runs)
+        for histories, reader in self._readers.items():
+            if {*reader.interest.behaviour.candidates} - {None} <= X.columns.keys():
+                self._shown.joined[histories] = reader.join(self._shown)
         n_in_runs = 0 if runs is None else runs[1][-1]
         self._parts = [*parts_of(0, n_in_runs), *parts_of(n_in_runs, len(X))]
         pairs = [] if has_numbers(X.schema) else net.neighbours_.pairs
@@ -61,9 +60,10 @@ class AllCandidates:
         self._numbers = np.zeros((len(X), len(names)), dtype=np.float32)
         for name, numbers in constant.items():
             self._numbers[:, places[name]] = numbers
-        self._places_of_scores = [[places[name] for name in s.names] for s in self._scores]
-        of_scores = {name for scores in self._scores for name in scores.names}
-        self._of_user = {n: places[n] for n in names if n not in constant and n not in of_scores}
+        firsts = [places[scores.names[0]] for scores in self._scores]
+        self._of_scores = [slice(first, first + N_OF_HISTORY) for first in firsts]
+        computed = {*constant, *(name for scores in self._scores for name in scores.names)}
+        self._of_user = {name: at for name, at in places.items() if name not in computed}
 
     def score(self, user: EncodedFeatures) -> np.ndarray:
         """Return the log-odds of all candidates for a user, who is one row: (n_candidates,)."""
@@ -72,8 +72,8 @@ class AllCandidates:
         numbers = self._numbers.copy()
         for name, place in self._of_user.items():
             numbers[:, place] = user.columns[name]
-        for scores, places in zip(self._scores, self._places_of_scores, strict=True):
-            numbers[:, places] = scores.numbers(user.behaviours).T
+        for scores, columns in zip(self._scores, self._of_scores, strict=True):
+            numbers[:, columns] = scores.numbers(user.behaviours).T
         module, device = self._net.module_, own.numbers.device
         shown = self._shown.beside(own, torch.from_numpy(numbers).to(device))
         parts = [shown.take(rows) for rows in self._parts] if len(self._parts) > 1 else [shown]
@@ -105,8 +105,10 @@ def parts_of(start: int, stop: int) -> list[slice]:
 
 def field_of_runs(X: EncodedFeatures, interests: Iterable[Interest]) -> str | None:
     """Return the field that has the most candidates in long runs, of those attention compares."""
-    attending = [i for i in interests if i.extended and i.pooling == "attention"]
-    compared = {name for interest in attending for name in interest.behaviour.candidates}
+    compared: set[str | None] = set()
+    for interest in interests:
+        if interest.extended and interest.pooling == "attention":
+            compared |= {*interest.behaviour.candidates}
     single = [name for name in X.schema.names("categorical") if name in compared]  # no lists
     n_in_runs = {name: order_in_runs(X.columns[name])[1][-1] for name in single}
     name = max(single, key=n_in_runs.__getitem__, default=None)

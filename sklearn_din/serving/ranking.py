@@ -378,9 +378,8 @@ class _Pairs:
     def _of_user(self, user: int) -> np.ndarray:
         """Return the log-odds of all candidates for one user; the latest user's are kept."""
         if self._latest[0] != user:
-            rows = self.user_rows
-            one = rows if len(rows) == 1 else rows[user : user + 1]
-            outputs = self.catalogue.together.score(one)
+            rows = self.user_rows if self.n_users == 1 else self.user_rows[user : user + 1]
+            outputs = self.catalogue.together.score(rows)
             self._latest = user, self.reading.score(outputs)
         return self._latest[1]
 
