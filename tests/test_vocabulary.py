@@ -146,6 +146,17 @@ def test_no_value_knows_another_by_what_stands_beside_it(learnt, batch):
     assert together.tolist() == alone
 
 
+@pytest.mark.parametrize(("learnt", "other"), [(1, True), (True, 1), (0, False), (False, 0)])
+def test_among_other_objects_a_boolean_is_no_number(learnt, other):
+    vocabulary = Vocabulary(np.array([learnt, "hat"], dtype=object))
+    for batch in ([learnt, "tie"], [learnt]):
+        ids = vocabulary.encode(plain_ids(np.array(batch, dtype=object), name="a"), name="a")
+        assert ids[0] == 2
+    for batch in ([other, "tie"], [other], [other, 7]):
+        ids = vocabulary.encode(plain_ids(np.array(batch, dtype=object), name="a"), name="a")
+        assert (ids < 0).all()
+
+
 def test_text_that_spells_integers_joins_them():
     vocabulary = learn([3, 12], ["12", "-4"])
 

@@ -183,6 +183,14 @@ class Vocabulary:
         order = np.argsort(self.values, kind="stable")
         return order, self.values[order]
 
+    @cached_property
+    def _equal_to_booleans(self) -> dict[int, bool]:
+        """Positions of objects that pandas takes for False or True, and whether they are these."""
+        if self.values.dtype != object:
+            return {}
+        places = self._index.get_indexer(pd.Index([0, 1], dtype=object)).tolist()
+        return {place: isinstance(self.values[place], bool) for place in places if place >= 0}
+
     @property
     def n_ids(self) -> int:
         """Size of an embedding table: the values, padding and unknown."""
@@ -200,6 +208,10 @@ class Vocabulary:
                 stacklevel=2,
             )
         positions = self.positions(values)
+        for place, is_boolean in self._equal_to_booleans.items():
+            for n in np.flatnonzero(positions == place):
+                if isinstance(values[n], bool | np.bool_) != is_boolean:
+                    positions[n] = -1
         ids = (positions + FIRST_KNOWN_ID).astype(np.int32)
         unknown = np.flatnonzero(positions < 0)
         ids[unknown] = identify(values[unknown])
