@@ -138,7 +138,7 @@ def rank_inputs(session, X, row):
 def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
     network, runtime, path, monkeypatch
 ):
-    monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 200)  # 50 rows and 31 events: 8 blocks of 4
+    monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
     classifier = fitted_classifier(**network)
     export_onnx(classifier, path, layout="ranking")
     session = session_of(runtime, path)

@@ -509,10 +509,10 @@ class _RankingWriter(_NetworkWriter):
             matrices = join([keys * weight_pair + weight_query, constant], axis=1)
             return _upper_layers(unit, with_ones @ matrices)
 
-        n_blocks = graph.add("Div", n_rows * n_events, np.array([PAIRS_PER_BLOCK])) + np.array([1])
-        n_blocks = graph.add("Min", n_blocks, n_events)
+        one = np.array([1])
+        most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + one) + one
         blocks = [events.insert_axis(2), constant.insert_axis(1)]
-        weights = graph.scan(blocks, n_blocks, weigh)
+        weights = graph.scan(blocks, most, weigh)
         weights = graph.add("Slice", weights, np.array([0]), n_events).transpose(1, 0)
         if not weighed:
             return weights

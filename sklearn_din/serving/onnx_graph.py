@@ -154,18 +154,19 @@ class Graph:
         self.nodes.append(node)
         return Value(self, result)
 
-    def scan(self, values: Sequence[Value], n_blocks: Value, body: Callable[..., Value]) -> Value:
+    def scan(self, values: Sequence[Value], most: Value, body: Callable[..., Value]) -> Value:
         """Return what a function makes of a block of the first axis at a time.
 
         The blocks are of one size, so zeros may follow the last, and what becomes of them.
 
-        values : one length of the first axis
-        n_blocks : (1,)
+        values : one length of the first axis, at least 1
+        most : (1,), positions of a block
         body : gives a matrix whose numbers are as many for each position of the first axis
         scanned : (length and more, numbers of a position)
         """
-        zero, rest = self.constant(np.array([0])), self.constant(np.array([-1]))
+        zero, one, rest = (self.constant(np.array([number])) for number in (0, 1, -1))
         length = self.add("Shape", values[0], end=1)
+        n_blocks = (length - one) / most + one
         n_more = self.add("Mod", zero - length, n_blocks)
         pads = join([zero, n_more], axis=0)
         values = [self.add("Pad", value, pads, 0.0, zero) for value in values]
