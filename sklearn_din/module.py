@@ -235,11 +235,9 @@ class DIN(nn.Module):
             return logits_of(self.mlp, self.output, inputs)
         return self.output(self.mlp(inputs)).squeeze(1)
 
+    @torch.no_grad()
     def history_readers(self) -> dict[tuple[str, ...], HistoryReader]:
-        """Return what reads histories that candidates share, by the histories of each behaviour.
-
-        They hold the weights as they are now.
-        """
+        """Return readers of histories that candidates share, with the weights as they are now."""
         compared = (part for part in self.interest_modules if not part.behaviour.is_bag)
         return {part.behaviour.histories: HistoryReader(part) for part in compared}
 
@@ -253,10 +251,8 @@ class DIN(nn.Module):
         """
         compute_alone_if_forked()
         embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
-        shown, histories = (
-            Shown(batch.n_rows, batch.numbers),
-            dict[tuple[str, ...], SharedHistory](),
-        )
+        shown = Shown(batch.n_rows, batch.numbers)
+        histories = dict[tuple[str, ...], SharedHistory]()
         for name in self.of_ids:
             if (name,) in embeddings:
                 shown.embedded[name] = embeddings[(name,)]
