@@ -70,12 +70,13 @@ def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
 @pytest.mark.parametrize("attribute", [0, 1])
 @pytest.mark.parametrize("activation", ["prelu", "dice"])
 @pytest.mark.parametrize("bounds", [[0, 40, 41, 70], [0, 70]])
+@pytest.mark.parametrize("n_events", [5, 1, 0])
 def test_candidates_in_runs_equal_the_unit_asked_pair_by_pair(
-    bounds, activation, attribute, monkeypatch
+    bounds, activation, attribute, n_events, monkeypatch
 ):
     monkeypatch.setattr(shared, "SCORES_PER_BLOCK", 16 * 5 * 8)
     unit = make_unit(2 * 3 + 2, activation=activation)
-    queries, keys, same, numbers = draw(70, 5, n_same=2, n_numbers=1)
+    queries, keys, same, numbers = draw(70, n_events, n_same=2, n_numbers=1)
     columns = slice(2, 5) if attribute else slice(0, 2)
     for start, stop in pairwise(bounds):  # the same id, so all is the same
         queries[start:stop, columns] = queries[start, columns].clone()

@@ -197,12 +197,14 @@ class OfOneHistory:
 
         left : (n_rows, width + 1), the candidates and a one
         """
+        n_events = self._shape[0]
+        if not n_events:
+            return left[:, :0]
         matrix, constants, bounds = self._matrix, None, [0, left.shape[0]]
         if runs is not None:
             constants, bounds = self._score_runs(left, runs), runs.bounds
             left, matrix = self._without(left, runs.columns)
-        blocks = cut(bounds, max(1, SCORES_PER_BLOCK // max(1, matrix.shape[1])))
-        n_events = self._shape[0]
+        blocks = cut(bounds, max(1, SCORES_PER_BLOCK // matrix.shape[1]))
         weights = left.new_empty(left.shape[0], n_events)
         buffer = left.new_empty(max(rows.stop - rows.start for rows, _ in blocks), *self._shape)
         at, added = pairs.read(self._of_same)
