@@ -2,6 +2,7 @@
 
 import re
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -635,3 +636,59 @@ def test_ranking_needs_frames(fitted, users):
         TypeError, match="candidates must be a pandas, polars or Arrow frame, got list"
     ):
         rank_candidates(fitted, users, ["i1", "i2"])
+
+
+def draw_model(seed):
+    """A model of drawn columns and options, its frame, and the columns of the candidate."""
+    draw = np.random.RandomState(seed)
+    names = ["category", "genres", "answer", "price", "tags", "age"]
+    has, rows = dict(zip(names, draw.rand(6) < 0.5, strict=True)), []
+    lengths = draw.choice([0, 1, 2, 5, 9], 60)
+    lengths[21] = 0  # of a user who is ranked for
+    for length in lengths:
+        row = {"item": draw.choice(list("abcdefgh")), "price": draw.rand(), "age": draw.rand()}
+        row |= {"category": draw.randint(3), "hist_category": draw.randint(3, size=length).tolist()}
+        row["hist_item"] = draw.choice(list("abcdefgh"), length).tolist()
+        lists = [draw.choice(list("xyz"), draw.randint(3)).tolist() for _ in range(length + 2)]
+        row |= {"tags": lists[0], "genres": lists[1], "hist_genres": lists[2:]}
+        row["hist_answer"] = draw.choice(["yes", "no"], length).tolist()
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    dropped = [name for name in frame if not has.get(name.removeprefix("hist_"), True)]
+    frame = frame.drop(columns=dropped)
+    classifier = DINClassifier(
+        max_epochs=2,
+        lr=0.05,
+        embedding_dim=4,
+        early_stopping=False,
+        random_state=0,
+        pooling=draw.choice(["attention", "attention", "attention", "sum", "max"]),
+        interest=draw.choice(["extended", "extended", "paper"]),
+        attention_activation=draw.choice(["prelu", "prelu", "dice"]),
+        attention_normalization=draw.choice(["auto", "softmax"]),
+        attention_units=[(64, 16), (8,), (8, 4, 3)][draw.randint(3)],
+    )
+    labels = (draw.rand(60) < 0.4).astype(int)
+    model = make_pipeline(HistorySequenceEncoder(max_length=6), classifier).fit(frame, labels)
+    return model, frame, frame.columns.intersection(["item", "category", "genres", "price", "tags"])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rankings_by_drawn_models_equal_scoring_each_pair_alone(seed, monkeypatch):
+    sizes = [(256, 4096, 1 << 21), (2, 3, 200), (3, 7, 2000)][seed % 3]
+    monkeypatch.setattr("sklearn_din.serving.all_candidates.LEAST_RUN", sizes[0])
+    monkeypatch.setattr("sklearn_din.serving.all_candidates.CANDIDATES_PER_PART", sizes[1])
+    monkeypatch.setattr("sklearn_din.network.shared.SCORES_PER_BLOCK", sizes[2])
+    model, frame, columns = draw_model(seed)
+    candidates = frame[columns][:20].assign(number=range(20))
+    candidates.loc[:1, "item"] = ["new", None]
+    users = frame.drop(columns=columns)[20:23].reset_index(drop=True)
+    users.at[0, "hist_item"] = ["new"] * len(users["hist_item"][0])
+    expected = score_each_pair_alone(model, users, candidates)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "candidates have .* rows too many")
+        ranker = Ranker(model, candidates)
+    for user in range(3):
+        for given in (users[user : user + 1], users.iloc[user].to_dict()):
+            found = ranker.rank(given, top_k=20).sort_values("number")["probability"]
+            np.testing.assert_allclose(found, expected[user], rtol=0, atol=2e-6)
