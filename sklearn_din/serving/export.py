@@ -81,7 +81,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
         File to write. One that is there is replaced when the new one is complete.
     layout : {"rows", "ranking"}, default="rows"
         What one request holds. "rows": impressions, each with its own histories. "ranking": the
-        histories of one user, (1, T), and n candidates, which are scored in a sixth of the time;
+        histories of one user, (1, T), and n candidates, which are scored in a quarter of the time;
         bags, which have no candidate, are (1, T) or (n, T), of the user or of each candidate.
 
     Raises
