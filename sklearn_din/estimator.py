@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin
@@ -776,7 +776,7 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
             As given to ``fit``.
         y : array-like of shape (n,), or array or frame of shape (n, n_labels)
-            Labels; of several, NaN is left out.
+            Labels; of several, NaN is left out, and so are rows without any label.
         sample_weight : array-like of shape (n,), default=None
             Weight of each row.
 
@@ -784,13 +784,20 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         -------
         accuracy : float
         """
-        predicted = self.predict(X)
-        if predicted.ndim == 1:
+        if not isinstance(getattr(self, "_target", None), Labels):
             return super().score(X, y, sample_weight)
-        labels = check_label_columns(y, self.label_names_)
-        is_right = np.where(is_missing(labels), predicted, labels) == predicted
-        weights = None if sample_weight is None else np.asarray(sample_weight)
-        return float(np.average(is_right.all(axis=1), weights=weights))
+        predicted, labels = self.predict(X), check_label_columns(y, self.label_names_)
+        check_consistent_length(predicted, labels, sample_weight)
+        is_known = ~np.asarray(is_missing(labels))
+        rows = is_known.any(axis=1)
+        if not rows.any():
+            raise ValueError(
+                f"score needs known labels, got {predicted.shape[0]} rows without any. Give rows "
+                "of which at least one label is known."
+            )
+        is_right = (np.where(is_known, labels, predicted) == predicted).all(axis=1)
+        weights = None if sample_weight is None else np.asarray(sample_weight)[rows]
+        return float(np.average(is_right[rows], weights=weights))
 
     @property
     def classes_(self) -> np.ndarray | list[np.ndarray]:

@@ -201,10 +201,9 @@ class DIN(nn.Module):
     @property
     def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
         """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
-        of_ids = self.of_ids
         return {
             **dict.fromkeys(self.of_numbers, 1),
-            **{name: self.embeddings.width(name) for name in of_ids},
+            **{name: self.embeddings.width(name) for name in self.of_ids},
             **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
         }
 
@@ -282,7 +281,7 @@ class DIN(nn.Module):
     ) -> Tensor:
         """Return the logits of candidates with one history: as ``forward`` for each of them.
 
-        logits : (n_rows,)
+        logits : (n_rows,) or (n_rows, n_labels)
         """
         inputs = [shown.numbers] if self.of_numbers else []
         inputs += [shown.embedded[name] for name in self.of_ids]
@@ -293,8 +292,8 @@ class DIN(nn.Module):
                 continue
             inputs += histories[behaviour.histories].outputs(shown)
         n_rows = shown.n_rows
-        inputs = [i if i.shape[0] == n_rows else i.expand(n_rows, -1) for i in inputs]
-        return self._logits(torch.cat(inputs, dim=1))
+        columns = [c if c.shape[0] == n_rows else c.expand(n_rows, -1) for c in inputs]
+        return self._logits(torch.cat(columns, dim=1))
 
     def bias_of(self, outputs: Tensor) -> Tensor:
         """Return the last bias with which all rows have these outputs, if its weights are zero."""

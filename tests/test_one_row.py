@@ -92,6 +92,20 @@ def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events,
     assert encode(encoder, OneRow(row, separator=separator)) == expected
 
 
+@pytest.mark.parametrize("spaces", [[0] * 30, range(30)])
+def test_of_unknown_events_the_same_is_said_as_of_a_frame(spaces):
+    shown = pd.DataFrame({"item": ["hat7", "sock8"], "hist_item": [["sock8"], ["hat7"]]})
+    rows = HistorySequenceEncoder().fit(shown)._row_encoder()
+    row = {"item": "HAT7", "hist_item": [f"HAT7{' ' * number}" for number in spaces]}
+    both = []
+    for columns in (OneRow(row), Columns(pd.DataFrame({n: [v] for n, v in row.items()}))):
+        read = rows.read(columns)
+        ids = rows.learnt.encode_columns(read), rows.learnt.encode_behaviours(read)
+        both.append(rows.learnt.note_unknown(read, *ids))
+    assert both[0] == both[1]
+    assert len(both[0]) == len(set(spaces)) // 30
+
+
 @pytest.mark.parametrize("value", [7, "hat", None, 2.5])
 def test_plain_values_need_no_column(value, monkeypatch):
     monkeypatch.delattr(OneRow, "column")

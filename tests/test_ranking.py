@@ -441,6 +441,27 @@ def test_candidates_in_runs_of_one_id_are_scored_as_those_without(
     pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
+def test_runs_of_an_id_that_two_histories_are_compared_with_are_found_in_both(monkeypatch):
+    draw = np.random.RandomState(0)
+    rows = {"item": draw.randint(20, size=80), "category": np.arange(80) % 3}
+    lists = {
+        f"hist_{name}": draw.randint(3, size=(80, 4)).tolist() for name in ("item", "category")
+    }
+    frame = pd.DataFrame(rows | lists | {"seen": draw.randint(3, size=(80, 4)).tolist()})
+    histories = {("hist_item", "hist_category", "seen"): ("item", "category", "category")}
+    encoder = HistorySequenceEncoder(histories=histories)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=5, lr=0.05, random_state=0))
+    model.fit(frame, draw.randint(2, size=80))
+    monkeypatch.setattr("sklearn_din.serving.all_candidates.LEAST_RUN", 3)
+    candidates = frame[["item", "category"]].drop_duplicates("item")
+    users = frame[["hist_item", "hist_category", "seen"]][:3]
+    ranking = Ranker(model, candidates).rank(users, top_k=50)
+    expected = score_each_pair_alone(model, users, candidates)
+    place = {item: number for number, item in enumerate(candidates["item"])}
+    pairs = expected[ranking["row"], ranking["item"].map(place)]
+    np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
+
+
 def test_a_large_catalogue_has_the_same_bits_with_any_number_of_threads(
     fitted, users, candidates, monkeypatch
 ):

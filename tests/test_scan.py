@@ -293,3 +293,8 @@ def test_a_folder_without_parquet_says_what_it_holds(tmp_path):
     (tmp_path / "rows.csv").write_text("item")
     with pytest.raises(FileNotFoundError, match=r"a folder of files that end in .* a glob"):
         scan_parquet(tmp_path)
+
+
+def test_a_target_without_a_name_is_refused(folder):
+    with pytest.raises(ValueError, match="target must name one column or several, got none"):
+        scan_parquet(folder, target=[])

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline
@@ -226,14 +227,27 @@ def test_a_score_is_the_share_of_rows_whose_known_labels_are_all_predicted(fitte
     few.loc[:2, "click"] = 1 - few.loc[:2, "click"]
     few.loc[1:50, "purchase"] = np.nan
     few.loc[2, "click"] = np.nan
-    assert fitted.score(frame, few) == fitted.score(frame, few.astype("Int64")) == 0.98
+    assert fitted.score(frame, few) == fitted.score(frame, few.astype("Int64")) == 97 / 99
     encoded = fitted[0].transform(frame)
-    assert fitted[-1].score(encoded, few, sample_weight=[1, 0, *[1] * 98]) == 98 / 99
+    assert fitted[-1].score(encoded, few, sample_weight=[1, 0, *[1] * 98]) == 97 / 98
     bought = rows[1]["purchase"].where(rows[1]["click"] == 1)  # NaN elsewhere
     model, y = make_model(max_epochs=1, after=AFTER), rows[1].assign(purchase=bought)
     assert np.isfinite(cross_val_score(model, rows[0], y, cv=KFold(2))).all()
     with pytest.raises(ValueError, match=r"labels of fit, \['click', 'purchase'\], got \['purch"):
         fitted.score(frame, few[["purchase", "click"]])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        fitted.score(frame, few[:1])
+    with pytest.raises(ValueError, match="got 100 rows without any"):
+        fitted.score(frame, few * np.nan)
+
+
+def test_a_score_predicts_once(fitted, rows, monkeypatch):
+    encoded, calls = fitted[0].transform(rows[0][:20]), []
+    predict = DINClassifier.predict
+    monkeypatch.setattr(DINClassifier, "predict", lambda *args: calls.append(1) or predict(*args))
+    for y in (rows[1]["click"][:20], rows[1][:20]):
+        clone(fitted[-1]).fit(encoded, y).score(encoded, y)
+    assert len(calls) == 2
 
 
 def test_a_search_goes_by_the_labels_mean_auc(rows):

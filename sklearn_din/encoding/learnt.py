@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.fixed_vectors import VectorScale
@@ -114,7 +115,7 @@ class Learnt:
         notices = []
         for name in unknown:
             kin = [other for other in owners if owners[other] == owners[name]]
-            values = plain_ids(read.id_columns()[name][0][1], name=name)
+            values = pd.unique(plain_ids(read.id_columns()[name][0][1], name=name))
             vocabulary = self.vocabularies[owners[name]]
             if np.isin(values.astype(str), vocabulary.rare.astype(str)).any():
                 continue  # seen at fit, too rarely for an id

@@ -72,7 +72,7 @@ class OneRow(Columns):
 
 
 class _Plain(HistoryCells):
-    """Events of one row, of which nothing is gained by finding the distinct ones."""
+    """Events of one row: too few to find the distinct ones, so that values may repeat."""
 
     def codes(self, selection: Selection) -> Codes:
         values = cast(np.ndarray, self.values)[selection]

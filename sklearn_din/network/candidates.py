@@ -124,21 +124,22 @@ class HistoryReader:
 
     def join(self, shown: Shown) -> Joined:
         """Join the candidates of impressions."""
-        behaviour, some = self.interest.behaviour, next(iter(shown.embedded.values()))
+        behaviour, embedded = self.interest.behaviour, next(iter(shown.embedded.values()))
         pairs = zip(behaviour.candidates, self.interest.widths, strict=True)
         columns = [
-            some.new_zeros(1, width) if name is None else shown.embedded[name]
+            embedded.new_zeros(1, width) if name is None else shown.embedded[name]
             for name, width in pairs
         ]
-        columns = [c.expand(shown.n_rows, -1) for c in (*columns, some.new_ones(1, 1))]
-        ids = torch.full((shown.n_rows, len(self.compared), 1), NO_ID, dtype=torch.int32)
-        ids = ids.to(some.device)
+        columns = [c.expand(shown.n_rows, -1) for c in (*columns, embedded.new_ones(1, 1))]
+        shape = shown.n_rows, len(self.compared), 1
+        ids = torch.full(shape, NO_ID, dtype=torch.int32, device=embedded.device)
         name_of_runs, bounds = shown.runs or (None, [0])
         for number, (_, name, _) in enumerate(self.compared):
             if name in shown.ids:
                 ids[:, number, 0] = shown.ids[name]
             if name == name_of_runs:
                 ids[: bounds[-1], number] = NO_ID
+                name_of_runs = None  # runs replace one attribute, the first that has them
         return Joined(torch.cat(columns, dim=1), ids)
 
 
@@ -268,7 +269,7 @@ class SharedHistory:
 
 def likeness_of_lists(events: BatchLists, shown: BatchLists) -> Tensor:
     """How like each candidate's list is to each event's: (n, n_events)."""
-    n_events, n_lists = events.offsets.shape[0] - 1, shown.offsets.shape[0] - 1
-    each = torch.arange(n_lists * n_events, device=shown.at.device)
-    pairs = events.likeness_to(shown, each % n_events, each // n_events)
-    return pairs.view(n_lists, n_events).index_select(0, shown.at).index_select(1, events.at)
+    n_events, (lists, at) = events.offsets.shape[0] - 1, shown.at.unique(return_inverse=True)
+    each = torch.arange(len(lists) * n_events, device=shown.at.device)
+    pairs = events.likeness_to(shown, each % n_events, lists.index_select(0, each // n_events))
+    return pairs.view(len(lists), n_events).index_select(0, at).index_select(1, events.at)

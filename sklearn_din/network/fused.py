@@ -140,9 +140,8 @@ def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
     """
     parameters = layer_parameters(mlp, output)
     if not torch.is_grad_enabled():
-        return hidden_layers(torch.addmm(parameters[1], inputs, parameters[0].t()), parameters[2:])[
-            1
-        ]
+        scores = torch.addmm(parameters[1], inputs, parameters[0].t())
+        return hidden_layers(scores, parameters[2:])[1]
     return _Logits.apply(inputs, *parameters)
 
 
@@ -206,7 +205,7 @@ def hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Te
 
 
 def rectify_layers(scores: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return the same steps, by the same parameters without those of the last layer."""
+    """Return the steps of ``hidden_layers``; ``parameters`` without those of the last layer."""
     steps = rectify(scores, parameters[0])
     for i in range(1, len(parameters), 3):
         weight, bias, slope = parameters[i : i + 3]

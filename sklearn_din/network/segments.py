@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 N_CHUNKS = 8  # that a sum over many rows is made of
-FEW_ROWS = 512  # of a table, which index_select gathers in less time
+FEW_IDS = 512  # fewer are gathered by index_select, in less time
 LONG_SUM = 4096  # from this number of rows on it is made in chunks, which then are faster
 alike_for_all_threads = ContextVar("alike_for_all_threads", default=False)
 
@@ -125,7 +125,8 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     tensor([[0., 0., 1.],
             [1., 0., 0.]])
     """
-    if not torch.compiler.is_compiling() and ids.shape[0] < FEW_ROWS:  # a symbol there
+    # In torch.export the number of ids is a symbol, which cannot be compared
+    if not torch.compiler.is_compiling() and ids.shape[0] < FEW_IDS:
         return table.index_select(0, ids)
     starts = reuse_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
     return F.embedding_bag(ids, table, starts, mode="sum")

@@ -131,7 +131,7 @@ class SharedUnit:
         self._key, pair, same, self._common = weight_event.contiguous().tensor_split(ends)
         self._pair = pair.unsqueeze(1)
         self._same = same.view(len(DECAYS), n_same, self.n_units).transpose(0, 1)
-        self._of_length = lru_cache(maxsize=N_LENGTHS)(self._read_ranks)
+        self._by_length = dict[int, tuple[Tensor, Tensor]]()
 
     def read(self, keys: Tensor, numbers: Sequence[Tensor]) -> OfOneHistory:
         """Read a history.
@@ -146,6 +146,16 @@ class SharedUnit:
         for values, weight in zip(numbers, self._common[1:], strict=True):
             constant.addr_(values, weight)
         return OfOneHistory(self, matrix, of_same)
+
+    def _of_length(self, n_events: int) -> tuple[Tensor, Tensor]:
+        """Return the same as ``_read_ranks``, kept for some lengths; threads may share it."""
+        known = self._by_length.get(n_events)
+        if known is None:
+            known = self._read_ranks(n_events)
+            if len(self._by_length) >= N_LENGTHS:
+                self._by_length = {}
+            self._by_length[n_events] = known
+        return known
 
     def _read_ranks(self, n_events: int) -> tuple[Tensor, Tensor]:
         """Return what each event's rank gives its scores, and an equal id those of its rank.
@@ -198,8 +208,8 @@ class OfOneHistory:
         left : (n_rows, width + 1), the candidates and a one
         """
         n_events = self._shape[0]
-        if not n_events:
-            return left[:, :0]
+        if not n_events or not left.shape[0]:
+            return left.new_zeros(left.shape[0], n_events)
         matrix, constants, bounds = self._matrix, None, [0, left.shape[0]]
         if runs is not None:
             constants, bounds = self._score_runs(left, runs), runs.bounds

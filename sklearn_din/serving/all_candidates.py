@@ -66,7 +66,10 @@ class AllCandidates:
         self._of_user = {name: at for name, at in places.items() if name not in computed}
 
     def score(self, user: EncodedFeatures) -> np.ndarray:
-        """Return the log-odds of all candidates for a user, who is one row: (n_candidates,)."""
+        """Return the network's outputs of all candidates for a user, who is one row.
+
+        outputs : (n_candidates,) or (n_candidates, n_labels)
+        """
         self._net._set_training(False)
         own, histories = self._read(user)
         numbers = self._numbers.copy()

@@ -232,6 +232,11 @@ def scan_parquet(
         source = owned
     filesystem, files = find_files(source)
     targets = [] if target is None else check_names(target, name="target")
+    if target is not None and not targets:
+        raise ValueError(
+            "target must name one column or several, got none. Leave it out where there are no "
+            "labels."
+        )
     names = None if columns is None else check_names(columns, name="columns")
     needed = names if names is None else list(dict.fromkeys([*names, *targets]))
     table = ParquetFiles(filesystem, files, columns=needed, owned=owned)
