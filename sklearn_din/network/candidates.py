@@ -268,7 +268,7 @@ class SharedHistory:
 
 
 def likeness_of_lists(events: BatchLists, shown: BatchLists) -> Tensor:
-    """How like each candidate's list is to each event's: (n, n_events)."""
+    """Return how like each candidate's list is to each event's: (n, n_events)."""
     n_events, (lists, at) = events.offsets.shape[0] - 1, shown.at.unique(return_inverse=True)
     each = torch.arange(len(lists) * n_events, device=shown.at.device)
     pairs = events.likeness_to(shown, each % n_events, lists.index_select(0, each // n_events))

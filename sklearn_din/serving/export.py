@@ -509,8 +509,8 @@ class _RankingWriter(_NetworkWriter):
             matrices = join([keys * weight_pair + weight_query, constant], axis=1)
             return _upper_layers(unit, with_ones @ matrices)
 
-        one = np.array([1])
-        most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + one) + one
+        next_row = np.array([1])
+        most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + next_row) + next_row
         blocks = [events.insert_axis(2), constant.insert_axis(1)]
         weights = graph.scan(blocks, most, weigh)
         weights = graph.add("Slice", weights, np.array([0]), n_events).transpose(1, 0)
@@ -538,7 +538,7 @@ class _RankingWriter(_NetworkWriter):
         shown, keys = graph.add("Gather", queries, row), graph.add("Gather", events, event)
         decays = np.repeat(np.array(DECAYS, np.float32), len(same))  # in the order of ``weighed``
         factors = graph.add("Gather", graph.add("Pow", decays, ranks.transpose(1, 0)), event)
-        bits = [graph.add("Gather", one.reshape(-1), pairs).insert_axis(1) for one in same]
+        bits = [graph.add("Gather", bit.reshape(-1), pairs).insert_axis(1) for bit in same]
         relations = join(bits * len(DECAYS), axis=1) * factors
         return pairs, join([shown, shown * keys, relations], axis=1), event
 
@@ -660,7 +660,8 @@ def neighbour_numbers(
         numbers = _summaries_of_one_history(by_item, pair.n_ids, candidates, events, mask)
     else:
         looked_up = [_look_up(scores, candidates, events) for scores in by_item]
-        numbers = join([one for scores in looked_up for one in _summaries(scores, mask)], axis=1)
+        summaries = [number for scores in looked_up for number in _summaries(scores, mask)]
+        numbers = join(summaries, axis=1)
     plain_numbers = candidates.graph.add("Gather", plain, candidates)
     return join([numbers.symlog() / scale, plain_numbers], axis=1)
 
@@ -760,14 +761,14 @@ def _scores_by_place(
     It is 0 of events that are no neighbours, and no maximum where no event is.
     """
     graph, n_scores = candidates.graph, np.array([len(by_item)])
-    found = [_find_neighbours(scores, candidates, places) for scores in by_item]
-    rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(found)]
-    columns = join([place for _, place, _ in found], axis=0).as_int64()
-    at = join([join(rows, axis=0).insert_axis(1), columns.insert_axis(1)], axis=1)  # (n_found, 2)
+    pairs = [_find_neighbours(scores, candidates, places) for scores in by_item]
+    rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(pairs)]
+    columns = join([place for _, place, _ in pairs], axis=0).as_int64()
+    at = join([join(rows, axis=0).insert_axis(1), columns.insert_axis(1)], axis=1)  # (n_pairs, 2)
     none = graph.add("Gather", weights, np.int64(0), axis=1).as_bool().where(0.0, HIDDEN)
     shape = join([candidates.call("Shape") * n_scores, graph.constant(np.array([1]))], axis=0)
     scores = graph.add("Expand", none, shape)
-    return graph.add("ScatterND", scores, at, join([value for _, _, value in found], axis=0))
+    return graph.add("ScatterND", scores, at, join([value for _, _, value in pairs], axis=0))
 
 
 def _find_neighbours(
@@ -780,13 +781,13 @@ def _find_neighbours(
     # Padding has no place, and stands for no neighbour
     neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
     place = graph.add("GatherElements", places, neighbours)
-    found = place.call("NonZero").drop_axis(0)
+    pairs = place.call("NonZero").drop_axis(0)
     n_neighbours = np.int64(ids.shape[1])
-    whose = graph.add("Div", found, n_neighbours)
+    whose = graph.add("Div", pairs, n_neighbours)
     at = graph.add("Gather", row, whose).as_int64() * n_neighbours
-    at += graph.add("Mod", found, n_neighbours)
+    at += graph.add("Mod", pairs, n_neighbours)
     value = graph.add("Gather", values.reshape(-1), at)
-    return whose, graph.add("Gather", place, found), value
+    return whose, graph.add("Gather", place, pairs), value
 
 
 # The encoder's work as JSON: how a server makes a network's inputs out of plain values

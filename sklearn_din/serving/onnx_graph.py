@@ -164,9 +164,9 @@ class Graph:
         body : gives a matrix whose numbers are as many for each position of the first axis
         scanned : (length and more, numbers of a position)
         """
-        zero, one, rest = (self.constant(np.array([number])) for number in (0, 1, -1))
+        zero, step, rest = (self.constant(np.array([number])) for number in (0, 1, -1))
         length = self.add("Shape", values[0], end=1)
-        n_blocks = (length - one) / most + one
+        n_blocks = (length - step) / most + step
         n_more = self.add("Mod", zero - length, n_blocks)
         pads = join([zero, n_more], axis=0)
         values = [self.add("Pad", value, pads, 0.0, zero) for value in values]
@@ -188,11 +188,11 @@ class Graph:
 
         An input's default stays.
         """
-        needed, nodes = {one.name for one in [*self.inputs, *self.outputs]}, []
+        needed, nodes = {value.name for value in [*self.inputs, *self.outputs]}, []
         for node in reversed(self.nodes):
             if not needed.isdisjoint(node.output):
-                inner = [one for attribute in node.attribute for one in attribute.g.node]
-                needed.update(name for one in [node, *inner] for name in one.input)
+                inner = [nested for attribute in node.attribute for nested in attribute.g.node]
+                needed.update(name for reader in [node, *inner] for name in reader.input)
                 nodes.append(node)
         self.nodes = nodes[::-1]
         self.constants = [constant for constant in self.constants if constant.name in needed]
