@@ -451,3 +451,17 @@ def test_the_l2_of_two_equal_labels_is_that_of_half_a_prior():
     assert labels.scale_of_prior((90, 10, 90, 10)) == pytest.approx(alone / 2)
     rare = labels.scale_of_prior((90, 10, 0, 0))
     assert rare == pytest.approx(alone)
+
+
+def test_labels_named_by_numbers_are_asked_for_by_them_in_rankings(rows, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    frame, y = rows[0][["item", "hist_item"]], rows[1].to_numpy()
+    model = Pipeline([("encode", HistorySequenceEncoder()), ("din", quick())]).fit(frame, y)
+    export_onnx(model, tmp_path / "model.onnx", layout="ranking")
+    server, candidates = OnnxServer(tmp_path / "model.onnx"), frame[["item"]].drop_duplicates()
+    user, shown = {"hist_item": frame["hist_item"].iloc[-1]}, candidates.to_dict("list")
+    for label in (1, "1"):
+        expected = Ranker(model, candidates, label=label).rank(user, top_k=3)["probability"]
+        found = server.rank(user, shown, top_k=3, label=label)[1]
+        np.testing.assert_allclose(found, expected, atol=1e-6)

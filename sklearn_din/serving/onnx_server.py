@@ -127,7 +127,7 @@ class OnnxServer:
         candidates: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
         *,
         top_k: int = 10,
-        label: str | None = None,
+        label: str | int | None = None,
     ) -> tuple[Any, Any]:
         """Return the best candidates for one user, by a file of the layout "ranking".
 
@@ -139,7 +139,7 @@ class OnnxServer:
             The others of ``columns_``, a value for each candidate. Lists are read faster.
         top_k : int, default=10
             Candidates to return; all where there are fewer.
-        label : str, default=None
+        label : str or int, default=None
             Of several labels, the one to rank by.
 
         Returns
@@ -156,7 +156,7 @@ class OnnxServer:
             value is of a kind that its column cannot hold, or the file has the layout "rows".
         """
         self._check_layout("ranking", "rank")
-        if self.labels_ and label not in self.labels_:
+        if self.labels_ and str(label) not in self.labels_:
             raise ValueError(f"label must be one of {self.labels_}, got {label!r}.")
         if isinstance(candidates, Sequence) and not len(candidates):
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
