@@ -485,7 +485,8 @@ def _candidate_labels(
     columns: dict[str, Any] = {}
     for history, name in zip(behaviour.histories, behaviour.candidates, strict=True):
         if name is not None and X.schema[name].kind == "list":
-            columns[history] = [fitted.decode(name, ids[ids > 0]).tolist() for ids in X[name]]
+            lists = pd.Series([ids[ids > 0] for ids in X[name]])
+            columns[history] = fitted.decode_lists(name, lists)
         elif name is not None:
             columns[history] = fitted.decode(name, X[name])
     return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]

@@ -10,10 +10,8 @@ from scipy.sparse import csr_array, hstack
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.neighbours.item_scores import DECAY, SUMMARIES
+from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY, SUMMARIES
 from sklearn_din.neighbours.pairs import NeighbourPair
-
-N_OF_HISTORY = 2 * len(SUMMARIES)  # columns that follow the history, before the others
 
 
 class CandidateScores:
@@ -36,24 +34,22 @@ class CandidateScores:
         both = [scores.ease[ids].T, scores.cosine[ids].T]
         self._by_event = hstack(both, format="csr")  # (n_ids, 2 * n_candidates)
         self._history, self.names = pair.history, pair.names[:N_OF_HISTORY]
-        self._scale, scale = np.split(pair.scale[:, None], [N_OF_HISTORY])
-        popularity = scores.popularity[ids]
-        is_known = (popularity > 0).astype(np.float32)
-        columns = np.stack([popularity, scores.click_rate[ids], is_known]) / scale
+        self._scale, scale = np.split(pair.scale, [N_OF_HISTORY])
+        columns = (scores.of_candidates(ids) / scale).T
         self.constant = dict(zip(pair.names[N_OF_HISTORY:], columns, strict=True))
 
     def numbers(self, behaviours: Mapping[tuple[str, ...], Ragged]) -> np.ndarray:
         """Return the columns that follow the history of the one user: (n_columns, n_candidates)."""
         histories = next(names for names in behaviours if self._history in names)
-        ragged = behaviours[histories]
-        start, length = ragged.whole.starts[0], ragged.whole.lengths[0]
-        events = ids_to_look_up(ragged.columns[self._history][start : start + length])
+        ragged, whole = behaviours[histories], behaviours[histories].whole
+        events = ragged.columns[self._history][whole.starts[0] :][: whole.lengths[0]]
+        events = ids_to_look_up(events)
         sums = _summarise(self._by_event, events)
         # All summaries of the one kind of scores, then all of the other
         sums = sums.reshape(len(SUMMARIES), 2, -1).swapaxes(0, 1).reshape(N_OF_HISTORY, -1)
         sizes = np.abs(sums)
         np.log1p(sizes, out=sizes, where=sizes > 0)  # most are zero
-        return np.copysign(sizes, sums) / self._scale
+        return np.copysign(sizes, sums) / self._scale[:, None]
 
 
 def _summarise(by_event: csr_array, events: np.ndarray) -> np.ndarray:

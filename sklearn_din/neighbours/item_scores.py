@@ -27,7 +27,8 @@ SCORES_AT_A_TIME = 1 << 20
 LEAST_CANDIDATES = 16  # per history, from which on they are scored together
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
-N_NUMBERS = 2 * len(SUMMARIES) + 3
+N_OF_HISTORY = 2 * len(SUMMARIES)  # columns that follow the history, before the candidate's own
+N_NUMBERS = N_OF_HISTORY + 3
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,13 @@ class ItemScores:
             for first, of_events in zip((0, len(SUMMARIES)), of_both, strict=True):
                 columns = slice(first, first + len(SUMMARIES))
                 numbers[rows, columns] = _summaries(of_events, part.lengths)
-        numbers[:, -3] = self.popularity[candidates]
-        numbers[:, -2] = self.click_rate[candidates]
-        numbers[:, -1] = numbers[:, -3] > 0
+        numbers[:, N_OF_HISTORY:] = self.of_candidates(candidates)
         return numbers
+
+    def of_candidates(self, ids: np.ndarray | slice) -> np.ndarray:
+        """Popularity, rate of clicks, and whether it is known, of candidates alone: (n, 3)."""
+        popularity = self.popularity[ids]
+        return np.stack([popularity, self.click_rate[ids], popularity > 0], axis=1)
 
 
 def with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:

@@ -133,14 +133,19 @@ class HistoryReader:
         columns = [c.expand(shown.n_rows, -1) for c in (*columns, embedded.new_ones(1, 1))]
         shape = shown.n_rows, len(self.compared), 1
         ids = torch.full(shape, NO_ID, dtype=torch.int32, device=embedded.device)
-        name_of_runs, bounds = shown.runs or (None, [0])
         for number, (_, name, _) in enumerate(self.compared):
             if name in shown.ids:
                 ids[:, number, 0] = shown.ids[name]
-            if name == name_of_runs:
-                ids[: bounds[-1], number] = NO_ID
-                name_of_runs = None  # runs replace one attribute, the first that has them
+        of_runs = self.attribute_of_runs(shown)
+        if shown.runs is not None and of_runs is not None:
+            ids[: shown.runs[1][-1], of_runs] = NO_ID
         return Joined(torch.cat(columns, dim=1), ids)
+
+    def attribute_of_runs(self, shown: Shown) -> int | None:
+        """Return which attribute the runs of impressions replace: the first with their field."""
+        name = None if shown.runs is None else shown.runs[0]
+        numbers = (n for n, (_, candidate, _) in enumerate(self.compared) if candidate == name)
+        return next(numbers, None)
 
 
 class SharedHistory:
@@ -224,12 +229,12 @@ class SharedHistory:
 
     def _find_runs(self, shown: Shown) -> Runs | None:
         """Find which runs of candidates have an event's id; None without runs."""
-        name, bounds = shown.runs or (None, [])
-        for number, (_, candidate, columns) in enumerate(self.reader.compared):
-            if candidate == name:
-                likeness = shown.ids[name][bounds[:-1]].view(-1, 1, 1) == self.ids[number]
-                return Runs(number, columns, bounds, Pairs.find(likeness))
-        return None
+        number = self.reader.attribute_of_runs(shown)
+        if shown.runs is None or number is None:
+            return None
+        (name, bounds), (_, _, columns) = shown.runs, self.reader.compared[number]
+        likeness = shown.ids[name][bounds[:-1]].view(-1, 1, 1) == self.ids[number]
+        return Runs(number, columns, bounds, Pairs.find(likeness))
 
     def _find_pairs(self, ids: Tensor, shown: Shown) -> Pairs:
         """Find which candidates have an event's id, or a list of ids that is like the event's."""

@@ -140,9 +140,13 @@ def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
     """
     parameters = layer_parameters(mlp, output)
     if not torch.is_grad_enabled():
-        scores = torch.addmm(parameters[1], inputs, parameters[0].t())
-        return hidden_layers(scores, parameters[2:])[1]
+        return _all_layers(inputs, parameters)[1]
     return _Logits.apply(inputs, *parameters)
+
+
+def _all_layers(inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    scores = torch.addmm(parameters[1], inputs, parameters[0].t())
+    return hidden_layers(scores, parameters[2:])
 
 
 class _Logits(torch.autograd.Function):
@@ -150,8 +154,7 @@ class _Logits(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        scores = torch.addmm(parameters[1], inputs, parameters[0].t())
-        steps, logits = hidden_layers(scores, parameters[2:])
+        steps, logits = _all_layers(inputs, parameters)
         ctx.save_for_backward(inputs, *parameters, *steps)
         ctx.n_parameters = len(parameters)
         return logits

@@ -83,8 +83,6 @@ class Pairs(NamedTuple):
         of_same : (n_attributes * n_events, n_units)
         """
         _, n_attributes, n_events = self.shape
-        if n_attributes == 1:
-            return self.places * n_events + self.events, self._read(of_same, self.events)
         rows = self.places // max(n_attributes, 1)
         attributes = self.places - rows * n_attributes
         added = self._read(of_same, attributes * n_events + self.events)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.neighbours.candidate_scores import N_OF_HISTORY, CandidateScores
+from sklearn_din.neighbours.candidate_scores import CandidateScores
+from sklearn_din.neighbours.item_scores import N_OF_HISTORY
 from sklearn_din.neighbours.tables import has_numbers
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.candidates import HistoryReader, SharedHistory, Shown
@@ -36,11 +37,9 @@ class AllCandidates:
     def __init__(self, net: Any, X: EncodedFeatures) -> None:
         self._net, module = net, net.module_
         self._readers: dict[tuple[str, ...], HistoryReader] = module.history_readers()
-        self._order, runs = None, None
-        name = field_of_runs(X, module.interest_modules)
-        if name is not None:
-            self._order, bounds = order_in_runs(X.columns[name])
-            X, runs = X[self._order], (name, bounds)
+        self._order, runs = find_runs(X, module.interest_modules)
+        if self._order is not None:
+            X = X[self._order]
         self._shown = replace(self._read(X)[0], runs=runs)
         for histories, reader in self._readers.items():
             if {*reader.interest.behaviour.candidates} - {None} <= X.columns.keys():
@@ -49,7 +48,7 @@ class AllCandidates:
         self._parts = [*parts_of(0, n_in_runs), *parts_of(n_in_runs, len(X))]
         pairs = [] if has_numbers(X.schema) else net.neighbours_.pairs
         self._scores = [CandidateScores(pair, X.columns[pair.candidate]) for pair in pairs]
-        self._set_numbers(module.schema.names("numeric"), X)
+        self._set_numbers(module.of_numbers, X)
 
     def _set_numbers(self, names: list[str], X: EncodedFeatures) -> None:
         """Keep the numbers that are the same for all users, and where the others stand."""
@@ -106,16 +105,24 @@ def parts_of(start: int, stop: int) -> list[slice]:
     return [rows for rows, _ in cut([start, stop], -(-(stop - start) // max(n_parts, 1)) or 1)]
 
 
-def field_of_runs(X: EncodedFeatures, interests: Iterable[Interest]) -> str | None:
-    """Return the field that has the most candidates in long runs, of those attention compares."""
+def find_runs(
+    X: EncodedFeatures, interests: Iterable[Interest]
+) -> tuple[np.ndarray | None, tuple[str, list[int]] | None]:
+    """Find the field that has the most candidates in long runs, of those attention compares.
+
+    Returns: the order in which they are in runs, and ``Shown.runs``; None without runs
+    """
     compared: set[str | None] = set()
     for interest in interests:
         if interest.extended and interest.pooling == "attention":
             compared |= {*interest.behaviour.candidates}
-    single = [name for name in X.schema.names("categorical") if name in compared]  # no lists
-    n_in_runs = {name: order_in_runs(X.columns[name])[1][-1] for name in single}
-    name = max(single, key=n_in_runs.__getitem__, default=None)
-    return name if name is not None and n_in_runs[name] else None
+    best, runs = None, None
+    for name in X.schema.names("categorical"):  # no lists
+        if name in compared:
+            order, bounds = order_in_runs(X.columns[name])
+            if bounds[-1] > (0 if runs is None else runs[1][-1]):
+                best, runs = order, (name, bounds)
+    return best, runs
 
 
 def order_in_runs(ids: np.ndarray) -> tuple[np.ndarray, list[int]]:

@@ -33,7 +33,7 @@ from sklearn_din.inspection.fitted import (
     unwrap,
 )
 from sklearn_din.module import DIN
-from sklearn_din.neighbours.item_scores import DECAY
+from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, NO_ID, Interest
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
@@ -652,10 +652,9 @@ def neighbour_numbers(
     Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
     Where all candidates share a history, events and mask are (1, T).
     """
-    known, by_item = pair.scores, (pair.scores.ease, pair.scores.cosine)
-    plain = np.stack([known.popularity, known.click_rate, known.popularity > 0], axis=1)
-    scale, scale_of_plain = np.split(pair.scale, [-plain.shape[1]])
-    plain = (plain / scale_of_plain).astype(np.float32)
+    by_item = pair.scores.ease, pair.scores.cosine
+    scale, scale_of_plain = np.split(pair.scale, [N_OF_HISTORY])
+    plain = pair.scores.of_candidates(slice(None)) / scale_of_plain
     if are_shared:
         numbers = _summaries_of_one_history(by_item, pair.n_ids, candidates, events, mask)
     else:
