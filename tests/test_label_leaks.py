@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    attach_aggregates,
+    attach_history,
+    sample_negatives,
+)
 from sklearn_din.datasets import make_click_log
 from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
 
@@ -173,11 +179,28 @@ def test_a_column_that_is_the_label(label):
     }
     (message,) = said(encode(shown.assign(**{label: columns[label]}), log), y)
     assert message == (
-        f"{label} alone tells clicked rows from others with an AUC of 1.0000: it is the label, or "
-        "known only after the click. Where it is, leave it out, "
-        f"HistorySequenceEncoder(drop=['{label}'])."
+        f"{label} alone tells clicked rows from others with an AUC of 1.0000: it is the label, a "
+        "mean of it that counts the row itself, or known only after the click. Where it is, leave "
+        f"it out, HistorySequenceEncoder(drop=['{label}']); attach_aggregates makes means of what "
+        "came before each row."
     )
     assert said(encode(shown, log), y) == []  # the advice
+
+
+@pytest.mark.parametrize("smoothing", [0, 5])
+def test_a_mean_of_the_label_by_user_and_item(smoothing):
+    shown, log, y = make_shop(n_items=150)
+    random = np.random.default_rng(0).random
+    y = np.where(random(len(y)) < 0.6, y, random(len(y)) < 0.5)  # the rows alone tell little
+    labels = pd.Series(y).groupby([shown["user"], shown["item"]])
+    total, count = labels.transform("sum"), labels.transform("count")
+    rate = (total + smoothing * y.mean()) / (count + smoothing)
+    (message,) = said(encode(shown.assign(rate=rate), log), y)
+    assert message.startswith("rate alone tells clicked rows from others with an AUC of 0.9")
+    ones = shown.assign(clicked=y)  # the advice
+    so_far = {"rate": (("user", "item"), "clicked", "mean"), "n": ("item", "clicked", "mean")}
+    before = attach_aggregates(shown, ones, time="time", aggregates=so_far)
+    assert said(encode(before, log), y) == []
 
 
 def test_ids_that_no_other_row_has_tell_nothing():

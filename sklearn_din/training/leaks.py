@@ -43,11 +43,12 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
                 warn_user(repeats.message(behaviour))
                 break
     for name, auc in _single_aucs(shown, is_click).items():
-        if auc >= LABEL_AUC:
+        if auc >= LABEL_AUC or _splits_labels(shown, name, is_click):
             warn_user(
                 f"{name} alone tells clicked rows from others with an AUC of {auc:.4f}: it is the "
-                "label, or known only after the click. Where it is, leave it out, "
-                f"HistorySequenceEncoder(drop=[{name!r}])."
+                "label, a mean of it that counts the row itself, or known only after the click. "
+                f"Where it is, leave it out, HistorySequenceEncoder(drop=[{name!r}]); "
+                "attach_aggregates makes means of what came before each row."
             )
 
 
@@ -159,3 +160,17 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
         column = column if column in X.columns else name
         aucs[column] = max(aucs.get(column, 0.5), auc, 1 - auc)
     return aucs
+
+
+def _splits_labels(X: EncodedFeatures, name: str, is_click: np.ndarray) -> bool:
+    """Return whether most rows of either label hold numbers that only rows of that label hold.
+
+    A mean of the label over few rows does. A number of fewer than fifty rows may do so by chance.
+    """
+    if X.schema[name].has_ids:
+        return False
+    _, number = np.unique(X.columns[name], return_inverse=True)
+    n_rows, n_clicked = np.bincount(number), np.bincount(number, weights=is_click)
+    n_rows[n_rows < MIN_ROWS] = 0
+    clicked, others = n_rows[n_clicked == n_rows].sum(), n_rows[n_clicked == 0].sum()
+    return bool(min(clicked / is_click.sum(), others / (~is_click).sum()) >= OWN_CLICKS)
