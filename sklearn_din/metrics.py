@@ -213,14 +213,15 @@ def group_roc_auc_scorer(groups: str | None = None) -> _GroupScorer:
     >>> import pandas as pd
     >>> from sklearn.compose import make_column_transformer
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.model_selection import GroupKFold, cross_val_score
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn_din.metrics import group_roc_auc_scorer
     >>> X = pd.DataFrame({"user": [1, 1, 2, 2] * 5, "price": [3.0, 1.0, 9.0, 8.0] * 5})
     >>> model = make_pipeline(
     ...     make_column_transformer(("passthrough", ["price"])), LogisticRegression()
     ... )
-    >>> cross_val_score(model, X, [1, 0, 1, 0] * 5, scoring=group_roc_auc_scorer("user"), cv=2)
+    >>> folds = {"cv": GroupKFold(2), "groups": X["user"]}
+    >>> cross_val_score(model, X, [1, 0, 1, 0] * 5, scoring=group_roc_auc_scorer("user"), **folds)
     array([1., 1.])
     """
     return _GroupScorer(group_roc_auc_score, groups)

@@ -79,6 +79,20 @@ def test_every_page_of_the_guide_shows_what_its_code_prints():
         assert "assert " not in "".join(code for _, code in blocks_of(page)), page.name
 
 
+def test_nothing_splits_rows_with_histories_by_chance():
+    by_rows = re.compile(
+        r"\b(cv=\d|train_test_split\(|(Stratified|Repeated)?KFold\(|ShuffleSplit\()"
+    )
+    code = [block for page in PAGES for _, block in blocks_of(page)]
+    readme = (HOUSE / "README.md").read_text(encoding="utf-8")
+    code += re.findall(r"```python\n(.*?)```", readme, re.S)
+    code += [example.read_text(encoding="utf-8") for example in EXAMPLES]
+    for path in HOUSE.glob("sklearn_din/**/*.py"):
+        code += re.findall(r"^ +(?:>>>|\.\.\.) .*$", path.read_text(encoding="utf-8"), re.M)
+    for text in code:
+        assert not by_rows.search(text), by_rows.search(text)
+
+
 def test_each_message_in_troubleshooting_is_one_of_ours():
     page = (DOCS / "guide" / "troubleshooting.rst").read_text(encoding="utf-8")
     messages = re.findall(r"^``(.+)``\n   \S", page, re.M)

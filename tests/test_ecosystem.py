@@ -27,14 +27,21 @@ from sklearn.ensemble import (
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import TunedThresholdClassifierCV
+from sklearn.model_selection import GroupKFold, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, explain, rank_candidates
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    TimeSplit,
+    explain,
+    rank_candidates,
+)
 from tests.fitted_pipelines import CANDIDATE, attach_clicks
 
 PAGE = Path(__file__).parent.parent / "docs/guide/tools.rst"
 TESTED = {}  # line of the table -> whether it works
+BY_TIME = TimeSplit(2, time="time")
 of_others = pytest.mark.filterwarnings("default")  # their warnings are theirs
 
 
@@ -66,6 +73,10 @@ def run_page(heading, **names):
 @pytest.fixture(scope="module")
 def clicks():
     return attach_clicks(n_users=80, n_items=40, n_categories=5, random_state=0)
+
+
+def by_user(X):
+    return list(GroupKFold(2).split(X, groups=X["user"]))
 
 
 def make_model(**parameters):
@@ -128,7 +139,7 @@ def test_skore_reports(clicks):
     )
     scores = make_model().fit(X[:half], y[:half]).predict_proba(X[half:])[:, 1]
     assert report.metrics.roc_auc() == pytest.approx(roc_auc_score(y[half:], scores))
-    assert len(skore.CrossValidationReport(make_model(), X, y, splitter=2).metrics.roc_auc())
+    assert len(skore.CrossValidationReport(make_model(), X, y, splitter=BY_TIME).metrics.roc_auc())
 
 
 @of_others
@@ -153,7 +164,7 @@ def test_mapie_makes_sets_of_classes(model, clicks):
     from mapie.classification import CrossConformalClassifier, SplitConformalClassifier
 
     X, y = clicks
-    conformal = CrossConformalClassifier(make_model(), confidence_level=0.9, cv=2)
+    conformal = CrossConformalClassifier(make_model(), confidence_level=0.9, cv=BY_TIME)
     _, sets = conformal.fit_conformalize(X, y).predict_set(X)
     assert sets[np.arange(len(y)), y, 0].mean() > 0.85
     with pytest.raises(UserWarning, match="Put HistorySequenceEncoder and the classifier in one"):
@@ -188,7 +199,7 @@ def test_optuna_searches(clicks):
 
     X, y = clicks
     space = {"din__embedding_dim": CategoricalDistribution([2, 4])}
-    search = OptunaSearchCV(make_model(), space, n_trials=2, cv=2, random_state=0).fit(X, y)
+    search = OptunaSearchCV(make_model(), space, n_trials=2, cv=BY_TIME, random_state=0).fit(X, y)
     assert search.best_params_["din__embedding_dim"] in (2, 4)
     assert len(explain(search, X[:1])) == len(X["hist_item"].iloc[0])
 
@@ -221,7 +232,9 @@ def test_a_frozen_model_is_calibrated(model, clicks):
 
 @line("TunedThresholdClassifierCV", works=True)
 def test_a_threshold_is_tuned(clicks):
-    tuned = TunedThresholdClassifierCV(make_model(), scoring="f1", cv=2).fit(*clicks)
+    tuned = TunedThresholdClassifierCV(make_model(), scoring="f1", cv=by_user(clicks[0])).fit(
+        *clicks
+    )
     assert 0 < tuned.best_threshold_ < 1
 
 
@@ -277,7 +290,7 @@ def test_stacks_and_votes_of_pipelines_are_fitted(clicks):
     votes = VotingClassifier(models, voting="soft").fit(X, y).predict_proba(X)
     expected = np.mean([model.fit(X, y).predict_proba(X) for _, model in models], axis=0)
     np.testing.assert_allclose(votes, expected, rtol=1e-6)
-    stack = StackingClassifier(models, LogisticRegression(), cv=2).fit(X, y)
+    stack = StackingClassifier(models, LogisticRegression(), cv=by_user(X)).fit(X, y)
     assert stack.predict_proba(X).shape == votes.shape
 
 
