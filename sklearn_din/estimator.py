@@ -207,7 +207,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
 
     def summary(self) -> str:
-        """Columns (also those not used), behaviours, layers and parameters, as text."""
+        """Columns, also those not used, behaviours, layers, parameters, neighbours, as text."""
         from sklearn_din.inspection.summary import summarize
 
         check_is_fitted(self)
@@ -538,7 +538,8 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         None draws fresh entropy; the global random states of numpy and torch are never touched.
     verbose : int, default=0
         0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the label of a
-        click where it is not 1, and the columns that are not used (dates).
+        click where it is not 1, the columns that are not used (dates), and why item neighbours are
+        off.
 
     Attributes
     ----------

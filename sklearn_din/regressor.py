@@ -46,7 +46,7 @@ class DINRegressor(RegressorMixin, DINEstimator):
         mean is what all rows get. ``partial_fit`` has no such rows and compares nothing.
     verbose : int, default=0
         0 is silent. 1 shows a progress bar with losses and time left, and names the columns that
-        are not used (dates).
+        are not used (dates), and why item neighbours are off.
 
     Attributes
     ----------

@@ -400,7 +400,10 @@ def test_words_and_pictures_name_the_labels(fitted, rows):
             {"after": {"purchase": "tap"}},
             "after must name labels, ['click', 'purchase'], got 'ta",
         ),
-        ({}, {"after": {"click": "purchase", **AFTER}}, "not in a circle"),
+        *[
+            ({}, {"after": after}, f"it comes after itself, nor in a circle, got {after}. Leave")
+            for after in ({"click": "purchase", **AFTER}, {"click": "click"})
+        ],
         *[
             ({}, {"label_weight": weights}, "label_weight must be finite numbers from 0 on, not")
             for weights in ({"purchase": -1}, {"click": np.inf}, {"click": 0, "purchase": 0})

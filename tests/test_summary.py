@@ -1,6 +1,7 @@
 """The summary and the drawing say what the network is: nothing left out, nothing made up."""
 
 import re
+import warnings
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,6 +21,12 @@ from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+OFF = (
+    "item neighbours: off, since neither user nor time is named, "
+    "HistorySequenceEncoder(user=..., time=...)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,8 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
         "attention of hist_item+hist_category  56 -> 64 -> 16 -> 1 (PReLU)        4,707",
         "MLP                                   46 -> 200 -> 80 -> 1 (PReLU)      25,563",
         "total                                                                   30,400",
+        "",
+        OFF,
     ]
 
 
@@ -63,6 +72,24 @@ def test_the_summary_names_columns_that_are_not_used():
     lines = summarize(model.fit(frame, [0, 1])[-1]).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["price", "born", "tags"]
     assert lines[2:4] == ["born    not used", "tags    not used"]
+
+
+@pytest.mark.parametrize(("encoder", "options", "last"), [
+    ({"user": "user"}, {}, "item neighbours: for item"),
+    ({"drop": ["user"]}, {}, OFF),
+    ({"user": "user"}, {"neighbours": None}, "item neighbours: off, since neighbours=None"),
+    ({"user": "user", "drop": ["item"]}, {},
+     "item neighbours: off, since no history has a candidate that is an id"),
+])  # fmt: skip
+def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, last, capfd):
+    frame = pd.DataFrame({"user": [0, 1] * 20, "item": ["hat", "tie"] * 20})
+    frame["hist_item"] = [["hat"], ["tie", "hat"]] * 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a history without a candidate
+        X = HistorySequenceEncoder(**encoder).fit_transform(frame)
+    classifier = DINClassifier(max_epochs=1, verbose=1, **options).fit(X, [0, 0, 1, 1] * 10)
+    assert classifier.summary().splitlines()[-1] == last
+    assert (last in capfd.readouterr().err) == ("off" in last)
 
 
 def test_an_unfitted_classifier_has_no_summary():

@@ -12,6 +12,7 @@ from sklearn_din._text_table import text_table
 from sklearn_din.features.schema import KINDS, Field
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
+from sklearn_din.training.progress import say_neighbours
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
@@ -39,8 +40,9 @@ def summarize(classifier: BaseEstimator) -> str:
     Returns
     -------
     str
-        Three tables. ``ids`` counts padding and unknown too. Columns that are "not used" are dates,
-        and histories that the encoder's ``histories`` does not name.
+        Three tables, and whether there are item neighbours, or why not. ``ids`` counts padding and
+        unknown too. Columns that are "not used" are dates, and histories that the encoder's
+        ``histories`` does not name.
 
     Examples
     --------
@@ -73,7 +75,8 @@ def summarize(classifier: BaseEstimator) -> str:
     parts = [*learnt_parts(module), ("total", "", n_parameters(module))]
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
-    return "\n\n".join(tables)
+    tables.append(say_neighbours(schema, classifier.neighbours))
+    return "\n\n".join(filter(None, tables))
 
 
 def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:

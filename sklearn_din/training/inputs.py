@@ -142,7 +142,7 @@ def _read_several(
     earlier = tuple(None if n not in after else _position(after[n], names) for n in names)
     factors = tuple(float(weights[name]) for name in names)
     target = Labels(names, tuple(labels), factors, earlier)
-    _check_order_of_labels(target, values)
+    _check_order_of_labels(target, values, after)
     return target
 
 
@@ -175,10 +175,17 @@ def _position(label: object, names: Sequence[str]) -> int:
     return names.index(str(label))
 
 
-def _check_order_of_labels(target: Labels, values: np.ndarray) -> None:
-    """Raise where a label is there, and the one that it comes after is not."""
+def _check_order_of_labels(target: Labels, values: np.ndarray, after: Mapping[str, Any]) -> None:
+    """Raise where a label lacks the one that it comes after, or ``after`` is a circle."""
+    try:
+        order = order_of_labels(target.after)
+    except ValueError as error:
+        raise ValueError(
+            "after must say of a later label which earlier one it comes after, never of a label "
+            f"that it comes after itself, nor in a circle, got {after}. Leave out the first one."
+        ) from error
     y = target.encode(values)
-    for n, earlier in order_of_labels(target.after):
+    for n, earlier in order:
         n_wrong = int(((y[:, n] == 1) & (y[:, earlier] == 0)).sum())
         if n_wrong:
             first, second = target.names[earlier], target.names[n]

@@ -9,8 +9,30 @@ from collections.abc import Mapping
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from sklearn_din.features.schema import Schema
+from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.net import DINNet
+
+
+def say_neighbours(schema: Schema, neighbours: str | None) -> str:
+    """Return for which candidates a network has item neighbours, or why none; "" without history.
+
+    schema : of the network, with its numbers; neighbours : the parameter.
+    """
+    candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
+    if candidates:
+        return f"item neighbours: for {', '.join(candidates)}"
+    if not schema.behaviours:
+        return ""
+    if not histories_with_candidate(schema):
+        return "item neighbours: off, since no history has a candidate that is an id"
+    if neighbours is None:
+        return "item neighbours: off, since neighbours=None"
+    return (
+        "item neighbours: off, since neither user nor time is named, "
+        "HistorySequenceEncoder(user=..., time=...)"
+    )
 
 
 class ProgressBar(Callback):
@@ -32,13 +54,16 @@ class ProgressBar(Callback):
         self.click = click
 
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Name the label of a click, and the columns of which no feature is made."""
+        """Name the label of a click, columns without a feature, and why neighbours are off."""
         if self.click != "click":
             tqdm.write(f"a click is a row of the label {self.click}", file=sys.stderr)
         unused = net.module_.schema.unused
         if unused:
             names = ", ".join(map(str, unused))
             tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
+        neighbours = say_neighbours(net.module_.schema, net.neighbours)
+        if "off" in neighbours:
+            tqdm.write(neighbours, file=sys.stderr)
         self._n_rows, self._n_checks, self._n_epochs = (
             len(net.history),
             len(net.checks_),
