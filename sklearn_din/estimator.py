@@ -298,7 +298,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         """Return a net of its own memory that goes on where the fitted one stopped."""
         schema = self.net_.neighbours_.extend(schema)
         options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.device("meta"):
             expected = DIN(schema, **options, after=target.after).options
         known, given = self.module_.options["embedding_dim"], expected["embedding_dim"]
         widths: dict[str, int] = {}

@@ -15,11 +15,23 @@ TORCH = {"torch", "skorch"}
 FRAMES = {"pandas", "pyarrow"}
 SLOW = {"scipy.stats", "pyarrow.dataset", "pyarrow.parquet", "matplotlib", "duckdb", "skops"}
 SLOW |= {"tqdm.auto"}
-COMPILER = {"torch._dynamo", "sympy"}
+COMPILER = {"torch._dynamo", "torch._inductor", "torch.onnx", "sympy"}
 FIT = """
 import numpy as np
 from sklearn_din import DINClassifier
 DINClassifier(max_epochs=1).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
+"""
+GROW = """
+import pickle, sys
+import pandas as pd
+from sklearn.pipeline import make_pipeline
+from sklearn_din import DINClassifier, HistorySequenceEncoder, update
+shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat"]]})
+model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(shown, [0, 1])
+before = {*sys.modules}
+update(pickle.loads(pickle.dumps(model)), shown.assign(item=["hat", "boot"]), [0, 1])
+new = [name for name in sys.modules if name.startswith("torch.") and name not in before]
+assert len(new) < 10, f"{len(new)} modules of torch: {sorted(new)[:20]}"
 """
 
 
@@ -36,6 +48,7 @@ DINClassifier(max_epochs=1).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
         ("from sklearn_din.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass",
          {"numpy"}),
         (FIT, {"matplotlib", "duckdb", "skops"} | COMPILER),
+        (GROW, {"matplotlib", "duckdb", "skops"} | COMPILER),
     ],
 )  # fmt: skip
 def test_a_process_loads_nothing_that_it_does_not_use(statement, absent):

@@ -96,6 +96,8 @@ class FieldEmbeddings(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw all rows anew; padding and unknown become zero."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return  # sizes alone: to draw nothing, torch would import half of itself
         for table in self.tables.values():
             nn.init.normal_(table, std=self.scale)
         for vocabulary in self.sizes:

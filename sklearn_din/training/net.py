@@ -524,7 +524,7 @@ class DINNet(NeuralNetBinaryClassifier):
             )
         options: dict[str, Any] = dict(self.module_.options)
         options["embedding_dim"] = widths or options["embedding_dim"]
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.device("meta"):
             module = DIN(schema, **options)
         weights = grown_weights(self.module_, module, seed=self._next_seeds()[0])
         module.load_state_dict(weights, assign=True)

@@ -192,7 +192,7 @@ def _novelty(values: Any, schema: Schema) -> Novelty:
 def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Any]) -> DIN:
     """Build the network without memory of its own, then give it the weights, which must fit."""
     _check_size(schema, options, list(weights.values()))
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.device("meta"):
         module = DIN(schema, **options)
     expected = {name: (tuple(w.shape), -np.inf) for name, w in module.state_dict().items()}
     arrays = _check_arrays(weights, expected, "weights")
