@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.calibration import CalibratedClassifierCV
@@ -155,11 +156,22 @@ def test_what_is_in_the_history_is_left_out_also_where_the_encoder_never_saw_it(
     assert "new" not in ranking["item"].tolist()
 
 
-def test_a_user_who_had_everything_gets_no_row(fitted, users, candidates):
+def test_a_user_who_had_everything_gets_no_row_and_that_is_said(fitted, users, candidates):
     had = users[["user"]][:1].merge(candidates[["item"]], how="cross")
-    ranking = rank_candidates(fitted, users[:2], candidates, top_k=1, exclude=had)
+    with pytest.warns(UserWarning, match="exclude leaves no candidate for 1 of 2 users: the") as w:
+        ranking = rank_candidates(fitted, users[:2], candidates, top_k=1, exclude=had)
     assert ranking["row"].tolist() == [1]
-    assert len(rank_candidates(fitted, users[:1], candidates, exclude=had)) == 0
+    assert w[0].filename == __file__
+    with pytest.warns(UserWarning, match="exclude leaves no candidate for 1 of 1 users"):
+        none = rank_candidates(fitted, users[:1], candidates, exclude=had, by="price")
+    assert len(none) == 0
+    pd.testing.assert_series_equal(none.dtypes, ranking.dtypes)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pa.Table.from_pandas])
+def test_no_users_have_no_candidates(fitted, users, candidates, make):
+    none = rank_candidates(fitted, make(users[:0]), candidates, exclude="history", only=["i1"])
+    pd.testing.assert_frame_equal(none, rank_candidates(fitted, users, candidates)[:0])
 
 
 def test_a_column_of_candidates_ranks_alike_for_all_and_keeps_the_probability(
@@ -599,7 +611,7 @@ def test_a_step_that_mixes_user_and_candidate_is_refused(frame_and_labels):
     [
         (lambda u, c: (u, c, 0), r"top_k must be an integer of at least 1, got 0"),
         (lambda u, c: (u, c[:0], 1), "candidates must have at least one row, got none"),
-        (lambda u, c: (u[:0], c, 1), "users must have at least one row, got none"),
+        (lambda u, c: (u[:0].assign(price=1.0), c, 1), r"got \['price'\] in both frames"),
         (lambda u, c: (u.assign(price=1.0), c, 1), r"got \['price'\] in both frames"),
         (lambda u, c: (u, c.drop(columns="price"), 1), r"\['price'\], which are neither in users"),
         (lambda u, c: (u, c.assign(rank=1), 1), r"columns \['rank'\] of its own"),

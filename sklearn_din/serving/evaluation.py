@@ -234,7 +234,7 @@ def _check_frames(
 def _positions(values: pd.Series, among: pd.Series, *, name: str) -> np.ndarray:
     """Return each value's position in a column of different values, -1 where it is not there."""
     positions = pd.Index(among).get_indexer(pd.Index(values))
-    if (positions < 0).all():
+    if len(positions) and (positions < 0).all():
         got, there = values.iloc[:SHOWN_VALUES].tolist(), among.iloc[:SHOWN_VALUES].tolist()
         raise ValueError(
             f"none of relevant[{values.name!r}] is in {name}[{among.name!r}]: got values such as "

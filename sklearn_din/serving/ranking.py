@@ -94,12 +94,18 @@ def rank_candidates(
         The users in their order and the best candidate first: row (position in ``users``),
         rank (from 1), the columns of ``candidates``, probability (of the click), or of a
         DINRegressor prediction.
-        Equally probable candidates (logits level to 1e-5) keep their order.
+        Equally probable candidates (logits level to 1e-5) keep their order. Without users it has
+        no rows.
+
+    Warns
+    -----
+    UserWarning
+        If ``exclude`` leaves a user none of all candidates: the result has no row of that user.
 
     Raises
     ------
     ValueError
-        If a column is in both frames or in neither, a frame has no rows, ``top_k`` is less
+        If a column is in both frames or in neither, ``candidates`` has no rows, ``top_k`` is less
         than 1, pairs do not say which user and candidate they mean, or a step of the Pipeline
         computes a column from user and candidate together.
 
@@ -222,7 +228,11 @@ class Ranker(Generic[IntoDataFrameT]):
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
         numbers_to_rank_by = None if by is None else _check_numbers(self._frame.pandas, by)
-        pairs = self._pair(_read_users(users))
+        people = _read_users(users)
+        if isinstance(people, pd.DataFrame) and not len(people):
+            self._check(people)
+            return self._answer(NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
+        pairs = self._pair(people)
         best, ranks = [NO_PAIRS], [NO_PAIRS]
         logits: list[np.ndarray] = []
         sign = -1 if self._fitted.calibration.is_falling else 1
@@ -240,19 +250,32 @@ class Ranker(Generic[IntoDataFrameT]):
             logits.append(scores[chosen] if by is None else scores)
             best.append(block[chosen])
             ranks.append(rank)
-        rows, positions = np.divmod(np.concatenate(best), n_candidates)
-        scored = self._reading.value_of(np.concatenate(logits))
-        values = {"row": rows, "rank": np.concatenate(ranks), self._reading.name: scored}
-        return self._result.take_and_replace(positions, values)
+        n_without = pairs.n_users - sum(int((rank == 1).sum()) for rank in ranks)
+        if n_without and only is None:
+            warn_user(
+                f"exclude leaves no candidate for {n_without} of {pairs.n_users} users: the result "
+                "has no row of theirs. Give more candidates, or fill their lists by a call without "
+                "exclude."
+            )
+        return self._answer(np.concatenate(best), np.concatenate(ranks), np.concatenate(logits))
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
         return _allow(self._pair(users), exclude, None).excluded
 
-    def _pair(self, users: Users) -> _Pairs:
-        """Encode users beside the candidates, by one state of the model."""
+    def _answer(self, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray) -> IntoDataFrameT:
+        """Return pairs by their numbers as a frame."""
+        rows, positions = np.divmod(best, len(self._frame.pandas))
+        values = {"row": rows, "rank": ranks, self._reading.name: self._reading.value_of(logits)}
+        return self._result.take_and_replace(positions, values)
+
+    def _check(self, users: Users) -> None:
         _check_users(users, self._frame.pandas)
         _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
+
+    def _pair(self, users: Users) -> _Pairs:
+        """Encode users beside the candidates, by one state of the model."""
+        self._check(users)
         while True:
             catalogue = self._current_catalogue(users)
             pairs = _Pairs(catalogue, users, self._reading)
@@ -410,7 +433,6 @@ def _read_users(users: Any) -> Users:
 def _check_users(users: Users, candidates: pd.DataFrame) -> None:
     if isinstance(users, pd.DataFrame):
         check_frame(users, [], name="users")
-        _check_rows(users, name="users")
     both = [name for name in users if name in candidates]
     if both:
         raise ValueError(
@@ -423,7 +445,8 @@ def _check_candidates(
     candidates: pd.DataFrame, columns: Sequence[str], *, taken: Sequence[str]
 ) -> None:
     check_frame(candidates, [], name="candidates")
-    _check_rows(candidates, name="candidates")
+    if not len(candidates):
+        raise ValueError("candidates must have at least one row, got none.")
     taken = [name for name in taken if name in candidates]
     if taken:
         raise ValueError(f"the result has columns {taken} of its own. Rename those of candidates.")
@@ -448,11 +471,6 @@ def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
             f"{candidates[item][copies].iloc[0]!r}, have several, and each row is ranked, so that "
             f"a user may get an item twice. Keep one, candidates.drop_duplicates({item!r})."
         )
-
-
-def _check_rows(frame: pd.DataFrame, *, name: str) -> None:
-    if not len(frame):
-        raise ValueError(f"{name} must have at least one row, got none.")
 
 
 def _check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
