@@ -590,7 +590,7 @@ class DINClassifier(ClassifierMixin, DINEstimator):
     --------
     >>> import numpy as np
     >>> X = np.random.RandomState(0).normal(size=(200, 2)).astype("float32")
-    >>> y = np.where(X[:, 0] > 0, "click", "skip")
+    >>> y = np.where(X[:, 0] > 0, "yes", "no")
     >>> classifier = DINClassifier(random_state=0).fit(X, y)
     >>> bool(classifier.score(X, y) > 0.9)
     True

@@ -183,7 +183,7 @@ def test_a_plain_array_can_be_scored_during_training():
     numbers = rng.normal(size=(64, 3))
     monitor = callback.ScoringMonitor(scoring=["accuracy", "neg_log_loss"])
     DINClassifier(max_epochs=2, random_state=0).set_callbacks(monitor).fit(
-        numbers, np.where(numbers[:, 0] > 0, "click", "skip")
+        numbers, np.where(numbers[:, 0] > 0, "yes", "no")
     )
     assert monitor.get_logs().data_as_pandas[["accuracy", "neg_log_loss"]].notna().all(axis=None)
 

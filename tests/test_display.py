@@ -69,7 +69,7 @@ def test_the_title_names_the_candidate_and_its_probability(model):
     assert f"1 · hat (click probability {probability:.0%})" in drawn(display)
 
 
-@pytest.mark.parametrize("labels", [["click", "skip"], ["no", "{yes}"]])
+@pytest.mark.parametrize("labels", [["pass", "skip"], ["no", "{yes}"]])
 def test_pictures_and_explanations_say_which_label_is_the_click(labels):
     y = np.array(labels)[[0, 1, 0, 1]]
     model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(SHOWN, y)

@@ -369,14 +369,14 @@ def test_the_recipe_is_json_beside_the_network(onnx, path):
     )
     pipeline = make_pipeline(HistorySequenceEncoder(max_length=7), DINClassifier(max_epochs=1))
     search = GridSearchCV(pipeline, {"dinclassifier__pooling": ["sum"]}, cv=2)
-    search.fit(frame, ["skip", "click", "skip", "click"])
+    search.fit(frame, ["skip", "pass", "skip", "pass"])
     export_onnx(search, path)
     (entry,) = onnx.load(path).metadata_props
     assert entry.key == "sklearn_din"
     assert json.loads(entry.value) == {
         "version": 1,
         "layout": "rows",
-        "classes": ["click", "skip"],
+        "classes": ["pass", "skip"],
         "max_length": 7,
         "separator": None,
         "inputs": [

@@ -239,6 +239,12 @@ def test_values_too_rare_for_an_id_are_counted_together():
     [
         (["click", "noclick"], "noclick", "click"),
         (["Clicked", "not clicked"], "not clicked", "Clicked"),
+        (["correct", "incorrect"], "incorrect", "correct"),
+        (["click", "view"], "view", "click"),
+        (["buy", "view"], "view", "buy"),
+        (["Buys", "clicks"], "clicks", "Buys"),
+        (["click", "skip"], "skip", "click"),
+        (["Add to cart", "none"], "none", "Add to cart"),
         (pd.Categorical(["low", "high"], ["low", "high"], ordered=True), "low", "high"),
     ],
 )
@@ -260,8 +266,10 @@ def test_labels_whose_click_is_the_wrong_one_and_the_advice(labels, click, other
     [
         [0, 1],
         [False, True],
-        ["click", "skip"],
         ["no", "yes"],
+        ["impression", "purchase"],
+        ["click", "purchased"],
+        ["cats", "dogs"],
         ["no click", "yes, click"],
         pd.Categorical(["high", "low"], ["high", "low"], ordered=True),
         pd.Categorical(["low", "high"], ["low", "high"]),

@@ -72,8 +72,8 @@ def test_columns_that_are_not_used_are_named_once_above_the_bar(capfd):
 
 
 def test_the_label_of_a_click_is_named_above_the_bar_where_it_is_not_1(capfd):
-    DINClassifier(max_epochs=1, verbose=1).fit(X, np.where(y == 1, "skip", "click"))
-    assert capfd.readouterr().err.startswith("a click is a row of the label 'skip'\n")
+    DINClassifier(max_epochs=1, verbose=1).fit(X, np.where(y == 1, "yes", "no"))
+    assert capfd.readouterr().err.startswith("a click is a row of the label 'yes'\n")
     fitted(verbose=1)
     assert "a click is" not in capfd.readouterr().err
 

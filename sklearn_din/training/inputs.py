@@ -24,7 +24,11 @@ from sklearn_din.training.target import Click, Labels, Numbers, Target, is_missi
 if TYPE_CHECKING:
     import pandas as pd
 
-NEGATIONS = ("no", "non", "not", "un", "dis")  # "noclick" is what "click" is not
+NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is what "click" is not
+# Names of what is meant by a click, the stronger ones last; also "clicked", "buys", "purchased"
+ACTIONS = ("open", "click", "play", "correct", "like", "accept", "save", "add", "cart", "addtocart")
+ACTIONS += ("install", "convert", "conversion", "book", "buy", "bought", "order", "purchase")
+ENDINGS = ("", "s", "d", "ed")
 
 ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the classifier's X
 
@@ -323,14 +327,21 @@ def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
         order = dtype.categories.tolist()
         is_flipped = order.index(click) < order.index(other)
     else:
-        name = "".join(letter for letter in str(click).casefold() if letter.isalnum())
-        is_flipped = name in {f"{word}{str(other).casefold()}" for word in NEGATIONS}
+        first, last = ("".join(filter(str.isalnum, str(name).casefold())) for name in labels)
+        is_flipped = last in {f"{word}{first}" for word in NEGATIONS}
+        is_flipped |= _rank_of_action(first) > _rank_of_action(last)
     if is_flipped:
         warn_user(
             f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
             f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
             f"(y == {other!r}).astype(int)."
         )
+
+
+def _rank_of_action(label: str) -> int:
+    """Return how strong an action a label names, -1 where it names none."""
+    ranks = (n for n, word in enumerate(ACTIONS) if label in {word + end for end in ENDINGS})
+    return max(ranks, default=-1)
 
 
 def _check_classes(
