@@ -254,15 +254,18 @@ def python_values(values: np.ndarray) -> np.ndarray:
     return np.fromiter(plain, dtype=object, count=len(values))
 
 
-def refuse_equal_booleans(values: Any, distinct: Any, *, name: str) -> None:
-    """Raise where objects are True and 1, or False and 0: one id together, two apart.
+def refuse_unsure_ids(values: Any, distinct: Any, *, name: str) -> None:
+    """Raise where objects are complex, or True and 1, or False and 0: equal together, not apart.
 
     ``distinct`` are the distinct values, as pandas finds them.
     """
-    if distinct.dtype != object or pd.api.types.infer_dtype(distinct) == "string":
+    if distinct.dtype.kind not in "Oc" or pd.api.types.infer_dtype(distinct) == "string":
         return
-    if values.dtype != object or "mixed" not in pd.api.types.infer_dtype(values):
+    kind = pd.api.types.infer_dtype(values)
+    if kind != "complex" and (values.dtype != object or "mixed" not in kind):
         return
+    if any(issubclass(each, complex | np.complexfloating) for each in set(map(type, values))):
+        raise ValueError(f"{name} must hold ids, got complex numbers. Make real columns of them.")
     booleans = {value for value in values if isinstance(value, bool | np.bool_)}
     numbers = {v for v in values if isinstance(v, Number) and not isinstance(v, bool)}
     for boolean in booleans & numbers:

@@ -103,6 +103,11 @@ def test_keys_that_cannot_be_compared_are_named(key):
         attach_history(log, log, user="user", time="time", columns=["item"])
     with pytest.raises(TypeError, match=r"events\['user'\] must hold one key per row"):
         attach_aggregates(log, log, time="time", aggregates=count)
+    plain = log.assign(user=1)
+    with pytest.raises(TypeError, match=r"impressions\['user'\] must hold one key per row"):
+        attach_history(log, plain, user="user", time="time", columns=["item"])
+    with pytest.raises(TypeError, match=r"impressions\['user'\] must hold one key per row"):
+        attach_aggregates(log, plain, time="time", aggregates=count)
     with pytest.raises(ValueError, match=r"events\['user'\] must hold ids, got "):
         sample_negatives(log, item="item", user="user")
 
@@ -133,6 +138,13 @@ def test_complex_numbers_are_no_numbers_to_us():
     encoder = HistorySequenceEncoder().fit(pd.DataFrame({"spent": [1.5, 2.5]}))
     with pytest.raises(ValueError, match="spent must hold numbers, got complex numbers"):
         encoder.transform(log[["spent"]])
+    for events in ([1 + 2j, 0j], [1, 1 + 0j], ["hat", np.complex64(1)], np.array([1j])):
+        lists = pd.Series([events, [1]], dtype=object)
+        with pytest.raises(ValueError, match="hist_item must hold ids, got complex numbers"):
+            HistorySequenceEncoder().fit(pd.DataFrame({"item": [1, 2], "hist_item": lists}))
+    spent = attach_history(log, log, user="user", time="time", columns=["spent"])
+    with pytest.raises(ValueError, match="spent must hold ids, got complex numbers"):
+        HistorySequenceEncoder().fit(spent[["user", "hist_spent"]])
 
 
 def test_halves_of_ids_in_a_file_are_read_without_a_warning():

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
 from sklearn_din._spans import Spans
-from sklearn_din._validation import plain_values, python_values, refuse_equal_booleans
+from sklearn_din._validation import plain_values, python_values, refuse_unsure_ids
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.logs.eventlog import EventLog, join_values
 from sklearn_din.logs.windows import WindowArray
@@ -52,7 +52,7 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
             f"{name} must hold ids (integers, text, categories), got values that cannot be "
             f"compared: {first_present(values)!r}. {_advice(values)}"
         ) from error
-    refuse_equal_booleans(values, distinct, name=name)
+    refuse_unsure_ids(values, distinct, name=name)
     if not isinstance(distinct, np.ndarray):
         distinct = plain_values(pd.Series(distinct))
     return _without_nan(codes.astype(np.int32), distinct)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
-from sklearn_din._validation import refuse_equal_booleans
+from sklearn_din._validation import refuse_unsure_ids
 
 LogKey = tuple[str, str, str]
 
@@ -66,7 +66,7 @@ class EventLog:
         """Each event's position among the distinct values (int32, -1 missing), and those values."""
         if column not in self._codes:
             codes, uniques = pd.factorize(self.columns[column])
-            refuse_equal_booleans(self.columns[column], uniques, name=column)
+            refuse_unsure_ids(self.columns[column], uniques, name=column)
             self._codes[column] = codes.astype(np.int32), np.asarray(uniques)
         return self._codes[column]
 

@@ -12,6 +12,7 @@ from sklearn_din._validation import (
     UNITS_PER_SECOND,
     Age,
     check_exact,
+    check_keys,
     check_max_age,
     check_times,
     key_codes,
@@ -212,7 +213,11 @@ def _match(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
         is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
         whole = np.where(is_whole, values, 0).astype(np.int64)
         return np.where(is_whole, _match(whole, uniques, column), -1)
-    return uniques.get_indexer(pd.Index(values, dtype=values.dtype))
+    try:
+        return uniques.get_indexer(pd.Index(values, dtype=values.dtype))
+    except TypeError:
+        check_keys(values, name=f"impressions[{column!r}]")
+        raise
 
 
 def _value_kind(values: np.ndarray) -> str | None:
