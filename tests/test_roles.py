@@ -3,6 +3,7 @@
 import ast
 import io
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_din import DINClassifier
+from sklearn_din import DINClassifier, scan_parquet
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, make_log, same, with_windows
@@ -131,6 +132,40 @@ def test_histories_of_any_prefix_are_paired_as_attached_and_through_a_file():
     frame = with_purchases()
     for other in (frame, *trips(frame)):
         assert pairs_of(encoder().fit(other).schema_) == BOTH
+
+
+INTEGERS = ["int32", "uint8", "Int64", "int64[pyarrow]", "category", "object"]
+FLOATS = ["float64", "double[pyarrow]"]  # ids where some are missing, else perhaps quantities
+SOME_MISSING = [(d, where) for d in INTEGERS + FLOATS for where in ("in the log", "everywhere")]
+
+
+@pytest.mark.parametrize("prefix", ["hist_", "buy_"])
+@pytest.mark.parametrize(("dtype", "missing"), [(d, "none") for d in INTEGERS] + SOME_MISSING)
+def test_an_id_pairs_with_its_history_however_it_is_stored(dtype, missing, prefix, tmp_path):
+    log = make_log(n_events=90)
+    ids, at = log["item"].astype("Int64"), log.index % 9 == 4
+
+    def as_stored(values):
+        is_plain = dtype in ("int32", "uint8")  # pandas makes floats of them where some are missing
+        return values.astype("float32" if is_plain and values.hasnans else dtype)
+
+    events = log.assign(item=as_stored(ids if missing == "none" else ids.mask(at)))
+    log["item"] = as_stored(ids.mask(at) if missing == "everywhere" else ids)
+    options = {"user": "user", "time": "time", "columns": "item", "prefix": prefix}
+    frame = attach_history(log, events, **options)[["item", f"{prefix}item"]]
+    path = tmp_path / "stored.parquet"
+    frame.to_parquet(path)
+    tables = [frame, scan_parquet(path), pd.read_parquet(path)]
+    tables.append(pd.read_parquet(path, dtype_backend="pyarrow"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "item and .* hold whole numbers as floats")
+        encoded = [encoder(drop=None).fit_transform(table) for table in tables]
+    expected = encoded[0]
+    assert pairs_of(expected.schema) == [((f"{prefix}item",), ("item",))]
+    for other in encoded[1:]:
+        assert other.schema == expected.schema
+        for name in expected:
+            np.testing.assert_array_equal(other[name], expected[name])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,13 @@ from sklearn_din.encoding.table import (
 )
 
 NUMERIC_KINDS = {"float", "integer"}
+KIND_OF_VALUES = {  # by the name that pandas gives to values; all others are ids
+    **dict.fromkeys(("floating", "mixed-integer-float", "decimal"), "float"),
+    **dict.fromkeys(("datetime64", "timedelta64", "datetime", "timedelta"), "time"),
+    **dict.fromkeys(("date", "time", "period"), "time"),
+    "integer": "integer",
+    "empty": None,
+}
 
 
 @dataclass
@@ -27,13 +35,14 @@ class HistoryFacts:
     """Facts about the events of a history column, gathered part by part.
 
     A part whose cells are all missing adds no kind. Events with anchors are times that read as time
-    elapsed until their row; ``any_number`` and ``any_fraction`` are about floats.
+    elapsed until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
     """
 
     kinds: set[str] = field(default_factory=set)
     has_anchors: bool = False
     any_number: bool = False
     any_fraction: bool = False
+    any_missing: bool = False
     longest: int = 0
     shortest: int = np.iinfo(np.int32).max
 
@@ -43,11 +52,12 @@ class HistoryFacts:
         if kind is not None:
             self.kinds.add(kind)
         self.has_anchors |= cells.anchors is not None
-        if isinstance(cells.values, np.ndarray) and kind == "float" and cells.anchors is None:
-            is_whole = are_whole(cells.values)
-            any_number = is_whole or bool((~np.isnan(cells.values)).any())
-            self.any_number |= any_number
-            self.any_fraction |= any_number and not is_whole
+        if kind == "float" and cells.anchors is None:
+            numbers = pd.Series(cells.values).to_numpy(np.float64, na_value=np.nan)
+            present = numbers[~np.isnan(numbers)]
+            self.any_number |= bool(len(present))
+            self.any_fraction |= bool(len(present)) and not are_whole(present)
+            self.any_missing |= len(present) < len(numbers)
         self.longest = int(lengths.max(initial=self.longest))
         self.shortest = int(lengths.min(initial=self.shortest))
 
@@ -82,12 +92,14 @@ class ColumnFacts:
     """Facts about one column, gathered part by part.
 
     There is more than one kind only where the dtype is object. ``example`` is the first value that
-    is not missing; ``any_fraction`` is about a column of floats.
+    is not missing, ``any_other`` says whether there is one that is no whole number,
+    ``any_missing`` is about floats.
     """
 
     kinds: set[ColumnKind] = field(default_factory=set)
     example: object = None
-    any_fraction: bool = False
+    any_other: bool = False
+    any_missing: bool = False
     history: HistoryFacts = field(default_factory=HistoryFacts)
 
     def update(self, columns: Columns, name: str, *, is_named: bool, is_suspect: bool) -> bool:
@@ -105,13 +117,17 @@ class ColumnFacts:
             self.history.update(columns.history(name))
             return True
         if kind == "numbers" and example is not None:
-            self.any_fraction |= _has_fraction(columns, name)
+            self.any_other |= _has_fraction(columns, name)
+            self.any_missing |= bool(columns.frame[name].isna().any())
+        elif example is not None:
+            inferred = pd.api.types.infer_dtype(columns.frame[name], skipna=True)
+            self.any_other |= inferred != "integer"
         return False
 
     @property
     def is_whole(self) -> bool:
-        """Return whether a column of floats holds whole numbers alone: ids, some missing."""
-        return self.example is not None and not self.any_fraction
+        """Return whether the values are whole numbers, integers or floats: ids, some missing."""
+        return not self.any_other and (self.example is not None or self.kind == "ids")
 
     @property
     def is_text(self) -> bool:
@@ -130,15 +146,14 @@ class ColumnFacts:
 class TableFacts:
     """Facts about all columns of a table, from which their roles follow.
 
-    All rows decide, of frames and of scans alike. ``columns`` has those that may be features,
-    ``integers`` names those that are integers by their dtype. Two histories have the same label in
-    ``same_windows`` where one call of ``attach_history`` made them, in ``same_lengths`` where their
-    lengths are equal in every row: a label has a name for the first row of each part.
+    All rows decide, of frames and of scans alike. ``columns`` has those that may be features. Two
+    histories have the same label in ``same_windows`` where one call of ``attach_history`` made
+    them, in ``same_lengths`` where their lengths are equal in every row: a label has a name for the
+    first row of each part.
     """
 
     names: tuple[str, ...]
     columns: Mapping[str, ColumnFacts]
-    integers: frozenset[str] = frozenset()
     same_windows: dict[str, dict[int, str]] = field(default_factory=dict)
     same_lengths: dict[str, dict[int, str]] = field(default_factory=dict)
 
@@ -175,15 +190,20 @@ def gather_facts(
     }
     lists |= suspects | (kinds.keys() & {*histories})
     candidates = {find_candidate(name, table.names) for name in lists}
-    floats = {name for name, kind in kinds.items() if kind == "numbers"} & candidates
+    floats = {
+        name
+        for name, kind in kinds.items()
+        if kind == "numbers" and (name in candidates or any(n.endswith(f"_{name}") for n in lists))
+    }
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]
     facts = TableFacts(
         tuple(table.names),
         {
-            n: ColumnFacts(set() if n in names or kind is None else {kind})
+            n: ColumnFacts()
+            if n in names or kind is None
+            else ColumnFacts({kind}, any_other=not _are_whole(table.dtypes[n]))
             for n, kind in kinds.items()
         },
-        frozenset(name for name in kinds if pd.api.types.is_integer_dtype(table.dtypes[name])),
     )
 
     def read(columns: Columns) -> tuple[dict[str, str], dict[str, str]]:
@@ -203,6 +223,14 @@ def gather_facts(
     return facts
 
 
+def _are_whole(dtype: Any) -> bool:
+    """Return whether a column of this dtype, or its categories, are whole numbers."""
+    if not isinstance(dtype, pd.CategoricalDtype):
+        return pd.api.types.is_integer_dtype(dtype)
+    numbers = dtype.categories
+    return pd.api.types.is_numeric_dtype(numbers) and are_whole(numbers.to_numpy(np.float64))
+
+
 def _has_fraction(columns: Columns, name: str) -> bool:
     try:
         return not are_whole(as_numbers(columns.frame[name], name=name))
@@ -214,8 +242,7 @@ def _kind_of_events(cells: HistoryCells) -> str | None:
     if cells.is_nested:
         return "lists"
     if isinstance(cells.values, np.ndarray):
-        kinds = {"f": "float", "i": "integer", "u": "integer", "m": "time", "M": "time"}
-        return kinds.get(cells.values.dtype.kind, "other")
+        return KIND_OF_VALUES.get(pd.api.types.infer_dtype(cells.values, skipna=True), "other")
     kind = cells.values.type
     if pa.types.is_null(kind):
         return None

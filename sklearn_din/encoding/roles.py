@@ -308,7 +308,7 @@ class Histories:
         """Find the column that a history of ids is compared with; None for numbers."""
         candidate = self.facts.find_candidate(name)
         if candidate is None and not is_history_name(name):
-            return self._candidate_of_suffix(name)
+            candidate = self._candidate_of_suffix(name)
         if candidate is None or candidate in {*self.out, *self.names}:
             return None
         return candidate if self._is_of_ids(name, candidate) else None
@@ -318,18 +318,26 @@ class Histories:
 
         That is what ``attach_history(prefix="buy_")`` writes.
         """
-        facts, events = self.facts, self.facts[name].history
-        if events.is_numeric or not events.kinds:
-            return None
+        taken = {*self.out, *self.names, *self.numbers}
         of_name = [
             column
-            for column in facts.columns
-            if name.endswith(f"_{column}")
-            and facts[column].kind == "ids"
-            and column not in {*self.out, *self.names, *self.numbers}
-            and (column in facts.integers) == events.is_integer
+            for column in self.facts.columns
+            if name.endswith(f"_{column}") and column not in taken and self._are_alike(name, column)
         ]
         return max(of_name, key=len, default=None)
+
+    def _are_alike(self, history: str, column: str) -> bool:
+        """Return whether both hold whole numbers, or both other ids, however these are stored.
+
+        Where both are floats, these are ids if some are missing, else they may be quantities.
+        """
+        events, facts = self.facts[history].history, self.facts[column]
+        is_whole = events.is_integer or events.is_whole
+        if not events.kinds or facts.is_whole != is_whole or (events.is_numeric and not is_whole):
+            return False
+        if facts.kind == "numbers" and events.is_numeric:
+            return facts.any_missing or events.any_missing
+        return facts.kind == "ids" or (facts.kind == "numbers" and is_whole)
 
     def _is_of_ids(self, name: str, candidate: str) -> bool:
         """Return whether a history and the column of its name are ids rather than quantities."""
