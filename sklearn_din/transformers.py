@@ -140,7 +140,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Column of ids -> known values; ``vocabularies_[name][i]`` has id ``i + 2``.
     scales_ : dict of str to EventScale
         Column of numbers -> its ``shift`` and ``scale``: it is encoded as ``(number - shift) /
-        scale``; times elapsed (``is_elapsed``) as ``log1p(elapsed / scale)``, whose scale is
+        scale``, what is far off where there are a few such (``has_outliers``) by its logarithm;
+        times elapsed (``is_elapsed``) as ``log1p(elapsed / scale)``, whose scale is
         the power of two nearest to their median.
     n_features_in_ : int
     feature_names_in_ : ndarray of str

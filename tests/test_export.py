@@ -388,6 +388,7 @@ def test_the_recipe_is_json_beside_the_network(onnx, path):
                 "shift": 2.0,
                 "scale": pytest.approx(np.std([1, 2, 3])),
                 "is_elapsed": False,
+                "has_outliers": False,
             },
             {"name": "price_missing", "kind": "missing", "column": "price"},
             {"name": "hist_item", "kind": "history", "column": "hist_item", "vocabulary": "item"},

@@ -291,6 +291,18 @@ def without_recipe(path):
     return model
 
 
+@pytest.mark.filterwarnings("ignore:some numbers of (hist_)?price lie so far off")
+def test_numbers_far_off_are_served_as_the_pipeline_takes_them(tmp_path):
+    frame, y = make_frame()
+    frame.loc[3, "price"], frame.loc[5, "hist_price"][0] = -1e9, 1e9
+    encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    export_onnx(model, tmp_path / "model.onnx")
+    served = OnnxServer(tmp_path / "model.onnx").predict(frame.to_dict("list"))
+    assert model[0].scales_["price"].has_outliers
+    np.testing.assert_allclose(served, model.predict_proba(frame)[:, 1], atol=1e-5)
+
+
 def test_a_file_without_the_encoder_is_refused(path, tmp_path):
     onnx.save_model(without_recipe(path), tmp_path / "bare.onnx")
     with pytest.raises(ValueError, match=r"bare\.onnx does not say how .* export_onnx\(pipeline"):

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from sklearn_din import scan_parquet
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, same, with_windows
 
@@ -73,3 +75,49 @@ def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
 
     prices = frame["hist_elapsed"].map(lambda cell: cell[::-1].tolist())  # they grow
     assert not encoder().fit(frame.assign(hist_elapsed=prices)).scales_["hist_elapsed"].is_elapsed
+
+
+PRICES = np.random.default_rng(0).lognormal(3, 0.6, 4500).round(2)
+MOSTLY_ZERO = np.where(np.arange(4500) % 10, 0.0, PRICES)
+
+
+@pytest.mark.parametrize("prices", [PRICES, -PRICES, MOSTLY_ZERO])
+@pytest.mark.parametrize("in_histories", [False, True])
+@pytest.mark.parametrize("is_scan", [False, True])
+def test_one_number_far_off_leaves_the_others_apart_and_is_said(
+    prices, in_histories, is_scan, tmp_path
+):
+    def encode(prices, name="price"):
+        columns = {name: prices, "item": np.arange(4500) % 7}
+        if in_histories:
+            ids = list(np.arange(4500)[:, None] % 7)
+            columns = {"hist_item": ids, name: list(prices[:, None]), "item": columns["item"]}
+        frame = pd.DataFrame(columns)
+        if is_scan:
+            frame.to_parquet(tmp_path / "rows.parquet", row_group_size=999)
+            frame = scan_parquet(tmp_path / "rows.parquet")
+        return HistorySequenceEncoder().fit_transform(frame)[name].ravel()
+
+    others = np.arange(4500) != 7
+    with pytest.warns(UserWarning, match="some numbers of price lie so far off .* np.log1p"):
+        encoded = encode(np.where(others, prices, 1e9))
+    clean = encode(np.where(others, prices, np.nan))  # the advice: nothing is said
+    assert encoded[others].std() > 0.2
+    assert encoded[7] == encoded.max() < 30
+    order = np.argsort(prices[others], kind="stable")
+    assert (np.diff(encoded[others][order]) >= 0).all()
+    assert np.corrcoef(encoded[others], clean[others])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        np.random.default_rng(0).lognormal(0, 2, 4500),  # a long tail
+        (np.arange(4500) == 7).astype(float),  # rare ones
+        np.where(np.arange(4500) % 50, 0.0, 1000.0),
+        np.array([7.0, 8.0, 1e9]),  # too few to say
+    ],
+)
+def test_numbers_of_a_long_tail_keep_their_mean_and_standard_deviation(numbers):
+    encoded = HistorySequenceEncoder().fit_transform(pd.DataFrame({"price": numbers}))["price"]
+    np.testing.assert_allclose(encoded, (numbers - numbers.mean()) / numbers.std(), rtol=1e-5)

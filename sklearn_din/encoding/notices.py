@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import unix_unit
-from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once
+from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once, warn_user
 from sklearn_din.encoding.events import HistoryTotals
+from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences
 from sklearn_din.features.schema import Behaviour
@@ -34,7 +34,7 @@ LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 def warn_of(notices: Iterable[str]) -> None:
     """Warn once with each sentence."""
     for notice in notices:
-        warnings.warn(notice, UserWarning, stacklevel=2)
+        warn_user(notice)
 
 
 def warn_of_changed_units(factors: Mapping[str, float]) -> None:
@@ -53,6 +53,18 @@ def warn_of_unknown_ids(notices: Iterable[str]) -> None:
     """Warn, once each, of columns none of whose ids was seen at fit."""
     for notice in notices:
         warn_once(notice)
+
+
+def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
+    """Columns of numbers of which a few lie far from all others."""
+    return [
+        f"some numbers of {name} lie so far off that the others would hardly differ beside them: "
+        f"those further than {LINEAR * scale.scale:g} from {scale.shift:g} count by their "
+        "logarithm. Where they are mistakes, or stand for missing, make them NaN; where they are "
+        "not, np.log1p of the column may say more."
+        for name, scale in scales.items()
+        if scale.has_outliers
+    ]
 
 
 def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str]:

@@ -14,6 +14,9 @@ ROWS_AT_A_TIME = 16_384
 SHRINKING_STEPS = 20  # times elapsed only shrink: so many steps are no chance
 N_EXPONENTS = 2048  # of float64
 EXPONENT_OF_ONE = 1023
+FAR_SPREAD = 10  # times the distance of the outer deciles: a spread that most numbers do not have
+OUTER_DECILES = 2.563  # their distance, in standard deviations of a normal distribution
+LINEAR = 5.0  # standard deviations
 
 
 @dataclass
@@ -93,6 +96,10 @@ class EventScale:
     is_elapsed : bool, default=False
         Times elapsed until the impression: they become ``log1p(elapsed / scale)`` and the
         events keep their own time, because one event is seen from several impressions.
+    has_outliers : bool, default=False
+        A few numbers lie so far off that the others would hardly differ on the scale of all:
+        ``shift`` is the median, ``scale`` the spread of the middle, and what is scaled to more
+        than 5 grows by its logarithm from there.
 
     Examples
     --------
@@ -103,6 +110,7 @@ class EventScale:
     shift: float
     scale: float
     is_elapsed: bool = False
+    has_outliers: bool = False
 
     @classmethod
     def of_column(cls, moments: Moments) -> EventScale:
@@ -119,6 +127,16 @@ class EventScale:
         negligible = 10 * np.finfo(np.float64).eps * abs(shift)
         return cls(shift, spread if spread > negligible else 1.0)
 
+    def resist_outliers(self, sample: np.ndarray) -> EventScale:
+        """Return a scale by a sample's middle where a few far numbers make the spread of all."""
+        present = sample[~np.isnan(sample)]
+        median = float(np.median(present)) if len(present) else 0.0
+        others = present[present != median]  # a number such as 0 may be most of a column
+        middle = float(np.ptp(np.quantile(others, (0.1, 0.9)))) if len(others) else 0.0
+        if self.is_elapsed or not 0 < FAR_SPREAD * middle < self.scale:
+            return self
+        return EventScale(median, middle / OUTER_DECILES, has_outliers=True)
+
     def check(self) -> None:
         """Raise ValueError where no number can be scaled by it."""
         if not (np.isfinite(self.shift) and 0 < self.scale < np.inf):
@@ -129,6 +147,9 @@ class EventScale:
         scaled = (numbers - self.shift) / self.scale
         if self.is_elapsed:
             scaled = log_elapsed(scaled)
+        elif self.has_outliers:
+            beyond = np.maximum(np.abs(scaled) - LINEAR, 0)
+            scaled = np.clip(scaled, -LINEAR, LINEAR) + np.sign(scaled) * np.log1p(beyond)
         return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
 
     def encode_times(self, times: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +180,7 @@ class EventNumbers:
     >>> prices.update("paid", Events(Spans.from_lengths(np.array([2])), np.ones(2), numbers={
     ...     "paid": np.array([1.0, 3.0])}), 0)
     >>> prices.finish()
-    EventScale(shift=2.0, scale=1.0, is_elapsed=False)
+    EventScale(shift=2.0, scale=1.0, is_elapsed=False, has_outliers=False)
     """
 
     def __init__(self, n_rows: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.notices import far_numbers, warn_of
 from sklearn_din.encoding.profile import ColumnProfile, NumberSample
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
@@ -85,14 +86,21 @@ class TableStatistics:
             owner: (known or {}).get(owner) or Vocabulary.learn(sources, rules)
             for owner, sources in self.counts_by_owner().items()
         }
+        of_columns = {name: EventScale.of_column(self._moments[name]) for name in self._moments}
+        of_events = {name: events.finish() for name, events in self._events.items()}
+        number_scales, event_scales = (
+            {n: scale.resist_outliers(self._samples[n].finish()) for n, scale in scales.items()}
+            for scales in (of_columns, of_events)
+        )
+        warn_of(far_numbers(number_scales | event_scales))
         missing = [name for name in self._any_missing if self._any_missing[name]]
         return Learnt(
             tuple(names),
             max_length,
             self._roles,
             vocabularies,
-            {name: EventScale.of_column(moments) for name, moments in self._moments.items()},
-            {name: events.finish() for name, events in self._events.items()},
+            number_scales,
+            event_scales,
             tuple(name for name in missing if indicator(name) not in names),
             self._profiles(vocabularies),
         )

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from sklearn_din._typed_fields import to_dict
 from sklearn_din._validation import check_choice
 from sklearn_din._whole_files import whole_file
 from sklearn_din.features.ragged import MOST_EVENTS
@@ -850,8 +851,7 @@ def _input_recipe(field: Field, scales: Mapping[str, Any], source: str) -> dict[
         return recipe | {"vocabulary": field.vocabulary}
     if field.name not in scales:
         return recipe | {"kind": "missing", "column": source}
-    scale = scales[field.name]
-    return recipe | {"shift": scale.shift, "scale": scale.scale, "is_elapsed": scale.is_elapsed}
+    return recipe | to_dict(scales[field.name])
 
 
 def _plain_values(values: np.ndarray, name: str) -> list[Any]:

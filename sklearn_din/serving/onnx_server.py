@@ -23,6 +23,7 @@ UNKNOWN_ID, FIRST_KNOWN_ID = 1, 2
 N_IDENTITIES, LEAST_ID = 2**30, -(2**31)  # of unknown values, as in features/identities.py
 MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
 LARGEST = float(np.finfo(np.float32).max)
+LINEAR = 5.0  # as in encoding/scaling.py
 PER_ROW = ("categorical", "list", "numeric", "missing")  # kinds of inputs with one value per row
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
@@ -518,5 +519,8 @@ def _scale(numbers: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
     numbers = (numbers - spec["shift"]) / spec["scale"]
     if spec["is_elapsed"]:
         numbers = np.log1p(np.maximum(numbers, 0))
+    elif spec.get("has_outliers"):
+        beyond = np.maximum(np.abs(numbers) - LINEAR, 0)
+        numbers = np.clip(numbers, -LINEAR, LINEAR) + np.sign(numbers) * np.log1p(beyond)
     numbers[np.isnan(numbers)] = 0
     return numbers.astype(np.float32)

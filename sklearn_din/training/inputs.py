@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is what "click" is not
 # Names of what is meant by a click, the stronger ones last; also "clicked", "buys", "purchased"
-ACTIONS = ("open", "click", "play", "correct", "like", "accept", "save", "add", "cart", "addtocart")
-ACTIONS += ("install", "convert", "conversion", "book", "buy", "bought", "order", "purchase")
+ACTIONS = "open click play correct like accept save add cart addtocart install convert conversion"
+ACTIONS += " book buy bought order purchase"
 ENDINGS = ("", "s", "d", "ed")
 
 ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the classifier's X
@@ -340,7 +340,9 @@ def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
 
 def _rank_of_action(label: str) -> int:
     """Return how strong an action a label names, -1 where it names none."""
-    ranks = (n for n, word in enumerate(ACTIONS) if label in {word + end for end in ENDINGS})
+    ranks = (
+        n for n, word in enumerate(ACTIONS.split()) if label in {word + end for end in ENDINGS}
+    )
     return max(ranks, default=-1)
 
 
