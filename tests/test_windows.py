@@ -72,6 +72,15 @@ ROW_OPERATIONS = {
         lambda f: pd.DataFrame({"user": [2, 9, 3]}).merge(f, on="user", how="left"),
         [1, 4, None, 3],
     ),
+    "merge on histories": (
+        lambda f: f.merge(f[["hist_item", "user"]][1:2], on=["hist_item", "user"], how="left"),
+        [0, 1, 2, 3, 4],
+    ),
+    "outer merge": (
+        lambda f: f[:2].merge(pd.DataFrame({"user": [1, 9]}), on="user", how="outer"),
+        [0, 1, None],
+    ),
+    "convert_dtypes": (lambda f: f.convert_dtypes(dtype_backend="pyarrow"), [0, 1, 2, 3, 4]),
     "reindex": (lambda f: f.reset_index(drop=True).reindex([4, 7, 0]), [4, None, 0]),
     "shift": (lambda f: f.shift(1), [None, 0, 1, 2, 3]),
     "drop_duplicates": (lambda f: f.drop_duplicates(subset="user"), [0, 1, 3]),
@@ -105,6 +114,13 @@ def test_rows_keep_their_histories_and_columns_their_kinship(frame, name):
     item = result["hist_item"].array
     assert item.same_windows(result["hist_price"].array)
     assert item.same_windows(result["ago"].array)
+
+
+def test_histories_that_are_all_missing_become_arrows_nulls(frame):
+    converted = frame[3:4].convert_dtypes(dtype_backend="pyarrow")
+    assert [str(dtype) for dtype in converted.dtypes[1:]] == ["null[pyarrow]"] * 3
+    with pytest.raises(NotImplementedError, match="Unsupported cast from list"):
+        frame["hist_item"].astype(converted["hist_item"].dtype)  # some are there
 
 
 def test_moving_rows_shares_the_log(frame):

@@ -51,6 +51,11 @@ class WindowDtype(ExtensionDtype):
 
     __hash__ = ExtensionDtype.__hash__
 
+    def __bool__(self) -> bool:
+        # convert_dtypes(dtype_backend="pyarrow") asks numpy for a type where a dtype is true, and
+        # stops with numpy's error. So the column stays as it is.
+        return False
+
 
 class WindowArray(ExtensionArray):
     """A pandas array whose cells are windows of an event log.
@@ -269,6 +274,8 @@ class WindowArray(ExtensionArray):
             return pd.array(list(texts), dtype=dtype)
         if dtype.kind == "U":  # what str means to pandas 2
             return np.array([str(text) for text in texts], dtype=object)
+        if isinstance(dtype, pd.ArrowDtype) and dtype.kind == "O" and self.isna().all():
+            return pd.Series([None] * len(self), dtype=dtype).array  # no cast of lists is known
         return super().astype(dtype, copy=copy)
 
     def __eq__(self, other: Any) -> Any:
