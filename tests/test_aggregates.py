@@ -134,6 +134,23 @@ def test_any_numeric_dtype_gives_floats(dtype):
     assert attached["rate"].tolist()[1:] == [1.0, 0.5]
 
 
+@pytest.mark.parametrize("make", [
+    lambda log, folder: log,
+    lambda log, folder: log.convert_dtypes(dtype_backend="pyarrow"),
+    lambda log, folder: pl.from_pandas(log),
+    lambda log, folder: pa.Table.from_pandas(log),
+    as_scan,
+])  # fmt: skip
+def test_booleans_are_numbers_whatever_holds_them(make, tmp_path):
+    log = pd.DataFrame({"user": 1, "time": range(4)})
+    log["clicked"] = pd.array([True, False, None, True], dtype="boolean")
+    of_clicks = {name: ("user", "clicked", name) for name in ("mean", "sum", "count")}
+    rows = make(log, tmp_path)
+    attached = attach_aggregates(rows, rows, time="time", aggregates=of_clicks)
+    found = np.stack([np.asarray(attached[name])[1:] for name in of_clicks])
+    assert found.tolist() == [[1, 0.5, 0.5], [1, 1, 1], [1, 2, 2]]
+
+
 NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,17 @@ def check_aggregates(
 
 def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask of the present values, and them as float64 (0 where they are no numbers)."""
-    if not _holds_numbers(column):
+    if not holds_numbers(column.dtype):
         return column.notna().to_numpy(dtype=bool), np.zeros(len(column))
     numbers = plain_values(column.astype("Float64"))
     is_there = ~np.isnan(numbers)  # polars, Arrow and Float64 hold NaN that notna takes for there
     return is_there, np.where(is_there, numbers, 0.0)
+
+
+def holds_numbers(dtype: Any) -> bool:
+    """Return whether values of a dtype are real numbers or booleans."""
+    is_number = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)  # Arrow's
+    return is_number and not pd.api.types.is_complex_dtype(dtype)
 
 
 def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -99,16 +106,12 @@ def _check_aggregate(
             )
         return keys, column, statistic
     check_frame(events, [column], name="events")
-    if statistic != "count" and not _holds_numbers(events[column]):
+    if statistic != "count" and not holds_numbers(events[column].dtype):
         raise TypeError(
             f"aggregates[{name!r}] needs numbers for a {statistic}, but events[{column!r}] has "
             f"dtype {events[column].dtype}. Convert it, or use 'count'."
         )
     return keys, column, statistic
-
-
-def _holds_numbers(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
 
 
 def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:

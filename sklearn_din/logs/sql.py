@@ -38,7 +38,13 @@ from sklearn_din.features.store import Store, StoreWriter, create_store, open_st
 from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
-from sklearn_din.logs.running_sums import Aggregate, check_aggregates, present_numbers, sum_by_group
+from sklearn_din.logs.running_sums import (
+    Aggregate,
+    check_aggregates,
+    holds_numbers,
+    present_numbers,
+    sum_by_group,
+)
 from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
@@ -248,9 +254,7 @@ def key_kind(column: pd.Series, *, name: str) -> str | None:
             return "text"
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
             raise _no_keys(name, str(kind))
-    if pd.api.types.is_bool_dtype(dtype) or (
-        pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
-    ):
+    if holds_numbers(dtype):
         return "numbers"
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     if inferred in KEY_KINDS or inferred == "empty":
