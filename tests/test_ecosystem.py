@@ -346,6 +346,12 @@ def test_the_files_of_the_container_answer_as_the_model_does(model, clicks, tmp_
         refused = client.post("/rank", json=asked | {"user": {"hist_itm": []}})
         assert refused.status_code == 422
         assert "hist_item" in refused.json()["detail"]
+        as_text = asked | {"items": list(map(str, asked["items"]))}
+        refused = client.post("/rank", json=as_text)
+        assert refused.status_code == 422
+        assert "no item of the request is in the catalogue" in refused.json()["detail"]
+        assert client.post("/rank", json=asked | {"items": []}).json()["items"] == []
+        assert client.post("/rank", json=asked | {"top_k": -1}).status_code == 422
         first = app.app.state.model
         write(model, items[:5], tmp_path / "model")
         until = time.monotonic() + 30

@@ -161,6 +161,14 @@ def test_what_is_the_users_and_what_the_candidates_is_said(ranking_server, row, 
         ranking_server.rank(*move(user, {name: [row[name]] for name in OF_CANDIDATES}))
 
 
+@pytest.mark.parametrize("top_k", [-1, 0, True, 2.5, "3"])
+def test_places_are_a_number_as_for_a_ranker(ranking_server, row, top_k):
+    of_user = {name: value for name, value in row.items() if name not in OF_CANDIDATES}
+    candidates = {name: [row[name]] for name in OF_CANDIDATES}
+    with pytest.raises(ValueError, match=f"top_k must be an integer of at least 1, got {top_k!r}"):
+        ranking_server.rank(of_user, candidates, top_k=top_k)
+
+
 def test_each_layout_has_its_method(server, ranking_server, row):
     with pytest.raises(ValueError, match="predict needs a file of the layout 'rows', got 'rank"):
         ranking_server.predict([row])
@@ -239,12 +247,19 @@ def test_an_id_is_looked_up_as_the_encoder_does(learnt, asked, tmp_path):
     assert_served(server, rows, pipeline, frame)
 
 
-def test_integers_for_text_are_warned_of_as_the_encoder_does(tmp_path):
-    pipeline, server = ids_pipeline(["1", "2", "3", "4"], tmp_path)
-    frame = pd.DataFrame({"id": [1, 2], "price": 0.5})
-    with pytest.warns(UserWarning, match="id was learnt as text and now holds integers"):
+@pytest.mark.parametrize(
+    ("learnt", "given", "kinds"),
+    [
+        (["1", "2", "3", "4"], [1, 2], "text and now holds integers"),
+        ([1, 2, 3, 4], ["i1", "02"], "integers and now holds text"),
+    ],
+)
+def test_ids_of_another_kind_are_warned_of_as_the_encoder_does(learnt, given, kinds, tmp_path):
+    pipeline, server = ids_pipeline(learnt, tmp_path)
+    frame = pd.DataFrame({"id": given, "price": 0.5})
+    with pytest.warns(UserWarning, match=f"id was learnt as {kinds}"):
         pipeline.predict_proba(frame)
-    with pytest.warns(UserWarning, match="id was learnt as text and now holds integers"):
+    with pytest.warns(UserWarning, match=f"id was learnt as {kinds}"):
         server.predict(frame.to_dict("list"))
 
 

@@ -41,6 +41,12 @@ class Model:
         """Return the best items and their probabilities; items of no catalogue are left out."""
         chosen = self.rows if request.items is None else dict.fromkeys(request.items)
         rows = [self.rows[item] for item in chosen if item in self.rows]
+        if not rows and chosen:
+            known = next(iter(self.rows))
+            raise ValueError(
+                f"no item of the request is in the catalogue, which has such as {known!r}: got "
+                f"{request.items[:5]!r}. Write them as there, text in quotes and numbers without."
+            )
         if not rows:
             return {"items": [], "probabilities": []}
         candidates = {

@@ -25,6 +25,7 @@ MERGED_FLOATS = 2**53  # neighbouring integers are one float from here on
 LARGEST = float(np.finfo(np.float32).max)
 LINEAR = 5.0  # as in encoding/scaling.py
 PER_ROW = ("categorical", "list", "numeric", "missing")  # kinds of inputs with one value per row
+KINDS = {str: "text", int: "integers"}
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
 ListsByName = dict[str, list[Any]]
@@ -78,7 +79,8 @@ class OnnxServer:
     """
 
     def __init__(self, path: str | os.PathLike, *, intra_op_num_threads: int = 1) -> None:
-        self._session = _open(path, _read_n_threads(intra_op_num_threads))
+        n_threads = _read_count(intra_op_num_threads, "intra_op_num_threads")
+        self._session = _open(path, n_threads)
         recipe = _read_recipe(self._session, path)
         self.classes_: list[Any] = recipe["classes"]
         self.labels_: list[str] = recipe.get("labels", [])
@@ -154,9 +156,11 @@ class OnnxServer:
         ------
         ValueError
             If a column is absent or in both, a history of the user is among the candidates', a
-            value is of a kind that its column cannot hold, or the file has the layout "rows".
+            value is of a kind that its column cannot hold, ``top_k`` is less than 1, or the file
+            has the layout "rows".
         """
         self._check_layout("ranking", "rank")
+        top_k = _read_count(top_k, "top_k")
         if self.labels_ and str(label) not in self.labels_:
             raise ValueError(f"label must be one of {self.labels_}, got {label!r}.")
         if isinstance(candidates, Sequence) and not len(candidates):
@@ -297,7 +301,7 @@ class _Known:
     def __init__(self, values: list[Any]) -> None:
         self._ids = {_key(value): n for n, value in enumerate(values, start=FIRST_KNOWN_ID)}
         self._is_text = bool(values) and all(isinstance(value, str) for value in values)
-        self._is_integer = all(type(value) is int for value in values)
+        self._is_integer = bool(values) and all(type(value) is int for value in values)
 
     def ids(self, values: Sequence[Any], column: str) -> list[int]:
         """Give each value its id: 1 where it is missing, a negative one where it is unknown."""
@@ -309,16 +313,17 @@ class _Known:
                 known = self._ids.get  # no id is 0
                 return [known(value, 0) or _identify(value) for value in values]
         keys = [None if _is_missing(value) else _plain(value, column) for value in values]
-        present = [key for key in keys if key is not None]
-        if self._is_text and present and all(type(key) is int for key in present):
+        if self._is_integer:  # text may spell integers
+            keys = [_integer_if_spelt(key) for key in keys]
+        learnt, given = ("text", int) if self._is_text else ("integers", str)
+        types = {type(key) for key in keys if key is not None}
+        if (self._is_text or self._is_integer) and types == {given}:
             warnings.warn(
-                f"{column} was learnt as text and now holds integers: all of them are unknown. "
-                "Send the values as text.",
+                f"{column} was learnt as {learnt} and now holds {KINDS[given]}: all of them are "
+                f"unknown. Send the values as {learnt}.",
                 UserWarning,
                 stacklevel=5,
             )
-        if self._is_integer:  # text may spell integers
-            keys = [_integer_if_spelt(key) for key in keys]
         return [self._id(key) for key in keys]
 
     def _id(self, key: Any) -> int:
@@ -328,12 +333,10 @@ class _Known:
         return _identify(key) if known is None else known
 
 
-def _read_n_threads(n_threads: object) -> int:
-    if isinstance(n_threads, bool) or not isinstance(n_threads, Integral) or n_threads < 1:
-        raise ValueError(
-            f"intra_op_num_threads must be an integer of at least 1, got {n_threads!r}."
-        )
-    return int(n_threads)
+def _read_count(count: object, name: str) -> int:
+    if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
+    return int(count)
 
 
 def _open(path: str | os.PathLike, n_threads: int) -> Any:
