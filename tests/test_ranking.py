@@ -570,6 +570,25 @@ def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
     np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("user", "columns", "said"),
+    [
+        (None, ["hist_item"], r"\['hist_item'\]"),
+        ("user", ["user", "hist_item"], r"\['user', 'hist_item'\]"),
+        ("user", ["hist_item"], r"\['hist_item'\]"),
+    ],
+)
+def test_users_in_the_place_of_candidates_are_said(frame_and_labels, user, columns, said):
+    frame, y = frame_and_labels
+    encoder = HistorySequenceEncoder(user=user)
+    seen = frame[["hist_item", "item", *([] if user is None else [user])]]
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(seen, y)
+    users, candidates = frame[columns][:3], frame[["item"]].drop_duplicates()
+    rank_candidates(model, users, candidates)
+    with pytest.warns(UserWarning, match=rf"candidates have {said}, which .* swapped\?"):
+        rank_candidates(model, candidates, users)
+
+
 @pytest.mark.parametrize("drop", [None, [], "age", ["age"]])
 def test_columns_that_the_encoder_drops_are_not_asked_for(frame_and_labels, drop):
     frame, y = frame_and_labels

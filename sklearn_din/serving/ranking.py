@@ -271,6 +271,7 @@ class Ranker(Generic[IntoDataFrameT]):
 
     def _check(self, users: Users) -> None:
         _check_users(users, self._frame.pandas)
+        _warn_of_swap(users, self._frame.pandas, self._fitted.encoder)
         _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
 
     def _pair(self, users: Users) -> _Pairs:
@@ -438,6 +439,22 @@ def _check_users(users: Users, candidates: pd.DataFrame) -> None:
         raise ValueError(
             f"a column belongs to the user or to the candidate, got {both} in both frames. Drop "
             "them from users if the candidate has them, from candidates otherwise."
+        )
+
+
+def _warn_of_swap(users: Users, candidates: pd.DataFrame, encoder: Any) -> None:
+    """Warn where candidates have the user, or his history, and users what it is compared with."""
+    of_user = [
+        history
+        for behaviour in encoder.schema_.behaviours
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
+        if candidate is not None and history in candidates and candidate in users
+    ]
+    if encoder.user in candidates or (of_user and encoder.user not in users):
+        warn_user(
+            f"candidates have {[n for n in (encoder.user, *of_user) if n in candidates]}, which "
+            "say who the user is, so that users are ranked for each row of users. Are the two "
+            "swapped? It is rank_candidates(pipeline, users, candidates)."
         )
 
 
