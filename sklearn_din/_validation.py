@@ -305,6 +305,34 @@ def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]
     return codes, np.asarray(keys)
 
 
+def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
+    """Number groups from 0, in the order in which they come or in their own; none may be missing.
+
+    Examples
+    --------
+    >>> group_codes([("bob", "web"), ("ann", "web"), ("bob", "web")], sort=True)
+    array([1, 0, 1])
+    """
+    if isinstance(groups, list | tuple):  # of tuples numpy would make columns
+        groups = pd.Series(groups)
+    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
+        is_frame = isinstance(groups, pd.DataFrame)
+        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
+        raise ValueError(f"groups must be one column, X['user'], got {got}.")
+    values = groups if isinstance(groups, pd.Index) else pd.Series(groups)
+    try:
+        codes = pd.factorize(values, sort=sort)[0]
+    except TypeError:
+        check_keys(values.to_numpy(), name="groups")
+        raise
+    if (codes < 0).any():
+        raise ValueError(
+            f"groups must not be missing, got {(codes < 0).sum()} rows without a user or group. "
+            "Give them one of their own, or drop them."
+        )
+    return codes
+
+
 def check_exact(ids: np.ndarray, *, name: str) -> None:
     """Raise where floats are integers so large that neighbouring ones are the same float.
 

@@ -16,6 +16,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_din._frames import column_names
+from sklearn_din._validation import group_codes
 
 __all__ = [
     "correct_for_sampling",
@@ -700,7 +701,7 @@ def _check_rows(
 ) -> tuple[NDArray[np.bool_], Floats, Integers, Floats]:
     """Return True for positives, scores, numbers of groups and weights, one of each per row."""
     positive, score = _check_labels(y_true), _check_scores(y_score, name="y_score")
-    group = _check_groups(groups)
+    group = group_codes(groups)
     check_consistent_length(positive, score, group)
     return positive, score, group, _check_weights(sample_weight, positive.size)
 
@@ -743,20 +744,6 @@ def _check_probabilities(values: ArrayLike) -> Floats:
             "Pass probabilities, not decisions."
         )
     return prob
-
-
-def _check_groups(groups: ArrayLike) -> Integers:
-    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
-        is_frame = isinstance(groups, pd.DataFrame)
-        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
-        raise ValueError(f"groups must be one column, X['user'], got {got}.")
-    codes = pd.factorize(pd.Series(groups))[0]
-    if (codes < 0).any():
-        raise ValueError(
-            f"groups must not be missing, got {(codes < 0).sum()} impressions without a group. "
-            "Give them one of their own, or drop them."
-        )
-    return codes
 
 
 def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> Floats:

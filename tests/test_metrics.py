@@ -125,6 +125,25 @@ def test_any_two_labels_and_any_groups_will_do(impressions, labels, group_type):
 
 
 @pytest.mark.parametrize(
+    "score",
+    [group_roc_auc_score, group_ndcg_score, group_recall_score, group_hit_rate_score,
+     group_mrr_score],
+)  # fmt: skip
+@pytest.mark.parametrize("make", [list, tuple, pd.Series, pd.MultiIndex.from_tuples])
+def test_tuples_are_groups(score, make):
+    y, scores, users = [1, 0, 1, 0, 1], [0.9, 0.1, 0.2, 0.8, 0.3], [7, 7, 8, 8, 8]
+    expected = score(y, scores, groups=users)
+    assert score(y, scores, groups=make([(user, "web") for user in users])) == expected
+    if make is list:  # of several lengths
+        assert score(y, scores, groups=[(0,) * user for user in users]) == expected
+
+
+def test_groups_that_are_lists_are_named():
+    with pytest.raises(TypeError, match=r"groups must hold one key per row, .* got \[7, 'web'\]"):
+        group_roc_auc_score([1, 0], [0.9, 0.1], groups=[[7, "web"], [7, "web"]])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"y_true": [0, 1, 2]}, r"y_true must have two labels, got 3: .* y_true >= 4"),
@@ -133,7 +152,7 @@ def test_any_two_labels_and_any_groups_will_do(impressions, labels, group_type):
         ({"y_true": [1, 1, 1]}, r"at least one group with both classes, got 2 groups"),
         ({"y_score": [0.1, np.nan, 0.3]}, r"y_score must not be NaN, got 1 NaN"),
         ({"y_score": np.ones((3, 2))}, r"shape \(3, 2\)\. Pass .* predict_proba\(X\)\[:, 1\]"),
-        ({"groups": ["ann", None, "bob"]}, r"groups must not be missing, got 1 impressions"),
+        ({"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows without a user"),
         ({"groups": ["ann"]}, r"inconsistent numbers of samples: \[3, 3, 1\]"),
         ({"sample_weight": [1, 1]}, r"sample_weight must have 3 values, got 2"),
         ({"sample_weight": [1, -1, 1]}, r"sample_weight must be finite.* from -1\.0 to 1\.0"),

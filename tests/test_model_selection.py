@@ -153,6 +153,12 @@ def frame_and_labels():
     return frame, (frame["price"] + rng.normal(size=120) > 0).astype(int)
 
 
+def test_groups_may_be_tuples_and_change_nothing():
+    X, pairs = pd.DataFrame({"time": [1, 2, 3]}), [(1,), (1, "web"), (2, "web")]
+    (fold,) = TimeSplit(1, time="time", test_size=1).split(X, groups=pairs)
+    assert [rows.tolist() for rows in fold] == [[0, 1], [2]]
+
+
 def test_it_is_a_splitter_for_cross_validation_and_searches(frame_and_labels):
     frame, y = frame_and_labels
     price = make_column_transformer(("passthrough", ["price"]))

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
 from sklearn_din._typed_fields import to_dict
+from sklearn_din._validation import group_codes
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.training.inputs import FitInputs, device_for
 
@@ -46,7 +47,7 @@ def fingerprint(
         "the number of rows": len(inputs.X),
         "y": [_digest_of_text(repr(to_dict(inputs.target))), digest(inputs.y)],
         "sample_weight": None if sample_weight is None else digest(sample_weight, np.float64),
-        "groups": None if groups is None else digest(groups),
+        "groups": None if groups is None else digest(group_codes(groups, sort=True)),
         **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},
     }
     return {"parameters": parameters, "data": data}

@@ -517,22 +517,20 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
         )
 
 
-def check_rows(values: ArrayLike, n_rows: int, *, name: str, numeric: bool = True) -> np.ndarray:
-    """Return a 1-D array with one value per impression; ``numeric`` ones must be finite numbers.
+def check_rows(values: ArrayLike, n_rows: int, *, name: str) -> np.ndarray:
+    """Return a 1-D array of finite numbers, one for each impression.
 
     Examples
     --------
     >>> check_rows([1, 2], 2, name="sample_weight")
     array([1., 2.])
     """
-    if numeric:
-        values = check_array(values, ensure_2d=False, dtype=np.float64, input_name=name)
-    values = np.asarray(values)
-    if values.ndim != 1:
-        raise ValueError(f"{name} must be 1D, got {values.ndim} dimensions.")
-    if len(values) != n_rows:
-        raise ValueError(f"{name} must have one value per row: {n_rows}, got {len(values)}.")
-    return values
+    numbers = np.asarray(check_array(values, ensure_2d=False, dtype=np.float64, input_name=name))
+    if numbers.ndim != 1:
+        raise ValueError(f"{name} must be 1D, got {numbers.ndim} dimensions.")
+    if len(numbers) != n_rows:
+        raise ValueError(f"{name} must have one value per row: {n_rows}, got {len(numbers)}.")
+    return numbers
 
 
 def check_weights(

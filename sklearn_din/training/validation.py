@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from sklearn_din._spans import row_dtype
+from sklearn_din._validation import group_codes
 from sklearn_din._warnings import warn_user
 from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
@@ -85,17 +86,11 @@ def _whole_groups(
             "fit(..., groups=...): in a Pipeline din__groups=X['user'], with 'din' the step's "
             "name."
         )
-    groups = check_rows(groups, len(y), name="groups", numeric=False)
-    codes, names = pd.factorize(groups, sort=True)
-    n_missing = int((codes < 0).sum())
-    if n_missing:
-        raise ValueError(
-            f"groups must not be missing, got {n_missing} rows without a user or group. Give "
-            "them one of their own, or drop them."
-        )
-    if len(names) < 2:
-        raise ValueError(f"validation='groups' needs at least two groups, got {len(names)}.")
-    _check_rest(len(names) - math.ceil(fraction * len(names)), fraction, len(names), "groups")
+    codes = group_codes(groups, sort=True)
+    n_groups = int(check_rows(codes, len(y), name="groups").max(initial=-1)) + 1
+    if n_groups < 2:
+        raise ValueError(f"validation='groups' needs at least two groups, got {n_groups}.")
+    _check_rest(n_groups - math.ceil(fraction * n_groups), fraction, n_groups, "groups")
     splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seeds)
     return next(splitter.split(codes, y, codes))
 
