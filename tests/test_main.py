@@ -10,7 +10,7 @@ import pytest
 import sklearn_din
 import sklearn_din.__main__ as command
 from sklearn_din import HistorySequenceEncoder, load, metrics, save
-from sklearn_din.command_line import results, study
+from sklearn_din.command_line import results, study, trivial
 from sklearn_din.command_line.options import read_compare_options
 from sklearn_din.datasets import make_click_log
 from sklearn_din.estimator import DINClassifier
@@ -88,10 +88,19 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
     monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
     printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
-    assert "base model (sum pooling), fold 1 of 2: AUC" in printed
+    plan, first, fold = printed.splitlines()[1:4]
+    assert plan == (
+        "5 trainings (--epochs 12): base model (sum pooling) and DIN on 2 folds by user, "
+        "DIN once more on all rows"
+    )
+    assert first.startswith("first epoch: ")
+    assert fold.startswith("base model (sum pooling), fold 1 of 2: AUC")
+    assert printed.count("what is left takes at most about") == 2
     assert "best possible" in printed
+    assert "the rule" not in printed
     table = printed[printed.index("RelaImpr") :]
-    assert table.index("popularity") < table.index("base model (sum") < table.index("DIN")
+    order = [table.index(name) for name in (*trivial.RULES, *results.MODELS, "best possible")]
+    assert order == sorted(order)
     assert "RelaImpr" in printed
     assert "negatives" not in printed
     assert (tmp_path / "attention.png").read_bytes()[:4] == b"\x89PNG"
@@ -145,13 +154,75 @@ def test_a_folder_of_parquet_is_one_log(clicks, tmp_path):
     pd.testing.assert_frame_equal(study_of(folder).X, study_of(tmp_path / "log.parquet").X)
 
 
-def test_popularity_counts_the_clicks_of_the_rows_to_train_on(log):
-    own = study_of(log, "--negatives", "1")
-    train = np.arange(0, len(own.y), 2)
-    expected = [
-        sum(own.X["i"].iloc[row] == item and own.y[row] for row in train) for item in own.X["i"]
-    ]
-    assert results._count_clicks(own, train).tolist() == expected
+def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_path):
+    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click")
+    folds, numbers = results.folds_by_user(own, 2), range(72)
+    predicted = trivial.predict_by_rules(own, folds)
+    y, item, time = own.y, own.X["i"].tolist(), own.X["t"].tolist()
+    in_history = np.array([item[n] in own.X["hist_i"].iloc[n] for n in numbers])
+    for train, test in folds:
+        assert not {*own.users.iloc[train]} & {*own.users.iloc[test]}
+        assert np.sort([*train, *test]).tolist() == [*numbers]
+        shown = [[r for r in train if item[r] == item[n] and time[r] < time[n]] for n in numbers]
+        is_shown = np.array([len(rows) > 0 for rows in shown])
+        for n in test:
+            like_it = [
+                [r for r in train if is_so[r] == is_so[n]] for is_so in (is_shown, in_history)
+            ]
+            expected = [
+                sum(y[r] for r in train if item[r] == item[n]),
+                (y[shown[n]].sum() + y[train].mean()) / (len(shown[n]) + 1),
+                *(y[rows or train].mean() for rows in like_it),
+            ]
+            np.testing.assert_allclose([predicted[rule][n] for rule in trivial.RULES], expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of negatives, and that nothing was found
+@pytest.mark.parametrize("is_labelled", [True, False])
+def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, tmp_path, is_labelled):
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": chance.randint(60, size=500), "i": chance.randint(20_000, size=500)})
+    frame["t"] = np.arange(500)
+    if is_labelled:  # made elsewhere: negatives among what had been clicked, as nearly no click is
+        others = [frame.assign(i=frame["i"].iloc[chance.randint(frame["t"] + 1)].array)] * 2
+        frame = pd.concat([frame.assign(y=1), *(rows.assign(y=0) for rows in others)])
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    printed = run("log.csv", *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
+    table = printed[printed.index("AUC   GAUC") :]
+    says_so = "note: the rule 'shown before or not' alone has an AUC of 0." in printed
+    rule, din = (
+        float(table.split(f"\n{name} ")[1].split()[0]) for name in ("shown before or not", "DIN")
+    )
+    assert says_so == (rule > 0.6)
+    assert says_so or din < 0.6
+    assert says_so or not is_labelled
+
+
+def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
+    y = np.arange(3000) % 2
+    auc = dict.fromkeys(trivial.RULES, 0.5) | {"click rate so far": 0.7, "base": 0.65, "DIN": 0.72}
+    said = trivial.note_better_rules(auc, y, models=["base", "DIN"])
+    start = "note: the rule 'click rate so far' alone has an AUC of 0.7000, more than "
+    assert said.startswith(f"{start}base, 0.6500. A gain over the base model says little then:")
+    said = trivial.note_better_rules(auc | {"DIN": 0.6}, y, models=["base", "DIN"])
+    assert said.startswith(f"{start}base, 0.6500, and DIN, 0.6000. ")
+    assert trivial.note_better_rules(auc | {"base": 0.69}, y, models=["base", "DIN"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_users"), [(["--users", "5"], 5), (["--rows", "39"], 6), (["--rows", "1"], 3)]
+)
+def test_a_sample_is_whole_users_and_the_same_again(log, capsys, arguments, n_users):
+    def sample(*more):
+        return study_of(log, *arguments, *more).X.query("index % 5 == 0").drop(columns="hist_i")
+
+    first, same, other = sample(), sample(), sample("--seed", "1")
+    said = f"a sample, {6 * n_users} of 72 rows, all those of {n_users} of 12 users (--seed 0)"
+    assert said in capsys.readouterr().out
+    assert first["u"].value_counts().tolist() == [6] * n_users
+    pd.testing.assert_frame_equal(first, same)
+    assert {*first["u"]} != {*other["u"]}
 
 
 def test_an_improvement_over_a_base_near_one_half_is_not_printed(run, log, monkeypatch):
@@ -482,6 +553,8 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),
         (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
         (["--picture", "a.txt"], "--picture must end in one of ."),
+        (["--users", "4", "--rows", "9"], "not allowed with argument"),
+        (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
         (["--sep", ""], "--sep must be at least one character"),
         (["--encoding", "utf-99"], "--encoding must be one that Python knows"),
         (["--dayfirst", "--time-format", "%Y"], "not allowed with argument"),

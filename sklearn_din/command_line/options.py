@@ -43,6 +43,8 @@ class CompareOptions(TableOptions):
     label: str | None
     negatives: int | None
     click_rate: float | None
+    users: int | None
+    rows: int | None
     folds: int
     epochs: int | None
     seed: int
@@ -102,10 +104,13 @@ def main_parser() -> OneLineParser:
     columns.add_argument("--context", nargs="+", default=[], help="of the user and the moment")
     columns.add_argument(
         "--label",
-        help="clicks: a column of two values, or a condition such as 'rating>=4'; without it each "
-        "row is a click",
+        help="clicks: a column of two values, or a condition such as 'rating>=4' or "
+        "'behaviour==buy' (others: <=, >, <, !=); without it each row is a click",
     )
     _add_table_options(parser)
+    sample = parser.add_argument_group("a sample of a large log").add_mutually_exclusive_group()
+    sample.add_argument("--users", type=_count(1), help="all rows of so many, drawn by --seed")
+    sample.add_argument("--rows", type=_count(1), help="of so many users as have about these")
     training = parser.add_argument_group("training")
     training.add_argument("--negatives", type=_count(1), help="sampled per click (default 4)")
     training.add_argument(
@@ -116,7 +121,7 @@ def main_parser() -> OneLineParser:
     training.add_argument("--folds", type=_count(2), default=3, help="folds by user (default 3)")
     training.add_argument("--epochs", type=_count(1), help="most epochs of each training")
     training.add_argument(
-        "--seed", type=_count(0), default=0, help="of negatives and training (default 0)"
+        "--seed", type=_count(0), default=0, help="of sample, negatives and training (default 0)"
     )
     results = parser.add_argument_group("results")
     results.add_argument("--picture", type=Path, help="default attention.png")

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
 from sklearn_din.command_line.options import CompareOptions, PredictOptions
+from sklearn_din.command_line.plan import TimeLeft, print_plan
 from sklearn_din.command_line.study import (
     MODELS,
     Parameters,
@@ -35,6 +36,7 @@ from sklearn_din.command_line.tables import (
     refuse_histories,
     write_table,
 )
+from sklearn_din.command_line.trivial import note_better_rules, predict_by_rules
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
@@ -57,17 +59,19 @@ def compare(options: CompareOptions) -> None:
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
-    n_users = study.users.nunique()
-    print(f"{len(study.X):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked")
-    table, probability = cross_validate(study, folds, settings)
+    has_final = bool(picture or options.save or options.top_k)
+    print_plan(study, n_folds=len(folds), epochs=options.epochs, has_final=has_final)
+    table, probability = cross_validate(study, folds, settings, int(has_final))
     print(table.to_string(float_format="{:.4f}".format))
+    if note := note_better_rules(table["AUC"].to_dict(), study.y, models=list(MODELS)):
+        print(note)
     has_probabilities = options.output or options.save or options.top_k
     log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
     if options.output is not None:
         scored = study.X[study.roles.columns].assign(clicked=study.y)
         probability = expit(logit(probability) + log_odds)
         write_table(scored.assign(probability=probability), options.output)
-    if picture or options.save or options.top_k:
+    if has_final:
         _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
 
 
@@ -113,36 +117,40 @@ def folds_by_user(study: Study, n_folds: int) -> Folds:
 
 
 def cross_validate(
-    study: Study, folds: Folds, settings: Parameters
+    study: Study, folds: Folds, settings: Parameters, n_final: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Score each model on users that it has not seen, and print each fold when it is done.
+    """Score rules and models on users that they have not seen, and print each training.
 
-    Returns a row of scores per model, and the last model's probability of each impression.
+    Returns a row of scores per rule and model, and DIN's probability of each impression. After the
+    first epoch of each model it says how long the rest takes, with ``n_final`` trainings to come.
     """
-    probability = np.empty(len(study.y), dtype=np.float32)
-    scores = [_score(study, _count_clicks(study, train), test) for train, test in folds]
-    rows = [("popularity", *np.mean(scores, axis=0))]
+    predictions = predict_by_rules(study, folds)
     for name, parameters in MODELS.items():
-        scores = []
+        predictions[name] = probability = np.empty(len(study.y), dtype=np.float32)
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
             model = make_model(study.roles, {**settings, **parameters}, order="user")
+            if number == 1:
+                model[-1].set_params(callbacks=[TimeLeft(name, len(folds), n_final)])
             model.fit(study.X.iloc[train], study.y[train])
             probability[test] = model.predict_proba(study.X.iloc[test])[:, 1]
-            scores.append(_score(study, probability, test))
             print(
-                f"{name}, fold {number} of {len(folds)}: AUC {scores[-1][0]:.4f}, "
-                f"{model[-1].n_iter_} epochs, {time.perf_counter() - began:.1f} s",
+                f"{name}, fold {number} of {len(folds)}: AUC "
+                f"{_score(study, probability, test)[0]:.4f}, {model[-1].n_iter_} epochs, "
+                f"{time.perf_counter() - began:.1f} s",
                 flush=True,
             )
-        rows.append((name, *np.mean(scores, axis=0)))
+    rows = {
+        name: np.mean([_score(study, predicted, test) for _, test in folds], axis=0)
+        for name, predicted in predictions.items()
+    }
     if study.ceiling is not None:
-        rows.append(("best possible", *_score(study, study.ceiling, np.arange(len(study.y)))))
-    table = pd.DataFrame(rows, columns=["model", "AUC", "GAUC"]).set_index("model")
-    base = float(table["AUC"].iloc[1])  # below the popularity line
+        rows["best possible"] = _score(study, study.ceiling, np.arange(len(study.y)))
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["AUC", "GAUC"])
+    base = rows[next(iter(MODELS))][0]
     if base >= LEAST_BASE:
         table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
-    return table, probability
+    return table.rename_axis("model"), probability
 
 
 def picture_path(chosen: Path | None) -> Path | None:
@@ -218,13 +226,6 @@ def score_rows(options: PredictOptions) -> None:
         X = rows.assign(**ids, **{builder.time: read_times(rows[builder.time], options)})
     probability = model.predict_proba(X[names])[:, 1]
     write_table(rows.assign(probability=probability), options.output)
-
-
-def _count_clicks(study: Study, train: np.ndarray) -> np.ndarray:
-    """Return for each impression how often its item was clicked among the rows to train on."""
-    items = study.X[study.roles.item]
-    n_clicks = items.iloc[train[study.y[train] == 1]].value_counts()
-    return items.map(n_clicks).fillna(0).to_numpy(dtype=np.float64)
 
 
 def _score(study: Study, probability: np.ndarray, rows: np.ndarray) -> tuple[float, float]:

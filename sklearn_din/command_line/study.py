@@ -88,7 +88,8 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     log = drop_missing(log, needed, path, drop=options.drop_missing)
     times = read_times(log[roles.time], options)
     ids = {name: read_ids(log[name]) for name in [roles.user, *roles.events]}
-    impressions = log.assign(**ids, **{roles.time: times})[roles.columns].reset_index(drop=True)
+    log = _sample_users(log.assign(**ids, **{roles.time: times}), options)
+    impressions = log[roles.columns].reset_index(drop=True)
     if options.label is not None:
         y = _read_labels(log[options.label_column], options.label)
         clicks = impressions[y == 1]
@@ -109,9 +110,8 @@ def read_study(path: Path, options: CompareOptions) -> Study:
 def make_model(roles: CompareOptions, parameters: Parameters, *, order: str) -> Pipeline:
     """Encoder and classifier, for impressions that have their histories.
 
-    ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit. Item
-    neighbours and validation rows are of the same kind. The paper's network gets no numbers of item
-    neighbours: it stays as published.
+    ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit, and item
+    neighbours are learnt so. The paper's network gets no numbers of them: it stays as published.
     """
     encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
     if order == "user":
@@ -173,6 +173,21 @@ def load_model(path: Path) -> Pipeline:
     if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
         raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")
     return model
+
+
+def _sample_users(log: pd.DataFrame, options: CompareOptions) -> pd.DataFrame:
+    """Return all rows of some users: of ``--users``, or of as many as have ``--rows`` rows."""
+    if not (options.users or options.rows):
+        return log
+    n_rows = log[options.user].value_counts(sort=False).sample(frac=1, random_state=options.seed)
+    n_fitting = int((n_rows.cumsum() <= (options.rows or 0)).sum())
+    n_users = min(options.users or max(n_fitting, options.folds), len(n_rows))
+    sample = log[log[options.user].isin(n_rows.index[:n_users])]
+    print(
+        f"note: a sample, {len(sample):,} of {len(log):,} rows, all those of {n_users:,} of "
+        f"{len(n_rows):,} users (--seed {options.seed}); items and negatives are the sample's alone"
+    )
+    return sample
 
 
 def _attach_histories(
