@@ -11,6 +11,10 @@ seen.
 ``python -m benchmarks.item_vectors genres [--seeds 5]``: 20,000 rows of 500 users who like 2 of 12
 genres, and 2,000 films of 1 to 3 genres. AUC of the newest fifth with films alone, with one genre
 of each, with all of them as one id, as lists beside each event, and as vectors of zeros and ones.
+``python -m benchmarks.item_vectors likeness [--seeds 5]``: which vectors hold likeness. A click log
+of 400 items in 8 categories; the share of an item's ten nearest that have its category, by the
+cosine of ``embeddings`` (of the defaults on items alone, with a column of the category, without
+item neighbours, and with fixed vectors of the items), and by the scores of ``ItemNeighbours``.
 ``python -m benchmarks.item_vectors step``: seconds of a training step with and without, in turn.
 """
 
@@ -25,8 +29,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from benchmarks import knowable, made_logs, quality, workloads
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
-from sklearn_din.datasets import fetch_movielens
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    ItemNeighbours,
+    attach_history,
+    embeddings,
+)
+from sklearn_din.datasets import fetch_movielens, make_click_log
 
 N_DIMS, NOISE = 32, 0.5
 N_COMPONENTS = 64
@@ -139,6 +149,52 @@ def movielens(seed):
     return found
 
 
+def likeness(seed, n_items=400, n_categories=8):
+    """Print the share of an item's ten nearest that have its category."""
+    log = make_click_log(n_items=n_items, n_categories=n_categories, random_state=seed)
+    both = pd.concat([log.events, log.impressions])[["item", "category"]].drop_duplicates("item")
+    category = both.set_index("item")["category"]
+    names = ["item", "category"]
+    with_category = attach_history(
+        log.impressions, log.events, user="user", time="time", columns=names
+    ).drop(columns=["price", "device"])
+    X = with_category.drop(columns=["category", "hist_category"])
+    items = np.sort(X["item"].unique())
+    rng = np.random.RandomState(seed)
+    centres, noise = rng.normal(size=(n_categories, N_DIMS)), rng.normal(size=(n_items, N_DIMS))
+    table = centres[category.loc[items]] + NOISE * noise[items]
+    fixed = {"item": pd.DataFrame(table).rename(columns=str).assign(item=items)}
+    share = {"chance": _share_alike(rng.random_sample((len(items),) * 2), category.loc[items])}
+    for name, rows, vectors, neighbours in (
+        ("defaults", X, None, "auto"),
+        ("with the category", with_category, None, "auto"),
+        ("no item neighbours", X, None, None),
+        ("vectors", X, fixed, "auto"),
+    ):
+        encoder = HistorySequenceEncoder(user="user", time="time", vectors=vectors)
+        classifier = DINClassifier(neighbours=neighbours, random_state=seed)
+        known = embeddings(make_pipeline(encoder, classifier).fit(rows, log.y))["item"].loc["known"]
+        unit = known / np.linalg.norm(known, axis=1)[:, None]
+        unit = unit.loc[items].to_numpy(float)
+        share[name] = _share_alike(unit @ unit.T, category.loc[items])
+    pairs = pd.DataFrame({"item": np.tile(items, len(items))})
+    pairs["hist_item"] = [[item] for item in np.repeat(items, len(items))]
+    scores = ItemNeighbours(user="user", time="time").fit(X, log.y).transform(pairs)
+    for name in ("cosine", "ease"):
+        matrix = scores[f"hist_item_{name}_sum"].to_numpy().reshape((len(items),) * 2)
+        share[f"ItemNeighbours, {name}"] = _share_alike(matrix, category.loc[items])
+    print(
+        f"likeness, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in share.items()), flush=True
+    )
+    return share
+
+
+def _share_alike(likeness, category, k=10):
+    likeness = likeness - 1e9 * np.eye(len(likeness))
+    nearest = np.argsort(-likeness, axis=1)[:, :k]
+    return float((category.to_numpy()[nearest] == category.to_numpy()[:, None]).mean())
+
+
 def step():
     """Print seconds of an epoch with and without vectors, in turn."""
     workload = made_logs.turning(new_share=0.2, hide_unseen=False)
@@ -160,13 +216,15 @@ def step():
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.item_vectors")
-    parser.add_argument("task", choices=["made", "movielens", "genres", "step"])
+    parser.add_argument("task", choices=["made", "movielens", "genres", "likeness", "step"])
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     if options.task == "step":
         step()
         return
-    task = {"made": made, "movielens": movielens, "genres": genres}[options.task]
+    task = {"made": made, "movielens": movielens, "genres": genres, "likeness": likeness}[
+        options.task
+    ]
     found = pd.DataFrame([task(seed) for seed in range(options.seeds)])
     print(pd.DataFrame({"mean": found.mean(), "standard error": found.sem()}).round(4).to_string())
 

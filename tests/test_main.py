@@ -621,6 +621,14 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
 
 
+def test_the_help_shows_conditions_and_samples(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a condition such as 'rating>=4' or 'behaviour==buy'" in said
+    assert "--users USERS all rows of so many, drawn by --seed" in said
+
+
 def test_warnings_are_notes(capsys):
     command._show_warning(UserWarning("two\n  lines"), UserWarning, "file.py", 1)
     assert capsys.readouterr().err == "note: two lines\n"

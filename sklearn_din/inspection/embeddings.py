@@ -15,7 +15,10 @@ KIND_OF_ID = ["padding", "unknown"]  # then known ones; ids below FIRST_KNOWN_ID
 def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
     """Return the embedding of every value: one table per vocabulary.
 
-    Items that lie close to each other were of use in the same way for the same users.
+    An embedding holds what nothing else tells the network of the item. Close items are alike only
+    where neither item neighbours (``DINClassifier(neighbours=None)``) nor a column of the item,
+    such as its category, say it already; otherwise ask :class:`ItemNeighbours` (Notes), or use
+    fixed ``vectors``.
 
     Parameters
     ----------
@@ -39,6 +42,12 @@ def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
     Notes
     -----
     The paper draws such vectors of goods (Zhou et al., KDD 2018, figure 6).
+
+    Of the ten nearest items, the share of the same one of 8 categories (chance .12): .34 with the
+    defaults on items alone, .13 with the category beside them, .68 without item neighbours, 1.00
+    with vectors that tell the category; .85 by ``hist_item_cosine_sum`` of ItemNeighbours, of rows
+    with each pair as ``item`` and a ``hist_item`` of one event (``python -m benchmarks.item_vectors
+    likeness --seeds 3``).
 
     Examples
     --------
