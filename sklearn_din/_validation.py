@@ -321,7 +321,7 @@ def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
         raise ValueError(f"groups must be one column, X['user'], got {got}.")
     values = groups if isinstance(groups, pd.Index) else pd.Series(groups)
     try:
-        codes = pd.factorize(values, sort=sort)[0]
+        codes, keys = pd.factorize(values)
     except TypeError:
         check_keys(values.to_numpy(), name="groups")
         raise
@@ -330,6 +330,9 @@ def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
             f"groups must not be missing, got {(codes < 0).sum()} rows without a user or group. "
             "Give them one of their own, or drop them."
         )
+    if sort:  # tuples by their text: pandas orders none of several lengths or types
+        are_tuples = any(isinstance(key, tuple) for key in keys)
+        codes = pd.factorize(pd.Index(map(repr, keys)) if are_tuples else keys, sort=True)[0][codes]
     return codes
 
 

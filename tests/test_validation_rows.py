@@ -94,8 +94,11 @@ def test_validation_by_groups_takes_the_users_where_no_groups_are_given():
     groups = np.arange(200) // 10
     others = validation_rows(users=users, groups=groups, validation="groups")
     assert others == validation_rows(groups=groups, validation="groups") != rows
-    for pairs in ([(n, "web") for n in groups], [(n,) * (1 + n % 2) for n in groups.tolist()]):
-        assert validation_rows(groups=pairs, validation="groups") == others
+    for keys in (
+        [(f"{n:02}", "web") for n in groups],
+        [(f"{n:02}",) * (1 + n % 2) for n in groups],
+    ):
+        assert validation_rows(groups=keys, validation="groups") == others
 
 
 def test_rows_without_a_user_are_named():
