@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -568,6 +569,36 @@ def test_empty_histories_are_said_once(tmp_path, column, shift, reason):
     assert len(found) == 1
     assert found[0].filename == __file__
     assert [len(cell) for cell in ours["hist_item"]] == [0] * 50
+
+
+ONCE = make_table(300, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("log", "is_said"),
+    [
+        (pd.concat([ONCE, ONCE]), True),
+        (pd.concat([ONCE[:290], ONCE]), True),  # yesterday's export, and today's
+        (pd.concat([ONCE, ONCE]).assign(tags=[["a", "b"]] * 600), True),
+        (pd.concat([ONCE, ONCE[:200]]), False),
+        (pd.concat([ONCE, ONCE]).assign(order=np.arange(600)), False),
+        (ONCE.assign(time=7), False),  # times of a day, without repetitions
+        (pd.concat([ONCE[:9], ONCE[:9]]), False),  # too few to say
+    ],
+)
+@pytest.mark.parametrize("memory", ["in memory", "own rows", "1GB", "25KB"])
+def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
+    shown, events = make_table(50, random_state=1), log.reset_index(drop=True)
+    if memory in BUDGETS:
+        events = scan_of(events, tmp_path, memory=memory, cache_dir=tmp_path / "cache")
+    shown = events if memory == "own rows" else shown
+    message = r"(9\d|100)% of the events are there more than once, .* Was the log given twice\?"
+    for _ in range(2):  # a scan finds the histories that it has kept
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            attach_history(shown, events, **WAYS)
+        assert [bool(re.match(message, str(w.message))) for w in caught] == [True] * is_said
+        assert {w.filename for w in caught} <= {__file__}
 
 
 def test_empty_tables(tmp_path):

@@ -31,9 +31,10 @@ from sklearn_din._validation import (
     check_names,
     check_times,
 )
+from sklearn_din._warnings import warn_user
 from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.clocks import note_clocks
-from sklearn_din.logs.distinct import repeats_memory
+from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.past_columns import (
     HistoryRequest,
@@ -109,7 +110,8 @@ def attach_history(
         If ten impressions or more, of several users, have no past at all because no user has an
         event or no event is earlier: the two frames may have been swapped. If the times of the two
         frames differ in unit (ms, s), or events are whole days, hours or minutes and impressions
-        are not: an impression would have its own click in its history.
+        are not: an impression would have its own click in its history. If nearly all events are
+        there more than once, equal in every column.
 
     See Also
     --------
@@ -147,6 +149,13 @@ def attach_history(
         past = timeline.own_past()
     else:
         past = timeline.past(shown.pandas, max_age=max_age)
+    repeats = note_repeats(
+        lambda: log.iloc[timeline.order[:SEEN_EVENTS]],
+        n_events=len(timeline.order),
+        n_equal=timeline.n_equal,
+    )
+    if repeats is not None:
+        warn_user(repeats)
     clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
     if clocks is not None:
         warnings.warn(clocks, UserWarning, stacklevel=2)

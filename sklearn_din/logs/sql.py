@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ from sklearn_din._validation import (
     missing_times,
     plain_values,
 )
+from sklearn_din._warnings import warn_user
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.logs.attached_scan import AttachedScan
 from sklearn_din.logs.clocks import note_clocks
+from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
 from sklearn_din.logs.running_sums import (
     Aggregate,
@@ -59,6 +62,7 @@ from sklearn_din.tables.sorting import sort_rows
 from sklearn_din.tables.table import Table, arrow_of_column
 
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
+SOME_USERS = 50
 SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
 
 
@@ -78,6 +82,8 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     columns = [request.user, request.time]
     parent, name = _cache_name(pair, "history", columns, [*columns, *request.columns], request)
     store = _make_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
+    if store.facts["repeats"] is not None:
+        warn_user(store.facts["repeats"])
     reason = store.facts["empty"]
     if reason is not None and not _are_equal(shown, log, columns):
         message = all_empty_message(reason, request.user, request.time)
@@ -347,14 +353,15 @@ class _Merge:
     """Reads events and impressions, has them sorted together, and goes over them in order.
 
     Once all was read, ``events`` and ``impressions`` say what was seen of the times, and
-    ``keys_meet`` whether some impression has the key of an event; ``n_events`` have a key.
+    ``keys_meet`` whether some impression has the key of an event; ``n_events`` have a key, and
+    ``n_equal`` of them key and time of the one before.
     """
 
     def __init__(self, pair: _Pair, folder: Path) -> None:
         self._pair, self._folder = pair, folder
         self.events = _TimeReader(pair.log, pair.time, pair.unit)
         self.impressions = _TimeReader(pair.shown, pair.time, pair.unit)
-        self.keys_meet, self.n_events = False, 0
+        self.keys_meet, self.n_events, self.n_equal = False, 0, 0
 
     def pieces(
         self,
@@ -397,6 +404,7 @@ class _Merge:
         first_of_key = 0
         previous: tuple | None = None
         was_event = False
+        times = np.zeros(1, dtype=self._pair.dtype)
         total = len(self._pair.log) + len(self._pair.shown)
         with Progress("attaching", total) as progress:
             for batch in ordered:
@@ -411,6 +419,9 @@ class _Merge:
                 first = np.maximum.accumulate(np.where(is_new, before, first_of_key))
                 kinds = np.append(was_event, is_event)
                 self.keys_meet |= bool((~is_new & (kinds[1:] != kinds[:-1])).any())
+                times = np.append(times[-1], batch.column(n_keys).to_numpy())
+                are_events = ~is_new & kinds[1:] & kinds[:-1]
+                self.n_equal += int((are_events & (times[1:] == times[:-1])).sum())
                 rows = np.where(is_event, ranks - EVENT, ranks)
                 yield _Merged(batch, is_new, is_event, rows, before, first)
                 self.n_events, first_of_key = int(counted[-1]), int(first[-1])
@@ -494,6 +505,9 @@ def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) 
         columns, clock=request.elapsed, token=uuid.uuid4().hex, n_events=merge.n_events
     )
     writer.facts["empty"] = None if has_past else _why_all_empty(pair, merge)
+    writer.facts["repeats"] = note_repeats(
+        partial(_events_of_some_users, pair), n_events=merge.n_events, n_equal=merge.n_equal
+    )
 
 
 def _windows(
@@ -564,6 +578,13 @@ def _first_not_older(
         low = np.where(is_open & is_old, middle + 1, low)
         high = np.where(is_open & ~is_old, middle, high)
     return low
+
+
+def _events_of_some_users(pair: _Pair) -> pd.DataFrame:
+    (user,) = pair.keys
+    users = pair.log.head([user], present=user)[user].unique()[:SOME_USERS]
+    parts = pair.log.parts(list(pair.log.frame))
+    return pd.concat([part[part[user].isin(users)] for _, part in parts])
 
 
 def _why_all_empty(pair: _Pair, merge: _Merge) -> str | None:

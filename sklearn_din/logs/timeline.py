@@ -95,6 +95,11 @@ class Timeline:
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
+    @property
+    def n_equal(self) -> int:
+        """Number of events that have the key and time of the one before."""
+        return int((self._sorted_keys[1:] == self._sorted_keys[:-1]).sum())
+
     def has_events(self, impressions: pd.DataFrame) -> np.ndarray:
         """Return whether each impression's key occurs in the log, at whatever time."""
         return self._keys.lookup(impressions) >= 0
