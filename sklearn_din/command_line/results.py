@@ -63,7 +63,7 @@ def compare(options: CompareOptions) -> None:
     print_plan(study, n_folds=len(folds), epochs=options.epochs, has_final=has_final)
     table, probability = cross_validate(study, folds, settings, int(has_final))
     print(table.to_string(float_format="{:.4f}".format))
-    if note := note_better_rules(table["AUC"].to_dict(), study.y, models=list(MODELS)):
+    if note := note_better_rules(dict(table["AUC"]), study.y, models=list(MODELS)):
         print(note)
     has_probabilities = options.output or options.save or options.top_k
     log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0

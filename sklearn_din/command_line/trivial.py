@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,22 +26,17 @@ def predict_by_rules(
     rows = pd.DataFrame({"item": X[item], "time": X[study.roles.time], "click": y})
     histories = zip(X[item], X[f"hist_{item}"], strict=True)
     in_history = np.array([shown in history for shown, history in histories])
-    predicted = {name: np.empty(len(y)) for name in RULES}
+    predicted = np.empty((len(RULES), len(y)))
     so_far = {"shown": ("item", None, "count"), "clicks": ("item", "click", "sum")}
     for train, test in folds:
         log, rate = rows.iloc[train], y[train].mean()
         past = attach_aggregates(rows, log, time="time", aggregates=so_far)
-        is_shown = past["shown"].to_numpy() > 0
-        n_clicks = rows["item"].map(log.loc[log["click"] == 1, "item"].value_counts())
-        rules = [
-            n_clicks.fillna(0).to_numpy(dtype=np.float64),
-            ((past["clicks"] + rate) / (past["shown"] + 1)).to_numpy(),
-            _rate_where(is_shown, y, train),
-            _rate_where(in_history, y, train),
-        ]
-        for name, values in zip(RULES, rules, strict=True):
-            predicted[name][test] = values[test]
-    return predicted
+        n_shown, n_clicks = past["shown"].to_numpy(), past["clicks"].to_numpy()
+        popularity = rows["item"].map(log["click"].groupby(log["item"]).sum()).fillna(0)
+        yes_or_no = [_rate_where(is_so, y, train) for is_so in (n_shown > 0, in_history)]
+        rules = [popularity, (n_clicks + rate) / (n_shown + 1), *yes_or_no]
+        predicted[:, test] = np.array(rules)[:, test]
+    return dict(zip(RULES, predicted, strict=True))
 
 
 def _rate_where(is_so: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -51,14 +45,10 @@ def _rate_where(is_so: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarr
     return pd.Series(is_so).map(rates).fillna(y[train].mean()).to_numpy()
 
 
-def note_better_rules(auc: Mapping[Any, float], y: np.ndarray, *, models: Sequence[str]) -> str:
-    """Return a sentence about the best rule where it is ahead of a model, beyond chance.
-
-    ``auc`` is that of rules and models. Empty text where no rule is ahead.
-    """
+def note_better_rules(auc: Mapping[str, float], y: np.ndarray, *, models: Sequence[str]) -> str:
+    """Return a sentence about the best rule where it is ahead of a model, beyond chance."""
     best = max(RULES, key=auc.__getitem__)
-    counts = np.bincount(y, minlength=2)
-    margin = MANY_ERRORS * np.sqrt((1 / counts).sum() / 12)
+    margin = MANY_ERRORS * np.sqrt((1 / np.bincount(y)).sum() / 12)
     beaten = [f"{name}, {auc[name]:.4f}" for name in models if auc[best] > auc[name] + margin]
     if not beaten:
         return ""
