@@ -1,6 +1,6 @@
 """
-Point-in-time numbers beside the history
-========================================
+Point-in-time numbers and the history
+=====================================
 
 A user's click rate so far, an item's click rate so far: numbers that help every model, if they
 know nothing of the future. ``attach_aggregates`` counts only what is strictly earlier.

@@ -4,7 +4,7 @@ Films that nobody has rated yet
 
 An item that came up after training has no embedding. It has a title, and the title a vector: words
 weighted by TF-IDF, brought to 64 numbers by TruncatedSVD. The encoder is given one vector per film,
-and a film that training never saw is no stranger any more.
+and a film that training never saw is known by its title.
 
 The example looks for MovieLens in the folder that the variable ``SKLEARN_DIN_DATA`` names, or in
 scikit-learn's data folder. It downloads nothing: where there is no copy, it says so and stops.

@@ -20,9 +20,8 @@ from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP, LabelLogits
 from sklearn_din.network.segments import Segments
 
-# Standard deviation of the first embeddings. Unlike the paper, which names none, the extended
-# network starts smaller: +.011 GAUC on thirteen data sets together with the matching start and
-# without the plain interest (commit fd66f65).
+# Standard deviation of the first embeddings. Unlike the paper, which names none: the extended
+# network starts smaller (docs/guide/tried.rst has the figures of each departure).
 INITIAL_SCALE = {"paper": 0.05, "extended": 0.01}
 NUMBERS_HIDDEN = 0.15  # share of the extended network's numbers that each training step hides
 OPTIONS: dict[str, tuple[str | None, ...]] = {
@@ -326,12 +325,8 @@ class DIN(nn.Module):
     def _numbers(self, batch: Batch) -> Tensor:
         """Numbers (n_rows, n_numeric); in training some are hidden behind zero, the average.
 
-        Unlike the paper: 15 % of the numbers are hidden where there are ids. An id's embedding
-        knows the labels of its training rows, and beside it an exact number, such as the item's
-        mean so far, tells which of those rows this one is. Hidden, validation log loss on MovieLens
-        with means is .6011 instead of .6070 by user, .5792 instead of .5771 by time
-        (benchmarks/quality-results.md, "Rare ids"). The others are not scaled up as in dropout:
-        the slope that is learnt then is that of a number seen.
+        Unlike the paper: an id's embedding knows the labels of its training rows, and an exact
+        number tells which of them this row is. The others are not scaled up, as dropout would.
         """
         if not (self.training and self.extended and self.embeddings.tables):
             return batch.numbers

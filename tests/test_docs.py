@@ -93,6 +93,21 @@ def test_nothing_splits_rows_with_histories_by_chance():
         assert not by_rows.search(text), by_rows.search(text)
 
 
+def test_the_guide_stays_short_before_its_appendix():
+    index = (DOCS / "guide" / "index.rst").read_text(encoding="utf-8")
+    before, _ = index.split(":caption: Appendix")
+    pages = re.findall(r"^   (\w+)$", before, re.M)
+    assert pages[:2] == ["impressions", "clicks"]  # the quick path
+    words = {page: len((DOCS / "guide" / f"{page}.rst").read_text().split()) for page in pages}
+    assert sum(words.values()) <= 12_000, words
+
+
+def test_pages_speak_plain_english():
+    for page in [*PAGES, HOUSE / "README.md"]:
+        word = re.search(r"\b(twins?|wings?|kin|STILL|AS_SEEN)\b", page.read_text(encoding="utf-8"))
+        assert word is None, (page.name, word)
+
+
 def test_each_message_in_troubleshooting_is_one_of_ours():
     page = (DOCS / "guide" / "troubleshooting.rst").read_text(encoding="utf-8")
     messages = re.findall(r"^``(.+)``\n   \S", page, re.M)

@@ -30,6 +30,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline, make_pipeline
 
+import sklearn_din
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
@@ -104,8 +105,13 @@ def tracking(tmp_path):
 
 @of_others
 @line("MLflow, log_model", works=True)
-def test_mlflow_keeps_a_model_in_its_skops_format_and_serves_probabilities(tracking, model, clicks):
+def test_mlflow_keeps_a_model_in_its_skops_format_and_serves_probabilities(
+    tracking, model, clicks, tmp_path, monkeypatch
+):
     X, _ = clicks
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / f"sklearn_din-{sklearn_din.__version__}-py3-none-any.whl").touch()
     names = run_page("MLflow", model=model, X=X)
     expected = model.predict_proba(X)
     np.testing.assert_array_equal(names["probability"], expected[:, 1])

@@ -22,8 +22,13 @@ def test_the_readmes_python_blocks_run_in_order():
 
 def test_both_readmes_give_the_same_commands():
     blocks = [
-        re.findall(r"^(make \w+|\S*python -m .*)", path.read_text(encoding="utf-8"), re.M)
+        re.findall(
+            r"^(make \w+|pip install \S+|python -m .*?)(?: {2,}#| *$)",
+            path.read_text(encoding="utf-8"),
+            re.M,
+        )
         for path in (README, README.with_name("README.zh.md"))
     ]
     assert blocks[0] == blocks[1]
-    assert blocks[0][:2] == ["make main", "make test"]
+    assert blocks[0][0] == 'pip install ".[plot]"'  # for users, before make
+    assert blocks[0][-2:] == ["make main", "make test"]

@@ -1,4 +1,7 @@
-"""One behaviour's inputs of the MLP: its events pooled for the candidate, and their counts."""
+"""One behaviour's inputs of the MLP: its events pooled for the candidate, and their counts.
+
+Figures of each departure from the paper: docs/guide/tried.rst.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,7 @@ class Matches(NamedTuple):
         An unknown value equals itself and no other.
 
         Unlike the paper, whose unit sees embeddings only: of finite width, they cannot show that
-        two ids are equal. All of ``extended`` together: +.0359 GAUC on e-shop clicks by session,
-        +.0339 on MovieLens by user (benchmarks/README.md).
+        two ids are equal.
         """
         rows, offsets = segments
         same = []
@@ -193,10 +195,8 @@ class Interest(nn.Module):
         offsets = self.segments_of(batch).offsets
         lengths = offsets.diff().unsqueeze(1).float()
         counts = self._counts(matches, offsets)
-        # Unlike the paper: counts enter the MLP. Where repeated interest first attracts, then
-        # saturates, the logit has no slope in the sum of attention's weights, which starts as the
-        # count of matches; beside the count it has (+.05 GAUC on "repetition tires", mean of two
-        # seeds, benchmarks/quality-results.md).
+        # Unlike the paper: counts enter the MLP. Where repetition first attracts, then saturates,
+        # the logit would have no slope in the weights' sum, which starts as the count of matches.
         more = [lengths.log1p(), counts.log1p()]
         if self.n_means:
             more.append(self._means(keys, weights, batch))
@@ -207,15 +207,13 @@ class Interest(nn.Module):
             likeness = self._likeness(matches, batch)
             more.append(likeness * lengths.clamp(min=1.0).rsqrt())
         # Unlike the paper: the interest enters multiplied by the candidate only. By itself it
-        # identifies the user, and the network overfits to users (+.011 GAUC on thirteen data sets
-        # together with the matching start and smaller first embeddings, commit fd66f65).
+        # identifies the user, and the network overfits to users.
         if weights is None or sums is None:
             return [queries * interest, *more]
         mass = self._mass(weights, batch)
         weighted = [queries * interest, mass.sign() * mass.abs().log1p()]
-        # Unlike the paper: the unweighted sum, all that the base model sees, stays beside
-        # attention's, which may neglect it (+.0047 GAUC on e-shop clicks, -.0015 on click logs:
-        # the row "average of looks alone" in benchmarks/quality-results.md lacks it).
+        # Unlike the paper: the unweighted sum, all that the base model sees, is an input too, since
+        # attention may neglect it.
         unweighted = sums * lengths.clamp(min=1.0).rsqrt()
         return [*weighted, queries * unweighted, *more]
 
@@ -251,9 +249,7 @@ class Interest(nn.Module):
         means : (n_rows, n_plain_means)
 
         Unlike the paper: what a user did so far, and did with this item and this category, is an
-        input. Attention would have to learn both weights, and few clicks do not teach it (log loss
-        over the base rate's .8780 instead of .8869 on markets of 2 % clicks, three seeds; .001 more
-        on "answers": benchmarks/quality-results.md, "What was done so far").
+        input. Attention would have to learn both weights, and few clicks do not teach it.
         """
         values = torch.cat(self.alone(keys), dim=1)
         bits = F.pad(matches.weighed[:, : self.n_candidates], (1, 0), value=1.0)
@@ -273,7 +269,7 @@ class Interest(nn.Module):
         likeness : (n_rows, N_COUNTED * n_histories), of histories whose ids have fixed vectors
 
         Unlike the paper, and as for equal ids: a projection to few dimensions cannot show how like
-        two vectors are (benchmarks/quality-results.md, "Vectors of items").
+        two vectors are.
         """
         segments, sums = self.segments_of(batch), []
         for history, candidate, vocabulary in self.with_vectors:
@@ -344,9 +340,7 @@ class Interest(nn.Module):
     def _counts(self, matches: Matches, offsets: Tensor) -> Tensor:
         """Matching events of each impression, then the same with recent events counting more.
 
-        Unlike the paper: beside the weights' sum, which has to learn what is recent, a count that
-        knows (.0015, .0064 and .0010 less log loss of validation rows where recent events decide,
-        level elsewhere: benchmarks/quality-results.md, "Recent matches").
+        Unlike the paper: the weights' sum has to learn what is recent, this count knows it.
 
         counts : (n_rows, N_COUNTED * n_candidates)
         """
@@ -358,10 +352,8 @@ class Interest(nn.Module):
         They are the weighed bits, then the recency rank (0 for the newest event, then log 2, log 3,
         ...), then the numbers of the event.
 
-        Unlike the paper, and beside the same id and the rank by themselves: their products. Where
-        the same id counts if it came *lately*, the unit else has to learn the product first, and
-        early stopping comes before (+.01 GAUC on "repetition tires", level elsewhere:
-        benchmarks/quality-results.md, "Recent matches in attention").
+        Unlike the paper: products of same id and rank. Where an id counts if it came *lately*, the
+        unit would have to learn the product, and early stopping comes before.
         """
         numbers = (batch.event_numbers[name] for name in self.behaviour.numbers)
         columns = torch.stack([matches.ranks.log1p(), *numbers], dim=1)
@@ -372,17 +364,8 @@ class Interest(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Weighted sums of the keys, not yet scaled, and the weights: see ``forward``.
 
-        Unlike the paper: where every attribute has a candidate, attention does not train the
-        embeddings, which learn from the candidate and from the unweighted sum. Where attention
-        trains them too, the network overfits to users (detached: +.0134 GAUC on MovieLens with its
-        610 users, -.0015 there with the items' means as columns, level on the other logs;
-        benchmarks/quality-results.md, "What mended MovieLens").
-
-        An attribute without a candidate, such as past answers, is learnt through attention alone,
-        and so is which events are alike: nothing else says whose answers resemble each other. There
-        it trains all (not trained: -.03 GAUC on "answers", benchmarks/quality-results.md). Numbers
-        of events are no such attribute: where times elapsed let attention train, the network
-        overfits (-.005 to -.046 on MovieLens, benchmarks/quality-results.md).
+        Unlike the paper: attention trains embeddings only where some attribute has no candidate
+        (past answers: nothing else says whose resemble each other); else it overfits to users.
         """
         relations = None if matches is None else self._relations(matches, batch)
         if not self.trains_embeddings:

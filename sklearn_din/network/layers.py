@@ -373,10 +373,8 @@ class ActivationUnit(nn.Module):
         candidate's, and those bits once more where they count less for older events. One hidden
         unit of each layer passes their sum on, the others start at random.
 
-        Unlike the paper: attention then has the right sign from the first step. Started at one
-        for every event it can settle on weights that rank events upside down: -.0096 GAUC on
-        e-shop clicks, -.0201 on click logs (benchmarks/quality-results.md, "What mended
-        MovieLens").
+        Unlike the paper: attention has the right sign from the first step. Started at one for
+        every event, it can settle on weights that rank events upside down (docs/guide/tried.rst).
         """
         same = slice(4 * self.width, 4 * self.width + n_same)
         self.first.weight[0] = 0.0
