@@ -5,6 +5,7 @@ the names that scikit-learn gives to estimators that support callbacks.
 """
 
 from sklearn.base import _fit_context as _fit_context
+from sklearn.utils import _safe_indexing as _safe_indexing
 from sklearn.utils._param_validation import Interval as Interval
 from sklearn.utils._param_validation import StrOptions as StrOptions
 from sklearn.utils.validation import _check_feature_names_in as _check_feature_names_in

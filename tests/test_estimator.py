@@ -138,13 +138,18 @@ def test_a_fresh_process_predicts_the_same_bits(clicks, fitted, tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "all.joblib")], check=True)
 
 
-def test_weights_of_zero_leave_rows_out_of_the_loss(clicks):
+@pytest.mark.parametrize("validation", ["random", "groups"])
+def test_rows_of_weight_zero_are_left_out(clicks, validation):
     X, y = clicks
-    wrong = y.copy()
-    wrong[200:] = 1 - wrong[200:]
-    weights = np.repeat([1.0, 0.0], 200)
-    classifier = quick(max_epochs=10).fit(X, wrong, sample_weight=weights)
-    assert roc_auc_score(y, classifier.decision_function(X)) > 0.8
+    parameters = {"early_stopping": True, "validation": validation}
+    users = np.arange(400) // 4
+    weights, wrong = np.where(users % 3, 2.0, 0.0), np.where(users % 3, y, 1 - y)
+    rows = np.flatnonzero(weights)
+    fitted = quick(**parameters).fit(X, wrong, sample_weight=weights, groups=users.tolist())
+    without = quick(**parameters).fit(
+        X[rows], y[rows], sample_weight=weights[rows], groups=users[rows]
+    )
+    np.testing.assert_array_equal(fitted.predict_proba(X), without.predict_proba(X))
 
 
 def test_weights_of_one_equal_none_and_their_scale_does_not_matter(clicks):

@@ -466,7 +466,8 @@ def pair_of_few_neighbours(n_ids, *, seed=0):
     popularity = rng.random((2, n_ids), dtype=np.float32)
     names, scale = tuple(f"number_{i}" for i in range(13)), np.arange(1, 14, dtype=np.float32)
     scores = ItemScores(*parts, *popularity)
-    return NeighbourPair("hist", "item", names, scores, parts[0], *popularity, scale)
+    shown = popularity[:, None]
+    return NeighbourPair("hist", "item", names, (scores,), (parts[0],), *shown, scale)
 
 
 def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx, runtime):

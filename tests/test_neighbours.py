@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
@@ -35,7 +36,7 @@ from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
-from sklearn_din.neighbours.blocks import order_rows
+from sklearn_din.neighbours.blocks import ByTime, ByUser, hash_users
 from sklearn_din.neighbours.candidate_scores import CandidateScores
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.item_scores import ItemScores
@@ -44,6 +45,7 @@ from sklearn_din.serving import OnnxServer
 from sklearn_din.training.net import DINNet
 from tests.fitted_pipelines import attach_clicks
 
+HOUR = pd.Timedelta("1h")
 PARTS = ("sum", "mean", "max", "newest", "decayed")
 
 
@@ -79,11 +81,9 @@ def scales_of(neighbour_tables):
     return {n: scale for p in pairs for n, scale in zip(p.names, p.scale, strict=True)}
 
 
-def blocks_of_users(users):
-    """In sorted order of users, five blocks drawn by a fixed permutation."""
-    names = np.unique(users)
-    place = np.random.RandomState(0).permutation(len(names)) * 5 // len(names)
-    return place[np.searchsorted(names, users)]
+def parts_of_users(users):
+    """Five parts by a hash of the user's text."""
+    return np.array([hash_users(np.array([str(user)]))[0][0] % 5 for user in users])
 
 
 def blocks_of_times(times):
@@ -91,11 +91,11 @@ def blocks_of_times(times):
     return np.array([5 * (times < time).sum() // len(times) for time in times])
 
 
-def plain_numbers(X, y, blocks, column, row, upto):
-    """One row's twelve numbers by loops, from the items of each user in the blocks before one."""
+def plain_numbers(X, y, counted, column, row):
+    """One row's thirteen numbers by loops, from the items that each user has in some rows."""
     sets = {}
     for other in range(len(X)):
-        if blocks[other] < upto:
+        if counted[other]:
             mine = sets.setdefault(X["user"].iloc[other], set())
             mine |= set(X[f"hist_{column}"].iloc[other][-50:])
             if y[other]:
@@ -129,7 +129,7 @@ def plain_numbers(X, y, blocks, column, row, upto):
         found += [np.sign(v) * np.log1p(abs(v)) for v in raw]
     share = gram[place[candidate], place[candidate]] if candidate in place else 0.0
     popularity = np.log1p(share / gram.diagonal().mean())
-    seen = np.flatnonzero(blocks < upto)
+    seen = np.flatnonzero(counted)
     own = seen[X[column].iloc[seen].to_numpy() == candidate]
     rate, prior = y[seen].mean(), item_scores.PRIOR_ROWS
     odds = (y[own].sum() + prior * rate) / ((1 - y[own]).sum() + prior * (1 - rate))
@@ -144,23 +144,61 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
     rng = np.random.RandomState(0)
     rows = np.sort(rng.choice(len(X), 300, replace=False))
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=max_length).fit(X)
-    X, y = X.iloc[rows], y[rows]
-    encoded = encoder.transform(X)
+    X, y = X.iloc[rows].reset_index(drop=True), y[rows]
+    learnt, _ = learn(encoder.transform(X), y, order=order)
+    late = X.assign(user=-1 - X["user"], time=X["time"].max() + HOUR)
+    times, parts = X["time"].to_numpy(), parts_of_users(X["user"])
+    blocks = blocks_of_times(times)
+    ends = [times[blocks == block].max() for block in range(5)]
+    for asked in (X, X.assign(time=X["time"] - HOUR), late):
+        numbers = numbers_of(learnt.add_to(encoder.transform(asked)), learnt)
+        for column in ("item", "category"):
+            names = [name for name in numbers if name.startswith(f"hist_{column}_")]
+            ours = np.column_stack([numbers[name] for name in names])
+            for row in rng.choice(len(X), 15, replace=False):
+                if order == "time":
+                    ended = [end for end in ends if end < asked["time"][row]]
+                    counted = times <= max(ended, default=times.min() - HOUR)
+                else:
+                    counted = (parts != parts[row]) | (asked is late)
+                wanted = plain_numbers(X, y, counted, column, row)
+                np.testing.assert_allclose(ours[row], wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("order", ["time", "user"])
+def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
+    X, y = log
+    encoded = encode(X)
     learnt, trained = learn(encoded, y, order=order)
-    later = learnt.add_to(encoded)
-    blocks = blocks_of_users(X["user"].to_numpy())
-    if order == "time":
-        blocks = blocks_of_times(X["time"].to_numpy())
-    for column in ("item", "category"):
-        names = [name for name in scales_of(learnt) if name.startswith(f"hist_{column}_")]
-        scale = np.array([scales_of(learnt)[name] for name in names])
-        given_at_fit = np.column_stack([trained[name] for name in names]) * scale
-        afterwards = np.column_stack([later[name] for name in names]) * scale
-        for row in rng.choice(len(X), 25, replace=False):
-            wanted = plain_numbers(X, y, blocks, column, row, blocks[row])
-            np.testing.assert_allclose(given_at_fit[row], wanted, atol=2e-5)
-            wanted = plain_numbers(X, y, blocks, column, row, 5)
-            np.testing.assert_allclose(afterwards[row], wanted, atol=2e-5)
+    for again in (encoded, encode(X[::-1])[::-1]):
+        for name, values in numbers_of(learnt.add_to(again)).items():
+            np.testing.assert_array_equal(values, trained[name])
+    now = learnt.add_to(encode(X.drop(columns=["user", "time"]), user=None, time=None))
+    for pair in learnt.pairs:  # nothing says whose or when: all that is known
+        numbers = np.column_stack([now[name] for name in pair.names]) * pair.scale
+        ragged = encoded.behaviours["hist_item", "hist_category"]
+        expected = pair.scores.numbers(
+            encoded.columns[pair.candidate], ragged.whole, ragged.columns[pair.history]
+        )
+        np.testing.assert_allclose(numbers, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", [KFold(3), KFold(3, shuffle=True, random_state=0), GroupKFold(3)])
+@pytest.mark.parametrize("columns", [{"user": "user", "time": "time"}, {"user": "user"}])
+def test_columns_tell_nothing_of_coin_flips_by_any_split(split, columns):
+    """Clicks are the events: a test row's own click stands in later histories of its user."""
+    rng = np.random.RandomState(0)
+    log = pd.DataFrame({"user": rng.randint(100, size=3000), "item": rng.randint(300, size=3000)})
+    log, y = log.assign(time=np.arange(3000)), rng.randint(2, size=3000)
+    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
+    X = X[[*columns.values(), "item", "hist_item"]]
+    for train, test in split.split(X, y, log["user"] if isinstance(split, GroupKFold) else None):
+        neighbours = ItemNeighbours(**columns).fit(X.iloc[train], y[train])
+        added = neighbours.transform(X.iloc[test]).drop(columns=[*X.columns])
+        n_ones = y[test].sum()
+        spread = np.sqrt((1 / n_ones + 1 / (len(test) - n_ones)) / 12)
+        for values in added.to_numpy().T:
+            assert abs(roc_auc_score(y[test], values) - 0.5) < 4 * spread
 
 
 @settings(max_examples=15, deadline=None)
@@ -227,7 +265,7 @@ def test_unknown_candidates_have_zeros(log):
     X, y = log
     encoder = HistorySequenceEncoder(user="user", time="time")
     learnt, _ = learn(encoder.fit_transform(X), y)
-    rows = encoder.transform(X[:20].assign(item=-1))
+    rows = encoder.transform(X[:20].assign(item=-1, time=X["time"].max() + HOUR))
     for name, values in numbers_of(learnt.add_to(rows)).items():
         assert (values == 0).all() == name.startswith("hist_item_")
 
@@ -256,7 +294,7 @@ def test_interactions_are_those_of_a_plain_loop(monkeypatch, log, is_mapped):
         encoded.store = SimpleNamespace(memory=10**9)
         monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
         monkeypatch.setattr(cooccurrence, "PENDING_KEYS", 50)
-    rows = order_rows(encoded, y == 1, order="time")
+    _, rows = ByTime.place(encoded, y == 1)
     first = {}
     for row, (user, block, clicked) in enumerate(zip(rows.users, rows.blocks, y, strict=True)):
         events = encoded[row : row + 1]["hist_item"][0].tolist()
@@ -277,7 +315,7 @@ def test_events_that_rows_of_two_users_share_belong_to_both():
     schema = Schema(fields, (Behaviour("hist", ("hist",), ("item",)),), max_length=2)
     columns = {"item": np.array([5, 6, 7], dtype="int32")}
     X = EncodedFeatures(schema, columns, {("hist",): history}, users=np.array([7, 8, 7]))
-    rows = order_rows(X, np.array([False, True, False]), order="user")
+    _, rows = ByUser.place(X, np.array([False, True, False]))
     gathered = Interactions.gather(X, rows, "hist", "item")
     assert gathered.users.tolist() == [0, 0, 0, 1, 1, 1]
     assert gathered.items.tolist() == [2, 3, 4, 3, 4, 6]
@@ -306,6 +344,7 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
     encoded = encode(X)
     learnt, _ = learn(encoded, y)
     rows = encoded[np.repeat([3, 40, 7], [60, 1, 25])]
+    rows.times = None  # now
     items = np.random.RandomState(0).randint(0, rows.schema["item"].n_ids, len(rows))
     rows.columns["item"] = items.astype(np.int32)
     together = numbers_of(learnt.add_to(rows))
@@ -344,7 +383,9 @@ def test_scores_kept_for_candidates_are_those_looked_up(log):
             of_history = kept.numbers(of_row_alone)
             assert (*kept.names, *kept.constant) == pair.names
             numbers = np.stack([*of_history, *kept.constant.values()], axis=1)
-            np.testing.assert_allclose(numbers, pair.look_up(of_row), atol=1e-5)
+            np.testing.assert_allclose(
+                numbers, pair.look_up(of_row, np.full(len(rows), 4)), atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("max_length", [50, 3])
@@ -542,7 +583,7 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     X["price"] = X["price"].astype(float)
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
     model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
-    rows = X[-200:].reset_index(drop=True)
+    rows = X[-200:].reset_index(drop=True).drop(columns=["user", "time"])
     expected = model.predict_proba(rows)[:, 1]
     shorter = {name: [cell[-3:] for cell in rows[name]] for name in HISTORIES}
     assert np.abs(model.predict_proba(rows.assign(**shorter))[:, 1] - expected).max() > 1e-3
@@ -554,10 +595,10 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     stored = model.predict_proba(scan_parquet(rows_of_parquet))[:, 1]
     np.testing.assert_allclose(stored, expected, atol=1e-6)
 
-    users = rows[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
+    users = X[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
     candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
     best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
-    pairs = users.merge(candidates.sort_values("item"), how="cross").assign(time=0)[[*X.columns]]
+    pairs = users.merge(candidates.sort_values("item"), how="cross")[rows.columns]
     np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
 
     export_onnx(model, tmp_path / "model.onnx")
@@ -655,7 +696,8 @@ def test_onnx_computes_them_by_itself(model, log, tmp_path):
     columns = {name: rows[name].tolist() for name in server.columns_}
     columns |= {n: [list(c) for c in rows[n]] for n in ("hist_item", "hist_category")}
     answers = server.predict(columns)
-    np.testing.assert_allclose(answers, model.predict_proba(rows)[:, 1], atol=2e-6)
+    now = rows.drop(columns=["user", "time"])
+    np.testing.assert_allclose(answers, model.predict_proba(now)[:, 1], atol=2e-6)
 
 
 def test_other_models_get_the_columns(log):
@@ -674,7 +716,8 @@ def test_other_models_get_the_columns(log):
 def test_attributes_with_one_vocabulary_each_have_their_pair():
     shown = pd.DataFrame({"u": [1, 2], "item": [3, 4], "hist_a": [[3], [4]], "hist_b": [[4], []]})
     histories = {"hist_a": "item", "hist_b": "item"}
-    learnt, _ = learn(encode(shown, histories=histories, user="u", time=None), [1, 0])
+    encoded = encode(shown, histories=histories, user="u", time=None)
+    learnt, _ = learn(encoded, [1, 0], order="user")
     assert [pair.history for pair in learnt.pairs] == ["hist_a", "hist_b"]
 
 
@@ -697,9 +740,11 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     for rows in (slice(150, 190), slice(190, 241)):
         encoder.partial_fit(X[rows])
         parts = parts.grow(encoder.transform(X[rows]), y[rows])
+        again = parts.grow(encoder.transform(X[rows]), y[rows])
+        assert again.digest() == parts.digest()  # rows given twice
     order = np.r_[0, 1, 2 + np.searchsorted(known, encoder.vocabularies_["item"])]
-    wanted = cooccurrence.both_triangles(whole.counts).toarray()
-    ours = cooccurrence.both_triangles(parts.pairs[0].counts).toarray()
+    wanted = cooccurrence.both_triangles(whole.counts[0]).toarray()
+    ours = cooccurrence.both_triangles(parts.pairs[0].counts[0]).toarray()
     np.testing.assert_array_equal(ours, wanted[np.ix_(order, order)])
     ease = whole.scores.ease.toarray()[np.ix_(order, order)]
     np.testing.assert_allclose(parts.pairs[0].scores.ease.toarray(), ease, atol=1e-6)
@@ -709,11 +754,13 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
 def test_later_rows_without_a_click_were_shown_and_change_nothing_else(log, n_rows):
     encoded = encode(log[0])
     learnt = learn(encoded, log[1])[0]
+    encoded.times = encoded.times + (np.ptp(encoded.times) + HOUR.to_timedelta64())
     grown = learnt.grow(encoded[:n_rows], np.zeros(n_rows, dtype=bool))
     for after, before in zip(grown.pairs, learnt.pairs, strict=True):
         assert after.shown.sum() == before.shown.sum() + n_rows
         np.testing.assert_array_equal(after.clicked, before.clicked)
-        np.testing.assert_array_equal(after.counts.toarray(), before.counts.toarray())
+        (after_,), (before_,) = after.counts, before.counts
+        np.testing.assert_array_equal(after_.toarray(), before_.toarray())
 
 
 def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
@@ -736,12 +783,43 @@ def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     for twin, labels in zip(twins, (y[800:], 1 - y[800:]), strict=True):
         twin.partial_fit(later, labels)
     expected = numbers_of(before.add_to(later))
-    afterwards = numbers_of(twins[0].net_.neighbours_.add_to(later))
+    grown = twins[0].net_.neighbours_
+    for name, values in numbers_of(grown.add_to(later)).items():
+        np.testing.assert_array_equal(values, expected[name])  # they read what was known then
+    later.times = later.users = None  # now
+    afterwards = numbers_of(grown.add_to(later))
     for name, values in expected.items():
         np.testing.assert_array_equal(looked_up[0][name], values)
         np.testing.assert_array_equal(looked_up[1][name], values)
     assert any((afterwards[name] != values).any() for name, values in expected.items())
     assert twins[0].schema_ == later.schema
+
+
+@pytest.mark.parametrize("columns", [{"user": "user", "time": "time"}, {"user": "user"}])
+def test_rows_given_twice_do_not_look_their_own_clicks_up(columns):
+    """The events are the clicks, nothing tells labels: whoever knows the rows would know them."""
+    rng = np.random.RandomState(0)
+    log = pd.DataFrame({"user": rng.randint(100, size=3000), "item": rng.randint(300, size=3000)})
+    log, y = log.assign(time=np.arange(3000)), rng.randint(2, size=3000)
+    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
+    X = X[[*columns.values(), "item", "hist_item"]]
+    encoder = HistorySequenceEncoder(**columns)
+    encoded = encoder.fit_transform(X)
+    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
+    classifier.fit(encoded[:2400], y[:2400])
+    twice, looked_up = encoded[1800:2400], []
+    for _ in range(2):
+        looked_up.append(classifier.net_.neighbours_.add_to(twice))
+        classifier.partial_fit(twice, y[1800:2400])
+    looked_up.append(classifier.net_.neighbours_.add_to(twice))
+    for rows in looked_up:
+        for values in numbers_of(rows).values():
+            assert abs(roc_auc_score(y[1800:2400], values) - 0.5) < 0.1
+    loss = log_loss(y[2400:], classifier.predict_proba(encoded[2400:])[:, 1])
+    assert loss < 0.75
+    encoded.times = encoded.users = None
+    with pytest.raises(ValueError, match=r"have no (time|user)s, and item neighbours were learnt"):
+        classifier.partial_fit(encoded, y)
 
 
 def test_a_partial_fit_that_fails_counts_nothing(model, log, monkeypatch):
@@ -768,8 +846,8 @@ def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
     pair = learn(encode(X), y)[0].pairs[0]
     monkeypatch.undo()
     whole = learn(encode(X), y)[0].pairs[0]
-    kept = cooccurrence.both_triangles(pair.counts).toarray()
-    every = cooccurrence.both_triangles(whole.counts).toarray()
+    kept = cooccurrence.both_triangles(pair.counts[0]).toarray()
+    every = cooccurrence.both_triangles(whole.counts[0]).toarray()
     popular = np.argsort(-every.diagonal(), kind="stable")[:20]
     near = (pair.scores.cosine + pair.scores.cosine.T).toarray() > 0
     wanted = near | np.eye(len(every), dtype=bool)
@@ -789,10 +867,11 @@ def test_attributes_with_few_ids_have_none(monkeypatch, log):
 @pytest.mark.parametrize(
     ("part", "damage", "message"),
     [
-        ("counts", lambda its: its | {"values": -its["values"]}, "upper triangle"),
         ("cosine", lambda its: its | {"columns": its["columns"] + 10**6}, "must lie between 0"),
         ("ease", lambda its: its | {"columns": its["columns"][::-1].copy()}, "in order, each once"),
         ("ease", lambda its: its | {"lengths": its["lengths"][:-1]}, "must be int32 of shape"),
+        ("counts", lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
+        ("counts", lambda its: its[0], "must be lists"),
         ("clicked", lambda its: its + 10**6, "more often than it was shown"),
         ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be finite"),
         ("scale", lambda its: its * 0, "scale of item neighbours must be positive"),
@@ -803,5 +882,31 @@ def test_attributes_with_few_ids_have_none(monkeypatch, log):
 def test_a_damaged_state_is_refused(model, part, damage, message):
     pair = model[-1].net_.neighbours_.pairs[0]
     plain = pair.to_plain()
+    damaged = plain if part in plain else plain["tables"][0]
+    damaged[part] = damage(damaged[part])
     with pytest.raises(ValueError, match=message):
-        pair.from_plain(plain | {part: damage(plain[part])})
+        pair.from_plain(plain)
+
+
+@pytest.mark.parametrize(
+    ("order", "part", "damage", "message"),
+    [
+        ("time", "ends", lambda ends: ends[::-1].copy(), "in ascending order"),
+        ("time", "ends", lambda ends: ends[:3], "must be int64 of shape"),
+        ("time", "unit", lambda unit: "fortnight", "in a known unit"),
+        ("time", "order", lambda order: "place", "by time or by user"),
+        ("user", "known", lambda known: known[::-1].copy(), "in ascending order"),
+        ("user", "known", lambda known: known.astype(int), "must be uint64"),
+        ("user", "order", lambda order: "time", "tables by time must have the parts"),
+    ],
+)
+def test_a_damaged_order_is_refused(log, order, part, damage, message):
+    encoded = encode(log[0])
+    plain = learn(encoded, log[1], order=order)[0].to_plain()
+    plain["order"][part] = damage(plain["order"][part])
+    with pytest.raises(ValueError, match=message):
+        tables.NeighbourTables.from_plain(plain, encoded.schema)
+    plain = learn(encoded, log[1], order=order)[0].to_plain()
+    plain["pairs"][0]["tables"].pop()
+    with pytest.raises(ValueError, match=r"must have \(., .\) tables and counts"):
+        tables.NeighbourTables.from_plain(plain, encoded.schema)

@@ -564,7 +564,8 @@ def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
     users = frame[["user", "shop"]][::50]
     items = frame.drop_duplicates("item")[["item", "hist_shop"]]
     ranking = rank_candidates(model, users, items, top_k=20)
-    expected = score_each_pair_alone(model, users, items)
+    now = users.drop(columns="user")
+    expected = score_each_pair_alone(model, now, items)
     place = {item: number for number, item in enumerate(items["item"])}
     pair = expected[ranking["row"], ranking["item"].map(place)]
     np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)

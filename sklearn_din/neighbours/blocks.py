@@ -1,25 +1,35 @@
-"""Training rows in ordered blocks: a row's numbers come from the rows in earlier blocks alone."""
+"""Which rows each table of item neighbours counts, and which table each row reads.
+
+No table that a row reads may count the row's own click, whatever rows were split off, nor one that
+comes after it. By time: the tables are those of all rows up to the end of each block, and a row
+reads the last one that ended before its own time. By user: the tables leave out one part of the
+users each, and a row of a user that training knew reads the one without this user's part.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din._validation import key_codes
 from sklearn_din.features.encoded import EncodedFeatures
 
 N_BLOCKS = 5
+NOT_COUNTED = N_BLOCKS  # the block of rows that no table counts
 
 
 @dataclass(frozen=True)
 class OrderedRows:
     """Facts about the training rows beside their features, arrays of shape (n_rows,).
 
-    ``users`` are codes from 0, ``blocks`` int8 from 0, ``clicked`` says whether the candidate was.
+    ``users`` are codes from 0, ``blocks`` int8 from 0, NOT_COUNTED of rows that cannot be placed;
+    ``clicked`` says whether the candidate was.
     """
 
     users: np.ndarray
@@ -31,40 +41,208 @@ class OrderedRows:
         """Number of users."""
         return int(self.users.max(initial=-1)) + 1
 
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks."""
-        return int(self.blocks.max(initial=0)) + 1
 
+@dataclass(frozen=True, eq=False)
+class ByTime:
+    """Tables of all rows up to a time; a row reads the last one that ended before its own.
 
-def order_rows(X: EncodedFeatures, clicked: np.ndarray, *, order: str) -> OrderedRows:
-    """Put the training rows in blocks: of time, or of users in an arbitrary, fixed order.
-
-    Rows without users are each a user of its own; without times, blocks are made of users.
+    Parameters
+    ----------
+    ends : ndarray of shape (n_tables,), int64, float64 or datetime64
+        The last time that each table counts, in ascending order.
+    n_rows : ndarray of shape (n_tables,), int64
+        How many rows each table counts.
     """
-    users = number_users(X)
-    if order == "time" and X.times is not None:
-        return OrderedRows(users, _blocks_of_time(X.times), clicked)
-    n_users = int(users.max(initial=-1)) + 1
-    block_of_user = np.random.RandomState(0).permutation(n_users) * N_BLOCKS // max(n_users, 1)
-    return OrderedRows(users, block_of_user.astype(np.int8)[users], clicked)
+
+    ends: np.ndarray
+    n_rows: np.ndarray
+    name = "time"
+
+    @classmethod
+    def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
+        """Put training rows in blocks of time; rows without a time are not counted."""
+        times = np.asarray(X.times)
+        blocks = _blocks_of_time(times)
+        if len(blocks) and (blocks == NOT_COUNTED).all():
+            raise ValueError("neighbours='time' needs the rows' times, got missing ones alone.")
+        present, codes = np.unique(blocks, return_inverse=True)
+        present = present[present < NOT_COUNTED]
+        blocks = np.where(blocks < NOT_COUNTED, codes, NOT_COUNTED).astype(np.int8)
+        ends = [times[blocks == block].max() for block in range(len(present))]
+        kind = {"i": np.int64, "u": np.int64, "f": np.float64}.get(times.dtype.kind, times.dtype)
+        n_rows = np.bincount(blocks, minlength=len(present))[: len(present)].cumsum()
+        return cls(np.array(ends, kind), n_rows), OrderedRows(number_users(X), blocks, clicked)
+
+    def counted(self) -> list[np.ndarray]:
+        """Return for each table which blocks it counts: bool by block."""
+        blocks = np.arange(N_BLOCKS + 1)
+        return [blocks <= last for last in range(len(self.ends))]
+
+    def parts(self) -> list[np.ndarray]:
+        """Return whose counts are kept for later rows: those of the last table."""
+        return self.counted()[-1:]
+
+    def find_tables(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the number of the table that each row reads: (n_rows,), -1 for none.
+
+        Rows without a time are asked for now: they read the last table.
+        """
+        if X.times is None:
+            return np.full(len(X), len(self.ends) - 1)
+        if (X.times.dtype.kind == "M") != (self.ends.dtype.kind == "M"):
+            raise ValueError(
+                f"the times of these rows are {X.times.dtype}, those of fit were "
+                f"{self.ends.dtype}. Give them as in fit."
+            )
+        return np.searchsorted(self.ends, X.times) - 1
+
+    def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
+        """Return what later rows make of it, which rows count, and which earlier tables stay.
+
+        Rows that are not later than the tables may have been counted already, and do not count. The
+        tables are as many as before at most: of two that ended near each other one goes.
+        """
+        if X.times is None:
+            raise ValueError(_needs("time"))
+        is_later = X.times > self.ends[-1]
+        if not is_later.any():
+            return self, np.where(is_later, 0, NOT_COUNTED), [*range(len(self.ends))]
+        ends = np.append(self.ends, X.times[is_later].max()).astype(self.ends.dtype)
+        n_rows = np.append(self.n_rows, self.n_rows[-1] + is_later.sum())
+        kept = [*range(len(self.ends))]
+        if len(ends) > N_BLOCKS:
+            del kept[int(np.argmin(n_rows[1:] - np.append(0, n_rows[:-2])))]
+        own = [*kept, len(ends) - 1]
+        blocks = np.where(is_later, 0, NOT_COUNTED)
+        return replace(self, ends=ends[own], n_rows=n_rows[own]), blocks, kept
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return a dict of text and arrays."""
+        is_date = self.ends.dtype.kind == "M"
+        unit = np.datetime_data(self.ends.dtype)[0] if is_date else ""
+        ends = self.ends.view(np.int64) if is_date else self.ends
+        return {"order": self.name, "ends": ends, "unit": unit, "n_rows": self.n_rows}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """Read what :meth:`to_plain` wrote; ValueError where that cannot be."""
+        check_keys(plain, {"order", "ends", "unit", "n_rows"}, what="tables by time")
+        ends, what, shape = plain["ends"], "the times of tables", (np.size(plain["ends"]),)
+        kind = np.float64 if getattr(ends, "dtype", None) == np.float64 else np.int64
+        check_array(ends, dtype=kind, shape=shape, what=what)
+        n_rows = check_array(plain["n_rows"], dtype=np.int64, shape=shape, what=what, least=1)
+        if (
+            not 1 <= len(ends) <= N_BLOCKS
+            or (np.diff(ends) <= 0).any()
+            or plain["unit"] not in (*("", "s", "ms", "us", "ns"),)
+        ):
+            raise ValueError(f"{what} must be 1 to {N_BLOCKS} in ascending order, in a known unit.")
+        return cls(ends.view(f"M8[{plain['unit']}]") if plain["unit"] else ends, n_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class ByUser:
+    """Tables without one part of the users each, and one of all users for those not known.
+
+    Parameters
+    ----------
+    known : ndarray of shape (n_users,), uint64
+        Hashes of the users that training had, in ascending order.
+    """
+
+    known: np.ndarray
+    name = "user"
+
+    @classmethod
+    def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
+        """Put training rows in parts of users; rows without a user are not counted."""
+        hashes, is_missing = hash_users(np.asarray(X.users))
+        parts = np.where(is_missing, NOT_COUNTED, part_of(hashes)).astype(np.int8)
+        return cls(np.unique(hashes[~is_missing])), OrderedRows(number_users(X), parts, clicked)
+
+    def counted(self) -> list[np.ndarray]:
+        """Return for each table which parts it counts: all but one, at last all."""
+        parts = np.arange(N_BLOCKS + 1)
+        return [(parts != out) & (parts < NOT_COUNTED) for out in range(N_BLOCKS + 1)]
+
+    def parts(self) -> list[np.ndarray]:
+        """Return whose counts are kept for later rows: those of each part."""
+        return list(np.eye(N_BLOCKS + 1, dtype=bool)[:N_BLOCKS])
+
+    def find_tables(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the number of the table that each row reads: (n_rows,).
+
+        That of all users for users that training did not know, and for rows without a user.
+        """
+        if X.users is None:
+            return np.full(len(X), N_BLOCKS)
+        hashes, is_missing = hash_users(X.users)
+        place = np.searchsorted(self.known, hashes)
+        is_known = np.append(self.known, 0)[place] == hashes if len(self.known) else is_missing
+        return np.where(is_known & ~is_missing, part_of(hashes), N_BLOCKS)
+
+    def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
+        """Return what later rows make of it, the part of each, and that no table goes on."""
+        if X.users is None:
+            raise ValueError(_needs("user"))
+        later, rows = self.place(X, np.empty(0))
+        return replace(self, known=np.union1d(self.known, later.known)), rows.blocks, []
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return a dict of text and arrays."""
+        return {"order": self.name, "known": self.known}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """Read what :meth:`to_plain` wrote; ValueError where that cannot be."""
+        check_keys(plain, {"order", "known"}, what="tables by user")
+        known, what = plain["known"], "the hashes of users"
+        check_array(known, dtype=np.uint64, shape=(np.size(known),), what=what)
+        if (known[1:] <= known[:-1]).any():
+            raise ValueError(f"{what} must be in ascending order.")
+        return cls(known)
+
+
+Order = ByTime | ByUser
 
 
 def number_users(X: EncodedFeatures) -> np.ndarray:
-    """Users as numbers from 0, in an order that does not follow the rows' where they can be sorted.
-
-    Rows without a user are each of a user of their own.
-    """
+    """Users as numbers from 0; rows without a user are each of a user of their own."""
     if X.users is None:
         return np.arange(len(X))
-    try:
-        codes, names = pd.factorize(X.users, sort=True)
-    except TypeError:
-        codes, names = key_codes(X.users, name="the column of users")
+    codes, names = key_codes(X.users, name="the column of users")
     missing = np.flatnonzero(codes < 0)
     codes = codes.astype(np.int64)
     codes[missing] = len(names) + np.arange(len(missing))
     return codes if codes.max(initial=0) >= 2**31 else codes.astype(np.int32)
+
+
+def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hash users by their text, and say where none is given: uint64 and bool, (n_rows,).
+
+    A key has one hash as an integer, as a whole float, and as text.
+
+    Examples
+    --------
+    >>> hashes, is_missing = hash_users(np.array([7, 7.0, "7", None], dtype=object))
+    >>> len(set(hashes[:3].tolist())), is_missing.tolist()
+    (1, [False, False, False, True])
+    """
+    codes, keys = key_codes(users, name="the column of users")
+    if keys.dtype.kind == "f" and (keys == np.trunc(keys)).all():
+        keys = keys.astype(np.int64)
+    texts = np.empty(len(keys), dtype=object)
+    texts[:] = [
+        str(int(key) if isinstance(key, float) and key.is_integer() else key)
+        for key in keys.tolist()
+    ]
+    hashes = pd.util.hash_array(texts, categorize=False)
+    return np.append(hashes, np.uint64(0))[codes], codes < 0
+
+
+def part_of(hashes: np.ndarray) -> np.ndarray:
+    """Return the part of users that each belongs to."""
+    return (hashes % np.uint64(N_BLOCKS)).astype(np.int8)
 
 
 def find_clicks(y: ArrayLike | None, n_rows: int) -> np.ndarray:
@@ -75,7 +253,7 @@ def find_clicks(y: ArrayLike | None, n_rows: int) -> np.ndarray:
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:
-    """Blocks of about as many rows each. Rows of one time stay together, missing ones come last.
+    """Blocks of about as many rows each. Rows of one time stay together; missing: NOT_COUNTED.
 
     A row's block is ``rank * N_BLOCKS // n_rows``, with its rank the number of earlier rows.
     """
@@ -85,6 +263,13 @@ def _blocks_of_time(times: np.ndarray) -> np.ndarray:
     blocks = np.zeros(len(times), dtype=np.int8)
     for cut in cuts:
         blocks += times > cut
-    is_missing = pd.isna(times)
-    blocks[is_missing] = np.count_nonzero(~is_missing) * N_BLOCKS // max(len(times), 1)
+    blocks[pd.isna(times)] = NOT_COUNTED
     return blocks
+
+
+def _needs(what: str) -> str:
+    return (
+        f"these rows have no {what}s, and item neighbours were learnt by {what}: without one, "
+        "nobody can tell whether they know these rows already. Give the column, "
+        f"HistorySequenceEncoder({what}=...)."
+    )

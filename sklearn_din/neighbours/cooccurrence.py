@@ -15,7 +15,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID
-from sklearn_din.neighbours.blocks import OrderedRows
+from sklearn_din.neighbours.blocks import N_BLOCKS, NOT_COUNTED, OrderedRows
 
 MOST_PAIRS = 400_000_000  # of two items of one user: some four seconds
 MOST_ITEMS_PER_USER = 1_000
@@ -29,6 +29,8 @@ CHUNK_ITEMS = 4_096
 @dataclass(frozen=True)
 class Interactions:
     """Who had which item, each pair once, and the first block of rows that holds it.
+
+    Rows that no table counts are left out.
 
     Parameters
     ----------
@@ -54,10 +56,11 @@ class Interactions:
         """Collect the events of all histories, and the clicked candidates."""
         n_ids = X.schema[candidate].n_ids
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
-        first_blocks = _FirstBlocks(rows.n_blocks)
+        first_blocks = _FirstBlocks(N_BLOCKS)
         for part in row_blocks(X):
+            part = np.flatnonzero(rows.blocks[part] != NOT_COUNTED) + part.start
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
-            owners = users.astype(np.int64) * (n_ids * rows.n_blocks) + blocks
+            owners = users.astype(np.int64) * (n_ids * N_BLOCKS) + blocks
             runs, run_owners = _distinct_events(_spans_to_read(ragged.take(part), owners), owners)
             items = ragged.columns[history][runs.index()]
             first_blocks.add(np.repeat(run_owners, runs.lengths), items)
@@ -81,9 +84,9 @@ class Interactions:
         chosen = np.sort(order[rank < cap])
         return Interactions(self.users[chosen], self.items[chosen], self.blocks[chosen], self.shape)
 
-    def matrix(self, block: int) -> csr_array:
-        """Users by ids, 1 where a block up to this one has the pair: float32."""
-        chosen = self.blocks <= block
+    def matrix(self, counted: np.ndarray) -> csr_array:
+        """Users by ids, 1 where one of some blocks (bool by block) has the pair: float32."""
+        chosen = counted[self.blocks]
         lengths = np.bincount(self.users[chosen], minlength=self.shape[0])
         items = self.items[chosen]
         ends = np.append(0, np.cumsum(lengths))

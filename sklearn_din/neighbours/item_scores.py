@@ -12,10 +12,12 @@ from scipy.sparse import csr_array, diags_array, triu, vstack
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.neighbours.cooccurrence import narrow_csr
+from sklearn_din.neighbours.cooccurrence import count_pairs, narrow_csr
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
+LEAST_NEIGHBOURS = 20
+MOST_COSINES = 20_000_000  # of one table: 160 MB; beyond, each item keeps fewer than 200
 EASE_L2 = 200.0
 SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
@@ -87,32 +89,26 @@ class ItemScores:
         )
 
     def choose_counts(self, had: csr_array, n_users: np.ndarray, *, all_pairs: bool) -> csr_array:
-        """Choose the counts that later ones are added to: of those behind the scores.
+        """Count how many of some users had both of two items, where later counts are added.
 
-        ``had``, (n_users, n_ids), is 1 where a user had an item. All counts, or those of two
-        popular items, and of an item and one of its best neighbours: the upper triangle,
-        (n_ids, n_ids), float32, sorted.
+        ``had``, (users, n_ids), is 1 where a user had an item; ``n_users`` are those of the scores.
+        All pairs, or those of two popular items, and of an item and one of its best neighbours: the
+        upper triangle, (n_ids, n_ids), float32, sorted.
         """
         popular = most_popular(n_users)
-        if all_pairs or len(popular) == np.count_nonzero(n_users):
-            return _sort_indices(triu(had.T @ had, format="csr"))
-        shape, among = (len(n_users),) * 2, had[:, popular]
-        both = triu(among.T @ among, format="coo")
-        of_popular = csr_array((both.data, (popular[both.row], popular[both.col])), shape=shape)
-        is_popular = np.isin(np.arange(len(n_users)), popular)
-        near, roots = self.cosine.copy(), np.sqrt(n_users)
-        rows = np.repeat(np.arange(len(n_users), dtype=np.int32), np.diff(near.indptr))
-        # The cosine is the count over a known root: the product needs not be computed again.
-        for begin in range(0, near.nnz, SCORES_AT_A_TIME):
-            part = slice(begin, begin + SCORES_AT_A_TIME)
-            row, column = rows[part], near.indices[part]
-            counts = np.rint(near.data[part] * (roots[row] * roots[column] + SHRINKAGE))
-            near.data[part] = np.where(is_popular[row] & is_popular[column], 0, counts)
-        is_upper = near.indices >= rows
-        upper, lower = _keep(near, is_upper), _keep(near, ~is_upper)
-        del near, rows  # each may take 100 MB
-        rest = upper.maximum(csr_array(lower.T.tocsr()))
-        return _sort_indices(of_popular + rest + diags_array(np.where(is_popular, 0, n_users)))
+        chunks = [
+            (first, triu(counts, k=first, format="csr")) for first, counts in count_pairs(had)
+        ]
+        if not all_pairs and len(popular) < np.count_nonzero(n_users):
+            is_popular = np.isin(np.arange(len(n_users)), popular)
+            near = csr_array(self.cosine + self.cosine.T + diags_array(np.ones(len(n_users))))
+            near.data[:] = 1
+            for place, (first, counts) in enumerate(chunks):
+                rows = np.repeat(np.arange(counts.shape[0]) + first, np.diff(counts.indptr))
+                of_popular = _keep(counts, is_popular[rows] & is_popular[counts.indices])
+                of_near = counts.multiply(near[first : first + counts.shape[0]])
+                chunks[place] = first, csr_array(of_popular.maximum(csr_array(of_near)))
+        return _sort_indices(vstack([counts for _, counts in chunks], format="csr"))
 
     def widen(self, n_ids: int) -> ItemScores:
         """Return the scores with more ids, which have no neighbours and no popularity."""
@@ -285,20 +281,21 @@ def _largest_of_rows(sizes: np.ndarray) -> np.ndarray:
     is_best = sizes >= least
     columns = np.arange(sizes.shape[1])
     for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > MOST_NEIGHBOURS):
-        is_best[row] = _largest(sizes[row], columns)
+        is_best[row] = _largest(sizes[row], columns, MOST_NEIGHBOURS)
     return is_best
 
 
 def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
     lengths = np.diff(counts.indptr)
     rows = np.repeat(np.arange(first, first + counts.shape[0], dtype=np.int32), lengths)
-    roots = np.sqrt(n_users)
+    roots, n_known = np.sqrt(n_users), max(np.count_nonzero(n_users), 1)
+    n_best = min(MOST_NEIGHBOURS, max(LEAST_NEIGHBOURS, MOST_COSINES // n_known))
     values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
     values[rows == counts.indices] = 0  # an item is no neighbour of itself
     is_best = values > 0
-    for row in np.flatnonzero(lengths > MOST_NEIGHBOURS):
+    for row in np.flatnonzero(lengths > n_best):
         own = slice(counts.indptr[row], counts.indptr[row + 1])
-        is_best[own] = _largest(values[own], counts.indices[own])
+        is_best[own] = _largest(values[own], counts.indices[own], n_best)
     ends = np.append(0, np.cumsum(is_best))[counts.indptr]
     return _sort_indices(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
 
@@ -309,11 +306,11 @@ def _sort_indices(matrix: csr_array) -> csr_array:
     return matrix
 
 
-def _largest(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _largest(values: np.ndarray, columns: np.ndarray, n_best: int) -> np.ndarray:
     """Return a mask of the largest values above 0, of equal ones those of the first columns."""
-    least = np.partition(values, -MOST_NEIGHBOURS)[-MOST_NEIGHBOURS]
+    least = np.partition(values, -n_best)[-n_best]
     chosen = values > least
-    n_more = MOST_NEIGHBOURS - np.count_nonzero(chosen)
+    n_more = n_best - np.count_nonzero(chosen)
     if least > 0 and n_more:
         equal = np.flatnonzero(values == least)
         last = np.partition(columns[equal], n_more - 1)[n_more - 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +25,8 @@ SUFFIXES = (
     "click_rate",
     "is_known",
 )
-NAMES, SPARSE = ("history", "candidate", "names"), ("ease", "cosine", "counts")
-NUMBERS = ("popularity", "click_rate", "shown", "clicked", "scale")
+NAMES, NUMBERS = ("history", "candidate"), ("shown", "clicked", "scale")
+SPARSE, OF_IDS = ("ease", "cosine"), ("popularity", "click_rate")  # of each table
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +39,12 @@ class NeighbourPair:
         Columns of ids with one vocabulary.
     names : tuple of str
         Names of the columns of numbers.
-    scores : ItemScores
-        Of all training rows.
-    counts : csr_array of shape (n_ids, n_ids), float32
-        What they are computed from and later clicks are added to: how many users had both items,
-        the upper triangle.
-    shown, clicked : ndarray of shape (n_ids,), float32
+    tables : tuple of ItemScores
+        Of those training rows that each of them counts; the last one counts all.
+    counts : tuple of csr_array of shape (n_ids, n_ids), float32
+        What later clicks are added to: how many users had both items, the upper triangle. By time,
+        those of all rows; by user, those of each part.
+    shown, clicked : ndarray of shape (len(counts), n_ids), float32
         How often each item was a candidate, and was clicked as one.
     scale : ndarray of shape (13,), float32
         Standard deviation of each column over the training rows, one where it is zero.
@@ -53,8 +53,8 @@ class NeighbourPair:
     history: str
     candidate: str
     names: tuple[str, ...]
-    scores: ItemScores
-    counts: csr_array
+    tables: tuple[ItemScores, ...]
+    counts: tuple[csr_array, ...]
     shown: np.ndarray
     clicked: np.ndarray
     scale: np.ndarray
@@ -62,45 +62,79 @@ class NeighbourPair:
     @property
     def n_ids(self) -> int:
         """Size of the vocabulary."""
-        return len(self.shown)
+        return self.shown.shape[1]
+
+    @property
+    def scores(self) -> ItemScores:
+        """Scores of all training rows: what is known now."""
+        return self.tables[-1]
 
     def fields(self) -> tuple[Field, ...]:
         """Return what the columns are."""
         return tuple(Field(name, "numeric", candidate=self.candidate) for name in self.names)
 
-    def look_up(self, X: EncodedFeatures) -> np.ndarray:
-        """Numbers of impressions that the scores have not learnt from: (n_rows, 13), scaled."""
-        return look_up(self.scores, X, self.history, self.candidate) / self.scale
+    def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
+        """Numbers of impressions, each from its table, zeros where that is -1: (n_rows, 13)."""
+        numbers = np.zeros((len(X), N_NUMBERS), dtype=np.float32)
+        for table in np.unique(tables[tables >= 0]).tolist():
+            rows = np.flatnonzero(tables == table)
+            asked = X if len(rows) == len(X) else X[rows]
+            ragged = asked.behaviours[X.schema.behaviour_of(self.history).histories]
+            numbers[rows] = self.tables[table].numbers(
+                asked.columns[self.candidate], ragged.whole, ragged.columns[self.history]
+            )
+        return numbers / self.scale
 
     def widen(self, n_ids: int) -> NeighbourPair:
         """Give ids that were appended no neighbours and no popularity, as unknown ones have."""
         if n_ids == self.n_ids:
             return self
-        n_new = n_ids - self.n_ids
+        more = ((0, 0), (0, n_ids - self.n_ids))
         return replace(
             self,
-            scores=self.scores.widen(n_ids),
-            counts=with_empty_rows(self.counts, n_ids),
-            shown=np.pad(self.shown, (0, n_new)),
-            clicked=np.pad(self.clicked, (0, n_new)),
+            tables=tuple(scores.widen(n_ids) for scores in self.tables),
+            counts=tuple(with_empty_rows(counts, n_ids) for counts in self.counts),
+            shown=np.pad(self.shown, more),
+            clicked=np.pad(self.clicked, more),
         )
 
-    def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> NeighbourPair:
-        """Return the pair after the clicks of further rows, whose ids it may not know yet."""
-        pair, n_ids = self.widen(X.schema[self.candidate].n_ids), X.schema[self.candidate].n_ids
-        shown = pair.shown + count_ids(X.columns[self.candidate], n_ids)
-        X = X[is_click]
-        clicked = pair.clicked + count_ids(X.columns[self.candidate], n_ids)
-        ragged = X.behaviours[X.schema.behaviour_of(self.history).histories]
-        counts = pair.counts + count_new_clicks(
-            number_users(X), X.columns[self.candidate], ragged, self.history, n_ids=n_ids
+    def grow(
+        self,
+        X: EncodedFeatures,
+        is_click: np.ndarray,
+        blocks: np.ndarray,
+        *,
+        kept: Sequence[int],
+        counted: Sequence[np.ndarray],
+    ) -> NeighbourPair:
+        """Return the pair after the clicks of further rows, whose ids it may not know yet.
+
+        ``blocks``, (n_rows,), say which of the counts each row is added to; the tables that are
+        ``kept`` come first, then those of the counts that are ``counted``: bool arrays.
+        """
+        n_ids = X.schema[self.candidate].n_ids
+        pair, candidates = self.widen(n_ids), X.columns[self.candidate]
+        shown, clicked, counts = pair.shown.copy(), pair.clicked.copy(), [*pair.counts]
+        for number, before in enumerate(pair.counts):
+            is_own = blocks == number
+            shown[number] += count_ids(candidates[is_own], n_ids)
+            clicks = X[is_own & is_click]
+            clicked[number] += count_ids(clicks.columns[self.candidate], n_ids)
+            ragged = clicks.behaviours[X.schema.behaviour_of(self.history).histories]
+            ids, users = clicks.columns[self.candidate], number_users(clicks)
+            more = count_new_clicks(users, ids, ragged, self.history, n_ids=n_ids)
+            counts[number] = csr_array(before + more)
+            counts[number].sort_indices()
+        tables = [pair.tables[number] for number in kept]
+        for mask in counted:
+            own = np.flatnonzero(mask[: len(counts)])
+            total = csr_array(sum((counts[n] for n in own[1:]), counts[own[0]]))
+            chunks = [(0, both_triangles(total))]
+            rates = shown[own].sum(axis=0), clicked[own].sum(axis=0)
+            tables.append(ItemScores.of_counts(chunks, total.diagonal(), *rates))
+        return replace(
+            pair, tables=tuple(tables), counts=tuple(counts), shown=shown, clicked=clicked
         )
-        counts = csr_array(counts)
-        counts.sort_indices()
-        scores = ItemScores.of_counts(
-            [(0, both_triangles(counts))], counts.diagonal(), shown, clicked
-        )
-        return replace(pair, scores=scores, counts=counts, shown=shown, clicked=clicked)
 
     def check(self, schema: Schema) -> None:
         """Raise ValueError unless a schema has the history, the candidate and their ids."""
@@ -114,33 +148,41 @@ class NeighbourPair:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the pair as a dict of names, numbers and arrays."""
-        parts = vars(self) | vars(self.scores) | {"names": list(self.names)}
-        plain = {name: parts[name] for name in (*NAMES, *NUMBERS)}
-        return plain | {name: _sparse_to_plain(parts[name]) for name in SPARSE}
+        plain = {name: getattr(self, name) for name in (*NAMES, *NUMBERS)}
+        tables = [
+            {name: _sparse_to_plain(getattr(scores, name)) for name in SPARSE}
+            | {name: getattr(scores, name) for name in OF_IDS}
+            for scores in self.tables
+        ]
+        counts = [_sparse_to_plain(counts) for counts in self.counts]
+        return plain | {"names": list(self.names), "tables": tables, "counts": counts}
 
     @classmethod
     def from_plain(cls, plain: Any) -> NeighbourPair:
         """Read what :meth:`to_plain` wrote; ValueError where its parts do not fit each other."""
-        check_keys(plain, {*NAMES, *NUMBERS, *SPARSE}, what="item neighbours")
-        names, n_ids = plain["names"], np.size(plain["shown"])
+        check_keys(plain, {*NAMES, *NUMBERS, "names", "tables", "counts"}, what="item neighbours")
+        names, n_ids = plain["names"], np.shape(plain["shown"])[-1]
         if type(names) is not list or len(names) != N_NUMBERS:
             raise ValueError(f"item neighbours have {N_NUMBERS} columns with names.")
         if any(type(name) is not str for name in (*names, plain["history"], plain["candidate"])):
             raise ValueError("columns of item neighbours must have names.")
+        if type(plain["tables"]) is not list or type(plain["counts"]) is not list:
+            raise ValueError("tables and counts of item neighbours must be lists.")
+        tables = []
+        for table in plain["tables"]:
+            check_keys(table, {*SPARSE, *OF_IDS}, what="a table of item neighbours")
+            sparse = [_sparse_from_plain(table[name], n_ids) for name in SPARSE]
+            of_ids = [_check_numbers(table[name], (n_ids,), what=name) for name in OF_IDS]
+            tables.append(ItemScores(*sparse, *of_ids))
+        counts = [_sparse_from_plain(counts, n_ids) for counts in plain["counts"]]
+        shape = (len(counts), n_ids)
         parts = {
-            name: _check_numbers(plain[name], N_NUMBERS if name == "scale" else n_ids, what=name)
+            name: _check_numbers(plain[name], (N_NUMBERS,) if name == "scale" else shape, what=name)
             for name in NUMBERS
         }
-        parts |= {name: _sparse_from_plain(plain[name], n_ids) for name in SPARSE}
-        _check_counts(parts)
-        scores = ItemScores(*(parts.pop(name) for name in (*SPARSE[:2], *NUMBERS[:2])))
-        return cls(plain["history"], plain["candidate"], tuple(names), scores, **parts)
-
-
-def look_up(scores: ItemScores, X: EncodedFeatures, history: str, candidate: str) -> np.ndarray:
-    """Numbers of impressions: (n_rows, 13), float32."""
-    ragged = X.behaviours[X.schema.behaviour_of(history).histories]
-    return scores.numbers(X.columns[candidate], ragged.whole, ragged.columns[history])
+        _check_counts(counts, **parts)
+        names = tuple(names)
+        return cls(plain["history"], plain["candidate"], names, (*tables,), (*counts,), **parts)
 
 
 def count_ids(ids: np.ndarray, n_ids: int) -> np.ndarray:
@@ -201,22 +243,26 @@ def _sparse_from_plain(plain: Any, n_ids: int) -> csr_array:
     steps[starts[(starts > 0) & (starts < n_values)] - 1] = 1  # from one id's to the next one's
     if (steps <= 0).any():
         raise ValueError("the neighbours of an id must be in order, each once.")
-    values = _check_numbers(plain["values"], n_values, what="scores")
+    values = _check_numbers(plain["values"], (n_values,), what="scores")
     return narrow_csr(values, columns, starts, (n_ids, n_ids))
 
 
-def _check_numbers(array: Any, length: int, *, what: str) -> np.ndarray:
+def _check_numbers(array: Any, shape: tuple[int, ...], *, what: str) -> np.ndarray:
     what = f"the {what} of item neighbours"
-    return check_array(array, dtype="float32", shape=(length,), what=what)
+    return check_array(array, dtype="float32", shape=shape, what=what)
 
 
-def _check_counts(parts: dict[str, Any]) -> None:
-    counts = parts["counts"]
-    rows = np.flatnonzero(np.diff(counts.indptr))
-    least = counts.indices[counts.indptr[rows]]  # they are in order
-    if (counts.data < 0).any() or (least < rows).any():
-        raise ValueError("the counts of item neighbours must be an upper triangle, none negative.")
-    if (parts["clicked"] < 0).any() or (parts["clicked"] > parts["shown"]).any():
+def _check_counts(
+    counts: Sequence[csr_array], *, shown: np.ndarray, clicked: np.ndarray, scale: np.ndarray
+) -> None:
+    for matrix in counts:
+        rows = np.flatnonzero(np.diff(matrix.indptr))
+        least = matrix.indices[matrix.indptr[rows]]  # they are in order
+        if (matrix.data < 0).any() or (least < rows).any():
+            raise ValueError(
+                "the counts of item neighbours must be an upper triangle, none negative."
+            )
+    if (clicked < 0).any() or (clicked > shown).any():
         raise ValueError("an item cannot be clicked more often than it was shown.")
-    if not (parts["scale"] > 0).all():
+    if not (scale > 0).all():
         raise ValueError("the scale of item neighbours must be positive.")

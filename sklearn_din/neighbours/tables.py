@@ -1,46 +1,52 @@
-"""Item neighbours: learnt from training rows in ordered blocks, looked up for all later ones."""
+"""Item neighbours: learnt from training rows, looked up in tables that do not count the row."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from sklearn_din._estimator_state import check_dict, check_keys
 from sklearn_din._plain_values import join_arrays, split_arrays
 from sklearn_din._warnings import ADVICE_FROM, log_once
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
-from sklearn_din.neighbours.blocks import OrderedRows, order_rows
+from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
 from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
 from sklearn_din.neighbours.pairs import (
     NeighbourPair,
     count_ids,
     histories_with_candidate,
-    look_up,
     name_columns,
 )
 
+KINDS_OF_ORDER: dict[str, type[ByTime] | type[ByUser]] = {"time": ByTime, "user": ByUser}
 NUMBERS = "numbers "  # how their names in a store begin
 SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory allowed go to files
 
 
 @dataclass(frozen=True)
 class NeighbourTables:
-    """Item neighbours of all histories that have a candidate; without any, nothing is added."""
+    """Item neighbours of all histories that have a candidate; without any, nothing is added.
+
+    ``order`` says which of each pair's tables a row reads.
+    """
 
     pairs: tuple[NeighbourPair, ...] = ()
+    order: Order | None = None
 
     def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
         """Return impressions with their numbers; those that have numbers already stay as they are.
 
         The older events of histories have then served their purpose: they are left out.
-        The tables have not learnt from these rows. There may be more ids than at fit.
+        Each row reads a table that does not count it, also where it was trained on. There may be
+        more ids than at fit.
         """
         if not self.pairs or has_numbers(X.schema):
             return X
@@ -56,13 +62,24 @@ class NeighbourTables:
 
     def widen(self, schema: Schema) -> NeighbourTables:
         """Return tables with the ids that were appended since; they have no neighbours yet."""
-        return NeighbourTables(
-            tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)
-        )
+        pairs = tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)
+        return replace(self, pairs=pairs)
 
     def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> NeighbourTables:
         """Return the tables after the clicks of further rows, each once."""
-        return NeighbourTables(tuple(pair.grow(X, is_click) for pair in self.pairs))
+        if self.order is None:
+            return self
+        order, blocks, kept = self.order.grow(X)
+        n_left_out = int((blocks == NOT_COUNTED).sum())
+        if n_left_out and len(X) >= ADVICE_FROM:
+            log_once(
+                f"{n_left_out:,} of {len(X):,} rows are not later than those that item neighbours "
+                "were learnt from, or are nobody's: the network learns from them, item neighbours "
+                "do not count them again."
+            )
+        counted = order.counted()[len(kept) :]
+        pairs = [pair.grow(X, is_click, blocks, kept=kept, counted=counted) for pair in self.pairs]
+        return NeighbourTables(tuple(pairs), order)
 
     def extend(self, schema: Schema) -> Schema:
         """Return a schema with the columns of numbers behind its own."""
@@ -77,26 +94,36 @@ class NeighbourTables:
             sha.update(np.ascontiguousarray(values).data)
         return sha.hexdigest()
 
-    def to_plain(self) -> list[dict[str, Any]]:
+    def to_plain(self) -> dict[str, Any]:
         """Return the tables as dicts of names, numbers and arrays."""
-        return [pair.to_plain() for pair in self.pairs]
+        order = {} if self.order is None else self.order.to_plain()
+        return {"order": order, "pairs": [pair.to_plain() for pair in self.pairs]}
 
     @classmethod
     def from_plain(cls, values: Any, schema: Schema) -> NeighbourTables:
         """Read what :meth:`to_plain` wrote, and check it against a schema without its columns."""
-        if type(values) is not list:
-            raise ValueError("item neighbours must be a list of pairs.")
-        tables = cls(tuple(map(NeighbourPair.from_plain, values)))
+        check_keys(values, {"order", "pairs"}, what="item neighbours")
+        plain, pairs = check_dict(values["order"], what="the order of tables"), values["pairs"]
+        if type(pairs) is not list or (pairs and plain.get("order") not in KINDS_OF_ORDER):
+            raise ValueError("item neighbours must be a list of pairs, by time or by user.")
+        if not plain:
+            return cls()
+        order = KINDS_OF_ORDER[plain["order"]].from_plain(plain)
+        tables = cls(tuple(map(NeighbourPair.from_plain, pairs)), order)
+        sizes = len(order.counted()), len(order.parts())
         for pair in tables.pairs:
             pair.check(schema)
+            if (len(pair.tables), len(pair.counts)) != sizes:
+                raise ValueError(f"item neighbours must have {sizes} tables and counts.")
         return tables
 
     def _fill(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> None:
         """Write the numbers of rows, (n_rows, 13) for each pair."""
         for part in row_blocks(X):
             rows = X[part]
+            which = cast("Order", self.order).find_tables(rows)
             for pair, own in zip(self.pairs, numbers, strict=True):
-                own[part] = pair.look_up(rows)
+                own[part] = pair.look_up(rows, which)
 
     def _with_columns(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> EncodedFeatures:
         columns: dict[str, np.ndarray] = {}
@@ -119,28 +146,29 @@ def learn_neighbours(
 ) -> tuple[NeighbourTables, EncodedFeatures]:
     """Learn from training rows; return the tables, and the rows with columns of numbers.
 
-    The numbers of a training row come from rows in earlier blocks alone: numbers that counted its
-    own click, or later ones, would reveal the label. Those of the first block count nothing.
-    Blocks are in the order that :func:`choose_order` says; None: nothing is learnt. Where no
-    candidate was clicked, histories alone count. ``taken`` are names that no column may have.
+    The numbers of a training row come from a table that does not count it, as those of any row do:
+    numbers that counted its own click, or later ones, would reveal the label. ``order`` is what
+    :func:`choose_order` says; None: nothing is learnt. Where no candidate was clicked, histories
+    alone count. ``taken`` are names that no column may have.
 
     Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
     order find them there again, for a training that goes on and for other processes.
     """
     if order is None:
         return NeighbourTables(), X
-    rows = order_rows(X, is_click, order=order)
+    ordered, rows = KINDS_OF_ORDER[order].place(X, is_click)
     n_pairs = len(histories_with_candidate(X.schema))
     beside = _store_beside(X, n_pairs)
     if beside is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
-        tables = _learn_pairs(X, rows, numbers, taken)
+        tables = _learn_pairs(X, ordered, rows, numbers, taken)
         return tables, tables._with_columns(X, numbers)
-    name, memory = _store_name(X, rows, beside), beside.memory
+    name, memory = _store_name(X, ordered, rows, beside), beside.memory
     store = open_store(beside.parent, name, memory=memory)
     if store is None:
         with create_store(beside.parent, name, memory=memory) as writer:
-            tables = _learn_pairs(X, rows, _allocate(writer, X, n_pairs), taken)
+            numbers = _allocate(writer, X, n_pairs)
+            tables = _learn_pairs(X, ordered, rows, numbers, taken)
             writer.facts["neighbours"], arrays = split_arrays(tables.to_plain())
             for key, values in arrays.items():
                 writer.append(key, values)
@@ -187,54 +215,52 @@ def has_numbers(schema: Schema) -> bool:
 
 
 def _learn_pairs(
-    X: EncodedFeatures, rows: OrderedRows, numbers: Sequence[np.ndarray], taken: Collection[str]
+    X: EncodedFeatures,
+    order: Order,
+    rows: OrderedRows,
+    numbers: Sequence[np.ndarray],
+    taken: Collection[str],
 ) -> NeighbourTables:
     """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros."""
     pairs, taken = [], {*taken, *X.keys()}
-    for (history, candidate), own in zip(histories_with_candidate(X.schema), numbers, strict=True):
+    for history, candidate in histories_with_candidate(X.schema):
         names = name_columns(history, taken)
         taken |= set(names)
-        pairs.append(_learn_pair(X, rows, history, candidate, names, own))
-    return NeighbourTables(tuple(pairs))
+        pairs.append(_learn_pair(X, order, rows, history, candidate, names))
+    tables = NeighbourTables(tuple(pairs), order)
+    tables._fill(X, numbers)
+    scaled = []
+    for pair, own in zip(pairs, numbers, strict=True):
+        scaled.append(replace(pair, scale=_scale(X, own)))
+        for part in row_blocks(X):
+            own[part] /= scaled[-1].scale
+    return NeighbourTables(tuple(scaled), order)
 
 
 def _learn_pair(
     X: EncodedFeatures,
+    order: Order,
     rows: OrderedRows,
     history: str,
     candidate: str,
     names: tuple[str, ...],
-    numbers: np.ndarray,
 ) -> NeighbourPair:
+    """Learn the tables of one history and its candidate; their numbers are not scaled yet."""
     interactions = Interactions.gather(X, rows, history, candidate).cap()
-    for block in range(1, rows.n_blocks):
-        earlier = _score_items(X, rows, block - 1, interactions, candidate)[-1]
-        for part in row_blocks(X):
-            own = np.flatnonzero(rows.blocks[part] == block) + part.start
-            if len(own):
-                numbers[own] = look_up(earlier, X[own], history, candidate)
-        del earlier  # before the next scores are computed: a set of them may take 200 MB
-    had, shown, clicked, scores = _score_items(X, rows, rows.n_blocks - 1, interactions, candidate)
-    n_users = _count_users(had)
+    n_ids, tables = X.schema[candidate].n_ids, []
+    for counted in order.counted():
+        had = interactions.matrix(counted)
+        rates = _occurrences(X.columns[candidate], rows, counted, n_ids)
+        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *rates))
     n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
-    counts = scores.choose_counts(had, n_users, all_pairs=n_pairs <= MOST_COUNTED)
-    scale = _scale(X, numbers)
-    for part in row_blocks(X):
-        numbers[part] /= scale
-    return NeighbourPair(history, candidate, names, scores, counts, shown, clicked, scale)
-
-
-def _score_items(
-    X: EncodedFeatures, rows: OrderedRows, block: int, interactions: Interactions, candidate: str
-) -> tuple[csr_array, np.ndarray, np.ndarray, ItemScores]:
-    """Return who had which item up to a block, what was shown and clicked, and the scores."""
-    had = interactions.matrix(block)
-    shown, clicked = _occurrences(X.columns[candidate], rows, block, X.schema[candidate].n_ids)
-    return (
-        had,
-        shown,
-        clicked,
-        ItemScores.of_counts(count_pairs(had), _count_users(had), shown, clicked),
+    n_users, all_pairs = _count_users(had), n_pairs <= MOST_COUNTED
+    parts = [interactions.matrix(part) for part in order.parts()]
+    counts = [tables[-1].choose_counts(part, n_users, all_pairs=all_pairs) for part in parts]
+    of_parts = [_occurrences(X.columns[candidate], rows, part, n_ids) for part in order.parts()]
+    shown, clicked = np.stack(of_parts, axis=1)
+    scale = np.ones(N_NUMBERS, dtype=np.float32)
+    return NeighbourPair(
+        history, candidate, names, tuple(tables), tuple(counts), shown, clicked, scale
     )
 
 
@@ -243,11 +269,11 @@ def _count_users(had: csr_array) -> np.ndarray:
 
 
 def _occurrences(
-    ids: np.ndarray, rows: OrderedRows, block: int, n_ids: int
+    ids: np.ndarray, rows: OrderedRows, counted: np.ndarray, n_ids: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count how often each item was a candidate up to a block, and was clicked as one."""
-    so_far = rows.blocks <= block
-    return count_ids(ids[so_far], n_ids), count_ids(ids[so_far & rows.clicked], n_ids)
+    """Count how often each item was a candidate in some blocks, and was clicked as one."""
+    chosen = counted[rows.blocks]
+    return count_ids(ids[chosen], n_ids), count_ids(ids[chosen & rows.clicked], n_ids)
 
 
 def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
@@ -278,9 +304,12 @@ def _numbers_of(store: Store) -> list[np.ndarray]:
     return [store[name] for name in store.names if name.startswith(NUMBERS)]
 
 
-def _store_name(X: EncodedFeatures, rows: OrderedRows, store: Store) -> str:
-    """Digest of all that decides the numbers: rows, labels and their blocks."""
-    sha = hashlib.sha256(repr((store.path.name, X.schema.identity)).encode())
+def _store_name(X: EncodedFeatures, order: Order, rows: OrderedRows, store: Store) -> str:
+    """Digest of all that decides the numbers: rows, labels, their blocks and tables."""
+    text, of_order = split_arrays(order.to_plain())
+    sha = hashlib.sha256(repr((store.path.name, X.schema.identity, text)).encode())
+    for values in of_order.values():
+        sha.update(np.ascontiguousarray(values).data)
     arrays = [rows.users, rows.blocks, rows.clicked]
     for history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]

@@ -46,9 +46,10 @@ class ItemNeighbours(  # type: ignore[call-arg]
         Column that says when each row was: integers, floats or datetimes. Of encoded rows, those
         are the encoder's times.
     neighbours : {"auto", "time", "user"}, default="auto"
-        "time": each training row's numbers come from what was known before its block of time, for
-        models that predict later rows. "user": they come from other users alone, for models that
-        predict users not seen at fit. "auto": "time" where times are known, otherwise "user".
+        "time": each row's numbers come from what was known at the end of the last of five blocks of
+        time that ended before it. "user": users are in five parts; the numbers of a row whose user
+        was there at fit come from the other four, those of new users from all. "auto": "time" where
+        times are known, otherwise "user".
     histories : "auto" or dict, default="auto"
         History column -> the candidate column that it is compared with. "auto": ``hist_x`` is
         compared with ``x``. Of encoded rows the schema says it.
@@ -62,9 +63,9 @@ class ItemNeighbours(  # type: ignore[call-arg]
 
     Notes
     -----
-    As with scikit-learn's TargetEncoder, ``fit_transform`` differs from ``fit`` and ``transform``:
-    the numbers of each training row come from earlier blocks of rows alone, those of
-    ``transform`` from all rows of fit. Train on ``fit_transform``, as a Pipeline does.
+    No row's numbers know its own label, nor what came later, however rows were split:
+    ``fit_transform`` equals ``fit`` and ``transform``. Rows without user and time are asked for
+    now: their numbers come from all rows of fit.
 
     Examples
     --------
@@ -126,7 +127,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> FrameOrEncoded:
-        """Learn which items go together; each row's numbers come from earlier blocks alone.
+        """Learn which items go together, and add the columns, as ``fit`` and ``transform`` do.
 
         Parameters
         ----------
@@ -143,7 +144,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         return self._with_numbers(X, self._fit(X, y))
 
     def transform(self, X: FrameOrEncoded) -> FrameOrEncoded:
-        """Add the columns to rows that were not trained on.
+        """Add the columns: to rows of fit those that they had there.
 
         Parameters
         ----------

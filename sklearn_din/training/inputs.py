@@ -540,7 +540,7 @@ def check_weights(
 ) -> np.ndarray | None:
     """Return the factor of each impression's loss, its class's included: (n,), float32.
 
-    Their mean is one. None where neither weight is given.
+    The mean of those above zero is one. None where neither weight is given.
 
     Examples
     --------
@@ -561,7 +561,7 @@ def check_weights(
             "sample_weight must be zero or more, and not zero everywhere, got a minimum of "
             f"{weights.min():g} and a sum of {weights.sum():g}."
         )
-    return (weights / weights.mean()).astype(np.float32)
+    return (weights / weights[weights > 0].mean()).astype(np.float32)
 
 
 def device_for(device: str) -> str:

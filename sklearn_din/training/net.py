@@ -18,6 +18,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din._compat import _safe_indexing
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
 from sklearn_din.module import DIN
@@ -215,8 +216,8 @@ class DINNet(NeuralNetBinaryClassifier):
         -------
         self : DINNet
         """
-        encoded, weights = self._check_rows(X, y, sample_weight)
-        # Each row's numbers come from blocks of rows before it, whether or not it is set aside.
+        X, encoded, weights, groups = self._check_rows(X, y, sample_weight, groups)
+        # Each row's numbers come from a table without it, whether or not it is set aside.
         self.neighbours_, X = self._learn_neighbours(X, encoded)
         # Rows are set aside before the network's weights are drawn: the seed comes after them.
         self.order_ = self.first_seeds()
@@ -232,7 +233,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 to_judge = to_judge.hold_out(are_last=how == "last")
             valid = self._batches_of(X, encoded, weights, to_judge, held_out, in_order=True)
         seed = self.order_.randint(2**31)
-        self._train(train, valid, X, y, seed=seed, is_new=True, shown=shown)
+        self._train(train, valid, X, encoded, seed=seed, is_new=True, shown=shown)
         return self
 
     def partial_fit(
@@ -258,7 +259,7 @@ class DINNet(NeuralNetBinaryClassifier):
         -------
         self : DINNet
         """
-        encoded, weights = self._check_rows(X, y, sample_weight)
+        X, encoded, weights, _ = self._check_rows(X, y, sample_weight)
         is_new, tables = not self.initialized_, self.neighbours_
         if is_new:
             tables, X = self._learn_neighbours(X, encoded)
@@ -279,7 +280,7 @@ class DINNet(NeuralNetBinaryClassifier):
             self.novelty_, moments = self.novelty_.extend(X)
         shown = self._shown(moments)
         train = self._batches_of(X, encoded, weights, shown)
-        self._train(train, None, X, y, seed=seed, is_new=is_new, epochs=1, shown=shown)
+        self._train(train, None, X, encoded, seed=seed, is_new=is_new, epochs=1, shown=shown)
         self.neighbours_ = tables
         return self
 
@@ -302,12 +303,21 @@ class DINNet(NeuralNetBinaryClassifier):
         return tables, X
 
     def _check_rows(
-        self, X: object, y: ArrayLike, sample_weight: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Encoded y and weights as float32, one for each impression."""
-        encoded = self.target.check_encoded(y, len(_check_encoded(X)))
+        self,
+        X: object,
+        y: ArrayLike,
+        sample_weight: np.ndarray | None,
+        groups: ArrayLike | None = None,
+    ) -> tuple[EncodedFeatures, np.ndarray, np.ndarray | None, ArrayLike | None]:
+        """Rows that weigh something, with y and weights as float32, and their groups."""
+        rows = _check_encoded(X)
+        encoded = self.target.check_encoded(y, len(rows))
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
-        return encoded, weights
+        if weights is None or weights.all():
+            return rows, encoded, weights, groups
+        some = np.flatnonzero(weights)
+        groups = groups if groups is None else _safe_indexing(groups, some)
+        return rows[some], encoded[some], weights[some], groups
 
     def first_seeds(self) -> np.random.RandomState:
         """Random state of a new network's rows; several processes take what rank 0 has drawn."""
