@@ -512,13 +512,13 @@ class DINClassifier(ClassifierMixin, DINEstimator):
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether the candidate gets numbers of item neighbours: what everybody's histories say
         about the candidate and the user's past events (see Notes), 13 per behaviour: for the
-        attribute with the most ids, and for others from 64 ids on. "time": the numbers of each
-        training row come from what was known before its block of time, for models that predict
-        later rows. "user": they come from other users alone, for models that predict users not
-        seen at fit. "auto": "time" where the encoder knows when each row was
-        (``HistorySequenceEncoder(time=...)``), "user" where it knows whose each row is alone
-        (``user=...``), otherwise none. None: none, as in the paper. Nothing is added to rows that
-        have such numbers already, by :class:`ItemNeighbours`.
+        attribute with the most ids, and for others from 64 ids on. "time": the numbers of each row
+        come from what was known at the end of the last of five blocks of time that ended before it.
+        "user": users are in five parts; the numbers of a row whose user was trained on come from
+        the other four parts, those of new users from all. "auto": "time" where the encoder knows
+        when each row was (``HistorySequenceEncoder(time=...)``), "user" where it knows whose each
+        row is alone (``user=...``), otherwise none. None: none, as in the paper. Nothing is added
+        to rows that have such numbers already, by :class:`ItemNeighbours`.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
         rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and
@@ -571,10 +571,11 @@ class DINClassifier(ClassifierMixin, DINEstimator):
 
     Notes
     -----
-    Item neighbours are learnt from X and y at ``fit``, and looked up for all later rows;
-    ``partial_fit`` adds the clicks of its rows. The training rows are cut into five ordered
-    blocks, and the numbers of each row come from earlier blocks alone (the first block has none):
-    a number that had counted the row's own click would tell its label. Per history these are the
+    Item neighbours are learnt from X and y at ``fit``; ``partial_fit`` adds the clicks of its
+    rows. Any row, trained on or not, reads a table that does not count it: a number that had
+    counted the row's own click would tell its label, in a test row as well, since that click
+    stands in the user's later histories. Rows without user and time, and candidates that are
+    ranked, are asked for now: they read all that is known. Per history these are the
     sum, mean, maximum, newest and decayed sum (0.8 per event) of two scores between the candidate
     and each past event, the weights of EASE (Steck, 2019; exact among the 3,000 most popular
     items) and a shrunk cosine, each by its 200 best neighbours; the logarithm of the candidate's
@@ -683,8 +684,9 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and
         ``embedding_lr`` are those of the parameters now. The L2 on embeddings counts an id's
         occurrences in all rows so far, so that the same prior is not imposed anew by each call.
-        Item neighbours of these rows come from what was known before them; then their clicks are
-        counted. ``class_weight="balanced"`` looks at the labels of this call.
+        Item neighbours of these rows come from what was known before them; then the clicks of those
+        that are later than all earlier rows are counted, or, by user, of all of them.
+        ``class_weight="balanced"`` looks at the labels of this call.
 
         Give it the rows of a day or a week, each once. On a classifier that is not fitted it
         trains a new network by one pass; ``fit`` with early stopping is the better start.

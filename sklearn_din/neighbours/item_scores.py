@@ -288,7 +288,7 @@ def _largest_of_rows(sizes: np.ndarray) -> np.ndarray:
 def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
     lengths = np.diff(counts.indptr)
     rows = np.repeat(np.arange(first, first + counts.shape[0], dtype=np.int32), lengths)
-    roots, n_known = np.sqrt(n_users), max(np.count_nonzero(n_users), 1)
+    roots, n_known = np.sqrt(n_users), max(int(np.count_nonzero(n_users)), 1)
     n_best = min(MOST_NEIGHBOURS, max(LEAST_NEIGHBOURS, MOST_COSINES // n_known))
     values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
     values[rows == counts.indices] = 0  # an item is no neighbour of itself

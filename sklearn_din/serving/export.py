@@ -59,9 +59,10 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list, each
     once, then zeros. One more input may be left out,
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
-    which item neighbours count. The outputs are ``probability`` of the click and ``logit``, (n,) or
-    (n, n_labels); of a regressor ``prediction``, (n,). A calibration stands at the end:
-    ``probability`` is the calibrated one, ``logit`` that of the network.
+    which item neighbours count; they are those of now, all that the model knows. The outputs are
+    ``probability`` of the click and ``logit``, (n,) or (n, n_labels); of a regressor
+    ``prediction``, (n,). A calibration stands at the end: ``probability`` is the calibrated one,
+    ``logit`` that of the network.
 
     Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
     "sklearn_din": how each input is made out of plain values (vocabularies in the order of their

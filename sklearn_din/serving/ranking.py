@@ -50,7 +50,8 @@ def rank_candidates(
     """Score a catalogue for each user and return the best candidates.
 
     Each user and each candidate is encoded once, not once per pair; the pairs are then scored in
-    blocks of bounded memory. The probabilities are those of scoring each pair alone.
+    blocks of bounded memory. The probabilities are those of scoring each pair alone, now: with all
+    that item neighbours know, whatever time stands with a user.
 
     The best candidates of a model that knows the past are often what the user had already: where
     nobody wants that again, ``exclude`` it.
