@@ -129,7 +129,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         images: column -> a frame with that column, and beside it one column of numbers for each
         dimension, or one of equally long arrays. Candidates and histories share them; the
         network learns a projection that it adds to the embeddings. The frame may have values that
-        no row has: tomorrow's items, which are then no strangers. To know more of them, set a new
+        no row has: tomorrow's items, which are then known by them. To know more of them, set a new
         frame on the fitted encoder, ``encoder.set_params(vectors={"item": newer})``.
 
     Attributes

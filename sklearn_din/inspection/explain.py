@@ -30,7 +30,7 @@ COLUMN_BY = {"weight": "weight", "leave_out": "effect"}
 def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.DataFrame:
     """Return what each past event means for each impression, in the caller's own values.
 
-    ``by="weight"`` is the Pipeline's twin of :meth:`DINClassifier.attention_weights`: how much of
+    ``by="weight"`` is :meth:`DINClassifier.attention_weights` of a Pipeline: how much of
     the event enters the interest. It says where the network looks. It is no vote: the network goes
     on from the interest, so an event of a negative weight may well speak for the click.
     ``by="leave_out"`` asks for the vote: each event is left out of its history and the
