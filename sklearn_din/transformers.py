@@ -96,9 +96,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         integers, and floats that are all whole and have a history. The history of a column that
         is named here holds ids too. Candidates always are ids.
     numeric : "auto" or list of str, default="auto"
-        Columns of numbers in addition to those that the rules find: floats. The history of a
-        column that is named here holds numbers too. A missing number gets the mean, and an
-        indicator column where numbers were missing at fit.
+        Columns of numbers in addition to those that the rules find: floats, and durations, which
+        are seconds. The history of a column that is named here holds numbers too. A missing number
+        gets the mean, and an indicator column where numbers were missing at fit.
     drop : str, list of str or None, default=()
         Columns to leave out. They may be absent at transform.
     user : str, default=None

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 
-from sklearn_din import scan_parquet
+from sklearn_din import attach_history, scan_parquet
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, same, with_windows
 
@@ -75,6 +76,40 @@ def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
 
     prices = frame["hist_elapsed"].map(lambda cell: cell[::-1].tolist())  # they grow
     assert not encoder().fit(frame.assign(hist_elapsed=prices)).scales_["hist_elapsed"].is_elapsed
+
+
+def stored(frame, how, folder):
+    """The same durations as pandas, Arrow, polars, Python and a file have them."""
+    if how == "objects":
+        return frame.assign(dwell=frame["dwell"].astype(object).where(frame["dwell"].notna(), None))
+    if how == "arrow":
+        return frame.convert_dtypes(dtype_backend="pyarrow")
+    if how == "polars":
+        return polars.from_pandas(frame)
+    if how == "scan":
+        frame.to_parquet(folder / "log.parquet", row_group_size=50)
+        return scan_parquet(folder / "log.parquet")
+    return frame.astype({"dwell": f"timedelta64[{how}]"})
+
+
+@pytest.mark.parametrize("how", ["ns", "s", "objects", "arrow", "polars", "scan"])
+def test_durations_are_numbers_of_seconds_also_in_histories(how, tmp_path):
+    rng = np.random.default_rng(0)
+    log = pd.DataFrame({"user": np.arange(200) % 9, "item": rng.integers(0, 20, 200)})
+    log = log.assign(time=np.arange(200), dwell=rng.integers(1, 900, 200).astype(float))
+    log.loc[::7, "dwell"] = np.nan
+    of_numbers = log.assign(dwell=log["dwell"] + 0.25)  # no whole numbers, which are ids
+    of_durations = log.assign(dwell=pd.to_timedelta(log["dwell"], unit="s"))
+    columns = {"user": "user", "time": "time", "columns": ["item", "dwell"]}
+    fitted = HistorySequenceEncoder(user="user", time="time")
+    expected = fitted.fit_transform(attach_history(of_numbers, of_numbers, **columns))
+    table = stored(of_durations, how, tmp_path)
+    X = fitted.fit_transform(attach_history(table, table, **columns))
+    assert fitted.schema_["dwell"].kind == "numeric"
+    assert fitted.schema_["hist_dwell"].kind == "numeric_history"
+    assert fitted.schema_.behaviours == expected.schema.behaviours
+    for name in expected:
+        np.testing.assert_allclose(X[name], expected[name], atol=1e-5, err_msg=name)
 
 
 PRICES = np.random.default_rng(0).lognormal(3, 0.6, 4500).round(2)

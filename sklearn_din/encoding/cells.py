@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Set, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -58,10 +59,29 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     return _without_nan(codes.astype(np.int32), distinct)
 
 
+def seconds_of(values: Values) -> np.ndarray | None:
+    """Return durations as seconds, NaN where missing; None of all other values."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.to_numpy() if pa.types.is_duration(values.type) else NO_VALUES
+    if values.dtype == object:
+        is_first = isinstance(first_present(values), dt.timedelta | np.timedelta64)
+        if not is_first or pd.api.types.infer_dtype(values, skipna=True) != "timedelta":
+            return None
+    if values.dtype.kind not in "mO":
+        return None
+    return np.asarray(pd.to_timedelta(values) / np.timedelta64(1, "s"))
+
+
 def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
-    """Return the column as float64, NaN where missing; raise where that cannot be."""
+    """Return the column as float64, NaN where missing; raise where that cannot be.
+
+    Durations are seconds.
+    """
     kind = getattr(column.dtype, "kind", "O")
-    if kind in "mM":
+    seconds = seconds_of(plain_values(column)) if kind in "mO" else None
+    if seconds is not None:
+        return seconds
+    if kind == "M":
         raise ValueError(
             f"{name} must hold numbers, got dates ({column.dtype}). Give it the dtype that it had "
             "at fit."
@@ -285,6 +305,12 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
     """
     if separator == "":
         raise ValueError("separator must be text of at least one character, got ''.")
+    cells = _read_cells(column, separator)
+    seconds = seconds_of(cells.values)
+    return cells if seconds is None else replace(cells, values=seconds, log=None)
+
+
+def _read_cells(column: pd.Series, separator: str | None) -> HistoryCells:
     name = str(column.name)
     array = column.array
     if isinstance(array, WindowArray):

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.encoding.cells import HistoryCells, are_whole, as_numbers, first_present
+from sklearn_din._validation import plain_values
+from sklearn_din.encoding.cells import (
+    HistoryCells,
+    are_whole,
+    as_numbers,
+    first_present,
+    seconds_of,
+)
 from sklearn_din.encoding.table import (
     ColumnKind,
     Columns,
@@ -23,8 +30,7 @@ from sklearn_din.encoding.table import (
 NUMERIC_KINDS = {"float", "integer"}
 KIND_OF_VALUES = {  # by the name that pandas gives to values; all others are ids
     **dict.fromkeys(("floating", "mixed-integer-float", "decimal"), "float"),
-    **dict.fromkeys(("datetime64", "timedelta64", "datetime", "timedelta"), "time"),
-    **dict.fromkeys(("date", "time", "period"), "time"),
+    **dict.fromkeys(("datetime64", "datetime", "date", "time", "period"), "time"),
     "integer": "integer",
     "empty": None,
 }
@@ -83,7 +89,7 @@ class HistoryFacts:
 
     @property
     def is_time(self) -> bool:
-        """Return whether the events are dates or durations."""
+        """Return whether the events are dates."""
         return self.kinds == {"time"}
 
 
@@ -232,8 +238,11 @@ def _are_whole(dtype: Any) -> bool:
 
 
 def _has_fraction(columns: Columns, name: str) -> bool:
+    """Return whether the numbers are no ids: durations never are."""
+    column = columns.frame[name]
     try:
-        return not are_whole(as_numbers(columns.frame[name], name=name))
+        is_duration = seconds_of(plain_values(column)) is not None
+        return is_duration or not are_whole(as_numbers(column, name=name))
     except ValueError:  # infinite, or too large: no ids, and refused where they are read as numbers
         return True
 

@@ -215,9 +215,9 @@ def column_kind(column: pd.Series) -> ColumnKind:
     if holds_lists(column):
         return "history"
     inferred = pd.api.types.infer_dtype(column, skipna=True)
-    if inferred in ("floating", "mixed-integer-float", "decimal"):
+    if inferred in ("floating", "mixed-integer-float", "decimal", "timedelta"):
         return "numbers"
-    return "time" if inferred in ("date", "datetime", "timedelta", "time", "period") else "ids"
+    return "time" if inferred in ("date", "datetime", "time", "period") else "ids"
 
 
 def dtype_kind(dtype: Any) -> ColumnKind | None:
@@ -228,8 +228,10 @@ def dtype_kind(dtype: Any) -> ColumnKind | None:
         return "ids"
     if isinstance(dtype, pd.ArrowDtype) and pa.types.is_decimal(dtype.pyarrow_dtype):
         return "numbers"
+    if getattr(dtype, "kind", "O") == "m":  # durations: so many seconds
+        return "numbers"
     is_temporal = isinstance(dtype, pd.ArrowDtype) and pa.types.is_temporal(dtype.pyarrow_dtype)
-    if is_temporal or getattr(dtype, "kind", "O") in "mM" or isinstance(dtype, pd.PeriodDtype):
+    if is_temporal or getattr(dtype, "kind", "O") == "M" or isinstance(dtype, pd.PeriodDtype):
         return "time"
     if pd.api.types.is_object_dtype(dtype):
         return None
