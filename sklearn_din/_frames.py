@@ -71,22 +71,27 @@ class CallerFrame(Generic[IntoDataFrameT]):
         return _as_pandas(self._eager)
 
     def take(
-        self, rows: np.ndarray, *, instead: Mapping[str, np.ndarray] | None = None
+        self,
+        rows: np.ndarray,
+        *,
+        instead: Mapping[str, np.ndarray] | None = None,
+        of: CallerFrame[Any] | None = None,
     ) -> IntoDataFrameT:
         """Return rows by position, in the caller's kind; a pandas frame gets a fresh RangeIndex.
 
-        ``instead`` has other positions, as many, for the columns that it names.
+        ``instead`` has other positions, as many, for the columns that it names, in this frame or
+        in another one ``of`` this kind.
         """
-        instead = instead or {}
+        instead, other = instead or {}, cast(CallerFrame[Any], of or self)
         if isinstance(self.native, pd.DataFrame):
             taken = self.native.take(rows)
             taken.index = pd.RangeIndex(len(rows))
             others = {
-                name: self.native[name].take(positions).set_axis(taken.index)
+                name: other.native[name].take(positions).set_axis(taken.index)
                 for name, positions in instead.items()
             }
             return cast(IntoDataFrameT, taken.assign(**others))
-        moved = [self._eager[name][positions] for name, positions in instead.items()]
+        moved = [other._eager[name][positions] for name, positions in instead.items()]
         return self._native(self._eager[rows].with_columns(*moved))
 
     def select(self, names: Sequence[str]) -> IntoDataFrameT:

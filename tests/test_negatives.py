@@ -1,5 +1,6 @@
 """Sampled negatives are rows of their event with an item the user never chose."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklearn_din._warnings import log_once
 from sklearn_din.logs.history import attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import Repeats
@@ -82,9 +84,9 @@ def test_items_are_drawn_by_the_strategys_shares(strategy, shares):
 
 
 def test_a_user_who_lacks_one_item_gets_it():
-    events = pd.DataFrame({"user": [1] * 999 + [2], "item": range(1000)})
+    events = pd.DataFrame({"user": [1] * 899 + [2], "item": range(900)})
     impressions, y = sample_negatives(events, item="item", user="user", random_state=0)
-    assert set(impressions["item"][(y == 0) & (impressions["user"] == 1)]) == {999}
+    assert set(impressions["item"][(y == 0) & (impressions["user"] == 1)]) == {899}
 
 
 @pytest.mark.parametrize("dtype", ["category", "string", "string[pyarrow]", "object"])
@@ -103,6 +105,9 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
     assert (np.random.get_state()[1] == state).all()
 
 
+LISTED = {"catalogue": EVENTS}
+
+
 @pytest.mark.parametrize(
     ("events", "options", "message"),
     [
@@ -110,6 +115,13 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
         (EVENTS, {"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
         (EVENTS, {"item_columns": "kind"}, "events has no column 'kind'"),
         (EVENTS, {"n_negatives": 0}, "n_negatives must be an integer of at least 1, got 0"),
+        (EVENTS, {"launched": "yes"}, "launched must be one of auto, True, False, got 'yes'"),
+        (EVENTS, {"launched": True}, "launched=True and catalogue_time need time=, got"),
+        (EVENTS, {"catalogue_time": "x"}, "catalogue_time needs catalogue="),
+        (EVENTS, LISTED | {"catalogue_time": "category"}, "catalogue_time need time="),
+        (EVENTS, {"time": "time", "catalogue_time": "x"}, "catalogue_time needs catalogue=, got "),
+        (EVENTS, {"catalogue": EVENTS[["item"]]}, "catalogue has no column 'category'"),
+        (EVENTS.assign(item=[1, 2, 3, 4, 5]), LISTED, "of the kind of .* got 'hat' beside 1"),
         (EVENTS, {"strategy": "hard"}, "strategy must be one of uniform, popularity, got 'hard'"),
         (EVENTS.iloc[:0], {}, "events must have at least one row, got none"),
         (EVENTS.iloc[:1], {}, "events must have at least two items to sample from, got only 'hat'"),
@@ -237,17 +249,17 @@ def test_item_columns_are_those_of_the_event_s_time():
 # Items that have not come up yet -------------------------------------------------------------
 
 
-def slow_choice(events, row, user):
-    """Plain-loop twin: the items that a negative of this row may show."""
-    event, first = events.iloc[row], events.groupby("item")["time"].min()
+def slow_choice(events, row, user, launch=None):
+    """Plain-loop twin: the items that a negative of this row may show, where items are launched."""
+    event, first = events.iloc[row], events.groupby("item", sort=False)["time"].min()
     owner = events[events[user] == event[user]] if user else events.iloc[[row]]
-    others = [item for item in first.index if item not in set(owner["item"])]
-    there = {item for item in others if first[item] <= event["time"]}
-    if there:
-        return there
-    order = events.drop_duplicates("item").assign(first=lambda rows: rows["item"].map(first))
-    order = order.sort_values("first", kind="stable")["item"]
-    return {next(item for item in order if item in others)}  # nothing else yet: the next one
+    own, now = set(owner["item"]), event["time"]
+    since = first if launch is None else launch
+    order = [item for item in since.sort_values(kind="stable").index if item not in own]
+    if launch is None and first[event["item"]] == now:  # nobody had it: all that come later
+        return {item for item in order if since[item] >= now} or {order[-1]}  # the last one before
+    is_up = since < now if launch is None else since <= now
+    return {item for item in order if is_up[item]} or {order[0]}  # the next one
 
 
 @settings(max_examples=60, deadline=None)
@@ -258,14 +270,14 @@ def slow_choice(events, row, user):
     strategy=st.sampled_from(["uniform", "popularity"]),
     user=st.sampled_from([None, "user"]),
 )
-def test_a_negative_has_come_up_by_the_time_of_its_event(rows, strategy, user):
+def test_negatives_of_launched_items_had_come_up_where_the_event_s_item_had(rows, strategy, user):
     events = pd.DataFrame(rows, columns=["user", "item", "time"])
     owned = events.groupby("user" if user else "item")["item"].nunique()
     if owned.max() == events["item"].nunique():
         return
     shown, _ = sample_negatives(
         events, item="item", user=user, time="time", strategy=strategy, n_negatives=60,
-        random_state=0,
+        launched=True, random_state=0,
     )  # fmt: skip
     for row, items in enumerate(shown["item"].to_numpy().reshape(len(events), 61)):
         choice = slow_choice(events, row, user)
@@ -280,6 +292,150 @@ def test_a_still_catalogue_draws_the_same_with_and_without_a_time():
     options = {"item": "item", "user": "user", "n_negatives": 3, "random_state": 0}
     with_time, _ = sample_negatives(clicks, time="time", **options)
     pd.testing.assert_frame_equal(with_time, sample_negatives(clicks, **options)[0])
+
+
+# Whether items were there -------------------------------------------------------------------
+
+SHAPES = {  # items that are there at a moment from 0 to 1, of 3,000 clicks without any interest
+    "uniform": (300, lambda now: 300),
+    "long tail": (60_000, lambda now: 60_000),
+    "launches": (300, lambda now: 10 + int(290 * now)),
+    "launches in a long tail": (9_000, lambda now: 10 + int(8_990 * now)),
+}
+
+
+def make_noise(shape, n_clicks=3000, seed=0):
+    """Clicks on anything that is there, and when each item came up."""
+    chance, (n_items, n_there) = np.random.default_rng(seed), SHAPES[shape]
+    names = chance.permutation(n_items)
+    log = pd.DataFrame({"user": chance.integers(0, 300, n_clicks), "time": np.arange(n_clicks)})
+    there = np.array([n_there(now) for now in log["time"] / n_clicks])
+    log["item"] = names[(chance.random(n_clicks) * there).astype(int)]
+    since = np.searchsorted(there, np.arange(n_items), side="right")
+    return log, pd.DataFrame({"item": names, "since": since})
+
+
+def tell_tales(shown, y):
+    """AUC of "had an event before", "was shown before" and "another user has it"."""
+    clicks = shown[y == 1]
+    n_users = clicks.groupby("item")["user"].nunique()
+    firsts = [frame.groupby("item")["time"].min() for frame in (clicks, shown)]
+    facts = [shown["item"].map(first).to_numpy() < shown["time"].to_numpy() for first in firsts]
+    known = shown["item"].map(n_users).fillna(0).to_numpy() - y > 0
+    return [0.5 + (fact[y == 1].mean() - fact[y == 0].mean()) / 2 for fact in (*facts, known)]
+
+
+@pytest.mark.parametrize("way", ["log", "catalogue", "launches"])
+@pytest.mark.parametrize("strategy", ["uniform", "popularity"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.filterwarnings("ignore:.* of the events are of items that nobody else has")
+def test_nothing_that_was_before_tells_clicks_of_noise_from_negatives(shape, strategy, way):
+    log, catalogue = make_noise(shape)
+    options = {"log": {}, "catalogue": {"catalogue": catalogue[["item"]]}}
+    options["launches"] = {"catalogue": catalogue, "catalogue_time": "since"}
+    if (way == "catalogue" and "launches" in shape) or (way != "log" and strategy != "uniform"):
+        return  # items are not there throughout; what nobody clicked is not drawn by popularity
+    shown, y = sample_negatives(
+        log, item="item", user="user", time="time", strategy=strategy, random_state=0,
+        **options[way],
+    )  # fmt: skip
+    up, before, known = tell_tales(shown, y)
+    assert abs(up - 0.5) < 0.03
+    assert abs(before - 0.5) < 0.03
+    assert abs(known - 0.5) < 0.03 or (way == "log" and "tail" in shape)
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [
+    ("uniform", "of all items of the log"),
+    ("launches", "that came up before, as the event's own item did"),
+    ("long tail", "that came up before, as the event's own item did"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.* of the events are of items that nobody else has")
+def test_a_line_tells_what_was_decided_and_the_draws_are_those(shape, drawn, caplog):
+    log, catalogue = make_noise(shape)
+    options = {"item": "item", "user": "user", "time": "time", "random_state": 0}
+    log_once.cache_clear()
+    shown, _ = sample_negatives(log, **options)
+    (line,) = caplog.messages
+    assert f"so negatives are drawn {drawn} (launched=" in line
+    assert ("too few events" in line) == (shape == "long tail")
+    same, _ = sample_negatives(log, launched=drawn.startswith("that"), **options)
+    pd.testing.assert_frame_equal(shown, same)
+    sample_negatives(
+        log, catalogue=catalogue, catalogue_time="since", **options
+    )  # known: nothing is asked
+    assert len(caplog.messages) == 1
+
+
+def test_items_that_nobody_else_has_and_the_advice():
+    log, catalogue = make_noise("long tail")
+    (message,) = said(log, user="user", time="time")
+    assert message == (
+        "95% of the events are of items that nobody else has, and 0% of the negatives: that alone "
+        "tells them (AUC 0.97) where rows are split by users or at random, and scores of such "
+        "splits cannot be trusted. Trust scores of splits by time (TimeSplit), or pass catalogue= "
+        "with the items that nobody has."
+    )
+    (message,) = said(log.rename(columns={"time": "n"}), user="user")
+    assert "Pass time=, trust scores of splits by time (TimeSplit), or" in message
+    assert said(log, user="user", time="time", catalogue=catalogue) == []
+    assert said(log[:900], user="user", time="time") == []  # too few to tell
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 9)), min_size=2, max_size=12
+    ),
+    since=st.lists(st.integers(0, 12), min_size=7, max_size=7),
+    user=st.sampled_from([None, "user"]),
+)
+def test_items_of_a_catalogue_are_shown_from_their_launch_on_as_they_were(rows, since, user):
+    events = pd.DataFrame(rows, columns=["user", "item", "time"])
+    events["price"] = events["time"] + 100.0
+    catalogue = pd.DataFrame({"item": range(7), "price": np.arange(7) / 2, "since": since})
+    shown, y = sample_negatives(
+        events, item="item", item_columns="price", user=user, time="time", n_negatives=60,
+        catalogue=catalogue, catalogue_time="since", random_state=0,
+    )  # fmt: skip
+    first = events.groupby("item")["time"].min()
+    launch = catalogue.set_index("item")["since"]
+    launch.update(np.minimum(launch, first.reindex(launch.index, fill_value=99)))
+    for row, items in enumerate(shown["item"].to_numpy().reshape(len(events), 61)):
+        assert set(items[1:]) == slow_choice(events, row, user, launch)
+    versions = pd.concat([catalogue.rename(columns={"since": "time"}), events])
+    for row in shown[y == 0].drop_duplicates().itertuples():
+        own = versions[versions["item"] == row.item].sort_values("time", kind="stable")
+        past = own[own["time"] <= row.time]
+        assert row.price == (past.iloc[-1] if len(past) else own.iloc[0])["price"]
+
+
+def test_without_a_time_the_events_tell_the_columns_before_the_catalogue_does():
+    catalogue = pd.DataFrame({"item": ["hat", "wig"], "category": ["old", "hair"]})
+    shown, y = sample_negatives(EVENTS, n_negatives=30, catalogue=catalogue, **OPTIONS)
+    pairs = dict(zip(shown["item"][y == 0], shown["category"][y == 0], strict=True))
+    assert pairs == {"hat": "cap", "tie": "neck", "sock": "foot", "shoe": "foot", "wig": "hair"}
+
+
+def test_values_of_later_times_are_said():
+    log, _ = make_noise("long tail")
+    log = pd.concat([log, log.assign(time=log["time"] + 3000)], ignore_index=True)
+    log["price"] = log["item"] % 5 + log["time"] / 100
+    given = {"user": None, "time": "time", "item_columns": "price", "launched": False}
+    (message,) = [text for text in said(log, **given) if "a later value" in text]
+    assert re.fullmatch(
+        r"24% of the negatives are of items without an event by then and have the values of "
+        r"their first one, although \['price'\] change in time: a later value tells negatives. "
+        r"Pass catalogue= with catalogue_time=, a row for each value and the time from which on it "
+        r"holds\.",
+        message,
+    )
+    prices = log.groupby("item", as_index=False).first().assign(time=-1)
+    given |= {"catalogue": prices, "catalogue_time": "time"}
+    assert not any("a later value" in text for text in said(log, **given))
+    log["price"] = log["item"] % 5
+    given |= {"catalogue": None, "catalogue_time": None}
+    assert not any("a later value" in text for text in said(log, **given))
 
 
 # What a log gives away -----------------------------------------------------------------------
@@ -329,17 +485,30 @@ def test_a_forgotten_column_that_changes_in_time_and_its_advice(user):
     assert said(shuffled, user=user, time="when") == [CHANGING]
 
 
-def test_negatives_before_their_items_first_event_and_the_advice():
+EARLY = (
+    "of the negatives would show an item before its first event, by 'when', and 6% of the clicks "
+    "are a first event: that alone tells them (AUC 0.65), so that a model learns that what nobody "
+    "has clicked yet is not clicked. {}, and only items that had come up by then are drawn."
+)
+
+
+@pytest.mark.parametrize(("given", "advice"), [
+    ({}, {"time": "when"}),
+    ({"time": "when", "launched": False}, {"launched": True}),
+    ({"time": "when", "catalogue": 0}, {"catalogue_time": "since"}),
+])  # fmt: skip
+def test_negatives_before_their_items_first_event_and_the_advice(given, advice):
     log = make_turning_log().drop(columns="price")
-    (message,) = said(log, user="user")
-    assert message.endswith(
-        "of uniform negatives would show an item before its first event, by 'when', and no click "
-        "does: a model learns that what nobody has clicked yet is not clicked. Pass time='when', "
-        "and only items that had come up by then are drawn."
-    )
-    assert said(log, user="user", time="when") == []
+    if "catalogue" in given:
+        first = log.groupby("item", as_index=False)["when"].min()
+        given = given | {"catalogue": first.rename(columns={"when": "since"})}
+    (message,) = said(log, user="user", **given)
+    ((name, value),) = advice.items()
+    value = "" if name == "catalogue_time" else repr(value)
+    assert message.endswith(EARLY.format(f"Pass {name}={value}"))
+    assert said(log, user="user", **given | advice) == []
     with pytest.warns(UserWarning, match="before its first event"):
-        shown, y = sample_negatives(log, item="item", user="user", random_state=0)
+        shown, y = sample_negatives(log, item="item", user="user", random_state=0, **given)
     first = log.groupby("item")["when"].min()
     early = (shown["when"] < shown["item"].map(first))[y == 0].mean()
     assert float(message.partition("%")[0]) / 100 == pytest.approx(early, abs=0.02)

@@ -470,15 +470,50 @@ def test_negatives_of_scans_show_items_as_they_were_by_then(tmp_path, user, time
     )
     first = events.groupby("item")["time"].min()
     for frame in (shown, twin):
+        is_first = (frame["item"].map(first) == frame["time"])[y == 1].repeat(8).to_numpy()
         rows = frame[y == 0]
-        early = rows["item"].map(first).to_numpy() > rows["time"].to_numpy()
-        assert early.mean() < 0.1  # those of users who have all that has come up
+        early = rows["item"].map(first).to_numpy() >= rows["time"].to_numpy()
+        assert (early == is_first).mean() > 0.9  # but users who have all that has come up
         for row in rows[~early].itertuples():
             own = events[(events["item"] == row.item) & (events["time"] <= row.time)]
             newest = own.sort_values("time", kind="stable").iloc[-1]
             assert (row.price, row.tag) == (newest["price"], newest["tag"])
     if user is not None:
         assert shown[y == 0].merge(events[["user", "item"]].drop_duplicates()).empty
+
+
+@pytest.mark.parametrize("times", ["numbers", "dates"])
+@pytest.mark.parametrize("option", [
+    {"launched": True},
+    {"launched": False},
+    {"launched": "auto"},
+    {"catalogue": ["item", "tag"]},
+    {"catalogue": ["item", "tag"], "launched": True},
+    {"catalogue": ["item", "tag", "since"], "catalogue_time": "since"},
+    {"catalogue": ["item", "tag", "since"], "catalogue_time": "since", "launched": False},
+])  # fmt: skip
+def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, option, times):
+    chance = np.random.default_rng(0)
+    events = pd.DataFrame({"time": chance.permutation(60) // 2 * 60_000})
+    events["item"] = chance.integers(0, 2 + events["time"] // 180_000)
+    events["user"], events["tag"] = chance.integers(0, 12, size=60), np.arange(60) // 20
+    listed = pd.DataFrame(
+        {"item": range(20), "tag": -1, "since": np.arange(20) // 2 * 180_000 + 1000}
+    )
+    if times == "dates":  # a coarser unit in the events, a finer one in the catalogue
+        events["time"] = events["time"].astype("datetime64[ms]").astype("datetime64[s]")
+        listed["since"] = listed["since"].astype("datetime64[ms]")
+    options = {"item": "item", "item_columns": ["tag"], "user": "user", "n_negatives": 200}
+    options |= {"time": "time", "random_state": 0}
+    if "catalogue" in option:
+        option = option | {"catalogue": listed[option["catalogue"]]}
+    twin, _ = sample_negatives(events, **options, **option)
+    if "catalogue" in option and times == "dates":
+        option["catalogue"] = scan_of(option["catalogue"], tmp_path)
+    ours = read(sample_negatives(scan_of(events, tmp_path), **options, **option)[0])
+    for start in range(0, len(twin), 201):
+        drawn = [rows[start : start + 201][["item", "tag"]].to_numpy() for rows in (ours, twin)]
+        assert {*map(tuple, drawn[0].tolist())} == {*map(tuple, drawn[1].tolist())}, start
 
 
 def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):

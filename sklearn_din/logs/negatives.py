@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import narwhals as nw
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from narwhals.typing import IntoDataFrameT
-from sklearn.utils import check_random_state
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name, check_names, check_times
+from sklearn_din.logs import negative_draws
 from sklearn_din.logs.other_items import (
     ItemVersions,
     NegativesRequest,
-    OwnItems,
     number_as_they_come,
     number_ids,
 )
@@ -30,6 +33,9 @@ def sample_negatives(
     user: str | None = None,
     time: str | None = None,
     strategy: str = "uniform",
+    launched: bool | str = "auto",
+    catalogue: IntoDataFrameT | Scan | None = None,
+    catalogue_time: str | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[IntoDataFrameT, np.ndarray]:
     """Follow each event (1) with rows that show another item (0) in its place.
@@ -47,8 +53,7 @@ def sample_negatives(
         (``pip install 'sklearn-din[large]'``). They follow the same rules as those of a frame, but
         the same seed draws other items.
     item : str
-        Item column. The catalogue is the items that occur in it, with ``time`` those of which there
-        is an event by then.
+        Item column. Items to draw are those that occur in it, and those of ``catalogue``.
     item_columns : str or list of str, default=()
         Columns that describe the item, such as its category. A negative gets the values of its
         own item, as they are in the item's last row in ``events``, or with ``time`` as they were
@@ -60,14 +65,27 @@ def sample_negatives(
         User column. Where given, a negative is never an item that the same user has among the
         events: right where nobody takes an item twice. None only rules out the event's own item.
     time : str or None, default=None
-        Time column: integers, floats or datetimes. Name it wherever there is one. A negative is
-        then an item of which there is an event by that time (where the user has all of those, the
-        next one that comes up), with the values that it had in its newest row up to that time.
-        Without it, items are shown before they exist, which tells the negatives, and so does the
-        latest value of a column that changes in time, such as a price.
+        Time column: integers, floats or datetimes. Name it wherever there is one. A negative then
+        has the values of its item's newest row up to the event's time; where there is none yet, of
+        its first one. Without it, items are shown before they exist, which tells the negatives, and
+        so does the latest value of a column that changes in time, such as a price.
     strategy : {"uniform", "popularity"}, default="uniform"
         How negatives are drawn: "uniform" gives each item of the catalogue the same chance,
         "popularity" a chance in proportion to its events, which makes harder negatives.
+    launched : {"auto", True, False}, default="auto"
+        Whether items came up over time. False draws of all items. True draws, for an event whose
+        item had an event before, of the items that had one; for an item's first event, of all that
+        come later: nothing that is counted of the past tells negatives. "auto" asks the log, and
+        a line of the logger "sklearn_din" tells what it said: where items were always there, the
+        first of m events lies near 1 / (m + 1) of the log. Where most items have one event, no log
+        can tell, and "auto" is like True.
+    catalogue : frame or scan of shape (n_items, ...) or None, default=None
+        Items that could be chosen, whether somebody did or not: ``item`` and ``item_columns``. Pass
+        it where many items have no event, of which no log can tell. "auto" is then whether there
+        is a ``catalogue_time``.
+    catalogue_time : str or None, default=None
+        Column of ``catalogue`` with the times from which on items are there, and may be drawn. An
+        item that changes may have several rows; each holds from its time on.
     random_state : int, RandomState instance or None, default=None
         Seed of the draw. An int gives the same negatives at each call.
 
@@ -83,9 +101,10 @@ def sample_negatives(
     -----
     UserWarning
         If a column is explained by the item and is not named in ``item_columns``, or is named there
-        and has one value for each user; if a tenth of the negatives would show an item before
-        its first event; if a tenth of the events repeat a pair of ``user`` and item. All need
-        enough rows to be no accident.
+        and has one value for each user; if negatives are told from clicks by whether their item had
+        an event before, or has one of somebody else (an AUC beyond .6); if a tenth of the negatives
+        have values of a later time; if a tenth of the events repeat a pair of ``user`` and item.
+        All need enough rows to be no accident.
 
     Examples
     --------
@@ -105,44 +124,78 @@ def sample_negatives(
     check_name(user, name="user")
     check_name(time, name="time")
     following = check_names(item_columns, name="item_columns")
-    request = NegativesRequest(item, following, n_negatives, user, time, strategy)
+    basics = (item, following, n_negatives, user, time, strategy)
+    request = NegativesRequest(*basics, launched, catalogue is not None, catalogue_time)
     if isinstance(events, Scan):
         from sklearn_din.logs.sql_negatives import sample_negatives_by_sql
 
         request.check_options()
-        return sample_negatives_by_sql(events, request, random_state)
+        return sample_negatives_by_sql(events, request, random_state, catalogue)
     log = CallerFrame(events, name="events")
     frame = log.pandas
     check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")
     request.check_options()
     if len(frame) == 0:
         raise ValueError("events must have at least one row, got none.")
-    items, catalogue = number_ids(frame, item)
-    ranks = n_up = None
     if time is not None:
         check_times(frame[time], name=f"events[{time!r}]")
-        ranks = time_ranks(frame[time])
-        items, order, n_up = number_as_they_come(items, ranks)
-        catalogue = catalogue[order]
-    owners, owner_names = (items, catalogue) if user is None else number_ids(frame, user)
-    weights = np.bincount(items) if strategy == "popularity" else np.ones(len(catalogue), np.int64)
-    own = OwnItems(owners, items, weights)
-    nothing_left = np.flatnonzero(own.free == 0)
-    if len(nothing_left):
-        raise request.nothing_to_draw(owner_names[nothing_left[:1]].tolist()[0])
-    warn_of_leaks(frame, request, items, None if user is None else owners)
-    drawn = own.draw_others(owners, n_negatives, check_random_state(random_state), n_up)
-
-    positions = np.arange(len(frame))
-    if ranks is None:  # as in the item's last row
-        last_row = np.empty(len(catalogue), dtype=np.int64)
-        last_row[items] = positions  # of repeated indices numpy keeps the last
-        source = last_row[drawn]
-    else:
-        source = ItemVersions(items, ranks).find(drawn, ranks)
-    sources = np.column_stack([positions, source]).ravel()
-    rows = np.repeat(positions, 1 + n_negatives)
-    impressions = log.take(rows, instead=dict.fromkeys(request.following, sources))
-    y = np.zeros((len(frame), 1 + n_negatives), dtype=np.int64)
+    ranks = np.ones(len(frame), np.int64) if time is None else time_ranks(frame[time])
+    both = log
+    if catalogue is not None:
+        listed = negative_draws.read_catalogue(catalogue, request)
+        both = _put_on_top(listed, log, request.following)
+        if catalogue_time is None:
+            ranks = np.append(np.zeros(len(listed), np.int64), ranks)
+        else:
+            ranks = time_ranks(negative_draws.join_times(listed, frame[time], request))
+    sources = _draw(both.pandas, ranks, frame, request, random_state)
+    rows = np.repeat(np.arange(len(frame)), 1 + n_negatives)
+    shown = log.take(rows, instead=dict.fromkeys(request.following, sources.ravel()), of=both)
+    y = np.zeros(sources.shape, dtype=np.int64)
     y[:, 0] = 1
-    return impressions, y.ravel()
+    return shown, y.ravel()
+
+
+def _draw(
+    both: pd.DataFrame,
+    ranks: np.ndarray,
+    events: pd.DataFrame,
+    request: NegativesRequest,
+    random_state: int | np.random.RandomState | None,
+) -> np.ndarray:
+    """Return rows of items to show, first the event's own, of shape (n_events, 1 + n_negatives).
+
+    ``both`` and the ranks of times have a row for each one of the catalogue, if any, before those
+    of the events.
+    """
+    n_listed, user, item = len(both) - len(events), request.user, request.item
+    codes, names = number_ids(both, item)
+    if n_listed and len(np.intersect1d(codes[:n_listed], codes[n_listed:])) == 0:
+        raise negative_draws.other_kind(item, *names[codes[[0, n_listed]]].tolist())
+    is_known = request.catalogue_time is not None
+    arrivals, codes = number_as_they_come(codes, ranks, n_listed, is_known=is_known)
+    items, times, rows = codes[n_listed:], ranks[n_listed:], np.arange(len(events))
+    owners = items if user is None else number_ids(events, user)[0]
+    warn_of_leaks(events, request, items, None if user is None else owners)
+    draws = negative_draws.NegativeDraws(
+        request,
+        arrivals,
+        ItemVersions(codes, ranks),
+        random_state,
+        lambda row: events[user or item].iloc[[row]].tolist()[0],
+    )
+    drawn = draws.draw(owners, rows, items, times)
+    draws.warn(lambda: events)
+    return np.column_stack([n_listed + rows, drawn])
+
+
+def _put_on_top(listed: pd.DataFrame, log: CallerFrame[Any], names: list[str]) -> CallerFrame[Any]:
+    """Return some columns of both, the catalogue's rows first, in the log's kind."""
+    if isinstance(log.native, pd.DataFrame):
+        both = pd.concat([listed[names], log.native[names]], ignore_index=True)
+        categories = log.native[names].select_dtypes("category").columns
+        return CallerFrame(both.astype(dict.fromkeys(categories, "category")), name="events")
+    own = nw.from_native(log.select(names)).to_arrow()
+    table = pa.concat_tables([negative_draws.cast_items(listed, own.schema), own])
+    backend = nw.get_native_namespace(log.native)
+    return CallerFrame(nw.from_arrow(table, backend=backend).to_native(), name="events")

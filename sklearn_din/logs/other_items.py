@@ -22,6 +22,9 @@ class NegativesRequest:
     user: str | None
     time: str | None
     strategy: str
+    launched: bool | str
+    has_catalogue: bool
+    catalogue_time: str | None
 
     @property
     def following(self) -> list[str]:
@@ -38,10 +41,21 @@ class NegativesRequest:
         """The time column, where there is one."""
         return [] if self.time is None else [self.time]
 
+    @property
+    def described(self) -> list[str]:
+        """Columns of a catalogue."""
+        launch = self.catalogue_time
+        return [*dict.fromkeys([*self.following, *([] if launch is None else [launch])])]
+
     def check_options(self) -> None:
         """Raise unless the options are among those that exist."""
         check_count(self.n_negatives, name="n_negatives")
         check_choice(self.strategy, STRATEGIES, name="strategy")
+        check_choice(self.launched, ("auto", True, False), name="launched")
+        if self.catalogue_time is not None and not self.has_catalogue:
+            raise ValueError("catalogue_time needs catalogue=, got catalogue=None.")
+        if self.time is None and (self.launched is True or self.catalogue_time is not None):
+            raise ValueError("launched=True and catalogue_time need time=, got time=None.")
 
     def nothing_to_draw(self, owner: object) -> ValueError:
         """Make the error for an owner who has every item."""
@@ -55,7 +69,9 @@ class NegativesRequest:
         )
 
 
-def number_ids(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+def number_ids(
+    events: pd.DataFrame, column: str, *, name: str = "events"
+) -> tuple[np.ndarray, np.ndarray]:
     """Number the ids of a column from 0; return the number of each row, and the ids."""
     values = plain_values(events[column])
     try:
@@ -63,16 +79,16 @@ def number_ids(events: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarra
     except TypeError as error:  # lists, dicts: not hashable
         kind = next(type(v).__name__ for v in values if not pd.api.types.is_hashable(v))
         kind = "list" if kind == "ndarray" else kind  # as Arrow gives lists out
-        raise ValueError(f"events[{column!r}] must hold ids, got {kind}s.") from error
+        raise ValueError(f"{name}[{column!r}] must hold ids, got {kind}s.") from error
     if n_missing := int((codes < 0).sum()):
-        raise missing_ids(column, n_missing)
+        raise missing_ids(column, n_missing, name=name)
     return codes.astype(np.int64), uniques
 
 
-def missing_ids(column: str, n_missing: int) -> ValueError:
+def missing_ids(column: str, n_missing: int, *, name: str = "events") -> ValueError:
     """Make the error for ids that are missing."""
     return ValueError(
-        f"events[{column!r}] must not be missing, got {n_missing} rows without. Drop those rows."
+        f"{name}[{column!r}] must not be missing, got {n_missing} rows without. Drop those rows."
     )
 
 
@@ -106,49 +122,100 @@ class OwnItems:
         owners: np.ndarray,
         size: int,
         rng: np.random.RandomState,
-        n_up: np.ndarray | None = None,
+        pools: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Item codes of shape (len(owners), size), none of them the owner's own.
 
-        ``n_up`` says how many items have come up at each draw's time, shape (len(owners),); None:
-        all. An owner who has all of them gets the next one that comes up.
+        ``pools`` has the first item of each draw's pool and the one behind its last, both of shape
+        (len(owners),); None: all items. An owner who has all of a pool gets the next item behind
+        it, or the last one before it.
         """
-        free = self.free[owners] if n_up is None else self._free_among(owners, n_up)
+        low, free = np.zeros_like(owners), self.free[owners]
+        if pools is not None:
+            low, high = (self._count_free(owners, ends) for ends in pools)
+            low, free = np.minimum(low, free - 1), np.maximum(high - low, 1)
         order = np.argsort(owners, kind="stable")  # an owner's searches then lie side by side
-        owners, free = owners[order, None], free[order, None]
-        points = (rng.random_sample((len(owners), size)) * free).astype(np.int64)
+        owners, low, free = (values[order, None] for values in (owners, low, free))
+        points = low + (rng.random_sample((len(owners), size)) * free).astype(np.int64)
         n_cut = np.searchsorted(self._keys, owners * self._stride + points, side="right")
         moved = points + self._cut[n_cut] - self._cut[self._first[owners]]
         drawn = np.empty_like(moved)
         drawn[order] = np.searchsorted(self._edges, moved, side="right") - 1
         return drawn
 
-    def _free_among(self, owners: np.ndarray, n_up: np.ndarray) -> np.ndarray:
-        """Return what each owner leaves of the first ``n_up`` items, at least 1: the next item."""
-        n_cut = np.searchsorted(self._pairs, owners * self._n_items + n_up)
-        free = self._edges[n_up] - (self._cut[n_cut] - self._cut[self._first[owners]])
-        return np.maximum(free, 1)
+    def count_owners(self) -> np.ndarray:
+        """Count the owners of each item."""
+        return np.bincount(self._pairs % self._n_items, minlength=self._n_items)
+
+    def _count_free(self, owners: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Return what each owner leaves of the items before an end."""
+        n_cut = np.searchsorted(self._pairs, owners * self._n_items + ends)
+        return self._edges[ends] - (self._cut[n_cut] - self._cut[self._first[owners]])
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """When items came up, by their codes, which are in the order of ``launch``.
+
+    Parameters
+    ----------
+    n_events, first : ndarray of shape (n_items,)
+        Events of each item, and the time of the first one; without any, a time after all others.
+    before : ndarray of shape (n_items,)
+        Share of all events that came before the item's first one.
+    launch : ndarray of shape (n_items,)
+        From when on an item is there: as the catalogue has it, else its first event.
+    """
+
+    n_events: np.ndarray
+    first: np.ndarray
+    before: np.ndarray
+    launch: np.ndarray
+
+    def find_pools(
+        self, items: np.ndarray, times: np.ndarray, pools: str
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return where each event's pool of items begins and ends; None: all items.
+
+        "launched" are those that are there. "alike" are those that had an event before, as the
+        event's item had; at an item's first event, those that had none.
+        """
+        if pools == "all":
+            return None
+        if pools == "launched":
+            ends = np.searchsorted(self.launch, times, side="right")
+            return np.zeros_like(ends), ends
+        n_up = np.searchsorted(self.launch, times, side="left")
+        is_first = self.first[items] >= times
+        return np.where(is_first, n_up, 0), np.where(is_first, len(self.launch), n_up)
 
 
 def number_as_they_come(
-    items: np.ndarray, times: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give items new codes in the order of their first times, ties by their old codes.
+    items: np.ndarray, times: np.ndarray, n_listed: int = 0, *, is_known: bool = False
+) -> tuple[Arrivals, np.ndarray]:
+    """Give items new codes in the order in which they came up, ties by their old codes.
 
-    Returns the new code of each event's item, the old code of each new one, and how many items
-    have come up by each event's time, that of its own item included.
+    ``times`` are ranks from 1. The first ``n_listed`` rows are of a catalogue, which tells launches
+    where they are known.
 
     Examples
     --------
-    >>> number_as_they_come(np.array([0, 1, 0]), np.array([5, 2, 3]))
-    (array([1, 0, 1]), array([1, 0]), array([2, 1, 2]))
+    >>> number_as_they_come(np.array([0, 1, 0]), np.array([3, 1, 2]))[1]
+    array([1, 0, 1])
     """
-    first = np.full(items.max() + 1, times.max())
-    np.minimum.at(first, items, times)
-    order = np.argsort(first, kind="stable")
+    clicked, moments = items[n_listed:], times[n_listed:]
+    n_items, never = items.max() + 1, times.max() + 1
+    first = np.full(n_items, never)
+    np.minimum.at(first, clicked, moments)
+    launch = first.copy()
+    if is_known:
+        np.minimum.at(launch, items[:n_listed], times[:n_listed])
+    order = np.argsort(launch, kind="stable")
     codes = np.empty_like(order)
-    codes[order] = np.arange(len(order))
-    return codes[items], order, np.searchsorted(first[order], times, side="right")
+    codes[order] = np.arange(n_items)
+    before = np.cumsum(np.bincount(moments, minlength=never))[first[order] - 1] / len(moments)
+    n_events = np.bincount(clicked, minlength=n_items)[order]
+    return Arrivals(n_events, first[order], before, launch[order]), codes[items]
 
 
 class ItemVersions:
@@ -159,9 +226,10 @@ class ItemVersions:
     Examples
     --------
     >>> versions = ItemVersions(np.array([0, 1, 0]), np.array([2, 4, 8]))
-    >>> versions.find(np.array([[0, 1], [0, 0]]), np.array([2, 9]))  # before its first, the first
-    array([[0, 1],
-           [2, 2]])
+    >>> versions.find(np.array([[0, 1], [0, 0]]), np.array([2, 9]))
+    (array([[0, 1],
+           [2, 2]]), array([[False,  True],
+           [False, False]]))
     """
 
     def __init__(self, codes: np.ndarray, times: np.ndarray) -> None:
@@ -171,13 +239,13 @@ class ItemVersions:
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 
-    def find(self, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Newest version of each item up to the row's time, or its first one.
+    def find(self, codes: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Newest version of each item up to the row's time, or its first one; where that is later.
 
         codes : (n_rows, n_negatives); times : (n_rows,)
         """
         ticks = np.searchsorted(self._ticks, times, side="right")
         keys = codes * self._stride + ticks[:, None]
         place = np.searchsorted(self._keys, keys, side="right") - 1
-        is_other = self._codes[self._order[np.maximum(place, 0)]] != codes
-        return self._order[place + (is_other | (place < 0))]
+        is_later = (place < 0) | (self._codes[self._order[np.maximum(place, 0)]] != codes)
+        return self._order[place + is_later], is_later

@@ -1,21 +1,21 @@
 """What a click log holds that sampled negatives would give away: said once per call.
 
 Columns that belong to the item and are not named as its own, or to the user and are; items that are
-shown before they came up; pairs that come back.
+shown before they came up, or with later values, or that nobody else has; pairs that come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import missing_rows, time_values, unix_unit
-from sklearn_din._warnings import warn_user
+from sklearn_din._warnings import ADVICE_FROM, log_once, warn_user
 from sklearn_din.logs.distinct import value_codes
-from sklearn_din.logs.other_items import NegativesRequest, number_as_they_come
+from sklearn_din.logs.other_items import Arrivals, NegativesRequest, number_as_they_come, number_ids
 
 SAMPLED_ROWS = 1000  # repeated rows that are looked at first: most columns fail here
 CHECKED_ROWS = 100_000  # and then: more would only cost time
@@ -24,7 +24,9 @@ MIN_SURPRISE = 14.0  # natural logarithm of a million
 COMPARED_ROWS = 20_000  # triples of rows: their share is then exact to half a per cent
 MOSTLY = 0.85  # of rows that are nearer to their own item; half is chance
 MANY_ROWS = 100
-MANY = 0.1  # of the negatives shown too early, or of the events that repeat a pair
+MANY = 0.1  # of the events that repeat a pair, or whose item has another value later
+TELLING = 0.6  # AUC of a fact that negatives alone have, or clicks alone
+LATE = 0.05  # of the log, before first events beyond chance: items are launched
 TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "event_time", "created_at"}
 
 
@@ -39,7 +41,7 @@ def warn_of_leaks(
     times = None if column is None else time_ranks(events[column])
     notices = note_misplacement(events, replace(request, time=column), items, owners, times)
     if request.time is None and times is not None:
-        notices += _note_early_items(items, times, column)
+        notices += _note_early_items(number_as_they_come(items, times)[0], request, column)
     if owners is not None:
         notices += _note_repeats(items, owners, request)
     for notice in notices:
@@ -69,16 +71,101 @@ def _find_times(events: pd.DataFrame) -> str | None:
     return None
 
 
-def _note_early_items(items: np.ndarray, times: np.ndarray, column: str | None) -> list[str]:
-    _, order, n_up = number_as_they_come(items, times)
-    early = 1 - n_up.mean() / len(order)
-    if len(items) < MANY_ROWS or early < MANY:
+def choose_pools(request: NegativesRequest, arrivals: Arrivals) -> str:
+    """Return from which items negatives are drawn: "all", "launched" or "alike" (find_pools).
+
+    Where all are, warn if too many had not come up.
+    """
+    is_known, is_launched = request.catalogue_time is not None, request.launched
+    if is_launched == "auto":
+        is_launched = is_known if request.has_catalogue else _ask_log(arrivals)
+    if is_launched:
+        return "launched" if is_known else "alike"
+    for notice in _note_early_items(arrivals, request, request.time):
+        warn_user(notice)
+    return "all"
+
+
+def _ask_log(arrivals: Arrivals) -> bool:
+    """Tell whether items were launched over time, or have too few events to tell, and log it.
+
+    Of an item that was always there, the first of m events lies near 1 / (m + 1) of the log. A
+    single event tells nothing. A click is an item's first event not much oftener than a drawn item
+    has had none.
+    """
+    n_events, before = arrivals.n_events, arrivals.before
+    several = n_events > 1
+    late = ((before - 1 / (n_events + 1)) * several).sum() / max(several.sum(), 1)
+    is_rare = 1 / n_events.mean() - before.mean() > LATE
+    reason = f"first events lie {max(late, 0):.0%} of the log later than if all items were there"
+    if is_rare and late <= LATE:
+        reason = "most items have too few events to tell when they came up"
+    drawn, other = "of all items of the log", "launched=True: of what came up by then"
+    if is_rare or late > LATE:
+        drawn, other = "that came up before, as the event's own item did", "launched=False: of all"
+    if n_events.sum() >= ADVICE_FROM:
+        log_once(
+            f"sample_negatives: {reason}, so negatives are drawn {drawn} ({other}; catalogue= with "
+            "catalogue_time= knows)."
+        )
+    return bool(is_rare or late > LATE)
+
+
+def _note_early_items(
+    arrivals: Arrivals, request: NegativesRequest, column: str | None
+) -> list[str]:
+    """Say how many negatives show an item too early: beyond first clicks, and beyond chance."""
+    n_events = arrivals.n_events
+    weights = n_events if request.strategy == "popularity" else np.ones_like(n_events)
+    early, by_chance = np.average([arrivals.before, 1 / (n_events + 1)], axis=1, weights=weights)
+    first = (n_events > 0).sum() / n_events.sum()
+    auc = 0.5 + (early - max(first, by_chance)) / 2
+    if n_events.sum() < MANY_ROWS or auc < TELLING:
         return []
+    advice = "catalogue_time=" if request.has_catalogue else "launched=True"
+    advice = f"time={column!r}" if request.time is None else advice
     return [
-        f"{early:.0%} of uniform negatives would show an item before its first event, by "
-        f"{column!r}, and no click does: a model learns that what nobody has clicked yet is not "
-        f"clicked. Pass time={column!r}, and only items that had come up by then are drawn."
+        f"{early:.0%} of the negatives would show an item before its first event, by {column!r}, "
+        f"and {first:.0%} of the clicks are a first event: that alone tells them (AUC {auc:.2f}), "
+        "so that a model learns that what nobody has clicked yet is not clicked. Pass "
+        f"{advice}, and only items that had come up by then are drawn."
     ]
+
+
+def warn_of_lone_items(
+    request: NegativesRequest, n_events: np.ndarray, n_owners: np.ndarray, weights: np.ndarray
+) -> None:
+    """Warn where more clicks are of items that nobody else has than negatives, by their weights."""
+    is_lone = (n_events if request.user is None else n_owners) == 1
+    alone = n_events[is_lone].sum() / n_events.sum()
+    unknown = np.average(n_events == 0, weights=weights)
+    auc = 0.5 + (alone - unknown) / 2
+    if n_events.sum() >= ADVICE_FROM and auc >= TELLING:
+        advice = "Pass time=, trust" if request.time is None else "Trust"
+        warn_user(
+            f"{alone:.0%} of the events are of items that nobody else has, and {unknown:.0%} of "
+            f"the negatives: that alone tells them (AUC {auc:.2f}) where rows are split by users "
+            f"or at random, and scores of such splits cannot be trusted. {advice} scores of splits "
+            "by time (TimeSplit), or pass catalogue= with the items that nobody has."
+        )
+
+
+def warn_of_later_values(
+    request: NegativesRequest, read_events: Callable[[], pd.DataFrame], share: float
+) -> None:
+    """Warn where a share of the negatives have values of later times, and those change."""
+    if 0.5 + share / 2 < TELLING or not request.item_columns:
+        return
+    events = read_events()
+    repeats = Repeats(number_ids(events, request.item)[0])
+    changing = [n for n in request.item_columns if repeats.count_changes(events[n]) > MANY]
+    if changing and len(events) >= MANY_ROWS:
+        warn_user(
+            f"{share:.0%} of the negatives are of items without an event by then and have the "
+            f"values of their first one, although {changing} change in time: a later value tells "
+            "negatives. Pass catalogue= with catalogue_time=, a row for each value and the time "
+            "from which on it holds."
+        )
 
 
 def _note_repeats(items: np.ndarray, owners: np.ndarray, request: NegativesRequest) -> list[str]:
@@ -144,10 +231,10 @@ class Repeats:
         ours, theirs = self._pairs(column, CHECKED_ROWS)
         return bool((ours == theirs).all())
 
-    def varies(self, column: pd.Series) -> bool:
-        """Return whether some owner is seen to have several values in the column."""
+    def count_changes(self, column: pd.Series) -> float:
+        """Return in which share of the rows the value is not that of the owner's last row."""
         ours, theirs = self._pairs(column, SAMPLED_ROWS)
-        return bool((ours != theirs).any())
+        return float((ours != theirs).mean()) if len(ours) else 0.0
 
     def _pairs(self, column: pd.Series, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Codes of the values in repeated rows, and in the last rows of their owners."""
@@ -197,7 +284,7 @@ def note_misplacement(
     personal = [
         name
         for name in item_columns
-        if within_users.owns(events[name]) and within_items.varies(events[name])
+        if within_users.owns(events[name]) and within_items.count_changes(events[name])
     ]
     if personal:
         notices.append(

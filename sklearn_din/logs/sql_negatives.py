@@ -12,15 +12,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.utils import check_random_state
 
 from sklearn_din._progress import Progress
 from sklearn_din._validation import check_columns, check_times, missing_rows, missing_times
 from sklearn_din.features.store import create_store
+from sklearn_din.logs.negative_draws import (
+    NegativeDraws,
+    cast_items,
+    join_times,
+    other_kind,
+    read_catalogue,
+)
 from sklearn_din.logs.other_items import (
+    Arrivals,
     ItemVersions,
     NegativesRequest,
-    OwnItems,
     missing_ids,
     number_ids,
 )
@@ -30,16 +36,20 @@ from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.parquet_files import ParquetFiles, find_files
 from sklearn_din.tables.parquet_scan import ParquetScan
 from sklearn_din.tables.scan import Scan
-from sklearn_din.tables.sorting import open_database, plain_integers
+from sklearn_din.tables.sorting import Database, open_database, plain_integers
 from sklearn_din.tables.table import arrow_of_column
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
+FAR = 2**62  # later than any time; exact as a float
+FAR = 2**62  # later than any time; exact as a float
 WRITES_IN_MEMORY = 16  # what is written at once takes one sixteenth of the memory allowed
 ITEMS = """
-create table items as
-select item, count(*) as n_events, min(time) as first,
-    row_number() over (order by min(time), item) - 1 as code
-from events group by item
+create table items as select *, row_number() over (order by launch nulls last, item) - 1 as code
+from (
+    select item, count(*) filter (row >= 0) as n_events, min(time) filter (row >= 0) as first,
+        min(time) filter (row >= {first_row}) as launch, count(*) - n_events as n_listed
+    from events group by item
+)
 """
 LAST_ROWS = "select code, max(row) as row, first as time from events join items using (item)"
 LAST_ROWS += " group by code, first order by code"
@@ -52,24 +62,30 @@ select code, time, row from (
 
 
 def sample_negatives_by_sql(
-    events: Scan, request: NegativesRequest, random_state: int | np.random.RandomState | None
+    events: Scan,
+    request: NegativesRequest,
+    random_state: int | np.random.RandomState | None,
+    catalogue: Any = None,
 ) -> tuple[ParquetScan, np.ndarray]:
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
 
     The catalogue is in memory: the item columns of each item's last row, with a time those of each
     row in which they changed. Sorted by user and row, each user's events stand together, and the
     items that the user does not have are drawn as in memory: the draws depend on the seed and the
-    rows alone, whatever ``memory`` is. Without a user column each item owns its own events. The
+    rows alone, whatever ``memory`` is. Without a user column each item owns its own events. Rows of
+    ``catalogue`` have negative numbers: an item's newest row is an event's, where both are. The
     impressions lie in a file that is removed with them; labels are int8.
     """
     _check(events, request)
-    rng = check_random_state(random_state)
+    listed = None
+    if catalogue is not None:
+        listed = _list_items(read_catalogue(catalogue, request), events, request)
     with create_store(events.cache_dir, "negatives", memory=events.memory) as workshop:
         draws = workshop.allocate("draws", (len(events), request.n_negatives), np.int32)
-        rows = _draw(events, request, draws, rng, workshop.folder)
+        rows = _draw(events, listed, request, draws, random_state, workshop.folder)
         path = workshop.folder / "impressions.parquet"
         with workshop.disk_errors():
-            _write(path, events, _read_items(events, request, rows), draws, request)
+            _write(path, events, _read_items(events, listed, request, rows), draws, request)
         owned = workshop.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
     filesystem, files = find_files(owned)
@@ -102,9 +118,10 @@ def _check(events: Scan, request: NegativesRequest) -> None:
 
 def _draw(
     events: Scan,
+    listed: pd.DataFrame | None,
     request: NegativesRequest,
     draws: np.ndarray,
-    rng: np.random.RandomState,
+    random_state: int | np.random.RandomState | None,
     folder: Path,
 ) -> np.ndarray:
     """Fill in the version of an item that is drawn for each row; return the row of each version.
@@ -112,38 +129,68 @@ def _draw(
     A version is an item's last row, with a time each one in which its columns changed.
     """
     names = [*request.following, *request.keys, *request.timed]
-    empty = pd.DataFrame({n: pd.Series([], dtype=events.all_dtypes[n]) for n in names})
-    user = request.user
+    empty, user = _empty(events, names), request.user
     kind = None if user is None else key_kind(empty[user], name=f"events[{user!r}]")
     schema = _select(empty, 0, request, kind).schema
     with open_database(memory=events.memory, folder=folder) as database:
-        database.register("rows", _read(events, request, kind), schema)
+        database.register("rows", _read(events, listed, request, kind, schema), schema)
         database.run("create table events as select * from rows")
-        database.run(ITEMS)
-        catalogue = pa.Table.from_batches(
-            database.read("select n_events, first from items order by code")
-        )
-        counts, first = (catalogue[name].to_numpy() for name in ("n_events", "first"))
-        weights = counts if request.strategy == "popularity" else np.ones_like(counts)
+        is_known = request.catalogue_time is not None
+        first_row = -len(listed) if is_known and listed is not None else 0
+        database.run(ITEMS.format(first_row=first_row))
         changed = pa.Table.from_batches(database.read(_query_of_versions(request)))
-        version_rows = changed["row"].to_numpy()
-        versions = ItemVersions(changed["code"].to_numpy(), changed["time"].to_numpy())
+        sampler = NegativeDraws(
+            request,
+            _read_arrivals(database, events, listed, request),
+            ItemVersions(changed["code"].to_numpy(), changed["time"].to_numpy()),
+            random_state,
+            lambda row: events[row : row + 1][request.user or request.item].tolist()[0],
+        )
         owner = "code as owner" if request.user is None else "owner"
         batches = database.read(
-            f"select {owner}, row, code, time from events join items using (item) "
+            f"select {owner}, row, code, time from events join items using (item) where row >= 0 "
             "order by owner, row"
         )
-        for owners, rows, codes, times in _whole_owners(batches):
-            own = OwnItems(owners, codes, weights)
-            nothing_left = np.flatnonzero(own.free == 0)
-            if len(nothing_left):
-                row = int(rows[np.argmax(owners == nothing_left[0])])
-                value = events[row : row + 1][request.user or request.item].tolist()[0]
-                raise request.nothing_to_draw(value)
-            n_up = np.searchsorted(first, times, side="right")
-            drawn = own.draw_others(owners, request.n_negatives, rng, n_up)
-            draws[rows] = versions.find(drawn, times)
-    return version_rows
+        for owners, rows, items, times in _whole_owners(batches):
+            draws[rows] = sampler.draw(owners, rows, items, times)
+    sampler.warn(lambda: _read_head(events, request))
+    return changed["row"].to_numpy()
+
+
+def _empty(events: Scan, names: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series([], dtype=events.all_dtypes[name]) for name in names})
+
+
+def _list_items(listed: pd.DataFrame, events: Scan, request: NegativesRequest) -> pd.DataFrame:
+    """Return a catalogue with the types of the events, and its launches as their times."""
+    own = _arrow(_empty(events, request.following)).schema
+    rows = cast_items(listed, own).to_pandas(types_mapper=pd.ArrowDtype)
+    if request.catalogue_time is not None:
+        times = events[:1][request.time]
+        launches = join_times(listed, times, request)[: len(rows)]
+        rows[request.time] = launches.astype(times.dtype)
+    return rows
+
+
+def _read_arrivals(
+    database: Database, events: Scan, listed: pd.DataFrame | None, request: NegativesRequest
+) -> Arrivals:
+    items = pa.Table.from_batches(
+        database.read("select n_events, first, launch, n_listed from items order by code")
+    )
+    n_events, n_listed = items["n_events"].to_numpy(), items["n_listed"].to_numpy()
+    if listed is not None and not (n_events * n_listed).any():
+        clicked = events[:1][request.item].tolist()[0]
+        raise other_kind(request.item, listed[request.item].tolist()[0], clicked)
+    first, launch = (items[name].fill_null(FAR).to_numpy() for name in ("first", "launch"))
+    order = np.argsort(first, kind="stable")
+    n_between = np.zeros(len(first) + 1, dtype=np.int64)
+    for batch in database.read("select time from events where row >= 0"):
+        places = np.searchsorted(first[order], batch["time"].to_numpy(), side="right")
+        n_between += np.bincount(places, minlength=len(n_between))
+    before = np.empty(len(first))
+    before[order] = np.cumsum(n_between)[:-1] / len(events)
+    return Arrivals(n_events, first, before, launch)
 
 
 def _query_of_versions(request: NegativesRequest) -> str:
@@ -161,20 +208,33 @@ def _select(
     """Return what DuckDB gets of some events, of which ``start`` is the first."""
     columns: dict[str, Any] = {"item": plain_integers(arrow_of_column(part[request.item]))}
     columns["row"] = np.arange(start, start + len(part))
-    columns["time"] = np.zeros(len(part), dtype=np.int64)
-    if request.time is not None:
+    user, time = request.user, request.time  # which a catalogue may lack
+    columns["time"] = np.full(len(part), -FAR if start < 0 else 0)
+    if time is not None:
         for number, name in enumerate(request.item_columns):
             columns[f"c{number}"] = plain_integers(arrow_of_column(part[name]))
-        label = f"events[{request.time!r}]"
-        columns["time"] = check_times(part[request.time], name=label)[0]
-    if request.user is not None:
-        columns["owner"] = read_keys(part[request.user], kind)
+    if time in part:
+        columns["time"] = check_times(part[time], name=f"events[{time!r}]")[0]
+    if user is not None:
+        columns["owner"] = read_keys(part[user], kind) if user in part else pa.nulls(len(part))
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _read(events: Scan, request: NegativesRequest, kind: str | None) -> Iterator[pa.RecordBatch]:
-    """Yield what DuckDB needs of all events; missing values are counted over all parts."""
-    _warn(next(part for _, part in events[:CHECKED_ROWS].parts()), request)
+def _read(
+    events: Scan,
+    listed: pd.DataFrame | None,
+    request: NegativesRequest,
+    kind: str | None,
+    schema: pa.Schema,
+) -> Iterator[pa.RecordBatch]:
+    """Yield what DuckDB needs of a catalogue, whose rows have negative numbers, and of all events.
+
+    Missing values are counted over all parts.
+    """
+    _warn(_read_head(events, request), request)
+    if listed is not None:
+        batch = _select(listed, -len(listed), request, kind)
+        yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
     changing = request.item_columns if request.timed else []
     missing = dict.fromkeys([*request.keys, *request.timed], 0)
     with Progress("reading events", len(events)) as progress:
@@ -208,10 +268,21 @@ def _number_owners(events: pa.Table) -> tuple[np.ndarray, ...]:
     return owners, *(events[name].to_numpy() for name in ("row", "code", "time"))
 
 
-def _read_items(events: Scan, request: NegativesRequest, version_rows: np.ndarray) -> pa.Table:
-    rows, positions = events.narrow(request.following)[version_rows].in_file_order()
-    items = pa.concat_tables([_arrow(part) for _, part in rows.parts()])
-    return items if positions is None else items.take(pa.array(positions))
+def _read_items(
+    events: Scan, listed: pd.DataFrame | None, request: NegativesRequest, version_rows: np.ndarray
+) -> pa.Table:
+    """Return the item columns of each version; those of a catalogue have negative rows."""
+    is_listed = version_rows < 0
+    rows, positions = events.narrow(request.following)[version_rows[~is_listed]].in_file_order()
+    places = np.arange(len(rows)) if positions is None else positions
+    parts = [_arrow(part) for _, part in rows.parts()]
+    if listed is not None:
+        more = _arrow(listed[request.following].iloc[version_rows[is_listed]])  # -1: the last one
+        places = np.append(np.arange(len(more)), len(more) + places)
+        parts = [more, *(part.cast(more.schema) for part in parts)]
+    order = np.empty_like(places)
+    order[np.argsort(~is_listed, kind="stable")] = places
+    return pa.concat_tables(parts).take(pa.array(order))
 
 
 def _write(
@@ -260,10 +331,15 @@ def _arrow(rows: pd.DataFrame) -> pa.Table:
     return pa.table(arrays, names=list(rows.columns))
 
 
+def _read_head(events: Scan, request: NegativesRequest) -> pd.DataFrame:
+    """Return the first rows that lack nothing."""
+    head = next(part for _, part in events[:CHECKED_ROWS].parts())
+    names = [*request.keys, *request.timed]
+    return head[~np.any([missing_rows(head[name]) for name in names], axis=0)]
+
+
 def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
     """Judge by the first rows what would give negatives away."""
-    names = [*request.keys, *request.timed]
-    head = head[~np.any([missing_rows(head[name]) for name in names], axis=0)]
     if len(head) == 0:
         return
     owners = None if request.user is None else number_ids(head, request.user)[0]
