@@ -1,10 +1,13 @@
 """Pictures show the caller's values in the order of time, and say so when there is nothing."""
 
 import builtins
+import html
+import warnings
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -66,7 +69,7 @@ def test_one_impression_is_bars_from_the_oldest_to_the_newest(model):
 def test_the_title_names_the_candidate_and_its_probability(model):
     display = AttentionDisplay.from_estimator(model, SHOWN[:1])
     probability = model.predict_proba(SHOWN[:1])[0, 1]
-    assert f"1 · hat (click probability {probability:.0%})" in drawn(display)
+    assert f"1 · hat (probability {probability:.0%})" in drawn(display)
 
 
 @pytest.mark.parametrize("labels", [["pass", "skip"], ["no", "{yes}"]])
@@ -89,11 +92,38 @@ def test_names_stand_in_for_ids_in_events_and_candidate(model):
     assert ticks(display.ax_.yaxis) == ["2 · footwear", "1 · hat", "3 · footwear"]
 
 
-def test_an_event_not_seen_at_fit_reads_as_unknown(model):
-    row = SHOWN[:1].assign(item=[77], hist_item=[[99, 99, 1]], hist_kind=[["tie", "hat", "hat"]])
+@pytest.mark.parametrize("make", [pd.DataFrame, pa.Table.from_pandas])
+def test_an_event_not_seen_at_fit_reads_as_unknown_beside_its_own_id(model, make):
+    row = SHOWN[:1].assign(item=[77], hist_item=[[98, 99, 1]], hist_kind=[["tie", "hat", "hat"]])
+    display = AttentionDisplay.from_estimator(model, make(row), names={99: "Fez", 77: "Bow"})
+    events = ["unknown: 98 · unknown: tie", "unknown: Fez · hat", "1 · hat"]
+    assert ticks(display.ax_.yaxis) == events
+    assert "unknown: Bow · hat" in display.ax_.get_title()
+    row = row.assign(item=pd.array([None], "Int64"), hist_item=[[None, 99, 1]])
     display = AttentionDisplay.from_estimator(model, row)
-    assert ticks(display.ax_.yaxis) == ["unknown", "unknown · hat", "1 · hat"]
-    assert "unknown · hat" in display.ax_.get_title()
+    assert ticks(display.ax_.yaxis) == ["unknown · unknown: tie", "unknown: 99 · hat", "1 · hat"]
+    assert "\nunknown · hat" in display.ax_.get_title()
+    table = explain(model, row)  # without the frame
+    assert ticks(AttentionDisplay.from_predictions(table).ax_.yaxis)[0] == "unknown"
+
+
+def test_newest_events_that_the_encoder_keeps_are_named_by_their_own_ids():
+    encoder = HistorySequenceEncoder(histories=PAIR, max_length=2)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(SHOWN, [0, 1, 0, 1])
+    row = SHOWN[:1].assign(hist_item=[[97, 98, 99]])
+    display = AttentionDisplay.from_estimator(model, row)
+    assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
+
+
+@pytest.mark.parametrize(("labels", "words"), [(["buy", "view"], ["'view'"]), ([0, 1], [])])
+def test_the_drawing_names_the_label_and_no_click_that_is_none(labels, words):
+    y = np.array(labels)[[0, 1, 0, 1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the label that is the click
+        model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(SHOWN, y)
+    drawing = html.unescape(network_diagram(model))
+    assert ("probability" in drawing, "click" in drawing) == (True, False)
+    assert all(word in drawing for word in words)
 
 
 def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
@@ -170,7 +200,9 @@ def test_effects_are_drawn_as_votes(model, n_rows):
         assert display.by == "leave_out"
         np.testing.assert_allclose(display.weights, expected)
         legend = [display.ax_.get_xlabel(), *(ax.get_ylabel() for ax in display.figure_.axes)]
-        assert any("above 0: for the click, below 0: against it" in text for text in legend)
+        assert any(
+            "above 0: speaks for the candidate, below 0: against it" in text for text in legend
+        )
         assert "What each past event changes" in display.ax_.get_title()
     shown = AttentionDisplay(
         weights=np.array([[0.5, -0.2]]), events=["a", "b"], candidates=["c"], by="leave_out"

@@ -24,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 OFF = (
-    "item neighbours: off, since neither user nor time is named, "
+    "item neighbours: off, neither user nor time is named, "
     "HistorySequenceEncoder(user=..., time=...)"
 )
 
@@ -77,9 +77,9 @@ def test_the_summary_names_columns_that_are_not_used():
 @pytest.mark.parametrize(("encoder", "options", "last"), [
     ({"user": "user"}, {}, "item neighbours: for item"),
     ({"drop": ["user"]}, {}, OFF),
-    ({"user": "user"}, {"neighbours": None}, "item neighbours: off, since neighbours=None"),
+    ({"user": "user"}, {"neighbours": None}, "item neighbours: off, neighbours=None"),
     ({"user": "user", "drop": ["item"]}, {},
-     "item neighbours: off, since no history has a candidate that is an id"),
+     "item neighbours: off, no history has a candidate that is an id"),
 ])  # fmt: skip
 def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, last, capfd):
     frame = pd.DataFrame({"user": [0, 1] * 20, "item": ["hat", "tie"] * 20})

@@ -63,7 +63,7 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
     ('<svg', '</svg>', True)
     """
     if isinstance(model, DIN):
-        return _Drawing(model, ["click", "probability"]).svg()
+        return _Drawing(model, ["probability"]).svg()
     estimator = classifier_of(model, purpose="network_diagram")
     return _Drawing(estimator.module_, estimator._target.value_words).svg()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from sklearn_din._frames import pandas_frame
 from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
@@ -27,7 +28,7 @@ BELOW_ZERO = {"weight": "#9aa1ac", "leave_out": AGAINST}  # a weight below 0 is 
 LEGENDS = {
     "weight": "attention weight (factor of the event in\nthe interest; its sign is no vote)",
     "leave_out": "log-odds with the event minus without it\n"
-    "(above 0: for the click, below 0: against it)",
+    "(above 0: speaks for the candidate, below 0: against it)",
 }
 TITLES = {"weight": "Attention to the history", "leave_out": "What each past event changes"}
 LONGEST_NAME = 26
@@ -60,8 +61,8 @@ class AttentionDisplay:
         Predicted probability of the click on each.
     by : {"weight", "leave_out"}, default="weight"
         What the numbers are: attention weights, or effects of leaving each event out.
-    click : str, default="click"
-        What a click is called: its label, where that is not 1.
+    click : str, default=""
+        Whose probability it is: the label, where that is not 1.
 
     Attributes
     ----------
@@ -84,7 +85,7 @@ class AttentionDisplay:
         candidates: list[str],
         probability: np.ndarray | None = None,
         by: str = "weight",
-        click: str = "click",
+        click: str = "",
     ) -> None:
         self.weights = weights
         self.events = events
@@ -120,7 +121,7 @@ class AttentionDisplay:
             with it than without it. "leave_out" costs one prediction per event.
         names : mapping or Series, default=None
             Original id -> name to show, for the first attribute (the item) of events and
-            candidates; or history column -> such a mapping.
+            candidates; or history column -> such a mapping. What was not learnt is "unknown: id".
         ax : matplotlib Axes, default=None
             Where to draw; a new figure of fitting size by default.
 
@@ -137,16 +138,17 @@ class AttentionDisplay:
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
         names_of = _names_by_attribute(names, chosen.histories)
-        table = table[table["behaviour"] == shown]
-        weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
+        table, frame = table[table["behaviour"] == shown], pandas_frame(fitted.read(X))
+        rows = range(len(encoded))
+        weights, events = _one_history(table, rows, chosen.histories, names_of, frame)
         is_click = fitted.classifier._target.value_name == "probability"
         display = cls(
             weights=weights,
             events=events,
-            candidates=_candidate_labels(fitted, encoded, chosen, names_of),
+            candidates=_candidate_labels(fitted, encoded, chosen, names_of, frame),
             probability=fitted.predict_click(encoded) if is_click else None,
             by=by,
-            click=fitted.classifier._target.click_name if is_click else "larger number",
+            click=fitted.classifier._target.click_name,
         )
         return display.plot(ax=ax)
 
@@ -219,14 +221,15 @@ class AttentionDisplay:
             width = float(np.clip(4.5 + 0.32 * n_events, 7, 20))
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
         self.figure_, self.ax_ = _new_axes(ax, size, purpose="AttentionDisplay")
+        probability = f"{self.click} probability".strip()
         if not n_events:
-            _draw_nothing(self.ax_, self._label_candidates(f"{self.click} probability "))
+            _draw_nothing(self.ax_, self._label_candidates(f"{probability} "))
         elif n_candidates == 1:
-            (candidate,) = self._label_candidates(f"{self.click} probability ")
+            (candidate,) = self._label_candidates(f"{probability} ")
             _draw_bars(self.ax_, self.weights[0], self.events, candidate, by=self.by)
         else:
             label = "candidates"
-            label += "" if self.probability is None else f" ({self.click} probability)"
+            label += "" if self.probability is None else f" ({probability})"
             shown = self._label_candidates("")
             _draw_heat(self.ax_, self.weights, self.events, shown, label=label, by=self.by)
         return self
@@ -457,7 +460,11 @@ def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
 
 
 def _one_history(
-    table: pd.DataFrame, rows: Sequence[int], attributes: Sequence[str], names: Names
+    table: pd.DataFrame,
+    rows: Sequence[int],
+    attributes: Sequence[str],
+    names: Names,
+    frame: pd.DataFrame | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Numbers (n_candidates, n_events), and the events' names, which all rows share."""
     groups = {row: group.sort_values("position") for row, group in table.groupby("row")}
@@ -465,7 +472,9 @@ def _one_history(
     for row in rows:
         group = groups.get(row, table[:0])
         values = group[[*attributes]].itertuples(index=False)
-        histories.append([_event_name(event, attributes, names) for event in values])
+        own = _own_values(frame, attributes, row, n=len(group))
+        pairs = zip(values, own, strict=True)
+        histories.append([_event_name(event, given, attributes, names) for event, given in pairs])
         column = next(column for column in COLUMN_BY.values() if column in table)
         weights.append(group[column].to_numpy(dtype=float))
     for row, history in zip(rows, histories, strict=True):
@@ -478,8 +487,24 @@ def _one_history(
     return np.stack(weights), histories[0]
 
 
+def _own_values(
+    frame: pd.DataFrame | None, names: Sequence[str], row: int, *, n: int
+) -> list[tuple[Any, ...]]:
+    """Return what a row of the caller's frame holds: a value, or n events, for each name."""
+    columns = []
+    for name in names:
+        cell = frame[name].iloc[row] if frame is not None and name in frame else None
+        values = [*cell] if isinstance(cell, list | tuple | np.ndarray) else [cell]
+        columns.append([*[None] * (n - len(values)), *values[max(len(values) - n, 0) :]])
+    return list(zip(*columns, strict=True))
+
+
 def _candidate_labels(
-    fitted: FittedPipeline, X: EncodedFeatures, behaviour: Behaviour, names: Names
+    fitted: FittedPipeline,
+    X: EncodedFeatures,
+    behaviour: Behaviour,
+    names: Names,
+    frame: pd.DataFrame | None,
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
     columns: dict[str, Any] = {}
@@ -489,17 +514,27 @@ def _candidate_labels(
             columns[history] = fitted.decode_lists(name, lists)
         elif name is not None:
             columns[history] = fitted.decode(name, X[name])
-    return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
+    candidates = [name for name in behaviour.candidates if name is not None]
+    labels = []
+    for row, values in enumerate(zip(*columns.values(), strict=True)):
+        (own,) = _own_values(frame, candidates, row, n=1)
+        labels.append(_event_name(values, own, list(columns), names))
+    return labels
 
 
-def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) -> str:
+def _event_name(
+    values: Iterable[Any], own: Iterable[Any], attributes: Sequence[str], names: Names
+) -> str:
+    """Name an event by its values, or by those of the caller's frame where none was learnt."""
     shown = []
-    for attribute, value in zip(attributes, values, strict=True):
+    for attribute, value, given in zip(attributes, values, own, strict=True):
+        name_of = names.get(attribute, {})
         those = value if isinstance(value, list | np.ndarray) else [value]
-        named = [
-            "unknown" if pd.isna(v) else str(names.get(attribute, {}).get(v, v)) for v in those
-        ]
-        shown.append(_short(", ".join(named) or "none"))
+        named = ["unknown" if pd.isna(v) else str(name_of.get(v, v)) for v in those]
+        text = ", ".join(named) or "none"
+        if value is None and np.ndim(given) == 0 and not pd.isna(given):
+            text = f"unknown: {name_of.get(given, given)}"
+        shown.append(_short(text))
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
 
 

@@ -20,19 +20,15 @@ def say_neighbours(schema: Schema, neighbours: str | None) -> str:
 
     schema : of the network, with its numbers; neighbours : the parameter.
     """
-    candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
-    if candidates:
-        return f"item neighbours: for {', '.join(candidates)}"
     if not schema.behaviours:
         return ""
+    candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
+    why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
     if not histories_with_candidate(schema):
-        return "item neighbours: off, since no history has a candidate that is an id"
-    if neighbours is None:
-        return "item neighbours: off, since neighbours=None"
-    return (
-        "item neighbours: off, since neither user nor time is named, "
-        "HistorySequenceEncoder(user=..., time=...)"
-    )
+        why = "no history has a candidate that is an id"
+    elif neighbours is None:
+        why = "neighbours=None"
+    return "item neighbours: " + (f"for {', '.join(candidates)}" if candidates else f"off, {why}")
 
 
 class ProgressBar(Callback):
@@ -50,12 +46,12 @@ class ProgressBar(Callback):
     >>> classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])  # the bar is on standard error
     """
 
-    def __init__(self, click: str = "click") -> None:
+    def __init__(self, click: str = "") -> None:
         self.click = click
 
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
         """Name the label of a click, columns without a feature, and why neighbours are off."""
-        if self.click != "click":
+        if self.click:
             tqdm.write(f"a click is a row of the label {self.click}", file=sys.stderr)
         unused = net.module_.schema.unused
         if unused:

@@ -43,7 +43,7 @@ class Target(ABC):
     what_constant_is: str  # the best that all rows alike can get
     after: tuple[int | None, ...] = (None,)  # as of DIN
     value_name: str = "prediction"  # of a column of what ``value_of`` gives
-    click_name: str = "click"
+    click_name: str = ""
 
     @abstractmethod
     def encode(self, values: np.ndarray) -> np.ndarray:
@@ -137,11 +137,11 @@ class Click(Target):
     def click_name(self) -> str:  # type: ignore[override]
         """A click's name in pictures and lines: its label, where that is not 1."""
         label = self.classes.tolist()[1]
-        return "click" if label == 1 else repr(label)
+        return "" if label == 1 else repr(label)
 
     @property
     def value_words(self) -> list[str]:
-        return ["click", self.value_name]
+        return [*filter(None, [self.click_name]), self.value_name]
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return 1 for a click and 0 for none."""
