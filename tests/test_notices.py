@@ -1,5 +1,6 @@
 """What looks like something else is said once, or refused; never taken for another meaning."""
 
+import re
 import warnings
 
 import numpy as np
@@ -18,20 +19,44 @@ def impressions(**columns):
     return pd.DataFrame({"item": [1, 2, 3] * 10, **columns})
 
 
+AMOUNTS = {"12,50": [12.5, 3, 1234.5], "EUR 12.50": [12.5, 3, -7], "1,234.00": [1234, 7.5, 1000]}
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
         (["1.5", "2", "-3e2"], r"price holds numbers as text, '1\.5', and .* pd\.to_numeric"),
+        (["12,50", "3", "1.234,5"], r"price holds numbers as text, '12,50', and .* pd\.to_numeric"),
+        (["EUR 12.50", "EUR 3", "EUR -7"], "price holds numbers as text, 'EUR 12.50'"),
+        (["1,234.00", "7.50 €", "$1'000"], "price holds numbers as text, '1,234.00'"),
         (["2024-01-02", "2024-1-3", "2024-01-04 10:00"], "price holds dates as text, '2024-01-02'"),
         (["24/12/2024", "1/1/2025", "2/1/2025"], "price holds dates as text, '24/12/2024'"),
         (["[1, 2]", "[]", "(3)"], r"price holds lists as text, '\[1, 2\]'.*from Parquet"),
     ],
 )
-def test_text_that_looks_like_something_else_is_said(cells, message):
-    frame = impressions(price=cells * 10)
-    with pytest.warns(UserWarning, match=message):
+@pytest.mark.parametrize("is_scan", [False, True])
+def test_text_that_looks_like_something_else_is_said(cells, message, is_scan, tmp_path):
+    frame = X = impressions(price=cells * 10)
+    if is_scan:
+        frame.to_parquet(tmp_path / "rows.parquet")
+        frame = scan_parquet(tmp_path / "rows.parquet")
+    with pytest.warns(UserWarning, match=message) as said:
         HistorySequenceEncoder().fit(frame)
+    advice = re.search(r"Convert it with (pd.to_numeric\(.+\))\. Name", str(said[0].message))
+    if advice is not None:
+        X = X.assign(price=eval(advice[1], {"pd": pd, "X": X}).astype(float))
+        assert HistorySequenceEncoder().fit(X).schema_["price"].kind == "numeric"
+        assert X["price"].head(3).tolist() == AMOUNTS[cells[0]]
     HistorySequenceEncoder(categorical=["price"]).fit(frame)  # the user knows: nothing is said
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["703.301.33", "1.2"], ["v1.2", "v1.3"], ["CAT 7", "CAT 8"], ["3,17,5", "3,1"], ["1,234", "7"],
+     ["10.0.0.1", "7.5"], ["12.50", "hat"], ["12,5 EUR", "12.5 EUR"], ["20:15", "8:00"]],
+)  # fmt: skip
+def test_text_that_is_none_of_it_is_left_alone(cells):
+    HistorySequenceEncoder().fit(impressions(price=cells * 15))
 
 
 @pytest.mark.parametrize(

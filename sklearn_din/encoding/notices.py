@@ -25,6 +25,15 @@ FEW_KINDS = 3  # distinct events, of which none can be said to be by far the mos
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
+UNIT = r"(?:[A-Z]{3}|[$€£¥₹%])"
+WRITTEN = {  # by their decimal sign: with thousands apart, a currency or a percent sign
+    sign: re.compile(
+        rf"(?:{UNIT}\s?)?[-+]?(?:[1-9][0-9]{{0,2}}(?:[{apart}'\s][0-9]{{3}})+|[0-9]+)"
+        rf"(?:[{sign}][0-9]+)?(?:\s?{UNIT})?"
+    )
+    for sign, apart in ((".", ","), (",", "."))
+}
+DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])")}
 DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
 )
@@ -125,7 +134,7 @@ def odd_ids(
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
                 f"{quantity}in categorical to keep it as it is."
             )
-        looks_like = _text_that_looks_like(values)
+        looks_like = _text_that_looks_like(values, name)
         if looks_like:
             notices.append(
                 f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
@@ -192,7 +201,7 @@ def _likely_candidate(
     return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
 
 
-def _text_that_looks_like(values: np.ndarray) -> tuple[str, str, str] | None:
+def _text_that_looks_like(values: np.ndarray, name: str) -> tuple[str, str, str] | None:
     """Return what text seems to be, an example, and what to do; None for plain text."""
     seen = values[:SEEN_VALUES].tolist()
     if not seen or not all(isinstance(value, str) for value in seen):
@@ -201,6 +210,12 @@ def _text_that_looks_like(values: np.ndarray) -> tuple[str, str, str] | None:
     if all(map(NUMBER.fullmatch, texts)) and any(map(DECIMAL.fullmatch, texts)):
         example = next(text for text in texts if DECIMAL.fullmatch(text))
         return "numbers", example, "Convert it with pd.to_numeric."
+    for sign, written in WRITTEN.items():
+        example = next(filter(DECIMALS[sign].search, texts), None)
+        if example is not None and all(map(written.fullmatch, texts)):
+            plain = f"X[{name!r}].str.replace(r'[^0-9{sign}+-]', '', regex=True)"
+            plain += ".str.replace(',', '.')" if sign == "," else ""
+            return "numbers", example, f"Convert it with pd.to_numeric({plain})."
     if all(map(DATE.fullmatch, texts)):
         return "dates", texts[0], "Convert it with pd.to_datetime (dates are not used), or drop it."
     if all(map(LIST.fullmatch, texts)):
