@@ -138,14 +138,16 @@ class AttentionDisplay:
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
         names_of = _names_by_attribute(names, chosen.histories)
-        table, frame = table[table["behaviour"] == shown], pandas_frame(fitted.read(X))
-        rows = range(len(encoded))
-        weights, events = _one_history(table, rows, chosen.histories, names_of, frame)
+        table, frame = table[table["behaviour"] == shown], cast(Any, pandas_frame(fitted.read(X)))
+        for name in chosen.histories:
+            own = _own_events(frame[name], table["row"])
+            table = table.assign(**{name: _say_unknown(table[name], own, names_of.get(name, {}))})
+        weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
         is_click = fitted.classifier._target.value_name == "probability"
         display = cls(
             weights=weights,
             events=events,
-            candidates=_candidate_labels(fitted, encoded, chosen, names_of, frame),
+            candidates=_candidate_labels(fitted, encoded, frame, chosen, names_of),
             probability=fitted.predict_click(encoded) if is_click else None,
             by=by,
             click=fitted.classifier._target.click_name,
@@ -460,11 +462,7 @@ def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
 
 
 def _one_history(
-    table: pd.DataFrame,
-    rows: Sequence[int],
-    attributes: Sequence[str],
-    names: Names,
-    frame: pd.DataFrame | None = None,
+    table: pd.DataFrame, rows: Sequence[int], attributes: Sequence[str], names: Names
 ) -> tuple[np.ndarray, list[str]]:
     """Numbers (n_candidates, n_events), and the events' names, which all rows share."""
     groups = {row: group.sort_values("position") for row, group in table.groupby("row")}
@@ -472,9 +470,7 @@ def _one_history(
     for row in rows:
         group = groups.get(row, table[:0])
         values = group[[*attributes]].itertuples(index=False)
-        own = _own_values(frame, attributes, row, n=len(group))
-        pairs = zip(values, own, strict=True)
-        histories.append([_event_name(event, given, attributes, names) for event, given in pairs])
+        histories.append([_event_name(event, attributes, names) for event in values])
         column = next(column for column in COLUMN_BY.values() if column in table)
         weights.append(group[column].to_numpy(dtype=float))
     for row, history in zip(rows, histories, strict=True):
@@ -487,24 +483,28 @@ def _one_history(
     return np.stack(weights), histories[0]
 
 
-def _own_values(
-    frame: pd.DataFrame | None, names: Sequence[str], row: int, *, n: int
-) -> list[tuple[Any, ...]]:
-    """Return what a row of the caller's frame holds: a value, or n events, for each name."""
-    columns = []
-    for name in names:
-        cell = frame[name].iloc[row] if frame is not None and name in frame else None
-        values = [*cell] if isinstance(cell, list | tuple | np.ndarray) else [cell]
-        columns.append([*[None] * (n - len(values)), *values[max(len(values) - n, 0) :]])
-    return list(zip(*columns, strict=True))
+def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
+    """Return the newest events of each cell, as many as its number occurs among ``rows``."""
+    own: list[Any] = []
+    for row, n_events in zip(*np.unique(rows, return_counts=True), strict=True):
+        cell = cells.iloc[row]
+        is_list = isinstance(cell, list | tuple | np.ndarray)
+        own += [*cell][-n_events:] if is_list else [None] * n_events
+    return own
+
+
+def _say_unknown(learnt: Iterable[Any], own: Iterable[Any], names: Mapping[Any, object]) -> list:
+    """Return values, with the caller's own ones behind "unknown" where none was learnt."""
+    return [
+        f"unknown: {names.get(given, given)}"
+        if value is None and np.ndim(given) == 0 and not pd.isna(given)
+        else value
+        for value, given in zip(learnt, own, strict=True)
+    ]
 
 
 def _candidate_labels(
-    fitted: FittedPipeline,
-    X: EncodedFeatures,
-    behaviour: Behaviour,
-    names: Names,
-    frame: pd.DataFrame | None,
+    fitted: FittedPipeline, X: EncodedFeatures, frame: Any, behaviour: Behaviour, names: Names
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
     columns: dict[str, Any] = {}
@@ -513,28 +513,19 @@ def _candidate_labels(
             lists = pd.Series([ids[ids > 0] for ids in X[name]])
             columns[history] = fitted.decode_lists(name, lists)
         elif name is not None:
-            columns[history] = fitted.decode(name, X[name])
-    candidates = [name for name in behaviour.candidates if name is not None]
-    labels = []
-    for row, values in enumerate(zip(*columns.values(), strict=True)):
-        (own,) = _own_values(frame, candidates, row, n=1)
-        labels.append(_event_name(values, own, list(columns), names))
-    return labels
+            values = fitted.decode(name, X[name])
+            columns[history] = _say_unknown(values, frame[name], names.get(history, {}))
+    return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
 
 
-def _event_name(
-    values: Iterable[Any], own: Iterable[Any], attributes: Sequence[str], names: Names
-) -> str:
-    """Name an event by its values, or by those of the caller's frame where none was learnt."""
+def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) -> str:
     shown = []
-    for attribute, value, given in zip(attributes, values, own, strict=True):
-        name_of = names.get(attribute, {})
+    for attribute, value in zip(attributes, values, strict=True):
         those = value if isinstance(value, list | np.ndarray) else [value]
-        named = ["unknown" if pd.isna(v) else str(name_of.get(v, v)) for v in those]
-        text = ", ".join(named) or "none"
-        if value is None and np.ndim(given) == 0 and not pd.isna(given):
-            text = f"unknown: {name_of.get(given, given)}"
-        shown.append(_short(text))
+        named = [
+            "unknown" if pd.isna(v) else str(names.get(attribute, {}).get(v, v)) for v in those
+        ]
+        shown.append(_short(", ".join(named) or "none"))
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
 
 
