@@ -19,7 +19,9 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
+from tests.test_negatives import SHAPES, make_noise
 
+OLD = "that was clicked before: that alone tells them"
 OWN = "histories seem to hold the row's own click"
 
 
@@ -229,6 +231,35 @@ def test_values_too_rare_for_an_id_are_counted_together():
     model = make_pipeline(HistorySequenceEncoder(min_frequency=3), DINClassifier(max_epochs=1))
     model.fit(X, random.randint(0, 2, 600))
     assert model.predict_proba(X).shape == (600, 2)
+
+
+# What had been clicked before ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("drawn", ["here", "what came up", "anything"])
+@pytest.mark.filterwarnings("ignore:.* of the events are of items that nobody else has")
+def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(shape, drawn):
+    clicks, _ = make_noise(shape)
+    shown, y = sample_negatives(clicks, item="item", user="user", time="time", random_state=0)
+    if drawn != "here":
+        first = clicks.groupby("item")["time"].min().sort_values()
+        n_up = (
+            first.searchsorted(clicks["time"], side="right")
+            if drawn == "what came up"
+            else len(first)
+        )
+        place = np.random.default_rng(0).random(len(clicks)) * n_up
+        shown.loc[y == 0, "item"] = first.index[place.astype(int)]
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(
+        attach_history(shown, clicks, user="user", time="time", columns="item")
+    )
+    is_leak = drawn == "what came up" and "tail" in shape
+    is_leak |= drawn == "anything" and shape in {"long tail", "launches"}
+    assert [text for text in said(X, y) if OLD not in text] == []
+    assert len(said(X, y)) == is_leak
+    if drawn == "here":  # nor in a fold by user
+        assert said(X[X.users % 3 > 0], y[X.users % 3 > 0]) == []
 
 
 # Labels and rows -----------------------------------------------------------------------------

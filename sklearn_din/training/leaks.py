@@ -1,4 +1,4 @@
-"""What X gives away of y: the row's own click in its history, a column that is the label."""
+"""What X gives away of y: the row's own click in its history, columns, what was clicked before."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ MANY_REPEATS = 0.5  # of the events: beyond, nothing tells own clicks from what 
 NEWEST = 2  # events, which users come back to less often: there, own clicks of such logs show
 LABEL_ROWS = 200
 LABEL_AUC = 0.999
+CAME_UP_AUC = 0.65
 
 
 def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
@@ -50,6 +51,9 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
                 f"Where it is, leave it out, HistorySequenceEncoder(drop=[{name!r}]); "
                 "attach_aggregates makes means of what came before each row."
             )
+    for name in dict.fromkeys(name for b in X.schema.behaviours for name in b.candidates if name):
+        if name in X.schema.names("categorical") and _warn_of_first_clicks(X, name, clicks):
+            break
 
 
 class Repeats(NamedTuple):
@@ -131,6 +135,39 @@ def measure_repeats(
     if min(clicked.sum(), others.sum()) < MIN_ROWS:
         return None
     return Repeats(holds[clicked].mean(), holds[others].mean(), repeats[clicked].mean(), n_events)
+
+
+def _warn_of_first_clicks(X: EncodedFeatures, name: str, clicks: np.ndarray) -> bool:
+    """Warn where it tells the labels whether the candidate had been clicked by anybody before.
+
+    That clicked candidates had been clicked more often may be their popularity: of m clicks in a
+    candidate's life, another row lies behind the first one with a chance of m / (m + 1). What falls
+    short of that is as telling as clicks that are nobody's second one.
+    """
+    ids, is_click = X.columns[name], clicks == 1
+    rows = np.flatnonzero((ids >= FIRST_KNOWN_ID) & (is_click | (clicks == 0)))
+    if X.times is None or (X.times != X.times).any():
+        return False
+    ids, times, is_click = ids[rows], X.times[rows], is_click[rows]
+    if min(is_click.sum(), (~is_click).sum()) < LABEL_ROWS:
+        return False
+    first = np.full(ids.max() + 1, times.max())
+    np.minimum.at(first, ids[is_click], times[is_click])
+    n_clicks = np.bincount(ids[is_click], minlength=len(first))[ids[~is_click]]
+    came_up = first[ids] < times
+    clicked, others = came_up[is_click].mean(), came_up[~is_click].mean()
+    early = min(clicked, (n_clicks / (n_clicks + 1)).mean()) - others
+    auc = 0.5 + max(others - clicked, early) / 2
+    if auc < CAME_UP_AUC:
+        return False
+    warn_user(
+        f"{clicked:.0%} of the clicked rows and {others:.0%} of the others show a value of {name} "
+        f"that was clicked before: that alone tells them (AUC {auc:.2f}), and a model learns that "
+        f"what nobody clicked yet is{' not' if early > 0 else ''} clicked. If the others were "
+        "drawn, draw them with sample_negatives(time=...), and with its catalogue= where many "
+        "items are clicked once."
+    )
+    return True
 
 
 def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
