@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -19,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
+from sklearn_din._digests import digest
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._frames import pandas_frame
 from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
@@ -661,8 +660,4 @@ def _warn_of_new_columns(names: Sequence[str], schema: Schema) -> None:
 def _digest(scan: Scan, facts: Mapping[str, Any]) -> str:
     """Digest of the rows of a scan and of facts about an encoder."""
     text, arrays = split_arrays(to_plain(facts))
-    digest = hashlib.sha256(json.dumps([__version__, scan.fingerprint(), text]).encode())
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:32]
+    return digest(__version__, scan.fingerprint(), text, *arrays.values())[:32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
+from sklearn_din._digests import digest
 from sklearn_din._estimator_state import check_array
 from sklearn_din._validation import check_exact
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
 SHOWN_VALUES = 5
+N_DIGITS = 16  # of a vocabulary's digest
 PENDING_VALUES = 100_000
 FEW_VALUES = 1024  # up to which a search in order is faster than an index of pandas
 ID_DTYPES = [np.dtype(np.int64), np.dtype(bool), np.dtype(object)]
@@ -171,7 +172,10 @@ class Vocabulary:
     @cached_property
     def digest(self) -> str:
         """Fingerprint of the values and their order."""
-        return _digest(self.values)
+        if self.values.dtype != object:
+            return digest(self.values)[:N_DIGITS]
+        texts = map(str if _is_text(self.values) else repr, self.values)
+        return digest("\0".join(texts))[:N_DIGITS]
 
     @cached_property
     def _index(self) -> pd.Index:
@@ -480,15 +484,6 @@ def sort_order(values: np.ndarray) -> np.ndarray:
     except (TypeError, UnicodeEncodeError):  # values of several types, or without an order
         keys = [f"{type(value).__name__} {value!r}" for value in values]
         return np.argsort(np.array(keys, dtype=object), kind="stable")
-
-
-def _digest(values: np.ndarray) -> str:
-    if values.dtype == object:
-        spell = str if _is_text(values) else repr
-        content = "\0".join(map(spell, values)).encode("utf-8", "surrogatepass")
-    else:
-        content = values.astype("<i8").tobytes()
-    return hashlib.blake2b(values.dtype.kind.encode() + content, digest_size=8).hexdigest()
 
 
 def _append(known: np.ndarray, new: np.ndarray, *, name: str) -> np.ndarray:

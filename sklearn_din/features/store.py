@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
+from sklearn_din._digests import digest
 from sklearn_din._whole_files import make_cache_folder, remove_with, sync
 
 MANIFEST = "manifest.json"
@@ -221,9 +222,8 @@ class StoreWriter:
             entry["sha256"] = _digest_of_file(self.folder / entry["file"])
         manifest = {"format": FORMAT, "arrays": self._entries, "facts": self.facts}
         content = json.dumps(manifest).encode()
-        digest = hashlib.sha256(content).hexdigest().encode()
         with self.disk_errors(len(content)):
-            (self.folder / MANIFEST).write_bytes(digest + b"\n" + content)
+            (self.folder / MANIFEST).write_bytes(digest(content).encode() + b"\n" + content)
             for path in [*self.folder.iterdir(), self.folder]:
                 sync(path)
 
@@ -309,10 +309,10 @@ def _put(folder: Path, target: Path) -> None:
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return what a folder holds; None where it is not whole: another size, other bytes."""
     try:
-        digest, _, content = (folder / MANIFEST).read_bytes().partition(b"\n")
+        written, _, content = (folder / MANIFEST).read_bytes().partition(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if hashlib.sha256(content).hexdigest() != digest.decode("ascii", "replace"):
+    if digest(content).encode() != written:
         return None
     manifest = json.loads(content)
     if manifest["format"] != FORMAT:

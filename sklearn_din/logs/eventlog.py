@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from sklearn_din._digests import digest
 from sklearn_din._spans import Spans
 from sklearn_din._validation import refuse_unsure_ids
 
@@ -78,8 +78,7 @@ class EventLog:
         covered = spans.cover()
         part = self.part
         if covered.n_events < len(self):
-            runs = (covered.run_starts.tobytes(), covered.run_lengths.tobytes())
-            part = _digest(part.encode(), *runs)
+            part = digest(part, covered.run_starts, covered.run_lengths)
         values = self.columns[column][covered.kept]
         return EventLog({column: values}, token=self.token, part=part), covered.spans
 
@@ -96,7 +95,7 @@ def merge_logs(logs: Sequence[tuple[EventLog, str]]) -> tuple[EventLog, str, dic
         return log, column, dict.fromkeys(distinct, 0)
     sizes = [len(values) for values in distinct.values()]
     offsets = dict(zip(distinct, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-    token = _digest(*(f"{token}/{part};".encode() for token, part, _ in distinct))
+    token = digest(*(text for token, part, _ in distinct for text in (token, part)))
     return EventLog({column: join_values(list(distinct.values()))}, token=token), column, offsets
 
 
@@ -116,10 +115,6 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     alike = {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
     dtype = np.result_type(*dtypes) if alike else np.dtype(object)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
-
-
-def _digest(*parts: bytes) -> str:
-    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ with the tables, and DuckDB puts on disk what its memory does not hold.
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sklearn_din._digests import digest
 from sklearn_din._frames import list_types
 from sklearn_din._progress import Progress
 from sklearn_din._validation import (
@@ -304,12 +304,11 @@ def _cache_name(
     pair: _Pair, name: str, shown: Sequence[Any], log: Sequence[Any], request: object
 ) -> tuple[Path | None, str]:
     """Return the folder for what is made of two tables, and its name: equal for equal content."""
-    prints = pair.shown.fingerprint(shown), pair.log.fingerprint(log)
-    parent = pair.shown.cache_dir or pair.log.cache_dir
-    if None in prints:  # the rows of a query may be others next time
+    ours, theirs = pair.shown.fingerprint(shown), pair.log.fingerprint(log)
+    if ours is None or theirs is None:  # the rows of a query may be others next time
         return None, f"{name}-{uuid.uuid4().hex}"
-    digest = hashlib.sha256(repr([*prints, repr(request)]).encode()).hexdigest()
-    return parent, f"{name}-{digest[:32]}"
+    parent = pair.shown.cache_dir or pair.log.cache_dir
+    return parent, f"{name}-{digest(ours, theirs, repr(request))[:32]}"
 
 
 def _are_equal(shown: Table, log: Table, columns: Sequence[Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
+from sklearn_din._digests import digest
 from sklearn_din._spans import Rows, Spans
 from sklearn_din._validation import plain_values
 from sklearn_din.features.store import Store, StoreWriter
@@ -166,15 +166,14 @@ class StoredHistories:
         """Return history columns of some rows, over logs of the events inside their windows."""
         covered = self.spans(rows).cover()
         starts, lengths = covered.spans.starts, covered.spans.lengths
-        digest = hashlib.blake2b(covered.run_starts.tobytes(), digest_size=16)
-        digest.update(covered.run_lengths.tobytes())
+        part = digest(covered.run_starts, covered.run_lengths)
         columns = {}
         for name in names:
             values, codes = self.take(name, covered.kept)
             log = EventLog(
                 {name: values},
                 token=self.store.facts["token"],
-                part=digest.hexdigest(),
+                part=part,
                 codes=None if codes is None else {name: codes},
             )
             anchors = self.anchors(rows) if name == self.clock else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.sparse import csr_array
 
+from sklearn_din._digests import digest
 from sklearn_din._estimator_state import check_dict, check_keys
 from sklearn_din._plain_values import join_arrays, split_arrays
 from sklearn_din._warnings import ADVICE_FROM, log_once
@@ -89,10 +89,7 @@ class NeighbourTables:
     def digest(self) -> str:
         """Return a hash of all that was learnt."""
         text, arrays = split_arrays(self.to_plain())
-        sha = hashlib.sha256(text.encode())
-        for values in arrays.values():
-            sha.update(np.ascontiguousarray(values).data)
-        return sha.hexdigest()
+        return digest(text, *arrays.values())
 
     def to_plain(self) -> dict[str, Any]:
         """Return the tables as dicts of names, numbers and arrays."""
@@ -307,15 +304,9 @@ def _numbers_of(store: Store) -> list[np.ndarray]:
 def _store_name(X: EncodedFeatures, order: Order, rows: OrderedRows, store: Store) -> str:
     """Digest of all that decides the numbers: rows, labels, their blocks and tables."""
     text, of_order = split_arrays(order.to_plain())
-    sha = hashlib.sha256(repr((store.path.name, X.schema.identity, text)).encode())
-    for values in of_order.values():
-        sha.update(np.ascontiguousarray(values).data)
-    arrays = [rows.users, rows.blocks, rows.clicked]
+    arrays = [*of_order.values(), rows.users, rows.blocks, rows.clicked]
     for history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
         arrays += [X.columns[candidate], ragged.spans.starts, ragged.spans.lengths]
         arrays += [] if ragged.older is None else [ragged.older]
-    for array in arrays:
-        for part in row_blocks(X):
-            sha.update(np.ascontiguousarray(array[part]).data)
-    return f"neighbours-{sha.hexdigest()[:32]}"
+    return f"neighbours-{digest(store.path.name, X.schema.identity, text, *arrays)[:32]}"

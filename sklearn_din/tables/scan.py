@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
+from sklearn_din._digests import digest
 from sklearn_din._validation import check_columns, check_names, missing_rows, plain_values
 
 
@@ -64,11 +64,8 @@ class Scan(ABC):
 
     def fingerprint(self) -> str:
         """Return a digest of source, rows and columns: equal where the scan reads the same."""
-        facts = [self._source(), self.columns, self._target]
-        digest = hashlib.sha256(json.dumps(facts, default=str).encode())
-        rows = self._rows
-        digest.update(repr(rows).encode() if isinstance(rows, range) else rows.tobytes())
-        return digest.hexdigest()
+        facts = json.dumps([self._source(), self.columns, self._target], default=str)
+        return digest(facts, repr(self._rows) if isinstance(self._rows, range) else self._rows)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from sklearn_din._digests import digest
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import missing_rows
 from sklearn_din.tables.parquet_files import plain_type
@@ -94,17 +94,15 @@ class Table:
             return None
         if self.scan is not None:
             return self.scan.narrow(names).fingerprint()
-        digest = hashlib.sha256(repr(names).encode())
+        parts: list[Any] = [repr(names)]
         for name in names:
             column = self.frame[name]
-            digest.update(str(column.dtype).encode())
+            parts.append(str(column.dtype))
             try:
-                hashes = pd.util.hash_pandas_object(column, index=False)
+                parts.append(pd.util.hash_pandas_object(column, index=False).to_numpy())
             except TypeError:  # values that have no hash: nothing is known to be equal
-                digest.update(uuid.uuid4().bytes)
-            else:
-                digest.update(hashes.to_numpy().tobytes())
-        return digest.hexdigest()
+                parts.append(uuid.uuid4().hex)
+        return digest(*parts)
 
 
 def arrow_of_column(column: pd.Series) -> pa.Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import math
 import pickle
@@ -23,6 +22,7 @@ from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sklearn_din._digests import digest
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 from sklearn_din._whole_files import whole_file
@@ -38,7 +38,7 @@ from sklearn_din.training.seeding import plain_random_state, random_state_of
 FILE, LOCK = "training.checkpoint", "training.lock"
 FORMAT = "sklearn_din checkpoint 3"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
-N_DIGEST = hashlib.sha256().digest_size
+N_DIGEST = len(digest())
 
 
 class Checkpoint(Callback):
@@ -324,10 +324,6 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
 # The file: what torch.save writes, and its SHA-256 behind it, since torch checks no bits
 
 
-def _digest(octets: np.ndarray) -> bytes:
-    return hashlib.sha256(octets.data).digest()
-
-
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write numbers, text, lists, dicts and tensors to a file that is there whole or not at all.
 
@@ -341,9 +337,9 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         except RuntimeError as error:
             # After a full disk or Ctrl-C, torch fails to close its archive: raise the first error.
             raise error.__context__ or error from None
-        digest = _digest(np.memmap(partial, np.uint8, "r"))
+        checksum = digest(np.memmap(partial, np.uint8, "r"))
         with open(partial, "ab") as file:
-            file.write(digest)
+            file.write(checksum.encode())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -355,7 +351,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         octets = np.memmap(path, np.uint8, "r")
-        if _digest(octets[:-N_DIGEST]) != octets[-N_DIGEST:].tobytes():
+        if digest(octets[:-N_DIGEST]).encode() != octets[-N_DIGEST:].tobytes():
             raise ValueError("its SHA-256 is not that of its content")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if type(state) is not dict or state.get("format") != FORMAT:

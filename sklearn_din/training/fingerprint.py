@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
+from sklearn_din._digests import digest
 from sklearn_din._typed_fields import to_dict
 from sklearn_din._validation import group_codes
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.training.inputs import FitInputs, device_for
 
 WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
@@ -45,8 +44,10 @@ def fingerprint(
     parameters["device"] = device_for(estimator.device)
     data = {
         "the number of rows": len(inputs.X),
-        "y": [_digest_of_text(repr(to_dict(inputs.target))), digest(inputs.y)],
-        "sample_weight": None if sample_weight is None else digest(sample_weight, np.float64),
+        "y": digest(repr(to_dict(inputs.target)), inputs.y),
+        "sample_weight": None
+        if sample_weight is None
+        else digest(np.asarray(sample_weight, np.float64)),
         "groups": None if groups is None else digest(group_codes(groups, sort=True)),
         **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},
     }
@@ -125,19 +126,7 @@ def _digest_of_state(random_state: np.random.RandomState) -> str:
             f"{state['bit_generator']}. Pass RandomState(seed)."
         )
     key, *others = state["state"]["key"], state["state"]["pos"], state["has_gauss"], state["gauss"]
-    return _digest_of_text(repr((key.tolist(), others)))
-
-
-def _digest_of_text(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def digest(values: ArrayLike, dtype: DTypeLike | None = None) -> str:
-    """Hash an array of shape (n,), block by block; ``dtype`` is that of what is hashed."""
-    array, sha = np.asarray(values), hashlib.sha256()
-    for first in range(0, len(array), ROWS_PER_BLOCK):
-        sha.update(_octets(array[first : first + ROWS_PER_BLOCK].astype(dtype or array.dtype)))
-    return sha.hexdigest()
+    return digest(key, repr(others))[:16]
 
 
 def digests_of(X: EncodedFeatures) -> dict[str, str]:
@@ -147,32 +136,26 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
     the same events are equal. Whose and when each row is have the names "user=" and "time=", what
     the fields mean, vocabularies included, "the schema", fixed vectors "vectors=".
     """
-    digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
-    digests["the schema"].update(_digest_of_text(X.schema.identity).encode())
+    digests = {"the schema": digest(X.schema.identity)}
+
+    def update(name: str, *columns: Column) -> None:
+        arrays = (c.digests if isinstance(c, IdLists) else c for c in columns)
+        digests[name] = digest(digests.get(name, ""), *arrays)
+
     for vectors in X.vectors.values():
-        for array in vars(vectors).values():
-            digests["vectors="].update(_octets(array))
+        update("vectors=", *vars(vectors).values())
     for first in range(0, len(X), ROWS_PER_BLOCK):
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
-            digests[name].update(_octets(getattr(values, "digests", values)))
-        for name, those in (("user=", block.users), ("time=", block.times)):
-            if those is not None:
-                digests[name].update(_octets(those))
+            update(name, values)
+        for name, values in (("user=", block.users), ("time=", block.times)):
+            if values is not None:
+                update(name, values)
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]
             index = ragged.spans.index()
             for name in (*behaviour.histories, *behaviour.numbers):
-                digests[name].update(_octets(ragged.spans.lengths))
-                values = ragged.columns[name].take(index)
-                digests[name].update(_octets(getattr(values, "digests", values)))
-                if name in ragged.anchors:
-                    digests[name].update(_octets(ragged.anchors[name]))
-    return {name: sha.hexdigest() for name, sha in digests.items()}
-
-
-def _octets(values: np.ndarray) -> memoryview:
-    """Bytes of some values in the same order on every machine; objects are hashed one by one."""
-    if values.dtype.kind not in "biufmMU":
-        values = pd.util.hash_array(np.asarray(values, dtype=object), categorize=False)
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).view(np.uint8).data
+                anchors = [ragged.anchors[name]] if name in ragged.anchors else []
+                events = ragged.columns[name].take(index)
+                update(name, ragged.spans.lengths, events, *anchors)
+    return digests

@@ -10,7 +10,6 @@ batch, to rounding.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din._digests import digest
 from sklearn_din._processes import Processes, name_ranks, process_group
 from sklearn_din._warnings import warn_user
 from sklearn_din.network.batch import rows_of_rank
@@ -107,11 +107,9 @@ def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
 
 def weights_digest(module: nn.Module) -> str:
     """SHA-256 of a network's weights."""
-    sha = hashlib.sha256()
-    for name, weight in module.state_dict().items():
-        sha.update(name.encode())
-        sha.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    weights = module.state_dict()
+    flat = (weight.detach().cpu().contiguous().flatten() for weight in weights.values())
+    return digest(*weights, *(weight.view(torch.uint8).numpy() for weight in flat))
 
 
 def _warn_of_lone_training() -> None:
