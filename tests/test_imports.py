@@ -33,6 +33,46 @@ update(pickle.loads(pickle.dumps(model)), shown.assign(item=["hat", "boot"]), [0
 new = [name for name in sys.modules if name.startswith("torch.") and name not in before]
 assert len(new) < 10, f"{len(new)} modules of torch: {sorted(new)[:20]}"
 """
+# What fit, predict and save of a frame in memory need, and the extras that they never load.
+CORE = """
+import sys
+import pandas as pd
+from sklearn.pipeline import make_pipeline
+from sklearn_din import DINClassifier, HistorySequenceEncoder, load, save
+from sklearn_din import attach_aggregates, attach_history, sample_negatives
+log = pd.DataFrame({"user": [1, 1, 2, 2] * 5, "item": ["hat", "tie"] * 10, "time": range(20)})
+X, y = sample_negatives(log, item="item", random_state=0)
+X = attach_history(X, log, user="user", time="time", columns="item")
+X = attach_aggregates(X, log, time="time", aggregates={"clicks": ("item", None, "count")})
+encoder = HistorySequenceEncoder(user="user", time="time")
+model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(X, y)
+save(model, sys.argv[1])
+assert (load(sys.argv[1]).predict_proba(X) == model.predict_proba(X)).all()
+print(*sys.modules)
+"""
+EXTRAS = {
+    "large": "tables logs.sql logs.sql_negatives logs.attached_scan logs.stored_log",
+    "serving": "serving",
+    "inspection": "inspection",
+    "resilient": "training.checkpoint training.fingerprint",
+    "command line": "command_line __main__",
+    "datasets": "datasets",
+}
+PACKAGES = {"duckdb", "matplotlib", "onnx", "onnxruntime", "pyarrow.dataset"}
+OF_THE_CORE = {"serving.saving", "tables.scan"}  # they stand in the folder of an extra so far
+
+
+def test_the_core_loads_no_extra(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", CORE, tmp_path / "model.din"]
+    child = subprocess.run(command, cwd=HOUSE, check=True, capture_output=True, text=True)
+    modules = child.stdout.split()
+    assert not PACKAGES & {*modules}
+    loaded = {m.removeprefix("sklearn_din.") for m in modules if m.startswith("sklearn_din.")}
+    assert loaded >= {"logs.history", "transformers", "estimator", *OF_THE_CORE}
+    folders = {name.rpartition(".")[0] for name in OF_THE_CORE}
+    for extra, names in EXTRAS.items():
+        of_extra = {m for m in loaded for name in names.split() if f"{m}.".startswith(f"{name}.")}
+        assert of_extra <= OF_THE_CORE | folders, extra
 
 
 @pytest.mark.parametrize(

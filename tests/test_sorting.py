@@ -5,7 +5,6 @@ import decimal
 import errno
 import gc
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -110,18 +109,6 @@ def test_without_duckdb_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[large\]'"):
         in_order([], tmp_path)
-
-
-def test_frames_in_memory_need_neither_duckdb_nor_datasets():
-    code = (
-        "import sys, pandas as pd; from sklearn_din import *;"
-        "log = pd.DataFrame({'user': [1, 1], 'time': [1, 2], 'item': [3, 4]});"
-        "attach_history(log, log, user='user', time='time', columns='item');"
-        "attach_aggregates(log, log, time='time', aggregates={'n': ('user', None, 'count')});"
-        "sample_negatives(log, item='item');"
-        "sys.exit('duckdb' in sys.modules or 'pyarrow.dataset' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_numbers_are_sorted_by_their_bits_and_all_decimals_can_be():
