@@ -8,8 +8,8 @@ import pandas as pd
 from sklearn_din import DINClassifier, DINRegressor, HistorySequenceEncoder, attach_history
 
 GENRES = {"f0": ["b", "a"], "f1": ["b"], "f2": ["a", "c", "d"], "f3": [], "f4": None}
-VECTORS = {
-    "film": pd.DataFrame({"film": list(GENRES), "a": np.arange(5) / 5, "b": [1, 0, 2, 0, 1]})
+VECTORS = {  # f7 has never been shown
+    "film": pd.DataFrame({"film": [*GENRES, "f7"], "a": np.arange(6) / 5, "b": [1, 0, 2, 0, 1, 3]})
 }
 CANDIDATE = ["film", "genres"]
 
@@ -56,3 +56,9 @@ def outputs(estimator, X):
     """What a fitted estimator, or a Pipeline, says of rows: log-odds, or numbers."""
     decide = getattr(estimator, "decision_function", None)
     return estimator.predict(X) if decide is None else decide(X)
+
+
+def answers(estimator, X):
+    """What is served of rows: probabilities, or numbers."""
+    numbers = outputs(estimator, X)
+    return 1 / (1 + np.exp(-numbers)) if hasattr(estimator, "decision_function") else numbers

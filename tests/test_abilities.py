@@ -1,13 +1,25 @@
 """Lists, vectors, several labels and numbers: streamed, grown and served as they are in memory."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import Ranker, export_onnx, load, save, scan_parquet, update
 from sklearn_din.serving import OnnxServer
-from tests.abilities import ABILITIES, CANDIDATE, FRAME, GENRES, LABELS, make_encoder, outputs
+from tests.abilities import (
+    ABILITIES,
+    CANDIDATE,
+    FRAME,
+    GENRES,
+    LABELS,
+    answers,
+    make_encoder,
+    outputs,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:nothing was found to learn")  # in a few rows
 NEW = ["genres", "hist_genres", "price"]  # columns that come later
@@ -61,45 +73,57 @@ def test_a_scan_has_several_labels_in_a_frame_which_may_be_missing(tmp_path):
     np.testing.assert_array_equal(*(model.decision_function(frame) for model in models))
 
 
+@pytest.mark.parametrize("ability", ABILITIES)
+def test_a_search_fits_what_a_fit_with_its_parameters_does(ability):
+    model, y = make_model(ability)
+    search = GridSearchCV(model, {"din__embedding_dim": [4]}, cv=KFold(2), error_score="raise")
+    expected = make_model(ability, embedding_dim=4)[0].fit(FRAME, y)
+    found = search.fit(FRAME, y).best_estimator_
+    np.testing.assert_array_equal(outputs(found, FRAME), outputs(expected, FRAME))
+
+
 @pytest.fixture(scope="module", params=ABILITIES)
 def grown(request, tmp_path_factory):
-    """A model that got new columns, then new values, and its twin that was saved between."""
+    """A model that got new columns, then new values, and its copies that were kept between."""
     model, y = make_model(request.param)
     model.fit(FRAME[FIRST].drop(columns=NEW), rows_of(y, FIRST))
     later = FRAME[LATER].assign(film=["f9", "f0"] * 30, genres=[["new", "a"], ["b"]] * 30)
-    path, twin = tmp_path_factory.mktemp("grown") / "model.din", model
+    path, saved, pickled = tmp_path_factory.mktemp("grown") / "model.din", model, model
     y = rows_of(y, LATER)
     if isinstance(y, pd.DataFrame):
         y = y.assign(purchase=np.nan)
     for call, message in enumerate(["columns came since fit", None, None]):
-        save(twin, path)
-        twin = load(path)
-        for some in (model, twin):
+        save(saved, path)
+        saved, pickled = load(path), pickle.loads(pickle.dumps(pickled))
+        for some in (model, saved, pickled):
             if message is None:
                 update(some, later[call:], rows_of(y, slice(call, None)))
             else:
                 with pytest.warns(UserWarning, match=message):
                     update(some, later, y)
-    return model, twin, later
+    return model, (saved, pickled), later
 
 
-def test_a_model_that_is_saved_between_updates_learns_the_same(grown):
-    model, twin, later = grown
+def test_a_model_that_is_kept_between_updates_learns_the_same(grown):
+    model, copies, later = grown
     assert model[0].vocabularies_["genres"].tolist()[-1] == "new"
-    np.testing.assert_array_equal(outputs(twin, later), outputs(model, later))
+    for copy in copies:
+        np.testing.assert_array_equal(outputs(copy, later), outputs(model, later))
 
 
 def test_a_grown_model_is_ranked_and_exported(grown, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
     model, _, later = grown
-    users, films = later[-3:].drop(columns=CANDIDATE), pd.DataFrame({"film": [*GENRES, "f9"]})
-    films["genres"] = [*GENRES.values(), ["zz", "new"]]
+    later = later.assign(time=1000)  # rankings answer for now
+    users = later[-3:].drop(columns=CANDIDATE)
+    films = pd.DataFrame({"film": [*GENRES, "f9", "f7"]})
+    films["genres"] = [*GENRES.values(), ["zz", "new"], ["c", "a"]]
     label = getattr(model[-1]._target, "names", [None])[-1]
     best = Ranker(model, films, label=label).rank(users, top_k=len(films))
     pairs = users.merge(films, how="cross")[later.columns.tolist()]
-    expected = outputs(model, pairs).reshape(3, len(films), -1)[..., -1]
-    if model[-1].__class__.__name__ == "DINClassifier":
-        expected = 1 / (1 + np.exp(-expected))
+    expected = answers(model, pairs).reshape(3, len(films), -1)[..., -1]
+    is_number = not hasattr(model[-1], "predict_proba")
+    assert best.columns[-1] == ("prediction" if is_number else "probability")
     number = best["film"].map({film: n for n, film in enumerate(films["film"])})
     np.testing.assert_allclose(best.iloc[:, -1], expected[best["row"], number], rtol=1e-4)
     export_onnx(model, tmp_path / "ranking.onnx", layout="ranking")
@@ -111,3 +135,21 @@ def test_a_grown_model_is_ranked_and_exported(grown, tmp_path):
         **({} if label is None else {"label": label}),
     )
     np.testing.assert_allclose(scores, np.sort(expected[0])[::-1], rtol=1e-4)
+
+
+def test_rows_of_plain_values_are_served(grown, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
+    model, _, later = grown
+    lists = [["b", "a"], ["zz", "a"], [None], [], None]
+    X = later[:40].assign(genres=lists * 8, film=["f7", "f0", None, "zz"] * 10, time=1000)
+    X = X.assign(**{n: [list(cell) for cell in X[n]] for n in ("hist_film", "hist_place")})
+    X["hist_genres"] = [[lists[n % 5] for n in range(len(cell))] for cell in X["hist_film"]]
+    histories = [name for name in X if name.startswith("hist_")]
+    X.loc[X.index[-9:], histories] = None
+    export_onnx(model, tmp_path / "rows.onnx")
+    server, expected = OnnxServer(tmp_path / "rows.onnx"), answers(model, X)
+    requests = X.drop(columns=["user", "time"]).to_dict("records")
+    np.testing.assert_allclose(server.predict(requests), expected, rtol=1e-4)
+    for number in (0, 39):
+        found = server.predict(requests[number : number + 1])
+        np.testing.assert_allclose(found, expected[number : number + 1], rtol=1e-4)

@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
@@ -17,14 +16,10 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
-    Ranker,
     attach_history,
     embeddings,
     explain,
-    export_onnx,
-    load,
     sample_negatives,
-    save,
     scan_parquet,
     update,
 )
@@ -32,7 +27,6 @@ from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.lists import IdLists, join_columns
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.candidates import likeness_of_lists
-from sklearn_din.serving import OnnxServer
 from sklearn_din.training.occurrences import count_ids
 from tests.padded_network import padded_logits
 
@@ -194,15 +188,6 @@ def test_gradients_are_those_of_padded_lists(shown):
         torch.testing.assert_close(grad, plain[name].to_dense(), atol=1e-4, rtol=1e-4)
 
 
-def test_one_user_with_many_candidates_scores_as_single_rows_do(model, shown):
-    row = shown[0].iloc[[-1]]
-    pairs = pd.concat([row] * 30).assign(film="new", genres=[["a", "zz"], ["c"], None] * 10)
-    together = model.predict_proba(pairs)[:, 1]
-    alone = [model.predict_proba(pairs[n : n + 1])[0, 1] for n in range(30)]
-    np.testing.assert_allclose(together, alone, atol=1e-6)
-    assert len(np.unique(together.round(6))) == 3
-
-
 def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     rows = pd.concat([shown[0].iloc[[-1]]] * 6)
     rows["genres"] = [["a", "b"], ["zz", "a"], [None], [], ["zz"], ["zz", None]]
@@ -257,22 +242,6 @@ def test_rows_in_which_every_list_of_numbers_is_empty_or_missing_are_read():
     assert [X.behaviours["hist_genres",].spans.lengths.tolist() for X in of_rows] == [[2], [1], [0]]
 
 
-def test_a_search_tries_models_of_nested_histories(shown):
-    X, y = shown
-    search = GridSearchCV(make_model(), {"din__embedding_dim": [4, 8]}, cv=2, error_score="raise")
-    assert search.fit(X, y).predict_proba(X).shape == (300, 2)
-
-
-def test_files_and_pickles_keep_models_and_encoded_lists(model, shown, tmp_path):
-    X, _ = shown
-    expected = model.predict_proba(X)
-    save(model, tmp_path / "model.skops")
-    for other in (load(tmp_path / "model.skops"), pickle.loads(pickle.dumps(model))):
-        np.testing.assert_array_equal(other.predict_proba(X), expected)
-    encoded = pickle.loads(pickle.dumps(model[:-1].transform(X)[100:]))
-    np.testing.assert_array_equal(model["din"].predict_proba(encoded), expected[100:])
-
-
 def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(
     model, clicks, shown, tmp_path
 ):
@@ -295,45 +264,6 @@ def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(
         np.testing.assert_array_equal(encoded["hist_genres"], expected["hist_genres"])
         n_lists = len({tuple(genres or ()) for genres in GENRES.values()})
         assert len(encoded.behaviours[BEHAVIOUR].columns["hist_genres"].distinct) == n_lists
-
-
-def test_a_ranker_gives_the_same_as_rows_by_themselves(model, shown):
-    users = shown[0][-3:].drop(columns=["film", "genres"])
-    films = pd.DataFrame({"film": [*GENRES, "new"], "genres": [*GENRES.values(), ["a", "d"]]})
-    best = Ranker(model, films).rank(users, top_k=len(films))
-    pairs = users.merge(films, how="cross")[shown[0].columns.tolist()]
-    alone = model.predict_proba(pairs)[:, 1].reshape(3, len(films))
-    number = best["film"].map({film: n for n, film in enumerate(films["film"])})
-    np.testing.assert_allclose(best["probability"], alone[best["row"], number], atol=1e-6)
-
-
-@pytest.fixture
-def onnx_path(tmp_path):
-    pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
-    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
-    return tmp_path / "model.onnx"
-
-
-def test_an_onnx_file_averages_and_compares_lists(model, shown, onnx_path):
-    export_onnx(model, onnx_path)
-    X = shown[0][-80:].assign(genres=[["b", "a"], ["zz", "a"], [None], [], None] * 16)
-    requests = as_lists(X).drop(columns=["user", "time"]).to_dict("records")
-    server, expected = OnnxServer(onnx_path), model.predict_proba(X)[:, 1]
-    np.testing.assert_allclose(server.predict(requests), expected, atol=1e-6)
-    for number in (0, 2, 4):
-        alone = server.predict([requests[number] | {"hist_film": None, "hist_genres": None}])
-        row = X[number : number + 1].assign(hist_film=None, hist_genres=None)
-        np.testing.assert_allclose(alone, model.predict_proba(row)[:, 1], atol=1e-6)
-
-
-def test_an_onnx_file_ranks_candidates_by_their_lists(model, shown, onnx_path):
-    export_onnx(model, onnx_path, layout="ranking")
-    films = pd.DataFrame({"film": [*GENRES, "new"], "genres": [*GENRES.values(), ["d", "a", "c"]]})
-    user = as_lists(shown[0][-1:])[list(BEHAVIOUR)].to_dict("records")[0]
-    expected = Ranker(model, films).rank(user, top_k=len(films))
-    best, probability = OnnxServer(onnx_path).rank(user, films.to_dict("list"))
-    np.testing.assert_allclose(probability, expected["probability"], atol=1e-6)
-    assert films["film"].iloc[best].tolist() == expected["film"].tolist()
 
 
 def test_a_builder_attaches_nested_histories_and_an_update_adds_their_new_values(

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,16 +17,12 @@ from sklearn_din import (
     DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
-    Ranker,
     TrainingDisplay,
     attach_history,
     explain,
     export_onnx,
     history_importance,
-    load,
     predict_to_parquet,
-    save,
-    scan_parquet,
     update,
 )
 from sklearn_din.datasets import make_purchase_log
@@ -35,7 +30,7 @@ from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.serving import OnnxServer
 from sklearn_din.training.target import Numbers
 from tests.encoded_impressions import make_impressions
-from tests.fitted_pipelines import CANDIDATE, make_frame
+from tests.fitted_pipelines import make_frame
 
 
 def quick(**parameters):
@@ -137,14 +132,6 @@ def test_a_search_chooses_by_r2(rows):
     assert search.score(frame, y) == pytest.approx(r2_score(y, search.predict(frame)))
 
 
-def test_saved_and_pickled_it_predicts_the_same_and_goes_on_alike(fitted, rows, tmp_path):
-    save(fitted, tmp_path / "model.din")
-    for copy in (load(tmp_path / "model.din"), pickle.loads(pickle.dumps(fitted))):
-        np.testing.assert_array_equal(copy.predict(rows[0]), fitted.predict(rows[0]))
-    again = [update(load(tmp_path / "model.din"), *rows), update(copy, *rows)]
-    np.testing.assert_array_equal(*(model.predict(rows[0]) for model in again))
-
-
 @pytest.mark.parametrize("damage", [{"spread": 0.0}, {"mean": np.nan}, {"of_what": "cubed"}])
 def test_a_damaged_scale_is_refused(fitted, damage):
     state = fitted[-1].__getstate__()
@@ -166,50 +153,21 @@ def test_an_update_moves_to_what_has_come(rows):
     assert (target.mean, target.spread) == pytest.approx((y.mean(), y.std()))
 
 
-def test_candidates_are_ranked_by_the_number(fitted, rows):
-    frame, _ = rows
-    users = frame.drop(columns=CANDIDATE).iloc[:3]
-    candidates = frame[CANDIDATE].drop_duplicates("item").head(9)
-    best = Ranker(fitted, candidates).rank(users, top_k=4)
-    pairs = users.assign(row=range(3)).merge(candidates, how="cross")
-    alone = pairs.assign(prediction=fitted.predict(pairs[frame.columns]))
-    expected = alone.sort_values(["row", "prediction"], ascending=[True, False], kind="stable")
-    expected = expected.groupby("row").head(4)
-    assert best["item"].tolist() == expected["item"].tolist()
-    np.testing.assert_allclose(best["prediction"], expected["prediction"], rtol=1e-4)
-    assert "probability" not in best
-
-
-@pytest.mark.parametrize("loss", ["squared", "log1p"])
-def test_an_onnx_file_gives_the_number(loss, rows, tmp_path):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    frame, y = rows
-    model = make_model(loss=loss).fit(frame, y)
-    export_onnx(model, tmp_path / "model.onnx")
-    server = OnnxServer(tmp_path / "model.onnx")
-    columns = {name: frame[name].tolist() for name in frame.columns}
-    np.testing.assert_allclose(server.predict(columns), model.predict(frame), rtol=1e-4)
-
-
-def test_a_scan_trains_and_is_scored_as_its_frame(fitted, rows, tmp_path):
-    frame, y = rows
-    frame.assign(seconds=y).to_parquet(tmp_path / "rows.parquet")
-    scan = scan_parquet(tmp_path / "rows.parquet", target="seconds")
-    model = make_model(loss="log1p").fit(scan, scan.target_)
-    np.testing.assert_allclose(model.predict(frame), fitted.predict(frame), rtol=1e-4)
-    path = predict_to_parquet(model, scan, tmp_path / "scores.parquet", columns="seconds")
-    table = pq.read_table(path)
-    assert table.column_names == ["seconds", "prediction"]
-    np.testing.assert_allclose(table["prediction"], model.predict(frame), rtol=1e-5)
-
-
-def test_no_rows_are_scored_as_none_and_other_regressors_too(tmp_path):
-    X = pd.DataFrame({"price": [1.0, 2.0]})
+def test_rows_of_any_regressor_are_scored_in_a_file(tmp_path):
+    X = pd.DataFrame({"seconds": [1.0, 2.0]})
     model = LinearRegression().fit(X, [1.0, 2.0])
-    path = predict_to_parquet(model, X.head(0), tmp_path / "none.parquet")
-    assert pq.read_table(path).schema.names == ["prediction"]
-    assert isinstance(pq.read_table(path), pa.Table)
+    for n in (2, 0):
+        path = predict_to_parquet(model, X[:n], tmp_path / str(n), columns="seconds")
+        assert pq.read_table(path).column_names == ["seconds", "prediction"]
+        np.testing.assert_allclose(pq.read_table(path)["prediction"], X["seconds"][:n])
+
+
+def test_an_onnx_file_gives_numbers_of_either_loss(rows, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = make_model(loss="squared").fit(*rows)  # log1p: test_abilities.py
+    export_onnx(model, tmp_path / "model.onnx")
+    found = OnnxServer(tmp_path / "model.onnx").predict(rows[0].to_dict("list"))
+    np.testing.assert_allclose(found, model.predict(rows[0]), rtol=1e-4)
 
 
 def test_events_are_explained_by_the_number_and_columns_matter_by_r2(fitted, rows):
