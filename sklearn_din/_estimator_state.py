@@ -1,12 +1,15 @@
-"""States of estimators for pickle and skops: plain values, checked when they come back."""
+"""States of estimators: each method sees one, and files get plain values, checked on their way."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import threading
 import warnings
-from collections.abc import Mapping, Set
-from typing import Any
+import weakref
+from collections.abc import Callable, Mapping, Set
+from functools import wraps
+from typing import Any, Self
 
 import numpy as np
 import sklearn
@@ -19,19 +22,65 @@ METHODS = (
     *("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score"),
     *("split", "transform", "inverse_transform"),
 )
+READERS = {*METHODS, "attention_weights", "summary", "report", "inverse_transform_ids"}
+READERS -= {"fit", "partial_fit"}  # the others read their estimator once, whatever update replaces
+
+_request = threading.local()  # ``made``: the thread's latest rows, and the states that made them
+
+
+def _read_once(method: Callable) -> Callable:
+    """Give a method its estimator as it is now, or as it was beside the steps that made its X."""
+
+    @wraps(method)
+    def call(self: EstimatorState, *args: Any, **kwargs: Any) -> Any:
+        made, states = getattr(_request, "made", (None, []))
+        if args and made is not None and made() is args[0]:
+            del _request.made
+        else:
+            states = []
+        now = self._now(*states)
+        answer = method(now, *args, **kwargs)
+        if method.__name__ == "transform":
+            states = [*states, vars(now)]
+            _request.made = weakref.ref(answer, lambda _: states.clear()), states
+        return answer
+
+    return call
 
 
 class EstimatorState:
-    """Mixin: pickle, joblib and skops get plain values, checked when they come back.
+    """Mixin: one state for each request, and plain values for pickle, joblib and skops.
+
+    ``partial_fit`` and ``update`` put another ``__dict__`` in place of the old one, in one store.
+    Methods read it once; in a Pipeline, as it was beside the steps that made their X: a thread's
+    whole request is answered by the old model or by the new one.
 
     An estimator says in ``_get_fitted`` what it learnt, and in ``_restore_fitted`` how it comes
-    back. Parameters, metadata requests and attributes that a user added are kept here.
+    back, checked. Parameters, metadata requests and attributes that a user added are kept here.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in READERS & vars(cls).keys():
+            setattr(cls, name, _read_once(vars(cls)[name]))
+
+    def _now(self, *beside: Mapping[str, Any]) -> Self:
+        """Return this estimator as it is, or as it was beside states that others have replaced."""
+        now = object.__new__(type(self))
+        now.__dict__ = vars(self)  # first: states are noted before they are replaced
+        for state in beside:
+            now.__dict__ = state.get("_replaced", {}).get(self, vars(now))
+        return now
+
+    def _set(self, attributes: dict[str, Any]) -> None:
+        """Set attributes in one store: a new state, which ``update`` may replace."""
+        self.__dict__ = vars(self) | attributes | {"_replaced": {}}
 
     def __getstate__(self) -> dict[str, Any]:
         from sklearn_din._plain_values import to_plain  # and pandas
 
-        attributes = dict(self.__dict__)
+        attributes = dict(vars(self))
+        attributes.pop("_replaced", None)
         names = self._get_param_names()  # type: ignore[attr-defined]
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
         for name, value in parameters.items():

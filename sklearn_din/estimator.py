@@ -357,14 +357,14 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         )
 
     def _keep(self, net: DINNet, inputs: FitInputs) -> Self:
-        """Set the fitted attributes at once: an interruption leaves all of them or none."""
+        """Set the fitted attributes at once: others see all of them, or none."""
         schema = inputs.X.schema
         attributes = {"_target": inputs.target, "schema_": schema} | _of_net(net)
         attributes |= {"_fitted_on_encoded": inputs.is_encoded}
         if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
             names = np.array(schema.feature_names_out(), dtype=object)
             attributes |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
-        self.__dict__.update(attributes)
+        self._set(attributes)
         return self
 
     def _versions(self) -> dict[str, str]:
@@ -397,7 +397,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         target = read_target(fitted.pop("target"), self._kinds_of_target)
         net = restore_net(self._new_net(target), fitted.pop("net"), schema)
         learnt = {"schema_": schema, "_target": target}
-        self.__dict__.update(fitted | learnt | _of_net(net))
+        self._set(fitted | learnt | _of_net(net))
 
     def _prepare_rows(self, X: ImpressionsLike) -> EncodedFeatures:
         check_is_fitted(self, "schema_")

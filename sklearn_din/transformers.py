@@ -65,7 +65,7 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.tables.scan import Scan
 
 
-class HistorySequenceEncoder(  # type: ignore[call-arg]
+class HistorySequenceEncoder(
     EstimatorState,
     CallbackSupportMixin,
     TransformerMixin,
@@ -214,14 +214,16 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def vocabularies_(self) -> dict[str, np.ndarray]:
         """Column of ids -> its known values, in the order of their ids from 2."""
         check_is_fitted(self, "schema_")
-        owners = self._learnt.roles.owners
-        return {name: self._learnt.vocabularies[owner].values for name, owner in owners.items()}
+        learnt = self._learnt
+        owners = learnt.roles.owners
+        return {name: learnt.vocabularies[owner].values for name, owner in owners.items()}
 
     @property
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
         check_is_fitted(self, "schema_")
-        return {**self._learnt.number_scales, **self._learnt.event_scales}
+        learnt = self._learnt
+        return {**learnt.number_scales, **learnt.event_scales}
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
@@ -316,7 +318,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         for owner, sources in of_new.counts_by_owner().items() if new else ():
             if owner in counts:  # a history that came since, of a column that was there
                 counts[owner] |= sources
-        learnt = known.grow(counts, self._id_rules)
+        learnt, columns = known.grow(counts, self._id_rules), dict[str, Any]()
         if new:
             names, most = [*known.names, *new], known.max_length
             learnt = learnt.join(
@@ -325,9 +327,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
                 )
             )
             _warn_of_new_columns(new, learnt.schema)
-            self.feature_names_in_ = np.array(names, dtype=object)
-            self.n_features_in_ = len(names)
-        self._learnt, self.schema_ = learnt, learnt.schema
+            columns["feature_names_in_"] = np.array(names, dtype=object)
+            columns["n_features_in_"] = len(names)
+        self._set({"_learnt": learnt, "schema_": learnt.schema, **columns})
         return self
 
     def transform(self, X: TableLike) -> EncodedFeatures:
@@ -543,7 +545,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         }
         self._learnt = dataclasses.replace(learnt, vector_scales=scales)
         self._look_up_vectors()  # also checks that they belong to values of X
-        self.schema_ = self._learnt.schema
+        self._set({"schema_": self._learnt.schema})
 
     def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
         if self.user is not None:  # lists and the like are no users
@@ -628,11 +630,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         required, optional = {"learnt", "n_features_in_"}, {"feature_names_in_"}
         check_keys(fitted, required, optional=optional, what="an encoder")
         check_feature_names(fitted)
-        self._learnt = from_dict(Learnt, fitted["learnt"])
-        self.schema_ = self._learnt.schema
-        self.n_features_in_ = fitted["n_features_in_"]
-        if "feature_names_in_" in fitted:
-            self.feature_names_in_ = fitted["feature_names_in_"]
+        learnt = from_dict(Learnt, fitted.pop("learnt"))
+        self._set({"_learnt": learnt, "schema_": learnt.schema, **fitted})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import joblib
@@ -14,8 +16,17 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
-from sklearn_din import HistoryBuilder, attach_history, rank_candidates
+from sklearn_din import (
+    DINClassifier,
+    DINRegressor,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_history,
+    rank_candidates,
+    update,
+)
 from sklearn_din.inspection.explain import explain
 from tests.fitted_pipelines import fit_pipeline
 
@@ -81,6 +92,42 @@ def test_joblibs_threads_score_as_one_process_does(fitted, frame, y):
     with joblib.parallel_config(backend="threading", n_jobs=2):
         found = cross_val_score(model, frame, y, cv=2, scoring="roc_auc")
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("estimator", [DINClassifier, DINRegressor])
+def test_every_answer_is_one_models_while_eight_updates_replace_it(frame, y, estimator):
+    parts = [frame.iloc[start::10] for start in range(9)]
+    parts = [part.assign(item=f"{n} " + part["item"]) for n, part in enumerate(parts)]
+    labels = [y[start::10] for start in range(9)]
+    rows = pd.concat([part.iloc[:4] for part in parts]).assign(time=frame["time"].max())
+    steps = [
+        HistoryBuilder(user="user", time="time", columns="item", prefix="past_", events="all"),
+        HistorySequenceEncoder(user="user", time="time"),
+        estimator(max_epochs=1, lr=0.02, random_state=0),
+    ]
+    model = make_pipeline(*steps).fit(parts[0], labels[0])
+    ask = model.predict if estimator is DINRegressor else model.predict_proba
+    answers, finished = [ask(rows)], threading.Event()
+
+    def ask_often(_):
+        return [ask(rows) for _ in iter(finished.is_set, True)]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-3)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            asking = [pool.submit(ask_often, n) for n in range(8)]
+            for part, own in zip(parts[1:], labels[1:], strict=True):
+                update(model, part, own)
+                answers.append(ask(rows))
+            finished.set()
+        given = [answer for thread in asking for answer in thread.result()]
+    finally:
+        finished.set()
+        sys.setswitchinterval(interval)
+    assert all(abs(a - b).max() > 1e-4 for a, b in pairwise(answers))
+    distances = [min(abs(answer - one).max() for one in answers) for answer in given]
+    assert max(distances) < 1e-6, f"{sum(d > 1e-6 for d in distances)} of {len(given)} are mixed"
 
 
 FORKS = """

@@ -21,6 +21,7 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
+    Ranker,
     TrainingDisplay,
     export_onnx,
     load,
@@ -533,11 +534,15 @@ def test_predicting_before_the_classifier_has_grown_says_what_to_do(model, frame
         model.predict(frame)
 
 
-def test_rows_encoded_before_growth_are_still_taken(model, frame, later, y):
+@pytest.mark.parametrize("what", ["fitted", "with_neighbours"])
+def test_rows_encoded_before_growth_are_still_taken(what, request, frame, later, y):
+    model = copy.deepcopy(request.getfixturevalue(what))
     early = model["encode"].transform(frame)
     update(model, later, y)
     classifier = model["din"]
+    assert early.schema["item"].n_ids < classifier.schema_["item"].n_ids
     assert (classifier.predict_proba(early) == model.predict_proba(frame)).all()
+    assert (classifier.net_.score(early) == model.decision_function(frame)).all()
     classifier.partial_fit(early, y)
     assert classifier.schema_ == model["encode"].schema_
     assert model.predict_proba(later).shape == (len(later), 2)
@@ -611,16 +616,36 @@ def test_a_model_predicts_between_the_replacements_of_its_steps(unknown, monkeyp
         ("din", DINClassifier(max_epochs=1, random_state=0)),
     ]
     model = Pipeline(steps).fit(shown, y)
-    rows, replaced, replace = shown.assign(time=200), [], updating._replace_state
+    rows, answers, replace = shown.assign(time=200, page="home"), [], updating._replace_state
+    old = model.predict_proba(rows)
 
     def replace_and_predict(step, its_copy):
         replace(step, its_copy)
-        replaced.append(type(step).__name__)
-        assert model.predict_proba(rows).shape == (18, 2)
+        answers.append(model.predict_proba(rows))
 
     monkeypatch.setattr(updating, "_replace_state", replace_and_predict)
-    update(model, shown.assign(time=shown["time"] + 100, item="z"), y)
-    assert replaced == ["DINClassifier", "HistorySequenceEncoder", "HistoryBuilder"]
+    with pytest.warns(UserWarning, match="columns came since fit"):
+        update(model, shown.assign(time=shown["time"] + 100, item="z", page="home"), y)
+    assert len(answers) == 3
+    assert all((answer == old).all() for answer in answers[:-1])
+    assert not (answers[-1] == old).all()
+
+
+def test_a_ranker_answers_by_one_model_between_the_replacements(
+    model, frame, later, y, monkeypatch
+):
+    users, candidates = frame.drop(columns=CANDIDATE)[:2], later[CANDIDATE].drop_duplicates("item")
+    ranker, replace, answers = Ranker(model, candidates), updating._replace_state, []
+    old = ranker.rank(users)
+
+    def replace_and_rank(step, its_copy):
+        replace(step, its_copy)
+        answers.append(ranker.rank(users))
+
+    monkeypatch.setattr(updating, "_replace_state", replace_and_rank)
+    update(model, later, y)
+    pd.testing.assert_frame_equal(answers[0], old)
+    pd.testing.assert_frame_equal(answers[1], rank_candidates(model, users, candidates))
 
 
 def test_update_learns(model, later, y):

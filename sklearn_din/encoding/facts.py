@@ -25,15 +25,10 @@ from sklearn_din.encoding.table import (
     dtype_kind,
     find_candidate,
     is_history_name,
+    kind_of_values,
 )
 
 NUMERIC_KINDS = {"float", "integer"}
-KIND_OF_VALUES = {  # by the name that pandas gives to values; all others are ids
-    **dict.fromkeys(("floating", "mixed-integer-float", "decimal"), "float"),
-    **dict.fromkeys(("datetime64", "datetime", "date", "time", "period"), "time"),
-    "integer": "integer",
-    "empty": None,
-}
 
 
 @dataclass
@@ -60,10 +55,10 @@ class HistoryFacts:
         self.has_anchors |= cells.anchors is not None
         if kind == "float" and cells.anchors is None:
             numbers = pd.Series(cells.values).to_numpy(np.float64, na_value=np.nan)
-            present = numbers[~np.isnan(numbers)]
-            self.any_number |= bool(len(present))
-            self.any_fraction |= bool(len(present)) and not are_whole(present)
-            self.any_missing |= len(present) < len(numbers)
+            is_missing = np.isnan(numbers)
+            self.any_number |= not is_missing.all()
+            self.any_missing |= bool(is_missing.any())
+            self.any_fraction |= not is_missing.all() and not are_whole(numbers)
         self.longest = int(lengths.max(initial=self.longest))
         self.shortest = int(lengths.min(initial=self.shortest))
 
@@ -126,8 +121,7 @@ class ColumnFacts:
             self.any_other |= _has_fraction(columns, name)
             self.any_missing |= bool(columns.frame[name].isna().any())
         elif example is not None:
-            inferred = pd.api.types.infer_dtype(columns.frame[name], skipna=True)
-            self.any_other |= inferred != "integer"
+            self.any_other |= kind_of_values(columns.frame[name]) != "integer"
         return False
 
     @property
@@ -196,21 +190,15 @@ def gather_facts(
     }
     lists |= suspects | (kinds.keys() & {*histories})
     candidates = {find_candidate(name, table.names) for name in lists}
-    floats = {
-        name
-        for name, kind in kinds.items()
-        if kind == "numbers" and (name in candidates or any(n.endswith(f"_{name}") for n in lists))
-    }
+    candidates |= {name for name in kinds if any(n.endswith(f"_{name}") for n in lists)}
+    floats = {name for name, kind in kinds.items() if kind == "numbers"} & candidates
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]
-    facts = TableFacts(
-        tuple(table.names),
-        {
-            n: ColumnFacts()
-            if n in names or kind is None
-            else ColumnFacts({kind}, any_other=not _are_whole(table.dtypes[n]))
-            for n, kind in kinds.items()
-        },
-    )
+    facts = TableFacts(tuple(table.names), {name: ColumnFacts() for name in kinds})
+    for name, kind in kinds.items():
+        if kind is not None and name not in names:  # the dtype alone tells
+            of_values: Any = getattr(table.dtypes[name], "categories", table.dtypes[name])
+            facts[name].kinds.add(kind)
+            facts[name].any_other = not pd.api.types.is_any_real_numeric_dtype(of_values)
 
     def read(columns: Columns) -> tuple[dict[str, str], dict[str, str]]:
         lists = [
@@ -229,14 +217,6 @@ def gather_facts(
     return facts
 
 
-def _are_whole(dtype: Any) -> bool:
-    """Return whether a column of this dtype, or its categories, are whole numbers."""
-    if not isinstance(dtype, pd.CategoricalDtype):
-        return pd.api.types.is_integer_dtype(dtype)
-    numbers = dtype.categories
-    return pd.api.types.is_numeric_dtype(numbers) and are_whole(numbers.to_numpy(np.float64))
-
-
 def _has_fraction(columns: Columns, name: str) -> bool:
     """Return whether the numbers are no ids: durations never are."""
     column = columns.frame[name]
@@ -251,7 +231,7 @@ def _kind_of_events(cells: HistoryCells) -> str | None:
     if cells.is_nested:
         return "lists"
     if isinstance(cells.values, np.ndarray):
-        return KIND_OF_VALUES.get(pd.api.types.infer_dtype(cells.values, skipna=True), "other")
+        return kind_of_values(cells.values)
     kind = cells.values.type
     if pa.types.is_null(kind):
         return None

@@ -333,11 +333,11 @@ class Histories:
         """
         events, facts = self.facts[history].history, self.facts[column]
         is_whole = events.is_integer or events.is_whole
-        if not events.kinds or facts.is_whole != is_whole or (events.is_numeric and not is_whole):
-            return False
-        if facts.kind == "numbers" and events.is_numeric:
-            return facts.any_missing or events.any_missing
-        return facts.kind == "ids" or (facts.kind == "numbers" and is_whole)
+        if facts.kind == "numbers":
+            are_ids = events.is_integer or facts.any_missing or events.any_missing
+            return facts.is_whole and is_whole and are_ids
+        are_ids = facts.kind == "ids" and (is_whole or not events.is_numeric)
+        return bool(events.kinds) and are_ids and facts.is_whole == is_whole
 
     def _is_of_ids(self, name: str, candidate: str) -> bool:
         """Return whether a history and the column of its name are ids rather than quantities."""

@@ -25,6 +25,10 @@ from sklearn_din.tables.scan import Scan
 PREFIX = "hist_"
 Made = TypeVar("Made")
 ColumnKind = Literal["ids", "numbers", "time", "history"]
+NUMBERS = ("floating", "mixed-integer-float", "decimal", "timedelta")  # as pandas names them
+TIMES = ("datetime64", "datetime", "date", "time", "period")
+KINDS_OF_VALUES: dict[str, str | None] = {"integer": "integer", "empty": None}
+KINDS_OF_VALUES |= dict.fromkeys(NUMBERS, "float") | dict.fromkeys(TIMES, "time")
 
 
 class Columns:
@@ -214,10 +218,13 @@ def column_kind(column: pd.Series) -> ColumnKind:
         return kind
     if holds_lists(column):
         return "history"
-    inferred = pd.api.types.infer_dtype(column, skipna=True)
-    if inferred in ("floating", "mixed-integer-float", "decimal", "timedelta"):
-        return "numbers"
-    return "time" if inferred in ("date", "datetime", "time", "period") else "ids"
+    of_values = kind_of_values(column)
+    return "numbers" if of_values == "float" else "time" if of_values == "time" else "ids"
+
+
+def kind_of_values(values: np.ndarray | pd.Series) -> str | None:
+    """Return "integer", "float", "time" or "other"; None where all values are missing."""
+    return KINDS_OF_VALUES.get(pd.api.types.infer_dtype(values, skipna=True), "other")
 
 
 def dtype_kind(dtype: Any) -> ColumnKind | None:

@@ -75,6 +75,11 @@ class FittedPipeline(NamedTuple):
     classifier: Any
     calibration: Calibration = Calibration()
 
+    def now(self) -> tuple[Any, Any]:
+        """Return encoder and classifier of one state, whatever ``update`` does meanwhile."""
+        encoder = self.encoder._now()
+        return encoder, self.classifier._now(vars(encoder))
+
     def encode(self, X: object) -> EncodedFeatures:
         """Return impressions as the classifier sees them."""
         return self.transformers.transform(X)

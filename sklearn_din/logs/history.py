@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -158,15 +157,15 @@ def attach_history(
         warn_user(repeats)
     clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
     if clocks is not None:
-        warnings.warn(clocks, UserWarning, stacklevel=2)
+        warn_user(clocks)
     reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
     if reason is not None:
-        warnings.warn(all_empty_message(reason, user, time), UserWarning, stacklevel=2)
+        warn_user(all_empty_message(reason, user, time))
     new = history_columns(shown.pandas, timeline, values, past, request)
     return shown.with_columns(new, types=list_types(log, request.sources))
 
 
-class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Remember the training rows as a log and attach each row's past from it.
 
     The transformer form of :func:`attach_history`. It knows the training rows only, which is
@@ -233,6 +232,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         "elapsed": [str, None],
         "events": [StrOptions({"positive", "all"})],
     }
+    events_: pd.DataFrame
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
         self.classes_ = classes
         self.positive_class_ = None if classes is None else classes[1]
-        self.events_ = events
+        self._set({"events_": events})
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -286,20 +286,16 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         times, _, _ = check_times(events[self.time], name=label)
         is_known = repeats_memory(events, times, n_remembered)
         if is_known.any():
-            warnings.warn(
+            warn_user(
                 f"{int(is_known.sum())} of {len(events) - n_remembered} events were remembered "
                 "already (the same user, time and history columns): they are not appended again.",
-                UserWarning,
-                stacklevel=2,
             )
             events = events[~is_known].reset_index(drop=True)
-        self.events_ = events
-        self._sorted = None
         fitted: list[Any] = list(vars(self)["feature_names_in_"])
         names = list(CallerFrame(X, name="X").pandas.columns)
         fitted += [n for n in names if n not in {*fitted, *self._request.new_names}]
-        self.feature_names_in_ = np.asarray(fitted, dtype=object)
-        self.n_features_in_ = len(fitted)
+        learnt = {"events_": events, "feature_names_in_": np.asarray(fitted, dtype=object)}
+        self._set({"_sorted": None, "n_features_in_": len(fitted), **learnt})
         return self
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
@@ -316,12 +312,10 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
-            warnings.warn(
+            warn_user(
                 f"every history is empty: no {self.user!r} of these {len(past.end)} rows was among "
                 "the events at fit. Under a split by user call attach_history before the split; "
                 "HistoryBuilder is for splits by time and for serving.",
-                UserWarning,
-                stacklevel=2,
             )
         new = history_columns(shown.pandas, timeline, log, past, request)
         return shown.with_columns(new, types=list_types(events, request.sources))
@@ -389,8 +383,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         names = [self.user, self.time, *check_names(self.columns, name="columns")]
         check_frame(events, names, name="events_")
         check_times(events[self.time], name=f"events_[{self.time!r}]")
-        self._sorted = None
-        self.__dict__.update(fitted)
+        self._set({"_sorted": None, **fitted})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -87,7 +87,7 @@ class NeighbourPair:
 
     def widen(self, n_ids: int) -> NeighbourPair:
         """Give ids that were appended no neighbours and no popularity, as unknown ones have."""
-        if n_ids == self.n_ids:
+        if n_ids <= self.n_ids:  # or rows were encoded before others were appended
             return self
         more = ((0, 0), (0, n_ids - self.n_ids))
         return replace(

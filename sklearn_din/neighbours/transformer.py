@@ -25,9 +25,7 @@ from sklearn_din.transformers import HistorySequenceEncoder
 FrameOrEncoded = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
 
 
-class ItemNeighbours(  # type: ignore[call-arg]
-    EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
-):
+class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Add numbers of item neighbours to a frame, or to encoded rows.
 
     :class:`DINClassifier` learns these numbers by itself. This transformer gives them to any

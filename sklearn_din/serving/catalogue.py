@@ -54,14 +54,13 @@ class Catalogue:
 
     def __init__(self, fitted: FittedPipeline, candidates: pd.DataFrame) -> None:
         self.fitted, self.candidates = fitted, candidates
-        rows = replace(fitted.encoder._row_encoder(), user=None, time=None)
-        # update replaces the classifier first: what was learnt is never newer than the net
-        self._learnt, self.net = rows.learnt, fitted.classifier.net_
+        encoder, classifier = fitted.now()
+        rows = replace(encoder._row_encoder(), user=None, time=None)
+        self._learnt, self.net = rows.learnt, classifier.net_
         self.vectors = rows.vectors
         self.schema: Schema = self._learnt.schema
         encoded = EncodedFeatures._without_checks(self.schema, {}, {})
-        schema = fitted.classifier.schema_
-        check_features(fitted.classifier, encoded, schema=schema, is_encoded=True)
+        check_features(classifier, encoded, schema=classifier.schema_, is_encoded=True)
         names = {*candidates.columns}
         others = {*self._learnt.names} - names
         self._of_users = replace(rows, learnt=self._learnt.without(names))
@@ -71,7 +70,7 @@ class Catalogue:
 
     def is_current(self) -> bool:
         """Return whether the model is still as it was."""
-        encoder, classifier = self.fitted.encoder, self.fitted.classifier
+        encoder, classifier = self.fitted.now()
         is_same = encoder._learnt is self._learnt and classifier.net_ is self.net
         return is_same and encoder._look_up_vectors() is self.vectors
 

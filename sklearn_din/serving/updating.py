@@ -31,12 +31,13 @@ def update(
     transform alone. So :class:`HistorySequenceEncoder` appends the new ids,
     :class:`HistoryBuilder` remembers the new events, and :class:`DINClassifier` makes one pass
     over the rows. The model is changed in place when every step has succeeded. Where one fails,
-    or Ctrl-C ends the training, the model is as it was before; it may predict meanwhile.
+    or Ctrl-C ends the training, the model is as it was before. Threads may ask it meanwhile: all of
+    an answer is the old model's or the new one's, unless a step of another package stands between
+    :class:`HistoryBuilder` and the encoder.
 
     A column that came since fit is added, and a warning says as what. By that alone no prediction
     changes: the network gives it weights of zero, which the rows then train. A column that is gone
-    is an error. Where columns came, a request of another thread fails that falls between the steps'
-    replacements: serve from a copy then.
+    is an error.
 
     Parameters
     ----------
@@ -92,9 +93,13 @@ def update(
     grown.embedding_lr = UPDATE_RATE * (classifier.embedding_lr or classifier.lr)
     grown.partial_fit(X, y, sample_weight=sample_weight)
     grown.lr, grown.embedding_lr = classifier.lr, classifier.embedding_lr
-    # A request may come between two replacements. The last step is replaced first: a grown
-    # classifier takes rows of the older encoder, the older one refuses ids that it does not have.
-    for step, learnt in reversed([*renewed, (classifier, grown)]):
+    renewed.append((classifier, grown))
+    # A thread in the middle of a request takes the last steps as they were beside the first ones:
+    # this is noted first, and then the last step is replaced first.
+    replaced = {step: vars(step) for step, _ in renewed if isinstance(step, EstimatorState)}
+    for state in replaced.values():
+        state["_replaced"].update(replaced)
+    for step, learnt in reversed(renewed):
         _replace_state(step, learnt)
     return model
 
@@ -117,13 +122,11 @@ def _copy_to_change(step: Step) -> Step:
     """
     if not isinstance(step, EstimatorState):
         return copy.deepcopy(step)
-    shared: Step = type(step).__new__(type(step))
-    shared.__dict__.update(vars(step))
+    shared = step._now()
+    shared._set({})
     return shared
 
 
 def _replace_state(step: Step, learnt: Step) -> None:
-    """Give a step all attributes of another one, and take away those that it alone has."""
-    step.__dict__.update(vars(learnt))  # in one move: another thread may ask the step meanwhile
-    for name in vars(step).keys() - vars(learnt).keys():
-        delattr(step, name)
+    """Give a step all attributes of another one, in one store."""
+    step.__dict__ = vars(learnt)

@@ -279,17 +279,9 @@ def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> Encoded
     schema = estimator.schema_
     if isinstance(X, EncodedFeatures) and schema.grows_into(X.schema):
         schema = X.schema
-    encoded = check_features(estimator, X, schema=schema, is_encoded=estimator._fitted_on_encoded)
-    if encoded.schema == schema:
-        return encoded
-    return EncodedFeatures(
-        schema,
-        encoded.columns,
-        encoded.behaviours,
-        users=encoded.users,
-        times=encoded.times,
-        vectors=encoded.vectors,
-        store=encoded.store,
+    X = check_features(estimator, X, schema=schema, is_encoded=estimator._fitted_on_encoded)
+    return EncodedFeatures._without_checks(
+        schema, X.columns, X.behaviours, X.users, X.times, X.vectors, X.store
     )
 
 
