@@ -38,7 +38,7 @@ import torch
 
 from benchmarks.kills import digest, encoded_log
 from sklearn_din import DINClassifier
-from sklearn_din.training import checkpoint
+from sklearn_din.resilient import checkpoint
 
 PARTS = ("equality", "speed", "kills")
 SECONDS_TO_END = 30.0  # in which the process that was not killed must end

@@ -28,7 +28,7 @@ import torch
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
 from sklearn_din.features import EncodedFeatures
-from sklearn_din.training import checkpoint
+from sklearn_din.resilient import checkpoint
 
 WRITES_PER_SECOND = 10
 N_MORE = 512  # rows of one more pass

@@ -44,7 +44,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din._plain_values import from_plain, to_plain
-from sklearn_din.serving.saving import ModelFileError
+from sklearn_din.saving import ModelFileError
 from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
 from tests.fitted_pipelines import make_rows
 

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from sklearn_din.inspection.embeddings import embeddings
     from sklearn_din.inspection.explain import explain
     from sklearn_din.inspection.importance import history_importance
+    from sklearn_din.large.attached_scan import AttachedScan
+    from sklearn_din.large.parquet_scan import ParquetScan, scan_parquet
     from sklearn_din.logs.aggregates import attach_aggregates
-    from sklearn_din.logs.attached_scan import AttachedScan
     from sklearn_din.logs.history import HistoryBuilder, attach_history
     from sklearn_din.logs.negatives import sample_negatives
     from sklearn_din.model_selection import TimeSplit
     from sklearn_din.module import DIN
     from sklearn_din.neighbours.transformer import ItemNeighbours
     from sklearn_din.regressor import DINRegressor
+    from sklearn_din.saving import inspect, load, save, trusted_types
     from sklearn_din.serving.evaluation import evaluate_ranking
     from sklearn_din.serving.export import export_onnx
     from sklearn_din.serving.ranking import Ranker, rank_candidates
-    from sklearn_din.serving.saving import inspect, load, save, trusted_types
     from sklearn_din.serving.scoring import predict_to_parquet, score_partitions
     from sklearn_din.serving.updating import update
-    from sklearn_din.tables.parquet_scan import ParquetScan, scan_parquet
     from sklearn_din.transformers import HistorySequenceEncoder
 
 __all__ = [
@@ -85,21 +85,21 @@ _NAMES_OF = {
     "inspection.embeddings": ("embeddings",),
     "inspection.explain": ("explain",),
     "inspection.importance": ("history_importance",),
+    "large.attached_scan": ("AttachedScan",),
+    "large.parquet_scan": ("ParquetScan", "scan_parquet"),
     "logs.aggregates": ("attach_aggregates",),
-    "logs.attached_scan": ("AttachedScan",),
     "logs.history": ("HistoryBuilder", "attach_history"),
     "logs.negatives": ("sample_negatives",),
     "model_selection": ("TimeSplit",),
     "module": ("DIN",),
     "neighbours.transformer": ("ItemNeighbours",),
     "regressor": ("DINRegressor",),
+    "saving": ("inspect", "load", "save", "trusted_types"),
     "serving.evaluation": ("evaluate_ranking",),
     "serving.export": ("export_onnx",),
     "serving.ranking": ("Ranker", "rank_candidates"),
-    "serving.saving": ("inspect", "load", "save", "trusted_types"),
     "serving.scoring": ("predict_to_parquet", "score_partitions"),
     "serving.updating": ("update",),
-    "tables.parquet_scan": ("ParquetScan", "scan_parquet"),
     "transformers": ("HistorySequenceEncoder",),
 }
 _FILE_OF = {name: file for file, names in _NAMES_OF.items() for name in names}

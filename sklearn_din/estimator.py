@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_consistent_length
@@ -19,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_din._callbacks import CallbackSupportMixin
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
+from sklearn_din._extras import extra
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
@@ -32,14 +35,14 @@ from sklearn_din.training.inputs import (
     check_label_columns,
     device_for,
 )
-from sklearn_din.training.joint import Ranks, training_ranks, weights_digest
 from sklearn_din.training.target import Click, Labels, Target, is_missing, read_target
 
 if TYPE_CHECKING:
     import pandas as pd
     from skorch.callbacks import Callback
 
-    from sklearn_din.training.checkpoint import Checkpoint
+    from sklearn_din.resilient.checkpoint import Checkpoint
+    from sklearn_din.resilient.ranks import Ranks
     from sklearn_din.training.net import DINNet
 
 NETWORK_OPTIONS = (*OPTIONS, "embedding_dim", "attention_units", "hidden_units", "dropout")
@@ -146,7 +149,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
             Where another training holds ``checkpoint_dir``; where one of the processes that train
             together is gone.
         """
-        with training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
+        with _training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
             inputs = check_inputs(self, X, y, sample_weight)
             if inputs.is_encoded and (ranks is None or ranks.rank == 0):
                 from sklearn_din.training.leaks import warn_of_leaks
@@ -200,18 +203,16 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         ValueError
             Where the classifier has no attention: ``pooling="max"``, or no history.
         """
-        from sklearn_din.inspection.explain import attention_table  # not needed to train
-
         encoded = self._prepare_rows(X)
         device = self.net_.device
-        return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
+        return extra("inspection.explain").attention_table(
+            self.module_, encoded, pooling=self.pooling, device=device
+        )
 
     def summary(self) -> str:
         """Columns, also those not used, behaviours, layers, parameters, neighbours, as text."""
-        from sklearn_din.inspection.summary import summarize
-
         check_is_fitted(self)
-        return summarize(self)
+        return extra("inspection.summary").summarize(self)
 
     @property
     def _repr_html_(self) -> Callable[[], str]:
@@ -225,9 +226,9 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         return bundle
 
     def _drawing(self) -> str:
-        from sklearn_din.inspection.diagram import drawing_in_a_box
-
-        return drawing_in_a_box(self) if hasattr(self, "module_") else ""
+        return (
+            extra("inspection.diagram").drawing_in_a_box(self) if hasattr(self, "module_") else ""
+        )
 
     @property
     def module_(self) -> DIN:
@@ -243,15 +244,10 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         classes: ArrayLike | None = None,
     ) -> Self:
         self._validate_params()  # scikit-learn does it in the first call alone
-        with training_ranks(keeps_checkpoint=False) as ranks:
+        with _training_ranks(keeps_checkpoint=False) as ranks:
             inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
             if ranks is not None:
-                from sklearn_din.training.fingerprint import fingerprint
-
-                given = fingerprint(self, inputs, sample_weight=sample_weight, groups=None)
-                if hasattr(self, "net_"):
-                    given["data"]["the network so far"] = weights_digest(self.module_)
-                ranks.check_same(given)
+                ranks.check_inputs(self, inputs, sample_weight)
             is_first = not hasattr(self, "net_")
             schema = inputs.X.schema
             if not is_first and len(schema.fields) > len(self.schema_.fields):  # new columns
@@ -279,9 +275,8 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         """Hold the checkpoint; most fits have none, and do not load what writes it."""
         if self.checkpoint_dir is None and ranks is None:
             return nullcontext()
-        from sklearn_din.training.checkpoint import open_checkpoint
-
-        return open_checkpoint(self, inputs, sample_weight, groups, ranks)
+        checkpoint = extra("resilient.checkpoint")
+        return checkpoint.open_checkpoint(self, inputs, sample_weight, groups, ranks)
 
     def _new_net(self, target: Target) -> DINNet:
         """Return a net of the classifier's parameters, without a network yet."""
@@ -821,6 +816,14 @@ class DINClassifier(ClassifierMixin, DINEstimator):
         tags.classifier_tags.multi_class = False
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _training_ranks(*, keeps_checkpoint: bool) -> AbstractContextManager[Ranks | None]:
+    """Join the processes that train one model together, where several were started."""
+    is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    if not dist.is_available() or (is_alone and not dist.is_initialized()):
+        return nullcontext()
+    return extra("resilient.ranks").training_ranks(keeps_checkpoint=keeps_checkpoint)
 
 
 def _warn_of_nothing_learnt(net: DINNet) -> None:

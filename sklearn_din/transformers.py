@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -19,6 +21,7 @@ from sklearn_din._callbacks import CallbackSupportMixin, fit_task
 from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din._digests import digest
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
+from sklearn_din._extras import extra
 from sklearn_din._frames import pandas_frame
 from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din._typed_fields import from_dict, to_dict
@@ -33,7 +36,6 @@ from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
-from sklearn_din.encoding.joint import first_process_first
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import (
     empty_histories,
@@ -243,7 +245,7 @@ class HistorySequenceEncoder(
         """
         with fit_task(self, X, y):
             table = self._check_table(X, reset=True)
-            with first_process_first(table, self._name_of_fit(table)):
+            with self._before_other_processes(table):
                 self._fit(table)
         return self
 
@@ -265,7 +267,7 @@ class HistorySequenceEncoder(
         """
         with fit_task(self, X, y):
             table = self._check_table(X, reset=True)
-            with first_process_first(table, self._name_of_fit(table)):
+            with self._before_other_processes(table):
                 self._fit(table)
                 return self._encode(table)
 
@@ -607,6 +609,13 @@ class HistorySequenceEncoder(
             learnt = {"parameters": self.get_params(deep=False), "learnt": self._learnt_state()}
             name = f"encoded-{_digest(table.scan, learnt)}"
         return self._row_encoder().encode(table, name=name)
+
+    def _before_other_processes(self, table: Impressions) -> AbstractContextManager[None]:
+        """Have the first of several processes encode a scan, which the others then read."""
+        if table.scan is None or "torch.distributed" not in sys.modules:
+            return nullcontext()
+        encoding = extra("resilient.encoding")
+        return encoding.first_process_first(table, self._name_of_fit(table))
 
     def _name_of_fit(self, table: Impressions) -> str:
         """Name of the store that keeps what is learnt; of no use without a ``cache_dir``."""

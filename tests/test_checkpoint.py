@@ -20,9 +20,10 @@ from skorch.callbacks import Callback
 from sklearn_din import DINClassifier, load, save
 from sklearn_din._spans import Spans
 from sklearn_din.features import EncodedFeatures, Ragged
-from sklearn_din.training import checkpoint, early_stopping, fingerprint
+from sklearn_din.resilient import checkpoint, fingerprint
+from sklearn_din.resilient.checkpoint import read_checkpoint, write_checkpoint
+from sklearn_din.training import early_stopping
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.checkpoint import read_checkpoint, write_checkpoint
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
 from tests.abilities import (
@@ -206,11 +207,12 @@ def test_the_cases_are_what_they_say():
 
 @pytest.mark.usefixtures("at_each_batch")
 def test_a_training_may_be_ended_at_any_batch(tmp_path):
+    expected = undisturbed("as usual")
     for batch in range(1, 28, 5):
         folder = tmp_path / str(batch)
         kill_at(batch, folder)
         with ended_at(29 - batch, end=lambda: pytest.fail("a batch was trained on twice")):
-            assert_same_bits(fit(folder), undisturbed("as usual"))
+            assert_same_bits(fit(folder), expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -19,7 +19,7 @@ from sklearn_din import DINClassifier
 from sklearn_din.network import fused, layers
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
-from sklearn_din.training import checkpoint
+from sklearn_din.resilient import checkpoint
 from sklearn_din.training import net as net_file
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay

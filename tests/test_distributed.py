@@ -19,9 +19,9 @@ from sklearn_din import DINClassifier
 from sklearn_din.network.batch import JointRows
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import Dice, RowDropout
-from sklearn_din.training import checkpoint
+from sklearn_din.resilient import checkpoint
+from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.joint import Ranks, sum_gradients
 from tests import training_together as together
 from tests.encoded_impressions import make_impressions
 
@@ -262,7 +262,7 @@ def test_rows_of_a_table_that_both_touched_are_added_and_in_order():
     other_rows = torch.tensor([1, 2, 8])
     other_values = torch.tensor([[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]])
     flat = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.0, 3.0, 0.25])  # its gradients, whether, rows, loss
-    numbers = sum_gradients(
+    numbers = Ranks.sum_gradients(
         Pair(flat, other_rows, other_values), [bias, unused], [table], torch.tensor([0.75])
     )
     assert (numbers.tolist(), bias.grad.tolist(), unused.grad) == ([1.0], [5.5], None)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from sklearn.exceptions import NotFittedError
 
+from sklearn_din.large.parquet_scan import scan_parquet
 from sklearn_din.logs.history import attach_history
-from sklearn_din.tables.parquet_scan import scan_parquet
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, same, with_windows
 

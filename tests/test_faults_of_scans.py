@@ -84,7 +84,7 @@ PREPARE = """
     from pathlib import Path
     import duckdb, numpy as np, pandas as pd, skops.io
     from sklearn.pipeline import Pipeline
-    import sklearn_din.serving.saving, sklearn_din.estimator, sklearn_din.training.leaks
+    import sklearn_din.saving, sklearn_din.estimator, sklearn_din.training.leaks
     from sklearn_din import *
     from tests.test_faults_of_scans import HIDDEN, ROLES, ended
 

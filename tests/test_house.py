@@ -2,11 +2,14 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import sklearn_din
+from sklearn_din import _extras
 
 PACKAGE = Path(sklearn_din.__file__).parent
 FILES = sorted(
@@ -34,9 +37,15 @@ PLACES, ALLOWED = read_map()
 
 
 def imports_of(file):
-    """Files of the package that a file imports from, also inside its functions."""
-    found = set()
-    for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
+    """Files of the package that a file imports from, also inside its functions.
+
+    What is imported for annotations alone is left out.
+    """
+    found, tree = set(), ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sklearn_din"):
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
@@ -63,6 +72,48 @@ def test_imports_only_go_down_the_map(file):
         assert imported_wing in ALLOWED[wing], (
             f"{wing} ({file}) must not import {imported_wing} ({imported})"
         )
+
+
+EXTRAS = {*_extras.EXTRAS, "main job"}
+
+
+def test_the_core_imports_no_extra():
+    """They import from the core, and the core loads them by name where something is theirs."""
+    for part, wanted in ALLOWED.items():
+        assert part in EXTRAS or not wanted & EXTRAS, part
+    asked = re.findall(r'extra\("(\w+)\.(\w+)"\)', "".join(map(_read, FILES)))
+    assert asked
+    for part, file in asked:
+        assert part in EXTRAS
+        assert f"{part}/{file}.py" in FILES
+
+
+def _read(file):
+    return (PACKAGE / file).read_text(encoding="utf-8")
+
+
+CORE_ALONE = """
+import sys, pandas as pd
+from sklearn.pipeline import make_pipeline
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, load, save
+from sklearn_din import sample_negatives
+clicks = pd.DataFrame({"user": [1, 2] * 20, "item": [3, 4, 5, 6] * 10, "time": range(40)})
+X, y = sample_negatives(clicks, user="user", item="item", random_state=0)
+X = attach_history(X, clicks, user="user", time="time", columns=["item"])
+encoder = HistorySequenceEncoder(user="user", time="time")
+model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(X, y)
+save(model, sys.argv[1])
+assert (load(sys.argv[1]).predict_proba(X) == model.predict_proba(X)).all()
+print([name for name in sys.modules if name.startswith("sklearn_din.")])
+"""
+
+
+def test_a_fit_of_the_core_loads_no_extra(tmp_path):
+    command = [sys.executable, "-c", CORE_ALONE, str(tmp_path / "model.din")]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = {name.split(".")[1] for name in ast.literal_eval(loaded)}
+    assert {"estimator", "saving", "training"} <= names
+    assert not names & EXTRAS
 
 
 WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")

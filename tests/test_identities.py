@@ -19,7 +19,7 @@ from sklearn_din import (
 from sklearn_din.features import EncodedFeatures, Ragged
 from sklearn_din.features.identities import identify, ids_to_look_up, is_identity
 from sklearn_din.network.batch import Batch
-from sklearn_din.training.fingerprint import digests_of
+from sklearn_din.resilient.fingerprint import digests_of
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.padded_network import match
 

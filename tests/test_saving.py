@@ -45,13 +45,13 @@ from sklearn_din import (
     load,
     rank_candidates,
     save,
+    saving,
     scan_parquet,
     trusted_types,
     update,
 )
 from sklearn_din.metrics import group_roc_auc_scorer
-from sklearn_din.serving import saving
-from sklearn_din.serving.saving import ModelFileError
+from sklearn_din.saving import ModelFileError
 from tests.fitted_pipelines import CANDIDATE, make_rows
 
 

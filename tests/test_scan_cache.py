@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
-from sklearn_din.tables.parquet_scan import ParquetScan
+from sklearn_din.large.parquet_scan import ParquetScan
 from sklearn_din.tables.scan import Scan
 
 N_ROWS = 60

@@ -9,7 +9,7 @@ import pytest
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding import shared_logs, vocabulary
-from sklearn_din.tables.parquet_files import ParquetFiles
+from sklearn_din.large.parquet_files import ParquetFiles
 from tests.click_frames import every_kind
 
 EASY = {"user": "user", "time": "time"}

@@ -23,8 +23,7 @@ from sklearn_din import (
     sample_negatives,
     scan_parquet,
 )
-from sklearn_din.logs import sql
-from sklearn_din.tables import sorting
+from sklearn_din.large import sorting, sql
 from tests.test_faults import small_disk
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sklearn_din.tables.sorting import LEAST_MEMORY, plain_integers, sort_rows
+from sklearn_din.large.sorting import LEAST_MEMORY, plain_integers, sort_rows
 
 SCHEMA = pa.schema([("key", pa.large_string()), ("row", pa.int64())])
 

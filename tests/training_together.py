@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, _processes
+from sklearn_din import DINClassifier
+from sklearn_din.resilient import processes
 from sklearn_din.training import net
 from tests.abilities import ABILITIES, FRAME, encode_with_new_columns, make_encoder
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
@@ -231,7 +232,7 @@ def run(case, folder):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    _processes.SECONDS_FOR_REASON = 1.0
+    processes.SECONDS_FOR_REASON = 1.0
     for case in cases:
         run(case, Path(folder))
         if case in ERRORS:

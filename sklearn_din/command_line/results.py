@@ -40,8 +40,8 @@ from sklearn_din.command_line.trivial import note_better_rules, predict_by_rules
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
+from sklearn_din.saving import save
 from sklearn_din.serving.ranking import rank_candidates
-from sklearn_din.serving.saving import save
 
 SHOWN_RECOMMENDATIONS = 20
 DEFAULT_PICTURE = Path("attention.png")

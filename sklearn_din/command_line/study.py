@@ -26,7 +26,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
-from sklearn_din.serving.saving import ModelFileError, load
+from sklearn_din.saving import ModelFileError, load
 from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4

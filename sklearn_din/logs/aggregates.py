@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
+from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
 from sklearn_din.logs.running_sums import Aggregate, check_aggregates, so_far
@@ -72,9 +73,9 @@ def attach_aggregates(
     """
     check_name(time, name="time")
     if is_read_by_parts(impressions) or is_read_by_parts(events):
-        from sklearn_din.logs.sql import attach_aggregates_by_sql
-
-        return attach_aggregates_by_sql(impressions, events, time=time, aggregates=aggregates)
+        return extra("large.sql").attach_aggregates_by_sql(
+            impressions, events, time=time, aggregates=aggregates
+        )
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     check_frame(shown.pandas, [time], name="impressions")

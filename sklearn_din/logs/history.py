@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
 
 from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
+from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
     Age,
@@ -134,10 +135,8 @@ def attach_history(
     names = check_names(columns, name="columns")
     request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
     if is_read_by_parts(impressions) or is_read_by_parts(events):
-        from sklearn_din.logs.sql import attach_history_by_sql
-
         check_count(max_length, name="max_length")
-        return attach_history_by_sql(impressions, events, request)
+        return extra("large.sql").attach_history_by_sql(impressions, events, request)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     request.check(shown.pandas, log)

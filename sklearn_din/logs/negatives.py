@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from narwhals.typing import IntoDataFrameT
 
+from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name, check_names, check_times
 from sklearn_din.logs import negative_draws
@@ -127,10 +128,9 @@ def sample_negatives(
     basics = (item, following, n_negatives, user, time, strategy)
     request = NegativesRequest(*basics, launched, catalogue is not None, catalogue_time)
     if isinstance(events, Scan):
-        from sklearn_din.logs.sql_negatives import sample_negatives_by_sql
-
         request.check_options()
-        return sample_negatives_by_sql(events, request, random_state, catalogue)
+        by_sql = extra("large.sql_negatives").sample_negatives_by_sql
+        return by_sql(events, request, random_state, catalogue)
     log = CallerFrame(events, name="events")
     frame = log.pandas
     check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")

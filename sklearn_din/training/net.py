@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from sklearn_din.network.layers import Dice, is_host, number_on_host
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping
-from sklearn_din.training.joint import Ranks, join_logits, sum_gradients
 from sklearn_din.training.novelty import STILL, Novelty, ShownRows, measure_novelty
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
@@ -37,6 +36,9 @@ from sklearn_din.training.seeding import own_random_state, seed_torch
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, lend_threads
 from sklearn_din.training.validation import choose_validation, row_numbers, split_rows
+
+if TYPE_CHECKING:
+    from sklearn_din.resilient.ranks import Ranks
 
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
@@ -729,7 +731,7 @@ class DINNet(NeuralNetBinaryClassifier):
         with torch.no_grad():
             step = self._by_parts(batch, training=False)
             if self.ranks_ is not None:
-                step = join_logits(self.ranks_, step, batch[0].n_joint_rows)
+                step = self.ranks_.join_logits(step, batch[0].n_joint_rows)
         self.note_loss(step["loss"], batch[0])
         return step
 
@@ -878,7 +880,8 @@ class DINNet(NeuralNetBinaryClassifier):
         tables = list(self.module_.embeddings.tables.values())
         requests = self._stop_requests().to(step["loss"].device)
         numbers = torch.cat([step["loss"].reshape(1), requests])
-        numbers = sum_gradients(self.ranks_, list(self.dense_parameters.values()), tables, numbers)
+        dense = list(self.dense_parameters.values())
+        numbers = self.ranks_.sum_gradients(dense, tables, numbers)
         self._stop_together(numbers[1:])
         return step | {"loss": numbers[0]}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sklearn_din.encoding.table import Impressions
+from sklearn_din.resilient.processes import Processes, process_group
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 
@@ -20,12 +20,7 @@ def first_process_first(table: Impressions, key: str) -> Iterator[None]:
     runs the block alone. ``key`` is equal where the same is encoded.
     """
     scan = table.scan
-    if scan is None or scan.cache_dir is None or "torch.distributed" not in sys.modules:
-        yield
-        return
-    from sklearn_din._processes import Processes, process_group
-
-    if process_group() is None:
+    if scan is None or scan.cache_dir is None or process_group() is None:
         yield
         return
     remedy = "fit begins anew, nothing was kept of what they have encoded"

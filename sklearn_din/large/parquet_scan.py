@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sklearn_din._validation import check_columns, check_names
 from sklearn_din._whole_files import make_cache_folder
-from sklearn_din.tables.parquet_files import ParquetFiles, find_files
+from sklearn_din.large.parquet_files import ParquetFiles, find_files
 from sklearn_din.tables.scan import Scan, frame_of_arrow, is_ascending
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

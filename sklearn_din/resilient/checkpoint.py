@@ -26,11 +26,11 @@ from sklearn_din._digests import digest
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 from sklearn_din._whole_files import whole_file
+from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
+from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.check_tasks import leave
 from sklearn_din.training.early_stopping import EarlyStopping
-from sklearn_din.training.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.inputs import FitInputs
-from sklearn_din.training.joint import Ranks
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
 from sklearn_din.training.seeding import plain_random_state, random_state_of

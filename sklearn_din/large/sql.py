@@ -37,7 +37,10 @@ from sklearn_din._validation import (
 )
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
-from sklearn_din.logs.attached_scan import AttachedScan
+from sklearn_din.large.attached_scan import AttachedScan
+from sklearn_din.large.sorting import sort_rows
+from sklearn_din.large.stored_log import ColumnWriter, StoredHistories, log_facts
+from sklearn_din.large.table import Table, arrow_of_column
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
@@ -48,7 +51,6 @@ from sklearn_din.logs.running_sums import (
     present_numbers,
     sum_by_group,
 )
-from sklearn_din.logs.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
     Timeline,
@@ -58,8 +60,6 @@ from sklearn_din.logs.timeline import (
     unit_ratio,
     window_edges,
 )
-from sklearn_din.tables.sorting import sort_rows
-from sklearn_din.tables.table import Table, arrow_of_column
 
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
 SOME_USERS = 50

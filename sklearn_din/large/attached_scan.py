@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.api.extensions import ExtensionDtype
 
 from sklearn_din.features.store import Store
-from sklearn_din.logs.stored_log import RowNumbers, StoredHistories, index_of
+from sklearn_din.large.stored_log import RowNumbers, StoredHistories, index_of
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.tables.scan import Scan
 

@@ -15,10 +15,10 @@ from sklearn_din._digests import digest
 from sklearn_din._spans import Rows, Spans
 from sklearn_din._validation import plain_values
 from sklearn_din.features.store import Store, StoreWriter
+from sklearn_din.large.sorting import plain_integers
+from sklearn_din.large.table import arrow_of_column
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
-from sklearn_din.tables.sorting import plain_integers
-from sklearn_din.tables.table import arrow_of_column
 
 RowNumbers = range | np.ndarray
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sklearn_din._digests import digest
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import missing_rows
-from sklearn_din.tables.parquet_files import plain_type
+from sklearn_din.large.parquet_files import plain_type
 from sklearn_din.tables.scan import Scan, frame_of_arrow, is_relation
 
 PART_ROWS = 131_072  # of a frame or a query

@@ -16,13 +16,17 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din._digests import digest
-from sklearn_din._processes import Processes, name_ranks, process_group
 from sklearn_din._warnings import warn_user
 from sklearn_din.network.batch import rows_of_rank
+from sklearn_din.resilient.fingerprint import fingerprint
+from sklearn_din.resilient.processes import Processes, name_ranks, process_group
+from sklearn_din.training.inputs import FitInputs
 
 
 class Ranks(Processes):
@@ -85,6 +89,57 @@ class Ranks(Processes):
                 "or learning rates by something that differs between processes?"
             )
 
+    def join_logits(self, step: dict[str, Tensor], n_rows: int) -> dict[str, Tensor]:
+        """Return the logits of all ``n_rows`` of a joint batch, and its loss.
+
+        ``step`` has this process' summand of the loss, and the logits of its rows.
+        """
+        slices = [rows_of_rank(n_rows, rank, self.size) for rank in range(self.size)]
+        lengths = [rows.stop - rows.start for rows in slices]
+        of_row = step["y_pred"].shape[1:]  # of several labels: one number for each
+        n_numbers = of_row.numel()
+        own = torch.cat([step["loss"].reshape(1), step["y_pred"].flatten()])
+        gathered = self.gather(F.pad(own, (0, 1 + max(lengths) * n_numbers - len(own))))
+        pairs = zip(gathered, lengths, strict=True)
+        logits = [numbers[1 : 1 + length * n_numbers] for numbers, length in pairs]
+        loss = torch.stack([numbers[0] for numbers in gathered]).sum()
+        return {"loss": loss, "y_pred": torch.cat(logits).view(n_rows, *of_row)}
+
+    def sum_gradients(
+        self, dense: Sequence[Tensor], tables: Sequence[Tensor], numbers: Tensor
+    ) -> Tensor:
+        """Replace each gradient by its sum over the processes; return the sums of ``numbers``.
+
+        A dense gradient that is None in all processes stays None; those of embedding tables are
+        sparse or None. How many rows each process has touched is read by the host, which waits for
+        a GPU once per step. Each process' loss is its summand of the joint batch's mean, so nothing
+        is divided.
+        """
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
+        present = numbers.new_tensor([p.grad is not None for p in dense])
+        n_touched = numbers.new_zeros(len(tables), self.size)  # exact below 16 million rows
+        n_touched[:, self.rank] = numbers.new_tensor([_count_touched(table) for table in tables])
+        blocks = [*(g.flatten() for g in gradients), present, n_touched.flatten(), numbers]
+        flat = torch.cat(blocks)
+        self.sum(flat)
+        *sums, present, touched, numbers = flat.split([len(block) for block in blocks])
+        for parameter, total, n_present in zip(dense, sums, present.tolist(), strict=True):
+            parameter.grad = total.view_as(parameter) if n_present else None
+        counts = touched.view(len(tables), self.size).long().tolist()
+        for table, of_ranks in zip(tables, counts, strict=True):
+            if any(of_ranks):
+                _sum_rows(self, table, of_ranks)
+        return numbers
+
+    def check_inputs(
+        self, estimator: BaseEstimator, inputs: FitInputs, sample_weight: ArrayLike | None
+    ) -> None:
+        """Raise where another process goes on from other parameters, rows or weights."""
+        given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=None)
+        if hasattr(estimator, "net_"):
+            given["data"]["the network so far"] = weights_digest(estimator.module_)
+        self.check_same(given)
+
 
 @contextmanager
 def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
@@ -122,49 +177,6 @@ def _warn_of_lone_training() -> None:
             "its own. To train one model together, call "
             'torch.distributed.init_process_group("gloo") before fit.'
         )
-
-
-def join_logits(ranks: Ranks, step: dict[str, Tensor], n_rows: int) -> dict[str, Tensor]:
-    """Return the logits of all ``n_rows`` of a joint batch, and its loss.
-
-    ``step`` has this process' summand of the loss, and the logits of its rows.
-    """
-    slices = [rows_of_rank(n_rows, rank, ranks.size) for rank in range(ranks.size)]
-    lengths = [rows.stop - rows.start for rows in slices]
-    of_row = step["y_pred"].shape[1:]  # of several labels: one number for each
-    n_numbers = of_row.numel()
-    own = torch.cat([step["loss"].reshape(1), step["y_pred"].flatten()])
-    gathered = ranks.gather(F.pad(own, (0, 1 + max(lengths) * n_numbers - len(own))))
-    pairs = zip(gathered, lengths, strict=True)
-    logits = [numbers[1 : 1 + length * n_numbers] for numbers, length in pairs]
-    loss = torch.stack([numbers[0] for numbers in gathered]).sum()
-    return {"loss": loss, "y_pred": torch.cat(logits).view(n_rows, *of_row)}
-
-
-def sum_gradients(
-    ranks: Ranks, dense: Sequence[Tensor], tables: Sequence[Tensor], numbers: Tensor
-) -> Tensor:
-    """Replace each gradient by its sum over the processes; return the sums of ``numbers``.
-
-    A dense gradient that is None in all processes stays None; those of embedding tables are sparse
-    or None. How many rows each process has touched is read by the host, which waits for a GPU once
-    per step. Each process' loss is its summand of the joint batch's mean, so nothing is divided.
-    """
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
-    present = numbers.new_tensor([p.grad is not None for p in dense])
-    n_touched = numbers.new_zeros(len(tables), ranks.size)  # exact below 16 million rows
-    n_touched[:, ranks.rank] = numbers.new_tensor([_count_touched(table) for table in tables])
-    blocks = [*(g.flatten() for g in gradients), present, n_touched.flatten(), numbers]
-    flat = torch.cat(blocks)
-    ranks.sum(flat)
-    *sums, present, touched, numbers = flat.split([len(block) for block in blocks])
-    for parameter, total, n_present in zip(dense, sums, present.tolist(), strict=True):
-        parameter.grad = total.view_as(parameter) if n_present else None
-    counts = touched.view(len(tables), ranks.size).long().tolist()
-    for table, of_ranks in zip(tables, counts, strict=True):
-        if any(of_ranks):
-            _sum_rows(ranks, table, of_ranks)
-    return numbers
 
 
 def _count_touched(table: Tensor) -> int:

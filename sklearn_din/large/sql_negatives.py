@@ -16,6 +16,11 @@ import pyarrow.parquet as pq
 from sklearn_din._progress import Progress
 from sklearn_din._validation import check_columns, check_times, missing_rows, missing_times
 from sklearn_din.features.store import create_store
+from sklearn_din.large.parquet_files import ParquetFiles, find_files
+from sklearn_din.large.parquet_scan import ParquetScan
+from sklearn_din.large.sorting import Database, open_database, plain_integers
+from sklearn_din.large.sql import changes, key_kind, read_keys
+from sklearn_din.large.table import arrow_of_column
 from sklearn_din.logs.negative_draws import (
     NegativeDraws,
     cast_items,
@@ -31,13 +36,8 @@ from sklearn_din.logs.other_items import (
     number_ids,
 )
 from sklearn_din.logs.sampling_notices import warn_of_leaks
-from sklearn_din.logs.sql import changes, key_kind, read_keys
 from sklearn_din.logs.windows import WindowDtype
-from sklearn_din.tables.parquet_files import ParquetFiles, find_files
-from sklearn_din.tables.parquet_scan import ParquetScan
 from sklearn_din.tables.scan import Scan
-from sklearn_din.tables.sorting import Database, open_database, plain_integers
-from sklearn_din.tables.table import arrow_of_column
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
 FAR = 2**62  # later than any time; exact as a float

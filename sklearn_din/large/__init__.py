@@ -1,0 +1,1 @@
+"""Tables larger than memory: scans of Parquet files, and logs that DuckDB sorts."""
