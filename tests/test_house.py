@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -90,30 +88,6 @@ def test_the_core_imports_no_extra():
 
 def _read(file):
     return (PACKAGE / file).read_text(encoding="utf-8")
-
-
-CORE_ALONE = """
-import sys, pandas as pd
-from sklearn.pipeline import make_pipeline
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, load, save
-from sklearn_din import sample_negatives
-clicks = pd.DataFrame({"user": [1, 2] * 20, "item": [3, 4, 5, 6] * 10, "time": range(40)})
-X, y = sample_negatives(clicks, user="user", item="item", random_state=0)
-X = attach_history(X, clicks, user="user", time="time", columns=["item"])
-encoder = HistorySequenceEncoder(user="user", time="time")
-model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(X, y)
-save(model, sys.argv[1])
-assert (load(sys.argv[1]).predict_proba(X) == model.predict_proba(X)).all()
-print([name for name in sys.modules if name.startswith("sklearn_din.")])
-"""
-
-
-def test_a_fit_of_the_core_loads_no_extra(tmp_path):
-    command = [sys.executable, "-c", CORE_ALONE, str(tmp_path / "model.din")]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    names = {name.split(".")[1] for name in ast.literal_eval(loaded)}
-    assert {"estimator", "saving", "training"} <= names
-    assert not names & EXTRAS
 
 
 WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")
