@@ -207,10 +207,16 @@ Order = ByTime | ByUser
 
 
 def number_users(X: EncodedFeatures) -> np.ndarray:
-    """Users as numbers from 0; rows without a user are each of a user of their own."""
+    """Users as numbers from 0, in an order that does not follow the rows' where they can be sorted.
+
+    Rows without a user are each of a user of their own.
+    """
     if X.users is None:
         return np.arange(len(X))
-    codes, names = key_codes(X.users, name="the column of users")
+    try:
+        codes, names = pd.factorize(X.users, sort=True)
+    except TypeError:
+        codes, names = key_codes(X.users, name="the column of users")
     missing = np.flatnonzero(codes < 0)
     codes = codes.astype(np.int64)
     codes[missing] = len(names) + np.arange(len(missing))
