@@ -363,11 +363,12 @@ class HistorySequenceEncoder(
         DataFrame
             One row per column (the index): ``kind`` as in ``schema_``; the fractions of values that
             are ``unknown`` (not in the vocabulary), ``missing``, and of histories that are
-            ``empty``, each beside what it was ``_at_fit``; and ``shift``, the population stability
-            index: ``sum (p - q) log(p / q)`` over bins, p at fit and q now. Bins are the 19 most
-            frequent ids and all other known ones, or the deciles of the numbers (of a history:
-            those of each row's newest event). Below .1 little has moved, from .25 on much; n rows
-            alone give some 20 / n. NaN where a figure has no meaning.
+            ``empty``, and the mean ``length`` of histories of single values, each beside what it
+            was ``_at_fit``; and ``shift``, the population stability index: ``sum (p - q) log(p /
+            q)`` over bins, p at fit and q now. Bins are the 19 most frequent ids and all other
+            known ones, or the deciles of the numbers (of a history: those of each row's newest
+            event). Below .1 little has moved, from .25 on much; n rows alone give some 20 / n. NaN
+            where a figure has no meaning.
 
         Notes
         -----

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -530,7 +530,8 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
     pipeline = Pipeline(
         [("past", builder), ("encode", encoder), ("din", DINClassifier(max_epochs=1))]
     )
-    search = GridSearchCV(pipeline, {"din__pooling": ["sum"]}, cv=2).fit(log.impressions, log.y)
+    cv = KFold(2, shuffle=True, random_state=0)  # each user in both parts
+    search = GridSearchCV(pipeline, {"din__pooling": ["sum"]}, cv=cv).fit(log.impressions, log.y)
     now = log.impressions.drop_duplicates("user", keep="last")
     users, candidates = now[["user", "time", "device"]][:3], now[CANDIDATE][:4]
     ranking = rank_candidates(search, users, candidates, top_k=1)

@@ -1,13 +1,22 @@
 """A report says how far rows are from those of fit, whatever they come as; units are warned of."""
 
 import pickle
+import re
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import HistorySequenceEncoder, attach_aggregates, load, save, scan_parquet
+from sklearn_din import (
+    HistorySequenceEncoder,
+    attach_aggregates,
+    load,
+    rank_candidates,
+    save,
+    scan_parquet,
+)
 from sklearn_din._warnings import warn_once
 from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
 from sklearn_din.encoding.profile import ColumnProfile
@@ -48,6 +57,8 @@ def test_a_report_by_hand():
         "missing_at_fit": [0, 1 / 4, 0],
         "empty": [np.nan, np.nan, 3 / 5],
         "empty_at_fit": [np.nan, np.nan, 1 / 4],
+        "length": [np.nan, np.nan, 5 / 5],
+        "length_at_fit": [np.nan, np.nan, 5 / 4],
     }
     for name, values in expected.items():
         np.testing.assert_allclose(report[name], values, err_msg=name)
@@ -194,3 +205,72 @@ def test_later_rows_of_a_clean_log_are_never_warned_of(make):
         fitted = HistorySequenceEncoder(user="user", time="time").fit(X[early])
         fitted.transform(X[~early])
         assert (fitted.report(X[~early])["missing"].fillna(0) == 0).all()
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """Impressions of 60 users with histories, and an encoder that was fitted on them."""
+    log = make_click_log(n_users=60, n_items=40, n_categories=5, mean_length=12, random_state=0)
+    return log, attach_history(log.impressions, log.events, **WAYS)
+
+
+WAYS = {"user": "user", "time": "time", "columns": ["item", "category"]}
+SHORT = "histories of hist_item.hist_category hold less than a third of the events .* at fit, [0-9]"
+
+
+@pytest.mark.parametrize("user", [None, "user"])
+@pytest.mark.parametrize("way", ["frame", "lists", "scan", "attached scan"])
+@pytest.mark.parametrize(
+    ("n_users", "max_length", "is_said"),
+    [(0, 50, True), (4, 50, True), (60, 2, True), (60, 6, False), (40, 50, False)],
+)
+def test_histories_that_are_empty_or_cut_at_predict_are_said_once(
+    shown, tmp_path, user, way, n_users, max_length, is_said
+):
+    log, X = shown
+    model = HistorySequenceEncoder(user=user, drop=["user", "time"] if user is None else ["time"])
+    assert len(model.fit_transform(X)) == len(X)  # of the rows of fit, nothing is said
+    rows, events = log.impressions, log.events[log.events["user"] < n_users]
+    if way == "attached scan":
+        rows.to_parquet(tmp_path / "rows.parquet", row_group_size=100)
+        rows = scan_parquet(tmp_path / "rows.parquet")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "every history is empty")
+        later = attach_history(rows, events, max_length=max_length, **WAYS)
+    if way == "lists":
+        later = later.assign(**{n: [list(c) for c in later[n]] for n in later if "hist_" in n})
+    if way == "scan":
+        later.to_parquet(tmp_path / "rows.parquet", row_group_size=100)
+        later = scan_parquet(tmp_path / "rows.parquet")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model.transform(later)
+    assert [bool(re.match(SHORT, str(w.message))) for w in caught] == [True] * is_said
+
+
+@pytest.mark.parametrize("user", [None, "user"])
+def test_new_users_of_a_request_or_a_few_are_no_mistake(shown, user):
+    X = shown[1]
+    model = HistorySequenceEncoder(user=user, drop=["user", "time"] if user is None else ["time"])
+    model.fit(X)
+    empty = X.assign(**{n: [[] for _ in range(len(X))] for n in ("hist_item", "hist_category")})
+    model.transform(empty[:30])
+    candidates = empty.drop_duplicates("item")
+    few = pd.concat([candidates.assign(user=number) for number in range(15)])
+    model.transform(few)
+    with pytest.warns(UserWarning, match=SHORT):
+        model.transform(pd.concat([few, few.assign(user=few["user"] + 15)]))
+
+
+def test_users_without_events_are_said_by_a_ranking_of_many(shown):
+    log, X = shown
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(X, log.y)
+    items = X.drop_duplicates("item")[["item", "category", "price"]]
+    users = X.drop_duplicates("user").drop(columns=items)
+    rank_candidates(model, users, items)
+    users = users.assign(**{n: [[] for _ in range(len(users))] for n in users if "hist_" in n})
+    rank_candidates(model, users[:9], items)
+    with pytest.warns(UserWarning, match=SHORT):
+        rank_candidates(model, users, items)

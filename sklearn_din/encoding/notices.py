@@ -58,8 +58,8 @@ def warn_of_changed_units(factors: Mapping[str, float]) -> None:
         )
 
 
-def warn_of_unknown_ids(notices: Iterable[str]) -> None:
-    """Warn, once each, of columns none of whose ids was seen at fit."""
+def warn_once_of(notices: Iterable[str]) -> None:
+    """Warn, once each, of rows that are not as those of fit were."""
     for notice in notices:
         warn_once(notice)
 

@@ -18,6 +18,8 @@ FREQUENT_IDS = 19  # each has a bin of its own, all others share one
 DECILES = np.arange(1, 10) / 10
 SAMPLED_ROWS = 2_000
 COMPARED_ROWS = 500
+FEWER = 3  # times fewer events per history than at fit: they are empty, or cut
+LEAST_EVENTS = 100  # with fewer, nothing is said of it
 LEAST_NUMBERS = 100  # with fewer, nothing is said of a unit
 MEDIAN = 4  # of nine deciles
 LEAST_DECILES = 5  # different ones
@@ -28,6 +30,7 @@ HAS = {
     "unknown": IDS,
     "missing": (*IDS, "numeric", "numeric_history"),
     "empty": ("history", "list_history", "numeric_history"),
+    "length": ("history",),
 }
 REPORTED = ["column", "kind", *(what + at for what in HAS for at in ("", "_at_fit")), "shift"]
 
@@ -119,9 +122,13 @@ class ColumnProfile:
         return float(((p - q) * np.log(p / q)).sum())
 
     def fraction(self, name: str) -> float:
-        """Return ``empty`` per row, or ``missing`` or ``unknown`` per cell; NaN of nothing."""
-        whole = self.rows if name == "empty" else self.cells
-        return float(getattr(self, name) / whole) if whole else float("nan")
+        """Return ``empty`` per row, or ``missing`` or ``unknown`` per cell; NaN of nothing.
+
+        The "length" of a history is its cells per row.
+        """
+        whole = self.rows if name in ("empty", "length") else self.cells
+        part = self.cells if name == "length" else getattr(self, name)
+        return float(part / whole) if whole else float("nan")
 
     def find_factor(self, numbers: np.ndarray) -> float | None:
         """Return how many times larger other numbers are than those at fit, if a unit has changed.
@@ -165,8 +172,8 @@ def compare_profiles(
     rows = []
     for name, kind in kinds.items():
         row: dict[str, Any] = {"column": name, "kind": kind}
-        for what in ("unknown", "missing", "empty"):
-            has_it = kind in HAS[what]
+        for what, kinds_with in HAS.items():
+            has_it = kind in kinds_with
             for suffix, profile in (("", now[name]), ("_at_fit", at_fit[name])):
                 row[what + suffix] = profile.fraction(what) if has_it else np.nan
         rows.append(row | {"shift": at_fit[name].shift_to(now[name])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn_din._spans import Spans
 from sklearn_din._validation import key_codes, plain_values, time_values
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.notices import warn_of_changed_units, warn_of_unknown_ids
+from sklearn_din.encoding.notices import warn_of_changed_units, warn_once_of
 from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
@@ -23,6 +24,8 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.features.vectors import Vectors
+
+SEVERAL_USERS = 20  # of a few, all may be new
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,19 @@ class RowEncoder:
 
     def encode_columns(self, columns: Columns) -> EncodedFeatures:
         """Encode rows that are in memory."""
+        rows = self._encode_part(columns)
+        notices = self.learnt.note_lengths(_count_events(rows), len(rows))
+        if notices and _count_users(rows) >= SEVERAL_USERS:
+            warn_once_of(notices)
+        return rows
+
+    def _encode_part(self, columns: Columns) -> EncodedFeatures:
         read, frame = self.read(columns), columns.frame
         if self.refuses_unknown:
             self.learnt.refuse_unknown(read)
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
-        warn_of_unknown_ids(self.learnt.note_unknown(read, encoded, behaviours))
+        warn_once_of(self.learnt.note_unknown(read, encoded, behaviours))
         return EncodedFeatures._without_checks(
             self.learnt.schema,
             encoded,
@@ -100,15 +110,33 @@ class RowEncoder:
         users = UserNumbers(table, self.user) if self.user in table.names else None
         names = {name for b in shared.behaviours for name in (*b.histories, *b.numbers)}
         rest = replace(self, learnt=self.learnt.without(names))
-        for start, part in table.map(rest.encode_columns, rest.names_of(table), "encoding"):
+        n_events: Counter = Counter()
+        for start, part in table.map(rest._encode_part, rest.names_of(table), "encoding"):
             if users is not None:
                 part.users = users.encode(part.users)
             sink.append(part, start)
+            n_events.update(_count_events(part))
         for behaviour in shared.behaviours:
             for name, values in shared.events(behaviour):
                 sink.append_events(name, values)
             for start, windows in shared.windows(behaviour):
                 sink.append_windows(behaviour, windows, start)
+                n_events[behaviour.histories] += int(windows.spans.lengths.sum())
+        warn_once_of(self.learnt.note_lengths(n_events, len(table)))
+
+
+def _count_events(rows: EncodedFeatures) -> dict[tuple[str, ...], int]:
+    return {names: int(r.spans.lengths.sum()) for names, r in rows.behaviours.items()}
+
+
+def _count_users(rows: EncodedFeatures) -> int:
+    """Return how many users there are at least: each is shown a candidate once, or by himself."""
+    if rows.users is not None:
+        return len(pd.unique(rows.users))
+    names = {*rows.schema.names("categorical")}
+    candidates = names & {name for b in rows.schema.behaviours for name in b.candidates}
+    shown = [np.unique(rows.columns[name], return_counts=True)[1].max() for name in candidates]
+    return min(shown, default=len(rows))
 
 
 class RowSink:

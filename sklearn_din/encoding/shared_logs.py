@@ -31,7 +31,11 @@ class SharedLogs:
             stored = scan.find_log([*behaviour.histories, *behaviour.numbers])
             # Times of the log are subtracted when they are read, as only such a scale allows.
             times = [] if stored is None else {stored[0].clock} & {*behaviour.numbers}
-            if stored is not None and all(learnt.event_scales[name].is_elapsed for name in times):
+            if (
+                stored is not None
+                and stored[0].n_events
+                and all(learnt.event_scales[name].is_elapsed for name in times)
+            ):
                 self._logs[behaviour] = stored
         self.behaviours = tuple(self._logs)
 

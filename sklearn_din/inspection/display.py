@@ -34,7 +34,8 @@ TITLES = {"weight": "Attention to the history", "leave_out": "What each past eve
 LONGEST_NAME = 26
 MOST_LABELS = 60
 NOTED_CELLS = 60
-REPORTED = ("unknown", "missing", "empty", "shift")
+FEWER = 3  # times fewer events: as in encoding/profile.py
+REPORTED = ("unknown", "missing", "empty", "length", "shift")
 SOME_SHIFT, MUCH_SHIFT = 0.1, 0.25
 LEAST_SCALE = 0.05
 
@@ -357,7 +358,8 @@ class ReportDisplay:
     """Picture of how far rows are from those that an encoder was fitted on.
 
     One line per column, one panel each for values that are unknown, values that are missing,
-    histories that are empty, and the shift of the rest; a mark shows what it was at fit.
+    histories that are empty, how long histories are, and the shift of the rest; a mark shows what
+    it was at fit. Much of a shift, and far fewer events than at fit, are drawn in another colour.
     Make it with :meth:`from_estimator`.
 
     Parameters
@@ -440,18 +442,18 @@ class ReportDisplay:
 def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
     """Draw one figure of every column: a bar, its number, and a mark at what it was at fit."""
     values, lines = report[name].to_numpy(dtype=float), np.arange(len(report))
-    is_shift, ends = name == "shift", values
+    is_shift, ends, digits = name == "shift", values, {"shift": ".2f", "length": ".1f"}
     largest = 1.0 if is_shift else max(float(np.nanmax(values)), LEAST_SCALE)
-    colors = [AGAINST if is_shift and value >= MUCH_SHIFT else FOR for value in values]
+    at_fit = values if is_shift else report[f"{name}_at_fit"].to_numpy(dtype=float)
+    colors = np.where(_find_alarms(name, values, at_fit), AGAINST, FOR)
     panel.barh(lines, np.minimum(np.nan_to_num(values), largest), color=colors, height=0.62)
     if is_shift:
         for limit in (SOME_SHIFT, MUCH_SHIFT):
             panel.axvline(limit, color=GREY, linestyle=":", linewidth=1)
     else:
-        at_fit = report[f"{name}_at_fit"].to_numpy(dtype=float)
         panel.plot(at_fit, lines, "|", color="black", markersize=11, markeredgewidth=1.6)
         largest, ends = max(largest, float(np.nanmax(at_fit))), np.fmax(values, at_fit)
-    texts = ["" if np.isnan(v) else f"{v:.2f}" if is_shift else f"{v:.1%}" for v in values]
+    texts = ["" if np.isnan(v) else format(v, digits.get(name, ".1%")) for v in values]
     beyond = panel.barh(lines, np.minimum(np.nan_to_num(ends), largest), color="none")
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     panel.bar_label(beyond, texts, padding=4, bbox=box)
@@ -459,6 +461,15 @@ def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
     panel.set_xticks([])
     panel.set_xlabel("dotted: some, much" if is_shift else "mark: at fit", color=GREY, fontsize=9)
     panel.set_title(name)
+
+
+def _find_alarms(name: str, values: np.ndarray, at_fit: np.ndarray) -> np.ndarray:
+    """Return where a shift is large, or histories have far fewer events than at fit."""
+    if name == "shift":
+        return values >= MUCH_SHIFT
+    if name == "empty":
+        values, at_fit = 1 - values, 1 - at_fit
+    return (FEWER * values < at_fit) & (name in ("empty", "length"))
 
 
 def _one_history(
