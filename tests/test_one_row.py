@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din.encoding.one_row import OneRow
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.lists import IdLists
 from sklearn_din.transformers import HistorySequenceEncoder
 

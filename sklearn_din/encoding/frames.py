@@ -70,26 +70,26 @@ def read_frame(
     each event and row.
     """
     alone = [name for name in as_numbers_alone if columns.history(name).anchors is not None]
-    key = roles, max_length, tuple(alone)
-    if key in columns.made:
-        return columns.made[key]
-    numbers = {name: columns.numbers(name) for name in roles.numeric}
-    codes = {name: columns.codes(name) for name in roles.categorical}
-    codes |= {name: columns.lists(name) for name in roles.lists if name not in roles.histories}
-    events = {}
-    for behaviour in roles.behaviours:
-        names = (*behaviour.histories, *behaviour.numbers)
-        cells = {name: columns.history(name) for name in names}
-        cells |= {name: cells[name].expand() for name in names if name in alone}
-        events[behaviour.histories] = read_events(
-            list(cells.values()),
-            max_length=max_length,
-            numbers=behaviour.numbers,
-            lists=roles.lists,
-            is_bag=behaviour.is_bag,
-        )
-    columns.made[key] = ReadFrame(len(columns.frame), numbers, codes, events)
-    return columns.made[key]
+
+    def read() -> ReadFrame:
+        numbers = {name: columns.numbers(name) for name in roles.numeric}
+        codes = {name: columns.codes(name) for name in roles.categorical}
+        codes |= {name: columns.lists(name) for name in roles.lists if name not in roles.histories}
+        events = {}
+        for behaviour in roles.behaviours:
+            names = (*behaviour.histories, *behaviour.numbers)
+            cells = {name: columns.history(name) for name in names}
+            cells |= {name: cells[name].expand() for name in names if name in alone}
+            events[behaviour.histories] = read_events(
+                list(cells.values()),
+                max_length=max_length,
+                numbers=behaviour.numbers,
+                lists=roles.lists,
+                is_bag=behaviour.is_bag,
+            )
+        return ReadFrame(len(columns.frame), numbers, codes, events)
+
+    return columns.once((roles, max_length, tuple(alone)), read)
 
 
 def validate_frame(

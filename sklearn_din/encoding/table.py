@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from sklearn_din._progress import Progress
+from sklearn_din._spans import Spans
 from sklearn_din.encoding.cells import (
+    LARGEST,
     Codes,
     HistoryCells,
+    Selection,
     as_numbers,
     factorize,
     holds_lists,
@@ -23,6 +26,7 @@ from sklearn_din.logs.windows import WindowArray, WindowDtype
 from sklearn_din.tables.scan import Scan
 
 PREFIX = "hist_"
+NO_COLUMNS = pd.DataFrame(index=[0])
 Made = TypeVar("Made")
 ColumnKind = Literal["ids", "numbers", "time", "history"]
 NUMBERS = ("floating", "mixed-integer-float", "decimal", "timedelta")  # as pandas names them
@@ -35,7 +39,6 @@ class Columns:
     """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
 
     Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
-    ``made`` keeps what readers have made of all columns.
 
     Examples
     --------
@@ -47,10 +50,13 @@ class Columns:
     def __init__(self, frame: pd.DataFrame, *, separator: str | None = None) -> None:
         self.frame = frame
         self.separator = separator
-        self._kinds: dict[str, ColumnKind] = {}
-        self._codes: dict[str, Codes] = {}
-        self._histories: dict[str, HistoryCells] = {}
-        self.made: dict[Hashable, Any] = {}
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what was made of the columns under a key; made when first asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def column(self, name: str) -> pd.Series:
         """Return a column as it was given."""
@@ -58,31 +64,24 @@ class Columns:
 
     def kind(self, name: str) -> ColumnKind:
         """Return the kind of a column."""
-        if name not in self._kinds:
-            self._kinds[name] = column_kind(self.column(name))
-        return self._kinds[name]
+        return self.once(("kind", name), lambda: column_kind(self.column(name)))
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column of numbers as float64, NaN where missing."""
         return as_numbers(self.column(name), name=name)
 
     def codes(self, name: str) -> Codes:
-        """Codes and distinct values of a column of ids; read when first asked for."""
-        if name not in self._codes:
-            self._codes[name] = factorize(self.column(name), name=name)
-        return self._codes[name]
+        """Codes and distinct values of a column of ids."""
+        return self.once(("codes", name), lambda: factorize(self.column(name), name=name))
 
     def lists(self, name: str) -> Codes:
         """Each cell of a column as one list of codes, and the distinct values."""
-        if name not in self._codes:
-            self._codes[name] = self.history(name).codes_of_cells()
-        return self._codes[name]
+        return self.once(("lists", name), lambda: self.history(name).codes_of_cells())
 
     def history(self, name: str) -> HistoryCells:
-        """Cells of a history column; read when first asked for."""
-        if name not in self._histories:
-            self._histories[name] = read_history(self.column(name), separator=self.separator)
-        return self._histories[name]
+        """Cells of a history column."""
+        key, separator = ("history", name), self.separator
+        return self.once(key, lambda: read_history(self.column(name), separator=separator))
 
     def same_windows(self, first: str, second: str) -> bool:
         """Return whether one call of ``attach_history`` made both columns."""
@@ -94,6 +93,68 @@ class Columns:
         """Return whether two histories have equal lengths in every row."""
         mine, other = self.history(first).spans, self.history(second).spans
         return np.array_equal(mine.lengths, other.lengths)
+
+
+class OneRow(Columns):
+    """One row given as plain values, read as the columns of a frame of one row are.
+
+    Numbers, text and lists are read without pandas, which takes ten times as long to make columns
+    of them.
+
+    Examples
+    --------
+    >>> row = OneRow({"price": 7, "item": "hat", "hist_item": [3, 4]})
+    >>> row.numbers("price"), row.codes("item")[1], row.history("hist_item").values
+    (array([7.]), array(['hat'], dtype=object), array([3, 4]))
+    """
+
+    def __init__(self, row: Mapping[Any, object], *, separator: str | None = None) -> None:
+        super().__init__(NO_COLUMNS, separator=separator)
+        self._row = row
+
+    def column(self, name: str) -> pd.Series:
+        """Return a column of one row."""
+        return pd.Series([self._row[name]], name=name)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return the number as float64, NaN where it is missing."""
+        value: Any = self._row[name]
+        if value is None:
+            return np.array([np.nan])
+        if type(value) not in (int, float, np.int64, np.float64) or abs(value) > LARGEST:
+            return super().numbers(name)
+        return np.array([value], dtype=np.float64)
+
+    def codes(self, name: str) -> Codes:
+        """Return the id as a code and a distinct value."""
+        value = self._row[name]
+        if value is None:
+            return np.array([-1], dtype=np.int32), np.empty(0, dtype=object)
+        if type(value) not in (int, str, np.int64):
+            return super().codes(name)
+        return np.zeros(1, dtype=np.int32), np.array([value], dtype=object)
+
+    def history(self, name: str) -> HistoryCells:
+        """Return the events of a history."""
+        cell: Any = self._row[name]
+        is_array = isinstance(cell, np.ndarray) and cell.dtype.kind in "iO"
+        events = cell.tolist() if is_array else () if cell is None else cell
+        types = set(map(type, events)) if type(events) in (list, tuple) else {None}
+        if self.separator is not None or not (types <= {int} or types == {str}):
+            return super().history(name)
+        values = np.array(events, dtype=None if types == {int} else object)
+        if values.dtype.kind not in "iO":  # numbers that are too large
+            return super().history(name)
+        spans = Spans.from_lengths(np.array([len(values)]))
+        return self.once(("history", name), lambda: _FewEvents(name, values, spans))
+
+
+class _FewEvents(HistoryCells):
+    """Events of one row: too few to find the distinct ones, so that values may repeat."""
+
+    def codes(self, selection: Selection) -> Codes:
+        values = cast(np.ndarray, self.values)[selection]
+        return np.arange(len(values), dtype=np.int32), values
 
 
 class Impressions:

@@ -12,8 +12,7 @@ import pandas as pd
 
 from sklearn_din._frames import pandas_frame
 from sklearn_din._spans import Spans
-from sklearn_din.encoding.one_row import OneRow
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import Column, join_columns
 from sklearn_din.features.ragged import Ragged
