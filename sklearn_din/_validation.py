@@ -336,6 +336,12 @@ def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
     return codes
 
 
+def spells_integer(text: str) -> bool:
+    """Return whether text is how an integer is written that int64 holds: "12", not "012"."""
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and len(digits) < 19 and str(int(text)) == text
+
+
 def check_exact(ids: np.ndarray, *, name: str) -> None:
     """Raise where floats are integers so large that neighbouring ones are the same float.
 

@@ -140,7 +140,8 @@ class ColumnProfile:
         if len(present) < LEAST_NUMBERS or not len(self.bins):
             return None
         deciles = _deciles(present)
-        if 1 / LEAST_FACTOR < _ratio(deciles[MEDIAN], self.bins[MEDIAN]) < LEAST_FACTOR:
+        median = self.bins[MEDIAN]
+        if median and 1 / LEAST_FACTOR < deciles[MEDIAN] / median < LEAST_FACTOR:
             return None
         is_compared = (self.bins != 0) & (deciles != 0)
         before, now = self.bins[is_compared], deciles[is_compared]
@@ -237,7 +238,3 @@ def _deciles(numbers: np.ndarray) -> np.ndarray:
     """Return nine of the numbers: as many lie below each of them as its decile says."""
     places = np.ceil(DECILES * len(numbers)).astype(np.intp) - 1
     return np.sort(numbers)[places].astype(np.float64)
-
-
-def _ratio(now: float, before: float) -> float:
-    return now / before if before else 0.0

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from sklearn_din._digests import digest
 from sklearn_din._estimator_state import check_array
-from sklearn_din._validation import check_exact
+from sklearn_din._validation import check_exact, spells_integer
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
@@ -456,13 +456,8 @@ def _is_text(values: np.ndarray) -> bool:
 def _spelt_integers(values: np.ndarray) -> np.ndarray:
     """Text such as "12" as the integer 12; the rest ("012", "1.0", "hat") stays as it is."""
     spelt = np.empty(len(values), dtype=object)
-    spelt[:] = [int(v) if isinstance(v, str) and _spells_integer(v) else v for v in values]
+    spelt[:] = [int(v) if isinstance(v, str) and spells_integer(v) else v for v in values]
     return _small_integers(spelt)
-
-
-def _spells_integer(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isdecimal() and digits.isascii() and len(digits) < 19 and str(int(text)) == text
 
 
 def kind_of_ids(values: np.ndarray) -> str | None:

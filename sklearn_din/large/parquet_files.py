@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from sklearn_din._validation import check_columns
+from sklearn_din._validation import check_columns, spells_integer
 from sklearn_din._whole_files import remove_with
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -65,18 +65,20 @@ class ParquetFiles:
         if owned is not None:
             remove_with(self, owned)
         schemas, groups, lengths, sizes = [], [], [], []
+        self.index_columns = set[str]()
         for number, file in enumerate(self.files):
             opened = self._reopen(number)
             metadata, schema = opened.metadata, opened.schema_arrow
             opened.close(force=True)
             _check_names(schema, file.path)
             schemas.append(schema)
+            index_columns = (schema.pandas_metadata or {}).get("index_columns", [])
+            self.index_columns |= {name for name in index_columns if isinstance(name, str)}
             for group in file.row_groups:
                 groups.append((number, group))
                 lengths.append(metadata.row_group(group).num_rows)
                 sizes.append(_bytes_in_memory(metadata.row_group(group), schema))
         self.schema = _joint_schema(schemas, self.files, columns)
-        self.index_columns = {name for schema in schemas for name in _index_columns(schema)}
         self._groups = np.array(groups, dtype=np.int64).reshape(-1, 2)
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         names = self.schema.names
@@ -273,7 +275,7 @@ def _read_keys(paths: Sequence[str]) -> list[dict[str, int | str | None]]:
     for text in texts:
         for key, value in text.items():
             values.setdefault(key, set()).add(value)
-    whole = {k for k, v in values.items() if all(map(_is_whole, v - {NO_VALUE}))}
+    whole = {k for k, v in values.items() if all(map(spells_integer, v - {NO_VALUE}))}
     return [
         {
             key: None if value == NO_VALUE else int(value) if key in whole else value
@@ -281,11 +283,6 @@ def _read_keys(paths: Sequence[str]) -> list[dict[str, int | str | None]]:
         }
         for text in texts
     ]
-
-
-def _is_whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isdecimal() and len(digits) < 19 and str(int(text)) == text  # "007" stays text
 
 
 def _file(
@@ -335,11 +332,6 @@ def _check_names(schema: pa.Schema, path: str) -> None:
             f"{path} must have distinct column names, got {', '.join(map(repr, twice))} more than "
             "once. Rename the repeated columns."
         )
-
-
-def _index_columns(schema: pa.Schema) -> list[str]:
-    metadata = schema.pandas_metadata or {}
-    return [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
 
 
 def _joint_schema(

@@ -100,7 +100,9 @@ class ParquetScan(Scan):
         """
         names = self._check_names(columns)
         self._check_groups(names)
-        size = self._part_rows(names)
+        bytes_per_row = self._files.bytes_of_groups(names).sum() / max(self._files.n_rows, 1)
+        n_rows = self.memory / PARTS_IN_MEMORY / max(bytes_per_row, 1.0)
+        size = int(np.clip(n_rows, 1, MOST_ROWS))
         if is_ascending(self._rows):
             parts = self._in_order(self._rows, names, size)
         else:
@@ -134,11 +136,6 @@ class ParquetScan(Scan):
             f"to_parquet(..., row_group_size={fitting}), read fewer columns, or give "
             "scan_parquet(memory=...) more."
         )
-
-    def _part_rows(self, columns: Sequence[str]) -> int:
-        n_bytes = self._files.bytes_of_groups(columns).sum()
-        per_row = max(n_bytes / max(self._files.n_rows, 1), 1.0)
-        return int(np.clip(self.memory / PARTS_IN_MEMORY / per_row, 1, MOST_ROWS))
 
     def _in_order(
         self, rows: range | np.ndarray, columns: Sequence[str], size: int

@@ -481,11 +481,9 @@ def _identify(key: Any) -> int:
 
 def _integer_if_spelt(key: Any) -> Any:
     """Text such as "12" as the integer 12; "012" and "1.0" stay text."""
-    if not isinstance(key, str):
-        return key
-    digits = key.removeprefix("-")
-    is_number = digits.isdecimal() and digits.isascii() and len(digits) < 19
-    return int(key) if is_number and str(int(key)) == key else key
+    digits = key.removeprefix("-") if isinstance(key, str) else ""
+    is_number = digits.isdecimal() and len(digits) < 19 and str(int(key)) == key
+    return int(key) if is_number else key
 
 
 def _numbers(values: Sequence[Any], column: str) -> np.ndarray:
