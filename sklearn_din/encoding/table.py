@@ -137,7 +137,7 @@ class OneRow(Columns):
     def history(self, name: str) -> HistoryCells:
         """Return the events of a history."""
         cell: Any = self._row[name]
-        is_array = isinstance(cell, np.ndarray) and cell.dtype.kind in "iO"
+        is_array = isinstance(cell, np.ndarray) and cell.dtype in (np.int64, object)
         events = cell.tolist() if is_array else () if cell is None else cell
         types = set(map(type, events)) if type(events) in (list, tuple) else {None}
         if self.separator is not None or not (types <= {int} or types == {str}):
