@@ -1,7 +1,7 @@
 """Lines of the package by part: code, checks, imports, docstrings, blank.
 
-``python -m benchmarks.house`` (``make house``) reads the parts from CONTRIBUTING.md's map. Checks are
-the lines of ``raise`` and of warnings; comments count as blank.
+``python -m benchmarks.house`` (``make house``) reads the parts from CONTRIBUTING.md's map. Checks
+are the lines of ``raise`` and of warnings; comments count as blank.
 """
 
 import ast
