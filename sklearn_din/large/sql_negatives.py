@@ -183,13 +183,11 @@ def _read_arrivals(
         clicked = events[:1][request.item].tolist()[0]
         raise other_kind(request.item, listed[request.item].tolist()[0], clicked)
     first, launch = (items[name].fill_null(FAR).to_numpy() for name in ("first", "launch"))
-    order = np.argsort(first, kind="stable")
-    n_between = np.zeros(len(first) + 1, dtype=np.int64)
+    in_order, n_before = np.unique(first), np.zeros(len(first) + 1, dtype=np.int64)
     for batch in database.read("select time from events where row >= 0"):
-        places = np.searchsorted(first[order], batch["time"].to_numpy(), side="right")
-        n_between += np.bincount(places, minlength=len(n_between))
-    before = np.empty(len(first))
-    before[order] = np.cumsum(n_between)[:-1] / len(events)
+        places = np.searchsorted(in_order, batch["time"].to_numpy(), side="right")
+        n_before += np.bincount(places, minlength=len(n_before))
+    before = np.cumsum(n_before)[np.searchsorted(in_order, first)] / len(events)
     return Arrivals(n_events, first, before, launch)
 
 

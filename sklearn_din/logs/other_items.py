@@ -155,22 +155,12 @@ class OwnItems:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """When items came up, by their codes, which are in the order of ``launch``.
-
-    Parameters
-    ----------
-    n_events, first : ndarray of shape (n_items,)
-        Events of each item, and the time of the first one; without any, a time after all others.
-    before : ndarray of shape (n_items,)
-        Share of all events that came before the item's first one.
-    launch : ndarray of shape (n_items,)
-        From when on an item is there: as the catalogue has it, else its first event.
-    """
+    """When items came up, by their codes, which are in the order of ``launch``."""
 
     n_events: np.ndarray
-    first: np.ndarray
-    before: np.ndarray
-    launch: np.ndarray
+    first: np.ndarray  # when the first event was; of none, after all others
+    before: np.ndarray  # share of the log's events before that
+    launch: np.ndarray  # since when the item is there: as a catalogue has it, else the first event
 
     def find_pools(
         self, items: np.ndarray, times: np.ndarray, pools: str

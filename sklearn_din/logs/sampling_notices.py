@@ -40,12 +40,12 @@ def warn_of_leaks(
     column = _find_times(events) if request.time is None else request.time
     times = None if column is None else time_ranks(events[column])
     notices = note_misplacement(events, replace(request, time=column), items, owners, times)
-    if request.time is None and times is not None:
-        notices += _note_early_items(number_as_they_come(items, times)[0], request, column)
     if owners is not None:
         notices += _note_repeats(items, owners, request)
     for notice in notices:
         warn_user(notice)
+    if request.time is None and times is not None:
+        _warn_of_early_items(number_as_they_come(items, times)[0], request, column)
 
 
 def time_ranks(times: pd.Series) -> np.ndarray:
@@ -81,8 +81,7 @@ def choose_pools(request: NegativesRequest, arrivals: Arrivals) -> str:
         is_launched = is_known if request.has_catalogue else _ask_log(arrivals)
     if is_launched:
         return "launched" if is_known else "alike"
-    for notice in _note_early_items(arrivals, request, request.time):
-        warn_user(notice)
+    _warn_of_early_items(arrivals, request, request.time)
     return "all"
 
 
@@ -111,25 +110,22 @@ def _ask_log(arrivals: Arrivals) -> bool:
     return bool(is_rare or late > LATE)
 
 
-def _note_early_items(
-    arrivals: Arrivals, request: NegativesRequest, column: str | None
-) -> list[str]:
-    """Say how many negatives show an item too early: beyond first clicks, and beyond chance."""
+def _warn_of_early_items(arrivals: Arrivals, request: NegativesRequest, column: str | None) -> None:
+    """Warn where negatives of all items would come too early: beyond clicks, and beyond chance."""
     n_events = arrivals.n_events
     weights = n_events if request.strategy == "popularity" else np.ones_like(n_events)
     early, by_chance = np.average([arrivals.before, 1 / (n_events + 1)], axis=1, weights=weights)
     first = (n_events > 0).sum() / n_events.sum()
     auc = 0.5 + (early - max(first, by_chance)) / 2
-    if n_events.sum() < MANY_ROWS or auc < TELLING:
-        return []
     advice = "catalogue_time=" if request.has_catalogue else "launched=True"
     advice = f"time={column!r}" if request.time is None else advice
-    return [
-        f"{early:.0%} of the negatives would show an item before its first event, by {column!r}, "
-        f"and {first:.0%} of the clicks are a first event: that alone tells them (AUC {auc:.2f}), "
-        "so that a model learns that what nobody has clicked yet is not clicked. Pass "
-        f"{advice}, and only items that had come up by then are drawn."
-    ]
+    if n_events.sum() >= MANY_ROWS and auc >= TELLING:
+        warn_user(
+            f"{early:.0%} of the negatives would show an item before its first event, by "
+            f"{column!r}, and {first:.0%} of the clicks are a first event: that alone tells them "
+            f"(AUC {auc:.2f}), so that a model learns that what nobody has clicked yet is not "
+            f"clicked. Pass {advice}, and only items that had come up by then are drawn."
+        )
 
 
 def warn_of_lone_items(
