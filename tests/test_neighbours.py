@@ -853,6 +853,7 @@ def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
     wanted = near | np.eye(len(every), dtype=bool)
     wanted[np.ix_(popular, popular)] = True
     np.testing.assert_array_equal(kept, np.where(wanted, every, 0))
+    assert pair.counts[0].dtype == pair.from_plain(pair.to_plain()).counts[0].dtype == np.float32
 
 
 def test_attributes_with_few_ids_have_none(monkeypatch, log):

@@ -101,7 +101,8 @@ class ItemScores:
         ]
         if not all_pairs and len(popular) < np.count_nonzero(n_users):
             is_popular = np.isin(np.arange(len(n_users)), popular)
-            near = csr_array(self.cosine + self.cosine.T + diags_array(np.ones(len(n_users))))
+            diagonal = diags_array(np.ones(len(n_users), dtype=np.float32))
+            near = csr_array(self.cosine + self.cosine.T + diagonal)
             near.data[:] = 1
             for place, (first, counts) in enumerate(chunks):
                 rows = np.repeat(np.arange(counts.shape[0]) + first, np.diff(counts.indptr))
