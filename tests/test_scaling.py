@@ -82,6 +82,8 @@ def stored(frame, how, folder):
     """The same durations as pandas, Arrow, polars, Python and a file have them."""
     if how == "objects":
         return frame.assign(dwell=frame["dwell"].astype(object).where(frame["dwell"].notna(), None))
+    if how == "objects of numpy":
+        return frame.assign(dwell=pd.Series(list(frame["dwell"].to_numpy()), dtype=object))
     if how == "arrow":
         return frame.convert_dtypes(dtype_backend="pyarrow")
     if how == "polars":
@@ -92,7 +94,9 @@ def stored(frame, how, folder):
     return frame.astype({"dwell": f"timedelta64[{how}]"})
 
 
-@pytest.mark.parametrize("how", ["ns", "s", "objects", "arrow", "polars", "scan"])
+@pytest.mark.parametrize(
+    "how", ["ns", "s", "objects", "objects of numpy", "arrow", "polars", "scan"]
+)
 def test_durations_are_numbers_of_seconds_also_in_histories(how, tmp_path):
     rng = np.random.default_rng(0)
     log = pd.DataFrame({"user": np.arange(200) % 9, "item": rng.integers(0, 20, 200)})

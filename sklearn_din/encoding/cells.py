@@ -26,6 +26,7 @@ Values: TypeAlias = "np.ndarray | pa.ChunkedArray"
 Codes = tuple[Column, np.ndarray]  # of lists: their values' codes
 Selection = slice | np.ndarray  # which events
 LISTS = (list, tuple, np.ndarray)
+DURATIONS = (dt.timedelta, np.timedelta64)
 NO_VALUES = np.empty(0, dtype=object)
 CELLS = "a list, a tuple, an array or a missing value"
 
@@ -59,17 +60,13 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     return _without_nan(codes.astype(np.int32), distinct)
 
 
-def seconds_of(values: Values) -> np.ndarray | None:
+def seconds_of(values: np.ndarray) -> np.ndarray | None:
     """Return durations as seconds, NaN where missing; None of all other values."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.to_numpy() if pa.types.is_duration(values.type) else NO_VALUES
-    if values.dtype == object:
-        is_first = isinstance(first_present(values), dt.timedelta | np.timedelta64)
-        if not is_first or pd.api.types.infer_dtype(values, skipna=True) != "timedelta":
-            return None
-    if values.dtype.kind not in "mO":
-        return None
-    return np.asarray(pd.to_timedelta(values) / np.timedelta64(1, "s"))
+    if values.dtype == object and isinstance(first_present(values), DURATIONS):
+        is_duration = pd.api.types.infer_dtype(values, skipna=True) == "timedelta"
+    else:
+        is_duration = values.dtype.kind == "m"
+    return np.asarray(pd.to_timedelta(values) / np.timedelta64(1, "s")) if is_duration else None
 
 
 def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
@@ -306,7 +303,7 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
     if separator == "":
         raise ValueError("separator must be text of at least one character, got ''.")
     cells = _read_cells(column, separator)
-    seconds = seconds_of(cells.values)
+    seconds = seconds_of(cells.values) if isinstance(cells.values, np.ndarray) else None
     return cells if seconds is None else replace(cells, values=seconds, log=None)
 
 
@@ -367,7 +364,7 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     if pa.types.is_decimal(values.type):
         values = values.cast(pa.float64())
     kind = values.type
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or pa.types.is_duration(kind):
         return values.to_numpy()
     return values.to_numpy() if pa.types.is_integer(kind) and not values.null_count else values
 

@@ -13,13 +13,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
-from sklearn_din.encoding.profile import (
-    FEWER,
-    LEAST_EVENTS,
-    ColumnProfile,
-    newest_numbers,
-    rows_to_compare,
-)
+from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, indicator
 from sklearn_din.encoding.spelling import note_unknown
@@ -182,18 +176,14 @@ class Learnt:
 
     def note_lengths(self, n_events: Mapping[tuple[str, ...], int], n_rows: int) -> list[str]:
         """Return what to say of histories, by behaviour, with far fewer events than at fit."""
-        notices = []
-        for names in n_events:
-            single = [name for name in names if name not in self.roles.lists]
-            length = self.profiles[single[0]].fraction("length") if single else 0.0
-            if max(FEWER * n_events[names], LEAST_EVENTS) < length * n_rows:
-                notices.append(
-                    f"histories of {'+'.join(names)} hold less than a third of the events that "
-                    f"they held at fit, {length:.1f} on average: are they empty, or cut? Attach "
-                    "them as for fit: of a log up to these rows, with users written as in it, and "
-                    "the same max_length. Of new users it is right."
-                )
-        return notices
+        single = {names: [n for n in names if n not in self.roles.lists] for names in n_events}
+        return [
+            f"histories of {'+'.join(names)} hold less than a third of the events that they held "
+            "at fit: are they empty, or cut? Attach them as for fit: from a log up to these rows, "
+            "with users as written there and the same max_length. Of new users it is right."
+            for names, n in n_events.items()
+            if single[names] and self.profiles[single[names][0]].has_more_events(n, n_rows)
+        ]
 
     def grow(self, counts: Mapping[str, Mapping[str, Occurrences]], rules: IdRules) -> Learnt:
         """Append the values of later rows to the vocabularies; all else stays.

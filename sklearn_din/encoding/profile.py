@@ -130,6 +130,10 @@ class ColumnProfile:
         part = self.cells if name == "length" else getattr(self, name)
         return float(part / whole) if whole else float("nan")
 
+    def has_more_events(self, n_events: int, n_rows: int) -> bool:
+        """Return whether so many rows should hold far more events than they do, by those at fit."""
+        return max(FEWER * n_events, LEAST_EVENTS) < self.fraction("length") * n_rows
+
     def find_factor(self, numbers: np.ndarray) -> float | None:
         """Return how many times larger other numbers are than those at fit, if a unit has changed.
 

@@ -86,21 +86,18 @@ class TableStatistics:
             owner: (known or {}).get(owner) or Vocabulary.learn(sources, rules)
             for owner, sources in self.counts_by_owner().items()
         }
-        of_columns = {name: EventScale.of_column(self._moments[name]) for name in self._moments}
-        of_events = {name: events.finish() for name, events in self._events.items()}
-        number_scales, event_scales = (
-            {n: scale.resist_outliers(self._samples[n].finish()) for n, scale in scales.items()}
-            for scales in (of_columns, of_events)
-        )
-        warn_of(far_numbers(number_scales | event_scales))
+        scales = {name: EventScale.of_column(moments) for name, moments in self._moments.items()}
+        scales |= {name: events.finish() for name, events in self._events.items()}
+        scales = {n: s.resist_outliers(self._samples[n].finish()) for n, s in scales.items()}
+        warn_of(far_numbers(scales))
         missing = [name for name in self._any_missing if self._any_missing[name]]
         return Learnt(
             tuple(names),
             max_length,
             self._roles,
             vocabularies,
-            number_scales,
-            event_scales,
+            {name: scales[name] for name in self._moments},
+            {name: scales[name] for name in self._events},
             tuple(name for name in missing if indicator(name) not in names),
             self._profiles(vocabularies),
         )

@@ -13,7 +13,6 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ from sklearn_din.logs.timeline import (
 )
 
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
-SOME_USERS = 50
+SOME_EVENTS = 200  # whose users are looked at
 SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
 
 
@@ -352,15 +351,14 @@ class _Merge:
     """Reads events and impressions, has them sorted together, and goes over them in order.
 
     Once all was read, ``events`` and ``impressions`` say what was seen of the times, and
-    ``keys_meet`` whether some impression has the key of an event; ``n_events`` have a key, and
-    ``n_equal`` of them key and time of the one before.
+    ``keys_meet`` whether some impression has the key of an event; ``n_events`` have a key.
     """
 
     def __init__(self, pair: _Pair, folder: Path) -> None:
         self._pair, self._folder = pair, folder
         self.events = _TimeReader(pair.log, pair.time, pair.unit)
         self.impressions = _TimeReader(pair.shown, pair.time, pair.unit)
-        self.keys_meet, self.n_events, self.n_equal = False, 0, 0
+        self.keys_meet, self.n_events = False, 0
 
     def pieces(
         self,
@@ -403,7 +401,6 @@ class _Merge:
         first_of_key = 0
         previous: tuple | None = None
         was_event = False
-        times = np.zeros(1, dtype=self._pair.dtype)
         total = len(self._pair.log) + len(self._pair.shown)
         with Progress("attaching", total) as progress:
             for batch in ordered:
@@ -418,9 +415,6 @@ class _Merge:
                 first = np.maximum.accumulate(np.where(is_new, before, first_of_key))
                 kinds = np.append(was_event, is_event)
                 self.keys_meet |= bool((~is_new & (kinds[1:] != kinds[:-1])).any())
-                times = np.append(times[-1], batch.column(n_keys).to_numpy())
-                are_events = ~is_new & kinds[1:] & kinds[:-1]
-                self.n_equal += int((are_events & (times[1:] == times[:-1])).sum())
                 rows = np.where(is_event, ranks - EVENT, ranks)
                 yield _Merged(batch, is_new, is_event, rows, before, first)
                 self.n_events, first_of_key = int(counted[-1]), int(first[-1])
@@ -504,9 +498,6 @@ def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) 
         columns, clock=request.elapsed, token=uuid.uuid4().hex, n_events=merge.n_events
     )
     writer.facts["empty"] = None if has_past else _why_all_empty(pair, merge)
-    writer.facts["repeats"] = note_repeats(
-        partial(_events_of_some_users, pair), n_events=merge.n_events, n_equal=merge.n_equal
-    )
 
 
 def _windows(
@@ -518,10 +509,13 @@ def _windows(
 ) -> Iterator[Sequence[np.ndarray]]:
     """Write the events, and yield row, start and length of windows, in the order of the sort."""
     clock, has_age = request.elapsed, request.max_age is not None
+    some: list[pd.DataFrame] = []
     if clock is not None:
         writer.append("anchors", np.empty(0, dtype=np.float64))
 
     def read_events(part: pd.DataFrame) -> list[pa.Array]:
+        users = (some or [part])[0][request.user].iloc[:SOME_EVENTS]
+        some.append(part[part[request.user].isin(users)])
         return [column.encode(part[name]) for name, column in columns.items()]
 
     def read_impressions(times: np.ndarray, unit: str | None) -> list[pa.Array]:
@@ -558,6 +552,8 @@ def _windows(
             newest = newest[max(len(newest) - request.max_length, 0) :]
         lengths = (ends - starts).astype(np.int32)
         yield piece.shown(piece.rows), np.where(lengths > 0, starts, 0), lengths
+    names = [request.user, request.time, *columns]
+    writer.facts["repeats"] = note_repeats(pd.concat(some), names) if some else None
 
 
 def _first_not_older(
@@ -577,13 +573,6 @@ def _first_not_older(
         low = np.where(is_open & is_old, middle + 1, low)
         high = np.where(is_open & ~is_old, middle, high)
     return low
-
-
-def _events_of_some_users(pair: _Pair) -> pd.DataFrame:
-    (user,) = pair.keys
-    users = pair.log.head([user], present=user)[user].unique()[:SOME_USERS]
-    parts = pair.log.parts(list(pair.log.frame))
-    return pd.concat([part[part[user].isin(users)] for _, part in parts])
 
 
 def _why_all_empty(pair: _Pair, merge: _Merge) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn_din._validation import plain_values
 
 SEEN_EVENTS = 10_000
-MANY_EVENTS = 20
+MANY_EVENTS = 10
 NEARLY_ALL = 0.9
 
 
@@ -53,24 +53,14 @@ def row_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     return codes
 
 
-def note_repeats(
-    read_some: Callable[[], pd.DataFrame], *, n_events: int, n_equal: int
-) -> str | None:
-    """Return what to say of a log in which nearly all events are there more than once.
-
-    ``n_equal`` of ``n_events`` have the user and time of the event before. Only where these are
-    many, all events of some users are read and compared by all columns.
-    """
-    if n_events < MANY_EVENTS or 2 * n_equal < NEARLY_ALL * n_events:
-        return None
-    some = read_some()
-    codes = row_codes(some, list(some.columns))
-    repeated = float((np.bincount(codes)[codes] > 1).mean())
-    if repeated < NEARLY_ALL:
+def note_repeats(some: pd.DataFrame, columns: Sequence[str]) -> str | None:
+    """Return what to say of a log, by all events of some users, where most are there twice."""
+    counts = np.bincount(row_codes(some, columns))
+    if len(counts) < MANY_EVENTS or (counts % 2 == 0).mean() < NEARLY_ALL:
         return None
     return (
-        f"{repeated:.0%} of the events are there more than once, equal in every column, and count "
-        "as often in histories. Was the log given twice? events.drop_duplicates() keeps each once."
+        f"nearly all events are there twice, equal in {columns}, and count twice in histories. Was "
+        f"the log given twice? events.drop_duplicates({columns}) keeps each once."
     )
 
 

@@ -111,7 +111,7 @@ def attach_history(
         event or no event is earlier: the two frames may have been swapped. If the times of the two
         frames differ in unit (ms, s), or events are whole days, hours or minutes and impressions
         are not: an impression would have its own click in its history. If nearly all events are
-        there more than once, equal in every column.
+        there twice.
 
     See Also
     --------
@@ -147,11 +147,8 @@ def attach_history(
         past = timeline.own_past()
     else:
         past = timeline.past(shown.pandas, max_age=max_age)
-    repeats = note_repeats(
-        lambda: log.iloc[timeline.order[:SEEN_EVENTS]],
-        n_events=len(timeline.order),
-        n_equal=timeline.n_equal,
-    )
+    some = timeline.order[: SEEN_EVENTS if timeline.has_twins() else 0]
+    repeats = note_repeats(log.iloc[some], [user, time, *names]) if len(some) else None
     if repeats is not None:
         warn_user(repeats)
     clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])

@@ -95,10 +95,10 @@ class Timeline:
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
-    @property
-    def n_equal(self) -> int:
-        """Number of events that have the key and time of the one before."""
-        return int((self._sorted_keys[1:] == self._sorted_keys[:-1]).sum())
+    def has_twins(self) -> bool:
+        """Return whether two in five events have the key and time of the one before."""
+        keys = self._sorted_keys
+        return bool((keys[1:] == keys[:-1]).sum() > 0.4 * len(keys))
 
     def has_events(self, impressions: pd.DataFrame) -> np.ndarray:
         """Return whether each impression's key occurs in the log, at whatever time."""
