@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -256,17 +257,23 @@ def test_a_damaged_row_group_is_named(folder):
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "message"),
+    ("source", "options", "error", "message"),
     [
-        (lambda: scan_parquet("nowhere"), FileNotFoundError, "'nowhere', where there is none"),
-        (lambda: scan_parquet(pd.DataFrame()), TypeError, "got DataFrame"),
-        (lambda: scan_parquet("x", memory="big"), ValueError, "memory must be bytes"),
-        (lambda: scan_parquet("x", memory=0), ValueError, "memory must be bytes"),
+        ("nowhere", {}, FileNotFoundError, "'nowhere', where there is none"),
+        (pd.DataFrame(), {}, TypeError, "got DataFrame"),
+        ("csv", {}, FileNotFoundError, r"a folder of files that end in .* a glob"),
+        (".", {"memory": "big"}, ValueError, "memory must be bytes"),
+        (".", {"memory": 0}, ValueError, "memory must be bytes"),
+        (".", {"target": []}, ValueError, "target must name one column or several, got none"),
+        (".", {"target": "price"}, ValueError, r"'price' must not be missing, got \d+ missing"),
     ],
 )
-def test_wrong_arguments_are_refused(call, error, message):
+def test_wrong_arguments_are_refused(folder, monkeypatch, source, options, error, message):
+    monkeypatch.chdir(folder)
+    Path("csv").mkdir()
+    Path("csv/rows.csv").write_text("item")
     with pytest.raises(error, match=message):
-        call()
+        scan_parquet(source, **options).target_  # noqa: B018
 
 
 def test_wrong_rows_are_refused(folder):
@@ -282,19 +289,3 @@ def test_wrong_rows_are_refused(folder):
             scan[key]
     with pytest.raises(AttributeError, match="name the column that is to be predicted"):
         scan.target_  # noqa: B018
-
-
-def test_a_missing_target_is_refused(folder):
-    with pytest.raises(ValueError, match=r"target 'price' must not be missing, got \d+ missing"):
-        scan_parquet(folder, target="price").target_  # noqa: B018
-
-
-def test_a_folder_without_parquet_says_what_it_holds(tmp_path):
-    (tmp_path / "rows.csv").write_text("item")
-    with pytest.raises(FileNotFoundError, match=r"a folder of files that end in .* a glob"):
-        scan_parquet(tmp_path)
-
-
-def test_a_target_without_a_name_is_refused(folder):
-    with pytest.raises(ValueError, match="target must name one column or several, got none"):
-        scan_parquet(folder, target=[])

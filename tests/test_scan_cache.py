@@ -9,7 +9,6 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
 from sklearn_din.large.parquet_scan import ParquetScan
-from sklearn_din.tables.scan import Scan
 
 N_ROWS = 60
 
@@ -190,12 +189,6 @@ def test_unknown_values_are_refused_where_that_is_wanted(source):
     encoder = make_encoder(unknown="error").fit(scan[:2], scan.target_[:2])
     with pytest.raises(ValueError, match=r"item holds \d values that were not seen at fit"):
         encoder.transform(scan)
-
-
-def test_a_scan_is_no_frame_for_other_makes(source):
-    assert issubclass(ParquetScan, Scan)
-    with pytest.raises(TypeError, match="abstract"):
-        Scan(range(3), ["a"], target=None, memory=1, cache_dir=None)
 
 
 def test_a_bar_shows_each_pass_on_a_terminal(source, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet, update
+from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet
 from sklearn_din.encoding.rows import RowSink, open_rows
 from sklearn_din.features import mapped
 from sklearn_din.features.store import create_store
@@ -87,18 +87,6 @@ def test_splits_scores_and_searches_are_those_in_memory(frame, source, temporary
     train, test = train_test_split(X, random_state=0)
     twin = roc_auc_score(y_test, make_model().fit(train, y_train).predict_proba(test)[:, 1])
     assert auc == pytest.approx(twin, abs=1e-6)
-
-
-def test_an_update_by_a_scan_is_that_by_a_frame(frame, source, temporary):
-    X, y = in_memory(frame)
-    scan = scan_parquet(source, target="click")
-    models = [make_model().fit(X[:1000], y[:1000]) for _ in range(2)]
-    update(models[0], X[1000:], y[1000:])
-    update(models[1], scan[1000:], y[1000:])
-    assert models[0][0].schema_ == models[1][0].schema_
-    np.testing.assert_array_equal(models[1].predict_proba(scan), models[0].predict_proba(X))
-    gc.collect()
-    assert not list(temporary.glob("sklearn-din-*"))
 
 
 def mapped_copy(X, *, memory):
