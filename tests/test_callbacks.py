@@ -18,6 +18,7 @@ from sklearn_din.training.net import DINNet
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import with_windows
 from tests.encoded_impressions import make_impressions, make_labels
+from tests.test_progress import STOPS_AFTER_TWO, StopAtBatch
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9")
 
@@ -83,34 +84,20 @@ def steps_of(kind, n_checks):
     return ["setup", *whole, "teardown"]
 
 
-class StopAtBatch(skorch.callbacks.Callback):
-    def __init__(self, batch):
-        self.batch, self.seen = batch, 0
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.seen += training
-        if self.seen == self.batch:
-            raise KeyboardInterrupt
-
-
-STOPS_AFTER_TWO = skorch.callbacks.EarlyStopping(
-    patience=1, monitor="train_loss", threshold=0.5, sink=len
-)
-
-
 @pytest.mark.parametrize(
-    ("parameters", "kind", "n_tasks"),
+    ("parameters", "reason", "kind", "n_tasks"),
     [
-        ({}, "validation check", 3),
-        ({"early_stopping": False}, "epoch", 3),
-        ({"max_epochs": 200, "patience": 1, "lr": 0.05}, "validation check", None),
-        ({"callbacks": [STOPS_AFTER_TWO]}, "validation check", 2),
-        ({"callbacks": [StopAtBatch(6)]}, "validation check", 2),
+        ({}, "max_epochs", "validation check", 3),
+        ({"early_stopping": False}, "max_epochs", "epoch", 3),
+        ({"max_epochs": 200, "patience": 1, "lr": 0.05}, "patience", "validation check", None),
+        ({"callbacks": [STOPS_AFTER_TWO]}, "callback", "validation check", 2),
+        ({"callbacks": [StopAtBatch(6)]}, "callback", "validation check", 2),
     ],
 )
-def test_every_check_is_a_task_that_begins_and_ends(parameters, kind, n_tasks):
+def test_every_check_is_a_task_and_only_the_user_s_stop_warns(parameters, reason, kind, n_tasks):
     steps = Steps()
     trained = fitted(steps, **parameters)
+    assert trained.net_.stop_reason_ == reason
     assert steps.seen == steps_of(kind, n_tasks or len(trained.history_))
     assert len(trained.history_) < 200
 
@@ -197,17 +184,14 @@ def test_a_callback_that_returns_true_stops_training():
     np.testing.assert_array_equal(trained.predict(X), fitted(max_epochs=2).predict(X))
 
 
-def test_early_stopping_does_not_depend_on_callbacks():
-    settings = {"max_epochs": 200, "patience": 1, "lr": 0.05}
-    trained, alone = fitted(Steps(), **settings), fitted(**settings)
-    assert trained.net_.stop_reason_ == alone.net_.stop_reason_ == "patience"
-    assert len(trained.history_) == len(alone.history_)
-
-
-def test_callbacks_change_no_number():
-    settings = {"dropout": 0.2, "early_stopping": True}
-    alone = fitted(**settings).predict_proba(X)
-    np.testing.assert_array_equal(fitted(Estimators(), **settings).predict_proba(X), alone)
+@pytest.mark.parametrize(
+    "settings", [{"dropout": 0.2}, {"max_epochs": 200, "patience": 1, "lr": 0.05}]
+)
+def test_callbacks_change_no_number(settings):
+    alone, seen = fitted(**settings), fitted(Estimators(), **settings)
+    np.testing.assert_array_equal(seen.predict_proba(X), alone.predict_proba(X))
+    assert seen.net_.stop_reason_ == alone.net_.stop_reason_
+    assert len(seen.history_) == len(alone.history_)
 
 
 def test_without_callbacks_nothing_is_made_or_called(monkeypatch):

@@ -26,28 +26,20 @@ from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
 from tests.encoded_impressions import make_impressions, make_labels
+from tests.network_options import ONE_BY_ONE, name_of, networks
 
 X = make_impressions(400, seed=3, numbers=("age",))
 y = make_labels(X, seed=3)
-OPTIONS = [
-    {"activation": activation, "pooling": pooling, "interest": interest}
-    for activation in ("prelu", "dice", "relu")
-    for pooling in ("attention", "sum", "mean", "max")
-    for interest in ("extended", "paper")
-]
-OPTIONS += [
-    {"attention_normalization": "softmax"},
+OTHERS = [
     {"embedding_dim": {"item": 4, "category": 6, "tags": 4}},
     {"dropout": 0.5, "embedding_l2": 0.0},
 ]
-
-
 WEIGHTS = np.linspace(0.5, 1.5, len(y)).astype(np.float32)
 
 
 def classifier_of(**parameters):
     if "activation" in parameters:
-        parameters["attention_activation"] = parameters["activation"]
+        parameters = {"attention_activation": parameters["activation"]} | parameters
     settings = {"max_epochs": 2, "batch_size": 50, "random_state": 0} | parameters
     return DINClassifier(**settings)
 
@@ -121,7 +113,9 @@ def noted_copies():
         yield names
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    "options", [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS], ids=name_of
+)
 def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch(options, on_meta):
     net, batches = on_meta(**options)
     net.train_step(next(batches))
@@ -281,7 +275,7 @@ def test_a_step_in_parts_has_the_gradients_of_the_whole_step(can_read, monkeypat
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 1, 8, 19, -3, -2)], ids=str)
+@pytest.mark.parametrize("options", [*ONE_BY_ONE, *OTHERS[:1]], ids=name_of)
 def test_trainings_are_alike_whether_or_not_the_host_reads(options, request):
     plain = classifier_of(early_stopping=True, **options).fit(X, y, WEIGHTS).net_
     request.getfixturevalue("unreadable")

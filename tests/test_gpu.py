@@ -15,6 +15,7 @@ from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
 from tests.encoded_impressions import make_impressions, make_labels
+from tests.network_options import ONE_BY_ONE, name_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,14 +25,7 @@ pytestmark = [
 GPU = "cuda"
 STEP = {"rtol": 1e-3, "atol": 1e-5}  # of one step's gradients: sums in another order, in float32
 FIT = {"rtol": 0.0, "atol": 2e-3}  # of probabilities after some twenty steps that differ so
-OPTIONS = [
-    {},
-    {"interest": "paper"},
-    {"activation": "dice", "attention_activation": "dice"},
-    {"activation": "relu", "attention_activation": "relu", "pooling": "mean"},
-    {"pooling": "max"},
-    {"attention_normalization": "softmax"},
-]
+each_option = pytest.mark.parametrize("options", [*ONE_BY_ONE, {"dropout": 0.5}], ids=name_of)
 
 
 def without_numbers(X):
@@ -61,7 +55,7 @@ def net_and_batches(device, **options):
     return net, iter(batches)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@each_option
 def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
     on_cpu, on_gpu = (
         classifier_on(device, early_stopping=True, **options).fit(X, y) for device in ("cpu", GPU)
@@ -72,7 +66,7 @@ def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
 
 
 @pytest.mark.parametrize("is_split", [False, True])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@each_option
 def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, monkeypatch):
     gradients = []
     for device in ("cpu", GPU):
@@ -90,7 +84,7 @@ def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, 
 
 
 @pytest.mark.parametrize("is_split", [False, True])
-@pytest.mark.parametrize("options", [*OPTIONS, {"dropout": 0.5}], ids=str)
+@each_option
 def test_no_training_step_waits_for_the_gpu(options, is_split, monkeypatch):
     if is_split:
         monkeypatch.setattr(net_file, "SPLIT_FROM", 10)

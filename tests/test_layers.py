@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_din.module import OPTIONS
 from sklearn_din.network.layers import MLP, ActivationUnit, Dice, PReLU
 
 ROWS = torch.tensor([0, 0, 0, 2, 3, 3, 3, 3])
@@ -46,15 +47,6 @@ def test_dice_is_the_papers_formula_in_training(generator):
     torch.testing.assert_close(dice.running_var, 0.9 + 0.1 * scores.detach().var(0))
 
 
-def test_dice_at_prediction_does_not_see_a_rows_neighbours(generator):
-    dice = Dice(2)
-    for _ in range(5):
-        dice(torch.randn(30, 2, generator=generator))
-    dice.eval()
-    scores = torch.randn(6, 2, generator=generator)
-    torch.testing.assert_close(dice(scores)[2:3], dice(scores[2:3]), rtol=0, atol=0)
-
-
 def test_dice_trains_on_a_batch_of_one_row_and_of_none():
     dice = Dice(2)
     before = dice.running_mean.clone()
@@ -64,7 +56,7 @@ def test_dice_trains_on_a_batch_of_one_row_and_of_none():
 
 
 @pytest.mark.parametrize("n_relations", [0, 2])
-@pytest.mark.parametrize("activation", ["prelu", "dice", "relu", "sigmoid"])
+@pytest.mark.parametrize("activation", OPTIONS["attention_activation"])
 def test_the_split_first_layer_equals_the_papers_concatenation(activation, n_relations, generator):
     unit = ActivationUnit(5, n_relations, units=(7, 3), activation=activation).double()
     queries = torch.randn(4, 5, generator=generator, dtype=torch.float64)

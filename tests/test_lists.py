@@ -28,6 +28,7 @@ from sklearn_din.features.lists import IdLists, join_columns
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.candidates import likeness_of_lists
 from sklearn_din.training.occurrences import count_ids
+from tests.network_options import each_network
 from tests.padded_network import padded_logits
 
 GENRES = {"f0": ["b", "a"], "f1": ["b"], "f2": ["a", "c", "d"], "f3": [], "f4": None, "f5": ["c"]}
@@ -165,10 +166,9 @@ def test_events_with_equally_many_values_may_be_two_dimensional_arrays():
     np.testing.assert_array_equal(found["hist_genres"], expected["hist_genres"])
 
 
-@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
-@pytest.mark.parametrize("interest", ["paper", "extended"])
-def test_logits_are_those_of_padded_lists_whose_embeddings_are_averaged(shown, pooling, interest):
-    model = make_model(pooling=pooling, interest=interest).fit(*shown)
+@each_network("interest", "pooling")
+def test_logits_are_those_of_padded_lists_whose_embeddings_are_averaged(shown, options):
+    model = make_model(**options).fit(*shown)
     X, module = model[:-1].transform(shown[0]), model["din"].net_.module_
     expected = padded_logits(module.eval(), X).detach().numpy()
     np.testing.assert_allclose(model["din"].decision_function(X), expected, atol=1e-5)

@@ -22,6 +22,7 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
+from sklearn_din.module import OPTIONS
 from sklearn_din.training.validation import split_rows
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 
@@ -73,25 +74,10 @@ def test_a_split_by_one_group():
 # The network --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"pooling": "avg"}, "pooling must be one of attention, sum, mean, max, got 'avg'."),
-        ({"interest": "more"}, "interest must be one of paper, extended, got 'more'."),
-        ({"activation": "gelu"}, "activation must be one of prelu, dice, relu, got 'gelu'."),
-        (
-            {"attention_activation": "tanh"},
-            "attention_activation must be one of prelu, dice, relu, sigmoid, got 'tanh'.",
-        ),
-        (
-            {"attention_normalization": "l2"},
-            "attention_normalization must be one of auto, sqrt, softmax, None, got 'l2'.",
-        ),
-    ],
-)
-def test_options_of_the_network_that_do_not_exist(parameters, message):
-    with says(message):
-        DIN(make_schema(), **parameters)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_the_network_that_do_not_exist(name):
+    with says(f"{name} must be one of {', '.join(map(str, OPTIONS[name]))}, got 'other'."):
+        DIN(make_schema(), **{name: "other"})
 
 
 def test_a_kind_of_field_that_does_not_exist():

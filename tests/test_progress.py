@@ -148,22 +148,6 @@ class StopAtBatch(Callback):
 STOPS_AFTER_TWO = EarlyStopping(patience=1, monitor="train_loss", threshold=0.5, sink=len)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"patience": 1, "max_epochs": 200, "lr": 0.05}, "patience"),
-        ({"callbacks": [STOPS_AFTER_TWO]}, "callback"),
-        ({"callbacks": [StopAtBatch(6)]}, "callback"),
-        ({}, "max_epochs"),
-    ],
-)
-def test_only_the_users_interruption_warns(parameters, reason):
-    classifier = fitted(**parameters)
-    assert classifier.net_.stop_reason_ == reason
-    assert len(classifier.history_) < 200
-    assert classifier.history_.notna().all(axis=None)
-
-
 def test_the_warning_points_at_the_line_that_called_fit():
     with pytest.warns(UserWarning, match="interrupted") as warned:
         classifier = fitted(callbacks=[PressCtrlC(batch=2)])

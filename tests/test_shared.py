@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_din.module import OPTIONS
 from sklearn_din.network import shared
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.shared import Pairs, Runs, SharedUnit, cut
@@ -47,7 +48,7 @@ def with_one(queries):
 @pytest.mark.parametrize("are_lists", [False, True])
 @pytest.mark.parametrize(("n_same", "n_numbers"), [(None, 0), (0, 0), (0, 1), (2, 0), (2, 2)])
 @pytest.mark.parametrize("units", [(8, 5), (8,), (8, 5, 4)])
-@pytest.mark.parametrize("activation", ["prelu", "dice", "relu", "sigmoid"])
+@pytest.mark.parametrize("activation", OPTIONS["attention_activation"])
 @pytest.mark.parametrize(("n_rows", "n_events"), [(70, 3), (1, 5), (4, 0)])
 def test_candidates_in_blocks_equal_the_unit_asked_pair_by_pair(
     n_same, n_numbers, units, activation, n_rows, n_events, are_lists, monkeypatch
