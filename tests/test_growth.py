@@ -5,7 +5,6 @@ import pickle
 import warnings
 from collections import Counter
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +22,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Ranker,
     TrainingDisplay,
-    export_onnx,
     load,
     rank_candidates,
     save,
@@ -31,7 +29,7 @@ from sklearn_din import (
 )
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
-from sklearn_din.serving import OnnxServer, updating
+from sklearn_din.serving import updating
 from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
 from tests.encoded_impressions import make_impressions, make_labels
@@ -170,24 +168,6 @@ def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame,
     assert (grown.predict_proba(model["encode"].transform(frame)) == probability).all()
 
 
-def test_grown_item_neighbours_are_saved_exported_and_ranked(with_neighbours, later, y, tmp_path):
-    pytest.importorskip("onnxruntime")
-    model = update(copy.deepcopy(with_neighbours), later, y)
-    save(model, tmp_path / "model.din")
-    again = load(tmp_path / "model.din")
-    expected = model.predict_proba(later)
-    assert (again.predict_proba(later) == expected).all()
-    export_onnx(model, tmp_path / "model.onnx")
-    names = set(model["encode"].feature_names_in_) - {"user", "time"}
-    columns = {name: later[name].tolist() for name in names}
-    served = OnnxServer(tmp_path / "model.onnx").predict(columns)
-    np.testing.assert_allclose(served, expected[:, 1], atol=1e-5)
-    users = later.drop(columns=CANDIDATE).drop_duplicates("user")[:2]
-    assert (
-        len(rank_candidates(model, users, later[CANDIDATE].drop_duplicates("item"), top_k=2)) == 4
-    )
-
-
 # which vocabularies a classifier takes
 
 
@@ -307,26 +287,6 @@ def test_growth_alone_changes_no_prediction_to_the_bit(model, frame, later, y):
     assert np.isfinite(grown.predict_proba(model["encode"].transform(later))).all()
 
 
-def test_growth_by_a_hundred_thousand_ids_changes_no_prediction():
-    rng = np.random.default_rng(0)
-    users = rng.integers(0, 50, 400)
-    items = rng.integers(0, 300, 400)
-    shown = pd.DataFrame({"user": users, "item": items, "hist_item": list(items[:, None] - 1)})
-    encoder = HistorySequenceEncoder(categorical=["user", "item"]).fit(shown)
-    X, clicks = encoder.transform(shown), (items + users) % 2
-    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, clicks)
-    before = classifier.predict_proba(X)
-    new = np.arange(100_000) + 1000
-    many = pd.DataFrame({"user": new % 50, "item": new, "hist_item": list(new[:, None])})
-    encoder.partial_fit(many)
-    assert encoder.schema_["item"].n_ids > 100_000
-    rows = encoder.transform(many[:10])
-    grown = grown_untrained(classifier, rows, np.arange(10) % 2)
-    assert (grown.predict_proba(encoder.transform(shown)) == before).all()
-    new_rows = grown.module_.embeddings.weight("item")[-100_000:]
-    assert float(new_rows.detach().std()) == pytest.approx(grown.module_.embeddings.scale, rel=0.02)
-
-
 def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
     old = model["din"]
     model["encode"].partial_fit(later)
@@ -343,6 +303,8 @@ def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
         first = old.module_.embeddings.offset_of[name]
         assert torch.equal(of_name[:n_known], before[first : first + n_known])
         assert (of_name[n_known:] == 0).all()
+    new = embeddings.weight("item")[old.module_.embeddings.sizes["item"] :].detach()
+    assert float(new.std()) == pytest.approx(embeddings.scale, rel=0.2)
 
 
 @pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
@@ -690,23 +652,6 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
     assert model["inner"]["count"].n_seen_ == len(frame) + len(later)
 
 
-def test_a_history_builder_remembers_the_new_events():
-    shown = pd.DataFrame(
-        {"user": [1, 1, 2, 2] * 5, "item": list("abcdefghij") * 2, "time": np.arange(20)}
-    )
-    y = np.array([1, 0] * 10)
-    model = Pipeline(
-        [
-            ("build", HistoryBuilder(user="user", time="time", columns="item")),
-            ("encode", HistorySequenceEncoder(drop=["user", "time"])),
-            ("din", DINClassifier(max_epochs=1, random_state=0)),
-        ]
-    ).fit(shown, y)
-    update(model, shown.assign(time=shown["time"] + 100, item="z"), y)
-    assert len(model["build"].events_) == 20
-    assert model["encode"].vocabularies_["item"][-1] == "z"
-
-
 def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -722,49 +667,3 @@ def test_update_says_what_it_takes(frame, y, model):
             update(wrong, frame, y)
     X = model["encode"].transform(frame)
     assert update(model["din"], X, y).n_iter_ == 3
-
-
-# what is done with a grown model
-
-
-@pytest.fixture(scope="module")
-def updated(fitted, later, y):
-    model = update(copy.deepcopy(fitted), later, y)
-    return update(model, later.assign(item="newer" + later["item"]), y)
-
-
-def test_a_grown_model_survives_save_pickle_and_joblib(updated, frame, later, y, tmp_path):
-    save(updated, tmp_path / "model.din")
-    joblib.dump(updated, tmp_path / "model.joblib")
-    rows = pd.concat([frame, later], ignore_index=True)
-    twins = [
-        load(tmp_path / "model.din"),
-        joblib.load(tmp_path / "model.joblib"),
-        pickle.loads(pickle.dumps(updated)),
-    ]
-    for twin in twins:
-        assert (twin.predict_proba(rows) == updated.predict_proba(rows)).all()
-        assert twin["encode"].schema_["item"].grown_from == (
-            updated["encode"].schema_["item"].grown_from
-        )
-    wanted = update(copy.deepcopy(updated), frame.assign(item="fourth"), y).predict_proba(rows)
-    for twin in twins:
-        assert (update(twin, frame.assign(item="fourth"), y).predict_proba(rows) == wanted).all()
-
-
-def test_a_grown_model_exports_to_onnx(updated, frame, later, tmp_path):
-    pytest.importorskip("onnxruntime")
-    export_onnx(updated, tmp_path / "model.onnx")
-    rows = pd.concat([frame, later], ignore_index=True)[:60:7]
-    server = OnnxServer(tmp_path / "model.onnx")
-    columns = {name: rows[name].tolist() for name in updated["encode"].feature_names_in_}
-    expected = updated.predict_proba(rows)[:, 1]
-    np.testing.assert_allclose(server.predict(columns), expected, atol=1e-5)
-
-
-def test_a_grown_model_ranks_candidates(updated, frame, later):
-    candidates = later[CANDIDATE].drop_duplicates("item")
-    users = frame.drop(columns=CANDIDATE).drop_duplicates("user")[:2]
-    best = rank_candidates(updated, users, candidates, top_k=3)
-    assert len(best) == 6
-    assert best["item"].isin(later["item"]).all()
