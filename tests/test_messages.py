@@ -86,11 +86,6 @@ def test_a_kind_of_field_that_does_not_exist():
         Field("price", "number")
 
 
-def test_numpys_integers_are_widths_too():
-    network = DIN(make_schema(), embedding_dim=np.int64(4))
-    assert network.embeddings.weight("item").shape == (12, 4)
-
-
 # The classifier -----------------------------------------------------------------------------
 
 
@@ -174,18 +169,6 @@ def test_one_row_as_a_series():
     with says("X must be a DataFrame, got a Series. For one row use X.iloc[[i]].", TypeError):
         fitted.transform(SHOWN.iloc[0])
     assert len(fitted.transform(SHOWN.iloc[[0]])) == 1
-
-
-def test_histories_that_are_missing_at_transform():
-    fitted = HistorySequenceEncoder().fit(SHOWN)
-    end = "yet now missing:\n- {}\n"
-    with pytest.raises(
-        ValueError, match=end.format("hist_item") + r"attach_history makes the history columns\.$"
-    ):
-        fitted.transform(SHOWN.drop(columns="hist_item"))
-    way = r"fit again without it, or give it as missing values: X.assign\(\*\*dict.fromkeys\(\['pr"
-    with pytest.raises(ValueError, match=end.format("price") + "Where a column is .*" + way):
-        fitted.transform(SHOWN.drop(columns="price"))
 
 
 @pytest.mark.parametrize("histories", ["auto", {"hist_item": "item"}])

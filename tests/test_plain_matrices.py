@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
@@ -90,18 +90,6 @@ def test_a_scaler_before_the_encoder_changes_only_the_rounding(log, expected):
     model = make_pipeline(scale_price(), encoder(), din()).fit(*log)
     np.testing.assert_allclose(model.predict_proba(log[0]), expected, atol=0.02)
     assert isinstance(model[:-1].transform(log[0]), EncodedFeatures)
-
-
-def test_a_selection_before_the_encoder_leaves_the_other_columns(log):
-    selected = ColumnTransformer(
-        [("select", SelectKBest(k=1), make_column_selector(dtype_include=float))],
-        remainder="passthrough",
-        verbose_feature_names_out=False,
-    ).set_output(transform="pandas")
-    X, y = log[0].assign(noise=np.random.RandomState(0).normal(size=len(log[0]))), log[1]
-    schema = make_pipeline(selected, encoder(), din()).fit(X, y)[1].schema_
-    assert schema.names("numeric") == ["price"]
-    assert len(schema.names("history")) == 2
 
 
 def test_a_union_of_the_encoder_and_a_column(log, expected):

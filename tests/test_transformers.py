@@ -1,4 +1,3 @@
-import copy
 import pickle
 from collections import Counter
 
@@ -52,18 +51,6 @@ def test_ids_are_those_of_the_obvious_loop(layout, parameters):
         assert X["item"].tolist() == candidates
         mask = X["hist_item_mask"]
         assert [r[m].tolist() for r, m in zip(X["hist_item"], mask, strict=True)] == histories
-
-
-@pytest.mark.parametrize("max_length", [2, 50])
-def test_windows_and_lists_encode_alike(max_length):
-    frame = with_windows(columns=["item", "category", "price"])
-    histories = {("hist_item", "hist_category", "hist_price"): ("item", "category", None)}
-    train, test = frame.iloc[::2], frame.iloc[1::2]
-    windows = encoder(histories=histories, max_length=max_length)
-    lists = clone(windows)
-
-    same(windows.fit_transform(train), lists.fit_transform(as_lists(train)))
-    same(windows.transform(test), lists.transform(as_lists(test)))
 
 
 def test_windows_share_the_encoded_log():
@@ -148,16 +135,6 @@ def test_rows_encode_alike_alone_together_and_in_any_order():
     same(fitted.transform(frame.iloc[order]), X[order])
     same(fitted.transform(frame.iloc[[7]]), X[7:8])
     assert encoder().fit(frame.iloc[order]).schema_ == fitted.schema_
-
-
-@pytest.mark.parametrize("layout", ["windows", "lists"])
-def test_the_callers_frame_is_left_as_it_was(layout):
-    frame = with_windows(elapsed="hist_elapsed")
-    frame = frame if layout == "windows" else as_lists(frame).drop(columns="hist_elapsed")
-    before = copy.deepcopy(as_lists(frame))
-    encoder().fit(frame).transform(frame)
-
-    pd.testing.assert_frame_equal(as_lists(frame), before)
 
 
 def test_ids_decode_to_the_values_they_came_from():
