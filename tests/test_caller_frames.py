@@ -159,7 +159,8 @@ def test_candidates_are_ranked_in_their_own_kind(kind):
 def test_the_callers_frames_stay_as_they_were(kind):
     clicks, now = KINDS[kind](CLICKS.copy()), KINDS[kind](NOW.copy())
     HistoryBuilder(user="user", time="time", columns="item", events="all").fit_transform(clicks)
-    attached = attach_history(now, clicks, **PAST)
+    attach_history(now, clicks, **PAST)
+    attached = attach_history(clicks, clicks, **PAST | {"columns": "item"})
     before = plain(attached)
     HistorySequenceEncoder(drop=["user", "time"]).fit(attached).transform(attached)
     assert plain(attached) == before

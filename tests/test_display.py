@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
@@ -64,10 +63,6 @@ def test_one_impression_is_bars_from_the_oldest_to_the_newest(model):
     assert top < 0 < 2 < bottom, "the newest event is at the bottom"
     widths = [bar.get_width() for bar in display.ax_.patches]
     np.testing.assert_allclose(widths, explain(model, SHOWN[:1])["weight"], rtol=1e-6)
-
-
-def test_the_title_names_the_candidate_and_its_probability(model):
-    display = AttentionDisplay.from_estimator(model, SHOWN[:1])
     probability = model.predict_proba(SHOWN[:1])[0, 1]
     assert f"1 · hat (probability {probability:.0%})" in drawn(display)
 
@@ -299,6 +294,8 @@ def test_a_column_named_like_a_joint_behaviour_has_its_own_picture(twins, behavi
     theirs = AttentionDisplay.from_predictions(table, behaviour=behaviour)
     assert ours.events == theirs.events == events
     np.testing.assert_array_equal(ours.weights, theirs.weights)
+    alone = table[table["behaviour"] == SINGLE]
+    assert AttentionDisplay.from_predictions(alone).events == ["a", "b"]
     with pytest.raises(ValueError, match=r"behaviour must name one of \[.*\], got None"):
         AttentionDisplay.from_estimator(twins, TWINS[:1])
 
@@ -313,12 +310,6 @@ def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
     assert ">hist_item+hist_kind<" in drawn
 
 
-def test_one_behaviour_of_a_table_is_drawn_without_the_others_columns(twins):
-    table = explain(twins, TWINS[:1])
-    alone = table[table["behaviour"] == SINGLE]
-    assert AttentionDisplay.from_predictions(alone).events == ["a", "b"]
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -328,6 +319,7 @@ def test_one_behaviour_of_a_table_is_drawn_without_the_others_columns(twins):
         (lambda: AttentionDisplay.from_predictions(table([1.0]), names=["hat"]), "got list"),
         (lambda: AttentionDisplay.from_estimator(DINClassifier(), SHOWN), "whole fitted Pipeline"),
         (lambda: TrainingDisplay.from_estimator(HistorySequenceEncoder()), "needs a DINClassifier"),
+        (lambda: TrainingDisplay(history=history()[:0]).plot(), "at least one row in history_, g"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):
@@ -369,16 +361,6 @@ def test_training_is_drawn_from_a_classifier_a_pipeline_and_into_given_axes(mode
     display = TrainingDisplay(history=history()).plot(ax=pyplot.subplots()[1])
     display.figure_.canvas.draw()
     assert display.ax_[0].get_position().y0 > display.ax_[1].get_position().y1
-
-
-def test_a_training_without_losses_has_no_picture():
-    with pytest.raises(ValueError, match="needs at least one row in history_, got none"):
-        TrainingDisplay(history=history()[:0]).plot()
-
-
-def test_an_unfitted_model_has_no_picture():
-    with pytest.raises(NotFittedError):
-        TrainingDisplay.from_estimator(DINClassifier())
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
@@ -61,26 +60,12 @@ def test_shares_are_weights_over_the_sum_of_absolute_weights():
     assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
 
 
-def test_a_value_not_seen_at_fit_is_none(fitted, frame_and_labels):
-    frame, _ = frame_and_labels
-    one = frame[:1].assign(hist_item=[["i1", "never seen"]], hist_category=[[1, 2]])
-    assert explain(fitted, one)["hist_item"].tolist()[1] is None
-
-
-def test_explain_of_rows_without_a_past_is_an_empty_table(fitted, frame_and_labels):
-    frame, _ = frame_and_labels
-    one = frame[:1].assign(hist_item=[[]], hist_category=[[]])
-    table = explain(fitted, one)
+@pytest.mark.parametrize(("by", "column"), [("weight", "weight"), ("leave_out", "effect")])
+def test_rows_without_a_past_give_an_empty_table(fitted, frame_and_labels, by, column):
+    one = frame_and_labels[0][:1].assign(hist_item=[[]], hist_category=[[]])
+    table = explain(fitted, one, by=by)
     assert len(table) == 0
-    assert table.columns[-2:].tolist() == ["weight", "share"]
-
-
-def test_explain_takes_the_best_pipeline_of_a_search(frame_and_labels):
-    frame, y = frame_and_labels
-    frame = frame[["item", "hist_item"]]
-    pipeline = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
-    search = GridSearchCV(pipeline, {"dinclassifier__pooling": ["sum"]}, cv=2).fit(frame, y)
-    pd.testing.assert_frame_equal(explain(search, frame), explain(search.best_estimator_, frame))
+    assert table.columns[-2:].tolist() == [column, "share"]
 
 
 def test_explain_needs_the_fitted_pipeline(fitted, frame_and_labels):
@@ -151,14 +136,6 @@ def test_leaving_out_equals_dropping_the_event_from_the_frame(rich, monkeypatch,
     np.testing.assert_allclose(totals, 1, atol=1e-5)
 
 
-def test_windows_are_left_out_of_as_lists_are():
-    X, y = attach_clicks(n_users=20, n_items=15, n_categories=4, random_state=0)
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(X, y)
-    expected = leave_each_out_of_the_frame(model, as_lists(X[:9]), ["hist_item", "hist_category"])
-    np.testing.assert_allclose(explain(model, X[:9], by="leave_out")["effect"], expected, atol=1e-5)
-
-
 def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
     frame, y = frame_and_labels
     frame = frame[["item", "hist_item"]]
@@ -169,13 +146,6 @@ def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
     expected = leave_each_out_of_the_frame(model, frame[:30], ["hist_item"])
     table = explain(model, frame[:30], by="leave_out")
     np.testing.assert_allclose(table["effect"], expected, atol=1e-5)
-
-
-def test_rows_without_a_past_have_no_effects(fitted, frame_and_labels):
-    one = frame_and_labels[0][:1].assign(hist_item=[[]], hist_category=[[]])
-    table = explain(fitted, one, by="leave_out")
-    assert len(table) == 0
-    assert table.columns[-2:].tolist() == ["effect", "share"]
 
 
 def test_what_cannot_be_left_out_is_said(fitted, frame_and_labels):

@@ -19,6 +19,7 @@ from sklearn_din.inspection.summary import layers_of, learnt_parts, mlp_layers, 
 from sklearn_din.module import DIN
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
+from tests.network_options import ONE_BY_ONE
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -92,11 +93,6 @@ def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, la
     assert (last in capfd.readouterr().err) == ("off" in last)
 
 
-def test_an_unfitted_classifier_has_no_summary():
-    with pytest.raises(NotFittedError):
-        summarize(DINClassifier())
-
-
 def test_a_pipeline_is_sent_to_its_last_step(classifier):
     with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
         summarize(make_pipeline(classifier))
@@ -163,10 +159,8 @@ def test_every_shape_lies_on_the_canvas(classifier):
 @pytest.mark.parametrize(
     "parameters",
     [
-        {},
+        *ONE_BY_ONE,
         {"pooling": "sum", "interest": "paper"},
-        {"pooling": "max"},
-        {"activation": "dice", "attention_activation": "sigmoid", "dropout": 0.5},
         {"attention_units": (3,), "hidden_units": ()},
         {"embedding_dim": {"item": 3, "category": 5, "tags": 7}},
     ],
