@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -194,22 +194,22 @@ class Histories:
         """
         candidates = self._check_named(named)
         self.names = [n for n in self.facts.names if n in candidates or self._is_history(n)]
-        named_alone = {*candidates}
-        self._pair_lists(candidates)
         groups = [list(as_tuple(key)) for key in named]
-        open_groups = [g for g in groups if any(candidates[name] is not None for name in g)]
+        bags = [group for group in groups if all(candidates[name] is None for name in group)]
+        self._pair_lists(candidates)
         for name in self.names:
-            if name in named_alone or self.facts[name].history.is_time:
+            if any(name in group for group in groups) or self.facts[name].history.is_time:
                 continue
             if name not in self.lists:
                 candidates[name] = self._candidate(name)
             numbers = self._is_of_numbers(name, candidates[name])
-            aligned = [g for g in open_groups if self._are_aligned(g[0], name, has_numbers=numbers)]
-            if aligned:
-                aligned[0].append(name)
-            else:
+            others = (group for group in groups if group not in bags)
+            aligned = (g for g in others if self._are_aligned(g[0], name, has_numbers=numbers))
+            group = next(aligned, None)
+            if group is None:
                 groups.append([name])
-                open_groups.append(groups[-1])
+            else:
+                group.append(name)
         self._check_separator()
         return [self._behaviour(group, candidates) for group in groups]
 
@@ -223,7 +223,10 @@ class Histories:
         lists = {n for n in self.names if n not in nested and facts[n].kind == "history"}
         for name in nested:
             if name not in candidates:
-                candidates[name] = self._list_candidate(name, lists - candidates.keys())
+                free, same = lists - candidates.keys(), facts.find_candidate(name)
+                if same is None and not is_history_name(name):
+                    same = _longest_suffix(name, free)
+                candidates[name] = same if same in free else None
             candidate = candidates[name]
             if candidate is not None and candidate not in lists:
                 raise ValueError(
@@ -234,13 +237,6 @@ class Histories:
                 )
             self.lists |= {name} if candidate is None else {name, candidate}
         self.names = [name for name in self.names if name in nested or name not in self.lists]
-
-    def _list_candidate(self, name: str, lists: Collection[str]) -> str | None:
-        """Find the column of lists that a history of lists is named after."""
-        same = self.facts.find_candidate(name)
-        if same is not None or is_history_name(name):
-            return same if same in lists else None
-        return max((n for n in lists if name.endswith(f"_{n}")), key=len, default=None)
 
     def _check_named(self, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
         """Return the candidate of each history that the user names."""
@@ -311,20 +307,32 @@ class Histories:
             candidate = self._candidate_of_suffix(name)
         if candidate is None or candidate in {*self.out, *self.names}:
             return None
-        return candidate if self._is_of_ids(name, candidate) else None
+        events, column = self.facts[name].history, self.facts[candidate]
+        rules = (  # the first that holds says whether both are ids
+            (events.has_anchors or column.kind in ("time", "history"), False),
+            (not self.numbers.isdisjoint((name, candidate)), False),
+            (not self.ids.isdisjoint((name, candidate)), True),
+            (events.is_numeric and not events.is_whole, False),
+            (column.kind != "numbers", True),
+            (not column.is_whole, False),
+            (not events.is_numeric, True),
+        )
+        are_ids = next((answer for holds, answer in rules if holds), None)
+        if are_ids is None:
+            self.notices.append(
+                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
+                f"missing: both are encoded as ids. Name {candidate} in categorical to say so, in "
+                "numeric if it is a quantity."
+            )
+        return None if are_ids is False else candidate
 
     def _candidate_of_suffix(self, name: str) -> str | None:
         """Find the column of ids that a list is named after: ``item`` for ``buy_item``.
 
         That is what ``attach_history(prefix="buy_")`` writes.
         """
-        taken = {*self.out, *self.names, *self.numbers}
-        of_name = [
-            column
-            for column in self.facts.columns
-            if name.endswith(f"_{column}") and column not in taken and self._are_alike(name, column)
-        ]
-        return max(of_name, key=len, default=None)
+        free = self.facts.columns.keys() - {*self.out, *self.names, *self.numbers}
+        return _longest_suffix(name, (n for n in free if self._are_alike(name, n)))
 
     def _are_alike(self, history: str, column: str) -> bool:
         """Return whether both hold whole numbers, or both other ids, however these are stored.
@@ -339,36 +347,16 @@ class Histories:
         are_ids = facts.kind == "ids" and (is_whole or not events.is_numeric)
         return bool(events.kinds) and are_ids and facts.is_whole == is_whole
 
-    def _is_of_ids(self, name: str, candidate: str) -> bool:
-        """Return whether a history and the column of its name are ids rather than quantities."""
-        events, kind = self.facts[name].history, self.facts[candidate].kind
-        if events.has_anchors or kind in ("time", "history"):
-            return False
-        if {name, candidate} & {*self.ids, *self.numbers}:
-            return not {name, candidate} & self.numbers
-        has_fractions = events.is_numeric and not events.is_whole
-        if kind != "numbers":
-            return not has_fractions
-        if has_fractions or not self.facts[candidate].is_whole:
-            return False
-        if events.is_numeric:
-            self.notices.append(
-                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
-                f"missing: both are encoded as ids. Name {candidate} in categorical to say so, in "
-                "numeric if it is a quantity."
-            )
-        return True
-
     def _is_of_numbers(self, name: str, candidate: str | None) -> bool:
         """Return whether the events of a history are quantities."""
+        events, same = self.facts[name].history, self.facts.find_candidate(name)
         if candidate is not None or name in self.ids:
             return False
-        events, of_same_name = self.facts[name].history, self.facts.find_candidate(name)
-        if events.is_numeric or name in self.numbers or of_same_name in self.numbers:
+        if events.is_numeric or name in self.numbers or same in self.numbers:
             return True
-        if of_same_name is None or of_same_name in self.out:
+        if same is None or same in self.out:
             return False
-        return events.is_integer and self.facts[of_same_name].kind == "numbers"
+        return events.is_integer and self.facts[same].kind == "numbers"
 
     def _are_aligned(self, first: str, second: str, *, has_numbers: bool) -> bool:
         """Return whether two histories describe the same events.
@@ -404,6 +392,11 @@ class Histories:
             )
         of_ids = tuple(candidates[name] for name in ids)
         return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers))
+
+
+def _longest_suffix(name: str, columns: Iterable[str]) -> str | None:
+    """Find the column that a list is named after: ``item`` for ``buy_item``."""
+    return max((n for n in columns if name.endswith(f"_{n}")), key=len, default=None)
 
 
 def as_tuple(value: Hashable) -> tuple:

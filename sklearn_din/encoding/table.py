@@ -192,10 +192,7 @@ class Impressions:
         self.scan: Scan | None = None
         self.positions: np.ndarray | None = None
         if isinstance(source, Scan):
-            self.scan, positions = source.in_file_order()
-            if positions is not None:
-                self.positions = np.empty_like(positions)
-                self.positions[positions] = np.arange(len(positions))
+            self.scan, self.positions = source.in_file_order()
         else:
             self._whole = Columns(source, separator=separator)
 

@@ -272,7 +272,7 @@ def _read_items(
     """Return the item columns of each version; those of a catalogue have negative rows."""
     is_listed = version_rows < 0
     rows, positions = events.narrow(request.following)[version_rows[~is_listed]].in_file_order()
-    places = np.arange(len(rows)) if positions is None else positions
+    places = np.arange(len(rows)) if positions is None else np.argsort(positions)
     parts = [_arrow(part) for _, part in rows.parts()]
     if listed is not None:
         more = _arrow(listed[request.following].iloc[version_rows[is_listed]])  # -1: the last one

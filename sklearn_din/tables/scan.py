@@ -109,7 +109,7 @@ class Scan(ABC):
         return np.concatenate(parts) if parts else plain_values(self._column(self._target))
 
     def in_file_order(self) -> tuple[Self, np.ndarray | None]:
-        """Return the same rows in the order of the table, and where each row of this view is in it.
+        """Return the same rows in the order of the table, and where each of them is in this view.
 
         A view in another order reads row groups many times; this one reads each once. The positions
         are None where the rows are in that order already.
@@ -117,10 +117,8 @@ class Scan(ABC):
         if is_ascending(self._rows):
             return self, None
         rows = np.asarray(self._rows)
-        order = np.argsort(rows, kind="stable")
-        positions = np.empty_like(order)
-        positions[order] = np.arange(len(order))
-        return self._view(rows[order], self.columns), positions
+        positions = np.argsort(rows, kind="stable")
+        return self._view(rows[positions], self.columns), positions
 
     def __len__(self) -> int:
         return len(self._rows)
