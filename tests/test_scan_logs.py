@@ -473,6 +473,8 @@ def test_negatives_of_scans_show_items_as_they_were_by_then(tmp_path, user, time
     {"catalogue": ["item", "tag"], "launched": True},
     {"catalogue": ["item", "tag", "since"], "catalogue_time": "since"},
     {"catalogue": ["item", "tag", "since"], "catalogue_time": "since", "launched": False},
+    {"catalogue": ["item", "tag"], "time": None},
+    {"catalogue": ["item", "tag"], "time": None, "user": None},
 ])  # fmt: skip
 def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, option, times):
     chance = np.random.default_rng(0)
@@ -489,10 +491,10 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
     options |= {"time": "time", "random_state": 0}
     if "catalogue" in option:
         option = option | {"catalogue": listed[option["catalogue"]]}
-    twin, _ = sample_negatives(events, **options, **option)
+    twin, _ = sample_negatives(events, **options | option)
     if "catalogue" in option and times == "dates":
         option["catalogue"] = scan_of(option["catalogue"], tmp_path)
-    ours = read(sample_negatives(scan_of(events, tmp_path), **options, **option)[0])
+    ours = read(sample_negatives(scan_of(events, tmp_path), **options | option)[0])
     for start in range(0, len(twin), 201):
         drawn = [rows[start : start + 201][["item", "tag"]].to_numpy() for rows in (ours, twin)]
         assert {*map(tuple, drawn[0].tolist())} == {*map(tuple, drawn[1].tolist())}, start

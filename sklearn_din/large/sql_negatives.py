@@ -41,7 +41,6 @@ from sklearn_din.tables.scan import Scan
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
 FAR = 2**62  # later than any time; exact as a float
-FAR = 2**62  # later than any time; exact as a float
 WRITES_IN_MEMORY = 16  # what is written at once takes one sixteenth of the memory allowed
 ITEMS = """
 create table items as select *, row_number() over (order by launch nulls last, item) - 1 as code
@@ -51,8 +50,8 @@ from (
     from events group by item
 )
 """
-LAST_ROWS = "select code, max(row) as row, first as time from events join items using (item)"
-LAST_ROWS += " group by code, first order by code"
+LAST_ROWS = "select code, max(row) as row, 0 as time from events join items using (item)"
+LAST_ROWS += " group by code order by code"
 CHANGES = """
 select code, time, row from (
     select item, time, row, ({changed}) as is_new
