@@ -97,9 +97,8 @@ class EventScale:
         Times elapsed until the impression: they become ``log1p(elapsed / scale)`` and the
         events keep their own time, because one event is seen from several impressions.
     has_outliers : bool, default=False
-        A few numbers lie so far off that the others would hardly differ on the scale of all:
-        ``shift`` is the median, ``scale`` the spread of the middle, and what is scaled to more
-        than 5 grows by its logarithm from there.
+        Some numbers lie far off all others, whose median and spread are ``shift`` and ``scale``:
+        what is scaled to more than 5 grows by its logarithm from there.
 
     Examples
     --------

@@ -454,8 +454,7 @@ def _warn_of_swap(users: Users, candidates: pd.DataFrame, encoder: Any) -> None:
     if encoder.user in candidates or (of_user and encoder.user not in users):
         warn_user(
             f"candidates have {[n for n in (encoder.user, *of_user) if n in candidates]}, which "
-            "say who the user is, so that users are ranked for each row of users. Are the two "
-            "swapped? It is rank_candidates(pipeline, users, candidates)."
+            "say who a user is. Are they swapped? rank_candidates(pipeline, users, candidates)."
         )
 
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is what "click" is not
 # Names of what is meant by a click, the stronger ones last; also "clicked", "buys", "purchased"
-ACTIONS = "open click play correct like accept save add cart addtocart install convert conversion"
-ACTIONS += " book buy bought order purchase"
-ENDINGS = ("", "s", "d", "ed")
+WORDS = "open click play correct like accept save add cart addtocart install convert conversion"
+WORDS += " book buy bought order purchase"
+ACTIONS = {word + end: n for n, word in enumerate(WORDS.split()) for end in ("", "s", "d", "ed")}
 
 ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the classifier's X
 
@@ -321,21 +321,13 @@ def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
     else:
         first, last = ("".join(filter(str.isalnum, str(name).casefold())) for name in labels)
         is_flipped = last in {f"{word}{first}" for word in NEGATIONS}
-        is_flipped |= _rank_of_action(first) > _rank_of_action(last)
+        is_flipped |= ACTIONS.get(first, -1) > ACTIONS.get(last, -1)
     if is_flipped:
         warn_user(
             f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
             f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
             f"(y == {other!r}).astype(int)."
         )
-
-
-def _rank_of_action(label: str) -> int:
-    """Return how strong an action a label names, -1 where it names none."""
-    ranks = (
-        n for n, word in enumerate(ACTIONS.split()) if label in {word + end for end in ENDINGS}
-    )
-    return max(ranks, default=-1)
 
 
 def _check_classes(
