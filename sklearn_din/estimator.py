@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral, Real
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,14 +17,14 @@ from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din._callbacks import CallbackSupportMixin
-from sklearn_din._compat import Interval, StrOptions, _fit_context
+from sklearn_din._compat import _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._extras import extra
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.module import DIN, OPTIONS
+from sklearn_din.module import DIN
 from sklearn_din.training.inputs import (
     FitInputs,
     ImpressionsLike,
@@ -34,6 +32,14 @@ from sklearn_din.training.inputs import (
     check_inputs,
     check_label_columns,
     device_for,
+)
+from sklearn_din.training.parameters import (
+    ClickParameters,
+    NetworkParameters,
+    Parameters,
+    TrainingParameters,
+    constraints_of,
+    names_of,
 )
 from sklearn_din.training.target import Click, Labels, Target, is_missing, read_target
 
@@ -45,45 +51,14 @@ if TYPE_CHECKING:
     from sklearn_din.resilient.ranks import Ranks
     from sklearn_din.training.net import DINNet
 
-NETWORK_OPTIONS = (*OPTIONS, "embedding_dim", "attention_units", "hidden_units", "dropout")
-NET_PARAMETERS = (
-    *("lr", "embedding_lr", "embedding_l2", "batch_size", "max_epochs", "early_stopping"),
-    *("validation", "validation_fraction", "patience", "neighbours", "random_state"),
-)
 LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
 
 
-class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
+class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimator):
     """The network behind all estimators: it is fitted, goes on, is shown, saved and restored.
 
     What y is, and so the loss and what outputs mean, is said by a target (``training/target.py``).
     """
-
-    _parameter_constraints: dict = {
-        "embedding_dim": [Interval(Integral, 1, None, closed="left"), Mapping],
-        **{
-            name: [StrOptions({option for option in options if option}), *({None} & set(options))]
-            for name, options in OPTIONS.items()
-        },
-        "attention_units": [tuple, list],
-        "hidden_units": [tuple, list],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "embedding_l2": [Interval(Real, 0, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "embedding_lr": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
-        "validation": [StrOptions({"auto", "random", "last", "groups"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "neighbours": [StrOptions({"auto", "time", "user"}), None],
-        "callbacks": [list, None],
-        "checkpoint_dir": [str, PathLike, None],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
 
     net_: DINNet
     _kinds_of_target: tuple[type[Target], ...]
@@ -93,15 +68,6 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
     n_iter_: int
     novelty_: dict[str, float]
     _fitted_on_encoded: bool
-
-    callbacks: list[Callback] | None
-    checkpoint_dir: str | PathLike[str] | None
-    device: str
-    lr: float
-    max_epochs: int
-    pooling: str
-    random_state: int | np.random.RandomState | None
-    verbose: int
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -282,8 +248,8 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         """Return a net of the classifier's parameters, without a network yet."""
         from sklearn_din.training.net import DINNet  # and skorch: slow to import
 
-        parameters = {name: getattr(self, name) for name in NET_PARAMETERS}
-        options = {f"module__{name}": getattr(self, name) for name in NETWORK_OPTIONS}
+        parameters = {name: getattr(self, name) for name in names_of(TrainingParameters)}
+        options = {f"module__{name}": getattr(self, name) for name in names_of(NetworkParameters)}
         options["module__after"] = target.after
         for name in ("module__attention_units", "module__hidden_units"):
             options[name] = tuple(options[name])
@@ -292,7 +258,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
     def _grown_net(self, schema: Schema, target: Target) -> DINNet:
         """Return a net of its own memory that goes on where the fitted one stopped."""
         schema = self.net_.neighbours_.extend(schema)
-        options = {name: getattr(self, name) for name in NETWORK_OPTIONS}
+        options = {name: getattr(self, name) for name in names_of(NetworkParameters)}
         with torch.device("meta"):
             expected = DIN(schema, **options, after=target.after).options
         known, given = self.module_.options["embedding_dim"], expected["embedding_dim"]
@@ -307,7 +273,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
                 f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
                 "changed since. Set the parameters back, or call fit."
             )
-        for name in NET_PARAMETERS:
+        for name in names_of(TrainingParameters):
             setattr(net, name, getattr(self, name))
         net.target = target
         return net
@@ -400,7 +366,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, BaseEstimator):
         return self.net_.neighbours_.add_to(encoded)
 
 
-class DINClassifier(ClassifierMixin, DINEstimator):
+class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     """Deep Interest Network: click probability from attention over each user's history.
 
     An activation unit weighs each past event by the candidate, and the weighted sum is the
@@ -592,73 +558,9 @@ class DINClassifier(ClassifierMixin, DINEstimator):
     True
     """
 
-    _parameter_constraints: dict = {
-        **DINEstimator._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, None],
-        "after": [Mapping, None],
-        "label_weight": [Mapping, None],
-    }
+    _parameter_constraints: dict = constraints_of(ClickParameters)
     _kinds_of_target = (Click, Labels)
     _target: Click | Labels
-
-    def __init__(
-        self,
-        *,
-        embedding_dim: int | Mapping[str, int] = 16,
-        pooling: str = "attention",
-        interest: str = "extended",
-        attention_units: tuple[int, ...] = (64, 16),
-        attention_activation: str = "prelu",
-        attention_normalization: str | None = "auto",
-        hidden_units: tuple[int, ...] = (200, 80),
-        activation: str = "prelu",
-        dropout: float = 0.0,
-        embedding_l2: float = 250.0,
-        lr: float = 0.003,
-        embedding_lr: float | None = None,
-        batch_size: int | str = "auto",
-        max_epochs: int = 20,
-        early_stopping: bool | str = "auto",
-        validation: str = "auto",
-        validation_fraction: float = 0.1,
-        patience: int = 4,
-        class_weight: Mapping[Hashable, float] | str | None = None,
-        after: Mapping[Hashable, Hashable] | None = None,
-        label_weight: Mapping[Hashable, float] | None = None,
-        neighbours: str | None = "auto",
-        callbacks: list[Callback] | None = None,
-        checkpoint_dir: str | PathLike[str] | None = None,
-        device: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.embedding_dim = embedding_dim
-        self.pooling = pooling
-        self.interest = interest
-        self.attention_units = attention_units
-        self.attention_activation = attention_activation
-        self.attention_normalization = attention_normalization
-        self.hidden_units = hidden_units
-        self.activation = activation
-        self.dropout = dropout
-        self.embedding_l2 = embedding_l2
-        self.lr = lr
-        self.embedding_lr = embedding_lr
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.early_stopping = early_stopping
-        self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.class_weight = class_weight
-        self.after = after
-        self.label_weight = label_weight
-        self.neighbours = neighbours
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

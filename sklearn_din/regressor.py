@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
-from os import PathLike
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
-from sklearn_din._compat import StrOptions, _fit_context
+from sklearn_din._compat import _fit_context
 from sklearn_din.estimator import DINClassifier, DINEstimator
 from sklearn_din.training.inputs import ImpressionsLike
+from sklearn_din.training.parameters import NumberParameters, constraints_of
 from sklearn_din.training.target import Numbers
 
 if TYPE_CHECKING:
-    from skorch.callbacks import Callback
+    pass
 
 
-class DINRegressor(RegressorMixin, DINEstimator):
+class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
     """Deep Interest Network for numbers: watch time, a rating, a price paid.
 
     The network of :class:`DINClassifier`, whose output is a number in place of log-odds. It
@@ -79,66 +78,9 @@ class DINRegressor(RegressorMixin, DINEstimator):
     True
     """
 
-    _parameter_constraints: dict = {
-        **DINEstimator._parameter_constraints,
-        "loss": [StrOptions({"squared", "log1p"})],
-    }
-    neighbours = None  # they learn from clicks, and gained nothing here
+    _parameter_constraints: dict = constraints_of(NumberParameters)
     _kinds_of_target = (Numbers,)
     _target: Numbers
-
-    def __init__(
-        self,
-        *,
-        loss: Literal["squared", "log1p"] = "squared",
-        embedding_dim: int | Mapping[str, int] = 16,
-        pooling: str = "attention",
-        interest: str = "extended",
-        attention_units: tuple[int, ...] = (64, 16),
-        attention_activation: str = "prelu",
-        attention_normalization: str | None = "auto",
-        hidden_units: tuple[int, ...] = (200, 80),
-        activation: str = "prelu",
-        dropout: float = 0.0,
-        embedding_l2: float = 250.0,
-        lr: float = 0.003,
-        embedding_lr: float | None = None,
-        batch_size: int | str = "auto",
-        max_epochs: int = 20,
-        early_stopping: bool | str = "auto",
-        validation: str = "auto",
-        validation_fraction: float = 0.1,
-        patience: int = 4,
-        callbacks: list[Callback] | None = None,
-        checkpoint_dir: str | PathLike[str] | None = None,
-        device: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.loss = loss
-        self.embedding_dim = embedding_dim
-        self.pooling = pooling
-        self.interest = interest
-        self.attention_units = attention_units
-        self.attention_activation = attention_activation
-        self.attention_normalization = attention_normalization
-        self.hidden_units = hidden_units
-        self.activation = activation
-        self.dropout = dropout
-        self.embedding_l2 = embedding_l2
-        self.lr = lr
-        self.embedding_lr = embedding_lr
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.early_stopping = early_stopping
-        self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -32,6 +32,7 @@ from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.novelty import STILL, Novelty, ShownRows, measure_novelty
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
+from sklearn_din.training.parameters import TrainingParameters, names_of
 from sklearn_din.training.seeding import own_random_state, seed_torch
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, lend_threads
@@ -48,6 +49,8 @@ SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32
 EVENTS_PER_PART = 1 << 15  # of a step that is split: what the processor's cache holds
 WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
 WITHIN_TRAINING |= {"on_grad_computed"}  # events of which every process has as many
+
+OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 
 StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
 
@@ -80,26 +83,10 @@ class DINNet(NeuralNetBinaryClassifier):
     module : type or DIN, default=DIN
         The network; ``module__schema`` follows the rows of ``fit``.
     *args, **kwargs
-        As for :class:`skorch.NeuralNetBinaryClassifier`.
-    embedding_lr : float, default=None
-        Learning rate of the embedding tables. None means ``lr``.
-    embedding_l2 : float, default=0.0
-        Strength of the mini-batch aware L2 on embeddings, at balanced clicks.
-    early_stopping : bool or "auto", default="auto"
-        Whether validation rows are set aside. "auto": from 1,000 rows.
-    validation : {"auto", "random", "last", "groups"}, default="auto"
-        The rows that are: as for DINClassifier.
-    validation_fraction : float, default=0.1
-        Share of the rows that are.
-    patience : int, default=4
-        Validation checks without a smaller loss before training stops.
-    neighbours : {"auto", "time", "user"} or None, default=None
-        Whether numbers of item neighbours are learnt from the rows of ``fit`` and added to them:
-        as for DINClassifier.
+        As for :class:`skorch.NeuralNetBinaryClassifier`, and all of ``TrainingParameters``: as for
+        DINClassifier. ``partial_fit`` sets no validation rows aside.
     target : Target, default=None
         What y is, and the loss. None: a click or none.
-    random_state : int, RandomState or None, default=None
-        Seed of everything that is drawn.
 
     Attributes
     ----------
@@ -156,32 +143,16 @@ class DINNet(NeuralNetBinaryClassifier):
         self,
         module: type[DIN] | DIN = DIN,
         *args: object,
-        lr: float = 0.003,
-        embedding_lr: float | None = None,
-        embedding_l2: float = 0.0,
-        batch_size: int | str = "auto",
-        early_stopping: bool | str = "auto",
-        validation: str = "auto",
-        validation_fraction: float = 0.1,
-        patience: int = 4,
-        neighbours: str | None = None,
         target: Target | None = None,
-        random_state: int | np.random.RandomState | None = None,
         train_split: None = None,
         verbose: int = 0,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
-        self.embedding_lr = embedding_lr
-        self.embedding_l2 = embedding_l2
-        self.early_stopping = early_stopping
-        self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.neighbours = neighbours
         self.target = Click() if target is None else target
-        self.random_state = random_state
-        fixed = {"lr": lr, "batch_size": batch_size, "train_split": train_split}
-        super().__init__(module, *args, verbose=verbose, **fixed, **kwargs)
+        parameters = vars(TrainingParameters()) | kwargs
+        own = [name for name in names_of(TrainingParameters) if name not in OF_SKORCH]
+        self.__dict__.update({name: parameters.pop(name) for name in own})
+        super().__init__(module, *args, verbose=verbose, train_split=train_split, **parameters)
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
