@@ -25,6 +25,7 @@ from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.training.checks import CHECK, best_check
 from sklearn_din.training.inputs import (
     FitInputs,
     ImpressionsLike,
@@ -304,16 +305,13 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return [("progress", ProgressBar(inputs.target.click_name))]
 
     def _warn_of_interruption(self, net: DINNet) -> None:
-        was_checked = any(np.isfinite(check["valid_loss"]) for check in net.checks_)
-        kept_weights = (
-            "the weights of the best validation check so far"
-            if was_checked
-            else "the latest weights"
-        )
+        was_checked = best_check(net.checks_) is not None
+        kept_weights = "weights of the best validation check so far"
+        kept_weights = kept_weights if was_checked else "latest weights"
         goes_on = ", which goes on from the latest checkpoint" if self.checkpoint_dir else ""
         warn_user(
             f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
-            f"{kept_weights} are kept and the classifier can be used. Fit again for a full "
+            f"the {kept_weights} are kept and the classifier can be used. Fit again for a full "
             f"training{goes_on}."
         )
 
@@ -731,7 +729,7 @@ def _training_ranks(*, keeps_checkpoint: bool) -> AbstractContextManager[Ranks |
 def _warn_of_nothing_learnt(net: DINNet) -> None:
     rates = np.atleast_1d(net.target.value_of(np.asarray(net.constant_, dtype=np.float32)))
     rate = ", ".join(f"{float(value):.3g}" for value in rates)
-    best = min(check["valid_loss"] for check in net.checks_)
+    best = (best_check(net.checks_) or {})["valid_loss"]
     warn_user(
         f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
         f"better than the {net.target.what_constant_is} of the training rows, and so every row "
@@ -746,8 +744,6 @@ def _warn_of_nothing_learnt(net: DINNet) -> None:
 def _of_net(net: DINNet) -> dict[str, object]:
     """Fitted attributes that show what a net knows."""
     import pandas as pd
-
-    from sklearn_din.training.net_state import CHECK
 
     return {
         "net_": net,

@@ -16,6 +16,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, KEYS, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
+from sklearn_din.training.checks import best_check
 
 if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axes import Axes
@@ -302,10 +303,8 @@ class TrainingDisplay:
     @property
     def best_epoch(self) -> float | None:
         """Epoch with the smallest validation loss; None without validation rows."""
-        loss = self.history["valid_loss"].to_numpy()
-        if np.isnan(loss).all():
-            return None
-        return float(self.history["epoch"].iloc[int(np.nanargmin(loss))])
+        best = best_check(self.history.to_dict("records"))
+        return None if best is None else best["epoch"]
 
     def plot(self, *, ax: Axes | None = None) -> TrainingDisplay:
         """Draw the loss, and the AUC where there is one.

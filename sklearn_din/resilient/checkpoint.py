@@ -36,7 +36,7 @@ from sklearn_din.training.net_state import plain_record
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 
 FILE, LOCK = "training.checkpoint", "training.lock"
-FORMAT = "sklearn_din checkpoint 3"
+FORMAT = "sklearn_din checkpoint 4"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
 N_DIGEST = len(digest())
 

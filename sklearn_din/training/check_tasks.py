@@ -97,7 +97,7 @@ class CheckTasks(Callback):
 
     def _attributes(self, net: DINNet) -> Mapping[str, object]:
         """Attributes of the estimator if training stopped now; it goes on as if it had not."""
-        best = [c.best_weights for _, c in net.callbacks_ if isinstance(c, EarlyStopping)]
+        best = [c.best_weights(net) for _, c in net.callbacks_ if isinstance(c, EarlyStopping)]
         return self.fitted(net.copy_as_if_stopped(best[0] if best else {}))
 
 

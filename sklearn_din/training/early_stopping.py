@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.checks import best_check
 
 BATCHES_PER_CHECK = 50
 MOST_CHECKS_PER_EPOCH = 4
@@ -69,20 +70,18 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
         """Forget earlier checks."""
-        self.best_loss_ = np.inf
-        self.best_check_ = 0
-        self._n_checks = 0
+        self._n_checks_before = len(net.checks_)
         self._n_epochs_before = net.n_epochs_
         self._holds_average = False  # whether the module's weights are the average now
         self._average: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
         self._forget_predictions()
         train, valid = net.get_split_datasets(None)
-        self._base_loss = np.inf
         net.constant_ = net.target.constant(train.y, train.weights)
         self._base_bias = net.module_.bias_of(torch.as_tensor(net.constant_))
         if valid is not None:
-            self._base_loss = net.target.loss_of_constant(net.constant_, valid.y, valid.weights)
+            loss = net.target.loss_of_constant(net.constant_, valid.y, valid.weights)
+            self._base_check = {"valid_loss": loss, "valid_auc": 0.5}
 
     def on_epoch_begin(
         self,
@@ -101,7 +100,7 @@ class EarlyStopping(Callback):
     def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: object) -> None:
         """Put the average in place before the first validation batch of an epoch."""
         if not training and not self._holds_average:
-            self._begin_check(net.module_)
+            self._begin_check(net)
 
     def on_batch_end(
         self,
@@ -116,7 +115,7 @@ class EarlyStopping(Callback):
         if not training:
             self._note(batch, y_pred, loss)
         elif len(net.history[-1]["batches"]) in self._ends and self._valid is not None:
-            self._begin_check(net.module_)
+            self._begin_check(net)
             for valid_batch in self._valid:
                 self._note(valid_batch, **net.validation_step(valid_batch))
             net.module_.train()
@@ -133,25 +132,28 @@ class EarlyStopping(Callback):
         """Give the net the average of the best check; keep nothing of the rows."""
         if self._holds_average:  # training ended in the middle of a check
             self._exchange(net.module_)
-        if self._best and (self._is_better or net.stop_reason_ == "user"):
+        if self._best and (self._is_better(net) or net.stop_reason_ == "user"):
             net.module_.load_state_dict(self._best)
         elif self._best:
-            net.module_.load_state_dict(self.best_weights)
+            net.module_.load_state_dict(self.best_weights(net))
             net.stop_reason_ = "base_rate"
         self._average, self._best, self._valid = {}, {}, None
         self._forget_predictions()
 
-    def _begin_check(self, module: nn.Module) -> None:
+    def _checks(self, net: NeuralNet) -> list[dict[str, float]]:
+        """Return the checks of this training."""
+        return net.checks_[self._n_checks_before :]
+
+    def _begin_check(self, net: NeuralNet) -> None:
         """Take the latest weights into their average, and put that in their place."""
-        self._n_checks += 1
-        share = 1.0 / min(self._n_checks, AVERAGED_CHECKS)
+        share = 1.0 / min(len(self._checks(net)) + 1, AVERAGED_CHECKS)
         with torch.no_grad():
-            for name, latest in module.state_dict().items():
+            for name, latest in net.module_.state_dict().items():
                 if name in self._average:
                     self._average[name].lerp_(latest, share)
                 else:
                     self._average[name] = latest.clone()
-        self._exchange(module)
+        self._exchange(net.module_)
 
     def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
         self._logits.append(y_pred)
@@ -166,7 +168,7 @@ class EarlyStopping(Callback):
         self._sizes: list[int] = []
 
     def _end_check(self, net: NeuralNet) -> None:
-        """Record loss and AUC, keep the average if its loss is the smallest so far."""
+        """Record loss and AUC, keep the average if it is the best so far."""
         net.check_losses()
         loss = float(np.average(torch.stack(self._losses).tolist(), weights=self._sizes))
         labels = torch.cat(self._labels).numpy()
@@ -176,10 +178,12 @@ class EarlyStopping(Callback):
         self._exchange(net.module_)
         net.checks_.append(self._row(net, valid_loss=loss, valid_auc=auc))
         net.history.record("valid_auc", auc)
-        if loss < self.best_loss_:
-            self.best_loss_, self.best_check_ = loss, self._n_checks
+        checks = self._checks(net)
+        best = best_check(checks)
+        is_best = [check is best for check in checks]
+        if is_best[-1]:
             self._keep_average()
-        elif self._n_checks - max(self.best_check_, CHECKS_BEFORE_PATIENCE) >= self.patience:
+        elif len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE) >= self.patience:
             net.stop_training("patience")
 
     def _row(self, net: NeuralNet, **of_check: float) -> dict[str, float]:
@@ -198,40 +202,30 @@ class EarlyStopping(Callback):
             "seconds": seconds,
         }
 
-    @property
-    def _is_better(self) -> bool:
+    def _is_better(self, net: NeuralNet) -> bool:
         """Return whether the best check is better than the base rate."""
-        return self.best_loss_ < self._base_loss
+        return best_check([self._base_check, *self._checks(net)]) is not self._base_check
 
-    @property
-    def best_weights(self) -> Mapping[str, Tensor]:
+    def best_weights(self, net: NeuralNet) -> Mapping[str, Tensor]:
         """The average of the best check, or those that predict the base rate where it is no worse.
 
         They lie in memory that later checks write to. Empty before the first check.
         """
-        if self._is_better or not self._best:
+        if not self._best or self._is_better(net):
             return self._best
         weight, bias = self._best["output.weight"], self._best["output.bias"]
         constant = torch.zeros_like(bias) + self._base_bias.to(bias)
         return {**self._best, "output.weight": torch.zeros_like(weight), "output.bias": constant}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the checks so far have left; not in the middle of a check.
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Return the weights that the checks so far have left; not in the middle of a check.
 
-        The tensors lie in memory that later checks write to.
+        They lie in memory that later checks write to.
         """
-        return {
-            "n_checks": self._n_checks,
-            "best_check": self.best_check_,
-            "best_loss": float(self.best_loss_),
-            "average": self._average,
-            "best": self._best,
-        }
+        return {"average": self._average, "best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str | torch.device) -> None:
         """Go on from the checks of another training of the same network, on a device."""
-        self._n_checks, self.best_check_ = state["n_checks"], state["best_check"]
-        self.best_loss_ = state["best_loss"]
         self._average = {name: tensor.to(device) for name, tensor in state["average"].items()}
         self._best = {name: tensor.to(device) for name, tensor in state["best"].items()}
 

@@ -18,6 +18,7 @@ from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
+from sklearn_din.training.checks import CHECK
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 
@@ -33,7 +34,6 @@ NET = {
     "novelty",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
-CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
 

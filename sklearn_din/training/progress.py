@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.checks import best_check
 from sklearn_din.training.net import DINNet
 
 
@@ -94,8 +95,8 @@ class ProgressBar(Callback):
             checks = net.checks_[self._n_checks_before :]
             n_epochs = checks[-1]["epoch"] - self._n_epochs if checks else 0
             text = f"trained {n_epochs:g} of {net.max_epochs} epochs"
-            if checks and math.isfinite(checks[-1]["valid_loss"]):
-                best = min(checks, key=lambda check: check["valid_loss"])
+            best = best_check(checks)
+            if best is not None:
                 text += f", kept {best['epoch'] - self._n_epochs:g}"
                 self._show_losses(self._bar, best)
             self._bar.set_description(text)
