@@ -1,33 +1,25 @@
 """Encoder and classifier together, in scikit-learn's tools, on made and on real logs."""
 
-import pickle
-
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
     GroupShuffleSplit,
     cross_val_score,
-    cross_validate,
 )
 from sklearn.pipeline import Pipeline
-from sklearn.utils import estimator_html_repr
 
 from sklearn_din import (
     DINClassifier,
-    HistoryBuilder,
     HistorySequenceEncoder,
     attach_history,
     sample_negatives,
 )
-from sklearn_din.datasets import fetch_movielens, make_click_log
-from sklearn_din.metrics import group_roc_auc_scorer
+from sklearn_din.datasets import fetch_movielens
 from tests.fitted_pipelines import attach_clicks
 
 
@@ -66,23 +58,6 @@ def test_grid_search_in_two_processes_compares_base_model_and_attention(log):
     assert search.predict_proba(X.tail(5)).shape == (5, 2)
 
 
-def test_gauc_scores_inside_cross_validate_and_grid_search(log):
-    X, y = log
-    scoring = {"auc": "roc_auc", "gauc": group_roc_auc_scorer("user")}
-    found = cross_validate(
-        make_pipeline(), X, y, scoring=scoring, cv=GroupKFold(2), groups=X["user"]
-    )
-    assert np.isfinite(found["test_gauc"]).all()
-    search = GridSearchCV(make_pipeline(), {"din__lr": [1e-3]}, scoring=scoring["gauc"], cv=2)
-    assert 0 < search.fit(X, y).best_score_ < 1
-
-
-def test_calibrated_classifier_wraps_the_pipeline(log):
-    X, y = log
-    calibrated = CalibratedClassifierCV(make_pipeline(), cv=2, method="sigmoid").fit(X, y)
-    assert calibrated.predict_proba(X.head(3)).shape == (3, 2)
-
-
 @pytest.mark.parametrize("routing", [True, False])
 def test_sample_weight_and_groups_reach_the_classifier(log, routing):
     X, y = log
@@ -96,38 +71,6 @@ def test_sample_weight_and_groups_reach_the_classifier(log, routing):
     assert model["din"].history_["valid_loss"].notna().all()
 
 
-def test_pandas_output_never_turns_ids_into_quantities(log, fitted):
-    X, y = log
-    with sklearn.config_context(transform_output="pandas"):
-        model = make_pipeline(max_epochs=4).fit(X, y)
-        probability = model.predict_proba(X)
-    np.testing.assert_array_equal(probability, fitted.predict_proba(X))
-    model.set_output(transform="pandas")
-    np.testing.assert_array_equal(model.predict_proba(X), probability)
-
-
-def test_it_prints_as_text_and_html(fitted):
-    assert "DINClassifier" in repr(fitted)
-    assert "HistorySequenceEncoder" in estimator_html_repr(fitted)
-
-
-def test_a_pickled_pipeline_predicts_the_same_bits(log, fitted):
-    X, _ = log
-    again = pickle.loads(pickle.dumps(fitted))
-    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
-
-
-def test_the_callers_frame_is_left_as_it_was(log):
-    X, y = log
-    before = X.copy(deep=True)
-    clone(make_pipeline()).fit(X, y).predict(X)
-    pd.testing.assert_frame_equal(
-        X.drop(columns=["hist_item", "hist_category"]),
-        before.drop(columns=["hist_item", "hist_category"]),
-    )
-    assert X["hist_item"].map(list).tolist() == before["hist_item"].map(list).tolist()
-
-
 def test_new_users_items_and_empty_histories_are_fine_at_predict(log, fitted):
     X, _ = log
     new = X.head(4).assign(item=[9999, 9998, 9997, 9996], user="nobody")
@@ -135,37 +78,6 @@ def test_new_users_items_and_empty_histories_are_fine_at_predict(log, fitted):
     new["hist_category"] = [[], None, [77], [1, 2]]
     probability = fitted.predict_proba(new)
     assert np.isfinite(probability).all()
-
-
-def test_many_candidates_of_one_user_equal_single_rows(log, fitted):
-    X, _ = log
-    rows = X.iloc[[50] * 20].assign(item=X["item"].iloc[:20].to_numpy())
-    together = fitted.predict_proba(rows)
-    alone = np.concatenate([fitted.predict_proba(rows.iloc[[i]]) for i in range(20)])
-    np.testing.assert_allclose(together, alone, atol=1e-6)
-
-
-def test_windows_and_lists_of_the_same_histories_train_the_same_model(log):
-    X, y = log
-    pairs = {("hist_item", "hist_category"): ("item", "category")}
-    lists = X.assign(**{name: X[name].map(list) for name in ("hist_item", "hist_category")})
-    encoder = HistorySequenceEncoder(drop=["user", "time"], histories=pairs)
-    model = Pipeline([("encode", encoder), ("din", DINClassifier(max_epochs=2, random_state=0))])
-    from_windows = model.fit(X, y).predict_proba(X)
-    np.testing.assert_array_equal(clone(model).fit(lists, y).predict_proba(lists), from_windows)
-
-
-def test_history_builder_serves_inside_a_pipeline():
-    log = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=1)
-    X, y = log.impressions, log.y
-    rank = X.groupby("user")["time"].rank(pct=True)
-    early = (rank < 0.5).to_numpy()
-    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
-    model = Pipeline([("history", builder), *make_pipeline().steps])
-    model.fit(X[early], y[early])
-    before = model.predict_proba(X[~early])
-    model["history"].partial_fit(X[~early], y[~early])
-    assert (model.predict_proba(X[~early]) != before).any()
 
 
 def test_eshop_attention_beats_the_base_model(shared_data):

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -230,14 +229,3 @@ def test_a_frozen_encoder_in_a_pipeline_encodes_as_it_did():
     fitted = encoder().fit(frame.iloc[:40])
     frozen = make_pipeline(FrozenEstimator(fitted)).fit(frame, np.ones(80))
     same(frozen.transform(frame), fitted.transform(frame))
-
-
-def test_a_pipeline_with_memory_encodes_the_same_rows_once(tmp_path, monkeypatch):
-    frame, learnt = with_windows(n_events=80), []
-    learn = HistorySequenceEncoder._learn
-    monkeypatch.setattr(
-        HistorySequenceEncoder, "_learn", lambda self, table: learnt.append(1) or learn(self, table)
-    )
-    for _ in range(2):
-        make_pipeline(encoder(), DummyClassifier(), memory=str(tmp_path)).fit(frame, np.ones(80))
-    assert len(learnt) == 1

@@ -49,13 +49,12 @@ def test_validation_by_groups_never_splits_a_group():
     assert sorted(rows) == [r for r in range(200) if groups[r] in set(groups[rows])]
 
 
+@pytest.mark.parametrize("validation", ["last", DINClassifier().validation])
 @pytest.mark.parametrize("kind", ["int64", "float64", "datetime64[s]"])
-def test_validation_last_takes_the_last_times_of_rows_in_any_order(kind):
+def test_the_last_times_of_rows_in_any_order_are_taken_also_by_default(kind, validation):
     times = np.random.default_rng(5).permutation(200).astype(kind)
-    assert (
-        validation_rows(times=times, validation="last")
-        == np.flatnonzero(times >= np.array(180).astype(kind)).tolist()
-    )
+    expected = np.flatnonzero(times >= np.array(180).astype(kind)).tolist()
+    assert validation_rows(times=times, validation=validation) == expected
 
 
 @pytest.mark.parametrize(
@@ -120,15 +119,6 @@ def test_validation_by_groups_needs_groups():
     sentence = r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"
     with pytest.raises(ValueError, match=sentence):
         validation_rows(validation="groups")
-
-
-@pytest.mark.parametrize("kind", ["int64", "float64", "datetime64[s]"])
-def test_by_default_the_last_times_are_set_aside_where_times_are_known(kind):
-    assert DINClassifier().validation == "auto"
-    times = np.random.default_rng(5).permutation(200).astype(kind)
-    assert validation_rows(times=times, validation="auto") == validation_rows(
-        times=times, validation="last"
-    )
 
 
 def test_by_default_any_rows_are_set_aside_where_no_time_is_known():
