@@ -15,7 +15,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.candidates import HistoryReader, SharedHistory, Shown
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
-from sklearn_din.network.interest import Interest, shown_ids
+from sklearn_din.network.interest import FlatEvents, Interest, shown_ids
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP, LabelLogits
 from sklearn_din.network.segments import Segments
@@ -224,7 +224,7 @@ class DIN(nn.Module):
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             total = self._join(interest.behaviour, sums) if interest.needs_sums else None
-            inputs += interest.outputs(queries, keys, total, batch)
+            inputs += FlatEvents(interest, queries, keys, batch, total).outputs()
         return self._logits(torch.cat(inputs, dim=1))
 
     def _logits(self, inputs: Tensor) -> Tensor:
@@ -259,7 +259,8 @@ class DIN(nn.Module):
             if behaviour.histories in batch.offsets:
                 keys = self._join(behaviour, embeddings)
                 if behaviour.is_bag:
-                    shown.bags[behaviour.histories] = interest(None, keys, None, batch)[0]
+                    (bag,) = FlatEvents(interest, None, keys, batch).outputs()
+                    shown.bags[behaviour.histories] = bag
                 else:
                     reader = readers[behaviour.histories]
                     histories[behaviour.histories] = SharedHistory(reader, keys, batch)
@@ -289,7 +290,7 @@ class DIN(nn.Module):
             if behaviour.is_bag:
                 inputs.append(shown.bags[behaviour.histories])
                 continue
-            inputs += histories[behaviour.histories].outputs(shown)
+            inputs += histories[behaviour.histories].meet(shown).outputs()
         n_rows = shown.n_rows
         columns = [c if c.shape[0] == n_rows else c.expand(n_rows, -1) for c in inputs]
         return self._logits(torch.cat(columns, dim=1))
@@ -307,9 +308,9 @@ class DIN(nn.Module):
         compute_alone_if_forked()
         embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
         return {
-            interest.behaviour.histories: interest.event_weights(
-                *self._queries_and_keys(interest.behaviour, embeddings, batch), batch
-            )
+            interest.behaviour.histories: FlatEvents(
+                interest, *self._queries_and_keys(interest.behaviour, embeddings, batch), batch
+            ).factors_of_events()
             for interest in self.interest_modules
         }
 

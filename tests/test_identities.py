@@ -19,6 +19,7 @@ from sklearn_din import (
 from sklearn_din.features import EncodedFeatures, Ragged
 from sklearn_din.features.identities import identify, ids_to_look_up, is_identity
 from sklearn_din.network.batch import Batch
+from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.padded_network import match
@@ -33,7 +34,7 @@ def counts_of(X):
     model = DINClassifier(max_epochs=1, batch_size=50, random_state=0)
     interest = model.fit(X, np.arange(len(X)) % 2).module_.interest_modules[0]
     batch = Batch(X)
-    (same,) = interest._matches(batch).same
+    (same,) = find_same(interest, batch)
     lengths = batch.offsets[interest.behaviour.histories].diff()
     return [int(part.sum()) for part in same.split(lengths.tolist())]
 

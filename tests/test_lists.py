@@ -27,6 +27,7 @@ from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.lists import IdLists, join_columns
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.candidates import likeness_of_lists
+from sklearn_din.network.interest import find_same
 from sklearn_din.training.occurrences import count_ids
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
@@ -198,7 +199,7 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
         for a, cell in zip(rows["genres"], rows["hist_genres"], strict=True)
     ]
     X, module = model[:-1].transform(rows), model["din"].net_.module_
-    found = module.interest_modules[0]._matches(Batch(X)).same[1]
+    found = find_same(module.interest_modules[0], Batch(X))[1]
     np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
     seen, histories = module.read_sides(Batch(X, shared=True), module.history_readers())
     (history,) = histories.values()

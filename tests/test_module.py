@@ -9,6 +9,7 @@ from sklearn_din.features.identities import LEAST_ID
 from sklearn_din.module import DIN, NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
+from sklearn_din.network.interest import FlatEvents
 from tests.encoded_impressions import (
     make_answers,
     make_impressions,
@@ -144,7 +145,8 @@ def test_means_of_actions_are_those_of_all_events_and_of_the_same_item_and_categ
     embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
     (interest,) = network.interest_modules
     queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
-    means = interest.outputs(queries, keys, sums[histories], batch)[-1]
+    outputs = FlatEvents(interest, queries, keys, batch, sums[histories]).outputs()
+    means = torch.cat(outputs[-2:], dim=1)
     view, favourite, cart = network.embeddings.weight("hist_action")[2:]
     nothing = torch.zeros(2)
     expected = [  # over all events, over those of the item, over those of the category
@@ -166,9 +168,8 @@ def test_attention_moves_embeddings_in_the_paper_and_where_events_have_answers(
     network = DIN(X.schema, **options)
     interest, batch = network.interests[0], Batch(X)
     embeddings, _ = network.embeddings(batch.ids, {})
-    total, weights, _ = interest(
-        *network._queries_and_keys(interest.behaviour, embeddings, batch), None, batch
-    )
+    queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
+    total, weights = FlatEvents(interest, queries, keys, batch).pool()
     loss, tables = total.sum() + weights.sum(), list(network.embeddings.parameters())
     moved = torch.autograd.grad(loss, tables, allow_unused=True)[0] is not None
     assert moved == (has_answers or options["interest"] == "paper")
@@ -180,7 +181,7 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     weights = network.attention(batch)[CLICKS]
     embeddings, _ = network.embeddings(batch.ids, {})
     queries, keys = network._queries_and_keys(network.interests[0].behaviour, embeddings, batch)
-    interest, *_ = network.interests[0](queries, keys, None, batch)
+    interest, _ = FlatEvents(network.interests[0], queries, keys, batch).pool()
     expected = torch.zeros(12, keys.shape[1])
     expected.index_add_(0, batch.rows[CLICKS], keys * weights[:, None])
     torch.testing.assert_close(interest, expected)

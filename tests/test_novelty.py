@@ -15,6 +15,7 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder, load, save
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import Batch
+from sklearn_din.network.interest import find_same
 from sklearn_din.training.novelty import (
     AS_SEEN,
     MOST_BLOCKS,
@@ -170,10 +171,8 @@ def test_hiding_changes_no_match():
     shown = novelty.hide(X, moments - 20)
     assert (shown.columns["item"] < 0).any()
     interest = DIN(X.schema).interest_modules[0]
-    for its, own in zip(
-        interest._matches(Batch(shown)).same, interest._matches(Batch(X)).same, strict=True
-    ):
-        assert torch.equal(its, own)
+    same = [torch.stack(find_same(interest, Batch(rows))) for rows in (shown, X)]
+    assert torch.equal(*same)
 
 
 def test_times_elapsed_and_numbers_of_events_stay_where_ids_are_hidden():

@@ -20,6 +20,7 @@ from sklearn_din import (
 )
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
+from sklearn_din.network.interest import FlatEvents
 
 N_ITEMS, N_DIMS = 40, 6
 
@@ -172,12 +173,15 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
         for item, events in zip(X["item"], X["hist_item"].tolist(), strict=True)
     ]
     interest = module.interest_modules[0]
-    found = interest._likeness(interest._matches(batch), batch)
+    events = FlatEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
+    found = events.likeness(interest.with_vectors[0]) / events.scale
     np.testing.assert_allclose(found, expected, atol=1e-5)
     batch = Batch(model[:-1].transform(X[:1]), shared=True)
     shown, histories = module.read_sides(batch, module.history_readers())
     (history,) = histories.values()
-    np.testing.assert_allclose(history._likeness(shown), expected[:1], atol=1e-5)
+    met = history.meet(shown)
+    found = met.likeness(interest.with_vectors[0]) / met.scale
+    np.testing.assert_allclose(found, expected[:1], atol=1e-5)
 
 
 def test_the_summary_counts_every_parameter(model):

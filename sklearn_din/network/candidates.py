@@ -1,15 +1,11 @@
-"""Candidates of one history: what belongs to either side is computed once, then both meet.
-
-The twin of ``Interest.outputs`` for the case that all impressions have the same events, which are
-read once, in place of once per impression.
-"""
+"""Candidates of one history: what belongs to either side is computed once, then both meet."""
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import PADDING_ID
 from sklearn_din.network.batch import Batch, BatchLists
-from sklearn_din.network.interest import ADDED_EVENTS, N_COUNTED, NO_ID, Interest
+from sklearn_din.network.interest import N_COUNTED, NO_ID, Events, Interest
 from sklearn_din.network.shared import OfOneHistory, Pairs, Runs, SharedUnit, recency
 
 Key = TypeVar("Key")
@@ -110,16 +106,10 @@ class HistoryReader:
     """
 
     def __init__(self, interest: Interest) -> None:
-        self.interest, start = interest, 0
-        self.compared: list[tuple[str, str, slice]] = []  # history, candidate, where in a query
-        names = zip(interest.behaviour.histories, interest.behaviour.candidates, strict=True)
-        for (history, candidate), width in zip(names, interest.widths, strict=True):
-            if candidate is not None and interest.extended:
-                self.compared.append((history, candidate, slice(start, start + width)))
-            start += width
+        self.interest, extended = interest, interest.extended
+        self.compared = interest.compared if extended else []
         self.unit: SharedUnit | None = None
         if interest.pooling == "attention":
-            extended = interest.extended
             self.unit = SharedUnit(interest.unit, len(self.compared), extended=extended)
 
     def join(self, shown: Shown) -> Joined:
@@ -148,8 +138,8 @@ class HistoryReader:
         return next(numbers, None)
 
 
-class SharedHistory:
-    """One behaviour's events, and all of its inputs of the MLP that do not need the candidates.
+class SharedHistory(Events):
+    """One behaviour's events as many candidates see them: (n_events, ...), weights (n, n_events).
 
     Parameters
     ----------
@@ -161,12 +151,15 @@ class SharedHistory:
         Their ids and numbers.
     """
 
+    shown: Shown
+    left: Tensor
+    pairs: Pairs
+    runs: Runs | None
+
     def __init__(self, reader: HistoryReader, keys: Tensor, batch: Batch) -> None:
-        self.reader, self.interest, self.keys = reader, reader.interest, keys
         interest, n_events = reader.interest, keys.shape[0]
-        self.root = math.sqrt(max(n_events, 1))
-        self.scaled = keys / self.root
-        self.lists = dict[int, BatchLists]()
+        super().__init__(interest, None, keys, keys.new_full((1, 1), n_events))
+        self.reader, self.lists = reader, dict[int, BatchLists]()
         ids = [keys.new_zeros(0, n_events, dtype=torch.int32)]
         for number, (history, _, _) in enumerate(reader.compared):
             if history in batch.lists:
@@ -176,56 +169,22 @@ class SharedHistory:
                 ids.append(batch.identities[history].unsqueeze(0))
         self.ids = torch.cat(ids)  # (n_attributes, n_events)
         self.vectors = dict[str, Tensor]()
-        for history, candidate, vocabulary in interest.with_vectors:
+        for history, _, vocabulary in interest.with_vectors:
             table = F.normalize(batch.vectors.tables[vocabulary])
-            self.vectors[candidate] = table.index_select(0, batch.vectors.rows[history])
-        factors, _ = recency(n_events, keys.device)
-        numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
-        alone = interest.alone(keys) if interest.n_means else []
-        # By event, what is summed over those with the candidate's id; then by weight, as a mean
-        self.counted = self.values = factors[:, :N_COUNTED]
-        if interest.n_means:
-            self.counted = torch.cat([self.counted, *alone], dim=1)
-            self.values = torch.cat([*alone, *(n.unsqueeze(1) for n in numbers)], dim=1)
+            self.vectors[history] = table.index_select(0, batch.vectors.rows[history])
+        self.counted = recency(n_events, keys.device)[0][:, :N_COUNTED]
+        self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
         self.unit: OfOneHistory | None = None
         if reader.unit is not None:
-            self.unit = reader.unit.read(keys, numbers if interest.extended else [])
+            self.unit = reader.unit.read(keys, self.numbers if interest.extended else [])
 
-    def outputs(self, shown: Shown) -> list[Tensor]:
-        """Return the MLP's inputs, as ``Interest.outputs``: (n, columns) or (1, columns) each."""
-        interest, n_events = self.interest, self.keys.shape[0]
-        left, ids = shown.joined.get(interest.behaviour.histories) or self.reader.join(shown)
-        queries, runs = left[:, :-1], self._find_runs(shown)
-        pairs = self._find_pairs(ids, shown)
-        weights = None
-        if self.unit is not None:
-            weights = self.unit.weigh(left, pairs, runs)
-            if interest.normalization == "softmax":
-                weights = weights.softmax(dim=1)
-        vector = self._pool(weights)
-        if not interest.extended:
-            return [vector]
-        sums = pairs.sum_by_row(self.counted)  # (n, n_attributes, columns)
-        if runs is not None:
-            lengths = torch.tensor(runs.bounds, device=sums.device).diff()
-            of_runs = runs.pairs.sum_by_row(self.counted)[:, 0]
-            sums[:, runs.attribute] = of_runs.repeat_interleave(lengths, dim=0)
-        counts = sums[:, :, :N_COUNTED]
-        more = [queries.new_full((1, 1), math.log1p(n_events)), counts.mT.log1p().flatten(1)]
-        if interest.n_means:
-            more.append(self._means(weights))
-        if interest.n_plain_means:
-            total = self.counted[:, N_COUNTED:].sum(0, keepdim=True)
-            more.append(total / (n_events + ADDED_EVENTS))
-            more.append((sums[:, :, N_COUNTED:] / (sums[:, :, :1] + ADDED_EVENTS)).flatten(1))
-        if self.vectors:
-            more.append(self._likeness(shown) / self.root)
-        if weights is None:
-            return [queries * vector, *more]
-        mass = weights.sum(1, keepdim=True)
-        unweighted = self.scaled.sum(0, keepdim=True)
-        weighted = [queries * vector, mass.sign() * mass.abs().log1p()]
-        return [*weighted, queries * unweighted, *more]
+    def meet(self, shown: Shown) -> SharedHistory:
+        """Return the history as some candidates see it."""
+        met = copy.copy(self)
+        joined = shown.joined.get(self.interest.behaviour.histories) or self.reader.join(shown)
+        met.shown, met.left, met.queries = shown, joined.left, joined.left[:, :-1]
+        met.runs, met.pairs = self._find_runs(shown), self._find_pairs(joined.ids, shown)
+        return met
 
     def _find_runs(self, shown: Shown) -> Runs | None:
         """Find which runs of candidates have an event's id; None without runs."""
@@ -246,30 +205,31 @@ class SharedHistory:
             likeness[:, number] = likeness_of_lists(events, lists)
         return Pairs.find(likeness)
 
-    def _pool(self, weights: Tensor | None) -> Tensor:
-        """Events as one vector, scaled: (n, width); (1, width) where no candidate weighs them."""
-        n_events, interest = self.keys.shape[0], self.interest
-        if interest.pooling == "max":
-            keys = self.keys if n_events else self.keys.new_zeros(1, interest.width)
-            return keys.amax(0, keepdim=True)
-        keys = self.scaled if interest.divisor == "sqrt" else self.keys
-        total = keys.sum(0, keepdim=True) if weights is None else weights @ keys
-        return total / max(n_events, 1) if interest.pooling == "mean" else total
+    def sum(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        return values.sum(0, keepdim=True) if weights is None else weights @ values
 
-    def _means(self, weights: Tensor | None) -> Tensor:
-        """Weighted means of what has no candidate, as ``Interest`` has them."""
-        if weights is None:
-            return self.values.sum(0, keepdim=True) / (1.0 + self.values.shape[0])
-        return weights @ self.values / (1.0 + weights.abs().sum(1, keepdim=True))
+    def sum_matching(self, values: Tensor) -> Tensor:
+        sums, runs = self.pairs.sum_by_row(values), self.runs
+        if runs is not None:
+            lengths = torch.tensor(runs.bounds, device=sums.device).diff()
+            of_runs = runs.pairs.sum_by_row(values)[:, 0]
+            sums[:, runs.attribute] = of_runs.repeat_interleave(lengths, dim=0)
+        return sums
 
-    def _likeness(self, shown: Shown) -> Tensor:
-        """Sums of the events' cosines with the candidates, then with recent ones counting more."""
-        sums = []
-        for name, events in self.vectors.items():
-            table, rows = shown.vectors[name]
-            cosines = table.index_select(0, rows) @ events.T
-            sums.append(cosines @ self.counted[:, :N_COUNTED])
-        return torch.cat(sums, dim=1)
+    def cosines(self, history: str, candidate: str, vocabulary: str) -> Tensor:
+        table, rows = self.shown.vectors[candidate]
+        return table.index_select(0, rows) @ self.vectors[history].T
+
+    def attend(self) -> tuple[Tensor, Tensor]:
+        weights = cast(OfOneHistory, self.unit).weigh(self.left, self.pairs, self.runs)
+        if self.interest.normalization == "softmax":
+            weights = weights.softmax(dim=1)
+        return weights @ self.keys, weights
+
+    def maximum(self) -> Tensor:
+        if not self.keys.shape[0]:
+            return self.keys.new_zeros(1, self.keys.shape[1])
+        return self.keys.amax(0, keepdim=True)
 
 
 def likeness_of_lists(events: BatchLists, shown: BatchLists) -> Tensor:

@@ -1,14 +1,14 @@
 """A fitted model as an ONNX file: for servers without torch and without this package.
 
 The file holds no code, only a graph of standard operations and the weights, which other versions,
-languages and machines can read. ``interest_outputs`` is the twin of ``Interest.outputs``: both give
-the MLP the same numbers.
+languages and machines can read.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ from sklearn_din.inspection.fitted import (
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, NO_ID, Interest
+from sklearn_din.network.interest import DECAYS, N_COUNTED, NO_ID, Events, Interest, signed_log
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
 from sklearn_din.training.target import Numbers, Target
@@ -223,8 +223,8 @@ class _NetworkWriter:
             return embedded
         last = 2 if field.is_history else 1
         is_there = ids.as_bool().as_float()  # (n, T, V) or (n, V)
-        total = (embedded * is_there.insert_axis(last + 1)).sum(last)
-        return total / is_there.sum(last, keepdims=True).at_least(1.0)
+        total = (embedded * is_there.unsqueeze(last + 1)).sum(last)
+        return total / is_there.sum(last, keepdims=True).clamp(1.0)
 
     def _find_vectors(self, name: str, known: Vectors) -> Value:
         """Row of each id's vector; 0 where it has none."""
@@ -244,7 +244,7 @@ class _NetworkWriter:
         if isinstance(output, LabelLogits):
             logit = _label_logits(joined, output)  # (n, n_labels)
         else:
-            logit = _of_one_unit(joined, output).drop_axis(0)
+            logit = _of_one_unit(joined, output).squeeze(0)
         if isinstance(target, Numbers):
             self.graph.output("prediction", read_numbers(logit, target))
             return
@@ -270,7 +270,7 @@ class _NetworkWriter:
             else:
                 values = self.graph.input(field.name, dtype, ("n", *in_lists))
             if field.kind == "numeric":
-                self.numbers[field.name] = values.insert_axis(1)
+                self.numbers[field.name] = values.unsqueeze(1)
             if field.has_ids:
                 self.identities[field.name] = values
                 values = (values >= np.int32(0)).where(values, np.int32(UNKNOWN_ID))
@@ -300,15 +300,11 @@ class _NetworkWriter:
         of_rows = self.inputs[field.name]
         if field.holds_lists:  # (n, V)
             of_rows = of_rows.sum(1)
-        return self.graph.add("Expand", value, of_rows.insert_axis(1).call("Shape"))
+        return self.graph.add("Expand", value, of_rows.unsqueeze(1).call("Shape"))
 
     def _of_history(self, value: Value) -> Value:
         """Return what belongs to histories, given for one of them or for all."""
         return self._expand(value)
-
-    def _of_rows(self, value: Value) -> Value:
-        """Return a column of the MLP's inputs for all rows: (n, m)."""
-        return value
 
     def _neighbour_numbers(
         self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
@@ -316,47 +312,10 @@ class _NetworkWriter:
         return neighbour_numbers(pair, shown, events, mask)
 
     def interest_outputs(self, interest: Interest) -> list[Value]:
-        """Return the MLP's inputs of one behaviour: twin of ``Interest.outputs``, in its order."""
-        behaviour = interest.behaviour
-        keys = join([self.embedded[n] for n in behaviour.histories], axis=2)  # (n, T, width)
-        mask = self.inputs[mask_name(behaviour)]  # (n, T), float
-        lengths = mask.sum(1, keepdims=True)  # (n, 1)
-        if behaviour.is_bag:
-            return [self._of_rows(self._pool(interest, keys, mask, lengths))]
-        queries, weights = self._queries(behaviour), None
-        ranks = rank_of_recency(mask)
-        weighed = self._weigh_matches(behaviour, ranks) if interest.extended else []
-        if interest.pooling == "attention":
-            numbers = [self.inputs[name] for name in behaviour.numbers]
-            common = [(ranks + 1.0).call("Log"), *numbers] if interest.extended else []
-            scores = self._unit(interest.unit, queries, keys, weighed, common, ranks)
-            weights = _normalize(scores, mask, softmax=interest.normalization == "softmax")
-        vector = self._pool(interest, keys, mask if weights is None else weights, lengths)
-        if not interest.extended:
-            return [self._of_rows(vector)]
-        outputs, root = [queries * vector], lengths.at_least(1.0).call("Sqrt")
-        if weights is not None:
-            unweighted = self._sum_by_weight(mask, keys) / root
-            outputs += [weights.sum(1, keepdims=True).symlog(), queries * unweighted]
-        counts = self._count(weighed[: N_COUNTED * interest.n_candidates], ranks)
-        outputs.append((join([self._of_rows(lengths), *counts], axis=1) + 1.0).call("Log"))
-        if interest.n_means:
-            means = self._means(behaviour, mask if weights is None else weights)
-            outputs.append(self._of_rows(means))
-        if interest.n_plain_means:
-            among = [mask, *weighed[: interest.n_candidates]]
-            outputs += map(self._of_rows, self._plain_means(behaviour, among))
-        for history, candidate, vocabulary in interest.with_vectors:
-            units = self.unit_vectors[vocabulary]
-            events = self.graph.add("Gather", units, self.vector_rows[history])
-            query = self.graph.add("Gather", units, self.vector_rows[candidate]).insert_axis(2)
-            cosines = (events @ query).drop_axis(2) * mask
-            for decay in DECAYS[:N_COUNTED]:
-                weighed_cosines = cosines * self.graph.add("Pow", decay, ranks)
-                outputs.append(weighed_cosines.sum(1, keepdims=True) / root)
-        return outputs
+        """Return the MLP's inputs of one behaviour, (n, width) each."""
+        return _PaddedEvents(self, interest).outputs()
 
-    def _queries(self, behaviour: Behaviour) -> Value:
+    def queries(self, behaviour: Behaviour) -> Value:
         """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
         attributes = []
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
@@ -364,91 +323,6 @@ class _NetworkWriter:
             zeros = self._expand(self.graph.constant(np.zeros((1, width), dtype=np.float32)))
             attributes.append(zeros if candidate is None else self.embedded[candidate])
         return join(attributes, axis=1)
-
-    def _weigh_matches(self, behaviour: Behaviour, ranks: Value) -> list[Value]:
-        """Same ids times each decay to the power of the rank, as ``Matches.weigh``: (n, T) each."""
-        same = []
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-            if candidate is not None and self.schema[candidate].holds_lists:
-                same.append(self._likeness_of_lists(history, candidate))
-            elif candidate is not None:
-                shown = self.identities[candidate]
-                at_most = self.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
-                is_missing = (shown >= np.int32(PADDING_ID)) & at_most
-                shown = is_missing.where(np.int32(NO_ID), shown).insert_axis(1)
-                same.append(self.identities[history].equals(shown).as_float())
-        weighed = list(same)
-        for decay in DECAYS[1:]:
-            factors = self.graph.add("Pow", decay, ranks)
-            weighed += [bits * factors for bits in same]
-        return weighed
-
-    def _count(self, weighed: list[Value], ranks: Value) -> list[Value]:
-        """Sums of :meth:`_weigh_matches` over the events: (n, 1) each."""
-        return [bits.sum(1, keepdims=True) for bits in weighed]
-
-    def _likeness_of_lists(self, history: str, candidate: str) -> Value:
-        """Cosines of lists as sets, as ``BatchLists.likeness_to``: (n, T)."""
-        events, shown = self.identities[history], self.identities[candidate].insert_axis(1)
-        is_missing = (events >= np.int32(PADDING_ID)) & self.graph.add(
-            "LessOrEqual", events, np.int32(UNKNOWN_ID)
-        )
-        among = is_missing.where(np.int32(NO_ID), events).insert_axis(3)  # (n, T, V, 1)
-        common = among.equals(shown.insert_axis(2)).as_float().sum(3).sum(2)
-        n_events, n_shown = (ids.as_bool().as_float().sum(2) for ids in (events, shown))
-        return common / (n_events * n_shown).at_least(1.0).call("Sqrt")
-
-    def _pool(self, interest: Interest, keys: Value, weights: Value, lengths: Value) -> Value:
-        """Weighted sum, mean or maximum of the keys, as ``Interest.forward``: (n, width)."""
-        if interest.pooling == "max":  # whose weights are the mask
-            return largest(keys, weights.insert_axis(2))
-        of_rows = interest.behaviour.is_bag
-        total = (_sum_by_weight if of_rows else self._sum_by_weight)(weights, keys)
-        if interest.pooling == "mean":
-            return total / lengths.at_least(1.0)
-        return total / lengths.at_least(1.0).call("Sqrt") if interest.divisor == "sqrt" else total
-
-    def _means(self, behaviour: Behaviour, weights: Value) -> Value:
-        """Weighted means of what has no candidate, as ``Interest._means``: (n, n_means)."""
-        columns = self._alone(behaviour)
-        columns += [self.inputs[name].insert_axis(2) for name in behaviour.numbers]
-        mass = weights.call("Abs").sum(1, keepdims=True)
-        return self._sum_by_weight(weights, join(columns, axis=2)) / (mass + 1.0)
-
-    def _plain_means(self, behaviour: Behaviour, among: list[Value]) -> list[Value]:
-        """Means over some events, as ``Interest._plain_means``: (n, columns) for each ``among``."""
-        columns = join(self._alone(behaviour), axis=2)
-        return [
-            self._sum_by_weight(bits, columns) / (bits.sum(1, keepdims=True) + ADDED_EVENTS)
-            for bits in among
-        ]
-
-    def _sum_by_weight(self, weights: Value, keys: Value) -> Value:
-        """Weights (n, T) and keys (n, T, width) -> (n, width)."""
-        return _sum_by_weight(weights, keys)
-
-    def _unit(
-        self,
-        unit: ActivationUnit,
-        queries: Value,
-        keys: Value,
-        weighed: list[Value],
-        common: list[Value],
-        ranks: Value,
-    ) -> Value:
-        """Scores of events, as ``ActivationUnit.forward``: (n, T)."""
-        weight_query, weight_event = unit.split_first_layer()
-        query_part = queries @ weight_query + unit.first.bias
-        relations = [relation.insert_axis(2) for relation in (*weighed, *common)]
-        inputs = join([keys, queries.insert_axis(1) * keys, *relations], axis=2)
-        scores = inputs @ weight_event + query_part.insert_axis(1)
-        shape = scores.call("Shape", end=2)
-        return self.graph.add("Reshape", _upper_layers(unit, scores), shape, allowzero=1)
-
-    def _alone(self, behaviour: Behaviour) -> list[Value]:
-        """Embeddings of the events' attributes that have no candidate: (n, T, width) each."""
-        attributes = zip(behaviour.histories, behaviour.candidates, strict=True)
-        return [self.embedded[name] for name, candidate in attributes if candidate is None]
 
 
 class _RankingWriter(_NetworkWriter):
@@ -464,38 +338,100 @@ class _RankingWriter(_NetworkWriter):
     def _of_history(self, value: Value) -> Value:
         return value
 
-    def _of_rows(self, value: Value) -> Value:
-        return self._expand(value)
-
     def _neighbour_numbers(
         self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
     ) -> Value:
         return neighbour_numbers(pair, shown, events, mask, are_shared=True)
 
-    def _count(self, weighed: list[Value], ranks: Value) -> list[Value]:
-        same = weighed[: len(weighed) // N_COUNTED]
-        factors = [self.graph.add("Pow", d, ranks.transpose(1, 0)) for d in DECAYS[:N_COUNTED]]
-        return [bits @ factor for factor in factors for bits in same]
+    def interest_outputs(self, interest: Interest) -> list[Value]:
+        layout = _PaddedEvents if interest.behaviour.is_bag else _PaddedHistory
+        return [self._expand(output) for output in layout(self, interest).outputs()]
 
-    def _sum_by_weight(self, weights: Value, keys: Value) -> Value:
-        """Weights (n, T) or (1, T), and keys (1, T, width)."""
-        return weights @ keys.drop_axis(0)
 
-    def _unit(
-        self,
-        unit: ActivationUnit,
-        queries: Value,
-        keys: Value,
-        weighed: list[Value],
-        common: list[Value],
-        ranks: Value,
-    ) -> Value:
+class _PaddedEvents(Events):
+    """Events of impressions with padding, (n, T, ...), and their mask, 1.0 on real ones."""
+
+    def __init__(self, writer: _NetworkWriter, interest: Interest) -> None:
+        self.writer, self.graph, behaviour = writer, writer.graph, interest.behaviour
+        self.mask = writer.inputs[mask_name(behaviour)]  # (n, T)
+        self.numbers = [writer.inputs[name] for name in behaviour.numbers]
+        queries = None if behaviour.is_bag else writer.queries(behaviour)
+        keys = self.join([writer.embedded[name] for name in behaviour.histories])
+        super().__init__(interest, queries, keys, self.mask.sum(1, keepdims=True))
+        if interest.extended:
+            self.ranks = rank_of_recency(self.mask)
+            self.factors = [(self.ranks * math.log(decay)).call("Exp") for decay in DECAYS[1:]]
+            counted = [self.mask, *self.factors][:N_COUNTED]
+            self.counted = join([factors.unsqueeze(1) for factors in counted], axis=1).mT
+            self.same = [self._compare(*names) for *names, _ in interest.compared]
+
+    def _compare(self, history: str, candidate: str) -> Value:
+        """Which events have the candidate's id, or how like their lists are: (n, T)."""
+        events = self.writer.identities[history]
+        shown = self.writer.identities[candidate].unsqueeze(1)
+        if self.writer.schema[candidate].holds_lists:
+            return _likeness_of_lists(events, shown)
+        return events.equals(_without_missing(shown)).as_float()
+
+    def join(self, columns: Sequence[Value]) -> Value:
+        return join([*columns], axis=2)
+
+    def sum(self, values: Value, weights: Value | None = None) -> Value:
+        weights = self.mask if weights is None else weights
+        return (weights.unsqueeze(1) @ values).squeeze(1)
+
+    def total(self, weights: Value) -> Value:
+        return weights.sum(1, keepdims=True)
+
+    def sum_matching(self, values: Value) -> Value:
+        return join([bits.unsqueeze(1) for bits in self.same], axis=1) @ values
+
+    def cosines(self, history: str, candidate: str, vocabulary: str) -> Value:
+        units, rows = self.writer.unit_vectors[vocabulary], self.writer.vector_rows
+        queries = self.graph.add("Gather", units, rows[candidate]).unsqueeze(2)
+        return (self.graph.add("Gather", units, rows[history]) @ queries).squeeze(2) * self.mask
+
+    def maximum(self) -> Value:
+        return largest(self.keys, self.mask.unsqueeze(2))
+
+    def attend(self) -> tuple[Value, Value]:
+        scores = self.scores(self.interest.unit)
+        if self.interest.normalization == "softmax":
+            scores = self.mask.as_bool().where(scores, HIDDEN).call("Softmax", axis=1)
+        weights = scores * self.mask
+        return self.sum(self.keys, weights), weights
+
+    def scores(self, unit: ActivationUnit) -> Value:
+        """Scores of events, as ``ActivationUnit.forward``: (n, T)."""
+        weight_query, weight_event = unit.split_first_layer()
+        query_part = self.queries @ weight_query + unit.first.bias
+        relations = self.relations() if self.interest.extended else []
+        relations = [relation.unsqueeze(2) for relation in relations]
+        inputs = self.join([self.keys, self.queries.unsqueeze(1) * self.keys, *relations])
+        scores = inputs @ weight_event + query_part.unsqueeze(1)
+        shape = scores.call("Shape", end=2)
+        return self.graph.add("Reshape", _upper_layers(unit, scores), shape, allowzero=1)
+
+
+class _PaddedHistory(_PaddedEvents):
+    """One history, (1, T, ...), that n candidates share."""
+
+    def sum(self, values: Value, weights: Value | None = None) -> Value:
+        return (self.mask if weights is None else weights) @ values.squeeze(0)
+
+    def sum_matching(self, values: Value) -> Value:
+        return super().sum_matching(values.squeeze(0))
+
+    def scores(self, unit: ActivationUnit) -> Value:
         """Scores of events (n, T), as ``SharedUnit``: each event as a matrix for the queries.
 
         Some events at a time, so that the first layer's scores stay in the processor's cache. The
         few pairs of equal ids are computed again, by themselves.
         """
-        graph, events = self.graph, keys.drop_axis(0)  # (T, width)
+        graph, queries, events = self.graph, self.queries, self.keys.squeeze(0)  # (T, width)
+        relations = self.relations() if self.interest.extended else []
+        n_weighed = len(self.same) * len(DECAYS) if relations else 0
+        weighed, common = relations[:n_weighed], relations[n_weighed:]
         n_rows, n_events = (graph.add("Shape", value, end=1) for value in (queries, events))
         weight_query, weight_event = unit.split_first_layer()
         weight_key, weight_pair, weight_same, weight_common = weight_event.split(
@@ -513,34 +449,33 @@ class _RankingWriter(_NetworkWriter):
 
         next_row = np.array([1])
         most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + next_row) + next_row
-        blocks = [events.insert_axis(2), constant.insert_axis(1)]
+        blocks = [events.unsqueeze(2), constant.unsqueeze(1)]
         weights = graph.scan(blocks, most, weigh)
         weights = graph.add("Slice", weights, np.array([0]), n_events).transpose(1, 0)
         if not weighed:
             return weights
         weight = torch.cat([weight_query, weight_pair, weight_same])
-        pairs, inputs, event = self._equal_pairs(queries, events, weighed, ranks)
+        pairs, inputs, event = self._equal_pairs(events)
         scores = graph.add("Gemm", inputs, weight, graph.add("Gather", constant, event))
-        scores = _upper_layers(unit, scores).drop_axis(0)
-        weights = graph.add("ScatterND", weights.reshape(-1), pairs.insert_axis(1), scores)
+        scores = _upper_layers(unit, scores).squeeze(0)
+        weights = graph.add("ScatterND", weights.reshape(-1), pairs.unsqueeze(1), scores)
         return graph.add("Reshape", weights, join([n_rows, n_events], axis=0))
 
-    def _equal_pairs(
-        self, queries: Value, events: Value, weighed: list[Value], ranks: Value
-    ) -> tuple[Value, Value, Value]:
+    def _equal_pairs(self, events: Value) -> tuple[Value, Value, Value]:
         """Pairs of candidate and event with an id in common, counted along (n, T).
 
         Returns: pairs (n_pairs,), their inputs of the unit (n_pairs, 2 * width + n_weighed), events
         """
-        graph, same = self.graph, weighed[: len(weighed) // len(DECAYS)]
-        any_same = functools.reduce(Value.at_least, same).reshape(-1)
-        pairs = any_same.as_bool().call("NonZero").drop_axis(0)
+        graph, queries, same = self.graph, self.queries, self.same
+        any_same = functools.reduce(Value.clamp, same).reshape(-1)
+        pairs = any_same.as_bool().call("NonZero").squeeze(0)
         n_events = graph.add("Shape", events, end=1)
         row, event = graph.add("Div", pairs, n_events), graph.add("Mod", pairs, n_events)
         shown, keys = graph.add("Gather", queries, row), graph.add("Gather", events, event)
         decays = np.repeat(np.array(DECAYS, np.float32), len(same))  # in the order of ``weighed``
-        factors = graph.add("Gather", graph.add("Pow", decays, ranks.transpose(1, 0)), event)
-        bits = [graph.add("Gather", bit.reshape(-1), pairs).insert_axis(1) for bit in same]
+        factors = graph.add("Pow", decays, self.ranks.transpose(1, 0))
+        factors = graph.add("Gather", factors, event)
+        bits = [graph.add("Gather", bit.reshape(-1), pairs).unsqueeze(1) for bit in same]
         relations = join(bits * len(DECAYS), axis=1) * factors
         return pairs, join([shown, shown * keys, relations], axis=1), event
 
@@ -558,22 +493,17 @@ def calibrate(logit: Value, calibration: Calibration) -> Value:
     x = calibrator.X_thresholds_.astype(np.float32)
     y = calibrator.y_thresholds_.astype(np.float32)
     slopes = np.append(np.diff(y) / np.diff(x), np.float32(0))
-    graph, inside = logit.graph, logit.at_least(x[0]).insert_axis(1)  # (n, 1)
+    graph, inside = logit.graph, logit.clamp(x[0]).unsqueeze(1)  # (n, 1)
     n_below = (inside >= x).as_float().sum(1).as_int64()
     line = graph.add("Sub", n_below, np.int64(1))
     start, slope = graph.add("Gather", x, line), graph.add("Gather", slopes, line)
-    return graph.add("Gather", y, line) + (inside.drop_axis(1) - start) * slope
+    return graph.add("Gather", y, line) + (inside.squeeze(1) - start) * slope
 
 
 def read_numbers(output: Value, target: Numbers) -> Value:
     """Return numbers (n,) out of the network's outputs, twin of ``Numbers.value_of``."""
     scale = output * target.spread + target.mean
-    return (scale.call("Exp") - 1.0).at_least(0.0) if target.of_what == "log1p" else scale
-
-
-def _sum_by_weight(weights: Value, keys: Value) -> Value:
-    """Weights (n, T) and keys (n, T, width) -> (n, width)."""
-    return (weights.insert_axis(1) @ keys).drop_axis(1)
+    return (scale.call("Exp") - 1.0).clamp(0.0) if target.of_what == "log1p" else scale
 
 
 def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
@@ -582,11 +512,18 @@ def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
     return _of_one_unit(_layers(scores, unit.rest), unit.last)
 
 
-def _normalize(scores: Value, mask: Value, *, softmax: bool) -> Value:
-    """Scores as weights: zero where there is no event."""
-    if softmax:
-        scores = mask.as_bool().where(scores, HIDDEN).call("Softmax", axis=1)
-    return scores * mask
+def _without_missing(shown: Value) -> Value:
+    """Ids of candidates, NO_ID in place of missing ones, as ``shown_ids``."""
+    at_most = shown.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
+    return ((shown >= np.int32(PADDING_ID)) & at_most).where(np.int32(NO_ID), shown)
+
+
+def _likeness_of_lists(events: Value, shown: Value) -> Value:
+    """Cosines of lists (n, T, V) and (n, 1, V) as sets, as ``BatchLists.likeness_to``: (n, T)."""
+    among = _without_missing(events).unsqueeze(3)  # (n, T, V, 1)
+    common = among.equals(shown.unsqueeze(2)).as_float().sum(3).sum(2)
+    n_events, n_shown = (ids.as_bool().as_float().sum(2) for ids in (events, shown))
+    return common / (n_events * n_shown).clamp(1.0).call("Sqrt")
 
 
 def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
@@ -664,7 +601,7 @@ def neighbour_numbers(
         summaries = [number for scores in looked_up for number in _summaries(scores, mask)]
         numbers = join(summaries, axis=1)
     plain_numbers = candidates.graph.add("Gather", plain, candidates)
-    return join([numbers.symlog() / scale, plain_numbers], axis=1)
+    return join([signed_log(numbers) / scale, plain_numbers], axis=1)
 
 
 def neighbour_bytes(pair: NeighbourPair) -> int:
@@ -705,10 +642,10 @@ def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
     graph = candidates.graph
     rows, ids, values = _tables(scores)
     row = graph.add("Gather", rows, candidates)
-    neighbours = graph.add("Gather", ids, row).insert_axis(1)  # (n, 1, K)
-    same = events.insert_axis(2).equals(neighbours).as_float()  # (n, T, K)
-    column = graph.add("Gather", values, row).insert_axis(2)  # (n, K, 1)
-    return (same @ column).drop_axis(2)
+    neighbours = graph.add("Gather", ids, row).unsqueeze(1)  # (n, 1, K)
+    same = events.unsqueeze(2).equals(neighbours).as_float()  # (n, T, K)
+    column = graph.add("Gather", values, row).unsqueeze(2)  # (n, K, 1)
+    return (same @ column).squeeze(2)
 
 
 def _summaries(scores: Value, mask: Value) -> list[Value]:
@@ -720,7 +657,7 @@ def _summaries(scores: Value, mask: Value) -> list[Value]:
     newest = ranks.equals(np.float32(0)).as_float()
     return [
         total,
-        total / mask.sum(1, keepdims=True).at_least(1.0),
+        total / mask.sum(1, keepdims=True).clamp(1.0),
         largest(scores, mask, keepdims=True),
         (real * newest).sum(1, keepdims=True),
         (real * weights).sum(1, keepdims=True),
@@ -738,10 +675,10 @@ def _summaries_of_one_history(
     graph, ids = candidates.graph, events.transpose(1, 0).as_int64()  # (T, 1)
     place = graph.add("CumSum", mask, np.int64(1), reverse=1) * mask
     places = graph.add("Expand", np.int32(0), np.array([n_ids]))
-    of_events = place.drop_axis(0).as_int32()
+    of_events = place.squeeze(0).as_int32()
     places = graph.add("ScatterND", places, ids, of_events, reduction="max")  # one of equal ids
     # What the events at each place count in the sums: (n_places, 4)
-    counts = [mask, mask / mask.sum(1, keepdims=True).at_least(1.0)]
+    counts = [mask, mask / mask.sum(1, keepdims=True).clamp(1.0)]
     counts += [place.equals(np.float32(1)).as_float(), graph.add("Pow", DECAY, place - 1.0) * mask]
     n_places, n_counts = graph.add("Shape", ids, end=1) + np.array([1]), np.array([len(counts)])
     weights = graph.add("Expand", 0.0, join([n_places, graph.constant(n_counts)], axis=0))
@@ -765,7 +702,7 @@ def _scores_by_place(
     pairs = [_find_neighbours(scores, candidates, places) for scores in by_item]
     rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(pairs)]
     columns = join([place for _, place, _ in pairs], axis=0).as_int64()
-    at = join([join(rows, axis=0).insert_axis(1), columns.insert_axis(1)], axis=1)  # (n_pairs, 2)
+    at = join([join(rows, axis=0).unsqueeze(1), columns.unsqueeze(1)], axis=1)  # (n_pairs, 2)
     none = graph.add("Gather", weights, np.int64(0), axis=1).as_bool().where(0.0, HIDDEN)
     shape = join([candidates.call("Shape") * n_scores, graph.constant(np.array([1]))], axis=0)
     scores = graph.add("Expand", none, shape)
@@ -782,7 +719,7 @@ def _find_neighbours(
     # Padding has no place, and stands for no neighbour
     neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
     place = graph.add("GatherElements", places, neighbours)
-    pairs = place.call("NonZero").drop_axis(0)
+    pairs = place.call("NonZero").squeeze(0)
     n_neighbours = np.int64(ids.shape[1])
     whose = graph.add("Div", pairs, n_neighbours)
     at = graph.add("Gather", row, whose).as_int64() * n_neighbours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ HIDDEN = np.float32(-1e30)  # a score below that of any event
 def _binary(operation: str) -> Callable[[Value, Any], Value]:
     """Return a method that adds a node of two operands."""
     return lambda self, other: self.graph.add(operation, self, other)
+
+
+def _unary(operation: str) -> Callable[[Value], Value]:
+    """Return a method that adds a node of one operand."""
+    return lambda self: self.graph.add(operation, self)
 
 
 class Value:
@@ -40,17 +46,17 @@ class Value:
     __and__ = _binary("And")
     __ge__ = _binary("GreaterOrEqual")
     equals = _binary("Equal")
-    at_least = _binary("Max")  # the larger of the two
+    clamp = _binary("Max")  # the larger of the two
 
     def call(self, operation: str, **attributes: Any) -> Value:
         """Apply an operation of one operand, such as "Log"."""
         return self.graph.add(operation, self, **attributes)
 
-    def insert_axis(self, axis: int) -> Value:
+    def unsqueeze(self, axis: int) -> Value:
         """Return the value with one more axis, of size one."""
         return self.graph.add("Unsqueeze", self, np.array([axis]))
 
-    def drop_axis(self, axis: int) -> Value:
+    def squeeze(self, axis: int) -> Value:
         """Return the value without an axis of size one."""
         return self.graph.add("Squeeze", self, np.array([axis]))
 
@@ -95,9 +101,32 @@ class Value:
         """Return ``yes`` where this value is True, ``no`` elsewhere."""
         return self.graph.add("Where", self, yes, no)
 
-    def symlog(self) -> Value:
-        """Return ``sign(x) log(1 + abs(x))``."""
-        return self.call("Sign") * (self.call("Abs") + 1.0).call("Log")
+    # What formulas of columns ask of torch's tensors too, by the same names
+
+    sign = _unary("Sign")
+    abs = _unary("Abs")
+
+    def log1p(self) -> Value:
+        return (self + 1.0).call("Log")
+
+    def rsqrt(self) -> Value:
+        return self.call("Sqrt").call("Reciprocal")
+
+    def flatten(self, axis: int) -> Value:
+        """Return the value with two axes: those in front of an axis as one, the others as one."""
+        return self.call("Flatten", axis=axis)
+
+    @property
+    def mT(self) -> Value:  # noqa: N802
+        """The value, of three axes, with the last two in turn."""
+        return self.transpose(0, 2, 1)
+
+    def __getitem__(self, columns: tuple[EllipsisType, slice]) -> Value:
+        """Return some columns of the last axis."""
+        _, part = columns
+        return self.graph.add(
+            "Slice", self, *(np.array([n]) for n in (part.start or 0, part.stop, -1))
+        )
 
 
 class Graph:
@@ -223,7 +252,7 @@ def join(values: list[Value], *, axis: int) -> Value:
 def rank_of_recency(mask: Value) -> Value:
     """Return how many events have come after each, 0 behind the last: (n, T), like the mask."""
     from_newest = mask.graph.add("CumSum", mask, np.int64(1), reverse=1)
-    return from_newest.at_least(1.0) - 1.0
+    return from_newest.clamp(1.0) - 1.0
 
 
 def largest(values: Value, mask: Value, *, axis: int = 1, keepdims: bool = False) -> Value:
