@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+FORMS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, str], Any]]] = {}
+"""How types that are no dataclasses are written, and read from a value and its name."""
 
 
 def to_dict(value: object) -> Any:
@@ -19,6 +21,8 @@ def to_dict(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: to_dict(getattr(value, name)) for name in names}
+    if type(value) in FORMS:
+        return FORMS[type(value)][0](value)
     if isinstance(value, Mapping):
         return {name: to_dict(item) for name, item in value.items()}
     return list(map(to_dict, value)) if isinstance(value, tuple) else value
@@ -27,9 +31,10 @@ def to_dict(value: object) -> Any:
 def from_dict(kind: type[T], values: object) -> T:
     """Make a dataclass of a dict, whose values must have the types of its annotations.
 
-    Fields are booleans, numbers, text, literals, None, arrays, dataclasses, or tuples and mappings
-    by name of those; one that has a default may be absent. Anything else raises ValueError, and so
-    does the method ``check`` of a dataclass where its fields contradict each other.
+    Fields are booleans, numbers, text, literals, None, arrays, dataclasses, types in ``FORMS``, or
+    tuples and mappings by name of those; one that has a default may be absent. Anything else raises
+    ValueError, and so does the method ``check`` of a dataclass where its fields contradict each
+    other.
 
     Examples
     --------
@@ -63,6 +68,15 @@ def from_dict(kind: type[T], values: object) -> T:
     return made
 
 
+def from_dict_of(kinds: Sequence[type[T]], values: object, what: str) -> T:
+    """Make the one of several dataclasses that has the fields of a dict."""
+    if type(values) is dict:
+        for kind in kinds:
+            if values.keys() == {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+                return from_dict(kind, values)
+    raise ValueError(f"{what} cannot be {values!r:.60}.")
+
+
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     """Annotations of a dataclass, evaluated once."""
@@ -86,10 +100,13 @@ def _check_value(value: object, hint: Any, what: str) -> Any:
     elif origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        [other] = [argument for argument in arguments if argument is not type(None)]
-        return _check_value(value, other, what)
+        others = [argument for argument in arguments if argument is not type(None)]
+        single = len(others) == 1
+        return _check_value(value, others[0], what) if single else from_dict_of(others, value, what)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
+    elif hint in FORMS:
+        return FORMS[hint][1](value, what)
     elif hint in (bool, int, float, str, np.ndarray) and type(value) is hint:
         return value
     raise ValueError(f"{what} cannot be {value!r:.60}.")

@@ -20,7 +20,7 @@ from sklearn_din._callbacks import CallbackSupportMixin
 from sklearn_din._compat import _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._extras import extra
-from sklearn_din._typed_fields import from_dict, to_dict
+from sklearn_din._typed_fields import from_dict, from_dict_of, to_dict
 from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
@@ -42,7 +42,7 @@ from sklearn_din.training.parameters import (
     constraints_of,
     names_of,
 )
-from sklearn_din.training.target import Click, Labels, Target, is_missing, read_target
+from sklearn_din.training.target import Click, Labels, Target, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -353,7 +353,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         if type(fitted["_fitted_on_encoded"]) is not bool:
             raise ValueError("_fitted_on_encoded must be a boolean.")
         schema = from_dict(Schema, fitted.pop("schema"))
-        target = read_target(fitted.pop("target"), self._kinds_of_target)
+        target = from_dict_of(self._kinds_of_target, fitted.pop("target"), "a target")
         net = restore_net(self._new_net(target), fitted.pop("net"), schema)
         learnt = {"schema_": schema, "_target": target}
         self._set(fitted | learnt | _of_net(net))

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from sklearn_din._estimator_state import check_array, check_keys
-from sklearn_din._validation import key_codes
+from sklearn_din._estimator_state import check_array
+from sklearn_din._validation import UNITS_PER_SECOND, key_codes
 from sklearn_din.features.encoded import EncodedFeatures
 
 N_BLOCKS = 5
 NOT_COUNTED = N_BLOCKS  # the block of rows that no table counts
+KINDS_OF_TIME = ("int64", "float64", *(f"datetime64[{unit}]" for unit in UNITS_PER_SECOND))
 
 
 @dataclass(frozen=True)
@@ -116,28 +117,15 @@ class ByTime:
         blocks = np.where(is_later, 0, NOT_COUNTED)
         return replace(self, ends=ends[own], n_rows=n_rows[own]), blocks, kept
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return a dict of text and arrays."""
-        is_date = self.ends.dtype.kind == "M"
-        unit = np.datetime_data(self.ends.dtype)[0] if is_date else ""
-        ends = self.ends.view(np.int64) if is_date else self.ends
-        return {"order": self.name, "ends": ends, "unit": unit, "n_rows": self.n_rows}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """Read what :meth:`to_plain` wrote; ValueError where that cannot be."""
-        check_keys(plain, {"order", "ends", "unit", "n_rows"}, what="tables by time")
-        ends, what, shape = plain["ends"], "the times of tables", (np.size(plain["ends"]),)
-        kind = np.float64 if getattr(ends, "dtype", None) == np.float64 else np.int64
-        check_array(ends, dtype=kind, shape=shape, what=what)
-        n_rows = check_array(plain["n_rows"], dtype=np.int64, shape=shape, what=what, least=1)
-        if (
-            not 1 <= len(ends) <= N_BLOCKS
-            or (np.diff(ends) <= 0).any()
-            or plain["unit"] not in (*("", "s", "ms", "us", "ns"),)
-        ):
-            raise ValueError(f"{what} must be 1 to {N_BLOCKS} in ascending order, in a known unit.")
-        return cls(ends.view(f"M8[{plain['unit']}]") if plain["unit"] else ends, n_rows)
+    def check(self) -> None:
+        """Raise ValueError where the tables cannot be in this order."""
+        ends, what = self.ends, "the times of tables"
+        if ends.dtype.name not in KINDS_OF_TIME or not np.isfinite(ends).all():
+            raise ValueError(f"{what} must be numbers, or dates in a known unit.")
+        n_tables = np.size(ends)
+        check_array(self.n_rows, dtype=np.int64, shape=(n_tables,), what="their rows", least=1)
+        if not 1 <= n_tables <= N_BLOCKS or not (ends[1:] > ends[:-1]).all():
+            raise ValueError(f"{what} must be 1 to {N_BLOCKS} in ascending order.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,19 +176,12 @@ class ByUser:
         later, rows = self.place(X, np.empty(0))
         return replace(self, known=np.union1d(self.known, later.known)), rows.blocks, []
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return a dict of text and arrays."""
-        return {"order": self.name, "known": self.known}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """Read what :meth:`to_plain` wrote; ValueError where that cannot be."""
-        check_keys(plain, {"order", "known"}, what="tables by user")
-        known, what = plain["known"], "the hashes of users"
+    def check(self) -> None:
+        """Raise ValueError where these are no hashes of users."""
+        known, what = self.known, "the hashes of users"
         check_array(known, dtype=np.uint64, shape=(np.size(known),), what=what)
         if (known[1:] <= known[:-1]).any():
             raise ValueError(f"{what} must be in ascending order.")
-        return cls(known)
 
 
 Order = ByTime | ByUser

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, triu
 
+from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din._spans import Spans
+from sklearn_din._typed_fields import FORMS
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
@@ -214,6 +217,42 @@ def narrow_csr(
     kind = np.int32 if len(values) < 2**31 and max(shape) < 2**31 else np.int64
     parts = (values, columns.astype(kind, copy=False), ends.astype(kind, copy=False))
     return csr_array(parts, shape=shape)
+
+
+def _write_square(matrix: csr_array) -> dict[str, np.ndarray]:
+    return {
+        "values": matrix.data,
+        "columns": matrix.indices.astype(np.int32, copy=False),
+        "lengths": np.diff(matrix.indptr).astype(np.int32),
+    }
+
+
+def _read_square(parts: Any, what: str) -> csr_array:
+    """Return a square matrix of finite numbers, each row in order."""
+    check_keys(parts, {"values", "columns", "lengths"}, what=what)
+    n_ids, n_values = np.size(parts["lengths"]), np.size(parts["columns"])
+    lengths = check_array(parts["lengths"], dtype="int32", shape=(n_ids,), what=what, least=0)
+    columns = check_array(
+        parts["columns"], dtype="int32", shape=(n_values,), what=what, least=0, most=n_ids - 1
+    )
+    if lengths.sum(dtype=np.int64) != n_values:
+        raise ValueError("scores must have a length per id.")
+    starts = np.append(0, np.cumsum(lengths, dtype=np.int64))
+    steps = np.diff(columns)  # there may be a hundred million: nothing wider is made of them
+    steps[starts[(starts > 0) & (starts < n_values)] - 1] = 1  # from one id's to the next one's
+    if (steps <= 0).any():
+        raise ValueError("the neighbours of an id must be in order, each once.")
+    values = check_numbers(parts["values"], (n_values,), what="scores")
+    return narrow_csr(values, columns, starts, (n_ids, n_ids))
+
+
+FORMS[csr_array] = _write_square, _read_square
+
+
+def check_numbers(array: object, shape: tuple[int, ...], *, what: str) -> np.ndarray:
+    """Return float32 numbers of this shape, all finite, else raise ValueError."""
+    what = f"the {what} of item neighbours"
+    return check_array(array, dtype="float32", shape=shape, what=what)
 
 
 def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, diags_array, triu, vstack
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.neighbours.cooccurrence import count_pairs, narrow_csr
+from sklearn_din.neighbours.cooccurrence import check_numbers, count_pairs, narrow_csr
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
@@ -58,6 +58,14 @@ class ItemScores:
     cosine: csr_array
     popularity: np.ndarray
     click_rate: np.ndarray
+
+    def check(self) -> None:
+        """Raise ValueError where the parts have other sizes."""
+        n_ids = self.ease.shape[0]
+        if self.cosine.shape[0] != n_ids:
+            raise ValueError("the scores of item neighbours must have as many ids.")
+        for name in ("popularity", "click_rate"):
+            check_numbers(getattr(self, name), (n_ids,), what=name)
 
     @classmethod
     def of_counts(

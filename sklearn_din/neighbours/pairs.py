@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from sklearn_din._estimator_state import check_array, check_keys
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Field, Schema
 from sklearn_din.neighbours.blocks import number_users
-from sklearn_din.neighbours.cooccurrence import both_triangles, count_new_clicks, narrow_csr
+from sklearn_din.neighbours.cooccurrence import both_triangles, check_numbers, count_new_clicks
 from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores, with_empty_rows
 
 LEAST_IDS = 64
@@ -25,8 +23,6 @@ SUFFIXES = (
     "click_rate",
     "is_known",
 )
-NAMES, NUMBERS = ("history", "candidate"), ("shown", "clicked", "scale")
-SPARSE, OF_IDS = ("ease", "cosine"), ("popularity", "click_rate")  # of each table
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +132,30 @@ class NeighbourPair:
             pair, tables=tuple(tables), counts=tuple(counts), shown=shown, clicked=clicked
         )
 
-    def check(self, schema: Schema) -> None:
+    def check(self) -> None:
+        """Raise ValueError where the parts do not fit each other."""
+        if len(self.names) != N_NUMBERS:
+            raise ValueError(f"item neighbours have {N_NUMBERS} columns with names.")
+        n_ids = np.shape(self.shown)[-1]
+        square = (*(scores.ease for scores in self.tables), *self.counts)
+        if any(matrix.shape[0] != n_ids for matrix in square):
+            raise ValueError(f"item neighbours must have scores and counts of {n_ids} ids.")
+        for name in ("shown", "clicked", "scale"):
+            shape = (N_NUMBERS,) if name == "scale" else (len(self.counts), n_ids)
+            check_numbers(getattr(self, name), shape, what=name)
+        for matrix in self.counts:
+            rows = np.flatnonzero(np.diff(matrix.indptr))
+            least = matrix.indices[matrix.indptr[rows]]  # they are in order
+            if (matrix.data < 0).any() or (least < rows).any():
+                raise ValueError(
+                    "the counts of item neighbours must be an upper triangle, none negative."
+                )
+        if (self.clicked < 0).any() or (self.clicked > self.shown).any():
+            raise ValueError("an item cannot be clicked more often than it was shown.")
+        if not (self.scale > 0).all():
+            raise ValueError("the scale of item neighbours must be positive.")
+
+    def check_columns(self, schema: Schema) -> None:
         """Raise ValueError unless a schema has the history, the candidate and their ids."""
         kinds = {field.name: (field.kind, field.n_ids) for field in schema.fields}
         if (
@@ -145,44 +164,6 @@ class NeighbourPair:
             or not set(self.names).isdisjoint(kinds)
         ):
             raise ValueError("item neighbours need a history and its candidate.")
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the pair as a dict of names, numbers and arrays."""
-        plain = {name: getattr(self, name) for name in (*NAMES, *NUMBERS)}
-        tables = [
-            {name: _sparse_to_plain(getattr(scores, name)) for name in SPARSE}
-            | {name: getattr(scores, name) for name in OF_IDS}
-            for scores in self.tables
-        ]
-        counts = [_sparse_to_plain(counts) for counts in self.counts]
-        return plain | {"names": list(self.names), "tables": tables, "counts": counts}
-
-    @classmethod
-    def from_plain(cls, plain: Any) -> NeighbourPair:
-        """Read what :meth:`to_plain` wrote; ValueError where its parts do not fit each other."""
-        check_keys(plain, {*NAMES, *NUMBERS, "names", "tables", "counts"}, what="item neighbours")
-        names, n_ids = plain["names"], np.shape(plain["shown"])[-1]
-        if type(names) is not list or len(names) != N_NUMBERS:
-            raise ValueError(f"item neighbours have {N_NUMBERS} columns with names.")
-        if any(type(name) is not str for name in (*names, plain["history"], plain["candidate"])):
-            raise ValueError("columns of item neighbours must have names.")
-        if type(plain["tables"]) is not list or type(plain["counts"]) is not list:
-            raise ValueError("tables and counts of item neighbours must be lists.")
-        tables = []
-        for table in plain["tables"]:
-            check_keys(table, {*SPARSE, *OF_IDS}, what="a table of item neighbours")
-            sparse = [_sparse_from_plain(table[name], n_ids) for name in SPARSE]
-            of_ids = [_check_numbers(table[name], (n_ids,), what=name) for name in OF_IDS]
-            tables.append(ItemScores(*sparse, *of_ids))
-        counts = [_sparse_from_plain(counts, n_ids) for counts in plain["counts"]]
-        shape = (len(counts), n_ids)
-        parts = {
-            name: _check_numbers(plain[name], (N_NUMBERS,) if name == "scale" else shape, what=name)
-            for name in NUMBERS
-        }
-        _check_counts(counts, **parts)
-        names = tuple(names)
-        return cls(plain["history"], plain["candidate"], names, (*tables,), (*counts,), **parts)
 
 
 def count_ids(ids: np.ndarray, n_ids: int) -> np.ndarray:
@@ -219,50 +200,3 @@ def name_columns(history: str, taken: Collection[str]) -> tuple[str, ...]:
             name += "_"
         names.append(name)
     return tuple(names)
-
-
-def _sparse_to_plain(matrix: csr_array) -> dict[str, np.ndarray]:
-    return {
-        "values": matrix.data,
-        "columns": matrix.indices.astype(np.int32, copy=False),
-        "lengths": np.diff(matrix.indptr).astype(np.int32),
-    }
-
-
-def _sparse_from_plain(plain: Any, n_ids: int) -> csr_array:
-    check_keys(plain, {"values", "columns", "lengths"}, what="scores of item neighbours")
-    what, n_values = "the columns of item neighbours", np.size(plain["columns"])
-    lengths = check_array(plain["lengths"], dtype="int32", shape=(n_ids,), what=what, least=0)
-    columns = check_array(
-        plain["columns"], dtype="int32", shape=(n_values,), what=what, least=0, most=n_ids - 1
-    )
-    if lengths.sum(dtype=np.int64) != n_values:
-        raise ValueError("scores must have a length per id.")
-    starts = np.append(0, np.cumsum(lengths, dtype=np.int64))
-    steps = np.diff(columns)  # there may be a hundred million: nothing wider is made of them
-    steps[starts[(starts > 0) & (starts < n_values)] - 1] = 1  # from one id's to the next one's
-    if (steps <= 0).any():
-        raise ValueError("the neighbours of an id must be in order, each once.")
-    values = _check_numbers(plain["values"], (n_values,), what="scores")
-    return narrow_csr(values, columns, starts, (n_ids, n_ids))
-
-
-def _check_numbers(array: Any, shape: tuple[int, ...], *, what: str) -> np.ndarray:
-    what = f"the {what} of item neighbours"
-    return check_array(array, dtype="float32", shape=shape, what=what)
-
-
-def _check_counts(
-    counts: Sequence[csr_array], *, shown: np.ndarray, clicked: np.ndarray, scale: np.ndarray
-) -> None:
-    for matrix in counts:
-        rows = np.flatnonzero(np.diff(matrix.indptr))
-        least = matrix.indices[matrix.indptr[rows]]  # they are in order
-        if (matrix.data < 0).any() or (least < rows).any():
-            raise ValueError(
-                "the counts of item neighbours must be an upper triangle, none negative."
-            )
-    if (clicked < 0).any() or (clicked > shown).any():
-        raise ValueError("an item cannot be clicked more often than it was shown.")
-    if not (scale > 0).all():
-        raise ValueError("the scale of item neighbours must be positive.")

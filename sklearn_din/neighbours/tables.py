@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from sklearn_din._digests import digest
-from sklearn_din._estimator_state import check_dict, check_keys
 from sklearn_din._plain_values import join_arrays, split_arrays
+from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._warnings import ADVICE_FROM, log_once
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
@@ -88,30 +88,23 @@ class NeighbourTables:
 
     def digest(self) -> str:
         """Return a hash of all that was learnt."""
-        text, arrays = split_arrays(self.to_plain())
+        text, arrays = split_arrays(to_dict(self))
         return digest(text, *arrays.values())
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return the tables as dicts of names, numbers and arrays."""
-        order = {} if self.order is None else self.order.to_plain()
-        return {"order": order, "pairs": [pair.to_plain() for pair in self.pairs]}
+    def check(self) -> None:
+        """Raise ValueError where pairs have other tables than the order says."""
+        sizes = (0, 0)
+        if self.order is not None:
+            sizes = len(self.order.counted()), len(self.order.parts())
+        if any((len(pair.tables), len(pair.counts)) != sizes for pair in self.pairs):
+            raise ValueError(f"item neighbours must have {sizes} tables and counts.")
 
     @classmethod
-    def from_plain(cls, values: Any, schema: Schema) -> NeighbourTables:
-        """Read what :meth:`to_plain` wrote, and check it against a schema without its columns."""
-        check_keys(values, {"order", "pairs"}, what="item neighbours")
-        plain, pairs = check_dict(values["order"], what="the order of tables"), values["pairs"]
-        if type(pairs) is not list or (pairs and plain.get("order") not in KINDS_OF_ORDER):
-            raise ValueError("item neighbours must be a list of pairs, by time or by user.")
-        if not plain:
-            return cls()
-        order = KINDS_OF_ORDER[plain["order"]].from_plain(plain)
-        tables = cls(tuple(map(NeighbourPair.from_plain, pairs)), order)
-        sizes = len(order.counted()), len(order.parts())
+    def from_dict(cls, values: object, schema: Schema) -> NeighbourTables:
+        """Read what ``to_dict`` wrote, and check it against a schema without its columns."""
+        tables = from_dict(cls, values)
         for pair in tables.pairs:
-            pair.check(schema)
-            if (len(pair.tables), len(pair.counts)) != sizes:
-                raise ValueError(f"item neighbours must have {sizes} tables and counts.")
+            pair.check_columns(schema)
         return tables
 
     def _fill(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> None:
@@ -166,12 +159,12 @@ def learn_neighbours(
         with create_store(beside.parent, name, memory=memory) as writer:
             numbers = _allocate(writer, X, n_pairs)
             tables = _learn_pairs(X, ordered, rows, numbers, taken)
-            writer.facts["neighbours"], arrays = split_arrays(tables.to_plain())
+            writer.facts["neighbours"], arrays = split_arrays(to_dict(tables))
             for key, values in arrays.items():
                 writer.append(key, values)
             return tables, tables._with_columns(X, _numbers_of(writer.finish()))
     arrays = {key: np.array(store[key]) for key in store.names if not key.startswith(NUMBERS)}
-    tables = NeighbourTables.from_plain(join_arrays(store.facts["neighbours"], arrays), X.schema)
+    tables = NeighbourTables.from_dict(join_arrays(store.facts["neighbours"], arrays), X.schema)
     return tables, tables._with_columns(X, _numbers_of(store))
 
 
@@ -303,7 +296,7 @@ def _numbers_of(store: Store) -> list[np.ndarray]:
 
 def _store_name(X: EncodedFeatures, order: Order, rows: OrderedRows, store: Store) -> str:
     """Digest of all that decides the numbers: rows, labels, their blocks and tables."""
-    text, of_order = split_arrays(order.to_plain())
+    text, of_order = split_arrays(to_dict(order))
     arrays = [*of_order.values(), rows.users, rows.blocks, rows.clicked]
     for history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]

@@ -225,7 +225,7 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         return {
             "encoder": attributes.pop("encoder_"),
             "schema": to_dict(attributes.pop("schema_")),
-            "neighbours": tables.to_plain(),
+            "neighbours": to_dict(tables),
         }
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
@@ -236,4 +236,4 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
                 raise ValueError("the encoder must be a HistorySequenceEncoder.")
             check_is_fitted(encoder)
         self.encoder_, self.schema_ = encoder, from_dict(Schema, fitted["schema"])
-        self._tables = NeighbourTables.from_plain(fitted["neighbours"], self.schema_)
+        self._tables = NeighbourTables.from_dict(fitted["neighbours"], self.schema_)

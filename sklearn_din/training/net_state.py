@@ -55,7 +55,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
     """
     module = net.module_
     state = {
-        "neighbours": net.neighbours_.to_plain(),
+        "neighbours": to_dict(net.neighbours_),
         "options": dict(module.options),
         "weights": {name: _array(tensor) for name, tensor in module.state_dict().items()},
         "device": str(net.device),
@@ -104,7 +104,7 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     of the network has the numbers of item neighbours too.
     """
     check_keys(state, NET, optional={"training"}, what="a network")
-    tables = NeighbourTables.from_plain(state["neighbours"], schema)
+    tables = NeighbourTables.from_dict(state["neighbours"], schema)
     options = check_dict(state["options"], what="options")
     module = _module(tables.extend(schema), options, check_dict(state["weights"], what="weights"))
     net.device = _present_device(state["device"])

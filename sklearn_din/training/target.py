@@ -6,8 +6,8 @@ A net asks its target alone: labels and numbers train by the same steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +16,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din._estimator_state import check_dict
-from sklearn_din._typed_fields import from_dict
 from sklearn_din.network.layers import order_of_labels
 from sklearn_din.training.occurrences import scale_of_prior
 
@@ -396,12 +394,3 @@ def is_missing(column: np.ndarray) -> np.ndarray:
     import pandas as pd  # a quarter of a second, where only the classifier is imported
 
     return pd.isna(column)
-
-
-def read_target(values: object, kinds: Sequence[type[Target]]) -> Target:
-    """Return the target, one of some kinds, that ``to_dict`` wrote; ValueError where it is none."""
-    names = check_dict(values, what="a target").keys()
-    for kind in kinds:
-        if names == {part.name for part in fields(kind)}:  # type: ignore[arg-type]
-            return from_dict(kind, values)
-    raise ValueError(f"a target cannot have the parts {sorted(names)!r:.80}.")
