@@ -40,6 +40,17 @@ def arrow_of_values(values: np.ndarray) -> pa.Array:
         raise MixedKindsError(str(error)) from error
 
 
+def arrow_of_events(values: np.ndarray, column: object) -> pa.Array:
+    """Return events as an Arrow array; an error names their column."""
+    try:
+        return arrow_of_values(values)
+    except MixedKindsError as error:
+        raise ValueError(
+            f"{column!r} holds events of several kinds, which Arrow and Parquet cannot hold "
+            f"({error}). Make them one kind before attach_history, with astype(str) for example."
+        ) from error
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Return whether a type is that of lists."""
     return (

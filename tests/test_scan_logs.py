@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import inspect
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.large import sorting, sql
+from sklearn_din.logs import running_sums
 from tests.test_faults import small_disk
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
@@ -512,6 +514,57 @@ def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):
         impressions, _ = sample_negatives(scan, random_state=0, **options)
         drawn.append(impressions["item"].tolist())
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+OPTIONS = {  # each with a value that changes the result
+    attach_history: {
+        **{"user": "item", "time": "price", "columns": "item", "max_length": 2, "max_age": 60},
+        **{"prefix": "past_", "elapsed": "ago"},
+    },
+    attach_aggregates: {
+        "time": "price",
+        "aggregates": {f"user_{n}": ("user", "price", n) for n in running_sums.STATISTICS},
+    },
+    sample_negatives: {
+        **{"item": "category", "item_columns": ["category"], "n_negatives": 2, "user": "user"},
+        **{"time": "time", "strategy": "popularity", "launched": False, "random_state": 1},
+        **{"catalogue": True, "catalogue_time": "time"},
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("attach", "option"), [(function, name) for function in OPTIONS for name in OPTIONS[function]]
+)
+def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, attach, option):
+    parameters = inspect.signature(attach).parameters.values()
+    assert set(OPTIONS[attach]) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    rows = make_table(150, random_state=0).dropna().reset_index(drop=True)
+    plain = {**WAYS, "item": "item", "aggregates": {"n": ("user", None, "count")}}
+    plain = {name: value for name, value in plain.items() if name in OPTIONS[attach]}
+    if attach is sample_negatives:
+        plain = {"item": "item", "random_state": 0}
+        needs = {"launched": ["time"], "catalogue_time": ["time", "catalogue"]}
+        plain |= {name: OPTIONS[attach][name] for name in needs.get(option, ())}
+    listed = make_table(30, random_state=1).dropna().assign(item=range(85, 85 + 27))
+
+    def result(source, options):
+        if options.get("catalogue") is True:
+            options = {**options, "catalogue": listed}
+        new = attach(*([source] if attach is sample_negatives else [source, source]), **options)
+        new = new[0] if isinstance(new, tuple) else new
+        table = read(new) if source is not rows else new
+        return table.map(lambda cell: tuple(cell) if isinstance(cell, np.ndarray) else cell)
+
+    frames, scans = (
+        [result(source, {**plain, **more}) for more in ({}, {option: OPTIONS[attach][option]})]
+        for source in (rows, scan_of(rows, tmp_path))
+    )
+    assert not frames[0].equals(frames[1])
+    assert not scans[0].equals(scans[1])
+    if attach is not sample_negatives:  # which draw on their own
+        pd.testing.assert_frame_equal(frames[1], scans[1], check_dtype=False)
 
 
 def test_users_of_other_kinds_are_refused(tmp_path):

@@ -152,7 +152,13 @@ def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
     parser = main_parser()
     parsed = parser.parse_args(arguments)
     if parsed.log is None:
-        _refuse_log_options(parsed)
+        others = {"log", "folds", "epochs", "seed", "picture", "output"}
+        names = [field.name for field in fields(CompareOptions) if field.name not in others]
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: only for a log of your own. Give its path first."
+            )
         parsed.user = parsed.item = parsed.time = ""
     elif not (parsed.user and parsed.item and parsed.time):
         parser.error("a log needs --user, --item and --time: the names of its columns")
@@ -205,14 +211,6 @@ def _rate(text: str) -> float:
     if not 0 < rate < 1:
         raise argparse.ArgumentTypeError(f"must be a fraction between 0 and 1, got {text!r}")
     return rate
-
-
-def _refuse_log_options(parsed: argparse.Namespace) -> None:
-    others = {"log", "folds", "epochs", "seed", "picture", "output"}
-    names = [field.name for field in fields(CompareOptions) if field.name not in others]
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]
-    if given:
-        raise ValueError(f"{', '.join(given)}: only for a log of your own. Give its path first.")
 
 
 def _check_together(options: CompareOptions) -> None:

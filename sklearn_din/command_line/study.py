@@ -84,7 +84,12 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     needed += [] if options.label_column is None else [options.label_column]
     log = read_table(path, [*roles.columns, *needed], options)
     refuse_histories(log, path)
-    _refuse_dates(log[roles.context])
+    dates = [n for n in roles.context if getattr(log[n].dtype, "kind", None) == "M"]
+    if dates:
+        raise ValueError(
+            f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
+            "the hour or the day of the week."
+        )
     log = drop_missing(log, needed, path, drop=options.drop_missing)
     times = read_times(log[roles.time], options)
     ids = {name: read_ids(log[name]) for name in [roles.user, *roles.events]}
@@ -216,15 +221,6 @@ def _owner_of_items(clicks: pd.DataFrame, roles: CompareOptions) -> str | None:
             "sampled. Take such users out of the file, or give --label."
         )
     return roles.user
-
-
-def _refuse_dates(context: pd.DataFrame) -> None:
-    dates = [name for name in context if getattr(context[name].dtype, "kind", None) == "M"]
-    if dates:
-        raise ValueError(
-            f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
-            "the hour or the day of the week."
-        )
 
 
 def _read_labels(column: pd.Series, label: str) -> np.ndarray:

@@ -119,15 +119,20 @@ def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
         texts, how = _as_text(times, is_number), options.time_format
         read = pd.to_datetime(texts, format=how, errors="coerce", utc="%z" in how)
         return _check_times(read, texts, how)
-    if is_number or getattr(times.dtype, "kind", None) == "M":
-        return _refuse_dayfirst(times, times, options)
-    texts = _as_text(times, is_number)
-    if NUMBER.fullmatch(texts.iloc[0]):
-        return _refuse_dayfirst(
-            _check_times(pd.to_numeric(texts, errors="coerce"), texts), texts, options
+    is_read = is_number or getattr(times.dtype, "kind", None) == "M"
+    first = str(times.iloc[0]).strip()
+    if options.dayfirst and (is_read or not DAY_MONTH.match(first)):
+        raise ValueError(
+            f"--dayfirst is for times such as 31/01/2024, but {times.name!r} has {first}. "
+            "Leave it out."
         )
-    if pd.notna(pd.to_datetime(texts.iloc[0], format="ISO8601", errors="coerce")):
-        return _refuse_dayfirst(_read_iso(texts), texts, options)
+    if is_read:
+        return times
+    texts = _as_text(times, is_number)
+    if NUMBER.fullmatch(first):
+        return _check_times(pd.to_numeric(texts, errors="coerce"), texts)
+    if pd.notna(pd.to_datetime(first, format="ISO8601", errors="coerce")):
+        return _read_iso(texts)
     return _read_like_the_first(texts, options)
 
 
@@ -177,15 +182,6 @@ def _as_text(times: pd.Series, is_number: bool) -> pd.Series:
     return times.astype(str).str.strip()
 
 
-def _refuse_dayfirst(read: pd.Series, texts: pd.Series, options: TableOptions) -> pd.Series:
-    if options.dayfirst:
-        raise ValueError(
-            f"--dayfirst is for times such as 31/01/2024, but {texts.name!r} has {texts.iloc[0]}. "
-            "Leave it out."
-        )
-    return read
-
-
 def _check_times(read: pd.Series, texts: pd.Series, time_format: str = "") -> pd.Series:
     bad = texts[read.isna()]
     if len(bad):
@@ -217,7 +213,6 @@ def _read_like_the_first(texts: pd.Series, options: TableOptions) -> pd.Series:
     date = DAY_MONTH.match(first)
     if date is None:
         time_format = guess_datetime_format(first)
-        _refuse_dayfirst(texts, texts, options)
     else:
         order = "dm" if options.dayfirst or _is_day_first(texts) else "md"
         time_format = _date_format(date, order)

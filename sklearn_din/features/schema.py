@@ -293,7 +293,10 @@ class Schema:
             raise ValueError(f"max_length must not be negative, got {self.max_length}.")
         sizes: dict[str, tuple[int, str, tuple[str, ...], int]] = {}
         for field in self.fields:
-            _check_field(field)
+            has_size = field.n_ids >= FIRST_KNOWN_ID  # a vocabulary's name may be ""
+            has_none = field.n_ids == 0 and field.vocabulary == "" and not field.n_dims
+            if not (has_size if field.has_ids else has_none) or field.n_dims < 0:
+                raise ValueError(f"field {field.name!r:.60} cannot have {field.n_ids} ids.")
             size = (field.n_ids, field.digest, field.grown_from, field.n_dims)
             if field.has_ids and sizes.setdefault(field.vocabulary, size) != size:
                 raise ValueError(f"fields disagree on the vocabulary {field.vocabulary!r:.60}.")
@@ -326,13 +329,6 @@ class Schema:
         if self != other:
             return f"behaviours {self.behaviours} against {other.behaviours}"
         return ""
-
-
-def _check_field(field: Field) -> None:
-    has_size = field.n_ids >= FIRST_KNOWN_ID  # of a vocabulary of any name: a column's may be ""
-    has_none = field.n_ids == 0 and field.vocabulary == ""
-    if not (has_size if field.has_ids else has_none and not field.n_dims) or field.n_dims < 0:
-        raise ValueError(f"field {field.name!r:.60} cannot have {field.n_ids} ids.")
 
 
 def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:

@@ -65,8 +65,8 @@ class Store:
         path: Path,
         entries: dict[str, dict[str, Any]],
         facts: dict[str, Any],
-        *,
         memory: int,
+        *,
         is_temporary: bool = False,
     ) -> None:
         self.path, self.facts, self.memory = path, facts, memory
@@ -111,7 +111,7 @@ class Store:
         return self[name] if name in self._entries else None
 
     def __reduce__(self) -> tuple:
-        return _reopen, (self.path, self._entries, self.facts, self.memory)
+        return Store, (self.path, self._entries, self.facts, self.memory)
 
 
 class StoreWriter:
@@ -270,10 +270,6 @@ class _Folder:
             remove_with(self, path)
 
 
-def _reopen(path: Path, entries: dict, facts: dict, memory: int) -> Store:
-    return Store(path, entries, facts, memory=memory)
-
-
 def _n_bytes(entry: dict[str, Any]) -> int:
     return np.dtype(entry["dtype"]).itemsize * math.prod(entry["shape"])
 
@@ -318,13 +314,13 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     if manifest["format"] != FORMAT:
         return None
     entries = manifest["arrays"].values()
-    return manifest if all(_is_whole(folder / entry["file"], entry) for entry in entries) else None
-
-
-def _is_whole(path: Path, entry: dict[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != _n_bytes(entry):
-        return False
-    return _digest_of_file(path) == entry["sha256"]
+    for entry in entries:
+        path = folder / entry["file"]
+        if not path.is_file() or path.stat().st_size != _n_bytes(entry):
+            return None
+        if _digest_of_file(path) != entry["sha256"]:
+            return None
+    return manifest
 
 
 def _digest_of_file(path: Path) -> str:

@@ -114,7 +114,9 @@ class _Drawing:
             self._embeddings(with_ids)
         for row in self.rows:
             x, width = COLUMNS["columns"]
-            self._box(x, row.top, width, ROW, row.kind, [row.title, *_two_lines(row.names)])
+            names = ", ".join(row.names)
+            lines = textwrap.wrap(names, LINE_LENGTH, max_lines=2, placeholder=" …")
+            self._box(x, row.top, width, ROW, row.kind, [row.title, *lines])
             self._path_to_join(row)
         self._lead_candidate()
         self._head()
@@ -236,10 +238,6 @@ def _interest_lines(interest: Interest) -> list[str]:
         return [f"{interest.pooling} of the events", *divisor]
     unit = layers_of(interest.unit).text(ARROW)
     return ["attention to each event", unit, ", ".join([f"Σ weight {TIMES} event", *divisor])]
-
-
-def _two_lines(names: list[str]) -> list[str]:
-    return textwrap.wrap(", ".join(names), LINE_LENGTH, max_lines=2, placeholder=" …")
 
 
 def _cut(name: str, longest: int) -> str:

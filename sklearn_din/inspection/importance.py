@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_count
-from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import FittedPipeline, flat_steps, split_pipeline
+from sklearn_din.inspection.fitted import flat_steps, split_pipeline
 
 Scorer = Callable[[BaseEstimator, IntoDataFrame, ArrayLike], float]
 
@@ -95,40 +93,24 @@ def history_importance(
     if is_regressor(fitted.classifier) and scoring == "roc_auc":
         raise ValueError("scoring must be one that regressors have, such as 'r2', got 'roc_auc'.")
     check_consistent_length(X, y)
-    frame, model = CallerFrame(fitted.read(X), name="X"), _from_the_encoder_on(fitted)
+    steps = [*flat_steps(fitted.transformers), fitted.classifier]
+    first = next(number for number, step in enumerate(steps) if step is fitted.encoder)
+    model = fitted.calibration.around(make_pipeline(*steps[first:]))
+    frame = CallerFrame(fitted.read(X), name="X")
     scorer, rows = check_scoring(model, scoring=scoring), np.arange(len(frame.pandas))
     seeds = check_random_state(random_state)
     orders = [seeds.permutation(rows) for _ in range(n_repeats)]
     score = scorer(model, frame.native, y)
-    falls_of = []
-    for feature in _features(fitted.classifier.schema_, list(frame.pandas.columns)):
-        shuffled = (
-            frame.take(rows, instead=dict.fromkeys(feature.columns, order)) for order in orders
-        )
+    schema, falls_of = fitted.classifier.schema_, []
+    features: list[tuple[str, str, tuple[str, ...]]] = [
+        (schema.display_name(b), "behaviour", (*b.histories, *b.numbers)) for b in schema.behaviours
+    ]
+    names = schema.names("categorical", "list", "numeric")  # "price_missing" goes with price
+    features += [(name, "column", (name,)) for name in names if name in frame.pandas]
+    for name, kind, columns in features:
+        shuffled = (frame.take(rows, instead=dict.fromkeys(columns, order)) for order in orders)
         falls = [score - scorer(model, others, y) for others in shuffled]
-        falls_of.append((*feature, np.mean(falls), np.std(falls)))
-    table = pd.DataFrame(falls_of, columns=[*_Feature._fields, "importance_mean", "importance_std"])
+        falls_of.append((name, kind, columns, np.mean(falls), np.std(falls)))
+    of_columns = ["feature", "kind", "columns", "importance_mean", "importance_std"]
+    table = pd.DataFrame(falls_of, columns=of_columns)
     return table.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
-
-
-class _Feature(NamedTuple):
-    """Columns that are shuffled together, as one behaviour or one column."""
-
-    feature: str
-    kind: str
-    columns: tuple[str, ...]
-
-
-def _features(schema: Schema, names: list[str]) -> Iterator[_Feature]:
-    for behaviour in schema.behaviours:
-        columns = (*behaviour.histories, *behaviour.numbers)
-        yield _Feature(schema.display_name(behaviour), "behaviour", columns)
-    for name in schema.names("categorical", "list", "numeric"):
-        if name in names:  # "price_missing" is made of price, and shuffled with it
-            yield _Feature(name, "column", (name,))
-
-
-def _from_the_encoder_on(fitted: FittedPipeline) -> BaseEstimator:
-    steps = [*flat_steps(fitted.transformers), fitted.classifier]
-    first = next(number for number, step in enumerate(steps) if step is fitted.encoder)
-    return fitted.calibration.around(make_pipeline(*steps[first:]))

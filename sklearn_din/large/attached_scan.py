@@ -81,25 +81,7 @@ class AttachedScan(Scan):
         self._histories = None if histories is None else StoredHistories(histories)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Read the rows in their order, as frames that are small beside the budget.
-
-        Parameters
-        ----------
-        columns : sequence of str, default=None
-            Columns to read; the target may be among them. None reads all but the target.
-
-        Yields
-        ------
-        start : int
-            Position of the part's first row in this view.
-        part : DataFrame
-            Its rows. Its index goes on from part to part.
-
-        Raises
-        ------
-        FileNotFoundError, OSError
-            If a file is gone or was changed since it was written.
-        """
+        """Read the rows in their order, as :meth:`ParquetScan.parts` does."""
         names = self._check_names(columns)
         new = [name for name in names if name in {*self._number_names, *self._history_names}]
         for start, base in self._base_parts([name for name in names if name not in new]):

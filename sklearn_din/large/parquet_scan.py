@@ -160,9 +160,7 @@ class ParquetScan(Scan):
             rows = np.asarray(self._rows[start : start + size])
             order = np.argsort(rows, kind="stable")
             pieces = [piece for _, piece in self._in_order(rows[order], columns, size)]
-            positions = np.empty_like(order)
-            positions[order] = np.arange(len(order))
-            yield start, pa.concat_tables(pieces).take(pa.array(positions))
+            yield start, pa.concat_tables(pieces).take(pa.array(np.argsort(order)))
 
 
 def scan_parquet(

@@ -48,6 +48,7 @@ from sklearn_din.logs.running_sums import (
     check_aggregates,
     holds_numbers,
     present_numbers,
+    statistic_of,
     sum_by_group,
 )
 from sklearn_din.logs.timeline import (
@@ -60,6 +61,7 @@ from sklearn_din.logs.timeline import (
     window_edges,
 )
 
+_Rows = Iterator[tuple[int, pd.DataFrame, np.ndarray, dict[str, pa.Array]]]  # of _TimeReader, more
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
 SOME_EVENTS = 200  # whose users are looked at
 SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
@@ -84,13 +86,17 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     if store.facts["repeats"] is not None:
         warn_user(store.facts["repeats"])
     reason = store.facts["empty"]
-    if reason is not None and not _are_equal(shown, log, columns):
-        message = all_empty_message(reason, request.user, request.time)
-        warnings.warn(message, UserWarning, stacklevel=3)
+    if reason is not None:
+        ours, theirs = shown.fingerprint(columns), log.fingerprint(columns)
+        if ours is None or ours != theirs or len(shown) != len(log):  # else it is its own log
+            message = all_empty_message(reason, request.user, request.time)
+            warnings.warn(message, UserWarning, stacklevel=3)
     if shown.caller is not None:
         new = StoredHistories(store).columns(request.new_names, range(len(shown)))
         return shown.caller.with_columns(new, types=list_types(log.frame, request.sources))
-    return _attach(shown.scan, request.new_names, name, histories=store)
+    scan: Any = shown.scan
+    columns, rows = [*scan.columns, *request.new_names], range(len(scan))
+    return AttachedScan(scan, rows, columns, histories=store, numbers=None, digest=name)
 
 
 def attach_aggregates_by_sql(
@@ -104,23 +110,24 @@ def attach_aggregates_by_sql(
     check_frame(shown.frame, [time], name="impressions")
     check_frame(log.frame, [time], name="events")
     by_key = check_aggregates(aggregates, shown.frame, log.frame)
-    pairs = {keys: _Pair(shown, log, keys, time) for keys in by_key}
+    pair = _Pair(shown, log, [], time)
     keys = [key for group in by_key for key in group]
     columns = [c for group in by_key.values() for c, _ in group.values() if c is not None]
-    some_pair = _Pair(shown, log, [], time) if not pairs else next(iter(pairs.values()))
     parent, name = _cache_name(
-        some_pair, "aggregates", [*keys, time], [*keys, time, *columns], (time, aggregates)
+        pair, "aggregates", [*keys, time], [*keys, time, *columns], (time, aggregates)
     )
     parent = None if shown.scan is None else parent
 
     def write(writer: StoreWriter) -> None:
         for group, statistics in by_key.items():
-            _write_aggregates(writer, pairs[group], statistics)
+            _write_aggregates(writer, _Pair(shown, log, group, time), statistics)
 
-    store = _make_once(parent, name, some_pair, write)
+    store = _make_once(parent, name, pair, write)
     if shown.caller is not None:
         return shown.caller.with_columns({name: np.array(store[name]) for name in aggregates})
-    return _attach(shown.scan, list(aggregates), name, numbers=store)
+    scan: Any = shown.scan
+    columns, rows = [*scan.columns, *aggregates], range(len(scan))
+    return AttachedScan(scan, rows, columns, histories=None, numbers=store, digest=name)
 
 
 def _make_once(
@@ -132,20 +139,6 @@ def _make_once(
             write(writer)
             store = writer.finish()
     return store
-
-
-def _attach(
-    scan: Any,
-    names: Sequence[str],
-    digest: str,
-    *,
-    histories: Store | None = None,
-    numbers: Store | None = None,
-) -> AttachedScan:
-    columns = [*scan.columns, *names]
-    return AttachedScan(
-        scan, range(len(scan)), columns, histories=histories, numbers=numbers, digest=digest
-    )
 
 
 # Tables, their keys and times ---------------------------------------------------------------
@@ -310,11 +303,6 @@ def _cache_name(
     return parent, f"{name}-{digest(ours, theirs, repr(request))[:32]}"
 
 
-def _are_equal(shown: Table, log: Table, columns: Sequence[Any]) -> bool:
-    prints = [table.fingerprint(columns) for table in (shown, log)]
-    return len(shown) == len(log) and prints[0] == prints[1] is not None
-
-
 # The pass over events and impressions in order ------------------------------------------------
 
 
@@ -347,61 +335,55 @@ class _Merged:
         return self.batch.column(name).filter(pa.array(~self.is_event))
 
 
-class _Merge:
-    """Reads events and impressions, has them sorted together, and goes over them in order.
+class _Pass:
+    """One pass over events and impressions in order, and what it has seen.
 
-    Once all was read, ``events`` and ``impressions`` say what was seen of the times, and
-    ``keys_meet`` whether some impression has the key of an event; ``n_events`` have a key.
+    Once it was made, ``events`` and ``impressions`` say what was seen of the times, ``n_events``
+    how many events have a key, ``n_keys`` how many keys begin with an impression, and ``keys_meet``
+    whether some impression has the key of an event.
     """
 
-    def __init__(self, pair: _Pair, folder: Path) -> None:
-        self._pair, self._folder = pair, folder
+    def __init__(self, pair: _Pair) -> None:
+        self.pair = pair
         self.events = _TimeReader(pair.log, pair.time, pair.unit)
         self.impressions = _TimeReader(pair.shown, pair.time, pair.unit)
-        self.keys_meet, self.n_events = False, 0
+        self.n_events, self.n_keys, self.keys_meet = 0, 0, False
 
-    def pieces(
-        self,
-        of_events: Sequence[pa.Field],
-        read_events: Callable[[pd.DataFrame], list[pa.Array]],
-        columns: Sequence[Any],
-        *,
-        of_impressions: Sequence[pa.Field] = (),
-        read_impressions: Callable[[np.ndarray, str | None], list[pa.Array]] | None = None,
+    def merge(
+        self, events: _Rows, impressions: _Rows, carried: Sequence[pa.Field], folder: Path
     ) -> Iterator[_Merged]:
         """Yield all rows in order; every event is read before the first impression.
 
-        Further fields are carried along: ``read_events`` makes those of the events of a part that
-        has ``columns``, ``read_impressions`` others of the impressions' times and their unit.
+        ``carried`` are the further fields of either table; the other table's are null.
         """
-        pair = self._pair
-        rank = pa.field("rank", pa.int64())
-        schema = pa.schema([*pair.key_fields, pair.time_field, rank, *of_events, *of_impressions])
+        pair = self.pair
+        keys, rank = pair.key_fields, pa.field("rank", pa.int64())
+        schema = pa.schema([*keys, pair.time_field, rank, *carried])
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for start, part, times in self.events.parts([*pair.keys, *columns]):
-                ranks = np.arange(start, start + len(part)) + EVENT
-                more = [*read_events(part), *_nulls(of_impressions, len(part))]
-                arrays = [*pair.read_keys(part), *_plain(times, ranks), *more]
-                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-                yield batch.filter(all_valid(batch.columns[: len(pair.keys)]))
-            for start, part, times in self.impressions.parts(pair.keys):
-                unit = self.impressions.unit
-                ranks = np.arange(start, start + len(part))
-                more = _nulls(of_events, len(part))
-                more += read_impressions(times, unit) if read_impressions else []
-                arrays = [*pair.read_keys(part), *_plain(pair.edges(times, unit), ranks), *more]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            for offset, rows in ((EVENT, events), (0, impressions)):
+                for start, part, times, more in rows:
+                    known = dict(zip(schema.names, pair.read_keys(part), strict=False))
+                    times = times if offset else pair.edges(times, self.impressions.unit)
+                    times = times + 0.0 if times.dtype.kind == "f" else times  # -0.0 is 0.0
+                    known["time"] = pa.array(times)
+                    known["rank"] = pa.array(np.arange(start, start + len(part)) + offset)
+                    known |= more
+                    missing = (f for f in carried if f.name not in known)
+                    known |= {f.name: pa.nulls(len(part), f.type) for f in missing}
+                    arrays = [known[name] for name in schema.names]
+                    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                    yield batch.filter(all_valid(arrays[: len(keys)])) if offset else batch
 
-        ordered = sort_rows(batches(), schema, memory=pair.sort_memory, folder=self._folder)
+        ordered = sort_rows(batches(), schema, memory=pair.sort_memory, folder=folder)
         yield from self._walk(ordered)
 
     def _walk(self, ordered: Iterator[pa.RecordBatch]) -> Iterator[_Merged]:
-        n_keys = len(self._pair.keys)
+        n_keys = len(self.pair.keys)
         first_of_key = 0
         previous: tuple | None = None
         was_event = False
-        total = len(self._pair.log) + len(self._pair.shown)
+        total = len(self.pair.log) + len(self.pair.shown)
         with Progress("attaching", total) as progress:
             for batch in ordered:
                 if len(batch) == 0:
@@ -415,21 +397,14 @@ class _Merge:
                 first = np.maximum.accumulate(np.where(is_new, before, first_of_key))
                 kinds = np.append(was_event, is_event)
                 self.keys_meet |= bool((~is_new & (kinds[1:] != kinds[:-1])).any())
+                has_key = all_valid(keys).to_numpy(zero_copy_only=False)
+                self.n_keys += int((is_new & ~is_event & has_key).sum())
                 rows = np.where(is_event, ranks - EVENT, ranks)
                 yield _Merged(batch, is_new, is_event, rows, before, first)
                 self.n_events, first_of_key = int(counted[-1]), int(first[-1])
                 was_event = is_event[-1]
                 previous = tuple(key[-1] for key in keys)
                 progress.update(len(batch))
-
-
-def _plain(times: np.ndarray, ranks: np.ndarray) -> list[pa.Array]:
-    """Return times, of which -0.0 is 0.0, and ranks as Arrow arrays."""
-    return [pa.array(times + 0.0 if times.dtype.kind == "f" else times), pa.array(ranks)]
-
-
-def _nulls(fields: Sequence[pa.Field], n_rows: int) -> list[pa.Array]:
-    return [pa.nulls(n_rows, field.type) for field in fields]
 
 
 def all_valid(arrays: Sequence[pa.Array]) -> pa.Array:
@@ -481,79 +456,85 @@ def _by_row(
 
 def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) -> None:
     """Write the sorted log, the windows of all impressions, and their anchors."""
-    sources = {column: name for name, column in request.sources.items()}
-    columns = [ColumnWriter(name, pair.log.frame[column]) for column, name in sources.items()]
-    merge = _Merge(pair, writer.folder)
-    windows = _windows(merge, pair, request, writer, dict(zip(sources, columns, strict=True)))
-    has_past = False
+    columns = {c: ColumnWriter(name, pair.log.frame[c]) for name, c in request.sources.items()}
     writer.append("starts", np.empty(0, dtype=np.int64))
     writer.append("lengths", np.empty(0, dtype=np.int32))
+    if request.elapsed is not None:
+        writer.append("anchors", np.empty(0, dtype=np.float64))
+    seen, some = _Pass(pair), list[pd.DataFrame]()
+    windows = _windows(seen, request, writer, columns, some)
+    has_past = False
     for starts, lengths in _by_row(windows, [pa.int64(), pa.int32()], pair, writer.folder):
         writer.append("starts", starts)
         writer.append("lengths", lengths)
         has_past = has_past or bool(lengths.any())
-    for column in columns:
+    for column in columns.values():
         column.finish(writer)
     writer.facts |= log_facts(
-        columns, clock=request.elapsed, token=uuid.uuid4().hex, n_events=merge.n_events
+        [*columns.values()], clock=request.elapsed, token=uuid.uuid4().hex, n_events=seen.n_events
     )
-    writer.facts["empty"] = None if has_past else _why_all_empty(pair, merge)
+    writer.facts["empty"] = None if has_past else _why_all_empty(seen)
+    names = [request.user, request.time, *columns]
+    writer.facts["repeats"] = note_repeats(pd.concat(some), names) if some else None
+
+
+def _read_events(
+    seen: _Pass, user: Any, columns: Mapping[Any, ColumnWriter], some: list[pd.DataFrame]
+) -> _Rows:
+    """Yield events as integers; all those of some users are gathered."""
+    for start, part, times in seen.events.parts([*seen.pair.keys, *columns]):
+        users = (some or [part])[0][user].iloc[:SOME_EVENTS]
+        some.append(part[part[user].isin(users)])
+        arrays = {f"events {c.name}": c.encode(part[name]) for name, c in columns.items()}
+        yield start, part, times, arrays
+
+
+def _read_impressions(seen: _Pass, request: HistoryRequest, writer: StoreWriter) -> _Rows:
+    """Yield impressions with the oldest time of their past, and write their anchors."""
+    pair, events = seen.pair, seen.events
+    for start, part, times in seen.impressions.parts(pair.keys):
+        unit, more = seen.impressions.unit, {}
+        if request.elapsed is not None:
+            origin = None if events.first is None else events.first * unit_ratio(unit, pair.unit)
+            anchors = np.zeros(len(times)) if origin is None else since(times, origin, unit)
+            writer.append("anchors", anchors)
+        if request.has_age:
+            age = check_max_age(request.max_age, unit=unit)
+            _, oldest = window_edges(times, unit, age, pair.dtype, pair.unit)
+            more["oldest"] = pa.array(oldest)
+        yield start, part, times, more
 
 
 def _windows(
-    merge: _Merge,
-    pair: _Pair,
+    seen: _Pass,
     request: HistoryRequest,
     writer: StoreWriter,
     columns: Mapping[Any, ColumnWriter],
+    some: list[pd.DataFrame],
 ) -> Iterator[Sequence[np.ndarray]]:
     """Write the events, and yield row, start and length of windows, in the order of the sort."""
-    clock, has_age = request.elapsed, request.max_age is not None
-    some: list[pd.DataFrame] = []
-    if clock is not None:
-        writer.append("anchors", np.empty(0, dtype=np.float64))
-
-    def read_events(part: pd.DataFrame) -> list[pa.Array]:
-        users = (some or [part])[0][request.user].iloc[:SOME_EVENTS]
-        some.append(part[part[request.user].isin(users)])
-        return [column.encode(part[name]) for name, column in columns.items()]
-
-    def read_impressions(times: np.ndarray, unit: str | None) -> list[pa.Array]:
-        if clock is not None:
-            anchors, origin = np.zeros(len(times)), merge.events.first
-            if origin is not None:
-                anchors = since(times, origin * unit_ratio(unit, pair.unit), unit)
-            writer.append("anchors", anchors)
-        if not has_age:
-            return []
-        age = check_max_age(request.max_age, unit=unit)
-        _, oldest = window_edges(times, unit, age, pair.dtype, pair.unit)
-        least = np.iinfo(np.int64).min if pair.dtype.kind == "i" else -np.inf
-        return [pa.array(np.full(len(times), least, pair.dtype) if oldest is None else oldest)]
-
+    events = _read_events(seen, request.user, columns, some)
     fields = [pa.field(f"events {c.name}", c.integers) for c in columns.values()]
-    oldest = [pa.field("oldest", pa.from_numpy_dtype(pair.dtype))] if has_age else []
-    newest = np.empty(0, dtype=pair.dtype)  # times of the last events that were counted
-    for piece in merge.pieces(
-        fields, read_events, [*columns], of_impressions=oldest, read_impressions=read_impressions
-    ):
+    fields += [seen.pair.time_field.with_name("oldest")] if request.has_age else []
+    newest = np.empty(0, dtype=seen.pair.dtype)  # times of the last events that were counted
+    impressions = _read_impressions(seen, request, writer)
+    for piece in seen.merge(events, impressions, fields, writer.folder):
         times = piece.events("time").to_numpy()
         for column in columns.values():
             column.append(writer, piece.events(f"events {column.name}"))
-        if clock is not None and len(times):
-            writer.append(f"events {clock}", since(times, merge.events.first, merge.events.unit))
+        if request.elapsed is not None and len(times):
+            clock = since(times, seen.events.first, seen.events.unit)
+            writer.append(f"events {request.elapsed}", clock)
         ends = piece.shown(piece.before)
-        starts = np.maximum(piece.shown(piece.first), ends - request.max_length)
-        if has_age:
+        starts = piece.shown(piece.first)
+        if request.has_age:
+            starts = np.maximum(starts, ends - request.max_length)
             n_known = int(piece.before[0]) - len(newest)
             newest = np.concatenate([newest, times])
             edges = piece.impressions("oldest").to_numpy()
             starts = n_known + _first_not_older(newest, starts - n_known, ends - n_known, edges)
             newest = newest[max(len(newest) - request.max_length, 0) :]
-        lengths = (ends - starts).astype(np.int32)
-        yield piece.shown(piece.rows), np.where(lengths > 0, starts, 0), lengths
-    names = [request.user, request.time, *columns]
-    writer.facts["repeats"] = note_repeats(pd.concat(some), names) if some else None
+        yield piece.shown(piece.rows), *request.cut(starts, ends)
 
 
 def _first_not_older(
@@ -575,26 +556,16 @@ def _first_not_older(
     return low
 
 
-def _why_all_empty(pair: _Pair, merge: _Merge) -> str | None:
+def _why_all_empty(seen: _Pass) -> str | None:
     """Return the same as ``past_columns.why_all_empty`` of tables in memory."""
-    events, shown = merge.events, merge.impressions
-    has_many = len(pair.shown) >= MANY_ROWS and _has_several(pair)
-    if not has_many or events.first is None or shown.last is None:
+    events, shown = seen.events, seen.impressions
+    is_many = len(seen.pair.shown) >= MANY_ROWS and seen.n_keys > 1
+    if not is_many or events.first is None or shown.last is None:
         return None
-    if not merge.keys_meet:
+    if not seen.keys_meet:
         return "users"
-    edge = pair.edges(np.array([shown.last]), shown.unit)[0]
+    edge = seen.pair.edges(np.array([shown.last]), shown.unit)[0]
     return None if events.first < edge else "times"
-
-
-def _has_several(pair: _Pair) -> bool:
-    seen = pa.array([], type=pair.key_fields[0].type)
-    for _, part in pair.shown.parts(pair.keys):
-        keys = pair.read_keys(part)[0].drop_null()
-        seen = pc.unique(pa.concat_arrays([seen, keys]))[:2]
-        if len(seen) > 1:
-            return True
-    return False
 
 
 # Aggregates ---------------------------------------------------------------------------------
@@ -604,36 +575,31 @@ def _write_aggregates(
     writer: StoreWriter, pair: _Pair, statistics: Mapping[str, tuple[Any, str]]
 ) -> None:
     """Write all aggregates of one key: name to column and statistic."""
-    columns = list(dict.fromkeys(column for column, _ in statistics.values() if column is not None))
-    fields = [
-        pa.field(f"{what} {position}", pa.float64())
-        for position in range(len(columns))
-        for what in ("there", "value")
-    ]
-
-    def read_events(part: pd.DataFrame) -> list[pa.Array]:
-        arrays = (present_numbers(part[column]) for column in columns)
-        return [pa.array(array.astype(np.float64)) for both in arrays for array in both]
-
     for name in statistics:
         writer.append(name, np.empty(0, dtype=np.float64))
-    pieces = _Merge(pair, writer.folder).pieces(fields, read_events, columns)
-    sums = _running(pieces, columns, statistics)
     kinds = [pa.float64()] * len(statistics)
-    for arrays in _by_row(sums, kinds, pair, writer.folder):
+    for arrays in _by_row(_running(pair, statistics, writer.folder), kinds, pair, writer.folder):
         for name, values in zip(statistics, arrays, strict=True):
             writer.append(name, values)
 
 
 def _running(
-    pieces: Iterator[_Merged], columns: Sequence[Any], statistics: Mapping[str, tuple[Any, str]]
+    pair: _Pair, statistics: Mapping[str, tuple[Any, str]], folder: Path
 ) -> Iterator[list[np.ndarray]]:
     """Yield row and aggregates of the impressions, in the order of the sort."""
-    carried = dict.fromkeys(
-        (f"{what} {position}" for position in range(len(columns)) for what in ("there", "value")),
-        0.0,
-    )
-    for piece in pieces:
+    columns = dict.fromkeys(column for column, _ in statistics.values() if column is not None)
+    names = {column: (f"there {n}", f"value {n}") for n, column in enumerate(columns)}
+    carried = dict.fromkeys([name for both in names.values() for name in both], 0.0)
+    seen = _Pass(pair)
+
+    def read_numbers(part: pd.DataFrame) -> dict[str, pa.Array]:
+        arrays = [array for column in columns for array in present_numbers(part[column])]
+        return {n: pa.array(a.astype(np.float64)) for n, a in zip(carried, arrays, strict=True)}
+
+    events = ((*rows, read_numbers(rows[1])) for rows in seen.events.parts([*pair.keys, *columns]))
+    impressions: _Rows = ((*rows, {}) for rows in seen.impressions.parts(pair.keys))
+    fields = [pa.field(name, pa.float64()) for name in carried]
+    for piece in seen.merge(events, impressions, fields, folder):
         shown, sums = ~piece.is_event, {}
         groups, n_events = np.cumsum(piece.is_new), np.cumsum(piece.is_event)
         of_events = groups[piece.is_event]
@@ -649,10 +615,6 @@ def _running(
         for column, statistic in statistics.values():
             if column is None:
                 arrays.append((piece.before - piece.first)[shown].astype(np.float64))
-                continue
-            position = columns.index(column)
-            count, total = sums[f"there {position}"], sums[f"value {position}"]
-            missing = np.full(len(total), np.nan)
-            mean = np.divide(total, count, out=missing, where=count > 0)
-            arrays.append({"count": count, "sum": total, "mean": mean}[statistic])
+            else:
+                arrays.append(statistic_of(statistic, *(sums[name] for name in names[column])))
         yield arrays

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sklearn_din._progress import Progress
-from sklearn_din._validation import check_columns, check_times, missing_rows, missing_times
+from sklearn_din._validation import check_times, missing_rows, missing_times
 from sklearn_din.features.store import create_store
 from sklearn_din.large.parquet_files import ParquetFiles, find_files
 from sklearn_din.large.parquet_scan import ParquetScan
@@ -75,7 +75,7 @@ def sample_negatives_by_sql(
     ``catalogue`` have negative numbers: an item's newest row is an event's, where both are. The
     impressions lie in a file that is removed with them; labels are int8.
     """
-    _check(events, request)
+    _refuse_histories(events)
     listed = None
     if catalogue is not None:
         listed = _list_items(read_catalogue(catalogue, request), events, request)
@@ -102,11 +102,7 @@ def sample_negatives_by_sql(
     return impressions, y.ravel()
 
 
-def _check(events: Scan, request: NegativesRequest) -> None:
-    names = [*request.following, *request.keys, *request.timed]
-    check_columns(events.columns, names, name="events")
-    if len(events) == 0:
-        raise ValueError("events must have at least one row, got none.")
+def _refuse_histories(events: Scan) -> None:
     histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
     if histories:
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
+from sklearn_din._arrow import arrow_of_events, is_list
 from sklearn_din._digests import digest
 from sklearn_din._spans import Rows, Spans
 from sklearn_din._validation import plain_values
@@ -96,14 +96,7 @@ class ColumnWriter:
 
     def _arrow(self, column: pd.Series) -> pa.Array:
         if pd.api.types.is_object_dtype(column.dtype):
-            try:
-                array = arrow_of_values(plain_values(column))
-            except MixedKindsError as error:
-                raise ValueError(
-                    f"{self._event_column!r} holds events of several kinds, which cannot be kept "
-                    f"on disk ({error}). Make them one kind before attach_history, with "
-                    "astype(str) for example."
-                ) from error
+            array = arrow_of_events(plain_values(column), self._event_column)
         elif isinstance(column.dtype, pd.SparseDtype):
             array = pa.array(plain_values(column), from_pandas=True)
         else:

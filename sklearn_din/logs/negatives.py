@@ -128,15 +128,13 @@ def sample_negatives(
     basics = (item, following, n_negatives, user, time, strategy)
     request = NegativesRequest(*basics, launched, catalogue is not None, catalogue_time)
     if isinstance(events, Scan):
-        request.check_options()
+        request.check(events.columns, len(events))
         by_sql = extra("large.sql_negatives").sample_negatives_by_sql
         return by_sql(events, request, random_state, catalogue)
     log = CallerFrame(events, name="events")
     frame = log.pandas
-    check_frame(frame, [*request.following, *request.keys, *request.timed], name="events")
-    request.check_options()
-    if len(frame) == 0:
-        raise ValueError("events must have at least one row, got none.")
+    check_frame(frame, [], name="events")
+    request.check(frame.columns, len(frame))
     if time is not None:
         check_times(frame[time], name=f"events[{time!r}]")
     ranks = np.ones(len(frame), np.int64) if time is None else time_ranks(frame[time])

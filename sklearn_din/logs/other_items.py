@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_choice, check_count, plain_values
+from sklearn_din._validation import check_choice, check_columns, check_count, plain_values
 
 STRATEGIES = ("uniform", "popularity")
 
@@ -47,8 +49,8 @@ class NegativesRequest:
         launch = self.catalogue_time
         return [*dict.fromkeys([*self.following, *([] if launch is None else [launch])])]
 
-    def check_options(self) -> None:
-        """Raise unless the options are among those that exist."""
+    def check(self, columns: Collection[Any], n_events: int) -> None:
+        """Raise unless the options exist, and events have the columns and some rows."""
         check_count(self.n_negatives, name="n_negatives")
         check_choice(self.strategy, STRATEGIES, name="strategy")
         check_choice(self.launched, ("auto", True, False), name="launched")
@@ -56,6 +58,9 @@ class NegativesRequest:
             raise ValueError("catalogue_time needs catalogue=, got catalogue=None.")
         if self.time is None and (self.launched is True or self.catalogue_time is not None):
             raise ValueError("launched=True and catalogue_time need time=, got time=None.")
+        check_columns(columns, [*self.following, *self.keys, *self.timed], name="events")
+        if n_events == 0:
+            raise ValueError("events must have at least one row, got none.")
 
     def nothing_to_draw(self, owner: object) -> ValueError:
         """Make the error for an owner who has every item."""

@@ -40,6 +40,11 @@ class HistoryRequest:
         return {f"{self.prefix}{column}": column for column in self.columns}
 
     @property
+    def has_age(self) -> bool:
+        """Whether some events may be too old."""
+        return self.max_age is not None and self.max_age != float("inf")
+
+    @property
     def new_names(self) -> list[str]:
         """Names of the new columns, checked."""
         if not isinstance(self.prefix, str):
@@ -53,6 +58,12 @@ class HistoryRequest:
         if len(set(names)) < len(names):
             raise ValueError(f"the new columns must have distinct names, got {names}.")
         return names
+
+    def cut(self, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return start and length of each window, the newest events; an empty one starts at 0."""
+        starts = np.maximum(begins, ends - self.max_length)
+        lengths = (ends - starts).astype(np.int32)
+        return np.where(lengths > 0, starts, 0), lengths
 
     def check(self, impressions: pd.DataFrame, events: pd.DataFrame) -> None:
         """Raise unless both frames have the columns needed, and none is named like a new one."""
@@ -95,9 +106,7 @@ def history_columns(
     request: HistoryRequest,
 ) -> dict[str, WindowArray]:
     """One window column per column of the log, and one of elapsed times where it has a name."""
-    starts = np.maximum(past.begin, past.end - request.max_length)
-    lengths = (past.end - starts).astype(np.int32)
-    starts = np.where(lengths > 0, starts, 0)
+    starts, lengths = request.cut(past.begin, past.end)
     new = {name: WindowArray(log, c, starts, lengths) for name, c in request.sources.items()}
     elapsed = request.elapsed
     if elapsed is not None:

@@ -69,10 +69,14 @@ def so_far(
     count = _sum_before(is_there[timeline.order].astype(np.float64), timeline, past)
     if statistic == "count":
         return count
-    total = _sum_before(numbers[timeline.order], timeline, past)
-    if statistic == "sum":
-        return total
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return statistic_of(statistic, count, _sum_before(numbers[timeline.order], timeline, past))
+
+
+def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return one of the statistics, of how many values came before and of their sum."""
+    if statistic == "mean":
+        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return count if statistic == "count" else total
 
 
 def _check_aggregate(

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype
 from pandas.api.indexers import check_array_indexer
 
-from sklearn_din._arrow import MixedKindsError, arrow_of_values
+from sklearn_din._arrow import arrow_of_events
 from sklearn_din._spans import Spans
 from sklearn_din.logs.eventlog import EventLog, join_values, merge_logs
 
@@ -252,7 +252,7 @@ class WindowArray(ExtensionArray):
         small = self.compact()
         positions = small.spans.index()
         if self.anchors is None:
-            values = _arrow_values(small.log.columns[self.column], self.column)
+            values = arrow_of_events(small.log.columns[self.column], self.column)
             if len(positions) >= _LARGE and pa.types.is_string(values.type):
                 values = values.cast(pa.large_string())
             values = values.take(pa.array(positions))
@@ -348,16 +348,6 @@ class WindowArray(ExtensionArray):
         log = EventLog({self.column: self.flatten()})
         starts = Spans.from_lengths(self.spans.lengths).starts
         return WindowArray(log, self.column, starts, self.lengths)
-
-
-def _arrow_values(values: np.ndarray, column: str) -> pa.Array:
-    try:
-        return arrow_of_values(values)
-    except MixedKindsError as error:
-        raise ValueError(
-            f"{column!r} holds events of several kinds, which Arrow and Parquet cannot hold "
-            f"({error}). Make them one kind before attach_history, with astype(str) for example."
-        ) from error
 
 
 def _are_cells(value: Any) -> bool:

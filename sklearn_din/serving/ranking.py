@@ -229,7 +229,9 @@ class Ranker(Generic[IntoDataFrameT]):
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
         numbers_to_rank_by = None if by is None else _check_numbers(self._frame.pandas, by)
-        people = _read_users(users)
+        people: Any = users.to_dict() if isinstance(users, pd.Series) else users
+        if not isinstance(people, Mapping):
+            people = CallerFrame(people, name="users").pandas
         if isinstance(people, pd.DataFrame) and not len(people):
             self._check(people)
             return self._answer(NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
@@ -423,13 +425,6 @@ class _Pairs:
                 "on both: a step before the encoder computes them from the pair. Score such pairs "
                 "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
             )
-
-
-def _read_users(users: Any) -> Users:
-    """Return users as a pandas frame; a Series or a mapping is one of them."""
-    if isinstance(users, pd.Series):
-        return users.to_dict()
-    return users if isinstance(users, Mapping) else CallerFrame(users, name="users").pandas
 
 
 def _check_users(users: Users, candidates: pd.DataFrame) -> None:

@@ -155,7 +155,9 @@ class PartitionScorer:
 
     def _score(self, frame: pd.DataFrame) -> pd.DataFrame:
         check_frame(frame, list(self.columns), name="the partition")
-        model = _load(self.path, _stamp(self.path), self.trusted, self.device)
+        status = os.stat(self.path)
+        stamp = status.st_mtime_ns, status.st_size
+        model = _load(self.path, stamp, self.trusted, self.device)
         predicted = predictions_of(model, scoring_method(model), frame)
         _check_taken(predicted, self.columns)
         return frame[list(self.columns)].assign(**predicted)
@@ -222,11 +224,6 @@ def score_partitions(
         )
     names = tuple(check_names(columns, name="columns"))
     return PartitionScorer(str(path), names, tuple(trusted), device)
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=N_MODELS)
