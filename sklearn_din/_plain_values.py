@@ -26,6 +26,7 @@ import pyarrow as pa
 KIND = "__kind__"  # a dict with this key stands for a value of the kind that it names
 PLAIN_KINDS = "biufcmMU"  # numpy's kinds of dtypes that are kept as they are
 OTHER = "other"
+NULLABLE = "boolean|U?Int(8|16|32|64)|Float(32|64)"
 MOST_WORDS = 10  # of the text of an Arrow type
 N_KEYS = 624  # of the Mersenne twister
 
@@ -456,17 +457,9 @@ def _dtype(text: str) -> Any:
         return pd.StringDtype(storage, na_value={"NA": pd.NA, "nan": np.nan}[missing])  # type: ignore[call-overload]
     if kind == "arrow":
         return pd.ArrowDtype(_arrow_type(name))
-    return _NULLABLE[text]
-
-
-_NULLABLE: dict[str, Any] = {
-    dtype.name: dtype
-    for dtype in (
-        *(pd.BooleanDtype(), pd.Float32Dtype(), pd.Float64Dtype(), pd.Int8Dtype(), pd.Int16Dtype()),
-        *(pd.Int32Dtype(), pd.Int64Dtype(), pd.UInt8Dtype(), pd.UInt16Dtype(), pd.UInt32Dtype()),
-        pd.UInt64Dtype(),
-    )
-}
+    if not re.fullmatch(NULLABLE, text):
+        raise ValueError(f"{text!r:.60} is no dtype of a column.")
+    return pd.api.types.pandas_dtype(text)
 
 
 def _categories_from_plain(state: dict[str, Any]) -> pd.Categorical:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -234,7 +235,9 @@ class Vocabulary:
             places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
             return np.where(ordered[places] == values, order[places], -1)
         if learnt == given == "O" and len(values) == 1 and isinstance(values[0], str):
-            return np.array([self._place_of(values[0])])
+            with suppress(KeyError):
+                return np.array([self._index.get_loc(values[0])])
+            return np.array([-1])
         if learnt == "O":
             # Booleans alone find no True among objects, as they do beside others.
             values = values.astype(object, copy=False)
@@ -244,12 +247,6 @@ class Vocabulary:
             kind = {"b": bool, "i": int}[learnt]
             positions[[type(value) is not kind for value in values]] = -1
         return positions
-
-    def _place_of(self, text: str) -> int:
-        try:
-            return cast(int, self._index.get_loc(text))
-        except KeyError:
-            return -1
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Give each id its value, None for padding and unknown: an object array."""

@@ -103,14 +103,10 @@ def plain_parameter(value: object) -> Any:
     if isinstance(value, np.random.RandomState):
         return f"RandomState {_digest_of_state(value)}"
     if isinstance(value, Callback):
-        return [_name(type(value)), _plain_settings(value)]
+        settings = {name: getattr(value, name, None) for name in value._get_param_names()}
+        plain = {n: plain_parameter(v) for n, v in settings.items() if isinstance(v, str | Real)}
+        return [_name(type(value)), plain]
     return _name(value if isinstance(value, type) else type(value))
-
-
-def _plain_settings(callback: Callback) -> Any:
-    settings = ((name, getattr(callback, name, None)) for name in callback._get_param_names())
-    kinds = bool | str | Real
-    return {name: plain_parameter(item) for name, item in settings if isinstance(item, kinds)}
 
 
 def _name(kind: type) -> str:
