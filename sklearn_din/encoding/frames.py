@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TypeAlias
@@ -39,26 +39,26 @@ class ReadFrame:
     codes: dict[str, Codes]
     events: dict[tuple[str, ...], Events]
 
-    def id_columns(self) -> dict[str, IdColumn]:
-        """Codes of every column of ids, and how often each code counts (None: once)."""
-        columns = {name: _count_each(codes, None) for name, codes in self.codes.items()}
-        for events in self.events.values():
-            of_events = events.codes.items()
-            columns |= {name: _count_each(codes, events.counts) for name, codes in of_events}
-        return columns
+    def values(self) -> dict[str, np.ndarray]:
+        """Return the distinct values of every column of ids, whether some row holds them or not."""
+        codes = [self.codes, *(events.codes for events in self.events.values())]
+        return {name: values for columns in codes for name, (_, values) in columns.items()}
 
+    def count_values(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
+        """Yield every column of ids: values, how often each counts, how many are missing.
 
-IdColumn = tuple[tuple[np.ndarray, np.ndarray], np.ndarray | None]
-
-
-def _count_each(column: Codes, counts: np.ndarray | None) -> IdColumn:
-    """Return codes and how often each counts; of lists, those of the values of distinct lists."""
-    codes, values = column
-    if not isinstance(codes, IdLists):
-        return (codes, values), counts
-    lists = codes.distinct
-    n_times = np.bincount(codes.positions, counts, len(lists))
-    return (lists.ids, values), np.repeat(n_times, lists.lengths)
+        Of lists, the values inside them count.
+        """
+        sources = [(self.codes, None), *((e.codes, e.counts) for e in self.events.values())]
+        for columns, weights in sources:
+            for name, (codes, values) in columns.items():
+                n_times = weights
+                if isinstance(codes, IdLists):
+                    lists = codes.distinct
+                    n_times = np.bincount(codes.positions, weights, len(lists))
+                    codes, n_times = lists.ids, np.repeat(n_times, lists.lengths)
+                counts = np.bincount(codes + 1, n_times, minlength=len(values) + 1)
+                yield name, values, counts[1:], float(counts[0])
 
 
 def read_frame(

@@ -115,7 +115,7 @@ class Learnt:
         notices = []
         for name in unknown:
             kin = [other for other in owners if owners[other] == owners[name]]
-            values = pd.unique(plain_ids(read.id_columns()[name][0][1], name=name))
+            values = pd.unique(plain_ids(read.values()[name], name=name))
             vocabulary = self.vocabularies[owners[name]]
             if np.isin(values.astype(str), vocabulary.rare.astype(str)).any():
                 continue  # seen at fit, too rarely for an id
@@ -130,10 +130,8 @@ class Learnt:
 
     def refuse_unknown(self, read: ReadFrame) -> None:
         """Raise where a value was not seen at fit."""
-        for name, ((codes, values), weights) in read.id_columns().items():
-            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)
-            present = counts[1:] > 0
-            plain = plain_ids(values[present], name=name)
+        for name, values, counts, _ in read.count_values():
+            plain = plain_ids(values[counts > 0], name=name)
             vocabulary = self.vocabularies[self.roles.owners[name]]
             vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
 
@@ -145,12 +143,11 @@ class Learnt:
             for events in read.events.values()
             for name in (*events.codes, *events.numbers)
         }
-        for name, ((codes, values), weights) in read.id_columns().items():
-            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)
+        for name, values, counts, n_missing in read.count_values():
             profiles[name] = self.profiles[name].of_ids(
                 self.ids_of(name, (np.arange(len(values)), values)),
-                counts[1:],
-                missing=counts[0],
+                counts,
+                missing=n_missing,
                 rows=n_rows,
                 empty=n_empty.get(name, 0),
             )

@@ -43,10 +43,9 @@ class TableStatistics:
 
     def update(self, read: ReadFrame, start: int) -> None:
         """Take in further rows, of which ``start`` is the first of the table."""
-        for name, ((codes, values), weights) in read.id_columns().items():
-            counts = np.bincount(codes + 1, weights=weights, minlength=len(values) + 1)
-            self._counts[name].update(plain_ids(values, name=name), counts[1:])
-            self._n_missing[name] += float(counts[0])
+        for name, values, counts, n_missing in read.count_values():
+            self._counts[name].update(plain_ids(values, name=name), counts)
+            self._n_missing[name] += n_missing
         for name, numbers in read.numbers.items():
             self._samples[name].update(numbers, start)
             self._moments[name].update(numbers)
