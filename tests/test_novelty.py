@@ -17,7 +17,7 @@ from sklearn_din.module import DIN
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
 from sklearn_din.training.novelty import (
-    AS_SEEN,
+    HIDING_RATE,
     MOST_BLOCKS,
     ShownRows,
     _end_of_beginning,
@@ -191,16 +191,16 @@ def test_a_step_shows_most_rows_as_they_will_be_seen_and_the_others_as_they_are(
     X = turning(still_until=0)
     novelty, moments = measure_novelty(X, share=0.1)
     novelty = replace(novelty, start=100)
-    until = novelty.known_until(moments, np.random.RandomState(0))
+    until = novelty.draw_cutoffs(moments, np.random.RandomState(0))
     assert np.isinf(until[moments < 100]).all()
     late = moments >= 100
-    assert np.isfinite(until[late]).mean() == pytest.approx(AS_SEEN, abs=0.06)
+    assert np.isfinite(until[late]).mean() == pytest.approx(HIDING_RATE, abs=0.06)
     ahead = (moments - until)[np.isfinite(until)]
     assert ahead.min() >= 0
     assert 70 < ahead.max() <= 80 == novelty.reach
     rows = np.random.default_rng(0).permutation(len(X))[:100]
     shown = ShownRows(novelty, moments).show(X[rows], rows, np.random.RandomState(0))
-    until = novelty.known_until(moments[rows], np.random.RandomState(0))
+    until = novelty.draw_cutoffs(moments[rows], np.random.RandomState(0))
     expected = novelty.hide(X[rows], until)
     assert np.array_equal(shown.columns["item"], expected.columns["item"])
     assert (shown.columns["item"] < 0).any()
@@ -247,7 +247,7 @@ def test_a_still_catalogue_is_trained_bit_for_bit_as_without_times():
     assert torch.equal(weights_of(with_times), weights_of(without))
 
 
-def test_a_share_below_one_in_a_hundred_hides_nothing():
+def test_a_share_below_one_in_a_hundred_is_still():
     X = turning(still_until=11)
     newest = np.argmax(X.times)
     X.columns["item"][np.flatnonzero(X["item"] == 9)] = 10

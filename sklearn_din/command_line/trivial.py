@@ -33,16 +33,12 @@ def predict_by_rules(
         past = attach_aggregates(rows, log, time="time", aggregates=so_far)
         n_shown, n_clicks = past["shown"].to_numpy(), past["clicks"].to_numpy()
         popularity = rows["item"].map(log["click"].groupby(log["item"]).sum()).fillna(0)
-        yes_or_no = [_rate_where(is_so, y, train) for is_so in (n_shown > 0, in_history)]
-        rules = [popularity, (n_clicks + rate) / (n_shown + 1), *yes_or_no]
+        rules = [popularity, (n_clicks + rate) / (n_shown + 1)]
+        for is_so in (n_shown > 0, in_history):  # the share of clicks where the same is true
+            rates = pd.Series(y[train]).groupby(is_so[train]).mean()
+            rules.append(pd.Series(is_so).map(rates).fillna(rate))
         predicted[:, test] = np.array(rules)[:, test]
     return dict(zip(RULES, predicted, strict=True))
-
-
-def _rate_where(is_so: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Return the share of clicks in the training rows of which the same is true."""
-    rates = pd.Series(y[train]).groupby(is_so[train]).mean()
-    return pd.Series(is_so).map(rates).fillna(y[train].mean()).to_numpy()
 
 
 def note_better_rules(auc: Mapping[str, float], y: np.ndarray, *, models: Sequence[str]) -> str:

@@ -155,7 +155,13 @@ class _Drawing:
             self._arrow(start, y, JOIN[0])
             return
         x, width = COLUMNS["interest"]
-        self._box(x, row.top, width, ROW, row.kind, _interest_lines(row.interest))
+        divisor = NORMALIZATIONS[row.interest.divisor]
+        lines = [f"{row.interest.pooling} of the events", *divisor]
+        if row.is_attention:
+            unit = layers_of(row.interest.unit).text(ARROW)
+            weighted = ", ".join([f"Σ weight {TIMES} event", *divisor])
+            lines = ["attention to each event", unit, weighted]
+        self._box(x, row.top, width, ROW, row.kind, lines)
         below_the_candidate = y + 16 if row.is_attention else y
         self._arrow(self._end("embeddings"), below_the_candidate, x)
         self._arrow(x + width, y, JOIN[0])
@@ -230,14 +236,6 @@ def _rows(module: DIN) -> list[_Row]:
         names = [*behaviour.histories, *behaviour.numbers]
         rows.append(_Row("history", title, names, interest))
     return [row for row in rows if row.names]
-
-
-def _interest_lines(interest: Interest) -> list[str]:
-    divisor = NORMALIZATIONS[interest.divisor]
-    if interest.pooling != "attention":
-        return [f"{interest.pooling} of the events", *divisor]
-    unit = layers_of(interest.unit).text(ARROW)
-    return ["attention to each event", unit, ", ".join([f"Σ weight {TIMES} event", *divisor])]
 
 
 def _cut(name: str, longest: int) -> str:

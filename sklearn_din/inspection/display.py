@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -646,7 +645,13 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
 
 
 def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
-    pyplot = _pyplot(purpose)
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs matplotlib, which is not installed. Install it with: "
+            "pip install 'sklearn-din[plot]'"
+        ) from error
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")
     return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one
@@ -687,14 +692,3 @@ def _name_ticks(axis: Axis, names: list[str], *, at: float = 0.0) -> None:
 
 def _plain(name: str) -> str:
     return name.replace("$", r"\$")  # matplotlib reads text between dollar signs as a formula
-
-
-def _pyplot(purpose: str) -> ModuleType:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs matplotlib, which is not installed. Install it with: "
-            "pip install 'sklearn-din[plot]'"
-        ) from error
-    return pyplot

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_din._text_table import text_table
-from sklearn_din.features.schema import KINDS, Field
+from sklearn_din.features.schema import KINDS
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.training.progress import say_neighbours
@@ -66,7 +66,12 @@ def summarize(classifier: BaseEstimator) -> str:
     check_is_fitted(classifier, "module_")
     module: DIN = classifier.module_
     schema = module.schema
-    columns = [_field(field, module) for field in schema.fields]
+    columns = []
+    for field in schema.fields:
+        of_ids = "", "", "1"
+        if field.has_ids:
+            of_ids = field.vocabulary, f"{field.n_ids:,}", str(module.embeddings.width(field.name))
+        columns.append((field.name, KINDS[field.kind], *of_ids))
     columns += [(name, "not used", "", "", "") for name in schema.unused]
     tables = [text_table(("column", "kind", "vocabulary", "ids", "width"), columns, numbers=(3, 4))]
     if schema.behaviours:
@@ -125,14 +130,6 @@ def layers_of(part: nn.Module) -> Layers:
 def n_parameters(part: nn.Module) -> int:
     """Count the numbers that are learnt."""
     return sum(parameter.numel() for parameter in part.parameters())
-
-
-def _field(field: Field, module: DIN) -> tuple[str, ...]:
-    kind = KINDS[field.kind]
-    if not field.has_ids:
-        return field.name, kind, "", "", "1"
-    width = module.embeddings.width(field.name)
-    return field.name, kind, field.vocabulary, f"{field.n_ids:,}", str(width)
 
 
 def _behaviour(interest: Interest, module: DIN) -> tuple[str, ...]:

@@ -78,7 +78,9 @@ class AttachedScan(Scan):
             rows, columns, target=base.target, memory=base.memory, cache_dir=base.cache_dir
         )
         self._base, self._numbers, self._digest = base, numbers, digest
+        self._number_names = [] if numbers is None else numbers.names
         self._histories = None if histories is None else StoredHistories(histories)
+        self._history_names = [] if self._histories is None else self._histories.names
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
         """Read the rows in their order, as :meth:`ParquetScan.parts` does."""
@@ -104,14 +106,6 @@ class AttachedScan(Scan):
 
     def _source(self) -> object:
         return [self._base.fingerprint(), self._digest]
-
-    @property
-    def _history_names(self) -> list[str]:
-        return [] if self._histories is None else self._histories.names
-
-    @property
-    def _number_names(self) -> list[str]:
-        return [] if self._numbers is None else self._numbers.names
 
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
         if name in self._number_names:

@@ -340,7 +340,11 @@ def _joint_schema(
     """Return the types of all files, which must agree; a column of nulls alone fits any type."""
     types: dict[str, pa.DataType] = {}
     first: dict[str, str] = {}
-    types_of_files = [_types_of(schema, file) for schema, file in zip(schemas, files, strict=True)]
+    types_of_files = []
+    for schema, file in zip(schemas, files, strict=True):
+        kinds = {f.name: plain_type(f.type) for f in schema if f.name not in file.keys}
+        kinds |= {n: pa.null() if v is None else pa.scalar(v).type for n, v in file.keys.items()}
+        types_of_files.append(kinds)
     if columns is not None:
         names = list(dict.fromkeys(name for kinds in types_of_files for name in kinds))
         check_columns(names, columns, name="source")
@@ -368,10 +372,3 @@ def _joint_schema(
                 "columns."
             )
     return pa.schema(list(types.items()))
-
-
-def _types_of(schema: pa.Schema, file: File) -> dict[str, pa.DataType]:
-    types = {field.name: plain_type(field.type) for field in schema if field.name not in file.keys}
-    for name, value in file.keys.items():
-        types[name] = pa.null() if value is None else pa.scalar(value).type
-    return types

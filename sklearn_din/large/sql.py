@@ -10,7 +10,6 @@ with the tables, and DuckDB puts on disk what its memory does not hold.
 from __future__ import annotations
 
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +60,7 @@ from sklearn_din.logs.timeline import (
     window_edges,
 )
 
-_Rows = Iterator[tuple[int, pd.DataFrame, np.ndarray, dict[str, pa.Array]]]  # of _TimeReader, more
+_Parts = Iterator[tuple[int, pd.DataFrame, np.ndarray, dict[str, pa.Array]]]  # of _TimeReader, more
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
 SOME_EVENTS = 200  # whose users are looked at
 SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
@@ -79,7 +78,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     heads = [table.head([request.time], present=request.time) for table in (shown, log)]
     clocks = note_clocks(*(head[request.time] for head in heads))
     if clocks is not None:
-        warnings.warn(clocks, UserWarning, stacklevel=3)
+        warn_user(clocks)
     columns = [request.user, request.time]
     parent, name = _cache_name(pair, "history", columns, [*columns, *request.columns], request)
     store = _make_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
@@ -89,8 +88,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     if reason is not None:
         ours, theirs = shown.fingerprint(columns), log.fingerprint(columns)
         if ours is None or ours != theirs or len(shown) != len(log):  # else it is its own log
-            message = all_empty_message(reason, request.user, request.time)
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warn_user(all_empty_message(reason, request.user, request.time))
     if shown.caller is not None:
         new = StoredHistories(store).columns(request.new_names, range(len(shown)))
         return shown.caller.with_columns(new, types=list_types(log.frame, request.sources))
@@ -165,29 +163,21 @@ class _Pair:
         self, shown: Table, log: Table, keys: Sequence[Any], time: Any, *, max_age: Age = None
     ) -> None:
         self.shown, self.log, self.keys, self.time = shown, log, list(keys), time
-        self.kinds = [_joint_kind(shown, log, key) for key in self.keys]
+        self.kinds: list[str | None] = []  # "text" or "numbers", by key
+        for key in self.keys:
+            ours = key_kind(shown.frame[key], name=f"impressions[{key!r}]")
+            theirs = key_kind(log.frame[key], name=f"events[{key!r}]")
+            if ours and theirs and ours != theirs:
+                raise kinds_differ(key, ours, theirs)
+            self.kinds.append(ours or theirs)
         self.memory = min(shown.memory, log.memory)
+        self.sort_memory = self.memory // SORTS_AT_ONCE
         if self.keys:  # what is wrong with kinds, units and ages shows in the first rows
             heads = [t.head([*self.keys, time], present=time) for t in (log, shown)]
             head = Timeline(heads[0], keys=self.keys, time=time)
             head.past(heads[1], max_age=max_age)
             self.dtype, self.unit = head.times.dtype, head.unit
-
-    @property
-    def sort_memory(self) -> int:
-        """Bytes for one sort."""
-        return self.memory // SORTS_AT_ONCE
-
-    @property
-    def key_fields(self) -> list[pa.Field]:
-        """The keys as they are sorted, under names that no column has."""
-        types = [pa.large_string() if kind == "text" else pa.int64() for kind in self.kinds]
-        return [pa.field(f"key {position}", kind) for position, kind in enumerate(types)]
-
-    @property
-    def time_field(self) -> pa.Field:
-        """The time as it is sorted: in the unit of the log."""
-        return pa.field("time", pa.from_numpy_dtype(self.dtype))
+            self.time_field = pa.field("time", pa.from_numpy_dtype(self.dtype))
 
     def edges(self, times: np.ndarray, unit: str | None) -> np.ndarray:
         """Return times of impressions as they are sorted among those of events."""
@@ -227,15 +217,6 @@ class _TimeReader:
                 progress.update(len(part))
         if self.n_missing:
             raise missing_times(label, self.n_missing)
-
-
-def _joint_kind(shown: Table, log: Table, key: Any) -> str | None:
-    """Return what a key column of both tables holds: "text" or "numbers"."""
-    ours = key_kind(shown.frame[key], name=f"impressions[{key!r}]")
-    theirs = key_kind(log.frame[key], name=f"events[{key!r}]")
-    if ours and theirs and ours != theirs:
-        raise kinds_differ(key, ours, theirs)
-    return ours or theirs
 
 
 def key_kind(column: pd.Series, *, name: str) -> str | None:
@@ -350,14 +331,16 @@ class _Pass:
         self.n_events, self.n_keys, self.keys_meet = 0, 0, False
 
     def merge(
-        self, events: _Rows, impressions: _Rows, carried: Sequence[pa.Field], folder: Path
+        self, events: _Parts, impressions: _Parts, carried: Sequence[pa.Field], folder: Path
     ) -> Iterator[_Merged]:
         """Yield all rows in order; every event is read before the first impression.
 
         ``carried`` are the further fields of either table; the other table's are null.
         """
         pair = self.pair
-        keys, rank = pair.key_fields, pa.field("rank", pa.int64())
+        types = [pa.large_string() if kind == "text" else pa.int64() for kind in pair.kinds]
+        keys = [pa.field(f"key {position}", kind) for position, kind in enumerate(types)]
+        rank = pa.field("rank", pa.int64())
         schema = pa.schema([*keys, pair.time_field, rank, *carried])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -480,7 +463,7 @@ def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) 
 
 def _read_events(
     seen: _Pass, user: Any, columns: Mapping[Any, ColumnWriter], some: list[pd.DataFrame]
-) -> _Rows:
+) -> _Parts:
     """Yield events as integers; all those of some users are gathered."""
     for start, part, times in seen.events.parts([*seen.pair.keys, *columns]):
         users = (some or [part])[0][user].iloc[:SOME_EVENTS]
@@ -489,7 +472,7 @@ def _read_events(
         yield start, part, times, arrays
 
 
-def _read_impressions(seen: _Pass, request: HistoryRequest, writer: StoreWriter) -> _Rows:
+def _read_impressions(seen: _Pass, request: HistoryRequest, writer: StoreWriter) -> _Parts:
     """Yield impressions with the oldest time of their past, and write their anchors."""
     pair, events = seen.pair, seen.events
     for start, part, times in seen.impressions.parts(pair.keys):
@@ -597,7 +580,7 @@ def _running(
         return {n: pa.array(a.astype(np.float64)) for n, a in zip(carried, arrays, strict=True)}
 
     events = ((*rows, read_numbers(rows[1])) for rows in seen.events.parts([*pair.keys, *columns]))
-    impressions: _Rows = ((*rows, {}) for rows in seen.impressions.parts(pair.keys))
+    impressions: _Parts = ((*rows, {}) for rows in seen.impressions.parts(pair.keys))
     fields = [pa.field(name, pa.float64()) for name in carried]
     for piece in seen.merge(events, impressions, fields, folder):
         shown, sums = ~piece.is_event, {}

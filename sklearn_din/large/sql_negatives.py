@@ -75,17 +75,22 @@ def sample_negatives_by_sql(
     ``catalogue`` have negative numbers: an item's newest row is an event's, where both are. The
     impressions lie in a file that is removed with them; labels are int8.
     """
-    _refuse_histories(events)
+    histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
+    if histories:
+        raise ValueError(
+            f"events must be without history columns, got {histories}. Call sample_negatives "
+            "first, and attach_history to what it gives."
+        )
     listed = None
     if catalogue is not None:
         listed = _list_items(read_catalogue(catalogue, request), events, request)
-    with create_store(events.cache_dir, "negatives", memory=events.memory) as workshop:
-        draws = workshop.allocate("draws", (len(events), request.n_negatives), np.int32)
-        rows = _draw(events, listed, request, draws, random_state, workshop.folder)
-        path = workshop.folder / "impressions.parquet"
-        with workshop.disk_errors():
+    with create_store(events.cache_dir, "negatives", memory=events.memory) as writer:
+        draws = writer.allocate("draws", (len(events), request.n_negatives), np.int32)
+        rows = _draw(events, listed, request, draws, random_state, writer.folder)
+        path = writer.folder / "impressions.parquet"
+        with writer.disk_errors():
             _write(path, events, _read_items(events, listed, request, rows), draws, request)
-        owned = workshop.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
+        owned = writer.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
     filesystem, files = find_files(owned)
     table = ParquetFiles(filesystem, files, owned=owned)
@@ -100,15 +105,6 @@ def sample_negatives_by_sql(
     y = np.zeros((len(events), 1 + request.n_negatives), dtype=np.int8)
     y[:, 0] = 1
     return impressions, y.ravel()
-
-
-def _refuse_histories(events: Scan) -> None:
-    histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
-    if histories:
-        raise ValueError(
-            f"events must be without history columns, got {histories}. Call sample_negatives "
-            "first, and attach_history to what it gives."
-        )
 
 
 def _draw(

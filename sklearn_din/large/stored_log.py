@@ -42,15 +42,10 @@ class ColumnWriter:
                 "values, or leave the column out."
             )
         self.is_coded = not pa.types.is_primitive(self.kind)
+        # the type of what encode gives
+        self.integers = pa.int32() if self.is_coded else plain_integers(pa.nulls(0, self.kind)).type
         self._codes: dict[Any, int] = {}
         self._n_events, self._has_missing = 0, False
-
-    @property
-    def integers(self) -> pa.DataType:
-        """The type of what :meth:`encode` gives."""
-        if self.is_coded:
-            return pa.int32()
-        return plain_integers(pa.nulls(0, self.kind)).type
 
     def encode(self, column: pd.Series) -> pa.Array:
         """Return a part of the column as integers; where values are numbered, -1 is missing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Hashable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,14 +35,19 @@ class Table:
     ----------
     frame : DataFrame
         The frame, or an empty one with the columns and dtypes of the parts.
+    memory : int
+        Bytes that reading may take.
+    cache_dir : Path or None
+        Folder for what is made of the table and may stay; None: there is none.
     """
 
     def __init__(self, source: Any, *, name: str) -> None:
-        self.name = name
+        self.name, self.memory, self.cache_dir = name, DEFAULT_MEMORY, None
         self.scan = source if isinstance(source, Scan) else None
         self.caller: CallerFrame | None = None
         self._relation = source if is_relation(source) else None
         if self.scan is not None:
+            self.memory, self.cache_dir = self.scan.memory, self.scan.cache_dir
             kinds = self.scan.all_dtypes
             self.frame = pd.DataFrame({k: pd.Series([], dtype=kind) for k, kind in kinds.items()})
         elif self._relation is not None:
@@ -56,16 +60,6 @@ class Table:
         if self._relation is not None:
             return int(self._relation.count("*").fetchall()[0][0])
         return len(self.frame) if self.scan is None else len(self.scan)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that reading may take."""
-        return DEFAULT_MEMORY if self.scan is None else self.scan.memory
-
-    @property
-    def cache_dir(self) -> Path | None:
-        """Folder for what is made of the table and may stay; None: there is none."""
-        return None if self.scan is None else self.scan.cache_dir
 
     def parts(self, columns: Sequence[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield the number of the first row, and the rows, of each part."""

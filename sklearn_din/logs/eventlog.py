@@ -47,7 +47,9 @@ class EventLog:
         part: str = "",
         codes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        self.columns = {name: _read_only(values) for name, values in columns.items()}
+        self.columns = {name: np.asarray(values).view() for name, values in columns.items()}
+        for values in self.columns.values():
+            values.flags.writeable = False
         self.token = uuid.uuid4().hex if token is None else token
         self.part = part
         self._codes: dict[str, tuple[np.ndarray, np.ndarray]] = dict(codes or {})
@@ -115,9 +117,3 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     alike = {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
     dtype = np.result_type(*dtypes) if alike else np.dtype(object)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
-
-
-def _read_only(values: np.ndarray) -> np.ndarray:
-    view = np.asarray(values).view()
-    view.flags.writeable = False
-    return view

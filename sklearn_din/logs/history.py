@@ -25,7 +25,6 @@ from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame, list_types
 from sklearn_din._validation import (
     Age,
-    check_count,
     check_frame,
     check_name,
     check_names,
@@ -135,12 +134,10 @@ def attach_history(
     names = check_names(columns, name="columns")
     request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
     if is_read_by_parts(impressions) or is_read_by_parts(events):
-        check_count(max_length, name="max_length")
         return extra("large.sql").attach_history_by_sql(impressions, events, request)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     request.check(shown.pandas, log)
-    check_count(max_length, name="max_length")
     timeline, values = sort_log(log, user, time, names)
     is_own_log = same_rows(shown.pandas, log, [user, time])
     if max_age is None and is_own_log:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import Age, check_frame, plain_values
+from sklearn_din._validation import Age, check_count, check_frame, plain_values
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import WindowArray
@@ -67,6 +67,7 @@ class HistoryRequest:
 
     def check(self, impressions: pd.DataFrame, events: pd.DataFrame) -> None:
         """Raise unless both frames have the columns needed, and none is named like a new one."""
+        check_count(self.max_length, name="max_length")
         check_frame(events, [self.user, self.time, *self.columns], name="events")
         self.check_impressions(impressions, name="impressions")
 

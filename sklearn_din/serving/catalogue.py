@@ -65,7 +65,14 @@ class Catalogue:
         self._of_users = replace(rows, learnt=self._learnt.without(names))
         self._of_candidates = replace(rows, learnt=self._learnt.without(others))
         self.columns, self.bags = self._encode_candidates()
-        self._check_behaviours(names)
+        for behaviour in self.schema.behaviours:
+            of_events = {*behaviour.histories, *behaviour.numbers}
+            if of_events & names and not of_events <= names:
+                raise ValueError(
+                    f"{sorted(of_events)} describe the same events, got "
+                    f"{sorted(of_events & names)} among the candidates. Give all of them with the "
+                    "users, or with the candidates."
+                )
 
     def is_current(self) -> bool:
         """Return whether the model is still as it was."""
@@ -162,15 +169,6 @@ class Catalogue:
         name = cast(str, self.item)
         cells = OneRow({name: list(values)}).history(name)
         return self._learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
-
-    def _check_behaviours(self, names: set[str]) -> None:
-        for behaviour in self.schema.behaviours:
-            columns = {*behaviour.histories, *behaviour.numbers}
-            if columns & names and not columns <= names:
-                raise ValueError(
-                    f"{sorted(columns)} describe the same events, got {sorted(columns & names)} "
-                    "among the candidates. Give all of them with the users, or with the candidates."
-                )
 
     def _encode_candidates(
         self,

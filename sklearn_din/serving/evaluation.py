@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -13,6 +12,7 @@ from narwhals.typing import IntoDataFrame
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
+from sklearn_din._warnings import warn_user
 from sklearn_din.serving.ranking import Ranker, rank_candidates
 from sklearn_din.training.target import Label
 
@@ -206,15 +206,13 @@ def _check_frames(
 ) -> None:
     check_name(user, name="user")
     check_name(item, name="item")
-    check_frame(users, [user], name="users")
-    check_frame(candidates, [item], name="candidates")
-    check_frame(relevant, [user, item], name="relevant")
     for name, frame, column in (
         ("users", users, user),
         ("candidates", candidates, item),
         ("relevant", relevant, user),
         ("relevant", relevant, item),
     ):
+        check_frame(frame, [column], name=name)
         if not len(frame):
             raise ValueError(f"{name} must have at least one row, got none.")
         n_missing = int(frame[column].isna().sum())
@@ -245,10 +243,8 @@ def _positions(values: pd.Series, among: pd.Series, *, name: str) -> np.ndarray:
 
 def _warn_of_absent_users(absent: pd.Series, user: str) -> None:
     if len(absent):
-        warnings.warn(
+        warn_user(
             f"relevant names {absent.nunique()} users who have no row in users, such as "
             f"{absent.tolist()[0]!r}: they are not evaluated. Give them a row in users (new users "
-            f"have an empty history), or pass relevant[relevant[{user!r}].isin(users[{user!r}])].",
-            UserWarning,
-            stacklevel=3,
+            f"have an empty history), or pass relevant[relevant[{user!r}].isin(users[{user!r}])]."
         )

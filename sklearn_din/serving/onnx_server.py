@@ -305,12 +305,11 @@ class _Known:
 
     def ids(self, values: Sequence[Any], column: str) -> list[int]:
         """Give each value its id: 1 where it is missing, a negative one where it is unknown."""
-        types = set(map(type, values))
+        types, known = set(map(type, values)), self._ids.get  # no id is 0
         if (types == {int} and not self._is_text) or (types == {str} and not self._is_integer):
             try:
                 return list(map(self._ids.__getitem__, values))
             except KeyError:
-                known = self._ids.get  # no id is 0
                 return [known(value, 0) or _identify(value) for value in values]
         keys = [None if _is_missing(value) else _plain(value, column) for value in values]
         if self._is_integer:  # text may spell integers
@@ -324,13 +323,7 @@ class _Known:
                 UserWarning,
                 stacklevel=5,
             )
-        return [self._id(key) for key in keys]
-
-    def _id(self, key: Any) -> int:
-        if key is None:
-            return UNKNOWN_ID
-        known = self._ids.get(key)
-        return _identify(key) if known is None else known
+        return [UNKNOWN_ID if k is None else known(k, 0) or _identify(k) for k in keys]
 
 
 def _read_count(count: object, name: str) -> int:

@@ -273,7 +273,14 @@ class Ranker(Generic[IntoDataFrameT]):
         return self._result.take_and_replace(positions, values)
 
     def _check(self, users: Users) -> None:
-        _check_users(users, self._frame.pandas)
+        if isinstance(users, pd.DataFrame):
+            check_frame(users, [], name="users")
+        both = [name for name in users if name in self._frame.pandas]
+        if both:
+            raise ValueError(
+                f"a column belongs to the user or to the candidate, got {both} in both frames. "
+                "Drop them from users if the candidate has them, from candidates otherwise."
+            )
         _warn_of_swap(users, self._frame.pandas, self._fitted.encoder)
         _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
 
@@ -425,17 +432,6 @@ class _Pairs:
                 "on both: a step before the encoder computes them from the pair. Score such pairs "
                 "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
             )
-
-
-def _check_users(users: Users, candidates: pd.DataFrame) -> None:
-    if isinstance(users, pd.DataFrame):
-        check_frame(users, [], name="users")
-    both = [name for name in users if name in candidates]
-    if both:
-        raise ValueError(
-            f"a column belongs to the user or to the candidate, got {both} in both frames. Drop "
-            "them from users if the candidate has them, from candidates otherwise."
-        )
 
 
 def _warn_of_swap(users: Users, candidates: pd.DataFrame, encoder: Any) -> None:

@@ -317,7 +317,9 @@ def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
     else:
         scores = getattr(model, method)(rows)
     if isinstance(scores, list):  # several labels, as scikit-learn has them
-        labels = getattr(_last_step(model), "label_names_", range(len(scores)))
+        fitted = getattr(model, "best_estimator_", model)  # of a search
+        last = fitted.steps[-1][1] if hasattr(fitted, "steps") else fitted
+        labels = getattr(last, "label_names_", range(len(scores)))
         return {f"{name}_{n}": of_label[:, 1] for n, of_label in zip(labels, scores, strict=True)}
     scores = np.asarray(scores)
     if scores.ndim == 1:
@@ -325,12 +327,6 @@ def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
     if scores.shape[1] == 2:
         return {name: cast(np.ndarray, scores[:, 1])}
     return {f"{name}_{label}": scores[:, number] for number, label in enumerate(classes)}
-
-
-def _last_step(model: Any) -> Any:
-    """Return what predicts, inside a search and at the end of a Pipeline."""
-    model = getattr(model, "best_estimator_", model)
-    return model.steps[-1][1] if hasattr(model, "steps") else model
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:

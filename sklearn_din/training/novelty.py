@@ -20,7 +20,7 @@ MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, they are the new
 N_TENTHS = 10  # chunks of rows in time, of which the first ones are no example of later ones
 SAMPLED_ROWS = 1 << 17  # that are asked where the log's beginning ends
 MORE_AT_FIRST = 1.5  # of the late rows' hidden candidates: with more, most are new to the log alone
-AS_SEEN = 0.8  # how often a row is shown as it will be seen; otherwise as it is
+HIDING_RATE = 0.8  # share of the rows from which ids are hidden; others are shown as they are
 N_BLOCKS_AHEAD = 2  # that of validation, and as many rows behind it
 NEVER, ALWAYS = 2**62, -(2**62)  # moments
 
@@ -79,14 +79,14 @@ class Novelty:
         first_seen = _first_moments(X, moments, self.widen(X.schema).first_seen)
         return replace(self, first_seen=first_seen, n_rows=self.n_rows + len(X)), moments
 
-    def known_until(self, moments: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    def draw_cutoffs(self, moments: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         """Draw until when the model of each row has learnt: (n_rows,).
 
         Infinity, so that nothing is hidden, for early rows and for those that are shown as they
         are.
         """
         ahead, chance = random.random_sample((2, len(moments)))
-        is_hidden = (chance < AS_SEEN) & (moments >= self.start)
+        is_hidden = (chance < HIDING_RATE) & (moments >= self.start)
         return np.where(is_hidden, moments - ahead * self.reach, np.inf)
 
     def hide(self, X: EncodedFeatures, until: np.ndarray) -> EncodedFeatures:
@@ -156,7 +156,7 @@ class ShownRows:
         """
         until = np.full(len(self.moments), self.moments.min(), dtype=float)
         if not are_last:
-            until = self.novelty.known_until(self.moments, np.random.RandomState(0))
+            until = self.novelty.draw_cutoffs(self.moments, np.random.RandomState(0))
         return replace(self, until=until)
 
     def show(
@@ -166,7 +166,7 @@ class ShownRows:
         if self.until is not None:
             until = self.until[rows]
         elif random is not None:
-            until = self.novelty.known_until(self.moments[rows], random)
+            until = self.novelty.draw_cutoffs(self.moments[rows], random)
         return self.novelty.hide(X, until)
 
     def count_hidden(self, X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, float]:
@@ -180,7 +180,7 @@ class ShownRows:
                 if vocabulary in n_hidden:
                     now = moments if lengths is None else np.repeat(moments, lengths)
                     chances = novelty._chances(vocabulary, ids, now)
-                    n_hidden[vocabulary] += AS_SEEN * chances[now >= novelty.start].sum()
+                    n_hidden[vocabulary] += HIDING_RATE * chances[now >= novelty.start].sum()
         return n_hidden
 
 
