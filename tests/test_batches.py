@@ -3,9 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, module
+from sklearn_din import HistorySequenceEncoder
 from sklearn_din.network.batch import Batch
-from sklearn_din.training import net
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from tests.encoded_impressions import make_impressions
 
@@ -41,23 +40,6 @@ def test_rows_labels_and_weights_stay_together():
     for batch, labels in batches:
         torch.testing.assert_close(batch.numbers[:, 0], labels)
         torch.testing.assert_close(batch.weights, labels)
-
-
-def test_without_shuffle_rows_come_in_order_again_and_again():
-    X = make_impressions(5)
-    batches = ImpressionBatches(X, np.arange(5, dtype=np.float32), batch_size=2)
-    for _ in range(2):
-        assert torch.cat([y for _, y in batches]).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_two_streams_of_one_seed_shuffle_alike():
-    X = make_impressions(30)
-    orders = []
-    for _ in range(2):
-        y = np.arange(30, dtype=np.float32)
-        batches = ImpressionBatches(X, y, batch_size=7, shuffle=np.random.RandomState(3))
-        orders.append(torch.cat([labels for _, labels in batches]).tolist())
-    assert orders[0] == orders[1] != sorted(orders[0])
 
 
 def test_runs_of_one_history_are_scored_as_shared_and_others_are_not():
@@ -118,23 +100,3 @@ def test_the_parts_of_a_batch_are_batches_of_its_rows(most_events):
             assert all(torch.equal(mine[key], wanted[key]) for key in wanted)
     assert start == len(X)
     assert (len(parts) == 1) == (most_events == 10_000)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_step_in_parts_is_the_step_of_the_whole_batch(monkeypatch, weighted):
-    X, y = two_behaviours()
-    kept = {}
-    for most in (10_000, 5):
-        monkeypatch.setattr(net, "SPLIT_FROM", most)
-        monkeypatch.setattr(net, "EVENTS_PER_PART", most)
-        monkeypatch.setattr(module, "NUMBERS_HIDDEN", 0.0)
-        weight = np.linspace(0.5, 2, len(X)) if weighted else None
-        classifier = DINClassifier(
-            early_stopping=True, max_epochs=3, batch_size=16, random_state=0
-        ).fit(X, y, sample_weight=weight)
-        kept[most] = classifier
-    for name in ("train_loss", "valid_loss"):
-        pair = [its.history_[name].to_numpy() for its in kept.values()]
-        np.testing.assert_allclose(*pair, rtol=1e-5)
-    whole, parted = (its.predict_proba(X) for its in kept.values())
-    np.testing.assert_allclose(whole, parted, atol=1e-5)

@@ -265,18 +265,6 @@ def test_what_is_no_number_is_refused():
         as_numbers(pd.Series([1.0, -np.inf]), name="price")
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [object, "str", "category", pd.ArrowDtype(pa.string()), "string"],
-)
-def test_codes_point_at_the_distinct_values(dtype):
-    values = ["hat", None, "sock", "hat"]
-    codes, distinct = factorize(pd.Series(values, dtype=dtype), name="item")
-
-    assert codes.dtype == np.int32
-    assert [None if c < 0 else distinct[c] for c in codes] == values
-
-
 FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])
 
 
@@ -324,25 +312,3 @@ def test_lists_are_no_ids():
 def test_values_of_several_parts_are_not_sent_to_histories(values):
     with pytest.raises(ValueError, match=r"item must hold ids .*'a'.*\. Give each part of such a "):
         factorize(values, name="item")
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [
-        [[1, 2], None, [3], []],
-        [[1.5, float("nan")], None, [2.0]],
-        [["hat", "é"], None, ["sock"]],
-        [[1, None], [2]],
-        [[True], [False]],
-        [[], None],
-    ],
-)
-@pytest.mark.parametrize("make", [list, tuple, np.array])
-def test_objects_are_read_as_arrow_reads_them(cells, make):
-    column = objects([None if cell is None else make(cell) for cell in cells])
-    ours = read_history(column)
-    arrows = read_history(pd.Series(pd.arrays.ArrowExtensionArray(pa.array(cells)), name="clicks"))
-
-    assert ours.spans.same(arrows.spans)
-    assert facts_of(ours) == facts_of(arrows)
-    assert as_lists(ours) == as_lists(arrows)

@@ -179,30 +179,6 @@ def test_a_number_copied_to_the_device_is_noticed():
     assert copies == ["new_tensor", "tensor", "aten::_to_copy"]
 
 
-def test_losses_are_read_at_every_so_many_steps_only(on_meta):
-    net, batches = on_meta()
-    batch, _ = next(batches)
-    for _ in range(net_file.STEPS_PER_READ - 1):
-        net.note_loss(torch.zeros((), device="meta"), batch)
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-        net.note_loss(torch.zeros((), device="meta"), batch)
-
-
-@pytest.mark.parametrize("slope", [0.25, 0.95, 1.0, 1.5, 0.0, -0.1])
-def test_prelu_gives_the_same_numbers_where_its_slope_cannot_be_read(slope, monkeypatch):
-    scores = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    prelu, found = PReLU(5), []
-    torch.nn.init.constant_(prelu.slope, slope)
-    for can_read in (True, False):
-        monkeypatch.setattr(layers, "is_host", lambda device, answer=can_read: answer)
-        output = prelu(scores)
-        with torch.no_grad():
-            assert torch.equal(prelu(scores), output)
-        found.append([output, *torch.autograd.grad(output.sin().sum(), (scores, prelu.slope))])
-    for expected, its in zip(*found, strict=True):
-        assert torch.equal(its, expected)
-
-
 @pytest.mark.parametrize("slope", [0.25, 0.95, 1.5, 0.0, -0.1])
 def test_fused_functions_give_the_same_numbers_where_slopes_cannot_be_read(slope, monkeypatch):
     with torch.random.fork_rng(devices=[]):

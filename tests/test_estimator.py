@@ -68,17 +68,6 @@ def test_probabilities_decisions_and_labels_agree_and_are_float32(clicks, fitted
     np.testing.assert_array_equal(fitted.predict(X), (decision > 0).astype(int))
 
 
-def test_the_net_predicts_and_holds_no_training_rows(clicks, fitted):
-    X, _ = clicks
-    np.testing.assert_allclose(fitted.net_.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
-    big = make_impressions(20_000)
-    sizes = []
-    for rows in (big[:200], big):
-        classifier = quick(max_epochs=1, early_stopping=True).fit(rows, make_labels(rows))
-        sizes.append(len(pickle.dumps(classifier)))
-    assert abs(sizes[1] - sizes[0]) < 20_000
-
-
 def test_equal_seeds_give_equal_bits_and_other_seeds_others(clicks):
     X, y = clicks
     first, again = quick(dropout=0.2).fit(X, y), quick(dropout=0.2).fit(X, y)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_din._spans import Spans
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.features import EncodedFeatures
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.batch import Batch
@@ -175,15 +175,6 @@ def test_a_layout_that_does_not_exist_lists_those_that_do(path):
 
 
 @pytest.mark.parametrize("interest", ["paper", "extended"])
-def test_numbers_of_events_reach_the_file(interest, runtime, path):
-    options = {"numbers": ("hist_elapsed",)}
-    classifier = fitted_classifier(make_impressions(64, seed=1, **options), interest=interest)
-    export_onnx(classifier, path)
-    for X in other_batches(**options):
-        assert_same(session_of(runtime, path), classifier, X)
-
-
-@pytest.mark.parametrize("interest", ["paper", "extended"])
 @pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
 @pytest.mark.parametrize("normalization", ["auto", "softmax"])
 def test_past_answers_reach_the_file(interest, pooling, normalization, runtime, path):
@@ -199,36 +190,6 @@ def test_past_answers_reach_the_file(interest, pooling, normalization, runtime, 
     session = session_of(runtime, path)
     for other in (X, X[:1], X[1:2], make_answers(40, seed=2)):
         assert_same(session, classifier, other)
-
-
-def test_an_attribute_without_a_candidate_and_a_bag_alone(runtime, path):
-    fields = (
-        Field("item", "categorical", "item", 9),
-        Field("hist_item", "history", "item", 9),
-        Field("hist_action", "history", "hist_action", 4),
-        Field("words", "history", "words", 6),
-    )
-    clicks = Behaviour("hist_item+hist_action", ("hist_item", "hist_action"), ("item", None))
-    schema = Schema(fields, (clicks, Behaviour("words", ("words",), (None,))), max_length=3)
-    rng = np.random.default_rng(0)
-    lengths = np.arange(40, dtype=np.int32) % 4
-
-    def ids(n_ids, n=None):
-        return rng.integers(1, n_ids, n or lengths.sum()).astype(np.int32)
-
-    X = EncodedFeatures(
-        schema,
-        {"item": ids(9, 40)},
-        {
-            clicks.histories: Ragged.from_lengths(
-                {"hist_item": ids(9), "hist_action": ids(4)}, lengths
-            ),
-            ("words",): Ragged.from_lengths({"words": ids(6)}, lengths[::-1].copy()),
-        },
-    )
-    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, rng.integers(0, 2, 40))
-    export_onnx(classifier, path)
-    assert_same(session_of(runtime, path), classifier, X)
 
 
 def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.click_frames import as_lists, encoder, same, with_windows
+from tests.click_frames import encoder, same, with_windows
 
 
 def test_dropped_columns_may_be_absent_when_serving():
@@ -14,18 +14,6 @@ def test_dropped_columns_may_be_absent_when_serving():
     fitted = encoder().fit(frame)
 
     same(fitted.transform(frame.drop(columns=["user", "time"])), fitted.transform(frame))
-
-
-@pytest.mark.parametrize("make", ["polars", "arrow"])
-def test_frames_of_other_makes_encode_as_pandas_does(make):
-    frame = as_lists(with_windows(columns=["item"]))
-    frame.loc[3, ["category", "price"]] = None
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    other = pytest.importorskip("polars").from_arrow(table) if make == "polars" else table
-    fitted = encoder().fit(other)
-
-    same(fitted.transform(other), encoder().fit_transform(frame))
-    assert fitted.feature_names_in_.tolist() == frame.columns.tolist()
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "category", "str", object, pd.ArrowDtype(pa.int64())])

@@ -90,17 +90,6 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
     assert got == group_roc_auc_score(y, score, groups=X["user"], sample_weight=weight)
 
 
-@pytest.mark.usefixtures("own_processes")
-def test_grid_search_picks_by_gauc_in_parallel(log, model):
-    X, y = log
-    grid = {"logisticregression__C": [1e-3, 1.0]}
-    search = GridSearchCV(model, grid, scoring=group_roc_auc_scorer("user"), cv=2, n_jobs=2)
-    clone(search).fit(X, y)
-    search.fit(X, y)
-    assert search.score(X, y) == gauc_of(search.best_estimator_, X, y)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-
-
 def test_scorer_survives_pickle_and_clone_and_says_its_name(log, model):
     X, y = log
     model.fit(X, y)

@@ -34,9 +34,7 @@ from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline
-from tests.test_vocabulary import ids_of, learn, occurrences
-
-WORDS = ["boot", "clog", "hat", "shoe", "sock"]
+from tests.test_vocabulary import learn, occurrences
 
 
 def grow(vocabulary, *columns, **parameters):
@@ -91,16 +89,6 @@ def test_growing_is_counting_all_rows_up_to_the_order_of_ids(batches, min_freque
     if min_frequency > 1:
         rare = dict(zip(vocabulary.rare.tolist(), vocabulary.rare_counts.tolist(), strict=True))
         assert rare == {value: count for value, count in counts.items() if value not in often}
-
-
-def test_new_values_are_found_and_known_ones_keep_their_ids():
-    before = learn(["shoe", "boot"])
-    after = grow(before, ["sock", "clog", "shoe"])
-    assert after.values.tolist() == ["boot", "shoe", "clog", "sock"]
-    names = np.array(WORDS, dtype=object)
-    assert ids_of(before, names) == [2, 1, 1, 3, 1]
-    assert ids_of(after, names) == [2, 4, 1, 3, 5]
-    assert after.decode(np.array([4, 0])).tolist() == ["clog", None]
 
 
 def test_max_ids_takes_the_most_frequent_new_values_while_there_is_room():
@@ -608,17 +596,6 @@ def test_a_ranker_answers_by_one_model_between_the_replacements(
     update(model, later, y)
     pd.testing.assert_frame_equal(answers[0], old)
     pd.testing.assert_frame_equal(answers[1], rank_candidates(model, users, candidates))
-
-
-def test_update_learns(model, later, y):
-    first = model["din"].net_.occurrences_["item"]
-    loss = []
-    for _ in range(8):
-        update(model, later, y)
-        loss.append(model["din"].history_["train_loss"].iloc[-1])
-    assert loss[-1] < loss[0]
-    assert len(model["din"].net_.occurrences_["item"]) == len(first) + 30
-    assert len(model["encode"].schema_["item"].grown_from) == 1
 
 
 def test_steps_without_partial_fit_only_transform(frame, later, y):

@@ -432,19 +432,13 @@ def test_a_builder_of_polars_rows_with_zones_categories_and_lists_is_saved(tmp_p
         later = later.with_columns(pl.col("time") + pl.duration(days=9))
 
 
-def test_events_all_needs_no_labels():
-    builder = HistoryBuilder(
-        user="user", time="time", columns="item", events="all", elapsed="ago", max_age=1
-    )
-    shown = builder.fit_transform(SHOWN)
-    assert lists(shown["hist_item"]) == [[], ["shoe"], [], ["tie"], ["tie"]]
-    assert lists(shown["ago"]) == [[], [1.0], [], [1.0], [1.0]]
-
-
-def test_transforming_equals_attaching(builder):
-    ours = builder.fit(SHOWN, LABELS).transform(SHOWN)
-    theirs = attach(SHOWN, SHOWN[LABELS == "yes"])
-    assert lists(ours["hist_item"]) == lists(theirs["hist_item"])
+@pytest.mark.parametrize("options", [{}, {"max_age": 1, "elapsed": "ago", "max_length": 1}])
+def test_transforming_equals_attaching(builder, options):
+    ours = builder.set_params(**options).fit(SHOWN, LABELS).transform(SHOWN)
+    theirs = attach(SHOWN, SHOWN[LABELS == "yes"], **options)
+    assert list(ours) == list(theirs)
+    for name in ours.columns[3:]:
+        assert lists(ours[name]) == lists(theirs[name])
 
 
 def test_rows_are_transformed_each_for_itself(builder):

@@ -13,7 +13,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     ItemNeighbours,
     explain,
-    rank_candidates,
     update,
 )
 from sklearn_din.features import EncodedFeatures, Ragged
@@ -239,20 +238,6 @@ def test_rows_that_were_encoded_before_growth_predict_the_same_after_it(model):
     classifier.net_ = classifier.net_.grow(encoder.schema_)
     assert np.array_equal(classifier.predict_proba(before), probability)
     assert counts_of(before) == counts_of(encoder.transform(later))
-
-
-def test_a_ranked_new_item_is_known_again_in_the_history(model):
-    users = pd.DataFrame({"hist_item": [["fresh", "i1", "fresh"], ["i2"]]})
-    catalogue = pd.DataFrame({"item": ["fresh", "other", "i2"]})
-    ranked = rank_candidates(model, users, catalogue, top_k=3)
-    pairs = users.merge(catalogue, how="cross")
-    expected = pairs.assign(probability=model.predict_proba(pairs[["item", "hist_item"]])[:, 1])
-    for row, past in enumerate(users["hist_item"]):
-        own = ranked[ranked["row"] == row].set_index("item")["probability"]
-        truth = expected[expected["hist_item"].map(lambda cell, past=past: cell is past)]
-        np.testing.assert_allclose(own[truth["item"]], truth["probability"], atol=1e-6)
-    first = ranked[ranked["row"] == 0].set_index("item")["probability"]
-    assert first["fresh"] != first["other"]
 
 
 def test_explanations_show_an_unknown_event_as_none(model):

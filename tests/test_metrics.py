@@ -75,37 +75,11 @@ def impressions():
     )
 
 
-def test_one_group_is_plain_auc(impressions):
-    y, score = impressions["clicked"], impressions["score"]
-    assert group_roc_auc_score(y, score, groups=[0] * 6) == pytest.approx(roc_auc_score(y, score))
-
-
 def test_a_group_weighs_as_many_impressions_as_it_has(impressions):
     got = group_roc_auc_score(
         impressions["clicked"], impressions["score"], groups=impressions["user"]
     )
     assert got == 2 / 5  # ann: AUC 1, weight 2; bob: AUC 0, weight 3; cem has clicks only
-
-
-def test_a_doubled_weight_is_a_doubled_row(impressions):
-    doubled = pd.concat([impressions, impressions.iloc[1:4]])
-    weighted = group_roc_auc_score(
-        impressions["clicked"],
-        impressions["score"],
-        groups=impressions["user"],
-        sample_weight=[1, 2, 2, 2, 1, 1],
-    )
-    repeated = group_roc_auc_score(doubled["clicked"], doubled["score"], groups=doubled["user"])
-    assert weighted == pytest.approx(repeated)
-
-
-def test_row_order_does_not_matter(impressions):
-    shuffled = impressions.sample(frac=1, random_state=0)
-    scores = {
-        group_roc_auc_score(frame["clicked"], frame["score"], groups=frame["user"])
-        for frame in (impressions, shuffled)
-    }
-    assert len(scores) == 1
 
 
 @pytest.mark.parametrize(
@@ -346,46 +320,6 @@ def test_large_blocks_of_equal_scores_stay_exact(score):
     }[score]
     got = score(y, np.zeros(n), groups=np.zeros(n), k=k)
     assert got == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("score", "k", "expected"),
-    [
-        # ann: positives at 1 and 3 of 3; bob: one at 2 of 2; cem has none
-        (group_recall_score, 1, (1 / 2 + 0) / 2),
-        (group_recall_score, 2, (1 / 2 + 1) / 2),
-        (group_hit_rate_score, 1, (1 + 0) / 2),
-        (group_hit_rate_score, 2, 1),
-        (group_mrr_score, 1, (1 + 0) / 2),
-        (group_mrr_score, 2, (1 + 1 / 2) / 2),
-        (group_ndcg_score, 1, (1 + 0) / 2),
-        (group_ndcg_score, 3, ((1 + 1 / 2) / (1 + 1 / np.log2(3)) + 1 / np.log2(3)) / 2),
-    ],
-)
-def test_a_list_by_hand(score, k, expected):
-    users = ["ann", "bob", "ann", "cem", "ann", "bob"]
-    clicked = ["yes", "no", "no", "no", "yes", "yes"]
-    scores = [0.9, 0.8, 0.5, 0.7, 0.1, 0.3]
-    assert score(clicked, scores, groups=users, k=k) == pytest.approx(expected)
-
-
-@each_metric
-def test_groups_count_the_same_unless_weights_say_otherwise(score):
-    y, scores = [1, 0, 0, 0, 0, 1], [0.9, 0.1, 0.1, 0.1, 0.5, 0.4]
-    groups = [0, 0, 0, 0, 1, 1]
-    assert score(y, scores, groups=groups, k=1) == 0.5
-    assert score(y, scores, groups=groups, k=1, sample_weight=[3, 3, 3, 3, 1, 1]) == 0.75
-    assert score(y, scores, groups=groups, k=1, sample_weight=[0, 0, 0, 0, 1, 1]) == 0.0
-
-
-@each_metric
-def test_the_order_of_rows_and_monotone_scores_change_nothing(score):
-    rng = np.random.default_rng(1)
-    y, scores, groups = rng.random(200) < 0.2, rng.integers(0, 9, 200), rng.integers(0, 15, 200)
-    first = score(y, scores, groups=groups, k=3)
-    order = rng.permutation(200)
-    again = score(y[order], np.exp(scores)[order], groups=groups[order].astype(str), k=3)
-    assert first == pytest.approx(again, abs=1e-12)
 
 
 @each_metric

@@ -1,7 +1,6 @@
 """Columns that came since fit: added by an update without an effect, and those that are gone."""
 
 import copy
-import pickle
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,6 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     attach_history,
-    load,
-    save,
     scan_parquet,
     update,
 )
@@ -122,23 +119,6 @@ def test_an_update_learns_from_columns_that_came_since(log):
     red = X[:N_FIT].assign(brand="red", price=0.9)
     other = X[:N_FIT].assign(brand="blue", price=0.1)
     assert (model.predict_proba(red)[:, 1] > model.predict_proba(other)[:, 1]).all()
-
-
-def test_files_and_pickles_keep_what_came_since(model, log, tmp_path):
-    X, y = log
-    grown = copy.deepcopy(model)
-    with pytest.warns(UserWarning, match=ADDED):
-        update(grown, X[N_FIT:], y[N_FIT:])
-    expected = grown.predict_proba(X)
-    save(grown, tmp_path / "model.skops")
-    for other in (load(tmp_path / "model.skops"), pickle.loads(pickle.dumps(grown))):
-        np.testing.assert_array_equal(other.predict_proba(X), expected)
-        update(other, X[N_FIT:], y[N_FIT:])
-    assert grown["encode"].feature_names_in_.tolist() == [
-        *model["encode"].feature_names_in_,
-        *(name for name in X if name not in model["encode"].feature_names_in_),
-    ]
-    assert grown["encode"].report(X).loc["brand", "unknown"] == 0
 
 
 def test_a_history_of_a_column_that_was_there_shares_its_vocabulary(log):

@@ -50,38 +50,6 @@ def test_it_equals_the_formula_row_by_row(starts, beta):
     np.testing.assert_allclose(table.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_row_with_a_small_gradient_moves_little():
-    table = torch.nn.Parameter(torch.zeros(6, 2))
-    table.grad = sparse([0, 1], torch.tensor([[1.0, 1.0], [0.1, 0.1]]))
-    RowwiseAdam([table], lr=0.1).step()
-    assert table[1, 0].item() == pytest.approx(table[0, 0].item() / 10, rel=0.01)
-
-
-def test_the_large_gradients_of_one_vocabulary_do_not_slow_another():
-    moved = []
-    for size in (1.0, 1000.0):
-        table = torch.nn.Parameter(torch.zeros(6, 2))
-        optimizer = RowwiseAdam([table], lr=0.1, starts=torch.tensor([0, 3]))
-        table.grad = sparse([0, 4], torch.tensor([[size, size], [1.0, 1.0]]))
-        optimizer.step()
-        moved.append(table[4].detach().clone())
-    assert torch.equal(*moved)
-
-
-def test_rows_outside_the_batch_and_their_moments_stay_as_they_are():
-    table = torch.nn.Parameter(torch.ones(6, 2))
-    optimizer = RowwiseAdam([table], lr=0.1)
-    table.grad = sparse([1], torch.ones(1, 2))
-    optimizer.step()
-    moved = table.detach().clone()
-    square = optimizer.state[table]["square"][1].clone()
-    table.grad = sparse([4], torch.ones(1, 2))
-    optimizer.step()
-    torch.testing.assert_close(table[1], moved[1], rtol=0, atol=0)
-    assert optimizer.state[table]["square"][1] == square
-    assert (table[[0, 2, 3, 5]] == 1).all()
-
-
 def test_mini_batch_aware_l2_equals_the_papers_loop():
     strength, counts = 0.5, np.array([1, 4, 2, 0, 1, 1])
     decay = torch.from_numpy(strength / np.maximum(counts, 1)).float()

@@ -3,7 +3,6 @@
 import datetime as dt
 import decimal
 import json
-import time
 import uuid
 
 import numpy as np
@@ -128,16 +127,6 @@ def test_what_has_no_plain_form_stays_as_it_is(value):
     assert to_plain({"value": (value,)})["value"]["items"][0] is value
     with pytest.raises(TypeError, match="cannot be kept as text"):
         split_arrays(len)
-
-
-def test_a_million_text_ids_take_seconds_at_most():
-    ids = np.array([f"item-{number}" for number in range(1_000_000)], dtype=object)
-    begin = time.process_time()
-    plain = to_plain(ids)
-    again = from_plain(plain)
-    assert time.process_time() - begin < 10  # 1 s on a quiet machine
-    assert (again == ids).all()
-    assert sorted(plain) == ["__kind__", "kinds", "octets", "offsets", "shape"]
 
 
 @pytest.mark.parametrize(

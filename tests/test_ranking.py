@@ -1,7 +1,6 @@
 """A ranking equals scoring each pair alone."""
 
 import re
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -232,12 +231,14 @@ def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
     assert encoded == [len(candidates), len(users)] + [1] * len(users)
 
 
-def test_a_dict_is_one_user(fitted, users, candidates):
+def test_a_dict_or_a_series_is_one_user(fitted, users, candidates):
     ranker = Ranker(fitted, candidates)
     row = users.iloc[[2]]
     user = {name: row[name].iloc[0] for name in row}
     expected = ranker.rank(row, exclude="history")
     pd.testing.assert_frame_equal(ranker.rank(user, exclude="history"), expected)
+    of_series = ranker.rank(users.iloc[2], exclude="history")
+    pd.testing.assert_frame_equal(of_series, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("chosen", [["i3", "i7", "new", None], ("i3",), np.array(["i7", "i3"])])
@@ -247,12 +248,6 @@ def test_a_list_of_items_is_pairs_of_all_users_with_them(fitted, users, candidat
         expected = rank_candidates(fitted, users, candidates, **{option: pairs})
         listed = rank_candidates(fitted, users, candidates, **{option: chosen})
         pd.testing.assert_frame_equal(listed, expected, rtol=0, atol=1e-6)
-
-
-def test_a_series_is_one_user(fitted, users, candidates):
-    ranker = Ranker(fitted, candidates)
-    expected = ranker.rank(users.iloc[[3]])
-    pd.testing.assert_frame_equal(ranker.rank(users.iloc[3]), expected, rtol=0, atol=1e-6)
 
 
 MODELS = {
@@ -364,38 +359,6 @@ def test_an_encoder_that_has_learnt_alone_is_refused(learning):
         ranker.rank(user)
 
 
-def test_requests_during_an_update_see_one_model_or_the_other(learning):
-    model, items, user, later, y = learning
-    ranker, row = Ranker(model, items), user.iloc[0].to_dict()
-    before = ranker.rank(user, top_k=50)
-    seen, ended = [], threading.Event()
-
-    def ask():
-        while not ended.is_set():
-            seen.append(ranker.rank(row, top_k=50))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        update(model, later, y)
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-    seen.append(ranker.rank(row, top_k=50))
-    after = Ranker(model, items).rank(user, top_k=50)
-
-    def by_item(ranking):  # the new item is known when the encoder is replaced, after the network
-        return ranking.set_index("item")["probability"].drop("new").sort_index()
-
-    sides = by_item(before), by_item(after)
-    assert abs(sides[0] - sides[1]).max() > 1e-3
-    for ranking in seen:
-        assert min(abs(by_item(ranking) - side).max() for side in sides) < 1e-6
-    assert abs(by_item(seen[-1]) - sides[1]).max() < 1e-6
-
-
 def test_an_update_between_the_steps_of_a_request_makes_it_begin_again(learning, monkeypatch):
     model, items, user, later, y = learning
     ranker, encode, waiting = Ranker(model, items), Catalogue.encode, [True]
@@ -417,14 +380,6 @@ def test_histories_of_one_behaviour_stand_in_one_frame(fitted, users, candidates
     items = candidates.assign(hist_category=[[1]] * len(candidates))
     with pytest.raises(ValueError, match=r"same events, got \['hist_category'\] among the cand"):
         rank_candidates(fitted, users.drop(columns="hist_category"), items)
-
-
-def test_without_an_item_a_list_of_items_is_refused(frame_and_labels):
-    frame, y = frame_and_labels
-    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
-    model.fit(frame[["item", "tags"]], y)
-    with pytest.raises(ValueError, match="only as a list of items needs candidates that are"):
-        rank_candidates(model, frame[["tags"]][:2], frame[["item"]][:3], only=["i1"])
 
 
 def test_threads_share_a_ranker(fitted, users, candidates):
@@ -505,6 +460,8 @@ def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_
     other = users[users["age"] != users["age"].iloc[0]]
     with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
         ranker.rank(other[:1])
+    with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
+        rank_candidates(pipeline, users[:40], frame[["item", "price"]][:9])
 
 
 def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
@@ -617,16 +574,6 @@ def test_a_column_named_like_a_joint_behaviour_follows_the_user(frame_and_labels
     np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
 
 
-def test_a_step_that_mixes_user_and_candidate_is_refused(frame_and_labels):
-    frame, y = frame_and_labels
-    frame = frame[["item", "price", "age", "hist_item"]].fillna(1.0).assign(age=frame["user"] / 9)
-    mix = FunctionTransformer(lambda X: X.assign(ratio=X["price"] / (1 + X["age"])))
-    encoder = HistorySequenceEncoder()
-    pipeline = make_pipeline(mix, encoder, DINClassifier(max_epochs=1)).fit(frame, y)
-    with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
-        rank_candidates(pipeline, frame[["age", "hist_item"]][:40], frame[["item", "price"]][:9])
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -681,8 +628,11 @@ def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_an
     frame, y = frame_and_labels
     model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
     model.fit(frame[["item", "tags"]], y)
+    users, items = frame[["tags"]][:2], frame[["item"]][:3]
     with pytest.raises(ValueError, match="exclude='history' needs a history that is compared"):
-        rank_candidates(model, frame[["tags"]][:2], frame[["item"]][:3], exclude="history")
+        rank_candidates(model, users, items, exclude="history")
+    with pytest.raises(ValueError, match="only as a list of items needs candidates that are"):
+        rank_candidates(model, users, items, only=["i1"])
 
 
 def test_ranking_needs_frames(fitted, users):

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.compose import ColumnTransformer
-from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import DINClassifier, scan_parquet
 from sklearn_din.logs.history import attach_history
@@ -67,20 +65,6 @@ def test_a_joint_history_without_candidate_stays_in_its_behaviour():
     assert schema["hist_category"].vocabulary == "hist_category"
 
 
-def test_a_float_candidate_of_a_history_of_ids_is_categorical():
-    frame = pd.DataFrame({"item": [7.0, np.nan], "hist_item": [[7, 8], [8]]})
-    X = HistorySequenceEncoder().fit_transform(frame)
-
-    assert X["item"].tolist() == [2, 1]
-    assert X["hist_item"].tolist() == [[2, 3], [3, 0]]
-
-
-def test_integer_ids_that_missing_values_made_floats_stay_ids():
-    frame = pd.DataFrame({"item": [7, 8], "hist_item": [np.array([7.0, np.nan]), np.array([8.0])]})
-
-    assert HistorySequenceEncoder().fit_transform(frame)["hist_item"].tolist() == [[2, 1], [3, 0]]
-
-
 def test_two_histories_may_share_one_candidate():
     frame = pd.DataFrame({"item": [1, 2], "clicks": [[3], [1]], "purchases": [[2], [4]]})
     histories = {"clicks": "item", "purchases": "item"}
@@ -88,18 +72,6 @@ def test_two_histories_may_share_one_candidate():
 
     assert X["purchases"].tolist() == [[3], [5]]
     assert X.schema.vocabulary_sizes == {"item": 6}
-
-
-def test_naming_one_part_leaves_the_rules_to_the_others():
-    frame = with_windows()
-    frame["age"] = 30
-
-    fitted = encoder(numeric=["age"]).fit(frame)
-    assert fitted.schema_.names("numeric") == ["price", "age"]
-    assert fitted.schema_.names("categorical") == ["item", "category"]
-    fitted = encoder(histories={"hist_item": "item"}).fit(frame)
-    assert fitted.schema_.names("history") == ["hist_item", "hist_category"]
-    assert fitted.schema_ == encoder().fit(frame).schema_
 
 
 def with_purchases(prefix="buy_", **options):
@@ -330,29 +302,6 @@ def test_a_history_without_its_candidate_is_said():
     message = r"histories past have no candidate.* histories=\{'past': 'item'\}"
     with pytest.warns(UserWarning, match=message):
         encoder(drop=["user", "time", "hist_item"]).fit(texts)
-
-
-def test_prefixes_of_column_transformer_are_seen_through():
-    frame = with_windows(columns=["item"])
-    columns = ColumnTransformer(
-        [("numbers", FunctionTransformer(), ["price"])], remainder="passthrough"
-    ).set_output(transform="pandas")
-    columns.set_params(verbose_feature_names_out=True)
-    out = columns.fit_transform(frame)
-    assert "remainder__hist_item" in out.columns
-    schema = HistorySequenceEncoder(drop=["remainder__user", "remainder__time"]).fit(out).schema_
-    assert schema.behaviours[0].candidates == ("remainder__item",)
-
-
-def test_a_behaviour_may_stand_beside_a_column_of_its_name():
-    frame = with_windows()
-    frame["item+hist_category"] = ["x", "y"] * 30
-    frame["hist_item+hist_category"] = [["x"], ["y", "z"]] * 30
-    schema = encoder().fit(frame).schema_
-    assert [b.histories for b in schema.behaviours] == [
-        ("hist_item", "hist_category"),
-        ("hist_item+hist_category",),
-    ]
 
 
 @pytest.mark.parametrize(

@@ -50,15 +50,6 @@ def test_times_elapsed_are_scaled_logs_of_anchor_minus_time():
     assert X["hist_elapsed"].dtype == np.float32
 
 
-def test_times_elapsed_may_come_as_lists_when_serving():
-    frame = with_windows(elapsed="hist_elapsed")
-    fitted = encoder().fit(frame)
-    served, X = fitted.transform(as_lists(frame)), fitted.transform(frame)
-
-    np.testing.assert_allclose(served["hist_elapsed"], X["hist_elapsed"], rtol=1e-5)
-    assert served["hist_elapsed"].dtype == np.float32
-
-
 def test_plain_numbers_of_events_may_come_as_windows_when_serving():
     frame = with_windows(elapsed="hist_elapsed")
     histories = {("hist_item", "hist_category", "hist_elapsed"): ("item", "category", None)}

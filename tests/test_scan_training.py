@@ -209,22 +209,6 @@ def test_a_pooled_order_has_each_row_once_and_reads_few_rows_at_a_time(n_rows, p
         )
 
 
-def test_batches_of_some_rows_are_those_rows(frame):
-    X, y = in_memory(frame)
-    encoded = HistorySequenceEncoder().fit_transform(X.drop(columns=["user", "time"]))
-    rows = np.random.RandomState(0).permutation(len(encoded))[:200]
-    some = ImpressionBatches(
-        encoded, y[rows], batch_size=64, rows=rows, shuffle=np.random.RandomState(1)
-    )
-    twin = ImpressionBatches(
-        encoded[rows], y[rows], batch_size=64, shuffle=np.random.RandomState(1)
-    )
-    assert len(some) == len(twin) == 200
-    for (batch, labels), (its, theirs) in zip(some, twin, strict=True):
-        assert labels.tolist() == theirs.tolist()
-        assert all(batch.ids[name].tolist() == its.ids[name].tolist() for name in its.ids)
-
-
 def test_a_search_encodes_once_where_there_is_a_cache(source, tmp_path, monkeypatch):
     scan = scan_parquet(source, target="click", cache_dir=tmp_path / "cache")
     grid = {"din__embedding_dim": [2, 4]}

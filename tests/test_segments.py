@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from sklearn_din.network.segments import (
-    gather_rows,
     max_events,
     reuse_arange,
     softmax_events,
@@ -37,26 +36,6 @@ def test_sums_and_maxima_and_softmax_equal_a_loop_over_impressions(generator):
     torch.testing.assert_close(max_events(values, ROWS, 4), maxima)
     shares = torch.cat([e.softmax(0) for e in by_row(weights * 50)])
     torch.testing.assert_close(softmax_events(weights * 50, ROWS, 4), shares)
-
-
-@pytest.mark.parametrize("pool", ["sum", "softmax"])
-def test_gradients_of_pooling_equal_numerical_ones(pool, generator):
-    values = torch.randn(8, 2, generator=generator, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(8, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    def pooled(values, weights):
-        scores = softmax_events(weights, ROWS, 4) if pool == "softmax" else weights
-        return sum_events(values, ROWS, OFFSETS, scores)
-
-    assert torch.autograd.gradcheck(pooled, (values, weights))
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-@pytest.mark.parametrize("ids", [[], [4], [1, 1, 0]])
-def test_gathered_rows_are_the_tables_rows_bit_by_bit(ids, dtype, generator):
-    table = torch.randn(5, 3, generator=generator)
-    rows = torch.tensor(ids, dtype=dtype)
-    torch.testing.assert_close(gather_rows(table, rows), table[rows.long()], rtol=0, atol=0)
 
 
 def test_cached_numbers_are_those_of_arange_at_any_size_and_of_any_kind():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
@@ -244,15 +244,6 @@ def test_a_score_predicts_once(fitted, rows, monkeypatch):
     for y in (rows[1]["click"][:20], rows[1][:20]):
         clone(fitted[-1]).fit(encoded, y).score(encoded, y)
     assert len(calls) == 2
-
-
-def test_a_search_goes_by_the_labels_mean_auc(rows):
-    grid = {"din__label_weight": [None, {"purchase": 3.0}], "din__embedding_dim": [4]}
-    search = GridSearchCV(make_model(after=AFTER), grid, cv=KFold(2), scoring="roc_auc")
-    search.fit(*rows)
-    frame, y = rows
-    expected = roc_auc_score(y, search.decision_function(frame))
-    assert search.score(frame, y) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,5 @@ def test_rows_are_taken_as_numpy_takes_them(rows):
     ]
 
 
-def test_rows_that_follow_each_other_cover_everything_once():
-    spans = Spans.from_lengths(np.array([2, 0, 3]))
-    assert spans.starts.tolist() == [0, 2, 2]
-    assert spans.index().tolist() == list(range(5))
-    assert spans.cover().counts().tolist() == [1] * 5
-
-
 def test_a_time_before_its_event_counts_as_none_elapsed():
     assert log_elapsed(np.array([-1.0, 0.0, 1.0])).tolist() == pytest.approx([0, 0, np.log(2)])

@@ -202,13 +202,6 @@ def test_digest_tells_catalogues_apart_and_survives_pickling():
     assert len({vocabulary.digest, *(other.digest for other in others)}) == 5
 
 
-def test_an_empty_vocabulary_knows_nothing():
-    vocabulary = learn([])
-
-    assert vocabulary.n_ids == 2
-    assert ids_of(vocabulary, np.array([4, 5])) == [1, 1]
-
-
 def test_integers_beyond_64_bits_are_unknown_where_smaller_ones_were_learnt():
     values = np.array([2, 2**70, "7"], dtype=object)
     assert ids_of(learn([2, 7]), values) == [2, 1, 3]
