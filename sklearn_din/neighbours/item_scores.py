@@ -144,9 +144,11 @@ class ItemScores:
             if not part.lengths.any():
                 continue
             of_both = _scores_of_pairs((self.ease, self.cosine), candidates[rows], part, items)
+            whose = np.repeat(np.arange(len(part.lengths)), part.lengths)
+            ranks = np.cumsum(part.lengths, dtype=np.int64)[whose] - 1 - np.arange(len(whose))
             for first, of_events in zip((0, len(SUMMARIES)), of_both, strict=True):
-                columns = slice(first, first + len(SUMMARIES))
-                numbers[rows, columns] = _summaries(of_events, part.lengths)
+                summaries = summarise(whose, ranks, of_events, part.lengths)
+                numbers[rows, first : first + len(SUMMARIES)] = summaries.T
         numbers[:, N_OF_HISTORY:] = self.of_candidates(candidates)
         return numbers
 
@@ -214,19 +216,31 @@ def _scores_of_rows(
     return in_order
 
 
-def _summaries(scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Signed logs of the five summaries, zeros for an empty history: (n_rows, 5)."""
-    sums = np.zeros((len(lengths), len(SUMMARIES)), dtype=np.float32)
-    filled = np.flatnonzero(lengths)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    starts = (ends - lengths)[filled]
-    rank = np.repeat(ends, lengths) - 1 - np.arange(len(scores))
-    sums[filled, 0] = np.add.reduceat(scores, starts)
-    sums[filled, 1] = sums[filled, 0] / lengths[filled]
-    sums[filled, 2] = np.maximum.reduceat(scores, starts)
-    sums[filled, 3] = scores[ends[filled] - 1]
-    sums[filled, 4] = np.add.reduceat(scores * np.float32(DECAY) ** rank, starts)
-    return np.sign(sums) * np.log1p(np.abs(sums))
+def summarise(
+    whose: np.ndarray, ranks: np.ndarray, scores: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Summarise each row's scores: signed logs of sum, mean, maximum, newest and decayed sum.
+
+    whose, ranks, scores : (n_scores,), the row of each score, how many of its events have come
+        since, and the score; those of zero may be left out
+    lengths : (n_rows,), how many events each row has
+    summaries : (5, n_rows), zeros without an event
+    """
+    n_rows, sums = len(lengths), np.empty((len(SUMMARIES), len(lengths)), dtype=np.float32)
+    decays = np.float32(DECAY) ** np.arange(ranks.max(initial=0) + 1, dtype=np.float32)
+    total, mean, most, newest, decayed = sums
+    total[:] = np.bincount(whose, scores, n_rows)
+    mean[:] = total / np.maximum(lengths, 1)
+    # An event that is no neighbour scores zero
+    has_zero = (np.bincount(whose, minlength=n_rows) < lengths) | (lengths == 0)
+    most[:] = np.where(has_zero, 0, -np.inf)
+    np.maximum.at(most, whose, scores)
+    newest[:], is_newest = 0, ranks == 0
+    newest[whose[is_newest]] = scores[is_newest]
+    decayed[:] = np.bincount(whose, scores * decays[ranks], n_rows)
+    sizes = np.abs(sums)
+    np.log1p(sizes, out=sizes, where=sizes > 0)  # most are zero
+    return np.copysign(sizes, sums)
 
 
 def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:

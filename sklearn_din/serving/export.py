@@ -591,17 +591,19 @@ def neighbour_numbers(
     Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
     Where all candidates share a history, events and mask are (1, T).
     """
-    by_item = pair.scores.ease, pair.scores.cosine
+    graph, by_item = candidates.graph, (pair.scores.ease, pair.scores.cosine)
     scale, scale_of_plain = np.split(pair.scale, [N_OF_HISTORY])
     plain = pair.scores.of_candidates(slice(None)) / scale_of_plain
     if are_shared:
-        numbers = _summaries_of_one_history(by_item, pair.n_ids, candidates, events, mask)
+        scores, counts, is_event = _scores_by_place(by_item, pair.n_ids, candidates, events, mask)
     else:
-        looked_up = [_look_up(scores, candidates, events) for scores in by_item]
-        summaries = [number for scores in looked_up for number in _summaries(scores, mask)]
-        numbers = join(summaries, axis=1)
-    plain_numbers = candidates.graph.add("Gather", plain, candidates)
-    return join([signed_log(numbers) / scale, plain_numbers], axis=1)
+        each = [_look_up(scores, candidates, events).unsqueeze(1) for scores in by_item]
+        scores, counts, is_event = join(each, axis=1), _counts(mask), mask.unsqueeze(1)
+    most = largest(scores, is_event, axis=-1, keepdims=True)
+    order = np.array([0, 1, 4, 2, 3])  # the maximum is third
+    summaries = graph.add("Gather", join([scores @ counts, most], axis=-1), order, axis=-1)
+    numbers = signed_log(summaries.reshape(-1, N_OF_HISTORY)) / scale
+    return join([numbers, graph.add("Gather", plain, candidates)], axis=1)
 
 
 def neighbour_bytes(pair: NeighbourPair) -> int:
@@ -648,65 +650,42 @@ def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
     return (same @ column).squeeze(2)
 
 
-def _summaries(scores: Value, mask: Value) -> list[Value]:
-    """Return sum, mean, maximum, newest and decayed sum over real events: (n, 1), 0 without any."""
-    real = scores * mask
-    total = real.sum(1, keepdims=True)
+def _counts(mask: Value) -> Value:
+    """Return what each event counts in sum, mean, newest and decayed sum: (n, T, 4)."""
     ranks = rank_of_recency(mask)
-    weights = mask.graph.add("Pow", DECAY, ranks)
-    newest = ranks.equals(np.float32(0)).as_float()
-    return [
-        total,
-        total / mask.sum(1, keepdims=True).clamp(1.0),
-        largest(scores, mask, keepdims=True),
-        (real * newest).sum(1, keepdims=True),
-        (real * weights).sum(1, keepdims=True),
-    ]
-
-
-def _summaries_of_one_history(
-    by_item: Sequence[csr_array], n_ids: int, candidates: Value, events: Value, mask: Value
-) -> Value:
-    """Return the same for candidates (n,) of one history (1, T), (n, 5) of each of the scores.
-
-    Each candidate's neighbours are looked for among the events; few of them are found. The places
-    of events count from the newest, which is 1; 0 is that of ids without events.
-    """
-    graph, ids = candidates.graph, events.transpose(1, 0).as_int64()  # (T, 1)
-    place = graph.add("CumSum", mask, np.int64(1), reverse=1) * mask
-    places = graph.add("Expand", np.int32(0), np.array([n_ids]))
-    of_events = place.squeeze(0).as_int32()
-    places = graph.add("ScatterND", places, ids, of_events, reduction="max")  # one of equal ids
-    # What the events at each place count in the sums: (n_places, 4)
     counts = [mask, mask / mask.sum(1, keepdims=True).clamp(1.0)]
-    counts += [place.equals(np.float32(1)).as_float(), graph.add("Pow", DECAY, place - 1.0) * mask]
-    n_places, n_counts = graph.add("Shape", ids, end=1) + np.array([1]), np.array([len(counts)])
-    weights = graph.add("Expand", 0.0, join([n_places, graph.constant(n_counts)], axis=0))
-    at, counted = graph.add("Gather", places, ids).as_int64(), join(counts, axis=0)
-    weights = graph.add("ScatterND", weights, at, counted.transpose(1, 0), reduction="add")
-    scores = _scores_by_place(by_item, candidates, places, weights)  # (2 * n, n_places)
-    most = scores.max(1, keepdims=True) * mask.max(1, keepdims=True)
-    order = np.array([0, 1, 4, 2, 3])  # the maximum is third
-    summaries = graph.add("Gather", join([scores @ weights, most], axis=1), order, axis=1)
-    return summaries.reshape(-1, len(by_item) * len(order))
+    counts += [ranks.equals(np.float32(0)).as_float() * mask]
+    counts += [mask.graph.add("Pow", DECAY, ranks) * mask]
+    return join([count.unsqueeze(1) for count in counts], axis=1).mT
 
 
 def _scores_by_place(
-    by_item: Sequence[csr_array], candidates: Value, places: Value, weights: Value
-) -> Value:
-    """Return each candidate's scores of each kind, one below the other: (2 * n, n_places).
+    by_item: Sequence[csr_array], n_ids: int, candidates: Value, events: Value, mask: Value
+) -> tuple[Value, Value, Value]:
+    """Return scores of candidates (n,) and one history (1, T), of each kind one below the other.
 
-    It is 0 of events that are no neighbours, and no maximum where no event is.
+    Each candidate's neighbours are looked for among the events; few of them are found. The places
+    of events count from the newest, which is 1; 0 is that of ids without events.
+
+    Returns: scores (2 * n, n_places), what places count in the sums (n_places, 4), whether there is
+    an event (1, n_places)
     """
-    graph, n_scores = candidates.graph, np.array([len(by_item)])
+    graph, ids = candidates.graph, events.transpose(1, 0).as_int64()  # (T, 1)
+    place = (rank_of_recency(mask) + 1.0) * mask
+    places = graph.add("Expand", np.int32(0), np.array([n_ids]))
+    of_events = place.squeeze(0).as_int32()
+    places = graph.add("ScatterND", places, ids, of_events, reduction="max")  # one of equal ids
+    n_places, n_scores = graph.add("Shape", ids, end=1) + np.array([1]), np.array([len(by_item)])
+    counts = graph.add("Expand", 0.0, join([n_places, graph.constant(np.array([4]))], axis=0))
+    at = graph.add("Gather", places, ids).as_int64()
+    counts = graph.add("ScatterND", counts, at, _counts(mask).squeeze(0), reduction="add")
     pairs = [_find_neighbours(scores, candidates, places) for scores in by_item]
     rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(pairs)]
     columns = join([place for _, place, _ in pairs], axis=0).as_int64()
     at = join([join(rows, axis=0).unsqueeze(1), columns.unsqueeze(1)], axis=1)  # (n_pairs, 2)
-    none = graph.add("Gather", weights, np.int64(0), axis=1).as_bool().where(0.0, HIDDEN)
-    shape = join([candidates.call("Shape") * n_scores, graph.constant(np.array([1]))], axis=0)
-    scores = graph.add("Expand", none, shape)
-    return graph.add("ScatterND", scores, at, join([value for _, _, value in pairs], axis=0))
+    scores = graph.add("Expand", 0.0, join([candidates.call("Shape") * n_scores, n_places], axis=0))
+    scores = graph.add("ScatterND", scores, at, join([value for _, _, value in pairs], axis=0))
+    return scores, counts, counts[..., :1].transpose(1, 0).as_bool().as_float()
 
 
 def _find_neighbours(
