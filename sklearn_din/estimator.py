@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
@@ -122,17 +122,20 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
                 from sklearn_din.training.leaks import warn_of_leaks
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
-            with self._open_checkpoint(inputs, sample_weight, groups, ranks) as checkpoint:
-
-                def attributes_of(net: DINNet) -> Mapping[str, object]:
-                    return vars(copy.copy(self)._keep(net, inputs))
-
+            context: AbstractContextManager[Checkpoint | None] = nullcontext()
+            if self.checkpoint_dir is not None or ranks is not None:  # else it is not loaded
+                open_checkpoint = extra("resilient.checkpoint").open_checkpoint
+                context = open_checkpoint(self, inputs, sample_weight, groups, ranks)
+            with context as checkpoint:
                 net, tasks = self._new_net(inputs.target), []
                 net.callbacks = [*(self.callbacks or ())]
                 if getattr(self, "_skl_callbacks", None):
                     from sklearn_din.training.check_tasks import CheckTasks
 
-                    tasks = [CheckTasks(self, X, y, sample_weight, attributes_of)]
+                    given = self, X, y, sample_weight
+                    tasks = [
+                        CheckTasks(*given, lambda net: vars(copy.copy(self)._keep(net, inputs)))
+                    ]
                 net.callbacks += [*tasks, *self._progress(ranks, inputs)]
                 if checkpoint is not None:
                     net.ranks_ = ranks
@@ -232,19 +235,6 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             self._keep(net, inputs)
         return self
 
-    def _open_checkpoint(
-        self,
-        inputs: FitInputs,
-        sample_weight: ArrayLike | None,
-        groups: ArrayLike | None,
-        ranks: Ranks | None,
-    ) -> AbstractContextManager[Checkpoint | None]:
-        """Hold the checkpoint; most fits have none, and do not load what writes it."""
-        if self.checkpoint_dir is None and ranks is None:
-            return nullcontext()
-        checkpoint = extra("resilient.checkpoint")
-        return checkpoint.open_checkpoint(self, inputs, sample_weight, groups, ranks)
-
     def _new_net(self, target: Target) -> DINNet:
         """Return a net of the classifier's parameters, without a network yet."""
         from sklearn_din.training.net import DINNet  # and skorch: slow to import
@@ -258,6 +248,8 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
 
     def _grown_net(self, schema: Schema, target: Target) -> DINNet:
         """Return a net of its own memory that goes on where the fitted one stopped."""
+        from sklearn_din.training.growth import grow
+
         schema = self.net_.neighbours_.extend(schema)
         options = {name: getattr(self, name) for name in names_of(NetworkParameters)}
         with torch.device("meta"):
@@ -266,7 +258,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         widths: dict[str, int] = {}
         if isinstance(known, dict) and isinstance(given, dict):
             widths = given | known  # those of columns that came since are given now
-        net = self.net_.grow(schema, widths=widths)
+        net = grow(self.net_, schema, widths=widths)
         own = net.module_.options
         changed = [name for name in expected if expected[name] != own[name]]
         if changed:
@@ -305,9 +297,9 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return [("progress", ProgressBar(inputs.target.click_name))]
 
     def _warn_of_interruption(self, net: DINNet) -> None:
-        was_checked = best_check(net.checks_) is not None
         kept_weights = "weights of the best validation check so far"
-        kept_weights = kept_weights if was_checked else "latest weights"
+        if best_check(net.checks_) is None:
+            kept_weights = "latest weights"
         goes_on = ", which goes on from the latest checkpoint" if self.checkpoint_dir else ""
         warn_user(
             f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
@@ -330,10 +322,13 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return super()._versions() | {"torch": str(torch.__version__)}
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        if "net_" not in attributes or not attributes["net_"].is_own():
+        if "net_" not in attributes:
             return None
+        from sklearn_din.training.growth import is_own
         from sklearn_din.training.net_state import net_state
 
+        if not is_own(attributes["net_"]):
+            return None
         net = attributes.pop("net_")
         for name in _of_net(net).keys() - {"net_"}:
             attributes.pop(name)
@@ -442,8 +437,9 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     early_stopping : bool or "auto", default="auto"
         Whether to set validation rows aside, stop when their loss stops falling and keep the
         best average of the weights of the last four validation checks. "auto": from 1,000 rows.
-        Where no check is better than the base rate of the training rows, a warning says so, and
-        that rate is what all rows get. ``partial_fit`` has no such rows and compares nothing.
+        Where no check is better than the base rate of the training rows (of numbers: their mean),
+        a warning says so, and that is what all rows get. ``partial_fit`` has no such rows and
+        compares nothing.
     validation : {"auto", "random", "last", "groups"}, default="auto"
         Which rows early stopping sets aside. "auto": "last" where the encoder knows when each row
         was (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": any. "last":

@@ -34,18 +34,6 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
     ----------
     loss : {"squared", "log1p"}, default="squared"
         Squared error of the number, or of log(1 + number), which needs numbers from 0 on.
-    embedding_l2 : float, default=250.0
-        Strength of the mini-batch aware L2 on embeddings. As a prior: each coordinate is
-        N(0, 1 / embedding_l2), whatever the batch size. Less where items are good or bad by
-        themselves, more where only their match with the history counts. 0 turns it off.
-    early_stopping : bool or "auto", default="auto"
-        Whether to set validation rows aside, stop when their loss stops falling and keep the
-        best average of the weights of the last four validation checks. "auto": from 1,000 rows.
-        Where no check is better than the mean of the training rows, a warning says so, and that
-        mean is what all rows get. ``partial_fit`` has no such rows and compares nothing.
-    verbose : int, default=0
-        0 is silent. 1 shows a progress bar with losses and time left, and names the columns that
-        are not used (dates), and why item neighbours are off.
 
     Attributes
     ----------

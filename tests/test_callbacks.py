@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from sklearn_din import _callbacks
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.training.net import DINNet
+from sklearn_din.training import check_tasks
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import with_windows
 from tests.encoded_impressions import make_impressions, make_labels
@@ -196,7 +196,7 @@ def test_callbacks_change_no_number(settings):
 
 def test_without_callbacks_nothing_is_made_or_called(monkeypatch):
     calls = []
-    monkeypatch.setattr(DINNet, "copy_as_if_stopped", lambda *_: calls.append("net"))
+    monkeypatch.setattr(check_tasks, "copy_as_if_stopped", lambda *_: calls.append("net"))
     monkeypatch.setattr(_callbacks, "FitTask", lambda *_: calls.append("task"))
     for estimator in (DINClassifier, HistorySequenceEncoder):
         monkeypatch.setattr(
@@ -211,7 +211,7 @@ def test_without_callbacks_nothing_is_made_or_called(monkeypatch):
 
 
 def test_no_net_is_copied_for_callbacks_that_do_not_ask(monkeypatch):
-    monkeypatch.setattr(DINNet, "copy_as_if_stopped", lambda *_: pytest.fail("copied"))
+    monkeypatch.setattr(check_tasks, "copy_as_if_stopped", lambda *_: pytest.fail("copied"))
     fitted(Steps())
 
 

@@ -368,7 +368,7 @@ def test_every_array_of_the_data_counts(unfinished):
 
 
 def test_fixed_vectors_count():
-    other = {"film": VECTORS["film"].assign(a=[0.1, 0.2, 0.3, 0.5, 0.8])}
+    other = {"film": VECTORS["film"].assign(a=[0.1, 0.2, 0.3, 0.5, 0.8, 0.9])}
     encoded = make_encoder().set_params(vectors=other).fit_transform(FRAME)
     digests, expected = fingerprint.digests_of(encoded), fingerprint.digests_of(LISTS)
     assert {name for name in expected if digests[name] != expected[name]} == {"vectors="}

@@ -21,6 +21,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 from sklearn_din.resilient import checkpoint
 from sklearn_din.training import net as net_file
+from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seed_torch
@@ -62,7 +63,7 @@ def net_of(device="cpu", **parameters):
 @pytest.fixture
 def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
-    for file in (layers, net_file):
+    for file in (layers, net_file, steps):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 
@@ -125,12 +126,12 @@ def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch
         step = net.train_step((batch, clicks))
     assert copies == []
     assert step["loss"].is_meta
-    assert len(net._unread) == 2
+    assert len(net.unread_losses_) == 2
 
 
 def test_a_step_in_parts_reads_nothing_from_the_device(on_meta, monkeypatch):
-    monkeypatch.setattr(net_file, "SPLIT_FROM", 10)
-    monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+    monkeypatch.setattr(steps, "SPLIT_FROM", 10)
+    monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
     parts, split = [], Batch.split
 
     def noted(batch, most_events):
@@ -239,8 +240,8 @@ def test_a_step_in_parts_has_the_gradients_of_the_whole_step(can_read, monkeypat
         request.getfixturevalue("unreadable")
     gradients = []
     for most in (1 << 17, 10):
-        monkeypatch.setattr(net_file, "SPLIT_FROM", most)
-        monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+        monkeypatch.setattr(steps, "SPLIT_FROM", most)
+        monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
         net = net_of(interest="paper")  # draws no random numbers in training
         net.train_step_single(next(batches()))
         gradients.append([its.grad for its in net.module_.parameters()])
@@ -339,7 +340,7 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
 
 @pytest.mark.usefixtures("unreadable")
 def test_a_long_pass_reads_its_losses_in_between(monkeypatch):
-    monkeypatch.setattr(net_file, "STEPS_PER_READ", 3)
+    monkeypatch.setattr(steps, "STEPS_PER_READ", 3)
     broken = Break(at=4)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
         DINClassifier(batch_size=50, early_stopping=False, callbacks=[broken], random_state=0).fit(

@@ -10,7 +10,7 @@ import torch
 from sklearn_din import DINClassifier
 from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.network.batch import Batch
-from sklearn_din.training import net as net_file
+from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
@@ -71,8 +71,8 @@ def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, 
     gradients = []
     for device in ("cpu", GPU):
         if device == GPU and is_split and "dice" not in options.values():
-            monkeypatch.setattr(net_file, "SPLIT_FROM", 10)
-            monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+            monkeypatch.setattr(steps, "SPLIT_FROM", 10)
+            monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
         net, batches = net_and_batches(device, **options)
         net.train_step_single(next(batches))
         gradients.append([its.grad.cpu() for its in net.module_.parameters()])
@@ -87,8 +87,8 @@ def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, 
 @each_option
 def test_no_training_step_waits_for_the_gpu(options, is_split, monkeypatch):
     if is_split:
-        monkeypatch.setattr(net_file, "SPLIT_FROM", 10)
-        monkeypatch.setattr(net_file, "EVENTS_PER_PART", 40)
+        monkeypatch.setattr(steps, "SPLIT_FROM", 10)
+        monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
     net, batches = net_and_batches(GPU, **options)
     net.train_step(next(batches))  # what is kept from step to step is made in the first one
     torch.cuda.set_sync_debug_mode("error")

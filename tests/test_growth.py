@@ -30,6 +30,7 @@ from sklearn_din import (
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.serving import updating
+from sklearn_din.training import growth
 from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
 from tests.encoded_impressions import make_impressions, make_labels
@@ -60,7 +61,7 @@ def grown_untrained(classifier, X, y):
     """The classifier with the tables of X's vocabularies, and not a step of training."""
     schema = check_inputs(classifier, X, y, None, is_partial=True).X.schema
     grown, tables = copy.deepcopy(classifier), classifier.net_.neighbours_
-    grown.net_, grown.schema_ = classifier.net_.grow(tables.extend(schema)), schema
+    grown.net_, grown.schema_ = growth.grow(classifier.net_, tables.extend(schema)), schema
     return grown
 
 
@@ -506,7 +507,7 @@ def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, lat
         update(model, later, y)
     save(model, tmp_path / "model.din")
     again = load(tmp_path / "model.din")
-    assert not again["din"].net_.can_go_on()
+    assert not growth.can_go_on(again["din"].net_)
     assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
 
 

@@ -20,6 +20,7 @@ from sklearn_din.features.identities import identify, ids_to_look_up, is_identit
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
+from sklearn_din.training.growth import grow
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.padded_network import match
 
@@ -235,7 +236,7 @@ def test_rows_that_were_encoded_before_growth_predict_the_same_after_it(model):
     encoder.partial_fit(later)
     assert (encoder.transform(later)["item"] > 1).all()
     assert (before.columns["item"] < 0).all()
-    classifier.net_ = classifier.net_.grow(encoder.schema_)
+    classifier.net_ = grow(classifier.net_, encoder.schema_)
     assert np.array_equal(classifier.predict_proba(before), probability)
     assert counts_of(before) == counts_of(encoder.transform(later))
 

@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
 from sklearn_din.resilient import processes
-from sklearn_din.training import net
+from sklearn_din.training import net, steps
 from tests.abilities import ABILITIES, FRAME, encode_with_new_columns, make_encoder
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 
@@ -98,8 +98,8 @@ def fit(case, **parameters):
             stack.enter_context(double_precision())
         if case == "in parts":
             for name in ("SPLIT_FROM", "EVENTS_PER_PART"):
-                stack.callback(setattr, net, name, getattr(net, name))
-                setattr(net, name, 50)
+                stack.callback(setattr, steps, name, getattr(steps, name))
+                setattr(steps, name, 50)
         own = own.copy()
         estimator = own.pop("estimator", DINClassifier)
         return estimator(**SMALL | own | parameters).fit(**given)

@@ -81,17 +81,13 @@ class FieldEmbeddings(nn.Module):
                 for name, n_dims in schema.vector_sizes.items()
             }
         )
-        self.slots = self._slots(schema)
+        self.slots: list[Slot] = [(name,) for name in schema.names("categorical", "list")]
+        for behaviour in schema.behaviours:
+            self.slots += self.slots_of(behaviour)
         self._slots_by_width: dict[str, list[Slot]] = {}
         for slot in self.slots:
             self._slots_by_width.setdefault(str(self.width(slot[0])), []).append(slot)
         self.reset_parameters()
-
-    def _slots(self, schema: Schema) -> list[Slot]:
-        slots: list[Slot] = [(name,) for name in schema.names("categorical", "list")]
-        for behaviour in schema.behaviours:
-            slots += self.slots_of(behaviour)
-        return slots
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

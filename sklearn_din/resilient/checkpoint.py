@@ -34,6 +34,7 @@ from sklearn_din.training.inputs import FitInputs
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
 from sklearn_din.training.seeding import plain_random_state, random_state_of
+from sklearn_din.training.steps import read_losses
 
 FILE, LOCK = "training.checkpoint", "training.lock"
 FORMAT = "sklearn_din checkpoint 4"
@@ -106,7 +107,7 @@ class Checkpoint(Callback):
             return
         is_old = time.monotonic() - self._latest_write >= 60.0 * MINUTES_BETWEEN_WRITES
         if is_old or len(net.checks_) > self._n_checks:
-            net.read_losses()
+            read_losses(net)
             seconds = self._seconds + time.monotonic() - self._began
             unfinished = {
                 "batches": [plain_record(batch) for batch in net.history[-1]["batches"]],

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,12 @@ from sklearn_din.resilient.fingerprint import fingerprint
 from sklearn_din.resilient.processes import Processes, name_ranks, process_group
 from sklearn_din.training.inputs import FitInputs
 
+if TYPE_CHECKING:
+    from sklearn_din.training.net import DINNet
+
+WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
+WITHIN_TRAINING |= {"on_grad_computed"}  # events of which every process has as many
+
 
 class Ranks(Processes):
     """The processes of a group that train one model: they also add tensors up."""
@@ -39,6 +46,8 @@ class Ranks(Processes):
             else "fit begins anew, with checkpoint_dir it would go on"
         )
         super().__init__(work="a training of", remedy=remedy)
+        self.have_agreed = False  # whether all processes stop at this moment
+        self._stop_request: str | None = None  # of this process, until all processes know of it
         self._on_gpu = self._on_cpu if dist.get_backend() == "gloo" else self.open(None)
 
     def sum(self, tensor: Tensor) -> None:
@@ -130,6 +139,44 @@ class Ranks(Processes):
             if any(of_ranks):
                 _sum_rows(self, table, of_ranks)
         return numbers
+
+    def join_gradients(self, net: DINNet, loss: Tensor) -> Tensor:
+        """Sum a net's gradients, return the sum of the losses; stop if one process wants to."""
+        requests = self._stop_requests(net).to(loss.device)
+        tables = list(net.module_.embeddings.tables.values())
+        numbers = torch.cat([loss.reshape(1), requests])
+        numbers = self.sum_gradients(list(net.dense_parameters.values()), tables, numbers)
+        self._stop_together(net, numbers[1:])
+        return numbers[0]
+
+    @contextmanager
+    def hold_stops(self, net: DINNet, event: str) -> Iterator[None]:
+        """Keep the stop of a callback, which is called in the block, until all can hear of it."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if event not in WITHIN_TRAINING:
+                raise
+            if net.stop_reason_ == "patience":  # all processes made the same check
+                self.have_agreed = True
+                raise
+            is_named = net.stop_reason_ != "max_epochs"
+            self._stop_request = net.stop_reason_ if is_named else "callback"
+        if event == "on_epoch_end":
+            requests = self._stop_requests(net)
+            self.sum(requests)
+            self._stop_together(net, requests)
+
+    def _stop_requests(self, net: DINNet) -> Tensor:
+        """Return whether the user, or a callback, wants this process to stop: (2,)."""
+        by_user = bool(net.presses_) or self._stop_request == "user"
+        return torch.tensor([by_user, self._stop_request is not None], dtype=torch.float32)
+
+    def _stop_together(self, net: DINNet, requests: Tensor) -> None:
+        by_user, by_callback = (bool(request) for request in requests.tolist())
+        if by_user or by_callback:
+            self.have_agreed = True
+            net.stop_training("user" if by_user else "callback")
 
     def check_inputs(
         self, estimator: BaseEstimator, inputs: FitInputs, sample_weight: ArrayLike | None

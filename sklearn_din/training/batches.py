@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from sklearn_din.features.mapped import copy_to_memory, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 
-Show = Callable[[EncodedFeatures, Rows, np.random.RandomState | None], EncodedFeatures]
+if TYPE_CHECKING:
+    from sklearn_din.training.novelty import ShownRows
+
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
@@ -60,9 +62,8 @@ class ImpressionBatches:
         goes over all of them.
     rows : ndarray of shape (n,), default=None
         Which impressions of X these are; ``y`` and ``weights`` are theirs. None: all.
-    show : callable, default=None
-        Takes the impressions of a batch, their numbers and ``shuffle``, and returns them as they
-        are to be shown, some ids hidden. None: as they are.
+    shown : ShownRows, default=None
+        Impressions as they are to be shown, some ids hidden. None: as they are.
 
     Examples
     --------
@@ -83,10 +84,10 @@ class ImpressionBatches:
         batch_size: int,
         shuffle: np.random.RandomState | None = None,
         rows: np.ndarray | None = None,
-        show: Show | None = None,
+        shown: ShownRows | None = None,
     ) -> None:
         self.X = X
-        self.rows, self.show = rows, show
+        self.rows, self.shown = rows, shown
         self._n_rows = len(X) if rows is None else len(rows)
         self._pool = rows_per_pool(X)
         self.y = np.zeros(self._n_rows, dtype=np.float32) if y is None else y
@@ -184,8 +185,8 @@ class ImpressionBatches:
             X = self.X[rows if self.rows is None else self.rows[rows]]
         y = self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
-        if self.show is not None:
-            X = self.show(X, rows, self.shuffle)
+        if self.shown is not None:
+            X = self.shown.show(X, rows, self.shuffle)
         if self._n_ranks == 1:
             return Batch(X, weights), torch.from_numpy(y)
         mine = rows_of_rank(len(X), self._rank, self._n_ranks)

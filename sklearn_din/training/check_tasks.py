@@ -11,6 +11,7 @@ from skorch.callbacks import Callback
 from sklearn_din._callbacks import FitTask, begin_fit
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import EarlyStopping, count_checks
+from sklearn_din.training.growth import copy_as_if_stopped
 from sklearn_din.training.net import DINNet
 
 
@@ -62,12 +63,11 @@ class CheckTasks(Callback):
             self._begin(net)
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
-        """End the task of a check within the epoch."""
-        self._end_if_checked(net)
+        """End the task after a check; stop training if a callback asks for it."""
+        if self._task is not None and len(net.checks_) > self._n_rows and self._end(net):
+            net.stop_training("callback")
 
-    def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
-        """End the task; stop training if a callback asks for it."""
-        self._end_if_checked(net)
+    on_epoch_end = on_batch_end
 
     def on_train_end(self, net: DINNet, **kwargs: object) -> None:
         """End the task that was open when training stopped, and leave the net."""
@@ -87,10 +87,6 @@ class CheckTasks(Callback):
             self._n_rows = len(net.checks_)
             self._task = self.fit_task.begin(self._kind, lambda: self._attributes(net))
 
-    def _end_if_checked(self, net: DINNet) -> None:
-        if self._task is not None and len(net.checks_) > self._n_rows and self._end(net):
-            net.stop_training("callback")
-
     def _end(self, net: DINNet) -> bool:
         task, self._task = self._task, None
         return task is not None and task.end(lambda: self._attributes(net))
@@ -98,7 +94,7 @@ class CheckTasks(Callback):
     def _attributes(self, net: DINNet) -> Mapping[str, object]:
         """Attributes of the estimator if training stopped now; it goes on as if it had not."""
         best = [c.best_weights(net) for _, c in net.callbacks_ if isinstance(c, EarlyStopping)]
-        return self.fitted(net.copy_as_if_stopped(best[0] if best else {}))
+        return self.fitted(copy_as_if_stopped(net, best[0] if best else {}))
 
 
 def leave(net: DINNet, callback: Callback) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.checks import best_check
+from sklearn_din.training.steps import check_losses, read_losses
 
 BATCHES_PER_CHECK = 50
 MOST_CHECKS_PER_EPOCH = 4
@@ -75,7 +76,7 @@ class EarlyStopping(Callback):
         self._holds_average = False  # whether the module's weights are the average now
         self._average: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
-        self._forget_predictions()
+        self._predicted: list[tuple[Tensor, Tensor, Tensor, int]] = []
         train, valid = net.get_split_datasets(None)
         net.constant_ = net.target.constant(train.y, train.weights)
         self._base_bias = net.module_.bias_of(torch.as_tensor(net.constant_))
@@ -137,8 +138,7 @@ class EarlyStopping(Callback):
         elif self._best:
             net.module_.load_state_dict(self.best_weights(net))
             net.stop_reason_ = "base_rate"
-        self._average, self._best, self._valid = {}, {}, None
-        self._forget_predictions()
+        self._average, self._best, self._valid, self._predicted = {}, {}, None, []
 
     def _checks(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
@@ -156,25 +156,15 @@ class EarlyStopping(Callback):
         self._exchange(net.module_)
 
     def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
-        self._logits.append(y_pred)
-        self._labels.append(batch[1])
-        self._losses.append(loss.detach())
-        self._sizes.append(batch[0].n_joint_rows)
-
-    def _forget_predictions(self) -> None:
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self._losses: list[Tensor] = []
-        self._sizes: list[int] = []
+        self._predicted.append((y_pred, batch[1], loss.detach(), batch[0].n_joint_rows))
 
     def _end_check(self, net: NeuralNet) -> None:
         """Record loss and AUC, keep the average if it is the best so far."""
-        net.check_losses()
-        loss = float(np.average(torch.stack(self._losses).tolist(), weights=self._sizes))
-        labels = torch.cat(self._labels).numpy()
-        logits = torch.cat(self._logits).float().cpu().numpy()
-        self._forget_predictions()
-        auc = net.target.auc(labels, logits)
+        check_losses(net)
+        logits, labels, losses, sizes = zip(*self._predicted, strict=True)
+        self._predicted = []
+        loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
+        auc = net.target.auc(torch.cat(labels).numpy(), torch.cat(logits).float().cpu().numpy())
         self._exchange(net.module_)
         net.checks_.append(self._row(net, valid_loss=loss, valid_auc=auc))
         net.history.record("valid_auc", auc)
@@ -182,13 +172,17 @@ class EarlyStopping(Callback):
         best = best_check(checks)
         is_best = [check is best for check in checks]
         if is_best[-1]:
-            self._keep_average()
+            for name, average in self._average.items():  # large tables are not allocated anew
+                if name in self._best:
+                    self._best[name].copy_(average)
+                else:
+                    self._best[name] = average.clone()
         elif len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE) >= self.patience:
             net.stop_training("patience")
 
     def _row(self, net: NeuralNet, **of_check: float) -> dict[str, float]:
         """Row of ``checks_``: the training loss is that of the batches since the check before."""
-        net.read_losses()
+        read_losses(net)
         batches = [batch for batch in net.history[-1]["batches"] if "train_loss" in batch]
         since, now = batches[self._n_batches :], time.perf_counter()
         losses = [batch["train_loss"] for batch in since]
@@ -242,11 +236,3 @@ class EarlyStopping(Callback):
         for name, weight in module.state_dict(keep_vars=True).items():
             weight.data, self._average[name] = self._average[name], weight.data
         self._holds_average = not self._holds_average
-
-    def _keep_average(self) -> None:
-        """Copy into the same memory each time: large tables are not allocated anew."""
-        for name, average in self._average.items():
-            if name in self._best:
-                self._best[name].copy_(average)
-            else:
-                self._best[name] = average.clone()

@@ -81,10 +81,18 @@ def check_inputs(
         if isinstance(known, Labels):
             check_label_columns(y, list(known.names))
         target = _read_label(values, known, is_partial=is_partial, classes=classes)
-        _check_class_weight(class_weight, target.classes.tolist())
+        labels = target.classes.tolist()
+        if isinstance(class_weight, dict) and not set(class_weight) <= set(labels):
+            got = list(class_weight)
+            raise ValueError(f"class_weight must name the labels {labels}, got {got}.")
         if not is_later:
-            _warn_of_flip(y, target.classes.tolist())
-    _check_widths(estimator, encoded.schema)
+            _warn_of_flip(y, labels)
+    widths, sizes = estimator.embedding_dim, encoded.schema.vocabulary_sizes
+    if isinstance(widths, Mapping) and set(widths) != set(sizes):
+        raise ValueError(
+            f"embedding_dim must be an int or name every vocabulary once: {sorted(sizes)}, "
+            f"got {sorted(widths)}."
+        )
     weights = check_weights(sample_weight, class_weight, values)
     encoded_y = target.encode(values)
     return FitInputs(encoded, isinstance(X, EncodedFeatures), target, encoded_y, weights)
@@ -143,7 +151,10 @@ def _read_several(
             f"{estimator.label_weight}."
         )
     after = _by_label(estimator.after, names, "after")
-    earlier = tuple(None if n not in after else _position(after[n], names) for n in names)
+    unknown = [label for label in after.values() if str(label) not in names]
+    if unknown:
+        raise ValueError(f"after must name labels, {list(names)}, got {unknown[0]!r}.")
+    earlier = tuple(names.index(str(after[name])) if name in after else None for name in names)
     factors = tuple(float(weights[name]) for name in names)
     target = Labels(names, tuple(labels), factors, earlier)
     _check_order_of_labels(target, values, after)
@@ -171,12 +182,6 @@ def _by_label(given: Mapping[Any, Any] | None, names: Sequence[str], name: str) 
     if not by_label.keys() <= set(names):
         raise ValueError(f"{name} must name labels, {list(names)}, got {sorted(by_label)}.")
     return by_label
-
-
-def _position(label: object, names: Sequence[str]) -> int:
-    if str(label) not in names:
-        raise ValueError(f"after must name labels, {list(names)}, got {label!r}.")
-    return names.index(str(label))
 
 
 def _check_order_of_labels(target: Labels, values: np.ndarray, after: Mapping[str, Any]) -> None:
@@ -455,21 +460,6 @@ def _check_device(device: str) -> None:
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={device!r} needs a CUDA GPU and a torch build for it. Use device='auto'."
-        )
-
-
-def _check_class_weight(class_weight: object, labels: list[Any]) -> None:
-    if isinstance(class_weight, dict) and not set(class_weight) <= set(labels):
-        raise ValueError(f"class_weight must name the labels {labels}, got {list(class_weight)}.")
-
-
-def _check_widths(estimator: BaseEstimator, schema: Schema) -> None:
-    """Raise where a dict of widths names other vocabularies."""
-    embedding_dim, sizes = estimator.embedding_dim, schema.vocabulary_sizes
-    if isinstance(embedding_dim, Mapping) and set(embedding_dim) != set(sizes):
-        raise ValueError(
-            f"embedding_dim must be an int or name every vocabulary once: {sorted(sizes)}, "
-            f"got {sorted(embedding_dim)}."
         )
 
 

@@ -19,6 +19,7 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.training.checks import CHECK
+from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 
@@ -65,7 +66,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
         "novelty": to_dict(net.novelty_),
     }
-    return {**state, "training": _training_state(net)} if net.can_go_on() else state
+    return {**state, "training": _training_state(net)} if can_go_on(net) else state
 
 
 def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     options = check_dict(state["options"], what="options")
     module = _module(tables.extend(schema), options, check_dict(state["weights"], what="weights"))
     net.device = _present_device(state["device"])
-    restored = net.around(module)
+    restored = net_around(net, module)
     restored.neighbours_ = tables
     if state["stop_reason"] not in get_args(StopReason):
         raise ValueError(f"training cannot end by {state['stop_reason']!r:.60}.")

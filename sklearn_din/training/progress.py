@@ -61,12 +61,8 @@ class ProgressBar(Callback):
         neighbours = say_neighbours(net.module_.schema, net.neighbours)
         if "off" in neighbours:
             tqdm.write(neighbours, file=sys.stderr)
-        self._n_rows, self._n_checks, self._n_epochs = (
-            len(net.history),
-            len(net.checks_),
-            net.n_epochs_,
-        )
-        self._n_checks_before = self._n_checks
+        self._n_rows, self._n_epochs = len(net.history), net.n_epochs_
+        self._n_checks = self._n_checks_before = len(net.checks_)
         self._bar: tqdm | None = None
 
     def on_epoch_begin(

@@ -146,7 +146,6 @@ class Click(Target):
         return (values == self.classes[1]).astype(np.float32)
 
     def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
-        """Return 0 and 1."""
         clicks = np.asarray(y)
         if clicks.shape != (n_rows,) or not np.isin(clicks, (0, 1)).all():
             raise ValueError(
@@ -166,7 +165,6 @@ class Click(Target):
         return float(np.log(share / (1 - share)))
 
     def value_of(self, output: np.ndarray) -> np.ndarray:
-        """Return the probability."""
         return torch.sigmoid(torch.from_numpy(output)).numpy()
 
     def has_constant(self, y: np.ndarray) -> bool:
@@ -174,11 +172,9 @@ class Click(Target):
         return bool(0 < y.sum() < len(y))
 
     def clicks(self, y: np.ndarray) -> np.ndarray:
-        """Return where y is 1."""
         return y > 0
 
     def kinds(self, y: np.ndarray) -> np.ndarray:
-        """Return y."""
         return y.astype(int)
 
     def count(self, y: np.ndarray) -> tuple[int, ...]:
@@ -234,7 +230,6 @@ class Numbers(Target):
         return ((self._scale(values) - self.mean) / self.spread).astype(np.float32)
 
     def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
-        """Return finite numbers."""
         numbers = np.asarray(y, dtype=np.float32)
         if numbers.shape != (n_rows,) or not np.isfinite(numbers).all():
             raise ValueError(
@@ -310,7 +305,6 @@ class Labels(Target):
         return y
 
     def check_encoded(self, y: ArrayLike, n_rows: int) -> np.ndarray:
-        """Return 0, 1 and NaN."""
         labels = np.asarray(y, dtype=np.float32)
         shape = n_rows, len(self.names)
         if labels.shape != shape or not (np.isin(labels, (0, 1)) | np.isnan(labels)).all():
@@ -337,7 +331,6 @@ class Labels(Target):
         return logits
 
     def value_of(self, output: np.ndarray) -> np.ndarray:
-        """Return the probabilities."""
         return self.labels[0].value_of(output)
 
     def read(self, label: Label | None) -> Reading:

@@ -1,0 +1,178 @@
+"""Nets that go on from another one: with more ids or columns, restored, or as if stopped now."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from skorch.history import History
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
+from sklearn_din.module import DIN
+
+if TYPE_CHECKING:
+    from sklearn_din.training.net import DINNet
+
+
+def next_seeds(net: DINNet) -> tuple[int, int]:
+    """Seeds of new rows and of torch in the next training."""
+    first, second = np.random.SeedSequence(net.seed_).generate_state(2)
+    return int(first), int(second)
+
+
+def grow(net: DINNet, schema: Schema, *, widths: Mapping[str, int] | None = None) -> DINNet:
+    """Return a net with a network of its own whose tables have rows for all ids of a schema.
+
+    The schema is that of the network, or one with ids or fields appended; ``widths`` are those
+    of the embeddings where they were named by vocabulary, and some came since. By that alone no
+    prediction changes. New rows are drawn as those of a new network, their moments are zero.
+    """
+    if not can_go_on(net):
+        raise ValueError(
+            "partial_fit needs the network and the optimizer's moments as fit left them, and "
+            "the network of this classifier was replaced. Fit it anew."
+        )
+    options: dict[str, Any] = dict(net.module_.options)
+    options["embedding_dim"] = widths or options["embedding_dim"]
+    with torch.device("meta"):
+        module = DIN(schema, **options)
+    weights = grown_weights(net.module_, module, seed=next_seeds(net)[0])
+    module.load_state_dict(weights, assign=True)
+    grown = net_around(net, module)
+    _copy_records(net, grown)
+    grown.order_ = copy.deepcopy(net.order_)
+    for name in ("batch_size_", "occurrences_", "labels_", "seed_", "callbacks"):
+        setattr(grown, name, getattr(net, name))
+    _copy_moments(net, grown)
+    return grown
+
+
+def net_around(net: DINNet, module: DIN) -> DINNet:
+    """Return a net with the same parameters around a network; its ``fit`` makes another."""
+    own = net.get_params(deep=False) | {"callbacks": None}  # those have a state
+    own = {name: value for name, value in own.items() if not name.startswith("module")}
+    copied = type(net)(module, **own).initialize()
+    copied.module, copied.module__schema = DIN, module.schema
+    for name, option in module.options.items():
+        setattr(copied, f"module__{name}", option)
+    copied.module_.eval()
+    return copied
+
+
+def can_go_on(net: DINNet) -> bool:
+    """Return whether the optimizer holds the moments of this network, which ``fit`` made."""
+    if not hasattr(net, "seed_") or not is_own(net):
+        return False
+    groups = net.optimizer_.param_groups
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    return held == {id(parameter) for parameter in net.module_.parameters()}
+
+
+def is_own(net: DINNet) -> bool:
+    """Return whether the network is as ``fit`` made it, not halved or replaced."""
+    parameters = net.module_.parameters()
+    return type(net.module_) is DIN and all(p.dtype == torch.float32 for p in parameters)
+
+
+def _copy_moments(earlier: DINNet, net: DINNet) -> None:
+    """Give the optimizer of a grown net copies of the moments; ids appended since have none."""
+    new, old = net.module_.embeddings, earlier.module_.embeddings
+    before, first = earlier.dense_parameters, _first_layer(net.module_)
+    for name, parameter in net.dense_parameters.items():
+        state = earlier.optimizer_.state.get(before[name], {}) if name in before else {}
+        moments = {key: moment.clone() for key, moment in state.items()}
+        for key in moments if name == first else ():
+            if moments[key].ndim == 2:
+                moments[key] = _move_columns(moments[key], earlier.module_, net.module_)
+        net.optimizer_.state[parameter] = moments
+    for width, table in new.tables.items():
+        state = earlier.optimizer_.state.get(old.tables[width]) if width in old.tables else None
+        if not state:
+            continue
+        names, known = new.vocabularies_of(width), old.vocabularies_of(width)
+        squares = state["square"].split([old.sizes[name] for name in known])
+        padded = [
+            F.pad(square, (0, new.sizes[name] - len(square)))
+            for name, square in zip(known, squares, strict=True)
+        ]
+        n_more = sum(new.sizes[name] for name in names[len(known) :])  # behind those known
+        square = F.pad(torch.cat(padded), (0, n_more))
+        numbers = {
+            key: F.pad(state[key], (0, len(names) - len(known))) for key in ("total", "share")
+        }
+        net.optimizer_.state[table] = {"square": square, **numbers}
+
+
+def copy_as_if_stopped(net: DINNet, weights: Mapping[str, Tensor]) -> DINNet:
+    """Return a net with a network of its own, as a callback would leave it by stopping now.
+
+    It has no callbacks and no moments. Empty ``weights`` mean the latest ones.
+    """
+    module = copy.deepcopy(net.module_)
+    if weights:
+        module.load_state_dict(weights)
+    copied = net_around(net, module)
+    _copy_records(net, copied)
+    copied.callbacks_, copied.stop_reason_, copied._n_before = [], "callback", net._n_before
+    copied.drop_unfinished_epoch()
+    return copied
+
+
+def _copy_records(net: DINNet, other: DINNet) -> None:
+    """Give another net copies of what is noted of the trainings so far."""
+    other.history = History(dict(epoch) for epoch in net.history)
+    other.checks_, other.n_epochs_ = [dict(check) for check in net.checks_], net.n_epochs_
+    other.neighbours_, other.novelty_ = net.neighbours_, net.novelty_.widen(other.module_.schema)
+
+
+def grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
+    """Return the weights of ``old``, copied, as a state_dict of ``new``: more ids, or more fields.
+
+    ``new`` gives the sizes; it needs no memory. New rows and new behaviours are drawn as those of a
+    new network; the first layer's weights of what is new are zero, so that the logits stay.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}
+    device = next(old.parameters()).device
+    for width in new.embeddings.tables:
+        blocks = []
+        for vocabulary in new.embeddings.vocabularies_of(width):
+            known = torch.zeros(FIRST_KNOWN_ID, int(width), device=device)
+            if vocabulary in old.embeddings.sizes:
+                known = old.embeddings.weight(vocabulary).detach()
+            fresh = torch.empty(new.embeddings.sizes[vocabulary] - len(known), int(width))
+            fresh.normal_(std=new.embeddings.scale, generator=generator)
+            blocks += [known, fresh.to(device)]
+        weights[f"embeddings.tables.{width}"] = torch.cat(blocks)
+    for number in range(len(old.interests), len(new.interests)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            interest = new.make_interest(new.schema.behaviours[number]).to(device)
+        weights |= interest.state_dict(prefix=f"interests.{number}.")
+    first = _first_layer(new)
+    weights[first] = _move_columns(weights[first], old, new)
+    return weights
+
+
+def _first_layer(module: DIN) -> str:
+    """Return the name of the weights that the inputs of the MLP meet first."""
+    layers = {n: layer for n, layer in module.mlp.named_modules() if isinstance(layer, nn.Linear)}
+    return f"mlp.{next(iter(layers))}.weight" if layers else "output.weight"
+
+
+def _move_columns(columns: Tensor, old: DIN, new: DIN) -> Tensor:
+    """Return columns of the MLP's inputs in the order of a network with more of them, 0 for those.
+
+    columns : (n_units, inputs of the old one)
+    """
+    known = dict(zip(old.mlp_inputs, columns.split([*old.mlp_inputs.values()], dim=1), strict=True))
+    blocks = [
+        known.get(key, columns.new_zeros(len(columns), width))
+        for key, width in new.mlp_inputs.items()
+    ]
+    return torch.cat(blocks, dim=1)

@@ -1,0 +1,130 @@
+"""Steps of a training: long batches in parts, gradients as callbacks see them, losses checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sklearn_din.network.batch import Batch
+from sklearn_din.network.layers import Dice, is_host
+
+if TYPE_CHECKING:
+    from sklearn_din.training.net import DINNet
+
+STEPS_PER_READ = 50  # of losses on a GPU: to read one, the host waits for all steps before it
+SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32 MiB
+EVENTS_PER_PART = 1 << 15  # of a step that is split: what the processor's cache holds
+
+
+def compute_by_parts(
+    net: DINNet, batch: tuple[Batch, Tensor], *, training: bool
+) -> dict[str, Tensor]:
+    """Return loss and logits of a batch; in training, give its gradients to the parameters."""
+    whole, y = batch
+    is_long = whole.n_events > SPLIT_FROM and _may_split(net)
+    parts = whole.split(EVENTS_PER_PART) if is_long else [whole]
+    labels_of = whole.own_rows(y).split([len(part) for part in parts])
+    losses, logits = [], []
+    for part, labels in zip(parts, labels_of, strict=True):
+        with _draws_again(net, part, is_last=part is parts[-1]):
+            logits.append(net.infer(part))
+        loss = net.get_loss(logits[-1], labels, X=part, training=training)
+        if len(part) != whole.n_joint_rows:
+            loss = loss * (len(part) / max(whole.n_joint_rows, 1))
+        if training:
+            loss.backward()
+            loss, logits[-1] = loss.detach(), logits[-1].detach()
+        losses.append(loss)
+    if training and len(parts) > 1 and not is_host(net.device):
+        net.module_.embeddings.merge_gradients(whole.ids)
+    if len(parts) == 1:
+        return {"loss": losses[0], "y_pred": logits[0]}
+    return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
+
+
+def _draws_again(net: DINNet, batch: Batch, *, is_last: bool) -> AbstractContextManager[None]:
+    """Put torch's random state back after all parts of a joint batch but the last.
+
+    Each part draws for the whole joint batch and takes its own rows: the numbers must be the
+    same in all parts.
+    """
+    if batch.joint is None or is_last:
+        return nullcontext()
+    device = torch.device(net.device)
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _may_split(net: DINNet) -> bool:
+    """Return whether a batch may be computed in parts, as many as each process has.
+
+    Dice needs sums over all processes, as often in each of them.
+    """
+    return net.ranks_ is None or not any(isinstance(m, Dice) for m in net.module_.modules())
+
+
+def name_gradients(net: DINNet) -> Iterator[tuple[str, Tensor]]:
+    """Parameters for callbacks; a table's touched rows stand in for the table.
+
+    Their gradient is the sparse gradient's own memory, each row once: what a callback does
+    to it (clipping) reaches the optimizer.
+    """
+    for name, parameter in net.get_all_learnable_params():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            rows = parameter.grad._values()
+            parameter = torch.empty_like(rows)
+            parameter.grad = rows
+        yield name, parameter
+
+
+# Losses: in the host's memory each is read and checked before its step changes a weight. From
+# a GPU ``STEPS_PER_READ`` are read at once, and all of them before anything is kept.
+
+
+def note_loss(net: DINNet, loss: Tensor, batch: Batch) -> None:
+    """Have the loss of a batch checked, at once where that costs nothing."""
+    net.unread_losses_ = (*net.unread_losses_, (loss.detach(), batch.numbers))
+    if is_host(loss.device) or len(net.unread_losses_) >= STEPS_PER_READ:
+        check_losses(net)
+
+
+def check_losses(net: DINNet) -> None:
+    """Raise where a loss that has been noted is not finite."""
+    unread, net.unread_losses_ = net.unread_losses_, ()
+    if not unread:
+        return
+    losses = torch.stack([loss for loss, _ in unread]).tolist()
+    for loss, (_, numbers) in zip(losses, unread, strict=True):
+        if not math.isfinite(loss):
+            raise ValueError(_divergence_message(net, numbers))
+
+
+def _divergence_message(net: DINNet, numbers: Tensor) -> str:
+    """Name a possible cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
+    numeric = net.module_.schema.names("numeric")
+    hint = ""
+    if numeric and len(numbers):  # a process may have no row of a joint batch
+        scales = numbers.abs().amax(dim=0)
+        largest = int(scales.argmax())
+        hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
+    return (
+        f"the loss is no longer finite in epoch {net.n_epochs_now()} with lr={net.lr:g} and "
+        f"embedding_lr={net.embedding_lr or net.lr:g}.{hint} Lower the learning rates, or "
+        "standardise the numeric columns (HistorySequenceEncoder does)."
+    )
+
+
+def read_losses(net: DINNet) -> None:
+    """Check all losses, and have numbers stand in the latest row of ``history``."""
+    check_losses(net)
+    batches: list[dict[str, Any]] = net.history[-1]["batches"]
+    for name in ("train_loss", "valid_loss"):
+        unread = [batch for batch in batches if isinstance(batch.get(name), Tensor)]
+        if unread:
+            losses = torch.stack([batch[name] for batch in unread]).tolist()
+            for batch, loss in zip(unread, losses, strict=True):
+                batch[name] = loss
