@@ -11,7 +11,10 @@ from sklearn_din.command_line.study import Study
 from sklearn_din.logs.aggregates import attach_aggregates
 
 MANY_ERRORS = 3  # standard errors of an AUC by chance that a rule must be ahead to be named
-RULES = ("popularity", "click rate so far", "shown before or not", "in own history or not")
+RULES = (
+    *("popularity", "click rate so far", "shown before or not", "in own history or not"),
+    "clicked by others or not",
+)
 
 
 def predict_by_rules(
@@ -23,7 +26,8 @@ def predict_by_rules(
     row's. Where a rule says yes or no, those rows tell which of the two is clicked more.
     """
     X, y, item = study.X, study.y, study.roles.item
-    rows = pd.DataFrame({"item": X[item], "time": X[study.roles.time], "click": y})
+    columns = {"item": X[item], "user": X[study.roles.user], "time": X[study.roles.time]}
+    rows = pd.DataFrame({**columns, "click": y})
     histories = zip(X[item], X[f"hist_{item}"], strict=True)
     in_history = np.array([shown in history for shown, history in histories])
     predicted = np.empty((len(RULES), len(y)))
@@ -33,8 +37,15 @@ def predict_by_rules(
         past = attach_aggregates(rows, log, time="time", aggregates=so_far)
         n_shown, n_clicks = past["shown"].to_numpy(), past["clicks"].to_numpy()
         popularity = rows["item"].map(log["click"].groupby(log["item"]).sum()).fillna(0)
+        own = log.groupby(["user", "item"])["click"].sum().rename("own").reset_index()
+        own_clicks = rows.merge(own, "left", on=["user", "item"])["own"].fillna(0)
+        by_others = popularity.to_numpy() > own_clicks.to_numpy()
         rules = [popularity, (n_clicks + rate) / (n_shown + 1)]
-        for is_so in (n_shown > 0, in_history):  # the share of clicks where the same is true
+        for is_so in (
+            n_shown > 0,
+            in_history,
+            by_others,
+        ):  # clicks where it is so
             rates = pd.Series(y[train]).groupby(is_so[train]).mean()
             rules.append(pd.Series(is_so).map(rates).fillna(rate))
         predicted[:, test] = np.array(rules)[:, test]
