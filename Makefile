@@ -6,7 +6,7 @@ OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 ECOSYSTEM ?= $(VENV)-ecosystem
 
-.PHONY: setup tools main test test-oldest test-engines test-ecosystem lint audit lock bench quality proofs
+.PHONY: setup tools main check test test-oldest test-engines test-ecosystem lint audit lock bench quality proofs
 .PHONY: house docs release reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -18,6 +18,11 @@ $(VENV)/installed: pyproject.toml
 
 main: setup
 	$(BIN)/python -m sklearn_din
+
+# While one works: style, types, and the tests that take less than half a second each (tests/conftest.py
+# names the others). Under two minutes on two processors.
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" tests
 
 # One test per processor at a time, with one thread each: the tests are too small for more.
 test: lint

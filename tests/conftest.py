@@ -9,6 +9,55 @@ from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data
 
+# What "make check" leaves out, by file: tests of more than half a second, and those that start
+# processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
+SLOW = {
+    "calibrated concurrency dask device distributed docs ecosystem encoding_together faults": "",
+    "faults_of_scans hostile_frames importance imports interruptions notebook offline": "",
+    "pipeline readme release report scan_logs scan_training scoring": "",
+    "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
+    "arrow": "a_history_of_mixed_times_and_numbers_does_not_end_the_process",
+    "callbacks": "scikit_learns_progress_bar_shows_a_search_over_the_pipeline",
+    "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
+    "a_training_may_be_ended_at_any_batch ctrl_c_at_any_line_leaves_a_folder_to_go_on_in "
+    "five_kills_and_the_same_bits",
+    "estimator": "it_learns_whether_the_candidates_category_is_in_the_history "
+    "a_diverging_loss_names_the_epoch_where_there_are_several_checks_per_epoch",
+    "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
+    "export": "torch_export_takes_the_module_with_free_sizes",
+    "growth": "two_passes_equal_one_pass_and_one_more",
+    "made_logs": "a_mood_lasts_a_users_day_and_no_longer "
+    "the_markets_truth_agrees_with_a_loop_over_impressions",
+    "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
+    "an_own_log_of_clicks_gets_sampled_negatives a_process_prints_one_line_for_a_bad_file "
+    "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
+    "a_click_rate_corrects_all_probabilities_for_the_sampled_negatives "
+    "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
+    "a_log_whose_categories_miss_trains a_saved_model_scores_new_rows_as_its_pipeline_does",
+    "neighbours": "patience_does_not_part_validation_and_test",
+    "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
+    "early_stopping_may_stop_within_an_epoch",
+    "onnx_server": "the_example_serves the_server_loads_neither_torch_nor_scikit_learn",
+    "progress": "before_scikit_learn_1_9_the_bar_is_the_classifiers_own",
+    "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone threads_share_a_ranker "
+    "every_model_ranks_by_the_probabilities_of_each_pair_alone",
+    "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
+    "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process "
+    "none_asks_for_trust_and_each_can_go_on_learning",
+    "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
+    "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
+    "threads": "a_search_in_two_processes_uses_no_more_threads_than_processors "
+    "a_training_has_the_same_bits_whatever_threads_its_steps_have",
+}
+
+
+def pytest_collection_modifyitems(items):
+    slow = {file: names.split() for files, names in SLOW.items() for file in files.split()}
+    for item in items:
+        names = slow.get(item.path.stem.removeprefix("test_"))
+        if names is not None and (not names or item.originalname.removeprefix("test_") in names):
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session")
 def shared_data():

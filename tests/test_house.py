@@ -8,6 +8,7 @@ import pytest
 
 import sklearn_din
 from sklearn_din import _extras
+from tests.conftest import SLOW
 
 PACKAGE = Path(sklearn_din.__file__).parent
 FILES = sorted(
@@ -110,3 +111,10 @@ def test_the_map_refuses_what_it_should():
     encoding = next(wing for file, (_, wing) in PLACES.items() if file.endswith("cells.py"))
     assert not ALLOWED[encoding] & {"network", "training", "estimator", "batches"}
     assert PLACES["module.py"][0] < PLACES["estimator.py"][0]
+
+
+def test_the_tests_that_are_called_slow_are_there():
+    for files, names in SLOW.items():
+        for file in files.split():
+            text = Path(__file__).with_name(f"test_{file}.py").read_text(encoding="utf-8")
+            assert [name for name in names.split() if f"def test_{name}(" not in text] == []
