@@ -195,7 +195,7 @@ def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, tmp_path, is
     table = printed[printed.index("AUC   GAUC") :]
     telling = ["clicked by others or not", "shown before or not"][is_labelled]
     assert f"note: the rule '{telling}' alone has an AUC of 0." in printed
-    assert float(table.split(f"\n{telling} ")[1].split()[0]) > 0.8
+    assert float(table.split(f"\n{telling} ")[1].split()[0]) > 0.7
 
 
 def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
