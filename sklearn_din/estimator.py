@@ -470,10 +470,11 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         attribute with the most ids, and for others from 64 ids on. "time": the numbers of each row
         come from what was known at the end of the last of five blocks of time that ended before it.
         "user": users are in five parts; the numbers of a row whose user was trained on come from
-        the other four parts, those of new users from all. "auto": "time" where the encoder knows
-        when each row was (``HistorySequenceEncoder(time=...)``), "user" where it knows whose each
-        row is alone (``user=...``), otherwise none. None: none, as in the paper. Nothing is added
-        to rows that have such numbers already, by :class:`ItemNeighbours`.
+        the parts before that user's (the first has none), those of new users from all. "auto":
+        "time" where the encoder knows when each row was (``HistorySequenceEncoder(time=...)``),
+        "user" where it knows whose each row is alone (``user=...``), otherwise none. None: none, as
+        in the paper. Nothing is added to rows that have such numbers already, by
+        :class:`ItemNeighbours`.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
         rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and

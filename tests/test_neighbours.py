@@ -93,16 +93,8 @@ def blocks_of_times(times):
     return np.array([5 * (times < time).sum() // len(times) for time in times])
 
 
-def plain_numbers(X, y, counted, alone, column, row):
-    """One row's thirteen numbers by loops, from the items that each user has in some rows.
-
-    The three of the candidate alone are counted in rows of their own.
-    """
-    of_pairs = plain_numbers_of(X, y, counted, column, row)
-    return np.append(of_pairs[:10], plain_numbers_of(X, y, alone, column, row)[10:])
-
-
-def plain_numbers_of(X, y, counted, column, row):
+def plain_numbers(X, y, counted, column, row):
+    """One row's thirteen numbers by loops, from the items that each user has in some rows."""
     sets = {}
     for other in range(len(X)):
         if counted[other]:
@@ -168,11 +160,10 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
             for row in rng.choice(len(X), 15, replace=False):
                 if order == "time":
                     ended = [end for end in ends if end < asked["time"][row]]
-                    counted = alone = times <= max(ended, default=times.min() - HOUR)
+                    counted = times <= max(ended, default=times.min() - HOUR)
                 else:
-                    counted = (parts != parts[row]) | (asked is late)
-                    alone = (parts < parts[row]) | (asked is late)
-                wanted = plain_numbers(X, y, counted, alone, column, row)
+                    counted = (parts < parts[row]) | (asked is late)
+                wanted = plain_numbers(X, y, counted, column, row)
                 np.testing.assert_allclose(ours[row], wanted, atol=2e-5)
 
 

@@ -2,11 +2,10 @@
 
 No table that a row reads may count the row's own click, whatever rows were split off, nor one that
 comes after it. By time: the tables are those of all rows up to the end of each block, and a row
-reads the last one that ended before its own time. By user: the tables leave out one part of the
-users each, and a row of a user that training knew reads the one without this user's part. There,
-what candidates have alone, such as their popularity, comes from the parts before that one only: a
-network that knows the id would read the own part's clicks off what the others lack (-.006 GAUC on
-e-shop sessions, benchmarks/quality-results.md).
+reads the last one that ended before its own time. By user: the blocks are five parts of the users,
+and a row of a user that training knew reads the table of the parts before this user's. Not that of
+all other parts: what these lack are the own part's clicks, which a network that knows ids reads off
+(-.03 GAUC on "repetition tires", benchmarks/quality-results.md).
 """
 
 from __future__ import annotations
@@ -82,10 +81,6 @@ class ByTime:
         blocks = np.arange(N_BLOCKS + 1)
         return [blocks <= last for last in range(len(self.ends))]
 
-    def counted_alone(self) -> list[np.ndarray]:
-        """Return the same for what candidates have alone."""
-        return self.counted()
-
     def parts(self) -> list[np.ndarray]:
         """Return whose counts are kept for later rows: those of the last table."""
         return self.counted()[-1:]
@@ -137,7 +132,7 @@ class ByTime:
 
 @dataclass(frozen=True, eq=False)
 class ByUser:
-    """Tables without one part of the users each, and one of all users for those not known.
+    """Tables of one part of the users, of two and so on; a row reads that of the parts before.
 
     Parameters
     ----------
@@ -156,29 +151,25 @@ class ByUser:
         return cls(np.unique(hashes[~is_missing])), OrderedRows(number_users(X), parts, clicked)
 
     def counted(self) -> list[np.ndarray]:
-        """Return for each table which parts it counts: all but one, at last all."""
+        """Return for each table which parts it counts: bool by part."""
         parts = np.arange(N_BLOCKS + 1)
-        return [(parts != out) & (parts < NOT_COUNTED) for out in range(N_BLOCKS + 1)]
-
-    def counted_alone(self) -> list[np.ndarray]:
-        """Return the same for what candidates have alone: the parts before that one."""
-        return [np.arange(N_BLOCKS + 1) < out for out in range(N_BLOCKS + 1)]
+        return [parts <= last for last in range(N_BLOCKS)]
 
     def parts(self) -> list[np.ndarray]:
         """Return whose counts are kept for later rows: those of each part."""
         return list(np.eye(N_BLOCKS + 1, dtype=bool)[:N_BLOCKS])
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the number of the table that each row reads: (n_rows,).
+        """Return the number of the table that each row reads: (n_rows,), -1 for none.
 
         That of all users for users that training did not know, and for rows without a user.
         """
         if X.users is None:
-            return np.full(len(X), N_BLOCKS)
+            return np.full(len(X), N_BLOCKS - 1)
         hashes, is_missing = hash_users(X.users)
         place = np.searchsorted(self.known, hashes)
-        is_known = np.append(self.known, 0)[place] == hashes if len(self.known) else is_missing
-        return np.where(is_known & ~is_missing, part_of(hashes), N_BLOCKS)
+        is_known = np.append(self.known, np.uint64(0))[place] == hashes
+        return np.where(is_known & ~is_missing, part_of(hashes), N_BLOCKS) - 1
 
     def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
         """Return what later rows make of it, the part of each, and that no table goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -87,19 +87,14 @@ class ItemScores:
             begin, end = np.searchsorted(popular, [first, first + counts.shape[0]])
             gram[begin:end] = counts[popular[begin:end] - first][:, popular].toarray()
             cosines.append(_cosine(counts, n_users, first))
+        known = n_users > 0
+        popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
         return cls(
             _ease(gram, popular, len(n_users)),
             cosines[0] if len(cosines) == 1 else csr_array(vstack(cosines, format="csr")),
-            _popularity(n_users),
+            popularity.astype(np.float32),
             _click_rate(shown, clicked),
         )
-
-    def with_candidates(
-        self, n_users: np.ndarray, shown: np.ndarray, clicked: np.ndarray
-    ) -> ItemScores:
-        """Return the scores with what candidates alone have, counted in other rows."""
-        alone = {"popularity": _popularity(n_users), "click_rate": _click_rate(shown, clicked)}
-        return replace(self, **alone)
 
     def choose_counts(self, had: csr_array, n_users: np.ndarray, *, all_pairs: bool) -> csr_array:
         """Count how many of some users had both of two items, where later counts are added.
@@ -266,12 +261,6 @@ def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     weights = inverse.T / -inverse.diagonal()[:, None]  # symmetric: rows now lie together
     weights[np.diag_indices_from(weights)] = 0
     return _sparse(weights, ids, n_ids)
-
-
-def _popularity(n_users: np.ndarray) -> np.ndarray:
-    known = n_users > 0
-    popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
-    return popularity.astype(np.float32)
 
 
 def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:

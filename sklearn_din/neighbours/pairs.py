@@ -101,13 +101,12 @@ class NeighbourPair:
         blocks: np.ndarray,
         *,
         kept: Sequence[int],
-        counted: Sequence[tuple[np.ndarray, np.ndarray]],
+        counted: Sequence[np.ndarray],
     ) -> NeighbourPair:
         """Return the pair after the clicks of further rows, whose ids it may not know yet.
 
         ``blocks``, (n_rows,), say which of the counts each row is added to; the tables that are
-        ``kept`` come first, then those of the counts that are ``counted``: bool arrays, of pairs
-        and of what candidates have alone.
+        ``kept`` come first, then those of the counts that are ``counted``: bool arrays.
         """
         n_ids = X.schema[self.candidate].n_ids
         pair, candidates = self.widen(n_ids), X.columns[self.candidate]
@@ -123,14 +122,12 @@ class NeighbourPair:
             counts[number] = csr_array(before + more)
             counts[number].sort_indices()
         tables = [pair.tables[number] for number in kept]
-        users = np.stack([of_part.diagonal() for of_part in counts])
-        for mask, alone in counted:
-            own, alone = (np.flatnonzero(parts[: len(counts)]) for parts in (mask, alone))
-            total = csr_array(sum((counts[n] for n in own[1:]), counts[own[0]]))
+        for mask in counted:
+            own = np.flatnonzero(mask[: len(counts)])
+            total = csr_array(sum((counts[n] for n in own[1:]), counts[0]))
             chunks = [(0, both_triangles(total))]
-            rates = shown[alone].sum(axis=0), clicked[alone].sum(axis=0)
-            scores = ItemScores.of_counts(chunks, users[own].sum(axis=0), *rates)
-            tables.append(scores.with_candidates(users[alone].sum(axis=0), *rates))
+            rates = shown[own].sum(axis=0), clicked[own].sum(axis=0)
+            tables.append(ItemScores.of_counts(chunks, total.diagonal(), *rates))
         return replace(
             pair, tables=tuple(tables), counts=tuple(counts), shown=shown, clicked=clicked
         )

@@ -77,7 +77,7 @@ class NeighbourTables:
                 "were learnt from, or are nobody's: the network learns from them, item neighbours "
                 "do not count them again."
             )
-        counted = [*zip(order.counted(), order.counted_alone(), strict=True)][len(kept) :]
+        counted = order.counted()[len(kept) :]
         pairs = [pair.grow(X, is_click, blocks, kept=kept, counted=counted) for pair in self.pairs]
         return NeighbourTables(tuple(pairs), order)
 
@@ -238,13 +238,10 @@ def _learn_pair(
     """Learn the tables of one history and its candidate; their numbers are not scaled yet."""
     interactions = Interactions.gather(X, rows, history, candidate).cap()
     n_ids, tables = X.schema[candidate].n_ids, []
-    for counted, alone in zip(order.counted(), order.counted_alone(), strict=True):
+    for counted in order.counted():
         had = interactions.matrix(counted)
-        rates = _occurrences(X.columns[candidate], rows, alone, n_ids)
-        scores = ItemScores.of_counts(count_pairs(had), _count_users(had), *rates)
-        if (alone != counted).any():
-            scores = scores.with_candidates(_count_users(interactions.matrix(alone)), *rates)
-        tables.append(scores)
+        rates = _occurrences(X.columns[candidate], rows, counted, n_ids)
+        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *rates))
     n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
     n_users, all_pairs = _count_users(had), n_pairs <= MOST_COUNTED
     parts = [interactions.matrix(part) for part in order.parts()]

@@ -46,8 +46,8 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     neighbours : {"auto", "time", "user"}, default="auto"
         "time": each row's numbers come from what was known at the end of the last of five blocks of
         time that ended before it. "user": users are in five parts; the numbers of a row whose user
-        was there at fit come from the other four, those of new users from all. "auto": "time" where
-        times are known, otherwise "user".
+        was there at fit come from the parts before that user's (the first has none), those of new
+        users from all. "auto": "time" where times are known, otherwise "user".
     histories : "auto" or dict, default="auto"
         History column -> the candidate column that it is compared with. "auto": ``hist_x`` is
         compared with ``x``. Of encoded rows the schema says it.
