@@ -34,7 +34,6 @@ SLOW = {
     "a_click_rate_corrects_all_probabilities_for_the_sampled_negatives "
     "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
     "a_log_whose_categories_miss_trains a_saved_model_scores_new_rows_as_its_pipeline_does",
-    "neighbours": "patience_does_not_part_validation_and_test",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
     "onnx_server": "the_example_serves the_server_loads_neither_torch_nor_scikit_learn",

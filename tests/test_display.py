@@ -1,7 +1,7 @@
 """Pictures show the caller's values in the order of time, and say so when there is nothing."""
 
-import builtins
 import html
+import sys
 import warnings
 from itertools import pairwise
 
@@ -364,14 +364,7 @@ def test_training_is_drawn_from_a_classifier_a_pipeline_and_into_given_axes(mode
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    original = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[plot\]'"):
         TrainingDisplay(history=history()).plot()
     with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):

@@ -1,6 +1,5 @@
 """An exported file gives the same numbers as the classifier, on any batch and any length."""
 
-import builtins
 import copy
 import json
 import sys
@@ -30,6 +29,7 @@ from tests.encoded_impressions import (
     make_impressions_with_a_column_named_like_a_behaviour,
     make_labels,
 )
+from tests.network_options import each_network, name_of, networks
 from tests.padded_network import padded_logits
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
@@ -95,16 +95,11 @@ def other_batches(**options):
 
 
 NETWORKS = [
-    {"interest": interest, "pooling": pooling}
-    for interest in ("paper", "extended")
-    for pooling in ("attention", "sum", "mean", "max")
+    *networks("interest", "pooling"),
+    *networks("interest", "attention_normalization"),
+    *networks("attention_activation"),
+    *networks("activation"),
 ]
-NETWORKS += [
-    {"interest": interest, "attention_normalization": normalization}
-    for interest in ("paper", "extended")
-    for normalization in (None, "sqrt", "softmax")
-]
-NETWORKS += [{"attention_activation": name} for name in ("dice", "relu", "sigmoid")]
 NETWORKS += [
     {"activation": "dice", "attention_activation": "dice", "attention_normalization": "softmax"},
     {"activation": "relu", "dropout": 0.3},
@@ -113,9 +108,7 @@ NETWORKS += [
 ]
 
 
-@pytest.mark.parametrize(
-    "network", NETWORKS, ids=lambda network: "-".join(map(str, network.values()))
-)
+@pytest.mark.parametrize("network", NETWORKS, ids=name_of)
 def test_a_file_gives_the_classifiers_probabilities(network, runtime, path):
     classifier = fitted_classifier(**network)
     export_onnx(classifier, path)
@@ -132,9 +125,7 @@ def rank_inputs(session, X, row):
     return {n: v[rows] if v.ndim == 2 and n not in bags else v for n, v in feed.items()}
 
 
-@pytest.mark.parametrize(
-    "network", NETWORKS, ids=lambda network: "-".join(map(str, network.values()))
-)
+@pytest.mark.parametrize("network", NETWORKS, ids=name_of)
 def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
     network, runtime, path, monkeypatch
 ):
@@ -170,22 +161,17 @@ def test_answers_and_numbers_of_one_history_reach_its_candidates(pooling, runtim
 
 
 def test_a_layout_that_does_not_exist_lists_those_that_do(path):
-    with pytest.raises(ValueError, match="layout must be one of rows, ranking, got 'row'"):
+    with pytest.raises(
+        ValueError, match=f"layout must be one of {', '.join(export.LAYOUTS)}, got 'row'"
+    ):
         export_onnx(fitted_classifier(), path, layout="row")
 
 
-@pytest.mark.parametrize("interest", ["paper", "extended"])
-@pytest.mark.parametrize("pooling", ["attention", "sum", "mean", "max"])
-@pytest.mark.parametrize("normalization", ["auto", "softmax"])
-def test_past_answers_reach_the_file(interest, pooling, normalization, runtime, path):
+@each_network("interest", "pooling", "attention_normalization")
+def test_past_answers_reach_the_file(options, runtime, path):
     X = make_answers(60, seed=1)
-    classifier = DINClassifier(
-        interest=interest,
-        pooling=pooling,
-        attention_normalization=normalization,
-        max_epochs=2,
-        random_state=0,
-    ).fit(X, X["hist_answer"][:, 0] == 2)
+    classifier = DINClassifier(max_epochs=2, random_state=0, **options)
+    classifier.fit(X, X["hist_answer"][:, 0] == 2)
     export_onnx(classifier, path)
     session = session_of(runtime, path)
     for other in (X, X[:1], X[1:2], make_answers(40, seed=2)):
@@ -226,17 +212,17 @@ def test_padding_never_changes_the_files_numbers(runtime, path):
     assert (session.run(None, feed)[1] == session.run(None, wider)[1]).all()
 
 
-def test_every_node_of_a_file_has_a_name_of_its_own(onnx, path):
-    export_onnx(fitted_classifier(), path, layout="ranking")
+@pytest.mark.parametrize("layout", export.LAYOUTS)
+def test_every_node_of_a_file_has_a_name_of_its_own(layout, onnx, path):
+    export_onnx(fitted_classifier(), path, layout=layout)
     nodes = onnx.load(path).graph.node
     inner = [one for node in nodes for attribute in node.attribute for one in attribute.g.node]
-    assert inner
     names = [node.name for node in [*nodes, *inner]]
     assert all(names)
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("layout", ["rows", "ranking"])
+@pytest.mark.parametrize("layout", export.LAYOUTS)
 def test_a_file_computes_nothing_that_no_output_needs(layout, onnx, path):
     export_onnx(fitted_classifier(), path, layout=layout)
     graph = onnx.load(path).graph
@@ -365,16 +351,8 @@ def test_a_bare_classifier_has_no_recipe(onnx, path):
 
 
 def test_without_onnx_the_extra_is_named(monkeypatch, path):
-    original = builtins.__import__
-
-    def without_onnx(name, *args, **kwargs):
-        if name == "onnx":
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
     classifier = fitted_classifier()
-    monkeypatch.delitem(sys.modules, "onnx", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[onnx\]'"):
         export_onnx(classifier, path)
 

@@ -48,7 +48,6 @@ from sklearn_din.training.net import DINNet
 from tests.fitted_pipelines import attach_clicks
 
 HOUR = pd.Timedelta("1h")
-PARTS = ("sum", "mean", "max", "newest", "decayed")
 
 
 @pytest.fixture(autouse=True)
@@ -226,18 +225,6 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
         np.testing.assert_allclose(values[kept], again[name][kept], atol=1e-5)
 
 
-def test_own_clicks_do_not_reach_a_user(log):
-    X, y = log
-    user = X["user"].iloc[0]
-    own = (X["user"] == user).to_numpy()
-    encoded = encode(X.drop(columns="time"), time=None)
-    first, before = learn(encoded, y, order="user")
-    second, after = learn(encoded, np.where(own, 1 - y, y), order="user")
-    again = numbers_of(after, second)
-    for name, values in numbers_of(before, first).items():
-        np.testing.assert_allclose(values[own], again[name][own], atol=1e-5)
-
-
 def test_the_order_of_rows_changes_nothing(log):
     X, y = log
     rows = np.random.RandomState(1).permutation(len(X))
@@ -246,22 +233,6 @@ def test_the_order_of_rows_changes_nothing(log):
         shuffled = numbers_of(learn(encode(X.iloc[rows]), y[rows], order=order)[1])
         for name, values in plain.items():
             np.testing.assert_allclose(values[rows], shuffled[name], atol=1e-4)
-
-
-def test_patience_does_not_part_validation_and_test():
-    """Leave-one-out numbers would let the network read the label off, and patience find it."""
-    X, y = attach_clicks(n_users=400, n_items=100, n_categories=10, mean_length=12, random_state=1)
-    cut = int(0.8 * len(X))
-    losses = []
-    for patience in (4, 30):
-        model = make_pipeline(
-            HistorySequenceEncoder(user="user", time="time"),
-            DINClassifier(
-                validation="random", patience=patience, max_epochs=15, random_state=0, lr=0.004
-            ),
-        ).fit(X[:cut], y[:cut])
-        losses.append(log_loss(y[cut:], model.predict_proba(X[cut:])[:, 1]))
-    assert abs(losses[0] - losses[1]) < 0.01
 
 
 def test_unknown_candidates_have_zeros(log):
@@ -359,16 +330,22 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
     assert any(numbers.any() for numbers in by_itself.values())
 
 
-def test_events_read_in_whole_rows_have_the_numbers_of_each_searched_for(monkeypatch, log):
-    X, y = log
-    encoded = encode(X)
-    learnt, _ = learn(encoded, y)
-    monkeypatch.setattr(item_scores, "ZEROS_PER_EVENT", 0)
-    searched_for = numbers_of(learnt.add_to(encoded))
-    monkeypatch.setattr(item_scores, "ZEROS_PER_EVENT", 10**9)
-    monkeypatch.setattr(item_scores, "SCORES_AT_A_TIME", 200)  # three candidates
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"EVENTS_PER_CHUNK": 37},
+        {"ZEROS_PER_EVENT": 0},  # each event is searched for
+        {"ZEROS_PER_EVENT": 10**9, "SCORES_AT_A_TIME": 200},  # whole rows of three candidates
+    ],
+)
+def test_the_sizes_of_what_is_read_change_nothing(sizes, monkeypatch, log):
+    encoded = encode(log[0])
+    learnt, _ = learn(encoded, log[1])
+    expected = numbers_of(learnt.add_to(encoded))
+    for name, size in sizes.items():
+        monkeypatch.setattr(item_scores, name, size)
     for name, numbers in numbers_of(learnt.add_to(encoded)).items():
-        np.testing.assert_array_equal(numbers, searched_for[name])
+        np.testing.assert_array_equal(numbers, expected[name])
 
 
 def test_scores_kept_for_candidates_are_those_looked_up(log):
@@ -433,16 +410,6 @@ def test_users_with_many_items_are_cut(monkeypatch):
     cut = both.cap()
     assert np.bincount(cut.users).tolist() == [15, 3]
     assert len(set(cut.items[cut.users == 0])) == 15
-
-
-def test_chunks_of_events_change_nothing(monkeypatch, log):
-    X, y = log
-    encoded = encode(X)
-    learnt, _ = learn(encoded, y)
-    whole = numbers_of(learnt.add_to(encoded))
-    monkeypatch.setattr(item_scores, "EVENTS_PER_CHUNK", 37)
-    for name, values in numbers_of(learnt.add_to(encoded)).items():
-        np.testing.assert_array_equal(values, whole[name])
 
 
 def test_what_is_needed_is_said(log):
@@ -668,39 +635,6 @@ def test_a_step_of_its_own_gives_the_same_model(model, log):
         np.testing.assert_array_equal(values, copy.transform(encoded)[name])
     update(three, X[-50:].assign(item=999), y[-50:])
     assert np.isfinite(three.predict_proba(X[:9].assign(item=999))).all()
-
-
-def test_they_survive_pickle_and_save(model, log, tmp_path):
-    X, _ = log
-    probability = model.predict_proba(X)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(again.predict_proba(X), probability)
-    save(model, tmp_path / "model.din")
-    np.testing.assert_array_equal(load(tmp_path / "model.din").predict_proba(X), probability)
-
-
-def test_ranking_computes_them_for_each_pair(model, log):
-    X, _ = log
-    users = X[["user", "device", "hist_item", "hist_category"]][:4].reset_index(drop=True)
-    candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
-    best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
-    pairs = users.merge(candidates.sort_values("item"), how="cross")
-    columns = [name for name in X.columns if name != "time"]
-    wanted = model.predict_proba(pairs[columns])[:, 1]
-    np.testing.assert_allclose(best["probability"], wanted, atol=1e-6)
-
-
-def test_onnx_computes_them_by_itself(model, log, tmp_path):
-    X, _ = log
-    export_onnx(model, tmp_path / "model.onnx")
-    server = OnnxServer(tmp_path / "model.onnx")
-    assert not [name for name in server.columns_ if "ease" in name]
-    rows = X[:200]
-    columns = {name: rows[name].tolist() for name in server.columns_}
-    columns |= {n: [list(c) for c in rows[n]] for n in ("hist_item", "hist_category")}
-    answers = server.predict(columns)
-    now = rows.drop(columns=["user", "time"])
-    np.testing.assert_allclose(answers, model.predict_proba(now)[:, 1], atol=2e-6)
 
 
 def test_other_models_get_the_columns(log):

@@ -15,7 +15,6 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder, load, save
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.interest import find_same
 from sklearn_din.training.novelty import (
     HIDING_RATE,
     MOST_BLOCKS,
@@ -163,16 +162,6 @@ def test_a_row_shows_what_a_model_of_earlier_rows_would_know():
         assert np.array_equal(X[name], before[name])
         if name.endswith("mask"):
             assert np.array_equal(shown[name], X[name])
-
-
-def test_hiding_changes_no_match():
-    X = turning(still_until=0)
-    novelty, moments = measure_novelty(X, share=0.1)
-    shown = novelty.hide(X, moments - 20)
-    assert (shown.columns["item"] < 0).any()
-    interest = DIN(X.schema).interest_modules[0]
-    same = [torch.stack(find_same(interest, Batch(rows))) for rows in (shown, X)]
-    assert torch.equal(*same)
 
 
 def test_times_elapsed_and_numbers_of_events_stay_where_ids_are_hidden():

@@ -1,6 +1,5 @@
 """The server answers plain values as the Pipeline answers frames, and says what it cannot read."""
 
-import builtins
 import json
 import runpy
 import subprocess
@@ -457,14 +456,7 @@ def test_serving_names_what_it_offers():
 
 
 def test_without_onnxruntime_it_is_named(monkeypatch, path):
-    original = builtins.__import__
-
-    def without_onnxruntime(name, *args, **kwargs):
-        if name == "onnxruntime":
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_onnxruntime)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match="pip install onnxruntime"):
         OnnxServer(path)
 

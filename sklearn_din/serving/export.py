@@ -108,8 +108,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     >>> session = onnxruntime.InferenceSession("model.onnx")  # doctest: +SKIP
     >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
     """
-    writers = {"rows": _NetworkWriter, "ranking": _RankingWriter}
-    check_choice(layout, list(writers), name="layout")
+    check_choice(layout, list(LAYOUTS), name="layout")
     onnx = _import_onnx()
     estimator, calibration = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
@@ -128,7 +127,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     n_more_bytes += len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    writers[layout](graph, classifier.module_, neighbours, vectors).write(
+    LAYOUTS[layout](graph, classifier.module_, neighbours, vectors).write(
         classifier._target, calibration
     )
     model = graph.model()
@@ -346,6 +345,9 @@ class _RankingWriter(_NetworkWriter):
     def interest_outputs(self, interest: Interest) -> list[Value]:
         layout = _PaddedEvents if interest.behaviour.is_bag else _PaddedHistory
         return [self._expand(output) for output in layout(self, interest).outputs()]
+
+
+LAYOUTS = {"rows": _NetworkWriter, "ranking": _RankingWriter}
 
 
 class _PaddedEvents(Events):
