@@ -126,7 +126,7 @@ class Dice(nn.Module):
     --------
     >>> import torch
     >>> Dice(2).eval()(torch.tensor([[0.0, 0.0]]))
-    tensor([[0., 0.]], grad_fn=<AddBackward0>)
+    tensor([[0., 0.]], grad_fn=<MulBackward0>)
     """
 
     eps = 1e-8
@@ -152,21 +152,20 @@ class Dice(nn.Module):
             return self._forward_joint(scores, sum_over_processes)
         if self.training and len(scores) > 1:
             return _BatchDice.apply(scores, self.slope, mean, variance, self.momentum, self.eps)
-        return self._forward_running(scores)
+        return self.rectify(scores, mean, variance)
 
-    def _forward_running(self, scores: Tensor) -> Tensor:
-        mean, variance = self.running_mean, self.running_var
-        gate = torch.sigmoid(F.batch_norm(scores, mean, variance, eps=self.eps))
-        return gate * scores + (1 - gate) * self.slope * scores
+    def rectify(self, scores: Any, mean: Tensor, variance: Tensor) -> Any:
+        """Rectify by some mean and variance a tensor, or a value of an ONNX graph."""
+        gate = ((scores - mean) * (variance + self.eps).rsqrt()).sigmoid()
+        return scores * (gate * (1 - self.slope) + self.slope)
 
     def _forward_joint(self, scores: Tensor, sum_over_processes: Sum) -> Tensor:
         n, mean, variance = joint_moments(scores, sum_over_processes)
         if n <= 1:
-            return self._forward_running(scores)
+            return self.rectify(scores, self.running_mean, self.running_var)
         self.running_mean.lerp_(mean.detach(), self.momentum)
         self.running_var.lerp_(variance.detach() * (n / (n - 1)), self.momentum)
-        gate = torch.sigmoid((scores - mean) * (variance + self.eps).rsqrt())
-        return gate * scores + (1 - gate) * self.slope * scores
+        return self.rectify(scores, mean, variance)
 
 
 class _BatchDice(torch.autograd.Function):

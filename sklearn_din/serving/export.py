@@ -38,11 +38,12 @@ from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import DECAYS, N_COUNTED, NO_ID, Events, Interest, signed_log
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
-from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, largest, rank_of_recency
+from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, rank_of_recency
 from sklearn_din.training.target import Numbers, Target
 
 METADATA_KEY = "sklearn_din"
 OUTPUTS = ("probability", "logit", "prediction")
+LAYOUTS = ("rows", "ranking")
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 RECIPE_VERSION = 1
 NO_NEIGHBOUR = -1  # equals no event's id
@@ -108,7 +109,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     >>> session = onnxruntime.InferenceSession("model.onnx")  # doctest: +SKIP
     >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
     """
-    check_choice(layout, list(LAYOUTS), name="layout")
+    check_choice(layout, LAYOUTS, name="layout")
     onnx = _import_onnx()
     estimator, calibration = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
@@ -127,9 +128,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     n_more_bytes += len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
     _check_exportable(classifier.module_, n_more_bytes)
     graph = Graph(onnx)
-    LAYOUTS[layout](graph, classifier.module_, neighbours, vectors).write(
-        classifier._target, calibration
-    )
+    writer = _NetworkWriter(graph, classifier.module_, neighbours, vectors, layout == "ranking")
+    writer.write(classifier._target, calibration)
     model = graph.model()
     if recipe:
         onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
@@ -170,7 +170,8 @@ class _NetworkWriter:
     """Adds ``DIN.forward`` to a graph, on padded histories and masks in place of flat events.
 
     The graph computes the numbers of ``neighbours`` by ids and scores that it holds, and looks up
-    fixed ``vectors``, those of new values too.
+    fixed ``vectors``, those of new values too. Where candidates share a history, what stands for it
+    has one row, (1, T), and meets the candidates by broadcasting.
     """
 
     def __init__(
@@ -179,8 +180,10 @@ class _NetworkWriter:
         module: DIN,
         neighbours: Sequence[NeighbourPair],
         vectors: Mapping[str, Vectors],
+        is_shared: bool,
     ) -> None:
         self.graph, self.module, self.schema = graph, module, module.schema
+        self.is_shared = is_shared
         self.inputs: dict[str, Value] = {}  # by field or mask
         self.identities: dict[str, Value] = {}  # by field with ids, as compared: some are negative
         self.numbers: dict[str, Value] = {}  # columns by the first of their fields
@@ -190,7 +193,7 @@ class _NetworkWriter:
             shown, older = self.inputs[pair.candidate], self._declare_older(pair)
             events = join([older, self.inputs[pair.history]], axis=1)
             mask = join([older.as_bool().as_float(), mask], axis=1)
-            numbers = self._neighbour_numbers(pair, shown, events, mask)
+            numbers = neighbour_numbers(pair, shown, events, mask, are_shared=is_shared)
             self.numbers[pair.names[0]] = numbers
         tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
         self.embedded = {
@@ -238,7 +241,7 @@ class _NetworkWriter:
         columns = [self.numbers[name] for name in numbers]
         columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
         for interest in self.module.interest_modules:
-            columns += self.interest_outputs(interest)
+            columns += self._interest_outputs(interest)
         joined, output = _layers(join(columns, axis=1), self.module.mlp), self.module.output
         if isinstance(output, LabelLogits):
             logit = _label_logits(joined, output)  # (n, n_labels)
@@ -285,12 +288,15 @@ class _NetworkWriter:
         name = older_name(pair.history, self.schema)
         none = np.zeros((1, 0), dtype=np.int32)
         ids = self.graph.input(name, np.int32, (f"n_{name}", f"T_{name}"), none)
-        ids = self._of_history(ids)  # (n, 0) where they are left out
+        if not self.is_shared:
+            ids = self._expand(ids)  # (n, 0) where they are left out
         return (ids >= np.int32(0)).where(ids, np.int32(UNKNOWN_ID))
 
     def _dims(self, behaviour: Behaviour) -> tuple[str | int, str]:
         """Return the dimensions of a behaviour's inputs."""
-        return "n", _length_name(behaviour)
+        name = behaviour.histories[0]
+        rows = f"n_{name}" if behaviour.is_bag else 1  # where they are shared
+        return rows if self.is_shared else "n", f"T_{name}"
 
     def _expand(self, value: Value) -> Value:
         """Return a value of one row for all rows: (n, m)."""
@@ -301,18 +307,12 @@ class _NetworkWriter:
             of_rows = of_rows.sum(1)
         return self.graph.add("Expand", value, of_rows.unsqueeze(1).call("Shape"))
 
-    def _of_history(self, value: Value) -> Value:
-        """Return what belongs to histories, given for one of them or for all."""
-        return self._expand(value)
-
-    def _neighbour_numbers(
-        self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
-    ) -> Value:
-        return neighbour_numbers(pair, shown, events, mask)
-
-    def interest_outputs(self, interest: Interest) -> list[Value]:
+    def _interest_outputs(self, interest: Interest) -> list[Value]:
         """Return the MLP's inputs of one behaviour, (n, width) each."""
-        return _PaddedEvents(self, interest).outputs()
+        if not self.is_shared:
+            return _PaddedEvents(self, interest).outputs()
+        layout = _PaddedEvents if interest.behaviour.is_bag else _PaddedHistory
+        return [self._expand(output) for output in layout(self, interest).outputs()]
 
     def queries(self, behaviour: Behaviour) -> Value:
         """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
@@ -322,32 +322,6 @@ class _NetworkWriter:
             zeros = self._expand(self.graph.constant(np.zeros((1, width), dtype=np.float32)))
             attributes.append(zeros if candidate is None else self.embedded[candidate])
         return join(attributes, axis=1)
-
-
-class _RankingWriter(_NetworkWriter):
-    """Adds ``DIN.forward`` for one history and n candidates: twin of ``Batch(shared=True)``.
-
-    What stands for the history has one row, (1, T), and meets the candidates by broadcasting.
-    """
-
-    def _dims(self, behaviour: Behaviour) -> tuple[str | int, str]:
-        rows = f"n_{behaviour.histories[0]}" if behaviour.is_bag else 1
-        return rows, _length_name(behaviour)
-
-    def _of_history(self, value: Value) -> Value:
-        return value
-
-    def _neighbour_numbers(
-        self, pair: NeighbourPair, shown: Value, events: Value, mask: Value
-    ) -> Value:
-        return neighbour_numbers(pair, shown, events, mask, are_shared=True)
-
-    def interest_outputs(self, interest: Interest) -> list[Value]:
-        layout = _PaddedEvents if interest.behaviour.is_bag else _PaddedHistory
-        return [self._expand(output) for output in layout(self, interest).outputs()]
-
-
-LAYOUTS = {"rows": _NetworkWriter, "ranking": _RankingWriter}
 
 
 class _PaddedEvents(Events):
@@ -370,10 +344,10 @@ class _PaddedEvents(Events):
     def _compare(self, history: str, candidate: str) -> Value:
         """Which events have the candidate's id, or how like their lists are: (n, T)."""
         events = self.writer.identities[history]
-        shown = self.writer.identities[candidate].unsqueeze(1)
+        shown = self.writer.identities[candidate]
         if self.writer.schema[candidate].holds_lists:
-            return _likeness_of_lists(events, shown)
-        return events.equals(_without_missing(shown)).as_float()
+            return _likeness_of_lists(events, shown.unsqueeze(1))
+        return events.equals(_without_missing(shown).unsqueeze(1)).as_float()
 
     def join(self, columns: Sequence[Value]) -> Value:
         return join([*columns], axis=2)
@@ -394,7 +368,8 @@ class _PaddedEvents(Events):
         return (self.graph.add("Gather", units, rows[history]) @ queries).squeeze(2) * self.mask
 
     def maximum(self) -> Value:
-        return largest(self.keys, self.mask.unsqueeze(2))
+        mask = self.mask.unsqueeze(2)
+        return mask.as_bool().where(self.keys, HIDDEN).max(1) * mask.max(1)
 
     def attend(self) -> tuple[Value, Value]:
         scores = self.scores(self.interest.unit)
@@ -485,12 +460,12 @@ class _PaddedHistory(_PaddedEvents):
 def calibrate(logit: Value, calibration: Calibration) -> Value:
     """Return the probability (n,) out of the log-odds, twin of ``Calibration.probability``."""
     if calibration.method is None:
-        return logit.call("Sigmoid")
+        return logit.sigmoid()
     calibrator = calibration.calibrator
     if calibration.method == "sigmoid":
-        return (logit * -float(calibrator.a_) - float(calibrator.b_)).call("Sigmoid")
+        return (logit * -float(calibrator.a_) - float(calibrator.b_)).sigmoid()
     if calibration.method == "temperature":  # a softmax of (-logit, logit), times beta
-        return (logit * (2 * float(calibrator.beta_))).call("Sigmoid")
+        return (logit * (2 * float(calibrator.beta_))).sigmoid()
     # Isotonic: a line from each threshold to the next, constant before the first and after the last
     x = calibrator.X_thresholds_.astype(np.float32)
     y = calibrator.y_thresholds_.astype(np.float32)
@@ -536,11 +511,11 @@ def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
         elif isinstance(layer, PReLU):
             value = value.call("LeakyRelu", alpha=layer.slope.item())
         elif isinstance(layer, Dice):
-            value = _dice(value, layer)
+            value = layer.rectify(value, layer.running_mean, layer.running_var)
         elif isinstance(layer, nn.ReLU):
             value = value.call("Relu")
         elif isinstance(layer, nn.Sigmoid):
-            value = value.call("Sigmoid")
+            value = value.sigmoid()
         elif not isinstance(layer, nn.Dropout):
             raise TypeError(
                 f"export_onnx cannot write a layer of type {type(layer).__name__}; it can write "
@@ -565,18 +540,6 @@ def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
     return join(logits, axis=1)
 
 
-def _dice(scores: Value, dice: Dice) -> Value:
-    """``s * (slope + gate * (1 - slope))`` with the running averages."""
-    scale = (dice.running_var + dice.eps).rsqrt()
-    gate = (scores * scale + -dice.running_mean * scale).call("Sigmoid")
-    return scores * (gate * (1 - dice.slope) + dice.slope)
-
-
-def _length_name(behaviour: Behaviour) -> str:
-    """Name of the dimension of a behaviour's events."""
-    return f"T_{behaviour.histories[0]}"
-
-
 # Item neighbours: the twin of ``ItemScores.numbers``
 
 
@@ -597,11 +560,12 @@ def neighbour_numbers(
     scale, scale_of_plain = np.split(pair.scale, [N_OF_HISTORY])
     plain = pair.scores.of_candidates(slice(None)) / scale_of_plain
     if are_shared:
-        scores, counts, is_event = _scores_by_place(by_item, pair.n_ids, candidates, events, mask)
+        scores, counts = _scores_by_place(by_item, pair.n_ids, candidates, events, mask)
     else:
         each = [_look_up(scores, candidates, events).unsqueeze(1) for scores in by_item]
-        scores, counts, is_event = join(each, axis=1), _counts(mask), mask.unsqueeze(1)
-    most = largest(scores, is_event, axis=-1, keepdims=True)
+        mask = mask.unsqueeze(1)
+        scores, counts = mask.as_bool().where(join(each, axis=1), HIDDEN), _counts(mask)
+    most = scores.max(-1, keepdims=True) * mask.max(-1, keepdims=True)
     order = np.array([0, 1, 4, 2, 3])  # the maximum is third
     summaries = graph.add("Gather", join([scores @ counts, most], axis=-1), order, axis=-1)
     numbers = signed_log(summaries.reshape(-1, N_OF_HISTORY)) / scale
@@ -653,24 +617,26 @@ def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
 
 
 def _counts(mask: Value) -> Value:
-    """Return what each event counts in sum, mean, newest and decayed sum: (n, T, 4)."""
+    """Return what each event counts in sum, mean, newest and decayed sum: (n, T, 4).
+
+    mask : (n, 1, T)
+    """
     ranks = rank_of_recency(mask)
-    counts = [mask, mask / mask.sum(1, keepdims=True).clamp(1.0)]
+    counts = [mask, mask / mask.sum(2, keepdims=True).clamp(1.0)]
     counts += [ranks.equals(np.float32(0)).as_float() * mask]
     counts += [mask.graph.add("Pow", DECAY, ranks) * mask]
-    return join([count.unsqueeze(1) for count in counts], axis=1).mT
+    return join(counts, axis=1).mT
 
 
 def _scores_by_place(
     by_item: Sequence[csr_array], n_ids: int, candidates: Value, events: Value, mask: Value
-) -> tuple[Value, Value, Value]:
+) -> tuple[Value, Value]:
     """Return scores of candidates (n,) and one history (1, T), of each kind one below the other.
 
     Each candidate's neighbours are looked for among the events; few of them are found. The places
     of events count from the newest, which is 1; 0 is that of ids without events.
 
-    Returns: scores (2 * n, n_places), what places count in the sums (n_places, 4), whether there is
-    an event (1, n_places)
+    Returns: scores (2 * n, n_places), and what places count in the sums (n_places, 4)
     """
     graph, ids = candidates.graph, events.transpose(1, 0).as_int64()  # (T, 1)
     place = (rank_of_recency(mask) + 1.0) * mask
@@ -680,14 +646,18 @@ def _scores_by_place(
     n_places, n_scores = graph.add("Shape", ids, end=1) + np.array([1]), np.array([len(by_item)])
     counts = graph.add("Expand", 0.0, join([n_places, graph.constant(np.array([4]))], axis=0))
     at = graph.add("Gather", places, ids).as_int64()
-    counts = graph.add("ScatterND", counts, at, _counts(mask).squeeze(0), reduction="add")
+    counts = graph.add(
+        "ScatterND", counts, at, _counts(mask.unsqueeze(1)).squeeze(0), reduction="add"
+    )
     pairs = [_find_neighbours(scores, candidates, places) for scores in by_item]
     rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(pairs)]
     columns = join([place for _, place, _ in pairs], axis=0).as_int64()
     at = join([join(rows, axis=0).unsqueeze(1), columns.unsqueeze(1)], axis=1)  # (n_pairs, 2)
-    scores = graph.add("Expand", 0.0, join([candidates.call("Shape") * n_scores, n_places], axis=0))
+    none = graph.add("Gather", counts, np.int64(0), axis=1).as_bool().where(0.0, HIDDEN)
+    shape = join([candidates.call("Shape") * n_scores, n_places], axis=0)
+    scores = graph.add("Expand", none, shape)
     scores = graph.add("ScatterND", scores, at, join([value for _, _, value in pairs], axis=0))
-    return scores, counts, counts[..., :1].transpose(1, 0).as_bool().as_float()
+    return scores, counts
 
 
 def _find_neighbours(

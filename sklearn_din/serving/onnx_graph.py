@@ -101,10 +101,11 @@ class Value:
         """Return ``yes`` where this value is True, ``no`` elsewhere."""
         return self.graph.add("Where", self, yes, no)
 
-    # What formulas of columns ask of torch's tensors too, by the same names
+    # What formulas ask of torch's tensors too, by the same names
 
     sign = _unary("Sign")
     abs = _unary("Abs")
+    sigmoid = _unary("Sigmoid")
 
     def log1p(self) -> Value:
         return (self + 1.0).call("Log")
@@ -250,12 +251,6 @@ def join(values: list[Value], *, axis: int) -> Value:
 
 
 def rank_of_recency(mask: Value) -> Value:
-    """Return how many events have come after each, 0 behind the last: (n, T), like the mask."""
-    from_newest = mask.graph.add("CumSum", mask, np.int64(1), reverse=1)
+    """Return how many events have come after each, 0 behind the last: (..., T), like the mask."""
+    from_newest = mask.graph.add("CumSum", mask, np.int64(-1), reverse=1)
     return from_newest.clamp(1.0) - 1.0
-
-
-def largest(values: Value, mask: Value, *, axis: int = 1, keepdims: bool = False) -> Value:
-    """Return the maximum over events where the mask is 1.0; zero where there is none."""
-    shown = mask.as_bool().where(values, HIDDEN)
-    return shown.max(axis, keepdims=keepdims) * mask.max(axis, keepdims=keepdims)
