@@ -12,7 +12,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from torch.optim.lr_scheduler import OneCycleLR
 
-from sklearn_din import _callbacks
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training import check_tasks
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -194,22 +193,6 @@ def test_callbacks_change_no_number(settings):
     assert len(seen.history_) == len(alone.history_)
 
 
-def test_without_callbacks_nothing_is_made_or_called(monkeypatch):
-    calls = []
-    monkeypatch.setattr(check_tasks, "copy_as_if_stopped", lambda *_: calls.append("net"))
-    monkeypatch.setattr(_callbacks, "FitTask", lambda *_: calls.append("task"))
-    for estimator in (DINClassifier, HistorySequenceEncoder):
-        monkeypatch.setattr(
-            estimator, "_init_callback_context", lambda *_, **__: calls.append("context")
-        )
-    HistorySequenceEncoder().fit_transform(with_windows())
-    HistorySequenceEncoder().fit(with_windows())
-    trained = fitted()
-    assert calls == []
-    names = [name for name, _ in trained.net_.callbacks_]
-    assert names == ["epoch_timer", "train_loss", "valid_loss", "early_stopping"]
-
-
 def test_no_net_is_copied_for_callbacks_that_do_not_ask(monkeypatch):
     monkeypatch.setattr(check_tasks, "copy_as_if_stopped", lambda *_: pytest.fail("copied"))
     fitted(Steps())
@@ -337,22 +320,6 @@ def test_an_absolute_schedule_gives_embeddings_the_same_rate():
     one_cycle = skorch.callbacks.LRScheduler(OneCycleLR, max_lr=0.01, total_steps=12)
     classifier(lr=0.01, embedding_lr=0.002, callbacks=[rates, one_cycle]).fit(X, y)
     assert all(dense == table for dense, table in rates.seen)
-
-
-def test_the_closure_of_a_step_runs_once():
-    class Gradients(skorch.callbacks.Callback):
-        def on_train_begin(self, net, **kwargs):
-            self.n_gradients = self.n_batches = 0
-
-        def on_grad_computed(self, net, **kwargs):
-            self.n_gradients += 1
-
-        def on_batch_end(self, net, training=False, **kwargs):
-            self.n_batches += training
-
-    counts = Gradients()
-    classifier(callbacks=[counts]).fit(X, y)
-    assert counts.n_gradients == counts.n_batches == 3 * 4
 
 
 def test_norm_clipping_reaches_the_tables():

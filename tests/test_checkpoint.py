@@ -578,25 +578,6 @@ def test_a_second_training_of_the_same_process_is_refused(tmp_path):
 # The order of rows
 
 
-def test_an_order_goes_on_from_any_of_its_places():
-    def batches():
-        clicks, order = np.arange(len(X), dtype=np.float32), np.random.RandomState(1)
-        return ImpressionBatches(X, clicks, batch_size=50, shuffle=order)
-
-    whole, rows, places = batches(), [], []
-    for _ in range(2):
-        for _, labels in whole:
-            rows.append(labels.tolist())
-            places.append(whole.state_dict())
-        places[-1] = whole.state_dict()  # after the epoch: the same next batch
-    for n_done, place in enumerate(places, start=1):
-        other, left = batches(), []
-        other.load_state_dict(place)
-        while len(left) < len(rows) - n_done:
-            left += [labels.tolist() for _, labels in other]
-        assert left == rows[n_done:]
-
-
 def test_impressions_in_order_have_no_place():
     with pytest.raises(ValueError, match="have no place"):
         ImpressionBatches(X, batch_size=50).state_dict()

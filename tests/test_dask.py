@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (makes the import work)
-from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
@@ -164,14 +164,6 @@ def test_a_search_gives_the_scores_of_one_process(cluster, log, one_thread, kind
         np.testing.assert_array_equal(found[name], alone[name])
 
 
-def test_cross_validation_gives_the_scores_of_one_process(cluster, log, one_thread):
-    X, y = log
-    with joblib.parallel_config(backend="dask"):
-        found = cross_val_score(pipeline(), X, y, cv=N_FOLDS, scoring="roc_auc")
-    alone = cross_val_score(pipeline(), X, y, cv=N_FOLDS, scoring="roc_auc", n_jobs=1)
-    np.testing.assert_array_equal(found, alone)
-
-
 def test_a_search_sends_the_log_once_and_each_worker_has_one_thread(cluster, log, fits):
     X, y = log
     encoder = CountedEncoder(folder=str(fits), user="user", time="time")
@@ -182,22 +174,3 @@ def test_a_search_sends_the_log_once_and_each_worker_has_one_thread(cluster, log
     assert CountedFrame.n_pickled == before + 1
     threads = [file.read_text() for file in fits.iterdir()]
     assert threads == ["1"] * (N_CANDIDATES * N_FOLDS)
-
-
-def test_with_memory_the_encoder_is_not_fitted_again_for_each_candidate(
-    cluster, log, fits, tmp_path
-):
-    X, y = log
-    encoder = CountedEncoder(folder=str(fits), user="user", time="time")
-    memory = tmp_path / "memory"
-    search = GridSearchCV(
-        pipeline(encoder=encoder, memory=str(memory)), GRID, cv=N_FOLDS, refit=False
-    )
-    with joblib.parallel_config(backend="dask"):
-        first = search.fit(X, y).cv_results_["mean_test_score"]
-        n_fits = len(list(fits.iterdir()))
-        again = search.fit(X, y).cv_results_["mean_test_score"]
-    assert N_FOLDS <= n_fits <= N_FOLDS * N_WORKERS  # two workers may begin a fold at one moment
-    assert len(list(memory.rglob("output.pkl"))) == N_FOLDS  # workers agree on the names
-    assert len(list(fits.iterdir())) == n_fits
-    np.testing.assert_array_equal(first, again)

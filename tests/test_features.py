@@ -30,15 +30,6 @@ def test_padded_rows_hold_each_window_and_then_zeros(rows):
         assert mask[i, :length].all()
 
 
-@given(windows)
-def test_compact_keeps_every_row_and_no_uncovered_event(rows):
-    ragged = ragged_of(rows)
-    compact = ragged.compact()
-    np.testing.assert_array_equal(compact.pad("item"), ragged.pad("item"))
-    covered = {i for start, length in rows for i in range(start, start + length)}
-    assert len(compact.columns["item"]) == len(covered)
-
-
 def test_pickling_some_rows_does_not_ship_the_event_log():
     log = np.zeros(1_000_000, dtype=np.int32)
     ragged = Ragged({"item": log}, Spans(np.array([5, 7]), np.array([2, 1], dtype=np.int32)))

@@ -39,19 +39,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("parameters", CASES.values(), ids=CASES.keys())
-def test_the_nets_own_fit_gives_the_classifiers_network(parameters):
+def test_the_nets_own_fit_and_partial_fit_are_the_classifiers(parameters):
     fitted = classifier(**parameters).fit(X, y)
     expected, checks = weights_of(fitted.net_), fitted.history_.drop(columns="seconds")
+    probability = fitted.predict_proba(X)[:, 1]
     again = fitted.net_.fit(X, y)
     assert again is fitted.net_
     assert torch.equal(weights_of(again), expected)
     assert [check["train_loss"] for check in again.checks_] == checks["train_loss"].tolist()
-    np.testing.assert_array_equal(fitted.predict_proba(X)[:, 1], again.predict_proba(X)[:, 1])
-
-
-@pytest.mark.parametrize("parameters", CASES.values(), ids=CASES.keys())
-def test_the_nets_own_partial_fit_is_the_classifiers(parameters):
-    fitted = classifier(**parameters).fit(X, y)
+    np.testing.assert_array_equal(again.predict_proba(X)[:, 1], probability)
     twin = copy.deepcopy(fitted).partial_fit(X[:100], y[:100])
     fitted.net_.partial_fit(X[:100], y[:100])
     assert torch.equal(weights_of(fitted.net_), weights_of(twin.net_))

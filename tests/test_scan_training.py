@@ -100,19 +100,6 @@ def mapped_copy(X, *, memory):
         return open_rows(writer.finish(), X.schema)
 
 
-def test_mapped_impressions_train_to_the_same_bits(frame, temporary):
-    X, y = in_memory(frame)
-    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
-    files = mapped_copy(encoded, memory=10**9)
-    assert files.store.memory == 10**9
-    assert mapped.rows_per_pool(files) is None
-    fits = [DINClassifier(max_epochs=2, random_state=0).fit(some, y) for some in (encoded, files)]
-    expected = fits[0].predict_proba(encoded)
-    for classifier in fits:
-        for some in (encoded, files):
-            np.testing.assert_array_equal(classifier.predict_proba(some), expected)
-
-
 def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, temporary):
     X, y = in_memory(frame)
     encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)

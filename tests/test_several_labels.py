@@ -165,25 +165,18 @@ def test_without_a_click_a_missing_purchase_is_none():
     np.testing.assert_array_equal(first, again)
 
 
-def test_arrays_count_as_frames_whose_labels_are_numbers():
+def test_labels_have_any_two_kinds_and_any_names_but_no_two_the_same():
     X, y = make_impressions(300), make_labels(300)
     named = quick(after=AFTER, label_weight={"purchase": 2.0}).fit(X, y)
-    numbered = quick(after={1: 0}, label_weight={1: 2.0}).fit(X, y.to_numpy())
-    np.testing.assert_array_equal(named.decision_function(X), numbered.decision_function(X))
-    assert numbered.label_names_ == ["0", "1"]
-
-
-def test_any_two_kinds_come_back_label_by_label():
-    X, y = make_impressions(200), make_labels(200)
-    words = pd.DataFrame(
-        {"click": np.array(["no", "yes"])[y["click"]], "purchase": y["purchase"].astype(bool)}
-    )
-    classifier = quick().fit(X, words)
-    assert [classes.tolist() for classes in classifier.classes_] == [["no", "yes"], [False, True]]
-    assert set(classifier.predict(X)[:, 0]) <= {"no", "yes"}
-    np.testing.assert_array_equal(
-        classifier.decision_function(X), quick().fit(X, y).decision_function(X)
-    )
+    words = y.assign(click=np.array(["no", "yes"])[y["click"]], purchase=y["purchase"] == 1)
+    for labels in (y.to_numpy(), y.set_axis([0, 1], axis=1), words.set_axis([0, 1], axis=1)):
+        numbered = quick(after={1: 0}, label_weight={1: 2.0}).fit(X, labels)
+        np.testing.assert_array_equal(named.decision_function(X), numbered.decision_function(X))
+        assert numbered.label_names_ == ["0", "1"]
+    assert [classes.tolist() for classes in numbered.classes_] == [["no", "yes"], [False, True]]
+    assert set(numbered.predict(X)[:, 0]) <= {"no", "yes"}
+    with pytest.raises(ValueError, match=r"a name of its own, got the columns \['a', 'a'\]"):
+        quick().fit(X, y.set_axis(["a", "a"], axis=1))
 
 
 @pytest.mark.parametrize(
@@ -205,15 +198,6 @@ def test_missing_labels_of_any_kind_of_column_are_left_out(of_kind):
     expected = quick(after=AFTER).fit(X, y).decision_function(X)
     np.testing.assert_array_equal(found.decision_function(X), expected)
     found.partial_fit(X[:9], of_kind(y[:9].assign(purchase=np.nan)))
-
-
-def test_labels_may_have_numbers_as_names_and_no_two_the_same():
-    X, y = make_impressions(300), make_labels(300)
-    numbered = quick(after={1: 0}).fit(X, y.set_axis([0, 1], axis=1))
-    named = quick(after=AFTER).fit(X, y)
-    np.testing.assert_array_equal(numbered.decision_function(X), named.decision_function(X))
-    with pytest.raises(ValueError, match=r"a name of its own, got the columns \['a', 'a'\]"):
-        quick().fit(X, y.set_axis(["a", "a"], axis=1))
 
 
 def test_a_score_is_the_share_of_rows_whose_known_labels_are_all_predicted(fitted, rows):

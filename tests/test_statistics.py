@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from sklearn_din.encoding.roles import assign_roles
 from sklearn_din.encoding.scaling import EventScale, Moments
 from sklearn_din.encoding.statistics import TableStatistics
 from sklearn_din.encoding.table import Columns, Impressions
-from sklearn_din.encoding.vocabulary import IdRules, ValueCounts
+from sklearn_din.encoding.vocabulary import IdRules
 from tests.click_frames import as_lists, every_kind, with_windows
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6) | st.just(np.nan), max_size=30)
@@ -52,16 +51,6 @@ def test_a_constant_column_is_not_scaled(constant):
     assert EventScale.of_column(moments) == EventScale(constant, 1.0)
     assert EventScale.of_events(moments) == EventScale(constant, 1.0)
     assert EventScale.of_column(Moments()) == EventScale(0.0, 1.0)
-
-
-@given(st.lists(st.lists(st.integers(0, 9)), max_size=6))
-def test_counts_of_parts_are_those_of_all_values(parts):
-    counts = ValueCounts()
-    for part in parts:
-        counts.update(*np.unique(np.array(part, dtype=int), return_counts=True))
-    expected = pd.Series(sum(parts, []), dtype=int).value_counts().to_dict()  # noqa: RUF017
-    values, n = counts.finish()
-    assert dict(zip(values.tolist(), n.tolist(), strict=True)) == expected
 
 
 def learn_in_parts(frame, cuts):
