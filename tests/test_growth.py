@@ -179,12 +179,8 @@ def test_only_ids_that_were_appended_make_a_prefix():
     assert not schema(after).is_prefix_of(schema(grow(other, ["clog"])))
     assert not schema(before).is_prefix_of(schema(refit))  # as many ids, renumbered
     assert grow(before, ["hat"]).grown_from == ()
-
-
-def test_undescribed_vocabularies_are_never_prefixes():
-    small = Schema((Field("item", "categorical", "item", 9),))
-    large = Schema((Field("item", "categorical", "item", 12),))
-    assert not small.is_prefix_of(large)
+    bare = [Schema((Field("item", "categorical", "item", n_ids),)) for n_ids in (9, 12)]
+    assert not bare[0].is_prefix_of(bare[1])  # nothing says what they hold
 
 
 # the encoder
