@@ -251,6 +251,13 @@ def test_history_values_are_those_of_the_log(items):
         assert (pd.isna(ours) and pd.isna(theirs)) or ours == theirs
 
 
+def test_no_rows_and_no_events_are_fine():
+    empty = pd.DataFrame(columns=["user", "time", "item"])
+    assert lists(attach(CLICKS, empty, elapsed="ago")["hist_item"]) == [[]] * 4
+    assert len(attach(CLICKS.iloc[:0], CLICKS)) == 0
+    assert len(attach(empty, empty)) == 0
+
+
 def test_pickling_a_fully_covered_log_keeps_kinship_with_the_original():
     now = pd.DataFrame({"user": ["bob", "ann", "ann"], "time": [99, 5, 99]})
     item = attach(now, CLICKS)["hist_item"].array
