@@ -78,8 +78,7 @@ class ByTime:
 
     def counted(self) -> list[np.ndarray]:
         """Return for each table which blocks it counts: bool by block."""
-        blocks = np.arange(N_BLOCKS + 1)
-        return [blocks <= last for last in range(len(self.ends))]
+        return _first_blocks(len(self.ends))
 
     def parts(self) -> list[np.ndarray]:
         """Return whose counts are kept for later rows: those of the last table."""
@@ -152,8 +151,7 @@ class ByUser:
 
     def counted(self) -> list[np.ndarray]:
         """Return for each table which parts it counts: bool by part."""
-        parts = np.arange(N_BLOCKS + 1)
-        return [parts <= last for last in range(N_BLOCKS)]
+        return _first_blocks(N_BLOCKS)
 
     def parts(self) -> list[np.ndarray]:
         """Return whose counts are kept for later rows: those of each part."""
@@ -218,8 +216,6 @@ def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     (1, [False, False, False, True])
     """
     codes, keys = key_codes(users, name="the column of users")
-    if keys.dtype.kind == "f" and (keys == np.trunc(keys)).all():
-        keys = keys.astype(np.int64)
     texts = np.empty(len(keys), dtype=object)
     texts[:] = [
         str(int(key) if isinstance(key, float) and key.is_integer() else key)
@@ -254,6 +250,12 @@ def _blocks_of_time(times: np.ndarray) -> np.ndarray:
         blocks += times > cut
     blocks[pd.isna(times)] = NOT_COUNTED
     return blocks
+
+
+def _first_blocks(n_tables: int) -> list[np.ndarray]:
+    """Return the first block, the first two and so on: bool by block."""
+    blocks = np.arange(N_BLOCKS + 1)
+    return [blocks <= last for last in range(n_tables)]
 
 
 def _needs(what: str) -> str:

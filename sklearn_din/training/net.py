@@ -216,7 +216,7 @@ class DINNet(NeuralNetBinaryClassifier):
         X, encoded, weights, _ = self._check_rows(X, y, sample_weight)
         tables, seed = self.neighbours_, next_seeds(self)[1]
         if tables.pairs:  # tables that had counted a row's own click would reveal it
-            tables, X = tables.grow(X, self.target.clicks(encoded)), tables.add_to(X)
+            X, tables = tables.add_to(X), tables.grow(X, self.target.clicks(encoded))
         if X.schema != self.module_.schema:
             grown = grow(self, X.schema)
             self.module_, self.optimizer_ = grown.module_, grown.optimizer_
