@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 
-from benchmarks import baselines, knowable, neighbours, rivals, workloads
+from benchmarks import baselines, neighbours, rivals, workloads
 from benchmarks.data_sets import DATA_SETS, REAL, data_set
 from benchmarks.quality_tables import print_tables
 from sklearn_din import DINClassifier, HistorySequenceEncoder
@@ -27,7 +27,6 @@ from sklearn_din.metrics import expected_calibration_error, group_roc_auc_score
 
 OURS = {
     "DINClassifier()": {},
-    "max_epochs tripled": {"max_epochs": 60},
     "interest='paper'": {"interest": "paper", "neighbours": None},
     "sum": {"pooling": "sum", "interest": "paper", "neighbours": None},
     "mean": {"pooling": "mean", "interest": "paper", "neighbours": None},
@@ -61,10 +60,9 @@ ANALYST = {
     "popularity": neighbours.popularity,
 }
 RIVALS = ["deepctr-torch", "torch-rechub"]
-CEILINGS = ["best knowable", "best possible"]  # of the logs in KNOWABLE; of all made logs
-KNOWABLE = [f"turning catalogue, {share} %" for share in (5, 20, 60)]
-METHODS = [*OURS, *VARIANTS, *RIVALS, *ANALYST, *CEILINGS]
-UNRANKED = {*CEILINGS, "popularity", "max_epochs tripled", *VARIANTS}
+CEILING = "best possible"  # of the made logs
+METHODS = [*OURS, *VARIANTS, *RIVALS, *ANALYST, CEILING]
+UNRANKED = {CEILING, "popularity", *VARIANTS}
 
 
 def encoder_of(workload):
@@ -139,23 +137,12 @@ def run(name, method, seed, workload):
             more["attention_auc"] = _attention_auc(pipeline, X, workload["test"])
     elif method in ANALYST:
         probability = ANALYST[method](workload, seed=seed)
-    elif method == "best possible":
+    elif method == CEILING:
         probability = workload["test"]["probability"]
-    elif method == "best knowable":
-        probability = knowable.turning(workload, seed=seed)
     else:
         probability = _rival(method, workload, seed)
     seconds = time.perf_counter() - began
     return {**measures(workload["test"], probability), **more, "seconds": seconds}
-
-
-def _never_reached(results, name, method, seed):
-    """What the defaults found, where early stopping ended them before a limit that was raised."""
-    found = results.get(name, {}).get("DINClassifier()", {}).get(str(seed), {})
-    limit = DINClassifier().max_epochs
-    if method == "max_epochs tripled" and found.get("epochs", limit) < limit:
-        return {**found, "seconds": 0.0}
-    return None
 
 
 def _attention_auc(pipeline, X, rows):
@@ -191,23 +178,20 @@ def main():
 
 
 def _fill(results, options):
-    wanted = options.methods or [*OURS, *ANALYST, *CEILINGS, *RIVALS]
+    methods = options.methods or [*OURS, *ANALYST, CEILING, *RIVALS]
     for seed in range(max(options.seeds, options.rival_seeds)):
         for name in (name for name in DATA_SETS if options.only in name):
-            missing = [m for m in wanted if str(seed) not in results.get(name, {}).get(m, {})]
+            missing = [m for m in methods if str(seed) not in results.get(name, {}).get(m, {})]
             limit = {m: options.rival_seeds if m in RIVALS else options.seeds for m in missing}
             missing = [m for m in missing if seed < limit[m]]
             if name in REAL:
-                missing = [m for m in missing if m != "best possible"]
-            if name not in KNOWABLE:
-                missing = [m for m in missing if m != "best knowable"]
+                missing = [m for m in missing if m != CEILING]
             workload = data_set(name, seed) if missing else None
             for method in missing:
-                found = _never_reached(results, name, method, seed)
-                found = found or run(name, method, seed, workload)
-                results.setdefault(name, {}).setdefault(method, {})[str(seed)] = found
+                result = run(name, method, seed, workload)
+                results.setdefault(name, {}).setdefault(method, {})[str(seed)] = result
                 options.cache.write_text(json.dumps(results, indent=1) + "\n")
-                shown = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
+                shown = "  ".join(f"{key} {value:.4f}" for key, value in result.items())
                 print(f"{name} | {method} | {seed}: {shown}", flush=True)
 
 

@@ -21,7 +21,6 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks import baselines, made_logs, quality, workloads
-from benchmarks.drift import all_rows
 from benchmarks.quality_tables import _markdown
 from sklearn_din import attach_aggregates, attach_history
 from sklearn_din.datasets import make_market_log
@@ -96,7 +95,7 @@ def lightgbm(workload, *, seed, with_rates):
     if with_rates:
         statistics |= {f"{key}_clicks": (key, "label", "sum") for key in keys}
         statistics |= {f"{key}_rate": (key, "label", "mean") for key in keys}
-    everything = all_rows(workload)
+    everything = workloads.all_rows(workload)
     log = pd.DataFrame({name: everything[name] for name in [*keys, "time", "label"]})
     tables = {}
     for part in workloads.PARTS:

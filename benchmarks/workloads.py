@@ -232,6 +232,16 @@ def take(rows, index):
     return {**single, **histories}
 
 
+def all_rows(workload):
+    """Return the rows of all parts in the order of time."""
+    parts = [workload[part] for part in PARTS]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    joined["hist_offsets"] = _offsets(
+        np.concatenate([np.diff(part["hist_offsets"]) for part in parts])
+    )
+    return take(joined, np.argsort(joined["time"], kind="stable"))
+
+
 def to_frame(workload, part="train", *, new_as_one=False):
     """Return one part as a DataFrame: ids and numbers in columns, histories as Arrow lists.
 

@@ -56,7 +56,7 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
     HistoryBuilder, and what ``partial_fit`` goes on from: two numbers per id and the moments of the
     dense weights. Training rows are not kept. Saving takes the model's memory once more and its
     largest array a second time, which makes 2 GB for an embedding table of 1 GB; loading takes 2.3
-    times the model, itself included (``benchmarks/saving.py``).
+    times the model, itself included (``benchmarks/README.md``).
 
     Parameters
     ----------

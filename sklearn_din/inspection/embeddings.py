@@ -46,8 +46,8 @@ def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
     Of the ten nearest items, the share of the same one of 8 categories (chance .12): .34 with the
     defaults on items alone, .13 with the category beside them, .68 without item neighbours, 1.00
     with vectors that tell the category; .85 by ``hist_item_cosine_sum`` of ItemNeighbours, of rows
-    with each pair as ``item`` and a ``hist_item`` of one event (``python -m benchmarks.item_vectors
-    likeness --seeds 3``).
+    with each pair as ``item`` and a ``hist_item`` of one event (benchmarks/quality-results.md,
+    "Vectors of items").
 
     Examples
     --------
