@@ -322,7 +322,7 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
     items = np.random.RandomState(0).randint(0, rows.schema["item"].n_ids, len(rows))
     rows.columns["item"] = items.astype(np.int32)
     together = numbers_of(learnt.add_to(rows))
-    monkeypatch.setattr(item_scores, "LEAST_CANDIDATES", len(rows))
+    monkeypatch.setattr(item_scores, "EVENTS_PER_CHUNK", 1)
     by_itself = numbers_of(learnt.add_to(rows))
     assert together.keys() == by_itself.keys()
     for name, numbers in by_itself.items():
@@ -335,7 +335,7 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
     [
         {"EVENTS_PER_CHUNK": 37},
         {"ZEROS_PER_EVENT": 0},  # each event is searched for
-        {"ZEROS_PER_EVENT": 10**9, "SCORES_AT_A_TIME": 200},  # whole rows of three candidates
+        {"ZEROS_PER_EVENT": 10**9, "FEW_EVENTS": 0},
     ],
 )
 def test_the_sizes_of_what_is_read_change_nothing(sizes, monkeypatch, log):

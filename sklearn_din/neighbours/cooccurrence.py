@@ -64,9 +64,16 @@ class Interactions:
             part = np.flatnonzero(rows.blocks[part] != NOT_COUNTED) + part.start
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
             owners = users.astype(np.int64) * (n_ids * N_BLOCKS) + blocks
-            runs, run_owners = _distinct_events(_spans_to_read(ragged.take(part), owners), owners)
-            items = ragged.columns[history][runs.index()]
-            first_blocks.add(np.repeat(run_owners, runs.lengths), items)
+            # Windows of one log overlap: those of each owner are merged before events are read
+            spans, (codes, distinct) = (
+                _spans_to_read(ragged.take(part), owners),
+                pd.factorize(owners),
+            )
+            stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # separates owners
+            covered = Spans(codes * stride + spans.starts, spans.lengths).cover()
+            code, starts = np.divmod(covered.run_starts, stride)
+            items = ragged.columns[history][Spans(starts, covered.run_lengths).index()]
+            first_blocks.add(np.repeat(distinct[code], covered.run_lengths), items)
             first_blocks.add(owners[clicked], X.columns[candidate][part][clicked])
         pairs, blocks = first_blocks.merge()
         users, items = (pairs // n_ids).astype(np.int32), (pairs % n_ids).astype(np.int32)
@@ -109,18 +116,6 @@ def _spans_to_read(ragged: Ragged, owners: np.ndarray) -> Spans:
     shown = ragged.spans.lengths.copy()
     shown[by_length[is_last]] = whole.lengths[by_length[is_last]]
     return whole.newest(shown)
-
-
-def _distinct_events(spans: Spans, owners: np.ndarray) -> tuple[Spans, np.ndarray]:
-    """Windows over the events that each owner's rows hold, each event once; and their owners.
-
-    Windows of one log overlap: those of each owner are merged before any event is read.
-    """
-    codes, distinct = pd.factorize(owners)
-    stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # separates owners
-    covered = Spans(codes * stride + spans.starts, spans.lengths).cover()
-    code, starts = np.divmod(covered.run_starts, stride)
-    return Spans(starts, covered.run_lengths), distinct[code]
 
 
 class _FirstBlocks:
@@ -264,6 +259,11 @@ def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_
 
 def both_triangles(upper: csr_array) -> csr_array:
     """Return the symmetric matrix whose upper triangle is given, sorted inside each row."""
-    counts = csr_array(upper + triu(upper, 1, format="csr").T)
-    counts.sort_indices()
-    return counts
+    return sort_indices(upper + triu(upper, 1, format="csr").T)
+
+
+def sort_indices(matrix: csr_array) -> csr_array:
+    """Sort the columns inside each row, in place."""
+    matrix = csr_array(matrix)
+    matrix.sort_indices()
+    return matrix

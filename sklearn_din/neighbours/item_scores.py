@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import lapack
@@ -12,7 +11,12 @@ from scipy.sparse import csr_array, diags_array, triu, vstack
 
 from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.neighbours.cooccurrence import check_numbers, count_pairs, narrow_csr
+from sklearn_din.neighbours.cooccurrence import (
+    check_numbers,
+    count_pairs,
+    narrow_csr,
+    sort_indices,
+)
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
@@ -22,11 +26,10 @@ EASE_L2 = 200.0
 SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
 PRIOR_ROWS = 10.0  # at the average rate, that each item's own rows are added to
-EVENTS_PER_CHUNK = 4_000_000
+EVENTS_PER_CHUNK = 1 << 20
 ROWS_PER_COPY = 256  # of a square matrix, so that its columns stay in the cache
-ZEROS_PER_EVENT = 32  # written, at most, where events are read in the whole rows of candidates
-SCORES_AT_A_TIME = 1 << 20
-LEAST_CANDIDATES = 16  # per history, from which on they are scored together
+FEW_EVENTS = 512  # up to which each is searched for
+ZEROS_PER_EVENT = 32  # written, at most, where scores are read from a dense table
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
 N_OF_HISTORY = 2 * len(SUMMARIES)  # columns that follow the history, before the candidate's own
@@ -103,21 +106,22 @@ class ItemScores:
         All pairs, or those of two popular items, and of an item and one of its best neighbours: the
         upper triangle, (n_ids, n_ids), float32, sorted.
         """
-        popular = most_popular(n_users)
-        chunks = [
-            (first, triu(counts, k=first, format="csr")) for first, counts in count_pairs(had)
-        ]
-        if not all_pairs and len(popular) < np.count_nonzero(n_users):
-            is_popular = np.isin(np.arange(len(n_users)), popular)
-            diagonal = diags_array(np.ones(len(n_users), dtype=np.float32))
-            near = csr_array(self.cosine + self.cosine.T + diagonal)
+        popular, n_ids, chunks = most_popular(n_users), len(n_users), []
+        if len(popular) == np.count_nonzero(n_users):
+            all_pairs = True
+        if not all_pairs:
+            ones = np.ones(n_ids, dtype=np.float32)
+            only = csr_array((ones[popular], (popular, popular)), shape=(n_ids, n_ids))
+            near = csr_array(self.cosine + self.cosine.T + diags_array(ones))
             near.data[:] = 1
-            for place, (first, counts) in enumerate(chunks):
-                rows = np.repeat(np.arange(counts.shape[0]) + first, np.diff(counts.indptr))
-                of_popular = _keep(counts, is_popular[rows] & is_popular[counts.indices])
-                of_near = counts.multiply(near[first : first + counts.shape[0]])
-                chunks[place] = first, csr_array(of_popular.maximum(csr_array(of_near)))
-        return _sort_indices(vstack([counts for _, counts in chunks], format="csr"))
+        for first, counts in count_pairs(had):
+            rows = slice(first, first + counts.shape[0])
+            counts = triu(counts, k=first, format="csr")
+            if not all_pairs:
+                of_popular = only[rows, rows] @ counts @ only
+                counts = of_popular.maximum(counts.multiply(near[rows]))
+            chunks.append(counts)
+        return sort_indices(vstack(chunks, format="csr"))
 
     def widen(self, n_ids: int) -> ItemScores:
         """Return the scores with more ids, which have no neighbours and no popularity."""
@@ -130,7 +134,7 @@ class ItemScores:
         )
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
-        """Summaries of the scores between each row's candidate and its events: (n_rows, 13).
+        """Summarise the scores between each row's candidate and its events: (n_rows, 13).
 
         With L(x) for ``sign(x) log(1 + abs(x))``: L of the sum, mean, maximum, newest and decayed
         sum (0.8 per rank) of EASE, the same of the cosine, the popularity, the rate of clicks, and
@@ -139,7 +143,9 @@ class ItemScores:
         """
         numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
         candidates = ids_to_look_up(candidates)
-        for rows in _chunks(spans.lengths):
+        chunk = np.cumsum(spans.lengths, dtype=np.int64) // EVENTS_PER_CHUNK
+        begins = np.flatnonzero(np.diff(chunk, prepend=-1)).tolist()
+        for rows in map(slice, begins, [*begins[1:], len(spans)]):
             part = spans.take(rows)
             if not part.lengths.any():
                 continue
@@ -164,56 +170,24 @@ def with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
     return csr_array((matrix.data, matrix.indices, ends), shape=(n_ids, n_ids))
 
 
-def _chunks(lengths: np.ndarray) -> Iterator[slice]:
-    chunk = np.cumsum(lengths, dtype=np.int64) // EVENTS_PER_CHUNK
-    begins = np.flatnonzero(np.append(True, chunk[1:] != chunk[:-1])[: len(chunk)]).tolist()
-    for begin, end in pairwise([*begins, len(lengths)]):
-        yield slice(begin, end)
-
-
 def _scores_of_pairs(
     matrices: Sequence[csr_array], candidates: np.ndarray, spans: Spans, items: np.ndarray
 ) -> list[np.ndarray]:
     """Scores of each matrix between each row's candidate and its events: (n_events,), float32.
 
-    Many candidates in a row with one history are scored as a product of both: the rows of all
-    candidates, then the columns of all events. Many events for each candidate are read in its row
-    with all its zeros. Entry by entry, each is searched for.
+    They are read from a dense table of all candidates by all items that some row holds. Of a few
+    events, and where most of the table would not be read, each score is searched for.
     """
-    changes = np.append(True, (np.diff(spans.starts) != 0) | (np.diff(spans.lengths) != 0))
-    begins = np.flatnonzero(changes)
-    if len(spans) < LEAST_CANDIDATES * len(begins):
-        shown, code = np.unique(candidates, return_inverse=True)
-        n_events = spans.lengths.sum(dtype=np.int64)
-        if len(shown) * matrices[0].shape[1] <= ZEROS_PER_EVENT * n_events:
-            return [_scores_of_rows(m, shown, code, spans, items) for m in matrices]
-        rows, columns = np.repeat(candidates, spans.lengths), ids_to_look_up(items[spans.index()])
-        return [np.asarray(m[rows, columns], dtype=np.float32).ravel() for m in matrices]
-    histories = spans.take(begins)
-    held = np.split(ids_to_look_up(items[histories.index()]), np.cumsum(histories.lengths)[:-1])
-    runs = list(zip(np.split(candidates, begins[1:]), held, strict=True))
-    return [
-        np.concatenate([m[shown][:, events].toarray().ravel() for shown, events in runs])
-        for m in matrices
-    ]
-
-
-def _scores_of_rows(
-    matrix: csr_array, shown: np.ndarray, code: np.ndarray, spans: Spans, items: np.ndarray
-) -> np.ndarray:
-    """Score the events of each row for the candidate ``shown[code]``, some candidates at a time."""
-    n_ids, order = matrix.shape[1], np.argsort(code, kind="stable")
-    events = ids_to_look_up(items[spans.take(order).index()])
-    codes = np.repeat(code[order], spans.lengths[order])
-    scores = np.empty(len(events), dtype=np.float32)
-    step = max(1, SCORES_AT_A_TIME // n_ids)
-    for begin in range(0, len(shown), step):
-        dense = matrix[shown[begin : begin + step]].toarray()
-        part = slice(*np.searchsorted(codes, [begin, begin + step]))
-        scores[part] = dense.ravel().take((codes[part] - begin) * n_ids + events[part])
-    in_order = np.empty_like(scores)
-    in_order[Spans.from_lengths(spans.lengths).take(order).index()] = scores
-    return in_order
+    events = ids_to_look_up(items[spans.index()])
+    is_held = np.zeros(matrices[0].shape[1], dtype=bool)
+    is_held[events] = True
+    held, (shown, code) = np.flatnonzero(is_held), np.unique(candidates, return_inverse=True)
+    n_scores = len(shown) * len(held)
+    if len(events) <= FEW_EVENTS or n_scores > ZEROS_PER_EVENT * len(events):
+        rows = np.repeat(candidates, spans.lengths)
+        return [np.asarray(m[rows, events], dtype=np.float32).ravel() for m in matrices]
+    at = np.repeat(code * len(held), spans.lengths) + (np.cumsum(is_held) - 1)[events]
+    return [m[shown][:, held].toarray().take(at) for m in matrices]
 
 
 def summarise(
@@ -274,12 +248,6 @@ def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
     return np.where(shown > 0, rate, 0.0).astype(np.float32)
 
 
-def _keep(matrix: csr_array, is_kept: np.ndarray) -> csr_array:
-    """Return a matrix with some of its values alone: ``is_kept`` (nnz,)."""
-    ends = np.append(0, np.cumsum(is_kept, dtype=matrix.indptr.dtype))[matrix.indptr]
-    return narrow_csr(matrix.data[is_kept], matrix.indices[is_kept], ends, matrix.shape)
-
-
 def most_popular(n_users: np.ndarray) -> np.ndarray:
     """Ids of the items among which EASE is exact, in ascending order."""
     order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
@@ -287,25 +255,18 @@ def most_popular(n_users: np.ndarray) -> np.ndarray:
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
-    """The largest weights of each row, by size, as a sparse matrix over all ids."""
+    """Return the largest weights of each row by size, of equal ones the first, over all ids."""
     is_best = np.ones(weights.shape, dtype=bool)
     if len(ids) > MOST_NEIGHBOURS:
-        is_best = _largest_of_rows(np.abs(weights))
+        sizes, columns = np.abs(weights), np.arange(len(ids))
+        is_best = sizes >= np.partition(sizes, -MOST_NEIGHBOURS, axis=1)[:, [-MOST_NEIGHBOURS]]
+        for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > MOST_NEIGHBOURS):
+            is_best[row] = _largest(sizes[row], columns, MOST_NEIGHBOURS)
     positions = np.flatnonzero(is_best)
     rows, columns = np.divmod(positions, len(ids))
     lengths = np.zeros(n_ids + 1, dtype=np.int64)
     lengths[ids + 1] = np.bincount(rows, minlength=len(ids))
     return narrow_csr(weights.take(positions), ids[columns], np.cumsum(lengths), (n_ids, n_ids))
-
-
-def _largest_of_rows(sizes: np.ndarray) -> np.ndarray:
-    """Return a mask of the largest of each row's sizes, of equal ones the first."""
-    least = np.partition(sizes, -MOST_NEIGHBOURS, axis=1)[:, [-MOST_NEIGHBOURS]]
-    is_best = sizes >= least
-    columns = np.arange(sizes.shape[1])
-    for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > MOST_NEIGHBOURS):
-        is_best[row] = _largest(sizes[row], columns, MOST_NEIGHBOURS)
-    return is_best
 
 
 def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
@@ -320,13 +281,7 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
         own = slice(counts.indptr[row], counts.indptr[row + 1])
         is_best[own] = _largest(values[own], counts.indices[own], n_best)
     ends = np.append(0, np.cumsum(is_best))[counts.indptr]
-    return _sort_indices(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
-
-
-def _sort_indices(matrix: csr_array) -> csr_array:
-    matrix = csr_array(matrix)
-    matrix.sort_indices()
-    return matrix
+    return sort_indices(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
 
 
 def _largest(values: np.ndarray, columns: np.ndarray, n_best: int) -> np.ndarray:

@@ -12,7 +12,12 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Field, Schema
 from sklearn_din.neighbours.blocks import number_users
-from sklearn_din.neighbours.cooccurrence import both_triangles, check_numbers, count_new_clicks
+from sklearn_din.neighbours.cooccurrence import (
+    both_triangles,
+    check_numbers,
+    count_new_clicks,
+    sort_indices,
+)
 from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores, with_empty_rows
 
 LEAST_IDS = 64
@@ -119,8 +124,7 @@ class NeighbourPair:
             ragged = clicks.behaviours[X.schema.behaviour_of(self.history).histories]
             ids, users = clicks.columns[self.candidate], number_users(clicks)
             more = count_new_clicks(users, ids, ragged, self.history, n_ids=n_ids)
-            counts[number] = csr_array(before + more)
-            counts[number].sort_indices()
+            counts[number] = sort_indices(before + more)
         tables = [pair.tables[number] for number in kept]
         for mask in counted:
             own = np.flatnonzero(mask[: len(counts)])
