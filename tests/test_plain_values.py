@@ -30,11 +30,10 @@ VALUES = [
     np.array(["2024-01-01", "NaT"], dtype="M8[s]"),
     pd.Index(["a", "b"], name="n"),
     pd.Timestamp("2024-01-01 12:00:00.000000001"),
-    pd.Timestamp("2024-06-01", tz="Europe/Berlin").as_unit("s"),
+    pd.Timestamp("2024-06-01", tz="UTC+02:00").as_unit("s"),
     pd.Timedelta("3D"),
     *(pd.NaT, pd.NA, pd.Interval(0, 3, "both"), pd.Interval(pd.Timestamp(0), pd.Timestamp(1))),
     *(dt.date(2024, 1, 2), dt.time(3, 4), dt.timedelta(days=-1, microseconds=1)),
-    dt.datetime(2024, 10, 27, 2, 30, fold=1),
     dt.datetime(2024, 1, 2, tzinfo=ZONE),
     dt.datetime(2024, 1, 2, tzinfo=dt.UTC),
     *(decimal.Decimal("1.10"), uuid.UUID(int=5)),
@@ -60,9 +59,6 @@ def test_every_value_comes_back_with_its_type(value, carry):
     if isinstance(value, np.ndarray):
         assert again.dtype == value.dtype
         assert again.shape == value.shape
-    if type(value) is dt.datetime:
-        assert again == value
-        assert again.fold == value.fold
 
 
 def test_a_random_state_goes_on_where_it_stood():
@@ -74,7 +70,7 @@ def test_a_random_state_goes_on_where_it_stood():
 
 COLUMNS = {
     "text": pd.Series(["a", None, "b"]),
-    "python text": pd.Series(["a", None, "b"], dtype=pd.StringDtype("python", na_value=pd.NA)),
+    "nullable text": pd.Series(["a", None, "b"], dtype="string"),
     "objects": pd.Series(["a", None, 3, np.nan, pd.NaT], dtype=object),
     "nullable": pd.Series([1, None, 3], dtype="Int64"),
     "small nullable": pd.Series([1, None, 3], dtype="UInt8"),
@@ -117,11 +113,10 @@ def test_columns_of_every_dtype_come_back(kind):
     "value",
     [
         pd.DataFrame({"a": [1]}, index=[5]),
-        pd.DataFrame({"a": pd.period_range("2024", periods=2)}),
         np.zeros(2, dtype=[("a", "i4")]),
         len,
     ],
-    ids=["index of its own", "periods", "structured", "function"],
+    ids=["index of its own", "structured", "function"],
 )
 def test_what_has_no_plain_form_stays_as_it_is(value):
     assert to_plain({"value": (value,)})["value"]["items"][0] is value
@@ -144,14 +139,12 @@ def test_what_has_no_plain_form_stays_as_it_is(value):
         {"__kind__": "set", "items": [[]]},
         {"__kind__": ["tuple"], "items": []},
         {"__kind__": "objects", "shape": [2], "kinds": ["str"]},
-        {"__kind__": "column", "dtype": "Int128", "values": np.ones(2)},
-        {"__kind__": "column", "dtype": "Int8", "values": np.full(2, 900)},
-        {"__kind__": "column", "dtype": "text python x", "values": np.ones(2)},
-        {"__kind__": "column", "dtype": "arrow extension<x>", "values": np.ones(2)},
-        {"__kind__": "column", "dtype": "arrow timestamp s ../x", "values": np.ones(2)},
-        {"__kind__": "column", "dtype": "arrow " + "list " * 10_000, "values": np.ones(2)},
-        {"__kind__": "column", "dtype": "arrow decimal128 900 1", "values": np.ones(2)},
-        {"__kind__": "zoned", "unit": "s", "zone": "../x", "ticks": np.ones(2, dtype=int)},
+        {"__kind__": "objects", "shape": [2], "text": np.frombuffer(b"[1]", "u1"), "arrays": {}},
+        {"__kind__": "objects", "shape": [1], "text": np.frombuffer(b"[1", "u1"), "arrays": {}},
+        {"__kind__": "column", "schema": np.zeros(9, "u1"), "is_arrow": True, "values": np.ones(2)},
+        to_plain(pd.DataFrame({"a": [1, 2]}, dtype="Int8"))["columns"][0] | {"is_arrow": 1},
+        to_plain(pd.DataFrame({"a": [1, 2]}, dtype="Int8"))["columns"][0]
+        | {"values": np.full(2, 900)},
         {1: 2},
         np.array([None]),
         np.zeros(2, dtype=[("a", "i4")]),
@@ -162,28 +155,3 @@ def test_what_has_no_plain_form_stays_as_it_is(value):
 def test_what_no_writer_wrote_is_refused(state):
     with pytest.raises((ValueError, TypeError, KeyError, LookupError)):
         from_plain(state)
-
-
-def test_hostile_text_is_refused():
-    plain = to_plain(np.array(["ab", "c", 5], dtype=object))
-    assert from_plain(plain).tolist() == ["ab", "c", 5]
-    for key, value in [
-        ("offsets", np.array([0, 2, 1, 4])),
-        ("offsets", np.array([0, 2, 3])),
-        ("offsets", np.array([0, 2, 3, 9])),
-        ("offsets", np.array([0.0, 2, 3, 4])),
-        ("octets", np.array([255, 255, 99, 53], dtype=np.uint8)),
-        ("codes", np.array([0, 7, 0], dtype=np.uint8)),
-        ("codes", np.array([0, 1], dtype=np.uint8)),
-        ("kinds", ["str", "eval"]),
-        ("shape", [5]),
-    ]:
-        with pytest.raises((ValueError, LookupError)):
-            from_plain(plain | {key: value})
-
-
-def test_hostile_random_states_are_refused():
-    plain = to_plain(np.random.RandomState(0))
-    for key, value in [("position", 10**6), ("keys", np.zeros(3, np.uint32)), ("has_gauss", 7)]:
-        with pytest.raises(ValueError, match="624 numbers and a position among them"):
-            from_plain(plain | {key: value})
