@@ -9,18 +9,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from sklearn_din._validation import check_columns, spells_integer
+from sklearn_din._validation import check_columns
 from sklearn_din._whole_files import remove_with
 
 SUFFIXES = (".parquet", ".pq", ".parq")
-NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how hive writes a missing value
 BYTES_PER_VALUE = 8  # of a number in memory, or of a text's offsets
 
 
@@ -228,100 +227,62 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
     """Files of a path, folder, glob or ``pyarrow.dataset.Dataset``, in the order of their rows."""
-    if type(source).__module__ == "pyarrow._dataset":
-        return _dataset_files(source)
-    if not isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        paths = _list_paths(path)
+        base = path if os.path.isdir(path) else None
+        with _readable(paths[0]):
+            options: dict[str, Any] = {"partitioning": "hive", "partition_base_dir": base}
+            source = ds.dataset(paths, format="parquet", **options)
+    if not isinstance(source, ds.Dataset):
         raise TypeError(
             "source must be the path of a Parquet file, a folder, a glob, a "
             f"pyarrow.dataset.Dataset or a polars LazyFrame, got {type(source).__name__}. A frame "
             "in memory needs no scan: give it to fit as it is."
         )
-    path = os.fspath(source)
-    root = path if os.path.isdir(path) else ""
-    if root:
-        names = (os.path.join(parent, name) for parent, name in _walk(root))
-        paths = sorted(name for name in names if name.endswith(SUFFIXES))
+    if getattr(source, "_scan_options", {}).get("filter") is not None:
+        raise ValueError(
+            "source must be a Dataset of whole files, got one with a filter. Write the rows "
+            "wanted with pyarrow.dataset.write_dataset, or choose rows of the scan by number."
+        )
+    files, filesystem = [], pyarrow.fs.LocalFileSystem()
+    for fragment in source.get_fragments():
+        if not isinstance(fragment, ds.ParquetFileFragment):
+            raise TypeError(
+                f"source must be a Dataset of Parquet files, got one with a "
+                f"{type(fragment).__name__}. Write it with pyarrow.dataset.write_dataset first."
+            )
+        filesystem, path = fragment.filesystem, fragment.path
+        with _readable(path):
+            groups = tuple(group.id for group in fragment.row_groups)
+        keys = ds.get_partition_keys(fragment.partition_expression)
+        keys = {name: keys[name] for name in source.schema.names if name in keys}
+        info = filesystem.get_file_info(path)
+        files.append(File(path, info.size, info.mtime_ns, groups, keys))
+    if not files:
+        raise FileNotFoundError("source must be a Dataset with at least one file, got none.")
+    return filesystem, files
+
+
+def _list_paths(path: str) -> list[str]:
+    """Return the files of a path, a glob or a folder, but those that hidden names lead to."""
+    if os.path.isdir(path):
+        names = [Path(name) for name in glob.glob("**", root_dir=path, recursive=True)]
+        paths = [
+            os.path.join(path, name)
+            for name in names
+            if name.suffix in SUFFIXES and not any(part.startswith("_") for part in name.parts)
+        ]
     else:
-        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-        paths = [name for name in matches if os.path.isfile(name)]
+        paths = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    paths = sorted(os.path.abspath(path) for path in paths if os.path.isfile(path))
     if not paths:
         raise FileNotFoundError(
             "source must be a Parquet file, a glob, or a folder of files that end in "
             f"{', '.join(SUFFIXES)}, got {path!r}, where there is none. Check the path, and that "
             "the disk is mounted; files of another name are taken by a glob: 'folder/*'."
         )
-    local = pyarrow.fs.LocalFileSystem()
-    keys = _read_keys([os.path.relpath(path, root) if root else path for path in paths])
-    files = [
-        _file(local, os.path.abspath(path), key) for path, key in zip(paths, keys, strict=True)
-    ]
-    return local, files
-
-
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield folder and name of all files but those that are hidden or lie in a hidden folder."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        yield from ((parent, name) for name in names if not name.startswith((".", "_")))
-
-
-def _read_keys(paths: Sequence[str]) -> list[dict[str, int | str | None]]:
-    """Return the values of folders named ``key=value``: integers where all of a key are."""
-    texts = []
-    for path in paths:
-        parts = [part.partition("=") for part in Path(path).parent.parts if "=" in part]
-        texts.append({key: unquote(value) for key, _, value in parts})
-    values: dict[str, set[str]] = {}
-    for text in texts:
-        for key, value in text.items():
-            values.setdefault(key, set()).add(value)
-    whole = {k for k, v in values.items() if all(map(spells_integer, v - {NO_VALUE}))}
-    return [
-        {
-            key: None if value == NO_VALUE else int(value) if key in whole else value
-            for key, value in text.items()
-        }
-        for text in texts
-    ]
-
-
-def _file(
-    filesystem: pyarrow.fs.FileSystem,
-    path: str,
-    keys: Mapping[str, int | str | None],
-    row_groups: Sequence[int] | None = None,
-) -> File:
-    info = filesystem.get_file_info(path)
-    if row_groups is None:
-        opened = _open(filesystem, path)
-        row_groups = range(opened.metadata.num_row_groups)
-        opened.close(force=True)
-    return File(path, info.size, info.mtime_ns, tuple(row_groups), dict(keys))
-
-
-def _dataset_files(dataset: Any) -> tuple[pyarrow.fs.FileSystem, list[File]]:
-    import pyarrow.dataset as ds
-
-    if getattr(dataset, "_scan_options", {}).get("filter") is not None:
-        raise ValueError(
-            "source must be a Dataset of whole files, got one with a filter. Write the rows "
-            "wanted with pyarrow.dataset.write_dataset, or choose rows of the scan by number."
-        )
-    files, filesystem = [], pyarrow.fs.LocalFileSystem()
-    for fragment in dataset.get_fragments():
-        if not isinstance(fragment, ds.ParquetFileFragment):
-            raise TypeError(
-                "source must be a Dataset of Parquet files, got one with a "
-                f"{type(fragment).__name__}. Write it with pyarrow.dataset.write_dataset(..., "
-                "format='parquet') first."
-            )
-        filesystem = fragment.filesystem
-        keys = ds.get_partition_keys(fragment.partition_expression)
-        groups = [group.id for group in fragment.row_groups]
-        files.append(_file(filesystem, fragment.path, keys, groups))
-    if not files:
-        raise FileNotFoundError("source must be a Dataset with at least one file, got none.")
-    return filesystem, files
+    return paths
 
 
 def _check_names(schema: pa.Schema, path: str) -> None:
@@ -338,37 +299,29 @@ def _joint_schema(
     schemas: Sequence[pa.Schema], files: Sequence[File], columns: Collection[str] | None
 ) -> pa.Schema:
     """Return the types of all files, which must agree; a column of nulls alone fits any type."""
-    types: dict[str, pa.DataType] = {}
-    first: dict[str, str] = {}
     types_of_files = []
     for schema, file in zip(schemas, files, strict=True):
         kinds = {f.name: plain_type(f.type) for f in schema if f.name not in file.keys}
         kinds |= {n: pa.null() if v is None else pa.scalar(v).type for n, v in file.keys.items()}
         types_of_files.append(kinds)
+    names = list(dict.fromkeys(name for kinds in types_of_files for name in kinds))
     if columns is not None:
-        names = list(dict.fromkeys(name for kinds in types_of_files for name in kinds))
         check_columns(names, columns, name="source")
-        types_of_files = [
-            {name: kind for name, kind in kinds.items() if name in columns}
-            for kinds in types_of_files
-        ]
+        names = [name for name in names if name in columns]
+    types = dict.fromkeys(names, pa.null())
     for kinds, file in zip(types_of_files, files, strict=True):
-        for name, kind in kinds.items():
-            known = types.get(name)
-            if known is None or (pa.types.is_null(known) and not pa.types.is_null(kind)):
-                types[name], first[name] = kind, file.path
-            elif kind != known and not pa.types.is_null(kind):
+        for name in names:
+            if name not in kinds:
                 raise ValueError(
-                    f"column {name!r} must have one type in all files: it is {known} in "
-                    f"{first[name]} and {kind} in {file.path}. Write that file again with the "
-                    "column as the others have it."
+                    f"{file.path} has no column {name!r}, which another file has. Write that file "
+                    "again with the column, or name those that all files have in columns."
                 )
-    for kinds, file in zip(types_of_files, files, strict=True):
-        missing = [name for name in types if name not in kinds]
-        if missing:
-            raise ValueError(
-                f"{file.path} has no column {missing[0]!r}, which {first[missing[0]]} has. Write "
-                "that file again with the column, or name the columns that all files have in "
-                "columns."
-            )
+            if pa.types.is_null(types[name]):
+                types[name] = kinds[name]
+            elif kinds[name] not in (types[name], pa.null()):
+                raise ValueError(
+                    f"column {name!r} must have one type in all files: it is {types[name]} before, "
+                    f"and {kinds[name]} in {file.path}. Write that file again with the column as "
+                    "the others have it."
+                )
     return pa.schema(list(types.items()))
