@@ -8,14 +8,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.candidates import HistoryReader, SharedHistory, Shown
 from sklearn_din.network.embeddings import FieldEmbeddings, Slot
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
-from sklearn_din.network.interest import FlatEvents, Interest, shown_ids
+from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP, LabelLogits
 from sklearn_din.network.segments import Segments
@@ -214,8 +212,6 @@ class DIN(nn.Module):
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
         compute_alone_if_forked()
-        if batch.shared:
-            return self.score_candidates(*self.read_sides(batch, self.history_readers()))
         embeddings, sums = self.embeddings(
             batch.ids, self._segments(batch), batch.distinct, batch.vectors, batch.lists
         )
@@ -224,7 +220,10 @@ class DIN(nn.Module):
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             total = self._join(interest.behaviour, sums) if interest.needs_sums else None
-            inputs += FlatEvents(interest, queries, keys, batch, total).outputs()
+            layout = SharedEvents if batch.shared and queries is not None else FlatEvents
+            inputs += layout(interest, queries, keys, batch, total).outputs()
+        if batch.shared:  # what follows the history alone has one row
+            inputs = [column.expand(batch.n_rows, -1) for column in inputs]
         return self._logits(torch.cat(inputs, dim=1))
 
     def _logits(self, inputs: Tensor) -> Tensor:
@@ -232,68 +231,6 @@ class DIN(nn.Module):
         if can_fuse_mlp(self.mlp) and not self.has_labels:
             return logits_of(self.mlp, self.output, inputs)
         return self.output(self.mlp(inputs)).squeeze(1)
-
-    @torch.no_grad()
-    def history_readers(self) -> dict[tuple[str, ...], HistoryReader]:
-        """Return readers of histories that candidates share, with the weights as they are now."""
-        compared = (part for part in self.interest_modules if not part.behaviour.is_bag)
-        return {part.behaviour.histories: HistoryReader(part) for part in compared}
-
-    @torch.no_grad()
-    def read_sides(
-        self, batch: Batch, readers: Mapping[tuple[str, ...], HistoryReader]
-    ) -> tuple[Shown, dict[tuple[str, ...], SharedHistory]]:
-        """Return the columns of impressions, and the histories that they share, read once.
-
-        The batch has all fields, or some: those of candidates, or those of a user and one row.
-        """
-        compute_alone_if_forked()
-        embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
-        shown = Shown(batch.n_rows, batch.numbers)
-        histories = dict[tuple[str, ...], SharedHistory]()
-        for name in self.of_ids:
-            if (name,) in embeddings:
-                shown.embedded[name] = embeddings[(name,)]
-        for interest in self.interest_modules:
-            behaviour = interest.behaviour
-            if behaviour.histories in batch.offsets:
-                keys = self._join(behaviour, embeddings)
-                if behaviour.is_bag:
-                    (bag,) = FlatEvents(interest, None, keys, batch).outputs()
-                    shown.bags[behaviour.histories] = bag
-                else:
-                    reader = readers[behaviour.histories]
-                    histories[behaviour.histories] = SharedHistory(reader, keys, batch)
-            for name in filter(None, behaviour.candidates):
-                if name in batch.lists:
-                    shown.lists[name] = batch.lists[name]
-                elif name in batch.identities:
-                    shown.ids[name] = shown_ids(batch.identities[name])
-            for _, name, vocabulary in interest.with_vectors:
-                if name in batch.vectors.rows:
-                    table = F.normalize(batch.vectors.tables[vocabulary])
-                    shown.vectors[name] = table, batch.vectors.rows[name]
-        return shown, histories
-
-    @torch.no_grad()
-    def score_candidates(
-        self, shown: Shown, histories: Mapping[tuple[str, ...], SharedHistory]
-    ) -> Tensor:
-        """Return the logits of candidates with one history: as ``forward`` for each of them.
-
-        logits : (n_rows,) or (n_rows, n_labels)
-        """
-        inputs = [shown.numbers] if self.of_numbers else []
-        inputs += [shown.embedded[name] for name in self.of_ids]
-        for interest in self.interest_modules:
-            behaviour = interest.behaviour
-            if behaviour.is_bag:
-                inputs.append(shown.bags[behaviour.histories])
-                continue
-            inputs += histories[behaviour.histories].meet(shown).outputs()
-        n_rows = shown.n_rows
-        columns = [c if c.shape[0] == n_rows else c.expand(n_rows, -1) for c in inputs]
-        return self._logits(torch.cat(columns, dim=1))
 
     def bias_of(self, outputs: Tensor) -> Tensor:
         """Return the last bias with which all rows have these outputs, if its weights are zero."""

@@ -26,8 +26,7 @@ from sklearn_din import (
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.lists import IdLists, join_columns
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.candidates import likeness_of_lists
-from sklearn_din.network.interest import find_same
+from sklearn_din.network.interest import SharedEvents, find_same
 from sklearn_din.training.occurrences import count_ids
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
@@ -201,10 +200,9 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     X, module = model[:-1].transform(rows), model["din"].net_.module_
     found = find_same(module.interest_modules[0], Batch(X))[1]
     np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
-    seen, histories = module.read_sides(Batch(X, shared=True), module.history_readers())
-    (history,) = histories.values()
-    found = likeness_of_lists(history.lists[1], seen.lists["genres"])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    interest, keys = module.interest_modules[0], torch.zeros(6, module.interest_modules[0].width)
+    shared = SharedEvents(interest, None, keys, Batch(X, shared=True))
+    np.testing.assert_allclose(shared.same[1], expected, atol=1e-6)
 
 
 def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):

@@ -38,7 +38,6 @@ from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import ByTime, ByUser, hash_users
-from sklearn_din.neighbours.candidate_scores import CandidateScores
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
@@ -346,26 +345,6 @@ def test_the_sizes_of_what_is_read_change_nothing(sizes, monkeypatch, log):
         monkeypatch.setattr(item_scores, name, size)
     for name, numbers in numbers_of(learnt.add_to(encoded)).items():
         np.testing.assert_array_equal(numbers, expected[name])
-
-
-def test_scores_kept_for_candidates_are_those_looked_up(log):
-    X, y = encode(log[0]), log[1]
-    learnt, _ = learn_neighbours(X, y == 1, order="time")
-    candidates = np.append(X.columns["item"][::7], [1, 0, -(2**31) + 5]).astype(np.int32)
-    histories = X.behaviours["hist_item", "hist_category"]
-    for pair in [pair for pair in learnt.pairs if pair.candidate == "item"]:
-        kept = CandidateScores(pair, candidates)
-        for row in [int(histories.spans.lengths.argmin()), 5, 50, 500]:
-            rows = np.full(len(candidates), row)
-            of_row = X[rows]
-            of_row.columns["item"] = candidates
-            of_row_alone = {key: ragged.take(rows[:1]) for key, ragged in X.behaviours.items()}
-            of_history = kept.numbers(of_row_alone)
-            assert (*kept.names, *kept.constant) == pair.names
-            numbers = np.stack([*of_history, *kept.constant.values()], axis=1)
-            np.testing.assert_allclose(
-                numbers, pair.look_up(of_row, np.full(len(rows), 4)), atol=1e-5
-            )
 
 
 @pytest.mark.parametrize("max_length", [50, 3])

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
@@ -383,22 +382,7 @@ def test_threads_share_a_ranker(fitted, users, candidates):
         pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_per_part", [4096, 5])
-def test_candidates_in_runs_of_one_id_are_scored_as_those_without(
-    fitted, users, candidates, monkeypatch, n_per_part
-):
-    expected = Ranker(fitted, candidates).rank(users, top_k=50)
-    monkeypatch.setattr("sklearn_din.serving.all_candidates.CANDIDATES_PER_PART", n_per_part)
-    monkeypatch.setattr("sklearn_din.serving.all_candidates.LEAST_RUN", 5)
-    ranker = Ranker(fitted, candidates)
-    ranking = ranker.rank(users, top_k=50)
-    name, bounds = ranker._catalogue.together._shown.runs
-    n_equal = candidates[name].value_counts()
-    assert bounds[-1] == n_equal[n_equal >= 5].sum() < len(candidates)
-    pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
-
-
-def test_runs_of_an_id_that_two_histories_are_compared_with_are_found_in_both(monkeypatch):
+def test_an_attribute_that_two_histories_are_compared_with_is_found_in_both():
     draw = np.random.RandomState(0)
     rows = {"item": draw.randint(20, size=80), "category": np.arange(80) % 3}
     lists = {
@@ -409,7 +393,6 @@ def test_runs_of_an_id_that_two_histories_are_compared_with_are_found_in_both(mo
     encoder = HistorySequenceEncoder(histories=histories)
     model = make_pipeline(encoder, DINClassifier(max_epochs=5, lr=0.05, random_state=0))
     model.fit(frame, draw.randint(2, size=80))
-    monkeypatch.setattr("sklearn_din.serving.all_candidates.LEAST_RUN", 3)
     candidates = frame[["item", "category"]].drop_duplicates("item")
     users = frame[["hist_item", "hist_category", "seen"]][:3]
     ranking = Ranker(model, candidates).rank(users, top_k=50)
@@ -417,24 +400,6 @@ def test_runs_of_an_id_that_two_histories_are_compared_with_are_found_in_both(mo
     place = {item: number for number, item in enumerate(candidates["item"])}
     pairs = expected[ranking["row"], ranking["item"].map(place)]
     np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
-
-
-def test_a_large_catalogue_has_the_same_bits_with_any_number_of_threads(
-    fitted, users, candidates, monkeypatch
-):
-    expected = Ranker(fitted, candidates).rank(users[:3], top_k=50)
-    monkeypatch.setattr("sklearn_din.serving.all_candidates.CANDIDATES_PER_PART", 5)
-    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
-    before, rankings = torch.get_num_threads(), []
-    try:
-        for n_threads in (1, 2, 3):
-            torch.set_num_threads(n_threads)
-            rankings.append(Ranker(fitted, candidates).rank(users[:3], top_k=50))
-    finally:
-        torch.set_num_threads(before)
-    for ranking in rankings:
-        pd.testing.assert_frame_equal(ranking, rankings[0], check_exact=True)
-    pd.testing.assert_frame_equal(rankings[0], expected, rtol=0, atol=1e-6)
 
 
 def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):
@@ -671,10 +636,7 @@ def draw_model(seed):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_rankings_by_drawn_models_equal_scoring_each_pair_alone(seed, monkeypatch):
-    sizes = [(256, 4096, 1 << 21), (2, 3, 200), (3, 7, 2000)][seed % 3]
-    monkeypatch.setattr("sklearn_din.serving.all_candidates.LEAST_RUN", sizes[0])
-    monkeypatch.setattr("sklearn_din.serving.all_candidates.CANDIDATES_PER_PART", sizes[1])
-    monkeypatch.setattr("sklearn_din.network.shared.SCORES_PER_BLOCK", sizes[2])
+    monkeypatch.setattr("sklearn_din.training.batches.PAIRS_PER_BATCH", [1 << 17, 1][seed % 2])
     model, frame, columns = draw_model(seed)
     candidates = frame[columns][:20].assign(number=range(20))
     candidates.loc[:1, "item"] = ["new", None]

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -24,7 +22,6 @@ from sklearn_din.training.threads import (
     ThreadChoice,
     is_fused,
     lend_threads,
-    map_in_threads,
     sums_are_alike,
 )
 
@@ -223,20 +220,3 @@ def test_a_search_in_two_processes_uses_no_more_threads_than_processors():
         cwd=HOUSE, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert child.stdout.strip() == "True"
-
-
-def test_parts_in_threads_have_one_each_and_leave_torch_with_its_threads(
-    torch_threads, monkeypatch
-):
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    meeting = threading.Barrier(2)
-
-    def count(part):
-        meeting.wait(60)  # two at a time
-        return part, torch.get_num_threads()
-
-    torch_threads(3)
-    assert map_in_threads(count, range(4)) == [(part, 1) for part in range(4)]
-    assert torch.get_num_threads() == 3
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == 3

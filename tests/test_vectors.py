@@ -20,7 +20,7 @@ from sklearn_din import (
 )
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.interest import FlatEvents
+from sklearn_din.network.interest import FlatEvents, SharedEvents
 
 N_ITEMS, N_DIMS = 40, 6
 
@@ -177,10 +177,8 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     found = events.likeness(interest.with_vectors[0]) / events.scale
     np.testing.assert_allclose(found, expected, atol=1e-5)
     batch = Batch(model[:-1].transform(X[:1]), shared=True)
-    shown, histories = module.read_sides(batch, module.history_readers())
-    (history,) = histories.values()
-    met = history.meet(shown)
-    found = met.likeness(interest.with_vectors[0]) / met.scale
+    shared = SharedEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
+    found = shared.likeness(interest.with_vectors[0]) / shared.scale
     np.testing.assert_allclose(found, expected[:1], atol=1e-5)
 
 

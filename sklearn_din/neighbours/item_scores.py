@@ -153,7 +153,8 @@ class ItemScores:
             whose = np.repeat(np.arange(len(part.lengths)), part.lengths)
             ranks = np.cumsum(part.lengths, dtype=np.int64)[whose] - 1 - np.arange(len(whose))
             for first, of_events in zip((0, len(SUMMARIES)), of_both, strict=True):
-                summaries = summarise(whose, ranks, of_events, part.lengths)
+                at = np.flatnonzero(of_events)
+                summaries = summarise(whose[at], ranks[at], of_events[at], part.lengths)
                 numbers[rows, first : first + len(SUMMARIES)] = summaries.T
         numbers[:, N_OF_HISTORY:] = self.of_candidates(candidates)
         return numbers

@@ -18,12 +18,10 @@ from sklearn_din.features.lists import Column, join_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, flat_steps
-from sklearn_din.serving.all_candidates import AllCandidates
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
-from sklearn_din.training.batches import CANDIDATES_PER_RUN
 from sklearn_din.training.inputs import check_features
 
-ROWS_PER_BLOCK = 65_536
+ROWS_PER_BLOCK = 16_384
 
 Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
 
@@ -119,25 +117,6 @@ class Catalogue:
         return EncodedFeatures._without_checks(
             self.schema, columns, behaviours, vectors=self.vectors
         )
-
-    @cached_property
-    def is_shared(self) -> bool:
-        """Return whether all candidates meet one history, and are enough to read it once."""
-        histories = {b.histories for b in self.schema.behaviours if not b.is_bag}
-        of_candidates = {name for names in self.bags for name in names}
-        are_apart = bool(histories) and histories.isdisjoint(self.bags)
-        for pair in self.net.neighbours_.pairs:
-            are_apart &= pair.candidate in self.columns and pair.history not in of_candidates
-        return are_apart and len(self.candidates) >= CANDIDATES_PER_RUN
-
-    @cached_property
-    def together(self) -> AllCandidates:
-        """All candidates, to be scored for one user."""
-        names = {*self.columns, *(name for histories in self.bags for name in histories)}
-        X = EncodedFeatures._without_checks(
-            self.schema.only(names), self.columns, self.bags, vectors=self.vectors
-        )
-        return AllCandidates(self.net, X)
 
     @cached_property
     def item(self) -> str | None:

@@ -400,7 +400,7 @@ class _PaddedHistory(_PaddedEvents):
         return super().sum_matching(values.squeeze(0))
 
     def scores(self, unit: ActivationUnit) -> Value:
-        """Scores of events (n, T), as ``SharedUnit``: each event as a matrix for the queries.
+        """Scores of events (n, T), as ``SharedEvents``: each event as a matrix for the queries.
 
         Some events at a time, so that the first layer's scores stay in the processor's cache. The
         few pairs of equal ids are computed again, by themselves.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Generic
 
 import numpy as np
@@ -243,13 +242,13 @@ class Ranker(Generic[IntoDataFrameT]):
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
             if numbers_to_rank_by is None:
-                scores = pairs.logits(block, of_all=only is None)
+                scores = pairs.logits(block)
                 order = sign * scores.round(5)
             else:
                 order = numbers_to_rank_by[block % n_candidates]
             chosen, rank = _best_of_each_user(block // n_candidates, order, top_k)
             if by is not None:
-                scores = pairs.logits(block[chosen], of_all=False)
+                scores = pairs.logits(block[chosen])
             logits.append(scores[chosen] if by is None else scores)
             best.append(block[chosen])
             ranks.append(rank)
@@ -360,7 +359,6 @@ class _Pairs:
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
         self.user_rows = catalogue.encode(self._read)
-        self._latest = -1, np.empty(0, dtype=np.float32)
         if isinstance(catalogue, CatalogueBehindSteps):
             self._refuse_joint_fields(catalogue)
 
@@ -392,30 +390,14 @@ class _Pairs:
         rows = np.repeat(np.arange(self.n_users), len(ids))
         return self.catalogue.places.pairs(rows, np.tile(ids, self.n_users))
 
-    def logits(self, numbers: np.ndarray, *, of_all: bool) -> np.ndarray:
-        """Return log-odds of pairs by their numbers, which ascend, some at a time.
-
-        ``of_all``: they are most of their users' pairs, so that all candidates are scored at once.
-        """
+    def logits(self, numbers: np.ndarray) -> np.ndarray:
+        """Return log-odds of pairs by their numbers, which ascend, some at a time."""
         catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
         users, candidates = np.divmod(numbers, len(self.candidates))
-        if of_all and catalogue.is_shared:
-            starts = [0, *(np.flatnonzero(np.diff(users)) + 1), len(users)]
-            for start, stop in pairwise(starts if len(users) else []):
-                scores.append(self._of_user(int(users[start]))[candidates[start:stop]])
-            return np.concatenate(scores)
         for block in blocks_of(len(numbers)):
             X = catalogue.take(self.user_rows, users[block], candidates[block])
             scores.append(self.reading.score(catalogue.net.score(X)))
         return np.concatenate(scores)
-
-    def _of_user(self, user: int) -> np.ndarray:
-        """Return the log-odds of all candidates for one user; the latest user's are kept."""
-        if self._latest[0] != user:
-            rows = self.user_rows if self.n_users == 1 else self.user_rows[user : user + 1]
-            outputs = self.catalogue.together.score(rows)
-            self._latest = user, self.reading.score(outputs)
-        return self._latest[1]
 
     def _refuse_joint_fields(self, catalogue: CatalogueBehindSteps) -> None:
         """Compare pairs spread over both frames with the same pairs encoded together."""

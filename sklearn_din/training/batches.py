@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sklearn_din.training.novelty import ShownRows
 
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
-PAIRS_PER_BATCH = 1 << 20  # of candidate and event of a shared history
+PAIRS_PER_BATCH = 1 << 17  # of candidate and event of a shared history
 CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
 # Consecutive rows of mapped impressions that are read together, at most: some megabytes. Linux maps
 # up to two at a time (a folio), so that smaller blocks would bring their neighbours into memory.

@@ -1,16 +1,13 @@
-"""How many threads a training step uses, one or all by the clock; a request's parts in threads."""
+"""How many threads a training step uses, one or all by the clock."""
 
 from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import joblib
 import torch
@@ -21,8 +18,6 @@ from sklearn_din.network.fused import attend, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import alike_for_all_threads
 
-Part = TypeVar("Part")
-Result = TypeVar("Result")
 SMALL_STEP = 1 << 13  # rows and events of which one thread is nearly as fast as two
 TRIAL_STEPS = 4
 WARM_UP_STEPS = 2  # the first steps of a process are slow with any number of threads
@@ -123,31 +118,6 @@ def are_idle(n_processors: int) -> bool:
         return True
     n_runnable = int(fields[3].split("/")[0])  # this thread is one of them
     return n_runnable + n_processors <= (os.cpu_count() or 1)
-
-
-def map_in_threads(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """Call a function for each part: several at a time, each with one thread of torch's.
-
-    Threads meet once, at the end, so that a busy machine slows them by its share and no more. The
-    bits of a part do not depend on their number: as many as torch has and this process may use.
-    """
-    before = torch.get_num_threads()
-    n_threads = min(before, len(parts))
-    n_threads = n_threads if n_threads < 2 else min(n_threads, joblib.cpu_count())
-    if n_threads < 2:
-        return [function(part) for part in parts]
-    ready = threading.Barrier(n_threads + 1)
-
-    def compute_alone() -> None:
-        torch.get_num_threads()  # a thread's first question gives it the number of all others
-        torch.set_num_threads(1)  # of this thread, and of those that begin from now on
-        ready.wait()
-
-    with ThreadPoolExecutor(n_threads, initializer=compute_alone) as pool:
-        results = [pool.submit(function, part) for part in parts]
-        ready.wait()
-        torch.set_num_threads(before)
-        return [result.result() for result in results]
 
 
 @contextmanager
