@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import Column, IdLists
-from sklearn_din.features.schema import UNKNOWN_ID
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import UNKNOWN_ID, Behaviour
 
 N_INT32 = 1 << 32
 
@@ -133,21 +133,19 @@ class Batch:
     Attributes
     ----------
     numbers : Tensor of shape (n, n_numeric), float32
-    ids : dict of str to Tensor, int32
-        (n,) for a categorical field, (n_events,) for a history. 1 where they are unknown. Of a
-        field of lists, the ids of its distinct lists, one after the other.
     identities : dict of str to Tensor, int32
-        The same, by which they are compared: unknown values are told apart by negative ids.
+        Ids of each field but those of lists, (n,) or of a history (n_events,), as they are
+        compared: each unknown value has a negative one.
     lists : dict of str to BatchLists
         The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories.
+    histories_of : dict of str to tuple of str
+        By field, the histories of the behaviour that it belongs to.
     rows : dict of tuple of str to Tensor of shape (n_events,), int64
         By the histories of each behaviour: the impression of each event.
     offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
         By the histories of each behaviour: where each impression's events begin.
-    numbers_of : dict of tuple of str to tuple of str
-        By the histories of each behaviour: its numeric histories.
     vectors : BatchVectors
         Fixed vectors of the ids, of vocabularies that have some.
     distinct : dict of str to DistinctRows
@@ -179,32 +177,37 @@ class Batch:
         numeric = X.schema.names("numeric")
         numbers = [X.columns[name] for name in numeric]
         self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
-        self.ids: dict[str, Tensor] = {}
         self.identities: dict[str, Tensor] = {}
         self.lists: dict[str, BatchLists] = {}
         for name in X.schema.names("categorical", "list"):
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
+        self.histories_of: dict[str, tuple[str, ...]] = {}
         self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
-        self.numbers_of = {b.histories: b.numbers for b in X.schema.behaviours}
         self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
-            ragged = X.behaviours[behaviour.histories]
-            if shared and (not behaviour.is_bag or ragged.has_one_window()):
-                ragged = ragged.take(slice(0, 1))
-            index = ragged.spans.index()
-            for name in behaviour.histories:
-                self._add_ids(name, ragged.flat(name, index))
-            for name in behaviour.numbers:
-                self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
-            lengths = ragged.spans.lengths
-            offsets = np.zeros(len(ragged) + 1, dtype=np.int64)
-            np.cumsum(lengths, out=offsets[1:])
-            self.offsets[behaviour.histories] = torch.from_numpy(offsets)
-            rows = np.repeat(np.arange(len(ragged)), lengths)
-            self.rows[behaviour.histories] = torch.from_numpy(rows)
+            self._add_events(behaviour, X.behaviours[behaviour.histories])
         self.vectors = self._find_vectors(X)
+
+    def _add_ids(self, name: str, ids: Column) -> None:
+        if isinstance(ids, IdLists):
+            self.lists[name] = BatchLists.find(ids)
+        else:
+            self.identities[name] = torch.from_numpy(np.ascontiguousarray(ids))
+
+    def _add_events(self, behaviour: Behaviour, ragged: Ragged) -> None:
+        histories = behaviour.histories
+        if self.shared and (not behaviour.is_bag or ragged.has_one_window()):
+            ragged = ragged.take(slice(0, 1))
+        index, lengths = ragged.spans.index(), ragged.spans.lengths
+        for name in histories:
+            self._add_ids(name, ragged.flat(name, index))
+        for name in behaviour.numbers:
+            self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
+        self.histories_of |= dict.fromkeys((*histories, *behaviour.numbers), histories)
+        self.offsets[histories] = torch.from_numpy(np.append(0, np.cumsum(lengths, dtype=np.int64)))
+        self.rows[histories] = torch.from_numpy(np.repeat(np.arange(len(ragged)), lengths))
 
     def _find_vectors(self, X: EncodedFeatures) -> BatchVectors:
         vectors = BatchVectors({}, {})
@@ -220,20 +223,17 @@ class Batch:
                 vectors.rows[name] = torch.from_numpy(place[of_field])
         return vectors
 
-    def _add_ids(self, name: str, ids: Column) -> None:
-        if isinstance(ids, IdLists):
-            self.lists[name] = BatchLists.find(ids)
-            of_lists = self.lists[name].identities.numpy()
-            self.ids[name] = torch.from_numpy(ids_to_look_up(of_lists))
-            return
-        ids = np.ascontiguousarray(ids)
-        self.ids[name] = self.identities[name] = torch.from_numpy(ids)
-        known = ids_to_look_up(ids)
-        if known is not ids:
-            self.ids[name] = torch.from_numpy(known)
-
     def __len__(self) -> int:
         return self.n_rows
+
+    @property
+    def ids(self) -> dict[str, Tensor]:
+        """Ids of each field to be looked up, 1 where they are unknown; of lists, all their ids."""
+        of_lists = {name: lists.identities for name, lists in self.lists.items()}
+        return {
+            name: ids.masked_fill(ids < 0, UNKNOWN_ID)
+            for name, ids in (self.identities | of_lists).items()
+        }
 
     @property
     def n_events(self) -> int:
@@ -271,27 +271,18 @@ class Batch:
         part.weights = None if self.weights is None else self.weights[start:stop]
         part.numbers = self.numbers[start:stop]
         events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}
-        events_of = {name: chosen for histories, chosen in events.items() for name in histories}
-        rows = slice(start, stop)  # of a field without events
-        part.identities = {n: ids[events_of.get(n, rows)] for n, ids in self.identities.items()}
-        part.ids = {
-            n: ids if n in self.lists else ids[events_of.get(n, rows)]
-            for n, ids in self.ids.items()
-        }
-        part.lists = {
-            n: lists._replace(at=lists.at[events_of.get(n, rows)])
-            for n, lists in self.lists.items()
-        }
-        vectors = {n: at[events_of.get(n, rows)] for n, at in self.vectors.rows.items()}
+
+        def pick(name: str, values: Tensor) -> Tensor:
+            return values[events.get(self.histories_of.get(name, ()), slice(start, stop))]
+
+        part.identities = {name: pick(name, ids) for name, ids in self.identities.items()}
+        part.event_numbers = {name: pick(name, own) for name, own in self.event_numbers.items()}
+        part.lists = {n: lists._replace(at=pick(n, lists.at)) for n, lists in self.lists.items()}
+        vectors = {name: pick(name, rows) for name, rows in self.vectors.rows.items()}
         part.vectors = self.vectors._replace(rows=vectors)
+        part.rows = {h: rows[events[h]] - start for h, rows in self.rows.items()}
         part.offsets = {
             h: offsets[start : stop + 1] - offsets[start] for h, offsets in self.offsets.items()
-        }
-        part.rows = {h: rows[events[h]] - start for h, rows in self.rows.items()}
-        part.event_numbers = {
-            name: self.event_numbers[name][events[histories]]
-            for histories, names in self.numbers_of.items()
-            for name in names
         }
         return part
 
@@ -301,14 +292,11 @@ class Batch:
             return self
         self.numbers = to_device(self.numbers, device)
         self.weights = None if self.weights is None else to_device(self.weights, device)
-        own = {n: ids for n, ids in self.identities.items() if ids is not self.ids[n]}
-        groups: list[dict[Any, Tensor]] = [self.ids, own, self.event_numbers, *self.vectors]
+        groups: list[dict[Any, Tensor]] = [self.identities, self.event_numbers, *self.vectors]
         for group in (*groups, self.rows, self.offsets):
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})
-        self.identities = {n: ids for n, ids in self.ids.items() if n not in self.lists} | own
         for name, lists in self.lists.items():
             self.lists[name] = BatchLists(*(to_device(tensor, device) for tensor in lists))
         for width, distinct in self.distinct.items():
-            moved = (to_device(tensor, device) for tensor in distinct)
-            self.distinct[width] = DistinctRows(*moved)
+            self.distinct[width] = DistinctRows(*(to_device(tensor, device) for tensor in distinct))
         return self
