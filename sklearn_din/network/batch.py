@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -140,8 +139,6 @@ class Batch:
         The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories.
-    histories_of : dict of str to tuple of str
-        By field, the histories of the behaviour that it belongs to.
     rows : dict of tuple of str to Tensor of shape (n_events,), int64
         By the histories of each behaviour: the impression of each event.
     offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
@@ -170,7 +167,7 @@ class Batch:
         shared: bool = False,
         joint: JointRows | None = None,
     ) -> None:
-        self.n_rows = len(X)
+        self.X, self.n_rows = X, len(X)
         self.shared = shared
         self.joint = joint
         self.weights = None if weights is None else torch.from_numpy(weights)
@@ -182,7 +179,6 @@ class Batch:
         for name in X.schema.names("categorical", "list"):
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
-        self.histories_of: dict[str, tuple[str, ...]] = {}
         self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
         self.distinct: dict[str, DistinctRows] = {}
@@ -205,7 +201,6 @@ class Batch:
             self._add_ids(name, ragged.flat(name, index))
         for name in behaviour.numbers:
             self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
-        self.histories_of |= dict.fromkeys((*histories, *behaviour.numbers), histories)
         self.offsets[histories] = torch.from_numpy(np.append(0, np.cumsum(lengths, dtype=np.int64)))
         self.rows[histories] = torch.from_numpy(np.repeat(np.arange(len(ragged)), lengths))
 
@@ -251,40 +246,21 @@ class Batch:
         return values[start : start + self.n_rows]
 
     def split(self, most_events: int) -> list[Batch]:
-        """Consecutive impressions, a part ending with the one that reaches ``most_events``.
+        """Return batches of consecutive impressions, each of about so many events.
 
-        The batch itself where all of it fits, or its history is shared. Tensors are views wherever
-        they can be.
+        The batch itself where all of it fits, or its history is shared.
         """
         if self.shared or self.n_events <= most_events:
             return [self]
         n_events = torch.stack([offsets.diff() for offsets in self.offsets.values()]).sum(0)
         part = (n_events.cumsum(0) - n_events) // most_events
         cuts = torch.flatten(torch.nonzero(part.diff())) + 1
-        return [self._rows(a, b) for a, b in pairwise([0, *cuts.tolist(), self.n_rows])]
-
-    def _rows(self, start: int, stop: int) -> Batch:
-        part = copy.copy(self)
-        part.n_rows, part.distinct = stop - start, {}
-        if self.joint is not None:
-            part.joint = self.joint._replace(start=self.joint.start + start)
-        part.weights = None if self.weights is None else self.weights[start:stop]
-        part.numbers = self.numbers[start:stop]
-        events = {h: slice(*offsets[[start, stop]].tolist()) for h, offsets in self.offsets.items()}
-
-        def pick(name: str, values: Tensor) -> Tensor:
-            return values[events.get(self.histories_of.get(name, ()), slice(start, stop))]
-
-        part.identities = {name: pick(name, ids) for name, ids in self.identities.items()}
-        part.event_numbers = {name: pick(name, own) for name, own in self.event_numbers.items()}
-        part.lists = {n: lists._replace(at=pick(n, lists.at)) for n, lists in self.lists.items()}
-        vectors = {name: pick(name, rows) for name, rows in self.vectors.rows.items()}
-        part.vectors = self.vectors._replace(rows=vectors)
-        part.rows = {h: rows[events[h]] - start for h, rows in self.rows.items()}
-        part.offsets = {
-            h: offsets[start : stop + 1] - offsets[start] for h, offsets in self.offsets.items()
-        }
-        return part
+        batches = []
+        for start, stop in pairwise([0, *cuts.tolist(), self.n_rows]):
+            weights = None if self.weights is None else self.weights[start:stop].numpy()
+            joint = self.joint and self.joint._replace(start=self.joint.start + start)
+            batches.append(Batch(self.X[start:stop], weights, joint=joint))
+        return batches
 
     def to(self, device: str | torch.device) -> Batch:
         """Move every tensor to the device; the host does not wait for a GPU. Nothing on the CPU."""
