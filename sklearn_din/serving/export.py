@@ -44,7 +44,6 @@ from sklearn_din.training.target import Numbers, Target
 METADATA_KEY = "sklearn_din"
 OUTPUTS = ("probability", "logit", "prediction")
 LAYOUTS = ("rows", "ranking")
-MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 RECIPE_VERSION = 1
 NO_NEIGHBOUR = -1  # equals no event's id
 PAIRS_PER_BLOCK = 2_048  # of candidate and event: 64 scores each take 512 KB, in cache
@@ -124,10 +123,13 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
             f"encoder's, got a {type(estimator).__name__}."
         )
-    n_more_bytes = sum(2 * known.table.nbytes for known in vectors.values())
-    n_more_bytes += len(recipe.encode()) + sum(map(neighbour_bytes, neighbours))
-    _check_exportable(classifier.module_, n_more_bytes)
-    graph = Graph(onnx)
+    taken = sorted({field.name for field in classifier.module_.schema.fields} & {*OUTPUTS})
+    if taken:
+        raise ValueError(
+            f"fields {taken} have the names of the file's outputs. Rename those columns and fit "
+            "again."
+        )
+    graph = Graph(onnx, n_bytes=len(recipe.encode()))
     writer = _NetworkWriter(graph, classifier.module_, neighbours, vectors, layout == "ranking")
     writer.write(classifier._target, calibration)
     model = graph.model()
@@ -147,23 +149,6 @@ def _import_onnx() -> Any:
             "Install it with: pip install 'sklearn-din[onnx]'"
         ) from error
     return onnx
-
-
-def _check_exportable(module: DIN, n_more_bytes: int) -> None:
-    names = [field.name for field in module.schema.fields]
-    taken = sorted(set(names) & set(OUTPUTS))
-    if taken:
-        raise ValueError(
-            f"fields {taken} have the names of the file's outputs. Rename those columns and fit "
-            "again."
-        )
-    weights = [*module.parameters(), *module.buffers()]
-    n_bytes = n_more_bytes + sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    if n_bytes > MOST_BYTES:
-        raise ValueError(
-            f"an ONNX file holds at most 2 GiB, and this model takes {n_bytes / 2**30:.1f} GiB. "
-            "Fit with a smaller embedding_dim, or with max_ids or min_frequency in the encoder."
-        )
 
 
 class _NetworkWriter:
@@ -241,7 +226,9 @@ class _NetworkWriter:
         columns = [self.numbers[name] for name in numbers]
         columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
         for interest in self.module.interest_modules:
-            columns += self._interest_outputs(interest)
+            is_history = self.is_shared and not interest.behaviour.is_bag
+            outputs = (_PaddedHistory if is_history else _PaddedEvents)(self, interest).outputs()
+            columns += [self._expand(output) for output in outputs] if self.is_shared else outputs
         joined, output = _layers(join(columns, axis=1), self.module.mlp), self.module.output
         if isinstance(output, LabelLogits):
             logit = _label_logits(joined, output)  # (n, n_labels)
@@ -306,13 +293,6 @@ class _NetworkWriter:
         if field.holds_lists:  # (n, V)
             of_rows = of_rows.sum(1)
         return self.graph.add("Expand", value, of_rows.unsqueeze(1).call("Shape"))
-
-    def _interest_outputs(self, interest: Interest) -> list[Value]:
-        """Return the MLP's inputs of one behaviour, (n, width) each."""
-        if not self.is_shared:
-            return _PaddedEvents(self, interest).outputs()
-        layout = _PaddedEvents if interest.behaviour.is_bag else _PaddedHistory
-        return [self._expand(output) for output in layout(self, interest).outputs()]
 
     def queries(self, behaviour: Behaviour) -> Value:
         """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
@@ -379,15 +359,12 @@ class _PaddedEvents(Events):
         return self.sum(self.keys, weights), weights
 
     def scores(self, unit: ActivationUnit) -> Value:
-        """Scores of events, as ``ActivationUnit.forward``: (n, T)."""
-        weight_query, weight_event = unit.split_first_layer()
-        query_part = self.queries @ weight_query + unit.first.bias
+        """Return the unit's scores of events: (n, T)."""
         relations = self.relations() if self.interest.extended else []
         relations = [relation.unsqueeze(2) for relation in relations]
-        inputs = self.join([self.keys, self.queries.unsqueeze(1) * self.keys, *relations])
-        scores = inputs @ weight_event + query_part.unsqueeze(1)
-        shape = scores.call("Shape", end=2)
-        return self.graph.add("Reshape", _upper_layers(unit, scores), shape, allowzero=1)
+        shape = self.keys.call("Shape", end=2)
+        scores = _score_pairs(unit, self.queries.unsqueeze(1), self.keys, relations)
+        return self.graph.add("Reshape", scores, shape, allowzero=1)
 
 
 class _PaddedHistory(_PaddedEvents):
@@ -400,19 +377,42 @@ class _PaddedHistory(_PaddedEvents):
         return super().sum_matching(values.squeeze(0))
 
     def scores(self, unit: ActivationUnit) -> Value:
-        """Scores of events (n, T), as ``SharedEvents``: each event as a matrix for the queries.
-
-        Some events at a time, so that the first layer's scores stay in the processor's cache. The
-        few pairs of equal ids are computed again, by themselves.
-        """
+        """Return the scores of events, (n, T): the few pairs of equal ids by themselves."""
         graph, queries, events = self.graph, self.queries, self.keys.squeeze(0)  # (T, width)
         relations = self.relations() if self.interest.extended else []
         n_weighed = len(self.same) * len(DECAYS) if relations else 0
-        weighed, common = relations[:n_weighed], relations[n_weighed:]
+        scores = self._score_unequal(unit, events, relations[n_weighed:])
+        if not n_weighed:
+            return scores
+        any_same = functools.reduce(Value.clamp, self.same).reshape(-1)
+        pairs = any_same.as_bool().call("NonZero").squeeze(0)
+        n_events = graph.add("Shape", events, end=1)
+        row, event = graph.add("Div", pairs, n_events), graph.add("Mod", pairs, n_events)
+        at = [pairs] * n_weighed + [event] * (len(relations) - n_weighed)
+        own = [
+            graph.add("Gather", relation.reshape(-1), chosen).unsqueeze(1)
+            for relation, chosen in zip(relations, at, strict=True)
+        ]
+        shown, keys = graph.add("Gather", queries, row), graph.add("Gather", events, event)
+        equal = _score_pairs(unit, shown, keys, own).squeeze(0)
+        shape = scores.call("Shape")
+        scores = graph.add("ScatterND", scores.reshape(-1), pairs.unsqueeze(1), equal)
+        return graph.add("Reshape", scores, shape, allowzero=1)
+
+    def _score_unequal(self, unit: ActivationUnit, events: Value, common: list[Value]) -> Value:
+        """Return scores of pairs without an equal id, (n, T): each event as a matrix for queries.
+
+        ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``. Some events at a time, so that the first
+        layer's scores stay in the processor's cache.
+
+        events : (T, width)
+        common : (1, T) each, relations that all candidates have
+        """
+        graph, queries = self.graph, self.queries
         n_rows, n_events = (graph.add("Shape", value, end=1) for value in (queries, events))
         weight_query, weight_event = unit.split_first_layer()
-        weight_key, weight_pair, weight_same, weight_common = weight_event.split(
-            [unit.width, unit.width, len(weighed), len(common)]
+        weight_key, weight_pair, _, weight_common = weight_event.tensor_split(
+            [unit.width, 2 * unit.width, len(weight_event) - len(common)]
         )
         constant = join([events, *(relation.transpose(1, 0) for relation in common)], axis=1)
         weight_constant = torch.cat([weight_key, weight_common])
@@ -424,37 +424,10 @@ class _PaddedHistory(_PaddedEvents):
             matrices = join([keys * weight_pair + weight_query, constant], axis=1)
             return _upper_layers(unit, with_ones @ matrices)
 
-        next_row = np.array([1])
-        most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + next_row) + next_row
-        blocks = [events.unsqueeze(2), constant.unsqueeze(1)]
-        weights = graph.scan(blocks, most, weigh)
-        weights = graph.add("Slice", weights, np.array([0]), n_events).transpose(1, 0)
-        if not weighed:
-            return weights
-        weight = torch.cat([weight_query, weight_pair, weight_same])
-        pairs, inputs, event = self._equal_pairs(events)
-        scores = graph.add("Gemm", inputs, weight, graph.add("Gather", constant, event))
-        scores = _upper_layers(unit, scores).squeeze(0)
-        weights = graph.add("ScatterND", weights.reshape(-1), pairs.unsqueeze(1), scores)
-        return graph.add("Reshape", weights, join([n_rows, n_events], axis=0))
-
-    def _equal_pairs(self, events: Value) -> tuple[Value, Value, Value]:
-        """Pairs of candidate and event with an id in common, counted along (n, T).
-
-        Returns: pairs (n_pairs,), their inputs of the unit (n_pairs, 2 * width + n_weighed), events
-        """
-        graph, queries, same = self.graph, self.queries, self.same
-        any_same = functools.reduce(Value.clamp, same).reshape(-1)
-        pairs = any_same.as_bool().call("NonZero").squeeze(0)
-        n_events = graph.add("Shape", events, end=1)
-        row, event = graph.add("Div", pairs, n_events), graph.add("Mod", pairs, n_events)
-        shown, keys = graph.add("Gather", queries, row), graph.add("Gather", events, event)
-        decays = np.repeat(np.array(DECAYS, np.float32), len(same))  # in the order of ``weighed``
-        factors = graph.add("Pow", decays, self.ranks.transpose(1, 0))
-        factors = graph.add("Gather", factors, event)
-        bits = [graph.add("Gather", bit.reshape(-1), pairs).unsqueeze(1) for bit in same]
-        relations = join(bits * len(DECAYS), axis=1) * factors
-        return pairs, join([shown, shown * keys, relations], axis=1), event
+        one = np.array([1])
+        most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + one) + one
+        scores = graph.scan([events.unsqueeze(2), constant.unsqueeze(1)], most, weigh)
+        return graph.add("Slice", scores, np.array([0]), n_events).transpose(1, 0)
 
 
 def calibrate(logit: Value, calibration: Calibration) -> Value:
@@ -481,6 +454,16 @@ def read_numbers(output: Value, target: Numbers) -> Value:
     """Return numbers (n,) out of the network's outputs, twin of ``Numbers.value_of``."""
     scale = output * target.spread + target.mean
     return (scale.call("Exp") - 1.0).clamp(0.0) if target.of_what == "log1p" else scale
+
+
+def _score_pairs(
+    unit: ActivationUnit, queries: Value, keys: Value, relations: list[Value]
+) -> Value:
+    """Return scores of pairs, as ``ActivationUnit.forward``: (1, n_pairs)."""
+    weight_query, weight_event = unit.split_first_layer()
+    inputs = join([keys, queries * keys, *relations], axis=-1)
+    scores = inputs @ weight_event + (queries @ weight_query + unit.first.bias)
+    return _upper_layers(unit, scores)
 
 
 def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
@@ -572,29 +555,13 @@ def neighbour_numbers(
     return join([numbers, graph.add("Gather", plain, candidates)], axis=1)
 
 
-def neighbour_bytes(pair: NeighbourPair) -> int:
-    """Count the bytes of the tables that :func:`neighbour_numbers` adds, without making them."""
-    n_bytes = 3 * pair.scores.popularity.nbytes
-    for scores in (pair.scores.ease, pair.scores.cosine):
-        n_rows, most = _table_shape(scores)
-        n_bytes += ROW.itemsize * scores.shape[0]
-        n_bytes += (ID.itemsize + SCORE.itemsize) * n_rows * most
-    return n_bytes
-
-
-def _table_shape(scores: csr_array) -> tuple[int, int]:
-    """Return the number of rows, one for all ids without neighbours, and of the longest row."""
-    lengths = np.diff(scores.indptr)
-    return 1 + int(np.count_nonzero(lengths)), max(1, int(lengths.max(initial=0)))
-
-
 def _tables(scores: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scores as arrays: each id's row, and the neighbours' ids and scores in each row.
 
     Most ids have no neighbours by EASE, which knows the most popular items alone: they share row 0.
     """
     lengths = np.diff(scores.indptr)
-    n_rows, most = _table_shape(scores)
+    n_rows, most = 1 + np.count_nonzero(lengths), max(1, lengths.max(initial=0))
     rows = np.zeros(len(lengths), dtype=ROW)
     rows[lengths > 0] = np.arange(1, n_rows)
     is_neighbour = np.zeros((n_rows, most), dtype=bool)
@@ -695,7 +662,7 @@ def older_name(history: str, schema: Schema) -> str:
     return name
 
 
-def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]:
+def recipe_of(fitted: FittedPipeline, *, layout: str) -> dict[str, Any]:
     """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
 
     Ids that are neither text nor integers nor booleans raise TypeError.
@@ -703,21 +670,6 @@ def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]
     encoder, schema = fitted.encoder, fitted.classifier.schema_
     classes = getattr(fitted.classifier, "classes_", [])
     labels = getattr(fitted.classifier, "label_names_", [])
-    scales = encoder.scales_
-    inputs, source = [], ""
-    computed = {name for pair in fitted.neighbours for name in pair.names}  # in the graph
-    for field in schema.fields:
-        if field.name in computed:
-            continue
-        source = field.name if field.name in scales else source  # an indicator follows its column
-        inputs.append(_input_recipe(field, scales, source))
-    for behaviour in schema.behaviours:
-        name = behaviour.histories[0]
-        inputs.append({"name": mask_name(behaviour), "kind": "mask", "column": name})
-    for pair in fitted.neighbours:
-        name = older_name(pair.history, fitted.classifier.module_.schema)
-        older = {"name": name, "kind": "older", "column": pair.history, "most": MOST_EVENTS}
-        inputs.append(older | {"vocabulary": schema[pair.history].vocabulary})
     return {
         "version": RECIPE_VERSION,
         "layout": layout,
@@ -725,7 +677,7 @@ def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]
         **({"labels": labels} if labels else {}),
         "max_length": schema.max_length,
         "separator": encoder.separator,
-        "inputs": inputs,
+        "inputs": _input_recipes(fitted),
         "vocabularies": {
             field.vocabulary: _plain_values(encoder.vocabularies_[field.name], field.name)
             for field in schema.fields
@@ -734,13 +686,30 @@ def recipe_of(fitted: FittedPipeline, *, layout: str = "rows") -> dict[str, Any]
     }
 
 
-def _input_recipe(field: Field, scales: Mapping[str, Any], source: str) -> dict[str, Any]:
-    recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
-    if field.has_ids:
-        return recipe | {"vocabulary": field.vocabulary}
-    if field.name not in scales:
-        return recipe | {"kind": "missing", "column": source}
-    return recipe | to_dict(scales[field.name])
+def _input_recipes(fitted: FittedPipeline) -> list[dict[str, Any]]:
+    """Return how each input is made; those of item neighbours are computed in the graph."""
+    scales, schema = fitted.encoder.scales_, fitted.classifier.schema_
+    computed = {name for pair in fitted.neighbours for name in pair.names}
+    inputs, number = [], ""
+    for field in schema.fields:
+        recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
+        if field.has_ids:
+            recipe["vocabulary"] = field.vocabulary
+        elif field.name in scales:
+            number = field.name
+            recipe |= to_dict(scales[number])
+        else:  # an indicator follows its column
+            recipe |= {"kind": "missing", "column": number}
+        if field.name not in computed:
+            inputs.append(recipe)
+    for behaviour in schema.behaviours:
+        name = behaviour.histories[0]
+        inputs.append({"name": mask_name(behaviour), "kind": "mask", "column": name})
+    for pair in fitted.neighbours:
+        name = older_name(pair.history, fitted.classifier.module_.schema)
+        older = {"name": name, "kind": "older", "column": pair.history, "most": MOST_EVENTS}
+        inputs.append(older | {"vocabulary": schema[pair.history].vocabulary})
+    return inputs
 
 
 def _plain_values(values: np.ndarray, name: str) -> list[Any]:

@@ -15,6 +15,7 @@ IR_VERSION = 8
 LOOK_UPS = "ai.onnx.ml"  # domain of operations that look keys up
 OPSETS = {"": OPSET, LOOK_UPS: 2}
 HIDDEN = np.float32(-1e30)  # a score below that of any event
+MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 
 
 def _binary(operation: str) -> Callable[[Value, Any], Value]:
@@ -131,10 +132,13 @@ class Value:
 
 
 class Graph:
-    """An ONNX graph under construction; the caller imports the package ``onnx``."""
+    """An ONNX graph under construction; the caller imports the package ``onnx``.
 
-    def __init__(self, onnx: Any) -> None:
-        self.onnx = onnx
+    ``n_bytes`` counts what constants take, and what else the file will hold.
+    """
+
+    def __init__(self, onnx: Any, *, n_bytes: int = 0) -> None:
+        self.onnx, self.n_bytes = onnx, n_bytes
         self.nodes: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
@@ -171,6 +175,12 @@ class Graph:
             number = np.float32(number)
         array = number.detach().cpu().numpy() if isinstance(number, Tensor) else np.asarray(number)
         array = np.ascontiguousarray(array).reshape(array.shape)
+        self.n_bytes += array.nbytes
+        if self.n_bytes > MOST_BYTES:
+            raise ValueError(
+                "an ONNX file holds at most 2 GiB, and this model takes more. Fit with a smaller "
+                "embedding_dim, or with max_ids or min_frequency in the encoder."
+            )
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return Value(self, name)
 
