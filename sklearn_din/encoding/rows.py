@@ -160,8 +160,7 @@ class RowSink:
             ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
             n_events = self._n_events.get(key, 0)
             spans = Spans(ragged.spans.starts + n_events, ragged.spans.lengths)
-            windows = Ragged({}, spans, ragged.anchors, ragged.older)
-            self.append_windows(behaviour, windows, start)
+            self.append_windows(behaviour, ragged.over({}, spans, ragged.older), start)
             for name, values in ragged.columns.items():
                 self.append_events(name, values)
             self._n_events[key] = n_events + len(values)

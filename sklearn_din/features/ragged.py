@@ -77,14 +77,23 @@ class Ragged:
             return self.spans
         return Spans(self.spans.starts - self.older, self.spans.lengths + self.older)
 
+    def over(
+        self, columns: Mapping[str, Column], spans: Spans, older: np.ndarray | None = None
+    ) -> Ragged:
+        """Return the same rows over other events."""
+        return Ragged(columns, spans, self.anchors, older)
+
     def drop_older(self) -> Ragged:
         """Return the same rows without their older events; the arrays are shared."""
-        return Ragged(self.columns, self.spans, self.anchors)
+        return self.over(self.columns, self.spans)
 
-    def has_one_window(self) -> bool:
-        """Return whether all rows hold the same events, at the same time."""
-        parts = (self.spans.starts, self.spans.lengths, *self.anchors.values())
-        return all(bool((part == part[:1]).all()) for part in parts)
+    def changes(self) -> np.ndarray:
+        """Return where rows hold other events than the row before, or read them at another time.
+
+        changes : (n_rows - 1,), bool
+        """
+        parts = np.stack([self.spans.starts, self.spans.lengths, *self.anchors.values()])
+        return (parts[:, 1:] != parts[:, :-1]).any(axis=0)
 
     def flat(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
         """Values of one column for all events in row order, shape (sum(lengths),).
@@ -121,7 +130,7 @@ class Ragged:
         covered = self.whole.cover()
         selection, spans = covered.kept, covered.spans.newest(self.spans.lengths)
         columns = {name: values[selection].copy() for name, values in self.columns.items()}
-        return Ragged(columns, spans, self.anchors, self.older)
+        return self.over(columns, spans, self.older)
 
     @property
     def nbytes(self) -> int:

@@ -194,7 +194,7 @@ class Batch:
 
     def _add_events(self, behaviour: Behaviour, ragged: Ragged) -> None:
         histories = behaviour.histories
-        if self.shared and (not behaviour.is_bag or ragged.has_one_window()):
+        if self.shared and (not behaviour.is_bag or not ragged.changes().any()):
             ragged = ragged.take(slice(0, 1))
         index, lengths = ragged.spans.index(), ragged.spans.lengths
         for name in histories:

@@ -151,7 +151,5 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
             ragged = block.behaviours[behaviour.histories]
             index = ragged.spans.index()
             for name in (*behaviour.histories, *behaviour.numbers):
-                anchors = [ragged.anchors[name]] if name in ragged.anchors else []
-                events = ragged.columns[name].take(index)
-                update(name, ragged.spans.lengths, events, *anchors)
+                update(name, ragged.spans.lengths, ragged.flat(name, index))
     return digests

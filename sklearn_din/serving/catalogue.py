@@ -258,7 +258,7 @@ def blocks_of(n_rows: int) -> list[np.ndarray]:
 
 def _join(blocks: list[Ragged]) -> Ragged:
     """Return rows one after the other, the older events of each in front of its window."""
-    whole = [Ragged(block.columns, block.whole, block.anchors) for block in blocks]
+    whole = [block.over(block.columns, block.whole) for block in blocks]
     columns = {n: join_columns([rows.flat(n) for rows in whole]) for n in blocks[0].columns}
     lengths = np.concatenate([rows.spans.lengths for rows in whole])
     shown = np.concatenate([block.spans.lengths for block in blocks])

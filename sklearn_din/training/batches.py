@@ -267,10 +267,8 @@ def _runs(X: EncodedFeatures) -> np.ndarray:
     """
     changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
     compared = [b.histories for b in X.schema.behaviours if not b.is_bag]
-    for ragged in (X.behaviours[histories] for histories in compared):
-        spans = ragged.spans
-        for values in (spans.starts, spans.lengths, *ragged.anchors.values()):
-            changes |= values[1:] != values[:-1]
+    for histories in compared:
+        changes |= X.behaviours[histories].changes()
     if not compared:
         changes[:] = True
     return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(X)]])

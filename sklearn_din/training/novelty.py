@@ -10,7 +10,6 @@ import numpy as np
 from sklearn_din._spans import Rows, Spans, row_dtype
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
 from sklearn_din.training.validation import can_order, late_times
@@ -108,7 +107,7 @@ class Novelty:
             of_events = np.repeat(until, lengths)
             for name in behaviour:
                 events[name], _ = self._hide_ids(X.schema, name, events[name], of_events)
-            behaviours[behaviour] = Ragged(events, Spans.from_lengths(lengths), ragged.anchors)
+            behaviours[behaviour] = ragged.over(events, Spans.from_lengths(lengths))
         return EncodedFeatures._without_checks(
             X.schema, columns, behaviours, X.users, X.times, X.vectors
         )
