@@ -6,7 +6,7 @@ shown before they came up, or with later values, or that nobody else has; pairs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +17,9 @@ from sklearn_din._warnings import ADVICE_FROM, log_once, warn_user
 from sklearn_din.logs.distinct import value_codes
 from sklearn_din.logs.other_items import Arrivals, NegativesRequest, number_as_they_come, number_ids
 
-SAMPLED_ROWS = 1000  # repeated rows that are looked at first: most columns fail here
-CHECKED_ROWS = 100_000  # and then: more would only cost time
 MIN_OWNERS = 5  # items (or users) that must have several rows
 MIN_SURPRISE = 14.0  # natural logarithm of a million
-COMPARED_ROWS = 20_000  # triples of rows: their share is then exact to half a per cent
+COMPARED_ROWS = 20_000  # shares are then exact to half a per cent
 MOSTLY = 0.85  # of rows that are nearer to their own item; half is chance
 MANY_ROWS = 100
 MANY = 0.1  # of the events that repeat a pair, or whose item has another value later
@@ -39,11 +37,15 @@ def warn_of_leaks(
     """
     column = _find_times(events) if request.time is None else request.time
     times = None if column is None else time_ranks(events[column])
-    notices = note_misplacement(events, replace(request, time=column), items, owners, times)
-    if owners is not None:
-        notices += _note_repeats(items, owners, request)
-    for notice in notices:
-        warn_user(notice)
+    _warn_of_misplaced_columns(events, replace(request, time=column), items, owners, times)
+    repeated = 0.0 if owners is None else share_of_repeats(pd.Series(owners), pd.Series(items))
+    if repeated >= MANY:
+        warn_user(
+            f"{repeated:.0%} of the events repeat a pair of {request.user!r} and {request.item!r}: "
+            f"with user={request.user!r} nothing that a user has is ever a negative, so that a "
+            "model learns that what is in the history is clicked. Pass user=None, and only the "
+            "event's own item is ruled out."
+        )
     if request.time is None and times is not None:
         _warn_of_early_items(number_as_they_come(items, times)[0], request, column)
 
@@ -164,18 +166,6 @@ def warn_of_later_values(
         )
 
 
-def _note_repeats(items: np.ndarray, owners: np.ndarray, request: NegativesRequest) -> list[str]:
-    repeated = share_of_repeats(pd.Series(owners), pd.Series(items))
-    if repeated < MANY:
-        return []
-    user, item = request.user, request.item
-    return [
-        f"{repeated:.0%} of the events repeat a pair of {user!r} and {item!r}: with user={user!r} "
-        "nothing that a user has is ever a negative, so that a model learns that what is in the "
-        "history is clicked. Pass user=None, and only the event's own item is ruled out."
-    ]
-
-
 def share_of_repeats(owners: pd.Series, items: pd.Series) -> float:
     """Share of the events that repeat a pair of user and item; 0 of few events."""
     if len(items) < MANY_ROWS:
@@ -201,113 +191,82 @@ class Repeats:
     (True, False)
     """
 
-    def __init__(self, owners: np.ndarray, *, partners: np.ndarray | None = None) -> None:
+    def __init__(self, owners: np.ndarray, partners: np.ndarray | None = None) -> None:
         last_row = np.empty(owners.max() + 1, dtype=np.int64)
         last_row[owners] = np.arange(len(owners))  # of repeated indices numpy keeps the last
         last = last_row[owners]
         is_repeat = last != np.arange(len(owners))
         if partners is not None:
             is_repeat &= partners != partners[last]
-        rows = np.flatnonzero(is_repeat)
-        if len(np.unique(last[_spread(rows, SAMPLED_ROWS)])) < MIN_OWNERS:
+        rows = _spread(np.flatnonzero(is_repeat))
+        if len(np.unique(last[rows])) < MIN_OWNERS:
             rows = rows[:0]
         self.rows, self.last = rows, last[rows]
 
     def owns(self, column: pd.Series) -> bool:
         """Return whether the column has one value for each owner, beyond chance."""
-        ours, theirs = self._pairs(column, SAMPLED_ROWS)
+        ours, theirs = self._pairs(column)
         if len(ours) == 0 or (ours != theirs).any():
             return False
         shares = np.bincount(ours) / len(ours)
-        if -np.log(shares[ours]).sum() < MIN_SURPRISE:
-            return False
-        is_list = not pd.api.types.is_hashable(column.iloc[self.rows[0]])
-        if is_list or len(ours) == len(self.rows):  # lists are slow to compare
-            return True
-        ours, theirs = self._pairs(column, CHECKED_ROWS)
-        return bool((ours == theirs).all())
+        return bool(-np.log(shares[ours]).sum() >= MIN_SURPRISE)
 
     def count_changes(self, column: pd.Series) -> float:
         """Return in which share of the rows the value is not that of the owner's last row."""
-        ours, theirs = self._pairs(column, SAMPLED_ROWS)
+        ours, theirs = self._pairs(column)
         return float((ours != theirs).mean()) if len(ours) else 0.0
 
-    def _pairs(self, column: pd.Series, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    def _pairs(self, column: pd.Series) -> np.ndarray:
         """Codes of the values in repeated rows, and in the last rows of their owners."""
-        rows, last = _spread(self.rows, n_rows), _spread(self.last, n_rows)
-        codes = value_codes(column.iloc[np.concatenate([rows, last])])
-        return codes[: len(rows)], codes[len(rows) :]
+        return value_codes(column.iloc[np.concatenate([self.rows, self.last])]).reshape(2, -1)
 
 
-def _spread(values: np.ndarray, size: int) -> np.ndarray:
-    """So many of the values, evenly spread over all of them."""
-    if len(values) <= size:
-        return values
-    return values[np.linspace(0, len(values) - 1, size).astype(np.int64)]
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Return some of the rows, evenly spread over all of them."""
+    return rows[:: len(rows) // COMPARED_ROWS + 1]
 
 
-def note_misplacement(
+def _warn_of_misplaced_columns(
     events: pd.DataFrame,
     request: NegativesRequest,
     items: np.ndarray,
     owners: np.ndarray | None,
     times: np.ndarray | None,
-) -> list[str]:
-    """Say which columns should be named as the item's and are not, and which are and should not.
+) -> None:
+    """Warn of columns that are the item's and are not named so, or are named so and the user's.
 
     ``items`` and ``owners`` are the codes of each row's item and user, ``times`` the ranks of its
     time; None takes the rows as they stand.
     """
-    item, item_columns = request.item, request.item_columns
-    user, time = request.user, request.time
-    within_items = Repeats(items, partners=owners)
-    others = [name for name in events.columns if name not in {item, user, time, *item_columns}]
-    leaking = [name for name in others if within_items.owns(events[name])]
-    rest = [name for name in others if name not in leaking]
-    changing = _changing_columns(events, rest, items, owners, times)
-    notices = []
+    item, user, item_columns = request.item, request.user, request.item_columns
+    within_items, by_item = Repeats(items, owners), Triples(items, owners, times)
+    by_user = None if owners is None else Triples(owners, items, times)
+    leaking, changing = [], []
+    for name in [n for n in events if n not in {item, user, request.time, *item_columns}]:
+        nearness = by_item.nearness(events[name])
+        if within_items.owns(events[name]):
+            leaking.append(name)
+        elif nearness >= MOSTLY and (by_user is None or by_user.nearness(events[name]) < nearness):
+            changing.append(name)
     if leaking or changing:
         named = [*item_columns, *leaking, *changing]
-        moment = f" and time={time!r}" if changing and time is not None else ""
-        notices.append(
+        moment = f" and time={request.time!r}" if changing and request.time is not None else ""
+        warn_user(
             f"{leaking + changing} are explained by {item!r} and are not in item_columns: a "
             "negative keeps the value of the clicked item, which gives the label away. Where they "
             f"describe the item, pass item_columns={named}{moment}."
         )
     if owners is None:
-        return notices
-    within_users = Repeats(owners, partners=items)
-    personal = [
-        name
-        for name in item_columns
-        if within_users.owns(events[name]) and within_items.count_changes(events[name])
-    ]
+        return
+    within_users, columns = Repeats(owners, items), {name: events[name] for name in item_columns}
+    users = [name for name, column in columns.items() if within_users.owns(column)]
+    personal = [name for name in users if within_items.count_changes(columns[name])]
     if personal:
-        notices.append(
+        warn_user(
             f"{personal} in item_columns have one value for each {user!r} and several for an "
             f"{item!r}: a negative gets the value of another user, which gives the label away. "
             "Leave what describes the user out of item_columns."
         )
-    return notices
-
-
-def _changing_columns(
-    events: pd.DataFrame,
-    names: Sequence[str],
-    items: np.ndarray,
-    owners: np.ndarray | None,
-    times: np.ndarray | None,
-) -> list[str]:
-    """Columns whose values follow the item without being the same in all of its rows."""
-    by_item = Triples(items, owners, times)
-    by_user = None if owners is None else Triples(owners, items, times)
-    changing = []
-    for name in names:
-        nearness = by_item.nearness(events[name])
-        is_users = by_user is not None and by_user.nearness(events[name]) >= nearness
-        if nearness >= MOSTLY and not is_users:
-            changing.append(name)
-    return changing
 
 
 class Triples:
@@ -332,7 +291,7 @@ class Triples:
         is_one = (owners[rows] == owners[same]) & (owners[other] != owners[rows])
         if partners is not None:
             is_one &= partners[rows] != partners[same]
-        chosen = _spread(np.flatnonzero(is_one), COMPARED_ROWS)
+        chosen = _spread(np.flatnonzero(is_one))
         if len(np.unique(owners[rows[chosen]])) < MIN_OWNERS:
             chosen = chosen[:0]
         self.rows, self.same, self.other = rows[chosen], same[chosen], other[chosen]
