@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def append_events(
         parts = [old[name], new[name]]
         if name == time:
             parts = _times_alike(parts, time)
-        elif _may_merge(parts):
+        elif parts[0].dtype != parts[1].dtype and all(map(_are_numbers, parts)):
             parts = _keep_apart(parts, is_key=name == user)
         columns[name] = pd.concat(parts, ignore_index=True)
     return pd.DataFrame(columns)
@@ -55,43 +56,31 @@ def _times_alike(parts: Sequence[pd.Series], time: Hashable) -> list[pd.Series]:
     return list(parts)
 
 
-def _keep_apart(parts: Sequence[pd.Series], *, is_key: bool) -> list[pd.Series]:
-    """The column of both logs in a dtype that tells its integers apart."""
-    floats = [part for part in parts if pd.api.types.is_float_dtype(part)]
-    for part in floats if is_key else []:
-        check_exact(plain_values(part), name=repr(part.name))
-    if all(_fits_int64(part) for part in parts):
-        return [_missing_for_nan(part).astype("Int64") for part in parts]
-    if is_key or not floats:
-        return [_missing_for_nan(part).astype(object) for part in parts]
-    return [part.astype("float64") for part in parts]  # floats with fractions are quantities
+def _are_numbers(part: pd.Series) -> bool:
+    return pd.api.types.is_integer_dtype(part) or pd.api.types.is_float_dtype(part)
 
 
-def _may_merge(parts: Sequence[pd.Series]) -> bool:
-    """Return whether numbers of two dtypes hold integers that float64 would not tell apart."""
-    if parts[0].dtype == parts[1].dtype:
-        return False
-    is_integer = [pd.api.types.is_integer_dtype(part) for part in parts]
+def _keep_apart(parts: list[pd.Series], *, is_key: bool) -> list[pd.Series]:
+    """Return the column of both logs in a dtype that tells its integers apart."""
     is_float = [pd.api.types.is_float_dtype(part) for part in parts]
-    integers = [part for part, so in zip(parts, is_integer, strict=True) if so]
-    return sum(is_integer + is_float) == 2 and any(not _below(part, EXACT) for part in integers)
+    pairs = list(zip(parts, is_float, strict=True))
+    largest = max((_largest(part) for part, floats in pairs if not floats), default=0)
+    if largest <= EXACT:
+        return parts
+    # NaN of polars' and Arrow's floats becomes numpy's, which is missing
+    numbers = [pd.Series(plain_values(part)) if floats else part for part, floats in pairs]
+    fractions = [part for part, floats in zip(numbers, is_float, strict=True) if floats]
+    for part in fractions if is_key else ():
+        check_exact(part.to_numpy(), name=repr(parts[0].name))
+    are_whole = all(
+        bool((part.dropna() % 1 == 0).all()) and not part.abs().max() >= EXACT for part in fractions
+    )
+    kind: Any = "Int64" if are_whole and largest <= np.iinfo(np.int64).max else object
+    if fractions and not are_whole and not is_key:
+        kind = "float64"  # quantities
+    return [part.astype(kind) for part in numbers]
 
 
-def _below(integers: pd.Series, limit: int) -> bool:
+def _largest(integers: pd.Series) -> int:
     there = integers.dropna()
-    return len(there) == 0 or (int(there.max()) <= limit and int(there.min()) >= -limit)
-
-
-def _fits_int64(numbers: pd.Series) -> bool:
-    """Return whether the numbers are integers that fit; rounded floats do not."""
-    if pd.api.types.is_integer_dtype(numbers):
-        return _below(numbers, np.iinfo(np.int64).max)
-    values = plain_values(numbers)
-    values = values[~np.isnan(values)]
-    return bool(((np.floor(values) == values) & (np.abs(values) < EXACT)).all())
-
-
-def _missing_for_nan(numbers: pd.Series) -> pd.Series:
-    """Floats of polars and Arrow as numpy's, whose NaN is missing; others as they are."""
-    is_float = pd.api.types.is_float_dtype(numbers)
-    return pd.Series(plain_values(numbers), index=numbers.index) if is_float else numbers
+    return max(int(there.max()), -int(there.min())) if len(there) else 0
