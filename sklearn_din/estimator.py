@@ -196,9 +196,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return bundle
 
     def _drawing(self) -> str:
-        return (
-            extra("inspection.diagram").drawing_in_a_box(self) if hasattr(self, "module_") else ""
-        )
+        return extra("inspection.diagram").network_diagram(self) if hasattr(self, "module_") else ""
 
     @property
     def module_(self) -> DIN:

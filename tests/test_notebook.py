@@ -23,7 +23,7 @@ def test_a_notebook_shows_the_network_below_the_classifiers_box(model):
     for html in (model[-1]._repr_html_(), model[-1]._repr_mimebundle_()["text/html"]):
         assert html.count(drawing) == 1
         assert html.index("DINClassifier") < html.index(drawing)
-    assert "<svg" not in DINClassifier()._repr_html_()
+    assert "sklearn-din-network" not in DINClassifier()._repr_html_()
     with sklearn.config_context(display="text"):
         assert not hasattr(model[-1], "_repr_html_")
         assert set(model[-1]._repr_mimebundle_()) == {"text/plain"}

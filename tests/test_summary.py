@@ -21,9 +21,6 @@ from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 from tests.network_options import ONE_BY_ONE
 
-SVG = "{http://www.w3.org/2000/svg}"
-
-
 OFF = (
     "item neighbours: off, neither user nor time is named, "
     "HistorySequenceEncoder(user=..., time=...)"
@@ -98,17 +95,18 @@ def test_a_pipeline_is_sent_to_its_last_step(classifier):
         summarize(make_pipeline(classifier))
 
 
-def texts(svg):
-    return [element.text for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+def texts(drawing):
+    return [element.text for element in ElementTree.fromstring(drawing).iter() if element.text]
 
 
 def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
     shown = texts(network_diagram(classifier.module_))
     for text in ("price", "item, category", "hist_item, hist_category", "elapsed", "tags"):
         assert any(line.startswith(text) for line in shown)
-    for text in ("item 12 × 8", "56 → 64 → 16 → 1 (PReLU)", "46 wide", "200 → 80"):  # noqa: RUF001
+    for text in ("item 12 × 8", "46 wide", "200 → 80"):  # noqa: RUF001
         assert text in shown
     assert "attention to each event" in shown
+    assert "for the candidate: 56 → 64 → 16 → 1 (PReLU)" in shown
     assert "sum of the events" in shown
 
 
@@ -141,19 +139,6 @@ def test_the_drawing_survives_any_name_and_any_number_of_columns():
     listed = [text for text in shown if re.match(r"id\d+ 1,000,000", text)]
     (rest,) = [text for text in shown if text.startswith("and ")]
     assert len(listed) + int(rest.split()[1]) == 30
-
-
-def test_every_shape_lies_on_the_canvas(classifier):
-    root = ElementTree.fromstring(network_diagram(classifier.module_))
-    _, _, width, height = map(float, root.attrib["viewBox"].split())
-    boxes = [
-        [float(rect.attrib.get(name, 0)) for name in ("x", "y", "width", "height")]
-        for rect in root.iter(f"{SVG}rect")
-    ]
-    x, y, w, h = np.array(boxes).T
-    assert min(x.min(), y.min()) >= 0
-    assert (x + w).max() <= width
-    assert (y + h).max() <= height
 
 
 @pytest.mark.parametrize(
