@@ -88,14 +88,12 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
     monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
     printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
-    plan, first, fold = printed.splitlines()[1:4]
+    plan, fold = printed.splitlines()[1:3]
     assert plan == (
         "5 trainings (--epochs 12): base model (sum pooling) and DIN on 2 folds by user, "
         "DIN once more on all rows"
     )
-    assert first.startswith("first epoch: ")
     assert fold.startswith("base model (sum pooling), fold 1 of 2: AUC")
-    assert printed.count("what is left takes at most about") == 2
     assert "best possible" in printed
     assert "the rule" not in printed
     table = printed[printed.index("RelaImpr") :]
@@ -209,9 +207,7 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     assert trivial.note_better_rules(auc | {"base": 0.69}, y, models=["base", "DIN"]) == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "n_users"), [(["--users", "5"], 5), (["--rows", "39"], 6), (["--rows", "1"], 3)]
-)
+@pytest.mark.parametrize(("arguments", "n_users"), [(["--rows", "39"], 6), (["--rows", "1"], 3)])
 def test_a_sample_is_whole_users_and_the_same_again(log, capsys, arguments, n_users):
     def sample(*more):
         return study_of(log, *arguments, *more).X.query("index % 5 == 0").drop(columns="hist_i")
@@ -388,7 +384,6 @@ def times_of(tmp_path, times, *arguments):
         (["13/02/2024", "01/02/2024"], [], ["2024-02-13", "2024-02-01"]),
         (["01/02/2024", "13/02/2024"], [], ["2024-02-01", "2024-02-13"]),
         (["01/02/2024", "02/13/2024"], [], ["2024-01-02", "2024-02-13"]),
-        (["01/02/2024", "03/02/2024"], ["--dayfirst"], ["2024-02-01", "2024-02-03"]),
         (["01.02.24 10:05", "13.02.24 9:00"], [], ["2024-02-01 10:05:00", "2024-02-13 09:00:00"]),
         (["2/13/24 1:05 PM", "2/1/24 1:05 AM"], [], ["2024-02-13 13:05:00", "2024-02-01 01:05:00"]),
         (["2024-01-02T10:00+01:00"], [], ["2024-01-02 09:00:00+00:00"]),
@@ -410,15 +405,12 @@ def test_dates_that_could_begin_with_the_day_are_said(tmp_path, capsys):
     ("times", "arguments", "message"),
     [
         (["2024-01-01", "yesterday"], [], "such as '2024-01-01', got 'yesterday' in row 2"),
-        (["13/01/2024", "01/13/2024"], [], "got '13/01/2024' in row 1"),
-        (["01/13/2024", "01/02/2024"], ["--dayfirst"], "%d/%m/%Y, got '01/13/2024' in row 1"),
+        (["13/01/2024", "01/13/2024"], [], "'t' has the day first in some rows and the month in"),
         (["17", "later"], [], "such as '17', got 'later' in row 2"),
-        (["soon", "later"], [], "'t' must hold times, got 'soon' in row 1 (below the header)"),
-        (["01/02/2024 noon", "x"], [], "must hold times, got '01/02/2024 noon' in row 1"),
+        (["soon", "later"], [], "'t' must hold times such as 'soon', got 'soon' in row 1 (below"),
+        (["01/02/2024 noon", "x"], [], "must hold times such as '01/02/2024 noon', got"),
         (["2024-01-01", "2024-31-01"], ["--time-format", "%Y-%m-%d"], "got '2024-31-01' in row 2"),
-        (["2024-01-02", "2024-01-03"], ["--dayfirst"], "--dayfirst is for times such as"),
         (["2024-01-02T10:00Z", "2024-01-03T10:00"], [], "time zone in every row or in none"),
-        (["1", "2"], ["--dayfirst"], "--dayfirst is for times such as 31/01/2024, but 't' has 1"),
         (["1", "2"], ["--time-format", "%Q"], "bad directive"),
     ],
 )  # fmt: skip
@@ -532,13 +524,13 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
         (["--top-k", "0"], "--top-k: must be a whole number"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--label", "c", "--click-rate", ".1"], "--click-rate corrects probabilities for sampled"),
+        (["--label", "c", "--click-rate", ".1"], "--click-rate is for a log of clicks"),
         (["--click-rate", "1"], "--click-rate: must be a fraction between 0 and 1, got '1'"),
-        (["--label", "device>4"], "--label device>4 compares numbers, but 'device' holds"),
-        (["--label", "c>=many"], "--label compares 'c', which holds numbers, with 'many'"),
+        (["--label", "device>4"], "--label device>4 compares numbers with a number, or"),
+        (["--label", "c>=many"], "--label c>=many compares numbers with a number, or"),
         (["--label", "c>=0"], "--label c>=0 must be true of some rows and not of others, got 100%"),
         (["--label", "c>=4", "--context", "c"], "has one role, got ['c']"),
-        (["--label", "c", "--negatives", "2"], "--negatives are sampled for a log of clicks"),
+        (["--label", "c", "--negatives", "2"], "--negatives is for a log of clicks, beside which"),
         (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
         (["--context", "c", "c"], "a column has one role, got ['c']"),
         (["--context", "rank", "--top-k", "1"], "has columns ['rank'] of its own"),
@@ -552,11 +544,9 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),
         (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
         (["--picture", "a.txt"], "--picture must end in one of ."),
-        (["--users", "4", "--rows", "9"], "not allowed with argument"),
         (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
         (["--sep", ""], "--sep must be at least one character"),
         (["--encoding", "utf-99"], "--encoding must be one that Python knows"),
-        (["--dayfirst", "--time-format", "%Y"], "not allowed with argument"),
     ],
 )
 def test_wrong_options_are_refused(refused, log, options, message):
@@ -625,7 +615,7 @@ def test_the_help_shows_conditions_and_samples(capsys):
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "a condition such as 'rating>=4' or 'behaviour==buy'" in said
-    assert "--users USERS all rows of so many, drawn by --seed" in said
+    assert "--rows ROWS of whole users, drawn by --seed" in said
 
 
 def test_warnings_are_notes(capsys):

@@ -26,7 +26,6 @@ class TableOptions:
     sep: str | None
     encoding: str | None
     time_format: str | None
-    dayfirst: bool
     drop_missing: bool
 
 
@@ -43,7 +42,6 @@ class CompareOptions(TableOptions):
     label: str | None
     negatives: int | None
     click_rate: float | None
-    users: int | None
     rows: int | None
     folds: int
     epochs: int | None
@@ -108,9 +106,8 @@ def main_parser() -> OneLineParser:
         "'behaviour==buy' (others: <=, >, <, !=); without it each row is a click",
     )
     _add_table_options(parser)
-    sample = parser.add_argument_group("a sample of a large log").add_mutually_exclusive_group()
-    sample.add_argument("--users", type=_count(1), help="all rows of so many, drawn by --seed")
-    sample.add_argument("--rows", type=_count(1), help="of so many users as have about these")
+    sample = parser.add_argument_group("a sample of a large log")
+    sample.add_argument("--rows", type=_count(1), help="of whole users, drawn by --seed")
     training = parser.add_argument_group("training")
     training.add_argument("--negatives", type=_count(1), help="sampled per click (default 4)")
     training.add_argument(
@@ -185,9 +182,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group("reading the file")
     reading.add_argument("--sep", help="separator of a CSV file; found in its header by default")
     reading.add_argument("--encoding", help="of a CSV file (default utf-8)")
-    order = reading.add_mutually_exclusive_group()
-    order.add_argument("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
-    order.add_argument("--dayfirst", action="store_true", help="01/02/2024 is 1 February")
+    reading.add_argument("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
     reading.add_argument(
         "--drop-missing",
         action="store_true",
@@ -214,15 +209,12 @@ def _rate(text: str) -> float:
 
 
 def _check_together(options: CompareOptions) -> None:
-    if options.label is not None and options.negatives is not None:
+    sampling = {"--negatives": options.negatives, "--click-rate": options.click_rate}
+    given = [name for name, value in sampling.items() if value is not None]
+    if options.label is not None and given:
         raise ValueError(
-            "--negatives are sampled for a log of clicks, but --label says that the log has rows "
-            "without a click. Give one of the two."
-        )
-    if options.label is not None and options.click_rate is not None:
-        raise ValueError(
-            "--click-rate corrects probabilities for sampled negatives, but --label says that the "
-            "log has rows without a click of its own. Leave it out."
+            f"{given[0]} is for a log of clicks, beside which negatives are sampled, but --label "
+            "says that the log has rows without a click. Give one of the two."
         )
     if options.recommendations is not None and options.top_k is None:
         raise ValueError("--recommendations needs --top-k: how many items for each user.")

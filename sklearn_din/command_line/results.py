@@ -15,7 +15,6 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
 from sklearn_din.command_line.options import CompareOptions, PredictOptions
-from sklearn_din.command_line.plan import TimeLeft, print_plan
 from sklearn_din.command_line.study import (
     MODELS,
     Parameters,
@@ -37,6 +36,7 @@ from sklearn_din.command_line.tables import (
     write_table,
 )
 from sklearn_din.command_line.trivial import note_better_rules, predict_by_rules
+from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
@@ -60,8 +60,8 @@ def compare(options: CompareOptions) -> None:
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
     has_final = bool(picture or options.save or options.top_k)
-    print_plan(study, n_folds=len(folds), epochs=options.epochs, has_final=has_final)
-    table, probability = cross_validate(study, folds, settings, int(has_final))
+    _print_plan(study, n_folds=len(folds), epochs=options.epochs, has_final=has_final)
+    table, probability = cross_validate(study, folds, settings)
     print(table.to_string(float_format="{:.4f}".format))
     if note := note_better_rules(dict(table["AUC"]), study.y, models=list(MODELS)):
         print(note)
@@ -73,6 +73,18 @@ def compare(options: CompareOptions) -> None:
         write_table(scored.assign(probability=probability), options.output)
     if has_final:
         _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
+
+
+def _print_plan(study: Study, *, n_folds: int, epochs: int | None, has_final: bool) -> None:
+    """Print rows, users and trainings."""
+    n_fits, n_users = len(MODELS) * n_folds + has_final, study.users.nunique()
+    print(
+        f"{len(study.y):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked\n"
+        f"{n_fits} trainings (--epochs {epochs or DINClassifier().max_epochs}): "
+        f"{' and '.join(MODELS)} on {n_folds} folds by user"
+        f"{', DIN once more on all rows' if has_final else ''}",
+        flush=True,
+    )
 
 
 def _use_final_model(
@@ -117,12 +129,11 @@ def folds_by_user(study: Study, n_folds: int) -> Folds:
 
 
 def cross_validate(
-    study: Study, folds: Folds, settings: Parameters, n_final: int
+    study: Study, folds: Folds, settings: Parameters
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Score rules and models on users that they have not seen, and print each training.
 
-    Returns a row of scores per rule and model, and DIN's probability of each impression. After the
-    first epoch of each model it says how long the rest takes, with ``n_final`` trainings to come.
+    Returns a row of scores per rule and model, and DIN's probability of each impression.
     """
     predictions = predict_by_rules(study, folds)
     for name, parameters in MODELS.items():
@@ -130,8 +141,6 @@ def cross_validate(
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
             model = make_model(study.roles, {**settings, **parameters}, order="user")
-            if number == 1:
-                model[-1].set_params(callbacks=[TimeLeft(name, len(folds), n_final)])
             model.fit(study.X.iloc[train], study.y[train])
             probability[test] = model.predict_proba(study.X.iloc[test])[:, 1]
             print(

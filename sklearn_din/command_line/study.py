@@ -181,12 +181,12 @@ def load_model(path: Path) -> Pipeline:
 
 
 def _sample_users(log: pd.DataFrame, options: CompareOptions) -> pd.DataFrame:
-    """Return all rows of some users: of ``--users``, or of as many as have ``--rows`` rows."""
-    if not (options.users or options.rows):
+    """Return all rows of some users, who have about ``--rows`` of them."""
+    if not options.rows:
         return log
     n_rows = log[options.user].value_counts(sort=False).sample(frac=1, random_state=options.seed)
-    n_fitting = int((n_rows.cumsum() <= (options.rows or 0)).sum())
-    n_users = min(options.users or max(n_fitting, options.folds), len(n_rows))
+    n_fitting = int((n_rows.cumsum() <= options.rows).sum())
+    n_users = min(max(n_fitting, options.folds), len(n_rows))
     sample = log[log[options.user].isin(n_rows.index[:n_users])]
     print(
         f"note: a sample, {len(sample):,} of {len(log):,} rows, all those of {n_users:,} of "
@@ -250,18 +250,15 @@ def _read_labels(column: pd.Series, label: str) -> np.ndarray:
 
 def _compare(column: pd.Series, compare: str, value: str) -> np.ndarray:
     """Return where a column's values, numbers or text, are as the condition says."""
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        values = column.to_numpy(dtype=np.float64)
-        try:
-            return COMPARISONS[compare](values, float(value))
-        except ValueError as error:
-            raise ValueError(
-                f"--label compares {column.name!r}, which holds numbers, with {value!r}. Give a "
-                "number."
-            ) from error
-    if compare not in ("==", "!="):
+    is_number = pd.api.types.is_numeric_dtype(column.dtype)
+    try:
+        other = float(value) if is_number else value
+        if not is_number and compare not in ("==", "!="):
+            raise ValueError("text has no order here")
+    except ValueError as error:
         raise ValueError(
-            f"--label {column.name}{compare}{value} compares numbers, but {column.name!r} holds "
-            f"values such as {column.tolist()[0]!r}. For text there are == and !=."
-        )
-    return COMPARISONS[compare](column.astype(str).to_numpy(dtype=object), value)
+            f"--label {column.name}{compare}{value} compares numbers with a number, or text by == "
+            f"and !=, but {column.name!r} holds values such as {column.tolist()[0]!r}."
+        ) from error
+    values = column.to_numpy(np.float64) if is_number else column.astype(str).to_numpy(object)
+    return COMPARISONS[compare](values, other)

@@ -23,13 +23,7 @@ from sklearn_din.command_line.options import PARQUET, TableOptions
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
-DAY_MONTH = re.compile(
-    r"(?P<first>\d{1,2})(?P<mark>[/.\-])(?P<second>\d{1,2})(?P=mark)(?P<year>\d{4}|\d{2})\b(?P<rest>.*)"
-)
-CLOCK = re.compile(
-    r"((?P<gap>[ T])\d{1,2}(?P<minutes>:\d\d)(?P<seconds>:\d\d)?(?P<fraction>\.\d+)?"
-    r"(?P<space> )?(?P<half>[AaPp][Mm])?)?"
-)
+DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{4}|\d{2})\b")
 ZONE = r":\d\d(?:\.\d+)?\s*(?:Z|[+\-]\d\d(?::?\d\d)?)$"
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 LAST_MONTH = 12
@@ -116,24 +110,25 @@ def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
     """
     is_number = pd.api.types.is_numeric_dtype(times.dtype)
     if options.time_format is not None:
-        texts, how = _as_text(times, is_number), options.time_format
+        if is_number and (times % 1 == 0).all():  # 20240131.0, which a missing value made a float
+            times = times.astype("int64")
+        texts, how = times.astype(str).str.strip(), options.time_format
         read = pd.to_datetime(texts, format=how, errors="coerce", utc="%z" in how)
         return _check_times(read, texts, how)
-    is_read = is_number or getattr(times.dtype, "kind", None) == "M"
-    first = str(times.iloc[0]).strip()
-    if options.dayfirst and (is_read or not DAY_MONTH.match(first)):
-        raise ValueError(
-            f"--dayfirst is for times such as 31/01/2024, but {times.name!r} has {first}. "
-            "Leave it out."
-        )
-    if is_read:
+    if is_number or getattr(times.dtype, "kind", None) == "M":
         return times
-    texts = _as_text(times, is_number)
+    texts = times.astype(str).str.strip()
+    first = texts.iloc[0]
     if NUMBER.fullmatch(first):
         return _check_times(pd.to_numeric(texts, errors="coerce"), texts)
     if pd.notna(pd.to_datetime(first, format="ISO8601", errors="coerce")):
         return _read_iso(texts)
-    return _read_like_the_first(texts, options)
+    day_first = bool(DAY_MONTH.match(first)) and _is_day_first(texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pandas, about the order of day and month
+        time_format = guess_datetime_format(first, dayfirst=day_first) or "mixed"
+        read = pd.to_datetime(texts, format=time_format, dayfirst=day_first, errors="coerce")
+    return _check_times(read, texts, time_format.removeprefix("mixed"))
 
 
 def _read_text(path: Path, columns: Sequence[str], options: TableOptions) -> pd.DataFrame:
@@ -175,13 +170,6 @@ def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encodin
     return separator
 
 
-def _as_text(times: pd.Series, is_number: bool) -> pd.Series:
-    """Return the text of each time; 20240131.0, made a float by a missing value, is 20240131."""
-    if is_number and (times % 1 == 0).all():
-        times = times.astype("int64")
-    return times.astype(str).str.strip()
-
-
 def _check_times(read: pd.Series, texts: pd.Series, time_format: str = "") -> pd.Series:
     bad = texts[read.isna()]
     if len(bad):
@@ -207,45 +195,14 @@ def _read_iso(texts: pd.Series) -> pd.Series:
     return read
 
 
-def _read_like_the_first(texts: pd.Series, options: TableOptions) -> pd.Series:
-    """Read every time in the format of the first, the day first where all rows allow it."""
-    first = texts.iloc[0]
-    date = DAY_MONTH.match(first)
-    if date is None:
-        time_format = guess_datetime_format(first)
-    else:
-        order = "dm" if options.dayfirst or _is_day_first(texts) else "md"
-        time_format = _date_format(date, order)
-    if time_format is None:
-        raise ValueError(
-            f"{texts.name!r} must hold times, got {first!r} in row {texts.index[0] + 1} (below the "
-            "header). Correct it, or tell its format with --time-format."
-        )
-    return _check_times(
-        pd.to_datetime(texts, format=time_format, errors="coerce"), texts, time_format
-    )
-
-
 def _is_day_first(texts: pd.Series) -> bool:
     """Return whether some first number is no month; print a note where no number tells."""
     is_no_month = texts.str.extract(DAY_MONTH)[["first", "second"]].astype(float) > LAST_MONTH
+    if is_no_month.any().all():
+        raise ValueError(f"{texts.name!r} has the day first in some rows and the month in others.")
     if not is_no_month.any(axis=None):
         print(
             f"note: the times of {texts.name!r}, such as {texts.iloc[0]}, could begin with the day "
-            "or with the month; they are read with the month first (--dayfirst: the day first)"
+            "or with the month; they are read with the month first (--time-format says it)"
         )
-    return bool(is_no_month["first"].any() and not is_no_month["second"].any())
-
-
-def _date_format(date: re.Match[str], order: str) -> str | None:
-    """Return the format of a date of numbers, as ``%d/%m/%Y``, and of the time of day after it."""
-    clock = CLOCK.fullmatch(date["rest"])
-    if clock is None:
-        return None
-    year = "%Y" if len(date["year"]) == 4 else "%y"
-    day = date["mark"].join([f"%{order[0]}", f"%{order[1]}", year])
-    if not clock["minutes"]:
-        return day
-    hour = "%I" if clock["half"] else "%H"
-    parts = [("seconds", ":%S"), ("fraction", ".%f"), ("space", clock["space"]), ("half", "%p")]
-    return f"{day}{clock['gap']}{hour}:%M" + "".join(form for part, form in parts if clock[part])
+    return bool(is_no_month["first"].any())

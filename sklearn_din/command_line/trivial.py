@@ -41,11 +41,7 @@ def predict_by_rules(
         own_clicks = rows.merge(own, "left", on=["user", "item"])["own"].fillna(0)
         by_others = popularity.to_numpy() > own_clicks.to_numpy()
         rules = [popularity, (n_clicks + rate) / (n_shown + 1)]
-        for is_so in (
-            n_shown > 0,
-            in_history,
-            by_others,
-        ):  # clicks where it is so
+        for is_so in (n_shown > 0, in_history, by_others):
             rates = pd.Series(y[train]).groupby(is_so[train]).mean()
             rules.append(pd.Series(is_so).map(rates).fillna(rate))
         predicted[:, test] = np.array(rules)[:, test]
