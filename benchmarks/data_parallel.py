@@ -1,19 +1,22 @@
-"""Two processes that train one model, against one: are they equal, as fast, and safe from kill -9.
+"""Two processes that train one model, against one, and trainings that are killed and started again.
 
-    python -m benchmarks.data_parallel [equality] [speed] [kills] [--kills 10] [--users 400]
+    python -m benchmarks.data_parallel [equality] [speed] [kills] [--processes 2] [--kills 10]
 
 Without a name, all three parts run one after another.
 
 - ``equality``: two processes of gloo and one process train the same log for 200 steps and more,
   with early stopping, in double precision; the largest differences of tables and of other
   weights. In single precision they are as small until a rectifier's input is so near zero that
-  rounding decides on which side it is: from there on any two trainings part that round
+  rounding decides on which side it is: from there on any two trainings differ that round
   differently, those of one process with other numbers of threads too.
 - ``speed``: rows/s of two processes of one thread each against one process of two threads, in
   turn, three times, each after a small training; medians.
-- ``kills``: as often as ``--kills`` says, a training of two processes begins, and one of them is
-  killed (SIGKILL) at a moment drawn from the whole training. The other one must end with words
-  that name it; the same training, started again, must end with the model of an undisturbed one.
+- ``kills``: as often as ``--kills`` says, a training with checkpoints begins, and one of its
+  processes is killed (SIGKILL) at a moment drawn from the whole training. Of two, the other one
+  must end with an error that names it. The same training, started again, must end with the model
+  of an undisturbed one: weights, predictions, history, and what one more pass makes of them.
+  Checkpoints are written at each validation check and ten times per second, so that some kills hit
+  the middle of a write.
 
 Processes are started with the variables that torchrun sets, so that it is our own message that
 is seen: torchrun ends the other processes by itself.
@@ -22,6 +25,7 @@ is seen: torchrun ends the other processes by itself.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import signal
 import socket
@@ -36,12 +40,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.kills import digest, encoded_log
-from sklearn_din import DINClassifier
+from benchmarks.guard import log_and_histories
+from sklearn_din import DINClassifier, HistorySequenceEncoder
+from sklearn_din.features import EncodedFeatures
 from sklearn_din.resilient import checkpoint
 
 PARTS = ("equality", "speed", "kills")
 SECONDS_TO_END = 30.0  # in which the process that was not killed must end
+MINUTES_BETWEEN_WRITES = 1 / 600
+N_MORE = 512  # rows of one more pass
 TRAININGS: Mapping[str, dict] = {
     "equality": {"max_epochs": 6, "batch_size": 32, "patience": 4},
     "speed": {"max_epochs": 2, "batch_size": 1024, "early_stopping": False},
@@ -54,8 +61,9 @@ def train(part: str, out: Path, folder: Path | None, n_users: int) -> None:
     if "RANK" in os.environ:
         torch.distributed.init_process_group("gloo")
     rank = os.environ.get("RANK", "0")
-    X, y = encoded_log(n_users)
-    checkpoint.MINUTES_BETWEEN_WRITES = 1 / 600
+    frame, y = log_and_histories(n_users, n_items=500, n_categories=20)
+    X = HistorySequenceEncoder(user="user", time="time").fit(frame).transform(frame)
+    checkpoint.MINUTES_BETWEEN_WRITES = MINUTES_BETWEEN_WRITES
     if part == "equality":
         torch.set_default_dtype(torch.float64)
     (out / f"begun {rank}").touch()
@@ -77,47 +85,76 @@ def train(part: str, out: Path, folder: Path | None, n_users: int) -> None:
         (out / f"digest {rank}").write_text(digest(classifier, X, y))
 
 
-def start(
-    part: str, out: Path, folder: Path | None, n_users: int, *, n_processes: int, n_threads: int
-) -> list[subprocess.Popen]:
-    """Start the processes of one training."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "benchmarks.data_parallel", "--train", part]
-    command += ["--out", str(out), "--users", str(n_users)]
-    command += [] if folder is None else ["--folder", str(folder)]
-    variables = {"OMP_NUM_THREADS": str(n_threads)}
-    if n_processes > 1:
-        variables |= {"WORLD_SIZE": str(n_processes)}
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for old in out.iterdir():
-        old.unlink()
-    ranks = [{"RANK": str(rank)} if n_processes > 1 else {} for rank in range(n_processes)]
-    return [subprocess.Popen(command, env=os.environ | variables | rank) for rank in ranks]
+def digest(classifier: DINClassifier, X: EncodedFeatures, y: np.ndarray) -> str:
+    """SHA-256 of everything that training has made, but for the seconds it took.
+
+    One more pass over some rows shows in the weights what it goes on from: the moments of the
+    optimizer and the state of random numbers.
+    """
+    sha = hashlib.sha256()
+    for goes_on in (False, True):
+        if goes_on:
+            classifier.partial_fit(X[:N_MORE], y[:N_MORE])
+        for name, weight in classifier.module_.state_dict().items():
+            sha.update(name.encode() + weight.numpy().tobytes())
+        sha.update(classifier.predict_proba(X).tobytes())
+        sha.update(classifier.history_.drop(columns="seconds").to_numpy().tobytes())
+    return sha.hexdigest()
 
 
-def run(part: str, out: Path, n_users: int, folder: Path | None = None, **how: int) -> None:
-    """Run one training to its end."""
-    for process in start(part, out, folder, n_users, **how):
-        if process.wait():
-            sys.exit(f"a training failed with status {process.returncode}")
+class Training:
+    """Processes of one training, and the folder where they write what comes of it."""
+
+    def __init__(self, part: str, out: Path, n_users: int, folder: Path | None = None) -> None:
+        self.out, self.folder = out, folder
+        self.command = [sys.executable, "-m", "benchmarks.data_parallel", "--train", part]
+        self.command += ["--out", str(out), "--users", str(n_users)]
+        self.command += [] if folder is None else ["--folder", str(folder)]
+
+    def start(self, n_processes: int, n_threads: int = 1) -> list[subprocess.Popen]:
+        """Start the processes, once what earlier ones wrote is gone."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        variables = {"OMP_NUM_THREADS": str(n_threads)}
+        if n_processes > 1:
+            variables |= {"WORLD_SIZE": str(n_processes)}
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for old in self.out.iterdir():
+            old.unlink()
+        ranks = [{"RANK": str(rank)} if n_processes > 1 else {} for rank in range(n_processes)]
+        return [subprocess.Popen(self.command, env=os.environ | variables | r) for r in ranks]
+
+    def run(self, n_processes: int, n_threads: int = 1) -> None:
+        """Run all processes to their end."""
+        for process in self.start(n_processes, n_threads):
+            if process.wait():
+                sys.exit(f"a training failed with status {process.returncode}")
+
+    def wait_for_begin(self, n_processes: int) -> None:
+        """Wait until all processes have their data and begin to train."""
+        while not all((self.out / f"begun {rank}").exists() for rank in range(n_processes)):
+            time.sleep(0.01)
+
+    def read(self, name: str) -> list[str]:
+        """Return what each process wrote under a name."""
+        return [path.read_text() for path in sorted(self.out.glob(f"{name} *"))]
 
 
 def equality(out: Path, n_users: int) -> bool:
-    found = []
+    results = []
     for n_processes in (1, 2):
-        run("equality", out, n_users, n_processes=n_processes, n_threads=1)
+        Training("equality", out, n_users).run(n_processes)
         with np.load(out / "weights 0.npz") as file:
-            found.append({name: file[name] for name in file.files})
-    one, two = found
+            results.append({name: file[name] for name in file.files})
+    one, two = results
     same_stop = bool((one["facts"][1:] == two["facts"][1:]).all())
+    n_epochs, n_checks = one.pop("facts")[1:]
     differences = {name: float(np.abs(one[name] - two[name]).max()) for name in one}
     tables = max(value for name, value in differences.items() if "tables" in name)
-    del differences["facts"]
     dense = max(value for name, value in differences.items() if "tables" not in name)
     print(
-        f"{one['facts'][1]:.0f} epochs, {one['facts'][2]:.0f} validation checks; the same stopping "
+        f"{n_epochs:.0f} epochs, {n_checks:.0f} validation checks; the same stopping "
         f"point: {same_stop}; largest difference in tables {tables:.1e}, elsewhere {dense:.1e}"
     )
     return same_stop and max(tables, dense) < 1e-6
@@ -127,7 +164,7 @@ def speed(out: Path, n_users: int) -> bool:
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(3):
         for n_processes, measured in rates.items():
-            run("speed", out, n_users, n_processes=n_processes, n_threads=3 - n_processes)
+            Training("speed", out, n_users).run(n_processes, n_threads=3 - n_processes)
             with np.load(out / "weights 0.npz") as file:
                 measured.append(float(file["facts"][0]))
     one, two = (statistics.median(measured) for measured in rates.values())
@@ -138,57 +175,51 @@ def speed(out: Path, n_users: int) -> bool:
     return two >= 0.9 * one
 
 
-def kills(out: Path, n_users: int, n_kills: int, seed: int) -> bool:
+def kills(out: Path, n_users: int, n_processes: int, n_kills: int, seed: int) -> bool:
     chance = np.random.default_rng(seed)
-    how = {"n_processes": 2, "n_threads": 1}
-    folder = out.parent / "folder"
-    run("kills", out, n_users, **how)
-    expected = (out / "digest 0").read_text()
-    processes = start("kills", out, folder, n_users, **how)
-    _wait_for_begin(out)
+    Training("kills", out, n_users).run(n_processes)
+    training = Training("kills", out, n_users, folder=out.parent / "folder")
+    expected = training.read("digest")
+    processes = training.start(n_processes)
+    training.wait_for_begin(n_processes)
     began = time.perf_counter()
     statuses = [process.wait() for process in processes]
     seconds = time.perf_counter() - began
     print(f"one training with checkpoints takes {seconds:.1f} s, statuses {statuses}", flush=True)
-    ends = results = n = 0
+    n_named = n_same = n = 0
     while n < n_kills:
-        victim = int(chance.integers(2))
-        processes = start("kills", out, folder, n_users, **how)
-        _wait_for_begin(out)
-        time.sleep(chance.uniform(0, seconds))
-        processes[victim].send_signal(signal.SIGKILL)
-        if processes[victim].wait() == 0:
-            [process.wait() for process in processes]
-            continue  # it was over before
-        killed = time.perf_counter()
-        try:
-            processes[1 - victim].wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            processes[1 - victim].kill()
-        took = time.perf_counter() - killed
-        if processes[1 - victim].returncode == 0:
+        victim = int(chance.integers(n_processes))
+        if not kill(training, n_processes, victim, chance.uniform(0, seconds)):
             continue  # it was over before
         n += 1
-        error = out / f"error {1 - victim}"
-        said = error.read_text() if error.exists() else "nothing"
-        ends += f"rank {victim} is gone" in said
-        print(f"rank {victim} killed; after {took:.1f} s the other said: {said}", flush=True)
-        run("kills", out, n_users, folder, **how)
-        digests = [(out / f"digest {rank}").read_text() for rank in (0, 1)]
-        results += digests == [expected] * 2
-    print(f"{n} kills: {ends} clear ends, {results} final models identical to the undisturbed")
-    return ends == results == n
+        messages = training.read("error")
+        n_named += n_processes == 1 or any(f"rank {victim} is gone" in text for text in messages)
+        training.run(n_processes)
+        n_same += training.read("digest") == expected
+        print(f"rank {victim} killed, the other said: {messages}; {n_same} of {n} the same model")
+    print(f"{n} kills: {n_named} clear ends, {n_same} final models identical to the undisturbed")
+    return n_named == n_same == n
 
 
-def _wait_for_begin(out: Path) -> None:
-    """Wait until both processes have their data and begin to train."""
-    while not all((out / f"begun {rank}").exists() for rank in (0, 1)):
-        time.sleep(0.01)
+def kill(training: Training, n_processes: int, victim: int, seconds: float) -> bool:
+    """Kill one process some seconds after the training began; whether it was still going on."""
+    processes = training.start(n_processes)
+    training.wait_for_begin(n_processes)
+    time.sleep(seconds)
+    processes[victim].send_signal(signal.SIGKILL)
+    is_killed = processes[victim].wait() != 0
+    for process in processes:
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return is_killed and all(process.wait() != 0 for process in processes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=PARTS)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which ones; none: all")
+    parser.add_argument("--processes", type=int, choices=[1, 2], default=2, help="of kills")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -199,18 +230,18 @@ def main() -> None:
     if options.train:
         train(options.train, options.out, options.folder, options.users)
         return
-    if set(options.parts) - set(PARTS):
-        parser.error(f"parts are {', '.join(PARTS)}, got {' '.join(options.parts)}")
     results = []
     with tempfile.TemporaryDirectory() as root:
         out = Path(root) / "out"
         out.mkdir()
-        if "equality" in options.parts:
-            results.append(equality(out, options.users))
-        if "speed" in options.parts:
-            results.append(speed(out, 10 * options.users))
-        if "kills" in options.parts:
-            results.append(kills(out, options.users, options.kills, options.seed))
+        for part in options.parts or PARTS:
+            if part == "equality":
+                results.append(equality(out, options.users))
+            elif part == "speed":
+                results.append(speed(out, 10 * options.users))
+            else:
+                how = options.processes, options.kills, options.seed
+                results.append(kills(out, options.users, *how))
     sys.exit(not all(results))
 
 

@@ -19,12 +19,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
+from skorch.callbacks import Callback
 
 HERE = Path(__file__).resolve().parents[1]
 POOLINGS = ("attention", "sum", "mean", "max")
@@ -41,6 +41,21 @@ JOBS = (
 )
 N_CANDIDATES = 200
 LIMIT = 1.10
+
+
+class StepClock(Callback):
+    """When each training step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training:
+            self.times.append(time.perf_counter())
+
+    def median_step(self) -> float:
+        """Seconds of a step, without the first ten."""
+        return float(np.median(np.diff(self.times)[10:]))
 
 
 def log_and_histories(n_users: int, **parameters: float):
@@ -60,12 +75,12 @@ def predictions(path: str) -> None:
 
     frame, y = log_and_histories(150)
     X = HistorySequenceEncoder(drop=["user", "time"]).fit_transform(frame)
-    found = {}
+    probabilities = {}
     for pooling in POOLINGS:
         for interest in INTERESTS:
             classifier = DINClassifier(pooling=pooling, interest=interest, random_state=0)
-            found[f"{pooling}, {interest}"] = classifier.fit(X, y).predict_proba(X)
-    np.savez(path, **found)
+            probabilities[f"{pooling}, {interest}"] = classifier.fit(X, y).predict_proba(X)
+    np.savez(path, **probabilities)
 
 
 def seconds(job: str) -> float:
@@ -73,8 +88,7 @@ def seconds(job: str) -> float:
     from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 
     if job.startswith("training step"):
-        batch_size = 256 if job.endswith("256") else 1024
-        return _step_seconds(DINClassifier, HistorySequenceEncoder, batch_size)
+        return _step_seconds(batch_size=256 if job.endswith("256") else 1024)
     if job == "attach_history":
         rng = np.random.default_rng(0)
         n = 1_000_000
@@ -108,9 +122,8 @@ def seconds(job: str) -> float:
 
 
 def _request_seconds(frame: pd.DataFrame) -> float:
-    """Rank 200 candidates for one user: by a Ranker, which older checkouts lack."""
-    import sklearn_din
-    from sklearn_din import DINClassifier, HistorySequenceEncoder, rank_candidates
+    """Rank 200 candidates for one user by a Ranker."""
+    from sklearn_din import DINClassifier, HistorySequenceEncoder, Ranker
 
     frame = frame.iloc[:20_000]
     y = np.arange(len(frame)) % 2
@@ -122,30 +135,20 @@ def _request_seconds(frame: pd.DataFrame) -> float:
     columns = ["item", "category", "price"]
     candidates = frame.drop_duplicates("item").head(N_CANDIDATES)[columns]
     users = frame.drop(columns=columns)
-    rank = partial(rank_candidates, model, candidates=candidates)
-    if hasattr(sklearn_din, "Ranker"):
-        rank = sklearn_din.Ranker(model, candidates).rank
-    return _timed(lambda: [rank(users=users.iloc[[row]]) for row in range(50)]) / 50
+    ranker = Ranker(model, candidates)
+    return _timed(lambda: [ranker.rank(users.iloc[[row]]) for row in range(50)]) / 50
 
 
-def _step_seconds(classifier_class: type, encoder_class: type, batch_size: int) -> float:
-    from skorch.callbacks import Callback
-
-    class Clock(Callback):
-        def on_train_begin(self, net, **kwargs):
-            self.times: list[float] = []
-
-        def on_batch_end(self, net, training=False, **kwargs):
-            if training:
-                self.times.append(time.perf_counter())
+def _step_seconds(batch_size: int) -> float:
+    from sklearn_din import DINClassifier, HistorySequenceEncoder
 
     frame, y = log_and_histories(2_000, n_items=50_000)
-    X = encoder_class(drop=["user", "time"]).fit_transform(frame)
-    clock = Clock()
-    classifier_class(
+    X = HistorySequenceEncoder(drop=["user", "time"]).fit_transform(frame)
+    clock = StepClock()
+    DINClassifier(
         batch_size=batch_size, max_epochs=3, early_stopping=False, callbacks=[clock], random_state=0
     ).fit(X, y)
-    return float(np.median(np.diff(clock.times)[10:]))
+    return clock.median_step()
 
 
 def _timed(work) -> float:

@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 from sklearn.pipeline import Pipeline
 
-from benchmarks.rivals import reset_peak, resident, sgemm_rate
+from benchmarks.memory import AnonymousPeak
+from benchmarks.rivals import sgemm_rate
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
@@ -111,14 +112,14 @@ def large() -> dict[str, Any]:
     ranker, before = Ranker(model, candidates), torch.get_num_threads()
     answer: dict[str, Any] = {"candidates": len(candidates)}
     ranker.rank(values)  # reads the candidates
-    at_start = resident()
-    reset_peak()
-    for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        calls = {str(n_threads): lambda: ranker.rank(values)}
-        answer |= time_in_turn(calls, N_LARGE_CALLS) | {f"rate {n_threads}": sgemm_rate()}
+    with AnonymousPeak() as peak:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            calls = {str(n_threads): lambda: ranker.rank(values)}
+            answer |= time_in_turn(calls, N_LARGE_CALLS) | {f"rate {n_threads}": sgemm_rate()}
+        answer["MB"] = peak.beyond_start()
     torch.set_num_threads(before)
-    return answer | {"bytes": resident("VmHWM") - at_start}
+    return answer
 
 
 def measure(size: str) -> dict[str, Any]:

@@ -19,14 +19,12 @@ EMBEDDING, ATTENTION, MLP, LEARNING_RATE = 16, (64, 16), (200, 80), 1e-3
 class Rival:
     """What ``rivals.py`` asks of a library, and what the adaptors share.
 
-    ``build(seed)`` makes model and optimizer, ``loader(part, shuffle=...)`` the library's batches;
-    ``train(loader, epochs=...)`` runs its loop, ``train_early(max_epochs=..., patience=...)`` stops
-    it early on the validation AUC, keeps the best weights and returns the number of epochs;
-    ``predict(part)`` returns probabilities.
+    ``build(seed)`` makes model and optimizer; ``train(epochs=...)`` runs the library's loop,
+    ``train_early(max_epochs=..., patience=...)`` stops it early on the validation AUC, keeps the
+    best weights and returns the number of epochs; ``predict(part)`` returns probabilities.
     """
 
     package = ""
-    makes_own_loader = False  # train ignores the loader it is given
 
     def __init__(self, workload, *, batch_size=1024):
         self.workload, self.batch_size = workload, batch_size
@@ -71,7 +69,6 @@ class DeepCTRTorch(Rival):
     """deepctr-torch: one float matrix of all columns; dense L2 and Adam over whole tables."""
 
     package = "deepctr-torch"
-    makes_own_loader = True
 
     def build(self, seed):
         from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
@@ -100,19 +97,7 @@ class DeepCTRTorch(Rival):
         # The library turns batches into float32 anyway: mixed types would become float64 first.
         return {name: values.astype(np.float32) for name, values in columns.items()}
 
-    def loader(self, part, *, shuffle):
-        # The same loader that DIN.fit builds: used to time loading, fit makes its own.
-        import torch
-        from torch.utils.data import DataLoader, TensorDataset
-
-        inputs = self.inputs(part)
-        matrix = np.concatenate(
-            [inputs[name].reshape(self.n_rows(part), -1) for name in self.net.feature_index], axis=1
-        )
-        label = torch.from_numpy(self.workload[part]["label"])
-        return DataLoader(TensorDataset(torch.from_numpy(matrix), label), self.batch_size, shuffle)
-
-    def train(self, loader, *, epochs, **options):
+    def train(self, *, epochs, **options):
         label = self.workload["train"]["label"]
         self.net.fit(
             self.inputs("train"), label, self.batch_size, epochs=epochs, verbose=0, **options
@@ -123,7 +108,7 @@ class DeepCTRTorch(Rival):
 
         stop = EarlyStopping("val_auc", patience=patience, mode="max", restore_best_weights=True)
         valid = (self.inputs("valid"), self.workload["valid"]["label"])
-        self.train(None, epochs=max_epochs, callbacks=[stop], validation_data=valid)
+        self.train(epochs=max_epochs, callbacks=[stop], validation_data=valid)
         self.net.load_state_dict(stop.best_weights)  # by itself only where it stopped early
         return len(self.net.history.epoch)
 
@@ -181,17 +166,16 @@ class TorchRechub(Rival):
         loaders = DataGenerator(x, y).generate_dataloader(x, y, x, y, batch_size=self.batch_size)
         return loaders[0] if shuffle else loaders[2]
 
-    def train(self, loader, *, epochs, valid=None):
+    def train(self, *, epochs, valid=None):
         self.trainer.n_epoch = epochs
-        self.trainer.fit(loader, valid)
+        self.trainer.fit(self.loader("train", shuffle=True), valid)
 
     def train_early(self, *, max_epochs, patience):
         stopper = self.trainer.early_stopper
         stopper.patience = patience
         seen, evaluate = [], self.trainer.evaluate
         self.trainer.evaluate = lambda *a: seen.append(evaluate(*a)) or seen[-1]
-        loaders = [self.loader("train", shuffle=True), self.loader("valid", shuffle=False)]
-        self.train(loaders[0], epochs=max_epochs, valid=loaders[1])
+        self.train(epochs=max_epochs, valid=self.loader("valid", shuffle=False))
         self.net.load_state_dict(stopper.best_weights)  # by itself only where it stopped early
         return len(seen)
 
@@ -270,7 +254,8 @@ class FuxiCTR(Rival):
             max_len=self.width,
         )
 
-    def train(self, loader, *, epochs, valid=None):
+    def train(self, *, epochs, valid=None):
+        loader = self.loader("train", shuffle=True)
         if valid is None:
             self.net._eval_steps = len(loader) * epochs + 1  # it evaluates or fails
             self.net.load_weights = lambda checkpoint: None  # no best look to go back to
@@ -278,8 +263,7 @@ class FuxiCTR(Rival):
 
     def train_early(self, *, max_epochs, patience):
         self.net._early_stop_patience = patience
-        valid = self.loader("valid", shuffle=False)
-        self.train(self.loader("train", shuffle=True), epochs=max_epochs, valid=valid)
+        self.train(epochs=max_epochs, valid=self.loader("valid", shuffle=False))
         return self.net._epoch_index + 1
 
     def predict(self, part):
@@ -324,13 +308,11 @@ class RecBole(Rival):
     def optimizer(self):
         return self.trainer.optimizer
 
-    def loader(self, part, *, shuffle):
-        return self.loaders[workloads.PARTS.index(part)]
-
-    def train(self, loader, *, epochs, valid=None, callback=None):
+    def train(self, *, epochs, valid=None, callback=None):
         self.trainer.epochs = epochs
+        options = {"verbose": False, "saved": False, "callback_fn": callback}
         with contextlib.chdir(self.folder.name):
-            self.trainer.fit(loader, valid, verbose=False, saved=False, callback_fn=callback)
+            self.trainer.fit(self.loaders[0], valid, **options)
 
     def train_early(self, *, max_epochs, patience):
         seen, best = [], {}
@@ -341,7 +323,7 @@ class RecBole(Rival):
             seen.append(score)
 
         self.trainer.stopping_step = patience - 1
-        self.train(self.loaders[0], epochs=max_epochs, valid=self.loaders[1], callback=keep)
+        self.train(epochs=max_epochs, valid=self.loaders[1], callback=keep)
         self.net.load_state_dict(best)
         return len(seen)
 
@@ -349,8 +331,9 @@ class RecBole(Rival):
         import torch
 
         self.net.eval()
+        loader = self.loaders[workloads.PARTS.index(part)]
         with torch.no_grad():
-            batches = [self.net.predict(batch[0]) for batch in self.loader(part, shuffle=False)]
+            batches = [self.net.predict(batch[0]) for batch in loader]
         return torch.cat(batches).numpy()
 
     def _write(self, folder):

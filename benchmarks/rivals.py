@@ -1,11 +1,10 @@
 """Speed and quality of other libraries' DIN, each measured in a process of its own.
 
-Four questions, of a rival by name and a workload (see ``workloads.py``)::
+Three questions, of a rival by name and a workload (see ``workloads.py``)::
 
     train_speed("fuxictr", workload)    rows/s of steady steps in the library's own training loop
     score_speed("fuxictr", workload)    rows/s of the library's own predict call
     fit_predict("fuxictr", workload)    test scores after early stopping on the validation AUC
-    fit_memory("fuxictr", "synthetic-100k")  bytes of arrays and model at the peak of training
 
 ``run_child`` asks them in a child process, with the interpreter named by RIVALS_PYTHON (made as
 ``rivals-requirements.txt`` says); the same by hand::
@@ -21,9 +20,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
-import operator
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -60,70 +57,19 @@ class StepClock:
         return np.diff(self.ends[WARM_UP:])
 
 
-def train_speed(name, workload, *, batch_size=1024, n_steps=30, seconds=60.0, seed=0):
-    """Time steady steps, loading included; the first ``WARM_UP`` steps do not count.
-
-    Returns
-    -------
-    dict : ``rows_per_second`` by the median step, ``step_ms`` and ``loading_ms`` (medians),
-        ``rows_per_second_without_loading``, ``n_steps``.
-    """
+def train_speed(name, workload, *, n_steps, seconds=60.0, batch_size=1024, seed=0):
+    """Time steady steps, loading included; the first ``WARM_UP`` steps do not count."""
     rival = RIVALS[name](workload, batch_size=batch_size)
     rival.build(seed)
-    loader = rival.loader("train", shuffle=True)
     clock = StepClock(rival.optimizer(), n_steps=n_steps, seconds=seconds)
     n_epochs = 2 + (n_steps + WARM_UP) // max(1, rival.n_rows("train") // batch_size)
     with contextlib.suppress(_BudgetSpentError):
-        rival.train(loader, epochs=n_epochs)
-    step = float(np.median(clock.step_seconds()))
-    loading = _loading_seconds(loader, n_batches=10)
-    return {
-        "rows_per_second": batch_size / step,
-        "step_ms": 1e3 * step,
-        "loading_ms": 1e3 * loading,
-        "rows_per_second_without_loading": batch_size / max(step - loading, 1e-9),
-        "n_steps": len(clock.step_seconds()),
-    }
+        rival.train(epochs=n_epochs)
+    steps = clock.step_seconds()
+    return {"rows_per_second": batch_size / float(np.median(steps)), "n_steps": len(steps)}
 
 
-def fit_memory(name, workload_name, *, batch_size=1024, n_rows=1_000_000, n_steps=10, seed=0):
-    """Measure what the first steps of a training hold beyond the imports: arrays, model, moments.
-
-    The library's own arrays are made before the peak counts, and the flat ones let go: neither
-    what making them takes nor what they are made from is held against it.
-
-    Returns
-    -------
-    dict : ``fit``, bytes at the peak, of which ``arrays`` is what the library is given.
-    """
-    RIVALS[name](workloads.by_name("synthetic-10k", n_rows=64)).build(seed)  # for its imports
-    before = resident()
-    workload = workloads.by_name(workload_name, n_rows=n_rows)
-    rival = RIVALS[name](workload, batch_size=batch_size)
-    arrays = rival.inputs("train")
-    workload["train"] = {"label": workload["train"]["label"]}
-    rival.inputs = lambda part: arrays
-    reset_peak()
-    rival.build(seed)
-    loader = None if rival.makes_own_loader else rival.loader("train", shuffle=True)
-    StepClock(rival.optimizer(), n_steps=n_steps, seconds=600.0)
-    with contextlib.suppress(_BudgetSpentError):
-        rival.train(loader, epochs=1)
-    held = sum(values.nbytes for values in arrays.values())
-    return {"fit": resident("VmHWM") - before, "arrays": held}
-
-
-def resident(which="VmRSS"):
-    """Bytes that this process holds now, or with "VmHWM" at most since ``reset_peak``. Linux."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split(f"{which}:")[1].split()[0])
-
-
-def reset_peak():
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def score_speed(name, workload, *, batch_size=1024, n_rows=20_000, repeats=3, seed=0):
+def score_speed(name, workload, *, n_rows, batch_size=1024, seed=0):
     """Time the predict call, the library's preparation of the arrays included, after a warm-up."""
     score = workloads.take(workload["train"], slice(0, n_rows))
     warm = workloads.take(score, slice(0, 2048))
@@ -131,7 +77,7 @@ def score_speed(name, workload, *, batch_size=1024, n_rows=20_000, repeats=3, se
     rival.build(seed)
     rival.predict("valid")
     seconds = []
-    for _ in range(repeats):
+    for _ in range(3):
         begin = time.perf_counter()
         rival.predict("test")
         seconds.append(time.perf_counter() - begin)
@@ -153,7 +99,7 @@ def fit_predict(name, workload, *, batch_size=256, seed=0, max_epochs=20, patien
     return scores["test"], facts
 
 
-def sgemm_rate(product=operator.matmul, size=1024):
+def sgemm_rate(size=1024):
     """Return GFLOP/s of a square float32 product, now: tells a busy machine from an idle one."""
     import torch
 
@@ -161,7 +107,7 @@ def sgemm_rate(product=operator.matmul, size=1024):
     seconds = []
     for _ in range(20):
         begin = time.perf_counter()
-        product(left, right)
+        left @ right
         seconds.append(time.perf_counter() - begin)
     return 2e-9 * size**3 / float(np.median(seconds))
 
@@ -178,69 +124,43 @@ def run_child(rival, task, *, timeout=3600, **options):
         for name, value in options.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         root = Path(__file__).resolve().parents[1]
-        done = subprocess.run(
+        process = subprocess.run(
             command, cwd=root, capture_output=True, text=True, timeout=timeout, check=False
         )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{process.stderr[-2000:]}")
         return json.loads(path.read_text())
 
 
-def _loading_seconds(loader, *, n_batches):
-    seconds, batches = [], iter(loader)
-    next(batches)
-    for _ in range(n_batches):
-        begin = time.perf_counter()
-        next(batches)
-        seconds.append(time.perf_counter() - begin)
-    return float(np.median(seconds))
-
-
 def _measure(options):
-    if options.task == "memory":
-        return fit_memory(options.rival, options.workload)
     if options.npz:
         workload = workloads.load(options.npz)
     else:
-        workload = workloads.by_name(options.workload, cap=options.cap, longest=options.longest)
-    batch_size = options.batch_size or (256 if options.task == "quality" else 1024)
-    common = {"batch_size": batch_size, "seed": options.seed}
+        workload = workloads.by_name(options.workload, cap=options.cap)
     version = importlib.metadata.version(options.rival)
-    facts = {"rival": options.rival, "version": version, "workload": workload["name"], **common}
+    facts = {"rival": options.rival, "version": version, "workload": workload["name"]}
     facts["sgemm_gflops"] = sgemm_rate()
-    if options.task in ("train", "speed"):
-        budget = {"n_steps": options.n_steps, "seconds": options.seconds}
-        facts["train"] = train_speed(options.rival, workload, **common, **budget)
-    if options.task in ("score", "speed"):
-        n_rows = options.n_score_rows
-        facts["score"] = score_speed(options.rival, workload, **common, n_rows=n_rows)
-    if options.task == "quality":
-        stop = {"max_epochs": options.max_epochs, "patience": options.patience}
-        scores, facts["quality"] = fit_predict(options.rival, workload, **common, **stop)
-        if options.scores:
-            np.save(options.scores, scores)
-    facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if options.task == "speed":
+        facts["train"] = train_speed(options.rival, workload, n_steps=options.n_steps)
+        facts["score"] = score_speed(options.rival, workload, n_rows=options.n_score_rows)
+    else:
+        scores, facts["quality"] = fit_predict(options.rival, workload, seed=options.seed)
+        np.save(options.scores, scores)
     return facts
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals")
     parser.add_argument("--rival", choices=RIVALS, required=True)
-    tasks = ["train", "score", "speed", "quality", "memory"]
-    parser.add_argument("--task", choices=tasks, default="speed")
+    parser.add_argument("--task", choices=["speed", "quality"], required=True)
     parser.add_argument("--workload", default="synthetic-100k", help="see workloads.by_name")
     parser.add_argument("--npz", help="a file by workloads.save, instead of --workload")
     parser.add_argument("--cap", type=int, help="width of the padded layout")
-    parser.add_argument("--longest", type=int, help="longest history; default: the cap")
-    parser.add_argument("--batch-size", type=int, help="default: 1024, for quality 256")
     parser.add_argument("--n-steps", type=int, default=30)
     parser.add_argument("--n-score-rows", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=60.0, help="end of timing, if earlier")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-epochs", type=int, default=20)
-    parser.add_argument("--patience", type=int, default=3)
-    parser.add_argument("--json", help="where to write what was measured; default: print it")
     parser.add_argument("--scores", help="quality: where to write the test scores (.npy)")
+    parser.add_argument("--json", required=True, help="where to write what was measured")
     return parser
 
 
@@ -252,11 +172,7 @@ def main():
     logging.disable(logging.CRITICAL)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         facts = _measure(options)
-    text = json.dumps(facts, indent=1)
-    if options.json:
-        Path(options.json).write_text(text + "\n")
-    else:
-        print(text)
+    Path(options.json).write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

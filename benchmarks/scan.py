@@ -1,23 +1,18 @@
-"""Fitting from Parquet: peak memory, throughput and quality beside the same rows in memory.
+"""Logs larger than memory: seconds, anonymous memory and disk of attaching and of fitting.
 
-``python -m benchmarks.scan memory [--rows 1000000 10000000]``: one epoch from Parquet, each size
-in a process of its own: peak of anonymous memory beyond that before the fit.
-``python -m benchmarks.scan throughput --rows N``: training rows per second from mapped files, in
-the order of blocks, and in memory, in turn.
-``python -m benchmarks.scan encoding --rows N``: rows per second of ``fit_transform`` from Parquet
-lists and of the same table in memory, in turn.
-``python -m benchmarks.scan quality --rows N``: test AUC of a streamed fit in the order of blocks
-and of a fit in memory, five seeds.
-
-The log: users with three favourite categories each, whose history grows by their clicks and has
-20 events on average; a click is likelier the more events are of the candidate's category. Rows
-are in the order of time, in row groups of 100,000.
+``python -m benchmarks.scan fit [--rows 1_000_000 10_000_000]``: one epoch from Parquet, each size
+in a process of its own: peak of anonymous memory beyond that before the fit. The log: users with
+three favourite categories each, whose history grows by their clicks and has 20 events on average; a
+click is likelier the more events are of the candidate's category. Rows are in the order of time.
+``python -m benchmarks.scan attach [--rows 30_000_000]``: as many impressions and events, one user
+for every twenty events, in no order; two history columns and the times elapsed are attached, and a
+part of the result is read. ``--users text`` makes the users text; 100 million of both need some
+12 GB of disk. ``--folder`` chooses the disk, ``--memory`` is that of ``scan_parquet``.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,13 +22,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import roc_auc_score
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, scan_parquet
-from sklearn_din.features.mapped import rows_per_pool
+from benchmarks.memory import AnonymousPeak
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
 
 ROWS_PER_GROUP = 100_000
 N_USERS = 100_000
@@ -42,12 +35,13 @@ ITEMS_PER_CATEGORY = 500
 N_FAVOURITES = 3
 MOST_EVENTS = 50
 CLICK_RATE = 0.2
-SEEDS = 5
-ROUNDS = 3
-SECONDS_BETWEEN = 0.02  # two looks at the memory in use
+EVENTS_PER_USER = 20
+ROWS_READ = 1_000_000  # of what was attached
+SECONDS_BETWEEN = 0.5  # two looks at the disk in use
+BYTES_PER_GB = 1e9
 
 
-def mixed(*numbers):
+def mix(*numbers):
     """Pseudo-random integers that depend on the given ones alone."""
     state = np.zeros(np.broadcast_shapes(*(np.shape(n) for n in numbers)), dtype=np.uint64)
     for number in numbers:
@@ -58,16 +52,16 @@ def mixed(*numbers):
 
 def event(user, position):
     """Category and item of a user's event: one of the favourites, always the same."""
-    category = mixed(user, mixed(user, position) % N_FAVOURITES, 7) % N_CATEGORIES
-    return category, category * ITEMS_PER_CATEGORY + mixed(user, position, 3) % ITEMS_PER_CATEGORY
+    category = mix(user, mix(user, position) % N_FAVOURITES, 7) % N_CATEGORIES
+    return category, category * ITEMS_PER_CATEGORY + mix(user, position, 3) % ITEMS_PER_CATEGORY
 
 
-def rows_of(first, last, *, n_rows, n_users):
-    """Rows of the log as an Arrow table."""
+def make_clicks(first, last, *, n_users):
+    """Rows of the log with histories as an Arrow table."""
     rng = np.random.RandomState(first % 2**31)
     moment = np.arange(first, last)
     user = rng.randint(0, n_users, len(moment))
-    n_events = 5 + mixed(user, 1) % 31 + (CLICK_RATE * moment / n_users).astype(np.int64)
+    n_events = 5 + mix(user, 1) % 31 + (CLICK_RATE * moment / n_users).astype(np.int64)
     lengths = np.minimum(n_events, MOST_EVENTS)
     rows = np.repeat(np.arange(len(moment)), lengths)
     ends = np.cumsum(lengths)
@@ -79,7 +73,7 @@ def rows_of(first, last, *, n_rows, n_users):
     drawn = category * ITEMS_PER_CATEGORY + rng.randint(0, ITEMS_PER_CATEGORY, len(moment))
     item = np.where(other, drawn, item)
     matches = np.bincount(rows[categories == category[rows]], minlength=len(moment))
-    odds = 0.7 * np.log1p(matches) - 2.0 + 0.3 * (mixed(item, 9) % 5 - 2)
+    odds = 0.7 * np.log1p(matches) - 2.0 + 0.3 * (mix(item, 9) % 5 - 2)
     offsets = pa.array(np.append(0, ends).astype(np.int32))
     return pa.table(
         {
@@ -95,201 +89,139 @@ def rows_of(first, last, *, n_rows, n_users):
     )
 
 
-def write_log(path, n_rows):
-    """Write the log in row groups."""
-    n_users = max(min(N_USERS, n_rows // 10), 1)
+def make_events(first, last, *, n_users, users, seed):
+    """Rows of users drawn at random as an Arrow table."""
+    rng, size = np.random.default_rng([seed, first]), last - first
+    owner = pa.array(rng.integers(0, n_users, size))
+    return pa.table(
+        {
+            "user": owner.cast(pa.string()) if users == "text" else owner,
+            "item": rng.integers(0, N_CATEGORIES * ITEMS_PER_CATEGORY, size),
+            "category": pa.array(rng.integers(0, N_CATEGORIES, size)).cast(pa.string()),
+            "time": rng.integers(0, 10**9, size),
+        }
+    )
+
+
+def write(path, n_rows, make):
+    """Write what ``make`` returns of the first to the last row, group by group."""
     writer = None
     for first in range(0, n_rows, ROWS_PER_GROUP):
-        table = rows_of(first, min(first + ROWS_PER_GROUP, n_rows), n_rows=n_rows, n_users=n_users)
-        writer = pq.ParquetWriter(path, table.schema) if writer is None else writer
+        table = make(first, min(first + ROWS_PER_GROUP, n_rows))
+        writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table)
     writer.close()
 
 
-class AnonymousPeak(threading.Thread):
-    """The most anonymous memory of this process beyond that at the start, in MB.
+def bytes_in(folder):
+    """Bytes of all files in a folder; one that goes away meanwhile counts as none."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
 
-    Pages of mapped files are not counted: the kernel drops them when it needs the memory.
-    """
 
-    def __init__(self):
+class DiskUse(threading.Thread):
+    """The most bytes that a folder held, looked at twice per second."""
+
+    def __init__(self, folder):
         super().__init__(daemon=True)
-        self.before = self.most = anonymous_memory()
-        self._done = threading.Event()
+        self.folder, self.most, self._is_over = folder, 0, threading.Event()
 
     def run(self):
-        while not self._done.wait(SECONDS_BETWEEN):
-            self.most = max(self.most, anonymous_memory())
-
-    @property
-    def beyond_start(self):
-        """Of the peak until now."""
-        self.most = max(self.most, anonymous_memory())
-        return self.most - self.before
+        while not self._is_over.wait(SECONDS_BETWEEN):
+            self.most = max(self.most, bytes_in(self.folder))
 
     def stop(self):
-        self._done.set()
+        self._is_over.set()
         self.join()
 
 
-def anonymous_memory():
-    """``RssAnon`` of this process in MB; of a system without it, the peak of all memory."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e6
-
-
-def scan_with_little_memory(path):
-    """Open a log by the smallest budget, beside which the encoded rows are read in blocks."""
-    scan = scan_parquet(path, target="click")
-    largest = int(scan._files.bytes_of_groups(scan.columns).max())
-    return scan_parquet(path, target="click", memory=int(2.05 * largest))
-
-
-def encoded_in_blocks(encoder, X, y):
-    """Fit an encoder; its output is read in the order of blocks."""
-    encoded = encoder.fit_transform(X, y)
-    if rows_per_pool(encoded) is None:
-        raise ValueError(f"{len(X):,} rows are too few to be read in blocks: give --rows more.")
-    return encoded
-
-
-def make_encoder():
-    return HistorySequenceEncoder(user="user", time="time")
-
-
-def make_classifier(**parameters):
-    return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
-
-
-def fit_here(path, folder):
-    """Fit one epoch from Parquet and print the peak."""
-    make_classifier().fit(np.eye(4), [0, 1, 0, 1])  # libraries are loaded before the start
-    memory = AnonymousPeak()
-    memory.start()
-    start = time.perf_counter()
-    X = scan_parquet(path, target="click")
-    y = X.target_
-    encoder = make_encoder()
-    encoded = encoder.fit_transform(X, y)
-    middle, peak = time.perf_counter(), memory.beyond_start
-    make_classifier().fit(encoded, y)
-    end = time.perf_counter()
+def fit(folder, memory):
+    """Fit one epoch from Parquet in this process and print the peak."""
+    classifier = DINClassifier(max_epochs=1, random_state=0)
+    classifier.fit(np.eye(4), [0, 1, 0, 1])  # libraries are loaded before the start
+    with AnonymousPeak() as peak:
+        start = time.perf_counter()
+        X = scan_parquet(folder / "clicks.parquet", target="click", memory=memory)
+        y = X.target_
+        encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
+        middle, of_encoding = time.perf_counter(), peak.beyond_start()
+        classifier.fit(encoded, y)
+        seconds, of_both = time.perf_counter() - start, peak.beyond_start()
     print(
-        f"{len(X):>12,} rows: encoding {middle - start:7.1f} s, anonymous peak {peak:6.0f} MB; "
-        f"with one epoch {end - start:7.1f} s, peak {memory.beyond_start:6.0f} MB beyond "
-        f"{memory.before:.0f} MB; encoded {encoded.nbytes / 1e6:,.0f} MB",
+        f"{len(X):>12,} rows: encoding {middle - start:7.1f} s, anonymous peak {of_encoding:6.0f} "
+        f"MB; with one epoch {seconds:7.1f} s, peak {of_both:6.0f} MB beyond {peak.before:.0f} MB; "
+        f"encoded {encoded.nbytes / 1e6:,.0f} MB",
         flush=True,
     )
-    memory.stop()
 
 
-def measure_memory(folder, sizes):
-    for n_rows in sizes:
-        path = folder / f"log-{n_rows}.parquet"
-        write_log(path, n_rows)
-        command = [sys.executable, "-m", "benchmarks.scan", "here", "--folder", str(folder)]
-        subprocess.run([*command, "--rows", str(n_rows)], check=True)
-        path.unlink()
+def attach(folder, memory):
+    """Attach in this process, whose memory until now is what importing took; read a part."""
+    cache = folder / "cache"
+    cache.mkdir()
+    scans = [
+        scan_parquet(folder / f"{name}.parquet", memory=memory, cache_dir=cache)
+        for name in ("impressions", "events")
+    ]
+    roles = {"user": "user", "time": "time", "columns": ["item", "category"], "elapsed": "ago"}
+    disk = DiskUse(cache)
+    disk.start()
+    with AnonymousPeak() as peak:
+        start = time.perf_counter()
+        attached = attach_history(*scans, **roles)
+        seconds, of_attaching = time.perf_counter() - start, peak.beyond_start()
+        disk.stop()
+        start, n_rows, n_events = time.perf_counter(), 0, 0
+        for _, part in attached[:ROWS_READ].parts():
+            n_rows += len(part)
+            n_events += int(part["hist_item"].array.lengths.sum())
+        reading = time.perf_counter() - start
+    print(
+        f"attached in {seconds:.1f} s ({sum(map(len, scans)) / seconds:,.0f} rows/s), "
+        f"anonymous peak {of_attaching:,.0f} MB beyond the {peak.before:,.0f} MB at the start\n"
+        f"on disk {bytes_in(cache) / BYTES_PER_GB:.2f} GB, at most "
+        f"{max(disk.most, bytes_in(cache)) / BYTES_PER_GB:.2f} GB meanwhile\n"
+        f"{n_rows:,} rows read in {reading:.1f} s ({n_rows / reading:,.0f} rows/s), "
+        f"{n_events / max(n_rows, 1):.1f} events each; anonymous peak "
+        f"{peak.beyond_start():,.0f} MB beyond the start",
+        flush=True,
+    )
 
 
-def measure_throughput(folder, sizes):
-    for n_rows in sizes:
-        path = folder / "log.parquet"
-        write_log(path, n_rows)
-        X = scan_with_little_memory(path)
-        y = X.target_
-        mapped = encoded_in_blocks(make_encoder(), X, y)
-        in_memory = mapped[np.arange(len(mapped))]
-        in_memory.behaviours = {key: r.compact() for key, r in in_memory.behaviours.items()}
-        seconds = {"in memory": [], "mapped": []}
-        for _ in range(ROUNDS):
-            for name, some in (("in memory", in_memory), ("mapped", mapped)):
-                start = time.perf_counter()
-                make_classifier(early_stopping=False).fit(some, y)
-                seconds[name].append(time.perf_counter() - start)
-        rates = {name: n_rows / np.median(its) for name, its in seconds.items()}
-        print(
-            f"{n_rows:>12,} rows: "
-            + ", ".join(f"{name} {rate:,.0f} rows/s" for name, rate in rates.items())
-            + f"; ratio {rates['mapped'] / rates['in memory']:.2f}",
-            flush=True,
-        )
-
-
-def measure_encoding(folder, sizes):
-    for n_rows in sizes:
-        path = folder / "log.parquet"
-        write_log(path, n_rows)
-        y = scan_parquet(path, target="click").target_
-        seconds = {"in memory": [], "with reading": [], "from Parquet": []}
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            table = pq.read_table(path).drop_columns(["click"])
-            read = time.perf_counter()
-            make_encoder().fit_transform(table, y)
-            end = time.perf_counter()
-            seconds["in memory"].append(end - read)
-            seconds["with reading"].append(end - start)
-            del table
-            make_encoder().fit_transform(scan_parquet(path, target="click"), y)
-            seconds["from Parquet"].append(time.perf_counter() - end)
-        rates = {name: n_rows / np.median(its) for name, its in seconds.items()}
-        print(
-            f"{n_rows:>12,} rows: "
-            + ", ".join(f"{name} {rate:,.0f} rows/s" for name, rate in rates.items())
-            + f"; ratio {rates['from Parquet'] / rates['in memory']:.2f}",
-            flush=True,
-        )
-
-
-def measure_quality(folder, sizes, n_seeds=SEEDS):
-    for n_rows in sizes:
-        path = folder / "log.parquet"
-        write_log(path, n_rows)
-        n_train = n_rows * 4 // 5
-        table = pq.read_table(path)
-        y = table["click"].to_numpy()
-        frame = table.drop_columns(["click"]).to_pandas(types_mapper=pd.ArrowDtype)
-        scan = scan_with_little_memory(path)
-        encoders = [make_encoder(), make_encoder()]
-        train = [
-            encoders[0].fit_transform(frame[:n_train], y[:n_train]),
-            encoded_in_blocks(encoders[1], scan[:n_train], y[:n_train]),
-        ]
-        test = [encoders[0].transform(frame[n_train:]), encoders[1].transform(scan[n_train:])]
-        differences = []
-        for seed in range(n_seeds):
-            scores = []
-            for learnt, judged in zip(train, test, strict=True):
-                classifier = DINClassifier(random_state=seed).fit(learnt, y[:n_train])
-                scores.append(roc_auc_score(y[n_train:], classifier.predict_proba(judged)[:, 1]))
-            differences.append(scores[1] - scores[0])
-            print(f"seed {seed}: in memory {scores[0]:.4f}, streamed {scores[1]:.4f}", flush=True)
-        print(f"{n_rows:>12,} rows: mean difference {np.mean(differences):+.4f}", flush=True)
+def write_logs(what, folder, n_rows, users):
+    """Write the Parquet files that a measurement reads."""
+    if what == "fit":
+        n_users = max(min(N_USERS, n_rows // 10), 1)
+        write(folder / "clicks.parquet", n_rows, partial(make_clicks, n_users=n_users))
+        return
+    n_users = max(n_rows // EVENTS_PER_USER, 1)
+    for seed, name in enumerate(["impressions", "events"]):
+        make = partial(make_events, n_users=n_users, users=users, seed=seed)
+        write(folder / f"{name}.parquet", n_rows, make)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["memory", "throughput", "encoding", "quality", "here"])
-    parser.add_argument("--rows", type=int, nargs="+")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="of quality")
-    parser.add_argument("--folder", type=Path, help="where the logs are written, and removed")
-    arguments = parser.parse_args()
-    if arguments.what == "here":
-        fit_here(arguments.folder / f"log-{arguments.rows[0]}.parquet", arguments.folder)
+    parser.add_argument("what", choices=["fit", "attach"])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--users", choices=["numbers", "text"], default="numbers")
+    parser.add_argument("--memory", default="1GB")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        {"fit": fit, "attach": attach}[options.what](options.measure, options.memory)
         return
-    sizes = arguments.rows or ([1_000_000, 10_000_000] if arguments.what == "memory" else [500_000])
-    measure = {
-        "memory": measure_memory,
-        "throughput": measure_throughput,
-        "encoding": measure_encoding,
-        "quality": partial(measure_quality, n_seeds=arguments.seeds),
-    }[arguments.what]
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        measure(Path(folder), sizes)
+    for n_rows in options.rows:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            write_logs(options.what, Path(folder), n_rows, options.users)
+            command = [sys.executable, "-m", "benchmarks.scan", options.what]
+            subprocess.run([*command, "--memory", options.memory, "--measure", folder], check=True)
 
 
 if __name__ == "__main__":

@@ -33,16 +33,14 @@ PARTS = ("train", "valid", "test")
 SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_000_000}
 
 
-def by_name(name, *, cap=None, longest=None, n_rows=None, seed=0):
+def by_name(name, *, cap=None, seed=0):
     """Return the workload called ``name``: of SPEED, "movielens[-user]", "eshop[-...]", "tiring".
 
     "eshop" takes "-time" (split by time) and "-popularity" (popular products as negatives).
     """
     base, *options = name.split("-")
     if name in SPEED:
-        return synthetic(
-            SPEED[name], cap=cap or 100, longest=longest, n_rows=n_rows or 50_000, seed=seed
-        )
+        return synthetic(SPEED[name], cap=cap or 100, seed=seed)
     if base == "movielens":
         return movielens(split="user" if "user" in options else "time", cap=cap or 50, seed=seed)
     if base == "eshop":
@@ -55,16 +53,15 @@ def by_name(name, *, cap=None, longest=None, n_rows=None, seed=0):
     raise ValueError(f"workload must be one of {known}, got {name!r}.")
 
 
-def synthetic(n_items, *, cap=100, longest=None, n_rows=50_000, n_categories=1_000, seed=0):
+def synthetic(n_items, *, cap=100, n_rows=50_000, n_categories=1_000, seed=0):
     """Return a speed workload: log-normal histories, 19 events on average, ids by a Zipf law.
 
-    ``longest`` (default ``cap``) bounds the real events, ``cap`` the padded width: the same
-    ``longest`` and ``seed`` under two caps give the same real events. Labels are coin flips.
+    Labels are coin flips.
     """
     rng = np.random.RandomState(seed)
     category_of = 2 + rng.randint(n_categories, size=n_items + 2)
     lengths = np.exp(rng.normal(2.5, 1.0, size=n_rows)).astype(np.int64)
-    offsets = _offsets(np.minimum(lengths, longest or cap))
+    offsets = _offsets(np.minimum(lengths, cap))
     candidate = _zipf(n_items, n_rows, rng)
     history = _zipf(n_items, offsets[-1], rng)
     rows = {
@@ -80,7 +77,7 @@ def synthetic(n_items, *, cap=100, longest=None, n_rows=50_000, n_categories=1_0
         "hist_offsets": offsets,
     }
     return {
-        "name": f"synthetic, {n_items:,} items, events to {longest or cap}, width {cap}",
+        "name": f"synthetic, {n_items:,} items, events to {cap}",
         "attributes": {"item": n_items + 2, "category": n_categories + 2},
         "numeric": ["price", "hour"],
         "max_length": cap,
