@@ -106,16 +106,18 @@ class EncodedFeatures:
         schema: Schema,
         columns: dict[str, Column],
         behaviours: dict[tuple[str, ...], Ragged],
-        users: np.ndarray | None = None,
-        times: np.ndarray | None = None,
-        vectors: dict[str, Vectors] | None = None,
-        store: Store | None = None,
+        **others: Any,
     ) -> EncodedFeatures:
         self = cls.__new__(cls)
         self.schema, self.columns, self.behaviours = schema, columns, behaviours
-        self.users, self.times, self.store = users, times, store
-        self.vectors = vectors or {}
-        return self
+        self.users, self.times, self.vectors, self.store = None, None, {}, None
+        return self._replace(**others)
+
+    def _replace(self, **parts: Any) -> EncodedFeatures:
+        """Return the same with other parts, which are not checked."""
+        other = self.__new__(type(self))
+        vars(other).update(vars(self), **parts)
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"store": None}
@@ -147,9 +149,7 @@ class EncodedFeatures:
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         users = None if self.users is None else self.users[rows]
         times = None if self.times is None else self.times[rows]
-        return self._without_checks(
-            self.schema, columns, behaviours, users, times, self.vectors, self.store
-        )
+        return self._replace(columns=columns, behaviours=behaviours, users=users, times=times)
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:

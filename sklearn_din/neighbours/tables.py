@@ -120,14 +120,10 @@ class NeighbourTables:
         for pair, own in zip(self.pairs, numbers, strict=True):
             by_column = own.T if isinstance(own, np.memmap) else np.ascontiguousarray(own.T)
             columns |= zip(pair.names, by_column, strict=True)
-        return EncodedFeatures._without_checks(
-            self.extend(X.schema),
-            X.columns | columns,
-            {key: ragged.drop_older() for key, ragged in X.behaviours.items()},
-            users=X.users,
-            times=X.times,
-            vectors=X.vectors,
-            store=X.store,
+        return X._replace(
+            schema=self.extend(X.schema),
+            columns=X.columns | columns,
+            behaviours={key: ragged.drop_older() for key, ragged in X.behaviours.items()},
         )
 
 

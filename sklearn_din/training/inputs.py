@@ -285,9 +285,7 @@ def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> Encoded
     if isinstance(X, EncodedFeatures) and schema.grows_into(X.schema):
         schema = X.schema
     X = check_features(estimator, X, schema=schema, is_encoded=estimator._fitted_on_encoded)
-    return EncodedFeatures._without_checks(
-        schema, X.columns, X.behaviours, X.users, X.times, X.vectors, X.store
-    )
+    return X._replace(schema=schema)
 
 
 def two_labels(labels: np.ndarray) -> np.ndarray:

@@ -108,9 +108,7 @@ class Novelty:
             for name in behaviour:
                 events[name], _ = self._hide_ids(X.schema, name, events[name], of_events)
             behaviours[behaviour] = ragged.over(events, Spans.from_lengths(lengths))
-        return EncodedFeatures._without_checks(
-            X.schema, columns, behaviours, X.users, X.times, X.vectors
-        )
+        return X._replace(columns=columns, behaviours=behaviours)
 
     def _chances(self, vocabulary: str, ids: np.ndarray, moments: np.ndarray) -> np.ndarray:
         """Return how likely a row at each moment that is shown as seen hides an id."""
