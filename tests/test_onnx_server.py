@@ -274,7 +274,7 @@ def test_text_is_split_and_trimmed_as_the_encoder_does(server, pipeline, cells):
     assert_served(server, frame.to_dict("records"), pipeline, frame)
 
 
-def test_times_elapsed_are_served_as_seconds(tmp_path):
+def test_numbers_of_event_and_impression_are_columns_of_lists(tmp_path):
     frame, y = attach_clicks(
         columns=["item", "time"],
         n_users=30,
@@ -283,16 +283,18 @@ def test_times_elapsed_are_served_as_seconds(tmp_path):
         mean_length=5,
         random_state=0,
     )
-    elapsed = [
-        ((now - pd.to_datetime(list(cell))) / pd.Timedelta("1s")).tolist()
-        for now, cell in zip(frame["time"], frame["hist_time"], strict=True)
+    times = [
+        (now, pd.DatetimeIndex(list(c))) for now, c in zip(frame.time, frame.hist_time, strict=True)
     ]
-    frame = frame.drop(columns=["user", "time", "hist_time"]).assign(hist_elapsed=elapsed)
+    frame["hist_elapsed"] = [list((now - past) / pd.Timedelta("1s")) for now, past in times]
+    frame["same_day"] = [list(1.0 * (past.day_of_week == now.day_of_week)) for now, past in times]
+    frame = frame.drop(columns=["user", "time", "hist_time"])
     frame["hist_item"] = [list(map(int, cell)) for cell in frame["hist_item"]]
-    histories = {("hist_item", "hist_elapsed"): ("item", None)}
+    histories = {("hist_item", "hist_elapsed", "same_day"): ("item", None, None)}
     encoder = HistorySequenceEncoder(histories=histories)
     pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
     pipeline.fit(frame, y)
+    assert encoder.schema_.behaviours[0].numbers == ("hist_elapsed", "same_day")
     export_onnx(pipeline, tmp_path / "model.onnx")
     rows = json.loads(frame.to_json(orient="records", double_precision=15))
     assert_served(OnnxServer(tmp_path / "model.onnx"), rows, pipeline, frame)

@@ -99,6 +99,17 @@ class Events:
         self.interest, self.queries, self.keys, self.lengths = interest, queries, keys, lengths
         self.scale = lengths.clamp(1.0).rsqrt()
 
+    def _relate(self, ranks: Array, ones: Array, same: Sequence[Array]) -> None:
+        """Set what the unit's relations and the MLP's counts are made of.
+
+        ranks, ones : by event, how many have come since, and one (zero of padding)
+        same : by event, for each attribute whether it has the candidate's id, or how like it is
+        """
+        self.ranks, self.same = ranks, same
+        self.factors = [decay**ranks for decay in DECAYS[1:]]
+        counted = [ones, *self.factors][:N_COUNTED]
+        self.counted = self.join([factors.unsqueeze(-1) for factors in counted])
+
     def outputs(self) -> list[Array]:
         """Return the MLP's inputs, (n_rows, width) of each column."""
         self.pooled, self.weights = self.pool()
@@ -340,12 +351,9 @@ class FlatEvents(Events):
         super().__init__(interest, queries, keys, offsets.diff().unsqueeze(1).float())
         if interest.extended:
             self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
-            self.same = find_same(interest, batch)
             newest = offsets[1:].index_select(0, rows) - 1
-            self.ranks = (newest - reuse_arange(rows.shape[0], device=rows.device)).float()
-            self.factors = [decay**self.ranks for decay in DECAYS[1:]]
-            counted = [torch.ones_like(self.ranks), *self.factors][:N_COUNTED]
-            self.counted = torch.stack(counted, dim=1)
+            ranks = (newest - reuse_arange(rows.shape[0], device=rows.device)).float()
+            self._relate(ranks, torch.ones_like(ranks), find_same(interest, batch))
 
     def sum(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
         return sum_events(values, *self.segments, weights)
@@ -410,11 +418,9 @@ class SharedEvents(Events):
         super().__init__(interest, queries, keys, keys.new_full((1, 1), n_events))
         if interest.extended:
             self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
-            self.same = [self._compare(*names) for *names, _ in interest.compared]
-            self.ranks = torch.arange(n_events, device=keys.device).flip(0).float()
-            self.factors = [decay**self.ranks for decay in DECAYS[1:]]
-            counted = [torch.ones_like(self.ranks), *self.factors][:N_COUNTED]
-            self.counted = torch.stack(counted, dim=1)
+            ranks = torch.arange(n_events, device=keys.device).flip(0).float()
+            same = [self._compare(*names) for *names, _ in interest.compared]
+            self._relate(ranks, torch.ones_like(ranks), same)
 
     def _compare(self, history: str, candidate: str) -> Tensor:
         """Return the same as ``find_same``, of every candidate and event: (n_rows, n_events)."""

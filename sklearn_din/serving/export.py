@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -36,7 +35,7 @@ from sklearn_din.inspection.fitted import (
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.network.interest import DECAYS, N_COUNTED, NO_ID, Events, Interest, signed_log
+from sklearn_din.network.interest import DECAYS, NO_ID, Events, Interest, signed_log
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, rank_of_recency
 from sklearn_din.training.target import Numbers, Target
@@ -315,11 +314,8 @@ class _PaddedEvents(Events):
         keys = self.join([writer.embedded[name] for name in behaviour.histories])
         super().__init__(interest, queries, keys, self.mask.sum(1, keepdims=True))
         if interest.extended:
-            self.ranks = rank_of_recency(self.mask)
-            self.factors = [(self.ranks * math.log(decay)).call("Exp") for decay in DECAYS[1:]]
-            counted = [self.mask, *self.factors][:N_COUNTED]
-            self.counted = join([factors.unsqueeze(1) for factors in counted], axis=1).mT
-            self.same = [self._compare(*names) for *names, _ in interest.compared]
+            same = [self._compare(*names) for *names, _ in interest.compared]
+            self._relate(rank_of_recency(self.mask), self.mask, same)
 
     def _compare(self, history: str, candidate: str) -> Value:
         """Which events have the candidate's id, or how like their lists are: (n, T)."""
@@ -591,7 +587,7 @@ def _counts(mask: Value) -> Value:
     ranks = rank_of_recency(mask)
     counts = [mask, mask / mask.sum(2, keepdims=True).clamp(1.0)]
     counts += [ranks.equals(np.float32(0)).as_float() * mask]
-    counts += [mask.graph.add("Pow", DECAY, ranks) * mask]
+    counts += [DECAY**ranks * mask]
     return join(counts, axis=1).mT
 
 

@@ -49,6 +49,9 @@ class Value:
     equals = _binary("Equal")
     clamp = _binary("Max")  # the larger of the two
 
+    def __rpow__(self, base: float) -> Value:
+        return self.graph.add("Pow", base, self)
+
     def call(self, operation: str, **attributes: Any) -> Value:
         """Apply an operation of one operand, such as "Log"."""
         return self.graph.add(operation, self, **attributes)
