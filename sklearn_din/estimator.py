@@ -448,6 +448,13 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     validation_fraction : float, default=0.1
         Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
         aside.
+    refit : {"auto", "validation"} or None, default="auto"
+        "validation": once the stop is found, the rows set aside are learnt too, by one pass in the
+        order of their time, which begins with the weights of the best check and is averaged. Part
+        by part they are predicted before they are learnt: the pass is a row of ``history_``, and
+        where its loss is no smaller than the best check's, the model stays as it was before.
+        "auto": where they are the last rows, so that the model has seen the latest day. None:
+        never, for the exact model that was validated.
     patience : int, default=4
         Validation checks without a smaller loss, from the fifth on, before training stops. There
         is one check per 50 batches, at least one and at most four per epoch.

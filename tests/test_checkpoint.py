@@ -273,8 +273,9 @@ def test_a_training_that_had_ended_before_its_file_was_removed_ends_at_once(tmp_
         patch.setattr(DINClassifier, "_keep", lambda *_: kill())
         with pytest.raises(KilledError):
             fit(tmp_path)
+    expected = undisturbed("as usual")
     monkeypatch.setattr(DINNet, "train_step", lambda *_: pytest.fail("trained again"))
-    assert_same_bits(fit(tmp_path), undisturbed("as usual"))
+    assert_same_bits(fit(tmp_path), expected)
 
 
 def test_without_a_seed_the_seeds_of_the_first_fit_count(tmp_path):

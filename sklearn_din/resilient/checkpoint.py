@@ -102,8 +102,11 @@ class Checkpoint(Callback):
             _set_random_states(earlier["random"])
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
-        """Write after a check within the epoch, and if the latest checkpoint is old."""
-        if not training:
+        """Write after a check within the epoch, and if the latest checkpoint is old.
+
+        Not in the pass over the validation rows, which is short and is made again.
+        """
+        if not training or net.is_refitting_:
             return
         is_old = time.monotonic() - self._latest_write >= 60.0 * MINUTES_BETWEEN_WRITES
         if is_old or len(net.checks_) > self._n_checks:
@@ -118,6 +121,8 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
         """Complete the record of an epoch that another training had begun, and write."""
+        if net.is_refitting_:
+            return
         epoch = net.history[-1]
         epoch["train_batch_count"] += self._n_batches
         epoch["dur"] += self._seconds

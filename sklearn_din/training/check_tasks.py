@@ -47,11 +47,16 @@ class CheckTasks(Callback):
         dataset_valid: object = None,
         **kwargs: object,
     ) -> None:
-        """Begin a task."""
+        """Begin a task; the pass over the validation rows is the last one."""
+        if net.is_refitting_:
+            if self._task is not None:  # early stopping left the loop in the middle of it
+                self._end(net)
+            self._begin(net)
+            return
         self._kind = "epoch" if dataset_valid is None else "validation check"
         if self.fit_task is None:  # how many tasks there may be is known now
             per_epoch = 1 if dataset_valid is None else count_checks(dataset_train.n_batches)
-            n_parts = net.max_epochs * per_epoch
+            n_parts = net.max_epochs * per_epoch + net.may_refit
             self.fit_task = begin_fit(
                 self.estimator, self.X, self.y, self.sample_weight, n_parts=n_parts
             )

@@ -6,7 +6,7 @@ It is kept if it is better than one output for all rows, which needs no network.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,9 @@ class EarlyStopping(Callback):
     ) -> None:
         """Choose the batches after which there are checks; the last one is skorch's own pass."""
         self._began, self._n_batches, self._valid = time.perf_counter(), 0, dataset_valid
+        self._n_before = self._n_epochs_before + net.n_epochs_now() - 1
+        if net.is_refitting_:
+            self._n_before = net.checks_[-1]["epoch"]
         n = dataset_train.n_batches
         self.checks_per_epoch_ = 1 if dataset_valid is None else count_checks(n)
         ends = np.linspace(0, n, self.checks_per_epoch_ + 1).round()
@@ -126,19 +129,41 @@ class EarlyStopping(Callback):
         """Judge the epoch's last check, or note that the epoch is over where there are none."""
         if self._holds_average:
             self._end_check(net)
-        else:
+        elif not net.is_refitting_:
             net.checks_.append(self._row(net, valid_loss=np.nan, valid_auc=np.nan))
 
     def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
         """Give the net the average of the best check; keep nothing of the rows."""
         if self._holds_average:  # training ended in the middle of a check
             self._exchange(net.module_)
-        if self._best and (self._is_better(net) or net.stop_reason_ == "user"):
+        if self.is_better(net) or (self._best and net.stop_reason_ == "user"):
             net.module_.load_state_dict(self._best)
         elif self._best:
             net.module_.load_state_dict(self.best_weights(net))
             net.stop_reason_ = "base_rate"
         self._average, self._best, self._valid, self._predicted = {}, {}, None, []
+
+    def set_aside_batches(
+        self, net: NeuralNet, parts: Sequence[tuple[ImpressionBatches, ImpressionBatches]]
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Batches of the validation rows, part by part in time, to learn from the best weights on.
+
+        The weights after each part enter an average that the best ones begin, as if half as many
+        parts had been before. Each part is predicted by the average before it is learnt: the loss
+        over all parts is that of one further check, and the last average is kept if it is the
+        smallest. ``parts`` hold the batches to learn from, and the same rows to predict.
+        """
+        net.module_.load_state_dict(self._best)
+        self._average = {name: best.clone() for name, best in self._best.items()}
+        for number, (train, valid) in enumerate(parts, start=1):
+            self._exchange(net.module_)
+            for batch in valid:
+                self._note(batch, **net.validation_step(batch))
+            self._exchange(net.module_)
+            yield from train
+            self._take_weights(net.module_, 1.0 / (len(parts) / 2 + number))
+        self._exchange(net.module_)
+        self._end_check(net)
 
     def _checks(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
@@ -146,14 +171,17 @@ class EarlyStopping(Callback):
 
     def _begin_check(self, net: NeuralNet) -> None:
         """Take the latest weights into their average, and put that in their place."""
-        share = 1.0 / min(len(self._checks(net)) + 1, AVERAGED_CHECKS)
-        with torch.no_grad():
-            for name, latest in net.module_.state_dict().items():
-                if name in self._average:
-                    self._average[name].lerp_(latest, share)
-                else:
-                    self._average[name] = latest.clone()
+        self._take_weights(net.module_, 1.0 / min(len(self._checks(net)) + 1, AVERAGED_CHECKS))
         self._exchange(net.module_)
+
+    @torch.no_grad()
+    def _take_weights(self, module: nn.Module, share: float) -> None:
+        """Take the latest weights into their average."""
+        for name, latest in module.state_dict().items():
+            if name in self._average:
+                self._average[name].lerp_(latest, share)
+            else:
+                self._average[name] = latest.clone()
 
     def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
         self._predicted.append((y_pred, batch[1], loss.detach(), batch[0].n_joint_rows))
@@ -177,6 +205,8 @@ class EarlyStopping(Callback):
                     self._best[name].copy_(average)
                 else:
                     self._best[name] = average.clone()
+        elif net.is_refitting_:
+            return
         elif len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE) >= self.patience:
             net.stop_training("patience")
 
@@ -188,24 +218,27 @@ class EarlyStopping(Callback):
         losses = [batch["train_loss"] for batch in since]
         sizes = [batch["train_batch_size"] for batch in since]
         seconds, self._began, self._n_batches = now - self._began, now, len(batches)
-        n_before = sum(check["epoch"] > self._n_epochs_before for check in net.checks_)
+        n_before = sum(check["epoch"] > self._n_before for check in net.checks_)
         return {
-            "epoch": self._n_epochs_before + (n_before + 1) / self.checks_per_epoch_,
+            "epoch": self._n_before + (n_before + 1) / self.checks_per_epoch_,
             "train_loss": float(np.average(losses, weights=sizes)),
             **of_check,
             "seconds": seconds,
         }
 
-    def _is_better(self, net: NeuralNet) -> bool:
-        """Return whether the best check is better than the base rate."""
-        return best_check([self._base_check, *self._checks(net)]) is not self._base_check
+    def is_better(self, net: NeuralNet) -> bool:
+        """Return whether there is a best check, and it is better than the base rate."""
+        return (
+            bool(self._best)
+            and best_check([self._base_check, *self._checks(net)]) is not self._base_check
+        )
 
     def best_weights(self, net: NeuralNet) -> Mapping[str, Tensor]:
         """The average of the best check, or those that predict the base rate where it is no worse.
 
         They lie in memory that later checks write to. Empty before the first check.
         """
-        if not self._best or self._is_better(net):
+        if not self._best or self.is_better(net):
             return self._best
         weight, bias = self._best["output.weight"], self._best["output.bias"]
         constant = torch.zeros_like(bias) + self._base_bias.to(bias)

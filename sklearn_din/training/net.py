@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -41,7 +43,7 @@ from sklearn_din.training.steps import (
 )
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, lend_threads
-from sklearn_din.training.validation import choose_validation, split_rows
+from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
 
 if TYPE_CHECKING:
     from sklearn_din.resilient.ranks import Ranks
@@ -131,8 +133,10 @@ class DINNet(NeuralNetBinaryClassifier):
     constant_: float | np.ndarray
     order_: np.random.RandomState
     seed_: int
+    is_refitting_: bool = False  # whether the pass over the validation rows is going on
     ranks_: Ranks | None = None  # the processes that train together, set while they do
     _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
+    _parts: Sequence[tuple[ImpressionBatches, ImpressionBatches]] = ()
     unread_losses_: tuple[tuple[Tensor, Tensor], ...] = ()  # and the numbers of their batches
     _threads: ThreadChoice | None = None  # set while the net trains, where there is a choice
 
@@ -262,11 +266,25 @@ class DINNet(NeuralNetBinaryClassifier):
             self.batch_size_ = 256 if n_rows <= LARGE_BATCH_ROWS else 1024
         self.occurrences_, self.labels_ = {}, (0, 0)
         train = self._batches_of(X, encoded, weights, moments, rows)
+        parts: list[tuple[ImpressionBatches, ImpressionBatches]] = []
         if held_out is not None:
-            valid = self._batches_of(X, encoded, weights, moments, held_out, held_out=how)
+            of_rows = functools.partial(self._batches_of, X, encoded, weights, moments)
+            valid = of_rows(held_out, held_out=how)
+            cut = self._cut_to_learn(held_out, how, X)
+            parts = [(of_rows(part), of_rows(part, held_out=how)) for part in cut]
         seed = self.order_.randint(2**31)
-        self._train(train, valid, X, encoded, seed=seed, is_new=True, epochs=epochs)
+        self._train(train, valid, X, encoded, seed=seed, is_new=True, epochs=epochs, parts=parts)
         return self
+
+    @property
+    def may_refit(self) -> bool:
+        """Whether the validation rows are to be learnt once the stop is found."""
+        return bool(self._parts)
+
+    def _cut_to_learn(self, held_out: np.ndarray, how: str, X: EncodedFeatures) -> list[np.ndarray]:
+        """Cut the validation rows into the parts by which they are learnt; none if they are not."""
+        learns = self.refit == "validation" or (self.refit == "auto" and how == "last")
+        return cut_in_time(held_out, X.times) if learns else []
 
     def _learn_neighbours(
         self, X: EncodedFeatures, y: np.ndarray
@@ -355,6 +373,7 @@ class DINNet(NeuralNetBinaryClassifier):
         seed: int,
         is_new: bool,
         epochs: int | None = None,
+        parts: Sequence[tuple[ImpressionBatches, ImpressionBatches]] = (),
     ) -> None:
         """Train as skorch does, under a seed; torch's random state is left as it was.
 
@@ -363,10 +382,11 @@ class DINNet(NeuralNetBinaryClassifier):
         """
         decay = self._count(train) if self.embedding_l2 else None
         if self.ranks_ is not None:
-            for batches in filter(None, (train, valid)):
+            for batches in filter(None, (train, valid, *chain(*parts))):
                 batches.share_among(self.ranks_.size, rank=self.ranks_.rank)
         devices = list(range(torch.cuda.device_count())) if self.device != "cpu" else []
-        self._batches, self._has_ended, self.seed_ = (train, valid), False, seed
+        self._batches, self._parts = (train, valid), parts
+        self._has_ended, self.seed_ = False, seed
         try:
             with seed_torch(seed, devices=devices):
                 if is_new:
@@ -381,15 +401,17 @@ class DINNet(NeuralNetBinaryClassifier):
                     self.checks_, self.n_epochs_ = [], 0
                 else:
                     self.initialize_callbacks()
-                self._set_rates_and_decay(decay)
+                self._set_rates()
+                self._set_decay(decay)
                 self._n_before = len(self.history)
                 super().partial_fit(X, y, epochs=epochs)
             if not self._has_ended:  # skorch drops a Ctrl-C, also before anything was trained
                 raise KeyboardInterrupt
         finally:
-            self._batches, self.unread_losses_ = None, ()
+            self._batches, self._parts, self.unread_losses_ = None, (), ()
             if self.initialized_:
-                self._set_rates_and_decay(None)
+                self._set_rates()
+                self._set_decay(None)
                 self.optimizer_.zero_grad(set_to_none=True)
         self.module_.eval()
         self.order_ = copy.deepcopy(self.order_)  # the caller may draw from the original
@@ -409,12 +431,18 @@ class DINNet(NeuralNetBinaryClassifier):
         strength = self.embedding_l2 * self.target.scale_of_prior(self.labels_)
         return embedding_decay(occurrences, strength / min(train.batch_size, len(train)))
 
-    def _set_rates_and_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
-        """Give the optimizer the rates of the parameters, its tables the factors of their L2."""
+    def _set_rates(self) -> None:
+        """Give the optimizer the rates of the parameters."""
         dense, *tables = self.optimizer_.param_groups
         dense["lr"] = self.lr
+        for group in tables:
+            group["lr"] = self.embedding_lr or self.lr
+
+    def _set_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
+        """Give the tables of the optimizer the factors of their L2."""
+        tables = self.optimizer_.param_groups[1:]
         for width, group in zip(self.module_.embeddings.tables, tables, strict=True):
-            group["lr"], group["decay"] = self.embedding_lr or self.lr, None
+            group["decay"] = None
             if decay is not None:
                 names = self.module_.embeddings.vocabularies_of(width)
                 factors = np.concatenate([decay[name] for name in names])
@@ -438,18 +466,43 @@ class DINNet(NeuralNetBinaryClassifier):
         ):
             self.presses_, self._threads = presses, threads
             try:
-                super().fit_loop(X, y, n_left, **kwargs)
-            except KeyboardInterrupt:
-                if self.ranks_ is not None and not self.ranks_.have_agreed:
-                    raise
-                if self.stop_reason_ == "max_epochs":  # no stop_training has named another
-                    self.stop_reason_ = "user" if presses else "callback"
+                self._until_stopped(lambda: super(DINNet, self).fit_loop(X, y, n_left, **kwargs))
+                if self._parts and self.stop_reason_ in {"max_epochs", "patience"}:
+                    self._until_stopped(self._learn_set_aside)
             finally:
+                self.is_refitting_ = False
                 del self.presses_, self._threads
-        check_losses(self)  # those of an epoch left unfinished
-        self.drop_unfinished_epoch()
         self._has_ended = True
         return self
+
+    def _until_stopped(self, train: Callable[[], object]) -> None:
+        """Train until a callback or Ctrl-C ends it, whose reason is kept."""
+        reason, self.stop_reason_ = self.stop_reason_, "max_epochs"
+        try:
+            train()
+        except KeyboardInterrupt:
+            if self.ranks_ is not None and not self.ranks_.have_agreed:
+                raise
+            if self.stop_reason_ == "max_epochs":  # no stop_training has named another
+                self.stop_reason_ = "user" if self.presses_ else "callback"
+        else:
+            self.stop_reason_ = reason
+        check_losses(self)  # those of an epoch left unfinished
+        self.drop_unfinished_epoch()
+
+    def _learn_set_aside(self) -> None:
+        """Learn the validation rows by one pass, from the best check's weights on."""
+        stopping = dict(self.callbacks_)["early_stopping"]
+        if not stopping.is_better(self):
+            return
+        self.is_refitting_ = True
+        for batches, _ in self._parts if self.embedding_l2 else ():
+            self._set_decay(self._count(batches))
+        of_epoch = {"dataset_train": self._parts[0][0], "dataset_valid": None}
+        self.notify("on_epoch_begin", **of_epoch)
+        batches = stopping.set_aside_batches(self, self._parts)
+        self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+        self.notify("on_epoch_end", **of_epoch)
 
     def n_epochs_now(self) -> int:
         """Epochs that this training has begun."""
@@ -460,6 +513,7 @@ class DINNet(NeuralNetBinaryClassifier):
         self.n_epochs_ += self.n_epochs_now()
         if self.n_epochs_now() and "train_loss" not in self.history[-1]:
             self.history.pop()
+        self._n_before = len(self.history)
 
     def stop_training(self, reason: StopReason) -> NoReturn:
         """End the training from within a callback."""

@@ -73,6 +73,9 @@ class ProgressBar(Callback):
         if self._bar is None:
             n = dataset_train.n_batches
             self._bar = tqdm(total=n * net.max_epochs, initial=n * (epoch - 1), unit="batch")
+        if net.is_refitting_:
+            self._bar.set_description("validation rows")
+            return
         self._bar.set_description(f"epoch {epoch} of {net.max_epochs}")
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:

@@ -15,6 +15,7 @@ from sklearn_din._warnings import warn_user
 from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
 
+MOST_PARTS, ROWS_PER_PART = 8, 32  # of validation rows that are learnt
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
 
@@ -111,6 +112,23 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
     (cut,) = late_times(times, n_wanted=n_wanted)
     is_late = times >= cut
     return row_numbers(~is_late), row_numbers(is_late)
+
+
+def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
+    """Cut rows into up to eight parts, in the order of their times; none if two would be small.
+
+    Examples
+    --------
+    >>> rows = np.arange(64)
+    >>> [part[[0, -1]].tolist() for part in cut_in_time(rows, times=-rows)]
+    [[63, 32], [31, 0]]
+    """
+    n_parts = min(len(rows) // ROWS_PER_PART, MOST_PARTS)
+    if n_parts < 2:
+        return []
+    if times is not None:
+        rows = rows[np.argsort(times[rows], kind="stable")]
+    return np.array_split(rows, n_parts)
 
 
 def row_numbers(chosen: np.ndarray | int) -> np.ndarray:

@@ -1,0 +1,145 @@
+"""The validation rows are learnt once the stop is found: by one pass, which must not lose."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+from skorch.callbacks import Callback
+
+from sklearn_din import DINClassifier
+from sklearn_din.training.checks import best_check
+from sklearn_din.training.validation import cut_in_time
+from tests.encoded_impressions import make_impressions, make_labels
+from tests.test_callbacks import Estimators
+from tests.test_checkpoint import assert_same_bits, ended_at, kill_at
+from tests.test_checkpoint import fit as fit_in
+
+X = make_impressions(2_000, seed=3)
+X.times = np.random.default_rng(0).permutation(2_000)
+y = make_labels(X, seed=3)
+LATE = np.flatnonzero(X.times >= 1_800)
+SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "lr": 0.02}
+SMALL |= {"max_epochs": 2, "random_state": 0, "neighbours": None}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def fit(y=y, **parameters):
+    return DINClassifier(**SMALL | parameters).fit(X, y)
+
+
+@cache
+def before():
+    return fit(refit=None)
+
+
+def weights_of(net):
+    return copy.deepcopy(net.module_.state_dict())
+
+
+@pytest.mark.parametrize("refit", ["auto", "validation"])
+def test_the_pass_is_that_of_partial_fit_part_by_part_and_averaged(refit):
+    """Its slow twin: each part is predicted, then learnt by ``partial_fit``, then averaged."""
+    plain = {"embedding_l2": 0.0, "interest": "paper"}  # nothing else is drawn than the order
+    found, twin = fit(refit=refit, **plain), fit(refit=None, **plain).net_
+    parts = cut_in_time(LATE, X.times)
+    sizes = [len(part) for part in parts]
+    assert len(parts) == 6
+    assert sorted(np.concatenate(parts)) == LATE.tolist()
+    average, latest, losses = weights_of(twin), weights_of(twin), []
+    for number, part in enumerate(parts, start=1):
+        twin.module_.load_state_dict(average)
+        losses.append(log_loss(y[part], twin.predict_proba(X[part])))
+        twin.module_.load_state_dict(latest)
+        twin.partial_fit(X[part], y[part])
+        latest = weights_of(twin)
+        for name, weight in latest.items():
+            average[name] = average[name].lerp(weight, 1 / (len(parts) / 2 + number))
+    check = found.net_.checks_[-1]
+    assert check["valid_loss"] == pytest.approx(np.average(losses, weights=sizes), rel=1e-5)
+    assert check["valid_loss"] < found.net_.checks_[1]["valid_loss"]  # and so it is kept
+    for name, weight in found.module_.state_dict().items():
+        torch.testing.assert_close(weight, average[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_pass_that_loses_leaves_the_model_as_it_was():
+    """The newest labels are chance: what was learnt before predicts them better than they do."""
+    noise = np.where((X.times >= 1_900) & (X.times % 2 == 0), 1 - y, y)
+    found, expected = fit(noise, max_epochs=8), fit(noise, max_epochs=8, refit=None)
+    assert len(found.history_) == len(expected.history_) + 1
+    assert best_check(found.net_.checks_) is not found.net_.checks_[-1]
+    np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "learns"),
+    [
+        ({}, True),
+        ({"validation": "random"}, False),
+        ({"validation": "random", "refit": "validation"}, True),
+        ({"refit": None}, False),
+        ({"early_stopping": False, "refit": "validation"}, False),
+        ({"validation_fraction": 0.03}, False),  # of 60 rows, two parts would be small
+    ],
+)
+def test_which_rows_are_learnt(parameters, learns):
+    trained = fit(**parameters)
+    assert len(trained.history_) == len(trained.net_.history) == 2 + learns
+    assert trained.n_iter_ == 2 + learns
+    assert trained.net_.stop_reason_ == "max_epochs"
+
+
+def test_the_pass_is_one_more_epoch_for_callbacks_and_the_last_row_of_the_history():
+    seen = []
+
+    class Watch(Callback):
+        def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+            seen.append((len(net.history), dataset_valid is None))
+
+    history = fit(callbacks=[Watch()]).history_
+    assert seen == [(1, False), (2, False), (3, True)]
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert np.isfinite(history).all(axis=None)
+
+
+@pytest.mark.parametrize("act", ["callback", "user"])
+def test_a_pass_that_is_ended_leaves_the_best_check(act):
+    class Stop(Callback):
+        def on_batch_end(self, net, training=False, **kwargs):
+            if net.is_refitting_ and act == "user":
+                net.presses_.append(1)
+            if net.is_refitting_:
+                raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted") if act == "user" else np.errstate():
+        stopped = fit(callbacks=[Stop()])
+    assert stopped.net_.stop_reason_ == act
+    np.testing.assert_array_equal(stopped.predict_proba(X), before().predict_proba(X))
+
+
+@pytest.mark.parametrize("batch", [16, 18, 22])
+def test_a_training_that_was_killed_in_the_pass_ends_with_the_same_bits(batch, tmp_path):
+    given = {"X": X, "y": y}
+    options = {"max_epochs": 2, "batch_size": 256, "early_stopping": "auto", "neighbours": None}
+    with ended_at(23, end=lambda: pytest.fail("more steps than two epochs and six parts")):
+        expected = fit_in(None, given, **options)
+    kill_at(batch, tmp_path, given, **options)
+    assert_same_bits(fit_in(tmp_path, given, **options), expected, given)
+
+
+@pytest.mark.parametrize("patience", [1, 99])
+def test_the_pass_is_the_last_task_of_scikit_learn_s_callbacks(patience):
+    """Also where early stopping ends the task before it in the middle of an epoch."""
+    seen = Estimators()
+    trained = DINClassifier(
+        **SMALL | {"patience": patience, "max_epochs": 12, "lr": 0.5 / patience}
+    )
+    trained.set_callbacks(seen).fit(X, y)
+    *checks, whole = seen.at_end
+    assert len(checks) == len(trained.history_)
+    assert trained.net_.stop_reason_ == ("patience" if patience == 1 else "max_epochs")
+    for estimator in (whole, checks[-1]):
+        np.testing.assert_array_equal(estimator.predict_proba(X), trained.predict_proba(X))
