@@ -1,9 +1,9 @@
-"""Requests over HTTP to the container of examples/container: rates, times, memory.
+"""Requests over HTTP to ``python -m sklearn_din serve``: rates, times, memory.
 
-``python -m benchmarks.http_load [--server-python PYTHON]``: a user with 50 events of two attributes
-and 200 items in each request, 1, 4 and 16 clients that wait for each answer; the last row while
-``update`` trains the model on 1,000 rows and replaces the file, three times. PYTHON has fastapi,
-uvicorn[standard], onnxruntime and numpy; the clients run on the same cores.
+``python -m benchmarks.http_load [--kind din]``: a user with 50 events of two attributes and 200
+items in each request, 1, 4 and 16 clients that wait for each answer; the last row while ``update``
+trains the model on 1,000 rows and replaces the file, three times. The file is an ONNX one, or that
+of ``save``; the clients run on the same cores.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import runpy
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,45 +22,52 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "container"
+from benchmarks.guard import log_and_histories
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    export_onnx,
+    load,
+    save,
+    update,
+)
+
 N_EVENTS, N_ITEMS, N_UPDATES = 50, 200, 3
 OF_CANDIDATES = ["item", "category", "price"]
 
 
-def make_model(folder: Path):
-    """Fit a model, write what the container needs, and keep the model for updates."""
-    from sklearn.pipeline import Pipeline
-
-    from benchmarks.guard import log_and_histories
-    from sklearn_din import DINClassifier, HistorySequenceEncoder, save
-
+def make_model(folder: Path, kind: str) -> pd.DataFrame:
+    """Fit a model, write what the server needs, and keep the model for updates."""
     frame, y = log_and_histories(10_000, n_items=50_000)
     frame, y = frame.iloc[:20_000], y[:20_000]
     encoder = HistorySequenceEncoder(user="user", time="time")
     classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
     model = Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
-    write = runpy.run_path(str(EXAMPLE / "export.py"))["write_for_container"]
     catalogue = frame.drop_duplicates("item")[OF_CANDIDATES]
-    write(model, catalogue, folder / "model")
-    shutil.copy(EXAMPLE / "app.py", folder)
-    save(model, folder / "model.din")
+    catalogue.to_parquet(folder / "items.parquet")
+    save(model, folder / "trained.din")
+    write(model, folder, kind)
     frame.iloc[:1_000].assign(y=y[:1_000]).to_pickle(folder / "rows.pkl")
-    catalogue.to_pickle(folder / "catalogue.pkl")
     return catalogue
 
 
-def update_often(folder: Path) -> None:
-    """Train the model and replace the file, at a lower priority than the server."""
-    from sklearn_din import load, update
+def write(model: Pipeline, folder: Path, kind: str) -> None:
+    """Write the file that is served, in one move."""
+    if kind == "onnx":
+        export_onnx(model, folder / "model.onnx", layout="ranking")
+    else:
+        save(model, folder / "model.din")
 
+
+def update_often(folder: Path, kind: str) -> None:
+    """Train the model and replace the file, at a lower priority than the server."""
     os.nice(10)
-    model, rows = load(folder / "model.din"), pd.read_pickle(folder / "rows.pkl")
-    catalogue = pd.read_pickle(folder / "catalogue.pkl")
-    write = runpy.run_path(str(EXAMPLE / "export.py"))["write_for_container"]
+    model, rows = load(folder / "trained.din"), pd.read_pickle(folder / "rows.pkl")
     for _ in range(N_UPDATES):
         update(model, rows.drop(columns="y"), rows["y"])
-        write(model, catalogue, folder / "model")
+        write(model, folder, kind)
 
 
 def make_requests(catalogue: pd.DataFrame, port: int) -> list[bytes]:
@@ -146,22 +151,22 @@ def wait_for(port: int) -> None:
 def main() -> None:
     """Start the server, ask it, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--server-python", default=sys.executable)
+    parser.add_argument("--kind", choices=["onnx", "din"], default="onnx")
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--updates", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.updates:
-        update_often(options.updates)
+        update_often(options.updates, options.kind)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        catalogue = make_model(folder)
+        catalogue = make_model(folder, options.kind)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [options.server_python, "-m", "uvicorn", "app:app", "--log-level", "warning"]
-        command += ["--port", str(port)]
-        server = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": ""})
+        command = [sys.executable, "-m", "sklearn_din", "serve", f"{folder}/model.{options.kind}"]
+        command += ["--catalogue", f"{folder}/items.parquet", "--port", str(port)]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             wait_for(port)
             requests, rows = make_requests(catalogue, port), []
@@ -170,9 +175,8 @@ def main() -> None:
                 row = {"clients": n_clients, "updates": 0}
                 row |= measure(port, requests, n_clients, lasts(options.seconds))
                 rows.append(row | {"MB": memory(server.pid)})
-            trainer = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.http_load", "--updates", str(folder)]
-            )
+            command = [sys.executable, "-m", "benchmarks.http_load", "--kind", options.kind]
+            trainer = subprocess.Popen([*command, "--updates", folder])
             row = measure(port, requests, 16, lambda: trainer.poll() is None)
             if trainer.returncode:
                 raise RuntimeError("the updates failed")

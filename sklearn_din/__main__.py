@@ -3,6 +3,7 @@
 ``python -m sklearn_din`` runs on the embedded click log, whose best possible AUC is known.
 ``python -m sklearn_din log.csv --user U --item I --time T`` runs on a CSV or Parquet log.
 ``python -m sklearn_din predict MODEL rows.parquet --output scores.parquet`` scores rows.
+``python -m sklearn_din serve MODEL --catalogue items.parquet`` answers over HTTP, with a page.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from sklearn_din.command_line.options import main_parser, read_compare_options, read_predict_options
+from sklearn_din.command_line.options import (
+    main_parser,
+    read_compare_options,
+    read_predict_options,
+    read_serve_options,
+)
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # messages of torch
 STOPPED_BY = 128  # exit status of a program that a signal ended: this plus the signal's number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the main job, or ``predict``; a user's mistake is one line and status 2."""
+    """Run the main job, ``predict`` or ``serve``; a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with warnings.catch_warnings(), _clean_up_on_signals():
         warnings.showwarning = _show_warning
@@ -45,6 +51,12 @@ def _run(arguments: Sequence[str]) -> None:
         from sklearn_din.command_line.results import score_rows
 
         score_rows(predict_options)
+        return
+    if arguments[:1] == ["serve"]:
+        serve_options = read_serve_options(arguments[1:])
+        from sklearn_din.command_line.serving import serve
+
+        serve(serve_options)
         return
     options = read_compare_options(arguments)
     from sklearn_din.command_line.results import compare

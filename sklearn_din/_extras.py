@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-EXTRAS = ("large", "serving", "inspection", "resilient", "command_line", "datasets")
+EXTRAS = ("large", "serving", "inspection", "resilient", "server", "command_line", "datasets")
 
 
 def extra(name: str) -> Any:

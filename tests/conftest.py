@@ -43,6 +43,8 @@ SLOW = {
     "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
     "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process "
     "none_asks_for_trust_and_each_can_go_on_learning",
+    "server": "a_process_serves_until_a_signal_and_without_torch_where_it_can "
+    "a_replaced_file_is_served_and_each_answer_is_one_models",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
     "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
     "threads": "a_search_in_two_processes_uses_no_more_threads_than_processors "

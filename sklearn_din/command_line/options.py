@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import importlib
+import importlib.util
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -13,10 +14,13 @@ from typing import NoReturn
 
 PARQUET = (".parquet", ".pq")
 TABLE_SUFFIXES = (*PARQUET, ".csv", ".csv.gz", ".tsv")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+TOKEN_VARIABLE = "SKLEARN_DIN_TOKEN"
 CONDITION = re.compile(r"(?P<column>.+?)\s*(?P<compare>>=|<=|==|!=|>|<)\s*(?P<value>.+)")
 DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
 or on a CSV or Parquet log of your own. `python -m sklearn_din predict --help` shows how a saved
-model scores rows."""
+model scores rows, `python -m sklearn_din serve --help` how it answers over HTTP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,26 @@ class PredictOptions(TableOptions):
     model: Path
     rows: Path
     output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(TableOptions):
+    """Options of ``serve``."""
+
+    model: Path
+    catalogue: Path
+    history: Path | None
+    host: str
+    port: int
+    token: str | None
+    title: str | None
+    image: str | None
+    label: str | None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the model is a file of ``export_onnx``."""
+        return self.model.suffix == ".onnx"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -144,6 +168,33 @@ def predict_parser() -> OneLineParser:
     return parser
 
 
+def serve_parser() -> OneLineParser:
+    """Return the parser of ``python -m sklearn_din serve``."""
+    parser = OneLineParser(
+        prog="python -m sklearn_din serve", description="Rank a catalogue over HTTP, with a page."
+    )
+    parser.add_argument(
+        "model", type=Path, help="a file of --save, or of export_onnx: load none that you distrust"
+    )
+    parser.add_argument(
+        "--catalogue", type=Path, required=True, help="the items: CSV, Parquet or a folder of it"
+    )
+    parser.add_argument("--history", type=Path, help="clicks of users, whose ids may then be asked")
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
+    parser.add_argument("--port", type=_count(0), default=8000, help="default 8000; 0: any")
+    parser.add_argument(
+        "--token",
+        default=os.environ.get(TOKEN_VARIABLE),
+        help=f"what writers show; better in the variable {TOKEN_VARIABLE}, which no list of "
+        "processes shows",
+    )
+    parser.add_argument("--title", metavar="COL", help="names of items in the catalogue")
+    parser.add_argument("--image", metavar="COL", help="their pictures: files beside the catalogue")
+    parser.add_argument("--label", help="of several labels, the one to rank by")
+    _add_table_options(parser)
+    return parser
+
+
 def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
     """Read and check the options of the main job."""
     parser = main_parser()
@@ -176,6 +227,36 @@ def read_predict_options(arguments: Sequence[str]) -> PredictOptions:
     _check_input(options.rows, folder=True)
     _check_outputs({"--output": options.output}, inputs=[options.model, options.rows])
     return options
+
+
+def read_serve_options(arguments: Sequence[str]) -> ServeOptions:
+    """Read and check the options of ``serve``."""
+    options = ServeOptions(**vars(serve_parser().parse_args(arguments)))
+    _check_reading(options)
+    _check_input(options.model)
+    for path in (options.catalogue, options.history):
+        _check_input(path, folder=True)
+    if options.host not in LOOPBACK and not options.token:
+        raise ValueError(
+            f"--host {options.host} is seen by other machines, so that writing needs a --token "
+            f"(or the variable {TOKEN_VARIABLE}): any text that only those know who may write."
+        )
+    if options.is_onnx and options.history is not None:
+        raise ValueError(
+            "--history needs the Pipeline's own file, of save: a file of export_onnx does not know "
+            "the columns of user and time."
+        )
+    check_serve_extra()
+    return options
+
+
+def check_serve_extra() -> None:
+    """Raise where a package of the server is missing."""
+    absent = [name for name in SERVE_PACKAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ImportError(
+            f"a server needs {', '.join(absent)}, not installed: pip install 'sklearn-din[serve]'."
+        )
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:

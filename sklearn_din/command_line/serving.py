@@ -1,0 +1,89 @@
+"""The server on the command line: its files, read anew whenever one is replaced."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from typing import Any
+
+import pandas as pd
+import uvicorn
+
+from sklearn_din.command_line.options import LOOPBACK, ServeOptions
+from sklearn_din.command_line.tables import drop_missing, read_ids, read_table, read_times
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.app import create_app
+from sklearn_din.server.state import LOGGER, State
+
+SECONDS_TO_STOP = 10
+
+
+def serve(options: ServeOptions) -> None:
+    """Answer requests by the files until Ctrl-C or SIGTERM."""
+    files = [options.model, options.catalogue, *([options.history] if options.history else [])]
+    state = State(lambda: load_answers(options), files)
+    run(state, host=options.host, port=options.port, token=options.token)
+
+
+def load_answers(options: ServeOptions) -> Answers:
+    """Read the model, the catalogue and the log of what users did."""
+    catalogue = read_table(options.catalogue, [], options)
+    shown: dict[str, Any] = {"title": options.title, "image": options.image, "label": options.label}
+    if options.is_onnx:  # torch is not imported
+        from sklearn_din.server.by_onnx import OnnxAnswers
+
+        return OnnxAnswers(options.model, catalogue, folder=options.catalogue.parent, **shown)
+    from sklearn_din.saving import load
+    from sklearn_din.server.by_pipeline import PipelineAnswers, user_and_time
+
+    model, history = load(options.model), None
+    if options.history is not None:
+        history = _read_history(options, *user_and_time(model))
+    return PipelineAnswers(model, catalogue, history, folder=options.catalogue.parent, **shown)
+
+
+def run(
+    state: State,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    calibration: list[dict[str, float]] | None = None,
+) -> None:
+    """Listen until a signal comes; requests that have begun are answered."""
+    hosts = LOOPBACK if host in LOOPBACK else ()
+    app = create_app(state, token=token, hosts=hosts, calibration=calibration)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family)
+    name = f"[{host}]" if ":" in host else host
+    print(
+        f"the page: http://{name}:{listening.getsockname()[1]}/ (routes: /docs; Ctrl-C ends it)",
+        flush=True,
+    )
+    LOGGER.addHandler(logging.StreamHandler())
+    LOGGER.setLevel(logging.INFO)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn stops gently, then raises them again
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=SECONDS_TO_STOP,
+        )
+    ).run(sockets=[listening])
+
+
+def _read_history(options: ServeOptions, user: str | None, time: str | None) -> pd.DataFrame:
+    """Return the log with ids and times as the main job reads them."""
+    assert options.history is not None
+    if user is None or time is None:
+        raise ValueError(
+            "--history needs a model that knows the columns of user and time: "
+            "HistorySequenceEncoder(user=..., time=...), or a HistoryBuilder as its first step."
+        )
+    log = read_table(options.history, [user, time], options)
+    log = drop_missing(log, [user, time], options.history, drop=options.drop_missing)
+    return log.assign(**{user: read_ids(log[user]), time: read_times(log[time], options)})

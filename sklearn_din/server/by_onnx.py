@@ -1,0 +1,87 @@
+"""Answers of a file that export_onnx wrote: torch is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sklearn_din.server.answers import Answers, most_distinct
+from sklearn_din.server.items import Items
+from sklearn_din.server.json_values import plain
+from sklearn_din.serving.onnx_server import OnnxServer
+
+
+class OnnxAnswers(Answers):
+    """Answers of an ONNX file of the layout "ranking".
+
+    It does not say whose events are whose, so there is no log of histories: they come with each
+    request.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    catalogue : DataFrame of shape (n_items, ...)
+        The columns of candidates, and others for people.
+    title, image : str, default=None
+        Columns of the catalogue for people.
+    folder : path, default="."
+        Where pictures are.
+    label : str, default=None
+        Of several labels, the one to rank by.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        catalogue: pd.DataFrame,
+        *,
+        title: str | None = None,
+        image: str | None = None,
+        folder: Path = Path(),
+        label: str | None = None,
+    ) -> None:
+        self._server, self._label = OnnxServer(path), label
+        self._server.rank({}, [], label=label)  # another layout is refused
+        columns = self._server.columns_
+        self.user_columns = [name for name in columns if name not in catalogue]
+        of_items = [name for name in columns if name in catalogue]
+        pairs = {f"hist_{name}": name for name in of_items}
+        self.event_columns = {h: name for h, name in pairs.items() if h in columns}
+        item = most_distinct(catalogue, [*self.event_columns.values()] or of_items)
+        self.items = Items(catalogue, item, title=title, image=image, folder=folder)
+        frame = self.items.frame
+        self._columns = {name: plain(frame[name].tolist()) for name in of_items}
+        self.number = "probability" if self._server.classes_ else "prediction"
+
+    def best(
+        self, user: Mapping[str, Any], rows: Sequence[int] | None, top_k: int, exclude: str | None
+    ) -> tuple[list[int], list[float]]:
+        """Return rows of the catalogue, the best first, and their numbers."""
+        if exclude is not None:
+            seen = {
+                event
+                for name, source in self.event_columns.items()
+                if source == self.items.item
+                for event in user.get(name) or []
+            }
+            rows = range(len(self.items)) if rows is None else rows
+            rows = [row for row in rows if self.items.ids[row] not in seen]
+        columns = self._columns
+        if rows is not None:
+            columns = {name: [cells[row] for row in rows] for name, cells in columns.items()}
+        best, numbers = self._server.rank(user, columns, top_k=top_k, label=self._label)
+        positions = best.tolist()
+        return positions if rows is None else [rows[n] for n in positions], numbers.tolist()
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return the number of each row."""
+        return [self._predict_row(row) for row in rows]
+
+    def _predict_row(self, row: Mapping[str, Any]) -> float:
+        item = {name: [row[name]] for name in self._columns if name in row}
+        user = {name: cell for name, cell in row.items() if name not in item}
+        return self._server.rank(user, item, top_k=1, label=self._label)[1].tolist()[0]

@@ -1,0 +1,210 @@
+"""Answers of a fitted Pipeline: rankings, and the reasons for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from sklearn_din.features.schema import Behaviour, Schema
+from sklearn_din.inspection.explain import explain
+from sklearn_din.inspection.fitted import split_pipeline, unwrap
+from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.server.answers import Answers, most_distinct
+from sklearn_din.server.histories import Histories
+from sklearn_din.server.items import Items
+from sklearn_din.server.json_values import plain
+from sklearn_din.serving.ranking import Ranker
+from sklearn_din.training.checks import CHECK
+
+REPORT_ROWS = 2_000
+MOST_CHOICES = 50  # values of a user's column that the page offers
+
+
+class PipelineAnswers(Answers):
+    """Answers of a fitted Pipeline, by a Ranker. A HistoryBuilder at its begin has the log.
+
+    Parameters
+    ----------
+    model : Pipeline, search over one, or CalibratedClassifierCV of one
+        Fitted on a frame.
+    catalogue : DataFrame of shape (n_items, ...)
+        The columns of candidates, and others for people.
+    history : DataFrame, default=None
+        What users did, beside what a HistoryBuilder remembers.
+    title, image : str, default=None
+        Columns of the catalogue for people.
+    folder : path, default="."
+        Where pictures are.
+    label : str, default=None
+        Of several labels, the one to rank by.
+    """
+
+    has_reasons = True
+
+    def __init__(
+        self,
+        model: Any,
+        catalogue: pd.DataFrame,
+        history: pd.DataFrame | None = None,
+        *,
+        title: str | None = None,
+        image: str | None = None,
+        folder: Path = Path(),
+        label: str | None = None,
+    ) -> None:
+        pipeline, calibration = unwrap(model, purpose="serve")
+        builder = _first_builder(pipeline)
+        if builder is not None:
+            pipeline = pipeline[1:]  # Ranker encodes users by themselves
+        self._model, self.calibration = calibration.around(pipeline), calibration.method
+        if calibration.method is not None:
+            self._model.feature_names_in_ = pipeline.feature_names_in_
+        fitted = split_pipeline(self._model, purpose="serve")
+        self._encoder, classifier = fitted.encoder, fitted.classifier
+        schema, names = self._encoder.schema_, list(pipeline.feature_names_in_)
+        compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
+        item = most_distinct(catalogue, compared or schema.names("categorical"))
+        self.items = Items(catalogue, item, title=title, image=image, folder=folder)
+        beside = {self._encoder.user, self._encoder.time, *schema.unused}
+        beside |= {*_names(self._encoder.drop)}
+        self._needed = [name for name in names if name not in beside]
+        self.user_columns = [name for name in self._needed if name not in catalogue]
+        candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
+        self._ranker = Ranker(self._model, candidates, label=label)
+        self._candidates = candidates
+        self.behaviour = _behaviour_of(schema, item)
+        if builder is None and history is not None:
+            builder = _builder_of(self._encoder, self.behaviour)
+        if builder is not None:
+            self.histories = Histories(builder, history)
+        self.event_columns = _event_columns(self.behaviour, self.histories)
+        self.number = "probability" if hasattr(classifier, "predict_proba") else "prediction"
+        known = self._encoder.vocabularies_
+        self.choices = {
+            name: plain(known[name][:MOST_CHOICES].tolist())
+            for name in self.user_columns
+            if name in known and not schema[name].is_history and len(known[name])
+        }
+        self.training = classifier.history_[list(CHECK)].to_dict("records")
+
+    def best(
+        self, user: Mapping[str, Any], rows: Sequence[int] | None, top_k: int, exclude: str | None
+    ) -> tuple[list[int], list[float]]:
+        """Return rows of the catalogue, the best first, and their numbers."""
+        items = self.items
+        only = None if rows is None else [items.ids[row] for row in rows]
+        best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude)
+        return items.find(plain(best[items.item].tolist())), best.iloc[:, -1].tolist()
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return the number of each row, or one for each label."""
+        for row in rows:
+            absent = [name for name in self._needed if name not in row]
+            if absent:
+                raise ValueError(
+                    f"a row must have the keys {self._needed}, got none of {absent}. Where a value "
+                    "is not known, give null."
+                )
+        columns = {name: pd.Series([r[name] for r in rows], dtype=object) for name in self._needed}
+        frame = pd.DataFrame(columns)
+        if self.number == "prediction":
+            return self._model.predict(frame).tolist()
+        probability = self._model.predict_proba(frame)
+        return [p.tolist() if len(p) > 2 else float(p[1]) for p in probability]
+
+    def reasons(self, user: Mapping[str, Any], row: int) -> dict[str, Any]:
+        """Return the weight and the effect of each event for an item of the catalogue.
+
+        The oldest event comes first; those beyond the encoder's ``max_length`` have none. Where a
+        network has no weights, or several labels, ``notes`` says why.
+        """
+        pair = {**user, **self.items.row(row)}
+        frame = pd.DataFrame({n: pd.Series([pair.get(n)], dtype=object) for n in self._needed})
+        found: dict[str, Any] = {"weight": None, "effect": None, "notes": []}
+        for by, name in (("weight", "weight"), ("leave_out", "effect")):
+            try:
+                table = explain(self._model, frame, by=by)
+            except ValueError as error:  # of a network without weights, or of several labels
+                found["notes"].append(str(error))
+                continue
+            is_shown = table["behaviour"] == self._encoder.schema_.display_name(self.behaviour)
+            found[name] = table.loc[is_shown, name].tolist()
+        return found
+
+    def report(self) -> list[dict[str, Any]] | None:
+        """Return how far the log's newest events are from the training rows, column by column."""
+        return self._report
+
+    @cached_property
+    def _report(self) -> list[dict[str, Any]] | None:
+        if self.histories is None:
+            return None
+        rows = self.histories.rows(REPORT_ROWS)
+        names = [name for name in self._encoder.feature_names_in_ if name not in rows]
+        known = self._candidates.set_index(self._candidates[self.items.item])
+        for name in names:
+            rows[name] = rows[self.items.item].map(known.get(name, {})).astype(object)
+        table = self._encoder.report(rows).drop(index=names, errors="ignore")
+        table.insert(0, "column", table.index)
+        return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
+
+
+def user_and_time(model: Any) -> tuple[str | None, str | None]:
+    """Return the names of the columns by which a model's histories are made."""
+    pipeline, _ = unwrap(model, purpose="serve")
+    owner = _first_builder(pipeline) or split_pipeline(model, purpose="serve").encoder
+    return owner.user, owner.time
+
+
+def _first_builder(pipeline: Any) -> HistoryBuilder | None:
+    first = pipeline[0] if isinstance(pipeline, Pipeline) else None
+    return first if isinstance(first, HistoryBuilder) else None
+
+
+def _names(value: object) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+
+
+def _behaviour_of(schema: Schema, item: str) -> Behaviour | None:
+    """Return the history that is compared with the item, which the page shows."""
+    hits = [b for b in schema.behaviours if item in b.candidates]
+    return hits[0] if hits else None
+
+
+def _event_columns(behaviour: Behaviour | None, histories: Histories | None) -> dict[str, str]:
+    """Return the columns of an event that each history of a behaviour holds."""
+    if behaviour is None:
+        return {}
+    pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
+    sources = {h: c or h.removeprefix("hist_") for h, c in pairs}
+    sources |= {name: name.removeprefix("hist_") for name in behaviour.numbers}
+    if histories is None:
+        return sources
+    return {name: histories.sources.get(name, source) for name, source in sources.items()}
+
+
+def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
+    """Return a builder of the histories that an encoder was fitted on."""
+    sources = _event_columns(behaviour, None)
+    elapsed = [name for name in sources if not name.startswith("hist_")]
+    if not sources or encoder.user is None or encoder.time is None or len(elapsed) > 1:
+        raise ValueError(
+            "--history needs histories called hist_ and the column's name, and an encoder that "
+            "knows the columns of user and time: HistorySequenceEncoder(user=..., time=...). Or "
+            "fit a Pipeline that begins with a HistoryBuilder."
+        )
+    return HistoryBuilder(
+        user=encoder.user,
+        time=encoder.time,
+        columns=[source for name, source in sources.items() if name not in elapsed],
+        elapsed=elapsed[0] if elapsed else None,
+        max_length=max(encoder.max_length, 50),
+        events="all",
+    )

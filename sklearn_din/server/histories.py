@@ -1,0 +1,163 @@
+"""What users did: a log, and the clicks that have come since."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import check_frame
+from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.server.json_values import check_spelling, plain
+
+RECENT = 2_000  # clicks after which they join the log: until then a post costs the same
+TIMES = "time of each event"  # a history beside those of the model
+
+
+class Histories:
+    """Each user's newest events, by two HistoryBuilders: of the log, and of what came since.
+
+    A click joins the small one, so that it costs the same however long the log is. Now is just
+    after the newest event. Threads may share it.
+
+    Parameters
+    ----------
+    builder : HistoryBuilder
+        The columns, and which events a history keeps; it need not be fitted.
+    log : DataFrame of shape (n_events, ...), default=None
+        Events beside those that a fitted builder remembers. Its other columns are what was last
+        known of each user.
+    """
+
+    def __init__(self, builder: HistoryBuilder, log: pd.DataFrame | None = None) -> None:
+        names = [builder.columns] if isinstance(builder.columns, str) else [*builder.columns]
+        self.user, self.time, self.columns = builder.user, builder.time, names
+        self.sources = {f"{builder.prefix}{name}": name for name in names}
+        self._times = f"{builder.prefix}{TIMES}"
+        if builder.elapsed is not None:
+            self.sources[builder.elapsed] = builder.elapsed
+        self._settings = builder.get_params() | {"columns": [*names, TIMES], "events": "all"}
+        parts = [self._with_times(builder.events_)] if hasattr(builder, "events_") else []
+        if log is not None:
+            check_frame(log, [self.user, self.time, *names], name="the history")
+            log = log.sort_values(self.time, kind="stable")
+            parts.append(self._with_times(log))
+        if not sum(map(len, parts)):
+            raise ValueError("the history must have at least one event, got none.")
+        remembered = self._fit(parts[0])
+        for part in parts[1:]:
+            remembered.partial_fit(part)  # an event that is in both is remembered once
+        events = remembered.events_
+        self._example = events.head(1)
+        self._builders = remembered, self._fit(events[:0])
+        self._n_by_user = events[self.user].value_counts()
+        last = self._example if log is None else log.drop_duplicates(self.user, keep="last")
+        self._last_known = last.set_index(self.user)
+        self._writing = threading.Lock()
+
+    @property
+    def n_events(self) -> int:
+        """Number of events that are remembered."""
+        return sum(len(builder.events_) for builder in self._builders)
+
+    def now(self) -> Any:
+        """Return the moment just after the newest event."""
+        newest = max(b.events_[self.time].max() for b in self._builders if len(b.events_))
+        return newest + (pd.Timedelta(1, unit="s") if isinstance(newest, pd.Timestamp) else 1)
+
+    def of(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
+        """Return the histories of one user, and the time of each event, oldest first.
+
+        Of an unknown user they are empty.
+        """
+        check_spelling([user], self._n_by_user.index[:1].tolist(), name=self.user)
+        found = [self._ask(builder, user) for builder in self._builders]
+        times = np.concatenate([part[self._times] for part in found])
+        newest = np.argsort(times, kind="stable")[-self._builders[0].max_length :]
+        histories = {
+            name: [cell for part in found for cell in part[name].tolist()] for name in self.sources
+        }
+        ordered = {name: [cells[n] for n in newest] for name, cells in histories.items()}
+        return ordered, [plain(time) for time in pd.Series(times[newest]).tolist()]
+
+    def read_id(self, text: str | int) -> Any:
+        """Return the id of a user that was typed: an integer where ids are integers."""
+        known = self._n_by_user.index[0]
+        return int(text) if isinstance(plain(known), int) and str(text).isdecimal() else text
+
+    def last_known(self, user: Any, name: str) -> Any:
+        """Return what the log last had of a user in a column; None where it had nothing."""
+        known = self._last_known
+        if name not in known or user not in known.index:
+            return None
+        return plain(known.at[user, name])
+
+    def rows(self, n: int) -> pd.DataFrame:
+        """Return the newest events of the log as rows with the histories that they had."""
+        return self._builders[0].transform(self._builders[0].events_.nlargest(n, self.time))
+
+    def add(self, events: Sequence[Mapping[str, Any]]) -> int:
+        """Remember events and return how many there were that were not remembered already."""
+        needed = [self.user, self.time, *self.columns]
+        for event in events:
+            absent = [name for name in needed if name not in event]
+            if absent:
+                raise ValueError(f"an event must have the keys {needed}, got none of {absent}.")
+        frame = pd.DataFrame({n: pd.Series([e[n] for e in events]) for n in needed})
+        for name in (self.user, *self.columns):
+            check_spelling(frame[name].tolist(), self._example[name].tolist(), name=name)
+        frame[self.time] = self._read_times(frame[self.time])
+        with self._writing:
+            log, recent = self._builders
+            users = frame[self.user]
+            known = [b.events_[b.events_[self.user].isin(users)] for b in (log, recent)]
+            memory = self._fit(pd.concat(known))
+            n_known = len(memory.events_)
+            new = memory.partial_fit(self._with_times(frame)).events_[n_known:]
+            recent = self._fit(pd.concat([recent.events_, new], ignore_index=True))
+            if len(recent.events_) > RECENT:
+                log = self._fit(pd.concat([log.events_, recent.events_], ignore_index=True))
+                recent = self._fit(log.events_[:0])
+            self._builders = log, recent
+        return len(new)
+
+    def example(self) -> dict[str, Any]:
+        """Return an event as :meth:`add` takes it."""
+        event = self._example.drop(columns=TIMES).iloc[0].to_dict()
+        return {str(name): plain(value) for name, value in event.items()}
+
+    def search(self, text: str, n: int) -> list[dict[str, Any]]:
+        """Return users whose id holds a text, those with the most events first."""
+        counts = self._n_by_user
+        if text:
+            counts = counts[counts.index.astype(str).str.contains(text, case=False, regex=False)]
+        return [{"user": plain(user), "events": int(k)} for user, k in counts.head(n).items()]
+
+    def _fit(self, events: pd.DataFrame) -> HistoryBuilder:
+        return HistoryBuilder(**self._settings).fit(events)
+
+    def _with_times(self, log: pd.DataFrame) -> pd.DataFrame:
+        return log[[self.user, self.time, *self.columns]].assign(**{TIMES: log[self.time]})
+
+    def _ask(self, builder: HistoryBuilder, user: Any) -> pd.Series:
+        """Return what a builder attaches to one row of the user now."""
+        row = self._example.assign(**{self.user: [user], self.time: self.now()})
+        return builder.transform(row).iloc[0]
+
+    def _read_times(self, times: pd.Series) -> pd.Series:
+        """Return times that came as JSON as the log has them."""
+        kind = self._example[self.time].dtype
+        if not pd.api.types.is_datetime64_any_dtype(kind):
+            if not pd.api.types.is_numeric_dtype(times.dtype):
+                raise ValueError(f"{self.time} must be a number, as in the log, got {times[0]!r}.")
+            return times
+        read = pd.to_datetime(times, errors="coerce", utc=getattr(kind, "tz", None) is not None)
+        if pd.api.types.is_numeric_dtype(times.dtype) or read.isna().any():
+            raise ValueError(
+                f"{self.time} must be a date as text, such as {str(self.now())!r}, got "
+                f"{times[read.isna()].tolist() or times.tolist()!r:.60}."
+            )
+        return read.astype(kind)

@@ -1,0 +1,106 @@
+"""The rows of a catalogue: ids, titles and pictures, found by id or by text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din._validation import check_frame
+from sklearn_din.server.json_values import check_spelling, plain
+
+PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may hold scripts
+
+
+class Items:
+    """What may be ranked, each item once.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n_items, ...)
+        The catalogue.
+    item : str
+        The column that tells items from each other.
+    title : str, default=None
+        A column of names that people know. None: the id.
+    image : str, default=None
+        A column of files of pictures, their paths from ``folder`` on. None: no pictures.
+    folder : path, default="."
+        No file outside it is shown.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        item: str,
+        *,
+        title: str | None = None,
+        image: str | None = None,
+        folder: Path = Path(),
+    ) -> None:
+        check_frame(frame, [name for name in (item, title, image) if name], name="the catalogue")
+        self.item, self.folder = item, folder.resolve()
+        self.frame = frame.dropna(subset=[item]).drop_duplicates(item).reset_index(drop=True)
+        self.ids = [plain(value) for value in self.frame[item].tolist()]
+        self._rows = {value: row for row, value in enumerate(self.ids)}
+        titles = self.frame[title or item]
+        self._titles = titles.where(titles.notna(), self.frame[item]).astype(str)
+        self._texts = (self._titles + "\n" + self.frame[item].astype(str)).str.lower()
+        self._images = None if image is None else self._check_images(self.frame[image])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row_of(self, item: Any) -> int | None:
+        """Return the row of an item; None where the catalogue has none."""
+        return self._rows.get(item) if isinstance(item, str | int) else None
+
+    def find(self, items: Sequence[Any]) -> list[int]:
+        """Return the rows of items, those of the catalogue; raise where it has none of them."""
+        check_spelling(items, self.ids[:1], name="items")
+        rows = [self._rows[item] for item in dict.fromkeys(items) if item in self._rows]
+        if not rows:
+            raise ValueError(
+                f"no item of the request is in the catalogue, which has such as {self.ids[0]!r}: "
+                f"got {list(items[:5])!r}. Leave items out to rank all of them."
+            )
+        return rows
+
+    def row(self, row: int) -> dict[str, Any]:
+        """Return the columns of an item."""
+        return {str(name): plain(self.frame[name].iloc[row]) for name in self.frame}
+
+    def search(self, text: str, n: int) -> list[dict[str, Any]]:
+        """Return items whose title or id holds a text, in the catalogue's order."""
+        is_hit = self._texts.str.contains(text.lower(), regex=False)
+        return [self.show(row) for row in np.flatnonzero(is_hit)[:n].tolist()]
+
+    def show(self, row: int) -> dict[str, Any]:
+        """Return what people see of an item."""
+        image = None if self.picture(row) is None else f"page/image/{row}"
+        return {"item": self.ids[row], "title": self._titles.iloc[row], "image": image}
+
+    def show_id(self, item: Any) -> dict[str, Any]:
+        """Return what people see of an id, which need not be in the catalogue."""
+        row = self.row_of(item)
+        return {"item": item, "title": str(item), "image": None} if row is None else self.show(row)
+
+    def picture(self, row: int) -> Path | None:
+        """Return the file of an item's picture, where there is one within the folder."""
+        if self._images is None or not isinstance(self._images.iloc[row], str):
+            return None
+        path = (self.folder / self._images.iloc[row]).resolve()
+        is_shown = path.is_relative_to(self.folder) and path.suffix.lower() in PICTURES
+        return path if is_shown and path.is_file() else None
+
+    def _check_images(self, images: pd.Series) -> pd.Series:
+        outside = images.astype(str).str.contains("://", regex=False)
+        if outside.any():
+            raise ValueError(
+                f"--image {images.name} must hold files beside the catalogue, got "
+                f"{images[outside].iloc[0]!r:.60}: the page loads nothing from elsewhere."
+            )
+        return images

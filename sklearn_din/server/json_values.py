@@ -1,0 +1,50 @@
+"""Values that come and go as JSON: how ids are spelt, dates, missing values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+NAMES = {str: "text", int: "integers", float: "numbers with a fraction", bool: "true or false"}
+
+
+def check_spelling(values: Sequence[Any], known: Sequence[Any], *, name: str) -> None:
+    """Raise where values are text and known ones integers, or the other way round.
+
+    Examples
+    --------
+    >>> check_spelling(["17"], [3, 17], name="items")
+    Traceback (most recent call last):
+        ...
+    ValueError: items must be integers, such as 3, got '17': text. Write them without quotes.
+    """
+    wanted = type(known[0]) if len(known) else None
+    if wanted not in (str, int):
+        return
+    for value in values:
+        if type(value) is not wanted and value is not None:
+            how = "in" if wanted is str else "without"
+            got = NAMES.get(type(value), type(value).__name__)
+            raise ValueError(
+                f"{name} must be {NAMES[wanted]}, such as {known[0]!r:.40}, got {value!r:.40}: "
+                f"{got}. Write them {how} quotes."
+            )
+
+
+def plain(value: Any) -> Any:
+    """Return a cell as JSON has it: dates as text, missing values as None.
+
+    Examples
+    --------
+    >>> plain(pd.Timestamp("2024-01-31 12:00")), plain(float("nan")), plain([pd.NA, 2])
+    ('2024-01-31 12:00:00', None, [None, 2])
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if pd.isna(value):
+        return None
+    return value if isinstance(value, str | int | float) else str(value)

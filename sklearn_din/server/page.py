@@ -1,0 +1,156 @@
+"""The page: its files, and what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from sklearn_din.server.answers import MAX_EVENTS, Answers
+from sklearn_din.server.state import State
+from sklearn_din.training.checks import best_check
+
+N_HITS, N_BEST = 20, 10
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/docs": ("docs.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/docs.js": ("docs.js", "text/javascript"),
+}
+
+
+class PageUser(BaseModel):
+    """Whose history is shown."""
+
+    user: str | int
+
+
+class PageRequest(BaseModel):
+    """The strip of events, oldest first, and the columns of the user."""
+
+    events: list[dict[str, Any]] = Field(max_length=MAX_EVENTS)
+    context: dict[str, Any] = {}
+    exclude: bool = False
+    item: str | int | None = None
+
+
+def add_page(app: FastAPI, state: State, calibration: list[dict[str, float]] | None) -> None:
+    """Add the routes of the page to the application."""
+    folder = files("sklearn_din.server")
+    for route, (name, kind) in FILES.items():
+        text = (folder / name).read_text(encoding="utf-8")
+        app.get(route, include_in_schema=False)(_answer_with(Response(text, media_type=kind)))
+    app.get("/favicon.ico", include_in_schema=False)(_answer_with(Response(status_code=204)))
+
+    @app.get("/page/about", include_in_schema=False)
+    async def about() -> Response:
+        return JSONResponse(await state.work(_about, state.answers, calibration))
+
+    @app.get("/page/report", include_in_schema=False)
+    async def report() -> Response:
+        answers = state.answers
+        return JSONResponse(await state.work(lambda: {"columns": answers.report()}))
+
+    @app.get("/page/users", include_in_schema=False)
+    async def search_users(search: str = "") -> Response:
+        log = state.answers.histories
+        return JSONResponse(
+            await state.work(lambda: {"users": [] if log is None else log.search(search, N_HITS)})
+        )
+
+    @app.get("/page/items", include_in_schema=False)
+    async def search_items(search: str = "") -> Response:
+        items = state.answers.items
+        return JSONResponse(await state.work(lambda: {"items": items.search(search, N_HITS)}))
+
+    @app.get("/page/image/{row}", include_in_schema=False)
+    async def image(row: int) -> Response:
+        items = state.answers.items
+        path = items.picture(row) if 0 <= row < len(items) else None
+        if path is None:
+            raise HTTPException(404, "there is no such picture.")
+        return FileResponse(path)
+
+    @app.post("/page/user", include_in_schema=False)
+    async def show_user(request: PageUser) -> Response:
+        return JSONResponse(await state.work(_show_user, state.answers, request.user))
+
+    @app.post("/page/rank", include_in_schema=False)
+    async def rank(request: PageRequest) -> Response:
+        return JSONResponse(await state.work(_rank, state.answers, request))
+
+    @app.post("/page/why", include_in_schema=False)
+    async def why(request: PageRequest) -> Response:
+        return JSONResponse(await state.work(_tell_why, state.answers, request))
+
+
+def _answer_with(response: Response) -> Any:
+    async def answer() -> Response:
+        return response
+
+    return answer
+
+
+def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> dict[str, Any]:
+    """Return what the page needs to know of the model before anything is chosen."""
+    context = [name for name in answers.user_columns if name not in answers.event_columns]
+    best = best_check(answers.training)
+    checks = [{n: v if v == v else None for n, v in c.items()} for c in answers.training]
+    return {
+        "number": answers.number,
+        "items": len(answers.items),
+        "users": answers.histories is not None,
+        "reasons": answers.has_reasons,
+        "context": [{"name": name, "choices": answers.choices.get(name)} for name in context],
+        "training": checks,
+        "best_epoch": None if best is None else best["epoch"],
+        "calibration": calibration,
+        "calibrated_by": answers.calibration,
+    }
+
+
+def _show_user(answers: Answers, user: str | int) -> dict[str, Any]:
+    """Return the events of a user, each with what people see of its item, and the user's columns.
+
+    An id that was typed is text: it is looked up as an integer where the ids are.
+    """
+    log = answers.histories
+    if log is None:
+        raise ValueError("no users are known: start the server with --history.")
+    id_of_user = log.read_id(user)
+    histories, times = log.of(id_of_user)
+    own = {source: histories[name] for name, source in answers.event_columns.items()}
+    events = [
+        _show_event(answers, {name: cells[n] for name, cells in own.items()}, time)
+        for n, time in enumerate(times)
+    ]
+    whole = answers.read_user(id_of_user)
+    context = {n: v for n, v in whole.items() if n in answers.user_columns and n not in histories}
+    return {"user": id_of_user, "events": events, "context": context}
+
+
+def _show_event(answers: Answers, event: Mapping[str, Any], time: str | None) -> dict[str, Any]:
+    return {"event": event, "time": time, **answers.items.show_id(event[answers.items.item])}
+
+
+def _rank(answers: Answers, request: PageRequest) -> dict[str, Any]:
+    """Return the ten best items with what people see of them."""
+    user = answers.user_of_events(request.events, request.context)
+    exclude = "history" if request.exclude else None
+    best, numbers = answers.best(user, None, N_BEST, exclude)
+    shown = [
+        {**answers.items.show(row), "number": number}
+        for row, number in zip(best, numbers, strict=True)
+    ]
+    return {"best": shown}
+
+
+def _tell_why(answers: Answers, request: PageRequest) -> dict[str, Any]:
+    """Return the weight and the effect of each event for an item."""
+    (row,) = answers.items.find([request.item])
+    return answers.reasons(answers.user_of_events(request.events, request.context), row)

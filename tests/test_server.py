@@ -1,0 +1,311 @@
+"""The server: routes, bad input, histories that grow, files that are replaced, what is logged."""
+
+import json
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # starlette would rather have httpx2
+    TestClient = pytest.importorskip(
+        "fastapi.testclient", reason="httpx is not installed"
+    ).TestClient
+
+from sklearn_din import export_onnx, rank_candidates, save
+from sklearn_din.__main__ import main
+from sklearn_din.command_line.options import read_serve_options
+from sklearn_din.command_line.serving import load_answers
+from sklearn_din.server.app import create_app
+from sklearn_din.server.guard import MAX_BODY
+from sklearn_din.server.histories import RECENT, Histories
+from sklearn_din.server.state import State
+from tests.served_model import fit_served, write_served
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    return folder, *write_served(folder)
+
+
+def load(folder, *options, model="model.din"):
+    arguments = [str(folder / model), "--catalogue", str(folder / "items.parquet"), *options]
+    return load_answers(read_serve_options(arguments))
+
+
+@pytest.fixture
+def state(served):
+    return State(lambda: load(served[0], "--title", "title"))
+
+
+@pytest.fixture
+def client(state):
+    with TestClient(create_app(state)) as client:
+        yield client
+
+
+def test_an_id_is_ranked_as_its_row_with_its_history(served, client):
+    _, model, catalogue, clicks = served
+    user = int(clicks["user"].iloc[0])
+    now = clicks["time"].max() + pd.Timedelta(1, unit="s")
+    row = clicks.drop_duplicates("user", keep="last").query("user == @user").assign(time=now)
+    row = row.drop(columns=["item", "category"])
+    of_items = catalogue[["item", "category"]]
+    expected = rank_candidates(model, row, of_items, top_k=5)
+    device = row["device"].iloc[0]
+    got = client.post("/rank", json={"user": {"user": user, "device": device}, "top_k": 5}).json()
+    assert got["items"] == expected["item"].tolist()
+    np.testing.assert_allclose(got["probabilities"], expected["probability"], atol=1e-6)
+
+
+def test_items_that_were_chosen_and_histories_that_are_given(served, client):
+    items = served[2]["item"].tolist()
+    user = {"device": "phone", "hist_item": items[:3], "hist_category": [1, 2, 3]}
+    got = client.post("/rank", json={"user": user, "items": [*items[5:9], 10**6]}).json()
+    assert sorted(got["items"]) == sorted(items[5:9])  # what no catalogue has is left out
+    without = {"user": user, "items": items[:5], "exclude": "history"}
+    assert sorted(client.post("/rank", json=without).json()["items"]) == sorted(items[3:5])
+
+
+def test_predictions_are_those_of_the_pipeline(served, client):
+    _, model, catalogue, _ = served
+    row = {"device": "phone", "hist_item": [1, 2], "hist_category": [1, 2]}
+    rows = [{**row, "item": int(item)} for item in catalogue["item"][:4]]  # category: catalogue's
+    got = client.post("/predict", json={"rows": rows}).json()["probabilities"]
+    frame = pd.DataFrame(rows).assign(category=catalogue["category"][:4])
+    expected = model[1:].predict_proba(frame)[:, 1]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "sentence"),
+    [
+        ("rank", {"user": "7"}, r"user must be integers, such as \d+, got '7': text"),
+        ("rank", {"user": 7, "items": ["3"]}, r"items must be integers.* without quotes"),
+        ("rank", {"user": 7, "items": [10**6]}, "no item of the request is in the catalogue"),
+        ("rank", {"user": 7, "items": []}, "no item of the request is in the catalogue"),
+        ("rank", {"user": {"device": "phone"}}, "columns .*hist_item.* neither in users nor in"),
+        ("rank", {"user": {"hist_item": 3, "hist_category": 3, "device": ""}}, "one history per"),
+        ("rank", {"user": {"hist_item": [1] * 1001}}, "may have 1000 events, got 1001"),
+        ("rank", {"user": 7, "top_k": 0}, "top_k: .*greater than or equal to 1"),
+        ("rank", {"user": 7, "items": [1] * 10_001}, "items: .*at most 10000"),
+        ("rank", {}, "user: Field required. Examples are at /docs"),
+        ("rank", [], "the body: "),
+        ("predict", {"rows": [{"item": 1}]}, "a row must have the keys .*got none of"),
+        ("predict", {"rows": []}, "rows: .*at least 1"),
+        ("events", {"events": [{"user": 7}]}, "an event must have the keys .*got none of"),
+        ("events", {"events": [{"user": "7", "item": 1, "category": 1, "time": "2025-01-01"}]},
+         "user must be integers"),
+        ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": "soon"}]},
+         "time must be a date as text, such as"),
+        ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": 20250101}]},
+         "time must be a date as text"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told(client, route, body, sentence):
+    answer = client.post(f"/{route}", json=body)
+    assert answer.status_code == 422
+    assert re.search(sentence, answer.json()["detail"]), answer.json()
+
+
+def test_sizes_and_kinds_of_bodies_are_limited(client):
+    assert client.post("/rank", content=b" " * (MAX_BODY + 1), headers=JSON).status_code == 413
+    assert client.post("/rank", content=b"{}", headers={"Content-Type": "text/plain"}
+                       ).status_code == 415  # fmt: skip
+    assert client.post("/rank", content=b"{", headers=JSON).status_code == 422
+    assert client.post("/rank", content=b"[" * 10_000, headers=JSON).status_code in (400, 422)
+    numbers = b'{"user": {"device": "phone", "hist_item": [1e400], "hist_category": [NaN]}}'
+    assert client.post("/rank", content=numbers, headers=JSON).status_code in (200, 422)
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def test_an_unknown_user_has_an_empty_history(client):
+    assert len(client.post("/rank", json={"user": 10**6}).json()["items"]) == 10
+
+
+def event(user, item, when):
+    return {"user": user, "item": item, "category": 1, "time": when}
+
+
+def test_a_click_joins_the_history_once(client, state):
+    before, _ = state.answers.histories.of(7)
+    click = {"events": [event(7, 12, "2030-01-01"), event(7, 13, "2029-01-01")]}
+    assert client.post("/events", json=click).json() == {"added": 2}
+    again = client.post("/events", json=click).json()
+    assert again["added"] == 0
+    assert "remembered already" in again["notes"][0]
+    after, times = state.answers.histories.of(7)
+    assert after["hist_item"] == [*before["hist_item"], 13, 12]
+    assert times[-1].startswith("2030-01-01")
+
+
+def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):
+    """The twin: all events at once."""
+    _, model, _, clicks = served
+    half = len(clicks) // 2
+    whole, parts = Histories(model[0]), Histories(clone(model[0]), clicks[:half])
+    rows = clicks[half:].astype({"time": str}).to_dict("records")
+    for start in range(0, len(rows), 7):
+        parts.add(rows[start : start + 7])
+    with pytest.warns(UserWarning, match="20 of 20 events were remembered already"):
+        parts.add(rows[:20])
+    for user in clicks["user"].unique().tolist():
+        assert parts.of(user) == whole.of(user)
+    moments = pd.date_range("2030-01-01", periods=RECENT + 1, freq="s").astype(str)
+    parts.add([event(7, 12, moment) for moment in moments])
+    assert parts.n_events == len(whole.rows(10**6)) + RECENT + 1
+    assert parts.of(7)[0]["hist_item"] == [12] * 50
+
+
+def test_what_writes_asks_for_the_token(state):
+    with TestClient(create_app(state, token="päss")) as client:
+        body = {"events": [event(7, 12, "2030-01-01")]}
+        assert client.post("/events", json=body).status_code == 401
+        wrong = {"Authorization": "Bearer pass"}
+        assert client.post("/events", json=body, headers=wrong).status_code == 401
+        right = {"Authorization": "Bearer päss".encode()}
+        assert client.post("/events", json=body, headers=right).json() == {"added": 1}
+        assert client.post("/rank", json={"user": 7}).status_code == 200
+
+
+def test_another_machine_needs_a_token_and_another_name_is_refused(served, state, monkeypatch):
+    folder = served[0]
+    monkeypatch.delenv("SKLEARN_DIN_TOKEN", raising=False)
+    with pytest.raises(ValueError, match=r"--host 0\.0\.0\.0 is seen by other machines"):
+        load(folder, "--host", "0.0.0.0")
+    with TestClient(create_app(state, hosts=["localhost"])) as client:
+        assert client.get("/health").status_code == 400  # by the name of testserver
+        assert client.get("/health", headers={"Host": "localhost:8000"}).status_code == 200
+
+
+def test_nothing_of_a_request_is_logged_but_its_size_and_time(client, state, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the client's
+    secret = {"user": {"secret": "hush"}, "items": ["hush"]}
+    client.post("/rank?hush=hush", json=secret)
+    client.get("/hush")
+    monkeypatch.setattr(state.answers, "best", lambda *_: {}["hush"])
+    answer = client.post("/rank", json={"user": 7})
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "the server failed. Its log says where."}
+    assert "KeyError in " in caplog.text
+    assert "/rank 422, " in caplog.text
+    assert "hush" not in caplog.text
+
+
+def test_health_metrics_and_the_description_know_the_model(served, client):
+    health = client.get("/health").json()
+    assert health["status"] == "ok"
+    assert health["items"] == len(served[2])
+    client.post("/rank", json={"user": 7})
+    assert 'requests_total{route="/rank",status="200"} 1.0' in client.get("/metrics").text
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    columns = schemas["RankRequest"]["properties"]["user"]["x-columns"]
+    assert columns == ["device", "hist_item", "hist_category"]
+    for name in ("Rank", "Predict", "Events"):
+        example = schemas[f"{name}Request"]["example"]
+        assert client.post(f"/{name.lower()}", json=example).status_code == 200
+
+
+def test_a_replaced_file_is_served_and_each_answer_is_one_models(served, tmp_path):
+    _, old, catalogue, _ = served
+    for name in ("model.din", "items.parquet"):
+        (tmp_path / name).write_bytes((served[0] / name).read_bytes())
+    new, _ = fit_served(seed=1)
+    user = {"device": "phone", "hist_item": [1, 2], "hist_category": [1, 2]}
+    frame = pd.DataFrame([user] * len(catalogue)).assign(**catalogue[["item", "category"]])
+    right = [np.sort(m[1:].predict_proba(frame)[:, 1])[::-1] for m in (old, new)]
+    state = State(lambda: load(tmp_path), [tmp_path / "model.din"])
+    with TestClient(create_app(state)) as client:
+        client.post("/events", json={"events": [event(7, 12, "2030-01-01")]})
+        seen, is_over = [], threading.Event()
+
+        def ask():
+            while not is_over.is_set():
+                answer = client.post("/rank", json={"user": user, "top_k": 100})
+                seen.append(answer.json()["probabilities"])
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        save(new, tmp_path / "model.din")
+        until = time.monotonic() + 60
+        first = state.answers
+        while state.answers is first and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        is_over.set()
+        asking.join()
+        which = [[np.allclose(got, model, atol=1e-6) for model in right] for got in seen]
+        assert all(map(any, which))
+        assert which[0] == [True, False]
+        assert which[-1] == [False, True]
+        assert state.answers.histories.of(7)[0]["hist_item"][-1] == 12  # the click is still there
+        (tmp_path / "model.din").write_bytes(b"no model")
+        state.reload()
+        assert client.get("/health").json()["status"] == "old model"
+        assert client.post("/rank", json={"user": user}).status_code == 200
+
+
+def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path, state):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    folder, model, _, _ = served
+    export_onnx(model[1:], tmp_path / "model.onnx", layout="ranking")
+    (tmp_path / "items.parquet").write_bytes((folder / "items.parquet").read_bytes())
+    answers = load(tmp_path, "--title", "title", model="model.onnx")
+    user = {"device": "phone", "hist_item": [1, 2], "hist_category": [1, 2]}
+    for exclude in (None, "history"):
+        got, expected = (a.rank(user, None, 5, exclude) for a in (answers, state.answers))
+        assert got["items"] == expected["items"]
+        np.testing.assert_allclose(got["probabilities"], expected["probabilities"], atol=1e-5)
+    rows = [{**user, "item": answers.items.ids[0]}]
+    got, expected = (a.predict(rows)["probabilities"] for a in (answers, state.answers))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="tells no reasons"):
+        answers.reasons(user, 0)
+    with pytest.raises(ValueError, match="--history needs the Pipeline's own file"):
+        load(tmp_path, "--history", str(folder / "log.parquet"), model="model.onnx")
+
+
+def test_a_process_serves_until_a_signal_and_without_torch_where_it_can(served, tmp_path):
+    pytest.importorskip("onnx")
+    folder, model, _, _ = served
+    export_onnx(model[1:], tmp_path / "model.onnx", layout="ranking")
+    code = "import sys; from sklearn_din.__main__ import main; s = main(); "
+    code += "print('torch' in sys.modules, flush=True); sys.exit(s)"
+    command = [sys.executable, "-c", code, "serve", tmp_path / "model.onnx", "--port", "0"]
+    command += ["--catalogue", folder / "items.parquet"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = child.stdout.readline().split()[2]
+        with urllib.request.urlopen(f"{address}health", timeout=30) as answer:
+            assert json.load(answer)["status"] == "ok"
+        child.send_signal(signal.SIGTERM)
+        out, errors = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert (child.returncode, out.strip()) == (0, "False")
+    assert "/health 200, 0 bytes" in errors
+
+
+def test_a_port_that_is_taken_is_one_line(served, capsys):
+    folder = served[0]
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
+        main(["serve", str(folder / "model.din"), "--catalogue", str(folder / "items.parquet"),
+              "--port", str(taken.getsockname()[1])])  # fmt: skip
+    assert "Address already in use" in capsys.readouterr().err
