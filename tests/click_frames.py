@@ -7,6 +7,19 @@ from sklearn_din.datasets import make_click_log
 from sklearn_din.logs.history import attach_history
 from sklearn_din.transformers import HistorySequenceEncoder
 
+# A joint behaviour, and a column that is called as the two would be
+PAIR = {("hist_item", "hist_kind"): ("item", "kind")}
+OF_TWINS = {**PAIR, "hist_item+hist_kind": "item"}
+TWINS = pd.DataFrame(
+    {
+        "item": ["a", "b", "c", "a"],
+        "kind": ["hat", "shoe", "shoe", "hat"],
+        "hist_item": [["b", "a", "c"], ["b", "a", "c"], ["a"], []],
+        "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
+        "hist_item+hist_kind": [["a", "b"], ["a", "b"], ["c"], ["c", "c"]],
+    }
+)
+
 
 def make_log(n_events=60, n_users=6, seed=0):
     rng = np.random.default_rng(seed)

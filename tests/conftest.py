@@ -6,7 +6,7 @@ from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
 from tests.encoded_impressions import make_impressions
-from tests.fitted_pipelines import fit_pipeline, make_frame
+from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data
 
 # What "make check" leaves out, by file: tests of more than half a second, and those that start
@@ -19,8 +19,7 @@ SLOW = {
     "arrow": "a_history_of_mixed_times_and_numbers_does_not_end_the_process",
     "callbacks": "scikit_learns_progress_bar_shows_a_search_over_the_pipeline",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
-    "a_training_may_be_ended_at_any_batch ctrl_c_at_any_line_leaves_a_folder_to_go_on_in "
-    "five_kills_and_the_same_bits",
+    "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
     "estimator": "it_learns_whether_the_candidates_category_is_in_the_history "
     "a_diverging_loss_names_the_epoch_where_there_are_several_checks_per_epoch",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
@@ -39,7 +38,7 @@ SLOW = {
     "onnx_server": "the_example_serves the_server_loads_neither_torch_nor_scikit_learn",
     "progress": "before_scikit_learn_1_9_the_bar_is_the_classifiers_own",
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone threads_share_a_ranker "
-    "every_model_ranks_by_the_probabilities_of_each_pair_alone",
+    "rankings_by_every_model_equal_scoring_each_pair_alone",
     "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
     "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process "
     "none_asks_for_trust_and_each_can_go_on_learning",
@@ -96,6 +95,19 @@ def y(frame_and_labels):
 def fitted(frame_and_labels):
     """A Pipeline fitted on that log."""
     return fit_pipeline(*frame_and_labels)
+
+
+@pytest.fixture(scope="module")
+def users(frame):
+    """The newest row of each user of that log, without columns of the candidate."""
+    return frame.drop_duplicates("user", keep="last").drop(columns=[*CANDIDATE, "tags"])
+
+
+@pytest.fixture(scope="module")
+def candidates(frame):
+    """Its items, and a column that no model knows."""
+    chosen = frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
+    return chosen.assign(title="Title of " + chosen["item"])
 
 
 @pytest.fixture

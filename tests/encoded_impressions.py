@@ -57,38 +57,6 @@ def make_labels(X, seed=0):
     return np.where(rng.random(len(X)) < 0.1, ~clicked, clicked).astype(int)
 
 
-def make_impressions_with_a_column_named_like_a_behaviour(n=40, seed=0):
-    """A joint behaviour, and beside it a column whose name is that of the joint behaviour."""
-    clicks, column = ("hist_item", "hist_category"), ("hist_item+hist_category",)
-    fields = (
-        Field("item", "categorical", "item", 9),
-        Field("category", "categorical", "category", 5),
-        Field("hist_item", "history", "item", 9),
-        Field("hist_category", "history", "category", 5),
-        Field(column[0], "history", "item", 9),
-    )
-    behaviours = (
-        Behaviour("hist_item+hist_category", clicks, ("item", "category")),
-        Behaviour("hist_item+hist_category", column, ("item",)),
-    )
-    rng = np.random.default_rng(seed)
-    n_ids = {field.name: field.n_ids for field in fields}
-
-    def ids(name, size):
-        return rng.integers(1, n_ids[name], size).astype(np.int32)
-
-    def ragged(behaviour):
-        lengths = rng.integers(0, 4, n).astype(np.int32)
-        events = {name: ids(name, lengths.sum()) for name in behaviour.histories}
-        return Ragged.from_lengths(events, lengths)
-
-    return EncodedFeatures(
-        Schema(fields, behaviours, max_length=3),
-        {name: ids(name, n) for name in ("item", "category")},
-        {behaviour.histories: ragged(behaviour) for behaviour in behaviours},
-    )
-
-
 def make_answers(n=8, seed=0):
     """Exercises shown to students; past ones with the answer and the seconds it took."""
     histories = ("hist_item", "hist_answer", "hist_category")

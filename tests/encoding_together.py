@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.pipeline import Pipeline
 
@@ -120,18 +119,8 @@ def killed(folder, cache):
     return "none"
 
 
-def again(folder, cache):
-    """A second fit, of which nothing is read but the target."""
-    fit(rows(folder, cache))
-    read.clear()
-    encoder, X = fit(rows(folder, cache))
-    learnt = {name: values.tolist() for name, values in encoder.vocabularies_.items()}
-    rows_read = pd.util.hash_array(X["hist_item"].ravel()).tolist()
-    return json.dumps([read, learnt, repr(encoder.scales_), rows_read])
-
-
 FAILING = {f"failing {rank}": failing(HistorySequenceEncoder, "_encode", rank) for rank in (0, 1)}
-TOLD = {"again": again, "different": different, "killed": killed} | FAILING
+TOLD = {"different": different, "killed": killed} | FAILING
 read = []  # row groups of each pass, and the first column
 
 

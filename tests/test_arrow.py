@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from sklearn_din import attach_history
@@ -36,25 +35,6 @@ TIME, NUMBER = np.datetime64("2021-01-01"), np.float32(1.0)
 def test_values_of_several_kinds_are_refused_and_arrow_is_not_asked(values):
     with pytest.raises(MixedKindsError):
         arrow_of_values(objects(values))
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [1, 2, None],
-        ["a", None],
-        [1.5, float("nan")],
-        [1, 2.5],
-        [True, None],
-        [None, None],
-        [],
-        [np.int64(3), np.float32(1.5)],
-    ],
-)
-def test_values_of_one_kind_are_as_arrow_itself_reads_them(values):
-    ours, plain = arrow_of_values(objects(values)), pa.array(objects(values), from_pandas=True)
-    assert ours.equals(plain)
-    assert ours.type == plain.type
 
 
 def test_a_history_of_mixed_times_and_numbers_does_not_end_the_process():

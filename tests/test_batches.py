@@ -1,24 +1,9 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from sklearn_din import HistorySequenceEncoder
-from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from tests.encoded_impressions import make_impressions
-
-
-def test_a_batch_holds_each_real_event_once_and_names_its_impression(impressions):
-    batch = Batch(impressions)
-    ids, mask = impressions["hist_item"], impressions["hist_item_mask"]
-    name = ("hist_item", "hist_category")
-    assert batch.ids["hist_item"].tolist() == [
-        ids[row, place] for row in range(8) for place in range(mask[row].sum())
-    ]
-    assert batch.rows[name].tolist() == [row for row in range(8) for _ in range(mask[row].sum())]
-    assert batch.offsets[name].tolist() == [0, *np.cumsum(mask.sum(1)).tolist()]
-    np.testing.assert_array_equal(batch.numbers[:, 0], impressions["price"])
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(7, 3), (6, 3), (2, 5), (4, 1), (101, 100)])
@@ -68,32 +53,3 @@ def test_a_bag_of_each_candidate_leaves_the_history_shared():
     X.behaviours[tags] = X.behaviours[tags].take(np.full(64, 5))
     (batch,) = (batch for batch, _ in ScoringBatches(X))
     assert len(batch.offsets[tags]) == 2
-
-
-def two_behaviours(n=40):
-    """Impressions with two histories of ids (one with numbers), some of them empty."""
-    rng = np.random.RandomState(0)
-    frame = pd.DataFrame({"item": rng.randint(9, size=n), "shop": rng.randint(3, size=n)})
-    lengths = rng.randint(0, 6, size=n)
-    frame["hist_item"] = [rng.randint(9, size=k).tolist() for k in lengths]
-    frame["hist_price"] = [rng.normal(size=k).tolist() for k in lengths]
-    frame["hist_shop"] = [rng.randint(3, size=k).tolist() for k in rng.randint(0, 4, size=n)]
-    frame["age"] = rng.normal(size=n)
-    histories = {("hist_item", "hist_price"): ("item", None), "hist_shop": "shop"}
-    encoder = HistorySequenceEncoder(histories=histories)
-    return encoder.fit_transform(frame), rng.randint(2, size=n)
-
-
-@pytest.mark.parametrize("most_events", [1, 7, 50, 10_000])
-def test_the_parts_of_a_batch_are_batches_of_its_rows(most_events):
-    X, _ = two_behaviours()
-    weights = np.arange(len(X), dtype=np.float32)
-    parts, start = Batch(X, weights).split(most_events), 0
-    for part in parts:
-        rows = slice(start, start + len(part))
-        start += len(part)
-        assert part.weights.tolist() == weights[rows].tolist()
-        assert part.ids["hist_shop"].tolist() == Batch(X[rows]).ids["hist_shop"].tolist()
-        assert len(part) == 1 or Batch(X[rows][:-1]).n_events < most_events
-    assert start == len(X)
-    assert (len(parts) == 1) == (most_events == 10_000)

@@ -16,7 +16,6 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
     AttentionDisplay,
-    evaluate_ranking,
     explain,
     export_onnx,
     history_importance,
@@ -30,7 +29,7 @@ from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.fitted import Calibration, split_pipeline
 from sklearn_din.serving.export import calibrate
 from sklearn_din.serving.onnx_graph import Graph
-from tests.fitted_pipelines import CANDIDATE, make_frame
+from tests.fitted_pipelines import make_frame
 
 (KNOWN,) = CalibratedClassifierCV._parameter_constraints["method"]
 METHODS = [m for m in ("sigmoid", "isotonic", "temperature") if m in KNOWN.options]
@@ -70,16 +69,6 @@ def calibrated(request, fitted, frame, y):
     return frozen(fitted, frame, y, request.param)
 
 
-@pytest.fixture(scope="module")
-def users(frame):
-    return frame.drop_duplicates("user", keep="last").drop(columns=[*CANDIDATE, "tags"])
-
-
-@pytest.fixture(scope="module")
-def candidates(frame):
-    return frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
-
-
 def check_ranking(model, users, candidates):
     """Each user's candidates are those of predict_proba on all pairs, the most probable first."""
     best = rank_candidates(model, users, candidates, top_k=len(candidates))
@@ -111,14 +100,6 @@ def test_a_calibration_that_turns_the_order_round_turns_the_ranking(
     model = frozen(fitted, frame, y, "sigmoid")
     model.calibrated_classifiers_[0].calibrators[0].a_ = 0.7
     check_ranking(model, users, candidates)
-
-
-def test_it_is_evaluated_as_the_pipeline_itself(calibrated, fitted, frame, users, candidates):
-    relevant = frame[["user", "item"]].iloc[::3]
-    if calibrated.method != "isotonic":  # whose steps make ties
-        theirs = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 5])
-        ours = evaluate_ranking(calibrated, users, candidates, relevant, k=[1, 5])
-        pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_explanations_are_those_of_the_network(calibrated, fitted, frame):

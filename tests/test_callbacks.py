@@ -273,15 +273,6 @@ def test_a_search_hands_its_callbacks_down_to_encoder_and_classifier():
     assert not hasattr(search.best_estimator_["din"], "_skl_callbacks")
 
 
-def test_the_classifier_of_a_search_can_be_scored():
-    search, frame, clicks = make_search()
-    monitor = callback.ScoringMonitor(scoring="roc_auc")
-    search.estimator["din"].set_callbacks(monitor)
-    search.fit(frame, clicks)
-    log = monitor.get_logs().data_as_pandas
-    assert (log["task_name"] == "epoch").sum() == 5 * 2
-
-
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_scikit_learns_progress_bar_shows_a_search_over_the_pipeline(n_jobs, capfd):
     pytest.importorskip("rich", reason="scikit-learn's ProgressBar draws with rich")

@@ -56,13 +56,6 @@ def test_histories_are_those_of_pandas_whatever_the_two_kinds(ours, theirs):
     assert plain(attached) == plain(attach_history(NOW, CLICKS, **PAST))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_log_may_be_its_own_impressions(kind):
-    log = KINDS[kind](CLICKS)
-    attached = attach_history(log, log, user="user", time="time", columns="item")
-    assert plain(attached)["hist_item"] == [[], ["hat"], [], ["hat", "tie"], ["hat"], []]
-
-
 def test_history_columns_are_lists_of_the_events_type_even_where_all_are_empty():
     clicks = pl.from_pandas(CLICKS).with_columns(
         pl.col("item").cast(pl.Categorical), zoned=pl.col("day").dt.replace_time_zone("UTC")
@@ -214,22 +207,3 @@ def test_what_is_no_frame_is_refused(thing):
     with pytest.raises(TypeError, match=r"^events must be a pandas, polars or Arrow frame, got "):
         CallerFrame(thing, name="events")
     assert pandas_frame(thing) is None
-
-
-def test_what_duckdb_answers_works():
-    duckdb = pytest.importorskip("duckdb")
-    relation = duckdb.sql("select 1 as user, 'hat' as item, 5 as time")
-    now = pl.DataFrame({"user": [1], "time": [9]})
-    for clicks in (relation.pl(), relation.to_arrow_table(), relation.df()):
-        attached = attach_history(now, clicks, user="user", time="time", columns="item")
-        assert attached["hist_item"].to_list() == [["hat"]]
-
-
-def test_what_a_hugging_face_dataset_answers_works():
-    dataset = pytest.importorskip("datasets").Dataset.from_dict(
-        CLICKS[["user", "item"]].to_dict("list")
-    )
-    with pytest.raises(TypeError, match=r"a Hugging Face dataset has .to_pandas\(\)"):
-        sample_negatives(dataset, item="item")
-    for clicks in (dataset.to_pandas(), dataset.to_polars()):
-        assert len(sample_negatives(clicks, item="item")[0]) == 12

@@ -4,8 +4,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sklearn_din.encoding.cells import as_numbers, factorize, holds_lists, read_history
 from sklearn_din.encoding.events import read_events
@@ -41,14 +39,6 @@ def as_lists(cells):
     return [
         [None if c < 0 else values[c] for c in codes[start : start + length]]
         for start, length in zip(cells.spans.starts, cells.spans.lengths, strict=True)
-    ]
-
-
-def events_as_lists(events, name):
-    codes, values = events.codes[name]
-    return [
-        [None if c < 0 else values[c] for c in codes[start : start + length]]
-        for start, length in zip(events.spans.starts, events.spans.lengths, strict=True)
     ]
 
 
@@ -166,83 +156,12 @@ def test_a_history_of_scalars_is_refused(column, got):
         read_history(column)
 
 
-def test_lists_inside_the_lists_of_events_are_refused():
-    message = r"lists of events, or of lists of an event's values, got list<.*list<.*> inside"
-    with pytest.raises(ValueError, match=message):
-        read_history(objects([[[[1]], [[2]]]]))
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 12), st.integers(-1, 8)).filter(lambda w: sum(w) <= 12),
-        min_size=1,
-        max_size=8,
-    ),
-    st.integers(1, 5),
-)
-def test_windows_keep_their_newest_events_and_count_who_sees_them(rows, max_length):
-    starts, lengths = zip(*rows, strict=True)
-    log = np.arange(100, 112)
-    column = windows(starts, lengths, values=log)
-    expected = [log[s : s + max(n, 0)][-max_length:].tolist() for s, n in rows]
-
-    events = read_events([read_history(column)], max_length=max_length)
-
-    assert events_as_lists(events, "clicks") == expected
-    codes, values = events.codes["clicks"]
-    seen = [value for row in expected for value in row]
-    counted = zip(codes, events.counts, strict=True)  # older events count nothing
-    assert {values[c]: n for c, n in counted if n} == {v: seen.count(v) for v in seen}
-
-
-def test_a_log_is_coded_once_for_rows_that_cover_it(monkeypatch):
-    column = windows([0, 1], [3, 4])
-    calls = []
-    factorize = pd.factorize
-    monkeypatch.setattr(pd, "factorize", lambda values: calls.append(1) or factorize(values))
-
-    for rows in (column, column.iloc[:1], column.iloc[1:]):
-        read_events([read_history(rows)], max_length=9)
-
-    assert len(calls) == 1
-
-
-def test_a_few_rows_do_not_code_the_whole_log(monkeypatch):
-    column = windows([40], [2], values=np.arange(1000))
-    monkeypatch.setattr(EventLog, "codes", None)
-
-    events = read_events([read_history(column)], max_length=9)
-
-    assert events_as_lists(events, "clicks") == [[40, 41]]
-
-
-def test_aligned_histories_share_their_windows_whatever_they_are_made_of():
-    items = windows([0, 1], [2, 3])
-    categories = objects([["a", "b"], ["b", "c", "d"]]).rename("kinds")
-
-    events = read_events([read_history(items), read_history(categories)], max_length=2)
-
-    assert events_as_lists(events, "clicks") == [[5, 6], [7, 8]]
-    assert events_as_lists(events, "kinds") == [["a", "b"], ["c", "d"]]
-
-
 def test_aligned_histories_of_different_lengths_are_refused():
     items, categories = objects([[1], [2, 3]]), objects([[1], [2]]).rename("kinds")
 
     message = r"clicks and kinds describe the same events .* got 2 and 1 in row 1 \(1 rows differ\)"
     with pytest.raises(ValueError, match=message):
         read_events([read_history(items), read_history(categories)], max_length=9)
-
-
-def test_times_elapsed_read_as_anchor_minus_time():
-    column = windows([0, 1], [2, 1], anchors=np.array([10.0, 20.0]), values=[1.0, 4.0])
-    cells = read_history(column)
-
-    assert facts_of(cells).is_numeric
-    assert cells.expand().values.tolist() == [9.0, 6.0, 16.0]
-    events = read_events([cells], max_length=9, numbers=["clicks"])
-    assert events.numbers["clicks"].tolist() == [1.0, 4.0]
-    assert events.anchors["clicks"].tolist() == [10.0, 20.0]
 
 
 @pytest.mark.parametrize(
@@ -256,13 +175,6 @@ def test_times_elapsed_read_as_anchor_minus_time():
 )
 def test_numbers_of_any_dtype_become_floats(column, expected):
     assert np.array_equal(as_numbers(column, name="price"), expected, equal_nan=True)
-
-
-def test_what_is_no_number_is_refused():
-    with pytest.raises(ValueError, match=r"price must hold numbers, got dtype .* 'dear'"):
-        as_numbers(pd.Series([None, "dear"]), name="price")
-    with pytest.raises(ValueError, match="Input X contains infinity in price"):
-        as_numbers(pd.Series([1.0, -np.inf]), name="price")
 
 
 FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])
@@ -294,11 +206,6 @@ def test_one_day_of_numpy_is_another_id_than_true(first):
     for text in others:
         cells = pd.Series([pair[first], text, pair[1 - first]], dtype=object)
         assert factorize(cells, name="item")[0].tolist() == [0, 1, 2]
-
-
-def test_lists_are_no_ids():
-    with pytest.raises(ValueError, match=r"item must hold ids .* compared: \[1\].*in histories"):
-        factorize(objects([[1], [2]]), name="item")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, load, save
-from sklearn_din._spans import Spans
-from sklearn_din.features import EncodedFeatures, Ragged
+from sklearn_din.features import EncodedFeatures
 from sklearn_din.resilient import checkpoint, fingerprint
 from sklearn_din.resilient.checkpoint import read_checkpoint, write_checkpoint
 from sklearn_din.training import early_stopping
@@ -205,16 +204,6 @@ def test_the_cases_are_what_they_say():
     assert len(undisturbed("two widths").module_.embeddings.tables) == 2
 
 
-@pytest.mark.usefixtures("at_each_batch")
-def test_a_training_may_be_ended_at_any_batch(tmp_path):
-    expected = undisturbed("as usual")
-    for batch in range(1, 28, 5):
-        folder = tmp_path / str(batch)
-        kill_at(batch, folder)
-        with ended_at(29 - batch, end=lambda: pytest.fail("a batch was trained on twice")):
-            assert_same_bits(fit(folder), expected)
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.usefixtures("at_each_batch")
 def test_five_kills_and_the_same_bits(tmp_path):
@@ -383,33 +372,6 @@ def test_equal_parameters_and_data_in_another_form_are_the_same(unfinished, tmp_
     other = {"hidden_units": [np.int64(5)], "lr": np.float64(0.02), "random_state": np.int32(0)}
     found = fit(tmp_path, {"X": compact, "y": y.tolist()}, **other)
     assert_same_bits(found, undisturbed("as usual"))
-
-
-def test_windows_memory_maps_and_blocks_of_any_size_have_the_same_digests(tmp_path, monkeypatch):
-    events = np.arange(2, 12, dtype="int32")
-    windows = Spans(np.array([7, 2, 2, 0]), np.array([2, 4, 4, 0], "int32"))
-    key = ("hist_item", "hist_category")
-    columns = {"hist_item": events, "hist_category": events % 5 + 1}
-
-    def digests(histories, columns):
-        behaviours = X[:4].behaviours | {key: histories}
-        users = np.array(["ann", None, "bob", "bob"], dtype=object)
-        times = np.arange(4).astype("datetime64[s]")
-        features = EncodedFeatures(X.schema, columns, behaviours, users=users, times=times)
-        return fingerprint.digests_of(features)
-
-    shared = Ragged(columns, windows)
-    expected = digests(shared, X[:4].columns)
-    mapped = {}
-    for name, values in X[:4].columns.items():
-        values.tofile(tmp_path / name)
-        mapped[name] = np.memmap(tmp_path / name, values.dtype, "r")
-    for size in (1, 3, 4_096):
-        monkeypatch.setattr(fingerprint, "ROWS_PER_BLOCK", size)
-        assert digests(shared, mapped) == digests(shared.compact(), mapped)
-        if size > 3:
-            assert digests(shared, mapped) == expected
-    assert {"user=", "time=", "the schema", "price", *key} <= expected.keys()
 
 
 def test_versions_of_the_package_must_agree_and_those_of_torch_should(unfinished, tmp_path):

@@ -1,6 +1,5 @@
 """What every public name has: true defaults in its docstring, an example, a test."""
 
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -12,7 +11,6 @@ import sklearn_din
 import sklearn_din.datasets
 import sklearn_din.metrics
 
-PACKAGE = Path(sklearn_din.__file__).parent
 PUBLIC = {
     **{name: getattr(sklearn_din, name) for name in sklearn_din.__all__},
     **{name: getattr(sklearn_din.metrics, name) for name in sklearn_din.metrics.__all__},
@@ -44,9 +42,3 @@ def test_every_public_name_has_a_docstring_an_example_and_a_test(name):
     for method, function in inspect.getmembers(public, inspect.isfunction):
         if not method.startswith("_") and function.__module__.startswith("sklearn_din"):
             assert inspect.getdoc(function), method
-
-
-def test_the_version_is_the_projects():
-    text = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'version = "{sklearn_din.__version__}"' in text
-    assert importlib.import_module("sklearn_din").__doc__

@@ -57,19 +57,6 @@ def test_partitions_of_users_give_the_histories_of_one_machine(scheduler, zone):
     assert plain(found) == attached_here(impressions, events)
 
 
-def test_the_made_logs_have_what_they_are_made_for():
-    impressions, events = make_logs(zone="UTC")
-    assert impressions["user"].isna().any()
-    assert set(impressions["user"].dropna()) - set(events["user"])
-    assert set(events["user"]) - set(impressions["user"])
-    assert events.duplicated(["user", "time"]).any()
-    in_berlin = events["time"].dt.tz_convert("Europe/Berlin").dt.tz_localize(None)
-    assert in_berlin.nunique() < events["time"].nunique()
-    lists = attached_here(impressions, events)["hist_item"]
-    assert any(item is None for cell in lists for item in cell)
-    assert any(len(cell) == HISTORY["max_length"] for cell in lists)
-
-
 def test_partitions_without_impressions_are_written_like_the_others(tmp_path):
     impressions, events = make_logs(zone="UTC")
     impressions = impressions[impressions["user"] == "user 5"]

@@ -149,27 +149,6 @@ def test_validation_reads_nothing_from_the_device(on_meta):
     assert net.validation_step(next(batches))["y_pred"].is_meta
 
 
-READS = {
-    "item": lambda its: its.sum().item(),
-    "float": lambda its: float(its[0]),
-    "if": lambda its: bool(its[0] > 0),
-    "tolist": lambda its: its.tolist(),
-    "cpu": lambda its: its.cpu(),
-    "numpy": lambda its: its.numpy(),
-    "nonzero": lambda its: its.nonzero(),
-    "unique": lambda its: torch.unique(its),
-    "mask": lambda its: its[its > 0],
-    "masked_select": lambda its: its.masked_select(its > 0),
-    "repeat_interleave": lambda its: its.repeat_interleave(torch.ones_like(its).long()),
-}
-
-
-@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
-def test_the_meta_device_raises_where_the_host_would_wait(read):
-    with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
-        read(torch.zeros(3, device="meta"))
-
-
 def test_a_number_copied_to_the_device_is_noticed():
     its = torch.zeros(3, device="meta")
     with noted_copies() as copies:
@@ -200,38 +179,6 @@ def test_fused_functions_give_the_same_numbers_where_slopes_cannot_be_read(slope
         found.append([interest, logits, *torch.autograd.grad(logits.sin().sum(), wanted)])
     for expected, its in zip(*found, strict=True):
         torch.testing.assert_close(its, expected, rtol=1e-12, atol=1e-13)
-
-
-def test_rows_found_before_the_step_give_the_same_bits():
-    (batch, _), gradients = next(batches()), []
-    network = net_of().module_
-    for its in ({}, network.embeddings.distinct_rows(batch.ids)):
-        batch.distinct = its
-        network.zero_grad()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network(batch).sum().backward()
-        gradients.append([table.grad for table in network.embeddings.tables.values()])
-    for expected, found in zip(*gradients, strict=True):
-        assert torch.equal(found._indices(), expected._indices())
-        assert torch.equal(found._values(), expected._values())
-
-
-def test_gradients_of_parts_put_after_each_other_are_merged_as_torch_does_on_a_cpu():
-    batch, _ = next(batches())
-    embeddings = net_of().module_.embeddings
-    (table,) = embeddings.tables.values()
-    (distinct,) = embeddings.distinct_rows(batch.ids).values()
-    rows = [distinct.rows[::2], distinct.rows[1:], distinct.rows]  # of three parts
-    generator = torch.Generator().manual_seed(0)
-    values = [torch.randn(len(its), table.shape[1], generator=generator) for its in rows]
-    table.grad = torch.sparse_coo_tensor(
-        torch.cat(rows).unsqueeze(0), torch.cat(values), table.shape, check_invariants=True
-    )
-    expected = table.grad.coalesce()
-    embeddings.merge_gradients(batch.ids)
-    assert torch.equal(table.grad._indices(), expected.indices())
-    torch.testing.assert_close(table.grad._values(), expected.values())
 
 
 @pytest.mark.parametrize("can_read", [True, False])

@@ -2,8 +2,6 @@
 
 import html
 import sys
-import warnings
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.display import AGAINST, AttentionDisplay, ReportDisplay, TrainingDisplay
 from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import OF_TWINS, PAIR, TWINS
 
 matplotlib = pytest.importorskip("matplotlib", reason="install sklearn-din[plot] to draw")
 matplotlib.use("Agg")
@@ -36,7 +35,6 @@ SHOWN = pd.DataFrame(
         "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
     }
 )
-PAIR = {("hist_item", "hist_kind"): ("item", "kind")}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +73,9 @@ def test_pictures_and_explanations_say_which_label_is_the_click(labels):
     display = AttentionDisplay.from_estimator(model, SHOWN[:1])
     assert f"1 · hat ('{labels[1]}' probability {probability:.0%})" in drawn(display)
     assert explain(model, SHOWN[:1]).attrs["click"] == labels[1]
+    drawing = html.unescape(network_diagram(model))
+    assert f"'{labels[1]}'" in drawing
+    assert ("probability" in drawing, "click" in drawing) == (True, False)
 
 
 def test_names_stand_in_for_ids_in_events_and_candidate(model):
@@ -108,17 +109,6 @@ def test_newest_events_that_the_encoder_keeps_are_named_by_their_own_ids():
     row = SHOWN[:1].assign(hist_item=[[97, 98, 99]])
     display = AttentionDisplay.from_estimator(model, row)
     assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
-
-
-@pytest.mark.parametrize(("labels", "words"), [(["buy", "view"], ["'view'"]), ([0, 1], [])])
-def test_the_drawing_names_the_label_and_no_click_that_is_none(labels, words):
-    y = np.array(labels)[[0, 1, 0, 1]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the label that is the click
-        model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(SHOWN, y)
-    drawing = html.unescape(network_diagram(model))
-    assert ("probability" in drawing, "click" in drawing) == (True, False)
-    assert all(word in drawing for word in words)
 
 
 def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
@@ -165,17 +155,6 @@ def test_a_tables_picture_equals_the_estimators(model):
     assert ticks(theirs.ax_.yaxis) == ["a", "b"]
 
 
-@pytest.mark.parametrize("n_events", [1, 50, 300])
-def test_histories_of_any_length_keep_readable_labels(n_events):
-    display = AttentionDisplay.from_predictions(table(np.linspace(-1, 1, n_events)))
-    display.figure_.canvas.draw()
-    labels = display.ax_.yaxis.get_ticklabels()
-    boxes = [label.get_window_extent() for label in labels]
-    assert labels[-1].get_text() == f"item {n_events - 1}"
-    assert all(low.y1 <= high.y0 + 1 for high, low in pairwise(boxes))
-    assert min(box.x0 for box in boxes) >= 0, "names stay inside the figure"
-
-
 def test_weights_below_zero_are_drawn_to_the_left_and_called_no_vote():
     display = AttentionDisplay.from_predictions(table([0.5, -0.2]))
     assert display.ax_.get_xlim()[0] < -0.2
@@ -204,17 +183,6 @@ def test_effects_are_drawn_as_votes(model, n_rows):
     ).plot()
     _, left = shown.ax_.patches
     assert matplotlib.colors.to_hex(left.get_facecolor()) == AGAINST
-
-
-@pytest.mark.parametrize("by", ["weight", "leave_out"])
-def test_the_legend_fits_beside_the_smallest_heat_map(by):
-    weights = np.array([[0.5, -0.2], [0.1, 0.3]])
-    display = AttentionDisplay(weights=weights, events=["a", "b"], candidates=["c", "d"], by=by)
-    figure = display.plot().figure_
-    figure.canvas.draw()
-    for ax in figure.axes:
-        box = ax.yaxis.get_label().get_window_extent()
-        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
 
 
 def test_long_names_and_prices_are_shown_as_text():
@@ -250,22 +218,13 @@ def test_several_behaviours_must_be_chosen_from():
     assert display.weights.tolist() == [[0.1, 0.2]]
 
 
-TWINS = pd.DataFrame(
-    {
-        "item": ["a", "b", "c", "a"],
-        "kind": ["hat", "shoe", "shoe", "hat"],
-        "hist_item": [["b", "a", "c"], ["b", "a", "c"], ["a"], []],
-        "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
-        "hist_item+hist_kind": [["a", "b"], ["a", "b"], ["c"], ["c", "c"]],
-    }
-)
 JOINT, SINGLE = "'hist_item' + 'hist_kind'", "'hist_item+hist_kind'"
 
 
 @pytest.fixture(scope="module")
 def twins():
     """A column whose name is what the joint behaviour beside it would be called."""
-    encoder = HistorySequenceEncoder(histories={**PAIR, "hist_item+hist_kind": "item"})
+    encoder = HistorySequenceEncoder(histories=OF_TWINS)
     return make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(
         TWINS, [0, 1, 0, 1]
     )
@@ -283,27 +242,6 @@ def test_a_column_named_like_a_joint_behaviour_keeps_its_own_weights(twins):
     assert table.loc[SINGLE, "hist_item+hist_kind"].tolist() == [*"ababccc"]
     assert table.loc[SINGLE, ["hist_item", "hist_kind"]].isna().all(axis=None)
     assert table.loc[JOINT, "hist_item"].tolist() == [*"bacbaca"]
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "events"),
-    [
-        ("hist_item", ["b · shoe", "a · hat", "c · shoe"]),
-        (JOINT, ["b · shoe", "a · hat", "c · shoe"]),
-        ("hist_item+hist_kind", ["a", "b"]),
-        (SINGLE, ["a", "b"]),
-    ],
-)
-def test_a_column_named_like_a_joint_behaviour_has_its_own_picture(twins, behaviour, events):
-    ours = AttentionDisplay.from_estimator(twins, TWINS[:1], behaviour=behaviour)
-    table = explain(twins, TWINS[:1])
-    theirs = AttentionDisplay.from_predictions(table, behaviour=behaviour)
-    assert ours.events == theirs.events == events
-    np.testing.assert_array_equal(ours.weights, theirs.weights)
-    alone = table[table["behaviour"] == SINGLE]
-    assert AttentionDisplay.from_predictions(alone).events == ["a", "b"]
-    with pytest.raises(ValueError, match=r"behaviour must name one of \[.*\], got None"):
-        AttentionDisplay.from_estimator(twins, TWINS[:1])
 
 
 def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):

@@ -16,9 +16,6 @@ import torch
 import torch.distributed as dist
 
 from sklearn_din import DINClassifier
-from sklearn_din.network.batch import JointRows
-from sklearn_din.network.joint import joint_batch
-from sklearn_din.network.layers import Dice, RowDropout
 from sklearn_din.resilient import checkpoint
 from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.batches import ImpressionBatches
@@ -236,70 +233,6 @@ def test_the_slices_of_all_processes_are_the_batches_of_one(n_ranks):
         assert {batch.n_joint_rows for batch, _ in of_all} == {len(labels)}
         lengths = [len(batch) for batch, _ in of_all]
         assert max(lengths) - min(lengths) <= 1
-
-
-class Pair:
-    """Two processes in one: sums and gathers with what the other one is said to hold."""
-
-    rank, size = 0, 2
-
-    def __init__(self, *others):
-        self.others = list(others)
-
-    def sum(self, tensor):
-        tensor += self.others.pop(0)
-
-    def gather(self, tensor):
-        return [tensor, self.others.pop(0)]
-
-
-def test_rows_of_a_table_that_both_touched_are_added_and_in_order():
-    table = torch.nn.Parameter(torch.zeros(9, 2))
-    rows, values = torch.tensor([[2, 7]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    table.grad = torch.sparse_coo_tensor(rows, values, (9, 2), check_invariants=True)
-    bias, unused = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-    bias.grad = torch.tensor([5.0])
-    other_rows = torch.tensor([1, 2, 8])
-    other_values = torch.tensor([[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]])
-    flat = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.0, 3.0, 0.25])  # its gradients, whether, rows, loss
-    numbers = Ranks.sum_gradients(
-        Pair(flat, other_rows, other_values), [bias, unused], [table], torch.tensor([0.75])
-    )
-    assert (numbers.tolist(), bias.grad.tolist(), unused.grad) == ([1.0], [5.5], None)
-    assert table.grad.is_coalesced()
-    assert table.grad._indices().tolist() == [[1, 2, 7, 8]]
-    assert table.grad._values()[:, 0].tolist() == [10.0, 21.0, 3.0, 30.0]
-
-
-def test_dice_of_a_joint_batch_is_dice_of_the_whole_one():
-    """The other half of the batch has the same scores: sums over processes are doubled."""
-
-    def double(tensor):
-        tensor *= 2
-
-    half = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    whole_dice, joint_dice = Dice(3), Dice(3)
-    inputs = [torch.cat([half, half]).requires_grad_(), half.clone().requires_grad_()]
-    factor = torch.arange(15.0).view(5, 3)
-    (whole_dice(inputs[0]) * torch.cat([factor, factor])).sum().backward()
-    with joint_batch(JointRows(0, 10), double):
-        output = joint_dice(inputs[1])
-    (output * factor).sum().backward()
-    torch.testing.assert_close(inputs[1].grad, inputs[0].grad[:5])
-    torch.testing.assert_close(2 * joint_dice.slope.grad, whole_dice.slope.grad)
-    torch.testing.assert_close(joint_dice.running_mean, whole_dice.running_mean)
-    torch.testing.assert_close(joint_dice.running_var, whole_dice.running_var)
-
-
-def test_dropout_of_some_rows_is_that_of_the_whole_batch():
-    values, dropout = torch.randn(7, 5), RowDropout(0.4)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        whole = dropout(values)
-        torch.manual_seed(1)
-        with joint_batch(JointRows(3, 7), lambda tensor: None):
-            part = dropout(values[3:])
-    assert torch.equal(part, whole[3:])
 
 
 def test_each_process_takes_the_gpu_that_torchrun_names(monkeypatch):

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    cases = [*together.CASES, "training", "again", "different", *together.FAILING, "killed"]
+    cases = [*together.CASES, "training", "different", *together.FAILING, "killed"]
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
     processes = [
@@ -88,13 +88,6 @@ def test_two_processes_train_the_model_of_one_on_a_scan(folder, tmp_path):
     for name, its in alone.items():
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
         np.testing.assert_allclose(first[name], its, atol=2e-5, err_msg=name)
-
-
-def test_a_second_fit_reads_what_the_first_one_kept(folder):
-    first, second = map(json.loads, told(folder, "again"))
-    assert first == second
-    assert [columns for _, columns, _ in first[0]] == ["click"]
-    assert len(manifests(folder / "cache of again")) == 2
 
 
 def test_processes_that_encode_different_things_write_both(folder):

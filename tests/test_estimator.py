@@ -1,13 +1,9 @@
 """DINClassifier on encoded features: labels, weights, validation, seeds, pickling, attention."""
 
-import pickle
-
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
@@ -19,7 +15,6 @@ from sklearn_din.training.early_stopping import AVERAGED_CHECKS
 from sklearn_din.training.occurrences import (
     count_occurrences,
     embedding_decay,
-    scale_of_prior,
 )
 from tests.encoded_impressions import make_impressions, make_labels
 
@@ -105,15 +100,6 @@ def test_a_last_batch_of_one_row_never_breaks_training(clicks, n):
     options = {"activation": "dice", "attention_activation": "dice", "batch_size": 32}
     classifier = quick(**options).fit(X[rows], y[rows])
     assert np.isfinite(classifier.predict_proba(X)).all()
-
-
-def test_pickle_and_joblib_and_clone_predict_the_same_bits(clicks, fitted, tmp_path):
-    X, y = clicks
-    expected = fitted.predict_proba(X)
-    joblib.dump(fitted, tmp_path / "classifier.joblib")
-    for copy in (pickle.loads(pickle.dumps(fitted)), joblib.load(tmp_path / "classifier.joblib")):
-        np.testing.assert_array_equal(copy.predict_proba(X), expected)
-    np.testing.assert_array_equal(clone(fitted).fit(X, y).predict_proba(X), expected)
 
 
 @pytest.mark.parametrize("validation", ["random", "groups"])
@@ -225,16 +211,6 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
     classifier.net_.train_step(batch)  # a fitted net still takes a step
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.98])
-def test_the_prior_is_to_the_loss_as_at_balanced_clicks(share):
-    """A row's loss bends by p (1 - p): its second derivative, here by differences."""
-    logit, step = np.log(share / (1 - share)), 1e-4
-    losses = np.logaddexp(0, logit + step * np.array([-1, 0, 1]))
-    bend = (losses[0] - 2 * losses[1] + losses[2]) / step**2
-    n_clicks = round(1e6 * share)
-    assert scale_of_prior(10**6 - n_clicks, n_clicks) == pytest.approx(0.25 / bend, rel=1e-3)
-
-
 def test_attention_weights_are_tidy_and_name_every_event(clicks, fitted):
     X, _ = clicks
     table = fitted.attention_weights(X)
@@ -304,33 +280,20 @@ def test_labels_that_are_no_clicks_are_refused(labels, message):
         )
 
 
-def test_zero_rows_are_refused():
-    with pytest.raises(ValueError, match="fit needs at least one impression, got zero rows"):
-        quick().fit(make_impressions(4)[:0], [])
+OTHER_ROWS = [
+    (make_impressions(4)[:0], make_impressions(4), "needs at least one impression, got zero rows"),
+    (pd.DataFrame({"item": ["a"]}), None, r"numbers only, got \['item'\].*HistorySequenceEncoder"),
+    (make_impressions(4), np.zeros((3, 4)), "fitted on EncodedFeatures, got ndarray"),
+    (make_impressions(4), pd.DataFrame({"item": ["a"]}), "Features, got .*Bagging"),
+    (make_impressions(4), make_impressions(5, numbers=("hist_ago",)), "another encoder.*hist_ago"),
+    (np.eye(4), make_impressions(3), "was fitted on a plain array or frame, got EncodedFeatures"),
+]
 
 
-@pytest.mark.parametrize("X", [np.zeros((3, 4)), pd.DataFrame({"item": ["a"]})])
-def test_arrays_and_frames_given_after_encoded_features_name_the_usual_cause(fitted, X):
-    with pytest.raises(ValueError, match=r"fitted on EncodedFeatures, got .*BaggingClassifier"):
-        fitted.predict_proba(X)
-
-
-def test_a_frame_of_text_names_the_encoder():
-    frame = pd.DataFrame({"item": ["a", "b"], "price": [1.0, 2.0]})
-    with pytest.raises(ValueError, match=r"numbers only, got \['item'\].*HistorySequenceEncoder"):
-        quick().fit(frame, [0, 1])
-
-
-def test_another_encoders_output_is_refused(fitted):
-    other = make_impressions(5, numbers=("hist_elapsed",))
-    with pytest.raises(ValueError, match=r"X comes from another encoder.*hist_elapsed"):
-        fitted.predict(other)
-
-
-def test_encoded_features_after_arrays_are_refused():
-    classifier = quick().fit(np.eye(4), [0, 1, 0, 1])
-    with pytest.raises(ValueError, match="was fitted on a plain array or frame, got Encoded"):
-        classifier.predict(make_impressions(3))
+@pytest.mark.parametrize(("X", "later", "message"), OTHER_ROWS)
+def test_rows_that_a_classifier_cannot_take_are_refused(X, later, message):
+    with pytest.raises(ValueError, match=message):
+        quick().fit(X, np.arange(len(X)) % 2).predict(later)
 
 
 def test_unfitted_use_is_refused(impressions):
@@ -358,15 +321,6 @@ def test_options_that_do_not_exist_list_those_that_do(clicks, parameter, value, 
 def test_weights_that_cannot_be_are_refused(clicks, weights):
     with pytest.raises(ValueError, match="sample_weight must"):
         quick().fit(*clicks, sample_weight=weights)
-
-
-def test_summary_and_html_show_the_fitted_network(fitted):
-    assert "hist_item+hist_category" in fitted.summary()
-    assert "<svg" in fitted._repr_html_()
-    assert "<svg" in fitted._repr_mimebundle_()["text/html"]
-    with pytest.raises(NotFittedError):
-        DINClassifier().summary()
-    assert "<svg" not in DINClassifier()._repr_html_()
 
 
 @pytest.mark.filterwarnings("ignore:nothing was found to learn")  # labels are arbitrary

@@ -6,7 +6,6 @@ import pytest
 
 from sklearn_din import evaluate_ranking, metrics, rank_candidates
 from sklearn_din.serving import evaluation
-from tests.fitted_pipelines import CANDIDATE
 
 METRICS = {
     "ndcg": metrics.group_ndcg_score,
@@ -14,16 +13,6 @@ METRICS = {
     "hit_rate": metrics.group_hit_rate_score,
     "mrr": metrics.group_mrr_score,
 }
-
-
-@pytest.fixture
-def users(frame_and_labels):
-    return frame_and_labels[0].drop_duplicates("user", keep="last").drop(columns=CANDIDATE)
-
-
-@pytest.fixture
-def candidates(frame_and_labels):
-    return frame_and_labels[0].drop_duplicates("item")[CANDIDATE]
 
 
 @pytest.fixture

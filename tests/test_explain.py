@@ -8,8 +8,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection import explain as module_of_explain
-from sklearn_din.inspection.explain import explain, explain_encoded
-from sklearn_din.inspection.fitted import FittedPipeline
+from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
@@ -32,32 +31,6 @@ def test_explain_gives_the_weights_of_the_classifier(fitted, frame_and_labels):
         table[["row", "behaviour", "position", "weight"]],
         weights[["row", "behaviour", "position", "weight"]],
     )
-
-
-def test_shares_are_weights_over_the_sum_of_absolute_weights():
-    class FixedWeights:
-        classes_ = np.array([0, 1])
-
-        def attention_weights(self, X):
-            return X
-
-    class FixedNames:
-        def inverse_transform_ids(self, name, ids):
-            return np.array(["hat", "sock", None], dtype=object)[ids]
-
-    given = pd.DataFrame(
-        {
-            "row": [0, 0, 0, 2, 2],
-            "behaviour": ["clicks", "clicks", "carts", "clicks", "clicks"],
-            "position": [0, 1, 0, 0, 1],
-            "hist_item": [0, 1, 2, 0, 0],
-            "weight": np.array([3.0, -1.0, -2.0, 0.0, 0.0], dtype="float32"),
-        }
-    )
-    pipeline = FittedPipeline(None, FixedNames(), FixedWeights())
-    table = explain_encoded(pipeline, given, by="weight")
-    assert table["share"].tolist() == [0.75, -0.25, -1.0, 0.0, 0.0]
-    assert table["hist_item"].tolist() == ["hat", "sock", None, "hat", "hat"]
 
 
 @pytest.mark.parametrize(("by", "column"), [("weight", "weight"), ("leave_out", "effect")])

@@ -1,7 +1,6 @@
 """An exported file gives the same numbers as the classifier, on any batch and any length."""
 
 import copy
-import json
 import sys
 from types import SimpleNamespace
 
@@ -10,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_array
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -23,11 +21,10 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx, neighbour_numbers
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import OF_TWINS, TWINS
 from tests.encoded_impressions import (
     make_answers,
     make_impressions,
-    make_impressions_with_a_column_named_like_a_behaviour,
-    make_labels,
 )
 from tests.network_options import each_network, name_of, networks
 from tests.padded_network import padded_logits
@@ -56,7 +53,7 @@ def fitted_classifier(X=None, **parameters):
     X = make_impressions(64, seed=1) if X is None else X
     small = {"attention_units": (8, 4), "hidden_units": (9, 5), "embedding_dim": 4}
     classifier = DINClassifier(**{**small, "max_epochs": 2, "random_state": 0, **parameters})
-    classifier.fit(X, make_labels(X))
+    classifier.fit(X, np.arange(len(X)) % 2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in [*classifier.module_.parameters(), *classifier.module_.buffers()]:
@@ -146,20 +143,6 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
             np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["attention", "mean"])
-def test_answers_and_numbers_of_one_history_reach_its_candidates(pooling, runtime, path):
-    X = make_answers(64)
-    classifier = fitted_classifier(X, pooling=pooling)
-    export_onnx(classifier, path, layout="ranking")
-    session = session_of(runtime, path)
-    for row in (0, 3, 9):  # the first has no events
-        shown = X[np.full(len(X), row)]
-        shown.columns = dict(X.columns)
-        logit = session.run(["logit"], rank_inputs(session, shown, 0))[0]
-        expected = classifier.decision_function(shown)
-        np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
-
-
 def test_a_layout_that_does_not_exist_lists_those_that_do(path):
     with pytest.raises(
         ValueError, match=f"layout must be one of {', '.join(export.LAYOUTS)}, got 'row'"
@@ -179,16 +162,14 @@ def test_past_answers_reach_the_file(options, runtime, path):
 
 
 def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):
-    X = make_impressions_with_a_column_named_like_a_behaviour()
+    X = HistorySequenceEncoder(histories=OF_TWINS).fit_transform(TWINS)
     classifier = fitted_classifier(X)
     export_onnx(classifier, path)
-    session, column = session_of(runtime, path), "hist_item+hist_category"
+    session, column = session_of(runtime, path), "hist_item+hist_kind"
     names = [one.name for one in session.get_inputs()]
-    histories = [*CLICKS, column, f"{CLICKS[0]}_mask", f"{column}_mask"]
-    assert names == ["item", "category", *histories]
+    assert names[2:] == ["hist_item", "hist_kind", column, "hist_item_mask", f"{column}_mask"]
     assert session.get_inputs()[-1].shape == ["n", f"T_{column}"]
     assert_same(session, classifier, X)
-    assert_same(session, classifier, make_impressions_with_a_column_named_like_a_behaviour(9, 1))
 
 
 def test_plain_numbers_need_no_encoder(runtime, path):
@@ -213,20 +194,13 @@ def test_padding_never_changes_the_files_numbers(runtime, path):
 
 
 @pytest.mark.parametrize("layout", export.LAYOUTS)
-def test_every_node_of_a_file_has_a_name_of_its_own(layout, onnx, path):
-    export_onnx(fitted_classifier(), path, layout=layout)
-    nodes = onnx.load(path).graph.node
-    inner = [one for node in nodes for attribute in node.attribute for one in attribute.g.node]
-    names = [node.name for node in [*nodes, *inner]]
-    assert all(names)
-    assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("layout", export.LAYOUTS)
-def test_a_file_computes_nothing_that_no_output_needs(layout, onnx, path):
+def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, onnx, path):
     export_onnx(fitted_classifier(), path, layout=layout)
     graph = onnx.load(path).graph
     nodes = [*graph.node, *(n for node in graph.node for a in node.attribute for n in a.g.node)]
+    names = [node.name for node in nodes]
+    assert all(names)
+    assert len(set(names)) == len(names)
     used = {name for node in nodes for name in node.input} | {one.name for one in graph.output}
     used |= {one.name for node in nodes for a in node.attribute for one in a.g.output}
     assert not [node.name for node in nodes if used.isdisjoint(node.output)]
@@ -304,45 +278,6 @@ def test_torch_export_takes_the_module_with_free_sizes(network):
     )
     for X in [make_impressions(n, seed=3) for n in (2, 50)]:
         torch.testing.assert_close(program.module()(*tensors(X)), module(Batch(X)))
-
-
-def test_the_recipe_is_json_beside_the_network(onnx, path):
-    frame = pd.DataFrame(
-        {
-            "item": ["hat", "sock", "hat", "shoe"],
-            "price": [1.0, 3.0, np.nan, 2.0],
-            "hist_item": [["sock"], [], ["hat", "shoe"], ["hat"]],
-        }
-    )
-    pipeline = make_pipeline(HistorySequenceEncoder(max_length=7), DINClassifier(max_epochs=1))
-    search = GridSearchCV(pipeline, {"dinclassifier__pooling": ["sum"]}, cv=2)
-    search.fit(frame, ["skip", "pass", "skip", "pass"])
-    export_onnx(search, path)
-    (entry,) = onnx.load(path).metadata_props
-    assert entry.key == "sklearn_din"
-    assert json.loads(entry.value) == {
-        "version": 1,
-        "layout": "rows",
-        "classes": ["pass", "skip"],
-        "max_length": 7,
-        "separator": None,
-        "inputs": [
-            {"name": "item", "kind": "categorical", "column": "item", "vocabulary": "item"},
-            {
-                "name": "price",
-                "kind": "numeric",
-                "column": "price",
-                "shift": 2.0,
-                "scale": pytest.approx(np.std([1, 2, 3])),
-                "is_elapsed": False,
-                "has_outliers": False,
-            },
-            {"name": "price_missing", "kind": "missing", "column": "price"},
-            {"name": "hist_item", "kind": "history", "column": "hist_item", "vocabulary": "item"},
-            {"name": "hist_item_mask", "kind": "mask", "column": "hist_item"},
-        ],
-        "vocabularies": {"item": ["hat", "shoe", "sock"]},
-    }
 
 
 def test_a_bare_classifier_has_no_recipe(onnx, path):
@@ -430,35 +365,6 @@ def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx
     spans = Spans.from_lengths(np.full(n_ids, n_events))
     expected = pair.scores.numbers(candidates, spans, events.ravel()) / pair.scale
     assert (expected[:, :10] != 0).any(axis=0).all()
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "choose",
-    [
-        lambda known: [],
-        lambda known: known[:1],  # all events are neighbours of some candidates
-        lambda known: [*known[:3], 1, 999, *known[1:2], *known[:9]],  # unknown, twice, 0.8 ** rank
-    ],
-)
-def test_neighbours_of_one_history_are_those_of_each_candidate_alone(choose, onnx, runtime):
-    n_ids = 1000
-    pair, graph = pair_of_few_neighbours(n_ids), onnx_graph.Graph(onnx)
-    item = graph.input("item", np.int32, ("n",))
-    hist = graph.input("hist", np.int32, (1, "t"))
-    mask = graph.input("mask", np.float32, (1, "t"))
-    graph.output("numbers", neighbour_numbers(pair, item, hist, mask, are_shared=True))
-    written = graph.model().SerializeToString()
-    session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
-    known = np.setdiff1d(pair.scores.ease.indices, [0, 1])  # padding and unknown ids are none
-    events = np.array(choose(known.tolist()), dtype=np.int32)
-    padded = np.append(events, [0, 0]).astype(np.int32)[None]
-    feed = {"item": np.arange(n_ids, dtype=np.int32), "hist": padded}
-    feed["mask"] = (np.arange(padded.size) < len(events)).astype(np.float32)[None]
-    (found,) = session.run(None, feed)
-    spans = Spans(np.zeros(n_ids, np.int64), np.full(n_ids, len(events), np.int32))
-    expected = pair.scores.numbers(feed["item"], spans, events) / pair.scale
-    assert (expected[:, :5] != 0).any() == bool(len(events))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

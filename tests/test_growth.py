@@ -28,7 +28,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
-from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.serving import updating
 from sklearn_din.training import growth
 from sklearn_din.training import net as net_file
@@ -129,9 +129,6 @@ def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
     assert grow(empty, ["hat"]).values.tolist() == ["hat"]
 
 
-# item neighbours
-
-
 @pytest.fixture(scope="module")
 def with_neighbours(frame, y):
     encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)
@@ -139,48 +136,7 @@ def with_neighbours(frame, y):
     return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
 
 
-def test_item_neighbours_stay_and_appended_ids_have_none(with_neighbours, frame, later, y):
-    model = copy.deepcopy(with_neighbours)
-    tables = model["din"].net_.neighbours_
-    before = tables.add_to(model["encode"].transform(frame))
-    names = [f.name for f in model["din"].module_.schema.fields if f.candidate]
-    assert len(names) == 13
-    probability = model.predict_proba(frame)
-    model["encode"].partial_fit(later)
-    after = tables.add_to(model["encode"].transform(frame))
-    new = tables.add_to(model["encode"].transform(later))
-    for name in names:
-        assert (after[name] == before[name]).all()
-    assert not any(new[name].any() for name in names if name.startswith("hist_item"))
-    assert any(after[name].any() for name in names if name.startswith("hist_item"))
-    grown = grown_untrained(model["din"], model["encode"].transform(later), y)
-    assert (grown.predict_proba(model["encode"].transform(frame)) == probability).all()
-
-
 # which vocabularies a classifier takes
-
-
-def test_only_ids_that_were_appended_make_a_prefix():
-    before = learn(["boot", "hat"])
-    after = grow(before, ["clog"])
-    other = grow(before, ["sock"])
-    refit = learn(["boot", "hat", "clog"])
-
-    def schema(vocabulary):
-        its = (vocabulary.n_ids, vocabulary.digest)
-        grown_from = vocabulary.grown_from
-        return Schema((Field("item", "categorical", "item", *its, grown_from=grown_from),))
-
-    assert schema(before).is_prefix_of(schema(before))
-    assert schema(before).is_prefix_of(schema(after))
-    assert schema(before).is_prefix_of(schema(grow(after, ["sock"])))
-    assert schema(after).is_prefix_of(schema(grow(after, ["sock"])))
-    assert not schema(after).is_prefix_of(schema(before))
-    assert not schema(after).is_prefix_of(schema(grow(other, ["clog"])))
-    assert not schema(before).is_prefix_of(schema(refit))  # as many ids, renumbered
-    assert grow(before, ["hat"]).grown_from == ()
-    bare = [Schema((Field("item", "categorical", "item", n_ids),)) for n_ids in (9, 12)]
-    assert not bare[0].is_prefix_of(bare[1])  # nothing says what they hold
 
 
 # the encoder
@@ -202,11 +158,6 @@ def test_a_sequence_of_calls_counts_as_one_fit_on_all_rows(frame, later):
     for name in names:
         first = grown.inverse_transform_ids(name, mine[name])
         assert (first == whole.inverse_transform_ids(name, theirs[name])).all()
-
-
-def test_the_first_call_is_fit(frame):
-    first = HistorySequenceEncoder(drop=["user", "time"]).partial_fit(frame)
-    assert first.schema_ == HistorySequenceEncoder(drop=["user", "time"]).fit(frame).schema_
 
 
 def test_scales_and_roles_stay_and_a_missing_number_gets_the_mean(frame, later):
@@ -239,16 +190,6 @@ def test_a_rare_value_stays_known_as_seen_where_unknown_ones_are_errors(frame, l
     encoder.transform(later)
 
 
-@pytest.mark.parametrize("again", [lambda its: pickle.loads(pickle.dumps(its)), copy.deepcopy])
-def test_counts_and_lineage_survive_copies(again, frame, later):
-    encoder = HistorySequenceEncoder(drop=["user", "time"], min_frequency=4).fit(frame)
-    encoder.partial_fit(later)
-    its = again(encoder)
-    assert its.schema_["item"].grown_from == encoder.schema_["item"].grown_from != ()
-    both = [one.partial_fit(later) for one in (encoder, its)]
-    assert both[0].schema_ == both[1].schema_
-
-
 def test_fit_after_partial_fit_starts_anew(frame, later, model, y):
     update(model, later, y).fit(frame, y)
     fresh = fit_pipeline(frame, y)
@@ -261,7 +202,9 @@ def test_fit_after_partial_fit_starts_anew(frame, later, model, y):
 # the classifier
 
 
-def test_growth_alone_changes_no_prediction_to_the_bit(model, frame, later, y):
+@pytest.mark.parametrize("what", ["fitted", "with_neighbours"])
+def test_growth_alone_changes_no_prediction_to_the_bit(what, request, frame, later, y):
+    model = copy.deepcopy(request.getfixturevalue(what))
     before = model.predict_proba(frame)
     weights_before = model["din"].attention_weights(model["encode"].transform(frame))
     model["encode"].partial_fit(later)
@@ -520,7 +463,11 @@ class Stopping(Callback):
 @pytest.mark.parametrize(
     ("callback", "error"), [(Failing, RuntimeError), (Stopping, KeyboardInterrupt)]
 )
-def test_a_training_that_fails_leaves_all_as_it_was(callback, error, model, frame, later, y):
+@pytest.mark.parametrize("what", ["fitted", "with_neighbours"])
+def test_a_training_that_fails_leaves_all_as_it_was(
+    callback, error, what, request, frame, later, y
+):
+    model = copy.deepcopy(request.getfixturevalue(what))
     before, history = model.predict_proba(frame), model["din"].history_
     schema, scale = model["encode"].schema_, model["encode"].scales_
     model["din"].set_params(callbacks=[callback()], batch_size=16)

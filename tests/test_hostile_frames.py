@@ -223,13 +223,6 @@ def test_negatives_are_drawn_beside_numbers_of_any_kind(name, values):
     assert shown["item"][y == 1].tolist() == ["hat", "sock", "tie"]
 
 
-def test_an_encoder_that_knows_no_id_is_saved_and_loaded(tmp_path):
-    frame = pd.DataFrame({"item": [None], "price": [1.0]})
-    encoder = HistorySequenceEncoder(categorical=["item"]).fit(frame)
-    save(encoder, tmp_path / "encoder.din")
-    assert load(tmp_path / "encoder.din").transform(frame)["item"].tolist() == [1]
-
-
 @pytest.mark.skipif(pd.__version__ < "3", reason="pandas 2 reads moments of any year")
 def test_moments_with_a_zone_beyond_the_years_of_python_are_named():
     moments = pa.array([2**62, 0], pa.timestamp("us", tz="Europe/Berlin"))

@@ -15,13 +15,14 @@ from sklearn_din import (
     explain,
     update,
 )
-from sklearn_din.features import EncodedFeatures, Ragged
-from sklearn_din.features.identities import identify, ids_to_look_up, is_identity
+from sklearn_din.features import EncodedFeatures
+from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
 from sklearn_din.training.growth import grow
 from tests.encoded_impressions import make_impressions, make_labels
+from tests.network_options import networks
 from tests.padded_network import match
 
 
@@ -141,24 +142,11 @@ def with_identities(n=200, seed=0):
     return plain, told
 
 
-def test_tables_are_asked_for_the_unknown_id_alone():
-    plain, told = (Batch(X) for X in with_identities())
-    for name, ids in plain.ids.items():
-        assert torch.equal(told.ids[name], ids)
-        assert torch.equal(plain.identities[name], ids)
-        assert not torch.equal(told.identities[name], ids)
-    for part, its in zip(plain.split(50), told.split(50), strict=True):
-        assert all(torch.equal(its.ids[name], ids) for name, ids in part.ids.items())
-        assert [len(its.identities[name]) for name in its.ids] == [len(i) for i in its.ids.values()]
-
-
 @pytest.mark.parametrize(
     "parameters",
     [
-        {},
-        {"interest": "paper"},
-        {"pooling": "max"},
-        {"pooling": "mean", "neighbours": None},
+        *networks("pooling", "interest"),
+        {"neighbours": None},
         {"embedding_dim": {"item": 4, "category": 8, "tags": 4}, "neighbours": "user"},
         {"early_stopping": True, "validation": "random"},
         {"early_stopping": True, "embedding_l2": 0.0},
@@ -276,11 +264,3 @@ def test_the_onnx_server_gives_unknown_values_the_encoders_ids(values):
     expected = identify(np.array(values, dtype=object)).tolist()
     known._is_integer = False  # nothing is learnt
     assert known.ids([*values, None], "item") == [*expected, 1]
-
-
-def test_without_unknown_ids_nothing_is_copied():
-    ids = np.array([0, 1, 5], dtype=np.int32)
-    assert ids_to_look_up(ids) is ids
-    ragged = Ragged.from_lengths({"item": np.array([-(2**31), 5], np.int32)}, np.array([2]))
-    assert ragged.pad("item").tolist() == [[1, 5]]
-    assert ragged.flat("item").tolist() == [-(2**31), 5]

@@ -5,7 +5,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from sklearn.ensemble import BaggingClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -174,10 +173,3 @@ def test_permutation_importance_works_where_every_history_is_a_behaviour_of_its_
 def test_permutation_importance_of_aligned_histories_is_sent_to_ours(log, fitted):
     with pytest.raises(ValueError, match=r"one length in each row.* use history_importance"):
         permutation_importance(fitted, *log, n_repeats=1)
-
-
-def test_a_bagging_of_pipelines_is_told_what_the_array_lost(log):
-    X, y = log
-    bagging = BaggingClassifier(pipeline(), n_estimators=1, random_state=0)
-    with pytest.raises(ValueError, match="the names of its columns are lost"):
-        bagging.fit(as_lists(X), y)

@@ -17,7 +17,6 @@ from sklearn_din import (
     attach_history,
     sample_negatives,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
 from tests.test_negatives import SHAPES, make_noise
 
@@ -208,21 +207,6 @@ def test_a_mean_of_the_label_by_user_and_item(smoothing):
 def test_ids_that_no_other_row_has_tell_nothing():
     shown, log, y = make_shop(n_users=40)
     assert said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_made_click_logs_are_clean(seed):
-    chance = np.random.default_rng(seed)
-    n_items = int(chance.choice([20, 40, 100, 300]))
-    log = make_click_log(
-        n_users=100,
-        n_items=n_items,
-        n_categories=int(min(n_items, chance.choice([5, 20, 50]))),
-        mean_length=int(chance.choice([3, 10, 40])),
-        interest_strength=float(chance.choice([0.5, 2.0, 4.0])),
-        random_state=seed,
-    )
-    assert said(encode(log.impressions, log.events), log.y) == []
 
 
 def test_values_too_rare_for_an_id_are_counted_together():

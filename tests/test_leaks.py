@@ -92,20 +92,6 @@ def test_events_at_or_after_an_impression_change_nothing_in_its_row(attach, rows
     assert as_values(attach(now, changed), 0) == before
 
 
-@settings(max_examples=25, deadline=None)
-@given(rows=ROWS, choices=st.data())
-def test_a_log_that_is_its_own_impressions_is_cut_in_the_same_way(rows, choices):
-    log = as_log(rows)
-    row = choices.draw(st.integers(0, len(log) - 1))
-    is_later = (log["time"] >= log["time"].iloc[row]) & (log.index != row)
-    changed = log.copy()
-    changed.loc[is_later, "item"] = "sock"
-    changed.loc[is_later, "clicked"] = 1 - log["clicked"].iloc[row]
-    for attach in (with_histories, with_aggregates):
-        ours, theirs = attach(log, log), attach(changed, changed)
-        assert as_values(ours, row) == as_values(theirs, row)
-
-
 @pytest.fixture(scope="module")
 def log():
     chance = np.random.default_rng(0)
@@ -133,18 +119,6 @@ def test_an_encoder_fitted_before_a_time_knows_nothing_of_what_comes_later(log, 
         words = encoder.vocabularies_["item"].tolist()
         learnt.append((encoder.schema_, repr(encoder.scales_), words))
     assert learnt[0] == learnt[1] == learnt[2]
-
-
-@settings(max_examples=60, deadline=None)
-@given(times=st.lists(st.integers(0, 9), min_size=3, max_size=40), share=st.floats(0.05, 0.6))
-def test_rows_set_aside_as_the_last_are_later_than_all_that_is_trained_on(times, share):
-    times = np.array([0, 9, *times])
-    seeds = np.random.RandomState(0)
-    train, valid = split_rows(
-        np.zeros(len(times)), None, how="last", fraction=share, seeds=seeds, times=times
-    )
-    assert times[train].max() < times[valid].min()
-    assert sorted([*train, *valid]) == list(range(len(times)))
 
 
 @pytest.mark.filterwarnings("ignore:nothing was found to learn")  # labels are arbitrary
@@ -242,17 +216,3 @@ def test_uniform_negatives_of_a_popular_catalogue_are_told_by_their_item():
         clicks, item="item", item_columns=["category", "brand"], random_state=0
     )
     assert auc_of_column(shown, y, "item", np.arange(len(shown)) // 2) > 0.65
-
-
-def test_an_item_column_that_changes_in_time_tells_no_negatives():
-    clicks = make_clicks()
-    clicks["time"] = np.arange(len(clicks))
-    clicks["price"] = clicks["time"] * 10 // len(clicks)  # rises for every item
-    shown, y = sample_negatives(
-        clicks,
-        item="item",
-        item_columns=["category", "brand", "price"],
-        time="time",
-        random_state=0,
-    )
-    assert abs(auc_of_column(shown, y, "price", np.arange(len(shown)) // 2) - 0.5) < 0.08

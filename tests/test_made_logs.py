@@ -98,65 +98,33 @@ def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
     np.testing.assert_array_equal(state[1], np.random.get_state()[1])
 
 
-CLICK_MISTAKES = [
-    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
-    ({"n_items": 10, "n_categories": 20}, r"n_items must be at least 20, got 10"),
-    ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
-    ({"n_impressions": 0}, r"n_impressions must be at least 1, got 0"),
-    ({"max_length": 0}, r"max_length must be at least 1, got 0"),
-    ({"interest_strength": -1}, r"interest_strength must be at least 0, got -1"),
-    ({"recency": 0}, r"recency must be None or a half-life above 0, got 0"),
-]
-PURCHASE_MISTAKES = [
-    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
-    ({"purchase_rate": 0}, r"purchase_rate must lie between 0 and the share of clicks, 0.+, got 0"),
-    ({"purchase_rate": 0.9}, r"purchase_rate must lie between 0 and the share of .+, got 0\.9"),
-]
-ANSWER_MISTAKES = [
-    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
-    ({"n_items": 10, "n_skills": 20}, r"n_items must be at least 20, got 10"),
-    ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
-    ({"answer_strength": -1}, r"answer_strength must be at least 0, got -1"),
-    ({"max_length": "long"}, r"max_length must be a number, got 'long'"),
-]
-MARKET_MISTAKES = [
-    ({"n_users": 0}, r"n_users must be at least 1, got 0"),
-    ({"n_items": 10}, r"n_items must be at least 20, got 10"),
-    ({"base_rate": 1}, r"base_rate must lie between 0 and 1, got 1"),
-    ({"mood": -1}, r"mood must be at least 0, got -1"),
-    ({"turnover": 1.5}, r"turnover must lie between 0 and 1, got 1\.5"),
-    ({"n_users": 10}, r"n_impressions must be at most 1000 per user, got 55000 for 10 users"),
-]
-
-
 @pytest.mark.parametrize(
     ("make", "parameters", "message"),
     [
-        *((make_click_log, *mistake) for mistake in CLICK_MISTAKES),
-        *((make_answer_log, *mistake) for mistake in ANSWER_MISTAKES),
-        *((make_purchase_log, *mistake) for mistake in PURCHASE_MISTAKES),
-        *((make_market_log, *mistake) for mistake in MARKET_MISTAKES),
+        (make_click_log, {"n_users": 0}, "n_users must be at least 1, got 0"),
+        (make_click_log, {"n_items": 10, "n_categories": 20}, "n_items must be at least 20, got 1"),
+        (make_click_log, {"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
+        (make_click_log, {"n_impressions": 0}, "n_impressions must be at least 1, got 0"),
+        (make_click_log, {"max_length": 0}, "max_length must be at least 1, got 0"),
+        (make_click_log, {"interest_strength": -1}, "interest_strength must be at least 0, got -1"),
+        (make_click_log, {"recency": 0}, "recency must be None or a half-life above 0, got 0"),
+        (make_answer_log, {"n_users": "5"}, "n_users must be a number, got '5'"),
+        (make_answer_log, {"n_items": 10, "n_skills": 20}, "n_items must be at least 20, got 10"),
+        (make_answer_log, {"answer_strength": -1}, "answer_strength must be at least 0, got -1"),
+        (make_purchase_log, {"n_users": 0}, "n_users must be at least 1, got 0"),
+        (make_purchase_log, {"purchase_rate": 0}, "between 0 and the share of clicks, .* got 0"),
+        (make_purchase_log, {"purchase_rate": 0.9}, r"0 and the share of clicks, 0.+, got 0\.9"),
+        (make_market_log, {"n_users": 0}, "n_users must be at least 1, got 0"),
+        (make_market_log, {"n_items": 10}, "n_items must be at least 20, got 10"),
+        (make_market_log, {"base_rate": 1}, "base_rate must lie between 0 and 1, got 1"),
+        (make_market_log, {"mood": -1}, "mood must be at least 0, got -1"),
+        (make_market_log, {"turnover": 1.5}, r"turnover must lie between 0 and 1, got 1\.5"),
+        (make_market_log, {"n_users": 10}, "at most 1000 per user, got 55000 for 10 users"),
     ],
 )
 def test_a_log_says_what_is_wrong(make, parameters, message):
     with pytest.raises(ValueError, match=message):
         make(**parameters)
-
-
-@pytest.mark.parametrize(
-    ("make", "name", "sizes", "strengths"),
-    [
-        (make_click_log, "interest_strength", {"n_users": 1000}, (0, 0.5, 1, 2)),
-        (make_answer_log, "answer_strength", {"n_users": 500}, (0, 1, 2)),
-    ],
-)
-def test_a_stronger_past_raises_the_ceiling(make, name, sizes, strengths):
-    logs = [make(random_state=0, **sizes, **{name: strength}) for strength in strengths]
-    ceilings = [roc_auc_score(log.y, log.probability) for log in logs]
-    assert ceilings == sorted(ceilings)
-    if make is make_click_log:
-        assert ceilings[0] < 0.62  # price and device matter only a bit
-        assert ceilings[3] > 0.85
 
 
 # The click log
@@ -196,15 +164,6 @@ def test_probability_follows_the_formula_of_the_docstring(strength):
     assert by_device.mean().idxmin() == "tablet"
 
 
-def test_with_recency_counting_is_not_enough():
-    log = make_click_log(recency=2, interest_strength=2, random_state=0)
-    count = sum_by_impression(log, log.relevance > 0)
-    assert (
-        roc_auc_score(log.y, sum_by_impression(log, log.relevance))
-        > roc_auc_score(log.y, count) + 0.02
-    )
-
-
 def test_later_events_do_not_tell_the_label(log):
     last = log.events.groupby(["user", "item"])["time"].max().rename("last").reset_index()
     shown = log.impressions.merge(last, on=["user", "item"], how="left")
@@ -212,26 +171,6 @@ def test_later_events_do_not_tell_the_label(log):
     surprise = (log.y - log.probability)[comes_back]
     assert comes_back.sum() > 500
     assert abs(surprise.mean()) < 3 * 0.5 / np.sqrt(comes_back.sum())
-
-
-def test_a_click_log_is_like_those_of_shops(log):
-    assert log.probability.mean() == pytest.approx(0.3, abs=1e-6)
-    assert (log.impressions.groupby("item")["price"].nunique() == 1).all()
-    counts = log.events["item"].value_counts()  # few items are popular
-    assert counts.iloc[: len(counts) // 10].sum() > 0.3 * len(log.events)
-    length = np.diff(log.offsets)
-    assert (length.min(), length.max()) == (0, 50)
-    of_events = log.events[["user", "time"]]  # some times are tied
-    shown_at_an_event = log.impressions.merge(of_events.drop_duplicates(), on=["user", "time"])
-    for share in (of_events.duplicated().mean(), len(shown_at_an_event) / len(log.impressions)):
-        assert 0.005 < share < 0.05
-    shares = log.events.groupby("user")["category"].value_counts(normalize=True)
-    long = log.events["user"].value_counts().loc[lambda n: n >= 20].index
-    top = shares.groupby("user").nlargest(5).groupby(level=0).sum()
-    assert shares.groupby("user").max()[long].median() < 0.6  # several interests, but not all
-    assert top[long].median() > 0.7
-    least = make_click_log(n_users=1, n_items=1, n_categories=1, mean_length=1, random_state=0)
-    assert (len(least.events), len(least.impressions)) == (1, 20)
 
 
 # The answer log
@@ -260,25 +199,6 @@ def test_the_truth_agrees_with_a_loop_over_impressions(strength, max_length):
         for impression in log.impressions.itertuples()
     ]
     np.testing.assert_allclose(log.probability, expected, rtol=1e-6)
-
-
-def test_the_truth_is_the_ceiling(logs):
-    log = logs[make_answer_log]
-    attached = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["skill", "answer"]
-    )
-    row = np.repeat(np.arange(len(log.y)), np.diff(log.offsets))
-    right = np.concatenate(attached["hist_answer"].tolist()) == "right"
-    same_skill = np.concatenate(attached["hist_skill"].tolist()) == log.impressions["skill"][row]
-
-    def share(counts):
-        return (sum_by_impression(log, counts * right) + 1) / (sum_by_impression(log, counts) + 2)
-
-    everything = roc_auc_score(log.y, share(np.ones(len(row))))
-    by_skill = roc_auc_score(log.y, share(same_skill.to_numpy().astype(float)))
-    by_relevance = roc_auc_score(log.y, share(log.relevance))
-    ceiling = roc_auc_score(log.y, log.probability)
-    assert everything < by_skill < by_relevance < ceiling  # difficulty is still to come
 
 
 # The market log
@@ -331,23 +251,6 @@ def test_tomorrows_market_is_full_of_items_that_nobody_had_seen(market):
     in_histories = np.concatenate(attached["hist_item"].tolist())
     assert 0.30 < 1 - np.isin(in_histories, list(seen)).mean() < 0.35
     assert len(in_histories) / is_test.sum() == NEWEST
-
-
-def test_clicks_of_the_market_are_rare_and_become_carts_at_once(market):
-    assert market.y.mean() == pytest.approx(0.02, abs=0.002)
-    clicked = market.impressions[market.y == 1]
-    carts = market.events[market.events["action"] == "cart"]
-    after = clicked.assign(time=clicked["time"] + pd.Timedelta(seconds=1))
-    assert len(after.merge(carts, on=["user", "item", "time"])) >= len(clicked)
-
-
-def test_what_a_user_looked_at_before_is_clicked_three_times_as_often(market):
-    shown = market.impressions
-    first = market.events.groupby(["user", "item"])["time"].min().rename("first").reset_index()
-    first = shown.merge(first, on=["user", "item"], how="left")["first"]
-    before = (first < shown["time"]).to_numpy()
-    assert 0.1 < before[market.is_test].mean() < 0.3
-    assert market.probability[before].mean() > 3 * market.probability[~before].mean()
 
 
 def test_an_item_that_has_left_the_market_never_comes_back(market):

@@ -253,17 +253,6 @@ def test_negatives_and_seed_are_those_asked_for(log):
     assert not two.equals(other)
 
 
-def test_negatives_had_come_up_where_the_click_s_item_had(tmp_path):
-    chance = np.random.default_rng(0)
-    frame = pd.DataFrame({"u": np.arange(90) % 45, "t": np.arange(90)})
-    frame["i"] = [f"i{chance.integers(2 + row // 3)}" for row in range(90)]
-    frame.drop_duplicates(["u", "i"]).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv")
-    first = own.X[own.y == 1].groupby("i")["t"].min()
-    came_up = (own.X["i"].map(first) < own.X["t"]).to_numpy().reshape(-1, 5)
-    assert (came_up == came_up[:, :1]).mean() > 0.95  # but users who have all that had come up
-
-
 def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     frame = pd.DataFrame({"u": np.arange(200) % 10, "i": np.arange(200) % 3, "t": np.arange(200)})
     frame.to_csv(tmp_path / "log.csv", index=False)
@@ -608,14 +597,6 @@ def test_the_version_is_the_packages(capsys):
         command.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
-
-
-def test_the_help_shows_conditions_and_samples(capsys):
-    with pytest.raises(SystemExit):
-        command.main(["--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "a condition such as 'rating>=4' or 'behaviour==buy'" in said
-    assert "--rows ROWS of whole users, drawn by --seed" in said
 
 
 def test_warnings_are_notes(capsys):

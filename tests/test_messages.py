@@ -20,7 +20,6 @@ from sklearn_din import (
     attach_history,
     sample_negatives,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.validation import split_rows
@@ -60,15 +59,41 @@ def test_a_split_that_leaves_nothing_to_train_on(how, share, got, more):
     assert sorted(np.concatenate(halves)) == [0, 1]
 
 
-def test_a_split_by_one_group():
-    with says("validation='groups' needs at least two groups, got 1."):
-        split_rows(
-            np.array([0.0, 1.0]),
-            ["a", "a"],
-            how="groups",
-            fraction=0.5,
-            seeds=np.random.RandomState(0),
-        )
+def split_one_group():
+    split_rows(np.zeros(2), ["a"] * 2, how="groups", fraction=0.5, seeds=np.random.RandomState(0))
+
+
+KINDS = "numeric, categorical, list, history, list_history, numeric_history"
+LISTED = CLICKS.assign(item=[["hat"]] * 5)
+COUNT = {"n": ("user", None, "count")}
+PAIR = [0, 1], [0.1, 0.2]
+SENTENCES = {
+    "validation='groups' needs at least two groups, got 1.": split_one_group,
+    f"kind must be one of {KINDS}, got 'number'.": lambda: Field("price", "number"),
+    "separator must be text of at least one character, got ''.": lambda: HistorySequenceEncoder(
+        separator=""
+    ).fit(SHOWN),
+    "time must be one column name, got ['time'].": lambda: attach_aggregates(
+        CLICKS, CLICKS, time=["time"], aggregates=COUNT
+    ),
+    "user must be one column name, got ['user'].": lambda: sample_negatives(
+        CLICKS, item="item", user=["user"]
+    ),
+    "item must be one column name, got ['item'].": lambda: sample_negatives(CLICKS, item=["item"]),
+    "events['item'] must hold ids, got lists.": lambda: sample_negatives(LISTED, item="item"),
+    "groups must be one column, X['user'], got a DataFrame.": lambda: group_roc_auc_score(
+        *PAIR, groups=CLICKS[:2]
+    ),
+    "groups must be one column, X['user'], got shape (2, 1).": lambda: group_roc_auc_score(
+        *PAIR, groups=np.ones((2, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("message", SENTENCES)
+def test_sentences(message):
+    with says(message, (ValueError, TypeError)):
+        SENTENCES[message]()
 
 
 # The network --------------------------------------------------------------------------------
@@ -80,35 +105,21 @@ def test_options_of_the_network_that_do_not_exist(name):
         DIN(make_schema(), **{name: "other"})
 
 
-def test_a_kind_of_field_that_does_not_exist():
-    kinds = "numeric, categorical, list, history, list_history, numeric_history"
-    with says(f"kind must be one of {kinds}, got 'number'."):
-        Field("price", "number")
-
-
 # The classifier -----------------------------------------------------------------------------
+
+
+CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
+WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got 'gpu'."),
-        (
-            {"callbacks": ["early"]},
-            "callbacks must be skorch callbacks, such as EarlyStopping(), got 'early'.",
-        ),
-        (
-            {"callbacks": [EarlyStopping(), int]},
-            "callbacks must be skorch callbacks, such as EarlyStopping(), got <class 'int'>.",
-        ),
-        (
-            {"embedding_dim": {"item": 0}},
-            "embedding_dim['item'] must be an integer of at least 1, got 0.",
-        ),
-        (
-            {"embedding_dim": {"item": "8"}},
-            "embedding_dim['item'] must be an integer of at least 1, got '8'.",
-        ),
+        ({"callbacks": ["early"]}, f"{CALLBACKS} 'early'."),
+        ({"callbacks": [EarlyStopping(), int]}, f"{CALLBACKS} <class 'int'>."),
+        ({"embedding_dim": {"item": 0}}, f"{WIDTH} 0."),
+        ({"embedding_dim": {"item": "8"}}, f"{WIDTH} '8'."),
         ({"attention_units": ()}, "attention_units must have at least one layer, got ()."),
         ({"class_weight": {"yes": 2}}, "class_weight must name the labels [0, 1], got ['yes']."),
     ],
@@ -186,11 +197,6 @@ def test_cells_that_have_no_order(histories, cells, kind):
     message = f"hist_item has cells of type {kind}: a history cell is a list, oldest to newest."
     with says(message):
         HistorySequenceEncoder(histories=histories).fit(frame)
-
-
-def test_an_empty_separator():
-    with says("separator must be text of at least one character, got ''."):
-        HistorySequenceEncoder(separator="").fit(SHOWN)
 
 
 @pytest.mark.parametrize("histories", ["hist_item", ["hist_item"]])
@@ -290,25 +296,11 @@ def test_names_of_columns(options, message):
             HistoryBuilder(**named, events="all").fit(CLICKS)
 
 
-def test_names_of_columns_elsewhere():
-    with says("time must be one column name, got ['time'].", TypeError):
-        attach_aggregates(CLICKS, CLICKS, time=["time"], aggregates={"n": ("user", None, "count")})
-    with says("user must be one column name, got ['user'].", TypeError):
-        sample_negatives(CLICKS, item="item", user=["user"])
-    with says("item must be one column name, got ['item'].", TypeError):
-        sample_negatives(CLICKS, item=["item"])
-
-
 @pytest.mark.parametrize("max_age", ["30 moons", "30", [1], 30, "-1D"])
 def test_ages_that_are_no_durations(max_age):
     start = "max_age must be (positive|a duration such as '30D' .*), got '?"
     with pytest.raises((ValueError, TypeError), match=start + re.escape(f"{max_age}")):
         attach_history(DATED, DATED, user="user", time="time", columns="item", max_age=max_age)
-
-
-def test_negatives_of_lists():
-    with says("events['item'] must hold ids, got lists."):
-        sample_negatives(CLICKS.assign(item=[["hat"]] * 5), item="item")
 
 
 # Metrics and data ---------------------------------------------------------------------------
@@ -327,17 +319,3 @@ def test_negatives_of_lists():
 def test_scores_that_are_no_auc(scores, message):
     with says(message):
         relative_improvement(*scores)
-
-
-@pytest.mark.parametrize(
-    ("groups", "got"),
-    [(pd.DataFrame({"user": [1, 1]}), "a DataFrame"), (np.ones((2, 1)), "shape (2, 1)")],
-)
-def test_groups_of_two_dimensions(groups, got):
-    with says(f"groups must be one column, X['user'], got {got}."):
-        group_roc_auc_score([0, 1], [0.1, 0.2], groups=groups)
-
-
-def test_sizes_of_a_log_that_are_text():
-    with says("n_users must be a number, got '5'."):
-        make_click_log(n_users="5")

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
-from sklearn_din.features.identities import LEAST_ID
+from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN, NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
@@ -13,7 +12,6 @@ from sklearn_din.network.interest import FlatEvents
 from tests.encoded_impressions import (
     make_answers,
     make_impressions,
-    make_impressions_with_a_column_named_like_a_behaviour,
     make_schema,
 )
 from tests.network_options import each_network
@@ -37,7 +35,6 @@ MAKES = [
     make_impressions,
     make_with_numbers,
     make_answers,
-    make_impressions_with_a_column_named_like_a_behaviour,
 ]
 
 
@@ -45,9 +42,10 @@ MAKES = [
 @each_network("interest", "pooling", "attention_normalization", "attention_activation")
 def test_flat_and_padded_networks_give_the_same_numbers_and_gradients(make, options):
     X, activation = make(32), options["attention_activation"]
+    widths = {name: 3 + n for n, name in enumerate(X.schema.vocabulary_sizes)}
     network = DIN(
         X.schema,
-        embedding_dim=4,
+        embedding_dim=widths if make is make_answers else 4,
         attention_units=(6, 3),
         hidden_units=(7, 5),
         activation=activation if activation in OPTIONS["activation"] else "relu",
@@ -100,63 +98,11 @@ def test_a_rows_logit_does_not_depend_on_its_neighbours(options):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
 
 
-def test_candidate_and_history_share_rows_and_vocabularies_do_not():
-    embeddings = FieldEmbeddings(make_schema(), 4)
-    ids = {
-        "item": torch.tensor([7], dtype=torch.int32),
-        "category": torch.tensor([5], dtype=torch.int32),
-        "hist_item": torch.tensor([7, 11], dtype=torch.int32),
-        "hist_category": torch.tensor([5, 2], dtype=torch.int32),
-        "tags": torch.tensor([4], dtype=torch.int32),
-    }
-    found, _ = embeddings(ids, {})
-    torch.testing.assert_close(found[("item",)][0], found[CLICKS][0, :4])
-    torch.testing.assert_close(found[("category",)][0], embeddings.weight("category")[5])
-    torch.testing.assert_close(found[CLICKS][1, :4], embeddings.weight("item")[11])
-    torch.testing.assert_close(found[("tags",)][0], embeddings.weight("tags")[4])
-
-
 def test_padding_and_unknown_rows_start_at_zero_and_known_ones_small():
     embeddings = FieldEmbeddings(make_schema(), 16)
     for vocabulary in ("item", "category", "tags"):
         assert (embeddings.weight(vocabulary)[:2] == 0).all()
         assert 0.02 < embeddings.weight(vocabulary)[2:].std() < 0.08
-
-
-def test_means_of_actions_are_those_of_all_events_and_of_the_same_item_and_category():
-    fields = [Field(name, "categorical", name, n) for name, n in (("item", 9), ("category", 5))]
-    fields += [Field(f"hist_{field.name}", "history", field.name, field.n_ids) for field in fields]
-    fields.append(Field("hist_action", "history", "hist_action", 5))
-    histories, new = ("hist_item", "hist_category", "hist_action"), LEAST_ID
-    events = {
-        "hist_item": [7, 7, 5, new, 1, 5],
-        "hist_category": [2, 2, 2, 3, 2, 2],
-        "hist_action": [2, 3, 3, 4, 4, 2],
-    }
-    columns = {"item": [7, new, 1, 7], "category": [2, 2, 3, 2]}
-    lengths = np.array([3, 2, 1, 0], dtype=np.int32)
-    flat = {name: np.array(ids, dtype=np.int32) for name, ids in events.items()}
-    X = EncodedFeatures(
-        Schema(tuple(fields), (Behaviour("b", histories, ("item", "category", None)),), 3),
-        {name: np.array(ids, dtype=np.int32) for name, ids in columns.items()},
-        {histories: Ragged.from_lengths(flat, lengths)},
-    )
-    network, batch = DIN(X.schema, embedding_dim=2).eval(), Batch(X)
-    embeddings, sums = network.embeddings(batch.ids, network._segments(batch))
-    (interest,) = network.interest_modules
-    queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
-    outputs = FlatEvents(interest, queries, keys, batch, sums[histories]).outputs()
-    means = torch.cat(outputs[-2:], dim=1)
-    view, favourite, cart = network.embeddings.weight("hist_action")[2:]
-    nothing = torch.zeros(2)
-    expected = [  # over all events, over those of the item, over those of the category
-        [(view + 2 * favourite) / 11, (view + favourite) / 10, (view + 2 * favourite) / 11],
-        [2 * cart / 10, cart / 9, cart / 9],  # an unknown item equals itself
-        [view / 9, nothing, nothing],  # a missing one equals nothing
-        [nothing, nothing, nothing],
-    ]
-    expected = torch.stack([torch.cat(row) for row in expected])
-    torch.testing.assert_close(means, expected)
 
 
 @each_network("interest")
@@ -187,13 +133,6 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     torch.testing.assert_close(interest, expected)
 
 
-def test_impressions_without_any_event_train():
-    X = make_impressions(4, max_length=0)
-    network = DIN(X.schema)
-    network(Batch(X)).sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in network.mlp.parameters())
-
-
 def test_dice_statistics_are_those_of_real_events():
     X = make_impressions(64)
     network = DIN(X.schema, attention_activation="dice", activation="dice").train()
@@ -204,6 +143,13 @@ def test_dice_statistics_are_those_of_real_events():
     network(Batch(X))
     handle.remove()
     assert len(captured[0]) == X["hist_item_mask"].sum()
+
+
+def test_impressions_without_any_event_train():
+    X = make_impressions(4, max_length=0)
+    network = DIN(X.schema)
+    network(Batch(X)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.mlp.parameters())
 
 
 @each_network("interest", "pooling", "attention_normalization")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn_din._warnings import log_once
 from sklearn_din.logs.history import attach_history
 from sklearn_din.logs.negatives import sample_negatives
+from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
 
 EVENTS = pd.DataFrame(
@@ -49,7 +50,7 @@ def test_item_columns_follow_the_item_by_its_last_row():
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20),
-    strategy=st.sampled_from(["uniform", "popularity"]),
+    strategy=st.sampled_from(STRATEGIES),
     by_user=st.booleans(),
 )
 def test_a_negative_is_never_ones_own_and_always_of_the_catalogue(rows, strategy, by_user):
@@ -267,7 +268,7 @@ def slow_choice(events, row, user, launch=None):
     rows=st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(0, 9)), min_size=2, max_size=14
     ),
-    strategy=st.sampled_from(["uniform", "popularity"]),
+    strategy=st.sampled_from(STRATEGIES),
     user=st.sampled_from([None, "user"]),
 )
 def test_negatives_of_launched_items_had_come_up_where_the_event_s_item_had(rows, strategy, user):
@@ -326,7 +327,7 @@ def tell_tales(shown, y):
 
 
 @pytest.mark.parametrize("way", ["log", "catalogue", "launches"])
-@pytest.mark.parametrize("strategy", ["uniform", "popularity"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.filterwarnings("ignore:.* of the events are of items that nobody else has")
 def test_nothing_that_was_before_tells_clicks_of_noise_from_negatives(shape, strategy, way):

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
@@ -37,9 +36,8 @@ from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
-from sklearn_din.neighbours.blocks import ByTime, ByUser, hash_users
+from sklearn_din.neighbours.blocks import ByUser, hash_users
 from sklearn_din.neighbours.cooccurrence import Interactions
-from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.serving import OnnxServer
@@ -142,7 +140,7 @@ def plain_numbers(X, y, counted, column, row):
 def test_numbers_are_those_of_plain_loops(log, order, max_length):
     X, y = log
     rng = np.random.RandomState(0)
-    rows = np.sort(rng.choice(len(X), 300, replace=False))
+    rows = rng.choice(len(X), 300, replace=False)  # in no order
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=max_length).fit(X)
     X, y = X.iloc[rows].reset_index(drop=True), y[rows]
     learnt, _ = learn(encoder.transform(X), y, order=order)
@@ -224,16 +222,6 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
         np.testing.assert_allclose(values[kept], again[name][kept], atol=1e-5)
 
 
-def test_the_order_of_rows_changes_nothing(log):
-    X, y = log
-    rows = np.random.RandomState(1).permutation(len(X))
-    for order in ("time", "user"):
-        plain = numbers_of(learn(encode(X), y, order=order)[1])
-        shuffled = numbers_of(learn(encode(X.iloc[rows]), y[rows], order=order)[1])
-        for name, values in plain.items():
-            np.testing.assert_allclose(values[rows], shuffled[name], atol=1e-4)
-
-
 def test_unknown_candidates_have_zeros(log):
     X, y = log
     encoder = HistorySequenceEncoder(user="user", time="time")
@@ -259,28 +247,6 @@ def test_only_the_best_neighbours_are_kept(monkeypatch, log):
     np.testing.assert_array_equal(scores.cosine.toarray(), wanted)
 
 
-@pytest.mark.parametrize("is_mapped", [False, True])
-def test_interactions_are_those_of_a_plain_loop(monkeypatch, log, is_mapped):
-    X, y = log
-    encoded = encode(X)
-    if is_mapped:  # rows are then read in blocks
-        encoded.store = SimpleNamespace(memory=10**9)
-        monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
-        monkeypatch.setattr(cooccurrence, "PENDING_KEYS", 50)
-    _, rows = ByTime.place(encoded, y == 1)
-    first = {}
-    for row, (user, block, clicked) in enumerate(zip(rows.users, rows.blocks, y, strict=True)):
-        events = encoded[row : row + 1]["hist_item"][0].tolist()
-        for item in events + [encoded["item"][row]] * int(clicked):
-            if item >= 2:
-                first[user, item] = min(block, first.get((user, item), 9))
-    gathered = Interactions.gather(encoded, rows, "hist_item", "item")
-    pairs = zip(gathered.users.tolist(), gathered.items.tolist(), strict=True)
-    assert dict(zip(pairs, gathered.blocks, strict=True)) == first
-    assert list(first) != sorted(first)
-    assert sorted(first) == list(zip(gathered.users, gathered.items, strict=True))
-
-
 def test_events_that_rows_of_two_users_share_belong_to_both():
     spans = Spans(np.array([0, 1, 2]), np.array([2, 2, 1]))
     history = Ragged({"hist": np.array([2, 3, 4], "int32")}, spans)
@@ -292,24 +258,6 @@ def test_events_that_rows_of_two_users_share_belong_to_both():
     gathered = Interactions.gather(X, rows, "hist", "item")
     assert gathered.users.tolist() == [0, 0, 0, 1, 1, 1]
     assert gathered.items.tolist() == [2, 3, 4, 3, 4, 6]
-
-
-def test_scores_of_a_few_items_at_a_time_are_those_of_all_at_once(monkeypatch):
-    random = np.random.RandomState(0)
-    had = csr_array((random.random_sample((150, 320)) < 0.1).astype(np.float32))
-    n_users = np.bincount(had.indices, minlength=320).astype(np.float32)
-    shown = random.randint(0, 9, 320).astype(np.float32)
-    every = (had.T @ had).toarray()
-    whole = ItemScores.of_counts([(0, csr_array(every))], n_users, shown, np.minimum(shown, 1))
-    monkeypatch.setattr(cooccurrence, "CHUNK_PAIRS", 3000)
-    monkeypatch.setattr(cooccurrence, "CHUNK_ITEMS", 37)
-    chunks = list(cooccurrence.count_pairs(had))
-    assert len(chunks) > 320 // 37
-    scores = ItemScores.of_counts(chunks, n_users, shown, np.minimum(shown, 1))
-    for name, values in vars(whole).items():
-        assert abs(values - getattr(scores, name)).max() == 0
-    chosen = scores.choose_counts(had, n_users, all_pairs=True)
-    np.testing.assert_array_equal(chosen.toarray(), np.triu(every))
 
 
 def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monkeypatch, log):
@@ -330,21 +278,25 @@ def test_many_candidates_of_one_history_have_the_numbers_of_each_by_itself(monke
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("file", "sizes"),
     [
-        {"EVENTS_PER_CHUNK": 37},
-        {"ZEROS_PER_EVENT": 0},  # each event is searched for
-        {"ZEROS_PER_EVENT": 10**9, "FEW_EVENTS": 0},
+        (item_scores, {"EVENTS_PER_CHUNK": 37}),
+        (item_scores, {"ZEROS_PER_EVENT": 0}),  # each event is searched for
+        (item_scores, {"ZEROS_PER_EVENT": 10**9, "FEW_EVENTS": 0}),
+        (cooccurrence, {"CHUNK_ITEMS": 7, "CHUNK_PAIRS": 300}),
     ],
 )
-def test_the_sizes_of_what_is_read_change_nothing(sizes, monkeypatch, log):
+def test_the_sizes_of_what_is_read_change_nothing(file, sizes, monkeypatch, log):
     encoded = encode(log[0])
-    learnt, _ = learn(encoded, log[1])
-    expected = numbers_of(learnt.add_to(encoded))
+    learnt, trained = learn(encoded, log[1])
+    expected = numbers_of(learnt.add_to(encoded)), numbers_of(trained)
     for name, size in sizes.items():
-        monkeypatch.setattr(item_scores, name, size)
-    for name, numbers in numbers_of(learnt.add_to(encoded)).items():
-        np.testing.assert_array_equal(numbers, expected[name])
+        monkeypatch.setattr(file, name, size)
+    again, trained = learn(encoded, log[1])
+    for rows, before in zip((learnt.add_to(encoded), trained), expected, strict=True):
+        for name, numbers in numbers_of(rows).items():
+            np.testing.assert_array_equal(numbers, before[name])
+    assert again.digest() == learnt.digest()
 
 
 @pytest.mark.parametrize("max_length", [50, 3])
@@ -353,6 +305,7 @@ def test_numbers_of_mapped_rows_are_those_in_memory(monkeypatch, log, tmp_path, 
     encoded = encode(X, max_length=max_length)
     learnt, twin = learn(encoded, y)
     monkeypatch.setattr(cooccurrence, "ROWS_PER_BLOCK", 64)
+    monkeypatch.setattr(cooccurrence, "PENDING_KEYS", 50)
     encoded.store = SimpleNamespace(memory=1000, parent=None, path=tmp_path)
     mapped_tables, trained = learn(encoded, y)
     later = mapped_tables.add_to(encoded)
@@ -426,13 +379,6 @@ def test_that_they_are_off_is_logged_once(log, caplog):
         assert choose_order(many, "auto") is None
     assert choose_order(many[:999], "auto") is None
     assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]
-
-
-def test_none_gives_none(log):
-    X, y = log
-    classifier = DINClassifier(neighbours=None, max_epochs=1).fit(encode(X), y)
-    assert classifier.module_.schema == classifier.schema_
-    assert not classifier.net_.neighbours_.pairs
 
 
 def test_rows_of_nobody_are_each_of_a_user_of_their_own(log):
@@ -736,22 +682,6 @@ def test_rows_given_twice_do_not_look_their_own_clicks_up(columns):
     encoded.times = encoded.users = None
     with pytest.raises(ValueError, match=r"have no (time|user)s, and item neighbours were learnt"):
         classifier.partial_fit(encoded, y)
-
-
-def test_a_partial_fit_that_fails_counts_nothing(model, log, monkeypatch):
-    X, y = log
-    classifier = pickle.loads(pickle.dumps(model[-1]))
-    encoded, before = model[0].transform(X), classifier.net_.neighbours_
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("the lights went out")
-
-    monkeypatch.setattr(DINNet, "train_step", fail)
-    probability = classifier.predict_proba(encoded)
-    with pytest.raises(RuntimeError, match="the lights"):
-        classifier.partial_fit(encoded, y)
-    assert classifier.net_.neighbours_ is before
-    np.testing.assert_array_equal(classifier.predict_proba(encoded), probability)
 
 
 def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):

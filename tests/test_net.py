@@ -74,17 +74,6 @@ def test_the_net_says_what_it_takes():
                 method(X, wrong)
 
 
-def test_one_training_of_two_epochs_equals_one_epoch_and_one_more():
-    settings = {"interest": "paper", "early_stopping": False}  # draws no numbers in training
-    whole = classifier(**settings).fit(X, y)
-    twice = classifier(**settings | {"max_epochs": 1}).fit(X, y)
-    loss = twice.history_["train_loss"][0]
-    twice.net_.partial_fit(X, y)
-    assert loss == whole.history_["train_loss"][0]
-    assert [check["epoch"] for check in twice.net_.checks_] == [1, 2]
-    assert len(twice.net_.history) == 2
-
-
 class Events(Callback):
     """Counts what skorch's callbacks are told."""
 

@@ -105,19 +105,6 @@ def test_of_unknown_events_the_same_is_said_as_of_a_frame(spaces):
     assert len(both[0]) == len(set(spaces)) // 30
 
 
-@pytest.mark.parametrize("value", [7, "hat", None, 2.5])
-def test_plain_values_need_no_column(value, monkeypatch):
-    monkeypatch.delattr(OneRow, "column")
-    row = OneRow({"x": value, "cell": [value, value]} if value is not None else {"x": value})
-    if value is None or isinstance(value, int | float):
-        np.testing.assert_array_equal(row.numbers("x"), [np.nan if value is None else value])
-    if not isinstance(value, float):
-        codes, values = row.codes("x")
-        assert [values[code] for code in codes if code >= 0] == [value] * (value is not None)
-    if isinstance(value, int | str):
-        assert list(row.history("cell").values) == [value, value]
-
-
 def test_columns_are_left_out_with_their_behaviour():
     rows = fit(is_text=True)._row_encoder()
     rest = replace(rows, learnt=rows.learnt.without({"item", "hist_paid"}))

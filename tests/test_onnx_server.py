@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline, make_pipeline
 
-import sklearn_din.serving
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import schema
 from sklearn_din.serving import OnnxServer, onnx_server
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
@@ -275,21 +275,12 @@ def test_text_is_split_and_trimmed_as_the_encoder_does(server, pipeline, cells):
 
 
 def test_numbers_of_event_and_impression_are_columns_of_lists(tmp_path):
-    frame, y = attach_clicks(
-        columns=["item", "time"],
-        n_users=30,
-        n_items=20,
-        n_categories=4,
-        mean_length=5,
-        random_state=0,
-    )
-    times = [
-        (now, pd.DatetimeIndex(list(c))) for now, c in zip(frame.time, frame.hist_time, strict=True)
-    ]
-    frame["hist_elapsed"] = [list((now - past) / pd.Timedelta("1s")) for now, past in times]
-    frame["same_day"] = [list(1.0 * (past.day_of_week == now.day_of_week)) for now, past in times]
-    frame = frame.drop(columns=["user", "time", "hist_time"])
-    frame["hist_item"] = [list(map(int, cell)) for cell in frame["hist_item"]]
+    options = {"n_users": 30, "n_items": 20, "n_categories": 4, "mean_length": 5, "random_state": 0}
+    frame, y = attach_clicks(columns=["item", "time"], elapsed="hist_elapsed", **options)
+    pasts = [pd.DatetimeIndex(list(cell)).day_of_week for cell in frame["hist_time"]]
+    days = zip(frame["time"], pasts, strict=True)
+    frame["same_day"] = [list(1.0 * (past == now.day_of_week)) for now, past in days]
+    frame = as_lists(frame.drop(columns=["user", "time", "hist_time"]))
     histories = {("hist_item", "hist_elapsed", "same_day"): ("item", None, None)}
     encoder = HistorySequenceEncoder(histories=histories)
     pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
@@ -298,13 +289,6 @@ def test_numbers_of_event_and_impression_are_columns_of_lists(tmp_path):
     export_onnx(pipeline, tmp_path / "model.onnx")
     rows = json.loads(frame.to_json(orient="records", double_precision=15))
     assert_served(OnnxServer(tmp_path / "model.onnx"), rows, pipeline, frame)
-
-
-def without_recipe(path):
-    """A copy of the file as a classifier alone is exported."""
-    model = onnx.load(path)
-    del model.metadata_props[:]
-    return model
 
 
 @pytest.mark.filterwarnings("ignore:some numbers of (hist_)?price lie so far off")
@@ -319,26 +303,26 @@ def test_numbers_far_off_are_served_as_the_pipeline_takes_them(tmp_path):
     np.testing.assert_allclose(served, model.predict_proba(frame)[:, 1], atol=1e-5)
 
 
-def test_a_file_without_the_encoder_is_refused(path, tmp_path):
-    onnx.save_model(without_recipe(path), tmp_path / "bare.onnx")
-    with pytest.raises(ValueError, match=r"bare\.onnx does not say how .* export_onnx\(pipeline"):
-        OnnxServer(tmp_path / "bare.onnx")
-
-
-def test_a_file_of_another_version_is_refused(path, tmp_path):
-    model = without_recipe(path)
-    onnx.helper.set_model_props(model, {"sklearn_din": '{"version": 99}'})
-    onnx.save_model(model, tmp_path / "newer.onnx")
-    with pytest.raises(ValueError, match=r"version 99, and this OnnxServer reads version 1\."):
-        OnnxServer(tmp_path / "newer.onnx")
-
-
-def test_the_server_reads_the_version_that_the_export_writes(path):
-    (entry,) = onnx.load(path).metadata_props
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (None, r"other\.onnx does not say how .* export_onnx\(pipeline"),
+        ({"version": 99}, r"version 99, and this OnnxServer reads version 1\."),
+    ],
+)
+def test_files_of_another_recipe_are_refused(recipe, message, path, tmp_path):
+    model = onnx.load(path)
+    (entry,) = model.metadata_props
     assert entry.key == onnx_server.METADATA_KEY
     assert json.loads(entry.value)["version"] == onnx_server.RECIPE_VERSION
     ids = (onnx_server.UNKNOWN_ID, onnx_server.FIRST_KNOWN_ID)
     assert ids == (schema.UNKNOWN_ID, schema.FIRST_KNOWN_ID)
+    del model.metadata_props[:]
+    if recipe is not None:
+        onnx.helper.set_model_props(model, {entry.key: json.dumps(recipe)})
+    onnx.save_model(model, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=message):
+        OnnxServer(tmp_path / "other.onnx")
 
 
 @pytest.mark.parametrize(
@@ -448,13 +432,6 @@ def test_the_server_loads_neither_torch_nor_scikit_learn(path, get_class, never)
         [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
     ).stdout
     assert 0 < float(printed) < 1
-
-
-def test_serving_names_what_it_offers():
-    assert sklearn_din.serving.OnnxServer is onnx_server.OnnxServer
-    assert "OnnxServer" in dir(sklearn_din.serving)
-    with pytest.raises(AttributeError, match="no attribute 'Server'"):
-        _ = sklearn_din.serving.Server
 
 
 def test_without_onnxruntime_it_is_named(monkeypatch, path):

@@ -68,12 +68,6 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     assert (regular[3:] == 0.3).all()
 
 
-def test_tables_without_a_gradient_are_left_alone():
-    table = torch.nn.Parameter(torch.ones(2, 2))
-    RowwiseAdam([table], lr=0.1).step()
-    assert (table == 1).all()
-
-
 def test_the_decay_of_an_id_is_the_strength_over_its_occurrences():
     X = make_impressions(50)[np.r_[0:50, 0:40, 7, 7]]  # rows given twice share their events
     decay = embedding_decay(count_occurrences(X), 2.0)
@@ -113,38 +107,3 @@ def test_dense_gradients_take_the_steps_of_torchs_adam():
         optimizer.step()
         torchs.step()
     assert torch.equal(dense, twin)
-
-
-def test_the_closure_runs_once_with_gradients_enabled():
-    dense, _, optimizer = dense_and_table()
-    calls = []
-
-    def closure():
-        optimizer.zero_grad()
-        calls.append(torch.is_grad_enabled())
-        loss = dense.square().sum()
-        loss.backward()
-        return loss
-
-    before = dense.detach().clone()
-    loss = optimizer.step(closure)
-    assert calls == [True]
-    assert float(loss.detach()) == float(before.square().sum())
-    assert not torch.equal(dense, before)
-
-
-def test_the_state_makes_a_round_trip(tmp_path):
-    dense, table, optimizer = dense_and_table()
-    for seed in range(3):
-        set_gradients(dense, table, seed)
-        optimizer.step()
-    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
-    again, its_table, restored = dense_and_table()
-    again.data, its_table.data = dense.detach().clone(), table.detach().clone()
-    restored.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
-    for seed in range(3, 6):
-        for pair, one in (((dense, table), optimizer), ((again, its_table), restored)):
-            set_gradients(*pair, seed)
-            one.step()
-    assert torch.equal(dense, again)
-    assert torch.equal(table, its_table)

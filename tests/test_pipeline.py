@@ -19,7 +19,6 @@ from sklearn_din import (
     attach_history,
     sample_negatives,
 )
-from sklearn_din.datasets import fetch_movielens
 from tests.fitted_pipelines import attach_clicks
 
 
@@ -32,11 +31,6 @@ def make_pipeline(drop=("user", "time"), **parameters):
 @pytest.fixture(scope="module")
 def log():
     return attach_clicks(n_users=150, n_items=60, n_categories=8, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def fitted(log):
-    return make_pipeline(max_epochs=4).fit(*log)
 
 
 def test_cross_val_score_by_user_beats_chance(log):
@@ -71,15 +65,6 @@ def test_sample_weight_and_groups_reach_the_classifier(log, routing):
     assert model["din"].history_["valid_loss"].notna().all()
 
 
-def test_new_users_items_and_empty_histories_are_fine_at_predict(log, fitted):
-    X, _ = log
-    new = X.head(4).assign(item=[9999, 9998, 9997, 9996], user="nobody")
-    new["hist_item"] = [[], None, [424242], [1, 2]]
-    new["hist_category"] = [[], None, [77], [1, 2]]
-    probability = fitted.predict_proba(new)
-    assert np.isfinite(probability).all()
-
-
 def test_eshop_attention_beats_the_base_model(shared_data):
     clicks = pd.read_csv(shared_data / "eshop-clicks" / "clicks.csv.gz")
     clicks = clicks[clicks["session"] <= 4000]
@@ -104,25 +89,3 @@ def test_eshop_attention_beats_the_base_model(shared_data):
         auc[pooling] = roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1])
     assert auc["attention"] > 0.75
     assert auc["attention"] > auc["sum"]
-
-
-def test_movielens_runs_with_genres_as_a_bag(shared_data):
-    data = fetch_movielens("latest-small", data_home=shared_data, download_if_missing=False)
-    ratings = data.ratings.merge(data.movies, on="item").query("user <= 100")
-    liked = ratings[ratings["rating"] >= 4]
-    X = attach_history(
-        ratings[["user", "item", "genres", "time"]],
-        liked,
-        user="user",
-        time="time",
-        columns=["item"],
-    )
-    y = (ratings["rating"] >= 4).to_numpy().astype(int)
-    order = np.argsort(ratings["time"].to_numpy(), kind="stable")
-    train, test = order[:-1000], order[-1000:]
-    encoder = HistorySequenceEncoder(
-        drop=["user", "time"], histories={"hist_item": "item", "genres": None}, separator="|"
-    )
-    model = Pipeline([("encode", encoder), ("din", DINClassifier(max_epochs=4, random_state=0))])
-    model.fit(X.iloc[train], y[train])
-    assert roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1]) > 0.55

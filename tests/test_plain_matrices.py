@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, learning_curve
-from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, history_importance
@@ -100,17 +100,6 @@ def test_a_union_of_the_encoder_and_a_column(log, expected):
     frame = frame.assign(price=log[0]["price"])[log[0].columns]  # into the frame, says the advice
     model = make_pipeline(encoder(), din()).fit(frame, log[1])
     np.testing.assert_array_equal(model.predict_proba(frame), expected)
-
-
-def test_skrubs_table_vectorizer_makes_numbers_and_that_is_said(log, expected, caplog):
-    skrub = pytest.importorskip("skrub", reason="skrub is not installed: extra docs")
-    log_once.cache_clear()
-    skrub.tabular_pipeline(din()).fit(*log)
-    assert [record.getMessage()[: len(NUMBERS_ALONE)] for record in caplog.records] == [
-        NUMBERS_ALONE
-    ]
-    model = Pipeline([("encode", encoder()), ("din", din())]).fit(*log)
-    np.testing.assert_array_equal(model.predict_proba(log[0]), expected)
 
 
 @pytest.mark.parametrize("learn", ["fit", "partial_fit"])

@@ -23,20 +23,8 @@ from sklearn_din.serving.catalogue import Catalogue
 from sklearn_din.serving.ranking import Ranker, rank_candidates
 from sklearn_din.serving.updating import update
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.fitted_pipelines import CANDIDATE, attach_clicks
-
-
-@pytest.fixture
-def users(frame_and_labels):
-    frame, _ = frame_and_labels
-    return frame.drop_duplicates("user", keep="last").drop(columns=[*CANDIDATE, "tags"])
-
-
-@pytest.fixture
-def candidates(frame_and_labels):
-    frame, _ = frame_and_labels
-    chosen = frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
-    return chosen.assign(title=["Title of " + item for item in chosen["item"]])
+from tests.fitted_pipelines import CANDIDATE
+from tests.network_options import ONE_BY_ONE
 
 
 def score_each_pair_alone(fitted, users, candidates):
@@ -74,7 +62,7 @@ def test_columns_of_objects_come_back_as_objects_be_they_text_or_no_utf_8(
     fitted, users, candidates
 ):
     titles = np.array([chr(0xD800) + item for item in candidates["item"]], dtype=object)
-    candidates["title"] = pd.Series(titles, index=candidates.index, dtype=object)
+    candidates = candidates.assign(title=pd.Series(titles, index=candidates.index, dtype=object))
     ranking = rank_candidates(fitted, users[:1], candidates)
     assert ranking["title"].dtype == object
     assert ranking["title"].tolist() == [chr(0xD800) + item for item in ranking["item"]]
@@ -209,16 +197,11 @@ def encoded(monkeypatch):
     return n_rows
 
 
-def test_each_history_is_encoded_once_whatever_the_catalogue(fitted, users, candidates, encoded):
-    rank_candidates(fitted, users, candidates)
-    assert encoded == [len(candidates), len(users)]
-
-
 def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
     fitted, users, candidates, encoded
 ):
     ranker = Ranker(fitted, candidates)
-    together = ranker.rank(users, top_k=5)
+    together = ranker.rank(users, top_k=5)  # whatever the catalogue, each history once
     for row in range(len(users)):
         alone = ranker.rank(users.iloc[[row]], top_k=5)
         expected = together[together["row"] == row].assign(row=0).reset_index(drop=True)
@@ -243,81 +226,6 @@ def test_a_list_of_items_is_pairs_of_all_users_with_them(fitted, users, candidat
         expected = rank_candidates(fitted, users, candidates, **{option: pairs})
         listed = rank_candidates(fitted, users, candidates, **{option: chosen})
         pd.testing.assert_frame_equal(listed, expected, rtol=0, atol=1e-6)
-
-
-MODELS = {
-    "as usual": {},
-    "no neighbours": {"neighbours": None},
-    "as published": {"interest": "paper", "attention_activation": "dice", "activation": "dice"},
-    "softmax": {"attention_normalization": "softmax", "attention_activation": "sigmoid"},
-    "mean": {"pooling": "mean"},
-    "max": {"pooling": "max", "interest": "paper"},
-}
-
-
-@pytest.fixture(scope="module")
-def answers():
-    """Two behaviours, one with kinds and elapsed times; a bag of the user, one of the item."""
-    frame, y = attach_clicks(n_users=30, n_items=40, n_categories=5, elapsed="hist_age")
-    frame = frame.drop(columns=["time", "user"])
-    lists = [list(cell) for cell in frame["hist_item"]]
-    frame["hist_kind"] = [["view", "buy"][n % 2 : n % 2 + 1] * len(c) for n, c in enumerate(lists)]
-    frame["hist_bought"] = [cell[::3] for cell in lists]
-    frame["labels"] = [[f"l{item % 3}", f"l{item % 4}"][: item % 3] for item in frame["item"]]
-    frame["interests"] = [["a", "b", "c"][: n % 4] for n in frame["hist_item"].map(len)]
-    frame["income"] = np.where(np.arange(len(frame)) % 9, np.arange(len(frame)) / 7, np.nan)
-    return frame, y
-
-
-@pytest.mark.parametrize("parameters", MODELS.values(), ids=MODELS.keys())
-def test_every_model_ranks_by_the_probabilities_of_each_pair_alone(answers, parameters):
-    frame, y = answers
-    histories = {
-        ("hist_item", "hist_category", "hist_kind", "hist_age"): ("item", "category", None, None),
-        "hist_bought": "item",
-        "labels": None,
-        "interests": None,
-    }
-    model = make_pipeline(
-        HistorySequenceEncoder(histories=histories, max_length=6),
-        DINClassifier(max_epochs=2, lr=0.02, random_state=0, **parameters),
-    )
-    model.fit(frame, y)
-    if not parameters:
-        model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
-    items = frame.drop_duplicates("item")[[*CANDIDATE, "labels"]][:17]
-    items = pd.concat([items, items[:1].assign(item=10**6, category=-1)], ignore_index=True)
-    items.loc[len(items) - 1, ["price", "labels"]] = None
-    users = frame.drop(columns=items.columns)[5:300:90]
-    expected = score_each_pair_alone(model, users, items)
-    ranker = Ranker(model, items)
-    ranking = ranker.rank(users, top_k=30)
-    position = {item: j for j, item in enumerate(items["item"])}
-    pair = expected[ranking["row"], ranking["item"].map(position)]
-    np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
-    lists = users.assign(
-        **{n: [list(cell) for cell in users[n]] for n in users if n[:5] == "hist_"}
-    )
-    for row, user in enumerate(lists.to_dict("records")):
-        alone = ranker.rank(user, top_k=30)
-        pair = expected[row, alone["item"].map(position)]
-        np.testing.assert_allclose(alone["probability"], pair, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("make", ["polars", "arrow"])
-def test_a_row_of_other_frames_is_ranked_as_one_of_pandas(fitted, users, candidates, make):
-    polars = pytest.importorskip("polars")
-    lists = {name: [list(cell) for cell in users[name]] for name in ("hist_item", "hist_category")}
-    expected = Ranker(fitted, candidates).rank(users.iloc[[4]], exclude="history")
-    frames = [polars.from_pandas(frame) for frame in (users.assign(**lists), candidates)]
-    if make == "arrow":
-        frames = [frame.to_arrow() for frame in frames]
-    ranking = Ranker(fitted, frames[1]).rank(frames[0][4:5], exclude="history")
-    assert type(ranking) is type(frames[1])
-    ranking = ranking.to_pandas()
-    assert list(ranking) == list(expected)
-    assert ranking["item"].tolist() == expected["item"].tolist()
-    np.testing.assert_allclose(ranking["probability"], expected["probability"], atol=1e-6)
 
 
 @pytest.fixture
@@ -514,21 +422,6 @@ def test_columns_that_the_encoder_drops_are_not_asked_for(frame_and_labels, drop
     assert len(ranking) == 15
 
 
-def test_a_column_named_like_a_joint_behaviour_follows_the_user(frame_and_labels):
-    frame, y = frame_and_labels
-    carts = [list(history[::-1]) for history in frame["hist_item"]]
-    frame = frame[["item", "category", "hist_item", "hist_category"]]
-    frame = frame.assign(**{"hist_item+hist_category": carts})
-    joint = {("hist_item", "hist_category"): ("item", "category")}
-    encoder = HistorySequenceEncoder(histories={**joint, "hist_item+hist_category": "item"})
-    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
-    users = frame[-30::10].drop(columns=["item", "category"])
-    candidates = frame.drop_duplicates("item")[["item", "category"]][:5]
-    ranking = rank_candidates(pipeline, users, candidates, top_k=1)
-    expected = score_each_pair_alone(pipeline, users, candidates)
-    np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -538,10 +431,7 @@ def test_a_column_named_like_a_joint_behaviour_follows_the_user(frame_and_labels
         (lambda u, c: (u.assign(price=1.0), c, 1), r"got \['price'\] in both frames"),
         (lambda u, c: (u, c.drop(columns="price"), 1), r"\['price'\], which are neither in users"),
         (lambda u, c: (u, c.assign(rank=1), 1), r"columns \['rank'\] of its own"),
-        (
-            lambda u, c: (u.merge(c, how="cross"), pd.DataFrame({"name": ["x"]}), 1),
-            "every candidate would score the same",
-        ),
+        (lambda u, c: (u.merge(c, how="cross"), c[["title"]], 1), "candidate would score the same"),
         (lambda u, c: (u, ["i1", "i2"], 1), "must be a pandas, polars or Arrow frame, got list"),
         (
             lambda u, c: (
@@ -559,26 +449,21 @@ def test_ranking_says_what_is_wrong_with_the_frames(fitted, users, candidates, c
         rank_candidates(fitted, users, candidates, top_k=top_k)
 
 
+def pairs_of(**columns):
+    return pd.DataFrame([columns])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"exclude": "past"}, "must be one of history, None, got 'past'"),
+        ({"exclude": pairs_of(item="i1")}, r"got \[\] and \['item'\]. users has \['user'"),
         (
-            {"exclude": pd.DataFrame({"item": ["i1"]})},
-            r"got \[\] and \['item'\]. users has \['user'",
+            {"only": pairs_of(user=1, device="x", item="i1")},
+            r"who and what: .* 'device'\] and \['item",
         ),
-        (
-            {"only": pd.DataFrame({"user": [1], "device": ["x"], "item": ["i1"]})},
-            r"only must say who and what: .* got \['user', 'device'\] and \['item'\]",
-        ),
-        (
-            {"exclude": pd.DataFrame({"user": ["1"], "item": ["i1"]})},
-            "exclude and users, 'user' must be of one kind, got text and integers: no pair could",
-        ),
-        (
-            {"only": pd.DataFrame({"user": [1], "item": ["car"]})},
-            "only must hold pairs of the users and candidates that are given, got none",
-        ),
+        ({"exclude": pairs_of(user="1", item="i1")}, "'user' must be of one kind, got text and"),
+        ({"only": pairs_of(user=1, item="car")}, "pairs of the users and candidates .* none"),
         ({"by": "populraity"}, "candidates has no column 'populraity'"),
         ({"by": "title"}, r"candidates\['title'\] must hold numbers"),
     ],
@@ -599,45 +484,50 @@ def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_an
         rank_candidates(model, users, items, only=["i1"])
 
 
-def draw_model(seed):
-    """A model of drawn columns and options, its frame, and the columns of the candidate."""
-    draw = np.random.RandomState(seed)
-    names = ["category", "genres", "answer", "price", "tags", "age"]
-    has, rows = dict(zip(names, draw.rand(6) < 0.5, strict=True)), []
+def draw_rows(draw):
+    """Rows of drawn columns: histories of ids, kinds, lists and numbers, and bags of both sides."""
+    names = ["category", "genres", "answer", "age", "price", "tags", "labels", "income"]
+    has, rows = dict(zip(names, draw.rand(8) < 0.5, strict=True)), []
     lengths = draw.choice([0, 1, 2, 5, 9], 60)
     lengths[21] = 0  # of a user who is ranked for
     for length in lengths:
-        row = {"item": draw.choice(list("abcdefgh")), "price": draw.rand(), "age": draw.rand()}
+        row = {"item": draw.choice(list("abcdefgh")), "price": draw.rand(), "income": draw.rand()}
         row |= {"category": draw.randint(3), "hist_category": draw.randint(3, size=length).tolist()}
         row["hist_item"] = draw.choice(list("abcdefgh"), length).tolist()
-        lists = [draw.choice(list("xyz"), draw.randint(3)).tolist() for _ in range(length + 2)]
-        row |= {"tags": lists[0], "genres": lists[1], "hist_genres": lists[2:]}
+        row["buy_item"] = row["hist_item"][::3]
+        lists = [draw.choice(list("xyz"), draw.randint(3)).tolist() for _ in range(length + 3)]
+        row |= {"tags": lists[0], "labels": lists[1], "genres": lists[2], "hist_genres": lists[3:]}
         row["hist_answer"] = draw.choice(["yes", "no"], length).tolist()
+        row["hist_age"] = np.sort(draw.rand(length) * 900)[::-1].tolist()
         rows.append(row)
     frame = pd.DataFrame(rows)
-    dropped = [name for name in frame if not has.get(name.removeprefix("hist_"), True)]
-    frame = frame.drop(columns=dropped)
-    classifier = DINClassifier(
-        max_epochs=2,
-        lr=0.05,
-        embedding_dim=4,
-        early_stopping=False,
-        random_state=0,
-        pooling=draw.choice(["attention", "attention", "attention", "sum", "max"]),
-        interest=draw.choice(["extended", "extended", "paper"]),
-        attention_activation=draw.choice(["prelu", "prelu", "dice"]),
-        attention_normalization=draw.choice(["auto", "softmax"]),
-        attention_units=[(64, 16), (8,), (8, 4, 3)][draw.randint(3)],
-    )
-    labels = (draw.rand(60) < 0.4).astype(int)
+    frame.loc[::7, ["price", "income"]] = None
+    return frame.drop(columns=[n for n in frame if not has.get(n.removeprefix("hist_"), True)])
+
+
+def draw_model(options, seed):
+    """A model of drawn columns, its frame, and the columns of the candidate."""
+    draw = np.random.RandomState(seed)
+    frame, labels = draw_rows(draw), (draw.rand(60) < 0.4).astype(int)
+    small = {"embedding_dim": 4, "early_stopping": False, "max_epochs": 2, "lr": 0.05}
+    small["attention_units"] = [(64, 16), (8,), (8, 4, 3)][draw.randint(3)]
+    classifier = DINClassifier(random_state=0, **small, **options)
     model = make_pipeline(HistorySequenceEncoder(max_length=6), classifier).fit(frame, labels)
-    return model, frame, frame.columns.intersection(["item", "category", "genres", "price", "tags"])
+    of_items = ["item", "category", "genres", "price", "labels"]
+    return model, frame, frame.columns.intersection(of_items)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_rankings_by_drawn_models_equal_scoring_each_pair_alone(seed, monkeypatch):
+PUBLISHED = {"interest": "paper", "attention_activation": "dice", "activation": "dice"}
+DRAWN = [({}, 0), ({}, 1), (PUBLISHED, 2), *zip(ONE_BY_ONE, range(3, 99), strict=False)]
+
+
+@pytest.mark.parametrize(("options", "seed"), DRAWN)
+def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, monkeypatch):
     monkeypatch.setattr("sklearn_din.training.batches.PAIRS_PER_BATCH", [1 << 17, 1][seed % 2])
-    model, frame, columns = draw_model(seed)
+    model, frame, columns = draw_model(options, seed)
+    if seed == 0:
+        y = np.arange(len(frame)) % 2
+        model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
     candidates = frame[columns][:20].assign(number=range(20))
     candidates.loc[:1, "item"] = ["new", None]
     users = frame.drop(columns=columns)[20:23].reset_index(drop=True)
@@ -646,6 +536,8 @@ def test_rankings_by_drawn_models_equal_scoring_each_pair_alone(seed, monkeypatc
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "candidates have .* rows too many")
         ranker = Ranker(model, candidates)
+    together = ranker.rank(users, top_k=20).sort_values(["row", "number"])["probability"]
+    np.testing.assert_allclose(together, expected.ravel(), rtol=0, atol=2e-6)
     for user in range(3):
         for given in (users[user : user + 1], users.iloc[user].to_dict()):
             found = ranker.rank(given, top_k=20).sort_values("number")["probability"]

@@ -57,23 +57,6 @@ def test_auto_joins_histories_of_the_same_events_and_no_others():
     assert ("tags",) in behaviours_of(tagged.drop(columns=["hist_category", "category"]))
 
 
-def test_a_joint_history_without_candidate_stays_in_its_behaviour():
-    schema = encoder().fit(with_windows().drop(columns="category")).schema_
-
-    assert schema.behaviours[0].histories == ("hist_item", "hist_category")
-    assert schema.behaviours[0].candidates == ("item", None)
-    assert schema["hist_category"].vocabulary == "hist_category"
-
-
-def test_two_histories_may_share_one_candidate():
-    frame = pd.DataFrame({"item": [1, 2], "clicks": [[3], [1]], "purchases": [[2], [4]]})
-    histories = {"clicks": "item", "purchases": "item"}
-    X = HistorySequenceEncoder(histories=histories).fit_transform(frame)
-
-    assert X["purchases"].tolist() == [[3], [5]]
-    assert X.schema.vocabulary_sizes == {"item": 6}
-
-
 def with_purchases(prefix="buy_", **options):
     """Two behaviours: clicks with two attributes and times elapsed, and purchases."""
     clicks = make_log(n_events=90)
@@ -317,13 +300,6 @@ def test_a_batch_of_new_users_has_empty_histories(missing):
     )
     nothing.index = batch.index
     assert fitted.transform(nothing)["hist_item"].shape == (2, 0)
-
-
-def test_dates_are_no_features_and_the_schema_says_so():
-    frame = with_windows().assign(when=pd.Timestamp("2020-01-01"))
-    assert encoder().fit(frame).schema_.unused == ("when",)
-    frame["hist_when"] = [[pd.Timestamp("2020-01-01")]] * len(frame)
-    assert encoder().fit(frame).schema_.unused == ("when", "hist_when")
 
 
 def test_user_and_time_travel_beside_the_features():

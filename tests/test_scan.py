@@ -1,7 +1,6 @@
 """scan_parquet: the same rows as a frame, whatever the files, the view and the budget."""
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -164,25 +163,12 @@ def test_the_index_of_a_pandas_frame_is_no_column(tmp_path):
     ]
 
 
-def test_a_pickle_holds_paths_and_row_numbers(folder, table):
-    scan = scan_parquet(folder, target="click")
-    stored = pickle.dumps(scan[::2])
-    assert len(stored) < 5000
-    same(pickle.loads(stored), frame_of(table).drop(columns="click").iloc[::2])
-
-
 def test_the_fingerprint_follows_files_rows_and_columns(folder):
     scan = scan_parquet(folder, target="click")
     same_again = scan_parquet(folder, target="click")
     assert scan.fingerprint() == same_again.fingerprint() == scan[:].fingerprint()
     others = [scan[1:], scan[[0, 2]], scan[["item"]], scan_parquet(folder)]
     assert len({scan.fingerprint(), *(other.fingerprint() for other in others)}) == 5
-
-
-def test_text_of_rows_that_are_not_wanted_is_not_read(folder):
-    part = read(scan_parquet(folder)[[0, 1]])
-    assert part["item"].astype("category").cat.categories.size <= 2
-    assert not pa.types.is_dictionary(part["item"].dtype.pyarrow_dtype)
 
 
 def test_a_row_group_over_the_budget_is_refused_with_the_remedy(folder):

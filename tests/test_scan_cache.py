@@ -107,14 +107,6 @@ def test_another_encoder_other_rows_or_columns_are_encoded_anew(source, cache):
     assert names(cache) == {"learnt": 5, "encoded": 5}
 
 
-def test_labels_decide_nothing_that_is_kept(source, cache):
-    encode(source, cache)
-    scan = scan_parquet(source, target="click", cache_dir=cache)
-    make_encoder().fit_transform(scan, 1 - scan.target_)
-    make_encoder().fit(scan).transform(scan)
-    assert names(cache) == {"learnt": 1, "encoded": 1}
-
-
 def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
     source, cache, monkeypatch
 ):
@@ -182,13 +174,6 @@ def test_missing_users_are_nobody_and_missing_times_are_refused(source):
     frame.to_parquet(source / "a.parquet")
     with pytest.raises(ValueError, match=r"X\['time'\] must not have missing times"):
         make_encoder().fit(scan_parquet(source, target="click"))
-
-
-def test_unknown_values_are_refused_where_that_is_wanted(source):
-    scan = scan_parquet(source, target="click")
-    encoder = make_encoder(unknown="error").fit(scan[:2], scan.target_[:2])
-    with pytest.raises(ValueError, match=r"item holds \d values that were not seen at fit"):
-        encoder.transform(scan)
 
 
 def test_a_bar_shows_each_pass_on_a_terminal(source, capsys, monkeypatch):

@@ -16,7 +16,6 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_din import (
     AttachedScan,
-    HistorySequenceEncoder,
     attach_aggregates,
     attach_history,
     sample_negatives,
@@ -24,7 +23,9 @@ from sklearn_din import (
 )
 from sklearn_din.large import sorting, sql
 from sklearn_din.logs import running_sums
+from sklearn_din.logs.other_items import STRATEGIES
 from tests.test_faults import small_disk
+from tests.test_history import slow_items
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
 BUDGETS = ["1GB", "25KB"]
@@ -131,21 +132,6 @@ def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age,
         assert rows["hist_item"].array.same_windows(rows["ago"].array)
 
 
-def plain_loop(shown, events, *, max_length, max_age):
-    """Histories, event by event: what attach_history means."""
-    log = sorted(events.to_dict("records"), key=lambda event: event["time"])
-    for row in shown.to_dict("records"):
-        past = [
-            event["item"]
-            for event in log
-            if not pd.isna(event["user"])
-            and event["user"] == row["user"]
-            and event["time"] < row["time"]
-            and (max_age is None or row["time"] - event["time"] <= max_age)
-        ]
-        yield past[-max_length:]
-
-
 KEYS = {
     "int8": lambda keys: keys.astype("int8"),
     "uint64 beyond int64": lambda keys: keys.astype("uint64") + np.uint64(2**63),
@@ -170,7 +156,7 @@ def test_keys_of_every_kind_meet_as_in_a_plain_loop(tmp_path, kind, memory):
     for table in (shown, events):
         table["user"] = KEYS[kind](table["user"] % 9)
         table["time"] //= 9
-    expected = list(plain_loop(shown, events, max_length=4, max_age=9))
+    expected = slow_items(shown, events, max_length=4, max_age=9)
     assert max(map(len, expected)) == 4
     options = {"user": "user", "time": "time", "columns": "item", "max_length": 4, "max_age": 9}
     log = scan_of(events, tmp_path, memory=memory)
@@ -194,7 +180,7 @@ def test_times_of_every_unit_meet_as_in_a_plain_loop(tmp_path, units, zone, star
         times = pd.Timestamp(start) + pd.to_timedelta(table["time"] * 250, unit="ms")
         table["time"] = times.dt.as_unit(unit).dt.tz_localize(zone)
     age = pd.Timedelta("7s")
-    expected = list(plain_loop(*tables, max_length=5, max_age=age))
+    expected = slow_items(*tables, max_length=5, max_age=age)
     scans = [scan_of(table, tmp_path) for table in tables]
     options = {"user": "user", "time": "time", "columns": "item", "max_length": 5, "max_age": age}
     for first, second in (tables, scans, (tables[0], scans[1]), (scans[0], tables[1])):
@@ -397,7 +383,7 @@ def test_histories_and_aggregates_lie_on_each_other(tmp_path):
 
 
 @pytest.mark.parametrize(("memory", "user"), [("200KB", None), ("200KB", "user"), ("1GB", "user")])
-@pytest.mark.parametrize("strategy", ["uniform", "popularity"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strategy):
     events = make_table(700, random_state=9, users="text")
     events = events.dropna().reset_index(drop=True)
@@ -431,39 +417,6 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     del ours
     gc.collect()
     assert not path.exists()
-
-
-@pytest.mark.parametrize("times", ["numbers", "dates"])
-@pytest.mark.parametrize("user", [None, "user"])
-def test_negatives_of_scans_show_items_as_they_were_by_then(tmp_path, user, times):
-    chance = np.random.default_rng(0)
-    events = pd.DataFrame({"time": chance.integers(0, 60, size=150)})
-    events["item"] = chance.integers(0, 1 + events["time"] // 4)  # the later, the more there are
-    events["user"] = chance.integers(0, 300, size=150)
-    events["price"] = events["item"] + chance.integers(0, 3, size=150) / 4
-    events["tag"] = np.where(events["time"] > 30, "old", "new")
-    if times == "dates":
-        events["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(events["time"], unit="D")
-    scan = scan_of(events, tmp_path)
-    options = {"item": "item", "item_columns": ["price", "tag"], "user": user, "time": "time"}
-    shown, y = sample_negatives(scan, n_negatives=8, random_state=0, **options)
-    shown = read(shown)
-    twin, _ = sample_negatives(events, n_negatives=8, random_state=0, **options)
-    pd.testing.assert_frame_equal(
-        shown[y == 1].reset_index(drop=True), read(scan).reset_index(drop=True)
-    )
-    first = events.groupby("item")["time"].min()
-    for frame in (shown, twin):
-        is_first = (frame["item"].map(first) == frame["time"])[y == 1].repeat(8).to_numpy()
-        rows = frame[y == 0]
-        early = rows["item"].map(first).to_numpy() >= rows["time"].to_numpy()
-        assert (early == is_first).mean() > 0.9  # but users who have all that has come up
-        for row in rows[~early].itertuples():
-            own = events[(events["item"] == row.item) & (events["time"] <= row.time)]
-            newest = own.sort_values("time", kind="stable").iloc[-1]
-            assert (row.price, row.tag) == (newest["price"], newest["tag"])
-    if user is not None:
-        assert shown[y == 0].merge(events[["user", "item"]].drop_duplicates()).empty
 
 
 @pytest.mark.parametrize("times", ["numbers", "dates"])
@@ -721,38 +674,3 @@ def test_a_file_that_changes_is_named(tmp_path):
     with pytest.raises(OSError, match="was changed after scan_parquet"):
         attach_history(scan, scan, max_length=2, **WAYS)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_an_encoder_reads_two_logs_as_it_reads_the_frame(tmp_path):
-    shown, bought = make_table(160, random_state=0), make_table(200, random_state=1, users="floats")
-    ways = {"user": "user", "time": "time"}
-
-    def attached(impressions, first, second):
-        X = attach_history(impressions, first, columns=["item", "category"], **ways)
-        X = attach_history(
-            X, second, columns=["item", "price"], prefix="bought_", elapsed="ago", **ways
-        )
-        numbers = {"mean": ("user", "price", "mean")}
-        return attach_aggregates(X, second, time="time", aggregates=numbers)
-
-    x = scan_of(shown, tmp_path, memory="50KB")
-    X = attached(x, x, scan_of(bought, tmp_path, memory="50KB"))
-    assert X.find_log(["bought_item", "ago"])
-    assert X.find_log(["hist_item", "hist_category"])
-    assert not X.find_log(["hist_item", "bought_item"])
-    twin = attached(read(x), read(x), bought)
-    pairs = {
-        ("hist_item", "hist_category"): ("item", "category"),
-        ("bought_item", "bought_price", "ago"): ("item", None, None),
-    }
-    encoders = [HistorySequenceEncoder(**ways, histories=pairs) for _ in range(2)]
-    train, test = slice(0, 100), slice(60, 160, 3)
-    for fit, rows in ((True, train), (False, test)):
-        arrays = [
-            encoder.fit_transform(its[rows]) if fit else encoder.transform(its[rows])
-            for encoder, its in zip(encoders, (X, twin), strict=True)
-        ]
-        assert arrays[0].schema == arrays[1].schema
-        for name in arrays[1].keys():  # noqa: SIM118
-            ours, theirs = np.asarray(arrays[0][name]), np.asarray(arrays[1][name])
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -1,7 +1,5 @@
 """The same Pipeline on a scan: fits, splits, searches and updates as on the table in memory."""
 
-import gc
-import pickle
 import tempfile
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from sklearn_din.encoding.rows import RowSink, open_rows
 from sklearn_din.features import mapped
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
-from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches, order_in_pools
 from tests.fitted_pipelines import attach_clicks
 
@@ -57,22 +54,6 @@ def in_memory(frame):
     return table.drop_columns(["click"]).to_pandas(types_mapper=pd.ArrowDtype), frame[
         "click"
     ].to_numpy()
-
-
-def test_a_fit_on_a_scan_gives_the_bits_of_a_fit_in_memory(frame, source, temporary):
-    X, y = in_memory(frame)
-    scan = scan_parquet(source, target="click")
-    twin = make_model(early_stopping=True).fit(X, y)
-    model = make_model(early_stopping=True).fit(scan, scan.target_)
-    expected = twin.predict_proba(X)
-    np.testing.assert_array_equal(model.predict_proba(scan), expected)
-    np.testing.assert_array_equal(model.predict_proba(X), expected)
-    backwards = model.predict_proba(scan[100:50:-1])  # other rows beside each other: last bits
-    np.testing.assert_allclose(backwards, expected[100:50:-1], rtol=1e-6)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_allclose(again.predict_proba(scan[:50]), expected[:50], rtol=1e-6)
-    gc.collect()
-    assert not list(temporary.glob("sklearn-din-*"))
 
 
 def test_splits_scores_and_searches_are_those_in_memory(frame, source, temporary):
@@ -117,43 +98,6 @@ def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, te
     order = batches._new_order(batches.shuffle)
     assert sorted(order.tolist()) == list(range(len(files)))
     assert order.dtype == np.int32
-
-
-@pytest.mark.parametrize("kind", ["windows", "lists"])
-def test_a_copy_of_some_mapped_rows_reads_as_those_rows(kind, frame, temporary):
-    X, y = (frame, frame["click"].to_numpy()) if kind == "windows" else in_memory(frame)
-    encoder = HistorySequenceEncoder(user="user", time="time", drop=["click"] * (kind == "windows"))
-    files = mapped_copy(encoder.fit_transform(X, y), memory=200_000)
-    rows = np.flatnonzero(np.random.RandomState(0).random_sample(len(files)) < 0.4)
-    copied, expected = mapped.copy_to_memory(files, rows), files[rows]
-    assert copied.store is None
-    assert len(copied) == len(rows)
-    for name in expected:
-        np.testing.assert_array_equal(copied[name], expected[name])
-
-
-def test_batches_of_mapped_rows_are_those_that_their_order_names(frame, temporary):
-    X, y = in_memory(frame)
-    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
-    files, rows = mapped_copy(encoded, memory=200_000), np.arange(0, len(encoded), 2)
-    batches = ImpressionBatches(
-        files,
-        y[rows].astype(np.float32),
-        batch_size=16,
-        rows=rows,
-        shuffle=np.random.RandomState(0),
-    )
-    twin = ImpressionBatches(files, batch_size=16, rows=rows, shuffle=np.random.RandomState(0))
-    order = twin._new_order(twin.shuffle)
-    found = list(batches)
-    assert len(found) == -(-len(rows) // 16)
-    for start, (batch, clicks) in zip(range(0, len(rows), 16), found, strict=True):
-        some = order[start : start + 16]
-        expected = Batch(encoded[rows[some]])
-        np.testing.assert_array_equal(clicks.numpy(), y[rows[some]])
-        np.testing.assert_array_equal(batch.numbers, expected.numbers)
-        for name, ids in expected.ids.items():
-            np.testing.assert_array_equal(batch.ids[name], ids)
 
 
 class Failing(Callback):

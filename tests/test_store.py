@@ -1,6 +1,5 @@
 """Arrays on disk: there as a whole or not at all, and gone with their last reader."""
 
-import errno
 import gc
 import os
 import pickle
@@ -9,7 +8,6 @@ import tempfile
 import numpy as np
 import pytest
 
-from sklearn_din.features import store as store_file
 from sklearn_din.features.store import create_store, open_store
 
 MEMORY = 10**6
@@ -50,11 +48,6 @@ def test_what_was_written_is_read(place, is_kept):
     assert store.memory == MEMORY
     assert store.nbytes == 5 * 4 + 12 * 8 + 12 * 4
     assert "user" not in store
-
-
-def test_nothing_is_opened_that_nobody_has_written(place):
-    assert open_store(None, "rows", memory=MEMORY) is None
-    assert open_store(place, "rows", memory=MEMORY) is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "bits", "gone", "manifest"])
@@ -113,45 +106,3 @@ def test_a_temporary_folder_goes_with_its_last_array(place):
     assert not os.listdir(place)
     with pytest.raises(FileNotFoundError, match=r"and it is gone\. .* attach again"):
         copy["item"]
-
-
-class FullFile:
-    """A file on a disk that takes no more."""
-
-    def write(self, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def close(self):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("step", ["append", "allocate"])
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_a_full_disk_is_an_error_that_says_what_was_needed(place, monkeypatch, step, is_kept):
-    def refuse(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    where = place / "cache" if is_kept else place
-    if step == "append":
-        monkeypatch.setattr(store_file, "open", lambda *args: FullFile(), raising=False)
-    else:
-        monkeypatch.setattr(store_file, "_take_room", refuse)
-
-    def write_much():
-        with create_store(place / "cache" if is_kept else None, "rows", memory=9) as writer:
-            if step == "append":
-                writer.append("item", np.arange(10**6))
-            else:
-                writer.allocate("item", (10**6,), np.int64)
-
-    message = rf"could not be written to {where}, .*needs at least 8 MB: .*cache_dir"
-    with pytest.raises(OSError, match=message) as caught:
-        write_much()
-    assert caught.value.errno == errno.ENOSPC
-    assert not os.listdir(where)
-
-
-def test_a_parent_that_is_no_folder_is_named(place):
-    (place / "file").write_text("")
-    with pytest.raises(OSError, match="cache_dir must be a folder that can be written to"):
-        write(place / "file")

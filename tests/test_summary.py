@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import Field, Schema
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.summary import layers_of, learnt_parts, mlp_layers, summarize
+from sklearn_din.inspection.summary import learnt_parts, summarize
 from sklearn_din.module import DIN
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
@@ -154,25 +154,3 @@ def test_the_parts_hold_every_parameter_once(parameters):
     module = DIN(make_schema(), **parameters)
     total = sum(parameter.numel() for parameter in module.parameters())
     assert sum(size for _, _, size in learnt_parts(module)) == total
-
-
-def test_layers_are_named_in_the_order_of_the_data():
-    module = DIN(make_schema(), attention_units=(7, 5, 3), activation="dice", dropout=0.1)
-    unit, mlp = layers_of(module.interests[0].unit), layers_of(module.mlp)
-    assert (unit.widths[1:], unit.activation) == ((7, 5, 3, 1), "PReLU")
-    assert (mlp.widths[1:], mlp.activation) == ((200, 80), "Dice")
-    assert mlp_layers(module).widths == (*mlp.widths, 1)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({"interest": "paper"}, ("attention", None)),
-        ({"attention_normalization": "softmax"}, ("attention", "softmax")),
-        ({"pooling": "sum"}, ("sum", "sqrt")),
-        ({"pooling": "mean"}, ("mean", None)),
-    ],
-)
-def test_interest_is_described_by_pooling_and_normalization(parameters, expected):
-    interest = DIN(make_schema(), **parameters).interests[0]
-    assert (interest.pooling, interest.divisor) == expected

@@ -3,10 +3,7 @@
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
 
 from sklearn_din import embeddings, update
 from tests.fitted_pipelines import fit_pipeline, make_frame
@@ -38,25 +35,11 @@ def test_padding_and_unknown_have_a_name_and_no_value(fitted):
         np.testing.assert_array_equal(table, vectors)
 
 
-def test_a_calibrated_pipeline_has_the_same_vectors(fitted):
-    model, frame, y = fitted
-    calibrated = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
-    pd.testing.assert_frame_equal(embeddings(calibrated)["item"], embeddings(model)["item"])
-
-
 def test_an_update_adds_the_items_that_have_come_since(fitted):
     model, frame, y = fitted
     newer = update(copy.deepcopy(model), frame.assign(item="a new one"), y)
     before = embeddings(model)["item"].loc["known"].index
     assert embeddings(newer)["item"].loc["known"].index.difference(before).tolist() == ["a new one"]
-
-
-def test_who_changes_a_table_changes_no_model(fitted):
-    model, frame, _ = fitted
-    before = model.predict_proba(frame)
-    table = embeddings(model)["item"]
-    table.iloc[:, :] = 1.0
-    np.testing.assert_array_equal(model.predict_proba(frame), before)
 
 
 def test_a_classifier_alone_is_refused_since_it_does_not_know_the_values(fitted):

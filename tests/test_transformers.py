@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
@@ -151,13 +150,6 @@ def test_ids_decode_to_the_values_they_came_from():
         fitted.inverse_transform_ids("price", [2])
 
 
-def test_vocabularies_are_in_id_order_and_shared_with_histories():
-    fitted = encoder().fit(with_windows())
-
-    assert fitted.vocabularies_["category"].tolist() == ["hat", "shoe", "sock"]
-    assert fitted.vocabularies_["hist_item"] is fitted.vocabularies_["item"]
-
-
 def test_pickle_and_clone_encode_alike_and_hold_no_rows():
     small, large = with_windows(n_events=60), with_windows(n_events=6000)
     fitted = encoder().fit(small)
@@ -222,10 +214,3 @@ def test_labels_are_never_looked_at(method):
     for y in (Forbidden(), np.ones((80, 1)), [None], np.arange(3)):
         made = getattr(encoder(), method)(frame, y)
         same(made if method == "fit_transform" else made.transform(frame), expected)
-
-
-def test_a_frozen_encoder_in_a_pipeline_encodes_as_it_did():
-    frame = with_windows(n_events=80)
-    fitted = encoder().fit(frame.iloc[:40])
-    frozen = make_pipeline(FrozenEstimator(fitted)).fit(frame, np.ones(80))
-    same(frozen.transform(frame), fitted.transform(frame))

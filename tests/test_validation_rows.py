@@ -7,7 +7,6 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder
-from sklearn_din.training.validation import late_times
 from tests.encoded_impressions import make_impressions, make_labels
 
 # Which rows they are is looked at here, not what one epoch learns.
@@ -72,18 +71,6 @@ def test_validation_last_starts_at_the_time_that_comes_nearest_to_the_share():
     assert rows == np.flatnonzero(days >= 17).tolist()
 
 
-@pytest.mark.parametrize(
-    ("times", "message"),
-    [
-        (np.ones(200), "at least two different times, got 200 rows of one time"),
-        (np.where(np.arange(200) < 3, np.nan, 1.0), "the time of every row, got 3 missing"),
-    ],
-)
-def test_validation_last_needs_times_that_say_what_is_last(times, message):
-    with pytest.raises(ValueError, match=message):
-        validation_rows(times=times, validation="last")
-
-
 def test_validation_by_groups_takes_the_users_where_no_groups_are_given():
     users = np.array([f"user {number}" for number in np.arange(200) % 20], dtype=object)
     rows = validation_rows(users=users, validation="groups")
@@ -127,14 +114,16 @@ def test_by_default_any_rows_are_set_aside_where_no_time_is_known():
 
 
 @pytest.mark.parametrize(
-    ("times", "message"),
+    ("times", "error", "message"),
     [
-        (np.ones(200), "validates on random rows, .* got 200 rows of one time"),
-        (np.where(np.arange(200) < 3, np.nan, 1.0), "validates on random rows, .* got 3 missing"),
+        (np.ones(200), "at least two different times, got", "got 200 rows of one time"),
+        (np.where(np.arange(200) < 3, np.nan, 1.0), "the time of every row, got", "got 3 missing"),
     ],
 )
-def test_nobody_who_did_not_ask_for_the_last_rows_gets_an_error_for_times(times, message):
-    with pytest.warns(UserWarning, match=message) as warned:
+def test_times_that_do_not_say_what_is_last_are_errors_for_those_who_asked(times, error, message):
+    with pytest.raises(ValueError, match=error):
+        validation_rows(times=times, validation="last")
+    with pytest.warns(UserWarning, match=f"validates on random rows, .* {message}") as warned:
         rows = validation_rows(times=times, validation="auto")
     assert rows == validation_rows(validation="random")
     assert [item.filename for item in warned] == [__file__]
@@ -145,18 +134,3 @@ def with_times(times):
     X = make_impressions(200, seed=3)
     X.times = times
     return X
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_late_times_are_those_that_a_look_at_every_time_finds(seed):
-    rng = np.random.RandomState(seed)
-    times = rng.randint(0, rng.choice([3, 10, 1000]), rng.randint(2, 60))
-    times[:2] = 0, 1
-    times = np.sort(times) if seed % 2 else times
-    n_wanted, n_times = rng.randint(1, len(times) + 3), rng.randint(1, 4)
-    expected = set()
-    for place in len(times) - n_wanted * np.arange(1, n_times + 1):
-        n_before = {time: int((times < time).sum()) for time in set(times.tolist()) - {times.min()}}
-        expected.add(min(sorted(n_before), key=lambda time: abs(n_before[time] - place)))
-    found = late_times(times, n_wanted=n_wanted, n_times=n_times)
-    assert found.tolist() == sorted(expected)

@@ -99,13 +99,6 @@ def test_an_embedding_is_its_row_and_the_projection_of_the_vector(model, shown):
     torch.testing.assert_close(sums[("hist_item",)], total)
 
 
-def test_without_vectors_the_network_is_that_of_before(shown):
-    X, y = shown
-    model = make_model(None).set_params(encode__vectors=None).fit(X[:400], y[:400])
-    assert not model["din"].net_.module_.embeddings.projections
-    assert model[:-1].transform(X).vectors == {}
-
-
 def test_items_that_came_up_later_are_told_apart_by_their_vectors(model, shown, vectors):
     X, y = shown
     new = X["item"].isin([f"i{n}" for n in range(30, N_ITEMS)])
@@ -180,12 +173,6 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     shared = SharedEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
     found = shared.likeness(interest.with_vectors[0]) / shared.scale
     np.testing.assert_allclose(found, expected[:1], atol=1e-5)
-
-
-def test_the_summary_counts_every_parameter(model):
-    assert "vectors of item" in model["din"].summary()
-    n_parameters = sum(p.numel() for p in model["din"].net_.module_.parameters())
-    assert f"{n_parameters:,}" in model["din"].summary()
 
 
 def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(model, shown):

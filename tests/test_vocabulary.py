@@ -77,12 +77,6 @@ def test_decoding_turns_ids_back_into_values(values):
     assert vocabulary.decode(np.array([[0, 1]])).tolist() == [[None, None]]
 
 
-def test_values_that_never_count_are_not_learnt():
-    seen = Occurrences(np.array([5, 6, 7]), np.array([1, 0, 2]))
-
-    assert Vocabulary.learn({"hist_item": seen}).values.tolist() == [5, 7]
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -126,15 +120,6 @@ def test_fractions_are_no_ids(values):
         plain_ids(np.array(["hat", *values], dtype=object), name="item")
 
 
-def test_booleans_and_dates_keep_their_values():
-    assert learn([True, False]).values.tolist() == [False, True]
-    dates = pd.to_datetime(["2020-01-02", "2020-01-01"]).to_numpy()
-    assert plain_ids(dates, name="day").tolist() == [
-        pd.Timestamp("2020-01-02"),
-        pd.Timestamp("2020-01-01"),
-    ]
-
-
 @pytest.mark.parametrize("learnt", [[True, "hat"], [True, False], [1, 0], [1, "hat"]])
 @pytest.mark.parametrize("batch", [[True, "tie"], [False, 7], [1, "hat"], [0, 2**70]])
 def test_no_value_knows_another_by_what_stands_beside_it(learnt, batch):
@@ -163,19 +148,6 @@ def test_text_that_spells_integers_joins_them():
     assert vocabulary.values.tolist() == [-4, 3, 12]
     texts = np.array(["12", "012", "12.0", "hat"], dtype=object)
     assert ids_of(vocabulary, texts) == [4, 1, 1, 1]
-
-
-def test_integers_beside_other_text_are_refused():
-    with pytest.raises(ValueError, match="column0 holds integers and column1 holds text: they"):
-        learn([1, 2], ["hat"])
-
-
-def test_integers_for_a_vocabulary_of_text_warn():
-    vocabulary = learn(["1", "2"])
-
-    with pytest.warns(UserWarning, match="item was learnt as text and now holds integers"):
-        ids = ids_of(vocabulary, np.array([1, 2]))
-    assert ids == [1, 1]
 
 
 def test_unknown_values_are_named_and_rare_ones_forgiven():

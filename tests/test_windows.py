@@ -259,13 +259,6 @@ def test_frames_can_be_printed(frame):
     assert frame["long"].astype(str).iloc[0].endswith("46, 47, 48, 49]")
 
 
-def test_per_row_functions_see_arrays(frame):
-    lengths = frame.dropna().apply(lambda row: len(row["hist_item"]), axis=1)
-    assert lengths.tolist() == [2, 3, 0, 3]
-    assert frame["hist_item"].map(len, na_action="ignore").tolist()[:3] == [2, 3, 0]
-    assert [len(row.hist_item) for row in frame.dropna().itertuples()] == [2, 3, 0, 3]
-
-
 def test_lists_become_windows_and_windows_objects(frame):
     column = pd.Series([[1, 2], None, [], (3,), np.array([4])], dtype="window")
     assert lists(column) == [[1, 2], None, [], [3], [4]]
@@ -299,11 +292,6 @@ def test_take_refuses_what_pandas_refuses(frame):
     assert lists(item.take([-1, 0])) == [CELLS[4], CELLS[0]]
     filled = item.take([-1, 0], allow_fill=True, fill_value=np.array(["x"], dtype=object))
     assert lists(filled) == [["x"], CELLS[0]]
-
-
-def test_memory_usage_counts_windows_not_the_log(frame):
-    assert frame["hist_item"].memory_usage(index=False) == 5 * 12
-    assert frame["ago"].memory_usage(index=False) == 5 * 20
 
 
 def test_parquet_gets_plain_lists_that_a_reader_without_the_package_reads(frame, tmp_path):
