@@ -162,19 +162,6 @@ def test_spark_attaches_histories_by_apply_in_pandas(spark):
     assert plain(found.to_pandas(types_mapper=pd.ArrowDtype)) == attached_here(impressions, events)
 
 
-@needs_spark
-def test_spark_takes_the_users_one_by_one_too(spark):
-    impressions, events = make_logs(zone="UTC")
-    shown, log = (
-        in_zone(spark, "UTC")
-        .createDataFrame(pa.Table.from_pandas(frame, preserve_index=False))
-        .groupby("user")
-        for frame in (impressions, events)
-    )
-    found = shown.cogroup(log).applyInArrow(attach, ATTACHED).toArrow()
-    assert plain(found.to_pandas(types_mapper=pd.ArrowDtype)) == attached_here(impressions, events)
-
-
 @pytest.fixture(scope="module")
 def ray():
     import ray

@@ -181,18 +181,6 @@ def test_plain_numbers_need_no_encoder(runtime, path):
     np.testing.assert_allclose(probability, classifier.predict_proba(X)[:, 1], rtol=0, atol=1e-5)
 
 
-def test_padding_never_changes_the_files_numbers(runtime, path):
-    classifier = fitted_classifier(pooling="max")
-    export_onnx(classifier, path)
-    session, X = session_of(runtime, path), make_impressions(20)
-    feed = {one.name: X[one.name] for one in session.get_inputs()}
-    wider = {
-        name: np.pad(array, ((0, 0), (0, 17))) if array.ndim == 2 else array
-        for name, array in feed.items()
-    }
-    assert (session.run(None, feed)[1] == session.run(None, wider)[1]).all()
-
-
 @pytest.mark.parametrize("layout", export.LAYOUTS)
 def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, onnx, path):
     export_onnx(fitted_classifier(), path, layout=layout)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from sklearn_din.module import OPTIONS
 from sklearn_din.network.fused import attend, can_fuse, can_fuse_mlp, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import N_CHUNKS, sum_events
@@ -64,12 +65,6 @@ def test_long_histories_in_float32_equal_the_plain_twin(detached, n_more):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=max(2e-3, last_bit))
 
 
-def test_only_prelu_units_are_fused():
-    assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu"))
-    assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="dice"))
-    assert not can_fuse(ActivationUnit(2, 0, units=(4,), activation="relu"))
-
-
 @pytest.mark.parametrize("n_rows", [0, 1, 9, 4100])
 @pytest.mark.parametrize("units", [(7,), (7, 4), (5, 6, 3)])
 @pytest.mark.parametrize("slope", [0.25, 0.0])
@@ -108,8 +103,12 @@ def test_a_second_backward_pass_gives_the_same_gradients(slope):
     assert all(gradient.abs().max() > 0 for gradient in first)
 
 
-def test_only_prelu_mlps_without_dropout_are_fused():
+def test_only_prelu_units_and_mlps_without_dropout_are_fused():
+    assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu"))
+    for activation in {*OPTIONS["attention_activation"]} - {"prelu"}:
+        assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation=activation))
     assert can_fuse_mlp(MLP(4, (3, 2), activation="prelu"))
-    assert not can_fuse_mlp(MLP(4, (3, 2), activation="dice"))
+    for activation in {*OPTIONS["activation"]} - {"prelu"}:
+        assert not can_fuse_mlp(MLP(4, (3, 2), activation=activation))
     assert not can_fuse_mlp(MLP(4, (3, 2), activation="prelu", dropout=0.5))
     assert not can_fuse_mlp(MLP(4, (), activation="prelu"))

@@ -141,13 +141,14 @@ def test_scorer_takes_the_users_that_the_encoder_was_told_of(make):
     expected = gauc_of(model, X, y)
     assert group_roc_auc_scorer()(model, make(X), y) == pytest.approx(expected, abs=1e-6)
     assert group_roc_auc_scorer("user")(model, make(X), y) == pytest.approx(expected, abs=1e-6)
-
-
-def test_scorer_takes_the_users_of_encoded_impressions():
-    X, y = click_frame()
-    model = din_pipeline(user="user").fit(X, y)
-    encoded = model[:-1].transform(X)
-    assert group_roc_auc_scorer()(model[-1], encoded, y) == gauc_of(model, X, y)
+    encoded = model[:-1].transform(make(X))
+    assert group_roc_auc_scorer()(model[-1], encoded, y) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="no column 'user', which the encoder calls the user"):
+        group_roc_auc_scorer()(model, X.drop(columns="user"), y)
+    renamed = X.rename(columns={"user": "users"})  # no role
+    model = din_pipeline(drop="users").fit(renamed, y)
+    with pytest.raises(ValueError, match=r"got no groups\. .*HistorySequenceEncoder\(user='user'"):
+        group_roc_auc_scorer()(model, renamed, y)
 
 
 def test_cross_validation_and_search_score_by_the_encoders_users():
@@ -179,20 +180,3 @@ def test_groups_given_as_metadata_come_before_the_encoders_users(routing):
     scorer = group_roc_auc_scorer().set_score_request(groups=True)
     score = scorer(model, X, y, groups=X["item"])
     assert score == group_roc_auc_score(y, model.decision_function(X), groups=X["item"])
-
-
-def test_a_column_called_users_is_no_role():
-    X, y = click_frame()
-    X = X.rename(columns={"user": "users"})
-    model = din_pipeline(drop="users").fit(X, y)
-    with pytest.raises(ValueError, match=r"got no groups\. .*HistorySequenceEncoder\(user='user'"):
-        group_roc_auc_scorer()(model, X, y)
-
-
-def test_a_user_column_that_is_absent_is_named():
-    X, y = click_frame()
-    model = din_pipeline(user="user").fit(X, y)
-    with pytest.raises(
-        ValueError, match=r"X has no column 'user', which the encoder calls the user"
-    ):
-        group_roc_auc_scorer()(model, X.drop(columns="user"), y)

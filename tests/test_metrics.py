@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import ndcg_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from sklearn_din.metrics import (
     correct_for_sampling,
@@ -153,27 +152,6 @@ def test_calibration_error_by_hand(y, prob, weight, expected):
     assert got == pytest.approx(expected)
 
 
-def test_calibration_error_is_the_mean_gap_of_equal_bins():
-    rng = np.random.default_rng(0)
-    prob = rng.permutation(1000) / 1000
-    y = rng.random(1000) < prob**2
-    order = np.argsort(prob)
-    gaps = [abs(y[rows].mean() - prob[rows].mean()) for rows in np.array_split(order, 10)]
-    assert expected_calibration_error(y, prob) == pytest.approx(np.mean(gaps))
-
-
-def test_correction_makes_a_model_of_sampled_negatives_calibrated():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(60_000, 1))
-    y = rng.random(60_000) < 1 / (1 + np.exp(2 - X[:, 0]))
-    kept = y | (rng.random(60_000) < 0.1)
-    prob = LogisticRegression().fit(X[kept], y[kept]).predict_proba(X)[:, 1]
-    corrected = correct_for_sampling(prob, sampling_rate=0.1)
-    assert expected_calibration_error(y, prob) > 0.2
-    assert expected_calibration_error(y, corrected) < 0.01
-    np.testing.assert_array_equal(np.argsort(prob), np.argsort(corrected))
-
-
 def test_correction_undoes_the_sampling_of_the_odds():
     np.testing.assert_allclose(correct_for_sampling([0, 0.3, 1], sampling_rate=1), [0, 0.3, 1])
     [corrected] = correct_for_sampling([0.9], sampling_rate=0.2)
@@ -271,21 +249,6 @@ def test_a_metric_is_the_mean_over_every_order_of_equal_scores(score, rows, k, w
     else:
         got = score(y, scores, groups=groups, k=k, sample_weight=weights)
         assert got == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("k", [1, 3, 10, None])
-def test_ndcg_is_scikit_learns_in_each_group_ties_included(k):
-    rng = np.random.default_rng(0)
-    n_groups, n_rows = 30, 12
-    y = (rng.random((n_groups, n_rows)) < 0.3).astype(int)
-    scores = rng.integers(0, 5, (n_groups, n_rows)) / 4
-    y[:, 0] = 1
-    groups = np.repeat(np.arange(n_groups), n_rows)
-    shuffled = rng.permutation(y.size)
-    got = group_ndcg_score(
-        y.ravel()[shuffled], scores.ravel()[shuffled], groups=groups[shuffled], k=k
-    )
-    assert got == pytest.approx(ndcg_score(y, scores, k=k), abs=1e-12)
 
 
 @each_metric

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import TimeSplit
@@ -110,18 +110,6 @@ def test_laws_of_every_fold(times, n_splits, test_size, gap):
         assert not set(times[train]) & set(times[test])
         rest = np.setdiff1d(tested, test)
         assert not set(times[rest]) & set(times[test])
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.permutations(range(14)), st.integers(2, 6))
-def test_distinct_times_give_time_series_splits_folds(times, n_splits):
-    order = np.argsort(times)
-    frame = pd.DataFrame({"time": times})
-    made = TimeSplit(n_splits, time="time").split(frame)
-    expected = TimeSeriesSplit(n_splits, test_size=14 // (n_splits + 1)).split(order)
-    for (train, test), (first, second) in zip(made, expected, strict=True):
-        assert train.tolist() == order[first].tolist()
-        assert test.tolist() == order[second].tolist()
 
 
 @pytest.mark.parametrize("make", [pl.from_pandas, pa.Table.from_pandas])

