@@ -297,12 +297,6 @@ def test_it_says_where_it_goes_on(tmp_path, caplog, capsys):
         caplog.clear()
 
 
-def test_a_file_may_move_to_another_folder(tmp_path):
-    kill_at(14, tmp_path / "here")
-    shutil.move(tmp_path / "here", tmp_path / "there")
-    assert_same_bits(fit(str(tmp_path / "there"), verbose=0), undisturbed("as usual"))
-
-
 class Silent(Callback):
     def __init__(self, strength):
         self.strength = strength

@@ -37,15 +37,7 @@ def in_threads(function, arguments):
         return list(pool.map(function, arguments))
 
 
-def test_sixteen_threads_predict_as_one_does(fitted, frame):
-    blocks = [frame.iloc[start::N_THREADS] for start in range(N_THREADS)] * 3
-    alone = [fitted.predict_proba(block) for block in blocks]
-    together = in_threads(fitted.predict_proba, blocks)
-    for ours, theirs in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_threads_explain_rank_and_attach_as_one_does(fitted, frame):
+def test_threads_explain_rank_attach_and_predict_as_one_does(fitted, frame):
     def everything(row):
         users = frame.drop(columns=["item", "category", "price"]).iloc[[row]]
         candidates = frame[["item", "category", "price"]].drop_duplicates("item")
@@ -53,14 +45,16 @@ def test_threads_explain_rank_and_attach_as_one_does(fitted, frame):
             frame[["user", "time"]], frame, user="user", time="time", columns="item"
         )
         ranked = rank_candidates(fitted, users, candidates, top_k=3)
-        return explain(fitted, frame.iloc[[row]]), ranked, past["hist_item"].map(list)
+        explained = explain(fitted, frame.iloc[[row]])
+        return explained, ranked, past["hist_item"].map(list), fitted.predict_proba(frame[row:])
 
     for ours, theirs in zip(
-        map(everything, range(8)), in_threads(everything, range(8)), strict=True
+        map(everything, range(N_THREADS)), in_threads(everything, range(N_THREADS)), strict=True
     ):
         pd.testing.assert_frame_equal(ours[0], theirs[0])
         pd.testing.assert_frame_equal(ours[1], theirs[1])
         pd.testing.assert_series_equal(ours[2], theirs[2])
+        np.testing.assert_array_equal(ours[3], theirs[3])
 
 
 def test_a_fresh_builder_is_asked_by_many_threads(frame):

@@ -166,15 +166,11 @@ def test_events_that_are_lists_of_numbers_whatever_share_of_the_log_is_encoded(n
         encoder.fit(shown.iloc[:n_rows])
 
 
-def test_what_is_encoded_already():
+def test_encoded_rows_and_unfitted_use():
+    message = "This HistorySequenceEncoder instance is not fitted yet"
     X = HistorySequenceEncoder().fit_transform(impressions())
-
     with pytest.raises(TypeError, match="X is encoded already"):
         HistorySequenceEncoder().fit(X)
-
-
-def test_unfitted_use():
-    message = "This HistorySequenceEncoder instance is not fitted yet"
     for use in (
         lambda encoder: encoder.transform(impressions()),
         lambda encoder: encoder.get_feature_names_out(),

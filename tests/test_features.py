@@ -62,11 +62,6 @@ def test_rows_are_chosen_as_numpy_would(impressions, rows):
     np.testing.assert_array_equal(taken["hist_item"], impressions["hist_item"][chosen, :width])
 
 
-def test_a_single_row_number_is_refused(impressions):
-    with pytest.raises(TypeError, match=r"rows are chosen by a slice.* got 3.*X\[i : i \+ 1\]"):
-        impressions[3]
-
-
 def test_it_reads_as_a_mapping_of_padded_arrays(impressions):
     assert "hist_item_mask" in impressions
     assert "nonsense" not in impressions

@@ -250,6 +250,7 @@ def test_missing_ids_stand_for_nothing(ids):
     [
         ((3, "item"), "value use X['item'][3]"),
         ((3, 4), "value use X['item'][3]"),
+        (3, "impression use X[i : i + 1]"),
         ([0.5], "impression use X[i : i + 1]"),
         (["item"], "impression use X[i : i + 1]"),
     ],
