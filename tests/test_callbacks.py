@@ -113,7 +113,7 @@ def test_an_epoch_with_several_checks_has_several_tasks():
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_the_estimator_of_a_check_is_that_of_a_training_which_stops_there(early_stopping):
     seen = Estimators()
-    settings = {"early_stopping": early_stopping, "lr": 0.05, "max_epochs": 4}
+    settings = {"early_stopping": early_stopping, "lr": 0.05, "max_epochs": 4, "dropout": 0.2}
     trained = fitted(seen, **settings)
     *checks, whole = seen.at_end
     assert len(checks) == len(trained.history_) == 4
@@ -127,6 +127,7 @@ def test_the_estimator_of_a_check_is_that_of_a_training_which_stops_there(early_
         assert not view.module_.training
         assert {*vars(twin)} <= {*vars(view)}
     np.testing.assert_array_equal(whole.predict_proba(X), trained.predict_proba(X))
+    np.testing.assert_array_equal(twin.predict_proba(X), trained.predict_proba(X))
     root, *begun = seen.at_begin
     assert root is None, "there is no network yet"
     for before, at_begin in zip(checks, begun[1:], strict=False):
@@ -183,31 +184,9 @@ def test_a_callback_that_returns_true_stops_training():
     np.testing.assert_array_equal(trained.predict(X), fitted(max_epochs=2).predict(X))
 
 
-@pytest.mark.parametrize(
-    "settings", [{"dropout": 0.2}, {"max_epochs": 200, "patience": 1, "lr": 0.05}]
-)
-def test_callbacks_change_no_number(settings):
-    alone, seen = fitted(**settings), fitted(Estimators(), **settings)
-    np.testing.assert_array_equal(seen.predict_proba(X), alone.predict_proba(X))
-    assert seen.net_.stop_reason_ == alone.net_.stop_reason_
-    assert len(seen.history_) == len(alone.history_)
-
-
 def test_no_net_is_copied_for_callbacks_that_do_not_ask(monkeypatch):
     monkeypatch.setattr(check_tasks, "copy_as_if_stopped", lambda *_: pytest.fail("copied"))
     fitted(Steps())
-
-
-def test_skorchs_callbacks_and_the_bar_work_beside_scikit_learns(capsys):
-    class Epochs(skorch.callbacks.Callback):
-        def on_epoch_end(self, net, **kwargs):
-            rows.append(len(net.history))
-
-    rows, steps = [], Steps()
-    fitted(steps, callbacks=[Epochs()], verbose=1)
-    assert rows == [1, 2, 3]
-    assert steps.seen == steps_of("validation check", 3)
-    assert "trained 3 of 3 epochs" in capsys.readouterr().err
 
 
 def test_a_fitted_classifier_keeps_nothing_of_the_tasks():

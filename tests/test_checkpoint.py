@@ -382,13 +382,6 @@ def test_versions_of_the_package_must_agree_and_those_of_torch_should(unfinished
     assert_same_bits(found, undisturbed("as usual"))
 
 
-def test_that_callbacks_begin_anew_is_said(tmp_path):
-    kill_at(14, tmp_path, callbacks=[Silent(1)])
-    with pytest.warns(UserWarning, match="keeps no state of callbacks"):
-        found = fit(tmp_path, callbacks=[Silent(1)])
-    assert_same_bits(found, undisturbed("as usual"))
-
-
 def test_learning_rates_that_a_callback_has_changed_go_on(tmp_path):
     class Halve(Callback):
         def on_epoch_end(self, net, **kwargs):

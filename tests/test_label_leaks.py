@@ -293,20 +293,3 @@ def test_labels_whose_click_is_the_wrong_one_and_the_advice(labels, click, other
 def test_labels_of_which_nothing_is_said(labels):
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     DINClassifier(max_epochs=1).fit(X, pd.Series(labels).take(np.arange(40) % 2))
-
-
-@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # in one epoch
-def test_labels_as_a_column_and_rows_encoded_in_two_steps_train_the_same_model():
-    shown, log, y = make_shop(n_users=20)
-    X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
-    expected = None
-    for labels in (y, y[:, None], pd.DataFrame({"click": y})):
-        for in_two_steps in (False, True):
-            encoder = HistorySequenceEncoder(user="user", time="time")
-            rows = encoder.fit(X, labels).transform(X) if in_two_steps else None
-            rows = encoder.fit_transform(X, labels) if rows is None else rows
-            model = DINClassifier(max_epochs=1, random_state=0).fit(rows, labels)
-            probability = model.predict_proba(rows)
-            expected = probability if expected is None else expected
-            np.testing.assert_array_equal(probability, expected)

@@ -265,12 +265,6 @@ def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     assert clicked & set(map(tuple, own.X.loc[own.y == 0, ["u", "i"]].to_numpy()))
 
 
-def test_a_log_without_dates_may_count_its_time(tmp_path):
-    frame = pd.DataFrame({"u": [1, 1, 2, 2], "i": list("abcd"), "t": [1, 2, 1, 2]})
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    assert len(study_of(tmp_path / "log.csv").X) == 20
-
-
 def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tmp_path):
     columns = ["--category", "c", "--context", "device"]
     printed = run(log, *NAMES, *columns, *FAST, "--save", "model", "--output", "folds.parquet")

@@ -1,7 +1,6 @@
 """A row of plain values is encoded as a frame of one row is."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -103,13 +102,3 @@ def test_of_unknown_events_the_same_is_said_as_of_a_frame(spaces):
         both.append(rows.learnt.note_unknown(read, *ids))
     assert both[0] == both[1]
     assert len(both[0]) == len(set(spaces)) // 30
-
-
-def test_columns_are_left_out_with_their_behaviour():
-    rows = fit(is_text=True)._row_encoder()
-    rest = replace(rows, learnt=rows.learnt.without({"item", "hist_paid"}))
-    names = [field.name for field in rest.learnt.schema.fields]
-    assert names == ["price", "price_missing", "tags"]
-    X = rest.encode_columns(OneRow({"price": 2.0, "tags": ["b"]}))
-    assert list(X.columns) == ["price", "price_missing"]
-    assert list(X.behaviours) == [("tags",)]

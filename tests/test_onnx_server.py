@@ -373,10 +373,6 @@ def test_a_misspelt_or_missing_key_is_named(server, row):
         server.predict({name: [value] for name, value in row.items()})
 
 
-def test_keys_that_the_model_does_not_know_are_left_alone(server, row):
-    assert server.predict([row | {"request": 7}]) == server.predict([row])
-
-
 @pytest.mark.parametrize(
     ("make", "got"),
     [

@@ -91,15 +91,6 @@ def test_new_items_new_users_and_single_rows_are_no_mistake():
     assert said(lambda: fitted.transform(row)) == []
 
 
-def test_a_catalogue_of_another_shop_is_said():
-    fitted = encoder().fit(make_frame())
-    other = make_frame("song {}".format, "song {}".format)
-    assert [m.split(" was seen")[0] for m in said(lambda: fitted.transform(other))] == [
-        "no id of item",
-        "no id of hist_item",
-    ]
-
-
 def test_most_of_the_values_must_have_another_spelling():
     known = np.array(["7", "42", "x"], dtype=object)
     assert find_respelling(np.array(["07", "new"], dtype=object), known) is None

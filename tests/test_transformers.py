@@ -71,15 +71,6 @@ def test_fit_transform_reads_once_and_equals_fit_then_transform(monkeypatch):
     assert len(calls) == 1
 
 
-def test_separated_text_meets_integer_candidates():
-    frame = pd.DataFrame({"item": [1, 22], "hist_item": ["22|1", None], "tags": ["a|b", "b"]})
-    parameters = {"histories": {"hist_item": "item", "tags": None}, "separator": "|"}
-    X = HistorySequenceEncoder(**parameters).fit_transform(frame)
-
-    assert X["hist_item"].tolist() == [[3, 2], [0, 0]]
-    assert X["tags"].tolist() == [[2, 3], [3, 0]]
-
-
 def test_unknown_and_missing_are_one_and_never_padding():
     train = pd.DataFrame({"item": ["a", "b"], "hist_item": [["a"], ["c"]]})
     test = pd.DataFrame({"item": ["z", None, "c"], "hist_item": [["z", None, "a"], None, []]})
