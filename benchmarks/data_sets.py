@@ -98,35 +98,18 @@ def _click_log(regime, seed):
     options = dict(CLICK_LOGS[regime])
     options["interest_strength"] = options.pop("s")
     log = make_click_log(n_users=2500, random_state=seed, **options)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    lengths = X["hist_item"].map(len).to_numpy()
-    rows = {
-        "label": log.y.astype(np.float32),
-        "group": X["user"].to_numpy(),
-        "time": X["time"].astype("int64").to_numpy(),
-        "item": X["item"].to_numpy(np.int32) + 2,
-        "category": X["category"].to_numpy(np.int32) + 2,
-        "hist_item": np.concatenate(X["hist_item"].tolist()).astype(np.int32) + 2,
-        "hist_category": np.concatenate(X["hist_category"].tolist()).astype(np.int32) + 2,
-        "hist_offsets": np.append(0, np.cumsum(lengths)),
+    columns = ["item", "category"]
+    X = attach_history(log.impressions, log.events, user="user", time="time", columns=columns)
+    numbers = {
         "price": ((np.log(X["price"]) - 3.0) / 0.6).to_numpy(np.float32),
         "desktop": (X["device"] == "desktop").to_numpy(np.float32),
         "tablet": (X["device"] == "tablet").to_numpy(np.float32),
-        "probability": log.probability,
     }
+    rows = workloads.rows_of(X, log.y, log.probability, columns) | numbers
     part = np.searchsorted([0.8, 0.9], np.arange(len(log.y)) / len(log.y), side="right")
-    workload = {
-        "name": f"click log: {regime}",
-        "attributes": {"item": options["n_items"] + 2, "category": options["n_categories"] + 2},
-        "numeric": ["price", "desktop", "tablet"],
-        "max_length": 50,
-        "split": "time",
-    }
-    for code, label in enumerate(workloads.PARTS):
-        workload[label] = workloads.take(rows, part == code)
+    name = f"click log: {regime}"
+    workload = workloads._workload(name, rows, part, columns, 50, True, split="time")
+    workload["numeric"] = list(numbers)
     # The events' relevance lies flat like the histories: cut where the parts' rows end.
     workload["test"]["relevance"] = log.relevance[log.offsets[(part < 2).sum()] :]
-    workloads._hide_unseen(workload)
     return workload

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import resource
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
+from benchmarks.memory import anonymous_memory
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, save
 from sklearn_din.serving.export import export_onnx
 from tests.interruptions import interrupt, n_lines
@@ -56,12 +56,11 @@ def make_model() -> Pipeline:
 
 
 def memory_in_use() -> int:
-    """Bytes of the process that lie in memory, after what is free has been given back."""
+    """Bytes of anonymous memory of the process, after what is free has been given back."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):  # not glibc: freed memory may still count
         ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+    return round(1e6 * anonymous_memory())
 
 
 def growth(call: Callable[[], object], n_calls: int) -> float:

@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.tables import print_table
+
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"
@@ -43,10 +45,13 @@ def main():
     for folder in ("tests", "benchmarks"):
         paths = sorted((ROOT / folder).rglob("*.py"))
         by_part[folder] = sum((kinds_of_lines(p.read_text("utf-8")) for p in paths), Counter())
-    print(f"| part | lines | {' | '.join(KINDS)} |\n|{'---|' * (len(KINDS) + 2)}")
-    for part, lines in by_part.items():
-        numbers = [lines.total(), *(lines[kind] for kind in KINDS)]
-        print(f"| {part} | {' | '.join(f'{number:,}' for number in numbers)} |")
+    print_table(
+        ["part", "lines", *KINDS],
+        (
+            [part, *(f"{number:,}" for number in (lines.total(), *(lines[k] for k in KINDS)))]
+            for part, lines in by_part.items()
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -298,19 +298,7 @@ def answers(*, n_users=3000, cap=50, seed=0):
     """
     log = make_answer_log(n_users=n_users, max_length=cap, random_state=seed)
     columns = ["item", "skill", "answer"]
-    X = attach_history(log.impressions, log.events, user="user", time="time", columns=columns)
-    lengths = X["hist_item"].map(len).to_numpy()
-    right = np.concatenate(X["hist_answer"].tolist()) == "right"
-    rows = {
-        "label": log.y.astype(np.float32),
-        "probability": log.probability,
-        "group": X["user"].to_numpy(),
-        "time": X["time"].astype("int64").to_numpy(),
-        "item": X["item"].to_numpy(np.int32) + 2,
-        "skill": X["skill"].to_numpy(np.int32) + 2,
-        "hist_item": np.concatenate(X["hist_item"].tolist()).astype(np.int32) + 2,
-        "hist_skill": np.concatenate(X["hist_skill"].tolist()).astype(np.int32) + 2,
-        "hist_answer": 2 + right.astype(np.int32),
-        "hist_offsets": np.append(0, np.cumsum(lengths)),
-    }
+    events = log.events.assign(answer=(log.events["answer"] == "right").astype(int))
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    rows = workloads.rows_of(X, log.y, log.probability, columns)
     return _by_user("answers", rows, ["item", "skill"], cap, seed, alone=["answer"])

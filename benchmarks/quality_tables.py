@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from benchmarks.tables import print_frame
+
 MEASURES = ["auc", "gauc", "log_loss", "ece"]
 
 
@@ -29,18 +31,22 @@ def print_tables(results, *, data_sets, methods, unranked):
     for measure in MEASURES:
         mean, sem = (table[measure][what].unstack("method") for what in ("mean", "sem"))
         cells = mean.map("{:.4f}".format) + " ± " + sem.map("{:.4f}".format)
-        columns = [m for m in methods if m in cells]
-        print(f"\n### {measure}\n\n{_markdown(cells.loc[order, columns])}")
+        _print(cells.loc[order, [m for m in methods if m in cells]], measure)
     for seeds, ranks in mean_ranks(results, unranked).items():
-        print(f"\n### mean rank by GAUC, {seeds}\n")
-        print(_markdown(ranks.map("{:.2f}".format).to_frame("rank")))
-    print("\n### GAUC of DINClassifier() minus the method's, by seed\n")
+        _print(ranks.map("{:.2f}".format).to_frame("rank"), f"mean rank by GAUC, {seeds}")
     others = [m for m in methods[1:] if m in table.index.get_level_values("method")]
-    print(_markdown(_differences(results, order, others)))
-    print("\n### GAUC: share of the way from popularity to the ceiling\n")
-    print(_markdown(_way_to_the_ceiling(table["gauc"]["mean"].unstack("method"), order, methods)))
+    differences = _differences(results, order, others)
+    _print(differences, "GAUC of DINClassifier() minus the method's, by seed")
+    shares = _way_to_the_ceiling(table["gauc"]["mean"].unstack("method"), order, methods)
+    _print(shares, "GAUC: share of the way from popularity to the ceiling")
     if "attention_auc" in table:
-        print("\n### attention against true relevance: AUC of each seed\n\n" + _attention(results))
+        _print(_attention(results), "attention against true relevance: AUC of each seed")
+
+
+def _print(frame, title):
+    """Print a table, cells empty where nothing was run, without an error where one seed was."""
+    cells = frame.map(lambda text: "" if text.startswith("nan") else text.replace(" ± nan", ""))
+    print_frame(cells, title)
 
 
 def mean_ranks(results, unranked):
@@ -105,18 +111,4 @@ def _attention(results):
         share = (mean["DINClassifier()"] - base) / (best - base)
         rows[name] = [" ".join(f"{value:.4f}" for value in by_seed), f"{share:.0%}"]
     columns = ["AUC by seed", "share of the way from sum pooling to the ceiling"]
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
-
-
-def _markdown(frame):
-    head = ["", *map(str, frame.columns)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += [
-        f"| {name} | " + " | ".join(map(_cell, row)) + " |" for name, *row in frame.itertuples()
-    ]
-    return "\n".join(lines)
-
-
-def _cell(text):
-    """A cell: empty where nothing was run, without an error where one seed was."""
-    return "" if text.startswith("nan") else text.replace(" ± nan", "")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

@@ -4,10 +4,7 @@ Sizes are everybody's: embedding 16, attention (64, 16), MLP (200, 80), Adam at 
 the library's default. Where a library cannot take the arrays as they are, its class says so.
 """
 
-import contextlib
-import copy
 import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -34,35 +31,6 @@ class Rival:
 
     def n_rows(self, part):
         return len(self.workload[part]["label"])
-
-    def binned(self, part):
-        """Return numbers as ids of 20 quantile bins, for libraries whose DIN takes ids alone."""
-        train, rows, ranks = self.workload["train"], self.workload[part], np.arange(1, 20) / 20
-        return {
-            name: np.searchsorted(np.quantile(train[name], ranks), rows[name])
-            for name in self.workload["numeric"]
-        }
-
-    def coded_events(self, part):
-        """Return events as single codes for libraries that look attributes up in a table.
-
-        One code a distinct tuple of attributes over all parts, 0 the padding.
-
-        Returns
-        -------
-        table, candidate, events : the attributes of each code, and the codes of one part
-        """
-        parts = [p for p in workloads.PARTS if p in self.workload]
-        columns = []
-        for a in self.attributes:
-            ids = [self.workload[p][key] for p in parts for key in (a, f"hist_{a}")]
-            columns.append(np.concatenate([[0], *ids]))
-        table, code = np.unique(np.column_stack(columns), axis=0, return_inverse=True)
-        code, begin = code.ravel(), 1
-        for p in parts[: parts.index(part)]:
-            begin += self.n_rows(p) + self.workload[p]["hist_offsets"][-1]
-        candidate, events = np.split(code[begin:], [self.n_rows(part)])
-        return table, candidate, events[: self.workload[part]["hist_offsets"][-1]]
 
 
 class DeepCTRTorch(Rival):
@@ -154,7 +122,9 @@ class TorchRechub(Rival):
         rows = self.workload[part]
         columns = {a: rows[a] for a in self.attributes}
         columns |= {f"hist_{a}": workloads.pad(rows, a, self.width) for a in self.attributes}
-        columns |= self.binned(part)
+        train, ranks = self.workload["train"], np.arange(1, 20) / 20
+        for name in self.workload["numeric"]:
+            columns[name] = np.searchsorted(np.quantile(train[name], ranks), rows[name])
         if not self.workload["numeric"]:
             columns["constant"] = np.zeros(len(rows["label"]), dtype=np.int64)
         return columns
@@ -183,205 +153,4 @@ class TorchRechub(Rival):
         return self.trainer.predict(self.net, self.loader(part, shuffle=False))
 
 
-class FuxiCTR(Rival):
-    """FuxiCTR: the DIN in its wheel (LongCTR) with that folder's loader over Parquet.
-
-    Batches are padded to their own longest history, an event's attributes looked up in a table.
-    The loader packs a row into one integer matrix: numbers enter as quantile bins here, too.
-    """
-
-    package = "fuxictr"
-
-    def build(self, seed):
-        from fuxictr.features import FeatureMap
-        from fuxictr.pytorch.torch_utils import seed_everything
-        from model_zoo.LongCTR.DIN.DIN import DIN
-
-        seed_everything(seed)
-        self.folder = tempfile.TemporaryDirectory()
-        self.map = FeatureMap("workload", self.folder.name)
-        self.map.labels = ["label"]
-        (Path(self.folder.name) / "workload").mkdir()
-        self.map.features.update(
-            {k: {"type": "meta"} for k in ("user_index", "item_index", "seq_len")}
-        )
-        for name in self.workload["numeric"]:
-            self.map.features[name] = {"type": "categorical", "source": "", "vocab_size": 20}
-        for a in self.attributes:
-            ids = {"type": "categorical", "source": "item", "vocab_size": self.n_ids[a]}
-            self.map.features[a] = {**ids, "padding_idx": 0}
-        self.map.default_emb_dim = EMBEDDING
-        self.net = DIN(
-            self.map,
-            dnn_hidden_units=list(MLP),
-            attention_hidden_units=list(ATTENTION),
-            learning_rate=LEARNING_RATE,
-            embedding_dim=EMBEDDING,
-            optimizer="adam",
-            loss="binary_crossentropy",
-            metrics=["AUC"],
-            model_root=self.folder.name,
-            verbose=0,
-        )
-
-    def optimizer(self):
-        return self.net.optimizer
-
-    def loader(self, part, *, shuffle):
-        import pandas as pd
-        from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
-
-        rows, n = self.workload[part], self.n_rows(part)
-        offsets = rows["hist_offsets"]
-        table, candidate, events = self.coded_events(part)
-        folder = Path(tempfile.mkdtemp(dir=self.folder.name))
-        item_info = pd.DataFrame(table, columns=self.attributes)
-        item_info.insert(0, "item_index", np.arange(len(table)))
-        item_info.to_parquet(folder / "items.parquet")
-        histories = np.split(events, offsets[1:-1])
-        pd.DataFrame({"full_item_seq": histories}).to_parquet(folder / "users.parquet")
-        columns = {"user_index": np.arange(n), "item_index": candidate, "seq_len": np.diff(offsets)}
-        columns |= {**self.binned(part), "label": rows["label"].astype(np.int64)}
-        pd.DataFrame(columns).to_parquet(folder / "rows.parquet")
-        return LongCTRDataLoader(
-            self.map,
-            str(folder / "rows.parquet"),
-            folder / "users.parquet",
-            folder / "items.parquet",
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=0,
-            max_len=self.width,
-        )
-
-    def train(self, *, epochs, valid=None):
-        loader = self.loader("train", shuffle=True)
-        if valid is None:
-            self.net._eval_steps = len(loader) * epochs + 1  # it evaluates or fails
-            self.net.load_weights = lambda checkpoint: None  # no best look to go back to
-        self.net.fit(loader, epochs=epochs, validation_data=valid)
-
-    def train_early(self, *, max_epochs, patience):
-        self.net._early_stop_patience = patience
-        self.train(epochs=max_epochs, valid=self.loader("valid", shuffle=False))
-        return self.net._epoch_index + 1
-
-    def predict(self, part):
-        return self.net.predict(self.loader(part, shuffle=False))
-
-
-class RecBole(Rival):
-    """RecBole: text files of its own, attributes looked up by item, all histories padded alike.
-
-    Its DIN leaves numbers out and gives the attention the MLP's widths: its own attention layer is
-    put in again at everybody's widths. The arrays are its own, built before the clock starts, and
-    its table holds the items that occur, not all ids.
-    """
-
-    package = "recbole"
-
-    def build(self, seed):
-        from recbole.config import Config
-        from recbole.data import create_dataset, data_preparation
-        from recbole.model.layers import SequenceAttLayer
-        from recbole.model.sequential_recommender import DIN
-        from recbole.trainer import Trainer
-        from recbole.utils import init_seed
-
-        self.folder = tempfile.TemporaryDirectory()
-        longest = self._write(Path(self.folder.name) / "workload")
-        with contextlib.chdir(self.folder.name):  # it writes logs where it stands
-            config = Config("DIN", "workload", config_dict=self._config(seed, longest))
-            init_seed(seed, reproducibility=True)
-            self.loaders = data_preparation(config, create_dataset(config))
-            self.net = DIN(config, self.loaders[0].dataset)
-            width = len(self.attributes) * EMBEDDING
-            self.net.attention = SequenceAttLayer(
-                self.net.attention.mask_mat,
-                [4 * width, *ATTENTION],
-                activation="Sigmoid",
-                return_seq_weight=False,
-            )
-            self.net.attention.apply(self.net._init_weights)
-            self.trainer = Trainer(config, self.net)
-
-    def optimizer(self):
-        return self.trainer.optimizer
-
-    def train(self, *, epochs, valid=None, callback=None):
-        self.trainer.epochs = epochs
-        options = {"verbose": False, "saved": False, "callback_fn": callback}
-        with contextlib.chdir(self.folder.name):
-            self.trainer.fit(self.loaders[0], valid, **options)
-
-    def train_early(self, *, max_epochs, patience):
-        seen, best = [], {}
-
-        def keep(epoch, score):
-            if not seen or score > max(seen):
-                best.update(copy.deepcopy(self.net.state_dict()))
-            seen.append(score)
-
-        self.trainer.stopping_step = patience - 1
-        self.train(epochs=max_epochs, valid=self.loaders[1], callback=keep)
-        self.net.load_state_dict(best)
-        return len(seen)
-
-    def predict(self, part):
-        import torch
-
-        self.net.eval()
-        loader = self.loaders[workloads.PARTS.index(part)]
-        with torch.no_grad():
-            batches = [self.net.predict(batch[0]) for batch in loader]
-        return torch.cat(batches).numpy()
-
-    def _write(self, folder):
-        folder.mkdir()
-        longest = 1
-        for part in workloads.PARTS:
-            if part not in self.workload:  # it wants all three
-                self.workload[part] = workloads.take(self.workload["train"], slice(0, 2048))
-        for part in workloads.PARTS:
-            rows = self.workload[part]
-            table, candidate, events = self.coded_events(part)
-            offsets, words = rows["hist_offsets"], events.astype(str)
-            longest = max(longest, int(np.diff(offsets).max()))
-            lines = ["user_id:token\titem_id:token\titem_id_list:token_seq\tlabel:float"]
-            for i in range(self.n_rows(part)):
-                history = " ".join(words[offsets[i] : offsets[i + 1]])
-                lines.append(f"0\t{candidate[i]}\t{history}\t{rows['label'][i]}")
-            (folder / f"workload.{part}.inter").write_text("\n".join(lines))
-        body = np.column_stack([np.arange(len(table)), table[:, 1:]])[1:].tolist()
-        lines = ["\t".join(f"{name}:token" for name in ["item_id", *self.attributes[1:]])]
-        lines += ["\t".join(map(str, line)) for line in body]
-        (folder / "workload.item").write_text("\n".join(lines))
-        return longest
-
-    def _config(self, seed, longest):
-        return {
-            "data_path": self.folder.name,
-            "benchmark_filename": list(workloads.PARTS),
-            "load_col": {
-                "inter": ["user_id", "item_id", "item_id_list", "label"],
-                "item": ["item_id", *self.attributes[1:]],
-            },
-            "alias_of_item_id": ["item_id_list"],
-            "MAX_ITEM_LIST_LENGTH": longest,
-            "embedding_size": EMBEDDING,
-            "mlp_hidden_size": list(MLP),
-            "learning_rate": LEARNING_RATE,
-            "train_batch_size": self.batch_size,
-            "eval_batch_size": self.batch_size,
-            "train_neg_sample_args": None,
-            "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled"},
-            "metrics": ["AUC"],
-            "valid_metric": "AUC",
-            "metric_decimal_place": 6,
-            "use_gpu": False,
-            "show_progress": False,
-            "seed": seed,
-        }
-
-
-RIVALS = {rival.package: rival for rival in (DeepCTRTorch, TorchRechub, FuxiCTR, RecBole)}
+RIVALS = {rival.package: rival for rival in (DeepCTRTorch, TorchRechub)}

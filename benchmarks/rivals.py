@@ -2,16 +2,16 @@
 
 Three questions, of a rival by name and a workload (see ``workloads.py``)::
 
-    train_speed("fuxictr", workload)    rows/s of steady steps in the library's own training loop
-    score_speed("fuxictr", workload)    rows/s of the library's own predict call
-    fit_predict("fuxictr", workload)    test scores after early stopping on the validation AUC
+    train_speed("torch-rechub", workload)  rows/s of steady steps in the library's own training loop
+    score_speed("torch-rechub", workload)  rows/s of the library's own predict call
+    fit_predict("torch-rechub", workload)  test scores after early stopping on the validation AUC
 
 ``run_child`` asks them in a child process, with the interpreter named by RIVALS_PYTHON (made as
 ``rivals-requirements.txt`` says); the same by hand::
 
     python -m benchmarks.rivals --rival deepctr-torch --task speed --workload synthetic-100k \
         --cap 100 --json out.json
-    python -m benchmarks.rivals --rival fuxictr --task quality --npz movielens.npz --seed 3 \
+    python -m benchmarks.rivals --rival torch-rechub --task quality --npz movielens.npz --seed 3 \
         --json out.json --scores scores.npy
 """
 
@@ -115,7 +115,7 @@ def sgemm_rate(size=1024):
 def run_child(rival, task, *, timeout=3600, **options):
     """Run one measurement in a process of its own and return its JSON as a dictionary.
 
-    ``options`` are those of the command line: ``run_child("fuxictr", "train", cap=500)``.
+    ``options`` are those of the command line: ``run_child("torch-rechub", "speed", cap=500)``.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.json"

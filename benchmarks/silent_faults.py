@@ -2,18 +2,15 @@
 
 ``python -m benchmarks.silent_faults`` trains a small DIN on each log as it should be and with each
 fault, and prints both AUCs and the warnings. ``clean`` counts the warnings on logs that are taken
-rightly: all data sets of the comparison and a hundred made logs. ``cost`` prints what the checks
-take of encoding and of ``fit``. Without an argument, all three.
+rightly: all data sets of the comparison and a hundred made logs. Without an argument, both.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -22,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 
 from benchmarks import quality, workloads
 from benchmarks.data_sets import DATA_SETS, data_set
+from benchmarks.tables import print_table
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
 from sklearn_din._warnings import log_once, warn_once
 from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
@@ -230,19 +228,22 @@ def outcome(make: Callable, log: Log, expected: Callable | None = None) -> tuple
 
 def print_faults() -> None:
     """Print a row for each fault and log; "there" is on rows as they should be."""
-    print("| log | fault | AUC right | AUC as it comes | said |\n|---|---|---|---|---|")
+    print_table(["log", "fault", "AUC right", "AUC as it comes", "said"], fault_rows())
+
+
+def fault_rows() -> Iterator[list[str]]:
     for make_log in [*LOGS, shop]:
         log = make_log()
         is_shop = log.name == "made shop"
         best, said = outcome(right, log)
-        print(f"| {log.name} | none | {best} | {best} | {said} |", flush=True)
+        yield [log.name, "none", best, best, said]
         for name, fault in (SAMPLED if is_shop else EVERYWHERE).items():
             honest = right if is_shop else None
             if "price" in name:
                 honest = sampled(time="time", price=True, item_columns=["category", "price"])
                 best, _ = outcome(honest, log)
             result, said = outcome(fault, log, honest)
-            print(f"| {log.name} | {name} | {best} | {result} | {said} |", flush=True)
+            yield [log.name, name, best, result, said]
 
 
 def made_log(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
@@ -269,7 +270,7 @@ def made_log(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
 
 def print_clean() -> None:
     """Count the warnings on logs that are taken rightly."""
-    n_said = 0
+    n_warnings = 0
     for name in [*DATA_SETS, *range(MADE_LOGS)]:
         warn_once.cache_clear()
         with warnings.catch_warnings(record=True) as caught:
@@ -284,72 +285,15 @@ def print_clean() -> None:
                 encoder, later = HistorySequenceEncoder(user="user", time="time"), X.tail(500)
             encoded = encoder.fit_transform(X, y)
             encoder.transform(later)
-            DINClassifier(max_epochs=1, random_state=0, neighbours=None).fit(
-                encoded[: 20_000 if isinstance(name, str) else None],
-                y[: 20_000 if isinstance(name, str) else None],
-            )
+            classifier = DINClassifier(max_epochs=1, random_state=0, neighbours=None)
+            classifier.fit(encoded[:20_000], y[:20_000])
         for warning in caught:
-            n_said += 1
+            n_warnings += 1
             print(f"{name}: {warning.message}", flush=True)
-    print(f"{n_said} warnings on {len(DATA_SETS)} data sets and {MADE_LOGS} made logs")
+    print(f"{n_warnings} warnings on {len(DATA_SETS)} data sets and {MADE_LOGS} made logs")
 
 
-def print_cost() -> None:
-    """Print which share of encoding and of ``fit`` the checks take."""
-    log = make_click_log(n_users=2000, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, random_state=0)
-    places = {
-        "attach_history": ("sklearn_din.logs.history.note_clocks",),
-        "encode": ("sklearn_din.transformers.note_strangers",
-                   "sklearn_din.encoding.learnt.Learnt.note_unknown"),
-        "fit, one epoch": ("sklearn_din.training.leaks.warn_of_leaks",),
-    }  # fmt: skip
-    jobs = {
-        "attach_history": lambda: attach_history(
-            log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-        ),
-        "encode": lambda: encoder.fit_transform(X),
-        "fit, one epoch": lambda: classifier.fit(encoder.fit_transform(X), log.y),
-    }
-    for job, names in places.items():
-        shares = [_share_of(jobs[job], names) for _ in range(7)]
-        print(
-            f"{job}, {len(X)} rows: checks take {np.median(shares):.2%} of the time (median of 7)"
-        )
-
-
-def _share_of(job: Callable[[], object], names: tuple[str, ...]) -> float:
-    spent = [0.0]
-
-    def timed(function):
-        def call(*args, **kwargs):
-            begin = time.perf_counter()
-            result = function(*args, **kwargs)
-            spent[0] += time.perf_counter() - begin
-            return result
-
-        return call
-
-    patches = []
-    for name in names:
-        patcher = mock.patch(name, autospec=False)
-        original = patcher.get_original()[0]
-        patches.append(mock.patch(name, timed(original)))
-    for patch in patches:
-        patch.start()
-    begin = time.perf_counter()
-    job()
-    whole = time.perf_counter() - begin
-    for patch in patches:
-        patch.stop()
-    return spent[0] / whole
-
-
-PARTS = {"faults": print_faults, "clean": print_clean, "cost": print_cost}
+PARTS = {"faults": print_faults, "clean": print_clean}
 
 
 def main() -> None:

@@ -14,18 +14,16 @@ item, the category and the user had been shown; "with rates" also how often they
 
 import argparse
 from functools import partial
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks import baselines, made_logs, quality, workloads
-from benchmarks.quality_tables import _markdown
+from benchmarks.tables import print_frame
 from sklearn_din import attach_aggregates, attach_history
 from sklearn_din.datasets import make_market_log
 from sklearn_din.metrics import correct_for_sampling
-from sklearn_din.network.interest import Interest
 
 N_ROWS, RATES = 55_000, [0.5, 0.1, 0.02, 0.005]
 KEPT = 0.1  # share of the rows that are not clicked, where they are sampled down
@@ -36,14 +34,6 @@ OURS = {
     "paper, random": {"interest": "paper", "neighbours": None, "validation": "random"},
     "class_weight='balanced'": {"class_weight": "balanced"},
 }
-SETTINGS = {  # asked for by --methods alone
-    "batch_size=1024": {"batch_size": 1024},
-    "lr=.001": {"lr": 0.001},
-    "patience=8": {"patience": 8},
-    "a fifth to validate": {"validation_fraction": 0.2},
-    "embedding_l2=1000": {"embedding_l2": 1000.0},
-    "dropout=.4": {"dropout": 0.4},
-}
 
 
 def market(*, seed, n_impressions=N_ROWS, **options):
@@ -52,16 +42,8 @@ def market(*, seed, n_impressions=N_ROWS, **options):
     columns = ["item", "category", "action"]
     events = log.events.assign(action=log.events["action"].factorize(sort=True)[0])
     X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
-    rows = {
-        "label": log.y.astype(np.float32),
-        "group": X["user"].to_numpy(),
-        "time": X["time"].astype("int64").to_numpy() // 10**9,
-        "hist_offsets": np.append(0, np.cumsum(X["hist_item"].map(len))),
-        "probability": log.probability,
-        **{name: X[name].to_numpy(np.int32) + 2 for name in columns[:2]},
-    }
-    for name in columns:
-        rows[f"hist_{name}"] = np.concatenate(X[f"hist_{name}"].tolist()).astype(np.int32) + 2
+    rows = workloads.rows_of(X, log.y, log.probability, columns)
+    rows["time"] = rows["time"] // 10**9
     n_train = (~log.is_test).sum()
     part = np.searchsorted([0.9 * n_train, n_train], np.arange(len(X)), side="right")
     return workloads._workload(
@@ -125,25 +107,12 @@ def ours_of_fewer(workload, *, seed):
     return correct_for_sampling(ours(fewer, seed=seed), sampling_rate=KEPT)
 
 
-def ours_without_means(workload, *, seed):
-    """Click probabilities of a network that is not told what the user did so far."""
-    columns, hidden = Interest.columns, ("means", "means of matches")
-    others = lambda interest: [c for c in columns(interest) if c.name not in hidden]  # noqa: E731
-    with mock.patch.object(Interest, "columns", others):
-        return ours(workload, seed=seed)
-
-
 METHODS = {
     "the truth": lambda workload, seed: workload["test"]["probability"],
     "LightGBM": partial(lightgbm, with_rates=False),
     "LightGBM with rates": partial(lightgbm, with_rates=True),
     **{name: partial(ours, **parameters) for name, parameters in OURS.items()},
     "a tenth of the negatives": ours_of_fewer,
-}
-CHOICES = {
-    **METHODS,
-    **{name: partial(ours, **parameters) for name, parameters in SETTINGS.items()},
-    "not told what was done so far": ours_without_means,
 }
 
 
@@ -154,16 +123,16 @@ def measures(workload, probability):
     base = np.full(len(label), np.concatenate([rows["label"] for rows in before]).mean())
     seen = [rows[name] for rows in before for name in ("item", "hist_item")]
     is_new = ~np.isin(test["item"], np.concatenate(seen))
-    found = quality.measures(test, probability)
-    found["over_base"] = found["log_loss"] / log_loss(label, base)
+    result = quality.measures(test, probability)
+    result["over_base"] = result["log_loss"] / log_loss(label, base)
     truth = np.concatenate([test["probability"], 1 - test["probability"]])
     clicked, twice = np.repeat([1, 0], len(label)), np.tile(probability, 2)
     losses = [log_loss(clicked, np.tile(p, 2), sample_weight=truth) for p in (probability, base)]
-    found["expected"] = losses[0] / losses[1]
-    found["true_auc"] = roc_auc_score(clicked, twice, sample_weight=truth)
+    result["expected"] = losses[0] / losses[1]
+    result["true_auc"] = roc_auc_score(clicked, twice, sample_weight=truth)
     for name, chosen in {"mean": np.full(len(label), True), "mean_new": is_new}.items():
-        found[name] = probability[chosen].mean() / label[chosen].mean() if chosen.any() else np.nan
-    return found
+        result[name] = probability[chosen].mean() / label[chosen].mean() if chosen.any() else np.nan
+    return result
 
 
 def main():
@@ -171,21 +140,21 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of a log's name")
-    parser.add_argument("--methods", nargs="*", choices=CHOICES, default=METHODS)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     options = parser.parse_args()
     for name, make in LOGS.items():
         if options.only not in name:
             continue
-        found = []
+        results = []
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             workload = make(seed=seed)
             for method in options.methods:
-                row = measures(workload, CHOICES[method](workload, seed=seed))
-                found.append({"method": method} | row)
+                row = measures(workload, METHODS[method](workload, seed=seed))
+                results.append({"method": method} | row)
                 shown = "  ".join(f"{key} {value:.4f}" for key, value in row.items())
                 print(f"{name} | {method} | {seed}: {shown}", flush=True)
-        means = pd.DataFrame(found).groupby("method", sort=False).mean()
-        print(f"\n### {name}\n\n{_markdown(means.map('{:.4f}'.format))}\n", flush=True)
+        means = pd.DataFrame(results).groupby("method", sort=False).mean()
+        print_frame(means.map("{:.4f}".format), name)
 
 
 if __name__ == "__main__":

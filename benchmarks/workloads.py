@@ -210,6 +210,20 @@ def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, n_each=38,
     )
 
 
+def rows_of(X, y, probability, names):
+    """Return rows of impressions with histories of columns ``names``, whose ids count from 0."""
+    cells = {f"hist_{name}": X[f"hist_{name}"].tolist() for name in names}
+    return {
+        "label": np.asarray(y, dtype=np.float32),
+        "probability": probability,
+        "group": X["user"].to_numpy(),
+        "time": X["time"].astype("int64").to_numpy(),
+        "hist_offsets": _offsets([len(cell) for cell in cells[f"hist_{names[0]}"]]),
+        **{name: X[name].to_numpy(np.int32) + 2 for name in names if name in X},
+        **{name: np.concatenate(own).astype(np.int32) + 2 for name, own in cells.items()},
+    }
+
+
 def pad(rows, name, max_length):
     """Return the history of attribute ``name`` as (n, max_length) int32, padded with 0 behind."""
     lengths = np.diff(rows["hist_offsets"])
