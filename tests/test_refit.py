@@ -68,7 +68,7 @@ def test_the_pass_is_that_of_partial_fit_part_by_part_and_averaged(refit):
 def test_a_pass_that_loses_leaves_the_model_as_it_was():
     """The newest labels are chance: what was learnt before predicts them better than they do."""
     noise = np.where((X.times >= 1_900) & (X.times % 2 == 0), 1 - y, y)
-    found, expected = fit(noise, max_epochs=8), fit(noise, max_epochs=8, refit=None)
+    found, expected = (fit(noise, max_epochs=8, patience=9, refit=r) for r in ("auto", None))
     assert len(found.history_) == len(expected.history_) + 1
     assert best_check(found.net_.checks_) is not found.net_.checks_[-1]
     np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
@@ -134,9 +134,8 @@ def test_a_training_that_was_killed_in_the_pass_ends_with_the_same_bits(batch, t
 def test_the_pass_is_the_last_task_of_scikit_learn_s_callbacks(patience):
     """Also where early stopping ends the task before it in the middle of an epoch."""
     seen = Estimators()
-    trained = DINClassifier(
-        **SMALL | {"patience": patience, "max_epochs": 12, "lr": 0.5 / patience}
-    )
+    options = {"patience": patience, "max_epochs": 20 if patience == 1 else 3, "batch_size": 32}
+    trained = DINClassifier(**SMALL | options)
     trained.set_callbacks(seen).fit(X, y)
     *checks, whole = seen.at_end
     assert len(checks) == len(trained.history_)
