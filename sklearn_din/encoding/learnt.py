@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.cells import Codes
+from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
@@ -98,6 +98,12 @@ class Learnt:
         ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
         ids = np.append(ids, np.int32(UNKNOWN_ID))  # code -1 is missing: of no value
         return codes[0].map(ids) if isinstance(codes[0], IdLists) else ids[codes[0]]
+
+    def ids_of_events(self, name: str, cells: HistoryCells) -> tuple[np.ndarray, np.ndarray]:
+        """Return all events of a history, one row after the other: the row of each, and its id."""
+        cells = cells.expand()
+        rows = np.repeat(np.arange(len(cells.spans)), cells.spans.lengths)
+        return rows, self.ids_of(name, cells.codes(slice(0, len(cells.values))))
 
     def note_unknown(
         self,

@@ -279,12 +279,21 @@ def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
     n_best = min(MOST_NEIGHBOURS, max(LEAST_NEIGHBOURS, MOST_COSINES // n_known))
     values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
     values[rows == counts.indices] = 0  # an item is no neighbour of itself
-    is_best = values > 0
-    for row in np.flatnonzero(lengths > n_best):
-        own = slice(counts.indptr[row], counts.indptr[row + 1])
-        is_best[own] = _largest(values[own], counts.indices[own], n_best)
-    ends = np.append(0, np.cumsum(is_best))[counts.indptr]
-    return sort_indices(narrow_csr(values[is_best], counts.indices[is_best], ends, counts.shape))
+    cosines = csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
+    return sort_indices(keep_largest(cosines, n_best))
+
+
+def keep_largest(matrix: csr_array, n_best: int) -> csr_array:
+    """Return the largest values above 0 of each row, of equal ones those of the first columns."""
+    is_best, ends = matrix.data > 0, matrix.indptr
+    for row in np.flatnonzero(np.diff(ends) > n_best):
+        own = slice(ends[row], ends[row + 1])
+        is_best[own] = _largest(matrix.data[own], matrix.indices[own], n_best)
+    n_best_before = np.zeros(len(is_best) + 1, dtype=ends.dtype)  # no wider: there are many
+    np.cumsum(is_best, out=n_best_before[1:])
+    ends = n_best_before[ends]
+    del n_best_before
+    return narrow_csr(matrix.data[is_best], matrix.indices[is_best], ends, matrix.shape)
 
 
 def _largest(values: np.ndarray, columns: np.ndarray, n_best: int) -> np.ndarray:

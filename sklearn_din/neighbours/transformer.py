@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -15,10 +17,14 @@ from sklearn_din._compat import StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_keys
 from sklearn_din._frames import CallerFrame
 from sklearn_din._typed_fields import from_dict, to_dict
+from sklearn_din._validation import check_count
 from sklearn_din.encoding.roles import HistoriesParameter
+from sklearn_din.encoding.table import Columns
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema
+from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.neighbours.blocks import find_clicks
+from sklearn_din.neighbours.shortlist import NOBODY, Shortlist
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.transformers import HistorySequenceEncoder
 
@@ -170,6 +176,57 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
                 "again as one Pipeline."
             )
         return self._tables.add_to(X)
+
+    def recommend(self, histories: Sequence[Sequence[object]], n: int = 10) -> pd.DataFrame:
+        """Return the items that go best with each history, without any network.
+
+        An item's score is the sum of its EASE weights and cosines over the events. What is in the
+        history already is left out; where too few items go with it, the most popular follow, with
+        a score of zero. Ask for many histories in one call: each prepares the tables.
+
+        Parameters
+        ----------
+        histories : list of lists, or a history column
+            The items of each user, as in the history of fit that has the most ids.
+        n : int, default=10
+            Items to return for each history; all where there are fewer.
+
+        Returns
+        -------
+        DataFrame
+            The histories in their order and the best item first: row (position in
+            ``histories``), rank (from 1), the column of the candidate, score.
+
+        Raises
+        ------
+        ValueError
+            Where it was fitted on encoded rows, or no history had a candidate.
+        """
+        check_is_fitted(self)
+        check_count(n, name="n")
+        encoder = self._encoder()
+        if not self._tables.pairs:
+            raise ValueError(
+                "recommend needs a history with a candidate, and ItemNeighbours was fitted without "
+                "one. Give both columns to fit, such as hist_item and item."
+            )
+        pair = max(self._tables.pairs, key=lambda pair: pair.n_ids)
+        frame = pd.DataFrame({pair.history: pd.Series(list(histories), dtype=object)})
+        cells = Columns(frame, separator=encoder.separator).history(pair.history)
+        rows, ids = encoder._learnt.ids_of_events(pair.history, cells)
+        bounds = np.searchsorted(rows, np.arange(len(frame) + 1))
+        shortlist = Shortlist([pair.scores], np.arange(pair.n_ids))
+        found, lengths = [(NOBODY, NOBODY)], np.empty(len(frame), int)
+        for number in range(len(frame)):
+            events = ids[bounds[number] : bounds[number + 1]]
+            left_out = np.append(ids_to_look_up(events), range(FIRST_KNOWN_ID))
+            found.append(shortlist.rank([events], n, left_out))
+            lengths[number] = len(found[-1][0])
+        items, scores = map(np.concatenate, zip(*found, strict=True))
+        row = np.repeat(np.arange(len(frame)), lengths)
+        columns = {"row": row, "rank": 1 + np.arange(len(row)) - np.searchsorted(row, row)}
+        columns[pair.candidate] = encoder.inverse_transform_ids(pair.candidate, items)
+        return pd.DataFrame(columns | {"score": scores})
 
     def _fit(self, X: FrameOrEncoded, y: ArrayLike | None) -> EncodedFeatures:
         """Learn, and return the training rows with their numbers."""

@@ -14,12 +14,16 @@ from sklearn_din._frames import pandas_frame
 from sklearn_din._spans import Spans
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import Column, join_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, flat_steps
+from sklearn_din.neighbours.pairs import NeighbourPair
+from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 from sklearn_din.training.inputs import check_features
+from sklearn_din.training.novelty import NEVER
 
 ROWS_PER_BLOCK = 16_384
 
@@ -131,16 +135,59 @@ class Catalogue:
         """Where the values of :attr:`item` stand among the candidates."""
         return PlacesOfIds(self.columns[cast(str, self.item)])
 
+    @cached_property
+    def neighbours(self) -> list[NeighbourPair]:
+        """Item neighbours of :attr:`item`, by the histories that it is compared with."""
+        pairs = self.net.neighbours_.widen(self.schema).pairs
+        return [pair for pair in pairs if pair.candidate == self.item]
+
+    @cached_property
+    def shortlist(self) -> Shortlist:
+        """The choice of some candidates for each user."""
+        if self.item is None:
+            raise ValueError(
+                "shortlist needs candidates that are compared with a history, and these have the "
+                f"columns {list(self.candidates.columns)}, which no history pairs with. Give the "
+                "items themselves, or a frame of pairs as only."
+            )
+        if not self.neighbours:
+            raise ValueError(
+                f"shortlist chooses by item neighbours of {self.item!r}, and this model has none. "
+                "A classifier learns them where user or time is named, HistorySequenceEncoder("
+                "user=..., time=...), and neighbours is not None. For other models give the "
+                "candidates of each user as only, for example those of ItemNeighbours.recommend."
+            )
+        field, ids = self.schema[self.item], self.columns[self.item]
+        first_seen = self.net.novelty_.widen(self.schema).first_seen.get(field.vocabulary)
+        newest = np.empty(0, dtype=np.int64)
+        if first_seen is not None:
+            moments = first_seen[ids_to_look_up(ids)]
+            newest = np.argsort(-moments, kind="stable")
+            newest = newest[moments[newest] < NEVER]
+        scores, vectors = (
+            [pair.scores for pair in self.neighbours],
+            self.vectors.get(field.vocabulary),
+        )
+        return Shortlist(scores, ids, newest=newest, vectors=vectors)
+
+    def events_of_item(self, X: EncodedFeatures, row: int) -> list[np.ndarray]:
+        """Return the ids of a user's events, by the histories of :attr:`neighbours`."""
+        events = []
+        for pair in self.neighbours:
+            ragged = X.behaviours[self.schema.behaviour_of(pair.history).histories]
+            window = ragged.whole.take(slice(row, row + 1)).index()
+            events.append(ragged.columns[pair.history][window])
+        return events
+
     def find_seen(self, users: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Return all events of users that may be a candidate: whose each is, and its id."""
         columns, rows, ids = self.read_histories(users), [], []
         for behaviour in self.schema.behaviours:
             for name, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
                 if candidate == self.item:
-                    cells = columns.history(name).expand()
-                    codes = cells.codes(slice(0, len(cells.values)))
-                    ids.append(self._learnt.ids_of(name, codes))
-                    rows.append(np.repeat(np.arange(len(cells.spans)), cells.spans.lengths))
+                    events = self._learnt.ids_of_events(name, columns.history(name))
+                    rows.append(events[0])
+                    ids.append(events[1])
         return np.concatenate(rows), np.concatenate(ids)
 
     def ids_of_items(self, values: Sequence[object]) -> np.ndarray:

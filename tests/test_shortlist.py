@@ -1,0 +1,207 @@
+"""A shortlist holds what a loop over all candidates would choose, and the network ranks it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    DINRegressor,
+    HistorySequenceEncoder,
+    ItemNeighbours,
+    Ranker,
+    rank_candidates,
+    update,
+)
+from sklearn_din.features.vectors import Vectors
+from sklearn_din.neighbours import shortlist
+from sklearn_din.neighbours.item_scores import ItemScores
+from sklearn_din.neighbours.shortlist import Shortlist
+from tests.fitted_pipelines import attach_clicks
+
+N_IDS = 40
+
+
+def make_scores(seed):
+    draw = np.random.RandomState(seed)
+    ease, cosine = (np.where(draw.rand(N_IDS, N_IDS) < 0.2, draw.randn(N_IDS, N_IDS), 0),) * 2
+    both = [csr_array(matrix.astype(np.float32)) for matrix in (ease - 0.1 * cosine, abs(cosine))]
+    return ItemScores(*both, draw.rand(N_IDS).astype(np.float32), np.zeros(N_IDS, np.float32))
+
+
+def choose_by_loop(scores, candidates, histories, n, excluded, newest, near, most):
+    """The slow twin: score each candidate, then fill the list step by step."""
+    total, known = np.zeros(len(candidates)), np.where(candidates < 0, 1, candidates)
+    for of_history, events in zip(scores, histories, strict=True):
+        dense = of_history.ease.toarray() + of_history.cosine.toarray()
+        for event in np.where(events < 0, 1, events):
+            row = np.maximum(dense[known, event], 0)
+            row[np.argsort(-row, kind="stable")[most:]] = 0
+            total += row
+    best = [c for c in np.argsort(-total, kind="stable") if total[c] > 0]
+    popular = np.argsort(-scores[0].popularity[known], kind="stable")
+    groups = [(popular, n // 5), (newest, n // 10), (near, n // 5)]
+    others = [[c for c in order if c not in excluded][:size] for order, size in groups]
+    ranked = [c for c in [*best, *popular] if c not in excluded]
+    order = [*ranked[: n - sum(map(len, others))], *others[0], *others[1], *others[2], *ranked]
+    return sorted([*dict.fromkeys(order)][:n])
+
+
+@pytest.mark.parametrize("most", [1000, 3])
+@pytest.mark.parametrize("n_histories", [1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_loop_over_all_candidates_chooses_the_same(seed, n_histories, most, monkeypatch):
+    monkeypatch.setattr(shortlist, "MOST_PER_EVENT", most)
+    draw = np.random.RandomState(seed)
+    scores = [make_scores(seed + n) for n in range(n_histories)]
+    candidates = np.append(draw.permutation(np.arange(2, N_IDS))[:30], [-(2**31) + 5, 1])
+    table = np.append([[0, 0]], draw.randn(N_IDS - 1, 2), axis=0).astype(np.float32)
+    vectors = Vectors(table, np.arange(N_IDS), *(np.empty(0, np.int32),) * 3)
+    units = table / np.maximum(np.linalg.norm(table, axis=1), 1e-12)[:, None]
+    newest = draw.permutation(32)[:6]
+    chooser = Shortlist(scores, candidates, newest=newest, vectors=vectors)
+    for n_events, n in [(0, 10), (1, 10), (7, 10), (7, 31), (3, 50)]:
+        histories = [draw.randint(1, N_IDS, n_events) for _ in scores]
+        excluded = np.sort(draw.permutation(32)[:4])
+        likeness = units[vectors.rows_of(candidates)] @ units[np.concatenate(histories)].sum(0)
+        near = [c for c in np.argsort(-likeness, kind="stable") if likeness[c] > 0]
+        expected = choose_by_loop(scores, candidates, histories, n, excluded, newest, near, most)
+        assert chooser.choose(histories, n, excluded).tolist() == expected
+
+
+def make_model(*steps, **options):
+    frame, y = attach_clicks(n_users=150, n_items=80, n_categories=5, random_state=0)
+    encoder = HistorySequenceEncoder(user="user", time="time", **options)
+    return make_pipeline(encoder, *steps), frame, y
+
+
+@pytest.fixture(scope="module")
+def log():
+    model, frame, y = make_model(DINClassifier(max_epochs=2, random_state=0))
+    items = frame.drop_duplicates("item")[["item", "category", "price"]].reset_index(drop=True)
+    users = frame.drop(columns=items.columns)[::300].reset_index(drop=True)
+    return model.fit(frame, y), users, items
+
+
+@pytest.mark.parametrize("exclude", [None, "history"])
+def test_the_network_ranks_the_candidates_of_the_shortlist(log, exclude):
+    model, users, items = log
+    best = rank_candidates(model, users, items, top_k=20, shortlist=20, exclude=exclude)
+    plain, short = Ranker(model, items), Ranker(model, items, shortlist=20)
+    for row in range(len(users)):
+        found, user = best[best["row"] == row].drop(columns="row"), users.iloc[[row]]
+        assert len(found) == 20
+        expected = plain.rank(user, top_k=80, exclude=exclude, only=found["item"].tolist())
+        for again in (expected, short.rank(user.iloc[0], top_k=20, exclude=exclude)):
+            again = again.drop(columns="row").set_axis(found.index)
+            pd.testing.assert_frame_equal(again, found, rtol=0, atol=1e-6)
+    full = plain.rank(users, top_k=80, exclude=exclude)
+    of_all = rank_candidates(model, users, items, top_k=80, exclude=exclude, shortlist=10**6)
+    pd.testing.assert_frame_equal(of_all, full)
+
+
+def test_only_and_by_choose_for_themselves(log):
+    model, users, items = log
+    plain, short = Ranker(model, items), Ranker(model, items, shortlist=5)
+    for options in ({"only": items["item"].tolist()[:9]}, {"by": "price"}):
+        expected = plain.rank(users, top_k=8, **options)
+        pd.testing.assert_frame_equal(short.rank(users, top_k=8, **options), expected)
+
+
+def test_users_without_a_history_or_with_unknown_events_get_the_popular(log):
+    model, users, items = log
+    user = users.iloc[0].to_dict() | {"hist_item": [], "hist_category": []}
+    popularity = model[-1].net_.neighbours_.pairs[0].scores.popularity
+    ids = model[0].transform(users.iloc[[0] * len(items)].reset_index(drop=True).assign(**items))[
+        "item"
+    ]
+    popular = {*items["item"].iloc[np.argsort(-popularity[ids], kind="stable")[:20]]}
+    ranker = Ranker(model, items, shortlist=20)
+    strange = {"hist_item": [10**6] * 3, "hist_category": [-1] * 3}
+    for events in ({}, strange):
+        assert len(popular & {*ranker.rank(user | events, top_k=20)["item"]}) >= 18
+
+
+def test_a_shortlist_sees_an_update():
+    model, frame, y = make_model(DINClassifier(max_epochs=1, random_state=0))
+    is_early = frame["time"] < frame["time"].quantile(0.7)
+    model.fit(frame[is_early], y[is_early])
+    items = frame.drop_duplicates("item")[["item", "category", "price"]]
+    users, ranker = frame.drop(columns=items.columns)[-9:-5], Ranker(model, items, shortlist=15)
+    before = ranker.rank(users, top_k=15)
+    update(model, frame[~is_early], y[~is_early])
+    after = ranker.rank(users, top_k=15)
+    pd.testing.assert_frame_equal(after, Ranker(model, items, shortlist=15).rank(users, top_k=15))
+    assert not before["probability"].equals(after["probability"])
+
+
+def test_several_labels_have_a_shortlist(log):
+    _, users, items = log
+    model, frame, y = make_model(DINClassifier(max_epochs=1, random_state=0))
+    model.fit(frame, pd.DataFrame({"click": y, "odd": y * (frame["item"] % 2)}))
+    best = rank_candidates(model, users, items, top_k=20, shortlist=15, label="click")
+    full = rank_candidates(model, users, items, top_k=80, label="click")
+    assert best.groupby("row").size().eq(20).all()
+    both = best.merge(full, on=["row", "item"])
+    np.testing.assert_allclose(both["probability_x"], both["probability_y"], atol=1e-6)
+
+
+def test_a_new_item_is_found_by_its_vector():
+    draw = np.random.RandomState(0)
+    vectors = pd.DataFrame({"item": np.arange(81), "a": draw.randn(81), "b": draw.randn(81)})
+    vectors.loc[80, ["a", "b"]] = 3 * vectors.loc[7, ["a", "b"]].to_numpy()
+    model, frame, y = make_model(
+        DINClassifier(max_epochs=1, random_state=0), vectors={"item": vectors}
+    )
+    model.fit(frame, y)
+    items = frame.drop_duplicates("item")[["item", "category", "price"]]
+    items = pd.concat([items, items[:1].assign(item=80)])
+    user = frame.drop(columns=items.columns).iloc[0].to_dict()
+    user |= {"hist_item": [7, 7, 7], "hist_category": [1, 1, 1]}
+    best = Ranker(model, items, shortlist=10).rank(user, top_k=10)
+    assert 80 in best["item"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("last", "column", "message"),
+    [
+        (DINClassifier(max_epochs=1), "category", "of 'category', and this model has none"),
+        (DINClassifier(max_epochs=1), "price", "which no history pairs with"),
+        (DINClassifier(max_epochs=1, neighbours=None), "item", "neighbours is not None"),
+        (DINRegressor(max_epochs=1), "item", "those of ItemNeighbours.recommend"),
+    ],
+)
+def test_what_a_shortlist_needs_is_said(last, column, message):
+    model, frame, y = make_model(last)
+    with pytest.raises(ValueError, match=message):
+        Ranker(model.fit(frame, y), frame[[column]].drop_duplicates(), shortlist=5)
+
+
+def test_a_shortlist_has_at_least_one_candidate(log):
+    with pytest.raises(ValueError, match="shortlist must be"):
+        Ranker(log[0], log[2], shortlist=0)
+
+
+def test_recommendations_without_a_network_are_sums_of_scores(log):
+    _, frame, y = make_model()
+    neighbours = ItemNeighbours(user="user", time="time").fit(frame, y)
+    pair = max(neighbours._tables.pairs, key=lambda pair: pair.n_ids)
+    values = np.array([None, None, *neighbours.encoder_.vocabularies_["item"]], dtype=object)
+    dense = np.maximum(pair.scores.ease.toarray() + pair.scores.cosine.toarray(), 0)
+    histories = [[3, 5, 5], [], [10**6], [7]]
+    best = neighbours.recommend(histories, 6)
+    assert best.groupby("row")["rank"].agg(list).tolist() == [[1, 2, 3, 4, 5, 6]] * 4
+    for row, events in enumerate(histories):
+        ids = [int(np.flatnonzero(values == event)[0]) for event in events if event in values]
+        scores = dense[:, ids].sum(axis=1)
+        scores[[0, 1, *ids]] = -1
+        order = np.lexsort((-pair.scores.popularity, -scores))[:6]
+        found = best[best["row"] == row]
+        assert found["item"].tolist() == values[order].tolist()
+        np.testing.assert_allclose(found["score"], scores[order], rtol=1e-5)
+    assert neighbours.recommend([], 6).empty
+    of_encoded = ItemNeighbours().fit(neighbours.encoder_.transform(frame), y)
+    with pytest.raises(ValueError, match="fitted on encoded rows"):
+        of_encoded.recommend(histories)
