@@ -19,7 +19,6 @@ from sklearn_din.neighbours.cooccurrence import (
 )
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
-ALWAYS_EXACT, LEAST_USERS = 1_000, 5  # beyond those, items that fewer had weigh next to nothing
 MOST_NEIGHBOURS = 200
 LEAST_NEIGHBOURS = 20
 MOST_COSINES = 20_000_000  # of one table: 160 MB; beyond, each item keeps fewer than 200
@@ -253,8 +252,7 @@ def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
 def most_popular(n_users: np.ndarray) -> np.ndarray:
     """Ids of the items among which EASE is exact, in ascending order."""
     order = np.argsort(-n_users, kind="stable")[:MOST_EXACT]
-    least = np.where(np.arange(len(order)) < ALWAYS_EXACT, 1, LEAST_USERS)
-    return np.sort(order[n_users[order] >= least]).astype(np.int32)
+    return np.sort(order[n_users[order] > 0]).astype(np.int32)
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:

@@ -1,0 +1,121 @@
+"""The default fit against that of a commit: how good it is on test rows, and how long it takes.
+
+``python -m benchmarks.default_fit COMMIT [--seeds 5] [--only WORD]`` fits both in turn, each in a
+process of its own that imports the package from its files, and prints by set: this one's AUC, GAUC
+and log loss, the paired differences with their standard errors, and the median of the ratios of
+seconds (encoder and classifier). Where the log has times, the encoder is told, so that the last
+rows stop the training and are learnt then.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import guard
+from benchmarks.tables import print_frame
+
+SETS = [
+    "movies",
+    "market, 2 %",
+    "MovieLens by time",
+    "turning catalogue, 20 %",
+    "turning catalogue, 60 %",
+    "e-shop by time, popularity",
+    "repetition tires",
+    "long baskets",
+    "answers",
+    "click log: many items, short, strong",
+]
+MEASURES = ["auc", "gauc", "loss"]
+
+
+def frames_of(name, seed):
+    """Training rows and labels, test rows and labels, users of the test rows, the encoder."""
+    from benchmarks import quality, tomorrow, workloads
+    from benchmarks.data_sets import data_set
+    from sklearn_din import HistorySequenceEncoder
+    from tests.real_data import real_data_folder
+
+    if name == "movies":
+        X = pd.read_parquet(real_data_folder() / "movies.parquet")
+        y, is_test = X.pop("label").to_numpy(), X.pop("part").to_numpy() == "test"
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        return X[~is_test], y[~is_test], X[is_test], y[is_test], X["user"][is_test], encoder
+    workload = tomorrow.market(seed=seed) if name.startswith("market") else data_set(name, seed)
+    X, y = quality.frame_of(workload, "train", "valid")
+    rows, labels = quality.frame_of(workload, "test")
+    return X, y, rows, labels, rows["group"], quality.encoder_of(workload)
+
+
+def fit_once(path, seed):
+    """Fit the defaults on pickled rows; print measures on test rows, and seconds."""
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    from sklearn_din import DINClassifier
+    from sklearn_din.metrics import group_roc_auc_score
+
+    X, y, rows, labels, users, encoder = pd.read_pickle(path)
+    began = time.perf_counter()
+    classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
+    seconds = time.perf_counter() - began
+    p = classifier.predict_proba(encoder.transform(rows))[:, 1]
+    found = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
+    found["gauc"] = group_roc_auc_score(labels, p, groups=users)
+    print(json.dumps(found | {"seconds": seconds}))
+
+
+def ask(checkout, path, seed):
+    """Fit once with the package of a folder, by one thread."""
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), str(path), str(seed)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def compare(other, name, n_seeds):
+    """Return a row of the table for a set."""
+    pairs = []
+    for seed in range(n_seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "rows.pickle"
+            pd.to_pickle(frames_of(name, seed), path)
+            pairs.append({n: ask(c, path, seed) for n, c in (("of", other), ("is", guard.HERE))})
+    own, its = (pd.DataFrame([pair[kind] for pair in pairs]) for kind in ("is", "of"))
+    row = {"set": name}
+    for measure in MEASURES:
+        more = own[measure] - its[measure]
+        error = more.std() / np.sqrt(n_seeds) if n_seeds > 1 else np.nan
+        row[measure] = f"{own[measure].mean():.4f} ({more.mean():+.4f} ± {error:.4f})"
+    ratio = (own["seconds"] / its["seconds"]).median()
+    row["seconds"] = f"{own['seconds'].median():.1f} ({ratio:.2f})"
+    print(row, flush=True)
+    return row | {"ratio": ratio}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.default_fit")
+    parser.add_argument("commit")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", default="", help="sets whose name has this word")
+    options = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f}")
+    with guard.check_out(options.commit) as other:
+        rows = [compare(other, n, options.seeds) for n in SETS if options.only in n]
+    table = pd.DataFrame(rows).set_index("set")
+    print(f"mean ratio of seconds {table.pop('ratio').mean():.2f}")
+    print_frame(table, "Default fit against the commit")
+
+
+if __name__ == "__main__":
+    if sys.argv[2:] and sys.argv[1].endswith(".pickle"):
+        fit_once(sys.argv[1], int(sys.argv[2]))
+    else:
+        main()
