@@ -19,9 +19,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks import guard
-from benchmarks.tables import print_frame
-
 SETS = [
     "movies",
     "market, 2 %",
@@ -38,31 +35,31 @@ MEASURES = ["auc", "gauc", "loss"]
 
 
 def frames_of(name, seed):
-    """Training rows and labels, test rows and labels, users of the test rows, the encoder."""
-    from benchmarks import quality, tomorrow, workloads
+    """Training rows, labels, test rows, labels, users; the encoder's parameters."""
+    from benchmarks import quality, tomorrow
     from benchmarks.data_sets import data_set
-    from sklearn_din import HistorySequenceEncoder
     from tests.real_data import real_data_folder
 
     if name == "movies":
         X = pd.read_parquet(real_data_folder() / "movies.parquet")
         y, is_test = X.pop("label").to_numpy(), X.pop("part").to_numpy() == "test"
-        encoder = HistorySequenceEncoder(user="user", time="time")
+        encoder = {"user": "user", "time": "time"}
         return X[~is_test], y[~is_test], X[is_test], y[is_test], X["user"][is_test], encoder
     workload = tomorrow.market(seed=seed) if name.startswith("market") else data_set(name, seed)
     X, y = quality.frame_of(workload, "train", "valid")
     rows, labels = quality.frame_of(workload, "test")
-    return X, y, rows, labels, rows["group"], quality.encoder_of(workload)
+    return X, y, rows, labels, rows["group"], quality.encoder_of(workload).get_params()
 
 
 def fit_once(path, seed):
     """Fit the defaults on pickled rows; print measures on test rows, and seconds."""
     from sklearn.metrics import log_loss, roc_auc_score
 
-    from sklearn_din import DINClassifier
+    from sklearn_din import DINClassifier, HistorySequenceEncoder
     from sklearn_din.metrics import group_roc_auc_score
 
-    X, y, rows, labels, users, encoder = pd.read_pickle(path)
+    X, y, rows, labels, users, parameters = pd.read_pickle(path)
+    encoder = HistorySequenceEncoder(**parameters)
     began = time.perf_counter()
     classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
     seconds = time.perf_counter() - began
@@ -82,6 +79,8 @@ def ask(checkout, path, seed):
 
 def compare(other, name, n_seeds):
     """Return a row of the table for a set."""
+    from benchmarks import guard
+
     pairs = []
     for seed in range(n_seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -101,6 +100,9 @@ def compare(other, name, n_seeds):
 
 
 def main():
+    from benchmarks import guard
+    from benchmarks.tables import print_frame
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.default_fit")
     parser.add_argument("commit")
     parser.add_argument("--seeds", type=int, default=5)
