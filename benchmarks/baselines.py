@@ -1,4 +1,4 @@
-"""What an analyst would do instead: features of the history for LightGBM and logistic regression.
+"""An analyst's features of the history, for LightGBM and logistic regression.
 
 ``features(workload)`` makes the same columns for the three parts of a workload (``workloads.py``):
 counts and shares of the candidate's ids in the history, ranks of the last match, popularity and
@@ -33,8 +33,8 @@ def features(workload, *, seed=0):
     columns["train"].update(_out_of_fold(train, attributes, seed))
     names = list(columns["train"])
     tables = {
-        part: np.column_stack([found[name] for name in names]).astype(np.float32)
-        for part, found in columns.items()
+        part: np.column_stack([of_part[name] for name in names]).astype(np.float32)
+        for part, of_part in columns.items()
     }
     return tables, names
 
@@ -89,19 +89,19 @@ def _of_history(rows, attributes):
     length = np.diff(offsets)
     row = np.repeat(np.arange(len(length)), length)
     rank = offsets[1:][row] - 1 - np.arange(len(row))  # 0 is the newest event
-    found = {"length": length}
+    columns = {"length": length}
     for name in attributes:
         same = (rows[f"hist_{name}"] == rows[name][row]) & (rows[name][row] > 1)
         count = np.bincount(row[same], minlength=len(length))
         last = np.full(len(length), np.inf)
         np.minimum.at(last, row[same], rank[same])
-        found[f"{name}_count"] = count
-        found[f"{name}_share"] = count / np.maximum(length, 1)
-        found[f"{name}_last_match"] = np.where(np.isinf(last), np.nan, last)
-        found[f"{name}_recent"] = np.bincount(
+        columns[f"{name}_count"] = count
+        columns[f"{name}_share"] = count / np.maximum(length, 1)
+        columns[f"{name}_last_match"] = np.where(np.isinf(last), np.nan, last)
+        columns[f"{name}_recent"] = np.bincount(
             row[same], weights=np.exp2(-rank[same] / 3.0), minlength=len(length)
         )
-    return found
+    return columns
 
 
 def _of_events_alone(rows, attributes, alone):
@@ -111,50 +111,50 @@ def _of_events_alone(rows, attributes, alone):
     events = {"all": np.ones(len(row), dtype=bool)}
     for name in attributes:
         events[name] = (rows[f"hist_{name}"] == rows[name][row]) & (rows[name][row] > 1)
-    found = {}
+    columns = {}
     for name, n_ids in alone.items():
         for value in range(2, n_ids):
             has_value = rows[f"hist_{name}"] == value
             for among, chosen in events.items():
                 number = np.bincount(row[chosen], minlength=len(length))
-                its = np.bincount(row[chosen & has_value], minlength=len(length))
-                share = np.where(number > 0, its / np.maximum(number, 1), np.nan)
-                found[f"{name}_{value}_among_{among}"] = share
-    return found
+                n_with_value = np.bincount(row[chosen & has_value], minlength=len(length))
+                share = np.where(number > 0, n_with_value / np.maximum(number, 1), np.nan)
+                columns[f"{name}_{value}_among_{among}"] = share
+    return columns
 
 
 def _out_of_fold(train, attributes, seed):
     """Features of the training rows, each group's from the other groups' labels."""
     groups, group = np.unique(train["group"], return_inverse=True)
     fold = (np.random.RandomState(seed).permutation(len(groups)) % N_FOLDS)[group]
-    found = {}
+    columns = {}
     for k in range(N_FOLDS):
         inside = np.flatnonzero(fold == k)
         part = _of_labels(train, np.flatnonzero(fold != k), take(train, inside), attributes)
         for name, values in part.items():
-            found.setdefault(name, np.empty(len(fold)))[inside] = values
-    return found
+            columns.setdefault(name, np.empty(len(fold)))[inside] = values
+    return columns
 
 
 def _of_labels(train, known, rows, attributes):
     """Popularity, click rate, transition and co-occurrence of ``rows``, learnt from ``known``."""
     label = train["label"][known]
     base = label.mean()
-    found = {}
+    columns = {}
     for name in attributes:
         shown = np.bincount(train[name][known], minlength=2)
         clicked = np.bincount(train[name][known], weights=label, minlength=2)
         ids = np.where(rows[name] < len(shown), rows[name], 1)
-        found[f"{name}_popularity"] = clicked[ids] / label.sum()
-        found[f"{name}_shown"] = shown[ids] / len(label)
+        columns[f"{name}_popularity"] = clicked[ids] / label.sum()
+        columns[f"{name}_shown"] = shown[ids] / len(label)
         rate = (clicked + SMOOTHING * base) / (shown + SMOOTHING)
-        found[f"{name}_rate"] = rate[ids]
-    found.update(_pairs(take(train, known[label == 1]), rows, "item"))
-    return found
+        columns[f"{name}_rate"] = rate[ids]
+    columns.update(_pairs(take(train, known[label == 1]), rows, "item"))
+    return columns
 
 
 def _pairs(positives, rows, name):
-    """How often history ids led to the candidate: the last one, and all of them."""
+    """Count how often history ids led to the candidate: the last one, and all of them."""
     n_ids = 1 + max(int(rows[name].max()), int(positives[name].max()))
     popularity = (np.bincount(positives[name], minlength=n_ids) + 1) / (len(positives[name]) + 1)
     event_row = np.repeat(np.arange(len(positives["label"])), np.diff(positives["hist_offsets"]))
@@ -166,20 +166,20 @@ def _pairs(positives, rows, name):
     length = np.maximum(np.bincount(row, minlength=n_rows), 1)
     largest = np.zeros(n_rows)
     np.maximum.at(largest, row, each)
-    found = {
+    columns = {
         "pair_mean": np.bincount(row, weights=each, minlength=n_rows) / length,
         "pair_max": largest,
         "pair_lift_mean": np.bincount(row, weights=lift, minlength=n_rows) / length,
     }
     known, asked = _last(positives, name), _last(rows, name)
     step = _PairCounts(known[known >= 0], positives[name][known >= 0], n_ids)
-    found["step_rate"] = np.where(asked < 0, np.nan, step.rate(asked, rows[name]))
-    found["step_lift"] = np.where(asked < 0, np.nan, step.lift(asked, rows[name], popularity))
-    return found
+    columns["step_rate"] = np.where(asked < 0, np.nan, step.rate(asked, rows[name]))
+    columns["step_lift"] = np.where(asked < 0, np.nan, step.lift(asked, rows[name], popularity))
+    return columns
 
 
 class _PairCounts:
-    """How often ``left`` was followed by ``right``."""
+    """Counts of ``right`` after ``left``, by pair of ids."""
 
     def __init__(self, left, right, n_ids):
         self.n_ids = n_ids

@@ -75,7 +75,7 @@ def growth(call: Callable[[], object], n_calls: int) -> float:
 
 
 def interrupt_everywhere(n_moments: int, folder: Path) -> Counter:
-    """How fits, saves and exports ended that were interrupted: a count for each ending."""
+    """Count how fits, saves and exports ended that were interrupted."""
     frame, y = make_rows()
     fitted = make_model().fit(frame, y)
     path = folder / "model"
@@ -94,9 +94,9 @@ def interrupt_everywhere(n_moments: int, folder: Path) -> Counter:
         for moment in _spread(n_lines(write), n_moments):
             path.write_bytes(b"old")
             interrupt(write, moment)
-            found = path.read_bytes()
-            is_new = found == new or (name == "save" and zipfile.is_zipfile(path))
-            whole = "old file" if found == b"old" else "new file" if is_new else "HALF A FILE"
+            content = path.read_bytes()
+            is_new = content == new or (name == "save" and zipfile.is_zipfile(path))
+            whole = "old file" if content == b"old" else "new file" if is_new else "HALF A FILE"
             n_left = len(list(folder.iterdir())) - 1
             endings[name, f"{n_left} PARTIAL FILES LEFT" if n_left else whole] += 1
             for left in folder.glob(".partial-*"):

@@ -181,7 +181,7 @@ def fingerprint(frame: pd.DataFrame) -> tuple:
 
 
 def verdict(step: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> tuple[str, str]:
-    """How one step ended: "answer", "own error" or "FAILURE", and what was said."""
+    """Return how one step ended, "answer", "own error" or "FAILURE", and the message."""
     before = fingerprint(frame)
     try:
         with warnings.catch_warnings():
@@ -189,25 +189,25 @@ def verdict(step: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> tupl
             warnings.simplefilter("ignore", UserWarning)
             step(frame)
     except RefusedError as error:
-        kind, said = "own error", str(error)
+        kind, message = "own error", str(error)
     except (ValueError, TypeError) as error:
         trace = traceback.extract_tb(error.__traceback__)
         ours = any(part in trace[-1].filename for part in ALLOWED_FILES)
         kind = "own error" if ours else "FAILURE"
         last = ([frame for frame in trace if "/sklearn_din/" in frame.filename] or trace)[-1]
-        said = (
+        message = (
             f"{type(error).__name__} in {last.filename.rpartition('/')[2]}:{last.lineno}: {error}"
         )
     except Exception as error:
         trace = traceback.extract_tb(error.__traceback__)
         last = [frame for frame in trace if "/sklearn_din/" in frame.filename][-1:] or trace[-1:]
         place = f"{last[0].filename.rpartition('/')[2]}:{last[0].lineno}"
-        kind, said = "FAILURE", f"{type(error).__name__} in {place}: {error}"
+        kind, message = "FAILURE", f"{type(error).__name__} in {place}: {error}"
     else:
-        kind, said = "answer", ""
+        kind, message = "answer", ""
     if fingerprint(frame) != before:
         return "FAILURE", "the caller's frame was changed"
-    return kind, said
+    return kind, message
 
 
 def run(
@@ -223,14 +223,14 @@ def run(
             if number % step.every or not step.takes(frame):
                 continue
             began = time.perf_counter()
-            kind, said = verdict(step.run, frame)
+            kind, message = verdict(step.run, frame)
             if time.perf_counter() - began > 20:
-                kind, said = "FAILURE", "more than 20 s"
+                kind, message = "FAILURE", "more than 20 s"
             counts[name, kind] += 1
-            place = name, said.partition(": ")[0]
+            place = name, message.partition(": ")[0]
             if kind == "FAILURE" and place not in seen and len(seen) < shown:
                 seen.add(place)
-                print(f"frame {number}, {name}: {said:.300}", flush=True)
+                print(f"frame {number}, {name}: {message:.300}", flush=True)
     return counts
 
 

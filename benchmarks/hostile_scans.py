@@ -110,7 +110,7 @@ def _arrow(cells: list) -> pa.Array | None:
     plain = [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells]
     for cell in plain:
         inside = cell if isinstance(cell, list | tuple | set | frozenset) else [cell]
-        if any(isinstance(its, np.generic | np.ndarray) for its in inside):
+        if any(isinstance(value, np.generic | np.ndarray) for value in inside):
             return None
     try:
         return pa.array(plain, from_pandas=True)
@@ -136,13 +136,13 @@ def attach(frame: pd.DataFrame) -> object:
     """Attach histories to a scan, twice: those of the rows in memory."""
     roles = {"user": "user", "time": "time", "columns": ["item"], "prefix": "past_"}
     with scanned(frame) as (scan, rows):
-        found = [list(attach_history(scan, scan, **roles)["past_item"]) for _ in range(2)]
+        attached = [list(attach_history(scan, scan, **roles)["past_item"]) for _ in range(2)]
         expected = list(attach_history(rows, rows, **roles)["past_item"])
-    for cells in found:
+    for cells in attached:
         for ours, theirs in zip(cells, expected, strict=True):
             assert len(ours) == len(theirs)
             assert all(_is_same(*both) for both in zip(ours, theirs, strict=True))
-    return found
+    return attached
 
 
 def aggregate(frame: pd.DataFrame) -> object:
@@ -153,8 +153,8 @@ def aggregate(frame: pd.DataFrame) -> object:
         ours = attach_aggregates(scan, scan, time="time", aggregates=aggregates)
         theirs = attach_aggregates(rows, rows, time="time", aggregates=aggregates)
         for name in aggregates:
-            found, expected = (its[name].to_numpy(dtype=float) for its in (ours, theirs))
-            assert np.allclose(found, expected, rtol=1e-12, equal_nan=True), name
+            actual, expected = (rows[name].to_numpy(dtype=float) for rows in (ours, theirs))
+            assert np.allclose(actual, expected, rtol=1e-12, equal_nan=True), name
     return ours
 
 
@@ -180,10 +180,10 @@ def encode(frame: pd.DataFrame) -> object:
         encoder = HistorySequenceEncoder(**roles)
         assert_same_columns(encoder.fit_transform(scan, y), expected, atol=CLOSE)
         try:
-            found = HistorySequenceEncoder(**roles).fit_transform(scan, y)
+            encoded = HistorySequenceEncoder(**roles).fit_transform(scan, y)
         except (ValueError, TypeError) as error:
             raise AssertionError("what was kept cannot be read") from error
-        assert_same_columns(found, expected, atol=CLOSE)
+        assert_same_columns(encoded, expected, atol=CLOSE)
         alone = encoder.transform(rows.iloc[:1])
         whole = encoder.transform(scan)
         for name in whole.schema.names("categorical", "numeric"):
@@ -203,7 +203,7 @@ def classify(frame: pd.DataFrame) -> object:
 
 
 def _is_same(one: object, other: object) -> bool:
-    """Whether two values are the same, or both are missing, be they numpy's or Python's.
+    """Return whether two values are the same, or both missing, be they numpy's or Python's.
 
     A part of a scan where none is missing has numpy's, the whole log in memory may have objects.
     """

@@ -1,4 +1,4 @@
-"""What ``hostile_frames.py`` does with each frame, and what a right answer is.
+"""Steps of ``hostile_frames.py``: what is done with each frame, and what a right answer is.
 
 A step calls one function of the package and asserts what must hold of its answer, whatever the
 frame: the answer about a row does not depend on the rows beside it, probabilities are finite,
@@ -240,14 +240,14 @@ def _run_command(log: Path) -> object:
     arguments = [str(log), "--user", "user", "--item", "item", "--time", "time"]
     arguments += ["--picture", str(log.with_name("attention.png")), "--output", str(output)]
     arguments += ["--folds", "2", "--epochs", "1", "--negatives", "1", "--drop-missing"]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+    messages = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(messages):
         try:
             status = command_line(arguments)
         except SystemExit as error:
             status = error.code
-    lines = [line for line in said.getvalue().splitlines() if not line.startswith("note: ")]
-    assert "Traceback" not in said.getvalue()
+    lines = [line for line in messages.getvalue().splitlines() if not line.startswith("note: ")]
+    assert "Traceback" not in messages.getvalue()
     assert status in (0, 2), status
     assert len(lines) == (0 if status == 0 else 1), lines
     if status:
@@ -267,7 +267,7 @@ class Step(NamedTuple):
     every: int = 1
 
     def takes(self, frame: pd.DataFrame) -> bool:
-        """Whether the frame has the columns and the rows that the step is about."""
+        """Return whether the frame has the columns and the rows that the step is about."""
         return self.needs <= set(frame.columns) and len(frame) >= self.least_rows
 
 
@@ -312,15 +312,15 @@ def assert_negatives(shown: list, y: np.ndarray, events: pd.DataFrame, user: str
 
 
 def assert_same_columns(
-    found: EncodedFeatures, expected: EncodedFeatures, *, atol: float | None = None
+    actual: EncodedFeatures, expected: EncodedFeatures, *, atol: float | None = None
 ) -> None:
     """All columns are there and the same: to the bit, or as close as ``atol`` says."""
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     for name in expected:
         if atol is None:
-            assert np.array_equal(found[name], expected[name]), name
+            assert np.array_equal(actual[name], expected[name]), name
         else:
-            assert np.allclose(found[name], expected[name], atol=atol), name
+            assert np.allclose(actual[name], expected[name], atol=atol), name
 
 
 def labels_of(frame: pd.DataFrame) -> np.ndarray:
@@ -352,5 +352,5 @@ def good_model() -> Pipeline:
 
 
 def equal_values(one: object, other: object) -> bool:
-    """Whether two values read the same; NaN is itself, an array its elements."""
+    """Return whether two values read the same; NaN is itself, an array its elements."""
     return type(one) is type(other) and repr(one) == repr(other)

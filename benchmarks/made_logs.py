@@ -61,8 +61,8 @@ def turning(
     user = np.arange(n_users)
     n_early = rng.randint(3, 20, size=n_users)
     for position in range(20):  # clicks of the time before, each user's by taste
-        wanted = (rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1)
-        past.append(user[position < n_early], items.one_of(wanted, rng)[position < n_early])
+        topics = (rng.random_sample((n_users, 1)) > taste[:, :-1]).sum(1)
+        past.append(user[position < n_early], items.one_of(topics, rng)[position < n_early])
     rows = []
     for time in range(n_days * n_slots):
         if time % n_slots == 0:
@@ -117,7 +117,7 @@ class _TurningItems:
 
 
 class _Pasts:
-    """What each user has clicked so far, one row per user, oldest to newest; -1 behind the end."""
+    """Clicks of each user so far, one row per user, oldest to newest; -1 behind the end."""
 
     def __init__(self, n_users, room):
         self.items = np.full((n_users, room), -1)
@@ -243,17 +243,17 @@ class _Chain:
 
     def sequences(self, n_users, n_events, shares):
         popular = self.rng.choice(self.n_items, size=(n_users, n_events), p=self.popularity)
-        found = popular.copy()
+        sequences = popular.copy()
         for position in range(1, n_events):
-            source = found[np.arange(n_users), self.rng.randint(position, size=n_users)]
+            source = sequences[np.arange(n_users), self.rng.randint(position, size=n_users)]
             choices = [popular[:, position], self.draw_partner(source)]
             choices.append(self.draw_in_category(source))
             which = self.rng.choice(3, size=n_users, p=shares)
-            found[:, position] = np.choose(which, choices)
-        return found
+            sequences[:, position] = np.choose(which, choices)
+        return sequences
 
     def probability(self, sequences, user, n_past, candidate, shares):
-        """How likely the candidate is the next item, and not an item drawn uniformly."""
+        """Return how likely the candidate is the next item, and not one drawn uniformly."""
         row = np.repeat(np.arange(len(user)), n_past)
         past = np.concatenate([sequences[u, :n] for u, n in zip(user, n_past, strict=True)])
         asked = candidate[row]
@@ -277,7 +277,7 @@ class _Chain:
         other = self.rng.randint(self.n_items, size=len(user))
         user, n_past = np.repeat(user, 2), np.repeat(n_past, 2)
         candidate = np.column_stack([following, other]).ravel()
-        kept = np.minimum(n_past, cap)
+        length = np.minimum(n_past, cap)
         events = {"item": sequences, "category": self.category[sequences]}
         events = {key: 2 + ids.ravel() for key, ids in events.items()}
         return {
@@ -285,7 +285,7 @@ class _Chain:
             "probability": self.probability(sequences, user, n_past, candidate, shares),
             "group": user,
             "time": n_past,
-            **workloads._gather(events, user * n_events + n_past - kept, kept),
+            **workloads._gather(events, user * n_events + n_past - length, length),
             "item": (2 + candidate).astype(np.int32),
             "category": (2 + self.category[candidate]).astype(np.int32),
         }

@@ -82,11 +82,11 @@ def columns(workload, *similarities):
     """
     train, block = workload["train"], ordered_blocks(workload)
     blocks = [np.flatnonzero(block == b) for b in range(N_BLOCKS)]
-    found = [{part: [] for part in PARTS} for _ in similarities]
+    results = [{part: [] for part in PARTS} for _ in similarities]
     for name, n_ids in workload["attributes"].items():
         matrices = [user_matrix(take(train, block < b), name, n_ids) for b in range(N_BLOCKS)]
         matrices.append(user_matrix(train, name, n_ids))
-        for tables, similarity in zip(found, similarities, strict=True):
+        for tables, similarity in zip(results, similarities, strict=True):
             of_train = np.zeros((len(block), 7))
             for rows, matrix in zip(blocks[1:], matrices[1:], strict=False):
                 of_train[rows] = describe(take(train, rows), name, matrix, similarity(matrix))
@@ -94,7 +94,7 @@ def columns(workload, *similarities):
             scores = similarity(matrices[-1])
             for part in ("valid", "test"):
                 tables[part].append(describe(workload[part], name, matrices[-1], scores))
-    return [{part: np.column_stack(of[part]) for part in PARTS} for of in found]
+    return [{part: np.column_stack(of[part]) for part in PARTS} for of in results]
 
 
 def ordered_blocks(workload):
@@ -108,7 +108,7 @@ def ordered_blocks(workload):
 
 
 def user_matrix(rows, name, n_ids):
-    """Who has which id among past events and clicked candidates: 0 or 1."""
+    """Return who has which id among past events and clicked candidates: 0 or 1."""
     event_row = np.repeat(np.arange(len(rows["label"])), np.diff(rows["hist_offsets"]))
     clicked = rows["label"] == 1
     user = np.concatenate([rows["group"][event_row], rows["group"][clicked]])
@@ -136,14 +136,14 @@ def ease_of(strength):
     def weights(matrix):
         """EASE: B = I - P / diag(P) with P = inverse(X'X + L2 I); zero on the diagonal."""
         n_users = np.asarray(matrix.sum(0)).ravel()
-        kept = np.sort(np.argsort(-n_users, kind="stable")[:LARGEST_EXACT])
-        kept = kept[n_users[kept] > 0]
-        gram = (matrix[:, kept].T @ matrix[:, kept]).toarray()
+        ids = np.sort(np.argsort(-n_users, kind="stable")[:LARGEST_EXACT])
+        ids = ids[n_users[ids] > 0]
+        gram = (matrix[:, ids].T @ matrix[:, ids]).toarray()
         gram[np.diag_indices_from(gram)] += strength
         inverse = _inverse(gram)
-        found = -inverse / np.diag(inverse)
-        np.fill_diagonal(found, 0)
-        return found, kept
+        coefficients = -inverse / np.diag(inverse)
+        np.fill_diagonal(coefficients, 0)
+        return coefficients, ids
 
     return weights
 
@@ -177,9 +177,9 @@ def describe(rows, name, matrix, similarity):
 def _scores(similarity, events, candidates):
     if scipy.sparse.issparse(similarity):
         return np.asarray(similarity[events, candidates]).ravel()
-    weights, kept = similarity
-    place = np.full(1 + max(events.max(initial=0), candidates.max(), kept.max()), -1)
-    place[kept] = np.arange(len(kept))
+    weights, ids = similarity
+    place = np.full(1 + max(events.max(initial=0), candidates.max(), ids.max()), -1)
+    place[ids] = np.arange(len(ids))
     event, candidate = place[events], place[candidates]
     return np.where((event < 0) | (candidate < 0), 0.0, weights[event, candidate])
 

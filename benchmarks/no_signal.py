@@ -105,7 +105,7 @@ def table_of_noise(options):
     for kind in KINDS:
         for n_users in options.users:
             for order, columns in ORDERS.items():
-                found = dict.fromkeys(SPLITS, 0.0)
+                farthest = dict.fromkeys(SPLITS, 0.0)
                 for seed in range(options.seeds):
                     X, y = coin_flips(kind, n_users, seed)
                     for name, split in SPLITS.items():
@@ -113,10 +113,10 @@ def table_of_noise(options):
                         for train, test in split.split(X, y, groups):
                             rows = X.iloc[train], y[train], X.iloc[test], y[test]
                             for measure in measures:
-                                found[name] = max(found[name], *measure(*rows, columns))
-                line = "".join(f"{value:>16.2f}" for value in found.values())
+                                farthest[name] = max(farthest[name], *measure(*rows, columns))
+                line = "".join(f"{value:>16.2f}" for value in farthest.values())
                 print(f"{kind:<20}{n_users:>6} {order:<6}{line}", flush=True)
-                worst = max(worst, *found.values())
+                worst = max(worst, *farthest.values())
     print(f"farthest: {worst:.2f} standard errors")
     return worst
 

@@ -86,9 +86,9 @@ def measure(noise: Noise, catalogue: pd.DataFrame | None, seed: int, ways: list[
         "user": users < TEST * (users.max() + 1),
         "time": (shown["time"] > clicks["time"].quantile(1 - TEST)).to_numpy(),
     }
-    found = {}
+    aucs = {}
     for split, test in tests.items():
-        found[split, "true odds"] = noise.best_auc(shown[test], y[test])
+        aucs[split, "true odds"] = noise.best_auc(shown[test], y[test])
         for way in ways:
             rows = counted if way == "counts" else X
             model = make_pipeline(
@@ -106,8 +106,8 @@ def measure(noise: Noise, catalogue: pd.DataFrame | None, seed: int, ways: list[
                 warnings.simplefilter("ignore")
                 model.fit(rows[~test], y[~test])
                 scores = model.predict_proba(rows[test])[:, 1]
-            found[split, way] = roc_auc_score(y[test], scores)
-    return pd.Series(found)
+            aucs[split, way] = roc_auc_score(y[test], scores)
+    return pd.Series(aucs)
 
 
 def main() -> None:
@@ -121,12 +121,12 @@ def main() -> None:
     options = parser.parse_args()
     for shape in options.shapes:
         for is_listed in (False, True) if shape == "long tail" else (False,):
-            found = []
+            results = []
             for seed in range(options.seeds):
                 noise = Noise(shape, options.clicks, seed)
                 catalogue = pd.DataFrame({"item": noise.names}) if is_listed else None
-                found.append(measure(noise, catalogue, seed, options.ways))
-            table = pd.DataFrame(found)
+                results.append(measure(noise, catalogue, seed, options.ways))
+            table = pd.DataFrame(results)
             errors = table.std() / np.sqrt(len(table))
             means = [
                 f"{mean:.3f} ({error:.3f})"

@@ -1,4 +1,4 @@
-"""How good the predictions are: our defaults, base models, other DINs, an analyst's means.
+"""Quality of predictions: our defaults, base models, other DINs, an analyst's means.
 
 ``python -m benchmarks.quality --cache results.json [--seeds 5] [--rival-seeds 1] [--only WORD]``
 runs what the cache lacks (``make quality``) and prints the tables; ``--table`` only prints. Every
@@ -66,9 +66,9 @@ UNRANKED = {CEILING, "popularity", *VARIANTS}
 
 
 def encoder_of(workload):
-    """Return the encoder as a user would write it: it is told whose each row is, and when.
+    """Return the encoder as a user would write it, with the columns of users and times.
 
-    When, only where time parts training from test.
+    Times only where training and test are divided by time.
     """
     alone, attributes = workload.get("events_alone", {}), workload["attributes"]
     histories = tuple(f"hist_{name}" for name in workloads.event_attributes(workload))
@@ -86,8 +86,8 @@ def frame_of(workload, *parts):
     """Return the parts' rows, one after the other, as a frame, and their labels.
 
     The time is doubled, and one more in the validation rows: so no validation row has a training
-    row's time, and ``validation="last"`` finds exactly them. Where time parts training from test,
-    the new items of the validation rows share one id that no training row has.
+    row's time, and ``validation="last"`` finds exactly them. Where training and test are divided by
+    time, the new items of the validation rows share one id that no training row has.
     """
     by_time = workload.get("split") == "time"
     frames = [

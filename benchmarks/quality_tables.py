@@ -1,4 +1,4 @@
-"""The tables of the comparison: what ``quality.py`` keeps in its cache, as Markdown."""
+"""Tables of the comparison: the cache of ``quality.py`` as Markdown."""
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,14 @@ MEASURES = ["auc", "gauc", "log_loss", "ece"]
 def summary(results):
     """Mean and standard error over seeds by data set and method, as one long DataFrame."""
     records = [
-        {"data": data, "method": method, "seed": int(seed), **found}
+        {"data": data, "method": method, "seed": int(seed), **measured}
         for data, methods in results.items()
         for method, seeds in methods.items()
-        for seed, found in seeds.items()
+        for seed, measured in seeds.items()
     ]
     table = pd.DataFrame(records)
-    kept = [c for c in [*MEASURES, "attention_auc", "seconds"] if c in table]
-    return table.groupby(["data", "method"], sort=False)[kept].agg(["mean", "sem", "count"])
+    columns = [c for c in [*MEASURES, "attention_auc", "seconds"] if c in table]
+    return table.groupby(["data", "method"], sort=False)[columns].agg(["mean", "sem", "count"])
 
 
 def print_tables(results, *, data_sets, methods, unranked):
@@ -54,21 +54,21 @@ def mean_ranks(results, unranked):
 
     Once for each number of seeds: the methods that ran at least as many on every data set.
     """
-    methods = {m for found in results.values() for m in found} - set(unranked)
-    fewest = {m: min(len(found.get(m, {})) for found in results.values()) for m in methods}
+    methods = {m for by_method in results.values() for m in by_method} - set(unranked)
+    fewest = {m: min(len(by_method.get(m, {})) for by_method in results.values()) for m in methods}
     ranks = {}
     for least in sorted({fewest[m] for m in methods if fewest[m]}, reverse=True):
         chosen = sorted(m for m in methods if fewest[m] >= least)
-        gauc = {data: _common_mean(found, chosen) for data, found in results.items()}
+        gauc = {data: _common_mean(by_method, chosen) for data, by_method in results.items()}
         table = pd.DataFrame(gauc).T.rank(axis=1, ascending=False)
         ranks[f"{least} seeds"] = table.mean().sort_values()
     return ranks
 
 
-def _common_mean(found, methods):
+def _common_mean(by_method, methods):
     """Mean GAUC of each method over the seeds that all of them ran."""
-    seeds = set.intersection(*(set(found[m]) for m in methods))
-    return {m: np.mean([found[m][seed]["gauc"] for seed in seeds]) for m in methods}
+    seeds = set.intersection(*(set(by_method[m]) for m in methods))
+    return {m: np.mean([by_method[m][seed]["gauc"] for seed in seeds]) for m in methods}
 
 
 def _differences(results, order, methods):
@@ -105,8 +105,8 @@ def _attention(results):
         seeds = methods.get("DINClassifier()", {})
         if not name.startswith("click log") or not seeds:
             continue
-        by_seed = [found["attention_auc"] for found in seeds.values()]
-        mean = {m: np.mean([f["auc"] for f in found.values()]) for m, found in methods.items()}
+        by_seed = [measured["attention_auc"] for measured in seeds.values()]
+        mean = {m: np.mean([f["auc"] for f in seeds.values()]) for m, seeds in methods.items()}
         base, best = mean.get("sum", np.nan), mean.get("best possible", np.nan)
         share = (mean["DINClassifier()"] - base) / (best - base)
         rows[name] = [" ".join(f"{value:.4f}" for value in by_seed), f"{share:.0%}"]

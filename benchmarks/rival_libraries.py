@@ -14,7 +14,7 @@ EMBEDDING, ATTENTION, MLP, LEARNING_RATE = 16, (64, 16), (200, 80), 1e-3
 
 
 class Rival:
-    """What ``rivals.py`` asks of a library, and what the adaptors share.
+    """A library as ``rivals.py`` uses it, and what the adaptors share.
 
     ``build(seed)`` makes model and optimizer; ``train(epochs=...)`` runs the library's loop,
     ``train_early(max_epochs=..., patience=...)`` stops it early on the validation AUC, keeps the

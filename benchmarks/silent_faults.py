@@ -216,14 +216,14 @@ def aucs(X, y, expected=None) -> tuple[float, float]:
 
 
 def outcome(make: Callable, log: Log, expected: Callable | None = None) -> tuple[str, str]:
-    """Return the AUCs with a fault or without one, and what was said on the way."""
+    """Return the AUCs with a fault or without one, and what was messages on the way."""
     warn_once.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         results = aucs(*make(log), None if expected is None else expected(log))
-    said = dict.fromkeys(str(warning.message)[:SHOWN] for warning in caught)
+    messages = dict.fromkeys(str(warning.message)[:SHOWN] for warning in caught)
     number = f"{results[0]:.3f}" + ("" if expected is None else f", there {results[1]:.3f}")
-    return number, "; ".join(said) or "nothing"
+    return number, "; ".join(messages) or "nothing"
 
 
 def print_faults() -> None:
@@ -235,15 +235,15 @@ def fault_rows() -> Iterator[list[str]]:
     for make_log in [*LOGS, shop]:
         log = make_log()
         is_shop = log.name == "made shop"
-        best, said = outcome(right, log)
-        yield [log.name, "none", best, best, said]
+        best, messages = outcome(right, log)
+        yield [log.name, "none", best, best, messages]
         for name, fault in (SAMPLED if is_shop else EVERYWHERE).items():
             honest = right if is_shop else None
             if "price" in name:
                 honest = sampled(time="time", price=True, item_columns=["category", "price"])
                 best, _ = outcome(honest, log)
-            result, said = outcome(fault, log, honest)
-            yield [log.name, name, best, result, said]
+            result, messages = outcome(fault, log, honest)
+            yield [log.name, name, best, result, messages]
 
 
 def made_log(seed: int) -> tuple[pd.DataFrame, np.ndarray]:

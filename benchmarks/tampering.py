@@ -189,14 +189,14 @@ LOADERS += ("FunctionNode", "NdArrayNode", "ConstructorFromReduceNode", "BytesNo
 LOADERS += ("PartialNode", "OperatorFuncNode", "RandomStateNode", "DTypeNode", "SliceNode", "x")
 
 
-def _places(node, found):
+def _places(node, places):
     """All (parent, key) of a JSON value."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in items:
-        found.append((node, key))
+        places.append((node, key))
         if isinstance(value, dict | list):
-            _places(value, found)
-    return found
+            _places(value, places)
+    return places
 
 
 def _nodes(schema):
@@ -512,10 +512,12 @@ class Judge:
         except Exception as error:
             return "WRONG", f"load raised {error!r}"
         try:
-            found = outputs(model, self.rows[name])
+            predicted = outputs(model, self.rows[name])
         except Exception as error:  # skops checks no attributes of a Pipeline
             return "refused at predict", repr(error)
-        is_same = np.shape(found) == self.truth[name].shape and np.all(found == self.truth[name])
+        is_same = np.shape(predicted) == self.truth[name].shape and np.all(
+            predicted == self.truth[name]
+        )
         return ("same predictions" if is_same else "another model"), ""
 
 

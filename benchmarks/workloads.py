@@ -7,7 +7,7 @@ A workload is a plain dictionary::
      "events_alone": {"answer": 4},                      # of events, but not of the candidate
      "numeric": ["price", "hour"],
      "max_length": 100,                                  # T of the padded layout
-     "split": "time" or "user",                          # what parts training from test
+     "split": "time" or "user",                          # what divides training from test
      "train": rows, "valid": rows, "test": rows}         # a speed workload has "train" alone
 
 and ``rows`` are arrays by name, histories ragged and shared by all attributes of one event::
