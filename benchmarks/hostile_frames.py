@@ -30,26 +30,13 @@ STEPS = hostile_steps.STEPS | hostile_scans.STEPS
 
 ALLOWED_FILES = ("/sklearn_din/", "/sklearn/utils/", "/sklearn/base.py", "/sklearn_din\\")
 NAMES = ("item", "category", "price", "user", "time", "tags", "", "hist_", "row", "weight", "a b")
-ODD_NAMES = (
-    "hist_item+hist_category",
-    "num__item",
-    "rest__hist_item",
-    "x_mask",
-    "ж",
-    "item_missing",
-)
+ODD_NAMES = "hist_item+hist_category num__item rest__hist_item x_mask ж item_missing".split()
 SCALARS = (
     *(0, 1, -1, 7, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**70, True, False),
     *(0.0, 1.0, 2.5, -0.0, 12345.0, float("nan"), float("inf"), 1e300, 1e-320, None, pd.NA, pd.NaT),
     *("hat", "", "12", "1.5", "2024-01-01", "[1, 2]", "a|b", "\x00", "\ud800", "ж" * 3, b"x"),
-    *(
-        np.int8(3),
-        np.uint64(2**64 - 1),
-        np.float32(1.5),
-        np.float16(2),
-        np.str_("q"),
-        np.bool_(True),
-    ),
+    *(np.int8(3), np.uint64(2**64 - 1), np.float32(1.5), np.float16(2), np.str_("q")),
+    np.bool_(True),
     *(np.datetime64("2021-01-01"), np.timedelta64(1, "D"), pd.Timestamp("1700-01-01")),
     *(pd.Timestamp("2024-05-01", tz="Europe/Berlin"), datetime.date(2020, 1, 1)),
     *(datetime.datetime(9999, 12, 31), datetime.time(12), pd.Period("2024-01", "M"), object),
@@ -125,16 +112,7 @@ def draw_column(rng: np.random.Generator, n: int, *, depth: int) -> pd.Series:
         return pd.Series(cells, dtype=object)
     values = draw_values(rng, n)
     column = pd.Series(values, dtype=object)
-    dtypes = [
-        "int64",
-        "float32",
-        "float16",
-        "Int64",
-        "category",
-        "string",
-        "datetime64[ns]",
-        "bool",
-    ]
+    dtypes = "int64 float32 float16 Int64 category string datetime64[ns] bool".split()
     dtypes += ["complex128", "uint64"]
     if not any(isinstance(value, np.generic) for value in values):  # Arrow crashes on some
         dtypes += [pd.ArrowDtype(pa.int64()), pd.ArrowDtype(pa.string())]
@@ -190,19 +168,14 @@ def verdict(step: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> tupl
             step(frame)
     except RefusedError as error:
         kind, message = "own error", str(error)
-    except (ValueError, TypeError) as error:
-        trace = traceback.extract_tb(error.__traceback__)
-        ours = any(part in trace[-1].filename for part in ALLOWED_FILES)
-        kind = "own error" if ours else "FAILURE"
-        last = ([frame for frame in trace if "/sklearn_din/" in frame.filename] or trace)[-1]
-        message = (
-            f"{type(error).__name__} in {last.filename.rpartition('/')[2]}:{last.lineno}: {error}"
-        )
     except Exception as error:
         trace = traceback.extract_tb(error.__traceback__)
-        last = [frame for frame in trace if "/sklearn_din/" in frame.filename][-1:] or trace[-1:]
-        place = f"{last[0].filename.rpartition('/')[2]}:{last[0].lineno}"
-        kind, message = "FAILURE", f"{type(error).__name__} in {place}: {error}"
+        is_ours = any(part in trace[-1].filename for part in ALLOWED_FILES)
+        is_clear = isinstance(error, ValueError | TypeError) and is_ours
+        kind = "own error" if is_clear else "FAILURE"
+        last = ([line for line in trace if "/sklearn_din/" in line.filename] or trace)[-1]
+        where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+        message = f"{type(error).__name__} in {where}: {error}"
     else:
         kind, message = "answer", ""
     if fingerprint(frame) != before:

@@ -205,12 +205,12 @@ def keep(frame: pd.DataFrame) -> object:
     return again
 
 
-def command(frame: pd.DataFrame) -> object:
-    """Run the command line on the frame as CSV; a mistake is one line and status 2."""
+def command(frame: pd.DataFrame, write: str = "to_csv") -> object:
+    """Run the command line on the frame as a file; a mistake is one line and status 2."""
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.csv"
+        log = Path(folder) / ("log.csv" if write == "to_csv" else "log.parquet")
         try:
-            _without_histories(frame).to_csv(log, index=False)
+            getattr(_without_histories(frame), write)(log, index=False)
         except Exception as error:  # pandas cannot write it
             raise RefusedError("no such file can be written") from error
         return _run_command(log)
@@ -218,16 +218,10 @@ def command(frame: pd.DataFrame) -> object:
 
 def command_parquet(frame: pd.DataFrame) -> object:
     """Run the command line on the frame as Parquet."""
-    cells = (cell for place in range(frame.shape[1]) for cell in frame.iloc[:, place].tolist())
+    cells = (cell for number in range(frame.shape[1]) for cell in frame.iloc[:, number].tolist())
     if any(isinstance(cell, np.generic) for cell in cells):
         raise RefusedError("writing it would crash Arrow")
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.parquet"
-        try:
-            _without_histories(frame).to_parquet(log, index=False)
-        except Exception as error:  # pandas cannot write it
-            raise RefusedError("no such file can be written") from error
-        return _run_command(log)
+    return command(frame, "to_parquet")
 
 
 def _without_histories(frame: pd.DataFrame) -> pd.DataFrame:

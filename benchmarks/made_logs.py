@@ -277,7 +277,7 @@ class _Chain:
         other = self.rng.randint(self.n_items, size=len(user))
         user, n_past = np.repeat(user, 2), np.repeat(n_past, 2)
         candidate = np.column_stack([following, other]).ravel()
-        length = np.minimum(n_past, cap)
+        n_seen = np.minimum(n_past, cap)
         events = {"item": sequences, "category": self.category[sequences]}
         events = {key: 2 + ids.ravel() for key, ids in events.items()}
         return {
@@ -285,7 +285,7 @@ class _Chain:
             "probability": self.probability(sequences, user, n_past, candidate, shares),
             "group": user,
             "time": n_past,
-            **workloads._gather(events, user * n_events + n_past - length, length),
+            **workloads._gather(events, user * n_events + n_past - n_seen, n_seen),
             "item": (2 + candidate).astype(np.int32),
             "category": (2 + self.category[candidate]).astype(np.int32),
         }

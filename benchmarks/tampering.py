@@ -515,9 +515,7 @@ class Judge:
             predicted = outputs(model, self.rows[name])
         except Exception as error:  # skops checks no attributes of a Pipeline
             return "refused at predict", repr(error)
-        is_same = np.shape(predicted) == self.truth[name].shape and np.all(
-            predicted == self.truth[name]
-        )
+        is_same = np.array_equal(predicted, self.truth[name])
         return ("same predictions" if is_same else "another model"), ""
 
 

@@ -31,13 +31,9 @@ END = "\nimport numpy as np\nnp.save('score.npy', np.asarray(score).ravel())\n"
 
 def blocks():
     """Return the page's code: block by name, ``rows`` and ``sklearn_din`` for the two of ours."""
-    named_blocks = [
-        (name, textwrap.dedent(code)) for name, code in BLOCK.findall(PAGE.read_text("utf-8"))
-    ]
-    ours = [code for name, code in named_blocks if not name]
-    return {"rows": ours[0], "sklearn_din": ours[1]} | {
-        name: code for name, code in named_blocks if name
-    }
+    named = [(name, textwrap.dedent(code)) for name, code in BLOCK.findall(PAGE.read_text("utf-8"))]
+    ours = [code for name, code in named if not name]
+    return {"rows": ours[0], "sklearn_din": ours[1]} | {name: code for name, code in named if name}
 
 
 def run(name, code, rows, folder):
