@@ -30,7 +30,8 @@ STEPS = hostile_steps.STEPS | hostile_scans.STEPS
 
 ALLOWED_FILES = ("/sklearn_din/", "/sklearn/utils/", "/sklearn/base.py", "/sklearn_din\\")
 NAMES = ("item", "category", "price", "user", "time", "tags", "", "hist_", "row", "weight", "a b")
-ODD_NAMES = "hist_item+hist_category num__item rest__hist_item x_mask ж item_missing".split()
+ODD_NAMES = ("hist_item+hist_category", "num__item", "rest__hist_item", "x_mask", "ж")
+ODD_NAMES += ("item_missing",)
 SCALARS = (
     *(0, 1, -1, 7, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**70, True, False),
     *(0.0, 1.0, 2.5, -0.0, 12345.0, float("nan"), float("inf"), 1e300, 1e-320, None, pd.NA, pd.NaT),
@@ -112,8 +113,8 @@ def draw_column(rng: np.random.Generator, n: int, *, depth: int) -> pd.Series:
         return pd.Series(cells, dtype=object)
     values = draw_values(rng, n)
     column = pd.Series(values, dtype=object)
-    dtypes = "int64 float32 float16 Int64 category string datetime64[ns] bool".split()
-    dtypes += ["complex128", "uint64"]
+    dtypes = ["int64", "float32", "float16", "Int64", "category", "string", "datetime64[ns]"]
+    dtypes += ["bool", "complex128", "uint64"]
     if not any(isinstance(value, np.generic) for value in values):  # Arrow crashes on some
         dtypes += [pd.ArrowDtype(pa.int64()), pd.ArrowDtype(pa.string())]
     if rng.random() < 0.5:
