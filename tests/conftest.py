@@ -46,8 +46,7 @@ SLOW = {
     "a_replaced_file_is_served_and_each_answer_is_one_models",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
     "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
-    "threads": "a_search_in_two_processes_uses_no_more_threads_than_processors "
-    "a_training_has_the_same_bits_whatever_threads_its_steps_have",
+    "threads": "a_training_has_the_same_bits_whatever_threads_its_steps_have",
 }
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from sklearn_din import attach_history
-from sklearn_din._arrow import MixedKindsError, arrow_of_values
 
 
 def objects(cells):
@@ -18,23 +17,6 @@ def objects(cells):
 
 
 TIME, NUMBER = np.datetime64("2021-01-01"), np.float32(1.0)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [TIME, NUMBER],
-        [1, TIME, NUMBER],
-        [TIME, NUMBER, "a"],
-        [True, np.bool_(True), 1],
-        [1, "a", 2.5],
-        [2**70],
-        ["\ud800"],
-    ],
-)
-def test_values_of_several_kinds_are_refused_and_arrow_is_not_asked(values):
-    with pytest.raises(MixedKindsError):
-        arrow_of_values(objects(values))
 
 
 def test_a_history_of_mixed_times_and_numbers_does_not_end_the_process():

@@ -15,7 +15,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
-    AttentionDisplay,
     explain,
     export_onnx,
     history_importance,
@@ -105,16 +104,6 @@ def test_a_calibration_that_turns_the_order_round_turns_the_ranking(
 def test_explanations_are_those_of_the_network(calibrated, fitted, frame):
     pd.testing.assert_frame_equal(explain(calibrated, frame[:9]), explain(fitted, frame[:9]))
     assert network_diagram(calibrated) == network_diagram(fitted)
-
-
-def test_a_picture_shows_calibrated_probabilities(calibrated, frame):
-    pytest.importorskip("matplotlib").use("Agg")
-    rows = frame[frame["user"] == frame["user"].iloc[-1]].iloc[[-1]]
-    display = AttentionDisplay.from_estimator(
-        calibrated, rows, behaviour=explain(calibrated, rows)["behaviour"].iloc[0]
-    )
-    expected = calibrated.predict_proba(rows)[:, 1]
-    np.testing.assert_allclose(display.probability, expected, atol=1e-6)
 
 
 def test_the_calibration_stands_at_the_end_of_the_onnx_graph(calibrated, fitted, frame, tmp_path):

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, load, save
+from sklearn_din import DINClassifier
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.resilient import checkpoint, fingerprint
 from sklearn_din.resilient.checkpoint import read_checkpoint, write_checkpoint
@@ -403,13 +403,6 @@ def test_folds_and_searches_one_after_the_other_share_a_folder(tmp_path):
     search = GridSearchCV(classifier, {"lr": [0.01, 0.02]}, cv=2).fit(X, y)
     assert set(search.cv_results_["param_lr"]) == {0.01, 0.02}
     assert not files(tmp_path)
-
-
-def test_a_saved_classifier_keeps_the_folder_as_text(tmp_path):
-    classifier = DINClassifier(checkpoint_dir=tmp_path / "runs")
-    save(classifier, tmp_path / "model.din")
-    assert load(tmp_path / "model.din").checkpoint_dir == str(tmp_path / "runs")
-    assert classifier.checkpoint_dir == tmp_path / "runs"
 
 
 def test_partial_fit_and_a_fitted_net_know_nothing_of_the_folder(tmp_path):

@@ -57,14 +57,6 @@ def test_threads_explain_rank_attach_and_predict_as_one_does(fitted, frame):
         np.testing.assert_array_equal(ours[3], theirs[3])
 
 
-def test_a_fresh_builder_is_asked_by_many_threads(frame):
-    plain = frame[["user", "item", "time"]]
-    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(plain)
-    expected = clone(builder).fit(plain).transform(plain)["hist_item"].map(list)
-    for attached in in_threads(lambda _: builder.transform(plain), range(N_THREADS)):
-        pd.testing.assert_series_equal(attached["hist_item"].map(list), expected)
-
-
 def test_fits_in_threads_equal_fits_one_after_the_other_and_leave_torchs_seed(frame, y):
     settings = [{"din__dropout": 0.0}, {"din__dropout": 0.3}] * 2
     models = [clone(fit_pipeline(frame, y)).set_params(**parameters) for parameters in settings]

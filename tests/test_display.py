@@ -147,14 +147,6 @@ def table(weights, row=0):
     )
 
 
-def test_a_tables_picture_equals_the_estimators(model):
-    ours = AttentionDisplay.from_estimator(model, SHOWN[:2])
-    theirs = AttentionDisplay.from_predictions(explain(model, SHOWN[:2]), candidates=["a", "b"])
-    np.testing.assert_array_equal(ours.weights, theirs.weights)
-    assert ours.events == theirs.events
-    assert ticks(theirs.ax_.yaxis) == ["a", "b"]
-
-
 def test_weights_below_zero_are_drawn_to_the_left_and_called_no_vote():
     display = AttentionDisplay.from_predictions(table([0.5, -0.2]))
     assert display.ax_.get_xlim()[0] < -0.2
@@ -201,6 +193,7 @@ def test_long_names_and_prices_are_shown_as_text():
     [
         lambda model, ax: AttentionDisplay.from_predictions(table([0.5, 0.2]), ax=ax),
         lambda model, ax: TrainingDisplay.from_estimator(model, ax=ax),
+        lambda model, ax: TrainingDisplay(history=history()).plot(ax=ax),  # two panels
         lambda model, ax: ReportDisplay(report=model[0].report(SHOWN)).plot(ax=ax),
     ],
 )
@@ -296,13 +289,6 @@ def test_training_without_validation_rows_is_one_panel():
     assert len(display.ax_) == 1
     assert display.best_epoch is None
     assert "no validation rows" in display.ax_[0].get_title()
-
-
-def test_training_is_drawn_from_a_classifier_a_pipeline_and_into_given_axes(model):
-    assert len(TrainingDisplay.from_estimator(model[-1]).ax_) == 1
-    display = TrainingDisplay(history=history()).plot(ax=pyplot.subplots()[1])
-    display.figure_.canvas.draw()
-    assert display.ax_[0].get_position().y0 > display.ax_[1].get_position().y1
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

@@ -7,9 +7,7 @@ import gc
 import os
 import resource
 import signal
-import subprocess
 import sys
-import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.export import export_onnx
 from tests.fitted_pipelines import make_frame
 
-HOUSE = Path(__file__).resolve().parents[1]
 SCORES = pd.DataFrame({"item": range(5_000), "probability": 0.5})
 
 
@@ -153,32 +150,6 @@ def test_other_errors_of_the_runtime_keep_their_traceback(tmp_path, monkeypatch)
     monkeypatch.setattr("sklearn_din.command_line.results.cross_validate", fail)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main([*make_log(tmp_path), "--picture", str(tmp_path / "attention.png")])
-
-
-SHORT_OF_MEMORY = """
-    import resource, sys
-    from pathlib import Path
-    from sklearn_din.__main__ import main
-    import sklearn_din.command_line.results, sklearn_din.training.net_state, matplotlib.pyplot
-
-    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (in_use + (40 << 20),) * 2)
-    main(sys.argv[1:])
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read from /proc")
-def test_a_real_limit_of_memory_ends_in_one_line_and_leaves_no_file(tmp_path):
-    arguments = make_log(tmp_path, n_rows=20_000)
-    options = ["--epochs", "1", "--picture", str(tmp_path / "attention.png"), "--folds", "2"]
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SHORT_OF_MEMORY), *arguments, *options],
-        cwd=HOUSE, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert child.returncode == 2, child.stderr
-    assert "not enough memory" in child.stderr.splitlines()[-1], child.stderr
-    assert "Traceback" not in child.stderr
-    assert list(content(tmp_path)) == ["log.csv"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

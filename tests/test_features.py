@@ -137,10 +137,6 @@ def test_difference_names_what_differs(other, difference):
     assert bool(difference) == bool(mine.difference(other))
 
 
-def test_a_behaviour_with_some_candidate_is_no_bag():
-    assert not Behaviour("a+b", ("a", "b"), ("x", None)).is_bag
-
-
 # What is printed ----------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ import torch
 
 from sklearn_din import DINClassifier
 from sklearn_din.features import EncodedFeatures, Schema
-from sklearn_din.network.batch import Batch
 from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch
@@ -96,16 +95,6 @@ def test_no_training_step_waits_for_the_gpu(options, is_split, monkeypatch):
         net.train_step(next(batches))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_a_batch_arrives_whole():
-    batch, plain = Batch(X[:50]), Batch(X[:50])
-    batch.to(GPU)
-    for name, ids in plain.ids.items():
-        assert torch.equal(batch.ids[name].cpu(), ids)
-    for histories, rows in plain.rows.items():
-        assert torch.equal(batch.rows[histories].cpu(), rows)
-        assert torch.equal(batch.offsets[histories].cpu(), plain.offsets[histories])
 
 
 def test_a_loss_that_is_not_finite_is_named():

@@ -53,17 +53,6 @@ def test_relevance_is_aligned_with_what_attach_history_attaches(logs, make):
     np.testing.assert_array_equal(np.concatenate(history) == shown, log.relevance == 1)
 
 
-@each_maker
-def test_an_item_has_one_group_and_tables_come_in_the_order_of_time(logs, make):
-    log, columns = logs[make], ["item", MAKERS[make]]
-    pairs = pd.concat([log.events[columns], log.impressions[columns]])
-    assert not pairs.drop_duplicates()["item"].duplicated().any()
-    for frame in (log.events, log.impressions):
-        assert frame["time"].is_monotonic_increasing
-        assert frame["time"].dtype == "datetime64[ns]"
-        assert frame.index.equals(pd.RangeIndex(len(frame)))
-
-
 @pytest.mark.parametrize(
     ("make", "n_groups", "said"),
     [
@@ -238,28 +227,6 @@ def test_the_markets_truth_agrees_with_a_loop_over_impressions():
     assert rest.groupby(visit).std().max() < 1e-9  # nothing is left but the visit's constant
     expected = pd.Series(log.probability).groupby(visit).mean()
     np.testing.assert_allclose(expected, 0.2, rtol=1e-9)
-
-
-def test_tomorrows_market_is_full_of_items_that_nobody_had_seen(market):
-    shown, events, is_test = market.impressions, market.events, market.is_test
-    begin = shown["time"][is_test].min()
-    assert begin.normalize() == pd.Timestamp("2024-01-14")  # one day of looking, twelve of training
-    assert (shown["time"][~is_test] < begin).all()
-    seen = {*events["item"][events["time"] < begin], *shown["item"][~is_test]}
-    assert 0.60 < 1 - shown["item"][is_test].isin(seen).mean() < 0.74
-    attached = attach_history(shown[is_test], events, user="user", time="time", columns=["item"])
-    in_histories = np.concatenate(attached["hist_item"].tolist())
-    assert 0.30 < 1 - np.isin(in_histories, list(seen)).mean() < 0.35
-    assert len(in_histories) / is_test.sum() == NEWEST
-
-
-def test_an_item_that_has_left_the_market_never_comes_back(market):
-    day = pd.concat([market.events, market.impressions])
-    day = day.assign(day=day["time"].dt.day_of_year).groupby("item")["day"].agg(["min", "max"])
-    lifetimes = (day["max"] - day["min"] + 1).value_counts(normalize=True)
-    assert lifetimes[1] == pytest.approx(0.55, abs=0.05)  # of each day's items
-    still = make_market_log(n_users=50, n_impressions=3500, turnover=0, random_state=0)
-    assert still.events["item"].max() < 1000
 
 
 def test_a_mood_lasts_a_users_day_and_no_longer():

@@ -170,14 +170,16 @@ def test_times_from_1970_as_integers_are_said_and_the_advice():
         HistorySequenceEncoder(**parameters).fit(frame)
 
 
-def test_text_that_numbers_the_rows_is_said_as_integers_are_and_the_advice():
-    frame = pd.DataFrame({"item": [1, 2] * 100, "request": [f"r{row}" for row in range(200)]})
-    message = r"request has 200 different values in 200 rows .*drop=\['request'\].*rows, in categ"
+@pytest.mark.parametrize("make", [int, "r{}".format])
+def test_ids_that_number_the_rows_are_said_and_the_advice(make):
+    frame = pd.DataFrame({"item": [1, 2] * 100, "request": [make(row) for row in range(200)]})
+    message = r"request has 200 different (values|integers) in .*drop=\['request'\].*, in categori"
     with pytest.warns(UserWarning, match=message):
         HistorySequenceEncoder().fit(frame)
     for parameters in ({"drop": ["request"]}, {"categorical": ["request"]}):
         HistorySequenceEncoder(**parameters).fit(frame)
-    frame.loc[:30, "request"] = "r0"
+    HistorySequenceEncoder().fit(frame.assign(hist_request=[[make(1)]] * 200))
+    frame.loc[:30, "request"] = make(0)
     HistorySequenceEncoder().fit(frame)
 
 

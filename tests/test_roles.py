@@ -218,14 +218,6 @@ def test_a_history_and_its_candidate_play_one_part_whichever_is_named(name):
     assert schema["item"].kind == "numeric"
 
 
-def test_quantities_with_fractions_stay_numbers():
-    frame = floats_of_a_log().assign(item=[0.5, 1.0, 2.5, 3.0, 4.0], shop=list("ababa"))
-    frame["hist_shop"] = [["a"] * len(cell) for cell in frame["hist_item"]]
-    schema = encoder().fit(frame).schema_
-    assert schema["item"].kind == "numeric"
-    assert schema.behaviours[0].numbers == ("hist_item",)
-
-
 @pytest.mark.parametrize("cells", [["[22 29 7]", "[]", None], ["['a', 'b']", "[]", "['c']"]])
 def test_histories_that_a_csv_file_made_text_are_refused(cells):
     frame = pd.DataFrame({"item": [22, 29, 7], "hist_item": cells})

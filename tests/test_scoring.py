@@ -1,8 +1,6 @@
 """Scoring partitions: the numbers of predict_proba, wherever the model is loaded."""
 
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -83,19 +81,6 @@ def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path
     second = score(rows[:5])
     assert scoring._load.cache_info().misses == before + 2
     assert not np.allclose(first["probability"], second["probability"])
-
-
-def test_a_fresh_process_gives_the_same_bits(model, path, rows, tmp_path):
-    rows[:20].to_pickle(tmp_path / "rows.pickle")
-    (tmp_path / "scorer.pickle").write_bytes(pickle.dumps(make_scorer(path)))
-    code = (
-        "import pickle, pandas as pd\n"
-        "score = pickle.load(open('scorer.pickle', 'rb'))\n"
-        "score(pd.read_pickle('rows.pickle')).to_pickle('scored.pickle')"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    found = pd.read_pickle(tmp_path / "scored.pickle")["probability"]
-    np.testing.assert_array_equal(found, model.predict_proba(rows[:20])[:, 1])
 
 
 def test_mistakes_are_said(path, rows, tmp_path):

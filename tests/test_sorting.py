@@ -1,7 +1,5 @@
 """sort_rows: the order of all columns, errors as they are, nothing left on the disk."""
 
-import datetime as dt
-import decimal
 import errno
 import gc
 import os
@@ -11,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sklearn_din.large.sorting import LEAST_MEMORY, plain_integers, sort_rows
+from sklearn_din.large.sorting import LEAST_MEMORY, sort_rows
 
 SCHEMA = pa.schema([("key", pa.large_string()), ("row", pa.int64())])
 
@@ -109,12 +107,3 @@ def test_without_duckdb_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[large\]'"):
         in_order([], tmp_path)
-
-
-def test_numbers_are_sorted_by_their_bits_and_all_decimals_can_be():
-    for values in ([True, None], [1.5, None], [dt.date(2024, 1, 1)]):
-        array = pa.array(values)
-        assert pa.types.is_integer(plain_integers(array).type)
-        assert plain_integers(array).null_count == array.null_count
-    wide = pa.array([decimal.Decimal("1.5")], pa.decimal256(60, 1))
-    assert plain_integers(wide).to_pylist() == ["1.5"]

@@ -169,18 +169,6 @@ def test_feature_names_are_those_of_the_matrix():
         fitted.get_feature_names_out(["a"] * fitted.n_features_in_)
 
 
-def test_an_integer_column_of_distinct_values_warns_and_names_drop():
-    frame = pd.DataFrame({"row": np.arange(200), "item": np.arange(200) % 150, "x": 0.5})
-
-    with pytest.warns(
-        UserWarning, match=r"row has 200 different .* drop=\['row'\] if it"
-    ) as caught:
-        HistorySequenceEncoder().fit(frame)
-    assert len(caught) == 1
-    HistorySequenceEncoder(categorical=["row", "item"]).fit(frame)
-    HistorySequenceEncoder().fit(frame.assign(hist_row=[[1]] * 200))
-
-
 def test_empty_histories_warn_at_fit_and_pass_at_predict():
     frame = as_lists(with_windows(columns=["item"]))
     empty = frame.assign(hist_item=[[]] * 30 + [None] * 30)

@@ -152,18 +152,6 @@ def test_compacting_keeps_each_covered_event_once():
     assert joblib.hash(windows) == joblib.hash(windows.copy())
 
 
-def test_the_cache_of_codes_is_not_pickled():
-    log = EventLog({"item": np.array([5, 5, 7] * 1000)})
-    before = len(pickle.dumps(log))
-    codes, uniques = log.codes("item")
-    assert codes.dtype == np.int32
-    assert uniques[codes].tolist() == log.columns["item"].tolist()
-    assert log.codes("item")[0] is codes
-    assert len(pickle.dumps(log)) == before
-    gaps = EventLog({"item": np.array(["a", None, "b"], dtype=object)})
-    assert gaps.codes("item")[0].tolist() == [0, -1, 1]
-
-
 def test_frames_of_different_logs_concat_into_one(frame):
     other = WindowArray(EventLog({"item": np.array([7, 8])}), "item", [0], [2])
     joined = pd.concat([frame["hist_item"], pd.Series(other), frame["hist_item"].iloc[:1]])
