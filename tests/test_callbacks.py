@@ -101,15 +101,6 @@ def test_every_check_is_a_task_and_only_the_user_s_stop_warns(parameters, reason
     assert len(trained.history_) < 200
 
 
-def test_an_epoch_with_several_checks_has_several_tasks():
-    steps = Steps()
-    trained = DINClassifier(max_epochs=1, batch_size=1, early_stopping=True, random_state=0)
-    X = make_impressions(120)
-    trained.set_callbacks(steps).fit(X, make_labels(X))
-    assert trained.history_["epoch"].tolist() == [0.5, 1.0]
-    assert steps.seen == steps_of("validation check", 2)
-
-
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_the_estimator_of_a_check_is_that_of_a_training_which_stops_there(early_stopping):
     seen = Estimators()
@@ -252,6 +243,7 @@ def test_a_search_hands_its_callbacks_down_to_encoder_and_classifier():
     assert not hasattr(search.best_estimator_["din"], "_skl_callbacks")
 
 
+@pytest.mark.usefixtures("own_processes")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_scikit_learns_progress_bar_shows_a_search_over_the_pipeline(n_jobs, capfd):
     pytest.importorskip("rich", reason="scikit-learn's ProgressBar draws with rich")

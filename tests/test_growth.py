@@ -136,9 +136,6 @@ def with_neighbours(frame, y):
     return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
 
 
-# which vocabularies a classifier takes
-
-
 # the encoder
 
 
@@ -316,28 +313,19 @@ def test_later_passes_hide_ids_as_fit_does(tmp_path):
     assert twin.partial_fit(X, y).novelty_ == first.novelty_
 
 
-def test_the_l2_counts_an_ids_occurrences_in_all_rows_so_far():
+def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     X = make_impressions(300, seed=3)
     y = make_labels(X)
     classifier = DINClassifier(random_state=0, max_epochs=1, early_stopping=False).fit(X, y)
-    once = classifier.net_.occurrences_
-    twice = classifier.partial_fit(X[:100], y[:100]).net_.occurrences_
-    for name, count in once.items():
-        assert (twice[name] >= count).all()
-    items, events = X["item"][:100], X["hist_item"][:100]
-    new = (items == 5).sum() + (events == 5).sum()
-    assert twice["item"][5] == once["item"][5] + new
-
-
-def test_the_l2_counts_the_labels_of_all_rows_so_far():
-    X = make_impressions(300, seed=3)
-    y = make_labels(X)
-    classifier = DINClassifier(random_state=0, max_epochs=1, early_stopping=False)
-    assert classifier.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
-    rows = np.flatnonzero(y == 1)
+    assert classifier.net_.labels_ == (300 - y.sum(), y.sum())
+    once, rows = classifier.net_.occurrences_, np.flatnonzero(y == 1)
     grown = classifier.partial_fit(X[rows], y[rows])  # clicks alone, and the prior stays finite
     assert grown.net_.labels_ == (300 - y.sum(), 2 * y.sum())
     assert np.isfinite(grown.predict_proba(X)).all()
+    twice = grown.net_.occurrences_
+    assert all((twice[name] >= count).all() for name, count in once.items())
+    new = (X["item"][rows] == 5).sum() + (X["hist_item"][rows] == 5).sum()
+    assert twice["item"][5] == once["item"][5] + new
     assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
 
 

@@ -220,11 +220,6 @@ def test_a_sample_is_whole_users_and_the_same_again(log, capsys, arguments, n_us
     assert {*first["u"]} != {*other["u"]}
 
 
-def test_an_improvement_over_a_base_near_one_half_is_not_printed(run, log, monkeypatch):
-    monkeypatch.setattr(results, "LEAST_BASE", 1.0)
-    assert "RelaImpr" not in run(log, *NAMES, *FAST, "--picture", "a.svg")
-
-
 def test_a_click_rate_corrects_all_probabilities_for_the_sampled_negatives(run, log, tmp_path):
     options = ["--top-k", "2", "--recommendations", "best.csv"]
     options += ["--output", "own.csv", "--save", "model"]

@@ -1,6 +1,5 @@
 """Plain mistakes, and the sentence that each is answered with."""
 
-import math
 import re
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from sklearn_din import (
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.validation import split_rows
-from tests.encoded_impressions import make_impressions, make_labels, make_schema
+from tests.encoded_impressions import make_impressions, make_schema
 
 CLICKS = pd.DataFrame(
     {"user": [1, 1, 1, 2, 2], "time": [1, 2, 3, 1, 2], "item": ["hat", "tie", "hat", "cap", "tie"]}
@@ -134,21 +133,6 @@ def test_cuda_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with says("device='cuda' needs a CUDA GPU and a torch build for it. Use device='auto'."):
         DINClassifier(device="cuda").fit(make_impressions(20), np.arange(20) % 2)
-
-
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
-def test_what_those_parameters_may_be():
-    X = make_impressions(40)
-    classifier = DINClassifier(
-        callbacks=[("stop", EarlyStopping(monitor="train_loss")), EarlyStopping],
-        class_weight={1: 2.0},
-        embedding_dim={"item": np.int64(4), "category": 2, "tags": 2},
-        device="cpu",
-        early_stopping=True,
-        max_epochs=2,
-    )
-    classifier.set_params(callbacks=classifier.callbacks[:1]).fit(X, make_labels(X))
-    assert classifier.n_iter_ == math.ceil(classifier.history_["epoch"].iloc[-1])
 
 
 # The encoder --------------------------------------------------------------------------------

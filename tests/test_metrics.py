@@ -116,22 +116,6 @@ def test_groups_that_are_lists_are_named():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"y_true": [0, 1, 2]}, r"y_true must have two labels, got 3: .* y_true >= 4"),
-        ({"y_true": [1, 1, 1]}, r"at least one group with both classes, got 2 groups"),
-        ({"sample_weight": [1, 1]}, r"sample_weight must have 3 values, got 2"),
-        ({"sample_weight": [0, 0, 0]}, r"not zero throughout"),
-        ({"y_true": [], "y_score": [], "groups": []}, "group with both classes, got 0 groups"),
-    ],
-)
-def test_gauc_says_what_is_wrong(change, message):
-    good = {"y_true": [0, 1, 1], "y_score": [0.1, 0.2, 0.3], "groups": ["ann", "ann", "bob"]}
-    with pytest.raises(ValueError, match=message):
-        group_roc_auc_score(**(good | change))
-
-
-@pytest.mark.parametrize(
     ("score", "base", "expected"), [(0.75, 0.75, 0), (1.0, 0.75, 1), (0.5, 0.6, -1)]
 )
 def test_relative_improvement_counts_from_a_random_ranking(score, base, expected):
@@ -205,6 +189,9 @@ TWINS = {
     group_hit_rate_score: hit_rate,
     group_mrr_score: reciprocal_rank,
 }
+GAUC = [group_roc_auc_score]
+EVERY = [*TWINS, *GAUC]
+NO_ROWS = {"y_true": [], "y_score": [], "groups": []}
 each_metric = pytest.mark.parametrize("score", TWINS, ids=lambda score: score.__name__)
 
 
@@ -270,36 +257,36 @@ def test_large_blocks_of_equal_scores_stay_exact(score):
     assert got == pytest.approx(expected, rel=1e-6)
 
 
-@each_metric
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("scores", "change", "message"),
     [
-        ({"k": 0}, r"k must be an integer of at least 1 or None \(the whole list\), got 0"),
-        ({"k": True}, "k must be an integer of at least 1"),
-        ({"y_true": [0, 0, 0]}, "got 0 groups with a positive among 2. Evaluate on rows that"),
-        ({"y_true": [], "y_score": [], "groups": []}, "got 0 groups with a positive among 0"),
+        (TWINS, {"k": 0}, r"k must be an integer of at least 1 or None \(the whole list\), got 0"),
+        (TWINS, {"k": True}, "k must be an integer of at least 1"),
+        (TWINS, {"y_true": [0, 0, 0]}, "got 0 groups with a positive among 2. Evaluate on rows"),
+        (TWINS, NO_ROWS, "got 0 groups with a positive among 0"),
+        (GAUC, {"y_true": [1, 1, 1]}, "at least one group with both classes, got 2 groups"),
+        (GAUC, NO_ROWS, "group with both classes, got 0 groups"),
+        (GAUC, {"sample_weight": [0, 0, 0]}, "not zero throughout"),
+        (EVERY, {"y_true": [0, 1, 2]}, "y_true must have two labels, got 3: .* y_true >= 4"),
+        (EVERY, {"y_true": [0, 1, np.nan]}, "y_true must not be missing, got 1 missing labels"),
+        (EVERY, {"y_score": [0.1, np.nan, 0.2]}, "y_score must not be NaN, got 1"),
+        (
+            EVERY,
+            {"y_score": [[0.1, 0.9]] * 3},
+            r"shape \(3, 2\)\. Pass .* predict_proba\(X\)\[:, 1",
+        ),
+        (EVERY, {"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows without"),
+        (EVERY, {"groups": ["ann", "bob"]}, "inconsistent numbers of samples"),
+        (EVERY, {"sample_weight": [1, 1]}, "sample_weight must have 3 values, got 2"),
+        (
+            EVERY,
+            {"sample_weight": [1, -1, 1]},
+            r"sample_weight must be finite.* from -1\.0 to 1\.0",
+        ),
     ],
 )
-def test_a_list_that_is_none_is_refused(score, change, message):
+def test_a_wrong_input_is_refused_with_its_remedy(scores, change, message):
     inputs = {"y_true": [0, 1, 1], "y_score": [0.1, 0.2, 0.3], "groups": ["ann", "ann", "bob"]}
-    with pytest.raises(ValueError, match=message):
-        score(**inputs | change)
-
-
-@pytest.mark.parametrize("score", [*TWINS, group_roc_auc_score], ids=lambda its: its.__name__)
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"y_true": [0, 1, 2]}, "y_true must have two labels, got 3"),
-        ({"y_true": [0, 1, np.nan]}, "y_true must not be missing, got 1 missing labels"),
-        ({"y_score": [0.1, np.nan, 0.2]}, "y_score must not be NaN, got 1"),
-        ({"y_score": [[0.1, 0.9]] * 3}, r"shape \(3, 2\)\. Pass .* predict_proba\(X\)\[:, 1\]"),
-        ({"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows without a user"),
-        ({"groups": ["ann", "bob"]}, "inconsistent numbers of samples"),
-        ({"sample_weight": [1, -1, 1]}, r"sample_weight must be finite.* from -1\.0 to 1\.0"),
-    ],
-)
-def test_a_wrong_input_is_refused_with_its_remedy(score, change, message):
-    inputs = {"y_true": [0, 1, 1], "y_score": [0.1, 0.2, 0.3], "groups": ["ann", "ann", "bob"]}
-    with pytest.raises(ValueError, match=message):
-        score(**inputs | change)
+    for score in scores:
+        with pytest.raises(ValueError, match=message):
+            score(**inputs | change)

@@ -6,7 +6,6 @@ import pytest
 import sklearn
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import (
-    GridSearchCV,
     GroupShuffleSplit,
 )
 from sklearn.pipeline import Pipeline
@@ -29,17 +28,6 @@ def make_pipeline(drop=("user", "time"), **parameters):
 @pytest.fixture(scope="module")
 def log():
     return attach_clicks(n_users=150, n_items=60, n_categories=8, random_state=0)
-
-
-@pytest.mark.usefixtures("own_processes")
-def test_grid_search_in_two_processes_compares_base_model_and_attention(log):
-    X, y = log
-    grid = {"din__embedding_dim": [4, 8], "din__pooling": ["attention", "sum"]}
-    search = GridSearchCV(make_pipeline(), grid, scoring="roc_auc", cv=2, n_jobs=2)
-    search.fit(X.head(1000), y[:1000])
-    assert len(search.cv_results_["params"]) == 4
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    assert search.predict_proba(X.tail(5)).shape == (5, 2)
 
 
 @pytest.mark.parametrize("routing", [True, False])
