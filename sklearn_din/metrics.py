@@ -1,4 +1,4 @@
-"""Measures of a ranking: GAUC and its scorer, RelaImpr, NDCG and its like, calibration."""
+"""Measures of a ranking: GAUC, RelaImpr, NDCG and its like, calibration, value on logged rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
+from scipy.special import gammaln, stdtrit
 from sklearn.base import BaseEstimator
 from sklearn.metrics import make_scorer
 from sklearn.utils import check_consistent_length, column_or_1d
@@ -28,6 +28,7 @@ __all__ = [
     "group_roc_auc_score",
     "group_roc_auc_scorer",
     "relative_improvement",
+    "snips_score",
 ]
 
 Floats = NDArray[np.float64]
@@ -539,7 +540,7 @@ def expected_calibration_error(
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
     positive = _check_labels(y_true)
-    prob = _check_probabilities(y_prob)
+    prob = _check_probabilities(y_prob, name="y_prob")
     check_consistent_length(positive, prob)
     weight = _check_weights(sample_weight, positive.size)
     edges = np.quantile(prob, np.arange(1, n_bins) / n_bins)
@@ -578,8 +579,83 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
             "sampling_rate must be the fraction of negatives kept, above 0 and at most 1, "
             f"got {sampling_rate}."
         )
-    prob = _check_probabilities(y_prob)
+    prob = _check_probabilities(y_prob, name="y_prob")
     return prob / (prob + (1 - prob) / sampling_rate)
+
+
+def snips_score(
+    y_true: ArrayLike,
+    y_shown: ArrayLike,
+    *,
+    propensity: ArrayLike,
+    groups: ArrayLike | None = None,
+    confidence_level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Estimate from a log what another ranking would have earned per impression, with an interval.
+
+    ``sum_i w_i y_i / sum_i w_i`` over the logged impressions, with ``w = y_shown / propensity``
+    (SNIPS: Swaminathan and Joachims, NeurIPS 2015). It is consistent where all that the other
+    ranking may show had a propensity above 0. The interval is a ratio's by the delta method: a few
+    weights far above all others make it too narrow.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        What each logged impression earned: 1 or 0 for a click, or an amount in any unit.
+    y_shown : array-like of shape (n_samples,)
+        The probability, in [0, 1], that the other ranking shows this impression where the log has
+        it; 1 or 0 of a ranking that does not draw.
+    propensity : array-like of shape (n_samples,)
+        The probability, above 0, with which the logged ranking showed it there. Of sampled rows,
+        times the fraction that was kept.
+    groups : array-like of shape (n_samples,), default=None
+        Whose each impression is (a request, a user), where those of one group may depend on each
+        other. None: every impression is a group.
+    confidence_level : float, default=0.95
+        Of such intervals, the fraction that holds the true value; between 0 and 1.
+
+    Returns
+    -------
+    score, low, high : float
+        The estimate and its interval, in the unit of y_true.
+
+    Raises
+    ------
+    ValueError
+        If the other ranking shows impressions of fewer than two groups, or an input is missing,
+        misshapen or out of range.
+
+    Examples
+    --------
+    >>> from sklearn_din.metrics import snips_score
+    >>> score, low, high = snips_score([1, 0, 1], [1, 1, 0], propensity=[0.8, 0.4, 0.2])
+    >>> round(score, 4), low < score < high
+    (0.3333, True)
+    """
+    reward = _check_scores(y_true, name="y_true")
+    shown = _check_probabilities(y_shown, name="y_shown")
+    chance = _check_probabilities(propensity, name="propensity")
+    group = np.arange(reward.size) if groups is None else group_codes(groups)
+    check_consistent_length(reward, shown, chance, group)
+    if not chance.all() or np.isinf(reward).any():
+        raise ValueError(
+            f"propensity must be above 0 and y_true finite, got {(chance == 0).sum()} propensities "
+            f"of 0 and {np.isinf(reward).sum()} infinite y_true. Drop these impressions."
+        )
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level}.")
+    weight = shown / chance
+    n_groups = len(np.unique(group[weight > 0]))
+    if n_groups < 2:
+        raise ValueError(
+            "an interval needs two or more groups with an impression that the other ranking shows, "
+            f"got {n_groups}. Take more of the log, or a ranking closer to the logged one."
+        )
+    score = float(np.average(reward, weights=weight))
+    errors = np.bincount(group, weights=weight * (reward - score))
+    deviation = np.sqrt(n_groups / (n_groups - 1) * (errors @ errors)) / weight.sum()
+    margin = float(stdtrit(n_groups - 1, (1 + confidence_level) / 2) * deviation)
+    return score, score - margin, score + margin
 
 
 class _Lists(NamedTuple):
@@ -736,11 +812,11 @@ def _check_scores(values: ArrayLike, *, name: str) -> Floats:
     return score
 
 
-def _check_probabilities(values: ArrayLike) -> Floats:
-    prob = _check_scores(values, name="y_prob")
+def _check_probabilities(values: ArrayLike, *, name: str) -> Floats:
+    prob = _check_scores(values, name=name)
     if prob.size and (prob.min() < 0 or prob.max() > 1):
         raise ValueError(
-            f"y_prob must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
+            f"{name} must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
             "Pass probabilities, not decisions."
         )
     return prob
