@@ -158,7 +158,7 @@ RATE = "sampling_rate must be the fraction of negatives kept"
         (lambda: expected_calibration_error([0, 1], [-2.0, 0.5]), r"from -2\.0 to 0\.5.*not deci"),
         (lambda: expected_calibration_error([0, 1], [0.2, 0.5], n_bins=0), "n_bins must be at"),
         (lambda: snips_score([0, 1], [2, 0], propensity=[1, 1]), r"y_shown must lie in \[0, 1\]"),
-        (lambda: snips_score([0, 1], [1, 1], propensity=[0, 1]), "propensity must be .*, got 1 prop"),
+        (lambda: snips_score([0, 1], [1, 1], propensity=[0, 1]), "propensity must be .* got 1 pr"),
         (lambda: snips_score([0, 1], [0, 1], propensity=[1, 1]), "two or more groups .* got 1"),
         (lambda: snips_score([0, np.nan], [1, 1], propensity=[1, 1]), "y_true must not be NaN"),
         (lambda: snips_score([0, 1], [1, 1], propensity=[1, 1], confidence_level=95), "got 95"),
