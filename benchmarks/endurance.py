@@ -32,19 +32,10 @@ from sklearn.pipeline import Pipeline
 from benchmarks.memory import anonymous_memory
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, save
 from sklearn_din.serving.export import export_onnx
+from tests.fitted_pipelines import make_rows
 from tests.interruptions import interrupt, n_lines
 
 WARM_UP = 0.1  # share of the calls before memory is first read
-
-
-def make_rows(n_rows: int = 200) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return rows of a small log, and labels."""
-    chance = np.random.default_rng(0)
-    frame = pd.DataFrame({"user": chance.integers(10, size=n_rows)})
-    frame["item"] = chance.integers(20, size=n_rows)
-    frame["price"] = chance.random(n_rows)
-    frame["time"] = np.arange(n_rows)
-    return frame, chance.integers(2, size=n_rows)
 
 
 def make_model() -> Pipeline:

@@ -1,9 +1,8 @@
 """A request: candidates of one user ranked by a Ranker and by an ONNX file.
 
 ``python -m benchmarks.speed request``: 200 candidates of one user with 50 events of two attributes,
-given as a dict, a row, a frame; the ranking layout of ONNX, session alone and OnnxServer; then a
-catalogue of 100,000 with one thread and with two, beside the rate of a square product. What is
-compared is called in turn; p50 and p99 of the calls.
+given as a dict, a row, a frame; the ranking layout of ONNX, session alone and OnnxServer. What is
+compared is called in turn; p50 and p99 of the calls. Large catalogues: ``shortlist.py``.
 """
 
 from __future__ import annotations
@@ -16,11 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.pipeline import Pipeline
 
-from benchmarks.memory import AnonymousPeak
-from benchmarks.rivals import sgemm_rate
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
@@ -33,14 +29,13 @@ from sklearn_din.serving import OnnxServer
 
 OF_CANDIDATE = ["item", "category", "price"]
 N_CANDIDATES = 200
-N_LARGE = 100_000
-N_CALLS, N_LARGE_CALLS, N_WARM_UP = 300, 12, 3
+N_CALLS, N_WARM_UP = 300, 3
 
 
-def fit_on(n_users: int, n_items: int) -> tuple[Pipeline, pd.DataFrame, pd.DataFrame]:
-    """Fit one epoch on a made log; return the rows whose histories are full, and the events."""
+def fit() -> tuple[Pipeline, pd.DataFrame]:
+    """Fit one epoch on a made log; return the rows whose histories are full as well."""
     log = make_click_log(
-        n_users=n_users, n_items=n_items, mean_length=80, n_impressions=20_000, random_state=0
+        n_users=2_000, n_items=20_000, mean_length=80, n_impressions=20_000, random_state=0
     )
     frame = attach_history(
         log.impressions, log.events, user="user", time="time", columns=["item", "category"]
@@ -48,7 +43,7 @@ def fit_on(n_users: int, n_items: int) -> tuple[Pipeline, pd.DataFrame, pd.DataF
     classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
     encoder = HistorySequenceEncoder(user="user", time="time")
     model = Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, log.y)
-    return model, frame[frame["hist_item"].map(len).to_numpy() == 50], log.events
+    return model, frame[frame["hist_item"].map(len).to_numpy() == 50]
 
 
 def as_dict(user: pd.DataFrame) -> dict[str, Any]:
@@ -71,9 +66,9 @@ def time_in_turn(calls: Mapping[str, Callable[[], object]], n_calls: int) -> dic
     return {n: (1e3 * np.percentile(taken, [50, 99])).tolist() for n, taken in seconds.items()}
 
 
-def small(folder: str) -> dict[str, list[float]]:
+def time_ways(folder: str) -> dict[str, list[float]]:
     """Milliseconds of a request of 200 candidates, each way."""
-    model, frame, _ = fit_on(2_000, 20_000)
+    model, frame = fit()
     candidates = frame.drop_duplicates("item")[OF_CANDIDATE][:N_CANDIDATES]
     user = frame.drop(columns=OF_CANDIDATE)[:1]
     values, row, ranker = as_dict(user), user.iloc[0], Ranker(model, candidates)
@@ -103,28 +98,7 @@ def small(folder: str) -> dict[str, list[float]]:
     return time_in_turn(calls, N_CALLS)
 
 
-def large() -> dict[str, Any]:
-    """Milliseconds of a catalogue of 100,000 by the number of threads; peak memory of requests."""
-    model, frame, events = fit_on(12_000, 200_000)
-    candidates = events.drop_duplicates("item")[["item", "category"]][:N_LARGE]
-    candidates = candidates.assign(price=np.random.RandomState(0).rand(len(candidates)))
-    values = as_dict(frame.drop(columns=OF_CANDIDATE)[:1])
-    ranker, before = Ranker(model, candidates), torch.get_num_threads()
-    answer: dict[str, Any] = {"candidates": len(candidates)}
-    ranker.rank(values)  # reads the candidates
-    with AnonymousPeak() as peak:
-        for n_threads in (1, 2):
-            torch.set_num_threads(n_threads)
-            calls = {str(n_threads): lambda: ranker.rank(values)}
-            answer |= time_in_turn(calls, N_LARGE_CALLS) | {f"rate {n_threads}": sgemm_rate()}
-        answer["MB"] = peak.beyond_start()
-    torch.set_num_threads(before)
-    return answer
-
-
-def measure(size: str) -> dict[str, Any]:
-    """Answer for a process of its own: "small" or "large"."""
-    if size == "large":
-        return large()
+def measure() -> dict[str, list[float]]:
+    """Return p50 and p99 of each way, for a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        return small(folder)
+        return time_ways(folder)

@@ -387,18 +387,10 @@ def report_score():
 
 
 def report_request():
-    ways = ask_ours("request", size="small").items()
     print_table(
         ["200 candidates of one user with 50 events", "p50, ms", "p99, ms"],
-        ([way, f"{middle:.2f}", f"{last:.2f}"] for way, (middle, last) in ways),
+        ([way, *(f"{ms:.2f}" for ms in both)] for way, both in ask_ours("request").items()),
     )
-    answer = ask_ours("request", size="large")
-    for n in (1, 2):
-        print(
-            f"{answer['candidates']:,} candidates, {n} threads: {answer[str(n)][0]:.0f} ms "
-            f"(a square product: {answer[f'rate {n}']:.0f} GFLOP/s)"
-        )
-    print(f"peak of such requests beyond the catalogue: {answer['MB']:.0f} MB", flush=True)
 
 
 def ask_rival(rival, **options):

@@ -34,7 +34,7 @@ SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_0
 
 
 def by_name(name, *, cap=None, seed=0):
-    """Return the workload called ``name``: of SPEED, "movielens[-user]", "eshop[-...]", "tiring".
+    """Return the workload called ``name``: of SPEED, "movielens[-user]", "eshop[-...]".
 
     "eshop" takes "-time" (split by time) and "-popularity" (popular products as negatives).
     """
@@ -47,9 +47,7 @@ def by_name(name, *, cap=None, seed=0):
         split = "time" if "time" in options else "session"
         negatives = "popularity" if "popularity" in options else "uniform"
         return eshop(split=split, negatives=negatives, cap=cap or 50, seed=seed)
-    if base == "tiring":
-        return tiring(cap=cap or 50, seed=seed)
-    known = [*SPEED, "movielens", "eshop", "tiring"]
+    known = [*SPEED, "movielens", "eshop"]
     raise ValueError(f"workload must be one of {known}, got {name!r}.")
 
 
