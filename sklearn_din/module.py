@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.embeddings import FieldEmbeddings, Slot
+from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.fused import can_fuse_mlp, logits_of
 from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP, LabelLogits
-from sklearn_din.network.segments import Segments
 
 # Standard deviation of the first embeddings. Unlike the paper, which names none: the extended
 # network starts smaller (docs/guide/tried.rst has the figures of each departure).
@@ -212,16 +211,13 @@ class DIN(nn.Module):
         Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
         compute_alone_if_forked()
-        embeddings, sums = self.embeddings(
-            batch.ids, self._segments(batch), batch.distinct, batch.vectors, batch.lists
-        )
+        embeddings = self.embeddings(batch.ids, batch.distinct, batch.vectors, batch.lists)
         inputs = [self._numbers(batch)] if self.of_numbers else []
-        inputs += [embeddings[(name,)] for name in self.of_ids]
+        inputs += [embeddings[name] for name in self.of_ids]
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
-            total = self._join(interest.behaviour, sums) if interest.needs_sums else None
             layout = SharedEvents if batch.shared and queries is not None else FlatEvents
-            inputs += layout(interest, queries, keys, batch, total).outputs()
+            inputs += layout(interest, queries, keys, batch).outputs()
         if batch.shared:  # what follows the history alone has one row
             inputs = [column.expand(batch.n_rows, -1) for column in inputs]
         return self._logits(torch.cat(inputs, dim=1))
@@ -243,22 +239,13 @@ class DIN(nn.Module):
         factors : (n_events,) each
         """
         compute_alone_if_forked()
-        embeddings, _ = self.embeddings(batch.ids, {}, vectors=batch.vectors, lists=batch.lists)
+        embeddings = self.embeddings(batch.ids, vectors=batch.vectors, lists=batch.lists)
         return {
             interest.behaviour.histories: FlatEvents(
                 interest, *self._queries_and_keys(interest.behaviour, embeddings, batch), batch
             ).factors_of_events()
             for interest in self.interest_modules
         }
-
-    def _segments(self, batch: Batch) -> dict[Slot, Segments]:
-        """Segments of the events whose unweighted sums the interests use, by slot."""
-        segments: dict[Slot, Segments] = {}
-        for interest in self.interest_modules:
-            if interest.needs_sums:
-                slots = self.embeddings.slots_of(interest.behaviour)
-                segments |= dict.fromkeys(slots, interest.segments_of(batch))
-        return segments
 
     def _numbers(self, batch: Batch) -> Tensor:
         """Numbers (n_rows, n_numeric); in training some are hidden behind zero, the average.
@@ -271,26 +258,21 @@ class DIN(nn.Module):
         return batch.numbers * (rand_like_rows(batch.numbers) >= NUMBERS_HIDDEN)
 
     def _queries_and_keys(
-        self, behaviour: Behaviour, embeddings: dict[Slot, Tensor], batch: Batch
+        self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch
     ) -> tuple[Tensor | None, Tensor]:
         """Candidates and events of a behaviour, attributes side by side.
 
         queries : (n_rows, width), zeros where an attribute has no candidate; None for a bag
         keys : (n_events, width)
         """
-        keys = self._join(behaviour, embeddings)
+        keys = torch.cat([embeddings[name] for name in behaviour.histories], dim=1)
         if behaviour.is_bag:
             return None, keys
         pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
         queries = [
             keys.new_zeros(batch.n_rows, self.embeddings.width(history))
             if candidate is None
-            else embeddings[(candidate,)]
+            else embeddings[candidate]
             for history, candidate in pairs
         ]
         return torch.cat(queries, dim=1), keys
-
-    def _join(self, behaviour: Behaviour, by_slot: dict[Slot, Tensor]) -> Tensor:
-        """Attributes of a behaviour side by side."""
-        attributes = [by_slot[slot] for slot in self.embeddings.slots_of(behaviour)]
-        return attributes[0] if len(attributes) == 1 else torch.cat(attributes, dim=1)

@@ -194,7 +194,7 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
         X = model[:-1].transform(row.assign(genres=[genres]))
         batch = Batch(X)
         module = model["din"].net_.module_
-        return module.embeddings(batch.ids, {}, lists=batch.lists)[0][("genres",)][0].detach()
+        return module.embeddings(batch.ids, lists=batch.lists)["genres"][0].detach()
 
     of_a = vector(["a"])
     assert (vector([]) == 0).all()

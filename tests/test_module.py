@@ -113,7 +113,7 @@ def test_attention_moves_embeddings_in_the_paper_and_where_events_have_answers(
     X = make_answers(30) if has_answers else make_impressions(30)
     network = DIN(X.schema, **options)
     interest, batch = network.interests[0], Batch(X)
-    embeddings, _ = network.embeddings(batch.ids, {})
+    embeddings = network.embeddings(batch.ids)
     queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
     total, weights = FlatEvents(interest, queries, keys, batch).pool()
     loss, tables = total.sum() + weights.sum(), list(network.embeddings.parameters())
@@ -125,7 +125,7 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     X = make_impressions(12)
     network, batch = DIN(X.schema), Batch(X)
     weights = network.attention(batch)[CLICKS]
-    embeddings, _ = network.embeddings(batch.ids, {})
+    embeddings = network.embeddings(batch.ids)
     queries, keys = network._queries_and_keys(network.interests[0].behaviour, embeddings, batch)
     interest, _ = FlatEvents(network.interests[0], queries, keys, batch).pool()
     expected = torch.zeros(12, keys.shape[1])

@@ -1,7 +1,6 @@
 """Fixed vectors of items: looked up by ids, projected, and no stranger without an id."""
 
 import copy
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -88,15 +87,12 @@ def test_an_embedding_is_its_row_and_the_projection_of_the_vector(model, shown):
     batch = Batch(model[:-1].transform(shown[0][350:450]))
     module = model["din"].net_.module_
     with torch.no_grad():
-        found, sums = module.embeddings(batch.ids, module._segments(batch), vectors=batch.vectors)
-        rows, _ = module.embeddings(batch.ids, {})
+        found = module.embeddings(batch.ids, vectors=batch.vectors)
+        rows = module.embeddings(batch.ids)
     for name in ("item", "hist_item"):
         of_ids = batch.vectors.tables["item"][batch.vectors.rows[name]]
-        expected = rows[(name,)] + of_ids @ module.embeddings.projections["item"].detach()
-        torch.testing.assert_close(found[(name,)], expected)
-    pairs = pairwise(batch.offsets[("hist_item",)].tolist())
-    total = torch.stack([found[("hist_item",)][a:b].sum(0) for a, b in pairs])
-    torch.testing.assert_close(sums[("hist_item",)], total)
+        expected = rows[name] + of_ids @ module.embeddings.projections["item"].detach()
+        torch.testing.assert_close(found[name], expected)
 
 
 def test_items_that_came_up_later_are_told_apart_by_their_vectors(model, shown, vectors):
@@ -147,7 +143,7 @@ def test_tables_of_embeddings_hold_the_projections_and_new_values(model, shown, 
     ]
     batch, module = Batch(model[:-1].transform(shown[0])), model["din"].net_.module_
     with torch.no_grad():
-        found = module.embeddings(batch.ids, {}, vectors=batch.vectors)[0][("item",)]
+        found = module.embeddings(batch.ids, vectors=batch.vectors)["item"]
     rows = pd.concat([table.loc["known"], table.loc["new"]]).loc[shown[0]["item"]]
     np.testing.assert_allclose(rows, found, atol=1e-6)
 

@@ -1,9 +1,9 @@
-"""Embedding tables of all fields: ids in, their rows and the sums per impression out."""
+"""Embedding tables of all fields: ids in, their rows out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows, to_device
 from sklearn_din.network.segments import (
-    Segments,
     gather_rows,
-    reuse_arange,
-    segment_sum,
     sum_events,
 )
-
-Slot = tuple[str, ...]  # names of the fields that are looked up together
 
 
 class FieldEmbeddings(nn.Module):
@@ -74,19 +69,15 @@ class FieldEmbeddings(nn.Module):
             self.offset_of |= {n: int(e) - sizes[n] for n, e in zip(names, ends, strict=True)}
             self.tables[str(width)] = nn.Parameter(torch.empty(int(ends[-1]), width))
         self.sizes = sizes
-        self.of_lists = {field.name for field in schema.fields if field.holds_lists}
         self.projections = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.empty(n_dims, self.width_of[name]))
                 for name, n_dims in schema.vector_sizes.items()
             }
         )
-        self.slots: list[Slot] = [(name,) for name in schema.names("categorical", "list")]
-        for behaviour in schema.behaviours:
-            self.slots += self.slots_of(behaviour)
-        self._slots_by_width: dict[str, list[Slot]] = {}
-        for slot in self.slots:
-            self._slots_by_width.setdefault(str(self.width(slot[0])), []).append(slot)
+        self._fields_by_width: dict[str, list[str]] = {}
+        for name in self.vocabulary_of:
+            self._fields_by_width.setdefault(str(self.width(name)), []).append(name)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -132,91 +123,42 @@ class FieldEmbeddings(nn.Module):
         table = torch.from_numpy(known.table[known.rows_of(ids)]).to(rows.device)
         return rows + table @ self.projections[vocabulary]
 
-    def slots_of(self, behaviour: Behaviour) -> list[Slot]:
-        """Slots that hold a behaviour's events.
-
-        One slot where all its attributes are single ids and have the same width, otherwise one for
-        each attribute.
-        """
-        names = behaviour.histories
-        together = len({self.width(name) for name in names}) == 1 and self.of_lists.isdisjoint(
-            names
-        )
-        return [names] if together else [(name,) for name in names]
-
     def forward(
         self,
         ids: Mapping[str, Tensor],
-        segments: Mapping[Slot, Segments],
         distinct: Mapping[str, DistinctRows] | None = None,
         vectors: BatchVectors | None = None,
         lists: Mapping[str, BatchLists] | None = None,
-    ) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
-        """Look up the rows of all ids, and sum those of histories over each impression.
+    ) -> dict[str, Tensor]:
+        """Look up the rows of all ids, by field.
 
-        Both are by slot, the names of the fields that are looked up together: ``("item",)``, or a
-        behaviour's histories, whose attributes then lie side by side. ``distinct`` is that of these
-        ids; without it the backward pass finds them, for which the host must wait where they are on
-        a GPU.
+        ``distinct`` is that of these ids; without it the backward pass finds them, for which the
+        host must wait where they are on a GPU.
 
         ids : (n_rows,) of a column, (n_events,) of a history, (n_list_ids,) of distinct lists; of
-            all slots, or of some
-        segments : of the slots whose sums are needed
-        embeddings : (n_rows, width) or (n_events, width) for each slot
-        sums : (n_rows, width) for each slot in ``segments``
+            all fields, or of some
+        embeddings : (n_rows, width) or (n_events, width) for each field
         """
-        embeddings: dict[Slot, Tensor] = {}
-        sums: dict[Slot, Tensor] = {}
-        segments_of: dict[Slot, Segments] = dict(segments)
-        for name, of_field in (lists or {}).items():  # summed over each list
-            segments_of[(name,)] = Segments(of_field.rows, of_field.offsets)
-        for width, all_slots in self._slots_by_width.items():
-            slots = [slot for slot in all_slots if slot[0] in ids]
-            if not slots:
-                continue
-            table = self.tables[width]
-            positions = [self._positions(slot, ids) for slot in slots]
-            requests = [
-                _Request(at.shape[0], len(slot), segments_of.get(slot))
-                for slot, at in zip(slots, positions, strict=True)
-            ]
-            touched = distinct.get(width) if distinct else None
-            look_up = _LookUp.apply if torch.is_grad_enabled() else _look_up
-            tensors = look_up(table, torch.cat(positions), requests, touched)
-            summed = [slot for slot in slots if slot in segments_of]
-            embeddings |= zip(slots, tensors[: len(slots)], strict=True)
-            sums |= zip(summed, tensors[len(slots) :], strict=True)
-        for name, of_field in (lists or {}).items():
-            slot = (name,)
-            lengths = of_field.offsets.diff().clamp(min=1).unsqueeze(1)
-            means = sums.pop(slot) / lengths  # (n_lists, width)
-            embeddings[slot] = means.index_select(0, of_field.at)
-            if slot in segments:
-                sums[slot] = sum_events(embeddings[slot], *segments[slot])
+        embeddings: dict[str, Tensor] = {}
+        for width, fields in self._fields_by_width.items():
+            names = [name for name in fields if name in ids]
+            if names:
+                at = [self._positions(name, ids) for name in names]
+                table, touched = self.tables[width], (distinct or {}).get(width)
+                look_up = _LookUp.apply if torch.is_grad_enabled() else _look_up
+                rows = look_up(table, torch.cat(at), touched)
+                blocks = rows.split([positions.shape[0] for positions in at])
+                embeddings |= zip(names, blocks, strict=True)
+        for name, of_field in (lists or {}).items():  # their means, (n_lists, width)
+            sums = sum_events(embeddings[name], of_field.rows, of_field.offsets)
+            means = sums / of_field.offsets.diff().clamp(min=1).unsqueeze(1)
+            embeddings[name] = means.index_select(0, of_field.at)
         if self.projections and vectors is not None:
-            self._add_projections(vectors, segments, embeddings, sums)
-        return embeddings, sums
-
-    def _add_projections(
-        self,
-        vectors: BatchVectors,
-        segments: Mapping[Slot, Segments],
-        embeddings: dict[Slot, Tensor],
-        sums: dict[Slot, Tensor],
-    ) -> None:
-        """Add to embeddings and sums those of the fixed vectors: each distinct one once."""
-        projected = {n: vectors.tables[n] @ weight for n, weight in self.projections.items()}
-        for slot in embeddings:
-            widths = [self.width(name) for name in slot]
-            for position, name in enumerate(slot):
-                if name not in vectors.rows:
-                    continue
-                beside = (sum(widths[:position]), sum(widths[position + 1 :]))
+            projected = {n: vectors.tables[n] @ weight for n, weight in self.projections.items()}
+            for name in embeddings.keys() & vectors.rows.keys():
                 of_ids = projected[self.vocabulary_of[name]].index_select(0, vectors.rows[name])
-                embeddings[slot] = embeddings[slot] + F.pad(of_ids, beside)
-                if slot in segments:
-                    total = sum_events(of_ids, *segments[slot])
-                    sums[slot] = sums[slot] + F.pad(total, beside)
+                embeddings[name] = embeddings[name] + of_ids
+        return embeddings
 
     @torch.no_grad()
     def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:
@@ -226,8 +168,8 @@ class FieldEmbeddings(nn.Module):
         GPU they are found while the ids are still in the host's memory.
         """
         return {
-            width: _distinct_rows(torch.cat([self._positions(slot, ids) for slot in slots]))
-            for width, slots in self._slots_by_width.items()
+            width: _distinct_rows(torch.cat([self._positions(name, ids) for name in names]))
+            for width, names in self._fields_by_width.items()
         }
 
     @torch.no_grad()
@@ -247,71 +189,33 @@ class FieldEmbeddings(nn.Module):
             sums = F.embedding_bag(order, table.grad._values(), starts, mode="sum")
             table.grad = _sparse_gradient(rows, sums, table.shape)
 
-    def _positions(self, slot: Slot, ids: Mapping[str, Tensor]) -> Tensor:
-        """Rows of the table that a slot's ids stand for: all attributes of an event in turn."""
-        offsets = [self.offset_of[self.vocabulary_of[name]] for name in slot]
-        shifted = [
-            ids[name] + offset if offset else ids[name]
-            for name, offset in zip(slot, offsets, strict=True)
-        ]
-        return torch.stack(shifted, dim=1).view(-1) if len(slot) > 1 else shifted[0]
+    def _positions(self, name: str, ids: Mapping[str, Tensor]) -> Tensor:
+        """Return the rows of the table that a field's ids stand for."""
+        offset = self.offset_of[self.vocabulary_of[name]]
+        return ids[name] + offset if offset else ids[name]
 
 
-class _Request(NamedTuple):
-    """One slot of a look-up: ids of all its attributes; segments, where sums are needed."""
-
-    n_positions: int
-    n_attributes: int
-    segments: Segments | None
-
-
-def _look_up(
-    table: Tensor,
-    positions: Tensor,
-    requests: Sequence[_Request],
-    distinct: DistinctRows | None = None,
-) -> tuple[Tensor, ...]:
-    """Embeddings of each slot, then the sums of those that ask for them."""
-    blocks = gather_rows(table, positions).split([request.n_positions for request in requests])
-    embeddings = [
-        block.view(-1, request.n_attributes * table.shape[1])
-        for block, request in zip(blocks, requests, strict=True)
-    ]
-    sums = [
-        segment_sum(values, request.segments.offsets)
-        for values, request in zip(embeddings, requests, strict=True)
-        if request.segments is not None
-    ]
-    return (*embeddings, *sums)
+def _look_up(table: Tensor, positions: Tensor, distinct: DistinctRows | None = None) -> Tensor:
+    return gather_rows(table, positions)
 
 
 class _LookUp(torch.autograd.Function):
-    """Gather rows of a table and sum them over impressions.
-
-    The gradient of the table is sparse: it holds each distinct row once, in ascending order.
-    """
+    """Gather rows of a table: its gradient is sparse, each distinct row once, ascending."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        table: Tensor,
-        positions: Tensor,
-        requests: Sequence[_Request],
-        distinct: DistinctRows | None,
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, table: Tensor, positions: Tensor, distinct: DistinctRows | None
+    ) -> Tensor:
         ctx.save_for_backward(positions)
-        ctx.distinct = distinct
-        ctx.shape, ctx.requests = table.shape, requests
-        ctx.set_materialize_grads(False)
-        return _look_up(table, positions, requests)
+        ctx.distinct, ctx.shape = distinct, table.shape
+        return gather_rows(table, positions)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None]:
         (positions,) = ctx.saved_tensors
         order, starts, rows = ctx.distinct or _distinct_rows(positions)
-        grad_rows, source = _gradient_rows(ctx.requests, gradients, ctx.shape[1])
-        sums = F.embedding_bag(source.index_select(0, order), grad_rows, starts, mode="sum")
-        return _sparse_gradient(rows, sums, ctx.shape), None, None, None
+        sums = F.embedding_bag(order, grad_rows, starts, mode="sum")
+        return _sparse_gradient(rows, sums, ctx.shape), None, None
 
 
 def _sparse_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
@@ -328,46 +232,3 @@ def _distinct_rows(positions: Tensor) -> DistinctRows:
     torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
     starts = is_first.nonzero().squeeze(1)
     return DistinctRows(order, starts, ordered.index_select(0, starts).long())
-
-
-def _gradient_rows(
-    requests: Sequence[_Request], gradients: Sequence[Tensor | None], width: int
-) -> tuple[Tensor, Tensor]:
-    """Gradients of all looked-up rows, where equal ones are written once.
-
-    grad_rows : (n, width)
-    source : (n_positions,), which of the n is the gradient of each position
-    """
-    present = next(gradient for gradient in gradients if gradient is not None)
-    grad_sums = iter(gradients[len(requests) :])
-    blocks: list[Tensor] = []
-    sources: list[Tensor] = []
-    n_rows = 0
-    for request, grad_events in zip(requests, gradients, strict=False):
-        grad_sum = None if request.segments is None else next(grad_sums)
-        if request.segments is not None and grad_sum is not None:
-            block, source = _spread_sums(request, request.segments.rows, grad_sum, grad_events)
-        else:  # used by themselves, or not at all
-            if grad_events is None:
-                grad_events = present.new_zeros(request.n_positions, width)
-            block = grad_events
-            source = reuse_arange(request.n_positions, device=present.device)
-        blocks.append(block.reshape(-1, width))
-        sources.append(source + n_rows)
-        n_rows += blocks[-1].shape[0]
-    return torch.cat(blocks), torch.cat(sources)
-
-
-def _spread_sums(
-    request: _Request, rows: Tensor, grad_sum: Tensor, grad_events: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of a slot whose sums were used, and which of them belongs to each position.
-
-    All events of an impression share its sum's gradient: it is copied to each event only where
-    the events were used by themselves too.
-    """
-    if grad_events is not None:
-        source = reuse_arange(request.n_positions, device=rows.device)
-        return grad_events + grad_sum.index_select(0, rows), source
-    attributes = reuse_arange(request.n_attributes, device=rows.device)
-    return grad_sum, (rows.unsqueeze(1) * request.n_attributes + attributes).view(-1)

@@ -81,8 +81,6 @@ class Events:
     same, factors, ranks
         Where the unit asks for relations, by event too: whether it has the candidate's id, for each
         attribute that is compared; DECAYS but the first to the power of its rank; its rank.
-    sums : (n_rows, width)
-        Unweighted sums of the keys; None where they are still to be computed.
     counts : (n_rows, n_compared, N_COUNTED)
         Events that have the candidate's id, by how they are counted; set by :meth:`outputs`.
     """
@@ -92,7 +90,6 @@ class Events:
     same: Sequence[Array]
     factors: Sequence[Array]
     ranks: Array
-    sums: Array = None
     counts: Array
 
     def __init__(self, interest: Interest, queries: Array, keys: Array, lengths: Array) -> None:
@@ -122,7 +119,7 @@ class Events:
         pooling, factor = self.interest.pooling, self.factor()
         if pooling == "max":
             return self.maximum(), None
-        pooled, weights = self.attend() if pooling == "attention" else (self.sum_keys(), None)
+        pooled, weights = self.attend() if pooling == "attention" else (self.sum(self.keys), None)
         return pooled if factor is None else pooled * factor, weights
 
     def factor(self) -> Array | None:
@@ -130,10 +127,6 @@ class Events:
         if self.interest.pooling == "mean":
             return self.scale * self.scale
         return self.scale if self.interest.divisor == "sqrt" else None
-
-    def sum_keys(self) -> Array:
-        """Return unweighted sums of the keys: (n_rows, width)."""
-        return self.sum(self.keys) if self.sums is None else self.sums
 
     def total(self, weights: Array) -> Array:
         """Return sums of weights: (n_rows, 1)."""
@@ -274,12 +267,6 @@ class Interest(nn.Module):
             if extended:
                 self.unit.start_as_matching(n_matches)
 
-    @property
-    def needs_sums(self) -> bool:
-        """Return whether events' unweighted sums are used: as interest, or beside attention's."""
-        beside_attention = self.extended and self.pooling == "attention"
-        return self.pooling in ("sum", "mean") or beside_attention
-
     def columns(self) -> list[Column]:
         """Return the MLP's inputs of this behaviour in their order, for events in any layout.
 
@@ -298,7 +285,7 @@ class Interest(nn.Module):
             # since attention may neglect it.
             columns += [
                 Column("sum of weights", 1, lambda e: signed_log(e.total(e.weights))),
-                Column("candidate * sum", width, lambda e: e.queries * (e.sum_keys() * e.scale)),
+                Column("candidate * sum", width, lambda e: e.queries * (e.sum(e.keys) * e.scale)),
             ]
         # Unlike the paper: counts enter the MLP. Where repetition first attracts, then saturates,
         # the logit would have no slope in the weights' sum, which starts as the count of matches
@@ -339,14 +326,9 @@ class FlatEvents(Events):
     """Events of a batch's impressions, one after the other: (n_events, ...)."""
 
     def __init__(
-        self,
-        interest: Interest,
-        queries: Tensor | None,
-        keys: Tensor,
-        batch: Batch,
-        sums: Tensor | None = None,
+        self, interest: Interest, queries: Tensor | None, keys: Tensor, batch: Batch
     ) -> None:
-        self.batch, self.sums, self.segments = batch, sums, interest.segments_of(batch)
+        self.batch, self.segments = batch, interest.segments_of(batch)
         rows, offsets = self.segments
         super().__init__(interest, queries, keys, offsets.diff().unsqueeze(1).float())
         if interest.extended:
@@ -407,14 +389,9 @@ class SharedEvents(Events):
     """
 
     def __init__(
-        self,
-        interest: Interest,
-        queries: Tensor | None,
-        keys: Tensor,
-        batch: Batch,
-        sums: Tensor | None = None,
+        self, interest: Interest, queries: Tensor | None, keys: Tensor, batch: Batch
     ) -> None:
-        self.batch, self.sums, n_events = batch, sums, keys.shape[0]
+        self.batch, n_events = batch, keys.shape[0]
         super().__init__(interest, queries, keys, keys.new_full((1, 1), n_events))
         if interest.extended:
             self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
