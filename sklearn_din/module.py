@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
-from sklearn_din.network.fused import can_fuse_mlp, logits_of
+from sklearn_din.network.fused import can_fuse, logits_of
 from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
 from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP, LabelLogits
@@ -224,7 +224,7 @@ class DIN(nn.Module):
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """Logits of all inputs side by side, (n_rows, n_inputs)."""
-        if can_fuse_mlp(self.mlp) and not self.has_labels:
+        if can_fuse(self.mlp) and not self.has_labels:
             return logits_of(self.mlp, self.output, inputs)
         return self.output(self.mlp(inputs)).squeeze(1)
 

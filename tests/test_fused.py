@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sklearn_din.module import OPTIONS
-from sklearn_din.network.fused import attend, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.network.fused import attend, can_fuse, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import N_CHUNKS, sum_events
 
@@ -104,11 +104,11 @@ def test_a_second_backward_pass_gives_the_same_gradients(slope):
 
 
 def test_only_prelu_units_and_mlps_without_dropout_are_fused():
-    assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu"))
+    assert can_fuse(ActivationUnit(2, 0, units=(4, 2), activation="prelu").above)
     for activation in {*OPTIONS["attention_activation"]} - {"prelu"}:
-        assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation=activation))
-    assert can_fuse_mlp(MLP(4, (3, 2), activation="prelu"))
+        assert not can_fuse(ActivationUnit(2, 0, units=(4, 2), activation=activation).above)
+    assert can_fuse(MLP(4, (3, 2), activation="prelu"))
     for activation in {*OPTIONS["activation"]} - {"prelu"}:
-        assert not can_fuse_mlp(MLP(4, (3, 2), activation=activation))
-    assert not can_fuse_mlp(MLP(4, (3, 2), activation="prelu", dropout=0.5))
-    assert not can_fuse_mlp(MLP(4, (), activation="prelu"))
+        assert not can_fuse(MLP(4, (3, 2), activation=activation))
+    assert not can_fuse(MLP(4, (3, 2), activation="prelu", dropout=0.5))
+    assert not can_fuse(MLP(4, (), activation="prelu"))

@@ -30,9 +30,12 @@ SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negat
 LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
 
 
-def can_fuse(unit: ActivationUnit) -> bool:
-    """Return whether all activations are PReLU, and sizes are known (not in torch.export)."""
-    return _are_fusable([unit.first_activation, *unit.rest])
+def can_fuse(layers: Iterable[nn.Module]) -> bool:
+    """Return whether there are layers, all linear or PReLU; not in torch.export: sizes are free."""
+    layers = list(layers)
+    if torch.compiler.is_compiling() or not layers:
+        return False
+    return all(isinstance(layer, nn.Linear | PReLU) for layer in layers)
 
 
 def attend(
@@ -55,8 +58,8 @@ def attend(
     weights : (n_events,)
     """
     weight_query, weight_event = unit.split_first_layer()
-    first = [weight_query, unit.first.bias, weight_event, *slopes_of([unit.first_activation])]
-    above = layer_parameters(unit.rest, unit.last)
+    first = [weight_query, unit.first.bias, weight_event]
+    above = layer_parameters(unit.above, unit.last)
     return _Attend.apply(queries, keys, relations, rows, offsets, *first, *above)
 
 
@@ -127,11 +130,6 @@ def _column(rows: Tensor, weight: Tensor) -> Tensor:
     return (torch.stack([weight, weight]) @ rows.t())[0]
 
 
-def can_fuse_mlp(mlp: MLP) -> bool:
-    """Return whether it has layers, all their activations are PReLU, and nothing is dropped."""
-    return _are_fusable(mlp)
-
-
 def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
     """``output(mlp(inputs))``, one logit per row.
 
@@ -170,27 +168,14 @@ class _Logits(torch.autograd.Function):
         return (grad_inputs, grad_weight, grad_scores.sum(0), *above)
 
 
-def _are_fusable(layers: Iterable[nn.Module]) -> bool:
-    """Return whether they are linear and PReLU; never in torch.export, which leaves sizes free."""
-    layers = list(layers)
-    if torch.compiler.is_compiling() or not layers:
-        return False
-    return all(isinstance(layer, nn.Linear | PReLU) for layer in layers)
-
-
-def slopes_of(layers: Iterable[nn.Module]) -> list[Tensor]:
-    """Return the slopes of all PReLU."""
-    return [layer.slope for layer in layers if isinstance(layer, PReLU)]
-
-
-def layer_parameters(hidden: MLP, last: nn.Linear) -> list[Tensor]:
-    """Weight, bias and slope of each hidden layer, then weight and bias of the last."""
-    parameters = []
+def layer_parameters(hidden: Iterable[nn.Module], last: nn.Linear) -> list[Tensor]:
+    """Return weight and bias, or slope, of each hidden layer, then weight and bias of the last."""
+    parameters: list[Tensor] = []
     for layer in hidden:
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, PReLU):
+            parameters.append(layer.slope)
+        elif isinstance(layer, nn.Linear):
             parameters += [layer.weight, layer.bias]
-        else:
-            parameters += slopes_of([layer])
     return [*parameters, last.weight[0], last.bias]
 
 

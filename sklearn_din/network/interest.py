@@ -21,7 +21,6 @@ from sklearn_din.network.fused import (
     can_fuse,
     hidden_layers,
     layer_parameters,
-    slopes_of,
 )
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
@@ -360,7 +359,7 @@ class FlatEvents(Events):
             queries, keys = queries.detach(), keys.detach()
         relations = torch.stack(self.relations(), dim=1) if interest.extended else None
         rows, offsets = self.segments
-        if interest.normalization != "softmax" and can_fuse(interest.unit):
+        if interest.normalization != "softmax" and can_fuse(interest.unit.above):
             return attend(interest.unit, queries, keys, relations, rows, offsets)
         weights = interest.unit(queries, keys, relations, rows)
         if interest.normalization == "softmax":
@@ -460,10 +459,9 @@ class SharedEvents(Events):
 
 def _upper_layers(unit: ActivationUnit, scores: Tensor) -> Tensor:
     """Return weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
-    if not can_fuse(unit):
-        return unit.last(unit.rest(unit.first_activation(scores))).squeeze(1)
-    above = layer_parameters(unit.rest, unit.last)
-    return hidden_layers(scores, [*slopes_of([unit.first_activation]), *above])[1]
+    if not can_fuse(unit.above):
+        return unit.finish(scores)
+    return hidden_layers(scores, layer_parameters(unit.above, unit.last))[1]
 
 
 def find_same(interest: Interest, batch: Batch) -> list[Tensor]:

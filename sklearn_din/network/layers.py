@@ -402,6 +402,11 @@ class ActivationUnit(nn.Module):
         )
         return (weight_query + weight_difference).t(), weight_event.t()
 
+    @property
+    def above(self) -> list[nn.Module]:
+        """The layers between the first products and the last layer."""
+        return [self.first_activation, *self.rest]
+
     def forward(
         self, queries: Tensor, keys: Tensor, relations: Tensor | None, rows: Tensor
     ) -> Tensor:
@@ -419,4 +424,8 @@ class ActivationUnit(nn.Module):
         if relations is not None:
             events.append(relations)
         scores = torch.addmm(query_part.index_select(0, rows), torch.cat(events, 1), weight_event)
+        return self.finish(scores)
+
+    def finish(self, scores: Tensor) -> Tensor:
+        """Return weights (n,) from the first layer's scores (n, n_units)."""
         return self.last(self.rest(self.first_activation(scores))).squeeze(1)

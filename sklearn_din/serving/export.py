@@ -464,8 +464,8 @@ def _score_pairs(
 
 def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
     """Scores of events (1, a * b) from those of the unit's first layer, (a, b, n_units)."""
-    scores = _layers(scores, [unit.first_activation]).reshape(-1, unit.first.out_features)
-    return _of_one_unit(_layers(scores, unit.rest), unit.last)
+    scores = scores.reshape(-1, unit.first.out_features)
+    return _of_one_unit(_layers(scores, unit.above), unit.last)
 
 
 def _without_missing(shown: Value) -> Value:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din.module import DIN, compute_alone_if_forked
-from sklearn_din.network.fused import attend, can_fuse, can_fuse_mlp, logits_of
+from sklearn_din.network.fused import attend, can_fuse, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import alike_for_all_threads
 
@@ -146,10 +146,10 @@ def lend_threads(module: nn.Module, *, may_choose: bool) -> Iterator[ThreadChoic
 
 def is_fused(module: nn.Module) -> bool:
     """Return whether all sums over many rows are those of ``network/fused.py``."""
-    if type(module) is not DIN or module.has_labels or not can_fuse_mlp(module.mlp):
+    if type(module) is not DIN or module.has_labels or not can_fuse(module.mlp):
         return False
     attending = [part for part in module.interest_modules if part.pooling == "attention"]
-    return all(part.normalization != "softmax" and can_fuse(part.unit) for part in attending)
+    return all(part.normalization != "softmax" and can_fuse(part.unit.above) for part in attending)
 
 
 @functools.cache
