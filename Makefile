@@ -6,7 +6,7 @@ OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 ECOSYSTEM ?= $(VENV)-ecosystem
 
-.PHONY: setup tools main check test test-oldest test-engines test-ecosystem lint audit lock bench quality proofs
+.PHONY: setup tools main check test test-page test-oldest test-engines test-ecosystem lint audit lock bench quality proofs
 .PHONY: house docs release reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -53,6 +53,11 @@ $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check ray \
 		|| echo "No ray for this Python: its tests are skipped."
 	touch $@
+
+# The page in a Chromium of the system; without one its tests are skipped.
+test-page: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_page.py
 
 # MLflow, skore, SHAP and others that people bring, in an environment of its own.
 test-ecosystem: $(ECOSYSTEM)/installed

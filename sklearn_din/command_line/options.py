@@ -16,6 +16,7 @@ PARQUET = (".parquet", ".pq")
 TABLE_SUFFIXES = (*PARQUET, ".csv", ".csv.gz", ".tsv")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+PORT = 8000
 TOKEN_VARIABLE = "SKLEARN_DIN_TOKEN"
 CONDITION = re.compile(r"(?P<column>.+?)\s*(?P<compare>>=|<=|==|!=|>|<)\s*(?P<value>.+)")
 DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
@@ -55,6 +56,7 @@ class CompareOptions(TableOptions):
     output: Path | None
     top_k: int | None
     recommendations: Path | None
+    serve: int | None
 
     @property
     def label_column(self) -> str | None:
@@ -153,6 +155,10 @@ def main_parser() -> OneLineParser:
         "without those that they clicked"
     )  # fmt: skip
     results.add_argument("--recommendations", type=Path, help="file for all rows of --top-k")
+    results.add_argument(
+        "--serve", type=_count(0), nargs="?", const=PORT, metavar="PORT",
+        help=f"DIN on a page of this machine, at port {PORT} or another, until Ctrl-C",
+    )  # fmt: skip
     return parser
 
 
@@ -181,7 +187,7 @@ def serve_parser() -> OneLineParser:
     )
     parser.add_argument("--history", type=Path, help="clicks of users, whose ids may then be asked")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
-    parser.add_argument("--port", type=_count(0), default=8000, help="default 8000; 0: any")
+    parser.add_argument("--port", type=_count(0), default=PORT, help=f"default {PORT}; 0: any")
     parser.add_argument(
         "--token",
         default=os.environ.get(TOKEN_VARIABLE),
@@ -214,6 +220,8 @@ def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
     _check_together(options)
     _check_reading(options)
     _check_input(options.log, folder=True)
+    if options.serve is not None:
+        check_serve_extra()
     outputs = ["picture", "save", "output", "recommendations"]
     _check_outputs({f"--{o}": getattr(options, o) for o in outputs}, inputs=[options.log])
     return options

@@ -59,20 +59,26 @@ def compare(options: CompareOptions) -> None:
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
-    has_final = bool(picture or options.save or options.top_k)
+    is_served = options.serve is not None
+    has_final = bool(picture or options.save or options.top_k or is_served)
     _print_plan(study, n_folds=len(folds), epochs=options.epochs, has_final=has_final)
     table, probability = cross_validate(study, folds, settings)
     print(table.to_string(float_format="{:.4f}".format))
     if note := note_better_rules(dict(table["AUC"]), study.y, models=list(MODELS)):
         print(note)
-    has_probabilities = options.output or options.save or options.top_k
+    has_probabilities = options.output or options.save or options.top_k or is_served
     log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
     if options.output is not None:
         scored = study.X[study.roles.columns].assign(clicked=study.y)
-        probability = expit(logit(probability) + log_odds)
-        write_table(scored.assign(probability=probability), options.output)
-    if has_final:
-        _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
+        corrected = expit(logit(probability) + log_odds)
+        write_table(scored.assign(probability=corrected), options.output)
+    if not has_final:
+        return
+    model = _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
+    if options.serve is not None:
+        from sklearn_din.command_line.serving import serve_study
+
+        serve_study(study, model, probability, options.serve)
 
 
 def _print_plan(study: Study, *, n_folds: int, epochs: int | None, has_final: bool) -> None:
@@ -93,7 +99,7 @@ def _use_final_model(
     parameters: Parameters,
     picture: Path | None,
     log_odds: float,
-) -> None:
+) -> Pipeline:
     model = fit_final_model(study, parameters)
     add_to_logits(model, log_odds)
     if options.save is not None:
@@ -102,13 +108,18 @@ def _use_final_model(
     if picture is not None:
         draw_attention(study, model, picture)
     if options.top_k is not None:
-        best = recommend(study, model, options.top_k)
-        if options.recommendations is not None:
-            write_table(best, options.recommendations)
-            return
-        print(best.head(SHOWN_RECOMMENDATIONS).to_string(index=False))
-        if len(best) > SHOWN_RECOMMENDATIONS:
-            print(f"... {len(best):,} rows in all: --recommendations FILE writes them")
+        _tell_best(recommend(study, model, options.top_k), options.recommendations)
+    return model
+
+
+def _tell_best(best: pd.DataFrame, path: Path | None) -> None:
+    """Write recommendations, or print some."""
+    if path is not None:
+        write_table(best, path)
+        return
+    print(best.head(SHOWN_RECOMMENDATIONS).to_string(index=False))
+    if len(best) > SHOWN_RECOMMENDATIONS:
+        print(f"... {len(best):,} rows in all: --recommendations FILE writes them")
 
 
 def folds_by_user(study: Study, n_folds: int) -> Folds:
@@ -200,9 +211,8 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     A user gets ``top_k`` items, or fewer who has clicked most of the catalogue: columns of user,
     rank (from 1), item and what follows from it, popularity (users who clicked it), probability.
     """
-    roles = study.roles
+    roles, catalogue = study.roles, study.catalogue
     in_order = study.X[roles.columns].sort_values(roles.time, kind="stable")
-    catalogue = in_order[roles.events].drop_duplicates(roles.item, keep="last")
     clicked = study.X.loc[study.y == 1, [roles.user, roles.item]].drop_duplicates()
     popularity = catalogue[roles.item].map(clicked[roles.item].value_counts()).fillna(0)
     users = in_order.drop_duplicates(roles.user, keep="last").drop(columns=roles.events)

@@ -7,16 +7,20 @@ import signal
 import socket
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import uvicorn
+from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import LOOPBACK, ServeOptions
+from sklearn_din.command_line.study import Study
 from sklearn_din.command_line.tables import drop_missing, read_ids, read_table, read_times
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.state import LOGGER, State
 
 SECONDS_TO_STOP = 10
+CALIBRATION_BINS = 10  # of as many rows each
 
 
 def serve(options: ServeOptions) -> None:
@@ -24,6 +28,21 @@ def serve(options: ServeOptions) -> None:
     files = [options.model, options.catalogue, *([options.history] if options.history else [])]
     state = State(lambda: load_answers(options), files)
     run(state, host=options.host, port=options.port, token=options.token)
+
+
+def serve_study(study: Study, model: Pipeline, probability: np.ndarray, port: int) -> None:
+    """Show what the main job has fitted, beside the cross-validated probability of each row."""
+    from sklearn_din.server.by_pipeline import PipelineAnswers
+
+    clicks = study.X.loc[study.y == 1, study.roles.columns]
+    answers = PipelineAnswers(model, study.catalogue, clicks)
+    parts = [p for p in np.array_split(np.argsort(probability), CALIBRATION_BINS) if len(p)]
+    calibration = [
+        {"predicted": float(probability[p].mean()), "observed": float(study.y[p].mean())}
+        for p in parts
+    ]
+    state = State(lambda: answers)
+    run(state, host=LOOPBACK[0], port=port, token=None, calibration=calibration)
 
 
 def load_answers(options: ServeOptions) -> Answers:

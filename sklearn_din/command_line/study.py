@@ -64,6 +64,12 @@ class Study(NamedTuple):
         """The user of each impression."""
         return self.X[self.roles.user]
 
+    @property
+    def catalogue(self) -> pd.DataFrame:
+        """Each item, with what followed from it last."""
+        in_order = self.X[self.roles.columns].sort_values(self.roles.time, kind="stable")
+        return in_order[self.roles.events].drop_duplicates(self.roles.item, keep="last")
+
 
 def make_study(options: CompareOptions) -> Study:
     """Return the embedded click log, whose true click probabilities are known."""

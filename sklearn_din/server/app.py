@@ -71,8 +71,7 @@ def create_app(
     hosts : list of str, default=()
         The only names by which the server may be asked. Empty: any.
     calibration : list of dict, default=None
-        Mean probability ("predicted"), rate of clicks ("observed") and number of "rows" of bins,
-        which the page shows.
+        Mean probability ("predicted") and rate of clicks ("observed") of bins, for the page.
     """
     registry = CollectorRegistry()
     Gauge(

@@ -1,1 +1,40 @@
+"use strict";
 
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+// One route: what it is for, an example to change, and its answer.
+function drawRoute(path, method, route, schemas) {
+  const reference = route.requestBody?.content["application/json"].schema.$ref;
+  const schema = reference && schemas[reference.split("/").pop()];
+  const answer = element("pre", { hidden: true });
+  answer.setAttribute("role", "status");
+  const example = JSON.stringify(schema?.example, null, 1)?.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
+  const text = schema && element("textarea", { value: example, rows: 8 });
+  text?.setAttribute("aria-label", `Body of ${path}`);
+  const send = element("button", { type: "button", textContent: `Send ${method.toUpperCase()} ${path}` });
+  send.onclick = async () => {
+    const options = { method, headers: { "Content-Type": "application/json" }, body: text?.value };
+    const got = await fetch(path.slice(1), options);
+    const body = await got.text();
+    answer.textContent = `${got.status}\n${body}`;
+    answer.hidden = false;
+  };
+  const fields = Object.entries(schema?.properties || {}).filter(([, field]) => field.description)
+    .map(([name, field]) => element("li", {}, element("b", { textContent: name }), `: ${field.description}`,
+      field["x-columns"] ? ` Columns: ${field["x-columns"].join(", ")}.` : ""));
+  return element("section", {}, element("h2", { textContent: `${method.toUpperCase()} ${path}` }),
+    element("p", { textContent: route.summary }), element("ul", {}, ...fields), ...(text ? [text] : []), send, answer);
+}
+
+(async () => {
+  const described = await (await fetch("openapi.json")).json();
+  for (const [path, methods] of Object.entries(described.paths)) {
+    for (const [method, route] of Object.entries(methods)) {
+      document.getElementById("routes").append(drawRoute(path, method, route, described.components.schemas));
+    }
+  }
+})();

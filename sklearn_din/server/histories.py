@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,8 +49,10 @@ class Histories:
         if not sum(map(len, parts)):
             raise ValueError("the history must have at least one event, got none.")
         remembered = self._fit(parts[0])
-        for part in parts[1:]:
-            remembered.partial_fit(part)  # an event that is in both is remembered once
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of events that are in both
+            for part in parts[1:]:
+                remembered.partial_fit(part)
         events = remembered.events_
         self._example = events.head(1)
         self._builders = remembered, self._fit(events[:0])

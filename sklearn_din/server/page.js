@@ -1,1 +1,279 @@
+"use strict";
+// What is shown: the events on the strip, the user's columns, the best items, the chosen one.
+const shown = { events: [], context: {}, best: [], chosen: null, why: null, asked: 0 };
+let about = null;
 
+const byId = (id) => document.getElementById(id);
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children); // text stays text: nothing is read as HTML
+  return made;
+}
+
+function say(text, isFine = false) {
+  byId("status").textContent = text;
+  byId("status").className = isFine ? "fine" : "";
+}
+
+async function ask(address, body) {
+  const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(address, body === undefined ? {} : post);
+  const given = await answer.json();
+  if (!answer.ok) throw new Error(given.detail);
+  return given;
+}
+
+function task(work) {
+  return async (...given) => {
+    try { await work(...given); } catch (error) { say(error.message); }
+  };
+}
+
+function asNumber(value) {
+  return about.number === "probability" ? `${(100 * value).toFixed(1)} %` : value.toPrecision(4);
+}
+
+const request = () => ({ events: shown.events.map((e) => e.event), context: shown.context, exclude: byId("exclude").checked });
+
+const refresh = task(async () => {
+  const asked = ++shown.asked;
+  const { best } = await ask("page/rank", request());
+  if (asked !== shown.asked) return; // the events have changed meanwhile
+  shown.best = best;
+  const still = best.find((b) => shown.chosen && b.item === shown.chosen.item);
+  await choose(still || best[0] || null);
+  if (!best.length) say("The history has every item of the catalogue.");
+});
+
+const choose = task(async (candidate) => {
+  Object.assign(shown, { chosen: candidate, why: null });
+  const asked = shown.asked;
+  draw();
+  if (!candidate || !about.reasons || !shown.events.length) return;
+  const why = await ask("page/why", { ...request(), item: candidate.item });
+  if (asked !== shown.asked || shown.chosen !== candidate) return;
+  shown.why = why;
+  draw();
+});
+
+function change(events) {
+  const isLonger = events.length > shown.events.length;
+  Object.assign(shown, { events, why: null });
+  draw();
+  if (isLonger) byId("strip").scrollLeft = byId("strip").scrollWidth; // the newest
+  return refresh();
+}
+
+const showUser = task(async (user) => {
+  const found = await ask("page/user", { user });
+  Object.assign(shown, { context: found.context, chosen: null });
+  shown.user = found.user;
+  byId("user").value = found.user;
+  say(found.events.length ? "" : `User ${found.user} has no event in the log: these are items for somebody unknown.`, true);
+  drawContext();
+  await change(found.events);
+});
+
+function addEvent(item) {
+  say("");
+  return change([...shown.events, { event: { [about.item]: item.item }, time: null, ...item }]);
+}
+
+function drawBar(value, largest, kind) {
+  const box = element("div");
+  if (value === undefined) return box;
+  const side = value < 0 ? "down" : "up";
+  const bar = element("div", { className: `bar ${side} ${kind || (value < 0 ? "against" : "for")}` });
+  bar.style.height = `${(largest ? Math.abs(value) / largest : 0) * 2.9}rem`;
+  const sign = kind || value < 0 ? "" : "+";
+  box.append(bar, element("span", { className: `number ${value < 0 ? "above" : "below"}`, textContent: sign + value.toFixed(2) }));
+  return box;
+}
+
+function drawEvents() {
+  const { events, why } = shown;
+  const largest = (values) => Math.max(0, ...(values || []).map(Math.abs));
+  const of = (values, n) => values && values[n - events.length + values.length]; // the newest have some
+  byId("strip").replaceChildren(...events.map((event, n) => {
+    const card = element("li");
+    if (about.reasons) {
+      card.append(element("div", { className: "bars" },
+        drawBar(of(why?.weight, n), largest(why?.weight), "weight"),
+        drawBar(of(why?.effect, n), largest(why?.effect), "")));
+    }
+    if (event.image) card.append(element("img", { src: event.image, alt: "" }));
+    const remove = element("button", { type: "button", textContent: "Take out" });
+    remove.setAttribute("aria-label", `Take out ${event.title}`);
+    remove.onclick = async () => {
+      await change(events.filter((other) => other !== event));
+      (byId("strip").children[Math.min(n, events.length - 2)]?.querySelector("button") || byId("item")).focus();
+    };
+    card.append(
+      element("span", { className: "title", textContent: event.title, title: event.title }),
+      element("span", { className: "time", textContent: event.time || "added" }), remove);
+    return card;
+  }));
+}
+
+function drawBest() {
+  const focused = document.activeElement?.closest("#best li");
+  const place = focused ? [...byId("best").children].indexOf(focused) : -1;
+  const largest = Math.max(0, ...shown.best.map((b) => Math.abs(b.number)));
+  byId("best").replaceChildren(...shown.best.map((b, n) => {
+    const button = element("button", { type: "button", onclick: () => choose(b) }, element("span", { textContent: n + 1 }));
+    if (b.image) button.append(element("img", { src: b.image, alt: "" }));
+    const part = element("span", { className: "part" });
+    part.style.width = `${largest ? (100 * Math.abs(b.number)) / largest : 0}%`;
+    button.append(
+      element("span", { className: "title", textContent: b.title, title: b.title }),
+      element("span", { className: "number", textContent: asNumber(b.number) }), part);
+    button.setAttribute("aria-pressed", String(b === shown.chosen));
+    return element("li", {}, button);
+  }));
+  if (place >= 0) byId("best").children[place]?.querySelector("button").focus();
+}
+
+function draw() {
+  const { events, chosen, why } = shown;
+  const count = ["no events yet", "1 event"][events.length] ?? `${events.length} events`;
+  byId("whose").textContent = shown.user === undefined ? `History: ${count}` : `History of user ${shown.user}: ${count}`;
+  byId("why").textContent = !chosen ? "" : !about.reasons ? "A file of ONNX tells no reasons: serve the Pipeline."
+    : !events.length ? "Without events there is nothing to count: add one, or choose a user."
+    : [`What counted for “${chosen.title}”`, ...(why ? why.notes : [])].join(". ");
+  byId("legend").hidden = !about.reasons || !events.length;
+  drawEvents();
+  drawBest();
+}
+
+function drawContext() {
+  byId("context").hidden = !about.context.length;
+  byId("context").replaceChildren(byId("context").firstElementChild, ...about.context.map(({ name, choices }) => {
+    const value = shown.context[name] ?? "";
+    let field = element("input", { value, type: choices ? "text" : "number", step: "any" });
+    if (choices) {
+      const values = [...new Set([null, ...choices, value === "" ? null : value])];
+      field = element("select", {}, ...values.map((v) => element("option", { value: JSON.stringify(v), textContent: v ?? "not known", selected: v === value })));
+    }
+    field.onchange = () => {
+      shown.context[name] = choices ? JSON.parse(field.value) : field.value === "" ? null : Number(field.value);
+      refresh();
+    };
+    return element("label", {}, name, field);
+  }));
+}
+
+function search(form, field, list, address, key, button) {
+  let timer = 0;
+  let asked = 0;
+  const find = task(async () => {
+    const mine = ++asked;
+    const found = (await ask(`${address}?search=${encodeURIComponent(byId(field).value)}`))[key];
+    if (mine !== asked) return;
+    byId(list).replaceChildren(...found.map((hit) => element("li", {}, button(hit))));
+    if (!found.length) byId(list).append(element("li", { textContent: "none found" }));
+  });
+  byId(field).oninput = () => { clearTimeout(timer); timer = setTimeout(find, 200); };
+  byId(form).onsubmit = (event) => {
+    event.preventDefault();
+    if (key === "users" && byId(field).value) showUser(byId(field).value);
+    else find();
+  };
+  return find;
+}
+
+const findUsers = search("find-user", "user", "users", "page/users", "users", (hit) =>
+  element("button", { type: "button", textContent: `${hit.user} (${hit.events})`, title: `${hit.events} events`, onclick: () => showUser(hit.user) }));
+const findItems = search("find-item", "item", "items", "page/items", "items", (hit) =>
+  element("button", { type: "button", textContent: hit.title, title: hit.title, onclick: () => addEvent(hit) }));
+
+function svg(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+// Lines over one axis: [{ name, colour, dash, points: [[x, y], ...] }].
+function plot(lines, xName, label) {
+  const [width, height, left, bottom] = [640, 260, 60, 40];
+  const all = lines.flatMap((line) => line.points);
+  const [xs, ys] = [0, 1].map((n) => all.map((point) => point[n]));
+  const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const x = (v) => left + ((v - x0) / (x1 - x0 || 1)) * (width - left - 20);
+  const y = (v) => height - bottom - ((v - y0) / (y1 - y0 || 1)) * (height - bottom - 40);
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, role: "img", "aria-label": label });
+  for (const v of [y0, y1]) drawing.append(svg("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, Number(v.toPrecision(3))));
+  for (const v of [x0, x1]) drawing.append(svg("text", { x: x(v), y: height - 22, "text-anchor": "middle" }, Number(v.toPrecision(3))));
+  drawing.append(svg("text", { x: width / 2, y: height - 4, "text-anchor": "middle" }, xName));
+  lines.forEach(({ name, colour, dash, points }, n) => {
+    const style = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash };
+    drawing.append(svg("polyline", { ...style, points: points.map((p) => `${x(p[0])},${y(p[1])}`).join(" ") }));
+    for (const p of points) drawing.append(svg("circle", { cx: x(p[0]), cy: y(p[1]), r: 3, fill: colour }));
+    drawing.append(svg("line", { ...style, x1: left + 190 * n, x2: left + 190 * n + 30, y1: 14, y2: 14 }), svg("text", { x: left + 190 * n + 36, y: 18 }, name));
+  });
+  return drawing;
+}
+
+function drawModel() {
+  const points = (name) => about.training.filter((c) => c[name] !== null).map((c) => [c.epoch, c[name]]);
+  const lines = [["train_loss", "loss, training rows", "#55555c", "5 4"], ["valid_loss", "loss, validation rows", "#0b57a4", "none"]]
+    .map(([name, text, colour, dash]) => ({ name: text, colour, dash, points: points(name) })).filter((l) => l.points.length);
+  const auc = about.training.find((c) => c.epoch === about.best_epoch)?.valid_auc;
+  byId("training-note").textContent = !lines.length ? "A file of ONNX does not tell its training."
+    : about.best_epoch === null ? "Without validation rows, the last epoch is kept."
+    : `The network as it was after epoch ${Number(about.best_epoch.toPrecision(3))} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "");
+  if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch"));
+  const bins = about.calibration;
+  byId("calibration-note").textContent = bins ? "Clicks that came, by what was predicted of users that the model had not seen; dashed: as many as predicted."
+    : about.calibrated_by ? `The probabilities are calibrated (${about.calibrated_by}).`
+    : "Not known here: it takes rows with labels. “python -m sklearn_din log.csv --serve” shows it, out of its cross-validation.";
+  if (bins) {
+    const ends = [bins[0].predicted, bins[bins.length - 1].predicted];
+    byId("calibration").replaceChildren(plot([
+      { name: "clicks that came", colour: "#0b57a4", dash: "none", points: bins.map((b) => [b.predicted, b.observed]) },
+      { name: "as predicted", colour: "#55555c", dash: "5 4", points: ends.map((v) => [v, v]) }], "predicted probability", "Calibration"));
+  }
+}
+
+const drawDrift = task(async () => {
+  const { columns } = await ask("page/report");
+  byId("drift-note").textContent = columns ? "The newest events of the log beside the training rows: the part of values that is unknown, missing or empty, and how far the rest has moved."
+    : "Not known here: start the server with --history.";
+  if (!columns) return;
+  const part = (v) => (v === null || v === undefined ? "" : `${(100 * v).toFixed(1)} %`);
+  const word = (v) => (v < 0.1 ? "little" : v < 0.25 ? "some" : "much");
+  const head = element("tr", {}, ...["column", "unknown", "missing", "empty", "moved"].map((t) => element("th", { textContent: t, scope: "col" })));
+  byId("drift").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...columns.map((c) =>
+    element("tr", {}, element("th", { textContent: c.column, scope: "row" }),
+      ...[part(c.unknown), part(c.missing), part(c.empty), c.shift === null ? "" : `${c.shift.toFixed(2)}, ${word(c.shift)}`]
+        .map((t) => element("td", { textContent: t, className: "n" })))))));
+});
+
+function showTab(name) {
+  for (const other of ["user", "model"]) {
+    byId(`tab-${other}`).setAttribute("aria-selected", String(other === name));
+    byId(`tab-${other}`).tabIndex = other === name ? 0 : -1;
+    byId(`panel-${other}`).hidden = other !== name;
+  }
+  if (name === "model" && !byId("drift-note").textContent) drawDrift();
+}
+
+for (const [name, other] of [["user", "model"], ["model", "user"]]) {
+  byId(`tab-${name}`).onclick = () => showTab(name);
+  byId(`tab-${name}`).onkeydown = (event) => {
+    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+    showTab(other);
+    byId(`tab-${other}`).focus();
+  };
+}
+byId("exclude").onchange = refresh;
+
+task(async () => {
+  about = await ask("page/about");
+  byId("about").textContent = `${about.items.toLocaleString("en")} items` + (about.events === null ? "" : `, ${about.events.toLocaleString("en")} events of users`);
+  byId("find-user").hidden = about.events === null;
+  drawContext();
+  drawModel();
+  await Promise.all([findItems(), about.events === null ? null : findUsers(), refresh()]);
+})();

@@ -104,7 +104,8 @@ def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> dict
     return {
         "number": answers.number,
         "items": len(answers.items),
-        "users": answers.histories is not None,
+        "item": answers.items.item,
+        "events": answers.histories and answers.histories.n_events,
         "reasons": answers.has_reasons,
         "context": [{"name": name, "choices": answers.choices.get(name)} for name in context],
         "training": checks,

@@ -1,0 +1,223 @@
+"""The page in a real browser: ``make test-page``."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+# ruff: noqa: E402 - what needs an extra is imported after the question for it
+pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: make test-page installs it"
+)
+
+from sklearn_din.server.by_pipeline import PipelineAnswers
+from sklearn_din.server.guard import HEADERS
+from tests.page_server import find_browser, serve_page
+from tests.served_model import TITLES, fit_served
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060"
+    "00000005000157a5ab400000000049454e44ae426082"
+)
+N_ITEMS = 100_000
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the server, which sends them to the page
+CONTRAST = """() => {
+  const luminance = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const background = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (!colour.endsWith(", 0)")) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const found = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !node.checkVisibility()) continue;
+    const [a, b] = [getComputedStyle(node).color, background(node)].map(luminance);
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) found.push([node.tagName, node.textContent.slice(0, 30), ratio]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A catalogue of 100,000 items, some with pictures, and titles that are no plain names."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "hat.png").write_bytes(PIXEL)
+    model, clicks = fit_served()
+    items = clicks.drop_duplicates("item")[["item", "category"]]
+    more = pd.DataFrame({"item": range(10**6, 10**6 + N_ITEMS - len(items)), "category": 1})
+    catalogue = pd.concat([items, more], ignore_index=True)
+    names = [f"Item number {n}" for n in range(len(catalogue) - len(TITLES))]
+    catalogue["title"] = [*TITLES, *names]
+    catalogue["image"] = [["hat.png", "../secret.png", None][n % 3] for n in range(len(catalogue))]
+    answers = PipelineAnswers(model, catalogue, clicks, title="title", image="image", folder=folder)
+    bins = [{"predicted": p, "observed": p / 2} for p in (0.1, 0.2, 0.4)]
+    with serve_page(answers, calibration=bins) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if find_browser() is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
+def page(browser, address, request):
+    page = browser.new_page(viewport={"width": request.param, "height": 900})
+    problems = []
+    page.on("console", lambda m: problems.append(m.text) if is_problem(m) else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda r: r.url.startswith(address) or problems.append(r.url))
+    page.set_default_timeout(10_000)
+    page.goto(address)
+    page.wait_for_selector("#best li")
+    yield page
+    assert problems == []  # neither an error nor an address of elsewhere
+    page.close()
+
+
+def is_problem(message):
+    """Whether the console tells more than that the server refused what was typed."""
+    return message.type == "error" and "422 (" not in message.text
+
+
+def choose_user(page, user):
+    page.fill("#user", str(user))
+    page.press("#user", "Enter")
+    page.wait_for_selector(f"#whose:has-text('user {user}:')")
+
+
+def titles(page, of="#best"):
+    return page.locator(f"{of} .title").all_text_contents()
+
+
+def is_narrow(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_user_is_chosen_and_the_reasons_are_bars_on_the_strip(page):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    n_events = page.locator("#strip li").count()
+    assert n_events
+    assert page.locator("#strip .bar.weight").count() == n_events
+    assert page.locator("#strip .bar").count() == 2 * n_events
+    assert page.locator("#best li").count() == 10
+    second = page.locator("#best button").nth(1)
+    second.click()
+    assert second.get_attribute("aria-pressed") == "true"
+    page.wait_for_selector(f"text=What counted for “{titles(page)[1]}”")
+    assert page.evaluate(CONTRAST) == []
+    assert is_narrow(page)
+
+
+def test_an_event_is_taken_out_or_added_and_the_list_changes(page):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    strip, numbers = titles(page, "#strip"), page.locator("#best .number").all_text_contents()
+    page.locator("#strip button").last.click()
+    page.wait_for_selector(f"#strip:not(:has(li:nth-child({len(strip)})))")
+    page.wait_for_selector("#strip .bar")
+    assert page.locator("#best .number").all_text_contents() != numbers
+    assert titles(page, "#strip") == strip[:-1]
+    page.fill("#item", "ITEM NUMBER 99996")  # among 100,000
+    page.click("#items button:text-is('Item number 99996')")
+    page.wait_for_selector("#strip li:last-child :text('added')")
+    assert titles(page, "#strip") == [*strip[:-1], "Item number 99996"]
+    page.wait_for_selector("#strip .bar")
+
+
+def test_the_keyboard_alone_is_enough(page):
+    page.focus("#user")
+    page.keyboard.type("7")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#strip .bar")
+    n_events = page.locator("#strip li").count()
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#strip li') !== null"):
+            break
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#strip:not(:has(li:nth-child({n_events})))")
+    page.wait_for_selector("#strip button:focus")  # it stays on the strip
+    page.focus("#tab-user")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-model").is_visible()
+
+
+def test_text_of_a_catalogue_is_text(page):
+    page.fill("#item", "script")
+    button = page.locator("#items button", has_text="alert")
+    assert button.text_content() == TITLES[0]
+    button.click()
+    page.wait_for_selector("#strip li")
+    page.fill("#item", "very long")
+    page.click("#items button:has-text('very long')")
+    page.wait_for_selector("#strip li:nth-child(2)")
+    assert titles(page, "#strip") == TITLES[:2]
+    assert page.locator("#panel-user script").count() == 0
+    assert is_narrow(page)
+
+
+def test_unknown_users_and_nobody_get_items_and_a_sentence(page):
+    assert "no events" in page.text_content("#whose")
+    choose_user(page, 424242)
+    page.wait_for_selector("text=User 424242 has no event in the log")
+    assert page.locator("#best li").count() == 10
+    page.fill("#user", "nobody")
+    page.press("#user", "Enter")
+    page.wait_for_selector("text=user must be integers")
+
+
+def test_pictures_are_files_beside_the_catalogue(page, address):
+    page.fill("#item", "alert")
+    page.click("#items button:has-text('alert')")  # row 0: hat.png
+    page.wait_for_selector("#strip img")
+    assert page.evaluate("document.querySelector('#strip img').naturalWidth") == 1
+    assert page.request.get(f"{address}page/image/1").status == 404  # outside the folder
+    assert page.request.get(f"{address}page/image/-1").status == 404
+
+
+def test_the_model_has_its_curve_its_calibration_and_its_drift(page):
+    page.click("#tab-model")
+    assert page.locator("#training circle").count() == 2  # two epochs
+    assert page.locator("#calibration polyline").count() == 2
+    page.wait_for_selector("#drift td:has-text('%')")
+    assert "hist_item" in page.locator("#drift th").all_text_contents()
+    assert page.evaluate(CONTRAST) == []
+    assert is_narrow(page)
+
+
+def test_the_routes_are_described_and_can_be_tried(page, address):
+    page.goto(f"{address}docs")
+    page.click("text=Send POST /rank")
+    page.wait_for_selector("pre:has-text('probabilities')")
+    page.click("text=Send POST /events")
+    page.wait_for_selector("pre:has-text('added')")
+    assert page.evaluate(CONTRAST) == []
+    assert is_narrow(page)
+
+
+def test_nothing_but_the_server_itself_is_allowed(page, address):
+    headers = page.request.get(address).headers
+    assert all(headers[name.decode()] == value.decode() for name, value in HEADERS)
+    package = Path(__file__).resolve().parents[1] / "sklearn_din" / "server"
+    for file in package.glob("*.[hcj]*s*"):
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "://" not in text
+        assert "innerHTML" not in text
