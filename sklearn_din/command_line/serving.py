@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,13 @@ import uvicorn
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import LOOPBACK, ServeOptions
-from sklearn_din.command_line.study import Study
 from sklearn_din.command_line.tables import drop_missing, read_ids, read_table, read_times
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.state import LOGGER, State
+
+if TYPE_CHECKING:
+    from sklearn_din.command_line.study import Study  # which imports torch
 
 SECONDS_TO_STOP = 10
 CALIBRATION_BINS = 10  # of as many rows each
