@@ -278,7 +278,7 @@ def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path, state):
     np.testing.assert_allclose(got, expected, atol=1e-5)
     with pytest.raises(ValueError, match="tells no reasons"):
         answers.reasons(user, 0)
-    with pytest.raises(ValueError, match="--history needs the Pipeline's own file"):
+    with pytest.raises(ValueError, match="--history and --shortlist need the Pipeline's own file"):
         load(tmp_path, "--history", str(folder / "log.parquet"), model="model.onnx")
 
 

@@ -97,6 +97,7 @@ class ServeOptions(TableOptions):
     title: str | None
     image: str | None
     label: str | None
+    shortlist: int | None
 
     @property
     def is_onnx(self) -> bool:
@@ -197,6 +198,9 @@ def serve_parser() -> OneLineParser:
     parser.add_argument("--title", metavar="COL", help="names of items in the catalogue")
     parser.add_argument("--image", metavar="COL", help="their pictures: files beside the catalogue")
     parser.add_argument("--label", help="of several labels, the one to rank by")
+    parser.add_argument(
+        "--shortlist", type=_count(1), help="of a large catalogue, candidates that are scored"
+    )
     _add_table_options(parser)
     return parser
 
@@ -249,10 +253,10 @@ def read_serve_options(arguments: Sequence[str]) -> ServeOptions:
             f"--host {options.host} is seen by other machines, so that writing needs a --token "
             f"(or the variable {TOKEN_VARIABLE}): any text that only those know who may write."
         )
-    if options.is_onnx and options.history is not None:
+    if options.is_onnx and (options.history or options.shortlist):
         raise ValueError(
-            "--history needs the Pipeline's own file, of save: a file of export_onnx does not know "
-            "the columns of user and time."
+            "--history and --shortlist need the Pipeline's own file, of save: one of export_onnx "
+            "knows neither the columns of user and time nor which items go together."
         )
     check_serve_extra()
     return options

@@ -61,7 +61,8 @@ def load_answers(options: ServeOptions) -> Answers:
     model, history = load(options.model), None
     if options.history is not None:
         history = _read_history(options, *user_and_time(model))
-    return PipelineAnswers(model, catalogue, history, folder=options.catalogue.parent, **shown)
+    shown |= {"folder": options.catalogue.parent, "shortlist": options.shortlist}
+    return PipelineAnswers(model, catalogue, history, **shown)
 
 
 def run(

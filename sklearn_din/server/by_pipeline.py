@@ -42,6 +42,8 @@ class PipelineAnswers(Answers):
         Where pictures are.
     label : str, default=None
         Of several labels, the one to rank by.
+    shortlist : int, default=None
+        Candidates that are scored, where a request names none; None: all.
     """
 
     has_reasons = True
@@ -56,6 +58,7 @@ class PipelineAnswers(Answers):
         image: str | None = None,
         folder: Path = Path(),
         label: str | None = None,
+        shortlist: int | None = None,
     ) -> None:
         pipeline, calibration = unwrap(model, purpose="serve")
         builder = _first_builder(pipeline)
@@ -75,7 +78,7 @@ class PipelineAnswers(Answers):
         self._needed = [name for name in names if name not in beside]
         self.user_columns = [name for name in self._needed if name not in catalogue]
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
-        self._ranker = Ranker(self._model, candidates, label=label)
+        self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)
         self._candidates = candidates
         self.behaviour = _behaviour_of(schema, item)
         if builder is None and history is not None:
