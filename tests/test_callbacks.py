@@ -156,16 +156,6 @@ def test_the_scoring_monitor_scores_every_check():
     np.testing.assert_allclose([*checks["roc_auc"], log["roc_auc"][0]], expected)
 
 
-def test_a_plain_array_can_be_scored_during_training():
-    rng = np.random.RandomState(0)
-    numbers = rng.normal(size=(64, 3))
-    monitor = callback.ScoringMonitor(scoring=["accuracy", "neg_log_loss"])
-    DINClassifier(max_epochs=2, random_state=0).set_callbacks(monitor).fit(
-        numbers, np.where(numbers[:, 0] > 0, "yes", "no")
-    )
-    assert monitor.get_logs().data_as_pandas[["accuracy", "neg_log_loss"]].notna().all(axis=None)
-
-
 def test_a_callback_that_returns_true_stops_training():
     steps = Steps(stop_after=2)
     trained = fitted(steps, max_epochs=9)
@@ -269,19 +259,21 @@ class Rates(skorch.callbacks.Callback):
         self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
 
 
+HALVE = {"policy": "StepLR", "step_size": 1, "gamma": 0.5}
+ONE_CYCLE = {"policy": OneCycleLR, "max_lr": 0.01, "total_steps": 12}
+
+
 @pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by seven validation rows
-def test_a_multiplicative_schedule_moves_embeddings_and_keeps_the_ratio_of_rates():
+@pytest.mark.parametrize(("schedule", "ratio"), [(HALVE, 0.2), (ONE_CYCLE, 1.0)])
+def test_a_schedule_that_multiplies_keeps_the_ratio_of_rates_and_another_makes_it_one(
+    schedule, ratio
+):
     rates = Rates()
-    halve = skorch.callbacks.LRScheduler("StepLR", step_size=1, gamma=0.5)
-    classifier(lr=0.01, embedding_lr=0.002, callbacks=[rates, halve]).fit(X, y)
-    np.testing.assert_allclose(rates.seen, [[0.01, 0.002], [0.005, 0.001], [0.0025, 0.0005]])
-
-
-def test_an_absolute_schedule_gives_embeddings_the_same_rate():
-    rates = Rates()
-    one_cycle = skorch.callbacks.LRScheduler(OneCycleLR, max_lr=0.01, total_steps=12)
-    classifier(lr=0.01, embedding_lr=0.002, callbacks=[rates, one_cycle]).fit(X, y)
-    assert all(dense == table for dense, table in rates.seen)
+    scheduler = skorch.callbacks.LRScheduler(**schedule)
+    classifier(lr=0.01, embedding_lr=0.002, callbacks=[rates, scheduler]).fit(X, y)
+    dense, table = np.transpose(rates.seen)
+    np.testing.assert_allclose(table, ratio * dense)
+    assert len({*dense}) == 3
 
 
 def test_norm_clipping_reaches_the_tables():

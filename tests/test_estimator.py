@@ -233,15 +233,6 @@ def test_the_base_model_weighs_every_event_alike(clicks):
         quick(pooling="max").fit(X, y).attention_weights(X)
 
 
-def test_unknown_ids_and_empty_histories_never_raise_at_predict(fitted):
-    X = make_impressions(5, max_length=0)
-    X.schema = fitted.schema_
-    for name in ("item", "category"):
-        X.columns[name] = np.ones(5, dtype=np.int32)
-    assert np.isfinite(fitted.predict_proba(X)).all()
-    assert len(fitted.attention_weights(X)) == 0
-
-
 def test_a_diverging_loss_names_learning_rate_and_column():
     X = np.full((20, 40), 3e38)
     X[:, 0] = 1.0

@@ -11,8 +11,8 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils._pytree import tree_map
 
-from sklearn_din._spans import Spans
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.neighbours.item_scores import ItemScores
@@ -253,17 +253,9 @@ def test_torch_export_takes_the_module_with_free_sizes(network):
         batch = Batch(X)
         return batch.numbers, batch.ids, batch.rows, batch.offsets
 
-    n, events, tags = (torch.export.Dim(name) for name in ("n", "events", "tags"))
-    dims = {"item": n, "category": n, "hist_item": events, "hist_category": events, "tags": tags}
-    free = (
-        {0: n},
-        {name: {0: dim} for name, dim in dims.items()},
-        {CLICKS: {0: events}, ("tags",): {0: tags}},
-        {CLICKS: {0: n + 1}, ("tags",): {0: n + 1}},
-    )
-    program = torch.export.export(
-        FlatTensors(module), tensors(make_impressions(9)), dynamic_shapes=free, strict=False
-    )
+    arguments = tensors(make_impressions(9))
+    free = tree_map(lambda _: {0: torch.export.Dim.AUTO}, arguments)
+    program = torch.export.export(FlatTensors(module), arguments, dynamic_shapes=free, strict=False)
     for X in [make_impressions(n, seed=3) for n in (2, 50)]:
         torch.testing.assert_close(program.module()(*tensors(X)), module(Batch(X)))
 
@@ -332,28 +324,15 @@ def pair_of_few_neighbours(n_ids, *, seed=0):
     return NeighbourPair("hist", "item", names, (scores,), (parts[0],), *shown, scale)
 
 
-def test_ids_without_item_neighbours_take_no_room_and_give_the_same_numbers(onnx, runtime):
-    n_ids, n_events = 1000, 5
+def test_ids_without_item_neighbours_take_no_room(onnx):
+    n_ids = 1000
     pair, graph = pair_of_few_neighbours(n_ids), onnx_graph.Graph(onnx)
     item = graph.input("item", np.int32, ("n",))
     hist = graph.input("hist", np.int32, ("n", "t"))
     mask = graph.input("mask", np.float32, ("n", "t"))
     graph.output("numbers", neighbour_numbers(pair, item, hist, mask))
-    written = graph.model().SerializeToString()
     assert graph.n_bytes < 4 * 5 * n_ids + 31 * 8 * (20 + 7) + 1000  # not n_ids * 8 * (20 + 7)
-    assert len(written) < graph.n_bytes + 20_000
-    session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
-    candidates = np.arange(n_ids, dtype=np.int32)
-    events = np.random.default_rng(1).integers(2, n_ids, (n_ids, n_events)).astype(np.int32)
-    for scores in (pair.scores.ease, pair.scores.cosine):  # some events are neighbours
-        known = np.flatnonzero(np.diff(scores.indptr))
-        events[known, 1] = events[known, -1] = scores.indices[scores.indptr[known]]
-    feed = {"item": candidates, "hist": events, "mask": np.ones(events.shape, np.float32)}
-    (found,) = session.run(None, feed)
-    spans = Spans.from_lengths(np.full(n_ids, n_events))
-    expected = pair.scores.numbers(candidates, spans, events.ravel()) / pair.scale
-    assert (expected[:, :10] != 0).any(axis=0).all()
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(graph.model().SerializeToString()) < graph.n_bytes + 20_000
 
 
 def test_a_file_beyond_protobufs_limit_is_refused(onnx, monkeypatch, path):

@@ -43,12 +43,6 @@ def gauc_of(model, X, y):
     return group_roc_auc_score(y, model.decision_function(X), groups=X["user"])
 
 
-def test_scorer_reads_the_groups_from_a_column(log, model):
-    X, y = log
-    model.fit(X, y)
-    assert group_roc_auc_scorer("user")(model, X, y) == gauc_of(model, X, y)
-
-
 def test_scorer_takes_the_groups_by_metadata_routing(log, model, routing):
     X, y = log
     by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3, params={})

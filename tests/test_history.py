@@ -58,20 +58,6 @@ def slow_items(*frames, **options):
     return [[item for item, _ in past] for past in slow_history(*frames, **options)]
 
 
-@pytest.mark.parametrize(
-    ("now", "expected"),
-    [
-        (10, []),  # the click at 10 is not yet the past at 10
-        (11, ["shoe"]),
-        (40, ["shoe", "hat"]),
-        (99, ["hat", "sock"]),  # only the newest max_length=2
-    ],
-)
-def test_history_stops_strictly_before_the_impression(now, expected):
-    impression = pd.DataFrame({"user": ["ann"], "time": [now]})
-    assert lists(attach(impression, CLICKS, max_length=2)["hist_item"]) == [expected]
-
-
 @pytest.mark.parametrize("now", ["int64", "float64"])
 @pytest.mark.parametrize("then", ["int64", "float64"])
 @pytest.mark.parametrize("max_age", [0.5, 1, 1.5, 2.7])
@@ -312,22 +298,26 @@ def many(n_rows, *, first_user=0, first_time=0):
     return pd.DataFrame({"user": first_user + rows % 3, "time": first_time + rows, "item": rows})
 
 
-def test_frames_with_no_user_in_common_are_said():
-    message = (
-        r"^every history is empty: no user of the impressions has an event. Are the two frames "
-        r"swapped, or the 'user' columns of another kind\?$"
-    )
-    with pytest.warns(UserWarning, match=message) as caught:
-        attached = attach(many(10, first_user=50, first_time=99), many(5))
-    assert caught[0].filename.endswith("test_history.py")
-    assert lists(attached["hist_item"]) == [[]] * 10
-
-
-def test_events_later_than_every_impression_are_said():
-    message = r"empty: no event is earlier than any impression. Are the two .* the 'time' columns"
-    with pytest.warns(UserWarning, match=message):
-        attach(many(10), many(4, first_time=9).drop(columns="user").assign(user=0))
-    attach(many(10), many(4, first_time=8).drop(columns="user").assign(user=0))
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        (many(10, first_user=50, first_time=99), "no user of the impressions has an event. Are "
+         r"the two frames swapped, or the 'user' columns of another kind\?$"),
+        (many(10, first_time=-9), "no event is earlier than any impression. Are .* the 'time' col"),
+    ],
+)  # fmt: skip
+def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
+    shown, message, tmp_path
+):
+    tables = {"shown": shown, "events": many(5)}
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    scans = [scan_parquet(tmp_path / f"{name}.parquet") for name in tables]
+    for pair in (tables.values(), scans):
+        with pytest.warns(UserWarning, match=f"^every history is empty: {message}") as caught:
+            attached = attach(*pair)
+        assert [warning.filename for warning in caught] == [__file__]
+        assert lists(attached["hist_item"]) == [[]] * 10
 
 
 @pytest.mark.parametrize(
@@ -339,6 +329,7 @@ def test_events_later_than_every_impression_are_said():
         (many(9, first_user=50), many(20)),  # a few new users in a server's batch
         (many(30).assign(user=50), many(20)),  # one new user and many candidates
         (many(30, first_time=99), many(3)),
+        (many(10, first_time=-8), many(5)),  # one impression has a past
     ],
 )
 def test_empty_histories_that_are_no_accident_are_not_said(impressions, events):

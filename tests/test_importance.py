@@ -91,19 +91,13 @@ def as_polars(X):
 @pytest.mark.parametrize("make", [as_lists, as_arrow, as_polars])
 def test_every_kind_of_frame_gives_the_same_table(log, make):
     X, y = log
-    X, y = X[:200], y[:200]
+    X, y = X[:200].copy(), y[:200]
     tables = []
     for frame in (X, make(X)):
         model = pipeline().fit(frame, y)
         tables.append(history_importance(model, frame, y, n_repeats=2, random_state=0))
     pd.testing.assert_frame_equal(*tables, atol=1e-6)
-
-
-def test_the_callers_frame_is_left_as_it_was(log, fitted):
-    X, y = log
-    before = as_lists(X)
-    history_importance(fitted, X, y, n_repeats=1)
-    pd.testing.assert_frame_equal(as_lists(X), before)
+    pd.testing.assert_frame_equal(as_lists(X), as_lists(log[0][:200]))  # left as it was
 
 
 def test_a_column_and_the_indicator_of_its_missing_numbers_are_one_feature(log):
@@ -154,20 +148,6 @@ def test_wrong_arguments_are_named(log, fitted, change, error, message):
 
 
 # scikit-learn's own tools ---------------------------------------------------------------------
-
-
-def test_permutation_importance_works_where_every_history_is_a_behaviour_of_its_own(log):
-    X, y = log
-    X = X.drop(columns="hist_elapsed")
-    apart = {"hist_item": "item", "hist_category": "category"}
-    model = pipeline(histories=apart).fit(X, y)
-    theirs = permutation_importance(model, X, y, scoring="roc_auc", n_repeats=2, random_state=0)
-    importance = pd.Series(theirs.importances_mean, X.columns)
-    assert importance["user"] == 0  # another time reads other tables of item neighbours
-    assert importance["hist_category"] > 0.1
-    ours = history_importance(model, X, y, n_repeats=2, random_state=0).set_index("feature")
-    for name in ("hist_item", "hist_category", "item", "category", "price"):
-        assert ours.loc[name, "importance_mean"] == pytest.approx(importance[name], abs=0.05)
 
 
 def test_permutation_importance_of_aligned_histories_is_sent_to_ours(log, fitted):

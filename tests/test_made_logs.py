@@ -53,27 +53,6 @@ def test_relevance_is_aligned_with_what_attach_history_attaches(logs, make):
     np.testing.assert_array_equal(np.concatenate(history) == shown, log.relevance == 1)
 
 
-@pytest.mark.parametrize(
-    ("make", "n_groups", "said"),
-    [
-        (make_click_log, {"n_categories": 40}, "300 users, 40 items in 40 categories"),
-        (make_answer_log, {"n_skills": 12}, "300 users, 40 items of 12 skills"),
-    ],
-)
-def test_sizes_are_as_asked(make, n_groups, said):
-    log = make(
-        n_users=300, n_items=40, mean_length=7, n_impressions=123, random_state=0, **n_groups
-    )
-    assert len(log.impressions) == len(log.y) == len(log.probability) == 123
-    assert log.events["user"].nunique() == 300
-    assert len(log.events) / 300 == pytest.approx(7, abs=1)
-    seen = pd.concat([log.events, log.impressions])
-    assert set(seen[MAKERS[make]]) <= set(range(*n_groups.values()))
-    assert said in log.DESCR
-    if make is make_click_log:
-        assert seen["item"].nunique() == seen["category"].nunique() == 40
-
-
 @pytest.mark.parametrize("make", [*MAKERS, make_market_log], ids=lambda make: make.__name__)
 def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
     state = np.random.get_state()
@@ -151,15 +130,6 @@ def test_probability_follows_the_formula_of_the_docstring(strength):
     assert by_device.std().max() < 1e-6  # nothing is left but the device and a constant
     assert by_device.mean().idxmax() == "desktop"
     assert by_device.mean().idxmin() == "tablet"
-
-
-def test_later_events_do_not_tell_the_label(log):
-    last = log.events.groupby(["user", "item"])["time"].max().rename("last").reset_index()
-    shown = log.impressions.merge(last, on=["user", "item"], how="left")
-    comes_back = (shown["last"] >= shown["time"]).to_numpy()
-    surprise = (log.y - log.probability)[comes_back]
-    assert comes_back.sum() > 500
-    assert abs(surprise.mean()) < 3 * 0.5 / np.sqrt(comes_back.sum())
 
 
 # The answer log

@@ -143,11 +143,6 @@ def test_growth_makes_values_known_and_leaves_what_was_at_fit():
     pd.testing.assert_frame_equal(after[at_fit], before[at_fit])
 
 
-def test_rows_that_are_no_rows_of_fit_say_so():
-    with pytest.raises(ValueError, match="feature names should match"):
-        HistorySequenceEncoder().fit(FITTED).report(FITTED.drop(columns="price"))
-
-
 @pytest.mark.parametrize("factor", [365.0, 1 / 365])
 @pytest.mark.parametrize("column", ["age", "hist_age"])
 def test_a_changed_unit_is_reported_and_warned_of_once(factor, column):

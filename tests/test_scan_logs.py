@@ -567,20 +567,6 @@ def test_columns_of_different_kinds(tmp_path, column, values, message):
             attach_history(*tables, **WAYS)
 
 
-@pytest.mark.parametrize(
-    ("column", "shift", "reason"), [("user", 10_000, "no user"), ("time", -1000, "no event")]
-)
-def test_empty_histories_are_said_once(tmp_path, column, shift, reason):
-    events = make_table(50, random_state=0)
-    shown = events.assign(**{column: events[column] + shift})
-    x, log = scan_of(shown, tmp_path, memory="25KB"), scan_of(events, tmp_path, memory="25KB")
-    with pytest.warns(UserWarning, match=f"every history is empty: {reason}") as found:
-        ours = attach_history(x, log, **WAYS)
-    assert len(found) == 1
-    assert found[0].filename == __file__
-    assert [len(cell) for cell in ours["hist_item"]] == [0] * 50
-
-
 ONCE = make_table(300, random_state=0)
 
 

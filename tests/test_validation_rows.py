@@ -41,13 +41,6 @@ def test_validation_last_takes_the_last_rows():
     assert validation_rows(validation="last") == list(range(180, 200))
 
 
-def test_validation_by_groups_never_splits_a_group():
-    groups = np.repeat(np.arange(20), 10)
-    rows = validation_rows(validation="groups", groups=groups)
-    assert len(rows) == 20
-    assert sorted(rows) == [r for r in range(200) if groups[r] in set(groups[rows])]
-
-
 @pytest.mark.parametrize("validation", ["last", DINClassifier().validation])
 @pytest.mark.parametrize("kind", ["int64", "float64", "datetime64[s]"])
 def test_the_last_times_of_rows_in_any_order_are_taken_also_by_default(kind, validation):

@@ -160,9 +160,6 @@ def test_frames_of_different_logs_concat_into_one(frame):
     assert whole["hist_item"].array.same_windows(whole["hist_price"].array)
     again = [pickle.loads(pickle.dumps(frame)) for _ in range(3)]
     assert len(pd.concat(again)["hist_item"].array.log) == 4
-
-
-def test_times_since_and_plain_values_concat_by_value(frame):
     joined = pd.concat([frame["ago"], frame["hist_price"]], ignore_index=True)
     assert lists(joined) == [*lists(frame["ago"]), *lists(frame["hist_price"])]
 
