@@ -12,30 +12,24 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from benchmarks import quality
 from benchmarks.data_sets import data_set
-from benchmarks.rivals import reset_peak, resident
+from benchmarks.memory import AnonymousPeak, anonymous_memory
 from benchmarks.workloads import to_frame
 from sklearn_din import Ranker
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.neighbours import shortlist
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.shortlist import Shortlist
 
-DATA = {
-    "MovieLens by user": (100, 200, 500, 1000, 2000),
-    "e-shop by session, uniform": (25, 50, 100),
-    "long baskets": (100, 200, 500, 1000),
-    "sparse catalogue": (100, 200, 500, 1000, 2000),
-}
+DATA = ["MovieLens by user", "e-shop by session, uniform", "long baskets", "sparse catalogue"]
+CHOSEN = (50, 100, 200, 500, 1000)
 SIZES = (10_000, 100_000, 1_000_000)
 MOST_PAIRS, MOST_NEIGHBOURS, N_EXACT, N_DIMS = 20_000_000, 200, 3_000, 32
-N_EVENTS, N_CHOSEN = 50, 500
+N_EVENTS, N_CHOSEN, N_KINDS = 50, 500, 200
 
 
 def measure_quality(name: str, *, n_users: int, epochs: int, seed: int) -> None:
@@ -48,7 +42,7 @@ def measure_quality(name: str, *, n_users: int, epochs: int, seed: int) -> None:
     asked = test[(workload["test"]["label"] == 1) & test["item"].isin(catalogue["item"])]
     asked = asked.sample(min(n_users, len(asked)), random_state=seed)
     users, clicked, full = asked.drop(columns=of_item), asked["item"].to_numpy(), set()
-    for n in (None, *(n for n in DATA[name] if n < len(catalogue))):
+    for n in (None, *(n for n in CHOSEN if n < len(catalogue))):
         ranker = Ranker(model, catalogue, shortlist=n)
         began = time.process_time()
         best = ranker.rank(users, top_k=10)
@@ -88,18 +82,18 @@ def measure_size(n_items: int, seed: int) -> None:
     table = rng.normal(size=(n_items + 1, N_DIMS)).astype(np.float32)
     vectors = Vectors(table, items + 1, none, none, none)
     histories = (n_items * rng.random_sample((50, N_EVENTS)) ** 2).astype(np.int32)
-    cells: list[Any] = []
+    kinds, of_events = (rng.randint(2, N_KINDS, size) for size in (n_items, histories.shape))
+    cells: list[float] = []
     for given in (None, vectors):
-        before = resident("RssAnon")
-        reset_peak()
+        with AnonymousPeak() as peak:
+            began = time.process_time()
+            chooser = Shortlist([scores], items, attributes=[(kinds, N_KINDS)], vectors=given)
+            seconds = time.process_time() - began
+        cells += [seconds, peak.beyond_start(), anonymous_memory() - peak.before]
+        chooser.choose([histories[0]], N_CHOSEN, of_attributes=[of_events[0]])
         began = time.process_time()
-        chooser = Shortlist([scores], items, vectors=given)
-        cells += [time.process_time() - began, (resident("VmHWM") - before) / 1e6]
-        cells += [(resident("RssAnon") - before) / 1e6]
-        chooser.choose([histories[0]], N_CHOSEN)
-        began = time.process_time()
-        for events in histories:
-            chooser.choose([events], N_CHOSEN)
+        for row, events in enumerate(histories):
+            chooser.choose([events], N_CHOSEN, of_attributes=[of_events[row]])
         cells += [1e3 * (time.process_time() - began) / len(histories)]
         del chooser
     print(f"| {n_items:,} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |", flush=True)
@@ -108,20 +102,16 @@ def measure_size(n_items: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("task", choices=["quality", "size"])
-    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
-    parser.add_argument("--most", type=int, default=shortlist.MOST_PER_EVENT)
+    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
     for name, default in (("users", 400), ("epochs", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    shortlist.MOST_PER_EVENT = given.most
     if given.task == "quality":
         for name in given.data:
             measure_quality(name, n_users=given.users, epochs=given.epochs, seed=given.seed)
         return
     for n_items in SIZES:
-        process = multiprocessing.get_context("fork").Process(
-            target=measure_size, args=(n_items, given.seed)
-        )
+        process = multiprocessing.Process(target=measure_size, args=(n_items, given.seed))
         process.start()
         process.join()
 

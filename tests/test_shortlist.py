@@ -31,7 +31,7 @@ def make_scores(seed):
     return ItemScores(*both, draw.rand(N_IDS).astype(np.float32), np.zeros(N_IDS, np.float32))
 
 
-def choose_by_loop(scores, candidates, histories, n, excluded, newest, near, most):
+def choose_by_loop(scores, candidates, histories, n, excluded, newest, alike, near, most):
     """The slow twin: score each candidate, then fill the list step by step."""
     total, known = np.zeros(len(candidates)), np.where(candidates < 0, 1, candidates)
     for of_history, events in zip(scores, histories, strict=True):
@@ -42,11 +42,20 @@ def choose_by_loop(scores, candidates, histories, n, excluded, newest, near, mos
             total += row
     best = [c for c in np.argsort(-total, kind="stable") if total[c] > 0]
     popular = np.argsort(-scores[0].popularity[known], kind="stable")
-    groups = [(popular, n // 5), (newest, n // 10), (near, n // 5)]
+    groups = [(popular, n // 5), (newest, n // 10), (alike, n // 5), (near, n // 5)]
     others = [[c for c in order if c not in excluded][:size] for order, size in groups]
     ranked = [c for c in [*best, *popular] if c not in excluded]
-    order = [*ranked[: n - sum(map(len, others))], *others[0], *others[1], *others[2], *ranked]
+    order = [*ranked[: n - sum(map(len, others))], *np.concatenate(others).astype(int), *ranked]
     return sorted([*dict.fromkeys(order)][:n])
+
+
+def find_alike(kinds, events, popularity, most):
+    """The slow twin: the most popular of each event's kind, summed over the events."""
+    total = np.zeros(len(kinds))
+    for event in events[events > 1]:
+        own = [c for c in np.argsort(-popularity, kind="stable") if kinds[c] == event]
+        total[own[:most]] += popularity[own[:most]]
+    return [c for c in np.argsort(-total, kind="stable") if total[c] > 0]
 
 
 @pytest.mark.parametrize("most", [1000, 3])
@@ -54,6 +63,7 @@ def choose_by_loop(scores, candidates, histories, n, excluded, newest, near, mos
 @pytest.mark.parametrize("seed", range(4))
 def test_a_loop_over_all_candidates_chooses_the_same(seed, n_histories, most, monkeypatch):
     monkeypatch.setattr(shortlist, "MOST_PER_EVENT", most)
+    monkeypatch.setattr(shortlist, "MOST_PER_VALUE", most)
     draw = np.random.RandomState(seed)
     scores = [make_scores(seed + n) for n in range(n_histories)]
     candidates = np.append(draw.permutation(np.arange(2, N_IDS))[:30], [-(2**31) + 5, 1])
@@ -61,14 +71,19 @@ def test_a_loop_over_all_candidates_chooses_the_same(seed, n_histories, most, mo
     vectors = Vectors(table, np.arange(N_IDS), *(np.empty(0, np.int32),) * 3)
     units = table / np.maximum(np.linalg.norm(table, axis=1), 1e-12)[:, None]
     newest = draw.permutation(32)[:6]
-    chooser = Shortlist(scores, candidates, newest=newest, vectors=vectors)
+    kinds = draw.randint(1, 6, 32)
+    chooser = Shortlist(scores, candidates, attributes=[(kinds, 6)], newest=newest, vectors=vectors)
     for n_events, n in [(0, 10), (1, 10), (7, 10), (7, 31), (3, 50)]:
         histories = [draw.randint(1, N_IDS, n_events) for _ in scores]
         excluded = np.sort(draw.permutation(32)[:4])
         likeness = units[vectors.rows_of(candidates)] @ units[np.concatenate(histories)].sum(0)
         near = [c for c in np.argsort(-likeness, kind="stable") if likeness[c] > 0]
-        expected = choose_by_loop(scores, candidates, histories, n, excluded, newest, near, most)
-        assert chooser.choose(histories, n, excluded).tolist() == expected
+        events = draw.randint(1, 6, n_events)
+        alike = find_alike(kinds, events, scores[0].popularity[np.maximum(candidates, 1)], most)
+        groups = newest, alike, near
+        expected = choose_by_loop(scores, candidates, histories, n, excluded, *groups, most)
+        found = chooser.choose(histories, n, excluded, of_attributes=[events])
+        assert found.tolist() == expected
 
 
 def make_model(*steps, **options):

@@ -8,13 +8,15 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.neighbours.cooccurrence import narrow_csr
 from sklearn_din.neighbours.item_scores import ItemScores, keep_largest
 
 MOST_PER_EVENT = 1_000  # candidates that an event can bring in
+MOST_PER_VALUE = 200  # and a value of an attribute
 # Fractions of a shortlist that are kept for others than the best neighbours
-POPULAR, NEWEST, NEAR = 0.2, 0.1, 0.2
+POPULAR, NEWEST, ALIKE, NEAR = 0.2, 0.1, 0.2, 0.2
 NOBODY = np.empty(0, dtype=np.int64)
 
 
@@ -23,8 +25,9 @@ class Shortlist:
 
     A candidate's score is the sum of its EASE weights and cosines over the events, where their sum
     is above zero; each event brings in its best 1,000 candidates at most. A fifth of the list is
-    the popular, a tenth the newest, a fifth those near by fixed vectors, where these are known;
-    the best neighbours have the rest, and the popular what is left over.
+    the popular, a tenth the newest, a fifth the popular that have other attributes of the events,
+    such as a category, and a fifth those near by fixed vectors, where these are known. The best
+    neighbours have the rest, and the popular what is left over.
 
     Parameters
     ----------
@@ -32,6 +35,8 @@ class Shortlist:
         Of each history that is compared with the candidates, all of one vocabulary.
     candidates : ndarray of shape (n_candidates,)
         Their ids.
+    attributes : sequence of (ndarray of shape (n_candidates,), int)
+        Ids of other attributes of the candidates, and how many ids there are.
     newest : ndarray of shape (n_new,), default=nobody
         Positions of those that came up last, the newest first.
     vectors : Vectors, default=None
@@ -52,30 +57,44 @@ class Shortlist:
         scores: Sequence[ItemScores],
         candidates: np.ndarray,
         *,
+        attributes: Sequence[tuple[np.ndarray, int]] = (),
         newest: np.ndarray = NOBODY,
         vectors: Vectors | None = None,
     ) -> None:
         ids = ids_to_look_up(candidates)
         self._by_event = [_by_event(of_history, ids) for of_history in scores]
-        self._popular = np.argsort(-scores[0].popularity[ids], kind="stable")
+        popularity = scores[0].popularity[ids]
+        self._popular = np.argsort(-popularity, kind="stable")
+        self._by_attribute = [_by_value(*values, popularity) for values in attributes]
         self._newest, self._vectors = newest, vectors
         if vectors is not None:
             self._rows = vectors.rows_of(candidates)
             self._norms = np.maximum(np.linalg.norm(vectors.table, axis=1), 1e-12)
 
     def choose(
-        self, histories: Sequence[np.ndarray], n: int, excluded: np.ndarray = NOBODY
+        self,
+        histories: Sequence[np.ndarray],
+        n: int,
+        excluded: np.ndarray = NOBODY,
+        *,
+        of_attributes: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
         """Return the positions of n candidates for a user, in ascending order.
 
-        histories : (n_events,) each, ids of the user's events
+        histories, of_attributes : (n_events,) each, ids of the user's events, and their attributes
         excluded : positions of candidates that are left out
         """
         most, ranked = n + len(excluded), self.rank(histories, n, excluded)[0]
-        found = [self._popular[:most], self._newest[:most], self._find_near(histories, most)]
+        alike = _sum_rows(of_attributes, self._by_attribute, len(self._popular))
+        found = [
+            self._popular[:most],
+            self._newest[:most],
+            alike.indices[largest_first(alike.data, most)],
+            self._find_near(histories, most),
+        ]
         others = [
             positions[~np.isin(positions, excluded)][: int(fraction * n)]
-            for fraction, positions in zip((POPULAR, NEWEST, NEAR), found, strict=True)
+            for fraction, positions in zip((POPULAR, NEWEST, ALIKE, NEAR), found, strict=True)
         ]
         order = np.concatenate([ranked[: n - sum(map(len, others))], *others, ranked])
         _, first = np.unique(order, return_index=True)
@@ -88,12 +107,7 @@ class Shortlist:
 
         Equal ones are in the order of the catalogue.
         """
-        most, total = n + len(excluded), csr_array((1, len(self._popular)), dtype=np.float32)
-        for ids, by_event in zip(histories, self._by_event, strict=True):
-            ones, ends = np.ones(len(ids), dtype=np.float32), np.array([0, len(ids)])
-            shape = (1, by_event.shape[0])
-            total = total + narrow_csr(ones, ids_to_look_up(ids), ends, shape) @ by_event
-        total.sort_indices()
+        most, total = n + len(excluded), _sum_rows(histories, self._by_event, len(self._popular))
         best = largest_first(total.data, most)
         neighbours, popular = total.indices[best], self._popular[:most]
         order = np.concatenate([neighbours, popular[~np.isin(popular, neighbours)]])
@@ -130,3 +144,23 @@ def _by_event(scores: ItemScores, candidates: np.ndarray) -> csr_array:
     """Return scores of events, by row, and candidates by their positions: those above zero."""
     by_event = csr_array(scores.cosine[candidates].T) + csr_array(scores.ease[candidates].T)
     return keep_largest(by_event, MOST_PER_EVENT)
+
+
+def _by_value(values: np.ndarray, n_ids: int, popularity: np.ndarray) -> csr_array:
+    """Return the popularity of candidates, by the value of an attribute that they have."""
+    known = np.flatnonzero(values >= FIRST_KNOWN_ID)
+    pairs = popularity[known], (values[known], known)
+    return keep_largest(csr_array(pairs, shape=(n_ids, len(values))), MOST_PER_VALUE)
+
+
+def _sum_rows(
+    histories: Sequence[np.ndarray], matrices: Sequence[csr_array], n_candidates: int
+) -> csr_array:
+    """Return sums over each history's rows of its matrix: (1, n_candidates), sorted."""
+    total = csr_array((1, n_candidates), dtype=np.float32)
+    for ids, matrix in zip(histories, matrices, strict=True):
+        ones, ends = np.ones(len(ids), dtype=np.float32), np.array([0, len(ids)])
+        shape = (1, matrix.shape[0])
+        total = total + narrow_csr(ones, ids_to_look_up(ids), ends, shape) @ matrix
+    total.sort_indices()
+    return total

@@ -142,6 +142,14 @@ class Catalogue:
         return [pair for pair in pairs if pair.candidate == self.item]
 
     @cached_property
+    def attributes(self) -> list[tuple[str, str]]:
+        """Histories of other columns of candidates than :attr:`item`, and these columns."""
+        behaviours, single = self.schema.behaviours, {*self.schema.names("categorical")}
+        pairs = [pair for b in behaviours for pair in zip(b.histories, b.candidates, strict=True)]
+        names = (single & self.columns.keys()) - {self.item}
+        return [(history, name) for history, name in pairs if name in names]
+
+    @cached_property
     def shortlist(self) -> Shortlist:
         """The choice of some candidates for each user."""
         if self.item is None:
@@ -168,16 +176,19 @@ class Catalogue:
             [pair.scores for pair in self.neighbours],
             self.vectors.get(field.vocabulary),
         )
-        return Shortlist(scores, ids, newest=newest, vectors=vectors)
+        attributes = [(self.columns[name], self.schema[name].n_ids) for _, name in self.attributes]
+        return Shortlist(scores, ids, attributes=attributes, newest=newest, vectors=vectors)
 
-    def events_of_item(self, X: EncodedFeatures, row: int) -> list[np.ndarray]:
-        """Return the ids of a user's events, by the histories of :attr:`neighbours`."""
-        events = []
-        for pair in self.neighbours:
-            ragged = X.behaviours[self.schema.behaviour_of(pair.history).histories]
-            window = ragged.whole.take(slice(row, row + 1)).index()
-            events.append(ragged.columns[pair.history][window])
-        return events
+    def choose(self, X: EncodedFeatures, user: int, n: int, excluded: np.ndarray) -> np.ndarray:
+        """Return the positions of n candidates for a row of users, in ascending order."""
+
+        def events(history: str) -> np.ndarray:
+            ragged = X.behaviours[self.schema.behaviour_of(history).histories]
+            return ragged.columns[history][ragged.whole.take(slice(user, user + 1)).index()]
+
+        histories = [events(pair.history) for pair in self.neighbours]
+        of_attributes = [events(history) for history, _ in self.attributes]
+        return self.shortlist.choose(histories, n, excluded, of_attributes=of_attributes)
 
     def find_seen(self, users: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Return all events of users that may be a candidate: whose each is, and its id."""

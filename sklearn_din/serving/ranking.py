@@ -91,10 +91,11 @@ def rank_candidates(
         column "score" then has. None: there is one label.
     shortlist : int, default=None
         How many candidates item neighbours choose for each user out of a large catalogue; the
-        network ranks those alone: the items that go best with the user's events, the popular, the
-        newest, and those near by fixed vectors; ``top_k`` at least. 500 of 100,000 take a
-        hundredth of the time; the guide ("Rank a catalogue") shows how to measure what is lost.
-        ``only`` and ``by`` choose by themselves. None: every candidate.
+        network ranks those alone: the items that go best with the user's events, the popular, also
+        those of the events' categories, the newest, and those near by fixed vectors; ``top_k`` at
+        least. 500 of 100,000 take a hundredth of the time; the guide ("Rank a catalogue") shows
+        how to measure what is lost. ``only`` and ``by`` choose by themselves. None: every
+        candidate.
 
     Returns
     -------
@@ -412,8 +413,7 @@ class _Pairs:
         for user in range(self.n_users):
             first = user * n_candidates
             own = slice(*np.searchsorted(excluded, [first, first + n_candidates]))
-            events = catalogue.events_of_item(self.user_rows, user)
-            yield first + catalogue.shortlist.choose(events, n, excluded[own] - first)
+            yield first + catalogue.choose(self.user_rows, user, n, excluded[own] - first)
 
     def logits(self, numbers: np.ndarray) -> np.ndarray:
         """Return log-odds of pairs by their numbers, which ascend, some at a time."""
