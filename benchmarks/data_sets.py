@@ -13,23 +13,13 @@ from benchmarks import made_logs, workloads
 from sklearn_din import attach_aggregates, attach_history
 from sklearn_din.datasets import make_click_log
 
+OPTIONS = ("n_items", "n_categories", "mean_length", "interest_strength", "recency")
 CLICK_LOGS = {
-    "few items, long, strong": {"n_items": 500, "n_categories": 20, "mean_length": 40, "s": 2.0},
-    "few items, short, weak": {"n_items": 500, "n_categories": 20, "mean_length": 10, "s": 0.5},
-    "many items, short, strong": {
-        "n_items": 20_000,
-        "n_categories": 500,
-        "mean_length": 10,
-        "s": 2.0,
-    },
-    "many items, long, weak": {"n_items": 20_000, "n_categories": 500, "mean_length": 40, "s": 0.5},
-    "recent interest": {
-        "n_items": 1000,
-        "n_categories": 50,
-        "mean_length": 30,
-        "s": 2.0,
-        "recency": 2.0,
-    },
+    "few items, long, strong": (500, 20, 40, 2.0, None),
+    "few items, short, weak": (500, 20, 10, 0.5, None),
+    "many items, short, strong": (20_000, 500, 10, 2.0, None),
+    "many items, long, weak": (20_000, 500, 40, 0.5, None),
+    "recent interest": (1000, 50, 30, 2.0, 2.0),
 }
 REAL = {
     "e-shop by session, uniform": "eshop",
@@ -95,8 +85,7 @@ def _add_means(workload, unhidden):
 
 def _click_log(regime, seed):
     """The log as a workload: rows in the order of time, 80/10/10."""
-    options = dict(CLICK_LOGS[regime])
-    options["interest_strength"] = options.pop("s")
+    options = dict(zip(OPTIONS, CLICK_LOGS[regime], strict=True))
     log = make_click_log(n_users=2500, random_state=seed, **options)
     columns = ["item", "category"]
     X = attach_history(log.impressions, log.events, user="user", time="time", columns=columns)

@@ -2,8 +2,8 @@
 
 A step calls one function of the package and asserts what must hold of its answer, whatever the
 frame: the answer about a row does not depend on the rows beside it, probabilities are finite,
-negatives are items that the user has not. A model that is asked to learn from a hostile frame
-learns all of it or nothing: where it refuses, its answers about what it knew are the same to the
+negatives are items that the user has not. A model that learns from a hostile frame
+learns all of it or nothing: where it raises, its predictions of earlier rows are the same to the
 bit.
 """
 

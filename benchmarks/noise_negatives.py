@@ -1,4 +1,4 @@
-"""Sampled negatives of clicks without any interest: no model should find what is not there.
+"""Sampled negatives of clicks without any interest: no model should beat the true odds.
 
 ``python -m benchmarks.noise_negatives`` makes clicks of five shapes, in which users differ in
 nothing: items uniform, by Zipf's law, in a long tail, launched over time, in season. It draws

@@ -1,8 +1,8 @@
-"""Faults that inflate or ruin the reported number: what it should be, what it is, what is said.
+"""Faults that inflate or ruin the reported number: the right AUC, the reported one, the warnings.
 
 ``python -m benchmarks.silent_faults`` trains a small DIN on each log as it should be and with each
-fault, and prints both AUCs and the warnings. ``clean`` counts the warnings on logs that are taken
-rightly: all data sets of the comparison and a hundred made logs. Without an argument, both.
+fault, and prints both AUCs and the warnings. ``clean`` counts the warnings on logs without
+a fault: all data sets of the comparison and a hundred made logs. Without an argument, both.
 """
 
 from __future__ import annotations
@@ -104,10 +104,8 @@ LOGS = [movielens, eshop, click_log]
 
 def attach(log, *, shown=None, clicks=None, **options):
     """Impressions with their histories."""
-    shown, clicks = (
-        (log.shown if shown is None else shown),
-        log.clicks if clicks is None else clicks,
-    )
+    shown = log.shown if shown is None else shown
+    clicks = log.clicks if clicks is None else clicks
     options = {"columns": log.columns, **options}
     return attach_history(shown, clicks, user="user", time="time", **options)
 
@@ -228,7 +226,7 @@ def outcome(make: Callable, log: Log, expected: Callable | None = None) -> tuple
 
 def print_faults() -> None:
     """Print a row for each fault and log; "there" is on rows as they should be."""
-    print_table(["log", "fault", "AUC right", "AUC as it comes", "said"], fault_rows())
+    print_table(["log", "fault", "right AUC", "AUC", "warnings"], fault_rows())
 
 
 def fault_rows() -> Iterator[list[str]]:
@@ -269,7 +267,7 @@ def made_log(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def print_clean() -> None:
-    """Count the warnings on logs that are taken rightly."""
+    """Count the warnings on logs without a fault."""
     n_warnings = 0
     for name in [*DATA_SETS, *range(MADE_LOGS)]:
         warn_once.cache_clear()

@@ -2,11 +2,11 @@
 
     python -m benchmarks.tampering [--mutations 6000] [--seed 0]
 
-Each mutation changes a file of ``sklearn_din.save``. Where "forged"
-stands, the zip was put together again, so that its checksums agree and what stands behind them is
-met. A file may then hold another model, as valid as the first ("another model"): sums guard against
-damage, only a signature would guard against forgery. Everywhere else, the outcome must be an error
-of ours or the very same predictions.
+Each mutation changes a file of ``sklearn_din.save``. Of a "forged" one the zip was written again
+with right checksums, so that the checks behind them are reached. Such a file may hold another
+model, as valid as the first ("another model"): checksums guard against damage, only a signature
+would guard against forgery. Everywhere else, the outcome must be an error of ours or the very same
+predictions.
 """
 
 from __future__ import annotations
