@@ -35,6 +35,7 @@ from sklearn_din.serving.export import export_onnx
 from tests.fitted_pipelines import make_rows
 from tests.interruptions import interrupt, n_lines
 
+MOST_GROWTH = 20_000  # bytes per fit
 WARM_UP = 0.1  # share of the calls before memory is first read
 
 
@@ -116,15 +117,14 @@ def main() -> None:
     parser.add_argument("--fits", type=int, default=500)
     parser.add_argument("--predicts", type=int, default=10_000)
     parser.add_argument("--interruptions", type=int, default=500)
-    parser.add_argument("--most-growth", type=float, default=20_000, help="bytes per fit")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     frame, y = make_rows()
     model = make_model().fit(frame, y)
     is_wrong = False
     runs = {
-        "fits": (lambda: clone(model).fit(frame, y), options.fits, options.most_growth),
-        "refits": (lambda: model.fit(frame, y), options.fits // 5, options.most_growth),
+        "fits": (lambda: clone(model).fit(frame, y), options.fits, MOST_GROWTH),
+        "refits": (lambda: model.fit(frame, y), options.fits // 5, MOST_GROWTH),
         "predicts": (lambda: model.predict_proba(frame), options.predicts, 500),
     }
     for name, (call, n_calls, most) in runs.items():

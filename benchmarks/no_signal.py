@@ -1,21 +1,20 @@
 """No split inflates: on logs whose labels are coin flips, every score by any split is chance.
 
-    python -m benchmarks.no_signal [--seeds 10] [--users 50 200 5000] [--network] [--signal]
+    python -m benchmarks.no_signal [--seeds 10] [--users 50 200 5000] [--network]
 
 Labels are drawn by chance, and histories are made of the log itself in several ways: then nothing
 that is learnt from the training rows can tell a click of the test rows, unless it knows the row.
 For each log, each way to split, and each way to name users and times: the columns of item
 neighbours, aggregates of the label and, with ``--network``, the classifier without early stopping
 (the rule of the base rate would hide a leak). Printed is the fold that is farthest from .5, in
-units of its standard error: four and more is a leak. ``--signal`` prints scores of made logs with
-signal.
+units of its standard error: four and more is a leak.
 """
 
 import argparse
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 
@@ -27,8 +26,6 @@ from sklearn_din import (
     attach_aggregates,
     attach_history,
 )
-from sklearn_din.datasets import make_click_log, make_market_log
-from sklearn_din.metrics import group_roc_auc_score
 
 SPLITS = {
     "KFold": KFold(3),
@@ -98,7 +95,7 @@ def of_network(train, y, test, y_test, columns):
 
 
 def table_of_noise(options):
-    """Print the farthest fold by log, order and split; return whether all are chance."""
+    """Print the farthest fold by log, order and split."""
     measures = [of_columns, of_aggregates] + [of_network] * options.network
     worst = 0.0
     print(f"{'log':<20}{'users':>6} {'order':<6}" + "".join(f"{name:>16}" for name in SPLITS))
@@ -118,42 +115,6 @@ def table_of_noise(options):
                 print(f"{kind:<20}{n_users:>6} {order:<6}{line}", flush=True)
                 worst = max(worst, *farthest.values())
     print(f"farthest: {worst:.2f} standard errors")
-    return worst
-
-
-def made_with_signal():
-    """Return logs whose labels have reasons, with histories: by name."""
-    logs = {}
-    for seed in range(2):
-        log = make_click_log(
-            n_users=1500, n_items=800, n_categories=20, mean_length=15, random_state=seed
-        )
-        logs[f"clicks {seed}"] = log.impressions, log.events, log.y
-        log = make_market_log(random_state=seed)
-        logs[f"market {seed}"] = log.impressions, log.events, log.y
-    return logs
-
-
-def table_of_signal(options):
-    """Print GAUC and log loss by time, and by users without times."""
-    for name, (shown, events, y) in made_with_signal().items():
-        columns = [c for c in ("item", "category") if c in events]
-        X = attach_history(shown, events, user="user", time="time", columns=columns)
-        y = np.asarray(y)
-        splits = {"time": next(iter(TimeSplit(1, test_size=0.2, time="time").split(X)))}
-        splits["user"] = next(iter(GroupKFold(5).split(X, y, X["user"])))
-        for order, (train, test) in splits.items():
-            encoder = HistorySequenceEncoder(**ORDERS[order], drop=["user", "time"])
-            scores = []
-            for seed in range(options.seeds):
-                model = make_pipeline(encoder, DINClassifier(random_state=seed))
-                model.fit(X.iloc[train], y[train])
-                p = model.predict_proba(X.iloc[test])[:, 1]
-                users = X["user"].iloc[test]
-                gauc = group_roc_auc_score(y[test], p, groups=users)
-                scores.append((gauc, log_loss(y[test], p)))
-            gauc, loss = np.mean(scores, axis=0)
-            print(f"{name:<12}{order:<6} GAUC {gauc:.4f} log loss {loss:.4f}", flush=True)
 
 
 def main():
@@ -161,9 +122,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--users", type=int, nargs="+", default=[50, 200, 5000])
     parser.add_argument("--network", action="store_true")
-    parser.add_argument("--signal", action="store_true")
-    options = parser.parse_args()
-    table_of_signal(options) if options.signal else table_of_noise(options)
+    table_of_noise(parser.parse_args())
 
 
 if __name__ == "__main__":

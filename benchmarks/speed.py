@@ -1,6 +1,6 @@
 """Training, scoring, requests and imports, beside the rivals and the roofline.
 
-``python -m benchmarks.speed [imports] [busy] [train] [profile] [cores] [score] [request] [search]
+``python -m benchmarks.speed [imports] [busy] [train] [profile] [cores] [request] [search]
 [rivals]``, each measurement in a process of its own.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
@@ -382,10 +382,6 @@ def report_profile():
     )
 
 
-def report_score():
-    print(f"\nscoring: {ask_ours('score'):,.0f} rows/s")
-
-
 def report_request():
     print_table(
         ["200 candidates of one user with 50 events", "p50, ms", "p99, ms"],
@@ -437,7 +433,6 @@ SECTIONS = {
     "train": report_train,
     "profile": report_profile,
     "cores": report_cores,
-    "score": report_score,
     "request": report_request,
     "search": report_search,
     "rivals": report_rivals,

@@ -402,11 +402,6 @@ def _audit(event, arguments):
         _seen.append(f"open {arguments[0]!r:.80} for writing")
 
 
-def watch():
-    """Have the interpreter tell of imports, programs and files written, from now on."""
-    sys.addaudithook(_audit)
-
-
 SMALL = {"embedding_dim": 2, "attention_units": (3,), "hidden_units": (4,), "max_epochs": 1}
 SMALL["random_state"] = 0
 
@@ -541,7 +536,7 @@ def main():
     parser.add_argument("--mutations", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    watch()
+    sys.addaudithook(_audit)
     with tempfile.TemporaryDirectory() as folder:
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + (3 << 30),) * 2)
