@@ -6,6 +6,7 @@ import functools
 import logging
 import sys
 import warnings
+from collections.abc import Iterable
 
 LIBRARIES = {"sklearn_din", "sklearn", "skorch", "torch", "joblib", "contextlib"}
 ADVICE_FROM = 1_000  # training rows: with fewer nothing is logged
@@ -21,6 +22,12 @@ def warn_user(message: str) -> None:
     while frame.f_back is not None and _library_of(frame.f_globals) in LIBRARIES:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def warn_of(notices: Iterable[str | None]) -> None:
+    """Warn once with each sentence; None is none."""
+    for notice in filter(None, notices):
+        warn_user(notice)
 
 
 def _library_of(names: dict[str, object]) -> str:

@@ -25,15 +25,9 @@ from sklearn_din._extras import extra
 from sklearn_din._frames import pandas_frame
 from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din._typed_fields import from_dict, to_dict
-from sklearn_din._validation import (
-    check_frame,
-    check_names,
-    check_times,
-    key_codes,
-    plain_values,
-)
+from sklearn_din._validation import check_frame, check_names, check_times, key_codes, plain_values
 from sklearn_din._version import __version__
-from sklearn_din._warnings import warn_user
+from sklearn_din._warnings import warn_of, warn_user
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.learnt import Learnt
@@ -43,7 +37,6 @@ from sklearn_din.encoding.notices import (
     log_older_events,
     lone_histories,
     odd_ids,
-    warn_of,
 )
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
@@ -561,17 +554,21 @@ class HistorySequenceEncoder(
         """Warn of what was taken differently from how it looks."""
         counts, n_rows = statistics.counts(), len(table)
         named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
-        warn_of(roles.notices)
         pairs = {} if isinstance(self.histories, str) else self.histories
         in_pairs = {name for key in pairs for name in as_tuple(key)}
-        warn_of(lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs))
-        warn_of(note_strangers(roles.behaviours, counts))
-        warn_of(list_padding(roles.behaviours, counts))
-        warn_of(empty_histories(statistics.totals))
-        log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
         of_rows = {name: counts[name] for name in roles.categorical}
         chosen = {*named, *roles.candidates}
-        warn_of(odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen))
+        warn_of(
+            [
+                *roles.notices,
+                *lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs),
+                *note_strangers(roles.behaviours, counts),
+                *list_padding(roles.behaviours, counts),
+                *empty_histories(statistics.totals),
+                *odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen),
+            ]
+        )
+        log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(

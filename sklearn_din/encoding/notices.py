@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import unix_unit
-from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once, warn_user
+from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
@@ -38,12 +38,6 @@ DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
 )
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
-
-
-def warn_of(notices: Iterable[str]) -> None:
-    """Warn once with each sentence."""
-    for notice in notices:
-        warn_user(notice)
 
 
 def warn_of_changed_units(factors: Mapping[str, float]) -> None:

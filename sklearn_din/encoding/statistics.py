@@ -6,20 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sklearn_din._warnings import warn_of
 from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.notices import far_numbers, warn_of
+from sklearn_din.encoding.notices import far_numbers
 from sklearn_din.encoding.profile import ColumnProfile, NumberSample
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
-from sklearn_din.encoding.vocabulary import (
-    IdRules,
-    Occurrences,
-    ValueCounts,
-    Vocabulary,
-    plain_ids,
-)
+from sklearn_din.encoding.vocabulary import IdRules, Occurrences, ValueCounts, Vocabulary, plain_ids
 
 
 class TableStatistics:

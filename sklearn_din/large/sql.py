@@ -33,7 +33,7 @@ from sklearn_din._validation import (
     missing_times,
     plain_values,
 )
-from sklearn_din._warnings import warn_user
+from sklearn_din._warnings import warn_of
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.large.attached_scan import AttachedScan
 from sklearn_din.large.sorting import sort_rows
@@ -41,7 +41,7 @@ from sklearn_din.large.stored_log import ColumnWriter, StoredHistories, log_fact
 from sklearn_din.large.table import Table, arrow_of_column
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
-from sklearn_din.logs.past_columns import MANY_ROWS, HistoryRequest, all_empty_message
+from sklearn_din.logs.past_columns import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.running_sums import (
     Aggregate,
     check_aggregates,
@@ -77,18 +77,13 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     pair = _Pair(shown, log, [request.user], request.time, max_age=request.max_age)
     heads = [table.head([request.time], present=request.time) for table in (shown, log)]
     clocks = note_clocks(*(head[request.time] for head in heads))
-    if clocks is not None:
-        warn_user(clocks)
     columns = [request.user, request.time]
     parent, name = _cache_name(pair, "history", columns, [*columns, *request.columns], request)
     store = _make_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
-    if store.facts["repeats"] is not None:
-        warn_user(store.facts["repeats"])
-    reason = store.facts["empty"]
-    if reason is not None:
-        ours, theirs = shown.fingerprint(columns), log.fingerprint(columns)
-        if ours is None or ours != theirs or len(shown) != len(log):  # else it is its own log
-            warn_user(all_empty_message(reason, request.user, request.time))
+    ours, theirs = shown.fingerprint(columns), log.fingerprint(columns)
+    is_own_log = ours is not None and ours == theirs and len(shown) == len(log)
+    empty = None if is_own_log else note_all_empty(store.facts["empty"], *columns)
+    warn_of([clocks, store.facts["repeats"], empty])
     if shown.caller is not None:
         new = StoredHistories(store).columns(request.new_names, range(len(shown)))
         return shown.caller.with_columns(new, types=list_types(log.frame, request.sources))
@@ -542,13 +537,11 @@ def _first_not_older(
 def _why_all_empty(seen: _Pass) -> str | None:
     """Return the same as ``past_columns.why_all_empty`` of tables in memory."""
     events, shown = seen.events, seen.impressions
-    is_many = len(seen.pair.shown) >= MANY_ROWS and seen.n_keys > 1
-    if not is_many or events.first is None or shown.last is None:
+    if events.first is None or shown.last is None:
         return None
-    if not seen.keys_meet:
-        return "users"
-    edge = seen.pair.edges(np.array([shown.last]), shown.unit)[0]
-    return None if events.first < edge else "times"
+    is_earlier = bool(events.first < seen.pair.edges(np.array([shown.last]), shown.unit)[0])
+    n_rows, n_users = len(seen.pair.shown), seen.n_keys
+    return why_no_past(n_rows, n_users, users_meet=seen.keys_meet, times_meet=is_earlier)
 
 
 # Aggregates ---------------------------------------------------------------------------------

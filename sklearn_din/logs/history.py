@@ -23,22 +23,16 @@ from sklearn_din._compat import Interval, StrOptions, _fit_context
 from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame, list_types
-from sklearn_din._validation import (
-    Age,
-    check_frame,
-    check_name,
-    check_names,
-    check_times,
-)
-from sklearn_din._warnings import warn_user
+from sklearn_din._validation import Age, check_frame, check_name, check_names, check_times
+from sklearn_din._warnings import warn_of, warn_user
 from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.past_columns import (
     HistoryRequest,
-    all_empty_message,
     history_columns,
+    note_all_empty,
     same_rows,
     sort_log,
     why_all_empty,
@@ -144,16 +138,11 @@ def attach_history(
         past = timeline.own_past()
     else:
         past = timeline.past(shown.pandas, max_age=max_age)
-    some = timeline.order[: SEEN_EVENTS if timeline.has_twins() else 0]
+    some = timeline.order[: SEEN_EVENTS if timeline.repeats_often() else 0]
     repeats = note_repeats(log.iloc[some], [user, time, *names]) if len(some) else None
-    if repeats is not None:
-        warn_user(repeats)
     clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
-    if clocks is not None:
-        warn_user(clocks)
     reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
-    if reason is not None:
-        warn_user(all_empty_message(reason, user, time))
+    warn_of([repeats, clocks, note_all_empty(reason, user, time)])
     new = history_columns(shown.pandas, timeline, values, past, request)
     return shown.with_columns(new, types=list_types(log, request.sources))
 

@@ -14,11 +14,7 @@ from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import WindowArray
 
-NO_PAST = {
-    "users": "no user of the impressions has an event",
-    "times": "no event is earlier than any impression",
-}
-
+Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 
 
@@ -119,26 +115,38 @@ def history_columns(
 
 def why_all_empty(
     impressions: pd.DataFrame, timeline: Timeline, past: Past, user: str
-) -> Literal["users", "times"] | None:
+) -> Reason | None:
+    """Return why no impression in memory has a past; None where one has (:func:`why_no_past`)."""
+    if (past.end > past.begin).any() or len(timeline.times) == 0:
+        return None
+    return why_no_past(
+        len(impressions),
+        impressions[user].nunique(),
+        users_meet=bool(timeline.has_events(impressions).any()),
+        times_meet=bool(timeline.is_after_some_event(impressions).any()),
+    )
+
+
+def why_no_past(n_rows: int, n_users: int, *, users_meet: bool, times_meet: bool) -> Reason | None:
     """Return why no impression has a past, where they are too many for that to be chance.
 
-    None where some impression has a past, there are no events, or the impressions are fewer than
-    ten or of one user, as a server's may well be.
+    None where they are fewer than ten or of one user, as a server's may well be.
     """
-    if (past.end > past.begin).any() or len(impressions) < MANY_ROWS or len(timeline.times) == 0:
+    if n_rows < MANY_ROWS or n_users < 2 or (users_meet and times_meet):
         return None
-    if impressions[user].nunique() < 2:
-        return None
-    if not timeline.has_events(impressions).any():
-        return "users"
-    return None if timeline.is_after_some_event(impressions).any() else "times"
+    return "times" if users_meet else "users"
 
 
-def all_empty_message(reason: Literal["users", "times"], user: str, time: str) -> str:
-    """Return the warning where every history is empty, for a reason of :func:`why_all_empty`."""
+def note_all_empty(reason: Reason | None, user: str, time: str) -> str | None:
+    """Return what to say where every history is empty."""
+    if reason is None:
+        return None
+    problem, column = "no event is earlier than any impression", time
+    if reason == "users":
+        problem, column = "no user of the impressions has an event", user
     return (
-        f"every history is empty: {NO_PAST[reason]}. Are the two frames swapped, or the "
-        f"{(user if reason == 'users' else time)!r} columns of another kind?"
+        f"every history is empty: {problem}. Are the two frames swapped, or the {column!r} columns "
+        "of another kind?"
     )
 
 

@@ -95,7 +95,7 @@ class Timeline:
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
-    def has_twins(self) -> bool:
+    def repeats_often(self) -> bool:
         """Return whether two in five events have the key and time of the one before."""
         keys = self._sorted_keys
         return bool((keys[1:] == keys[:-1]).sum() > 0.4 * len(keys))
