@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,21 @@ Rows = slice | np.ndarray  # what picks rows: a slice, positions, or a mask
 def row_dtype(n_rows: int) -> type[np.int32] | type[np.int64]:
     """Return the smaller type that holds the numbers of so many rows."""
     return np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
+
+
+def select_rows(key: Any) -> Rows:
+    """Turn what scikit-learn and people index rows with into a slice, positions or a mask."""
+    if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:  # as scikit-learn asks
+        key = key[0]
+    if isinstance(key, slice):
+        return key
+    rows = np.empty(()) if isinstance(key, tuple) else np.asarray(key)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
+        raise TypeError(
+            "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by "
+            f"name, got {key!r:.80}. One row is X[i : i + 1], one value X['item'][3]."
+        )
+    return rows.astype(np.int64) if rows.dtype != bool or not rows.size else rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Checks that every wing of the package shares: frames, column names, times, plain values."""
+"""Checks that every part of the package shares: frames, column names, times, plain values."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def check_keys(values: np.ndarray, *, name: str) -> None:
                 )
 
 
-def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
+def key_codes(values: Any, *, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Number keys from 0, in the order in which they come; a missing key is -1.
 
     Returns the codes and the keys.
@@ -300,7 +300,7 @@ def key_codes(values: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]
     try:
         codes, keys = pd.factorize(values)
     except TypeError:
-        check_keys(values, name=name)
+        check_keys(np.asarray(values), name=name)
         raise
     return codes, np.asarray(keys)
 
@@ -320,11 +320,7 @@ def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
         got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
         raise ValueError(f"groups must be one column, X['user'], got {got}.")
     values = groups if isinstance(groups, pd.Index) else pd.Series(groups)
-    try:
-        codes, keys = pd.factorize(values)
-    except TypeError:
-        check_keys(values.to_numpy(), name="groups")
-        raise
+    codes, keys = key_codes(values, name="groups")
     if (codes < 0).any():
         raise ValueError(
             f"groups must not be missing, got {(codes < 0).sum()} rows without a user or group. "
@@ -334,6 +330,11 @@ def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
         are_tuples = any(isinstance(key, tuple) for key in keys)
         codes = pd.factorize(pd.Index(map(repr, keys)) if are_tuples else keys, sort=True)[0][codes]
     return codes
+
+
+def spread(values: Any, most: int) -> Any:
+    """Return about so many of the values at most, evenly spread over all of them."""
+    return values[:: len(values) // most + 1]
 
 
 def spells_integer(text: str) -> bool:

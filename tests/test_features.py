@@ -126,9 +126,18 @@ def test_fields_of_different_lengths_are_refused():
     [
         (Schema((Field("item", "categorical", "item", 9),)), ""),
         (Schema((Field("shop", "categorical", "shop", 9),)), r"fields ['item'] against ['shop']"),
-        (Schema((Field("item", "numeric"),)), "'item' is categorical in one and numeric"),
-        (Schema((Field("item", "categorical", "item", 8),)), "vocabulary (9 ids against 8)"),
-        (Schema((Field("item", "categorical", "item", 9, digest="x"),)), "(9 ids against 9)"),
+        (
+            Schema((Field("item", "numeric"),)),
+            "kind of 'item' is categorical in one and numeric",
+        ),
+        (
+            Schema((Field("item", "categorical", "item", 8),)),
+            "the n_ids of 'item' is 9 in one and 8 in the other",
+        ),
+        (
+            Schema((Field("item", "categorical", "item", 9, digest="x"),)),
+            "the digest of 'item' is  in one and x in the other",
+        ),
     ],
 )
 def test_difference_names_what_differs(other, difference):

@@ -229,20 +229,11 @@ def test_missing_ids_stand_for_nothing(ids):
     assert fitted.inverse_transform_ids("item", ids).tolist() == ["shoe", None]
 
 
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [
-        ((3, "item"), "value use X['item'][3]"),
-        ((3, 4), "value use X['item'][3]"),
-        (3, "impression use X[i : i + 1]"),
-        ([0.5], "impression use X[i : i + 1]"),
-        (["item"], "impression use X[i : i + 1]"),
-    ],
-)
-def test_what_chooses_no_rows(key, hint):
+@pytest.mark.parametrize("key", [(3, "item"), (3, 4), 3, [0.5], ["item"]])
+def test_what_chooses_no_rows(key):
     with says(
-        "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, "
-        f"got {key!r}. For one {hint}.",
+        "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by name, "
+        f"got {key!r}. One row is X[i : i + 1], one value X['item'][3].",
         TypeError,
     ):
         make_impressions(8)[key]

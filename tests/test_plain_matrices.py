@@ -23,13 +23,10 @@ from tests.fitted_pipelines import attach_clicks
 SENTENCE = (
     "a matrix of numbers was asked for, got EncodedFeatures with ids or histories (item, category, "
     "device and 2 more): as numbers, ids would be quantities, and histories would lose their "
-    "candidates. Let nothing stand between HistorySequenceEncoder and DINClassifier. Scalers are "
-    "not needed, the encoder scales numbers; a further column belongs into the frame that the "
-    "encoder gets (no FeatureUnion), and what selects or changes columns before the encoder. Two "
-    "tools of scikit-learn need another in their place: for permutation_importance, which shuffles "
-    "the histories of the same events apart, take history_importance; for BaggingClassifier, which "
-    "makes arrays of frames, a VotingClassifier of Pipelines. Who needs the matrix, for another "
-    "model, calls X.to_numpy()."
+    "candidates. Let nothing stand between HistorySequenceEncoder and DINClassifier: scale, select "
+    "and join columns before. In place of permutation_importance take history_importance, of "
+    "BaggingClassifier a VotingClassifier of Pipelines. For another model, X.to_numpy() is the "
+    "matrix."
 )
 NUMBERS_ALONE = "DINClassifier was given numbers alone, without ids and histories: it trains a"
 

@@ -265,7 +265,7 @@ def test_wrong_arguments_are_refused(folder, monkeypatch, source, options, error
 def test_wrong_rows_are_refused(folder):
     scan = scan_parquet(folder)
     for key, error, message in [
-        (3, TypeError, "For one row use"),
+        (3, TypeError, "One row is X"),
         ([0.5], TypeError, "index array"),
         ([100], IndexError, "row 100 is not there: the scan has 100 rows"),
         (np.ones(3, dtype=bool), IndexError, "must have 100 values"),

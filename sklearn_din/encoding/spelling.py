@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from sklearn_din._validation import spread
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.schema import Behaviour
 
@@ -24,7 +25,7 @@ def note_strangers(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurre
                 continue
             columns = sorted((history, candidate), key=lambda name: len(counts[name].values))
             few, many = (counts[name].values for name in columns)
-            some = _spread(few)
+            some = spread(few, SEEN_VALUES)
             known = _are_among(some, many)
             if len(few) < MANY_VALUES or known.mean() >= FEW:
                 continue
@@ -50,7 +51,7 @@ def note_unknown(
     """
     if len(values) < MANY_VALUES or kind_of_ids(values) != kind_of_ids(known):
         return None  # ids of another kind are said where they are encoded
-    pair = find_respelling(_spread(values), known)
+    pair = find_respelling(spread(values, SEEN_VALUES), known)
     if pair is None and not is_compared:
         return None
     at_fit = repr(known[0] if pair is None else pair[1])
@@ -85,8 +86,3 @@ def _are_among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     if values.dtype != known.dtype:
         values, known = (np.array(list(map(str, some)), dtype=object) for some in (values, known))
     return pd.Index(values, dtype=values.dtype).isin(known)
-
-
-def _spread(values: np.ndarray) -> np.ndarray:
-    """Return some of the values, evenly spread over all of them."""
-    return values[:: max(1, len(values) // SEEN_VALUES)]

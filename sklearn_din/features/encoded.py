@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_din._spans import Rows
+from sklearn_din._spans import select_rows
 from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
@@ -17,9 +17,8 @@ from sklearn_din.features.store import Store
 from sklearn_din.features.vectors import Vectors
 
 OTHER_TOOLS = (
-    "Two tools of scikit-learn need another in their place: for permutation_importance, which "
-    "shuffles the histories of the same events apart, take history_importance; for "
-    "BaggingClassifier, which makes arrays of frames, a VotingClassifier of Pipelines."
+    "In place of permutation_importance take history_importance, of BaggingClassifier a "
+    "VotingClassifier of Pipelines."
 )
 SHOWN_NAMES = 3  # columns that an error names
 
@@ -144,7 +143,7 @@ class EncodedFeatures:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
             return self._read(key)
-        rows = _row_selector(key)
+        rows = select_rows(key)
         columns = {name: values[rows] for name, values in self.columns.items()}
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         users = None if self.users is None else self.users[rows]
@@ -180,10 +179,8 @@ class EncodedFeatures:
                 "a matrix of numbers was asked for, got EncodedFeatures with ids or histories "
                 f"({', '.join(held[:SHOWN_NAMES])}{more}): as numbers, ids would be quantities, "
                 "and histories would lose their candidates. Let nothing stand between "
-                "HistorySequenceEncoder and DINClassifier. Scalers are not needed, the encoder "
-                "scales numbers; a further column belongs into the frame that the encoder gets "
-                "(no FeatureUnion), and what selects or changes columns before the encoder. "
-                f"{OTHER_TOOLS} Who needs the matrix, for another model, calls X.to_numpy()."
+                "HistorySequenceEncoder and DINClassifier: scale, select and join columns before. "
+                f"{OTHER_TOOLS} For another model, X.to_numpy() is the matrix."
             )
         return self.to_numpy(dtype)
 
@@ -235,23 +232,6 @@ def _public(values: Column) -> np.ndarray:
     if isinstance(values, IdLists):
         return values.pad()
     return ids_to_look_up(values) if values.dtype == np.int32 else values
-
-
-def _row_selector(key: object) -> Rows:
-    """Turn what scikit-learn and people index rows with into a slice or an array."""
-    if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
-        key = key[0]
-    if isinstance(key, slice):
-        return key
-    is_cell = isinstance(key, tuple)  # X[row, name], as numpy and pandas have it
-    rows = np.empty(()) if is_cell else np.asarray(key)
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
-        use = "value use X['item'][3]" if is_cell else "impression use X[i : i + 1]"
-        raise TypeError(
-            f"rows are chosen by a slice, a 1-D index array or a 1-D bool mask, got {key!r}. "
-            f"For one {use}."
-        )
-    return rows.astype(np.intp) if rows.size == 0 and rows.dtype != bool else rows
 
 
 def _check_arrays(X: EncodedFeatures) -> None:

@@ -314,18 +314,10 @@ class Schema:
         if mine.keys() != theirs.keys():
             return f"fields {sorted(mine)} against {sorted(theirs)}"
         for name, field in mine.items():
-            if (field.kind, field.vocabulary) != (theirs[name].kind, theirs[name].vocabulary):
-                return f"{name!r} is {field.kind} in one and {theirs[name].kind} in the other"
-            if field.n_dims != theirs[name].n_dims:
-                return (
-                    f"the vectors of {name!r} have {field.n_dims} dimensions in one and "
-                    f"{theirs[name].n_dims} in the other"
-                )
-            if field != theirs[name]:
-                return (
-                    f"{name!r} has another vocabulary ({field.n_ids} ids against "
-                    f"{theirs[name].n_ids})"
-                )
+            for what in ("kind", "vocabulary", "n_dims", "n_ids", "digest"):
+                ours, another = getattr(field, what), getattr(theirs[name], what)
+                if ours != another:
+                    return f"the {what} of {name!r} is {ours} in one and {another} in the other"
         if self != other:
             return f"behaviours {self.behaviours} against {other.behaviours}"
         return ""

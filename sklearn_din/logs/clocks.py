@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import UNITS_PER_SECOND, datetime_index, unix_unit
+from sklearn_din._validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
 
 MANY_ROWS = 20
 CHECKED_ROWS = 10_000
@@ -25,7 +25,7 @@ def note_clocks(impressions: pd.Series, events: pd.Series) -> str | None:
     >>> note_clocks(days + pd.Timedelta("7h"), days)[:53]
     'the times of events are whole days, those of impressi'
     """
-    shown, log = _spread(impressions), _spread(events)
+    shown, log = spread(impressions, CHECKED_ROWS), spread(events, CHECKED_ROWS)
     if min(len(shown), len(log)) < MANY_ROWS:
         return None
     units = unix_unit(shown), unix_unit(log)
@@ -63,11 +63,6 @@ def _note_grain(shown: np.ndarray, log: np.ndarray, time: object, *, is_date: bo
             f"Floor the impressions as well, impressions[{time!r}]{floored}."
         )
     return None
-
-
-def _spread(times: pd.Series) -> pd.Series:
-    """Return some of the times, evenly spread over all of them."""
-    return times.iloc[:: max(1, len(times) // CHECKED_ROWS)]
 
 
 def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:

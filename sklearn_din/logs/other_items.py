@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_choice, check_columns, check_count, plain_values
+from sklearn_din._validation import (
+    check_choice,
+    check_columns,
+    check_count,
+    key_codes,
+    plain_values,
+)
 
 STRATEGIES = ("uniform", "popularity")
 
@@ -78,13 +84,7 @@ def number_ids(
     events: pd.DataFrame, column: str, *, name: str = "events"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Number the ids of a column from 0; return the number of each row, and the ids."""
-    values = plain_values(events[column])
-    try:
-        codes, uniques = pd.factorize(values)
-    except TypeError as error:  # lists, dicts: not hashable
-        kind = next(type(v).__name__ for v in values if not pd.api.types.is_hashable(v))
-        kind = "list" if kind == "ndarray" else kind  # as Arrow gives lists out
-        raise ValueError(f"{name}[{column!r}] must hold ids, got {kind}s.") from error
+    codes, uniques = key_codes(plain_values(events[column]), name=f"{name}[{column!r}]")
     if n_missing := int((codes < 0).sum()):
         raise missing_ids(column, n_missing, name=name)
     return codes.astype(np.int64), uniques

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import missing_rows, time_values, unix_unit
+from sklearn_din._validation import missing_rows, spread, time_values, unix_unit
 from sklearn_din._warnings import ADVICE_FROM, log_once, warn_user
 from sklearn_din.logs.distinct import value_codes
 from sklearn_din.logs.other_items import Arrivals, NegativesRequest, number_as_they_come, number_ids
@@ -198,7 +198,7 @@ class Repeats:
         is_repeat = last != np.arange(len(owners))
         if partners is not None:
             is_repeat &= partners != partners[last]
-        rows = _spread(np.flatnonzero(is_repeat))
+        rows = spread(np.flatnonzero(is_repeat), COMPARED_ROWS)
         if len(np.unique(last[rows])) < MIN_OWNERS:
             rows = rows[:0]
         self.rows, self.last = rows, last[rows]
@@ -219,11 +219,6 @@ class Repeats:
     def _pairs(self, column: pd.Series) -> np.ndarray:
         """Codes of the values in repeated rows, and in the last rows of their owners."""
         return value_codes(column.iloc[np.concatenate([self.rows, self.last])]).reshape(2, -1)
-
-
-def _spread(rows: np.ndarray) -> np.ndarray:
-    """Return some of the rows, evenly spread over all of them."""
-    return rows[:: len(rows) // COMPARED_ROWS + 1]
 
 
 def _warn_of_misplaced_columns(
@@ -291,7 +286,7 @@ class Triples:
         is_one = (owners[rows] == owners[same]) & (owners[other] != owners[rows])
         if partners is not None:
             is_one &= partners[rows] != partners[same]
-        chosen = _spread(np.flatnonzero(is_one))
+        chosen = spread(np.flatnonzero(is_one), COMPARED_ROWS)
         if len(np.unique(owners[rows[chosen]])) < MIN_OWNERS:
             chosen = chosen[:0]
         self.rows, self.same, self.other = rows[chosen], same[chosen], other[chosen]

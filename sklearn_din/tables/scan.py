@@ -15,6 +15,7 @@ import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
 from sklearn_din._digests import digest
+from sklearn_din._spans import select_rows
 from sklearn_din._validation import check_columns, check_names, missing_rows, plain_values
 
 
@@ -182,22 +183,13 @@ def is_relation(source: object) -> bool:
 
 def choose_rows(rows: range | np.ndarray, key: Any) -> range | np.ndarray:
     """Return the row numbers of some rows of a view."""
-    if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:  # as scikit-learn asks
-        key = key[0]
-    if isinstance(key, slice):
-        return rows[key]
-    picked_rows = np.empty(()) if isinstance(key, tuple) else np.asarray(key)
-    if picked_rows.ndim != 1 or (picked_rows.size and picked_rows.dtype.kind not in "iub"):
-        raise TypeError(
-            "rows of a scan are chosen by a slice, a 1-D index array or a 1-D bool mask, and "
-            f"columns by a name or a list of names, got {key!r:.80}. For one row use "
-            "scan[i : i + 1]."
-        )
-    if picked_rows.dtype == bool and picked_rows.size:
+    picked_rows = select_rows(key)
+    if isinstance(picked_rows, slice):
+        return rows[picked_rows]
+    if picked_rows.dtype == bool:
         if len(picked_rows) != len(rows):
             raise IndexError(f"a mask must have {len(rows)} values, got {len(picked_rows)}.")
         picked_rows = np.flatnonzero(picked_rows)
-    picked_rows = picked_rows.astype(np.int64)
     low, high = picked_rows.min(initial=0), picked_rows.max(initial=-1)
     if low < -len(rows) or high >= len(rows):
         wrong = low if low < -len(rows) else high
