@@ -191,11 +191,6 @@ def _dict_from_plain(state: dict[str, Any]) -> dict[Any, Any]:
     return pairs
 
 
-def _interval_from_plain(state: dict[str, Any]) -> pd.Interval:
-    left, right = from_plain(state["ends"])
-    return pd.Interval(left, right, state["closed"])
-
-
 # Frames: column by column, each with its dtype
 
 
@@ -301,7 +296,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "numpy": lambda state: from_plain(state["value"])[()],
     "frame": _frame_from_plain,
     "index": lambda state: pd.Index(from_plain(state["values"]), name=from_plain(state["name"])),
-    "Interval": _interval_from_plain,
+    "Interval": lambda state: pd.Interval(*from_plain(state["ends"]), closed=state["closed"]),
     "categories": _categories_from_plain,
     "column": _column_from_plain,
 }

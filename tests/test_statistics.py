@@ -30,7 +30,7 @@ def test_columns_are_scaled_as_scikit_learn_scales_them(numbers, offset):
     numbers = np.array([*numbers, 3.0, 4.0]) + offset
     moments, scaler = Moments(), StandardScaler().fit(numbers[:, None])
     moments.update(numbers)
-    scale = EventScale.of_column(moments)
+    scale = EventScale.of(moments)
     np.testing.assert_allclose([scale.shift], scaler.mean_, rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose([scale.scale], scaler.scale_, rtol=1e-12)
 
@@ -39,6 +39,5 @@ def test_columns_are_scaled_as_scikit_learn_scales_them(numbers, offset):
 def test_a_constant_column_is_not_scaled(constant):
     moments = Moments()
     moments.update(np.full(1000, constant))
-    assert EventScale.of_column(moments) == EventScale(constant, 1.0)
-    assert EventScale.of_events(moments) == EventScale(constant, 1.0)
-    assert EventScale.of_column(Moments()) == EventScale(0.0, 1.0)
+    assert EventScale.of(moments) == EventScale(constant, 1.0)
+    assert EventScale.of(Moments()) == EventScale(0.0, 1.0)

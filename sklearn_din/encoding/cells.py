@@ -78,23 +78,18 @@ def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
     seconds = seconds_of(plain_values(column)) if kind in "mO" else None
     if seconds is not None:
         return seconds
-    if kind == "M":
+    if kind in "Mc":
+        got = "dates" if kind == "M" else "complex numbers"
         raise ValueError(
-            f"{name} must hold numbers, got dates ({column.dtype}). Give it the dtype that it had "
-            "at fit."
-        )
-    if kind == "c":
-        raise ValueError(
-            f"{name} must hold numbers, got complex numbers ({column.dtype}). Make real columns "
-            "of them."
+            f"{name} must hold numbers, got {got} ({column.dtype}). Give it the dtype that it had "
+            "at fit, or make columns of real numbers."
         )
     try:
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} must hold numbers, got dtype {column.dtype} with values such as "
-            f"{first_present(column)!r}. Convert it with pd.to_numeric, or name it as ids in "
-            "categorical."
+            f"{name} must hold numbers, got dtype {column.dtype} with {first_present(column)!r}. "
+            "Convert it with pd.to_numeric, or name it in categorical."
         ) from error
     except OverflowError as error:  # Python integers may be larger than any float
         raise _too_large(name, "an integer beyond float64") from error
@@ -218,7 +213,10 @@ class HistoryCells:
                 f"{first_present(self.values)!r:.40}, where single ids were learnt. Give each "
                 "event one value, or fit again."
             )
-        if self.log is not None and 2 * _selection_length(selection) >= len(self.values):
+        n_events = (
+            selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+        )
+        if self.log is not None and 2 * n_events >= len(self.values):
             log, column = self.log
             with suppress(TypeError):  # lists, dicts somewhere in the log: factorize names them
                 codes, values = log.codes(column)
@@ -255,8 +253,8 @@ class HistoryCells:
         if len(fractions):
             raise ValueError(
                 f"{self.name} holds a list of numbers for each candidate or event, such as "
-                f"{fractions[0]}, and lists must hold ids. Vectors of items, such as embeddings of "
-                "their texts, belong in vectors; give each other number a column of its own."
+                f"{fractions[0]}, and lists must hold ids. Vectors of items belong in vectors; "
+                "give each other number a column of its own."
             )
         return IdLists.from_lengths(cells.spans.lengths, codes), values
 
@@ -356,8 +354,7 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
             return values
         raise ValueError(
             f"{name} must hold lists of events, or of lists of an event's values, got "
-            f"{values.type} inside each cell. Give each attribute of the events a column of its "
-            "own."
+            f"{values.type} inside each cell. Give each attribute of the events a column of its own."
         )
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
@@ -429,10 +426,6 @@ def _not_lists(name: str, got: str) -> ValueError:
         f"{name} must hold one history per cell ({CELLS}; or text, with separator='...'), got "
         f"{got}. Build histories with attach_history, or leave the column out of histories."
     )
-
-
-def _selection_length(selection: Selection) -> int:
-    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
 def _take(values: Values, selection: Selection) -> Values:

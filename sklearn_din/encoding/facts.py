@@ -82,11 +82,6 @@ class HistoryFacts:
         """Return whether the events are lists of values."""
         return "lists" in self.kinds
 
-    @property
-    def is_time(self) -> bool:
-        """Return whether the events are dates."""
-        return self.kinds == {"time"}
-
 
 @dataclass
 class ColumnFacts:

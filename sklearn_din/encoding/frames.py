@@ -171,7 +171,14 @@ def _array_frame(
     encoder: BaseEstimator, X: ArrayLike, fitted: Sequence[str] | None, *, reset: bool
 ) -> pd.DataFrame:
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and len(X):
-        _check_no_lists(X[0])
+        lists = [cell for cell in X[0] if isinstance(cell, list | tuple | np.ndarray)]
+        if lists:  # what is left of a frame with histories where a step made one array of it
+            raise ValueError(
+                f"X is an array of objects with lists such as {lists[0]!r:.40} in its cells: the "
+                "names of its columns are lost, and with them which history belongs to which "
+                "candidate. Give a DataFrame; a ColumnTransformer makes one after "
+                ".set_output(transform='pandas')."
+            )
     array = validate_data(
         encoder,
         X,
@@ -184,18 +191,6 @@ def _array_frame(
     if reset:  # numeric throughout, whatever the dtype
         return frame.astype("float64")
     return frame
-
-
-def _check_no_lists(row: np.ndarray) -> None:
-    """Refuse what is left of a frame with histories where a step made one array of it."""
-    lists = [cell for cell in row if isinstance(cell, list | tuple | np.ndarray)]
-    if lists:
-        raise ValueError(
-            f"X is an array of objects with lists such as {lists[0]!r:.40} in its cells: the names "
-            "of its columns are lost, and with them which history belongs to which candidate. "
-            "Give a DataFrame; a ColumnTransformer makes one after "
-            ".set_output(transform='pandas')."
-        )
 
 
 def _default_names(n_columns: int) -> list[str]:

@@ -196,8 +196,8 @@ class NumberSample:
     Examples
     --------
     >>> sample = NumberSample(4)
-    >>> sample.update(np.array([1.0, 2.0]), 0)
-    >>> sample.update(np.array([np.nan, 4.0]), 2)
+    >>> for start, numbers in ((0, np.array([1.0, 2.0])), (2, np.array([np.nan, 4.0]))):
+    ...     sample.update(numbers[sample.rows(start)])
     >>> sample.finish()
     array([ 1.,  2., nan,  4.])
     """
@@ -210,13 +210,9 @@ class NumberSample:
         """Return which rows are taken of a part that begins with row ``start``."""
         return slice(-start % self._step, None, self._step)
 
-    def update(self, numbers: np.ndarray, start: int) -> None:
-        """Take the numbers of some rows of a part, which begins with row ``start``."""
-        self._parts.append(numbers[self.rows(start)].copy())
-
-    def update_events(self, events: Events, name: str, start: int) -> None:
-        """Take the newest number of those rows."""
-        self._parts.append(newest_numbers(events, name, self.rows(start)))
+    def update(self, numbers: np.ndarray) -> None:
+        """Take numbers of those rows."""
+        self._parts.append(numbers.copy())
 
     def finish(self) -> np.ndarray:
         """Return all that were taken."""

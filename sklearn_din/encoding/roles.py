@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 
 from sklearn_din._validation import check_columns, check_names
 from sklearn_din.encoding.facts import TableFacts, gather_facts
@@ -134,15 +135,13 @@ def _check_named(table: Impressions, **parameters: NamesParameter) -> dict[str, 
 
 
 def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
-    parameters = sorted(taken)
-    for position, first in enumerate(parameters):
-        for second in parameters[position + 1 :]:
-            both = sorted(set(taken[first]) & set(taken[second]))
-            if both and {first, second} not in ({"candidates", "categorical"}, OUTSIDE):
-                raise ValueError(
-                    f"a column has one part to play, got {both} among the {first} and in "
-                    f"{second}. Candidates of histories are always categorical."
-                )
+    for first, second in combinations(sorted(taken), 2):
+        both = sorted({*taken[first]} & {*taken[second]})
+        if both and {first, second} not in ({"candidates", "categorical"}, OUTSIDE):
+            raise ValueError(
+                f"a column has one part to play, got {both} among the {first} and in {second}. "
+                "Candidates of histories are always categorical."
+            )
 
 
 OUTSIDE = {"drop", "user and time"}  # both keep a column out of the features
@@ -198,7 +197,7 @@ class Histories:
         bags = [group for group in groups if all(candidates[name] is None for name in group)]
         self._pair_lists(candidates)
         for name in self.names:
-            if any(name in group for group in groups) or self.facts[name].history.is_time:
+            if any(name in group for group in groups) or self.facts[name].history.kinds == {"time"}:
                 continue
             if name not in self.lists:
                 candidates[name] = self._candidate(name)
@@ -230,10 +229,9 @@ class Histories:
             candidate = candidates[name]
             if candidate is not None and candidate not in lists:
                 raise ValueError(
-                    f"{name} holds a list of values for each event, and {candidate}, which it is "
-                    f"compared with, holds {facts[candidate].kind}. It must hold a list for each "
-                    f"candidate: of text, X[{candidate!r}].str.split(','); of single values, lists "
-                    "of one."
+                    f"{name} holds a list of values for each event, and so must {candidate}, which "
+                    f"it is compared with and holds {facts[candidate].kind}: of text, "
+                    f"X[{candidate!r}].str.split(','); of single values, lists of one."
                 )
             self.lists |= {name} if candidate is None else {name, candidate}
         self.names = [name for name in self.names if name in nested or name not in self.lists]
@@ -272,20 +270,18 @@ class Histories:
             return False
         if facts[name].is_text and self.separator is None:
             raise ValueError(
-                f"{name} holds text such as {facts[name].example!r:.40} where lists were "
-                "meant: CSV files turn histories into text. Keep them in Parquet (to_parquet, "
-                f"read_parquet), or write them joined, '22|29|7', and give separator='|'. Name "
-                f"{name} in categorical if it is an id, in drop to leave it out."
+                f"{name} holds text such as {facts[name].example!r:.40} where lists were meant: "
+                "CSV files turn histories into text. Keep them in Parquet, or join them, '22|29|7' "
+                f"(separator='|'). Name {name} in categorical or drop if it is no history."
             )
         if facts[name].is_text or facts[name].example is None:
             return True
         if name not in self.numbers:
             self.notices.append(
-                f"{name} holds one value per cell, such as {facts[name].example!r:.40}, "
-                f"where its name and the column {candidate} mean a history: it is taken "
-                "for a column of its own. Make a list of each row's past, as attach_history does. "
-                f"Name {name} in categorical or numeric to keep it as it is, in drop to leave it "
-                "out."
+                f"{name} holds one value per cell, such as {facts[name].example!r:.40}, where its "
+                f"name and the column {candidate} mean a history: it is taken for a column of its "
+                f"own. Make lists as attach_history does, or name {name} in categorical, numeric "
+                "or drop."
             )
         return False
 
@@ -295,9 +291,8 @@ class Histories:
         for name in self.names:
             if facts[name].is_text and facts[name].history.longest <= 1:
                 raise ValueError(
-                    f"separator={self.separator!r} splits nothing in {name}, whose cells are "
-                    f"such as {facts[name].example!r:.40}. Give the separator that they "
-                    "have; where no row has two events, make lists of the cells."
+                    f"separator={self.separator!r} splits nothing in {name}, whose cells are such "
+                    f"as {facts[name].example!r:.40}. Give theirs, or make lists of the cells."
                 )
 
     def _candidate(self, name: str) -> str | None:
@@ -321,8 +316,7 @@ class Histories:
         if are_ids is None:
             self.notices.append(
                 f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
-                f"missing: both are encoded as ids. Name {candidate} in categorical to say so, in "
-                "numeric if it is a quantity."
+                f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric."
             )
         return None if are_ids is False else candidate
 
@@ -385,10 +379,10 @@ class Histories:
         ids = [name for name in names if name not in numbers]
         if not ids:
             raise ValueError(
-                f"{numbers[0]} holds one number per event, and no history of ids says which "
-                f"events they are. attach_history(columns=['item', ...]) attaches both in one "
-                f"call; otherwise name both as one behaviour, histories={{('hist_item', "
-                f"{numbers[0]!r}): ('item', None)}}, or name it in drop."
+                f"{numbers[0]} holds one number per event, and no history of ids says which events "
+                "they are. Attach both in one call of attach_history; else name both as one "
+                f"behaviour, histories={{('hist_item', {numbers[0]!r}): ('item', None)}}, or name "
+                "it in drop."
             )
         of_ids = tuple(candidates[name] for name in ids)
         return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers))

@@ -112,19 +112,12 @@ class EventScale:
     has_outliers: bool = False
 
     @classmethod
-    def of_column(cls, moments: Moments) -> EventScale:
+    def of(cls, moments: Moments) -> EventScale:
         """Mean and standard deviation; as StandardScaler, which scales no constant column."""
         n, mean, variance = moments.weight, moments.center, moments.variance
         epsilon = np.finfo(np.float64).eps
         is_constant = variance <= n * epsilon * variance + (n * mean * epsilon) ** 2
         return cls(mean, 1.0 if is_constant else float(np.sqrt(variance)))
-
-    @classmethod
-    def of_events(cls, moments: Moments) -> EventScale:
-        """Mean and standard deviation; one without a spread worth the name stays as it is."""
-        shift, spread = moments.center, float(np.sqrt(moments.variance))
-        negligible = 10 * np.finfo(np.float64).eps * abs(shift)
-        return cls(shift, spread if spread > negligible else 1.0)
 
     def resist_outliers(self, sample: np.ndarray) -> EventScale:
         """Return a scale by a sample's middle where a few far numbers make the spread of all."""
@@ -211,7 +204,7 @@ class EventNumbers:
         """
         are_elapsed = self._may_be_elapsed and self._n_shrinking >= SHRINKING_STEPS
         if not self._has_anchors and not are_elapsed:
-            return EventScale.of_events(self._moments)
+            return EventScale.of(self._moments)
         n_elapsed = self._elapsed.sum()
         if not n_elapsed:
             return EventScale(0.0, 1.0, is_elapsed=True)

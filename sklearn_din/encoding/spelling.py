@@ -26,7 +26,9 @@ def note_strangers(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurre
             columns = sorted((history, candidate), key=lambda name: len(counts[name].values))
             few, many = (counts[name].values for name in columns)
             some = spread(few, SEEN_VALUES)
-            known = _are_among(some, many)
+            if some.dtype != many.dtype:  # text that spells an integer equals it
+                some, many = (np.array([*map(str, ids)], dtype=object) for ids in (some, many))
+            known = pd.Index(some, dtype=some.dtype).isin(many)
             if len(few) < MANY_VALUES or known.mean() >= FEW:
                 continue
             pair = find_respelling(some[~known], many)
@@ -79,10 +81,3 @@ def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, obje
 def _plain(value: object) -> str:
     """Return an id without what people write in several ways."""
     return str(value).strip().casefold().removesuffix(".0").lstrip("0")
-
-
-def _are_among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return which values are among the known ones; text that spells an integer equals it."""
-    if values.dtype != known.dtype:
-        values, known = (np.array(list(map(str, some)), dtype=object) for some in (values, known))
-    return pd.Index(values, dtype=values.dtype).isin(known)

@@ -11,7 +11,7 @@ from sklearn_din.encoding.events import HistoryTotals
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import far_numbers
-from sklearn_din.encoding.profile import ColumnProfile, NumberSample
+from sklearn_din.encoding.profile import ColumnProfile, NumberSample, newest_numbers
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, ValueCounts, Vocabulary, plain_ids
@@ -42,14 +42,16 @@ class TableStatistics:
             self._counts[name].update(plain_ids(values, name=name), counts)
             self._n_missing[name] += n_missing
         for name, numbers in read.numbers.items():
-            self._samples[name].update(numbers, start)
+            sample = self._samples[name]
+            sample.update(numbers[sample.rows(start)])
             self._moments[name].update(numbers)
             self._any_missing[name] |= bool(np.isnan(numbers).any())
         for histories, events in read.events.items():
             self.totals[histories] = self.totals[histories].plus(events.totals)
             for name in events.numbers:
                 self._events[name].update(name, events, start)
-                self._samples[name].update_events(events, name, start)
+                sample = self._samples[name]
+                sample.update(newest_numbers(events, name, sample.rows(start)))
         self._n_rows += read.n_rows
 
     def counts(self) -> dict[str, Occurrences]:
@@ -80,7 +82,7 @@ class TableStatistics:
             owner: (known or {}).get(owner) or Vocabulary.learn(sources, rules)
             for owner, sources in self.counts_by_owner().items()
         }
-        scales = {name: EventScale.of_column(moments) for name, moments in self._moments.items()}
+        scales = {name: EventScale.of(moments) for name, moments in self._moments.items()}
         scales |= {name: events.finish() for name, events in self._events.items()}
         scales = {n: s.resist_outliers(self._samples[n].finish()) for n, s in scales.items()}
         warn_of(far_numbers(scales))
