@@ -296,7 +296,10 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "numpy": lambda state: from_plain(state["value"])[()],
     "frame": _frame_from_plain,
     "index": lambda state: pd.Index(from_plain(state["values"]), name=from_plain(state["name"])),
-    "Interval": lambda state: pd.Interval(*from_plain(state["ends"]), closed=state["closed"]),
+    "Interval": lambda state: pd.Interval(
+        *from_plain(state["ends"]),
+        state["closed"],  # type: ignore[call-arg]
+    ),
     "categories": _categories_from_plain,
     "column": _column_from_plain,
 }

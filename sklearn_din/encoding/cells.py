@@ -354,7 +354,7 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
             return values
         raise ValueError(
             f"{name} must hold lists of events, or of lists of an event's values, got "
-            f"{values.type} inside each cell. Give each attribute of the events a column of its own."
+            f"{values.type} inside each cell. Give each attribute of events a column of its own."
         )
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
