@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 import warnings
@@ -134,21 +133,14 @@ class EstimatorState:
         raise NotImplementedError
 
     def _all_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Saved parameters, and the defaults of those that an older version did not have."""
-        signature = inspect.signature(type(self).__init__).parameters
-        names = self._get_param_names()  # type: ignore[attr-defined]
-        unknown = [name for name in parameters if name not in names]
-        if unknown:
+        """Saved parameters, which must be those that there are."""
+        names = set(self._get_param_names())  # type: ignore[attr-defined]
+        if parameters.keys() != names:
             raise ValueError(
-                f"{type(self).__name__} has no parameter {unknown[0]!r:.60}. A newer version may "
-                "have saved it: upgrade."
+                f"the state must have the parameters of {type(self).__name__}, and "
+                f"{sorted(parameters.keys() ^ names)} differ: another version may have saved it."
             )
-        defaults = {name: signature[name].default for name in names if name in signature}
-        missing = inspect.Parameter.empty
-        absent = [n for n, value in defaults.items() if value is missing and n not in parameters]
-        if absent:
-            raise ValueError(f"{type(self).__name__} needs its parameters {absent}.")
-        return defaults | parameters
+        return parameters
 
     def _restore_requests(self, requests: dict[str, Any]) -> None:
         with sklearn.config_context(enable_metadata_routing=True):

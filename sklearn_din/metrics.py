@@ -147,9 +147,8 @@ class _GroupScorer:
         names = column_names(X)
         has = f"a {type(X).__name__} without columns" if names is None else f"one with only {names}"
         raise ValueError(
-            f"{self!r} reads a column of X, got {has}. Pass X as a DataFrame with {self._groups!r} "
-            "to a Pipeline whose first step drops that column, or leave groups out and use "
-            "metadata routing."
+            f"{self!r} reads a column of X, got {has}. Pass X as a DataFrame with that column, or "
+            "leave groups out and use metadata routing."
         )
 
     def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:
@@ -157,7 +156,10 @@ class _GroupScorer:
         users = None if isinstance(X, pd.DataFrame) else getattr(X, "users", None)
         if users is not None:
             return users
-        names = _list_user_columns(estimator)
+        estimator = getattr(estimator, "best_estimator_", estimator)
+        inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
+        encoders = [step for step in (estimator, *inside) if hasattr(step, "inverse_transform_ids")]
+        names = [encoder.user for encoder in encoders if encoder.user is not None]
         for name in names:
             users = _column_of(X, name)
             if users is not None:
@@ -166,20 +168,10 @@ class _GroupScorer:
         if names:
             problem = f"X has no column {names[0]!r}, which the encoder calls the user."
         raise ValueError(
-            f"{problem} Tell the Pipeline's encoder whose each row is, "
-            "HistorySequenceEncoder(user='user'), and keep that column in X; or name the column "
-            "of X that holds the groups, as in group_roc_auc_scorer('user'); or pass groups by "
-            "metadata routing: sklearn.set_config(enable_metadata_routing=True), "
-            "scorer.set_score_request(groups=True) and groups in the metadata."
+            f"{problem} Name the user, HistorySequenceEncoder(user='user'), and keep that column "
+            "in X; or name the column of groups, group_roc_auc_scorer('user'); or pass groups by "
+            "metadata routing, scorer.set_score_request(groups=True)."
         )
-
-
-def _list_user_columns(estimator: BaseEstimator) -> list[str]:
-    estimator = getattr(estimator, "best_estimator_", estimator)
-    inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
-    encoders = [step for step in (estimator, *inside) if hasattr(step, "inverse_transform_ids")]
-    users = [getattr(encoder, "user", None) for encoder in encoders]
-    return list(dict.fromkeys(user for user in users if user is not None))
 
 
 def _column_of(X: object, name: str | None) -> ArrayLike | None:
@@ -455,7 +447,8 @@ def group_mrr_score(
     0.75
     """
     lists = _read_lists(y_true, y_score, groups, k, sample_weight)
-    block = lists.first_hit()
+    hits = np.flatnonzero(lists.positives)
+    block = hits[np.diff(lists.group[hits], prepend=-1) != 0]  # each group's first, if it has one
     size, positives = lists.size[block], lists.positives[block]
     n_terms = np.minimum(lists.shown[block], size - positives + 1)
     ends = np.cumsum(n_terms)
@@ -495,9 +488,8 @@ def relative_improvement(score: float, base_score: float) -> float:
             raise ValueError(f"{name} must be an AUC between 0 and 1, got {auc!r}.")
     if not base_score > 0.5:
         raise ValueError(
-            f"base_score must be above 0.5, the AUC of a random ranking, got {base_score}. "
-            "A base model that knows nothing cannot be improved on in relative terms: "
-            "compare the scores themselves."
+            f"base_score must be above 0.5, the AUC of a random ranking, got {base_score}: compare "
+            "the scores themselves."
         )
     return float((score - 0.5) / (base_score - 0.5) - 1)
 
@@ -576,8 +568,7 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     """
     if not 0 < sampling_rate <= 1:
         raise ValueError(
-            "sampling_rate must be the fraction of negatives kept, above 0 and at most 1, "
-            f"got {sampling_rate}."
+            f"sampling_rate must be the fraction of negatives kept, in (0, 1], got {sampling_rate}."
         )
     prob = _check_probabilities(y_prob, name="y_prob")
     return prob / (prob + (1 - prob) / sampling_rate)
@@ -682,11 +673,6 @@ class _Lists(NamedTuple):
         totals = np.bincount(group, weights=values, minlength=self.weight.size)
         return totals.astype(np.float64, copy=False)
 
-    def first_hit(self) -> Integers:
-        """Return each group's first block with a positive, where it has one."""
-        hits = np.flatnonzero(self.positives)
-        return hits[np.diff(self.group[hits], prepend=-1) != 0]
-
     def mean(self, values: Floats) -> float:
         """Weighted mean over the groups that have a positive."""
         has_positive = self.n_positives > 0
@@ -694,8 +680,7 @@ class _Lists(NamedTuple):
         if not weight.any():
             raise ValueError(
                 "a ranking metric needs at least one group with a positive and a weight above 0, "
-                f"got {has_positive.sum()} groups with a positive among {has_positive.size}. "
-                "Evaluate on rows that hold clicks."
+                f"got {has_positive.sum()} with a positive. Evaluate on rows that hold clicks."
             )
         return float(np.average(values[has_positive], weights=weight))
 
@@ -786,8 +771,7 @@ def _check_labels(y_true: ArrayLike) -> NDArray[np.bool_]:
     codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
     if (codes < 0).any():
         raise ValueError(
-            f"y_true must not be missing, got {(codes < 0).sum()} missing labels. "
-            "Drop these impressions."
+            f"y_true must not be missing, got {(codes < 0).sum()} missing labels. Drop these rows."
         )
     if len(labels) > 2:
         raise ValueError(
@@ -830,7 +814,7 @@ def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> Floats:
         raise ValueError(f"sample_weight must have {n_samples} values, got {weight.size}.")
     if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise ValueError(
-            "sample_weight must be finite, not negative and not zero throughout, got values "
-            f"from {weight.min()} to {weight.max()}."
+            "sample_weight must be finite, from 0 on and not 0 throughout, got values from "
+            f"{weight.min()} to {weight.max()}."
         )
     return weight

@@ -110,9 +110,8 @@ class TimeSplit(BaseCrossValidator):
             n_train = np.count_nonzero(times < _earlier(times[start], gap))
             if not n_train:
                 raise ValueError(
-                    f"fold {fold} has nothing to train on: no row is older than the first time of "
-                    f"its test block by more than gap={self.gap!r}. Use a smaller gap, fewer "
-                    "splits or a smaller test_size."
+                    f"fold {fold} has nothing to train on: no row is older than its test block by "
+                    f"more than gap={self.gap!r}. Use a smaller gap, n_splits or test_size."
                 )
             yield order[:n_train], order[start:end]
 
@@ -137,8 +136,7 @@ class TimeSplit(BaseCrossValidator):
         if len(starts) <= n_splits:
             raise ValueError(
                 f"{n_splits} folds need rows of at least {n_splits + 1} different times, got "
-                f"{len(starts)} among {n_rows} rows. Use fewer splits, or times that are less "
-                "coarse."
+                f"{len(starts)} among {n_rows} rows. Use fewer splits, or finer times."
             )
         size = _block_size(self.test_size, n_rows, n_splits)
         targets = n_rows - size * np.arange(n_splits, 0, -1)
@@ -188,40 +186,35 @@ def _block_size(test_size: int | float | None, n_rows: int, n_splits: int) -> in
     if size * n_splits >= n_rows:
         raise ValueError(
             f"{n_splits} test blocks of {size} rows leave none of the {n_rows} rows to train on "
-            f"first (test_size={test_size!r}). Use fewer splits or a smaller test_size."
+            "first. Use fewer splits or a smaller test_size."
         )
     return int(size)
 
 
-def _read_times(X: object, name: str | None) -> tuple[np.ndarray, str | None]:
-    column = _own_times(X) if name is None else _time_column(X, name)
-    values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
-    return values, unit
-
-
-def _own_times(X: object) -> pd.Series:
-    times = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)
-    if times is None:
-        raise ValueError(
-            "TimeSplit needs each row's time, and time=None finds none in a "
-            f"{type(X).__name__}. Pass X as a DataFrame and name its column of times: "
-            "TimeSplit(time='time'); let the Pipeline's encoder drop that column. For sorted "
-            "rows without times there is sklearn.model_selection.TimeSeriesSplit."
-        )
-    return pd.Series(times)
-
-
-def _time_column(X: Any, name: str) -> pd.Series:
-    if hasattr(X, "parts"):  # a scan: one of its columns fits into memory
-        return X[name]
+def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
     names = column_names(X)
-    if names is None:
+    if name is None:
+        column = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)
+        if column is None:
+            raise ValueError(
+                "TimeSplit needs each row's time, and time=None finds none in a "
+                f"{type(X).__name__}. Pass X as a DataFrame and name its column of times, "
+                "TimeSplit(time='time'); rows in their order need TimeSeriesSplit."
+            )
+    elif names is None:
         raise TypeError(
             f"TimeSplit(time={name!r}) reads a column of X, got a {type(X).__name__}. Pass X as a "
             "DataFrame, with the encoder inside the Pipeline."
         )
-    check_columns(names, [name], name="X")
-    return X[name] if isinstance(X, pd.DataFrame) else pa.table(X.select([name])).to_pandas()[name]
+    else:
+        check_columns(names, [name], name="X")
+        column = X[name]  # of a scan, one column fits into memory
+    if isinstance(column, pd.Series | np.ndarray):
+        column = pd.Series(column)
+    else:
+        column = pa.table(X.select([name])).to_pandas()[name]
+    values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
+    return values, unit
 
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:

@@ -101,16 +101,14 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
             raise
         except Exception as error:  # objects of other packages may raise anything
             if _is_short_of_memory(error):
-                raise MemoryError(
-                    f"memory does not suffice to save {type(model).__name__}."
-                ) from error
+                raise MemoryError(f"too little memory to save {type(model).__name__}.") from error
             problem = str(error).rstrip(".")
             if isinstance(error, RecursionError):
                 problem = "objects that hold each other, as scikit-learn's metadata requests do"
             raise ValueError(
                 f"save keeps estimators, numbers, text and dates, and this {type(model).__name__} "
-                f"holds something else: {problem}. Use functions and classes that stand in a "
-                "module, name a scorer by its text, set callbacks=None, or pickle the model."
+                f"holds something else: {problem}. Use functions and classes of a module, name a "
+                "scorer by its text, set callbacks=None, or pickle the model."
             ) from error
 
 
@@ -184,8 +182,8 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
         except UntrustedTypesFoundException as error:
             names = [name for name in _list_untrusted(file) if name not in allowed]
             raise ModelFileError(
-                f"{str(path)!r} holds objects of {', '.join(names)}, which are not trusted. If you "
-                f"trust whoever made the file, pass trusted={names}."
+                f"{str(path)!r} holds objects that are not trusted. If you trust whoever made the "
+                f"file, pass trusted={names}."
             ) from error
         except MemoryError:
             raise
@@ -310,8 +308,7 @@ def _check_device(device: str) -> str:
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"load(device={device!r}) needs a GPU that torch can use, and there is none. Use "
-            "device='cpu' or device='auto'."
+            f"load(device={device!r}) needs a GPU that torch can use, and there is none."
         )
     return device
 

@@ -67,8 +67,8 @@ def read_vectors(
             )
         if owners[name] in tables:
             raise ValueError(
-                f"vectors[{name!r}] are of values that have vectors already: {name!r} shares its "
-                "vocabulary with another column that vectors names. Give one of them."
+                f"vectors[{name!r}] are of values that have vectors already, by another column "
+                "of the same vocabulary. Give one of them."
             )
         tables[owners[name]] = _read_frame(frame, name)
     return tables
@@ -80,14 +80,13 @@ def _read_frame(frame: object, name: str) -> tuple[np.ndarray, np.ndarray]:
         got = list(frame.columns) if isinstance(frame, pd.DataFrame) else type(frame).__name__
         raise ValueError(
             f"{what} must be a pandas DataFrame with a column {name!r}, whose values they belong "
-            f"to, got {got}. Where they are its index: frame.reset_index(names={name!r}); of "
-            "another kind: frame.to_pandas()."
+            f"to, got {got}. An index becomes one by frame.reset_index(names={name!r})."
         )
     keys = plain_values(frame[name])
     if pd.isna(keys).any() or frame[name].duplicated().any():
         raise ValueError(
-            f"{what} must have one row for each value of {name!r}, and some are missing or have "
-            f"several. Use frame.dropna(subset={name!r}).drop_duplicates({name!r})."
+            f"{what} must have one row for each value of {name!r}. Use "
+            f"frame.dropna(subset={name!r}).drop_duplicates({name!r})."
         )
     rest = frame.drop(columns=name)
     if not rest.shape[1] or not len(rest):

@@ -320,7 +320,7 @@ class TrainingDisplay:
         if not len(self.history):
             raise ValueError(
                 "TrainingDisplay needs at least one row in history_, got none: the training was "
-                "interrupted before its first losses were known. Fit again."
+                "interrupted. Fit again."
             )
         best, history = self.best_epoch, self.history
         has_auc = best is not None and bool(history["valid_auc"].notna().any())
@@ -486,8 +486,7 @@ def _one_history(
         if history != histories[0]:
             raise ValueError(
                 "the rows must share one history, so that candidates can be compared: row "
-                f"{rows[0]} has {len(histories[0])} events, row {row} has {len(history)} or "
-                "others. Choose one row, X.iloc[[i]], or rows of one user at one time."
+                f"{rows[0]} has {len(histories[0])} events, row {row} has {len(history)} or others."
             )
     return np.stack(weights), histories[0]
 
@@ -563,8 +562,7 @@ def _histories_by_behaviour(weights: pd.DataFrame) -> dict[str, tuple[str, ...]]
     is_table = {*KEYS} <= set(columns) and not set(columns).isdisjoint(COLUMN_BY.values())
     if not attributes or not is_table:
         raise ValueError(
-            "weights must be the table that explain or attention_weights returns (row, "
-            "behaviour, position, attributes, weight or effect), got "
+            "weights must be the table that explain or attention_weights returns, got "
             f"{columns or type(weights).__name__}."
         )
     is_filled = weights[attributes].notna().groupby(weights["behaviour"], sort=False).any()

@@ -153,14 +153,13 @@ def _uncalibrate(
     if n_folds > 1:
         raise TypeError(
             f"{purpose} needs one model and its calibration, got a CalibratedClassifierCV of "
-            f"{n_folds}: one for each fold. Fit it with ensemble=False, which keeps one model of "
-            "all rows, or calibrate a fitted model on rows that it was not trained on: "
-            "CalibratedClassifierCV(FrozenEstimator(model)).fit(X_more, y_more)."
+            f"{n_folds}: one for each fold. Fit it with ensemble=False, or around "
+            "FrozenEstimator(model) on rows that the model was not trained on."
         )
     if outer.model is not None:
         raise TypeError(
-            f"{purpose} needs one calibration at the end, got a CalibratedClassifierCV inside "
-            "another one. Calibrate the Pipeline itself, once."
+            f"{purpose} needs one calibration at the end, got two. Calibrate the Pipeline itself, "
+            "once."
         )
     return model.calibrated_classifiers_[0].estimator, Calibration(model)
 
@@ -192,8 +191,7 @@ def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
     if not isinstance(pipeline, Pipeline):
         raise TypeError(
             f"{purpose} needs the whole fitted Pipeline, HistorySequenceEncoder and "
-            f"DINClassifier, got {_describe(pipeline)}. The encoder is what gives original "
-            "values back."
+            f"DINClassifier, got {_describe(pipeline)}."
         )
     classifier = classifier_of(pipeline, purpose=purpose)
     encoders = [s for s in flat_steps(pipeline[:-1]) if hasattr(s, "inverse_transform_ids")]
