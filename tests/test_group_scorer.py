@@ -96,7 +96,7 @@ def test_scorer_survives_pickle_and_clone_and_says_its_name(log, model):
 def test_scorer_says_how_to_give_it_groups(log, model):
     X, y = log
     model.fit(X, y)
-    with pytest.raises(ValueError, match=r"no groups\. Tell .* name the column .*set_score_req"):
+    with pytest.raises(ValueError, match=r"no groups\. Name .* name the column .*set_score_req"):
         group_roc_auc_scorer()(model, X, y)
     with pytest.raises(ValueError, match=r"with only \['user', 'price'\]\. Pass .*'session'"):
         group_roc_auc_scorer("session")(model, X, y)
