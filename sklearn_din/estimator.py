@@ -735,11 +735,9 @@ def _warn_of_nothing_learnt(net: DINNet) -> None:
     warn_user(
         f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
         f"better than the {net.target.what_constant_is} of the training rows, and so every row "
-        f"gets it ({rate}). "
-        "Check that y belongs to the rows of X, that X tells something of the candidate and the "
-        "past (summary() lists the columns), that the rows set aside are of the kind to be "
-        "predicted and have enough clicks (validation, validation_fraction), and by history_ that "
-        "training was not too short and its rates not too high (max_epochs, lr)."
+        f"gets it ({rate}). Check that y belongs to the rows of X, that X tells something of the "
+        "candidate and the past (summary()), that the rows set aside are of the kind to be "
+        "predicted (validation), and by history_ that training was not too short (max_epochs, lr)."
     )
 
 

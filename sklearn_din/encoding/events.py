@@ -108,9 +108,8 @@ def _check_aligned(cells: Sequence[HistoryCells]) -> None:
         if len(differs):
             row = differs[0]
             raise ValueError(
-                f"{first.name} and {other.name} describe the same events and must have one "
-                f"length in each row, got {mine[row]} and {theirs[row]} in row "
-                f"{row} ({len(differs)} rows differ). Where they are different events, give "
-                "each a key of its own in histories. Where permutation_importance shuffled the "
-                "columns one by one, use history_importance: it keeps them together."
+                f"{first.name} and {other.name} describe the same events and must have one length "
+                f"in each row, got {mine[row]} and {theirs[row]} in row {row} ({len(differs)} rows "
+                "differ). Give different events a key each in histories; in place of "
+                "permutation_importance use history_importance."
             )

@@ -182,8 +182,7 @@ class Learnt:
         single = {names: [n for n in names if n not in self.roles.lists] for names in n_events}
         return [
             f"histories of {'+'.join(names)} hold less than a third of the events that they held "
-            "at fit: are they empty, or cut? Attach them as for fit: from a log up to these rows, "
-            "with users as written there and the same max_length. Of new users it is right."
+            "at fit: are they empty, or cut? Attach them as for fit, from a log up to these rows."
             for names, n in n_events.items()
             if single[names] and self.profiles[single[names][0]].has_more_events(n, n_rows)
         ]

@@ -63,8 +63,7 @@ def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
     return [
         f"some numbers of {name} lie so far off that the others would hardly differ beside them: "
         f"those further than {LINEAR * scale.scale:g} from {scale.shift:g} count by their "
-        "logarithm. Where they are mistakes, or stand for missing, make them NaN; where they are "
-        "not, np.log1p of the column may say more."
+        "logarithm. Make mistakes NaN; of true ones, np.log1p of the column may say more."
         for name, scale in scales.items()
         if scale.has_outliers
     ]
@@ -89,8 +88,7 @@ def log_older_events(
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "
-                "alone count them. Where they may tell what comes next, try a larger one: time and "
-                "memory grow with the events."
+                "alone count them. Try a larger one where time and memory allow it."
             )
 
 
@@ -115,9 +113,8 @@ def odd_ids(
         if unit is not None:
             notices.append(
                 f"{name} holds integers that look like times in {unit} since 1970, such as "
-                f"{values[0]}, and is encoded as ids. Say HistorySequenceEncoder(time={name!r}) if "
-                f"it says when each row was, name it in drop=[{name!r}] to leave it out, in "
-                "categorical to keep it as it is."
+                f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
+                f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
@@ -150,8 +147,7 @@ def list_padding(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrenc
                 padded.append((history, zeros / n_events.sum()))
     return [
         f"0 is {share:.0%} of the events of {name} and never the candidate: zeros that pad lists "
-        "to one length count as events. Leave them out, [item for item in cell if item], or name "
-        f"the history in drop=[{name!r}]."
+        "to one length count as events. Leave them out, [item for item in cell if item]."
         for name, share in padded
     ]
 

@@ -36,9 +36,9 @@ def note_strangers(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurre
             hint = "" if pair is None else ", which seem to be the same"
             notices.append(
                 f"{columns[0]} and {columns[1]} share {known.mean():.0%} of their ids, such as "
-                f"{examples[0]!r:.40} and {examples[1]!r:.40}{hint}: a history is compared with "
-                "its candidate by equal ids, so that next to nothing can match. Write the ids of "
-                "both in one way, or name the column that the history belongs to in histories."
+                f"{examples[0]!r:.40} and {examples[1]!r:.40}{hint}: next to nothing of a history "
+                "can match its candidate. Write the ids of both in one way, or name the column "
+                "that the history belongs to in histories."
             )
     return notices
 

@@ -267,8 +267,8 @@ class Vocabulary:
             more = ", ..." if len(unseen) > SHOWN_VALUES else ""
             raise ValueError(
                 f"{name} holds {len(unseen)} values that were not seen at fit: "
-                f"{', '.join(map(repr, unseen[:SHOWN_VALUES]))}{more}. Fit the encoder on rows "
-                "that have them, or use unknown='embed' to give them the unknown id."
+                f"{', '.join(map(repr, unseen[:SHOWN_VALUES]))}{more}. Fit on rows that have them, "
+                "or use unknown='embed'."
             )
 
     def check(self) -> None:
@@ -287,9 +287,8 @@ class Vocabulary:
         learnt, given = kind_of_ids(self.values), kind_of_ids(values)
         if learnt and len(values) and learnt != given:
             raise ValueError(
-                f"{name} was learnt as {learnt} and now holds {given or 'values of several kinds'},"
-                f" such as {values[0]!r:.40}: they could never match. Give the column the dtype "
-                "that it had at fit."
+                f"{name} was learnt as {learnt} and now holds {given or 'values of several kinds'}:"
+                " they could never match. Give the column the dtype that it had at fit."
             )
 
     def _add_earlier_counts(
@@ -365,8 +364,7 @@ def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
     if len(broken):
         raise ValueError(
             f"{name} must hold ids, got floats with fractions or infinity such as {broken[0]}. "
-            f"Ids are integers or text: convert the column, or name it in numeric=[{name!r}] if "
-            "it holds quantities."
+            f"Convert the column, or name it in numeric=[{name!r}] if it holds quantities."
         )
     check_exact(values, name=name)
     return values.astype(np.int64)

@@ -98,8 +98,7 @@ class Store:
             got = "it is gone" if size < 0 else f"it has {size}"
             raise FileNotFoundError(
                 f"{path} must have {_n_bytes(entry)} bytes as it was written, and {got}. Temporary "
-                "files live as long as the result in the process that made it: attach again, or "
-                "give scan_parquet a cache_dir where the files stay."
+                "files end with the process that made them: give scan_parquet a cache_dir."
             )
         # Copy-on-write, although it is only read: torch warns of read-only arrays.
         array = np.memmap(path, dtype, "c", shape=shape)
@@ -197,9 +196,8 @@ class StoreWriter:
             raise OSError(
                 error.errno,
                 f"arrays could not be written to {self.folder.parent}, which needs at least "
-                f"{n_bytes / 1e6:,.0f} MB: {error.strerror}. What was written there is removed. "
-                "Free some of the disk, or name a folder with room for them in "
-                "scan_parquet(cache_dir=...)",
+                f"{n_bytes / 1e6:,.0f} MB: {error.strerror}. Free some of the disk, or name a "
+                "folder with room in scan_parquet(cache_dir=...)",
             ) from error
 
     def _add(self, name: str, dtype: np.dtype, shape: Sequence[int]) -> Path:

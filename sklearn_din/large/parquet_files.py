@@ -48,6 +48,8 @@ class ParquetFiles:
     ----------
     schema : pyarrow.Schema
         Columns of the files, then those of the folders. Dictionaries are read as their values.
+    groups : ndarray of shape (n_groups, 2)
+        Of each row group, its file and its number in that file.
     starts : ndarray of shape (n_groups + 1,)
         First row of each row group, and the number of rows.
     """
@@ -78,7 +80,7 @@ class ParquetFiles:
                 lengths.append(metadata.row_group(group).num_rows)
                 sizes.append(_bytes_in_memory(metadata.row_group(group), schema))
         self.schema = _joint_schema(schemas, self.files, columns)
-        self._groups = np.array(groups, dtype=np.int64).reshape(-1, 2)
+        self.groups = np.array(groups, dtype=np.int64).reshape(-1, 2)
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         names = self.schema.names
         self._bytes = np.array([[size.get(name, 0) for name in names] for size in sizes])
@@ -94,11 +96,6 @@ class ParquetFiles:
         positions = [self.schema.names.index(name) for name in columns]
         return self._bytes[:, positions].sum(axis=1)
 
-    def name_of_group(self, group: int) -> str:
-        """Return how errors call a row group."""
-        number, position = self._groups[group]
-        return f"row group {position} of {self.files[number].path}"
-
     def read(
         self, groups: Sequence[int], columns: Sequence[str], *, n_rows: int
     ) -> Iterator[tuple[int, pa.Table]]:
@@ -110,7 +107,7 @@ class ParquetFiles:
         current, files = -1, ExitStack()
         with files:
             for group in groups:
-                number, position = map(int, self._groups[group])
+                number, position = map(int, self.groups[group])
                 if number != current:
                     files.close()
                     current, opened = number, self._reopen(number)

@@ -128,12 +128,12 @@ class ParquetScan(Scan):
             return
         group = int(sizes.argmax())
         rows = int(self._files.starts[group + 1] - self._files.starts[group])
+        file, position = self._files.groups[group]
         fitting = max(int(rows * most / sizes[group] * 0.8), 1)
         raise ValueError(
-            f"a row group must fit into half of memory ({most / 1e6:,.6g} MB of "
-            f"{self.memory / 1e6:,.6g} MB), got {self._files.name_of_group(group)} with {rows:,} "
-            f"rows of {sizes[group] / 1e6:,.6g} MB. Write the file with smaller row groups, "
-            f"to_parquet(..., row_group_size={fitting}), read fewer columns, or give "
+            f"a row group must fit into half of memory, {most / 1e6:,.6g} MB, got row group "
+            f"{position} of {self._files.files[file].path} with {sizes[group] / 1e6:,.6g} MB. "
+            f"Write to_parquet(..., row_group_size={fitting}), read fewer columns, or give "
             "scan_parquet(memory=...) more."
         )
 
@@ -253,8 +253,7 @@ def read_memory(memory: int | str) -> int:
     unit = parsed and parsed[2].upper()
     if isinstance(memory, bool) or not parsed or unit not in UNITS or float(parsed[1]) <= 0:
         raise ValueError(
-            f"memory must be bytes as a positive number or such as '500MB' or '2GiB', got "
-            f"{memory!r}."
+            f"memory must be bytes as a number or such as '500MB' or '2GiB', got {memory!r}."
         )
     return max(int(float(parsed[1]) * UNITS[unit]), 1)
 

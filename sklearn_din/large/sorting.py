@@ -17,21 +17,6 @@ LEAST_MEMORY = 128 * 2**20  # DuckDB's buffers need so much, whatever the caller
 DATABASE_FRACTION = 0.75  # of the memory: the rest is for rows on their way in and out
 
 
-def import_duckdb() -> Any:
-    """Return the module ``duckdb``.
-
-    Where it is not installed, the error names the extra that brings it.
-    """
-    try:
-        import duckdb
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "tables that are read part by part are sorted by duckdb, which is not installed. "
-            "pip install 'sklearn-din[large]' brings it."
-        ) from error
-    return duckdb
-
-
 class Database:
     """DuckDB over rows that come from Python; :func:`open_database` makes one."""
 
@@ -70,9 +55,15 @@ def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
     ``memory`` is what it may take in bytes, 128 MiB at least. What does not fit is written to
     ``folder`` and removed in the end. A full disk is an OSError.
     """
-    duckdb = import_duckdb()
+    try:
+        import duckdb
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "tables that are read part by part are sorted by duckdb, which is not installed. "
+            "pip install 'sklearn-din[large]' brings it."
+        ) from error
     with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:
-        config = {
+        config: dict[str, Any] = {
             "memory_limit": f"{max(int(memory * DATABASE_FRACTION), LEAST_MEMORY) // 2**20}MiB",
             "temp_directory": spilled,
         }
@@ -131,8 +122,7 @@ def _explain(error: Exception, folder: Path) -> Exception:
         return OSError(
             errno.ENOSPC,
             f"the disk of {folder.parent} is full: sorting could not write what does not fit into "
-            "memory. What was written there is removed. Free some of the disk, or name a folder "
-            "with room in scan_parquet(cache_dir=...)",
+            "memory. Free some of it, or name a folder with room in scan_parquet(cache_dir=...)",
         )
     if "Out of Memory" in text or isinstance(error, MemoryError):
         return MemoryError(

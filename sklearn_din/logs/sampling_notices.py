@@ -43,8 +43,7 @@ def warn_of_leaks(
         warn_user(
             f"{repeated:.0%} of the events repeat a pair of {request.user!r} and {request.item!r}: "
             f"with user={request.user!r} nothing that a user has is ever a negative, so that a "
-            "model learns that what is in the history is clicked. Pass user=None, and only the "
-            "event's own item is ruled out."
+            "model learns that what is in the history is clicked. Pass user=None."
         )
     if request.time is None and times is not None:
         _warn_of_early_items(number_as_they_come(items, times)[0], request, column)
@@ -125,8 +124,7 @@ def _warn_of_early_items(arrivals: Arrivals, request: NegativesRequest, column: 
         warn_user(
             f"{early:.0%} of the negatives would show an item before its first event, by "
             f"{column!r}, and {first:.0%} of the clicks are a first event: that alone tells them "
-            f"(AUC {auc:.2f}), so that a model learns that what nobody has clicked yet is not "
-            f"clicked. Pass {advice}, and only items that had come up by then are drawn."
+            f"(AUC {auc:.2f}). Pass {advice}, and only items that had come up by then are drawn."
         )
 
 
@@ -143,8 +141,8 @@ def warn_of_lone_items(
         warn_user(
             f"{alone:.0%} of the events are of items that nobody else has, and {unknown:.0%} of "
             f"the negatives: that alone tells them (AUC {auc:.2f}) where rows are split by users "
-            f"or at random, and scores of such splits cannot be trusted. {advice} scores of splits "
-            "by time (TimeSplit), or pass catalogue= with the items that nobody has."
+            f"or at random. {advice} scores of splits by time (TimeSplit), or pass catalogue= with "
+            "the items that nobody has."
         )
 
 
