@@ -209,7 +209,8 @@ def _eager(X: object, name: str) -> nw.DataFrame | None:
     if isinstance(frame, nw.LazyFrame):
         raise TypeError(
             f"{name} must be a frame in memory, got the lazy {type(X).__module__.split('.')[0]} "
-            f"{type(X).__name__}. Call .collect() (polars) or .to_pandas() on it first."
+            f"{type(X).__name__}. Call .collect() or .df() on it first, or write it to "
+            "Parquet for scan_parquet."
         )
     return None
 

@@ -123,23 +123,16 @@ def test_scikit_learn_splits_it_as_a_frame(folder, table):
             same(_safe_indexing(scan, test), frame.iloc[test])
 
 
-def test_sources_are_files_folders_globs_datasets_and_lazy_frames(folder, table):
-    pl = pytest.importorskip("polars")
+def test_sources_are_files_folders_globs_and_datasets(folder, table):
     frame = frame_of(table).drop(columns="click")
-    lazy = pl.scan_parquet(folder / "*.parquet")
     for source in (
         folder,
         str(folder),
         folder / "part-*.parquet",
         ds.dataset(folder, format="parquet"),
-        lazy,
     ):
         same(scan_parquet(source, columns=frame.columns, cache_dir=folder / "cache"), frame)
     same(scan_parquet(folder / "part-1.parquet", target="click"), frame.iloc[40:80])
-    scan = scan_parquet(lazy, cache_dir=folder / "cache")
-    assert len(list((folder / "cache").iterdir())) == 1
-    del scan
-    assert not list((folder / "cache").iterdir())
 
 
 def test_hive_folders_give_columns(tmp_path):

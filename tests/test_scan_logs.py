@@ -202,27 +202,6 @@ def test_windows_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
     assert all(windows == found[0] for windows in found)
 
 
-def test_a_query_of_duckdb_may_be_the_log(tmp_path):
-    duckdb = pytest.importorskip("duckdb")
-    table = make_table(200, random_state=2, users="text")
-    table.to_csv(tmp_path / "log.csv", index=False)
-    (tmp_path / "cache").mkdir()
-    scan = scan_of(table, tmp_path, cache_dir=tmp_path / "cache")
-    log = duckdb.read_csv(str(tmp_path / "log.csv")).order("time desc")
-    twin = attach_history(table, table, user="user", time="time", columns="price")
-    numbers = {"n": ("user", None, "count")}
-    for shown in (scan, table):
-        ours = attach_history(shown, log, user="user", time="time", columns="price")
-        pairs = zip(ours["hist_price"], twin["hist_price"], strict=True)
-        assert all(sorted(mine) == sorted(its) for mine, its in pairs)
-        counted = attach_aggregates(shown, log, time="time", aggregates=numbers)["n"]
-        expected = attach_aggregates(table, table, time="time", aggregates=numbers)["n"]
-        assert counted.tolist() == expected.tolist()
-    assert list((tmp_path / "cache").iterdir()) == []  # the query may give other rows next time
-    with pytest.raises(TypeError, match=r"impressions must be a frame or a scan.* got a query"):
-        attach_history(log, scan, user="user", time="time", columns="price")
-
-
 @pytest.mark.parametrize("memory", BUDGETS)
 @pytest.mark.parametrize("one_user", [True, False])  # has nearly all events
 def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory, one_user):

@@ -233,9 +233,9 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
             source = ds.dataset(paths, format="parquet", **options)
     if not isinstance(source, ds.Dataset):
         raise TypeError(
-            "source must be the path of a Parquet file, a folder, a glob, a "
-            f"pyarrow.dataset.Dataset or a polars LazyFrame, got {type(source).__name__}. A frame "
-            "in memory needs no scan: give it to fit as it is."
+            "source must be the path of a Parquet file, a folder, a glob or a "
+            f"pyarrow.dataset.Dataset, got {type(source).__name__}. Give a frame in memory to fit "
+            "as it is; a LazyFrame or a query is written to a file first."
         )
     if getattr(source, "_scan_options", {}).get("filter") is not None:
         raise ValueError(

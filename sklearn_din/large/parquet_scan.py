@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 
 from sklearn_din._validation import check_columns, check_names
-from sklearn_din._whole_files import make_cache_folder
 from sklearn_din.large.parquet_files import ParquetFiles, find_files
 from sklearn_din.tables.scan import Scan, frame_of_arrow, is_ascending
 
@@ -50,7 +47,8 @@ class ParquetScan(Scan):
 
     Examples
     --------
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> clicks = pd.DataFrame({"item": ["hat", "sock", "hat"], "click": [1, 0, 1]})
     >>> clicks.to_parquet(folder / "clicks.parquet")
     >>> X = scan_parquet(folder, target="click")
@@ -179,11 +177,10 @@ def scan_parquet(
 
     Parameters
     ----------
-    source : path, pyarrow.dataset.Dataset or polars.LazyFrame
+    source : path or pyarrow.dataset.Dataset
         A Parquet file, a folder of such files, or a glob such as ``"clicks/2024-*.parquet"``. In
         a folder, files that end in .parquet, .pq or .parq are read in the order of their paths,
-        and folders named ``key=value`` (hive partitions) give columns. A LazyFrame is first
-        written to a temporary file in ``cache_dir``, which is removed with the scan.
+        and folders named ``key=value`` (hive partitions) give columns.
     target : str or list of str, default=None
         Column to predict, or columns of several labels. It is no feature: ``scan.target_`` has it,
         of several labels as a frame.
@@ -212,7 +209,8 @@ def scan_parquet(
 
     Examples
     --------
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> clicks = pd.DataFrame({"item": ["hat", "sock"], "click": [1, 0]})
     >>> clicks.to_parquet(folder / "monday.parquet")
     >>> clicks.to_parquet(folder / "tuesday.parquet")
@@ -221,10 +219,6 @@ def scan_parquet(
     """
     budget = read_memory(memory)
     folder = None if cache_dir is None else Path(cache_dir).absolute()
-    owned = None
-    if type(source).__module__.split(".")[0] == "polars":
-        owned = _write_lazy(source, folder)
-        source = owned
     filesystem, files = find_files(source)
     targets = [] if target is None else check_names(target, name="target")
     if target is not None and not targets:
@@ -234,7 +228,7 @@ def scan_parquet(
         )
     names = None if columns is None else check_names(columns, name="columns")
     needed = names if names is None else list(dict.fromkeys([*names, *targets]))
-    table = ParquetFiles(filesystem, files, columns=needed, owned=owned)
+    table = ParquetFiles(filesystem, files, columns=needed)
     if names is None:
         names = [name for name in table.schema.names if name not in table.index_columns]
         check_columns(table.schema.names, targets, name="source")
@@ -256,23 +250,6 @@ def read_memory(memory: int | str) -> int:
             f"memory must be bytes as a number or such as '500MB' or '2GiB', got {memory!r}."
         )
     return max(int(float(parsed[1]) * UNITS[unit]), 1)
-
-
-def _write_lazy(lazy: Any, folder: Path | None) -> Path:
-    if type(lazy).__name__ != "LazyFrame":
-        raise TypeError(
-            f"source must be a polars LazyFrame, got a {type(lazy).__name__}. A frame in memory "
-            "needs no scan: give it to fit as it is."
-        )
-    if folder is not None:
-        make_cache_folder(folder, cache_dir=folder)
-    path = Path(folder or tempfile.gettempdir()) / f"lazy-{uuid.uuid4().hex}.parquet"
-    try:
-        lazy.sink_parquet(path, row_group_size=MOST_ROWS)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
 
 
 def _positions(rows: range | np.ndarray, numbers: np.ndarray) -> np.ndarray:

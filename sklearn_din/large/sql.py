@@ -72,7 +72,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     The result is of the kind of the impressions; a frame then holds the events inside its windows
     in memory.
     """
-    shown, log = _tables(impressions, events)
+    shown, log = Table(impressions, name="impressions"), Table(events, name="events")
     request.check(shown.frame, log.frame)
     pair = _Pair(shown, log, [request.user], request.time, max_age=request.max_age)
     heads = [table.head([request.time], present=request.time) for table in (shown, log)]
@@ -81,7 +81,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     parent, name = _cache_name(pair, "history", columns, [*columns, *request.columns], request)
     store = _make_once(parent, name, pair, lambda writer: _write_histories(writer, pair, request))
     ours, theirs = shown.fingerprint(columns), log.fingerprint(columns)
-    is_own_log = ours is not None and ours == theirs and len(shown) == len(log)
+    is_own_log = ours == theirs and len(shown) == len(log)
     empty = None if is_own_log else note_all_empty(store.facts["empty"], *columns)
     warn_of([clocks, store.facts["repeats"], empty])
     if shown.caller is not None:
@@ -99,7 +99,7 @@ def attach_aggregates_by_sql(
 
     The result is of the kind of the impressions.
     """
-    shown, log = _tables(impressions, events)
+    shown, log = Table(impressions, name="impressions"), Table(events, name="events")
     check_frame(shown.frame, [time], name="impressions")
     check_frame(log.frame, [time], name="events")
     by_key = check_aggregates(aggregates, shown.frame, log.frame)
@@ -135,17 +135,6 @@ def _make_once(
 
 
 # Tables, their keys and times ---------------------------------------------------------------
-
-
-def _tables(impressions: Any, events: Any) -> tuple[Table, Table]:
-    shown, log = Table(impressions, name="impressions"), Table(events, name="events")
-    if shown.scan is None and shown.caller is None:
-        raise TypeError(
-            "impressions must be a frame or a scan, to which columns are attached, got a query of "
-            "DuckDB. Write it to a Parquet file and take scan_parquet of that; events may be a "
-            "query."
-        )
-    return shown, log
 
 
 class _Pair:
@@ -273,8 +262,6 @@ def _cache_name(
 ) -> tuple[Path | None, str]:
     """Return the folder for what is made of two tables, and its name: equal for equal content."""
     ours, theirs = pair.shown.fingerprint(shown), pair.log.fingerprint(log)
-    if ours is None or theirs is None:  # the rows of a query may be others next time
-        return None, f"{name}-{uuid.uuid4().hex}"
     parent = pair.shown.cache_dir or pair.log.cache_dir
     return parent, f"{name}-{digest(ours, theirs, repr(request))[:32]}"
 

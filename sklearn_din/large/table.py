@@ -1,4 +1,4 @@
-"""A table as a sequence of parts, whatever it is: a frame in memory, a scan, a query of DuckDB."""
+"""A table as a sequence of parts, whatever it is: a frame in memory or a scan."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sklearn_din._digests import digest
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import missing_rows
 from sklearn_din.large.parquet_files import plain_type
-from sklearn_din.tables.scan import Scan, frame_of_arrow, is_relation
+from sklearn_din.tables.scan import Scan
 
-PART_ROWS = 131_072  # of a frame or a query
+PART_ROWS = 131_072  # of a frame
 HEAD_ROWS = 1000
 DEFAULT_MEMORY = 10**9
 
 
 class Table:
-    """A frame, a scan or a query of DuckDB, read part by part.
+    """A frame or a scan, read part by part.
 
     Parameters
     ----------
-    source : Scan, duckdb.DuckDBPyRelation, or pandas, polars or Arrow frame
+    source : Scan, or pandas, polars or Arrow frame
         Its rows are not changed. ``scan`` is the source where it is a scan, ``caller`` a
         CallerFrame where it is a frame.
     name : str
@@ -45,20 +45,15 @@ class Table:
         self.name, self.memory, self.cache_dir = name, DEFAULT_MEMORY, None
         self.scan = source if isinstance(source, Scan) else None
         self.caller: CallerFrame | None = None
-        self._relation = source if is_relation(source) else None
         if self.scan is not None:
             self.memory, self.cache_dir = self.scan.memory, self.scan.cache_dir
             kinds = self.scan.all_dtypes
             self.frame = pd.DataFrame({k: pd.Series([], dtype=kind) for k, kind in kinds.items()})
-        elif self._relation is not None:
-            self.frame = next(_relation_parts(self._relation.limit(0), None))[1]
         else:
             self.caller = CallerFrame(source, name=name)
             self.frame = self.caller.pandas
 
     def __len__(self) -> int:
-        if self._relation is not None:
-            return int(self._relation.count("*").fetchall()[0][0])
         return len(self.frame) if self.scan is None else len(self.scan)
 
     def parts(self, columns: Sequence[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -66,8 +61,6 @@ class Table:
         names = list(dict.fromkeys(columns))
         if self.scan is not None:
             yield from self.scan.parts(names)
-        elif self._relation is not None:
-            yield from _relation_parts(self._relation, names)
         else:
             frame = self.frame[names]
             for start in range(0, len(frame), PART_ROWS):
@@ -81,11 +74,9 @@ class Table:
                 return part
         return self.frame[list(dict.fromkeys(columns))].iloc[:0]
 
-    def fingerprint(self, columns: Sequence[Any]) -> str | None:
-        """Return a digest of some columns; None for a query, whose rows may be others next time."""
+    def fingerprint(self, columns: Sequence[Any]) -> str:
+        """Return a digest of some columns: equal where they hold the same."""
         names = list(dict.fromkeys(columns))
-        if self._relation is not None:
-            return None
         if self.scan is not None:
             return self.scan.narrow(names).fingerprint()
         parts: list[Any] = [repr(names)]
@@ -114,22 +105,3 @@ def arrow_of_column(column: pd.Series) -> pa.Array:
     kind = plain_type(array.type)
     kind = pa.large_string() if pa.types.is_string(kind) else kind
     return array if array.type == kind else array.cast(kind)
-
-
-def _relation_parts(
-    relation: Any, columns: Sequence[str] | None
-) -> Iterator[tuple[int, pd.DataFrame]]:
-    if columns is not None:
-        quoted = ('"' + name.replace('"', '""') + '"' for name in columns)
-        relation = relation.project(", ".join(quoted))
-    reader = pa.RecordBatchReader.from_stream(relation)
-    schema = pa.schema([(field.name, plain_type(field.type)) for field in reader.schema])
-    start = 0
-    for batch in reader:
-        table = pa.Table.from_batches([batch]).cast(schema)
-        for first in range(0, len(table), PART_ROWS):
-            part = table.slice(first, PART_ROWS)
-            yield start, frame_of_arrow(part, start)
-            start += len(part)
-    if start == 0:
-        yield 0, frame_of_arrow(schema.empty_table(), 0)

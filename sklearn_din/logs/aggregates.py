@@ -12,7 +12,7 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
 from sklearn_din.logs.running_sums import Aggregate, check_aggregates, so_far
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.tables.scan import is_read_by_parts
+from sklearn_din.tables.scan import Scan
 
 
 def attach_aggregates(
@@ -32,12 +32,11 @@ def attach_aggregates(
     ----------
     impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
         Rows to describe, in any order. It is not changed. The result is of this kind.
-    events : pandas, polars or Arrow frame, scan, or query of DuckDB, of shape (n_events, ...)
+    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
         What happened, in any order; often the impressions themselves with their label. It need
-        not be of the impressions' kind. Where one of the two is a scan (:func:`scan_parquet`) or
-        the log a ``duckdb.DuckDBPyRelation``, DuckDB sorts them
-        (``pip install 'sklearn-din[large]'``). The numbers of a scan lie in files in its
-        ``cache_dir``, or in a temporary folder.
+        not be of the impressions' kind. Where one of the two is a scan (:func:`scan_parquet`),
+        DuckDB sorts them (``pip install 'sklearn-din[large]'``). The numbers of a scan lie in files
+        in its ``cache_dir``, or in a temporary folder.
     time : str
         Time column of both frames: integers, floats or datetimes, without missing values.
     aggregates : mapping of str to (key, column, statistic)
@@ -72,7 +71,7 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
-    if is_read_by_parts(impressions) or is_read_by_parts(events):
+    if isinstance(impressions, Scan) or isinstance(events, Scan):
         return extra("large.sql").attach_aggregates_by_sql(
             impressions, events, time=time, aggregates=aggregates
         )

@@ -38,7 +38,7 @@ from sklearn_din.logs.past_columns import (
     why_all_empty,
 )
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.tables.scan import is_read_by_parts
+from sklearn_din.tables.scan import Scan
 
 SHOWN_CLASSES = 5
 LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
@@ -67,11 +67,11 @@ def attach_history(
     ----------
     impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
         Rows to describe, in any order. It is not changed. The result is of this kind.
-    events : pandas, polars or Arrow frame, scan, or query of DuckDB, of shape (n_events, ...)
+    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
         The log, in any order; it need not be of the impressions' kind. Events of equal user and
-        time keep its order. Where one of the two is a scan (:func:`scan_parquet`) or the log a
-        ``duckdb.DuckDBPyRelation``, DuckDB sorts them (``pip install 'sklearn-din[large]'``), and
-        events and windows lie in files in the scan's ``cache_dir``, or in a temporary folder.
+        time keep its order. Where one of the two is a scan (:func:`scan_parquet`), DuckDB sorts
+        them (``pip install 'sklearn-din[large]'``), and events and windows lie in files in the
+        scan's ``cache_dir``, or in a temporary folder.
     user : str
         User column of both frames. A missing user has an empty history.
     time : str
@@ -127,7 +127,7 @@ def attach_history(
     check_name(time, name="time")
     names = check_names(columns, name="columns")
     request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
-    if is_read_by_parts(impressions) or is_read_by_parts(events):
+    if isinstance(impressions, Scan) or isinstance(events, Scan):
         return extra("large.sql").attach_history_by_sql(impressions, events, request)
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas

@@ -171,16 +171,6 @@ class Scan(ABC):
         return pd.concat(parts) if parts else pd.Series([], dtype=self._dtype(name), name=name)
 
 
-def is_read_by_parts(source: object) -> bool:
-    """Return whether a table is no frame in memory: a scan, or a query of DuckDB."""
-    return isinstance(source, Scan) or is_relation(source)
-
-
-def is_relation(source: object) -> bool:
-    """Return whether it is a query of DuckDB; asking does not import DuckDB."""
-    return type(source).__name__ == "DuckDBPyRelation"
-
-
 def choose_rows(rows: range | np.ndarray, key: Any) -> range | np.ndarray:
     """Return the row numbers of some rows of a view."""
     picked_rows = select_rows(key)
