@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, TypeError, OSError, ImportError) as error:
             main_parser().error(str(error))
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            is_of_memory = any(words in str(error).lower() for words in OUT_OF_MEMORY)
+            if isinstance(error, RuntimeError) and not is_of_memory:
                 raise
             main_parser().error(f"not enough memory: {error}. Give fewer rows, or more memory.")
     return 0
@@ -62,10 +63,6 @@ def _run(arguments: Sequence[str]) -> None:
     from sklearn_din.command_line.results import compare
 
     compare(options)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 T = TypeVar("T")
 FORMS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, str], Any]]] = {}
 """How types that are no dataclasses are written, and read from a value and its name."""
+_hints = functools.cache(typing.get_type_hints)  # annotations of a dataclass, evaluated once
 
 
 def to_dict(value: object) -> Any:
@@ -59,7 +60,7 @@ def from_dict(kind: type[T], values: object) -> T:
     other = [key for key in values if key not in fields]
     if absent or other:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
-    hints = _hints(kind)  # type: ignore[arg-type]
+    hints = _hints(kind)
     made = kind(
         **{key: _check_value(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )
@@ -75,12 +76,6 @@ def from_dict_of(kinds: Sequence[type[T]], values: object, what: str) -> T:
             if values.keys() == {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
                 return from_dict(kind, values)
     raise ValueError(f"{what} cannot be {values!r:.60}.")
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    """Annotations of a dataclass, evaluated once."""
-    return typing.get_type_hints(kind)
 
 
 def _check_value(value: object, hint: Any, what: str) -> Any:

@@ -19,7 +19,7 @@ def warn_user(message: str) -> None:
     and skorch stand between the user's call and the warning.
     """
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _library_of(frame.f_globals) in LIBRARIES:
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in LIBRARIES:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 
@@ -28,10 +28,6 @@ def warn_of(notices: Iterable[str | None]) -> None:
     """Warn once with each sentence; None is none."""
     for notice in filter(None, notices):
         warn_user(notice)
-
-
-def _library_of(names: dict[str, object]) -> str:
-    return str(names.get("__name__", "")).partition(".")[0]
 
 
 @functools.cache

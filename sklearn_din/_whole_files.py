@@ -48,19 +48,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync(target.parent)
 
 
-def make_cache_folder(path: Path, *, cache_dir: Path) -> None:
-    """Make a folder in ``cache_dir``, or it itself; name ``cache_dir`` where that fails."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cache_dir must be a folder that can be written to: {error.strerror}. Nothing was "
-            "written; choose another folder",
-            str(cache_dir),
-        ) from error
-
-
 def sync(path: Path) -> None:
     """Have a file's content, or a folder's names, survive a power failure.
 

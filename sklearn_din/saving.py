@@ -180,7 +180,9 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
             with networks_on(device):
                 return skops.io.load(file, trusted=allowed)
         except UntrustedTypesFoundException as error:
-            names = [name for name in _list_untrusted(file) if name not in allowed]
+            names = [
+                name for name in skops.io.get_untrusted_types(file=file) if name not in allowed
+            ]
             raise ModelFileError(
                 f"{str(path)!r} holds objects that are not trusted. If you trust whoever made the "
                 f"file, pass trusted={names}."
@@ -235,6 +237,8 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
     >>> contents["model"], contents["untrusted"]
     ('sklearn_din.estimator.DINClassifier', [])
     """
+    import skops.io
+
     allowed = trusted_types()
     with open(path, "rb") as file:
         try:
@@ -244,7 +248,9 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
             return FileContents(
                 model=_type_name(schema),
                 types=sorted(set(map(_type_name, nodes))),
-                untrusted=[name for name in _list_untrusted(file) if name not in allowed],
+                untrusted=[
+                    name for name in skops.io.get_untrusted_types(file=file) if name not in allowed
+                ],
                 versions=_versions(nodes),
                 n_bytes=n_bytes,
             )
@@ -316,12 +322,6 @@ def _check_device(device: str) -> str:
 def _read_schema(file: IO[bytes] | Path) -> dict[str, Any]:
     with zipfile.ZipFile(file) as archive:
         return json.loads(archive.read(SCHEMA))
-
-
-def _list_untrusted(file: IO[bytes]) -> list[str]:
-    import skops.io
-
-    return skops.io.get_untrusted_types(file=file)
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

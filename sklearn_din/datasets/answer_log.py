@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_din.datasets.made_logs import (
@@ -13,7 +14,6 @@ from sklearn_din.datasets.made_logs import (
     add_dates,
     check_at_least,
     find_past,
-    sigmoid,
 )
 
 _SKILLS_PER_TOPIC = 5
@@ -111,7 +111,7 @@ def make_answer_log(
         np.bincount(row, relevance, minlength=n_impressions) + 2
     )
     difficulty = problems.difficulty[impressions["item"].to_numpy()]
-    probability = sigmoid(5 * answer_strength * (share - 0.5) - difficulty)
+    probability = expit(5 * answer_strength * (share - 0.5) - difficulty)
     return Bunch(
         events=add_dates(events.sort_values("time", kind="stable", ignore_index=True)),
         impressions=add_dates(impressions),
@@ -173,7 +173,7 @@ def _draw_events(
     user = np.repeat(np.arange(length.size), length)
     skill = students.draw_skill(user, rng)
     item = problems.draw(skill, rng)
-    chance = sigmoid(students.ability[user, skill] - problems.difficulty[item])
+    chance = expit(students.ability[user, skill] - problems.difficulty[item])
     is_right = rng.random_sample(user.size) < chance
     first = np.cumsum(length) - length
     gap = 1 + (rng.standard_exponential(user.size) * DAY / 4).astype(np.int64)

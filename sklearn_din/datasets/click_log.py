@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_din.datasets.made_logs import (
@@ -14,7 +15,6 @@ from sklearn_din.datasets.made_logs import (
     check_at_least,
     find_intercept,
     find_past,
-    sigmoid,
 )
 
 _BASE_RATE = 0.3
@@ -241,4 +241,4 @@ def _click_probability(
     logit = 1.5 * interest_strength * np.log1p(interest)
     logit -= 0.4 * (np.log(impressions["price"].to_numpy()) - 3.0)
     logit += impressions["device"].map(_DEVICES).to_numpy()
-    return sigmoid(logit + find_intercept(logit, _BASE_RATE))
+    return expit(logit + find_intercept(logit, _BASE_RATE))

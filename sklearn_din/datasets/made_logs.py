@@ -1,4 +1,4 @@
-"""Parts that all made logs share: sizes checked, seconds as dates, log-odds as probabilities."""
+"""Parts that all made logs share: sizes checked, seconds as dates, log-odds of a given mean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
 
 DAY = 86_400  # seconds
 _START = np.datetime64("2024-01-01", "ns")
@@ -24,22 +26,12 @@ def check_at_least(least: float, **values: object) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
-def sigmoid(logit: Floats) -> Floats:
-    """Return the probabilities of log-odds."""
-    return 1 / (1 + np.exp(-logit))
-
-
 def find_intercept(logit: Floats, mean: float, factor: Floats | float = 1.0) -> float:
-    """Return the constant that makes the mean probability of log-odds the given one, to 2e-16.
+    """Return the constant that makes the mean probability of log-odds the given one.
 
     ``factor`` multiplies the probabilities.
     """
-    low, high = -100.0, 100.0
-    for _ in range(60):  # bisection
-        middle = (low + high) / 2
-        too_high = (factor * sigmoid(logit + middle)).mean() > mean
-        low, high = (low, middle) if too_high else (middle, high)
-    return low
+    return brentq(lambda b: (factor * expit(logit + b)).mean() - mean, -100, 100, xtol=1e-14)
 
 
 def add_dates(frame: pd.DataFrame) -> pd.DataFrame:

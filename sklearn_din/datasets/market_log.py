@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_din.datasets.made_logs import (
@@ -13,7 +14,6 @@ from sklearn_din.datasets.made_logs import (
     add_dates,
     check_at_least,
     find_intercept,
-    sigmoid,
 )
 
 _N_DAYS = 14
@@ -166,7 +166,7 @@ class _Market:
         """Let each user look at some items from some time on; return when they are done."""
         for _ in range(_VIEWS_PER_VISIT):
             item = self._draw(user, again=0.25, by_taste=0.8)
-            chance = sigmoid(self._zeal[user, self.category[item]])
+            chance = expit(self._zeal[user, self.category[item]])
             action = self.rng.binomial(1, 0.1, size=len(user))
             action[self.rng.random_sample(len(user)) < chance] = _CART
             self._append(user, item, action, time)
@@ -177,7 +177,7 @@ class _Market:
         """Show each user an item, and append the clicks to their events."""
         item = self._draw(user, again=0.2, by_taste=0.4)
         logit = self._interest(user, item) + self.quality[item] + self.mood[user]
-        probability = sigmoid(logit + find_intercept(logit, base_rate))
+        probability = expit(logit + find_intercept(logit, base_rate))
         clicked = self.rng.random_sample(len(user)) < probability
         carts = np.full(clicked.sum(), _CART)
         self._append(user[clicked], item[clicked], carts, time[clicked] + 1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_din.datasets.click_log import make_click_log
-from sklearn_din.datasets.made_logs import check_at_least, find_intercept, sigmoid
+from sklearn_din.datasets.made_logs import check_at_least, find_intercept
 
 _SPREAD = 0.8  # standard deviation of log(seconds) about its mean
 
@@ -100,7 +101,7 @@ def make_purchase_log(
             "purchase_rate must lie between 0 and the share of clicks, "
             f"{log.probability.mean():.2f}, got {purchase_rate}."
         )
-    if_clicked = sigmoid(logit + find_intercept(logit, purchase_rate, log.probability))
+    if_clicked = expit(logit + find_intercept(logit, purchase_rate, log.probability))
     bought = log.y * rng.binomial(1, if_clicked)
     mean = 3.0 + 0.5 * interest + 0.5 * q
     others = {name: log[name] for name in ("events", "impressions", "relevance", "offsets")}

@@ -41,7 +41,7 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     """
     try:
         if isinstance(values, pa.ChunkedArray):
-            return _without_nan(*_factorize_arrow(values))
+            values = pd.Series(pd.arrays.ArrowExtensionArray(values))
         if isinstance(values, pd.Series) and values.dtype == np.float16:  # no index of these
             values = values.astype(np.float32)
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
@@ -141,14 +141,6 @@ def _advice(values: Values | pd.Series) -> str:
     if isinstance(first_present(values), list | tuple | np.ndarray) and not is_map:
         return "A column of lists belongs in histories."
     return "Give each part of such a value a column of its own."
-
-
-def _factorize_arrow(values: pa.ChunkedArray) -> Codes:
-    chunks = values.dictionary_encode().chunks
-    if not chunks:
-        return np.empty(0, dtype=np.int32), np.empty(0, dtype=object)
-    codes = np.concatenate([pc.fill_null(chunk.indices, -1).to_numpy() for chunk in chunks])
-    return codes.astype(np.int32, copy=False), chunks[-1].dictionary.to_numpy(zero_copy_only=False)
 
 
 def _without_nan(codes: np.ndarray, distinct: np.ndarray) -> Codes:

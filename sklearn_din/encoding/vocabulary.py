@@ -138,7 +138,7 @@ class Vocabulary:
         values, counts = count_columns(sources)
         chosen = choose_frequent(counts, min_frequency=rules.min_frequency, most=rules.max_ids)
         left = ~chosen & rules.is_remembered(int(chosen.sum()))
-        return cls(values[chosen], *_rare(values[left], counts[left]))
+        return cls(values[chosen], values[left].astype(object), counts[left].astype(np.int64))
 
     def grow(
         self, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE, *, name: str
@@ -168,7 +168,8 @@ class Vocabulary:
         if chosen.any():
             together = _append(self.values, values[chosen], name=name)
             grown_from = (*grown_from, self.digest)
-        return Vocabulary(together, *_rare(values[left], counts[left]), grown_from)
+        rare = values[left].astype(object), counts[left].astype(np.int64)
+        return Vocabulary(together, *rare, grown_from)
 
     @cached_property
     def digest(self) -> str:
@@ -402,10 +403,6 @@ def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None)
         chosen &= counts >= least
         chosen[last] = False
     return chosen
-
-
-def _rare(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.astype(object), counts.astype(np.int64)
 
 
 def _count_together(parts: Sequence[Occurrences]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,8 +16,6 @@ Column: TypeAlias = Any  # an array of ids or numbers, or IdLists
 
 EMPTY_LIST = 0  # position of the list that stands for no value: a missing one, too
 LEAST_DIGEST = 1 << 62  # of a list with values; that of the empty one is 0
-# Multipliers and shifts of splitmix64, which spreads ids over all 64-bit numbers.
-STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +44,14 @@ class DistinctLists:
     @cached_property
     def digests(self) -> np.ndarray:
         """Checksum of each list's ids in any order: (n_lists,), int64; 0 where there is none."""
-        mixed = _mix(self.ids.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        from pandas.util import hash_array  # splitmix64: spreads ids over all 64-bit numbers
+
+        mixed = hash_array(
+            self.ids.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        )
         sums = np.append(np.uint64(0), np.cumsum(mixed, dtype=np.uint64))  # they wrap around
         starts = self.spans.starts
-        mixed = _mix(sums[starts + self.lengths] - sums[starts])
+        mixed = hash_array(sums[starts + self.lengths] - sums[starts])
         digests = (mixed >> np.uint64(2)).astype(np.int64) | LEAST_DIGEST
         return np.where(self.lengths > 0, digests, EMPTY_LIST)
 
@@ -115,12 +117,7 @@ class IdLists:
 
     def copy(self) -> IdLists:
         """Return the same values in memory, with those lists alone that some value has."""
-        if len(self.distinct) > len(self):
-            used = np.unique(np.append(EMPTY_LIST, self.positions))
-        else:
-            is_used = np.zeros(len(self.distinct), dtype=bool)
-            is_used[EMPTY_LIST] = is_used[self.positions] = True
-            used = np.flatnonzero(is_used)
+        used = np.unique(np.append(EMPTY_LIST, self.positions))
         positions = np.searchsorted(used, self.positions).astype(np.int32)
         return IdLists(positions, self.distinct.take(used))
 
@@ -179,9 +176,3 @@ def join_columns(parts: Sequence[Column]) -> Column:
         np.concatenate([part.distinct.ids for part in lists]),
     )
     return IdLists(np.concatenate(positions), together)._merge_equal()
-
-
-def _mix(numbers: np.ndarray) -> np.ndarray:
-    for shift, factor in STEPS:
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    return numbers

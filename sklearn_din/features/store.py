@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from sklearn_din._digests import digest
-from sklearn_din._whole_files import make_cache_folder, remove_with, sync
+from sklearn_din._whole_files import remove_with, sync
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -241,7 +241,15 @@ def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[Sto
         folder, target = Path(tempfile.mkdtemp(prefix="sklearn-din-")), None
     else:
         folder, target = parent / f".partial-{uuid.uuid4().hex}", parent / name
-        make_cache_folder(folder, cache_dir=parent)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cache_dir must be a folder that can be written to: {error.strerror}. Choose "
+                "another folder",
+                str(parent),
+            ) from error
     writer = StoreWriter(folder, target, memory=memory)
     try:
         yield writer
