@@ -60,7 +60,7 @@ def from_dict(kind: type[T], values: object) -> T:
     other = [key for key in values if key not in fields]
     if absent or other:
         raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     made = kind(
         **{key: _check_value(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     )

@@ -180,9 +180,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
             with networks_on(device):
                 return skops.io.load(file, trusted=allowed)
         except UntrustedTypesFoundException as error:
-            names = [
-                name for name in skops.io.get_untrusted_types(file=file) if name not in allowed
-            ]
+            names = sorted({*skops.io.get_untrusted_types(file=file)} - {*allowed})
             raise ModelFileError(
                 f"{str(path)!r} holds objects that are not trusted. If you trust whoever made the "
                 f"file, pass trusted={names}."
@@ -239,7 +237,6 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
     """
     import skops.io
 
-    allowed = trusted_types()
     with open(path, "rb") as file:
         try:
             n_bytes = _check_zip(file)
@@ -248,9 +245,7 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
             return FileContents(
                 model=_type_name(schema),
                 types=sorted(set(map(_type_name, nodes))),
-                untrusted=[
-                    name for name in skops.io.get_untrusted_types(file=file) if name not in allowed
-                ],
+                untrusted=sorted({*skops.io.get_untrusted_types(file=file)} - {*trusted_types()}),
                 versions=_versions(nodes),
                 n_bytes=n_bytes,
             )
