@@ -8,7 +8,6 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,39 +23,8 @@ or on a CSV or Parquet log of your own. `python -m sklearn_din predict --help` s
 model scores rows, `python -m sklearn_din serve --help` how it answers over HTTP."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """Options of reading a file of rows."""
-
-    sep: str | None
-    encoding: str | None
-    time_format: str | None
-    drop_missing: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(TableOptions):
-    """Options of the main job: its columns, training and results."""
-
-    log: Path | None
-    user: str
-    item: str
-    time: str
-    category: list[str]
-    context: list[str]
-    label: str | None
-    negatives: int | None
-    click_rate: float | None
-    rows: int | None
-    folds: int
-    epochs: int | None
-    seed: int
-    picture: Path | None
-    save: Path | None
-    output: Path | None
-    top_k: int | None
-    recommendations: Path | None
-    serve: int | None
+class Options(argparse.Namespace):
+    """The options of a command, by the names that its parser declares."""
 
     @property
     def label_column(self) -> str | None:
@@ -73,31 +41,6 @@ class CompareOptions(TableOptions):
     def columns(self) -> list[str]:
         """Every column but the label."""
         return [self.user, self.time, *self.events, *self.context]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions(TableOptions):
-    """Options of ``predict``."""
-
-    model: Path
-    rows: Path
-    output: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeOptions(TableOptions):
-    """Options of ``serve``."""
-
-    model: Path
-    catalogue: Path
-    history: Path | None
-    host: str
-    port: int
-    token: str | None
-    title: str | None
-    image: str | None
-    label: str | None
-    shortlist: int | None
 
     @property
     def is_onnx(self) -> bool:
@@ -205,22 +148,19 @@ def serve_parser() -> OneLineParser:
     return parser
 
 
-def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
+def read_compare_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of the main job."""
     parser = main_parser()
-    parsed = parser.parse_args(arguments)
-    if parsed.log is None:
+    options = parser.parse_args(arguments, Options())
+    if options.log is None:
         others = {"log", "folds", "epochs", "seed", "picture", "output"}
-        names = [field.name for field in fields(CompareOptions) if field.name not in others]
-        given = [f"--{name.replace('_', '-')}" for name in names if getattr(parsed, name)]
-        if given:
-            raise ValueError(
-                f"{', '.join(given)}: only for a log of your own. Give its path first."
-            )
-        parsed.user = parsed.item = parsed.time = ""
-    elif not (parsed.user and parsed.item and parsed.time):
+        names = [name for name, value in vars(options).items() if value and name not in others]
+        if names:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+            raise ValueError(f"{given}: only for a log of your own. Give its path first.")
+        options.user = options.item = options.time = ""
+    elif not (options.user and options.item and options.time):
         parser.error("a log needs --user, --item and --time: the names of its columns")
-    options = CompareOptions(**vars(parsed))
     _check_together(options)
     _check_reading(options)
     _check_input(options.log, folder=True)
@@ -231,9 +171,9 @@ def read_compare_options(arguments: Sequence[str]) -> CompareOptions:
     return options
 
 
-def read_predict_options(arguments: Sequence[str]) -> PredictOptions:
+def read_predict_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of ``predict``."""
-    options = PredictOptions(**vars(predict_parser().parse_args(arguments)))
+    options = predict_parser().parse_args(arguments, Options())
     _check_reading(options)
     _check_input(options.model)
     _check_input(options.rows, folder=True)
@@ -241,9 +181,9 @@ def read_predict_options(arguments: Sequence[str]) -> PredictOptions:
     return options
 
 
-def read_serve_options(arguments: Sequence[str]) -> ServeOptions:
+def read_serve_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of ``serve``."""
-    options = ServeOptions(**vars(serve_parser().parse_args(arguments)))
+    options = serve_parser().parse_args(arguments, Options())
     _check_reading(options)
     _check_input(options.model)
     for path in (options.catalogue, options.history):
@@ -301,7 +241,7 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _check_together(options: CompareOptions) -> None:
+def _check_together(options: Options) -> None:
     sampling = {"--negatives": options.negatives, "--click-rate": options.click_rate}
     given = [name for name, value in sampling.items() if value is not None]
     if options.label is not None and given:
@@ -323,7 +263,7 @@ def _check_together(options: CompareOptions) -> None:
         raise ValueError(f"the written table has columns {taken} of its own. Rename the log's.")
 
 
-def _check_reading(options: TableOptions) -> None:
+def _check_reading(options: Options) -> None:
     if options.sep == "":
         raise ValueError("--sep must be at least one character, got none.")
     if options.encoding is not None:

@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.options import CompareOptions, PredictOptions
+from sklearn_din.command_line.options import Options
 from sklearn_din.command_line.study import (
     MODELS,
     Parameters,
@@ -51,7 +51,7 @@ LONG_HISTORY = 15  # events that make a picture worth while
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
-def compare(options: CompareOptions) -> None:
+def compare(options: Options) -> None:
     """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
     study = read_study(options.log, options) if options.log else make_study(options)
@@ -94,7 +94,7 @@ def _print_plan(study: Study, *, n_folds: int, epochs: int | None, has_final: bo
 
 
 def _use_final_model(
-    options: CompareOptions,
+    options: Options,
     study: Study,
     parameters: Parameters,
     picture: Path | None,
@@ -229,7 +229,7 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     return best.drop(columns="row")
 
 
-def score_rows(options: PredictOptions) -> None:
+def score_rows(options: Options) -> None:
     """Write rows beside the probability that a saved model gives them."""
     model = load_model(options.model)
     builder = model[0] if isinstance(model[0], HistoryBuilder) else None

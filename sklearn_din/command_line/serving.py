@@ -12,7 +12,7 @@ import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import LOOPBACK, ServeOptions
+from sklearn_din.command_line.options import LOOPBACK, Options
 from sklearn_din.command_line.tables import drop_missing, read_ids, read_table, read_times
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
@@ -25,7 +25,7 @@ SECONDS_TO_STOP = 10
 CALIBRATION_BINS = 10  # of as many rows each
 
 
-def serve(options: ServeOptions) -> None:
+def serve(options: Options) -> None:
     """Answer requests by the files until Ctrl-C or SIGTERM."""
     files = [options.model, options.catalogue, *([options.history] if options.history else [])]
     state = State(lambda: load_answers(options), files)
@@ -47,7 +47,7 @@ def serve_study(study: Study, model: Pipeline, probability: np.ndarray, port: in
     run(state, host=LOOPBACK[0], port=port, token=None, calibration=calibration)
 
 
-def load_answers(options: ServeOptions) -> Answers:
+def load_answers(options: Options) -> Answers:
     """Read the model, the catalogue and the log of what users did."""
     catalogue = read_table(options.catalogue, [], options)
     shown: dict[str, Any] = {"title": options.title, "image": options.image, "label": options.label}
@@ -98,7 +98,7 @@ def run(
     ).run(sockets=[listening])
 
 
-def _read_history(options: ServeOptions, user: str | None, time: str | None) -> pd.DataFrame:
+def _read_history(options: Options, user: str | None, time: str | None) -> pd.DataFrame:
     """Return the log with ids and times as the main job reads them."""
     assert options.history is not None
     if user is None or time is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import pandas as pd
 import torch
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import CONDITION, CompareOptions
+from sklearn_din.command_line.options import CONDITION, Options
 from sklearn_din.command_line.tables import (
     drop_missing,
     read_ids,
@@ -56,7 +55,7 @@ class Study(NamedTuple):
 
     X: pd.DataFrame
     y: np.ndarray
-    roles: CompareOptions
+    roles: Options
     ceiling: np.ndarray | None
 
     @property
@@ -71,19 +70,18 @@ class Study(NamedTuple):
         return in_order[self.roles.events].drop_duplicates(self.roles.item, keep="last")
 
 
-def make_study(options: CompareOptions) -> Study:
+def make_study(options: Options) -> Study:
     """Return the embedded click log, whose true click probabilities are known."""
     log = make_click_log(random_state=0)
-    category, context = ["category"], ["price", "device"]
-    roles = replace(
-        options, user="user", item="item", time="time", category=category, context=context
-    )
+    own = {name: name for name in ("user", "item", "time")}
+    lists = {"category": ["category"], "context": ["price", "device"]}
+    roles = Options(**{**vars(options), **own, **lists})
     return Study(
         _attach_histories(log.impressions, log.events, roles), log.y, roles, log.probability
     )
 
 
-def read_study(path: Path, options: CompareOptions) -> Study:
+def read_study(path: Path, options: Options) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
     roles = options
     needed = [roles.user, roles.item, roles.time]
@@ -118,7 +116,7 @@ def read_study(path: Path, options: CompareOptions) -> Study:
     return Study(_attach_histories(impressions, clicks, roles), y, roles, None)
 
 
-def make_model(roles: CompareOptions, parameters: Parameters, *, order: str) -> Pipeline:
+def make_model(roles: Options, parameters: Parameters, *, order: str) -> Pipeline:
     """Encoder and classifier, for impressions that have their histories.
 
     ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit, and item
@@ -150,7 +148,7 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
     return model.fit(study.X[roles.columns], study.y)
 
 
-def log_odds_of_sampling(options: CompareOptions) -> float:
+def log_odds_of_sampling(options: Options) -> float:
     """Return what is added to a logit that was learnt beside sampled negatives.
 
     With n negatives per click and a click rate r of what is shown, n r / (1 - r) of the true
@@ -186,7 +184,7 @@ def load_model(path: Path) -> Pipeline:
     return model
 
 
-def _sample_users(log: pd.DataFrame, options: CompareOptions) -> pd.DataFrame:
+def _sample_users(log: pd.DataFrame, options: Options) -> pd.DataFrame:
     """Return all rows of some users, who have about ``--rows`` of them."""
     if not options.rows:
         return log
@@ -202,14 +200,14 @@ def _sample_users(log: pd.DataFrame, options: CompareOptions) -> pd.DataFrame:
 
 
 def _attach_histories(
-    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: CompareOptions
+    impressions: pd.DataFrame, clicks: pd.DataFrame, roles: Options
 ) -> pd.DataFrame:
     return attach_history(
         impressions, clicks, user=roles.user, time=roles.time, columns=roles.events
     )
 
 
-def _owner_of_items(clicks: pd.DataFrame, roles: CompareOptions) -> str | None:
+def _owner_of_items(clicks: pd.DataFrame, roles: Options) -> str | None:
     """Return the user column, where what a user has clicked is no negative; None where many return.
 
     Where users come back to items, negatives without those of their own would tell the clicks.

@@ -19,7 +19,7 @@ from pandas.tseries.api import guess_datetime_format
 
 from sklearn_din._validation import check_frame
 from sklearn_din._whole_files import whole_file
-from sklearn_din.command_line.options import PARQUET, TableOptions
+from sklearn_din.command_line.options import PARQUET, Options
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
@@ -29,7 +29,7 @@ NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 LAST_MONTH = 12
 
 
-def read_table(path: Path, columns: Sequence[str], options: TableOptions) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataFrame:
     """Read a CSV (also compressed) or Parquet file, or a folder of Parquet, with ``columns``."""
     if path.suffix in PARQUET or path.is_dir():
         if options.sep is not None or options.encoding is not None:
@@ -103,7 +103,7 @@ def read_ids(column: pd.Series) -> pd.Series:
     return column.astype("Int64" if len(values) < len(column) else "int64")
 
 
-def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
+def read_times(times: pd.Series, options: Options) -> pd.Series:
     """Return times as numbers or datetimes; raise at the first value that is no time, with its row.
 
     The index of ``times`` counts the rows of the file from 0; none is missing.
@@ -131,7 +131,7 @@ def read_times(times: pd.Series, options: TableOptions) -> pd.Series:
     return _check_times(read, texts, time_format.removeprefix("mixed"))
 
 
-def _read_text(path: Path, columns: Sequence[str], options: TableOptions) -> pd.DataFrame:
+def _read_text(path: Path, columns: Sequence[str], options: Options) -> pd.DataFrame:
     encoding = options.encoding or "utf-8"
     try:
         separator = _find_separator(path, columns, options.sep, encoding)

@@ -164,9 +164,8 @@ class WindowArray(ExtensionArray):
     def _concat_same_type(cls, to_concat: Sequence[WindowArray]) -> WindowArray:
         arrays = list(to_concat)
         filled = [array for array in arrays if (array.lengths > 0).any()] or arrays[:1]
-        if len({array.anchors is None for array in filled}) > 1:
-            arrays = [array._materialise() for array in arrays]
-            filled = [array for array in arrays if (array.lengths > 0).any()]
+        if len({array.anchors is None for array in filled}) > 1:  # times elapsed beside plain cells
+            return cls._from_sequence([cell for array in arrays for cell in array])
         log, column, offsets = merge_logs([(array.log, array.column) for array in filled])
         shifts = [offsets.get(array.log.key(array.column), 0) for array in arrays]
         starts = [
@@ -175,12 +174,8 @@ class WindowArray(ExtensionArray):
         ]
         anchors = None
         if filled[0].anchors is not None:
-            anchors = np.concatenate(
-                [
-                    np.full(len(array), np.nan) if array.anchors is None else array.anchors
-                    for array in arrays
-                ]
-            )
+            parts = [np.full(len(a), np.nan) if a.anchors is None else a.anchors for a in arrays]
+            anchors = np.concatenate(parts)
         lengths = np.concatenate([array.lengths for array in arrays])
         return cls(log, column, np.concatenate(starts), lengths, anchors)
 
@@ -341,13 +336,6 @@ class WindowArray(ExtensionArray):
         return WindowArray(
             self.log, self.column, select(self.starts), select(self.lengths), anchors
         )
-
-    def _materialise(self) -> WindowArray:
-        if self.anchors is None:
-            return self
-        log = EventLog({self.column: self.flatten()})
-        starts = Spans.from_lengths(self.spans.lengths).starts
-        return WindowArray(log, self.column, starts, self.lengths)
 
 
 def _are_cells(value: Any) -> bool:
