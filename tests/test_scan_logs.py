@@ -629,7 +629,7 @@ def test_a_file_that_changes_is_named(tmp_path):
     scan = scan_of(table, tmp_path, cache_dir=tmp_path / "cache")
     ours = attach_history(scan, scan, **WAYS)
     store = ours._histories.store
-    starts = store.path / store._entries["starts"]["file"]
+    starts = store.path / store.entries["starts"]["file"]
     starts.write_bytes(b"short")
     with pytest.raises(FileNotFoundError, match=r"must have 1600 bytes .*, and it has 5"):
         ours["hist_item"]

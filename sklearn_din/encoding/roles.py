@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -92,13 +92,8 @@ def assign_roles(
     pairs = {} if isinstance(histories, str) else histories
     in_histories = [name for key in pairs for name in as_tuple(key)]
     facts = gather_facts(table, out=out, ids=named["categorical"], histories=in_histories)
-    finder = Histories(
-        facts,
-        separator=table.separator,
-        out=out,
-        ids=named["categorical"],
-        numbers=named["numeric"],
-    )
+    ids, numbers = {*named["categorical"]}, {*named["numeric"]}
+    finder = Histories(facts, table.separator, out, ids, numbers)
     behaviours = tuple(finder.find(pairs))
     candidates = Roles((), (), behaviours).candidates
     _check_disjoint(named | {"user and time": list(beside), "candidates": sorted(candidates)})
@@ -161,6 +156,7 @@ def _check_output_names(roles: Roles, histories: set[str]) -> None:
         )
 
 
+@dataclass
 class Histories:
     """Finds the behaviours of a table, by the user's names or by rule.
 
@@ -171,20 +167,14 @@ class Histories:
     differently from how it looks.
     """
 
-    def __init__(
-        self,
-        facts: TableFacts,
-        *,
-        separator: str | None = None,
-        out: Collection[str] = (),
-        ids: Collection[str] = (),
-        numbers: Collection[str] = (),
-    ) -> None:
-        self.facts, self.separator = facts, separator
-        self.out, self.ids, self.numbers = set(out), set(ids), set(numbers)
-        self.names: list[str] = []
-        self.lists: set[str] = set()
-        self.notices: list[str] = []
+    facts: TableFacts
+    separator: str | None
+    out: set[str]
+    ids: set[str]
+    numbers: set[str]
+    names: list[str] = field(default_factory=list)
+    lists: set[str] = field(default_factory=set)
+    notices: list[str] = field(default_factory=list)
 
     def find(self, named: Mapping[Hashable, Hashable]) -> list[Behaviour]:
         """Take the columns that the user names, with their candidates, and all others of lists.

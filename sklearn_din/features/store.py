@@ -12,6 +12,7 @@ import uuid
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ FORMAT = 1
 BLOCK_BYTES = 1 << 22  # written at a time
 
 
+@dataclass(eq=False, repr=False)
 class Store:
     """Arrays of one folder, mapped into memory when they are asked for.
 
@@ -60,35 +62,31 @@ class Store:
     ([5, 6, 7], ['item'], False)
     """
 
-    def __init__(
-        self,
-        path: Path,
-        entries: dict[str, dict[str, Any]],
-        facts: dict[str, Any],
-        memory: int,
-        *,
-        is_temporary: bool = False,
-    ) -> None:
-        self.path, self.facts, self.memory = path, facts, memory
-        self.parent = None if is_temporary else path.parent
-        self._entries = entries
-        self._folder = _Folder(path, is_temporary=is_temporary)
+    path: Path
+    entries: dict[str, dict[str, Any]]
+    facts: dict[str, Any]
+    memory: int
+    is_temporary: bool = False
+
+    def __post_init__(self) -> None:
+        self.parent = None if self.is_temporary else self.path.parent
+        self._folder = _Folder(self.path, is_temporary=self.is_temporary)
 
     @property
     def names(self) -> list[str]:
         """Names of the arrays, in the order in which they were written."""
-        return list(self._entries)
+        return list(self.entries)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(map(_n_bytes, self._entries.values()))
+        return sum(map(_n_bytes, self.entries.values()))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self.entries
 
     def __getitem__(self, name: str) -> np.ndarray:
-        entry = self._entries[name]
+        entry = self.entries[name]
         dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
         if not _n_bytes(entry):
             return np.empty(shape, dtype)
@@ -107,10 +105,10 @@ class Store:
 
     def get(self, name: str) -> np.ndarray | None:
         """Return one array, mapped; None where there is none of the name."""
-        return self[name] if name in self._entries else None
+        return self[name] if name in self.entries else None
 
     def __reduce__(self) -> tuple:
-        return Store, (self.path, self._entries, self.facts, self.memory)
+        return Store, (self.path, self.entries, self.facts, self.memory)
 
 
 class StoreWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -40,6 +41,7 @@ SOME_SHIFT, MUCH_SHIFT = 0.1, 0.25
 LEAST_SCALE = 0.05
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AttentionDisplay:
     """Picture of which past events count for a candidate.
 
@@ -78,22 +80,12 @@ class AttentionDisplay:
     ['hat', 'boot']
     """
 
-    def __init__(
-        self,
-        *,
-        weights: np.ndarray,
-        events: list[str],
-        candidates: list[str],
-        probability: np.ndarray | None = None,
-        by: str = "weight",
-        click: str = "",
-    ) -> None:
-        self.weights = weights
-        self.events = events
-        self.candidates = candidates
-        self.probability = probability
-        self.by = by
-        self.click = click
+    weights: np.ndarray
+    events: list[str]
+    candidates: list[str]
+    probability: np.ndarray | None = None
+    by: str = "weight"
+    click: str = ""
 
     @classmethod
     def from_estimator(
