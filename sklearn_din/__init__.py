@@ -76,7 +76,7 @@ __all__ = [
 ]
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
-_WINGS = ("datasets", "features", "metrics", "serving")
+_FOLDERS = ("datasets", "features", "metrics", "serving")
 _NAMES_OF = {
     "estimator": ("DINClassifier",),
     "features.encoded": ("EncodedFeatures",),
@@ -106,10 +106,10 @@ _FILE_OF = {name: file for file, names in _NAMES_OF.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WINGS and name not in _FILE_OF:
+    if name not in _FOLDERS and name not in _FILE_OF:
         raise AttributeError(f"module 'sklearn_din' has no attribute {name!r}")
     _import_sklearn()
-    if name in _WINGS:
+    if name in _FOLDERS:
         return importlib.import_module(f"sklearn_din.{name}")
     return getattr(importlib.import_module(f"sklearn_din.{_FILE_OF[name]}"), name)
 
@@ -145,4 +145,4 @@ def _import_sklearn() -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_WINGS})
+    return sorted({*globals(), *__all__, *_FOLDERS})

@@ -35,8 +35,8 @@ from sklearn_din.encoding.notices import (
     empty_histories,
     list_padding,
     log_older_events,
-    lone_histories,
     odd_ids,
+    unpaired_histories,
 )
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
@@ -49,7 +49,7 @@ from sklearn_din.encoding.roles import (
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
-from sklearn_din.encoding.spelling import note_strangers
+from sklearn_din.encoding.spelling import note_unshared
 from sklearn_din.encoding.statistics import TableStatistics
 from sklearn_din.encoding.table import Columns, Impressions, dtype_kind
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
@@ -561,8 +561,8 @@ class HistorySequenceEncoder(
         warn_of(
             [
                 *roles.notices,
-                *lone_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs),
-                *note_strangers(roles.behaviours, counts),
+                *unpaired_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs),
+                *note_unshared(roles.behaviours, counts),
                 *list_padding(roles.behaviours, counts),
                 *empty_histories(statistics.totals),
                 *odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen),

@@ -120,7 +120,7 @@ class Learnt:
         unknown = [name for name in owners if ids[name].max() <= UNKNOWN_ID]
         notices = []
         for name in unknown:
-            kin = [other for other in owners if owners[other] == owners[name]]
+            same = [other for other in owners if owners[other] == owners[name]]
             values = pd.unique(plain_ids(read.values()[name], name=name))
             vocabulary = self.vocabularies[owners[name]]
             if np.isin(values.astype(str), vocabulary.rare.astype(str)).any():
@@ -129,7 +129,7 @@ class Learnt:
                 name,
                 values,
                 vocabulary.values,
-                is_compared=len(kin) > 1 and set(kin) <= set(unknown),
+                is_compared=len(same) > 1 and set(same) <= set(unknown),
             )
             notices += [] if notice is None else [notice]
         return notices

@@ -152,7 +152,7 @@ def list_padding(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrenc
     ]
 
 
-def lone_histories(
+def unpaired_histories(
     behaviours: Sequence[Behaviour],
     counts: Mapping[str, Occurrences],
     ids: Sequence[str],

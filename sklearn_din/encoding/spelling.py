@@ -16,7 +16,7 @@ SEEN_VALUES = 1000
 FEW = 0.03  # of the ids: so few may be equal by chance
 
 
-def note_strangers(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences]) -> list[str]:
+def note_unshared(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences]) -> list[str]:
     """Return what to say of histories that share hardly any id with their candidate."""
     notices = []
     for behaviour in behaviours:

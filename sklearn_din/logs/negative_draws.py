@@ -19,7 +19,11 @@ from sklearn_din.logs.other_items import (
     OwnItems,
     number_ids,
 )
-from sklearn_din.logs.sampling_notices import choose_pools, warn_of_later_values, warn_of_lone_items
+from sklearn_din.logs.sampling_notices import (
+    choose_pools,
+    warn_of_items_of_one_user,
+    warn_of_later_values,
+)
 from sklearn_din.tables.scan import Scan
 
 
@@ -63,7 +67,7 @@ class NegativeDraws:
     def warn(self, read_events: Callable[[], pd.DataFrame]) -> None:
         """Warn of what tells these negatives from clicks; ``read_events`` gives some events."""
         request, n_events = self._request, self._arrivals.n_events
-        warn_of_lone_items(request, n_events, self._n_owners, self._weights)
+        warn_of_items_of_one_user(request, n_events, self._n_owners, self._weights)
         warn_of_later_values(request, read_events, self._n_later / self._n_drawn)
 
 

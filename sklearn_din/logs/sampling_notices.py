@@ -128,7 +128,7 @@ def _warn_of_early_items(arrivals: Arrivals, request: NegativesRequest, column: 
         )
 
 
-def warn_of_lone_items(
+def warn_of_items_of_one_user(
     request: NegativesRequest, n_events: np.ndarray, n_owners: np.ndarray, weights: np.ndarray
 ) -> None:
     """Warn where more clicks are of items that nobody else has than negatives, by their weights."""
