@@ -84,15 +84,10 @@ class CallerFrame(Generic[IntoDataFrameT]):
         """
         instead, other = instead or {}, cast(CallerFrame[Any], of or self)
         if isinstance(self.native, pd.DataFrame):
-            taken = self.native.take(rows)
-            taken.index = pd.RangeIndex(len(rows))
-            others = {
-                name: other.native[name].take(positions).set_axis(taken.index)
-                for name, positions in instead.items()
-            }
-            return cast(IntoDataFrameT, taken.assign(**others))
-        moved = [other._eager[name][positions] for name, positions in instead.items()]
-        return self._native(self._eager[rows].with_columns(*moved))
+            moved = {name: other._arrays[name].take(at) for name, at in instead.items()}
+            return self.take_and_replace(rows, moved)
+        columns = [other._eager[name][positions] for name, positions in instead.items()]
+        return self._native(self._eager[rows].with_columns(*columns))
 
     def select(self, names: Sequence[str]) -> IntoDataFrameT:
         """Return some columns, in the caller's kind and in this order."""
