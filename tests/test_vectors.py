@@ -189,7 +189,7 @@ def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(m
         (lambda f: {"user": f}, r"must belong to a column of ids of X, which are \['hist_item'"),
         (lambda f: {"item": f.set_index("item")}, "with a column 'item', whose values they"),
         (lambda f: {"item": pd.concat([f, f])}, "one row for each value of 'item'"),
-        (lambda f: {"item": f[["item"]]}, "columns of numbers beside 'item'"),
+        (lambda f: {"item": f[["item"]]}, "must hold finite numbers, equally many"),
         (lambda f: {"item": f.assign(v0=np.nan)}, "must hold finite numbers"),
         (lambda f: {"item": f.assign(v0="a")}, "must hold numbers: one column for each"),
         (lambda f: {"item": f.assign(item="x" + f["item"])}, "no value of the training rows"),

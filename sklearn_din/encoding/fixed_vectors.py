@@ -89,18 +89,16 @@ def _read_frame(frame: object, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"frame.dropna(subset={name!r}).drop_duplicates({name!r})."
         )
     rest = frame.drop(columns=name)
-    if not rest.shape[1] or not len(rest):
-        raise ValueError(f"{what} must have rows, and columns of numbers beside {name!r}.")
-    is_nested = rest.shape[1] == 1 and pd.api.types.is_list_like(rest.iloc[0, 0])
     try:
+        is_nested = rest.shape[1] == 1 and pd.api.types.is_list_like(rest.iloc[0, 0])
         cells = np.stack(rest.iloc[:, 0].tolist()) if is_nested else rest.to_numpy()
         table = np.ascontiguousarray(cells.astype(np.float32))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{what} must hold numbers: one column for each dimension, or one column of equally "
             f"long arrays: {error}"
         ) from error
-    if table.ndim != 2 or not np.isfinite(table).all():
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
         raise ValueError(f"{what} must hold finite numbers, equally many in each row.")
     return keys, table
 

@@ -82,32 +82,22 @@ def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.nda
 def _check_aggregate(
     name: str, specification: Aggregate, impressions: pd.DataFrame, events: pd.DataFrame
 ) -> tuple[tuple[str, ...], str | None, str]:
-    if not isinstance(specification, tuple | list) or len(specification) != 3:
-        raise ValueError(
-            f"aggregates[{name!r}] must be (key, column, statistic), such as "
-            f"('user', 'label', 'mean'), got {specification!r}."
-        )
-    key, column, statistic = specification
+    is_triple = isinstance(specification, tuple | list) and len(specification) == 3
+    key, column, statistic = specification if is_triple else ((), None, "")
     keys = tuple(key) if isinstance(key, tuple | list) else (key,)
-    if not keys:
-        raise ValueError(f"aggregates[{name!r}] must name at least one key column, got {key!r}.")
+    if not keys or statistic not in STATISTICS or (column is None and statistic != "count"):
+        raise ValueError(
+            f"aggregates[{name!r}] must be (key, column, statistic), such as ('user', 'label', "
+            f"'mean'), with one of {', '.join(STATISTICS)}; 'count' alone takes None as column, "
+            f"got {specification!r}."
+        )
     if name in impressions.columns:
         raise ValueError(
             f"impressions already has a column {name!r}. Drop it, or name the aggregate otherwise."
         )
-    if statistic not in STATISTICS:
-        raise ValueError(
-            f"the statistic of aggregates[{name!r}] must be one of {', '.join(STATISTICS)}, "
-            f"got {statistic!r}."
-        )
     check_frame(impressions, keys, name="impressions")
     check_frame(events, keys, name="events")
     if column is None:
-        if statistic != "count":
-            raise ValueError(
-                f"aggregates[{name!r}] must name the column whose {statistic} is wanted, got None. "
-                "Only 'count' works without."
-            )
         return keys, column, statistic
     check_frame(events, [column], name="events")
     if statistic != "count" and not holds_numbers(events[column].dtype):
