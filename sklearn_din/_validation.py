@@ -102,7 +102,7 @@ def check_times(
     """
     if len(times) == 0 and times.dtype == object:
         return np.empty(0, dtype=np.int64), None, False
-    is_number = pd.api.types.is_numeric_dtype(times) and not pd.api.types.is_bool_dtype(times)
+    is_number = pd.api.types.is_integer_dtype(times) or pd.api.types.is_float_dtype(times)
     if not is_number and getattr(times.dtype, "kind", None) != "M":
         raise TypeError(
             f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
@@ -394,8 +394,6 @@ def _numeric_times(times: pd.Series, name: str) -> np.ndarray:
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got infinite times. Drop those rows.")
         return values
-    if not pd.api.types.is_integer_dtype(times):
-        raise TypeError(f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}.")
     if len(times) and times.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must fit into int64, got {times.max()}. Use a coarser unit.")
     return times.to_numpy(dtype=np.int64)
