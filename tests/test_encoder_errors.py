@@ -51,7 +51,7 @@ PAIRED = {"hist_item": "item"}
             r"\['item'\] among the candidates and in numer",
         ),
         ({"drop": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in drop\."),
-        ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* such as 'hat'\. Convert"),
+        ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* with 'hat'\. Convert"),
         ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),
         ({"drop": [*impressions()]}, "no column is left to encode: X needs a column of ids"),
         ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),

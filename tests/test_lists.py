@@ -304,7 +304,7 @@ def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda X: X.assign(genres="a,b"), "which it is compared with, holds ids. It must"),
+        (lambda X: X.assign(genres="a,b"), "which it is compared with and holds ids: of text,"),
         (lambda X: X.assign(genres=[[0.5]] * 300), "such as 0.5, and lists must hold ids"),
         (lambda X: X.assign(hist_genres=[[[[1]]]] * 300), "lists of an event's values, got list"),
     ],

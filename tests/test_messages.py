@@ -79,7 +79,6 @@ SENTENCES = {
         CLICKS, item="item", user=["user"]
     ),
     "item must be one column name, got ['item'].": lambda: sample_negatives(CLICKS, item=["item"]),
-    "events['item'] must hold ids, got lists.": lambda: sample_negatives(LISTED, item="item"),
     "groups must be one column, X['user'], got a DataFrame.": lambda: group_roc_auc_score(
         *PAIR, groups=CLICKS[:2]
     ),

@@ -162,7 +162,7 @@ def test_times_from_1970_as_integers_are_said_and_the_advice():
     frame = impressions(at=np.tile(seconds, 1))
     message = (
         r"at holds integers that look like times in s since 1970, such as 1400000000, .*"
-        r"HistorySequenceEncoder\(time='at'\)"
+        r"Name it, time='at'"
     )
     with pytest.warns(UserWarning, match=message):
         HistorySequenceEncoder().fit(frame)

@@ -221,7 +221,7 @@ def test_a_history_and_its_candidate_play_one_part_whichever_is_named(name):
 @pytest.mark.parametrize("cells", [["[22 29 7]", "[]", None], ["['a', 'b']", "[]", "['c']"]])
 def test_histories_that_a_csv_file_made_text_are_refused(cells):
     frame = pd.DataFrame({"item": [22, 29, 7], "hist_item": cells})
-    message = r"hist_item holds text such as .* where lists .* Parquet.* separator='\|'"
+    message = r"hist_item holds text such as .* where lists .* Parquet.*separator='\|'"
     with pytest.raises(ValueError, match=message):
         HistorySequenceEncoder().fit(frame)
     with pytest.warns(UserWarning, match="hist_item holds lists as text"):
