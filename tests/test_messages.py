@@ -63,7 +63,6 @@ def split_one_group():
 
 
 KINDS = "numeric, categorical, list, history, list_history, numeric_history"
-LISTED = CLICKS.assign(item=[["hat"]] * 5)
 COUNT = {"n": ("user", None, "count")}
 PAIR = [0, 1], [0.1, 0.2]
 SENTENCES = {
