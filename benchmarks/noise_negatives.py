@@ -29,6 +29,7 @@ SHAPES = {"uniform": 400, "Zipf": 2_000, "long tail": 100_000, "launches": 600, 
 TEST = 0.33
 CLICKS_PER_USER = 10
 N_NEGATIVES = 2
+WAYS = ("plain", "counts", "neighbours")
 
 
 class Noise:
@@ -116,8 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clicks", type=int, default=3_000)
     parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
-    all_ways = ["plain", "counts", "neighbours"]
-    parser.add_argument("--ways", nargs="*", default=all_ways, choices=all_ways)
+    parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
     options = parser.parse_args()
     for shape in options.shapes:
         for is_listed in (False, True) if shape == "long tail" else (False,):

@@ -47,8 +47,7 @@ def by_name(name, *, cap=None, seed=0):
         split = "time" if "time" in options else "session"
         negatives = "popularity" if "popularity" in options else "uniform"
         return eshop(split=split, negatives=negatives, cap=cap or 50, seed=seed)
-    known = [*SPEED, "movielens", "eshop"]
-    raise ValueError(f"workload must be one of {known}, got {name!r}.")
+    raise ValueError(f"workload must be of {[*SPEED]}, 'movielens' or 'eshop', got {name!r}.")
 
 
 def synthetic(n_items, *, cap=100, n_rows=50_000, n_categories=1_000, seed=0):
