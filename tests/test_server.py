@@ -16,6 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
 with warnings.catch_warnings():
@@ -24,11 +27,13 @@ with warnings.catch_warnings():
         "fastapi.testclient", reason="httpx is not installed"
     ).TestClient
 
-from sklearn_din import export_onnx, rank_candidates, save
+from sklearn_din import DINRegressor, attach_history, export_onnx, rank_candidates, save
 from sklearn_din.__main__ import main
 from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
+from sklearn_din.datasets import make_click_log
 from sklearn_din.server.app import create_app
+from sklearn_din.server.by_pipeline import PipelineAnswers
 from sklearn_din.server.guard import MAX_BODY
 from sklearn_din.server.histories import RECENT, Histories
 from sklearn_din.server.state import State
@@ -113,6 +118,12 @@ def test_predictions_are_those_of_the_pipeline(served, client):
          "time must be a date as text, such as"),
         ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": 20250101}]},
          "time must be a date as text"),
+        ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": "2025-01-01Z"}]},
+         "time must be a date as text"),
+        ("events", {"events": [{"user": None, "item": 1, "category": 1, "time": "2025-01-01"}]},
+         "got none of .'user'."),
+        ("events", {"events": [{"user": 7, "item": 10**30, "category": 1, "time": "2025-01-01"}]},
+         "item must be integers of 64 bits"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told(client, route, body, sentence):
@@ -259,6 +270,48 @@ def test_a_replaced_file_is_served_and_each_answer_is_one_models(served, tmp_pat
         state.reload()
         assert client.get("/health").json()["status"] == "old model"
         assert client.post("/rank", json={"user": user}).status_code == 200
+
+
+def fit_kind(kind, shown, y):
+    """A Pipeline of one kind, and what else its answers need."""
+    options = {"max_epochs": 1, "random_state": 0}
+    model, clicks = Pipeline(fit_served()[0].steps), shown[y == 1]
+    if kind == "regressor":
+        model.set_params(din=DINRegressor(**options), history__events="all")
+    if kind == "elapsed":
+        model.set_params(history__elapsed="ago")
+    if kind == "labels":
+        labels = pd.DataFrame({"click": y, "buy": y * (np.arange(len(y)) % 3 == 0)})
+        return model.fit(shown, labels), {"label": "buy"}
+    if kind == "no builder":
+        X = attach_history(shown, clicks, user="user", time="time", columns=["item", "category"])
+        return model[1:].fit(X, y), {"history": clicks}
+    model.fit(shown, y)
+    if kind == "calibrated":
+        model = CalibratedClassifierCV(FrozenEstimator(model)).fit(shown, y)
+    return model, {}
+
+
+@pytest.mark.parametrize("kind", ["regressor", "elapsed", "labels", "no builder", "calibrated"])
+def test_every_kind_of_model_answers_the_same_on_each_way(kind, served):
+    """By the id, by the events that the page shows, and row by row."""
+    log = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
+    model, options = fit_kind(kind, log.impressions.drop(columns="price"), log.y)
+    answers = PipelineAnswers(model, served[2], **options)
+    with TestClient(create_app(State(lambda: answers))) as client:
+        best = client.post("/rank", json={"user": 7}).json()
+        user = client.post("/page/user", json={"user": "7"}).json()
+        strip = {"events": [e["event"] for e in user["events"]], "context": user["context"]}
+        shown = client.post("/page/rank", json=strip).json()["best"]
+        rows = [{"user": 7, "item": item} for item in best["items"]]
+        predicted = client.post("/predict", json={"rows": rows}).json()
+        why = client.post("/page/why", json={**strip, "item": best["items"][0]}).json()
+    assert [b["item"] for b in shown] == best["items"]
+    numbers = best["predictions" if kind == "regressor" else "probabilities"]
+    np.testing.assert_allclose([b["number"] for b in shown], numbers, atol=1e-3)  # "ago" is nearly
+    np.testing.assert_allclose(next(iter(predicted.values())), numbers, atol=1e-5)
+    assert len(why["weight"]) == len(strip["events"])
+    assert why["effect"] is None if kind == "labels" else len(why["effect"]) == len(why["weight"])
 
 
 def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path, state):

@@ -67,8 +67,8 @@ class PipelineAnswers(Answers):
         self._model, self.calibration = calibration.around(pipeline), calibration.method
         if calibration.method is not None:
             self._model.feature_names_in_ = pipeline.feature_names_in_
-        fitted = split_pipeline(self._model, purpose="serve")
-        self._encoder, classifier = fitted.encoder, fitted.classifier
+        self._fitted, self._label = split_pipeline(self._model, purpose="serve"), label
+        self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
         schema, names = self._encoder.schema_, list(pipeline.feature_names_in_)
         compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
         item = most_distinct(catalogue, compared or schema.names("categorical"))
@@ -105,7 +105,7 @@ class PipelineAnswers(Answers):
         return items.find(plain(best[items.item].tolist())), best.iloc[:, -1].tolist()
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Return the number of each row, or one for each label."""
+        """Return the number of each row, of several labels that of the one to rank by."""
         for row in rows:
             absent = [name for name in self._needed if name not in row]
             if absent:
@@ -118,7 +118,10 @@ class PipelineAnswers(Answers):
         if self.number == "prediction":
             return self._model.predict(frame).tolist()
         probability = self._model.predict_proba(frame)
-        return [p.tolist() if len(p) > 2 else float(p[1]) for p in probability]
+        if self._label is not None:
+            names = self._fitted.classifier.label_names_
+            probability = probability[list(names).index(self._label)]
+        return probability[:, 1].tolist()
 
     def reasons(self, user: Mapping[str, Any], row: int) -> dict[str, Any]:
         """Return the weight and the effect of each event for an item of the catalogue.

@@ -107,6 +107,7 @@ class Histories:
         needed = [self.user, self.time, *self.columns]
         for event in events:
             absent = [name for name in needed if name not in event]
+            absent += [name for name in (self.user, self.time) if event.get(name, "") is None]
             if absent:
                 raise ValueError(f"an event must have the keys {needed}, got none of {absent}.")
         frame = pd.DataFrame({n: pd.Series([e[n] for e in events]) for n in needed})
@@ -157,8 +158,10 @@ class Histories:
             if not pd.api.types.is_numeric_dtype(times.dtype):
                 raise ValueError(f"{self.time} must be a number, as in the log, got {times[0]!r}.")
             return times
-        read = pd.to_datetime(times, errors="coerce", utc=getattr(kind, "tz", None) is not None)
-        if pd.api.types.is_numeric_dtype(times.dtype) or read.isna().any():
+        has_zone = getattr(kind, "tz", None) is not None
+        read = pd.to_datetime(times, errors="coerce", utc=has_zone)
+        is_wrong = read.isna().any() or (read.dt.tz is not None) != has_zone
+        if pd.api.types.is_numeric_dtype(times.dtype) or is_wrong:
             raise ValueError(
                 f"{self.time} must be a date as text, such as {str(self.now())!r}, got "
                 f"{times[read.isna()].tolist() or times.tolist()!r:.60}."

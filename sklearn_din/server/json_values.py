@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+LARGEST = 2**63 - 1
 NAMES = {str: "text", int: "integers", float: "numbers with a fraction", bool: "true or false"}
 
 
@@ -24,6 +25,8 @@ def check_spelling(values: Sequence[Any], known: Sequence[Any], *, name: str) ->
     if wanted not in (str, int):
         return
     for value in values:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"{name} must be integers of 64 bits, got {value!r:.40}.")
         if type(value) is not wanted and value is not None:
             how = "in" if wanted is str else "without"
             got = NAMES.get(type(value), type(value).__name__)
