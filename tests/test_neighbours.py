@@ -89,8 +89,8 @@ def blocks_of_times(times):
     return np.array([5 * (times < time).sum() // len(times) for time in times])
 
 
-def plain_numbers(X, y, counted, asked, column, row):
-    """One row's thirteen numbers by loops, from the items that each user has in some rows."""
+def plain_numbers(X, y, counted, asked, column, row, first):
+    """One row's fourteen numbers by loops, from the items that each user has in some rows."""
     sets = {}
     for other in range(len(X)):
         if counted[other]:
@@ -101,7 +101,7 @@ def plain_numbers(X, y, counted, asked, column, row):
     candidate, events = asked[column].iloc[row], list(asked[f"hist_{column}"].iloc[row][-50:])
     items = sorted({item for own in sets.values() for item in own})
     if not items:
-        return np.zeros(13)
+        return np.zeros(14)
     place = {item: n for n, item in enumerate(items)}
     had = np.zeros((len(sets), len(items)))
     for n, own in enumerate(sets.values()):
@@ -129,10 +129,22 @@ def plain_numbers(X, y, counted, asked, column, row):
     popularity = np.log1p(share / gram.diagonal().mean())
     seen = np.flatnonzero(counted)
     own = seen[X[column].iloc[seen].to_numpy() == candidate]
-    rate, prior = y[seen].mean(), item_scores.PRIOR_ROWS
+    rate, prior = y[seen].mean(), plain_prior(X[column].to_numpy()[first], y[first])
     odds = (y[own].sum() + prior * rate) / ((1 - y[own]).sum() + prior * (1 - rate))
     click_rate = np.log(odds * (1 - rate) / rate) if len(own) else 0.0
-    return np.array([*found, popularity, click_rate, float(popularity > 0)])
+    evidence = len(own) / (len(own) + prior)
+    return np.array([*found, popularity, click_rate, float(popularity > 0), evidence])
+
+
+def plain_prior(items, y):
+    """Strength of a beta prior: the variance within items over that between them, by its names."""
+    groups = [y[items == item] for item in np.unique(items)]
+    between = sum(len(g) * (g.mean() - y.mean()) ** 2 for g in groups) / (len(groups) - 1)
+    within = sum(((g - g.mean()) ** 2).sum() for g in groups) / (len(y) - len(groups))
+    usual = (len(y) - sum(len(g) ** 2 for g in groups) / len(y)) / (len(groups) - 1)
+    correlation = (between - within) / (between + (usual - 1) * within)
+    prior = (1 - correlation) / correlation if correlation > 0 else np.inf
+    return np.clip(prior, item_scores.LEAST_PRIOR, item_scores.MOST_PRIOR)
 
 
 @pytest.mark.parametrize("max_length", [50, 3])  # the loops read whole histories
@@ -155,12 +167,13 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
             names = [name for name in numbers if name.startswith(f"hist_{column}_")]
             ours = np.column_stack([numbers[name] for name in names])
             for row in rng.choice(len(X), 15, replace=False):
+                first = (blocks if order == "time" else parts) == 0
                 if order == "time":
                     ended = [end for end in ends if end < asked["time"][row]]
                     counted = times <= max(ended, default=times.min() - HOUR)
                 else:
                     counted = (parts < parts[row]) | (asked is late)
-                wanted = plain_numbers(X, y, counted, asked, column, row)
+                wanted = plain_numbers(X, y, counted, asked, column, row, first)
                 np.testing.assert_allclose(ours[row], wanted, atol=2e-5)
 
 
@@ -698,7 +711,7 @@ def test_attributes_with_few_ids_have_none(monkeypatch, log):
         ("clicked", lambda its: its + 10**6, "more often than it was shown"),
         ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be finite"),
         ("scale", lambda its: its * 0, "scale of item neighbours must be positive"),
-        ("names", lambda its: its[:3], "13 columns with names"),
+        ("names", lambda its: its[:3], "14 columns with names"),
         ("history", lambda its: 5, r"NeighbourPair\.history cannot be 5"),
     ],
 )

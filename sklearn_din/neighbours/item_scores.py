@@ -25,7 +25,8 @@ MOST_COSINES = 20_000_000  # of one table: 160 MB; beyond, each item keeps fewer
 EASE_L2 = 200.0
 SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
-PRIOR_ROWS = 10.0  # at the average rate, that each item's own rows are added to
+PRIOR_ROWS = 10.0  # at the average rate, where the rows do not tell how many
+LEAST_PRIOR, MOST_PRIOR = 1.0, 1_000.0
 EVENTS_PER_CHUNK = 1 << 20
 ROWS_PER_COPY = 256  # of a square matrix, so that its columns stay in the cache
 FEW_EVENTS = 512  # up to which each is searched for
@@ -33,7 +34,7 @@ ZEROS_PER_EVENT = 32  # written, at most, where scores are read from a dense tab
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
 N_OF_HISTORY = 2 * len(SUMMARIES)  # columns that follow the history, before the candidate's own
-N_NUMBERS = N_OF_HISTORY + 3
+N_NUMBERS = N_OF_HISTORY + 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class ItemScores:
         ``log1p`` of the item's users over the average of all known items; 0 where unknown.
     click_rate : ndarray of shape (n_ids,), float32
         Log-odds of a click on the item where it was shown, less those of all items; shrunk towards
-        0, which it is where the item was never shown.
+        0, which it is where the item was never shown, by as much as the items' rates are alike.
+    evidence : ndarray of shape (n_ids,), float32
+        Share of its own rows in the item's rate of clicks, from 0, of an item never shown, to 1.
 
     Notes
     -----
@@ -61,13 +64,14 @@ class ItemScores:
     cosine: csr_array
     popularity: np.ndarray
     click_rate: np.ndarray
+    evidence: np.ndarray
 
     def check(self) -> None:
         """Raise ValueError where the parts have other sizes."""
         n_ids = self.ease.shape[0]
         if self.cosine.shape[0] != n_ids:
             raise ValueError("the scores of item neighbours must have as many ids.")
-        for name in ("popularity", "click_rate"):
+        for name in ("popularity", "click_rate", "evidence"):
             check_numbers(getattr(self, name), (n_ids,), what=name)
 
     @classmethod
@@ -77,11 +81,12 @@ class ItemScores:
         n_users: np.ndarray,
         shown: np.ndarray,
         clicked: np.ndarray,
+        prior: float,
     ) -> ItemScores:
         """Compute the scores from counts in chunks, as ``count_pairs`` makes them.
 
         ``n_users`` had each item; it was ``shown`` as a candidate so often, and ``clicked`` as one:
-        (n_ids,), float32 each.
+        (n_ids,), float32 each. To these rows come ``prior`` at the average rate.
         """
         popular = most_popular(n_users)
         gram = np.zeros((len(popular), len(popular)), dtype=np.float32, order="F")
@@ -96,7 +101,8 @@ class ItemScores:
             _ease(gram, popular, len(n_users)),
             cosines[0] if len(cosines) == 1 else csr_array(vstack(cosines, format="csr")),
             popularity.astype(np.float32),
-            _click_rate(shown, clicked),
+            _click_rate(shown, clicked, prior),
+            (shown / (shown + prior)).astype(np.float32),
         )
 
     def choose_counts(self, had: csr_array, n_users: np.ndarray, *, all_pairs: bool) -> csr_array:
@@ -131,15 +137,16 @@ class ItemScores:
             with_empty_rows(self.cosine, n_ids),
             np.pad(self.popularity, (0, n_new)),
             np.pad(self.click_rate, (0, n_new)),
+            np.pad(self.evidence, (0, n_new)),
         )
 
     def numbers(self, candidates: np.ndarray, spans: Spans, items: np.ndarray) -> np.ndarray:
-        """Summarise the scores between each row's candidate and its events: (n_rows, 13).
+        """Summarise the scores between each row's candidate and its events: (n_rows, 14).
 
         With L(x) for ``sign(x) log(1 + abs(x))``: L of the sum, mean, maximum, newest and decayed
-        sum (0.8 per rank) of EASE, the same of the cosine, the popularity, the rate of clicks, and
-        1 where the candidate is known. ``spans`` say which of the events, whose ids are ``items``,
-        each row holds.
+        sum (0.8 per rank) of EASE, the same of the cosine, the popularity, the rate of clicks, 1
+        where the candidate is known, and how much its rate rests on. ``spans`` say which of the
+        events, whose ids are ``items``, each row holds.
         """
         numbers = np.zeros((len(candidates), N_NUMBERS), dtype=np.float32)
         candidates = ids_to_look_up(candidates)
@@ -160,9 +167,9 @@ class ItemScores:
         return numbers
 
     def of_candidates(self, ids: np.ndarray | slice) -> np.ndarray:
-        """Popularity, rate of clicks, and whether it is known, of candidates alone: (n, 3)."""
-        popularity = self.popularity[ids]
-        return np.stack([popularity, self.click_rate[ids], popularity > 0], axis=1)
+        """Popularity, rate of clicks, known or not, evidence, of candidates alone: (n, 4)."""
+        popularity, rate, evidence = self.popularity[ids], self.click_rate[ids], self.evidence[ids]
+        return np.stack([popularity, rate, popularity > 0, evidence], axis=1)
 
 
 def with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
@@ -238,15 +245,36 @@ def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     return _sparse(weights, ids, n_ids)
 
 
-def _click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+def _click_rate(shown: np.ndarray, clicked: np.ndarray, prior: float) -> np.ndarray:
     n_shown, n_clicked = shown.sum(dtype=np.float64), clicked.sum(dtype=np.float64)
     if not 0 < n_clicked < n_shown:
         return np.zeros(len(shown), dtype=np.float32)
     average = n_clicked / n_shown
-    likes = clicked + PRIOR_ROWS * average
-    others = (shown - clicked) + PRIOR_ROWS * (1 - average)
+    likes = clicked + prior * average
+    others = (shown - clicked) + prior * (1 - average)
     rate = np.log(likes / others) - np.log(average / (1 - average))
     return np.where(shown > 0, rate, 0.0).astype(np.float32)
+
+
+def prior_rows(shown: np.ndarray, clicked: np.ndarray) -> float:
+    """How many rows at the average rate each item's own are added to: what the items tell.
+
+    The strength of a beta distribution of their rates, by the analysis of variance between and
+    within items (Donner, "A Review of Inference Procedures for the Intraclass Correlation
+    Coefficient", 1986): many where the rates are as alike as chance makes them.
+    """
+    own = shown > 0
+    n, rates = shown[own].astype(np.float64), clicked[own].astype(np.float64) / shown[own]
+    n_rows, n_items = n.sum(), len(n)
+    if n_items < 2 or n_rows == n_items:
+        return PRIOR_ROWS
+    average = (n * rates).sum() / n_rows
+    between = (n * (rates - average) ** 2).sum() / (n_items - 1)
+    within = (n * rates * (1 - rates)).sum() / (n_rows - n_items)
+    usual = (n_rows - (n**2).sum() / n_rows) / (n_items - 1)  # rows of an item
+    if between <= within:
+        return MOST_PRIOR
+    return float(np.clip(usual * within / (between - within), LEAST_PRIOR, MOST_PRIOR))
 
 
 def most_popular(n_users: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ SUFFIXES = (
     "popularity",
     "click_rate",
     "is_known",
+    "evidence",
 )
 
 
@@ -47,7 +48,9 @@ class NeighbourPair:
         those of all rows; by user, those of each part.
     shown, clicked : ndarray of shape (len(counts), n_ids), float32
         How often each item was a candidate, and was clicked as one.
-    scale : ndarray of shape (13,), float32
+    prior : float
+        Rows at the average rate that each item's own are added to, by the first table's.
+    scale : ndarray of shape (14,), float32
         Standard deviation of each column over the training rows, one where it is zero.
     """
 
@@ -58,6 +61,7 @@ class NeighbourPair:
     counts: tuple[csr_array, ...]
     shown: np.ndarray
     clicked: np.ndarray
+    prior: float
     scale: np.ndarray
 
     @property
@@ -75,7 +79,7 @@ class NeighbourPair:
         return tuple(Field(name, "numeric", candidate=self.candidate) for name in self.names)
 
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
-        """Numbers of impressions, each from its table, zeros where that is -1: (n_rows, 13)."""
+        """Numbers of impressions, each from its table, zeros where that is -1: (n_rows, 14)."""
         numbers = np.zeros((len(X), N_NUMBERS), dtype=np.float32)
         for table in np.unique(tables[tables >= 0]).tolist():
             rows = np.flatnonzero(tables == table)
@@ -131,7 +135,7 @@ class NeighbourPair:
             total = csr_array(sum((counts[n] for n in own[1:]), counts[0]))
             chunks = [(0, both_triangles(total))]
             rates = shown[own].sum(axis=0), clicked[own].sum(axis=0)
-            tables.append(ItemScores.of_counts(chunks, total.diagonal(), *rates))
+            tables.append(ItemScores.of_counts(chunks, total.diagonal(), *rates, self.prior))
         return replace(
             pair, tables=tuple(tables), counts=tuple(counts), shown=shown, clicked=clicked
         )
@@ -156,6 +160,8 @@ class NeighbourPair:
                 )
         if (self.clicked < 0).any() or (self.clicked > self.shown).any():
             raise ValueError("an item cannot be clicked more often than it was shown.")
+        if not self.prior > 0:
+            raise ValueError("the prior of item neighbours must be positive.")
         if not (self.scale > 0).all():
             raise ValueError("the scale of item neighbours must be positive.")
 

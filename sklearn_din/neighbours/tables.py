@@ -18,7 +18,7 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
-from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
+from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores, prior_rows
 from sklearn_din.neighbours.pairs import (
     NeighbourPair,
     count_ids,
@@ -108,7 +108,7 @@ class NeighbourTables:
         return tables
 
     def _fill(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> None:
-        """Write the numbers of rows, (n_rows, 13) for each pair."""
+        """Write the numbers of rows, (n_rows, 14) for each pair."""
         for part in row_blocks(X):
             rows = X[part]
             which = cast("Order", self.order).find_tables(rows)
@@ -234,10 +234,12 @@ def _learn_pair(
     """Learn the tables of one history and its candidate; their numbers are not scaled yet."""
     interactions = Interactions.gather(X, rows, history, candidate).cap()
     n_ids, tables = X.schema[candidate].n_ids, []
+    prior = None  # by the rows of the first table, which all others count too
     for counted in order.counted():
         had = interactions.matrix(counted)
         rates = _occurrences(X.columns[candidate], rows, counted, n_ids)
-        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *rates))
+        prior = prior_rows(*rates) if prior is None else prior
+        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *rates, prior))
     n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
     n_users, all_pairs = _count_users(had), n_pairs <= MOST_COUNTED
     parts = [interactions.matrix(part) for part in order.parts()]
@@ -246,7 +248,7 @@ def _learn_pair(
     shown, clicked = np.stack(of_parts, axis=1)
     scale = np.ones(N_NUMBERS, dtype=np.float32)
     return NeighbourPair(
-        history, candidate, names, tuple(tables), tuple(counts), shown, clicked, scale
+        history, candidate, names, tuple(tables), tuple(counts), shown, clicked, prior, scale
     )
 
 
@@ -263,7 +265,7 @@ def _occurrences(
 
 
 def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column, one where it is zero: (13,), float32."""
+    """Standard deviation of each column, one where it is zero: (14,), float32."""
     total, squares = np.zeros((2, N_NUMBERS))
     for part in row_blocks(X):
         shifted = numbers[part].astype(np.float64) - numbers[0]  # all of a constant column are 0
@@ -281,7 +283,7 @@ def _store_beside(X: EncodedFeatures, n_pairs: int) -> Store | None:
 
 
 def _allocate(writer: StoreWriter, X: EncodedFeatures, n_pairs: int) -> list[np.ndarray]:
-    """Return arrays of zeros in files, (n_rows, 13) for each pair."""
+    """Return arrays of zeros in files, (n_rows, 14) for each pair."""
     shape = (len(X), N_NUMBERS)
     return [writer.allocate(f"{NUMBERS}{n}", shape, np.float32) for n in range(n_pairs)]
 

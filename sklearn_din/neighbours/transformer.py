@@ -35,7 +35,7 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     """Add numbers of item neighbours to a frame, or to encoded rows.
 
     :class:`DINClassifier` learns these numbers by itself. This transformer gives them to any
-    model, a boosted tree for example: 13 columns for the attribute of each behaviour that has the
+    model, a boosted tree for example: 14 columns for the attribute of each behaviour that has the
     most ids, and for others from 64 ids on.
 
     It also takes what :class:`HistorySequenceEncoder` returns, and adds the numbers as fields. As
