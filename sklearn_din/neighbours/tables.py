@@ -234,12 +234,11 @@ def _learn_pair(
     """Learn the tables of one history and its candidate; their numbers are not scaled yet."""
     interactions = Interactions.gather(X, rows, history, candidate).cap()
     n_ids, tables = X.schema[candidate].n_ids, []
-    prior = None  # by the rows of the first table, which all others count too
-    for counted in order.counted():
+    rates = [_occurrences(X.columns[candidate], rows, own, n_ids) for own in order.counted()]
+    prior = prior_rows(*rates[0])  # by the rows of the first table, which all others count too
+    for counted, own in zip(order.counted(), rates, strict=True):
         had = interactions.matrix(counted)
-        rates = _occurrences(X.columns[candidate], rows, counted, n_ids)
-        prior = prior_rows(*rates) if prior is None else prior
-        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *rates, prior))
+        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *own, prior))
     n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
     n_users, all_pairs = _count_users(had), n_pairs <= MOST_COUNTED
     parts = [interactions.matrix(part) for part in order.parts()]
