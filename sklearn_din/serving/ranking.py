@@ -141,9 +141,9 @@ def rank_candidates(
 class Ranker(Generic[IntoDataFrameT]):
     """A catalogue that is encoded once and ranked for one user after the other.
 
-    A server ranks the same candidates at every request: they are encoded once, with what item
-    neighbours know of them, and each request encodes its user alone. The rankings are those of
-    :func:`rank_candidates`, which makes a Ranker for one call. Threads may share it.
+    A server ranks the same candidates at every request: they are encoded once, and each request
+    encodes its user alone. The rankings are those of :func:`rank_candidates`, which makes a Ranker
+    for one call. Threads may share it.
 
     After :func:`update` the next request encodes the candidates anew. A Pipeline that is fitted
     again needs a new Ranker.
@@ -161,7 +161,7 @@ class Ranker(Generic[IntoDataFrameT]):
         there is one label.
     shortlist : int, default=None
         How many candidates item neighbours choose for each user, as in :func:`rank_candidates`;
-        None: every candidate. A table of at most 20 million pairs is made once (160 MB).
+        None: every candidate. A table of at most 20 million pairs is made once (180 MB).
 
     Examples
     --------
