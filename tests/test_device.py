@@ -56,7 +56,8 @@ def net_of(device="cpu", **parameters):
     net.device, net.module__schema, net._n_before = device, X.schema, 0
     with seed_torch(0, devices=[]):
         net.initialize()
-    net._set_rates_and_decay(embedding_decay(count_occurrences(X), 5.0))
+    net._set_rates()
+    net._set_decay(embedding_decay(count_occurrences(X), 5.0))
     return net
 
 

@@ -15,8 +15,7 @@ NO_VECTOR = 0  # row of what has none: zeros
 class Vectors:
     """A table of vectors, and which of its rows belongs to each id.
 
-    Values that no vocabulary has may have one too: an item that came up yesterday has no embedding
-    and is no stranger all the same.
+    Values that no vocabulary has may have one too, such as an item that came up yesterday.
 
     Parameters
     ----------

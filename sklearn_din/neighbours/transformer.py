@@ -167,7 +167,12 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         """
         check_is_fitted(self)
         if not isinstance(X, EncodedFeatures):
-            encoded = self._encoder().transform(CallerFrame(X, name="X").pandas)
+            if self.encoder_ is None:
+                raise ValueError(
+                    "ItemNeighbours was fitted on encoded rows, got a frame. Transform it with "
+                    "the encoder first."
+                )
+            encoded = self.encoder_.transform(CallerFrame(X, name="X").pandas)
             return self._with_numbers(X, self._tables.add_to(encoded))
         if not self.schema_.is_prefix_of(X.schema):
             raise ValueError(
@@ -255,14 +260,6 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
                 "ItemNeighbours needs to know whose the rows are, or when they were, got "
                 "user=None and time=None. Name the column: ItemNeighbours(user=...)."
             )
-
-    def _encoder(self) -> HistorySequenceEncoder:
-        if self.encoder_ is None:
-            raise ValueError(
-                "ItemNeighbours was fitted on encoded rows, got a frame. Transform it with the "
-                "encoder first."
-            )
-        return self.encoder_
 
     def _with_numbers(self, X: FrameOrEncoded, encoded: EncodedFeatures) -> FrameOrEncoded:
         """Rows of the caller's kind with the numbers: of a frame as they were before scaling."""

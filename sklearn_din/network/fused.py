@@ -1,9 +1,9 @@
-"""The activation unit, and the MLP, each as one autograd function: optimised twins of layers.
+"""The activation unit, and the MLP, each as one autograd function: as layers, in fewer passes.
 
 The plain composition of :mod:`sklearn_din.network.layers` keeps some twenty numbers per event and
 unit and walks through memory for each of them several times. Here every matrix multiplication and
-every pass over the events is written once, backward too. ``tests/test_fused.py`` holds it against
-its twin. In backward passes ``grad_x`` is the gradient of x; ``weight_x`` is the part of a layer's
+every pass over the events is written once, backward too; ``tests/test_fused.py`` compares both. In
+backward passes ``grad_x`` is the gradient of x; ``weight_x`` is the part of a layer's
 weight that multiplies x.
 """
 

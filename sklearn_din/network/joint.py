@@ -107,11 +107,6 @@ def joint_moments(scores: Tensor, sum_over_processes: Sum) -> tuple[int, Tensor,
 
     scores : (n, n_features), those of this process
     mean, variance : (n_features,)
-
-    Examples
-    --------
-    >>> joint_moments(torch.tensor([[1.0], [3.0]]), lambda tensor: None)
-    (2, tensor([2.]), tensor([1.]))
     """
     doubles = scores.double()
     sums = [doubles.new_tensor([len(doubles)]), doubles.sum(0), doubles.square().sum(0)]

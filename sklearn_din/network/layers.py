@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.network.joint import RowDropout, Sum, joint_moments, joint_sum
+from sklearn_din.network.joint import RowDropout, joint_moments, joint_sum
 from sklearn_din.network.segments import sum_of_products
 
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
@@ -21,25 +21,12 @@ def is_host(device: str | torch.device) -> bool:
 
     A GPU computes behind the host: to read a number, the host waits for all earlier work, and the
     GPU then waits for the host. A training step avoids it.
-
-    Examples
-    --------
-    >>> is_host("cpu"), is_host("cuda")
-    (True, False)
     """
     return torch.device(device).type == "cpu"
 
 
 def number_on_host(tensor: Tensor) -> float | None:
-    """Return the number that a tensor holds; None where the host would have to wait for it.
-
-    Examples
-    --------
-    >>> number_on_host(torch.tensor(0.25))
-    0.25
-    >>> number_on_host(torch.tensor(0.25, device="meta")) is None
-    True
-    """
+    """Return the number that a tensor holds; None where the host would have to wait for it."""
     return tensor.item() if is_host(tensor.device) else None
 
 
@@ -87,14 +74,7 @@ class _LearntLeaky(torch.autograd.Function):
 
 
 def leaky_relu(scores: Tensor, slope: Tensor) -> Tensor:
-    """Leaky rectifier whose slope is a tensor: in one pass where the host can read the slope.
-
-    Examples
-    --------
-    >>> import torch
-    >>> leaky_relu(torch.tensor([-4.0, 2.0]), torch.tensor(0.25))
-    tensor([-1.,  2.])
-    """
+    """Leaky rectifier whose slope is a tensor: in one pass where the host can read the slope."""
     number = number_on_host(slope)
     if number is None:
         return torch.where(scores > 0, scores, scores * slope)
@@ -149,8 +129,12 @@ class Dice(nn.Module):
         mean, variance = self.running_mean, self.running_var
         sum_over_processes = joint_sum() if self.training else None
         if sum_over_processes is not None:
-            return self._forward_joint(scores, sum_over_processes)
-        if self.training and len(scores) > 1:
+            n, joint_mean, joint_variance = joint_moments(scores, sum_over_processes)
+            if n > 1:
+                mean.lerp_(joint_mean.detach(), self.momentum)
+                variance.lerp_(joint_variance.detach() * (n / (n - 1)), self.momentum)
+                return self.rectify(scores, joint_mean, joint_variance)
+        elif self.training and len(scores) > 1:
             return _BatchDice.apply(scores, self.slope, mean, variance, self.momentum, self.eps)
         return self.rectify(scores, mean, variance)
 
@@ -158,14 +142,6 @@ class Dice(nn.Module):
         """Rectify by some mean and variance a tensor, or a value of an ONNX graph."""
         gate = ((scores - mean) * (variance + self.eps).rsqrt()).sigmoid()
         return scores * (gate * (1 - self.slope) + self.slope)
-
-    def _forward_joint(self, scores: Tensor, sum_over_processes: Sum) -> Tensor:
-        n, mean, variance = joint_moments(scores, sum_over_processes)
-        if n <= 1:
-            return self.rectify(scores, self.running_mean, self.running_var)
-        self.running_mean.lerp_(mean.detach(), self.momentum)
-        self.running_var.lerp_(variance.detach() * (n / (n - 1)), self.momentum)
-        return self.rectify(scores, mean, variance)
 
 
 class _BatchDice(torch.autograd.Function):

@@ -117,13 +117,6 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
 
     ``embedding_bag`` prefetches rows, ``index_select`` stalls on cache misses and takes twice as
     long where there are many (benchmarks/README.md). Each id is a bag of its own here.
-
-    Examples
-    --------
-    >>> import torch
-    >>> gather_rows(torch.eye(3), torch.tensor([2, 0]))
-    tensor([[0., 0., 1.],
-            [1., 0., 0.]])
     """
     # In torch.export the number of ids is a symbol, which cannot be compared
     if not torch.compiler.is_compiling() and ids.shape[0] < FEW_IDS:
@@ -139,12 +132,6 @@ def reuse_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int
     """``torch.arange(n)`` as a view of one tensor that all calls share: never write to it.
 
     Each training step needs several, of sizes that change from batch to batch.
-
-    Examples
-    --------
-    >>> import torch
-    >>> reuse_arange(3, device=torch.device("cpu"))
-    tensor([0, 1, 2])
     """
     if torch.compiler.is_compiling():  # n is a symbol there, which no cache can hold
         return torch.arange(n, device=device, dtype=dtype)
@@ -160,13 +147,6 @@ def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     values : (n_events, width)
     rows : (n_events,)
     maxima : (n_rows, width)
-
-    Examples
-    --------
-    >>> import torch
-    >>> max_events(torch.tensor([[1.0], [3.0]]), torch.tensor([1, 1]), 2)
-    tensor([[0.],
-            [3.]])
     """
     index = rows[:, None].expand_as(values)
     start = values.new_full((n_rows, values.shape[1]), -torch.inf)
@@ -180,12 +160,6 @@ def softmax_events(scores: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     scores : (n_events,)
     rows : (n_events,)
     shares : (n_events,), whose sum over each impression's events is one
-
-    Examples
-    --------
-    >>> import torch
-    >>> softmax_events(torch.zeros(3), torch.tensor([0, 1, 1]), 2)
-    tensor([1.0000, 0.5000, 0.5000])
     """
     top = scores.new_zeros(n_rows).scatter_reduce(
         0, rows, scores.detach(), reduce="amax", include_self=False

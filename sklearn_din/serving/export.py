@@ -318,12 +318,15 @@ class _PaddedEvents(Events):
             self._relate(rank_of_recency(self.mask), self.mask, same)
 
     def _compare(self, history: str, candidate: str) -> Value:
-        """Which events have the candidate's id, or how like their lists are: (n, T)."""
-        events = self.writer.identities[history]
-        shown = self.writer.identities[candidate]
-        if self.writer.schema[candidate].holds_lists:
-            return _likeness_of_lists(events, shown.unsqueeze(1))
-        return events.equals(_without_missing(shown).unsqueeze(1)).as_float()
+        """Return which events have the candidate's id, or how like their lists are: (n, T)."""
+        identities = self.writer.identities
+        events, shown = identities[history], identities[candidate].unsqueeze(1)
+        if not self.writer.schema[candidate].holds_lists:
+            return events.equals(_without_missing(shown)).as_float()
+        among = _without_missing(events).unsqueeze(3)  # (n, T, V, 1)
+        common = among.equals(shown.unsqueeze(2)).as_float().sum(3).sum(2)
+        n_events, n_shown = (ids.as_bool().as_float().sum(2) for ids in (events, shown))
+        return common / (n_events * n_shown).clamp(1.0).call("Sqrt")
 
     def join(self, columns: Sequence[Value]) -> Value:
         return join([*columns], axis=2)
@@ -427,7 +430,7 @@ class _PaddedHistory(_PaddedEvents):
 
 
 def calibrate(logit: Value, calibration: Calibration) -> Value:
-    """Return the probability (n,) out of the log-odds, twin of ``Calibration.probability``."""
+    """Return the probability (n,) out of the log-odds, as ``Calibration.probability``."""
     if calibration.method is None:
         return logit.sigmoid()
     calibrator = calibration.calibrator
@@ -447,7 +450,7 @@ def calibrate(logit: Value, calibration: Calibration) -> Value:
 
 
 def read_numbers(output: Value, target: Numbers) -> Value:
-    """Return numbers (n,) out of the network's outputs, twin of ``Numbers.value_of``."""
+    """Return numbers (n,) out of the network's outputs, as ``Numbers.value_of``."""
     scale = output * target.spread + target.mean
     return (scale.call("Exp") - 1.0).clamp(0.0) if target.of_what == "log1p" else scale
 
@@ -469,17 +472,9 @@ def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
 
 
 def _without_missing(shown: Value) -> Value:
-    """Ids of candidates, NO_ID in place of missing ones, as ``shown_ids``."""
+    """Return ids with NO_ID in place of missing ones, as ``shown_ids``."""
     at_most = shown.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
     return ((shown >= np.int32(PADDING_ID)) & at_most).where(np.int32(NO_ID), shown)
-
-
-def _likeness_of_lists(events: Value, shown: Value) -> Value:
-    """Cosines of lists (n, T, V) and (n, 1, V) as sets, as ``BatchLists.likeness_to``: (n, T)."""
-    among = _without_missing(events).unsqueeze(3)  # (n, T, V, 1)
-    common = among.equals(shown.unsqueeze(2)).as_float().sum(3).sum(2)
-    n_events, n_shown = (ids.as_bool().as_float().sum(2) for ids in (events, shown))
-    return common / (n_events * n_shown).clamp(1.0).call("Sqrt")
 
 
 def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
@@ -509,7 +504,7 @@ def _of_one_unit(value: Value, layer: nn.Linear) -> Value:
 
 
 def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
-    """Log-odds of several labels (n, n_labels), twin of ``LabelLogits.forward``."""
+    """Log-odds of several labels (n, n_labels), as ``LabelLogits.forward``."""
     rows = zip(layer.weight, layer.bias, strict=True)
     logits = [hidden.graph.add("Gemm", hidden, w.unsqueeze(1), b.unsqueeze(0)) for w, b in rows]
     for label, earlier in layer.later:
@@ -519,7 +514,7 @@ def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
     return join(logits, axis=1)
 
 
-# Item neighbours: the twin of ``ItemScores.numbers``
+# Item neighbours, as ``ItemScores.numbers``
 
 
 def neighbour_numbers(
@@ -651,7 +646,7 @@ def mask_name(behaviour: Behaviour) -> str:
 
 
 def older_name(history: str, schema: Schema) -> str:
-    """Name of the input with the events that item neighbours alone are told of."""
+    """Name of the input with the events that item neighbours alone count."""
     name = f"{history}_older"
     while name in {field.name for field in schema.fields}:
         name += "_"

@@ -28,6 +28,11 @@ def _unary(operation: str) -> Callable[[Value], Value]:
     return lambda self: self.graph.add(operation, self)
 
 
+def _cast(kind: str) -> Callable[[Value], Value]:
+    """Return a method that adds a node of another type."""
+    return lambda self: self.call("Cast", to=self.graph.onnx.TensorProto.DataType.Value(kind))
+
+
 class Value:
     """A value that a graph computes. Operators and methods add nodes, and return new values.
 
@@ -80,26 +85,15 @@ class Value:
         """Return the maximum over an axis."""
         return self.graph.add("ReduceMax", self, np.array([axis]), keepdims=int(keepdims))
 
-    def as_float(self) -> Value:
-        """Return the value as float32."""
-        return self.call("Cast", to=self.graph.onnx.TensorProto.FLOAT)
-
-    def as_int32(self) -> Value:
-        """Return the value as int32."""
-        return self.call("Cast", to=self.graph.onnx.TensorProto.INT32)
-
-    def as_int64(self) -> Value:
-        """Return the value as int64."""
-        return self.call("Cast", to=self.graph.onnx.TensorProto.INT64)
+    as_float = _cast("FLOAT")
+    as_int32 = _cast("INT32")
+    as_int64 = _cast("INT64")
+    as_bool = _cast("BOOL")  # where it is not zero
 
     def look_up(self, keys: np.ndarray, values: np.ndarray) -> Value:
         """Return the value of each key, int64, and 0 where it is none of the keys."""
         pairs = {"keys_int64s": keys.tolist(), "values_int64s": values.tolist()}
         return self.as_int64().call("LabelEncoder", domain=LOOK_UPS, default_int64=0, **pairs)
-
-    def as_bool(self) -> Value:
-        """Return where the value is not zero."""
-        return self.call("Cast", to=self.graph.onnx.TensorProto.BOOL)
 
     def where(self, yes: Any, no: Any) -> Value:
         """Return ``yes`` where this value is True, ``no`` elsewhere."""
