@@ -75,7 +75,8 @@ def check_ranking(model, users, candidates):
     probability = model.predict_proba(pairs)[:, 1].reshape(len(users), -1)
     position = pd.Index(candidates["item"]).get_indexer(best["item"])
     expected = probability[best["row"], position]
-    np.testing.assert_allclose(best["probability"], expected, atol=1e-5)
+    # Between two isotonic thresholds a line may rise by 280 per logit: it enlarges rounding
+    np.testing.assert_allclose(best["probability"], expected, atol=1e-4)
     assert (best.groupby("row")["probability"].diff().fillna(0) < 1e-5).all()
 
 
