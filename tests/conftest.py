@@ -13,7 +13,7 @@ from tests.real_data import WHERE, find_real_data
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
 SLOW = {
     "calibrated concurrency dask device distributed docs ecosystem encoding_together faults": "",
-    "faults_of_scans hostile_frames importance imports interruptions notebook offline": "",
+    "faults_of_scans hostile_frames importance imports interruptions notebook offline page": "",
     "pipeline readme release report scan_logs scan_training scoring": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
     "arrow": "a_history_of_mixed_times_and_numbers_does_not_end_the_process",

@@ -29,6 +29,7 @@ with warnings.catch_warnings():
 
 from sklearn_din import DINRegressor, attach_history, export_onnx, rank_candidates, save
 from sklearn_din.__main__ import main
+from sklearn_din.command_line import serving
 from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.datasets import make_click_log
@@ -36,6 +37,7 @@ from sklearn_din.server.app import create_app
 from sklearn_din.server.by_pipeline import PipelineAnswers
 from sklearn_din.server.guard import MAX_BODY
 from sklearn_din.server.histories import RECENT, Histories
+from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
 from tests.served_model import fit_served, write_served
 
@@ -143,6 +145,13 @@ def test_sizes_and_kinds_of_bodies_are_limited(client):
 
 
 JSON = {"Content-Type": "application/json"}
+
+
+def test_a_catalogue_that_has_an_item_twice_is_told():
+    frame = pd.DataFrame({"item": [1, 2, 1], "name": ["hat", None, "other"]})
+    with pytest.warns(UserWarning, match=r"1 rows whose 'item' is missing or came before.*a log\?"):
+        items = Items(frame, "item", title="name")
+    assert [items.show(row)["title"] for row in range(2)] == ["hat", "2"]
 
 
 def test_an_unknown_user_has_an_empty_history(client):
@@ -354,6 +363,24 @@ def test_a_process_serves_until_a_signal_and_without_torch_where_it_can(served, 
         child.kill()
     assert (child.returncode, out.strip()) == (0, "False")
     assert "/health 200, 0 bytes" in errors
+
+
+def test_the_main_job_ends_at_the_page(served, tmp_path, monkeypatch):
+    clicks = served[3]
+    clicks.to_csv(tmp_path / "log.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    given = {}
+    monkeypatch.setattr(serving, "run", lambda state, **options: given.update(options, state=state))
+    columns = ["--user", "user", "--item", "item", "--time", "time", "--context", "device"]
+    main([str(tmp_path / "log.csv"), *columns, "--epochs", "1", "--folds", "2", "--serve", "8001"])
+    assert (given["host"], given["port"]) == ("127.0.0.1", 8001)
+    answers, bins = given["state"].answers, given["calibration"]
+    assert answers.histories.n_events == len(clicks)
+    assert sorted(answers.items.ids) == sorted(clicks["item"].unique())
+    assert answers.read_user(7)["device"] == clicks[clicks["user"] == 7].iloc[-1]["device"]
+    assert [b["predicted"] for b in bins] == sorted(b["predicted"] for b in bins)
+    assert np.mean([b["observed"] for b in bins]) == pytest.approx(0.2, abs=0.02)  # 4 negatives
+    given["state"].close()
 
 
 def test_a_port_that_is_taken_is_one_line(served, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import check_frame
+from sklearn_din._warnings import warn_user
 from sklearn_din.server.json_values import check_spelling, plain
 
 PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may hold scripts
@@ -44,6 +45,12 @@ class Items:
         check_frame(frame, [name for name in (item, title, image) if name], name="the catalogue")
         self.item, self.folder = item, folder.resolve()
         self.frame = frame.dropna(subset=[item]).drop_duplicates(item).reset_index(drop=True)
+        if len(self.frame) < len(frame):
+            n_left_out = len(frame) - len(self.frame)
+            warn_user(
+                f"the catalogue has {n_left_out:,} rows whose {item!r} is missing or came before: "
+                "the first row of each counts. Is it a log?"
+            )
         self.ids = [plain(value) for value in self.frame[item].tolist()]
         self._rows = {value: row for row, value in enumerate(self.ids)}
         titles = self.frame[title or item]
