@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from sklearn_din.encoding.cells import as_numbers, factorize, holds_lists, read_history
-from sklearn_din.encoding.events import read_events
 from sklearn_din.encoding.facts import HistoryFacts
 from sklearn_din.logs.eventlog import EventLog
 from sklearn_din.logs.windows import WindowArray
@@ -154,14 +153,6 @@ def test_a_history_of_scalars_is_refused(column, got):
     message = rf"(?s)clicks must hold one history per cell .* got (large_)?{got}.* attach_history"
     with pytest.raises(ValueError, match=message):
         read_history(column)
-
-
-def test_aligned_histories_of_different_lengths_are_refused():
-    items, categories = objects([[1], [2, 3]]), objects([[1], [2]]).rename("kinds")
-
-    message = r"clicks and kinds describe the same events .* got 2 and 1 in row 1 \(1 rows differ\)"
-    with pytest.raises(ValueError, match=message):
-        read_events([read_history(items), read_history(categories)], max_length=9)
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,11 @@ PAIRED = {"hist_item": "item"}
         ({"histories": {"price": None}}, r"one history per cell .* dtype float64\. Build hist"),
         (
             {"numeric": ["price"], "categorical": ["price"]},
-            r"\['price'\] among the categorical and in",
+            r"\['price'\] among the categor",
         ),
         (
             {"numeric": ["item"], "histories": PAIRED},
-            r"\['item'\] among the candidates and in numer",
+            r"\['item'\] among the candidates and",
         ),
         ({"drop": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in drop\."),
         ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* with 'hat'\. Convert"),

@@ -12,10 +12,6 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
-from sklearn_din.training.occurrences import (
-    count_occurrences,
-    embedding_decay,
-)
 from tests.encoded_impressions import make_impressions, make_labels
 
 
@@ -189,7 +185,8 @@ def test_it_validates_where_asked_to_and_of_itself_from_a_thousand_rows():
 
 @pytest.mark.parametrize("batch_size", [50, 100, 1000])
 def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
-    X, y = clicks
+    rows = np.r_[0:400, 0:40, 7, 7]  # rows given twice share their events
+    X, y = clicks[0][rows], clicks[1][rows]
     passed = []
 
     class Watch(Callback):
@@ -201,10 +198,12 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
     (passed,) = passed
     embeddings = classifier.module_.embeddings
     share = (y.sum() + 1) / (len(y) + 2)  # of clicks, with a row of each kind more
-    strength = 3.0 / (4 * share * (1 - share)) / min(batch_size, 400)
-    for vocabulary, decay in embedding_decay(count_occurrences(X), strength).items():
-        first = embeddings.offset_of[vocabulary]
-        np.testing.assert_allclose(passed[first : first + len(decay)], decay, rtol=1e-6)
+    strength = 3.0 / (4 * share * (1 - share)) / min(batch_size, len(y))
+    for vocabulary, n_ids in embeddings.sizes.items():
+        names = [name for name in X if name in (vocabulary, f"hist_{vocabulary}")]
+        counts = np.bincount(np.concatenate([X[name].ravel() for name in names]), minlength=n_ids)
+        decay = passed[embeddings.offset_of[vocabulary] :][1:n_ids]  # but for padding
+        np.testing.assert_allclose(decay, strength / np.maximum(counts[1:], 1), rtol=1e-6)
     groups = classifier.net_.optimizer_.param_groups
     assert all(group["decay"] is None for group in groups)  # of use in training only
     batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))

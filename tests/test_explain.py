@@ -10,6 +10,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection import explain as module_of_explain
 from sklearn_din.inspection.explain import explain
 from sklearn_din.transformers import HistorySequenceEncoder
+from tests.abilities import outputs
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
 
@@ -60,7 +61,7 @@ def leave_each_out_of_the_frame(model, frame, columns):
                 one[name] = pd.Series([cell[:position] + cell[position + 1 :]], one.index)
             rows.append(row)
             without.append(one)
-    return model.decision_function(frame)[rows] - model.decision_function(pd.concat(without))
+    return outputs(model, frame)[rows] - outputs(model, pd.concat(without))
 
 
 @pytest.fixture(scope="module")

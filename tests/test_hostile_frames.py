@@ -99,15 +99,12 @@ def test_keys_that_cannot_be_compared_are_named(key):
     keys[:] = [key, key]
     log = pd.DataFrame({"user": keys, "item": [1, 2], "time": [1, 2]})
     count = {"n": ("user", None, "count")}
-    with pytest.raises(TypeError, match=r"events\['user'\] must hold one key per row"):
-        attach_history(log, log, user="user", time="time", columns=["item"])
-    with pytest.raises(TypeError, match=r"events\['user'\] must hold one key per row"):
-        attach_aggregates(log, log, time="time", aggregates=count)
-    plain = log.assign(user=1)
-    with pytest.raises(TypeError, match=r"impressions\['user'\] must hold one key per row"):
-        attach_history(log, plain, user="user", time="time", columns=["item"])
-    with pytest.raises(TypeError, match=r"impressions\['user'\] must hold one key per row"):
-        attach_aggregates(log, plain, time="time", aggregates=count)
+    for events, frame in ((log, "events"), (log.assign(user=1), "impressions")):
+        message = rf"{frame}\['user'\] must hold one key per row"
+        with pytest.raises(TypeError, match=message):
+            attach_history(log, events, user="user", time="time", columns=["item"])
+        with pytest.raises(TypeError, match=message):
+            attach_aggregates(log, events, time="time", aggregates=count)
     with pytest.raises(TypeError, match=r"events\['user'\] must hold one key per row"):
         sample_negatives(log, item="item", user="user")
 

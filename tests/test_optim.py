@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
-from tests.encoded_impressions import make_impressions
 
 
 def sparse(rows, values, n_rows=6):
@@ -66,22 +64,6 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
         twin.step()
     torch.testing.assert_close(regular, plain)
     assert (regular[3:] == 0.3).all()
-
-
-def test_the_decay_of_an_id_is_the_strength_over_its_occurrences():
-    X = make_impressions(50)[np.r_[0:50, 0:40, 7, 7]]  # rows given twice share their events
-    decay = embedding_decay(count_occurrences(X), 2.0)
-    fields = {
-        "item": ["item", "hist_item"],
-        "category": ["category", "hist_category"],
-        "tags": ["tags"],
-    }
-    assert decay.keys() == fields.keys()
-    for vocabulary, names in fields.items():
-        assert len(decay[vocabulary]) == X.schema.vocabulary_sizes[vocabulary]
-        for value in range(1, len(decay[vocabulary])):
-            times = sum((X[name] == value).sum() for name in names)
-            assert decay[vocabulary][value] == pytest.approx(2.0 / max(times, 1))
 
 
 def dense_and_table():

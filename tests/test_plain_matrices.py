@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, learning_curve
-from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, history_importance
@@ -116,7 +116,9 @@ def test_a_matrix_that_came_from_encoded_rows_trains_and_it_is_said_once(
         "FeatureUnion, X.to_numpy()) must not stand there."
     )
     log_once.cache_clear()
-    advised = eval(re.search(r"Pipeline\(\[.*\]\)", message)[0])
+    names = (Pipeline, HistorySequenceEncoder, DINClassifier)
+    code = re.search(r"Pipeline\(\[.*\]\)", message)[0]
+    advised = eval(code, {its.__name__: its for its in names})
     advised.set_params(din=din(), encode__drop=["user", "time"]).fit(*log)
     assert len(caplog.records) == 1  # nothing is said of that one
 

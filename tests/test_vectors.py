@@ -20,6 +20,7 @@ from sklearn_din import (
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import FlatEvents, SharedEvents
+from tests.test_explain import leave_each_out_of_the_frame
 
 N_ITEMS, N_DIMS = 40, 6
 
@@ -173,12 +174,9 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
 
 def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(model, shown):
     row = shown[0].iloc[[-1]]
-    events = list(row["hist_item"].iloc[0])
     effects = explain(model, row, by="leave_out")["effect"]
     assert np.isfinite(explain(model, row)["weight"]).all()
-    without = [row.assign(hist_item=[events[:n] + events[n + 1 :]]) for n in range(len(events))]
-    full = model.decision_function(row)[0]
-    expected = [full - model.decision_function(other)[0] for other in without]
+    expected = leave_each_out_of_the_frame(model, row, ["hist_item"])
     np.testing.assert_allclose(effects, expected, atol=1e-5)
 
 
