@@ -1,5 +1,7 @@
 """Fixtures that several files of tests share."""
 
+import signal
+
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
@@ -20,13 +22,11 @@ SLOW = {
     "callbacks": "scikit_learns_progress_bar_shows_a_search_over_the_pipeline",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
-    "estimator": "it_learns_whether_the_candidates_category_is_in_the_history "
-    "a_diverging_loss_names_the_epoch_where_there_are_several_checks_per_epoch",
+    "estimator": "it_learns_whether_the_candidates_category_is_in_the_history",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
     "export": "torch_export_takes_the_module_with_free_sizes",
     "growth": "two_passes_equal_one_pass_and_one_more",
-    "made_logs": "a_mood_lasts_a_users_day_and_no_longer "
-    "the_markets_truth_agrees_with_a_loop_over_impressions",
+    "made_logs": "the_markets_truth_agrees_with_a_loop_over_impressions",
     "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
     "an_own_log_of_clicks_gets_sampled_negatives a_process_prints_one_line_for_a_bad_file "
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
@@ -118,6 +118,14 @@ def own_processes():
     """
     yield
     get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.fixture
+def ctrl_c_raises():
+    """As in a terminal; a shell has processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

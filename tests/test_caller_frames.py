@@ -192,12 +192,8 @@ def test_an_arrow_table_keeps_what_it_says_of_its_index():
     table = pa.Table.from_pandas(NOW.set_axis([7, 8, 9]))
     again = attach_history(table, CLICKS, **PAST).to_pandas()
     assert again.index.tolist() == [7, 8, 9]
-    assert again.columns.tolist() == [
-        "user",
-        "time",
-        *[f"hist_{n}" for n in PAST["columns"]],
-        "ago",
-    ]
+    histories = [f"hist_{name}" for name in PAST["columns"]]
+    assert again.columns.tolist() == ["user", "time", *histories, "ago"]
 
 
 @pytest.mark.parametrize(

@@ -225,14 +225,6 @@ def test_five_kills_and_the_same_bits(tmp_path):
     assert not files(tmp_path)
 
 
-@pytest.fixture
-def ctrl_c_raises():
-    """As in a terminal; a shell has processes in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c_raises")
 def test_after_ctrl_c_the_classifier_works_and_the_next_fit_goes_on(tmp_path):
     with (

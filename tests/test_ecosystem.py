@@ -6,10 +6,7 @@ installed is skipped.
 
 import importlib.util
 import re
-import runpy
-import shutil
 import textwrap
-import time
 from pathlib import Path
 
 import joblib
@@ -319,52 +316,6 @@ def test_skl2onnx_has_no_converter(model, clicks):
     X = clicks[0][["item", "price"]]
     with pytest.raises(RuntimeError, match="HistorySequenceEncoder"):
         to_onnx(make_model().set_params(encode__user=None, encode__time=None).fit(X, clicks[1]), X)
-
-
-@of_others
-def test_the_files_of_the_container_answer_as_the_model_does(model, clicks, tmp_path, monkeypatch):
-    for module in ("fastapi", "httpx", "onnx", "onnxruntime"):
-        need(module)
-    from fastapi.testclient import TestClient
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    example = PAGE.parents[2] / "examples" / "container"
-    write = runpy.run_path(str(example / "export.py"))["write_for_container"]
-    shown, of_items = clicks[0], ["item", "category", "price"]
-    items = shown.drop_duplicates("item")[of_items]
-    items = items[[name for name in of_items if name in items]]
-    write(model, items, tmp_path / "model")
-    shutil.copy(example / "app.py", tmp_path)
-    copied = re.findall(r"COPY (.+) \./", (example / "Dockerfile").read_text(encoding="utf-8"))
-    copied = sorted(name for line in copied for name in line.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == copied
-    row = shown.iloc[[30]].drop(columns=["user", "time", *items])
-    user = {name: c.tolist() if "hist" in name else c for name, c in row.iloc[0].to_dict().items()}
-    expected = rank_candidates(model, row, items, top_k=3, only=items["item"][:20].tolist())
-    asked = {"user": user, "items": [*items["item"][:20].tolist(), 10**9], "top_k": 3}
-    app = importlib.import_module("app")
-    app.SECONDS_BETWEEN_LOOKS = 0.05
-    with TestClient(app.app) as client:
-        answer = client.post("/rank", json=asked).json()
-        assert answer["items"] == expected["item"].tolist()
-        np.testing.assert_allclose(answer["probabilities"], expected["probability"], atol=1e-5)
-        refused = client.post("/rank", json=asked | {"user": {"hist_itm": []}})
-        assert refused.status_code == 422
-        assert "hist_item" in refused.json()["detail"]
-        as_text = asked | {"items": list(map(str, asked["items"]))}
-        refused = client.post("/rank", json=as_text)
-        assert refused.status_code == 422
-        assert "no item of the request is in the catalogue" in refused.json()["detail"]
-        assert client.post("/rank", json=asked | {"items": []}).json()["items"] == []
-        assert client.post("/rank", json=asked | {"top_k": -1}).status_code == 422
-        first = app.app.state.model
-        write(model, items[:5], tmp_path / "model")
-        until = time.monotonic() + 30
-        while app.app.state.model is first and time.monotonic() < until:
-            time.sleep(0.05)
-        answer = client.post("/rank", json={"user": user}).json()
-        assert sorted(answer["items"]) == sorted(items["item"][:5])
 
 
 def test_the_page_and_the_tests_name_the_same_tools_and_agree_what_works():

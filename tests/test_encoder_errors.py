@@ -42,14 +42,8 @@ PAIRED = {"hist_item": "item"}
             "each history column once",
         ),
         ({"histories": {"price": None}}, r"one history per cell .* dtype float64\. Build hist"),
-        (
-            {"numeric": ["price"], "categorical": ["price"]},
-            r"\['price'\] among the categor",
-        ),
-        (
-            {"numeric": ["item"], "histories": PAIRED},
-            r"\['item'\] among the candidates and",
-        ),
+        ({"numeric": ["price"], "categorical": ["price"]}, r"\['price'\] among the categor"),
+        ({"numeric": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in n"),
         ({"drop": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in drop\."),
         ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* with 'hat'\. Convert"),
         ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),

@@ -6,6 +6,7 @@ import pytest
 
 from sklearn_din import evaluate_ranking, metrics, rank_candidates
 from sklearn_din.serving import evaluation
+from tests.click_frames import as_lists
 
 METRICS = {
     "ndcg": metrics.group_ndcg_score,
@@ -135,10 +136,7 @@ def test_what_cannot_be_evaluated_says_why(by_hand, change, message):
 
 def test_frames_of_other_makes_are_evaluated_alike(fitted, users, candidates, relevant):
     polars = pytest.importorskip("polars")
-    lists = users.assign(
-        **{n: [c.tolist() for c in users[n]] for n in users if users[n].dtype.name == "window"}
-    )
-    others = [polars.from_pandas(frame) for frame in (lists, candidates, relevant)]
+    others = [polars.from_pandas(frame) for frame in (as_lists(users), candidates, relevant)]
     expected = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 3])
     pd.testing.assert_frame_equal(evaluate_ranking(fitted, *others, k=[1, 3]), expected)
 

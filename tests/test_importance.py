@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, history_importance
 from sklearn_din.metrics import group_roc_auc_scorer
+from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
 
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
@@ -74,10 +75,6 @@ def test_what_decides_the_clicks_comes_first(table):
     assert table["importance_mean"].iloc[0] > 0.1
     assert table["importance_mean"].is_monotonic_decreasing
     assert abs(table.set_index("feature").loc["price", "importance_mean"]) < 0.02
-
-
-def as_lists(X):
-    return X.assign(**{name: [list(cell) for cell in X[name]] for name in HISTORIES})
 
 
 def as_arrow(X):

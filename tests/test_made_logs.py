@@ -5,55 +5,22 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sklearn_din import attach_history
 from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log, make_purchase_log
 from sklearn_din.metrics import expected_calibration_error
 
 SKILLS_PER_TOPIC = 5
-MAKERS = {make_click_log: "category", make_answer_log: "skill"}  # what an item has one of
-each_maker = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-
-
-@pytest.fixture(scope="module")
-def logs():
-    return {make: make(random_state=0) for make in MAKERS}
-
-
-@pytest.fixture(scope="module")
-def log(logs):
-    return logs[make_click_log]
-
-
-def sum_by_impression(log, values):
-    """Sums over each impression's past."""
-    row = np.repeat(np.arange(len(log.y)), np.diff(log.offsets))
-    return np.bincount(row, weights=values, minlength=len(log.y))
-
-
 # What both logs promise
 
 
-@each_maker
-def test_the_ceiling_is_within_reach_and_calibrated(logs, make):
-    log = logs[make]
+@pytest.mark.parametrize("make", [make_click_log, make_answer_log])
+def test_the_ceiling_is_within_reach_and_calibrated(make):
+    log = make(random_state=0)
     assert 0.75 < roc_auc_score(log.y, log.probability) < 0.8
     assert expected_calibration_error(log.y, log.probability) < 0.01
     assert set(log.y) == {0, 1}
 
 
-@each_maker
-def test_relevance_is_aligned_with_what_attach_history_attaches(logs, make):
-    log, column = logs[make], MAKERS[make]
-    attached = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=[column], max_length=50
-    )
-    history = [np.asarray(cell) for cell in attached[f"hist_{column}"]]
-    np.testing.assert_array_equal([len(cell) for cell in history], np.diff(log.offsets))
-    shown = np.repeat(log.impressions[column], np.diff(log.offsets))
-    np.testing.assert_array_equal(np.concatenate(history) == shown, log.relevance == 1)
-
-
-@pytest.mark.parametrize("make", [*MAKERS, make_market_log], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [make_click_log, make_answer_log, make_market_log])
 def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
     state = np.random.get_state()
     n_impressions = 1400 if make is make_market_log else 200
@@ -124,7 +91,9 @@ def test_relevance_agrees_with_a_loop_over_impressions(recency, max_length):
 def test_probability_follows_the_formula_of_the_docstring(strength):
     log = make_click_log(n_users=100, interest_strength=strength, random_state=0)
     logit = np.log(log.probability / (1 - log.probability))
-    rest = pd.Series(logit - 1.5 * strength * np.log1p(sum_by_impression(log, log.relevance)))
+    row = np.repeat(np.arange(len(log.y)), np.diff(log.offsets))
+    past = np.bincount(row, weights=log.relevance, minlength=len(log.y))
+    rest = pd.Series(logit - 1.5 * strength * np.log1p(past))
     rest += 0.4 * np.log(log.impressions["price"])
     by_device = rest.groupby(log.impressions["device"])
     assert by_device.std().max() < 1e-6  # nothing is left but the device and a constant
@@ -197,21 +166,6 @@ def test_the_markets_truth_agrees_with_a_loop_over_impressions():
     assert rest.groupby(visit).std().max() < 1e-9  # nothing is left but the visit's constant
     expected = pd.Series(log.probability).groupby(visit).mean()
     np.testing.assert_allclose(expected, 0.2, rtol=1e-9)
-
-
-def test_a_mood_lasts_a_users_day_and_no_longer():
-    sizes = {"n_users": 10, "n_impressions": 2800, "n_items": 60, "random_state": 2}
-    log = make_market_log(**sizes, mood=2.0)
-    logit = np.log(log.probability / (1 - log.probability)) - log.quality[log.impressions["item"]]
-    past = [interest(log, impression) for impression in log.impressions.itertuples()]
-    moods = pd.Series(logit - past)
-    visit = log.impressions["time"].astype("int64") // (86_400 * 10**9 // 20)
-    moods -= moods.groupby(visit).transform("mean")  # nothing but moods is left
-    by_day = moods.groupby([log.impressions["user"], log.impressions["time"].dt.date])
-    assert by_day.std().max() < 1e-9
-    means = by_day.mean()
-    assert means.std() == pytest.approx(2.0, abs=0.3)
-    assert abs(means.groupby("user").apply(lambda days: days.autocorr()).mean()) < 0.2
 
 
 # The purchase log

@@ -301,20 +301,12 @@ def test_large_blocks_of_equal_scores_stay_exact(score):
         (EVERY, {"y_true": [0, 1, 2]}, "y_true must have two labels, got 3: .* y_true >= 4"),
         (EVERY, {"y_true": [0, 1, np.nan]}, "y_true must not be missing, got 1 missing labels"),
         (EVERY, {"y_score": [0.1, np.nan, 0.2]}, "y_score must not be NaN, got 1"),
-        (
-            EVERY,
-            {"y_score": [[0.1, 0.9]] * 3},
-            r"shape \(3, 2\)\. Pass .* predict_proba\(X\)",
-        ),
+        (EVERY, {"y_score": [[0.1, 0.9]] * 3}, r"shape \(3, 2\)\. Pass .* predict_proba\(X\)"),
         (EVERY, {"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows without"),
         (EVERY, {"groups": [[7, "web"]] * 3}, r"groups must hold one key .* got \[7, 'web'\]"),
         (EVERY, {"groups": ["ann", "bob"]}, "inconsistent numbers of samples"),
         (EVERY, {"sample_weight": [1, 1]}, "sample_weight must have 3 values, got 2"),
-        (
-            EVERY,
-            {"sample_weight": [1, -1, 1]},
-            r"must be finite.* from -1\.0 to 1\.0",
-        ),
+        (EVERY, {"sample_weight": [1, -1, 1]}, r"must be finite.* from -1\.0 to 1\.0"),
     ],
 )
 def test_a_wrong_input_is_refused_with_its_remedy(scores, change, message):

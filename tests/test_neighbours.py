@@ -195,17 +195,22 @@ def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
         np.testing.assert_allclose(numbers, expected, atol=1e-5)
 
 
+def coin_flips(columns):
+    """Rows of users who click by chance."""
+    rng = np.random.RandomState(0)
+    log = pd.DataFrame({"user": rng.randint(100, size=3000), "item": rng.randint(300, size=3000)})
+    log, y = log.assign(time=np.arange(3000)), rng.randint(2, size=3000)
+    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
+    return X[[*columns.values(), "item", "hist_item"]], y
+
+
 @pytest.mark.filterwarnings("ignore:histories of hist_item hold less")  # the first rows of a log
 @pytest.mark.parametrize("split", [KFold(3), KFold(3, shuffle=True, random_state=0), GroupKFold(3)])
 @pytest.mark.parametrize("columns", [{"user": "user", "time": "time"}, {"user": "user"}])
 def test_columns_tell_nothing_of_coin_flips_by_any_split(split, columns):
     """Clicks are the events: a test row's own click stands in later histories of its user."""
-    rng = np.random.RandomState(0)
-    log = pd.DataFrame({"user": rng.randint(100, size=3000), "item": rng.randint(300, size=3000)})
-    log, y = log.assign(time=np.arange(3000)), rng.randint(2, size=3000)
-    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
-    X = X[[*columns.values(), "item", "hist_item"]]
-    for train, test in split.split(X, y, log["user"] if isinstance(split, GroupKFold) else None):
+    X, y = coin_flips(columns)
+    for train, test in split.split(X, y, X["user"] if isinstance(split, GroupKFold) else None):
         neighbours = ItemNeighbours(**columns).fit(X.iloc[train], y[train])
         added = neighbours.transform(X.iloc[test]).drop(columns=[*X.columns])
         n_ones = y[test].sum()
@@ -648,11 +653,7 @@ def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
 @pytest.mark.parametrize("columns", [{"user": "user", "time": "time"}, {"user": "user"}])
 def test_rows_given_twice_do_not_look_their_own_clicks_up(columns):
     """The events are the clicks, nothing tells labels: whoever knows the rows would know them."""
-    rng = np.random.RandomState(0)
-    log = pd.DataFrame({"user": rng.randint(100, size=3000), "item": rng.randint(300, size=3000)})
-    log, y = log.assign(time=np.arange(3000)), rng.randint(2, size=3000)
-    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
-    X = X[[*columns.values(), "item", "hist_item"]]
+    X, y = coin_flips(columns)
     encoder = HistorySequenceEncoder(**columns)
     encoded = encoder.fit_transform(X)
     classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)

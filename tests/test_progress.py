@@ -16,6 +16,8 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.progress import ProgressBar
 from tests.encoded_impressions import make_impressions, make_labels
 
+pytestmark = pytest.mark.usefixtures("ctrl_c_raises")
+
 X = make_impressions(64)
 y = make_labels(X)
 
@@ -81,14 +83,6 @@ def test_the_label_of_a_click_is_named_above_the_bar_where_it_is_not_1(capfd):
 def test_training_is_silent_by_default(capfd):
     fitted()
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_reaches_python():
-    """A shell's background job starts with the signal ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 class PressCtrlC(Callback):

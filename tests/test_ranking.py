@@ -454,10 +454,7 @@ def pairs_of(**columns):
     [
         ({"exclude": "past"}, "must be one of history, None, got 'past'"),
         ({"exclude": pairs_of(item="i1")}, r"got \[\] and \['item'\]. users has \['user'"),
-        (
-            {"only": pairs_of(user=1, device="x", item="i1")},
-            r"what: .* 'device'\] and \['item",
-        ),
+        ({"only": pairs_of(user=1, device="x", item="i1")}, r"what: .* 'device'\] and \['item"),
         ({"exclude": pairs_of(user="1", item="i1")}, "'user' must be of one kind, got text and"),
         ({"only": pairs_of(user=1, item="car")}, "pairs of the users and candidates .* none"),
         ({"by": "populraity"}, "candidates has no column 'populraity'"),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_din.encoding.scaling import EventScale, Moments
 
@@ -23,16 +22,6 @@ def test_moments_of_parts_are_those_of_all_numbers(parts, offset):
     assert moments.weight == np.isfinite(together).sum()
     np.testing.assert_allclose(moments.center, whole.center, rtol=1e-12, atol=1e-12 * spread)
     np.testing.assert_allclose(np.sqrt(moments.variance), spread, rtol=1e-12, atol=1e-9)
-
-
-@given(NUMBERS, st.sampled_from([0.0, 1e4]))
-def test_columns_are_scaled_as_scikit_learn_scales_them(numbers, offset):
-    numbers = np.array([*numbers, 3.0, 4.0]) + offset
-    moments, scaler = Moments(), StandardScaler().fit(numbers[:, None])
-    moments.update(numbers)
-    scale = EventScale.of(moments)
-    np.testing.assert_allclose([scale.shift], scaler.mean_, rtol=1e-12, atol=1e-9)
-    np.testing.assert_allclose([scale.scale], scaler.scale_, rtol=1e-12)
 
 
 @pytest.mark.parametrize("constant", [0.0, 7.0, 0.1, 1e38])
