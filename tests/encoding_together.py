@@ -10,12 +10,7 @@ import numpy as np
 import torch
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    attach_history,
-    scan_parquet,
-)
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.large.parquet_files import ParquetFiles
 from sklearn_din.resilient import processes
 from tests.click_frames import every_kind

@@ -313,8 +313,7 @@ def test_a_report_is_drawn_by_column_with_what_it_was_at_fit(model):
 
 
 @pytest.mark.parametrize(
-    ("n_empty", "newest", "alarms"),
-    [(2, 9, []), (9, 9, ["empty", "length"]), (0, 1, ["length"])],
+    ("n_empty", "newest", "alarms"), [(2, 9, []), (9, 9, ["empty", "length"]), (0, 1, ["length"])]
 )
 def test_histories_with_far_fewer_events_than_at_fit_are_drawn_as_an_alarm(n_empty, newest, alarms):
     frame = pd.DataFrame({"item": [1, 2] * 5, "hist_item": [[1, 2, 1, 2]] * 9 + [[]]})

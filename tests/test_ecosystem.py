@@ -28,13 +28,7 @@ from sklearn.model_selection import GroupKFold, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import sklearn_din
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    TimeSplit,
-    explain,
-    rank_candidates,
-)
+from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit, explain, rank_candidates
 from tests.fitted_pipelines import CANDIDATE, attach_clicks
 
 PAGE = Path(__file__).parent.parent / "docs/guide/tools.rst"

@@ -22,10 +22,7 @@ from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx, neighbour_numbers
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import OF_TWINS, TWINS
-from tests.encoded_impressions import (
-    make_answers,
-    make_impressions,
-)
+from tests.encoded_impressions import make_answers, make_impressions
 from tests.network_options import each_network, name_of, networks
 from tests.padded_network import padded_logits
 

@@ -126,10 +126,7 @@ def test_fields_of_different_lengths_are_refused():
     [
         (Schema((Field("item", "categorical", "item", 9),)), ""),
         (Schema((Field("shop", "categorical", "shop", 9),)), r"fields ['item'] against ['shop']"),
-        (
-            Schema((Field("item", "numeric"),)),
-            "kind of 'item' is categorical in one and numeric",
-        ),
+        (Schema((Field("item", "numeric"),)), "kind of 'item' is categorical in one and numeric"),
         (
             Schema((Field("item", "categorical", "item", 8),)),
             "the n_ids of 'item' is 9 in one and 8 in the other",
@@ -173,6 +170,13 @@ n0          number
 hist_item   history of ids      1,200  item           hist_item
 hist_price  history of numbers                        hist_item"""
     )
+
+
+def test_of_many_fields_the_histories_are_printed_and_some_others():
+    lines = repr(wide_schema(500)).splitlines()
+    assert len(lines) == 14
+    assert sum(line.startswith("hist_") for line in lines) == 2
+    assert lines[-1] == "... and 492 more"
 
 
 def test_encoded_rows_are_printed_as_a_table_and_never_value_by_value(impressions):

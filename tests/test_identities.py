@@ -8,13 +8,7 @@ import pytest
 import torch
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    ItemNeighbours,
-    explain,
-    update,
-)
+from sklearn_din import DINClassifier, HistorySequenceEncoder, ItemNeighbours, explain, update
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.network.batch import Batch

@@ -113,10 +113,9 @@ def test_a_classifier_whose_second_fit_is_interrupted_predicts_as_before_or_as_a
 @pytest.mark.parametrize("what", ["save", "export", "scores.csv", "scores.parquet"])
 def test_a_file_is_the_old_one_or_the_new_one_whole(fitted, frame, tmp_path, what):
     old, path = b"old", tmp_path / what
-    write = {
-        "save": lambda: save(fitted, path),
-        "export": lambda: export_onnx(fitted, path),
-    }.get(what, lambda: write_table(frame[["user", "price"]], path))
+    write = {"save": lambda: save(fitted, path), "export": lambda: export_onnx(fitted, path)}.get(
+        what, lambda: write_table(frame[["user", "price"]], path)
+    )
     write()
     new = path.read_bytes()
     for moment in moments(write):

@@ -134,11 +134,6 @@ def test_the_truth_agrees_with_a_loop_over_impressions(strength, max_length):
 NEWEST = 50
 
 
-@pytest.fixture(scope="module")
-def market():
-    return make_market_log(random_state=0)
-
-
 def interest(log, impression):
     """The slow, obvious twin: what the log-odds of a click owe to the user's past."""
     events = log.events
@@ -157,13 +152,18 @@ def interest(log, impression):
     )
 
 
-def test_the_markets_truth_agrees_with_a_loop_over_impressions():
-    log = make_market_log(n_users=12, n_impressions=700, n_items=60, base_rate=0.2, random_state=1)
+@pytest.mark.parametrize("mood", [0.0, 2.0])
+def test_the_markets_truth_agrees_with_a_loop_over_impressions(mood):
+    sizes = {"n_users": 10, "n_impressions": 700, "n_items": 60}
+    log = make_market_log(**sizes, base_rate=0.2, mood=mood, random_state=1)
     logit = np.log(log.probability / (1 - log.probability)) - log.quality[log.impressions["item"]]
     past = [interest(log, impression) for impression in log.impressions.itertuples()]
     rest = pd.Series(logit - past)
     visit = log.impressions["time"].astype("int64") // (86_400 * 10**9 // 5)
-    assert rest.groupby(visit).std().max() < 1e-9  # nothing is left but the visit's constant
+    rest -= rest.groupby(visit).transform("mean")
+    by_day = rest.groupby([log.impressions["user"], log.impressions["time"].dt.date])
+    assert by_day.std().max() < 1e-9  # nothing is left but a visit's constant and a day's mood
+    assert by_day.mean().std() == pytest.approx(mood, abs=0.3)
     expected = pd.Series(log.probability).groupby(visit).mean()
     np.testing.assert_allclose(expected, 0.2, rtol=1e-9)
 

@@ -9,11 +9,7 @@ from sklearn_din.module import DIN, NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.interest import FlatEvents
-from tests.encoded_impressions import (
-    make_answers,
-    make_impressions,
-    make_schema,
-)
+from tests.encoded_impressions import make_answers, make_impressions, make_schema
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
 
@@ -31,11 +27,7 @@ def _seed():
         yield
 
 
-MAKES = [
-    make_impressions,
-    make_with_numbers,
-    make_answers,
-]
+MAKES = [make_impressions, make_with_numbers, make_answers]
 
 
 @pytest.mark.parametrize("make", MAKES)

@@ -83,15 +83,6 @@ def test_novelty_is_what_a_plain_loop_over_rows_finds(share, n_blocks):
     assert found.shares["item"] >= found.shares["category"] > 0.01
 
 
-def test_ids_of_histories_and_the_unknown_id_are_not_new():
-    X = turning(still_until=0)
-    for ragged in X.behaviours.values():
-        if "hist_item" in ragged.columns:
-            ragged.columns["hist_item"][:] = np.arange(len(ragged.columns["hist_item"])) % 12
-    X.columns["category"][:] = 1
-    assert measure_novelty(X, share=0.1)[0].shares == {"item": 0.0, "category": 0.0}
-
-
 @pytest.mark.parametrize("times", [None, np.ones(400), np.full(400, np.nan)])
 def test_without_times_that_order_rows_nothing_is_known(times):
     X = turning(still_until=0)

@@ -25,10 +25,7 @@ onnx = pytest.importorskip("onnx", reason=WHY)
 pytest.importorskip("onnxruntime", reason=WHY)
 
 HOUSE = Path(__file__).resolve().parents[1]
-HISTORIES = {
-    ("hist_item", "hist_category", "hist_price"): ("item", "category", None),
-    "tags": None,
-}
+HISTORIES = {("hist_item", "hist_category", "hist_price"): ("item", "category", None), "tags": None}
 
 
 def make_frame(n_users=30, seed=0):

@@ -5,17 +5,10 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import (
-    GroupShuffleSplit,
-)
+from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    attach_history,
-    sample_negatives,
-)
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
 from tests.fitted_pipelines import attach_clicks
 
 

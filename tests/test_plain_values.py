@@ -111,11 +111,7 @@ def test_columns_of_every_dtype_come_back(kind):
 
 @pytest.mark.parametrize(
     "value",
-    [
-        pd.DataFrame({"a": [1]}, index=[5]),
-        np.zeros(2, dtype=[("a", "i4")]),
-        len,
-    ],
+    [pd.DataFrame({"a": [1]}, index=[5]), np.zeros(2, dtype=[("a", "i4")]), len],
     ids=["index of its own", "structured", "function"],
 )
 def test_what_has_no_plain_form_stays_as_it_is(value):

@@ -205,8 +205,7 @@ def test_a_score_is_the_share_of_rows_whose_known_labels_are_all_predicted(fitte
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [{"after": (1, 0)}, {"weights": (1.0,)}, {"names": ("click",)}, {"after": (None, 7)}],
+    "damage", [{"after": (1, 0)}, {"weights": (1.0,)}, {"names": ("click",)}, {"after": (None, 7)}]
 )
 def test_damaged_labels_are_refused(fitted, damage):
     broken, target = pickle.loads(pickle.dumps(fitted[-1])), fitted[-1]._target

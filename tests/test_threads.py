@@ -10,18 +10,9 @@ import torch
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
-from sklearn_din.network.segments import (
-    alike_for_all_threads,
-    product_over_rows,
-    sum_of_products,
-)
+from sklearn_din.network.segments import alike_for_all_threads, product_over_rows, sum_of_products
 from sklearn_din.training import threads
-from sklearn_din.training.threads import (
-    ThreadChoice,
-    is_fused,
-    lend_threads,
-    sums_are_alike,
-)
+from sklearn_din.training.threads import ThreadChoice, is_fused, lend_threads, sums_are_alike
 
 N_THREADS = 1, 2, 3
 
@@ -70,8 +61,7 @@ def test_sums_over_rows_are_right_and_have_the_same_bits_with_any_threads(n_rows
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"interest": "paper"}, {"pooling": "max", "neighbours": None}],
+    "options", [{}, {"interest": "paper"}, {"pooling": "max", "neighbours": None}]
 )
 def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(
     options, impressions, torch_threads, monkeypatch
