@@ -78,6 +78,8 @@ def run(
     app = create_app(state, token=token, hosts=hosts, calibration=calibration)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family)
+    # Answers leave at once: asyncio says so only where a socket names its protocol.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     name = f"[{host}]" if ":" in host else host
     print(
         f"the page: http://{name}:{listening.getsockname()[1]}/ (routes: /docs; Ctrl-C ends it)",
