@@ -172,6 +172,9 @@ def test_a_click_joins_the_history_once(client, state):
     after, times = state.answers.histories.of(7)
     assert after["hist_item"] == [*before["hist_item"], 13, 12]
     assert times[-1].startswith("2030-01-01")
+    client.post("/events", json={"events": [event(4321, 12, "2030-01-01")]})
+    found = client.get("/page/users?search=432").json()["users"]
+    assert found == [{"user": 4321, "events": 1}]
 
 
 def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,8 @@ def run(
     calibration: list[dict[str, float]] | None = None,
 ) -> None:
     """Listen until a signal comes; requests that have begun are answered."""
+    if "torch" in sys.modules:  # not for an ONNX file
+        sys.modules["torch"].set_num_threads(1)  # several requests share the processors
     hosts = LOOPBACK if host in LOOPBACK else ()
     app = create_app(state, token=token, hosts=hosts, calibration=calibration)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

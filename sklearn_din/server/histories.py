@@ -124,6 +124,7 @@ class Histories:
             recent = self._fit(pd.concat([recent.events_, new], ignore_index=True))
             if len(recent.events_) > RECENT:
                 log = self._fit(pd.concat([log.events_, recent.events_], ignore_index=True))
+                self._n_by_user = log.events_[self.user].value_counts()
                 recent = self._fit(log.events_[:0])
             self._builders = log, recent
         return len(new)
@@ -135,7 +136,8 @@ class Histories:
 
     def search(self, text: str, n: int) -> list[dict[str, Any]]:
         """Return users whose id holds a text, those with the most events first."""
-        counts = self._n_by_user
+        recent = self._builders[1].events_[self.user].value_counts()
+        counts = self._n_by_user.add(recent, fill_value=0).sort_values(ascending=False)
         if text:
             counts = counts[counts.index.astype(str).str.contains(text, case=False, regex=False)]
         return [{"user": plain(user), "events": int(k)} for user, k in counts.head(n).items()]
