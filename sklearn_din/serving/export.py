@@ -173,33 +173,17 @@ class _NetworkWriter:
         self.numbers: dict[str, Value] = {}  # columns by the first of their fields
         self._declare_inputs({name for pair in neighbours for name in pair.names})
         for pair in neighbours:
-            mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
-            shown, older = self.inputs[pair.candidate], self._declare_older(pair)
-            events = join([older, self.inputs[pair.history]], axis=1)
-            mask = join([older.as_bool().as_float(), mask], axis=1)
-            numbers = neighbour_numbers(pair, shown, events, mask, are_shared=is_shared)
-            self.numbers[pair.names[0]] = numbers
+            self._add_neighbours(pair)
         tables = {n: graph.constant(module.embeddings.weight(n)) for n in module.embeddings.sizes}
         self.embedded = {
             field.name: self._embed(field, tables[field.vocabulary])
             for field in self.schema.fields
             if field.has_ids
         }
-        self.vector_rows = {
-            field.name: self._find_vectors(field.name, vectors[field.vocabulary])
-            for field in self.schema.fields
-            if field.n_dims
-        }
-        units = {}
-        for name, known in vectors.items():
-            table = torch.from_numpy(known.table)
-            units[name] = graph.constant(torch.nn.functional.normalize(table))
-            projected = graph.constant(table @ module.embeddings.projections[name].cpu())
-            for field in self.schema.fields:
-                if field.vocabulary == name:
-                    rows = self.vector_rows[field.name]
-                    self.embedded[field.name] += graph.add("Gather", projected, rows)
-        self.unit_vectors = units
+        self.vector_rows: dict[str, Value] = {}
+        self.unit_vectors: dict[str, Value] = {}
+        for vocabulary, known in vectors.items():
+            self._add_vectors(vocabulary, known)
 
     def _embed(self, field: Field, table: Value) -> Value:
         """Embeddings of a field's ids, (n, width) or (n, T, width); of lists, their means."""
@@ -212,12 +196,20 @@ class _NetworkWriter:
         total = (embedded * is_there.unsqueeze(last + 1)).sum(last)
         return total / is_there.sum(last, keepdims=True).clamp(1.0)
 
-    def _find_vectors(self, name: str, known: Vectors) -> Value:
-        """Row of each id's vector; 0 where it has none."""
-        rows = self.graph.add("Gather", known.rows.astype(np.int64), self.inputs[name])
-        if not len(known.new_ids):
-            return rows
-        return rows + self.identities[name].look_up(known.new_ids, known.new_rows)
+    def _add_vectors(self, vocabulary: str, known: Vectors) -> None:
+        """Look up the vectors of ids, and add their projections to the embeddings."""
+        table = torch.from_numpy(known.table)
+        self.unit_vectors[vocabulary] = self.graph.constant(torch.nn.functional.normalize(table))
+        projection = self.module.embeddings.projections[vocabulary].cpu()
+        projected = self.graph.constant(table @ projection)
+        for field in self.schema.fields:
+            if field.n_dims and field.vocabulary == vocabulary:
+                ids = self.inputs[field.name]
+                rows = self.graph.add("Gather", known.rows.astype(np.int64), ids)
+                if len(known.new_ids):
+                    rows += self.identities[field.name].look_up(known.new_ids, known.new_rows)
+                self.vector_rows[field.name] = rows
+                self.embedded[field.name] += self.graph.add("Gather", projected, rows)
 
     def write(self, target: Target, calibration: Calibration) -> None:
         """Add the network and its outputs: log-odds and what is made of them, or numbers."""
@@ -269,14 +261,21 @@ class _NetworkWriter:
             mask = self.graph.add("Pad", mask.as_float(), pads[behaviour], 0.0, np.array([1]))
             self.inputs[name] = mask
 
-    def _declare_older(self, pair: NeighbourPair) -> Value:
-        """Declare the ids of older events, as many as the caller has, padded with 0: (n, T)."""
+    def _add_neighbours(self, pair: NeighbourPair) -> None:
+        """Compute a history's numbers; an input has the ids of its older events, padded with 0."""
         name = older_name(pair.history, self.schema)
         none = np.zeros((1, 0), dtype=np.int32)
-        ids = self.graph.input(name, np.int32, (f"n_{name}", f"T_{name}"), none)
+        older = self.graph.input(name, np.int32, (f"n_{name}", f"T_{name}"), none)
         if not self.is_shared:
-            ids = self._expand(ids)  # (n, 0) where they are left out
-        return (ids >= np.int32(0)).where(ids, np.int32(UNKNOWN_ID))
+            older = self._expand(older)  # (n, 0) where they are left out
+        older = (older >= np.int32(0)).where(older, np.int32(UNKNOWN_ID))
+        events = join([older, self.inputs[pair.history]], axis=1)
+        mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
+        mask = join([older.as_bool().as_float(), mask], axis=1)
+        shown, first = self.inputs[pair.candidate], pair.names[0]
+        self.numbers[first] = neighbour_numbers(
+            pair, shown, events, mask, are_shared=self.is_shared
+        )
 
     def _dims(self, behaviour: Behaviour) -> tuple[str | int, str]:
         """Return the dimensions of a behaviour's inputs."""
