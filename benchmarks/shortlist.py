@@ -71,7 +71,7 @@ def make_scores(n_items: int, rng: np.random.RandomState) -> ItemScores:
 
     cosine = neighbours(n_items, min(MOST_NEIGHBOURS, MOST_PAIRS // n_items))
     popularity = rng.random_sample(n_items).astype(np.float32)
-    return ItemScores(neighbours(N_EXACT, MOST_NEIGHBOURS), cosine, popularity, popularity)
+    return ItemScores(neighbours(N_EXACT, MOST_NEIGHBOURS), cosine, *[popularity] * 3)
 
 
 def measure_size(n_items: int, seed: int) -> None:

@@ -46,7 +46,7 @@ class Shortlist:
     --------
     >>> cosine = csr_array(([0.5, 0.3], ([3, 4], [2, 2])), shape=(6, 6))  # of ids 3 and 4 with 2
     >>> popularity = np.array([0, 0, 1.0, 0, 0, 2.0])
-    >>> scores = ItemScores(csr_array((6, 6)), cosine, popularity, popularity)
+    >>> scores = ItemScores(csr_array((6, 6)), cosine, *[popularity] * 3)
     >>> shortlist = Shortlist([scores], np.arange(2, 6))
     >>> shortlist.choose([np.array([2])], 3)  # by position: two neighbours, and the most popular
     array([1, 2, 3])

@@ -209,11 +209,12 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         """
         check_is_fitted(self)
         check_count(n, name="n")
-        encoder = self._encoder()
-        if not self._tables.pairs:
+        encoder = self.encoder_
+        if encoder is None or not self._tables.pairs:
             raise ValueError(
-                "recommend needs a history with a candidate, and ItemNeighbours was fitted without "
-                "one. Give both columns to fit, such as hist_item and item."
+                "recommend needs ItemNeighbours that was fitted on a frame with a history and its "
+                f"candidate, got {'encoded rows' if encoder is None else 'one without'}. Give both "
+                "columns to fit, such as hist_item and item."
             )
         pair = max(self._tables.pairs, key=lambda pair: pair.n_ids)
         frame = pd.DataFrame({pair.history: pd.Series(list(histories), dtype=object)})
