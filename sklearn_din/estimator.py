@@ -455,7 +455,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         where its loss is no smaller than the best check's, the model stays as it was before.
         "auto": where they are the last rows, so that the model has seen the latest day. None:
         never, for the exact model that was validated.
-    patience : int, default=3
+    patience : int, default=4
         Validation checks without a smaller loss, from the fifth on, before training stops. There
         is one check per 50 batches, at least one and at most four per epoch.
     class_weight : dict, "balanced" or None, default=None

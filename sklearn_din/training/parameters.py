@@ -64,7 +64,7 @@ class TrainingParameters:
     validation: str = parameter("auto", StrOptions({"auto", "random", "last", "groups"}))
     validation_fraction: float = parameter(0.1, Interval(Real, 0, 1, closed="neither"))
     refit: str | None = parameter("auto", StrOptions({"auto", "validation"}), None)
-    patience: int = parameter(3, COUNT)
+    patience: int = parameter(4, COUNT)
     neighbours: str | None = parameter("auto", StrOptions({"auto", "time", "user"}), None)
     random_state: int | np.random.RandomState | None = parameter(None, "random_state")
 
