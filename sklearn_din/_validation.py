@@ -142,6 +142,30 @@ def unix_unit(column: pd.Series) -> str | None:
     return None
 
 
+def position_values(column: pd.Series) -> np.ndarray:
+    """Return the position of each row as int32, 0 where it is missing.
+
+    Examples
+    --------
+    >>> position_values(pd.Series([2.0, None]))
+    array([2, 0], dtype=int32)
+    """
+    positions, known = np.zeros(len(column), dtype=np.int32), ~missing_rows(column)
+    values = pd.Series(plain_values(column)[known]).infer_objects()
+    if len(values) == 0:
+        return positions
+    is_number = values.dtype.kind in "iuf"
+    wrong = values if not is_number else values[(values < 1) | (values % 1 != 0)]
+    if len(wrong):
+        raise ValueError(
+            f"{column.name} must hold positions, whole numbers from 1 on (missing where there is "
+            f"none), got {wrong.tolist()[0]!r:.40}. Where they begin with 0, give "
+            f"X[{column.name!r}] + 1."
+        )
+    positions[known] = values.clip(upper=np.iinfo(np.int32).max)
+    return positions
+
+
 def missing_rows(column: pd.Series) -> np.ndarray:
     """Return True where a value is missing, also for NaN of polars and Arrow.
 

@@ -258,7 +258,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             widths = given | known  # those of columns that came since are given now
         net = grow(self.net_, schema, widths=widths)
         own = net.module_.options
-        changed = [name for name in expected if expected[name] != own[name]]
+        changed = [name for name in (*options, "after") if expected[name] != own[name]]
         if changed:
             raise ValueError(
                 f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
@@ -21,6 +22,7 @@ from sklearn_din.network.layers import MLP, LabelLogits
 # network starts smaller (docs/guide/tried.rst has the figures of each departure).
 INITIAL_SCALE = {"paper": 0.05, "extended": 0.01}
 NUMBERS_HIDDEN = 0.15  # share of the extended network's numbers that each training step hides
+FAVOUR_RATE = 5.0  # times the rate of weights: favours are large numbers (benchmarks/positions.py)
 OPTIONS: dict[str, tuple[str | None, ...]] = {
     "pooling": ("attention", "sum", "mean", "max"),
     "interest": ("paper", "extended"),
@@ -78,6 +80,10 @@ class DIN(nn.Module):
     fixed vectors, ``vectors`` of the encoder, an embedding is the id's own row and a learnt
     projection of its vector.
 
+    Where rows of training say their position, each position has a favour that is added to the
+    logit, less the average favour, as by the shallow tower of Zhao et al. (RecSys 2019); rows
+    without a position have none, and rows to predict are given none.
+
     Parameters
     ----------
     schema : Schema
@@ -110,6 +116,9 @@ class DIN(nn.Module):
         An entry for each label that is predicted: the number of the label that it comes after, as
         a purchase comes after a click, or None. Of several labels, which share all hidden layers,
         logits are (n_rows, n_labels).
+    position_shares : tuple of float, default=()
+        Weight of each position, from 1 on, in the average favour; positions beyond the last one
+        count as it. Empty: positions are not looked at.
 
     Examples
     --------
@@ -133,6 +142,7 @@ class DIN(nn.Module):
         activation: str = "prelu",
         dropout: float = 0.0,
         after: tuple[int | None, ...] = (None,),
+        position_shares: tuple[float, ...] = (),
     ) -> None:
         from sklearn_din._validation import check_choice  # and pandas
 
@@ -151,6 +161,7 @@ class DIN(nn.Module):
             "hidden_units": tuple(map(int, hidden_units)),
             "dropout": float(dropout),
             "after": tuple(after),
+            "position_shares": tuple(position_shares),
         }
         self.extended = interest == "extended"
         self.of_numbers = schema.names("numeric")  # fields, in order
@@ -161,6 +172,8 @@ class DIN(nn.Module):
         self.mlp = MLP(n_inputs, tuple(hidden_units), activation=activation, dropout=dropout)
         n_hidden, self.has_labels = self.mlp.n_outputs, n_labels > 1
         self.output = LabelLogits(n_hidden, after) if n_labels > 1 else nn.Linear(n_hidden, 1)
+        if position_shares:
+            self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
 
     def make_interest(self, behaviour: Behaviour) -> Interest:
         """Return a new module for the events of a behaviour, as this network has one for each."""
@@ -220,7 +233,17 @@ class DIN(nn.Module):
             inputs += layout(interest, queries, keys, batch).outputs()
         if batch.shared:  # what follows the history alone has one row
             inputs = [column.expand(batch.n_rows, -1) for column in inputs]
-        return self._logits(torch.cat(inputs, dim=1))
+        logits = self._logits(torch.cat(inputs, dim=1))
+        if batch.positions is None or not self.options["position_shares"]:
+            return logits
+        return logits + self._favours_at(batch.positions).view_as(logits)
+
+    def _favours_at(self, positions: Tensor) -> Tensor:
+        """Favour of each row's position, less the average favour: (n_rows, n_labels)."""
+        shares = self.favours.new_tensor(self.options["position_shares"])
+        favours = FAVOUR_RATE * (self.favours - shares @ self.favours)
+        at = positions.clamp(max=len(shares))
+        return F.pad(favours, (0, 0, 1, 0)).index_select(0, at)  # 0 at position 0
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """Logits of all inputs side by side, (n_rows, n_inputs)."""

@@ -25,7 +25,14 @@ from sklearn_din._extras import extra
 from sklearn_din._frames import pandas_frame
 from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din._typed_fields import from_dict, to_dict
-from sklearn_din._validation import check_frame, check_names, check_times, key_codes, plain_values
+from sklearn_din._validation import (
+    check_frame,
+    check_names,
+    check_times,
+    key_codes,
+    plain_values,
+    position_values,
+)
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_of, warn_user
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
@@ -40,6 +47,7 @@ from sklearn_din.encoding.notices import (
 )
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
+    BESIDE,
     HistoriesParameter,
     NamesParameter,
     Roles,
@@ -103,6 +111,11 @@ class HistorySequenceEncoder(
         Column that says when each row was: integers, floats or datetimes. It is no feature: it
         travels beside them, so that ``DINClassifier(validation="last")`` and :class:`TimeSplit`
         know what came last. It may be absent at transform.
+    position : str, default=None
+        Column that says where each row was shown: 1, 2, 3 and so on, missing where that is not
+        known. Training learns what a position adds to the log-odds of a click, so that items are
+        not praised for their places; predictions leave it out: they are those of an average
+        position. It may be absent at transform.
     max_length : int, default=50
         How many of its newest events a history keeps. Time and memory grow with it. Item
         neighbours alone count older events too, of the 1,000 newest that a cell holds.
@@ -166,6 +179,7 @@ class HistorySequenceEncoder(
         "drop": [str, "array-like", None],
         "user": [str, None],
         "time": [str, None],
+        "position": [str, None],
         "max_length": [Interval(Integral, 1, None, closed="left")],
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
@@ -185,6 +199,7 @@ class HistorySequenceEncoder(
         drop: NamesParameter | None = (),
         user: str | None = None,
         time: str | None = None,
+        position: str | None = None,
         max_length: int = 50,
         min_frequency: int = 1,
         max_ids: int | None = None,
@@ -198,6 +213,7 @@ class HistorySequenceEncoder(
         self.drop = drop
         self.user = user
         self.time = time
+        self.position = position
         self.max_length = max_length
         self.min_frequency = min_frequency
         self.max_ids = max_ids
@@ -452,7 +468,7 @@ class HistorySequenceEncoder(
     @property
     def _beside(self) -> list[str]:
         """Columns that travel beside the features."""
-        return [name for name in (self.user, self.time) if name is not None]
+        return [name for name in (self.user, self.time, self.position) if name is not None]
 
     def _check_table(self, X: TableLike, *, reset: bool) -> Impressions:
         """Check the columns of a frame or a scan; ``reset`` where this is ``fit``."""
@@ -464,7 +480,7 @@ class HistorySequenceEncoder(
         droppable = () if reset else (*self._dropped, *self._beside)
         frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
-            check_frame(frame, self._beside, name="X (user and time)")
+            check_frame(frame, self._beside, name=f"X ({BESIDE})")
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
     def _count_new_columns(
@@ -548,6 +564,8 @@ class HistorySequenceEncoder(
             key_codes(plain_values(columns.frame[self.user].iloc[:1]), name="the column of users")
         if self.time is not None:
             check_times(columns.frame[self.time], name=f"X[{self.time!r}]")
+        if self.position is not None:
+            position_values(columns.frame[self.position])
         return read_frame(columns, roles, max_length=self.max_length)
 
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
@@ -575,6 +593,7 @@ class HistorySequenceEncoder(
             self._learnt,
             self.user,
             self.time,
+            self.position,
             self._look_up_vectors(),
             refuses_unknown=self.unknown == "error",
         )

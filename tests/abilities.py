@@ -1,4 +1,4 @@
-"""Rows for the abilities that each path (streamed, resumed, grown, joint) has to take."""
+"""Rows with positions for the abilities that each path (streamed, resumed, grown, joint) takes."""
 
 import warnings
 
@@ -19,6 +19,7 @@ def make_rows(n=240):
     rng = np.random.RandomState(0)
     X = pd.DataFrame({"user": rng.randint(9, size=n), "time": np.arange(n)})
     X["price"] = rng.random_sample(n)
+    X["rank"] = np.where(X["time"] % 7 == 0, np.nan, X["time"] % 5 + 1)
     X["film"] = rng.choice(list(GENRES), size=n)
     X["genres"] = X["film"].map(GENRES)
     y = (rng.random_sample(n) < np.where(X["film"].isin(["f0", "f2"]), 0.7, 0.3)).astype(int)
@@ -40,7 +41,9 @@ ABILITIES = {
 
 
 def make_encoder():
-    return HistorySequenceEncoder(user="user", time="time", max_length=9, vectors=VECTORS)
+    return HistorySequenceEncoder(
+        user="user", time="time", position="rank", max_length=9, vectors=VECTORS
+    )
 
 
 def encode_with_new_columns(encoder=None):

@@ -12,9 +12,9 @@ TITLES = ["<script>alert(1)</script>", "a very long title " * 20, "Füße & «H�
 def fit_served(seed=0):
     """A Pipeline that remembers its clicks, and the clicks."""
     log = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
-    shown = log.impressions.drop(columns="price")
+    shown = log.impressions.drop(columns="price").assign(rank=np.arange(len(log.y)) % 5 + 1)
     builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
-    encoder = HistorySequenceEncoder(user="user", time="time")
+    encoder = HistorySequenceEncoder(user="user", time="time", position="rank")
     classifier = DINClassifier(max_epochs=2, random_state=seed, lr=0.01)
     steps = [("history", builder), ("encode", encoder), ("din", classifier)]
     return Pipeline(steps).fit(shown, log.y), shown[log.y == 1]

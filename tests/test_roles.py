@@ -320,5 +320,7 @@ def test_user_and_time_travel_beside_the_features():
 def test_times_that_cannot_order_rows_are_refused(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         HistorySequenceEncoder(time="time").fit(with_windows().assign(**change))
-    with pytest.raises(ValueError, match=r"X \(user and time\) has no column 'usr'; did you mean"):
+    with pytest.raises(
+        ValueError, match=r"X \(user, time and position\) has no column 'usr'; did you mean"
+    ):
         HistorySequenceEncoder(user="usr").fit(with_windows())

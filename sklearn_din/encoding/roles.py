@@ -84,7 +84,7 @@ def assign_roles(
 
     All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
     Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``beside`` say
-    whose the row is, and when.
+    whose the row is, when it was, and where it was shown.
     """
     _check_histories(histories)
     named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)
@@ -96,7 +96,7 @@ def assign_roles(
     finder = Histories(facts, table.separator, out, ids, numbers)
     behaviours = tuple(finder.find(pairs))
     candidates = Roles((), (), behaviours).candidates
-    _check_disjoint(named | {"user and time": list(beside), "candidates": sorted(candidates)})
+    _check_disjoint(named | {BESIDE: list(beside), "candidates": sorted(candidates)})
     kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
     kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
     kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
@@ -139,7 +139,8 @@ def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-OUTSIDE = {"drop", "user and time"}  # both keep a column out of the features
+BESIDE = "user, time and position"
+OUTSIDE = {"drop", BESIDE}  # both keep a column out of the features
 
 
 def _check_output_names(roles: Roles, histories: set[str]) -> None:

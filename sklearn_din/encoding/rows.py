@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._spans import Spans
-from sklearn_din._validation import key_codes, plain_values, time_values
+from sklearn_din._validation import key_codes, plain_values, position_values, time_values
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import warn_of_changed_units, warn_once_of
@@ -32,13 +32,14 @@ SEVERAL_USERS = 20  # of a few, all may be new
 class RowEncoder:
     """Encodes the rows of tables by what was learnt.
 
-    ``user`` and ``time`` travel beside the features, and so do the ``vectors`` of vocabularies that
-    have some; ``refuses_unknown`` makes a value that was not seen at fit an error.
+    ``user``, ``time`` and ``position`` travel beside the features, and so do the ``vectors`` of
+    vocabularies that have some; ``refuses_unknown`` makes a value not seen at fit an error.
     """
 
     learnt: Learnt
     user: str | None
     time: str | None
+    position: str | None
     vectors: dict[str, Vectors]
     refuses_unknown: bool = False
 
@@ -64,7 +65,8 @@ class RowEncoder:
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
         roles = self.learnt.roles
-        used = {*roles.numeric, *roles.owners, *self.learnt.event_scales, self.user, self.time}
+        used = {*roles.numeric, *roles.owners, *self.learnt.event_scales}
+        used |= {name for name in (self.user, self.time, self.position) if name is not None}
         return [name for name in table.names if name in used]
 
     def read(self, columns: Columns) -> ReadFrame:
@@ -98,6 +100,7 @@ class RowEncoder:
             behaviours,
             users=plain_values(frame[self.user]) if self.user in frame else None,
             times=time_values(frame[self.time]) if self.time in frame else None,
+            positions=position_values(frame[self.position]) if self.position in frame else None,
             vectors={name: self.vectors[name] for name in self.learnt.schema.vector_sizes},
         )
 
@@ -164,10 +167,8 @@ class RowSink:
             for name, values in ragged.columns.items():
                 self.append_events(name, values)
             self._n_events[key] = n_events + len(values)
-        if part.users is not None:
-            self._write("users", part.users, start)
-        if part.times is not None:
-            self._write("times", part.times, start)
+        for name, values in part.beside.items():
+            self._write(name, values, start)
 
     def append_events(self, name: str, values: Column) -> None:
         """Write what further events hold."""
@@ -261,10 +262,8 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
         anchors = {n: store[f"anchor {n}"] for n in names if f"anchor {n}" in store}
         older = None if behaviour.is_bag else store[f"older {key}"]
         behaviours[behaviour.histories] = Ragged(events, spans, anchors, older)
-    users, times = store.get("users"), store.get("times")
-    return EncodedFeatures._without_checks(
-        schema, columns, behaviours, users=users, times=times, store=store
-    )
+    beside = {name: store.get(name) for name in ("users", "times", "positions")}
+    return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **beside)
 
 
 def event_name(name: str) -> str:

@@ -55,6 +55,9 @@ class EncodedFeatures:
     times : ndarray of shape (n,), default=None
         When each impression was. No feature: it travels beside them for validation rows and
         splits by time.
+    positions : ndarray of shape (n,), int32, default=None
+        Where each impression was shown, from 1 on; 0 where that is not known. No feature: training
+        alone looks at it.
     vectors : dict of str to Vectors, default=None
         The fixed vectors of each vocabulary that has some, held once for all rows.
     store : Store, default=None
@@ -89,13 +92,14 @@ class EncodedFeatures:
         *,
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
+        positions: np.ndarray | None = None,
         vectors: Mapping[str, Vectors] | None = None,
         store: Store | None = None,
     ) -> None:
         self.schema = schema
         self.columns = dict(columns)
         self.behaviours = dict(behaviours or {})
-        self.users, self.times, self.store = users, times, store
+        self.users, self.times, self.positions, self.store = users, times, positions, store
         self.vectors = dict(vectors or {})
         _check_arrays(self)
 
@@ -109,7 +113,8 @@ class EncodedFeatures:
     ) -> EncodedFeatures:
         self = cls.__new__(cls)
         self.schema, self.columns, self.behaviours = schema, columns, behaviours
-        self.users, self.times, self.vectors, self.store = None, None, {}, None
+        self.users, self.times, self.positions = None, None, None
+        self.vectors, self.store = {}, None
         return self._replace(**others)
 
     def _replace(self, **parts: Any) -> EncodedFeatures:
@@ -146,9 +151,8 @@ class EncodedFeatures:
         rows = select_rows(key)
         columns = {name: values[rows] for name, values in self.columns.items()}
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
-        users = None if self.users is None else self.users[rows]
-        times = None if self.times is None else self.times[rows]
-        return self._replace(columns=columns, behaviours=behaviours, users=users, times=times)
+        beside = {name: values[rows] for name, values in self.beside.items()}
+        return self._replace(columns=columns, behaviours=behaviours, **beside)
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:
@@ -159,6 +163,12 @@ class EncodedFeatures:
         history = name.removesuffix("_mask") if is_mask else name
         ragged = self.behaviours[self.schema.behaviour_of(history).histories]
         return ragged.mask() if is_mask else ragged.pad(history)
+
+    @property
+    def beside(self) -> dict[str, np.ndarray]:
+        """What travels beside the features: ``users``, ``times``, ``positions``, where given."""
+        values = {name: getattr(self, name) for name in ("users", "times", "positions")}
+        return {name: array for name, array in values.items() if array is not None}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -222,8 +232,7 @@ class EncodedFeatures:
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
     def __repr__(self) -> str:
-        known = [name for name in ("users", "times") if getattr(self, name) is not None]
-        beside = f", with {' and '.join(known)}" if known else ""
+        beside = f", with {' and '.join(self.beside)}" if self.beside else ""
         return f"EncodedFeatures of {len(self):,} impressions{beside}\n{self.schema.table()}"
 
 
@@ -244,8 +253,8 @@ def _check_arrays(X: EncodedFeatures) -> None:
             f"behaviours must have the keys {[b.histories for b in schema.behaviours]}, got "
             f"{list(X.behaviours)}."
         )
-    parts: dict[Any, Any] = {**X.columns, **X.behaviours, "users": X.users, "times": X.times}
-    lengths = {name: len(part) for name, part in parts.items() if part is not None}
+    parts: dict[Any, Any] = {**X.columns, **X.behaviours, **X.beside}
+    lengths = {name: len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every field must have one row per impression, got lengths {lengths}.")
     n_dims = {name: vectors.n_dims for name, vectors in X.vectors.items()}

@@ -25,8 +25,8 @@ def rows_per_pool(X: EncodedFeatures) -> int | None:
 def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
     """Copy some rows of mapped impressions.
 
-    Rows are in ascending order, so each page of a file is read once. Users and times are left out;
-    of the events, those that some row holds are copied.
+    Rows are in ascending order, so each page of a file is read once. Users and times are left out,
+    positions kept; of the events, those that some row holds are copied.
     """
     chosen = X[rows]
     columns = {
@@ -34,4 +34,7 @@ def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
         for name, values in chosen.columns.items()
     }
     behaviours = {key: ragged.drop_older().compact() for key, ragged in chosen.behaviours.items()}
-    return EncodedFeatures._without_checks(X.schema, columns, behaviours, vectors=X.vectors)
+    positions = None if chosen.positions is None else np.array(chosen.positions)
+    return EncodedFeatures._without_checks(
+        X.schema, columns, behaviours, positions=positions, vectors=X.vectors
+    )

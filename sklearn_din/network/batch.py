@@ -132,6 +132,8 @@ class Batch:
     Attributes
     ----------
     numbers : Tensor of shape (n, n_numeric), float32
+    positions : Tensor of shape (n,), int32, or None
+        Where each impression was shown, 0 where that is not known.
     identities : dict of str to Tensor, int32
         Ids of each field but those of lists, (n,) or of a history (n_events,), as they are
         compared: each unknown value has a negative one.
@@ -174,6 +176,7 @@ class Batch:
         numeric = X.schema.names("numeric")
         numbers = [X.columns[name] for name in numeric]
         self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
+        self.positions = None if X.positions is None else torch.from_numpy(X.positions)
         self.identities: dict[str, Tensor] = {}
         self.lists: dict[str, BatchLists] = {}
         for name in X.schema.names("categorical", "list"):
@@ -267,6 +270,7 @@ class Batch:
         if torch.device(device).type == "cpu":
             return self
         self.numbers = to_device(self.numbers, device)
+        self.positions = None if self.positions is None else to_device(self.positions, device)
         self.weights = None if self.weights is None else to_device(self.weights, device)
         groups: list[dict[Any, Tensor]] = [self.identities, self.event_numbers, *self.vectors]
         for group in (*groups, self.rows, self.offsets):

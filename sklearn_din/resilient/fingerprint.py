@@ -129,8 +129,9 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
     """Hash every column of encoded impressions, a block of rows at a time, by field.
 
     Histories count by their values, row after row: windows over a large log and a compact copy of
-    the same events are equal. Whose and when each row is have the names "user=" and "time=", what
-    the fields mean, vocabularies included, "the schema", fixed vectors "vectors=".
+    the same events are equal. What travels beside the features has the names "user=", "time=" and
+    "position=", what the fields mean, vocabularies included, "the schema", fixed vectors
+    "vectors=".
     """
     digests = {"the schema": digest(X.schema.identity)}
 
@@ -144,9 +145,8 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
             update(name, values)
-        for name, values in (("user=", block.users), ("time=", block.times)):
-            if values is not None:
-                update(name, values)
+        for name, values in block.beside.items():
+            update(f"{name.removesuffix('s')}=", values)
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]
             index = ragged.spans.index()

@@ -73,7 +73,7 @@ class PipelineAnswers(Answers):
         compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
         item = most_distinct(catalogue, compared or schema.names("categorical"))
         self.items = Items(catalogue, item, title=title, image=image, folder=folder)
-        beside = {self._encoder.user, self._encoder.time, *schema.unused}
+        beside = {*self._encoder._beside, *schema.unused}
         beside |= {*_names(self._encoder.drop)}
         self._needed = [name for name in names if name not in beside]
         self.user_columns = [name for name in self._needed if name not in catalogue]

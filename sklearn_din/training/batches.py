@@ -241,7 +241,7 @@ class ScoringBatches:
     """
 
     def __init__(self, X: EncodedFeatures) -> None:
-        self.X = X
+        self.X = X._replace(positions=None)  # predictions are those of an average position
 
     def __len__(self) -> int:
         return len(self.X)

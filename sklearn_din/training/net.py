@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
 VALIDATION_BATCH_SIZE = 4_096
+MOST_POSITIONS = 100  # that are told from each other
 OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 
 StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
@@ -218,6 +219,11 @@ class DINNet(NeuralNetBinaryClassifier):
         if not self.initialized_:
             return self._fit_new(X, y, sample_weight, epochs=1)
         X, encoded, weights, _ = self._check_rows(X, y, sample_weight)
+        if X.positions is not None and not self.module_.options["position_shares"]:
+            raise ValueError(
+                "rows came with positions, and the network was trained on rows without. Fit it "
+                "anew, or set the encoder's position=None."
+            )
         tables, seed = self.neighbours_, next_seeds(self)[1]
         if tables.pairs:  # tables that had counted a row's own click would reveal it
             X, tables = tables.add_to(X), tables.grow(X, self.target.clicks(encoded))
@@ -391,6 +397,7 @@ class DINNet(NeuralNetBinaryClassifier):
             with seed_torch(seed, devices=devices):
                 if is_new:
                     self.module__schema = X.schema
+                    self.module__position_shares = self._position_shares(train)
                     self.initialize()
                     # From a bias of 0 a step moves it by the rate: on the way to a rare click's,
                     # everything else would learn what the bias alone has to.
@@ -415,6 +422,24 @@ class DINNet(NeuralNetBinaryClassifier):
                 self.optimizer_.zero_grad(set_to_none=True)
         self.module_.eval()
         self.order_ = copy.deepcopy(self.order_)  # the caller may draw from the original
+
+    def _position_shares(self, train: ImpressionBatches) -> tuple[float, ...]:
+        """Return the fraction of rows at each position; of clicks, half counts what all others do.
+
+        The mean favour of clicks lies above that of all rows: between that of clicks and that of
+        other rows is the favour whose probability is, to second order, the mean of all positions'.
+        """
+        if train.X.positions is None:
+            return ()
+        positions = train.X.positions if train.rows is None else train.X.positions[train.rows]
+        positions = np.minimum(positions, MOST_POSITIONS)
+        kinds, known = self.target.kinds(train.y), positions > 0
+        counts = [
+            np.bincount(positions[known & (kinds == kind)], minlength=positions.max(initial=1) + 1)
+            for kind in np.unique(kinds[known])
+        ]
+        shares = [count[1:] / count.sum() for count in counts]
+        return tuple(np.mean(shares, axis=0).tolist()) if shares else (0.0,)
 
     def _count(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
         """Factors of the L2 by vocabulary: ids and labels are counted in all trainings so far."""

@@ -213,6 +213,9 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
     is_plain = type(after) is tuple and all(n is None or type(n) is int for n in after)
     if not is_plain or not 0 < len(after) <= len(weights):
         raise ValueError(f"a network's labels cannot come after {after!r:.60}.")
+    shares: Any = options.get("position_shares")
+    if type(shares) is not tuple or any(type(share) is not float for share in shares):
+        raise ValueError(f"shares of positions must be numbers, got {shares!r:.60}.")
     for layers in (widths, *units):
         is_plain = type(layers) in (set, tuple)
         if not is_plain or any(type(n) is not int or n < 1 for n in layers or ()):
