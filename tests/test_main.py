@@ -536,7 +536,7 @@ def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, tmp_path
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
     assert "it is a folder, not a file" in refused("predict", ".", "rows", "--output", "o.csv")
     assert "a log needs --user, --item and --time" in refused("log.csv")
-    assert "--drop-missing, --user: only for a log" in refused("--user", "u", "--drop-missing")
+    assert "--user, --drop-missing: only for a log" in refused("--user", "u", "--drop-missing")
 
 
 @pytest.fixture
