@@ -618,7 +618,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
             ),
             lambda: sample_negatives(scan, item="item", item_columns="category", user="user"),
         ):
-            with pytest.raises(OSError, match="What was written there is removed") as found:
+            with pytest.raises(OSError, match="Free some of the disk") as found:
                 call()
             assert found.value.errno == errno.EFBIG
             assert list(cache.iterdir()) == []
