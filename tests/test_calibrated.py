@@ -178,9 +178,8 @@ def test_one_pipeline_for_each_fold_names_what_to_do(fitted, frame, y, users, ca
     folds = CalibratedClassifierCV(fitted, cv=2).fit(frame, y)
     message = (
         "rank_candidates needs one model and its calibration, got a CalibratedClassifierCV of 2: "
-        "one for each fold. Fit it with ensemble=False, which keeps one model of all rows, or "
-        "calibrate a fitted model on rows that it was not trained on: "
-        "CalibratedClassifierCV(FrozenEstimator(model)).fit(X_more, y_more)."
+        "one for each fold. Fit it with ensemble=False, or around FrozenEstimator(model) on rows "
+        "that the model was not trained on."
     )
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         rank_candidates(folds, users, candidates)
