@@ -260,9 +260,7 @@ def test_callbacks_need_trust_by_name(fitted, path):
     save(classifier, path)
     names = ["skorch.callbacks.scoring.EpochScoring", "skorch.utils.to_numpy"]
     assert inspect(path)["untrusted"] == names
-    with pytest.raises(
-        ModelFileError, match=r"not trusted.*EpochScoring', 'skorch.utils.to_numpy'"
-    ):
+    with pytest.raises(ModelFileError, match=r"not trusted.*EpochScoring', 'skorch"):
         load(path)
     assert load(path, trusted=names).callbacks[0].scoring == "roc_auc"
 
