@@ -196,12 +196,12 @@ function svg(name, attributes, ...children) {
 
 // Lines over one axis: [{ name, colour, dash, points: [[x, y], ...] }].
 function plot(lines, xName, label) {
-  const [width, height, left, bottom] = [640, 260, 60, 40];
+  const [width, height, left, bottom] = [Math.min(640, document.body.clientWidth - 32), 280, 60, 40];
   const all = lines.flatMap((line) => line.points);
   const [xs, ys] = [0, 1].map((n) => all.map((point) => point[n]));
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   const x = (v) => left + ((v - x0) / (x1 - x0 || 1)) * (width - left - 20);
-  const y = (v) => height - bottom - ((v - y0) / (y1 - y0 || 1)) * (height - bottom - 40);
+  const y = (v) => height - bottom - ((v - y0) / (y1 - y0 || 1)) * (height - bottom - 50);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, role: "img", "aria-label": label });
   for (const v of [y0, y1]) drawing.append(svg("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, Number(v.toPrecision(3))));
   for (const v of [x0, x1]) drawing.append(svg("text", { x: x(v), y: height - 22, "text-anchor": "middle" }, Number(v.toPrecision(3))));
@@ -210,7 +210,7 @@ function plot(lines, xName, label) {
     const style = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash };
     drawing.append(svg("polyline", { ...style, points: points.map((p) => `${x(p[0])},${y(p[1])}`).join(" ") }));
     for (const p of points) drawing.append(svg("circle", { cx: x(p[0]), cy: y(p[1]), r: 3, fill: colour }));
-    drawing.append(svg("line", { ...style, x1: left + 190 * n, x2: left + 190 * n + 30, y1: 14, y2: 14 }), svg("text", { x: left + 190 * n + 36, y: 18 }, name));
+    drawing.append(svg("line", { ...style, x1: left, x2: left + 30, y1: 10 + 18 * n, y2: 10 + 18 * n }), svg("text", { x: left + 36, y: 14 + 18 * n }, name));
   });
   return drawing;
 }
