@@ -220,8 +220,6 @@ class DIN(nn.Module):
         """One logit per impression of the batch; of several labels one for each.
 
         logits : (n_rows,) or (n_rows, n_labels)
-
-        Sizes are read from shapes, never by ``len``: ``torch.export`` then leaves them free.
         """
         compute_alone_if_forked()
         embeddings = self.embeddings(batch.ids, batch.distinct, batch.vectors, batch.lists)

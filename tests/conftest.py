@@ -24,7 +24,6 @@ SLOW = {
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
     "estimator": "it_learns_whether_the_candidates_category_is_in_the_history",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
-    "export": "torch_export_takes_the_module_with_free_sizes",
     "growth": "two_passes_equal_one_pass_and_one_more",
     "made_logs": "the_markets_truth_agrees_with_a_loop_over_impressions",
     "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "

@@ -1,8 +1,6 @@
 """An exported file gives the same numbers as the classifier, on any batch and any length."""
 
-import copy
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +9,11 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.utils._pytree import tree_map
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.network.batch import Batch
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import export_onnx, neighbour_numbers
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -217,44 +213,6 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     shapes = [tuple(constant.dims) for constant in model.graph.initializer]
     assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]
     assert [opset.version for opset in model.opset_import] == [onnx_graph.OPSET]
-
-
-class FlatTensors(torch.nn.Module):
-    """A network as ``torch.export`` wants it: plain tensors in, no batch object."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, numbers, ids, rows, offsets):
-        sizes = {"n_rows": numbers.shape[0], "event_numbers": {}, "distinct": {}}
-        sizes |= {"vectors": None, "lists": {}}
-        return self.network(
-            SimpleNamespace(
-                numbers=numbers,
-                ids=ids,
-                identities=ids,
-                rows=rows,
-                offsets=offsets,
-                shared=False,
-                **sizes,
-            )
-        )
-
-
-@pytest.mark.parametrize("network", [{}, {"activation": "dice", "attention_activation": "dice"}])
-def test_torch_export_takes_the_module_with_free_sizes(network):
-    module = copy.deepcopy(fitted_classifier(**network).module_).requires_grad_(False)
-
-    def tensors(X):
-        batch = Batch(X)
-        return batch.numbers, batch.ids, batch.rows, batch.offsets
-
-    arguments = tensors(make_impressions(9))
-    free = tree_map(lambda _: {0: torch.export.Dim.AUTO}, arguments)
-    program = torch.export.export(FlatTensors(module), arguments, dynamic_shapes=free, strict=False)
-    for X in [make_impressions(n, seed=3) for n in (2, 50)]:
-        torch.testing.assert_close(program.module()(*tensors(X)), module(Batch(X)))
 
 
 def test_a_bare_classifier_has_no_recipe(onnx, path):

@@ -31,11 +31,9 @@ LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_bac
 
 
 def can_fuse(layers: Iterable[nn.Module]) -> bool:
-    """Return whether there are layers, all linear or PReLU; not in torch.export: sizes are free."""
+    """Return whether there are layers, and all are linear or PReLU."""
     layers = list(layers)
-    if torch.compiler.is_compiling() or not layers:
-        return False
-    return all(isinstance(layer, nn.Linear | PReLU) for layer in layers)
+    return bool(layers) and all(isinstance(layer, nn.Linear | PReLU) for layer in layers)
 
 
 def attend(

@@ -53,8 +53,6 @@ class PReLU(nn.Module):
         scores : (n, n_features)
         output : (n, n_features)
         """
-        if torch.compiler.is_compiling():  # torch.export takes no autograd function
-            return scores.relu() + self.slope * scores.clamp(max=0.0)
         if not torch.is_grad_enabled():
             return leaky_relu(scores, self.slope)
         return _LearntLeaky.apply(scores, self.slope)

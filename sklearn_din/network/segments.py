@@ -118,8 +118,7 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     ``embedding_bag`` prefetches rows, ``index_select`` stalls on cache misses and takes twice as
     long where there are many (benchmarks/README.md). Each id is a bag of its own here.
     """
-    # In torch.export the number of ids is a symbol, which cannot be compared
-    if not torch.compiler.is_compiling() and ids.shape[0] < FEW_IDS:
+    if ids.shape[0] < FEW_IDS:
         return table.index_select(0, ids)
     starts = reuse_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
     return F.embedding_bag(ids, table, starts, mode="sum")
@@ -133,8 +132,6 @@ def reuse_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int
 
     Each training step needs several, of sizes that change from batch to batch.
     """
-    if torch.compiler.is_compiling():  # n is a symbol there, which no cache can hold
-        return torch.arange(n, device=device, dtype=dtype)
     longest = _ARANGES.get((device, dtype))
     if longest is None or longest.shape[0] < n:
         longest = _ARANGES[device, dtype] = torch.arange(n, device=device, dtype=dtype)
