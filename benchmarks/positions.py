@@ -33,10 +33,7 @@ METHODS = {  # parameters of the encoder; whether the column is there to train o
 
 
 def shown_log(*, seed, strength, **options):
-    """Return impressions with ranks, their clicks, what is clicked at one position, and unfairness.
-
-    ``is_unfair`` says of each row whether its item has a place of its own.
-    """
+    """Return impressions with ranks, clicks, clicks at one position, and whether places are own."""
     log = make_click_log(random_state=seed, **options)
     rng = np.random.RandomState(seed)
     shown, n = log.impressions, len(log.y)
@@ -84,7 +81,7 @@ def main():
         for method in METHODS:
             row = measures(*log, method=method, seed=seed)
             results.append({"method": method} | row)
-            print(method, seed, {name: round(value, 4) for name, value in row.items()}, flush=True)
+            print(method, seed, *(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
     means = pd.DataFrame(results).groupby("method", sort=False).mean()
     print_frame(means.map("{:.3f}".format), f"strength {options.strength}")
 

@@ -114,8 +114,8 @@ class HistorySequenceEncoder(
     position : str, default=None
         Column that says where each row was shown: 1, 2, 3 and so on, missing where that is not
         known. Training learns what a position adds to the log-odds of a click, so that items are
-        not praised for their places; predictions leave it out: they are those of an average
-        position. It may be absent at transform.
+        not praised for their places; its validation checks count it too. Predictions leave it out:
+        they are those of an average position. It may be absent at transform.
     max_length : int, default=50
         How many of its newest events a history keeps. Time and memory grow with it. Item
         neighbours alone count older events too, of the 1,000 newest that a cell holds.

@@ -35,6 +35,7 @@ SLOW = {
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
     "onnx_server": "the_example_serves the_server_loads_neither_torch_nor_scikit_learn",
+    "positions": "items_of_one_relevance_are_alike_wherever_they_are_shown",
     "progress": "before_scikit_learn_1_9_the_bar_is_the_classifiers_own",
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone threads_share_a_ranker "
     "rankings_by_every_model_equal_scoring_each_pair_alone",
