@@ -288,6 +288,7 @@ def fit_kind(kind, shown, y):
     """A Pipeline of one kind, and what else its answers need."""
     options = {"max_epochs": 1, "random_state": 0}
     model, clicks = Pipeline(fit_served()[0].steps), shown[y == 1]
+    model.set_params(encode__position=None)
     if kind == "regressor":
         model.set_params(din=DINRegressor(**options), history__events="all")
     if kind == "elapsed":
