@@ -56,7 +56,7 @@ def test_what_was_encoded_outlives_its_cache_and_a_second_fit_writes_it_again(lo
         lambda: encoder.transform(attached),
         lambda: predict_to_parquet(classifier, attached, tmp_path / "scores.parquet"),
     ):
-        with pytest.raises(FileNotFoundError, match=r"and it is gone\. .* attach again"):
+        with pytest.raises(FileNotFoundError, match=r"and it is gone\. Scan and attach again"):
             use()
     assert not [name for name in os.listdir(tmp_path) if name not in ("cache", "rows.parquet")]
     attached = attach_history(scan, scan, columns=["item"], **ROLES)

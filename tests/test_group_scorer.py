@@ -98,7 +98,9 @@ def test_scorer_says_how_to_give_it_groups(log, model):
     model.fit(X, y)
     with pytest.raises(ValueError, match=r"no groups\. Name .* name the column .*set_score_req"):
         group_roc_auc_scorer()(model, X, y)
-    with pytest.raises(ValueError, match=r"with only \['user', 'price'\]\. Pass .*'session'"):
+    with pytest.raises(
+        ValueError, match=r"\(groups='session'\) .* with only \['user', 'price'\]\. Pass"
+    ):
         group_roc_auc_scorer("session")(model, X, y)
     with pytest.raises(ValueError, match=r"got a ndarray without columns\. Pass X as a DataFrame"):
         group_roc_auc_scorer("user")(model, X.to_numpy(), y)

@@ -115,7 +115,7 @@ def test_a_full_vocabulary_counts_nothing_any_more():
     ],
 )
 def test_values_of_another_kind_are_refused(known, new, kinds):
-    with pytest.raises(ValueError, match=f"item was learnt as {kinds}, such as .*: they could"):
+    with pytest.raises(ValueError, match=f"item was learnt as {kinds}: they could"):
         grow(learn(known), new)
 
 

@@ -543,7 +543,7 @@ def test_a_step_of_its_own_gives_the_same_model(model, log):
     steps = [HistorySequenceEncoder(user="user", time="time"), ItemNeighbours()]
     three = make_pipeline(*steps, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
     np.testing.assert_array_equal(three.predict_proba(X), model.predict_proba(X))
-    with pytest.raises(ValueError, match="ItemNeighbours was fitted with: 'item' has another"):
+    with pytest.raises(ValueError, match="ItemNeighbours was fitted with: the n_ids of 'item'"):
         three[1].transform(encode(X.assign(item=X["item"].replace(5, -1))))
     with pytest.raises(ValueError, match="fitted on encoded rows, got a frame"):
         three[1].transform(X)

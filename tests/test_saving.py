@@ -627,6 +627,6 @@ def test_memory_that_does_not_suffice_is_named_whatever_zipfile_makes_of_it(tmp_
             raise ValueError("Can't close the ZIP file while there is an open writing handle on it")
 
     monkeypatch.setattr(skops.io, "dump", run_out)
-    with pytest.raises(MemoryError, match="memory does not suffice to save DINClassifier"):
+    with pytest.raises(MemoryError, match="too little memory to save DINClassifier"):
         save(DINClassifier(), tmp_path / "model")
     assert not list(tmp_path.iterdir())

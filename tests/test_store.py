@@ -104,5 +104,5 @@ def test_a_temporary_folder_goes_with_its_last_array(place):
     del part
     gc.collect()
     assert not os.listdir(place)
-    with pytest.raises(FileNotFoundError, match=r"and it is gone\. .* attach again"):
+    with pytest.raises(FileNotFoundError, match=r"and it is gone\. Scan and attach again"):
         copy["item"]

@@ -95,8 +95,8 @@ class Store:
         if size != _n_bytes(entry):
             got = "it is gone" if size < 0 else f"it has {size}"
             raise FileNotFoundError(
-                f"{path} must have {_n_bytes(entry)} bytes as it was written, and {got}. Temporary "
-                "files end with the process that made them: give scan_parquet a cache_dir."
+                f"{path} must have {_n_bytes(entry)} bytes as it was written, and {got}. Scan and "
+                "attach again; temporary files end with their process, those of a cache_dir stay."
             )
         # Copy-on-write, although it is only read: torch warns of read-only arrays.
         array = np.memmap(path, dtype, "c", shape=shape)
