@@ -74,8 +74,8 @@ def make_scores(n_items: int, rng: np.random.RandomState) -> ItemScores:
     return ItemScores(neighbours(N_EXACT, MOST_NEIGHBOURS), cosine, *[popularity] * 3)
 
 
-def measure_size(n_items: int, seed: int) -> None:
-    """Print the cost of a choice out of so many items, without vectors and with some."""
+def measure_size(n_items: int, seed: int) -> list[float]:
+    """Print and return the cost of a choice out of so many items, without vectors and with some."""
     rng = np.random.RandomState(seed)
     scores, items = make_scores(n_items, rng), np.arange(n_items, dtype=np.int32)
     none = np.empty(0, dtype=np.int32)
@@ -97,6 +97,22 @@ def measure_size(n_items: int, seed: int) -> None:
         cells += [1e3 * (time.process_time() - began) / len(histories)]
         del chooser
     print(f"| {n_items:,} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |", flush=True)
+    return cells
+
+
+def draw_sizes(rows: list[list[float]], path: str) -> None:
+    """Draw time and memory of a choice by the size of the catalogue."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for axis, columns, name in zip(
+        axes, ((3, 7), (1, 5)), ("ms a user", "MB, at most"), strict=True
+    ):
+        for column, label in zip(columns, ("by item neighbours", "and by vectors"), strict=True):
+            axis.plot(SIZES, [row[column] for row in rows], marker="o", label=label)
+        axis.set(xscale="log", xlabel="items of the catalogue", ylabel=name, ylim=(0, None))
+        axis.legend()
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -105,15 +121,16 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
     for name, default in (("users", 400), ("epochs", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--picture", help="file to draw the table of sizes to")
     given = parser.parse_args()
     if given.task == "quality":
         for name in given.data:
             measure_quality(name, n_users=given.users, epochs=given.epochs, seed=given.seed)
         return
-    for n_items in SIZES:
-        process = multiprocessing.Process(target=measure_size, args=(n_items, given.seed))
-        process.start()
-        process.join()
+    with multiprocessing.Pool(1, maxtasksperchild=1) as pool:  # a process for each: memory
+        rows = pool.starmap(measure_size, [(n, given.seed) for n in SIZES], chunksize=1)
+    if given.picture:
+        draw_sizes(rows, given.picture)
 
 
 if __name__ == "__main__":
