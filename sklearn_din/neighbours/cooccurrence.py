@@ -65,10 +65,8 @@ class Interactions:
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
             owners = users.astype(np.int64) * (n_ids * N_BLOCKS) + blocks
             # Windows of one log overlap: those of each owner are merged before events are read
-            spans, (codes, distinct) = (
-                _spans_to_read(ragged.take(part), owners),
-                pd.factorize(owners),
-            )
+            spans = _spans_to_read(ragged.take(part), owners)
+            codes, distinct = pd.factorize(owners)
             stride = int((spans.starts + spans.lengths).max(initial=0)) + 1  # separates owners
             covered = Spans(codes * stride + spans.starts, spans.lengths).cover()
             code, starts = np.divmod(covered.run_starts, stride)

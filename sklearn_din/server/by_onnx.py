@@ -26,12 +26,10 @@ class OnnxAnswers(Answers):
         The file.
     catalogue : DataFrame of shape (n_items, ...)
         The columns of candidates, and others for people.
-    title, image : str, default=None
-        Columns of the catalogue for people.
-    folder : path, default="."
-        Where pictures are.
     label : str, default=None
         Of several labels, the one to rank by.
+    **shown
+        title, image and folder, as for :class:`Items`.
     """
 
     def __init__(
@@ -39,10 +37,8 @@ class OnnxAnswers(Answers):
         path: Path,
         catalogue: pd.DataFrame,
         *,
-        title: str | None = None,
-        image: str | None = None,
-        folder: Path = Path(),
         label: str | None = None,
+        **shown: Any,
     ) -> None:
         self._server, self._label = OnnxServer(path), label
         self._server.rank({}, [], label=label)  # another layout is refused
@@ -52,7 +48,7 @@ class OnnxAnswers(Answers):
         pairs = {f"hist_{name}": name for name in of_items}
         self.event_columns = {h: name for h, name in pairs.items() if h in columns}
         item = most_distinct(catalogue, [*self.event_columns.values()] or of_items)
-        self.items = Items(catalogue, item, title=title, image=image, folder=folder)
+        self.items = Items(catalogue, item, **shown)
         frame = self.items.frame
         self._columns = {name: plain(frame[name].tolist()) for name in of_items}
         self.number = "probability" if self._server.classes_ else "prediction"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,14 +35,12 @@ class PipelineAnswers(Answers):
         The columns of candidates, and others for people.
     history : DataFrame, default=None
         What users did, beside what a HistoryBuilder remembers.
-    title, image : str, default=None
-        Columns of the catalogue for people.
-    folder : path, default="."
-        Where pictures are.
     label : str, default=None
         Of several labels, the one to rank by.
     shortlist : int, default=None
         Candidates that are scored, where a request names none; None: all.
+    **shown
+        title, image and folder, as for :class:`Items`.
     """
 
     has_reasons = True
@@ -54,11 +51,9 @@ class PipelineAnswers(Answers):
         catalogue: pd.DataFrame,
         history: pd.DataFrame | None = None,
         *,
-        title: str | None = None,
-        image: str | None = None,
-        folder: Path = Path(),
         label: str | None = None,
         shortlist: int | None = None,
+        **shown: Any,
     ) -> None:
         pipeline, calibration = unwrap(model, purpose="serve")
         builder = _first_builder(pipeline)
@@ -72,7 +67,7 @@ class PipelineAnswers(Answers):
         schema, names = self._encoder.schema_, list(pipeline.feature_names_in_)
         compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
         item = most_distinct(catalogue, compared or schema.names("categorical"))
-        self.items = Items(catalogue, item, title=title, image=image, folder=folder)
+        self.items = Items(catalogue, item, **shown)
         beside = {*self._encoder._beside, *schema.unused}
         beside |= {*_names(self._encoder.drop)}
         self._needed = [name for name in names if name not in beside]

@@ -172,10 +172,8 @@ class Catalogue:
             moments = first_seen[ids_to_look_up(ids)]
             newest = np.argsort(-moments, kind="stable")
             newest = newest[moments[newest] < NEVER]
-        scores, vectors = (
-            [pair.scores for pair in self.neighbours],
-            self.vectors.get(field.vocabulary),
-        )
+        scores = [pair.scores for pair in self.neighbours]
+        vectors = self.vectors.get(field.vocabulary)
         attributes = [(self.columns[name], self.schema[name].n_ids) for _, name in self.attributes]
         return Shortlist(scores, ids, attributes=attributes, newest=newest, vectors=vectors)
 

@@ -93,9 +93,9 @@ class EarlyStopping(Callback):
     ) -> None:
         """Choose the batches after which there are checks; the last one is skorch's own pass."""
         self._began, self._n_batches, self._valid = time.perf_counter(), 0, dataset_valid
-        self._n_before = self._n_epochs_before + net.n_epochs_now() - 1
-        if net.is_refitting_:
-            self._n_before = net.checks_[-1]["epoch"]
+        self._epochs_done = self._n_epochs_before + net.n_epochs_now() - 1
+        if net.is_refitting_:  # training may have stopped in the middle of an epoch
+            self._epochs_done = net.checks_[-1]["epoch"]
         n = dataset_train.n_batches
         self.checks_per_epoch_ = 1 if dataset_valid is None else count_checks(n)
         ends = np.linspace(0, n, self.checks_per_epoch_ + 1).round()
@@ -205,9 +205,9 @@ class EarlyStopping(Callback):
                     self._best[name].copy_(average)
                 else:
                     self._best[name] = average.clone()
-        elif net.is_refitting_:
             return
-        elif len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE) >= self.patience:
+        n_without = len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE)
+        if n_without >= self.patience and not net.is_refitting_:
             net.stop_training("patience")
 
     def _row(self, net: NeuralNet, **of_check: float) -> dict[str, float]:
@@ -218,9 +218,9 @@ class EarlyStopping(Callback):
         losses = [batch["train_loss"] for batch in since]
         sizes = [batch["train_batch_size"] for batch in since]
         seconds, self._began, self._n_batches = now - self._began, now, len(batches)
-        n_before = sum(check["epoch"] > self._n_before for check in net.checks_)
+        n_before = sum(check["epoch"] > self._epochs_done for check in net.checks_)
         return {
-            "epoch": self._n_before + (n_before + 1) / self.checks_per_epoch_,
+            "epoch": self._epochs_done + (n_before + 1) / self.checks_per_epoch_,
             "train_loss": float(np.average(losses, weights=sizes)),
             **of_check,
             "seconds": seconds,

@@ -386,7 +386,10 @@ class DINNet(NeuralNetBinaryClassifier):
         The seed decides the new network's weights, dropout and hidden numbers. Afterwards nothing
         of the rows is left in the net.
         """
-        decay = self._count(train) if self.embedding_l2 else None
+        decay = None
+        if self.embedding_l2:
+            self._count(train)
+            decay = self._decay_in(train)
         if self.ranks_ is not None:
             for batches in filter(None, (train, valid, *chain(*parts))):
                 batches.share_among(self.ranks_.size, rank=self.ranks_.rank)
@@ -441,8 +444,8 @@ class DINNet(NeuralNetBinaryClassifier):
         shares = [count[1:] / count.sum() for count in counts]
         return tuple(np.mean(shares, axis=0).tolist()) if shares else (0.0,)
 
-    def _count(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
-        """Factors of the L2 by vocabulary: ids and labels are counted in all trainings so far."""
+    def _count(self, train: ImpressionBatches) -> None:
+        """Add the ids and labels of further rows to those of all trainings so far."""
         counts = self.target.count(train.y)
         earlier = self.labels_ if any(self.labels_) else (0,) * len(counts)
         self.labels_ = tuple(map(sum, zip(earlier, counts, strict=True)))
@@ -453,8 +456,11 @@ class DINNet(NeuralNetBinaryClassifier):
         for name, before in self.occurrences_.items():
             occurrences[name][: len(before)] += before
         self.occurrences_ = occurrences
+
+    def _decay_in(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
+        """Factors of the L2 by vocabulary, in such batches."""
         strength = self.embedding_l2 * self.target.scale_of_prior(self.labels_)
-        return embedding_decay(occurrences, strength / min(train.batch_size, len(train)))
+        return embedding_decay(self.occurrences_, strength / min(train.batch_size, len(train)))
 
     def _set_rates(self) -> None:
         """Give the optimizer the rates of the parameters."""
@@ -492,7 +498,7 @@ class DINNet(NeuralNetBinaryClassifier):
             self.presses_, self._threads = presses, threads
             try:
                 self._until_stopped(lambda: super(DINNet, self).fit_loop(X, y, n_left, **kwargs))
-                if self._parts and self.stop_reason_ in {"max_epochs", "patience"}:
+                if self.may_refit and self.stop_reason_ in {"max_epochs", "patience"}:
                     self._until_stopped(self._learn_set_aside)
             finally:
                 self.is_refitting_ = False
@@ -521,8 +527,10 @@ class DINNet(NeuralNetBinaryClassifier):
         if not stopping.is_better(self):
             return
         self.is_refitting_ = True
-        for batches, _ in self._parts if self.embedding_l2 else ():
-            self._set_decay(self._count(batches))
+        if self.embedding_l2:
+            for learnt, _ in self._parts:
+                self._count(learnt)
+            self._set_decay(self._decay_in(self._parts[-1][0]))
         of_epoch = {"dataset_train": self._parts[0][0], "dataset_valid": None}
         self.notify("on_epoch_begin", **of_epoch)
         batches = stopping.set_aside_batches(self, self._parts)
