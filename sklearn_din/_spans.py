@@ -87,10 +87,10 @@ class Spans:
         return index
 
     def time_since(
-        self, times: np.ndarray, anchors: np.ndarray, index: np.ndarray | None = None
+        self, times: np.ndarray, row_times: np.ndarray, index: np.ndarray | None = None
     ) -> np.ndarray:
         """Time from every event to its row, row after row (``index`` saves :meth:`index`)."""
-        return np.repeat(anchors, self.lengths) - times[self.index() if index is None else index]
+        return np.repeat(row_times, self.lengths) - times[self.index() if index is None else index]
 
     def same(self, other: Spans) -> bool:
         """Return whether both have the same windows, row by row."""

@@ -32,7 +32,7 @@ def test_runs_of_one_history_are_scored_as_shared_and_others_are_not():
 
 def test_equal_windows_at_other_times_are_no_shared_history():
     X = make_impressions(64)[np.full(64, 3)]
-    X.behaviours[("hist_item", "hist_category")].anchors["when"] = np.arange(64.0)
+    X.behaviours[("hist_item", "hist_category")].row_times["when"] = np.arange(64.0)
     assert not any(batch.shared for batch, _ in ScoringBatches(X))
 
 

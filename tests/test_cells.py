@@ -20,9 +20,9 @@ def objects(cells):
     return pd.Series(column, name="clicks", dtype=object)
 
 
-def windows(starts, lengths, *, anchors=None, values=(5, 6, 7, 8, 9), column="item"):
+def windows(starts, lengths, *, row_times=None, values=(5, 6, 7, 8, 9), column="item"):
     log = EventLog({column: np.array(values)}, token="log")
-    array = WindowArray(log, column, np.array(starts), np.array(lengths), anchors)
+    array = WindowArray(log, column, np.array(starts), np.array(lengths), row_times)
     return pd.Series(array, name="clicks")
 
 

@@ -150,7 +150,7 @@ def test_times_elapsed_and_numbers_of_events_stay_where_ids_are_hidden():
     novelty, moments = measure_novelty(X, share=0.1)
     novelty = replace(novelty, first_seen={"item": np.full(12, 2**40)})
     key = ("hist_item", "hist_category")
-    X.behaviours[key].anchors["hist_price"] = np.full(60, 9.0)
+    X.behaviours[key].row_times["hist_price"] = np.full(60, 9.0)
     shown = novelty.hide(X, moments)
     assert (shown["hist_item"] <= 1).all()
     assert np.array_equal(shown["hist_price"], X["hist_price"])

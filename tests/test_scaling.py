@@ -27,7 +27,7 @@ def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_f
     assert X["price_missing"].dtype == np.int32
 
 
-def test_times_elapsed_are_scaled_logs_of_anchor_minus_time():
+def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():
     frame = with_windows(elapsed="hist_elapsed")
     elapsed = [np.asarray(cell) for cell in frame["hist_elapsed"]]
     scale = 2.0 ** np.round(np.log2(np.median(np.concatenate(elapsed))))

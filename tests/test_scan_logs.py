@@ -357,7 +357,7 @@ def test_histories_and_aggregates_lie_on_each_other(tmp_path):
         assert spans.lengths.tolist() == lengths[10:90].tolist()
         values = log.take(name, slice(None))[0][spans.index()]
         if name == log.clock:
-            values = np.repeat(log.anchors(numbers), spans.lengths) - values
+            values = np.repeat(log.row_times(numbers), spans.lengths) - values
         assert values.tolist() == rows[name].array.flatten().tolist()
 
 

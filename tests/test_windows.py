@@ -31,7 +31,7 @@ def lists(column):
 def frame():
     log = EventLog({"item": ITEMS, "price": np.arange(8) * 1.5})
     ages = WindowArray(EventLog({"ago": np.arange(8.0)}, token=log.token), "ago", STARTS, LENGTHS)
-    ages.anchors = np.array([10.0, 20.0, 30.0, np.nan, 50.0])
+    ages.row_times = np.array([10.0, 20.0, 30.0, np.nan, 50.0])
     return pd.DataFrame(
         {
             "user": [1, 2, 1, 3, 2],

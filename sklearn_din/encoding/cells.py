@@ -164,8 +164,8 @@ class HistoryCells:
         The events, oldest to newest inside each window.
     spans : Spans
         The windows. Missing cells are empty.
-    anchors : ndarray of shape (n_rows,), default=None
-        Where given, a cell reads as ``anchor - values``.
+    row_times : ndarray of shape (n_rows,), default=None
+        Where given, a cell reads as ``row_time - values``.
     log : (EventLog, column), default=None
         Where the events are a log that other rows, folds and columns share.
 
@@ -179,7 +179,7 @@ class HistoryCells:
     name: str
     values: Values
     spans: Spans
-    anchors: np.ndarray | None = None
+    row_times: np.ndarray | None = None
     log: tuple[EventLog, str] | None = None
 
     def newest(self, max_length: int) -> HistoryCells:
@@ -188,10 +188,10 @@ class HistoryCells:
 
     def expand(self) -> HistoryCells:
         """Lay the windows out one after the other, each event as often as it is seen."""
-        if self.anchors is None:
+        if self.row_times is None:
             values = _take(self.values, self.spans.index())
         else:
-            values = self.spans.time_since(self.values, self.anchors)
+            values = self.spans.time_since(self.values, self.row_times)
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
     def codes(self, selection: Selection) -> Codes:
@@ -303,7 +303,7 @@ def _read_cells(column: pd.Series, separator: str | None) -> HistoryCells:
     if isinstance(array, WindowArray):
         values = array.log.columns[array.column]
         log = (array.log, array.column)
-        return HistoryCells(name, values, array.spans, array.anchors, log)
+        return HistoryCells(name, values, array.spans, array.row_times, log)
     if column.dtype == object:
         return _read_objects(column.to_numpy(), name, separator)
     if is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):

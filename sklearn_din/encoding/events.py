@@ -30,7 +30,7 @@ class Events:
     """The histories of one behaviour over only those events that some row holds.
 
     ``counts`` says how many rows hold each event. Histories of ids are codes and distinct values;
-    numbers with ``anchors`` are times, to be read as time elapsed until their row's anchor.
+    numbers with ``row_times`` are times, to be read as time elapsed until the time of their row.
     ``n_older`` events are left out, since their rows keep newer ones: of those, ``older`` (n_rows,)
     lie right before each window, and nothing but item neighbours counts them.
     """
@@ -39,7 +39,7 @@ class Events:
     counts: np.ndarray
     codes: dict[str, Codes] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
-    anchors: dict[str, np.ndarray] = field(default_factory=dict)
+    row_times: dict[str, np.ndarray] = field(default_factory=dict)
     n_older: int = 0
     older: np.ndarray | None = None
 
@@ -91,8 +91,8 @@ def read_events(
     for history in cells:
         if history.name in numbers:
             events.numbers[history.name] = history.numbers(selection)
-            if history.anchors is not None:
-                events.anchors[history.name] = history.anchors
+            if history.row_times is not None:
+                events.row_times[history.name] = history.row_times
         elif history.name in lists:
             events.codes[history.name] = history.list_codes(selection)
         else:

@@ -35,12 +35,12 @@ NUMERIC_KINDS = {"float", "integer"}
 class HistoryFacts:
     """Facts about the events of a history column, gathered part by part.
 
-    A part whose cells are all missing adds no kind. Events with anchors are times that read as time
-    elapsed until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
+    A part whose cells are all missing adds no kind. Events with row times read as time elapsed
+    until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
     """
 
     kinds: set[str] = field(default_factory=set)
-    has_anchors: bool = False
+    has_row_times: bool = False
     any_number: bool = False
     any_fraction: bool = False
     any_missing: bool = False
@@ -52,8 +52,8 @@ class HistoryFacts:
         kind, lengths = _kind_of_events(cells), cells.spans.lengths
         if kind is not None:
             self.kinds.add(kind)
-        self.has_anchors |= cells.anchors is not None
-        if kind == "float" and cells.anchors is None:
+        self.has_row_times |= cells.row_times is not None
+        if kind == "float" and cells.row_times is None:
             numbers = pd.Series(cells.values).to_numpy(np.float64, na_value=np.nan)
             is_missing = np.isnan(numbers)
             self.any_number |= not is_missing.all()
@@ -65,7 +65,7 @@ class HistoryFacts:
     @property
     def is_numeric(self) -> bool:
         """Return whether the events are floats or elapsed times; everything else is an id."""
-        return self.has_anchors or ("float" in self.kinds and self.kinds <= NUMERIC_KINDS)
+        return self.has_row_times or ("float" in self.kinds and self.kinds <= NUMERIC_KINDS)
 
     @property
     def is_whole(self) -> bool:

@@ -69,7 +69,7 @@ def read_frame(
     Of histories of times in ``as_numbers_alone``, the elapsed times become plain numbers, one for
     each event and row.
     """
-    alone = [name for name in as_numbers_alone if columns.history(name).anchors is not None]
+    alone = [name for name in as_numbers_alone if columns.history(name).row_times is not None]
 
     def read() -> ReadFrame:
         numbers = {name: columns.numbers(name) for name in roles.numeric}

@@ -81,15 +81,15 @@ class Learnt:
         behaviours = {}
         for behaviour, events in read.events.items():
             values = {name: self.ids_of(name, codes) for name, codes in events.codes.items()}
-            anchors = {}
+            row_times = {}
             for name, numbers in events.numbers.items():
                 scale = self.event_scales[name]
-                if name in events.anchors:
-                    times = scale.encode_times(numbers, events.anchors[name])
-                    values[name], anchors[name] = times
+                if name in events.row_times:
+                    times = scale.encode_times(numbers, events.row_times[name])
+                    values[name], row_times[name] = times
                 else:
                     values[name] = scale.encode(numbers)
-            behaviours[behaviour] = Ragged(values, events.spans, anchors, events.older)
+            behaviours[behaviour] = Ragged(values, events.spans, row_times, events.older)
         return behaviours
 
     def ids_of(self, name: str, codes: Codes) -> Column:

@@ -224,8 +224,8 @@ def newest_numbers(events: Events, name: str, rows: slice = slice(None)) -> np.n
     spans = events.spans.take(rows)
     is_filled = spans.lengths > 0
     numbers = events.numbers[name][(spans.starts + spans.lengths - 1)[is_filled]]
-    if name in events.anchors:
-        return (events.anchors[name][rows][is_filled] - numbers).astype(np.float64)
+    if name in events.row_times:
+        return (events.row_times[name][rows][is_filled] - numbers).astype(np.float64)
     return numbers
 
 

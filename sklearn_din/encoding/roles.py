@@ -295,7 +295,7 @@ class Histories:
             return None
         events, column = self.facts[name].history, self.facts[candidate]
         rules = (  # the first that holds says whether both are ids
-            (events.has_anchors or column.kind in ("time", "history"), False),
+            (events.has_row_times or column.kind in ("time", "history"), False),
             (not self.numbers.isdisjoint((name, candidate)), False),
             (not self.ids.isdisjoint((name, candidate)), True),
             (events.is_numeric and not events.is_whole, False),

@@ -182,8 +182,8 @@ class RowSink:
         if not behaviour.is_bag:
             no_older = np.zeros(len(spans), dtype=np.int16)
             self._write(f"older {key}", no_older if windows.older is None else windows.older, start)
-        for name, times in windows.anchors.items():
-            self._write(f"anchor {name}", times, start)
+        for name, times in windows.row_times.items():
+            self._write(f"row_time {name}", times, start)
 
     def _write_lists(self, name: str, values: Column) -> np.ndarray:
         """Write the lists that no part before had, and return the positions of the values' own."""
@@ -259,9 +259,9 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
         key, names = _key(behaviour), (*behaviour.histories, *behaviour.numbers)
         spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
         events = {name: read(event_name(name), name) for name in names}
-        anchors = {n: store[f"anchor {n}"] for n in names if f"anchor {n}" in store}
+        row_times = {n: store[f"row_time {n}"] for n in names if f"row_time {n}" in store}
         older = None if behaviour.is_bag else store[f"older {key}"]
-        behaviours[behaviour.histories] = Ragged(events, spans, anchors, older)
+        behaviours[behaviour.histories] = Ragged(events, spans, row_times, older)
     beside = {name: store.get(name) for name in ("users", "times", "positions")}
     return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **beside)
 

@@ -144,21 +144,23 @@ class EventScale:
             scaled = np.clip(scaled, -LINEAR, LINEAR) + np.sign(scaled) * np.log1p(beyond)
         return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
 
-    def encode_times(self, times: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode_times(
+        self, times: np.ndarray, row_times: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scale event times and the times of their rows: their differences are then scaled.
 
         :class:`sklearn_din.features.Ragged` takes the difference and its ``log1p`` when it is
         read, because one event is seen from several rows.
         """
-        return times / self.scale, anchors / self.scale
+        return times / self.scale, row_times / self.scale
 
 
 class EventNumbers:
     """Statistics of one history of numbers, from which its scale is learnt.
 
     Numbers are times elapsed where the cells say so, or where from the oldest event to the newest
-    they never grow and are never negative, in every row: a file has parted such times from their
-    anchors, and quantities such as prices do not keep to that.
+    they never grow and are never negative, in every row: a file has parted such times from those
+    of their rows, and quantities such as prices do not keep to that.
 
     Parameters
     ----------
@@ -179,16 +181,16 @@ class EventNumbers:
         self._step = max(1, n_rows // SAMPLED_ROWS)
         self._moments = Moments()
         self._elapsed = np.zeros(N_EXPONENTS, dtype=np.int64)  # by the nearest power of two
-        self._has_anchors, self._may_be_elapsed, self._n_shrinking = False, True, 0
+        self._has_row_times, self._may_be_elapsed, self._n_shrinking = False, True, 0
 
     def update(self, name: str, events: Events, start: int) -> None:
         """Take in the events of further rows, of which ``start`` is the first."""
         numbers = events.numbers[name]
         rows = slice(-start % self._step, None, self._step)
         sampled = events.spans.take(rows)
-        if name in events.anchors:
-            self._has_anchors = True
-            self._count_elapsed(sampled.time_since(numbers, events.anchors[name][rows]))
+        if name in events.row_times:
+            self._has_row_times = True
+            self._count_elapsed(sampled.time_since(numbers, events.row_times[name][rows]))
             return
         self._moments.update(numbers, events.counts)
         self._look_for_growth(numbers, events.spans)
@@ -203,7 +205,7 @@ class EventNumbers:
         or after, as for the same histories as lists.
         """
         are_elapsed = self._may_be_elapsed and self._n_shrinking >= SHRINKING_STEPS
-        if not self._has_anchors and not are_elapsed:
+        if not self._has_row_times and not are_elapsed:
             return EventScale.of(self._moments)
         n_elapsed = self._elapsed.sum()
         if not n_elapsed:

@@ -60,11 +60,11 @@ class SharedLogs:
         log, rows = self._logs[behaviour]
         for start in range(0, len(rows), AT_A_TIME):
             some = rows[start : start + AT_A_TIME]
-            anchors = {
-                name: log.anchors(some) / self._learnt.event_scales[name].scale
+            row_times = {
+                name: log.row_times(some) / self._learnt.event_scales[name].scale
                 for name in behaviour.numbers
                 if name == log.clock
             }
             spans, most = log.spans(some), self._learnt.max_length
             newest, older = keep_newest(spans, most, is_bag=behaviour.is_bag)
-            yield start, Ragged({}, newest, anchors, older)
+            yield start, Ragged({}, newest, row_times, older)

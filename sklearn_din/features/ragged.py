@@ -26,9 +26,9 @@ class Ragged:
         to newest inside each window.
     spans : Spans
         Which events each row holds.
-    anchors : dict of str to ndarray of shape (n_rows,), default=None
+    row_times : dict of str to ndarray of shape (n_rows,), default=None
         For numeric columns that hold times, in the encoder's unit: the row's own time. They read
-        as ``log1p(anchor - time)``.
+        as ``log1p(row_time - time)``.
     older : ndarray of shape (n_rows,), int16, default=None
         How many events right before each window belong to the row too: item neighbours count them,
         nothing else reads them. None: no row has any.
@@ -48,12 +48,12 @@ class Ragged:
         self,
         columns: Mapping[str, Column],
         spans: Spans,
-        anchors: Mapping[str, np.ndarray] | None = None,
+        row_times: Mapping[str, np.ndarray] | None = None,
         older: np.ndarray | None = None,
     ) -> None:
         self.columns = dict(columns)
         self.spans = spans
-        self.anchors = dict(anchors or {})
+        self.row_times = dict(row_times or {})
         self.older = older
 
     @classmethod
@@ -66,9 +66,9 @@ class Ragged:
 
     def take(self, rows: Rows) -> Ragged:
         """Rows by slice, index array or boolean mask. The events stay shared."""
-        anchors = {name: anchor[rows] for name, anchor in self.anchors.items()}
+        row_times = {name: times[rows] for name, times in self.row_times.items()}
         older = None if self.older is None else self.older[rows]
-        return Ragged(self.columns, self.spans.take(rows), anchors, older)
+        return Ragged(self.columns, self.spans.take(rows), row_times, older)
 
     @property
     def whole(self) -> Spans:
@@ -81,7 +81,7 @@ class Ragged:
         self, columns: Mapping[str, Column], spans: Spans, older: np.ndarray | None = None
     ) -> Ragged:
         """Return the same rows over other events."""
-        return Ragged(columns, spans, self.anchors, older)
+        return Ragged(columns, spans, self.row_times, older)
 
     def drop_older(self) -> Ragged:
         """Return the same rows without their older events; the arrays are shared."""
@@ -92,7 +92,7 @@ class Ragged:
 
         changes : (n_rows - 1,), bool
         """
-        parts = np.stack([self.spans.starts, self.spans.lengths, *self.anchors.values()])
+        parts = np.stack([self.spans.starts, self.spans.lengths, *self.row_times.values()])
         return (parts[:, 1:] != parts[:, :-1]).any(axis=0)
 
     def flat(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
@@ -101,8 +101,8 @@ class Ragged:
         ``index`` is ``spans.index()`` where several columns are read by it.
         """
         values = self.columns[name]
-        if name in self.anchors:
-            return log_elapsed(self.spans.time_since(values, self.anchors[name], index))
+        if name in self.row_times:
+            return log_elapsed(self.spans.time_since(values, self.row_times[name], index))
         return values.take(self.spans.index() if index is None else index)
 
     def mask(self, width: int | None = None) -> np.ndarray:
@@ -135,10 +135,10 @@ class Ragged:
     @property
     def nbytes(self) -> int:
         """Bytes held, shared events counted once."""
-        arrays = [*self.columns.values(), *self.anchors.values()]
+        arrays = [*self.columns.values(), *self.row_times.values()]
         arrays += [] if self.older is None else [self.older]
         return self.spans.nbytes + sum(array.nbytes for array in arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.compact()
-        return Ragged, (compact.columns, compact.spans, compact.anchors, compact.older)
+        return Ragged, (compact.columns, compact.spans, compact.row_times, compact.older)

@@ -420,12 +420,12 @@ def _by_row(
 
 
 def _write_histories(writer: StoreWriter, pair: _Pair, request: HistoryRequest) -> None:
-    """Write the sorted log, the windows of all impressions, and their anchors."""
+    """Write the sorted log, the windows of all impressions, and the times of their rows."""
     columns = {c: ColumnWriter(name, pair.log.frame[c]) for name, c in request.sources.items()}
     writer.append("starts", np.empty(0, dtype=np.int64))
     writer.append("lengths", np.empty(0, dtype=np.int32))
     if request.elapsed is not None:
-        writer.append("anchors", np.empty(0, dtype=np.float64))
+        writer.append("row_times", np.empty(0, dtype=np.float64))
     seen, some = _Pass(pair), list[pd.DataFrame]()
     windows = _windows(seen, request, writer, columns, some)
     has_past = False
@@ -455,14 +455,14 @@ def _read_events(
 
 
 def _read_impressions(seen: _Pass, request: HistoryRequest, writer: StoreWriter) -> _Parts:
-    """Yield impressions with the oldest time of their past, and write their anchors."""
+    """Yield impressions with the oldest time of their past, and write the times of those."""
     pair, events = seen.pair, seen.events
     for start, part, times in seen.impressions.parts(pair.keys):
         unit, more = seen.impressions.unit, {}
         if request.elapsed is not None:
             origin = None if events.first is None else events.first * unit_ratio(unit, pair.unit)
-            anchors = np.zeros(len(times)) if origin is None else since(times, origin, unit)
-            writer.append("anchors", anchors)
+            row_times = np.zeros(len(times)) if origin is None else since(times, origin, unit)
+            writer.append("row_times", row_times)
         if request.has_age:
             age = check_max_age(request.max_age, unit=unit)
             _, oldest = window_edges(times, unit, age, pair.dtype, pair.unit)

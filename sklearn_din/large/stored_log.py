@@ -105,7 +105,7 @@ class StoredHistories:
     """History columns in a store: events sorted by user and time, and a window of them per row.
 
     The store holds what :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`, "starts",
-    "lengths" and, where the log has a clock, "anchors": the time of each row. ``names`` are the
+    "lengths" and, where the log has a clock, "row_times": the time of each row. ``names`` are the
     history columns, last that of elapsed times, which is the ``clock``; None: there is none.
     """
 
@@ -122,9 +122,9 @@ class StoredHistories:
         index = index_of(rows)
         return Spans(np.array(self.store["starts"][index]), np.array(self.store["lengths"][index]))
 
-    def anchors(self, rows: RowNumbers) -> np.ndarray:
+    def row_times(self, rows: RowNumbers) -> np.ndarray:
         """Return the times of some rows, from which the clock's elapsed times count."""
-        return np.array(self.store["anchors"][index_of(rows)])
+        return np.array(self.store["row_times"][index_of(rows)])
 
     def take(self, name: str, rows: Rows) -> tuple[np.ndarray, tuple | None]:
         """Return events as they are in memory; codes with distinct values where they are coded."""
@@ -164,8 +164,8 @@ class StoredHistories:
                 part=part,
                 codes=None if codes is None else {name: codes},
             )
-            anchors = self.anchors(rows) if name == self.clock else None
-            columns[name] = WindowArray(log, name, starts, lengths, anchors)
+            row_times = self.row_times(rows) if name == self.clock else None
+            columns[name] = WindowArray(log, name, starts, lengths, row_times)
         return columns
 
     def _distinct(self, name: str, numbers: np.ndarray) -> np.ndarray:

@@ -107,9 +107,9 @@ def history_columns(
     new = {name: WindowArray(log, c, starts, lengths) for name, c in request.sources.items()}
     elapsed = request.elapsed
     if elapsed is not None:
-        clock, anchors = timeline.relative_times(impressions)
+        clock, row_times = timeline.relative_times(impressions)
         clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
-        new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, anchors)
+        new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, row_times)
     return new
 
 

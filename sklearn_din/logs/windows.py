@@ -74,8 +74,8 @@ class WindowArray(ExtensionArray):
         First event of each window.
     lengths : ndarray of int32, shape (n,)
         Events in each window, -1 for a missing cell.
-    anchors : ndarray of float64, shape (n,), default=None
-        Where given, a cell reads as ``anchor - values``: the time since each event.
+    row_times : ndarray of float64, shape (n,), default=None
+        Where given, a cell reads as ``row_time - values``: the time since each event.
 
     Examples
     --------
@@ -95,13 +95,13 @@ class WindowArray(ExtensionArray):
         column: str,
         starts: np.ndarray,
         lengths: np.ndarray,
-        anchors: np.ndarray | None = None,
+        row_times: np.ndarray | None = None,
     ):
         self.log = log
         self.column = column
         self.starts = np.asarray(starts, dtype=np.int64)
         self.lengths = np.asarray(lengths, dtype=np.int32)
-        self.anchors = None if anchors is None else np.asarray(anchors, dtype=np.float64)
+        self.row_times = None if row_times is None else np.asarray(row_times, dtype=np.float64)
 
     # What is ours: windows ------------------------------------------------------------------
 
@@ -113,14 +113,14 @@ class WindowArray(ExtensionArray):
     def flatten(self) -> np.ndarray:
         """All the windows' values in one array, row after row."""
         values = self.log.columns[self.column]
-        if self.anchors is None:
+        if self.row_times is None:
             return values[self.spans.index()]
-        return self.spans.time_since(values, self.anchors)
+        return self.spans.time_since(values, self.row_times)
 
     def compact(self) -> WindowArray:
         """Return the same cells over a log of only the events they cover, each once."""
         log, spans = self.log.cut(self.column, self.spans)
-        return WindowArray(log, self.column, spans.starts, self.lengths, self.anchors)
+        return WindowArray(log, self.column, spans.starts, self.lengths, self.row_times)
 
     def same_windows(self, other: WindowArray) -> bool:
         """Return whether both show the same events row by row, as columns of one call do."""
@@ -130,7 +130,7 @@ class WindowArray(ExtensionArray):
 
     def __reduce__(self):
         small = self.compact()
-        return WindowArray, (small.log, small.column, small.starts, small.lengths, small.anchors)
+        return WindowArray, (small.log, small.column, small.starts, small.lengths, small.row_times)
 
     def __deepcopy__(self, memo: dict[int, object]) -> WindowArray:
         return self.copy()
@@ -164,7 +164,7 @@ class WindowArray(ExtensionArray):
     def _concat_same_type(cls, to_concat: Sequence[WindowArray]) -> WindowArray:
         arrays = list(to_concat)
         filled = [array for array in arrays if (array.lengths > 0).any()] or arrays[:1]
-        if len({array.anchors is None for array in filled}) > 1:  # times elapsed beside plain cells
+        if len({array.row_times is None for array in filled}) > 1:  # elapsed times and plain cells
             return cls._from_sequence([cell for array in arrays for cell in array])
         log, column, offsets = merge_logs([(array.log, array.column) for array in filled])
         shifts = [offsets.get(array.log.key(array.column), 0) for array in arrays]
@@ -172,12 +172,14 @@ class WindowArray(ExtensionArray):
             np.where(array.lengths > 0, array.starts + shift, 0)
             for array, shift in zip(arrays, shifts, strict=True)
         ]
-        anchors = None
-        if filled[0].anchors is not None:
-            parts = [np.full(len(a), np.nan) if a.anchors is None else a.anchors for a in arrays]
-            anchors = np.concatenate(parts)
+        row_times = None
+        if filled[0].row_times is not None:
+            parts = [
+                np.full(len(a), np.nan) if a.row_times is None else a.row_times for a in arrays
+            ]
+            row_times = np.concatenate(parts)
         lengths = np.concatenate([array.lengths for array in arrays])
-        return cls(log, column, np.concatenate(starts), lengths, anchors)
+        return cls(log, column, np.concatenate(starts), lengths, row_times)
 
     @property
     def dtype(self) -> WindowDtype:
@@ -187,8 +189,8 @@ class WindowArray(ExtensionArray):
     @property
     def nbytes(self) -> int:
         """Bytes of the windows alone: the log is shared."""
-        anchors = 0 if self.anchors is None else self.anchors.nbytes
-        return self.starts.nbytes + self.lengths.nbytes + anchors
+        row_times = 0 if self.row_times is None else self.row_times.nbytes
+        return self.starts.nbytes + self.lengths.nbytes + row_times
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -246,7 +248,7 @@ class WindowArray(ExtensionArray):
 
         small = self.compact()
         positions = small.spans.index()
-        if self.anchors is None:
+        if self.row_times is None:
             values = arrow_of_events(small.log.columns[self.column], self.column)
             if len(positions) >= _LARGE and pa.types.is_string(values.type):
                 values = values.cast(pa.large_string())
@@ -329,12 +331,12 @@ class WindowArray(ExtensionArray):
         if length == MISSING:
             return None
         values = self.log.columns[self.column][start : start + length]
-        return values if self.anchors is None else self.anchors[row] - values
+        return values if self.row_times is None else self.row_times[row] - values
 
     def _map_rows(self, select: Callable[[np.ndarray], np.ndarray]) -> WindowArray:
-        anchors = None if self.anchors is None else select(self.anchors)
+        row_times = None if self.row_times is None else select(self.row_times)
         return WindowArray(
-            self.log, self.column, select(self.starts), select(self.lengths), anchors
+            self.log, self.column, select(self.starts), select(self.lengths), row_times
         )
 
 
