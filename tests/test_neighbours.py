@@ -510,7 +510,7 @@ def test_an_event_s_effect_is_counted_beside_older_ones(log):
     lists = {n: [np.delete(row[n].iloc[0], -2)] for n in HISTORIES}
     encoded = encoder.transform(row.assign(**lists))
     ragged = encoded.behaviours["hist_item", "hist_category"]
-    ragged.spans, ragged.older = ragged.spans.newest(2), ragged.older + np.int16(1)
+    ragged.spans, ragged.n_older = ragged.spans.newest(2), ragged.n_older + np.int16(1)
     change = model[-1].decision_function(encoder.transform(row))
     change -= model[-1].decision_function(encoded)
     np.testing.assert_allclose(effects[1], change[0], atol=1e-5)

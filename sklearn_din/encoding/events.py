@@ -14,10 +14,10 @@ from sklearn_din.features.ragged import MOST_EVENTS
 
 
 class HistoryTotals(NamedTuple):
-    """Events of a behaviour in all rows, those that are kept and older ones; and rows without."""
+    """Events of a behaviour in all rows, kept and left out as too old; and rows without any."""
 
     held: int
-    older: int
+    left_out: int
     empty: int
 
     def plus(self, other: HistoryTotals) -> HistoryTotals:
@@ -31,8 +31,8 @@ class Events:
 
     ``counts`` says how many rows hold each event. Histories of ids are codes and distinct values;
     numbers with ``row_times`` are times, to be read as time elapsed until the time of their row.
-    ``n_older`` events are left out, since their rows keep newer ones: of those, ``older`` (n_rows,)
-    lie right before each window, and nothing but item neighbours counts them.
+    ``n_left_out`` events are left out, since their rows keep newer ones: of those, ``n_older``
+    (n_rows,) lie right before each window, and nothing but item neighbours counts them.
     """
 
     spans: Spans
@@ -40,15 +40,15 @@ class Events:
     codes: dict[str, Codes] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     row_times: dict[str, np.ndarray] = field(default_factory=dict)
-    n_older: int = 0
-    older: np.ndarray | None = None
+    n_left_out: int = 0
+    n_older: np.ndarray | None = None
 
     @property
     def totals(self) -> HistoryTotals:
         """Events of all rows; one that two rows hold counts twice."""
         lengths = self.spans.lengths
         held, empty = lengths.sum(dtype=np.int64), np.count_nonzero(lengths == 0)
-        return HistoryTotals(int(held), self.n_older, int(empty))
+        return HistoryTotals(int(held), self.n_left_out, int(empty))
 
 
 def keep_newest(spans: Spans, max_length: int, *, is_bag: bool) -> tuple[Spans, np.ndarray | None]:
@@ -59,8 +59,8 @@ def keep_newest(spans: Spans, max_length: int, *, is_bag: bool) -> tuple[Spans, 
     newest = spans.newest(max_length)
     if is_bag:
         return newest, None
-    older = np.minimum(spans.lengths, max(max_length, MOST_EVENTS)) - newest.lengths
-    return newest, older.astype(np.int16) if older.any() else None
+    n_older = np.minimum(spans.lengths, max(max_length, MOST_EVENTS)) - newest.lengths
+    return newest, n_older.astype(np.int16) if n_older.any() else None
 
 
 def read_events(
@@ -81,12 +81,12 @@ def read_events(
     if not all(len(h.values) == n_events and h.spans.same(spans) for h in cells[1:]):
         cells = [history.expand() for history in cells]
     given = cells[0].spans
-    newest, older = keep_newest(given, max_length, is_bag=is_bag)
-    n_older = int((given.lengths - newest.lengths).sum(dtype=np.int64))
-    covered = (newest if older is None else given.newest(newest.lengths + older)).cover()
+    newest, n_older = keep_newest(given, max_length, is_bag=is_bag)
+    n_left_out = int((given.lengths - newest.lengths).sum(dtype=np.int64))
+    covered = (newest if n_older is None else given.newest(newest.lengths + n_older)).cover()
     spans = covered.spans.newest(newest.lengths)
     covered = Covered(spans, covered.run_starts, covered.run_lengths)
-    events = Events(spans, covered.counts(), n_older=n_older, older=older)
+    events = Events(spans, covered.counts(), n_left_out=n_left_out, n_older=n_older)
     selection = covered.kept
     for history in cells:
         if history.name in numbers:

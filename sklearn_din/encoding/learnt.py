@@ -89,7 +89,7 @@ class Learnt:
                     values[name], row_times[name] = times
                 else:
                     values[name] = scale.encode(numbers)
-            behaviours[behaviour] = Ragged(values, events.spans, row_times, events.older)
+            behaviours[behaviour] = Ragged(values, events.spans, row_times, events.n_older)
         return behaviours
 
     def ids_of(self, name: str, codes: Codes) -> Column:

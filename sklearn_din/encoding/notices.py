@@ -19,7 +19,7 @@ from sklearn_din.features.schema import Behaviour
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
-OLDER_FRACTION = 0.1
+LEFT_OUT_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
 SEEN_VALUES = 1000  # distinct values that are looked at
@@ -84,7 +84,8 @@ def log_older_events(
 ) -> None:
     """Log which behaviours lose many events to ``max_length``."""
     for names, events in totals.items():
-        if n_rows >= ADVICE_FROM and events.older > OLDER_FRACTION * (events.held + events.older):
+        at_most = LEFT_OUT_FRACTION * (events.held + events.left_out)
+        if n_rows >= ADVICE_FROM and events.left_out > at_most:
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "

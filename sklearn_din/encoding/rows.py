@@ -163,7 +163,7 @@ class RowSink:
             ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
             n_events = self._n_events.get(key, 0)
             spans = Spans(ragged.spans.starts + n_events, ragged.spans.lengths)
-            self.append_windows(behaviour, ragged.over({}, spans, ragged.older), start)
+            self.append_windows(behaviour, ragged.over({}, spans, ragged.n_older), start)
             for name, values in ragged.columns.items():
                 self.append_events(name, values)
             self._n_events[key] = n_events + len(values)
@@ -180,8 +180,9 @@ class RowSink:
         self._write(f"starts {key}", spans.starts.astype(np.int64, copy=False), start)
         self._write(f"lengths {key}", spans.lengths, start)
         if not behaviour.is_bag:
-            no_older = np.zeros(len(spans), dtype=np.int16)
-            self._write(f"older {key}", no_older if windows.older is None else windows.older, start)
+            none = np.zeros(len(spans), dtype=np.int16)
+            n_older = none if windows.n_older is None else windows.n_older
+            self._write(f"n_older {key}", n_older, start)
         for name, times in windows.row_times.items():
             self._write(f"row_time {name}", times, start)
 
@@ -260,8 +261,8 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
         spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
         events = {name: read(event_name(name), name) for name in names}
         row_times = {n: store[f"row_time {n}"] for n in names if f"row_time {n}" in store}
-        older = None if behaviour.is_bag else store[f"older {key}"]
-        behaviours[behaviour.histories] = Ragged(events, spans, row_times, older)
+        n_older = None if behaviour.is_bag else store[f"n_older {key}"]
+        behaviours[behaviour.histories] = Ragged(events, spans, row_times, n_older)
     beside = {name: store.get(name) for name in ("users", "times", "positions")}
     return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **beside)
 

@@ -66,5 +66,5 @@ class SharedLogs:
                 if name == log.clock
             }
             spans, most = log.spans(some), self._learnt.max_length
-            newest, older = keep_newest(spans, most, is_bag=behaviour.is_bag)
-            yield start, Ragged({}, newest, row_times, older)
+            newest, n_older = keep_newest(spans, most, is_bag=behaviour.is_bag)
+            yield start, Ragged({}, newest, row_times, n_older)

@@ -29,7 +29,7 @@ class Ragged:
     row_times : dict of str to ndarray of shape (n_rows,), default=None
         For numeric columns that hold times, in the encoder's unit: the row's own time. They read
         as ``log1p(row_time - time)``.
-    older : ndarray of shape (n_rows,), int16, default=None
+    n_older : ndarray of shape (n_rows,), int16, default=None
         How many events right before each window belong to the row too: item neighbours count them,
         nothing else reads them. None: no row has any.
 
@@ -49,12 +49,12 @@ class Ragged:
         columns: Mapping[str, Column],
         spans: Spans,
         row_times: Mapping[str, np.ndarray] | None = None,
-        older: np.ndarray | None = None,
+        n_older: np.ndarray | None = None,
     ) -> None:
         self.columns = dict(columns)
         self.spans = spans
         self.row_times = dict(row_times or {})
-        self.older = older
+        self.n_older = n_older
 
     @classmethod
     def from_lengths(cls, columns: Mapping[str, Column], lengths: np.ndarray) -> Ragged:
@@ -67,21 +67,21 @@ class Ragged:
     def take(self, rows: Rows) -> Ragged:
         """Rows by slice, index array or boolean mask. The events stay shared."""
         row_times = {name: times[rows] for name, times in self.row_times.items()}
-        older = None if self.older is None else self.older[rows]
-        return Ragged(self.columns, self.spans.take(rows), row_times, older)
+        n_older = None if self.n_older is None else self.n_older[rows]
+        return Ragged(self.columns, self.spans.take(rows), row_times, n_older)
 
     @property
     def whole(self) -> Spans:
         """Windows with the older events, too."""
-        if self.older is None:
+        if self.n_older is None:
             return self.spans
-        return Spans(self.spans.starts - self.older, self.spans.lengths + self.older)
+        return Spans(self.spans.starts - self.n_older, self.spans.lengths + self.n_older)
 
     def over(
-        self, columns: Mapping[str, Column], spans: Spans, older: np.ndarray | None = None
+        self, columns: Mapping[str, Column], spans: Spans, n_older: np.ndarray | None = None
     ) -> Ragged:
         """Return the same rows over other events."""
-        return Ragged(columns, spans, self.row_times, older)
+        return Ragged(columns, spans, self.row_times, n_older)
 
     def drop_older(self) -> Ragged:
         """Return the same rows without their older events; the arrays are shared."""
@@ -130,15 +130,15 @@ class Ragged:
         covered = self.whole.cover()
         selection, spans = covered.kept, covered.spans.newest(self.spans.lengths)
         columns = {name: values[selection].copy() for name, values in self.columns.items()}
-        return self.over(columns, spans, self.older)
+        return self.over(columns, spans, self.n_older)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, shared events counted once."""
         arrays = [*self.columns.values(), *self.row_times.values()]
-        arrays += [] if self.older is None else [self.older]
+        arrays += [] if self.n_older is None else [self.n_older]
         return self.spans.nbytes + sum(array.nbytes for array in arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.compact()
-        return Ragged, (compact.columns, compact.spans, compact.row_times, compact.older)
+        return Ragged, (compact.columns, compact.spans, compact.row_times, compact.n_older)

@@ -173,7 +173,7 @@ def _leave_each_out(history: Ragged) -> Iterator[tuple[np.ndarray, Ragged]]:
         index = index[index != np.repeat(events[block], lengths)]
         columns = {name: values[index] for name, values in history.columns.items()}
         without = Spans.from_lengths(lengths - 1).newest(copies.spans.lengths - 1)
-        yield rows[block], copies.over(columns, without, copies.older)
+        yield rows[block], copies.over(columns, without, copies.n_older)
 
 
 def _behaviours_with_candidate(X: EncodedFeatures) -> list[Behaviour]:

@@ -106,7 +106,7 @@ def _spans_to_read(ragged: Ragged, owners: np.ndarray) -> Spans:
 
     The others' older events are the newer ones of the rows before them.
     """
-    if ragged.older is None:
+    if ragged.n_older is None:
         return ragged.spans
     whole = ragged.whole
     by_length = np.lexsort((whole.lengths, owners))

@@ -298,5 +298,5 @@ def _store_name(X: EncodedFeatures, order: Order, rows: OrderedRows, store: Stor
     for history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
         arrays += [X.columns[candidate], ragged.spans.starts, ragged.spans.lengths]
-        arrays += [] if ragged.older is None else [ragged.older]
+        arrays += [] if ragged.n_older is None else [ragged.n_older]
     return f"neighbours-{digest(store.path.name, X.schema.identity, text, *arrays)[:32]}"

@@ -318,5 +318,5 @@ def _join(blocks: list[Ragged]) -> Ragged:
     columns = {n: join_columns([rows.flat(n) for rows in whole]) for n in blocks[0].columns}
     lengths = np.concatenate([rows.spans.lengths for rows in whole])
     shown = np.concatenate([block.spans.lengths for block in blocks])
-    older = (lengths - shown).astype(np.int16)
-    return Ragged(columns, Spans.from_lengths(lengths).newest(shown), older=older)
+    n_older = (lengths - shown).astype(np.int16)
+    return Ragged(columns, Spans.from_lengths(lengths).newest(shown), n_older=n_older)
