@@ -341,11 +341,9 @@ def report_busy():
         ["rows/s", *(f"threads {how}" for how in BUSY_THREADS)],
         ([f"beside {n} busy loops", *(f"{rate:,.0f}" for rate in row)] for n, row in medians),
     )
-    quiet, beside = np.array(rounds)[:, [0, -1], 0].T
+    quiet, busy = np.array(rounds)[:, [0, -1], 0].T
     gains = quiet / np.array(rounds)[:, 0, 1]
-    print(
-        f"by the clock, beside {BUSY_LOOPS[-1]}: {np.median(beside / quiet):.2f} of the quiet rate"
-    )
+    print(f"by the clock, beside {BUSY_LOOPS[-1]}: {np.median(busy / quiet):.2f} of the quiet rate")
     print(f"quiet, by the clock against all threads: {np.median(gains):.2f}", flush=True)
 
 

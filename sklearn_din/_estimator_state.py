@@ -63,11 +63,11 @@ class EstimatorState:
         for name in READERS & vars(cls).keys():
             setattr(cls, name, _read_once(vars(cls)[name]))
 
-    def _now(self, *beside: Mapping[str, Any]) -> Self:
+    def _now(self, *states: Mapping[str, Any]) -> Self:
         """Return this estimator as it is, or as it was beside states that others have replaced."""
         now = object.__new__(type(self))
         now.__dict__ = vars(self)  # first: states are noted before they are replaced
-        for state in beside:
+        for state in states:
             now.__dict__ = state.get("_replaced", {}).get(self, vars(now))
         return now
 

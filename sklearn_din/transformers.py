@@ -47,7 +47,7 @@ from sklearn_din.encoding.notices import (
 )
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
-    BESIDE,
+    METADATA,
     HistoriesParameter,
     NamesParameter,
     Roles,
@@ -466,8 +466,8 @@ class HistorySequenceEncoder(
         return IdRules(self.min_frequency, self.max_ids, keep_rare=self.unknown == "error")
 
     @property
-    def _beside(self) -> list[str]:
-        """Columns that travel beside the features."""
+    def _metadata(self) -> list[str]:
+        """Columns of users, times and positions, which are no features."""
         return [name for name in (self.user, self.time, self.position) if name is not None]
 
     def _check_table(self, X: TableLike, *, reset: bool) -> Impressions:
@@ -477,10 +477,10 @@ class HistorySequenceEncoder(
         source, frame = X, X
         if isinstance(X, Scan):  # its names are checked as those of a frame of one row, or none
             frame = pd.DataFrame(columns=X.columns, index=range(min(len(X), 1)))
-        droppable = () if reset else (*self._dropped, *self._beside)
+        droppable = () if reset else (*self._dropped, *self._metadata)
         frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
-            check_frame(frame, self._beside, name=f"X ({BESIDE})")
+            check_frame(frame, self._metadata, name=f"X ({METADATA})")
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
     def _count_new_columns(
@@ -491,7 +491,7 @@ class HistorySequenceEncoder(
         source = X if isinstance(X, Scan) else pandas_frame(X)
         given = Impressions(source, separator=self.separator) if source is not None else table
         fitted = getattr(self, "feature_names_in_", given.names)
-        new = {*given.names} - {*fitted, *self._dropped, *self._beside}
+        new = {*given.names} - {*fitted, *self._dropped, *self._metadata}
         new -= {name for name in new if dtype_kind(given.dtypes[name]) == "time"}
         if new:
             ids = [name for name in roles.categorical if name in given.names]
@@ -539,11 +539,11 @@ class HistorySequenceEncoder(
             categorical=self.categorical,
             numeric=self.numeric,
             drop=self._dropped,
-            beside=self._beside,
+            metadata=self._metadata,
         )
         statistics = TableStatistics(roles, len(table))
         histories = {name for b in roles.behaviours for name in b.numbers}
-        used = {*roles.numeric, *roles.owners, *histories, *self._beside}
+        used = {*roles.numeric, *roles.owners, *histories, *self._metadata}
         read_training_rows = partial(self._read_training_rows, roles)
         for start, read in table.map(read_training_rows, used, "counting"):
             statistics.update(read, start)

@@ -12,8 +12,8 @@ def find_real_data():
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named)
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    return beside if beside.is_dir() else None
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return folder if folder.is_dir() else None
 
 
 def real_data_folder():

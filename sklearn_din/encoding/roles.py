@@ -78,17 +78,17 @@ def assign_roles(
     categorical: NamesParameter,
     numeric: NamesParameter,
     drop: Sequence[str],
-    beside: Sequence[str] = (),
+    metadata: Sequence[str] = (),
 ) -> Roles:
     """Give each column its part: by name where it is named, by what it holds otherwise.
 
     All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
-    Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``beside`` say
+    Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``metadata`` say
     whose the row is, when it was, and where it was shown.
     """
     _check_histories(histories)
     named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)
-    out = {*drop, *beside}
+    out = {*drop, *metadata}
     pairs = {} if isinstance(histories, str) else histories
     in_histories = [name for key in pairs for name in as_tuple(key)]
     facts = gather_facts(table, out=out, ids=named["categorical"], histories=in_histories)
@@ -96,7 +96,7 @@ def assign_roles(
     finder = Histories(facts, table.separator, out, ids, numbers)
     behaviours = tuple(finder.find(pairs))
     candidates = Roles((), (), behaviours).candidates
-    _check_disjoint(named | {BESIDE: list(beside), "candidates": sorted(candidates)})
+    _check_disjoint(named | {METADATA: list(metadata), "candidates": sorted(candidates)})
     kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
     kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
     kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
@@ -139,8 +139,8 @@ def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-BESIDE = "user, time and position"
-OUTSIDE = {"drop", BESIDE}  # both keep a column out of the features
+METADATA = "user, time and position"
+OUTSIDE = {"drop", METADATA}  # both keep a column out of the features
 
 
 def _check_output_names(roles: Roles, histories: set[str]) -> None:

@@ -167,7 +167,7 @@ class RowSink:
             for name, values in ragged.columns.items():
                 self.append_events(name, values)
             self._n_events[key] = n_events + len(values)
-        for name, values in part.beside.items():
+        for name, values in part.metadata.items():
             self._write(name, values, start)
 
     def append_events(self, name: str, values: Column) -> None:
@@ -263,8 +263,8 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
         row_times = {n: store[f"row_time {n}"] for n in names if f"row_time {n}" in store}
         n_older = None if behaviour.is_bag else store[f"n_older {key}"]
         behaviours[behaviour.histories] = Ragged(events, spans, row_times, n_older)
-    beside = {name: store.get(name) for name in ("users", "times", "positions")}
-    return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **beside)
+    metadata = {name: store.get(name) for name in ("users", "times", "positions")}
+    return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **metadata)
 
 
 def event_name(name: str) -> str:

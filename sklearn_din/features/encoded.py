@@ -151,8 +151,8 @@ class EncodedFeatures:
         rows = select_rows(key)
         columns = {name: values[rows] for name, values in self.columns.items()}
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
-        beside = {name: values[rows] for name, values in self.beside.items()}
-        return self._replace(columns=columns, behaviours=behaviours, **beside)
+        metadata = {name: values[rows] for name, values in self.metadata.items()}
+        return self._replace(columns=columns, behaviours=behaviours, **metadata)
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:
@@ -165,8 +165,8 @@ class EncodedFeatures:
         return ragged.mask() if is_mask else ragged.pad(history)
 
     @property
-    def beside(self) -> dict[str, np.ndarray]:
-        """What travels beside the features: ``users``, ``times``, ``positions``, where given."""
+    def metadata(self) -> dict[str, np.ndarray]:
+        """``users``, ``times`` and ``positions`` of the rows, where given: no features."""
         values = {name: getattr(self, name) for name in ("users", "times", "positions")}
         return {name: array for name, array in values.items() if array is not None}
 
@@ -232,8 +232,8 @@ class EncodedFeatures:
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
     def __repr__(self) -> str:
-        beside = f", with {' and '.join(self.beside)}" if self.beside else ""
-        return f"EncodedFeatures of {len(self):,} impressions{beside}\n{self.schema.table()}"
+        metadata = f", with {' and '.join(self.metadata)}" if self.metadata else ""
+        return f"EncodedFeatures of {len(self):,} impressions{metadata}\n{self.schema.table()}"
 
 
 def _public(values: Column) -> np.ndarray:
@@ -253,7 +253,7 @@ def _check_arrays(X: EncodedFeatures) -> None:
             f"behaviours must have the keys {[b.histories for b in schema.behaviours]}, got "
             f"{list(X.behaviours)}."
         )
-    parts: dict[Any, Any] = {**X.columns, **X.behaviours, **X.beside}
+    parts: dict[Any, Any] = {**X.columns, **X.behaviours, **X.metadata}
     lengths = {name: len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every field must have one row per impression, got lengths {lengths}.")

@@ -51,7 +51,7 @@ class NeighbourTables:
         if not self.pairs or has_numbers(X.schema):
             return X
         tables = self.widen(X.schema)
-        store = _store_beside(X, len(self.pairs))
+        store = _store_of_rows(X, len(self.pairs))
         if store is None:
             numbers = [np.empty((len(X), N_NUMBERS), np.float32) for _ in self.pairs]
             tables._fill(X, numbers)
@@ -144,15 +144,15 @@ def learn_neighbours(
         return NeighbourTables(), X
     ordered, rows = KINDS_OF_ORDER[order].place(X, is_click)
     n_pairs = len(histories_with_candidate(X.schema))
-    beside = _store_beside(X, n_pairs)
-    if beside is None:
+    rows_store = _store_of_rows(X, n_pairs)
+    if rows_store is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
         tables = _learn_pairs(X, ordered, rows, numbers, taken)
         return tables, tables._with_columns(X, numbers)
-    name, memory = _store_name(X, ordered, rows, beside), beside.memory
-    store = open_store(beside.parent, name, memory=memory)
+    name, memory = _store_name(X, ordered, rows, rows_store), rows_store.memory
+    store = open_store(rows_store.parent, name, memory=memory)
     if store is None:
-        with create_store(beside.parent, name, memory=memory) as writer:
+        with create_store(rows_store.parent, name, memory=memory) as writer:
             numbers = _allocate(writer, X, n_pairs)
             tables = _learn_pairs(X, ordered, rows, numbers, taken)
             writer.facts["neighbours"], arrays = split_arrays(to_dict(tables))
@@ -274,7 +274,7 @@ def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
     return np.where(spread > 0, spread, 1).astype(np.float32)
 
 
-def _store_beside(X: EncodedFeatures, n_pairs: int) -> Store | None:
+def _store_of_rows(X: EncodedFeatures, n_pairs: int) -> Store | None:
     """Return the rows' store where their numbers should lie in files too; None: in memory."""
     n_bytes = n_pairs * len(X) * N_NUMBERS * np.dtype(np.float32).itemsize
     is_large = X.store is not None and n_bytes > X.store.memory // SHARE_IN_MEMORY

@@ -129,9 +129,8 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
     """Hash every column of encoded impressions, a block of rows at a time, by field.
 
     Histories count by their values, row after row: windows over a large log and a compact copy of
-    the same events are equal. What travels beside the features has the names "user=", "time=" and
-    "position=", what the fields mean, vocabularies included, "the schema", fixed vectors
-    "vectors=".
+    the same events are equal. Metadata have the names "user=", "time=" and "position=", what the
+    fields mean, vocabularies included, "the schema", fixed vectors "vectors=".
     """
     digests = {"the schema": digest(X.schema.identity)}
 
@@ -145,7 +144,7 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
             update(name, values)
-        for name, values in block.beside.items():
+        for name, values in block.metadata.items():
             update(f"{name.removesuffix('s')}=", values)
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]

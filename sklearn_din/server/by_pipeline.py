@@ -68,9 +68,9 @@ class PipelineAnswers(Answers):
         compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
         item = most_distinct(catalogue, compared or schema.names("categorical"))
         self.items = Items(catalogue, item, **shown)
-        beside = {*self._encoder._beside, *schema.unused}
-        beside |= {*_names(self._encoder.drop)}
-        self._needed = [name for name in names if name not in beside]
+        unneeded = {*self._encoder._metadata, *schema.unused}
+        unneeded |= {*_names(self._encoder.drop)}
+        self._needed = [name for name in names if name not in unneeded]
         self.user_columns = [name for name in self._needed if name not in catalogue]
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
         self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)

@@ -31,7 +31,7 @@ COLUMN_OF = {"predict_proba": "probability", "decision_function": "decision"}
 PREDICTION = "prediction"
 N_MODELS = 4  # models that a process keeps: the latest ones
 
-Part = tuple[Any, pa.Table]  # rows as the model takes them, and the columns to write beside
+Part = tuple[Any, pa.Table]  # rows as the model takes them, and columns that are copied
 
 
 def predict_to_parquet(
@@ -274,8 +274,8 @@ def _arrow_column(column: pd.Series) -> pa.ChunkedArray:
 def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: int | None) -> None:
     writer = None
     with Progress("predicting", n_rows or 0) as progress, ExitStack() as files:
-        for rows, beside in parts:
-            columns = dict(zip(beside.column_names, beside.columns, strict=True))
+        for rows, copied in parts:
+            columns = dict(zip(copied.column_names, copied.columns, strict=True))
             predicted = predictions_of(model, method, rows)
             _check_taken(predicted, columns)
             columns |= {name: pa.chunked_array([pa.array(v)]) for name, v in predicted.items()}
