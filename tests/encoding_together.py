@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.large.parquet_files import ParquetFiles
-from sklearn_din.resilient import processes
+from sklearn_din.resilient import ranks
 from tests.click_frames import every_kind
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -134,7 +134,7 @@ def weights_of(model):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    processes.SECONDS_FOR_REASON = 1.0
+    ranks.SECONDS_FOR_REASON = 1.0
     ParquetFiles.read = noted
     folder = Path(folder)
     for case in cases:

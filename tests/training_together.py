@@ -12,7 +12,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
-from sklearn_din.resilient import processes
+from sklearn_din.resilient import ranks
 from sklearn_din.training import net, steps
 from tests.abilities import ABILITIES, FRAME, encode_with_new_columns, make_encoder
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
@@ -232,7 +232,7 @@ def run(case, folder):
 
 def main(folder, *cases):
     torch.distributed.init_process_group("gloo")
-    processes.SECONDS_FOR_REASON = 1.0
+    ranks.SECONDS_FOR_REASON = 1.0
     for case in cases:
         run(case, Path(folder))
         if case in ERRORS:

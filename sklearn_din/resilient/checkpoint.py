@@ -82,9 +82,14 @@ class Checkpoint(Callback):
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
         """Put the net where the earlier training stood, if there was one."""
         self._latest_write = time.monotonic()
-        if self.earlier is not None:
-            self._go_on(net, self.earlier)
-            self._log_where(net, self.earlier)
+        if self.earlier is None:
+            return
+        self._go_on(net, self.earlier)
+        epoch = min(len(self.earlier["history"]) + 1, net.max_epochs)
+        text = f"training goes on from {self.path}: epoch {epoch} of {net.max_epochs}"
+        logging.getLogger("sklearn_din").info(text)
+        if self.verbose:
+            tqdm.write(text, file=sys.stderr)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
         """Begin an epoch, or go on in the middle of one.
@@ -155,7 +160,14 @@ class Checkpoint(Callback):
         try:
             write_checkpoint(self.path, state)
         except OSError as error:
-            raise self._error(error, net, _n_bytes(state)) from error
+            raise OSError(
+                error.errno,
+                f"checkpoint_dir needs some {_n_bytes(state) / 1e6:,.1f} MB free, where it can be "
+                f"written to: {error.strerror or error}. Training stopped in epoch "
+                f"{len(net.history)}. A checkpoint before this one is whole: make room and fit "
+                "again to go on from there",
+                str(self.path),
+            ) from error
         self._latest_write = time.monotonic()
 
     def _go_on(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
@@ -171,22 +183,6 @@ class Checkpoint(Callback):
                 callback.best_score_ = bests[-1] if bests else callback.best_score_
         net.batches.load_state_dict(earlier["order"])
         _set_random_states(earlier["random"])
-
-    def _error(self, error: OSError, net: DINNet, size: int) -> OSError:
-        return OSError(
-            error.errno,
-            f"checkpoint_dir needs some {size / 1e6:,.1f} MB free, where it can be written to: "
-            f"{error.strerror or error}. Training stopped in epoch {len(net.history)}. A "
-            "checkpoint before this one is whole: make room and fit again to go on from there",
-            str(self.path),
-        )
-
-    def _log_where(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
-        epoch = min(len(earlier["history"]) + 1, net.max_epochs)
-        text = f"training goes on from {self.path}: epoch {epoch} of {net.max_epochs}"
-        logging.getLogger("sklearn_din").info(text)
-        if self.verbose:
-            tqdm.write(text, file=sys.stderr)
 
 
 def _early_stopping(net: DINNet) -> EarlyStopping:
@@ -233,18 +229,19 @@ def open_checkpoint(
         yield None
         return
     is_first = ranks is None or ranks.rank == 0
-    path, earlier = Path(folder) / FILE, None
+    path = Path(folder) / FILE
     with lock_folder(path.parent) if is_first else nullcontext():
-        if is_first:
-            earlier = _read_same(path, given, estimator.callbacks)
+        earlier = _read_same(path, given, estimator.callbacks) if is_first else None
         if ranks is not None:
             earlier = ranks.from_first(earlier)
         verbose = estimator.verbose if is_first else 0
         checkpoint = Checkpoint(path, given, earlier, verbose, is_first=is_first)
         yield checkpoint
-        if checkpoint.is_over and is_first:
+        if not checkpoint.is_over:
+            return
+        if is_first:
             path.unlink(missing_ok=True)
-        if checkpoint.is_over and isinstance(estimator.random_state, np.random.RandomState):
+        if isinstance(estimator.random_state, np.random.RandomState):
             estimator.random_state.set_state(checkpoint.order.get_state())
 
 
@@ -286,9 +283,10 @@ def _read_same(
     for partial in path.parent.glob(f".partial-*-{path.name}"):  # of processes that were killed
         partial.unlink(missing_ok=True)
     earlier = read_checkpoint(path)
-    if earlier is not None:
-        _check_same(earlier, given, path)
-    if earlier is not None and callbacks:
+    if earlier is None:
+        return None
+    _check_same(earlier, given, path)
+    if callbacks:
         warn_user(
             "training goes on from a checkpoint, which keeps no state of callbacks: schedules, "
             "counters and files of those in callbacks= begin anew."

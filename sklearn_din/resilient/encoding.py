@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sklearn_din.encoding.table import Impressions
-from sklearn_din.resilient.processes import Processes, process_group
+from sklearn_din.resilient.ranks import Processes, end_together, is_one_of_several
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 
@@ -20,12 +20,11 @@ def first_process_first(table: Impressions, key: str) -> Iterator[None]:
     runs the block alone. ``key`` is equal where the same is encoded.
     """
     scan = table.scan
-    if scan is None or scan.cache_dir is None or process_group() is None:
+    if scan is None or scan.cache_dir is None or not is_one_of_several():
         yield
         return
     remedy = "fit begins anew, nothing was kept of what they have encoded"
-    processes = Processes(work="an encoding by", remedy=remedy)
-    try:
+    with end_together(Processes(work="an encoding by", remedy=remedy)) as processes:
         folder = str(scan.cache_dir.resolve())
         works = processes.of_all((platform.node(), folder, key))
         is_first = works.index(works[processes.rank]) == processes.rank
@@ -36,7 +35,3 @@ def first_process_first(table: Impressions, key: str) -> Iterator[None]:
         if not is_first:
             yield
         processes.of_all(None)
-    except BaseException as error:
-        processes.fail(error)
-        raise
-    processes.end()

@@ -22,7 +22,7 @@ from sklearn_din.training.inputs import FitInputs, device_for
 WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
 ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB
 
-Fingerprint = dict[str, Any]  # "parameters" and "data", each a dict of JSON by name
+Fingerprint = dict[str, dict[str, Any]]  # parameters, data and other parts: JSON by name
 
 
 def fingerprint(
@@ -64,14 +64,13 @@ def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
     ['lr was 0.1 and is 0.2', 'y']
     """
     different = []
-    for name in {**earlier["parameters"], **latest["parameters"]}:
-        was, now = earlier["parameters"].get(name), latest["parameters"].get(name)
-        if was != now:
-            different.append(f"{name} was {was!r:.200} and is {now!r:.200}")
-    names = {**earlier["data"], **latest["data"]}
-    return different + [
-        name for name in names if earlier["data"].get(name) != latest["data"].get(name)
-    ]
+    for part in earlier:
+        for name in {**earlier[part], **latest[part]}:
+            was, now = earlier[part].get(name), latest[part].get(name)
+            values = f" was {was!r:.200} and is {now!r:.200}" if part == "parameters" else ""
+            if was != now:
+                different.append(f"{name}{values}")
+    return different
 
 
 def plain_parameter(value: object) -> Any:

@@ -11,9 +11,11 @@ batch, to rounding.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,27 +27,146 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din._digests import digest
 from sklearn_din._warnings import warn_user
 from sklearn_din.network.batch import rows_of_rank
-from sklearn_din.resilient.fingerprint import fingerprint
-from sklearn_din.resilient.processes import Processes, name_ranks, process_group
+from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.inputs import FitInputs
 
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
 
+Exchanged = TypeVar("Exchanged")
+Joined = TypeVar("Joined", bound="Processes")
+
+MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
+SECONDS_FOR_REASON = 3.0  # for the others to give their reasons, after one has ended
+MOST_LETTERS = 2_000  # of an error that is sent to the others
 WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
 WITHIN_TRAINING |= {"on_grad_computed"}  # events of which every process has as many
+
+
+def is_one_of_several() -> bool:
+    """Return whether this process is one of several in a group of torch."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class Processes:
+    """All processes of torch's group, at one piece of work, and the values that they exchange.
+
+    Every method is called by all of them, in the same order. They wait for each other there. A
+    process that ends the work with an error says so and closes its connections, so that none of the
+    others waits for it. ``work`` ("a training of") and ``remedy``, what happens when all are
+    started again, are for what is said when a process is gone.
+    """
+
+    def __init__(self, *, work: str, remedy: str) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._work, self._remedy = work, remedy
+        self._is_closed, self._key = False, ""
+        self._groups: list[Any] = []
+        # Groups of their own: they can be closed when the work fails, and the user's stays.
+        # The one name here that torch does not document: its store, where a process that has lost
+        # its connections can still leave a message for the others.
+        self._store = dist.distributed_c10d._get_default_store()
+        self._on_cpu = self.open("gloo")
+        self._key = self.from_first(f"sklearn_din/{uuid.uuid4().hex}")
+
+    def open(self, backend: str | None, *, minutes: float = MINUTES_TO_WAIT) -> Any:
+        """Open a further group; that of the user's backend, where none is named."""
+        timeout = timedelta(minutes=minutes)
+        self.call(lambda: self._groups.append(dist.new_group(backend=backend, timeout=timeout)))
+        return self._groups[-1]
+
+    def wait_up_to(self, minutes: float) -> None:
+        """Let the others compute for so long from here on before one of them answers."""
+        self._on_cpu = self.open("gloo", minutes=minutes)
+
+    def from_first(self, value: Exchanged) -> Exchanged:
+        """Return the value of rank 0; those of the others are ignored."""
+        values = [value]
+        self.call(lambda: dist.broadcast_object_list(values, src=0, group=self._on_cpu))
+        return values[0]
+
+    def of_all(self, value: Exchanged) -> list[Exchanged]:
+        """Values of all processes in the order of their ranks."""
+        values: list[Any] = [None] * self.size
+        self.call(lambda: dist.all_gather_object(values, value, group=self._on_cpu))
+        return values
+
+    def end(self) -> None:
+        """Close the connections when all processes have ended their work."""
+        keys = [f"{self._key}/{rank}" for rank in range(self.size)]
+        with suppress(RuntimeError):  # the process that holds the store may have ended
+            self._store.set(keys[self.rank], "")
+            self._store.wait(keys, timedelta(minutes=MINUTES_TO_WAIT))
+        self._close()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others what ended the work here, and close the connections."""
+        if not self._is_closed:
+            self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
+
+    def call(self, operation: Callable[[], object]) -> None:
+        """Call an operation of torch; its error becomes one that says which process is gone."""
+        try:
+            operation()
+        except RuntimeError as error:
+            self._leave("")
+            raise RuntimeError(self._reason()) from error
+
+    def _leave(self, reason: str) -> None:
+        """End without the others; an empty reason where another process failed first."""
+        with suppress(RuntimeError):  # the process that holds the store may have ended
+            self._store.set(f"{self._key}/{self.rank}", reason)
+        self._close()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        for group in self._groups:
+            with suppress(RuntimeError):
+                dist.destroy_process_group(group)
+
+    def _reason(self) -> str:
+        reasons = self._reasons()
+        ended = [f"rank {rank} ended with {text}" for rank, text in reasons.items() if text]
+        silent = [rank for rank in range(self.size) if rank not in reasons]
+        cause = " and ".join(ended) or f"{name_ranks(silent)} is gone or does not answer"
+        return (
+            f"{self._work} {self.size} processes needs all of them, and {cause}. Rank "
+            f"{self.rank} has ended too. Start all of them again: {self._remedy}."
+        )
+
+    def _reasons(self) -> dict[int, str]:
+        """Return the reasons of the processes that ended: empty text where one lost another."""
+        others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
+        reasons = {self.rank: ""}
+        try:
+            self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_REASON))
+        except dist.DistNetworkError:  # the process that holds the store has ended
+            return reasons
+        except RuntimeError:  # one of them gave no reason in time
+            pass
+        with suppress(RuntimeError):
+            for rank, key in others.items():
+                if self._store.check([key]):
+                    reasons[rank] = self._store.get(key).decode()
+        return reasons
+
+
+@contextmanager
+def end_together(processes: Joined) -> Iterator[Joined]:
+    """Tell the other processes if this one fails in the block, and close the connections."""
+    try:
+        yield processes
+    except BaseException as error:
+        processes.fail(error)
+        raise
+    processes.end()
 
 
 class Ranks(Processes):
     """The processes of a group that train one model: they also add tensors up."""
 
-    def __init__(self, *, keeps_checkpoint: bool) -> None:
-        remedy = (
-            "fit goes on from the latest checkpoint"
-            if keeps_checkpoint
-            else "fit begins anew, with checkpoint_dir it would go on"
-        )
-        super().__init__(work="a training of", remedy=remedy)
+    def __init__(self, *, work: str, remedy: str) -> None:
+        super().__init__(work=work, remedy=remedy)
         self.have_agreed = False  # whether all processes stop at this moment
         self._stop_request: str | None = None  # of this process, until all processes know of it
         self._on_gpu = self._on_cpu if dist.get_backend() == "gloo" else self.open(None)
@@ -69,16 +190,11 @@ class Ranks(Processes):
         local = os.environ.get("LOCAL_RANK", self.rank % max(torch.cuda.device_count(), 1))
         return f"cuda:{local}"
 
-    def check_same(self, given: Mapping[str, Mapping[str, object]]) -> None:
+    def check_same(self, given: Fingerprint) -> None:
         """Raise where two processes have different fingerprints of parameters or data."""
         first, *others = self.of_all(given)
         for rank, other in enumerate(others, start=1):
-            different = [
-                name
-                for part in first
-                for name in {**first[part], **other[part]}
-                if first[part].get(name) != other[part].get(name)
-            ]
+            different = differences(first, other)
             if different:
                 raise ValueError(
                     f"all {self.size} processes must be given the same parameters, and the same "
@@ -190,21 +306,19 @@ class Ranks(Processes):
 
 @contextmanager
 def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
-    """Join the processes that call ``fit`` together, and tell them if this one fails.
+    """Join the processes that call ``fit`` together.
 
     Yields None where there is no process group, or only one process in it.
     """
-    if process_group() is None:
+    if not is_one_of_several():
         _warn_of_lone_training()
         yield None
         return
-    ranks = Ranks(keeps_checkpoint=keeps_checkpoint)
-    try:
+    remedy = "fit begins anew, with checkpoint_dir it would go on"
+    if keeps_checkpoint:
+        remedy = "fit goes on from the latest checkpoint"
+    with end_together(Ranks(work="a training of", remedy=remedy)) as ranks:
         yield ranks
-    except BaseException as error:
-        ranks.fail(error)
-        raise
-    ranks.end()
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -250,3 +364,14 @@ def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
     table.grad = torch.sparse_coo_tensor(
         distinct.unsqueeze(0), sums, table.shape, is_coalesced=True, check_invariants=False
     )
+
+
+def name_ranks(ranks: list[int]) -> str:
+    """Name ranks in a sentence.
+
+    Examples
+    --------
+    >>> name_ranks([0]), name_ranks([1, 2])
+    ('rank 0', 'ranks 1, 2')
+    """
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
