@@ -104,7 +104,7 @@ class SecondsClock(Callback):
 def hold_threads(n_threads):
     """Have all steps take so many threads, whatever the clock says."""
     torch.set_num_threads(n_threads)
-    sklearn_din.training.net.lend_threads = lambda *args, **kwargs: contextlib.nullcontext()
+    sklearn_din.training.net.choose_threads = lambda *args, **kwargs: contextlib.nullcontext()
 
 
 def busy(threads):

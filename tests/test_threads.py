@@ -12,7 +12,7 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
 from sklearn_din.network.segments import alike_for_all_threads, product_over_rows, sum_of_products
 from sklearn_din.training import threads
-from sklearn_din.training.threads import ThreadChoice, is_fused, lend_threads, sums_are_alike
+from sklearn_din.training.threads import ThreadChoice, choose_threads, is_fused, sums_are_alike
 
 N_THREADS = 1, 2, 3
 
@@ -100,9 +100,9 @@ def test_where_sums_are_torchs_own_the_clock_chooses_nothing(
     X, y = impressions
     module = DINClassifier(max_epochs=1, random_state=0, **options).fit(X[:100], y[:100]).module_
     assert is_fused(module) is expected
-    with lend_threads(module, may_choose=True) as choice:
+    with choose_threads(module, may_choose=True) as choice:
         assert (choice is not None) is expected
-    with lend_threads(module, may_choose=False) as choice:
+    with choose_threads(module, may_choose=False) as choice:
         assert choice is None
         assert torch.get_num_threads() == 2
 
@@ -112,11 +112,11 @@ def test_no_more_threads_than_the_process_may_use_nor_than_torch_was_given(
 ):
     torch_threads(8)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)  # of a container: torch counts all cores
-    with lend_threads(torch.nn.Linear(1, 1), may_choose=True):
+    with choose_threads(torch.nn.Linear(1, 1), may_choose=True):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 8
     torch_threads(1)
-    with lend_threads(torch.nn.Linear(1, 1), may_choose=True) as choice:
+    with choose_threads(torch.nn.Linear(1, 1), may_choose=True) as choice:
         assert choice is None
         assert torch.get_num_threads() == 1
 

@@ -26,12 +26,12 @@ SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
 UNIT = r"(?:[A-Z]{3}|[$€£¥₹%])"
-WRITTEN = {  # by their decimal sign: with thousands apart, a currency or a percent sign
+WRITTEN = {  # by their decimal sign: with a separator of thousands, a currency or a percent sign
     sign: re.compile(
-        rf"(?:{UNIT}\s?)?[-+]?(?:[1-9][0-9]{{0,2}}(?:[{apart}'\s][0-9]{{3}})+|[0-9]+)"
+        rf"(?:{UNIT}\s?)?[-+]?(?:[1-9][0-9]{{0,2}}(?:[{thousands}'\s][0-9]{{3}})+|[0-9]+)"
         rf"(?:[{sign}][0-9]+)?(?:\s?{UNIT})?"
     )
-    for sign, apart in ((".", ","), (",", "."))
+    for sign, thousands in ((".", ","), (",", "."))
 }
 DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])")}
 DATE = re.compile(

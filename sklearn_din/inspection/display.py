@@ -134,7 +134,7 @@ class AttentionDisplay:
         table, frame = table[table["behaviour"] == shown], cast(Any, pandas_frame(fitted.read(X)))
         for name in chosen.histories:
             own = _own_events(frame[name], table["row"])
-            table = table.assign(**{name: _say_unknown(table[name], own, names_of.get(name, {}))})
+            table = table.assign(**{name: _name_unknown(table[name], own, names_of.get(name, {}))})
         weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
         is_click = fitted.classifier._target.value_name == "probability"
         display = cls(
@@ -493,7 +493,7 @@ def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
     return own
 
 
-def _say_unknown(learnt: Iterable[Any], own: Iterable[Any], names: Mapping[Any, object]) -> list:
+def _name_unknown(learnt: Iterable[Any], own: Iterable[Any], names: Mapping[Any, object]) -> list:
     """Return values, with the caller's own ones behind "unknown" where none was learnt."""
     return [
         f"unknown: {names.get(given, given)}"
@@ -514,7 +514,7 @@ def _candidate_labels(
             columns[history] = fitted.decode_lists(name, lists)
         elif name is not None:
             values = fitted.decode(name, X[name])
-            columns[history] = _say_unknown(values, frame[name], names.get(history, {}))
+            columns[history] = _name_unknown(values, frame[name], names.get(history, {}))
     return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
 
 

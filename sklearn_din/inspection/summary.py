@@ -12,7 +12,7 @@ from sklearn_din._text_table import text_table
 from sklearn_din.features.schema import KINDS
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
-from sklearn_din.training.progress import say_neighbours
+from sklearn_din.training.progress import neighbours_text
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
@@ -80,7 +80,7 @@ def summarize(classifier: BaseEstimator) -> str:
     parts = [*learnt_parts(module), ("total", "", n_parameters(module))]
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
-    tables.append(say_neighbours(schema, classifier.neighbours))
+    tables.append(neighbours_text(schema, classifier.neighbours))
     return "\n\n".join(filter(None, tables))
 
 

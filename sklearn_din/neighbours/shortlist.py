@@ -86,7 +86,7 @@ class Shortlist:
         """
         most, ranked = n + len(excluded), self.rank(histories, n, excluded)[0]
         alike = _sum_rows(of_attributes, self._by_attribute, len(self._popular))
-        found = [
+        chosen = [
             self._popular[:most],
             self._newest[:most],
             alike.indices[largest_first(alike.data, most)],
@@ -94,7 +94,7 @@ class Shortlist:
         ]
         others = [
             positions[~np.isin(positions, excluded)][: int(fraction * n)]
-            for fraction, positions in zip((POPULAR, NEWEST, ALIKE, NEAR), found, strict=True)
+            for fraction, positions in zip((POPULAR, NEWEST, ALIKE, NEAR), chosen, strict=True)
         ]
         order = np.concatenate([ranked[: n - sum(map(len, others))], *others, ranked])
         _, first = np.unique(order, return_index=True)

@@ -222,13 +222,13 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         rows, ids = encoder._learnt.ids_of_events(pair.history, cells)
         bounds = np.searchsorted(rows, np.arange(len(frame) + 1))
         shortlist = Shortlist([pair.scores], np.arange(pair.n_ids))
-        found, lengths = [(NOBODY, NOBODY)], np.empty(len(frame), int)
+        best, lengths = [(NOBODY, NOBODY)], np.empty(len(frame), int)
         for number in range(len(frame)):
             events = ids[bounds[number] : bounds[number + 1]]
             left_out = np.append(ids_to_look_up(events), range(FIRST_KNOWN_ID))
-            found.append(shortlist.rank([events], n, left_out))
-            lengths[number] = len(found[-1][0])
-        items, scores = map(np.concatenate, zip(*found, strict=True))
+            best.append(shortlist.rank([events], n, left_out))
+            lengths[number] = len(best[-1][0])
+        items, scores = map(np.concatenate, zip(*best, strict=True))
         row = np.repeat(np.arange(len(frame)), lengths)
         columns = {"row": row, "rank": 1 + np.arange(len(row)) - np.searchsorted(row, row)}
         columns[pair.candidate] = encoder.inverse_transform_ids(pair.candidate, items)

@@ -126,16 +126,16 @@ class PipelineAnswers(Answers):
         """
         pair = {**user, **self.items.row(row)}
         frame = pd.DataFrame({n: pd.Series([pair.get(n)], dtype=object) for n in self._needed})
-        found: dict[str, Any] = {"weight": None, "effect": None, "notes": []}
+        reasons: dict[str, Any] = {"weight": None, "effect": None, "notes": []}
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
                 table = explain(self._model, frame, by=by)
             except ValueError as error:  # of a network without weights, or of several labels
-                found["notes"].append(str(error))
+                reasons["notes"].append(str(error))
                 continue
             is_shown = table["behaviour"] == self._encoder.schema_.display_name(self.behaviour)
-            found[name] = table.loc[is_shown, name].tolist()
-        return found
+            reasons[name] = table.loc[is_shown, name].tolist()
+        return reasons
 
     def report(self) -> list[dict[str, Any]] | None:
         """Return how far the log's newest events are from the training rows, column by column."""

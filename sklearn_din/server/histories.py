@@ -77,11 +77,11 @@ class Histories:
         Of an unknown user they are empty.
         """
         check_spelling([user], self._n_by_user.index[:1].tolist(), name=self.user)
-        found = [self._ask(builder, user) for builder in self._builders]
-        times = np.concatenate([part[self._times] for part in found])
+        parts = [self._ask(builder, user) for builder in self._builders]
+        times = np.concatenate([part[self._times] for part in parts])
         newest = np.argsort(times, kind="stable")[-self._builders[0].max_length :]
         histories = {
-            name: [cell for part in found for cell in part[name].tolist()] for name in self.sources
+            name: [cell for part in parts for cell in part[name].tolist()] for name in self.sources
         }
         ordered = {name: [cells[n] for n in newest] for name, cells in histories.items()}
         return ordered, [plain(time) for time in pd.Series(times[newest]).tolist()]

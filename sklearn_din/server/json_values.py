@@ -21,17 +21,17 @@ def check_spelling(values: Sequence[Any], known: Sequence[Any], *, name: str) ->
         ...
     ValueError: items must be integers, such as 3, got '17': text. Write them without quotes.
     """
-    wanted = type(known[0]) if len(known) else None
-    if wanted not in (str, int):
+    kind = type(known[0]) if len(known) else None
+    if kind not in (str, int):
         return
     for value in values:
         if isinstance(value, int) and abs(value) > LARGEST:
             raise ValueError(f"{name} must be integers of 64 bits, got {value!r:.40}.")
-        if type(value) is not wanted and value is not None:
-            how = "in" if wanted is str else "without"
+        if type(value) is not kind and value is not None:
+            how = "in" if kind is str else "without"
             got = NAMES.get(type(value), type(value).__name__)
             raise ValueError(
-                f"{name} must be {NAMES[wanted]}, such as {known[0]!r:.40}, got {value!r:.40}: "
+                f"{name} must be {NAMES[kind]}, such as {known[0]!r:.40}, got {value!r:.40}: "
                 f"{got}. Write them {how} quotes."
             )
 

@@ -29,7 +29,7 @@ from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.growth import grow, next_seeds
-from sklearn_din.training.novelty import STILL, Novelty, ShownRows, measure_novelty
+from sklearn_din.training.novelty import NO_NOVELTY, Novelty, ShownRows, measure_novelty
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.optim import RowwiseAdam
 from sklearn_din.training.parameters import TrainingParameters, names_of
@@ -42,7 +42,7 @@ from sklearn_din.training.steps import (
     read_losses,
 )
 from sklearn_din.training.target import Click, Target
-from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, lend_threads
+from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, choose_threads
 from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class DINNet(NeuralNetBinaryClassifier):
     stop_reason_: StopReason
     n_epochs_: int = 0
     batch_size_: int
-    novelty_: Novelty = STILL
+    novelty_: Novelty = NO_NOVELTY
     neighbours_: NeighbourTables = NeighbourTables()
     occurrences_: dict[str, np.ndarray]
     labels_: tuple[int, ...]
@@ -493,7 +493,7 @@ class DINNet(NeuralNetBinaryClassifier):
         may_choose = is_alone and self.batch_size_ <= LARGEST_BATCH
         with (
             note_ctrl_c(raises=self.ranks_ is None) as presses,
-            lend_threads(self.module_, may_choose=may_choose) as threads,
+            choose_threads(self.module_, may_choose=may_choose) as threads,
         ):
             self.presses_, self._threads = presses, threads
             try:

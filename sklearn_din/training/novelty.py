@@ -125,7 +125,7 @@ class Novelty:
         return np.where(hidden, -ids, ids), hidden
 
 
-STILL = Novelty({}, {})
+NO_NOVELTY = Novelty({}, {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.nd
     """
     names = candidate_columns(X.schema)
     if not names or X.times is None or not can_order(X.times):
-        return STILL, np.empty(0, dtype=np.int64)
+        return NO_NOVELTY, np.empty(0, dtype=np.int64)
     moments, sizes = moments_of(X), X.schema.vocabulary_sizes
     histories = X.schema.names("history")  # what an item's lists hold comes up seldom: left alone
     used = {X.schema[name].vocabulary for name in histories}
@@ -219,7 +219,7 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.nd
         of_some = novelty._chances(vocabulary, ids_to_look_up(ids[some]), moments[some])
         chances = np.maximum(chances, of_some)
     if max(shares.values()) < LEAST_SHARE:
-        return replace(STILL, shares=shares), moments
+        return replace(NO_NOVELTY, shares=shares), moments
     start = _end_of_beginning(moments[some], chances, n_rows=len(X))
     return replace(novelty, start=start), moments
 

@@ -16,7 +16,7 @@ from sklearn_din.training.checks import best_check
 from sklearn_din.training.net import DINNet
 
 
-def say_neighbours(schema: Schema, neighbours: str | None) -> str:
+def neighbours_text(schema: Schema, neighbours: str | None) -> str:
     """Return for which candidates a network has item neighbours, or why none; "" without history.
 
     schema : of the network, with its numbers; neighbours : the parameter.
@@ -58,7 +58,7 @@ class ProgressBar(Callback):
         if unused:
             names = ", ".join(map(str, unused))
             tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
-        neighbours = say_neighbours(net.module_.schema, net.neighbours)
+        neighbours = neighbours_text(net.module_.schema, net.neighbours)
         if "off" in neighbours:
             tqdm.write(neighbours, file=sys.stderr)
         self._n_rows, self._n_epochs = len(net.history), net.n_epochs_

@@ -121,7 +121,7 @@ def are_idle(n_processors: int) -> bool:
 
 
 @contextmanager
-def lend_threads(module: nn.Module, *, may_choose: bool) -> Iterator[ThreadChoice | None]:
+def choose_threads(module: nn.Module, *, may_choose: bool) -> Iterator[ThreadChoice | None]:
     """Choose threads for the steps of a network, and leave torch with those that it had.
 
     Never more than torch has (``torch.set_num_threads``, ``OMP_NUM_THREADS``), nor than the
