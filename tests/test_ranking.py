@@ -19,11 +19,12 @@ from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.neighbours.transformer import ItemNeighbours
 from sklearn_din.serving.catalogue import Catalogue
 from sklearn_din.serving.ranking import Ranker, rank_candidates
 from sklearn_din.serving.updating import update
 from sklearn_din.transformers import HistorySequenceEncoder
-from tests.fitted_pipelines import CANDIDATE
+from tests.fitted_pipelines import CANDIDATE, attach_clicks
 from tests.network_options import ONE_BY_ONE
 
 
@@ -367,6 +368,19 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
         for row, item in zip(new["row"], new["item"], strict=True)
     )
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
+
+
+def test_item_neighbours_as_a_step_behind_the_encoder_count_for_each_pair():
+    frame, y = attach_clicks(n_users=40, n_items=30, n_categories=4, random_state=0)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(encoder, ItemNeighbours(), DINClassifier(max_epochs=1)).fit(frame, y)
+    items = frame.drop_duplicates("item")[["item", "category", "price"]].reset_index(drop=True)
+    users = frame.drop(columns=[*items, "user", "time"])[::100].reset_index(drop=True)
+    ranking = rank_candidates(model, users, items, top_k=30)
+    expected = score_each_pair_alone(model, users, items)
+    place = {item: number for number, item in enumerate(items["item"])}
+    pairs = expected[ranking["row"], ranking["item"].map(place)]
+    np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("behind", [True, False])

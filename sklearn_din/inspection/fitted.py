@@ -86,11 +86,15 @@ class FittedPipeline(NamedTuple):
 
     def read(self, X: Any) -> Any:
         """Return impressions as the encoder is given them: after the steps before it."""
-        for step in flat_steps(self.transformers):
-            if step is self.encoder:
-                break
+        for step in self.around_encoder()[0]:
             X = step.transform(X)
         return X
+
+    def around_encoder(self) -> tuple[list[Any], list[Any]]:
+        """Return the steps before the encoder, and those between it and the classifier."""
+        steps = [*flat_steps(self.transformers)]
+        place = next(number for number, step in enumerate(steps) if step is self.encoder)
+        return steps[:place], steps[place + 1 :]
 
     def predict_click(self, X: EncodedFeatures) -> np.ndarray:
         """Return the probability of the click for encoded impressions: (n,)."""

@@ -15,7 +15,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_count
-from sklearn_din.inspection.fitted import flat_steps, split_pipeline
+from sklearn_din.inspection.fitted import split_pipeline
 
 Scorer = Callable[[BaseEstimator, IntoDataFrame, ArrayLike], float]
 
@@ -93,9 +93,8 @@ def history_importance(
     if is_regressor(fitted.classifier) and scoring == "roc_auc":
         raise ValueError("scoring must be one that regressors have, such as 'r2', got 'roc_auc'.")
     check_consistent_length(X, y)
-    steps = [*flat_steps(fitted.transformers), fitted.classifier]
-    first = next(number for number, step in enumerate(steps) if step is fitted.encoder)
-    model = fitted.calibration.around(make_pipeline(*steps[first:]))
+    steps = fitted.encoder, *fitted.around_encoder()[1], fitted.classifier
+    model = fitted.calibration.around(make_pipeline(*steps))
     frame = CallerFrame(fitted.read(X), name="X")
     scorer, rows = check_scoring(model, scoring=scoring), np.arange(len(frame.pandas))
     seeds = check_random_state(random_state)

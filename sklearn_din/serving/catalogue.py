@@ -10,22 +10,18 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from sklearn_din._frames import pandas_frame
-from sklearn_din._spans import Spans
+from sklearn_din.encoding.frames import validate_frame
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.lists import Column, join_columns
-from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import FittedPipeline, flat_steps
+from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
-from sklearn_din.training.inputs import check_features
 from sklearn_din.training.novelty import NEVER
 
-ROWS_PER_BLOCK = 16_384
+CHECKED_PAIRS = 256
 
 Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
 
@@ -33,8 +29,10 @@ Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain val
 class Catalogue:
     """Candidates, encoded once, and the state of the model that they were encoded by.
 
-    The encoder is the only step before the classifier: candidates are encoded without the columns
-    of users, and the other way round.
+    Candidates are encoded without the columns of users, and the other way round. Steps before the
+    encoder are given candidates beside one user, and users beside one candidate: a column that such
+    a step adds follows the candidate where it differs among candidates. Steps behind the encoder
+    are given pairs.
 
     Parameters
     ----------
@@ -42,6 +40,10 @@ class Catalogue:
         The model.
     candidates : DataFrame
         One row per candidate.
+    users : DataFrame or mapping, default=None
+        Needed where steps stand before the encoder: the first one stands beside candidates.
+    names : list of str
+        The columns that the first such step is given, in their order.
 
     Attributes
     ----------
@@ -53,53 +55,60 @@ class Catalogue:
         Fixed vectors of the vocabularies that have some.
     """
 
-    def __init__(self, fitted: FittedPipeline, candidates: pd.DataFrame) -> None:
-        self.fitted, self.candidates = fitted, candidates
-        encoder, classifier = fitted.now()
-        rows = replace(encoder._row_encoder(), user=None, time=None)
-        self._learnt, self.net = rows.learnt, classifier.net_
-        self.vectors = rows.vectors
-        self.schema: Schema = self._learnt.schema
-        encoded = EncodedFeatures._without_checks(self.schema, {}, {})
-        check_features(classifier, encoded, schema=classifier.schema_, is_encoded=True)
-        names = {*candidates.columns}
-        others = {*self._learnt.names} - names
-        self._of_users = replace(rows, learnt=self._learnt.without(names))
-        self._of_candidates = replace(rows, learnt=self._learnt.without(others))
-        self.columns, self.bags = self._encode_candidates()
+    def __init__(
+        self,
+        fitted: FittedPipeline,
+        candidates: pd.DataFrame,
+        users: Users | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        self.fitted, self.candidates, self._names = fitted, candidates, names
+        encoder, self._classifier = fitted.now()
+        self.net = self._classifier.net_
+        self._separator = encoder.separator
+        self._rows = replace(encoder._row_encoder(), user=None, time=None)
+        self.vectors, learnt = self._rows.vectors, self._rows.learnt
+        self.schema: Schema = learnt.schema
+        self._user, frame, own = None, candidates, {*candidates.columns}
+        if users is not None and fitted.around_encoder()[0]:
+            self._user = frame_of_users(users)[:1]
+            user = self._user.iloc[np.zeros(len(candidates), dtype=np.intp)]
+            frame = self._pair(user, np.arange(len(candidates)))
+            single = [field.name for field in self.schema.fields if not field.is_history]
+            added = [name for name in single if name in frame and name not in names]
+            own |= {name for name in added if frame[name].map(str).nunique() > 1}
+        self._of_users = replace(self._rows, learnt=learnt.without(own))
+        of_candidates = replace(self._rows, learnt=learnt.without({*learnt.names} - own))
+        encoded = of_candidates.encode_columns(Columns(frame, separator=self._separator))
+        self.columns, self.bags = encoded.columns, encoded.behaviours
         for behaviour in self.schema.behaviours:
             of_events = {*behaviour.histories, *behaviour.numbers}
-            if of_events & names and not of_events <= names:
+            if of_events & own and not of_events <= own:
                 raise ValueError(
                     f"{sorted(of_events)} describe the same events, got "
-                    f"{sorted(of_events & names)} among the candidates. Give all of them with the "
+                    f"{sorted(of_events & own)} among the candidates. Give all of them with the "
                     "users, or with the candidates."
                 )
 
-    def is_current(self) -> bool:
-        """Return whether the model is still as it was."""
-        encoder, classifier = self.fitted.now()
-        is_same = encoder._learnt is self._learnt and classifier.net_ is self.net
-        return is_same and encoder._look_up_vectors() is self.vectors
-
     def suits(self, users: Users) -> bool:
-        """Return whether users of these columns can be encoded beside the candidates."""
-        return True
+        """Return whether the model is still as it was, and users have the columns that it needs."""
+        encoder, classifier = self.fitted.now()
+        is_same = encoder._learnt is self._rows.learnt and classifier.net_ is self.net
+        is_same &= encoder._look_up_vectors() is self.vectors
+        return is_same and (self._user is None or {*self._user} == {*users})
 
     def read(self, users: Users) -> Columns:
         """Return users as :meth:`encode` takes them."""
-        separator = self.fitted.encoder.separator
+        if self._user is not None:
+            frame = frame_of_users(users)
+            users = self._pair(frame, np.zeros(len(frame), dtype=np.intp))
         if isinstance(users, pd.DataFrame):
-            return Columns(users, separator=separator)
-        return OneRow(users, separator=separator)
+            return Columns(users, separator=self._separator)
+        return OneRow(users, separator=self._separator)
 
     def encode(self, users: Columns) -> EncodedFeatures:
         """Return users with the columns that do not follow the candidate."""
         return self._of_users.encode_columns(users)
-
-    def read_histories(self, users: Columns) -> Columns:
-        """Return users as the encoder is given them."""
-        return users
 
     def take(
         self, of_user: EncodedFeatures, users: np.ndarray, candidates: np.ndarray
@@ -121,6 +130,34 @@ class Catalogue:
         return EncodedFeatures._without_checks(
             self.schema, columns, behaviours, vectors=self.vectors
         )
+
+    def score(self, pairs: EncodedFeatures) -> np.ndarray:
+        """Return the network's outputs for pairs."""
+        for step in self.fitted.around_encoder()[1]:
+            pairs = step.transform(pairs)
+        return self.net.score(self._classifier._prepare_rows(pairs))
+
+    def find_joint_fields(self, of_user: EncodedFeatures, users: Users) -> list[str]:
+        """Return fields that differ where pairs, spread over users and candidates, are whole."""
+        if self._user is None:
+            return []
+        frame, n_candidates = frame_of_users(users), len(self.candidates)
+        n_pairs = min(CHECKED_PAIRS, max(len(frame), n_candidates))
+        rows = np.linspace(0, len(frame) - 1, n_pairs).astype(np.intp)
+        candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
+        pairs = self._pair(frame.iloc[rows], candidates)
+        together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
+        taken = self.take(of_user, rows, candidates)
+        return [name for name in together if not np.array_equal(together[name], taken[name])]
+
+    def _pair(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
+        """Return pairs of users and candidates by position, as the encoder is given them."""
+        left = users.reset_index(drop=True)
+        right = self.candidates.take(candidates).reset_index(drop=True)
+        pairs = pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
+        encoder = self.fitted.encoder
+        beside = (*encoder._dropped, *encoder._beside)
+        return validate_frame(encoder, self.fitted.read(pairs), reset=False, droppable=beside)
 
     @cached_property
     def item(self) -> str | None:
@@ -146,7 +183,7 @@ class Catalogue:
         """Histories of other columns of candidates than :attr:`item`, and these columns."""
         behaviours, single = self.schema.behaviours, {*self.schema.names("categorical")}
         pairs = [pair for b in behaviours for pair in zip(b.histories, b.candidates, strict=True)]
-        names = (single & self.columns.keys()) - {self.item}
+        names = single.intersection(self.columns) - {self.item}
         return [(history, name) for history, name in pairs if name in names]
 
     @cached_property
@@ -190,11 +227,11 @@ class Catalogue:
 
     def find_seen(self, users: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Return all events of users that may be a candidate: whose each is, and its id."""
-        columns, rows, ids = self.read_histories(users), [], []
+        rows, ids = [], []
         for behaviour in self.schema.behaviours:
             for name, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
                 if candidate == self.item:
-                    events = self._learnt.ids_of_events(name, columns.history(name))
+                    events = self._rows.learnt.ids_of_events(name, users.history(name))
                     rows.append(events[0])
                     ids.append(events[1])
         return np.concatenate(rows), np.concatenate(ids)
@@ -203,100 +240,7 @@ class Catalogue:
         """Return the ids of some values of :attr:`item`, as a list of them is read."""
         name = cast(str, self.item)
         cells = OneRow({name: list(values)}).history(name)
-        return self._learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
-
-    def _encode_candidates(
-        self,
-    ) -> tuple[dict[str, Column], dict[tuple[str, ...], Ragged]]:
-        separator = self.fitted.encoder.separator
-        X = self._of_candidates.encode_columns(Columns(self.candidates, separator=separator))
-        return X.columns, X.behaviours
-
-
-class CatalogueBehindSteps(Catalogue):
-    """Candidates beside a stand-in for the user, where other steps stand before the classifier.
-
-    Only such a step can compute a column from user and candidate together.
-
-    Parameters
-    ----------
-    fitted : FittedPipeline
-        The model.
-    candidates : DataFrame
-        One row per candidate.
-    users : DataFrame or mapping
-        Users, of whom the first one is the stand-in.
-    names : list of str
-        The columns that the first step is given, in their order.
-    """
-
-    def __init__(
-        self, fitted: FittedPipeline, candidates: pd.DataFrame, users: Users, names: list[str]
-    ) -> None:
-        self._names, self._user = names, frame_of_users(users)[:1]
-        super().__init__(fitted, candidates)
-
-    def suits(self, users: Users) -> bool:
-        """Return whether users have the columns of the stand-in."""
-        return {*self._user.columns} == {*users}
-
-    def read(self, users: Users) -> Columns:
-        """Return users beside a stand-in for the candidate."""
-        frame = frame_of_users(users)
-        return Columns(self.pair(frame, np.zeros(len(frame), dtype=np.intp)))
-
-    def encode(self, users: Columns) -> EncodedFeatures:
-        """Return pairs, the slow way: as one frame through every step."""
-        return self.fitted.encode(users.frame)
-
-    def read_histories(self, users: Columns) -> Columns:
-        """Return users as the steps before the encoder leave them."""
-        frame = cast("pd.DataFrame", pandas_frame(self.fitted.read(users.frame)))
-        return Columns(frame, separator=self.fitted.encoder.separator)
-
-    def pair(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
-        """Return pairs of users and candidates by position, as the first step is given them."""
-        left = users.reset_index(drop=True)
-        right = self.candidates.take(candidates).reset_index(drop=True)
-        return pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
-
-    def _encode_candidates(
-        self,
-    ) -> tuple[dict[str, Column], dict[tuple[str, ...], Ragged]]:
-        """Encoded columns and bags that follow the candidate, also those that a step added."""
-        user, candidates = self._user, self.candidates
-        blocks = [
-            self.fitted.encode(self.pair(user.iloc[np.zeros_like(block)], block))
-            for block in blocks_of(len(candidates))
-        ]
-        self.schema = blocks[0].schema
-        columns: dict[str, Column] = {}
-        for name in blocks[0].columns:
-            values = join_columns([block.columns[name] for block in blocks])
-            is_added = name not in user and name not in candidates
-            compared: Any = getattr(values, "digests", values)  # of lists
-            if name in candidates or (is_added and (compared != compared[0]).any()):
-                columns[name] = values
-        bags = {}
-        for behaviour in blocks[0].schema.behaviours:
-            key = behaviour.histories
-            if key[0] in candidates:  # a bag, such as a film's genres
-                bags[key] = _join([block.behaviours[key] for block in blocks])
-        return columns, bags
-
-
-def catalogue_of(
-    fitted: FittedPipeline, candidates: pd.DataFrame, users: Users, names: list[str]
-) -> Catalogue:
-    """Encode candidates; ``names`` are the columns of both that the first step is given."""
-    if has_other_steps(fitted):
-        return CatalogueBehindSteps(fitted, candidates, users, names)
-    return Catalogue(fitted, candidates)
-
-
-def has_other_steps(fitted: FittedPipeline) -> bool:
-    """Return whether other steps than the encoder stand before the classifier."""
-    return len(list(flat_steps(fitted.transformers))) > 1
+        return self._rows.learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
 
 
 def frame_of_users(users: Users) -> pd.DataFrame:
@@ -304,19 +248,3 @@ def frame_of_users(users: Users) -> pd.DataFrame:
     if isinstance(users, pd.DataFrame):
         return users
     return pd.DataFrame({name: pd.Series([value]) for name, value in users.items()})
-
-
-def blocks_of(n_rows: int) -> list[np.ndarray]:
-    """Return the numbers of rows, some at a time."""
-    starts = range(0, n_rows, ROWS_PER_BLOCK)
-    return [np.arange(start, min(start + ROWS_PER_BLOCK, n_rows)) for start in starts]
-
-
-def _join(blocks: list[Ragged]) -> Ragged:
-    """Return rows one after the other, the older events of each in front of its window."""
-    whole = [block.over(block.columns, block.whole) for block in blocks]
-    columns = {n: join_columns([rows.flat(n) for rows in whole]) for n in blocks[0].columns}
-    lengths = np.concatenate([rows.spans.lengths for rows in whole])
-    shown = np.concatenate([block.spans.lengths for block in blocks])
-    n_older = (lengths - shown).astype(np.int16)
-    return Ragged(columns, Spans.from_lengths(lengths).newest(shown), n_older=n_older)

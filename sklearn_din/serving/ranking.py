@@ -19,20 +19,12 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, AllowedPairs, pairs_of_frame
-from sklearn_din.serving.catalogue import (
-    Catalogue,
-    CatalogueBehindSteps,
-    Users,
-    blocks_of,
-    catalogue_of,
-    frame_of_users,
-    has_other_steps,
-)
+from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
 from sklearn_din.training.target import Label, Reading
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536
-CHECKED_PAIRS = 256
+SCORED_TOGETHER = 16_384  # pairs
 RESULT_COLUMNS = ("row", "rank")
 
 
@@ -209,10 +201,10 @@ class Ranker(Generic[IntoDataFrameT]):
         )
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
-        if not has_other_steps(self._fitted):  # else a user is needed beside the candidates
+        if not self._fitted.around_encoder()[0]:  # else a user is needed beside the candidates
             self._catalogue = Catalogue(self._fitted, self._frame.pandas)
-        if shortlist is not None and self._catalogue is not None:
-            _ = self._catalogue.shortlist  # made now, so that no request waits
+            if shortlist is not None:
+                _ = self._catalogue.shortlist  # made now, so that no request waits
 
     def rank(
         self,
@@ -313,20 +305,16 @@ class Ranker(Generic[IntoDataFrameT]):
     def _pair(self, users: Users) -> _Pairs:
         """Encode users beside the candidates, by one state of the model."""
         self._check(users)
+        candidates = self._frame.pandas
+        names = [name for name in self._columns if name in users or name in candidates]
         while True:
-            catalogue = self._current_catalogue(users)
+            with self._lock:
+                if self._catalogue is None or not self._catalogue.suits(users):
+                    self._catalogue = Catalogue(self._fitted, candidates, users, names)
+                catalogue = self._catalogue
             pairs = _Pairs(catalogue, users, self._reading)
-            if catalogue.is_current():  # else update came between
+            if catalogue.suits(users):  # else update came between
                 return pairs
-
-    def _current_catalogue(self, users: Users) -> Catalogue:
-        with self._lock:
-            catalogue, candidates = self._catalogue, self._frame.pandas
-            if catalogue is None or not catalogue.is_current() or not catalogue.suits(users):
-                names = [name for name in self._columns if name in users or name in candidates]
-                catalogue = catalogue_of(self._fitted, candidates, users, names)
-            self._catalogue = catalogue
-        return catalogue
 
 
 def _allow(pairs: _Pairs, exclude: Any, only: Any) -> AllowedPairs:
@@ -376,8 +364,12 @@ class _Pairs:
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
         self.user_rows = catalogue.encode(self._read)
-        if isinstance(catalogue, CatalogueBehindSteps):
-            self._refuse_joint_fields(catalogue)
+        if joint := catalogue.find_joint_fields(self.user_rows, users):
+            raise ValueError(
+                f"rank_candidates encodes users and candidates by themselves, but {joint} depend "
+                "on both: a step before the encoder computes them from the pair. Score such pairs "
+                "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
+            )
 
     @property
     def candidates(self) -> pd.DataFrame:
@@ -419,26 +411,11 @@ class _Pairs:
         """Return log-odds of pairs by their numbers, which ascend, some at a time."""
         catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
         users, candidates = np.divmod(numbers, len(self.candidates))
-        for block in blocks_of(len(numbers)):
+        for start in range(0, len(numbers), SCORED_TOGETHER):
+            block = slice(start, start + SCORED_TOGETHER)
             X = catalogue.take(self.user_rows, users[block], candidates[block])
-            scores.append(self.reading.score(catalogue.net.score(X)))
+            scores.append(self.reading.score(catalogue.score(X)))
         return np.concatenate(scores)
-
-    def _refuse_joint_fields(self, catalogue: CatalogueBehindSteps) -> None:
-        """Compare pairs spread over both frames with the same pairs encoded together."""
-        frame, n_candidates = frame_of_users(self.users), len(self.candidates)
-        n_pairs = min(CHECKED_PAIRS, max(len(frame), n_candidates))
-        users = np.linspace(0, len(frame) - 1, n_pairs).astype(np.intp)
-        candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
-        together = catalogue.fitted.encode(catalogue.pair(frame.iloc[users], candidates))
-        taken = catalogue.take(self.user_rows, users, candidates)
-        joint = [n for n in together if not np.array_equal(together[n], taken[n])]
-        if joint:
-            raise ValueError(
-                f"rank_candidates encodes users and candidates by themselves, but {joint} depend "
-                "on both: a step before the encoder computes them from the pair. Score such pairs "
-                "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
-            )
 
 
 def _warn_of_swap(users: Users, candidates: pd.DataFrame, encoder: Any) -> None:
