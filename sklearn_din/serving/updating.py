@@ -15,10 +15,6 @@ from sklearn_din.training.inputs import ImpressionsLike
 
 Model = TypeVar("Model", bound=BaseEstimator)
 Step = Any  # a Pipeline's step, of any package
-# Of the learning rates of fit. A week is a few steps, and no average of weights follows them: at
-# the full rate the first one overshoots. A third loses least by log loss (.3812 in place of .3839
-# on a turning catalogue; benchmarks/quality-results.md, "Every Monday").
-UPDATE_RATE = 1 / 3
 
 
 def update(
@@ -26,14 +22,14 @@ def update(
 ) -> Model:
     """Train a fitted model on rows that have come since, in a part of the time of a full fit.
 
-    scikit-learn's Pipeline has no ``partial_fit``; this function goes through its steps in order.
-    A step that has ``partial_fit`` learns from the rows and then transforms them; all others
-    transform alone. So :class:`HistorySequenceEncoder` appends the new ids,
-    :class:`HistoryBuilder` remembers the new events, and :class:`DINClassifier` makes one pass
-    over the rows. The model is changed in place when every step has succeeded. Where one fails,
-    or Ctrl-C ends the training, the model is as it was before. Threads may ask it meanwhile: all of
-    an answer is the old model's or the new one's, unless a step of another package stands between
-    :class:`HistoryBuilder` and the encoder.
+    scikit-learn's Pipeline has no ``partial_fit``; this function goes through its steps in order. A
+    step that has ``partial_fit`` learns from the rows and then transforms them; all others
+    transform alone. So :class:`HistorySequenceEncoder` appends the new ids, :class:`HistoryBuilder`
+    remembers the new events, and :class:`DINClassifier` makes one pass over the rows, which leaves
+    the average of the weights along it. The model is changed in place when every step has
+    succeeded. Where one fails, or Ctrl-C ends the training, the model is as it was before. Threads
+    may ask it meanwhile: all of an answer is the old model's or the new one's, unless a step of
+    another package stands between :class:`HistoryBuilder` and the encoder.
 
     A column that came since fit is added, and a warning says as what. By that alone no prediction
     changes: the network gives it weights of zero, which the rows then train. A column that is gone
@@ -82,6 +78,9 @@ def update(
     >>> model[0].vocabularies_["item"]
     array(['hat', 'sock', 'boot'], dtype=object)
     """
+    from sklearn_din.training.check_tasks import leave  # and skorch: slow to import
+    from sklearn_din.training.weight_average import AveragedPass
+
     classifier = classifier_of(model, purpose="update")
     learner, _ = unwrap(model, purpose="update")
     renewed: list[tuple[Step, Step]] = []  # steps, and the copies that have learnt
@@ -89,10 +88,11 @@ def update(
         for step in flat_steps(learner[:-1]):
             X = _learn_and_transform(step, X, y, renewed)
     grown = _copy_to_change(classifier)
-    grown.lr = UPDATE_RATE * classifier.lr
-    grown.embedding_lr = UPDATE_RATE * (classifier.embedding_lr or classifier.lr)
+    averaged = AveragedPass()
+    grown.callbacks = [*(classifier.callbacks or ()), averaged]
     grown.partial_fit(X, y, sample_weight=sample_weight)
-    grown.lr, grown.embedding_lr = classifier.lr, classifier.embedding_lr
+    grown.callbacks = classifier.callbacks
+    leave(grown.net_, averaged)
     renewed.append((classifier, grown))
     # A thread in the middle of a request takes the last steps as they were beside the first ones:
     # this is noted first, and then the last step is replaced first.

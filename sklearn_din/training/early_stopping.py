@@ -19,6 +19,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.checks import best_check
 from sklearn_din.training.steps import check_losses, read_losses
+from sklearn_din.training.weight_average import share_of_part, take_weights
 
 BATCHES_PER_CHECK = 50
 MOST_CHECKS_PER_EPOCH = 4
@@ -47,9 +48,8 @@ class EarlyStopping(Callback):
     There is a check at the end of each epoch, which is skorch's own pass over the validation
     batches, and up to three within it, between training batches. A check does not judge the latest
     weights but their average over the last ``AVERAGED_CHECKS`` checks or so: a moving average.
-    Steps of Adam scatter around the optimum, their average lies closer to it (Polyak and Juditsky
-    1992). The average with the smallest validation loss is what the net has in the end. Training
-    itself goes on from the latest weights.
+    The average with the smallest validation loss is what the net has in the end. Training itself
+    goes on from the latest weights.
 
     A fit must not end worse than knowing nothing: where no check has a smaller loss than the base
     rate of the training rows (of numbers their mean), predicted for every validation row, the net
@@ -148,10 +148,10 @@ class EarlyStopping(Callback):
     ) -> Iterator[tuple[Batch, Tensor]]:
         """Batches of the validation rows, part by part in time, to learn from the best weights on.
 
-        The weights after each part enter an average that the best ones begin, as if half as many
-        parts had been before. Each part is predicted by the average before it is learnt: the loss
-        over all parts is that of one further check, and the last average is kept if it is the
-        smallest. ``parts`` hold the batches to learn from, and the same rows to predict.
+        The weights after each part enter an average that the best ones begin. Each part is
+        predicted by the average before it is learnt: the loss over all parts is that of one further
+        check, and the last average is kept if it is the smallest. ``parts`` hold the batches to
+        learn from, and the same rows to predict.
         """
         net.module_.load_state_dict(self._best)
         self._average = {name: best.clone() for name, best in self._best.items()}
@@ -161,7 +161,7 @@ class EarlyStopping(Callback):
                 self._note(batch, **net.validation_step(batch))
             self._exchange(net.module_)
             yield from train
-            self._take_weights(net.module_, 1.0 / (len(parts) / 2 + number))
+            take_weights(self._average, net.module_, share_of_part(number, len(parts)))
         self._exchange(net.module_)
         self._end_check(net)
 
@@ -171,17 +171,9 @@ class EarlyStopping(Callback):
 
     def _begin_check(self, net: NeuralNet) -> None:
         """Take the latest weights into their average, and put that in their place."""
-        self._take_weights(net.module_, 1.0 / min(len(self._checks(net)) + 1, AVERAGED_CHECKS))
+        share = 1.0 / min(len(self._checks(net)) + 1, AVERAGED_CHECKS)
+        take_weights(self._average, net.module_, share)
         self._exchange(net.module_)
-
-    @torch.no_grad()
-    def _take_weights(self, module: nn.Module, share: float) -> None:
-        """Take the latest weights into their average."""
-        for name, latest in module.state_dict().items():
-            if name in self._average:
-                self._average[name].lerp_(latest, share)
-            else:
-                self._average[name] = latest.clone()
 
     def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
         self._predicted.append((y_pred, batch[1], loss.detach(), batch[0].n_joint_rows))

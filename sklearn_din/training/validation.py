@@ -14,8 +14,9 @@ from sklearn_din._validation import group_codes
 from sklearn_din._warnings import warn_user
 from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
+from sklearn_din.training.weight_average import MOST_PARTS
 
-MOST_PARTS, ROWS_PER_PART = 8, 32  # of validation rows that are learnt
+ROWS_PER_PART = 32  # at least, of validation rows that are learnt
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
 

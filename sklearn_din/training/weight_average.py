@@ -1,0 +1,71 @@
+"""Averages of weights along a training: steps scatter around the optimum, their average less.
+
+Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+
+from sklearn_din.training.batches import ImpressionBatches
+
+MOST_PARTS = 8
+
+
+@torch.no_grad()
+def take_weights(average: dict[str, Tensor], module: nn.Module, share: float) -> None:
+    """Take the latest weights into their average, with this share of it."""
+    for name, latest in module.state_dict().items():
+        if name in average:
+            average[name].lerp_(latest, share)
+        else:
+            average[name] = latest.clone()
+
+
+def share_of_part(number: int, n_parts: int) -> float:
+    """Share of the weights after a part, from 1 on, in an average that earlier weights begin.
+
+    They count as if half as many parts had been before.
+
+    Examples
+    --------
+    >>> [share_of_part(number, 2) for number in (1, 2)]
+    [0.5, 0.3333333333333333]
+    """
+    return 1.0 / (n_parts / 2 + number)
+
+
+class AveragedPass(Callback):
+    """Leave the average of the weights of one pass, and of those before it, in the net.
+
+    The weights count after each of up to eight parts of the pass, of about as many batches.
+    """
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
+        """Begin with the weights as they are."""
+        self._average: dict[str, Tensor] = {}
+        take_weights(self._average, net.module_, 1.0)
+
+    def on_epoch_begin(
+        self, net: NeuralNet, dataset_train: ImpressionBatches, **kwargs: object
+    ) -> None:
+        """Choose the batches that end a part."""
+        n_batches = dataset_train.n_batches
+        ends = np.linspace(0, n_batches, min(n_batches, MOST_PARTS) + 1).round()
+        self._ends = [int(end) for end in ends[1:]]
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        """Take the weights after the last batch of a part."""
+        n_done = len(net.history[-1]["batches"])
+        if n_done in self._ends:
+            share = share_of_part(self._ends.index(n_done) + 1, len(self._ends))
+            take_weights(self._average, net.module_, share)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
+        """Put the average in place, and keep nothing."""
+        net.module_.load_state_dict(self._average)
+        self._average = {}
