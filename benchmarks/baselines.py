@@ -68,19 +68,23 @@ def boosted_trees(tables, workload, *, seed):
 def logistic_regression(workload, *, seed=0):
     """Click probabilities of the test rows: a linear model on the same columns, standardised."""
     from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer
 
     tables, _ = features(workload, seed=seed)
-    model = make_pipeline(
-        FunctionTransformer(lambda X: np.sign(X) * np.log1p(np.abs(X))),
-        SimpleImputer(add_indicator=True, keep_empty_features=True),
-        StandardScaler(),
-        LogisticRegression(max_iter=1000),
-    )
+    logs = FunctionTransformer(lambda X: np.sign(X) * np.log1p(np.abs(X)))
+    imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    return linear(tables, workload, "test", logs, imputer)
+
+
+def linear(tables, workload, part, *steps):
+    """Click probabilities of a part: logistic regression on standardised columns, after steps."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(*steps, StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(tables["train"], workload["train"]["label"])
-    return model.predict_proba(tables["test"])[:, 1]
+    return model.predict_proba(tables[part])[:, 1]
 
 
 def _of_history(rows, attributes):

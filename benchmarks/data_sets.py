@@ -22,14 +22,14 @@ CLICK_LOGS = {
     "recent interest": (1000, 50, 30, 2.0, 2.0),
 }
 REAL = {
-    "e-shop by session, uniform": "eshop",
-    "e-shop by session, popularity": "eshop-popularity",
-    "e-shop by time, uniform": "eshop-time",
-    "e-shop by time, popularity": "eshop-time-popularity",
-    "MovieLens by time": "movielens",
-    "MovieLens by user": "movielens-user",
-    "MovieLens by time, means": "movielens",
-    "MovieLens by user, means": "movielens-user",
+    "e-shop by session, uniform": workloads.eshop,
+    "e-shop by session, popularity": partial(workloads.eshop, negatives="popularity"),
+    "e-shop by time, uniform": partial(workloads.eshop, split="time"),
+    "e-shop by time, popularity": partial(workloads.eshop, split="time", negatives="popularity"),
+    "MovieLens by time": workloads.movielens,
+    "MovieLens by user": partial(workloads.movielens, split="user"),
+    "MovieLens by time, means": workloads.movielens,
+    "MovieLens by user, means": partial(workloads.movielens, split="user"),
 }
 MADE = {
     "repetition tires": workloads.tiring,
@@ -48,16 +48,11 @@ def data_set(name, seed):
     """Return a workload (``workloads.py``); a click log also holds its truth in the test part."""
     if name.startswith("click log: "):
         return _click_log(name.removeprefix("click log: "), seed)
-    if name in MADE:
-        return MADE[name](seed=seed)
-    workload = workloads.by_name(REAL[name], seed=seed)
+    make = (REAL | MADE)[name]
+    workload = make(seed=seed)
     if name.endswith(", means"):
-        _add_means(workload, workloads.movielens(split=_split(name), seed=seed, hide_unseen=False))
+        _add_means(workload, make(seed=seed, hide_unseen=False))
     return workload
-
-
-def _split(name):
-    return "user" if "user" in name else "time"
 
 
 def _add_means(workload, unhidden):

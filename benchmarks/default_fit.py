@@ -10,7 +10,6 @@ rows stop the training and are learnt then.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -64,17 +63,9 @@ def fit_once(path, seed):
     classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
     seconds = time.perf_counter() - began
     p = classifier.predict_proba(encoder.transform(rows))[:, 1]
-    found = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
-    found["gauc"] = group_roc_auc_score(labels, p, groups=users)
-    print(json.dumps(found | {"seconds": seconds}))
-
-
-def ask(checkout, path, seed):
-    """Fit once with the package of a folder, by one thread."""
-    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), str(path), str(seed)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    measured = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
+    measured["gauc"] = group_roc_auc_score(labels, p, groups=users)
+    print(json.dumps(measured | {"seconds": seconds}))
 
 
 def compare(other, name, n_seeds):
@@ -86,14 +77,16 @@ def compare(other, name, n_seeds):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.pickle"
             pd.to_pickle(frames_of(name, seed), path)
-            pairs.append({n: ask(c, path, seed) for n, c in (("of", other), ("is", guard.HERE))})
-    own, its = (pd.DataFrame([pair[kind] for pair in pairs]) for kind in ("is", "of"))
+            rows = str(path), str(seed)
+            answers = [guard.ask(c, *rows, file=__file__) for c in (other, guard.HERE)]
+            pairs.append([json.loads(answer) for answer in answers])
+    before, own = map(pd.DataFrame, zip(*pairs, strict=True))
     row = {"set": name}
     for measure in MEASURES:
-        more = own[measure] - its[measure]
+        more = own[measure] - before[measure]
         error = more.std() / np.sqrt(n_seeds) if n_seeds > 1 else np.nan
         row[measure] = f"{own[measure].mean():.4f} ({more.mean():+.4f} ± {error:.4f})"
-    ratio = (own["seconds"] / its["seconds"]).median()
+    ratio = (own["seconds"] / before["seconds"]).median()
     row["seconds"] = f"{own['seconds'].median():.1f} ({ratio:.2f})"
     print(row, flush=True)
     return row | {"ratio": ratio}
@@ -109,6 +102,7 @@ def main():
     parser.add_argument("--only", default="", help="sets whose name has this word")
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")
+    os.environ["OMP_NUM_THREADS"] = "1"
     with guard.check_out(options.commit) as other:
         rows = [compare(other, n, options.seeds) for n in SETS if options.only in n]
     table = pd.DataFrame(rows).set_index("set")

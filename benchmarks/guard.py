@@ -69,6 +69,15 @@ def log_and_histories(n_users: int, **parameters: float):
     return frame, log.y
 
 
+def fit_one_epoch(frame: pd.DataFrame, y: np.ndarray) -> Pipeline:
+    """Fit the default Pipeline for one epoch."""
+    from sklearn_din import DINClassifier, HistorySequenceEncoder
+
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+
+
 def predictions(path: str) -> None:
     """Fit one model per pooling and interest, and keep what it predicts."""
     from sklearn_din import DINClassifier, HistorySequenceEncoder
@@ -85,7 +94,7 @@ def predictions(path: str) -> None:
 
 def seconds(job: str) -> float:
     """Time one job; of a training the median step."""
-    from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
+    from sklearn_din import HistorySequenceEncoder, attach_history
 
     if job.startswith("training step"):
         return _step_seconds(batch_size=256 if job.endswith("256") else 1024)
@@ -99,11 +108,9 @@ def seconds(job: str) -> float:
         return _timed(lambda: attach_history(now, log, user="user", time="time", columns=columns))
     frame, _ = log_and_histories(10_000, n_items=50_000)
     if job == "predict":
-        small, y = log_and_histories(1_000, n_items=50_000)
-        X = (encoder := HistorySequenceEncoder(drop=["user", "time"])).fit_transform(small)
-        classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0).fit(X, y)
+        model = fit_one_epoch(*log_and_histories(1_000, n_items=50_000))
         rows = frame.iloc[:50_000]
-        return _timed(lambda: classifier.predict_proba(encoder.transform(rows)))
+        return _timed(lambda: model.predict_proba(rows))
     histories = ["hist_item", "hist_category"]
     if job == "request":
         return _request_seconds(frame)
@@ -123,15 +130,10 @@ def seconds(job: str) -> float:
 
 def _request_seconds(frame: pd.DataFrame) -> float:
     """Rank 200 candidates for one user by a Ranker."""
-    from sklearn_din import DINClassifier, HistorySequenceEncoder, Ranker
+    from sklearn_din import Ranker
 
     frame = frame.iloc[:20_000]
-    y = np.arange(len(frame)) % 2
-    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
-    model = Pipeline(
-        [("encode", HistorySequenceEncoder(user="user", time="time")), ("din", classifier)]
-    )
-    model.fit(frame, y)
+    model = fit_one_epoch(frame, np.arange(len(frame)) % 2)
     columns = ["item", "category", "price"]
     candidates = frame.drop_duplicates("item").head(N_CANDIDATES)[columns]
     users = frame.drop(columns=columns)
@@ -160,10 +162,10 @@ def _timed(work) -> float:
     return float(np.median(times))
 
 
-def ask(checkout: Path, *arguments: str) -> str:
-    """Run this file in a process that imports the package from the checkout."""
+def ask(checkout: Path, *arguments: str, file: str = __file__) -> str:
+    """Run a file in a process that imports the package from the checkout."""
     environment = os.environ | {"PYTHONPATH": str(checkout)}
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
+    command = [sys.executable, "-W", "ignore", str(Path(file).resolve()), *arguments]
     return subprocess.run(
         command, env=environment, cwd=checkout, check=True, capture_output=True, text=True
     ).stdout

@@ -24,15 +24,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from benchmarks.guard import log_and_histories
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    export_onnx,
-    load,
-    save,
-    update,
-)
+from benchmarks.guard import fit_one_epoch, log_and_histories
+from sklearn_din import export_onnx, load, save, update
 
 N_EVENTS, N_ITEMS, N_UPDATES = 50, 200, 3
 OF_CANDIDATES = ["item", "category", "price"]
@@ -42,9 +35,7 @@ def make_model(folder: Path, kind: str) -> pd.DataFrame:
     """Fit a model, write what the server needs, and keep the model for updates."""
     frame, y = log_and_histories(10_000, n_items=50_000)
     frame, y = frame.iloc[:20_000], y[:20_000]
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
-    model = Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+    model = fit_one_epoch(frame, y)
     catalogue = frame.drop_duplicates("item")[OF_CANDIDATES]
     catalogue.to_parquet(folder / "items.parquet")
     save(model, folder / "trained.din")

@@ -12,11 +12,14 @@ def anonymous_memory():
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e6
 
 
-class AnonymousPeak:
-    """The most anonymous memory within a ``with`` block beyond that at its start, in MB."""
+class Peak:
+    """The most that ``read`` returns within a ``with`` block, beyond that at its start."""
+
+    def __init__(self, read=anonymous_memory, seconds=SECONDS_BETWEEN):
+        self.read, self.seconds = read, seconds
 
     def __enter__(self):
-        self.before = self._most = anonymous_memory()
+        self.before = self._most = self.read()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -27,10 +30,10 @@ class AnonymousPeak:
         self._thread.join()
 
     def _watch(self):
-        while not self._is_over.wait(SECONDS_BETWEEN):
-            self._most = max(self._most, anonymous_memory())
+        while not self._is_over.wait(self.seconds):
+            self.beyond_start()
 
     def beyond_start(self):
-        """Return the peak until now, less what the process held at the start."""
-        self._most = max(self._most, anonymous_memory())
+        """Return the peak until now, less what there was at the start."""
+        self._most = max(self._most, self.read())
         return self._most - self.before

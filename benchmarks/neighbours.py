@@ -14,10 +14,7 @@ blocks before it, the first one's are zeros. Other rows' come from all training 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from benchmarks import baselines
 from benchmarks.workloads import PARTS, UNKNOWN, take
@@ -31,18 +28,18 @@ DECAY = 0.8  # per rank, from the newest event
 
 def ease(workload, *, seed=0):
     """Click probabilities of the test rows: EASE and popularity, logistic regression."""
-    return _linear(ease_columns(workload), workload, "test")
+    return baselines.linear(ease_columns(workload), workload, "test")
 
 
 def item_knn(workload, *, seed=0):
     """Click probabilities of the test rows: shrunk cosines and popularity, logistic regression."""
-    return _linear(knn_columns(workload), workload, "test")
+    return baselines.linear(knn_columns(workload), workload, "test")
 
 
 def popularity(workload, *, seed=0):
     """Click probabilities of the test rows: the item's popularity alone, logistic regression."""
     tables = {part: table[:, 5:7] for part, table in knn_columns(workload).items()}
-    return _linear(tables, workload, "test")
+    return baselines.linear(tables, workload, "test")
 
 
 def stack(workload, *, seed=0):
@@ -64,7 +61,7 @@ def ease_columns(workload):
     if _last_ease.get("workload") is not workload:  # EASE and the stack ask one after the other
         tables = columns(workload, *(ease_of(strength) for strength in STRENGTHS))
         loss = [
-            log_loss(workload["valid"]["label"], _linear(table, workload, "valid"))
+            log_loss(workload["valid"]["label"], baselines.linear(table, workload, "valid"))
             for table in tables
         ]
         _last_ease.update(workload=workload, columns=tables[int(np.argmin(loss))])
@@ -182,9 +179,3 @@ def _scores(similarity, events, candidates):
     place[ids] = np.arange(len(ids))
     event, candidate = place[events], place[candidates]
     return np.where((event < 0) | (candidate < 0), 0.0, weights[event, candidate])
-
-
-def _linear(tables, workload, part):
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(tables["train"], workload["train"]["label"])
-    return model.predict_proba(tables[part])[:, 1]

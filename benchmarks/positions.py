@@ -1,6 +1,6 @@
 """Clicks that depend on the position, and who finds the relevance behind them.
 
-``python -m benchmarks.positions [--seeds 3] [--first-seed 0] [--strength 1]`` makes click logs
+``python -m benchmarks.positions [--seeds 3] [--strength 1]`` makes click logs
 (``make_click_log``) whose impressions were shown at one of ten positions. The log-odds of a click
 are those of the candidate's relevance less ``strength * log(position)``. Half of the items are
 placed fairly, at a position drawn anew each time; each other item has a place of its own, near
@@ -72,11 +72,10 @@ def measures(X, clicked, relevant, is_unfair, *, method, seed):
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.positions")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--strength", type=float, default=1.0)
     options = parser.parse_args()
     results = []
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
+    for seed in range(options.seeds):
         log = shown_log(seed=seed, strength=options.strength)
         for method in METHODS:
             row = measures(*log, method=method, seed=seed)

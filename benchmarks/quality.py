@@ -36,20 +36,12 @@ OURS = {
 VARIANTS = {  # one default changed, run where --methods asks
     "no item neighbours": {"neighbours": None},
     "Dice": {"activation": "dice", "attention_activation": "dice"},
-    "no mini-batch aware L2": {"embedding_l2": 0.0},
     "embedding_l2=50": {"embedding_l2": 50.0},
     "embedding_l2=1000": {"embedding_l2": 1000.0},
-    "softmax": {"attention_normalization": "softmax"},
-    "weights not divided": {"attention_normalization": None},
     "embedding_dim=8": {"embedding_dim": 8},
-    "lr=0.001": {"lr": 0.001},
-    "embedding_lr=0.001": {"embedding_lr": 0.001},
     "batch_size=1024": {"batch_size": 1024},
     "patience=8": {"patience": 8},
-    "dropout=0.3": {"dropout": 0.3},
-    # Where item neighbours told a row its own label, patience would be rewarded on such rows.
     "random validation rows": {"validation": "random"},
-    "the same, patience=30": {"validation": "random", "patience": 30},
 }
 ANALYST = {
     "LightGBM": baselines.lightgbm,

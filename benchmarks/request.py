@@ -17,14 +17,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    Ranker,
-    attach_history,
-    export_onnx,
-)
-from sklearn_din.datasets import make_click_log
+from benchmarks.guard import fit_one_epoch, log_and_histories
+from sklearn_din import Ranker, export_onnx
 from sklearn_din.serving import OnnxServer
 
 OF_CANDIDATE = ["item", "category", "price"]
@@ -34,16 +28,8 @@ N_CALLS, N_WARM_UP = 300, 3
 
 def fit() -> tuple[Pipeline, pd.DataFrame]:
     """Fit one epoch on a made log; return the rows whose histories are full as well."""
-    log = make_click_log(
-        n_users=2_000, n_items=20_000, mean_length=80, n_impressions=20_000, random_state=0
-    )
-    frame = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
-    classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, log.y)
-    return model, frame[frame["hist_item"].map(len).to_numpy() == 50]
+    frame, y = log_and_histories(2_000, n_items=20_000, mean_length=80, n_impressions=20_000)
+    return fit_one_epoch(frame, y), frame[frame["hist_item"].map(len).to_numpy() == 50]
 
 
 def as_dict(user: pd.DataFrame) -> dict[str, Any]:

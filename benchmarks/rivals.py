@@ -136,7 +136,7 @@ def _measure(options):
     if options.npz:
         workload = workloads.load(options.npz)
     else:
-        workload = workloads.by_name(options.workload, cap=options.cap)
+        workload = workloads.synthetic(options.workload, cap=options.cap)
     version = importlib.metadata.version(options.rival)
     facts = {"rival": options.rival, "version": version, "workload": workload["name"]}
     facts["sgemm_gflops"] = sgemm_rate()
@@ -153,7 +153,7 @@ def _parser():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals")
     parser.add_argument("--rival", choices=RIVALS, required=True)
     parser.add_argument("--task", choices=["speed", "quality"], required=True)
-    parser.add_argument("--workload", default="synthetic-100k", help="see workloads.by_name")
+    parser.add_argument("--workload", default="synthetic-100k", choices=workloads.SPEED)
     parser.add_argument("--npz", help="a file by workloads.save, instead of --workload")
     parser.add_argument("--cap", type=int, help="width of the padded layout")
     parser.add_argument("--n-steps", type=int, default=30)

@@ -3,8 +3,8 @@
 ``python -m benchmarks.scan [--rows 30_000_000 ...] [--fit]`` writes as many impressions and events
 as Parquet files, one user for every twenty events, in no order; attaches two history columns and
 the times elapsed in a process of its own, and reads a part of the result; with ``--fit`` it encodes
-all rows and trains one epoch. ``--users text`` makes the users text, ``--folder`` chooses the disk
-(100 million of both need some 12 GB), ``--memory`` is that of ``scan_parquet``.
+all rows and trains one epoch. 100 million of both need some 12 GB of disk. ``--memory`` is that of
+``scan_parquet``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.memory import AnonymousPeak
+from benchmarks.memory import Peak
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
 
 ROWS_PER_GROUP = 100_000
@@ -33,13 +32,12 @@ ROWS_READ = 1_000_000  # of what was attached
 SECONDS_BETWEEN = 0.5  # two looks at the disk in use
 
 
-def make_events(first, last, *, n_users, users, seed):
+def make_events(first, last, *, n_users, seed):
     """Rows of users drawn at random as an Arrow table."""
     rng, size = np.random.default_rng([seed, first]), last - first
-    owner = pa.array(rng.integers(0, n_users, size))
     return pa.table(
         {
-            "user": owner.cast(pa.string()) if users == "text" else owner,
+            "user": rng.integers(0, n_users, size),
             "item": rng.integers(0, N_ITEMS, size),
             "category": pa.array(rng.integers(0, N_CATEGORIES, size)).cast(pa.string()),
             "time": rng.integers(0, 10**9, size),
@@ -67,23 +65,6 @@ def gigabytes_in(folder):
     return total / 1e9
 
 
-class DiskUse(threading.Thread):
-    """The most GB that a folder held, looked at twice per second."""
-
-    def __init__(self, folder):
-        super().__init__(daemon=True)
-        self.folder, self.most, self._is_over = folder, 0, threading.Event()
-
-    def run(self):
-        while not self._is_over.wait(SECONDS_BETWEEN):
-            self.most = max(self.most, gigabytes_in(self.folder))
-
-    def stop(self):
-        self._is_over.set()
-        self.join()
-        self.most = max(self.most, gigabytes_in(self.folder))
-
-
 def measure(folder, memory, fits):
     """Attach in this process, whose memory until now is what importing took; read, and fit."""
     classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
@@ -95,28 +76,27 @@ def measure(folder, memory, fits):
         for name in ("impressions", "events")
     ]
     roles = {"user": "user", "time": "time", "columns": ["item", "category"], "elapsed": "ago"}
-    disk = DiskUse(cache)
-    disk.start()
-    with AnonymousPeak() as peak:
+    with Peak() as peak:
         start = time.perf_counter()
-        attached = attach_history(*scans, **roles)
-        tell("attached", len(attached), start, peak)
-        disk.stop()
-        print(f"on disk {gigabytes_in(cache):.2f} GB, at most {disk.most:.2f} GB meanwhile")
+        with Peak(partial(gigabytes_in, cache), SECONDS_BETWEEN) as disk:
+            attached = attach_history(*scans, **roles)
+        print_row("attached", len(attached), start, peak)
+        most = disk.beyond_start()
+        print(f"on disk {gigabytes_in(cache):.2f} GB, at most {most:.2f} GB meanwhile")
         start = time.perf_counter()
         n_rows = sum(len(part) for _, part in attached[:ROWS_READ].parts())
-        tell("read", n_rows, start, peak)
+        print_row("read", n_rows, start, peak)
         if fits:
             start, y = time.perf_counter(), attached.target_
             encoder = HistorySequenceEncoder(user="user", time="time")
             encoded = encoder.fit_transform(attached, y)
-            tell("encoded", len(encoded), start, peak)
+            print_row("encoded", len(encoded), start, peak)
             start = time.perf_counter()
             classifier.fit(encoded, y)
-            tell("trained one epoch", len(encoded), start, peak)
+            print_row("trained one epoch", len(encoded), start, peak)
 
 
-def tell(what, n_rows, start, peak):
+def print_row(what, n_rows, start, peak):
     """Print how long something took, and the peak of memory until now."""
     seconds = time.perf_counter() - start
     print(
@@ -130,9 +110,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--fit", action="store_true", help="encode and train one epoch as well")
-    parser.add_argument("--users", choices=["numbers", "text"], default="numbers")
     parser.add_argument("--memory", default="1GB")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -140,9 +118,9 @@ def main():
         return
     for n_rows in options.rows:
         n_users = max(n_rows // EVENTS_PER_USER, 1)
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             for seed, name in enumerate(["impressions", "events"]):
-                make = partial(make_events, n_users=n_users, users=options.users, seed=seed)
+                make = partial(make_events, n_users=n_users, seed=seed)
                 write(Path(folder) / f"{name}.parquet", n_rows, make)
             command = [sys.executable, "-m", "benchmarks.scan", "--memory", options.memory]
             command += ["--measure", folder, *["--fit"] * options.fit]

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 
 from benchmarks import quality
 from benchmarks.data_sets import data_set
-from benchmarks.memory import AnonymousPeak, anonymous_memory
+from benchmarks.memory import Peak, anonymous_memory
 from benchmarks.workloads import to_frame
 from sklearn_din import Ranker
 from sklearn_din.features.vectors import Vectors
@@ -85,7 +85,7 @@ def measure_size(n_items: int, seed: int) -> list[float]:
     kinds, of_events = (rng.randint(2, N_KINDS, size) for size in (n_items, histories.shape))
     cells: list[float] = []
     for given in (None, vectors):
-        with AnonymousPeak() as peak:
+        with Peak() as peak:
             began = time.process_time()
             chooser = Shortlist([scores], items, attributes=[(kinds, N_KINDS)], vectors=given)
             seconds = time.process_time() - began
@@ -118,13 +118,12 @@ def draw_sizes(rows: list[list[float]], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("task", choices=["quality", "size"])
-    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
     for name, default in (("users", 400), ("epochs", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--picture", help="file to draw the table of sizes to")
     given = parser.parse_args()
     if given.task == "quality":
-        for name in given.data:
+        for name in DATA:
             measure_quality(name, n_users=given.users, epochs=given.epochs, seed=given.seed)
         return
     with multiprocessing.Pool(1, maxtasksperchild=1) as pool:  # a process for each: memory

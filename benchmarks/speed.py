@@ -81,7 +81,7 @@ def encode(workload):
 
 def train(name="synthetic-100k", cap=None):
     """Median seconds of a training step of the default model, data path included."""
-    workload, clock = workloads.by_name(name, cap=cap), guard.StepClock()
+    workload, clock = workloads.synthetic(name, cap=cap), guard.StepClock()
     fit_epochs(workload, 70, clock)
     return {"step": clock.median_step(), **roofline(workload)}
 
@@ -112,7 +112,7 @@ def busy(threads):
     if threads != "by the clock":
         hold_threads(1 if threads == "one" else torch.get_num_threads())
     clock = SecondsClock(BUSY_SECONDS)
-    fit_epochs(workloads.by_name("synthetic-100k"), 100_000, clock)
+    fit_epochs(workloads.synthetic("synthetic-100k"), 100_000, clock)
     return clock.rows_per_second()
 
 
@@ -197,7 +197,7 @@ def profile(threads=None):
     """Seconds a step by part (medians), and those of matrix products wherever they stand."""
     if threads is not None:
         hold_threads(threads)
-    workload, laps, products = workloads.by_name("synthetic-100k"), Laps(), MatmulClock()
+    workload, laps, products = workloads.synthetic("synthetic-100k"), Laps(), MatmulClock()
     fit_epochs(workload, 100, laps)
     fit_epochs(workload, 30, products)
     steps = laps.steps[10:]
@@ -235,7 +235,7 @@ def search(n_jobs):
 
 def score(name="synthetic-100k", cap=None):
     """Rows/s of predict_proba, best of three."""
-    workload = workloads.by_name(name, cap=cap)
+    workload = workloads.synthetic(name, cap=cap)
     X, y = encode(workload), workload["train"]["label"].astype(int)
     classifier = DINClassifier(max_epochs=1, early_stopping=False, random_state=0)
     classifier.fit(X[:4096], y[:4096])

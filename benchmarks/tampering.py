@@ -44,7 +44,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din._plain_values import from_plain, to_plain
-from sklearn_din.saving import ModelFileError
+from sklearn_din.saving import OWN_TYPES, ModelFileError
 from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
 from tests.fitted_pipelines import make_rows
 
@@ -291,13 +291,7 @@ def own_type_elsewhere(chance, saved):
 
 
 TRUSTED = {
-    "sklearn_din.estimator.DINClassifier",
-    "sklearn_din.regressor.DINRegressor",
-    "sklearn_din.transformers.HistorySequenceEncoder",
-    "sklearn_din.logs.history.HistoryBuilder",
-    "sklearn_din.neighbours.transformer.ItemNeighbours",
-    "sklearn_din.model_selection.TimeSplit",
-    "sklearn_din.metrics._GroupScorer",
+    *OWN_TYPES,
     "sklearn.pipeline.Pipeline",
     "sklearn.preprocessing._function_transformer.FunctionTransformer",
 }

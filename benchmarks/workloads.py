@@ -33,29 +33,12 @@ PARTS = ("train", "valid", "test")
 SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_000_000}
 
 
-def by_name(name, *, cap=None, seed=0):
-    """Return the workload called ``name``: of SPEED, "movielens[-user]", "eshop[-...]".
-
-    "eshop" takes "-time" (split by time) and "-popularity" (popular products as negatives).
-    """
-    base, *options = name.split("-")
-    if name in SPEED:
-        return synthetic(SPEED[name], cap=cap or 100, seed=seed)
-    if base == "movielens":
-        return movielens(split="user" if "user" in options else "time", cap=cap or 50, seed=seed)
-    if base == "eshop":
-        split = "time" if "time" in options else "session"
-        negatives = "popularity" if "popularity" in options else "uniform"
-        return eshop(split=split, negatives=negatives, cap=cap or 50, seed=seed)
-    raise ValueError(f"workload must be of {[*SPEED]}, 'movielens' or 'eshop', got {name!r}.")
-
-
-def synthetic(n_items, *, cap=100, n_rows=50_000, n_categories=1_000, seed=0):
-    """Return a speed workload: log-normal histories, 19 events on average, ids by a Zipf law.
+def synthetic(name, *, cap=None, n_rows=50_000, n_categories=1_000, seed=0):
+    """Return a workload of SPEED: log-normal histories, 19 events on average, ids by a Zipf law.
 
     Labels are coin flips.
     """
-    rng = np.random.RandomState(seed)
+    n_items, cap, rng = SPEED[name], cap or 100, np.random.RandomState(seed)
     category_of = 2 + rng.randint(n_categories, size=n_items + 2)
     lengths = np.exp(rng.normal(2.5, 1.0, size=n_rows)).astype(np.int64)
     offsets = _offsets(np.minimum(lengths, cap))
