@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from sklearn_din._extras import extra
 from sklearn_din.command_line.options import (
     main_parser,
     read_compare_options,
@@ -48,21 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> None:
     """Read the options, then import what does the work: ``--help`` and mistakes need no torch."""
     if arguments[:1] == ["predict"]:
-        predict_options = read_predict_options(arguments[1:])
-        from sklearn_din.command_line.results import score_rows
-
-        score_rows(predict_options)
-        return
-    if arguments[:1] == ["serve"]:
-        serve_options = read_serve_options(arguments[1:])
-        from sklearn_din.command_line.serving import serve
-
-        serve(serve_options)
-        return
-    options = read_compare_options(arguments)
-    from sklearn_din.command_line.results import compare
-
-    compare(options)
+        options = read_predict_options(arguments[1:])
+        extra("command_line.results").score_rows(options)
+    elif arguments[:1] == ["serve"]:
+        options = read_serve_options(arguments[1:])
+        extra("command_line.serving").serve(options)
+    else:
+        options = read_compare_options(arguments)
+        extra("command_line.results").compare(options)
 
 
 @contextmanager

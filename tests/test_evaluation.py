@@ -44,7 +44,10 @@ class Shown:
 
     ORDER = {"ann": ["hat", "sock", "shoe"], "bob": ["shoe", "hat", "sock"]}
 
-    def __call__(self, pipeline, users, candidates, *, top_k, **_):
+    def __init__(self, pipeline, candidates, *, label):
+        """It is no Ranker, but has a ranking."""
+
+    def rank(self, users, *, top_k, **_):
         parts = [
             pd.DataFrame({"row": row, "rank": [1, 2, 3], "item": self.ORDER[name]}).head(top_k)
             for row, name in enumerate(users["user"])
@@ -54,7 +57,7 @@ class Shown:
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    monkeypatch.setattr(evaluation, "rank_candidates", Shown())
+    monkeypatch.setattr(evaluation, "Ranker", Shown)
     users = pd.DataFrame({"user": ["ann", "bob", "cem"]})
     candidates = pd.DataFrame({"item": ["hat", "sock", "shoe"]})
     return None, users, candidates

@@ -523,8 +523,8 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
         (["--picture", "a.txt"], "--picture must end in one of ."),
         (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
-        (["--sep", ""], "--sep must be at least one character"),
-        (["--encoding", "utf-99"], "--encoding must be one that Python knows"),
+        (["--sep", ""], "--sep: must be at least one character"),
+        (["--encoding", "utf-99"], "--encoding: must be one that Python knows"),
     ],
 )
 def test_wrong_options_are_refused(refused, log, options, message):

@@ -485,7 +485,7 @@ def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_an
     model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
     model.fit(frame[["item", "tags"]], y)
     users, items = frame[["tags"]][:2], frame[["item"]][:3]
-    with pytest.raises(ValueError, match="exclude='history' needs a history that is compared"):
+    with pytest.raises(ValueError, match="exclude='history' needs candidates that are compared"):
         rank_candidates(model, users, items, exclude="history")
     with pytest.raises(ValueError, match="only as a list of items needs candidates that are"):
         rank_candidates(model, users, items, only=["i1"])

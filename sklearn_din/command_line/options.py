@@ -162,7 +162,6 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
     elif not (options.user and options.item and options.time):
         parser.error("a log needs --user, --item and --time: the names of its columns")
     _check_together(options)
-    _check_reading(options)
     _check_input(options.log, folder=True)
     if options.serve is not None:
         check_serve_extra()
@@ -174,7 +173,6 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
 def read_predict_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of ``predict``."""
     options = predict_parser().parse_args(arguments, Options())
-    _check_reading(options)
     _check_input(options.model)
     _check_input(options.rows, folder=True)
     _check_outputs({"--output": options.output}, inputs=[options.model, options.rows])
@@ -184,7 +182,6 @@ def read_predict_options(arguments: Sequence[str]) -> Options:
 def read_serve_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of ``serve``."""
     options = serve_parser().parse_args(arguments, Options())
-    _check_reading(options)
     _check_input(options.model)
     for path in (options.catalogue, options.history):
         _check_input(path, folder=True)
@@ -213,8 +210,10 @@ def check_serve_extra() -> None:
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group("reading the file")
-    reading.add_argument("--sep", help="separator of a CSV file; found in its header by default")
-    reading.add_argument("--encoding", help="of a CSV file (default utf-8)")
+    reading.add_argument(
+        "--sep", type=_separator, help="separator of a CSV file; found in its header by default"
+    )
+    reading.add_argument("--encoding", type=_encoding, help="of a CSV file (default utf-8)")
     reading.add_argument("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
     reading.add_argument(
         "--drop-missing",
@@ -241,6 +240,20 @@ def _rate(text: str) -> float:
     return rate
 
 
+def _separator(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must be at least one character, got none")
+    return text
+
+
+def _encoding(text: str) -> str:
+    try:
+        return codecs.lookup(text).name
+    except LookupError as error:
+        message = f"must be one that Python knows, such as utf-8 or latin-1, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
+
+
 def _check_together(options: Options) -> None:
     sampling = {"--negatives": options.negatives, "--click-rate": options.click_rate}
     given = [name for name, value in sampling.items() if value is not None]
@@ -252,7 +265,7 @@ def _check_together(options: Options) -> None:
     if options.recommendations is not None and options.top_k is None:
         raise ValueError("--recommendations needs --top-k: how many items for each user.")
     names = [options.user, options.item, options.time, *options.category, *options.context]
-    names += [] if options.label_column is None else [options.label_column]
+    names += filter(None, [options.label_column])
     twice = [name for name in dict.fromkeys(names) if options.log and names.count(name) > 1]
     if twice:
         raise ValueError(f"a column has one role, got {twice} in several options.")
@@ -261,19 +274,6 @@ def _check_together(options: Options) -> None:
     taken = [name for name in names if name in made]
     if taken:
         raise ValueError(f"the written table has columns {taken} of its own. Rename the log's.")
-
-
-def _check_reading(options: Options) -> None:
-    if options.sep == "":
-        raise ValueError("--sep must be at least one character, got none.")
-    if options.encoding is not None:
-        try:
-            codecs.lookup(options.encoding)
-        except LookupError as error:
-            raise ValueError(
-                f"--encoding must be one that Python knows, such as utf-8 or latin-1, got "
-                f"{options.encoding!r}."
-            ) from error
 
 
 def _check_input(path: Path | None, *, folder: bool = False) -> None:

@@ -27,14 +27,7 @@ from sklearn_din.command_line.study import (
     make_study,
     read_study,
 )
-from sklearn_din.command_line.tables import (
-    drop_missing,
-    read_ids,
-    read_table,
-    read_times,
-    refuse_histories,
-    write_table,
-)
+from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
 from sklearn_din.command_line.trivial import note_better_rules, predict_by_rules
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
@@ -240,9 +233,9 @@ def score_rows(options: Options) -> None:
     X = rows
     if builder is not None:
         refuse_histories(rows, options.rows)
-        rows = drop_missing(rows, [builder.time], options.rows, drop=options.drop_missing)
-        ids = {name: read_ids(rows[name]) for name in [builder.user, *builder.columns]}
-        X = rows.assign(**ids, **{builder.time: read_times(rows[builder.time], options)})
+        time, ids = builder.time, [builder.user, *builder.columns]
+        X = read_log(rows, options.rows, options, needed=[time], ids=ids, time=time)
+        rows = rows.loc[X.index]
     probability = model.predict_proba(X[names])[:, 1]
     write_table(rows.assign(probability=probability), options.output)
 

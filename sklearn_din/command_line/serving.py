@@ -14,7 +14,7 @@ import uvicorn
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import LOOPBACK, Options
-from sklearn_din.command_line.tables import drop_missing, read_ids, read_table, read_times
+from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.state import LOGGER, State
@@ -111,6 +111,5 @@ def _read_history(options: Options, user: str | None, time: str | None) -> pd.Da
             "--history needs a model that knows the columns of user and time: "
             "HistorySequenceEncoder(user=..., time=...), or a HistoryBuilder as its first step."
         )
-    log = read_table(options.history, [user, time], options)
-    log = drop_missing(log, [user, time], options.history, drop=options.drop_missing)
-    return log.assign(**{user: read_ids(log[user]), time: read_times(log[time], options)})
+    log, path = read_table(options.history, [user, time], options), options.history
+    return read_log(log, path, options, needed=[user, time], ids=[user], time=time)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +13,7 @@ import torch
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import CONDITION, Options
-from sklearn_din.command_line.tables import (
-    drop_missing,
-    read_ids,
-    read_table,
-    read_times,
-    refuse_histories,
-)
+from sklearn_din.command_line.tables import read_log, read_table, refuse_histories
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder, attach_history
@@ -29,14 +23,7 @@ from sklearn_din.saving import ModelFileError, load
 from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4
-COMPARISONS: dict[str, Callable[[np.ndarray, float | str], np.ndarray]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
+COMPARISONS = {">=": "ge", "<=": "le", ">": "gt", "<": "lt", "==": "eq", "!=": "ne"}
 
 Parameters = Mapping[str, str | int]
 
@@ -84,8 +71,7 @@ def make_study(options: Options) -> Study:
 def read_study(path: Path, options: Options) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
     roles = options
-    needed = [roles.user, roles.item, roles.time]
-    needed += [] if options.label_column is None else [options.label_column]
+    needed = [roles.user, roles.item, roles.time, *filter(None, [options.label_column])]
     log = read_table(path, [*roles.columns, *needed], options)
     refuse_histories(log, path)
     dates = [n for n in roles.context if getattr(log[n].dtype, "kind", None) == "M"]
@@ -94,10 +80,9 @@ def read_study(path: Path, options: Options) -> Study:
             f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
             "the hour or the day of the week."
         )
-    log = drop_missing(log, needed, path, drop=options.drop_missing)
-    times = read_times(log[roles.time], options)
-    ids = {name: read_ids(log[name]) for name in [roles.user, *roles.events]}
-    log = _sample_users(log.assign(**ids, **{roles.time: times}), options)
+    ids = [roles.user, *roles.events]
+    log = read_log(log, path, options, needed=needed, ids=ids, time=roles.time)
+    log = _sample_users(log, options)
     impressions = log[roles.columns].reset_index(drop=True)
     if options.label is not None:
         y = _read_labels(log[options.label_column], options.label)
@@ -265,4 +250,4 @@ def _compare(column: pd.Series, compare: str, value: str) -> np.ndarray:
             f"and !=, but {column.name!r} holds values such as {column.tolist()[0]!r}."
         ) from error
     values = column.to_numpy(np.float64) if is_number else column.astype(str).to_numpy(object)
-    return COMPARISONS[compare](values, other)
+    return getattr(operator, COMPARISONS[compare])(values, other)

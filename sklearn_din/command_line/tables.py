@@ -63,7 +63,22 @@ def refuse_histories(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def drop_missing(
+def read_log(
+    table: pd.DataFrame,
+    path: Path,
+    options: Options,
+    *,
+    needed: Sequence[str],
+    ids: Sequence[str],
+    time: str,
+) -> pd.DataFrame:
+    """Return the rows that have a value in each of the columns needed, with ids and times read."""
+    table = _drop_missing(table, needed, path, drop=options.drop_missing)
+    read = {name: read_ids(table[name]) for name in ids}
+    return table.assign(**read, **{time: _read_times(table[time], options)})
+
+
+def _drop_missing(
     table: pd.DataFrame, columns: Sequence[str], path: Path, *, drop: bool
 ) -> pd.DataFrame:
     """Return the rows with a value in each of ``columns``; raise for others, unless ``drop``."""
@@ -103,7 +118,7 @@ def read_ids(column: pd.Series) -> pd.Series:
     return column.astype("Int64" if len(values) < len(column) else "int64")
 
 
-def read_times(times: pd.Series, options: Options) -> pd.Series:
+def _read_times(times: pd.Series, options: Options) -> pd.Series:
     """Return times as numbers or datetimes; raise at the first value that is no time, with its row.
 
     The index of ``times`` counts the rows of the file from 0; none is missing.

@@ -35,6 +35,8 @@ class Answers(ABC):
         What the model says of a pair.
     training : list of dict
         The checks of the training.
+    report : list of dict or None
+        How far the log's newest events are from the training rows, column by column.
     """
 
     items: Items
@@ -46,6 +48,7 @@ class Answers(ABC):
     has_reasons = False
     training: list[dict[str, Any]] = []
     calibration: str | None = None
+    report: list[dict[str, Any]] | None = None
 
     @abstractmethod
     def best(
@@ -118,10 +121,6 @@ class Answers(ABC):
     def reasons(self, user: Mapping[str, Any], row: int) -> dict[str, list[float] | None]:
         """Return the weight and the effect of each event for an item of the catalogue."""
         raise ValueError("a file of ONNX tells no reasons. Serve the Pipeline that save wrote.")
-
-    def report(self) -> list[dict[str, Any]] | None:
-        """Return how far the log's newest events are from the training rows, column by column."""
-        return None
 
     def _with_item(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values with what the catalogue has of their item."""

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.schema import Behaviour, Schema
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
@@ -68,14 +68,12 @@ class PipelineAnswers(Answers):
         compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
         item = most_distinct(catalogue, compared or schema.names("categorical"))
         self.items = Items(catalogue, item, **shown)
-        unneeded = {*self._encoder._metadata, *schema.unused}
-        unneeded |= {*_names(self._encoder.drop)}
+        unneeded = {*self._encoder._metadata, *self._encoder._dropped, *schema.unused}
         self._needed = [name for name in names if name not in unneeded]
         self.user_columns = [name for name in self._needed if name not in catalogue]
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
         self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)
-        self._candidates = candidates
-        self.behaviour = _behaviour_of(schema, item)
+        self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
         if builder is None and history is not None:
             builder = _builder_of(self._encoder, self.behaviour)
         if builder is not None:
@@ -137,17 +135,14 @@ class PipelineAnswers(Answers):
             reasons[name] = table.loc[is_shown, name].tolist()
         return reasons
 
-    def report(self) -> list[dict[str, Any]] | None:
-        """Return how far the log's newest events are from the training rows, column by column."""
-        return self._report
-
     @cached_property
-    def _report(self) -> list[dict[str, Any]] | None:
+    def report(self) -> list[dict[str, Any]] | None:  # type: ignore[override]
+        """How far the log's newest events are from the training rows, column by column."""
         if self.histories is None:
             return None
         rows = self.histories.rows(REPORT_ROWS)
         names = [name for name in self._encoder.feature_names_in_ if name not in rows]
-        known = self._candidates.set_index(self._candidates[self.items.item])
+        known = self.items.frame.set_index(self.items.item, drop=False)
         for name in names:
             rows[name] = rows[self.items.item].map(known.get(name, {})).astype(object)
         table = self._encoder.report(rows).drop(index=names, errors="ignore")
@@ -165,18 +160,6 @@ def user_and_time(model: Any) -> tuple[str | None, str | None]:
 def _first_builder(pipeline: Any) -> HistoryBuilder | None:
     first = pipeline[0] if isinstance(pipeline, Pipeline) else None
     return first if isinstance(first, HistoryBuilder) else None
-
-
-def _names(value: object) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]
-
-
-def _behaviour_of(schema: Schema, item: str) -> Behaviour | None:
-    """Return the history that is compared with the item, which the page shows."""
-    hits = [b for b in schema.behaviours if item in b.candidates]
-    return hits[0] if hits else None
 
 
 def _event_columns(behaviour: Behaviour | None, histories: Histories | None) -> dict[str, str]:

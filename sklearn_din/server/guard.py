@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import traceback
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 1_000_000  # bytes
@@ -21,6 +23,7 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 ]
+CLOSE = {"connection": "close"}  # what is left of a body is not read
 LOGGER = logging.getLogger("sklearn_din.server")
 
 
@@ -72,13 +75,15 @@ class Guard:
         try:
             body = await _read_body(scope, receive)
             await self._app(scope, replay, send_with_headers)
-        except _RefusedError as refusal:
-            await _answer(send_with_headers, refusal.status, str(refusal))
+        except HTTPException as refusal:
+            answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
+            await answer(scope, receive, send_with_headers)
         except Exception as error:
             line = traceback.extract_tb(error.__traceback__)[-1]
             LOGGER.error("%s in %s:%d", type(error).__name__, line.filename, line.lineno)
             if status == 500:  # else the answer has begun
-                await _answer(send_with_headers, 500, "the server failed. Its log says where.")
+                answer = JSONResponse({"detail": "the server failed. Its log says where."}, 500)
+                await answer(scope, receive, send_with_headers)
         route = getattr(scope.get("route"), "path", "none")
         seconds = time.perf_counter() - began
         self._requests.labels(route, status).inc()
@@ -87,39 +92,20 @@ class Guard:
         LOGGER.info("%s %d, %d bytes, %.1f ms", route, status, len(body), 1e3 * seconds)
 
 
-class _RefusedError(Exception):
-    """A request that is not read further."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return b""
-    headers = dict(scope["headers"])
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip()
-    if kind != b"application/json":
-        raise _RefusedError(415, "a body must be JSON: Content-Type: application/json.")
-    body, is_whole = bytearray(), False
+    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
+    if kind != "application/json":
+        raise HTTPException(415, "a body must be JSON: Content-Type: application/json.")
+    body, too_large = bytearray(), f"a body may have {MAX_BODY:,} bytes. Send less."
     try:
         async with asyncio.timeout(SECONDS_PER_BODY):
-            while not is_whole:
-                message: dict[str, Any] = dict(await receive())
-                body += message.get("body", b"")
-                is_whole = not message.get("more_body", False)
+            async for part in Request(scope, receive).stream():
+                body += part
                 if len(body) > MAX_BODY:
-                    raise _RefusedError(413, f"a body may have {MAX_BODY:,} bytes. Send less.")
-    except TimeoutError as error:
-        raise _RefusedError(408, f"the body did not come in {SECONDS_PER_BODY:g} s.") from error
+                    raise HTTPException(413, too_large, CLOSE)
+    except (TimeoutError, ClientDisconnect) as error:
+        too_late = f"the body did not come in {SECONDS_PER_BODY:g} s."
+        raise HTTPException(408, too_late, CLOSE) from error
     return bytes(body)
-
-
-async def _answer(send: Send, status: int, detail: str) -> None:
-    body = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status in (408, 413):
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -54,7 +54,7 @@ def add_page(app: FastAPI, state: State, calibration: list[dict[str, float]] | N
     @app.get("/page/report", include_in_schema=False)
     async def report() -> Response:
         answers = state.answers
-        return JSONResponse(await state.work(lambda: {"columns": answers.report()}))
+        return JSONResponse(await state.work(lambda: {"columns": answers.report}))
 
     @app.get("/page/users", include_in_schema=False)
     async def search_users(search: str = "") -> Response:

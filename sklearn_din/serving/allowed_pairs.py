@@ -12,7 +12,7 @@ from narwhals.typing import IntoDataFrame
 from sklearn_din._frames import CallerFrame
 from sklearn_din._spans import Spans
 from sklearn_din._validation import check_frame
-from sklearn_din.encoding.cells import Codes, factorize
+from sklearn_din.encoding.cells import factorize
 from sklearn_din.encoding.vocabulary import kind_of_ids, plain_ids
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID
 
@@ -73,14 +73,14 @@ def pairs_of_frame(
             f"{list(candidates.columns)}: pass {name}[[user, item]] under the names that they have "
             "there."
         )
-    codes = {
-        column: _common_codes(_plain_codes(frame[column]), _plain_codes(there[column]), what)
-        for column, there, what in (
-            (of_user[0], users, f"{name} and users, {of_user[0]!r}"),
-            (of_candidate[0], candidates, f"{name} and candidates, {of_candidate[0]!r}"),
+    codes = [
+        _common_codes(frame[column], there[column], f"{name} and {what}, {column!r}")
+        for what, (column,), there in (
+            ("users", of_user, users),
+            ("candidates", of_candidate, candidates),
         )
-    }
-    return _join(*codes[of_user[0]], *codes[of_candidate[0]])
+    ]
+    return _join(*codes[0], *codes[1])
 
 
 class PlacesOfIds:
@@ -107,22 +107,18 @@ class PlacesOfIds:
         return np.unique(numbers)
 
 
-def _plain_codes(column: pd.Series) -> Codes:
-    codes, values = factorize(column, name=str(column.name))
-    return codes, plain_ids(values, name=str(column.name))
-
-
-def _common_codes(given: Codes, there: Codes, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _common_codes(given: pd.Series, there: pd.Series, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Return both columns as codes of the same values, -1 where missing or only in the second."""
-    kinds = [kind_of_ids(values) for _, values in (given, there)]
+    codes, values = zip(*(factorize(c, name=str(c.name)) for c in (given, there)), strict=True)
+    plain = [plain_ids(ids, name=str(given.name)) for ids in values]
+    kinds = [kind_of_ids(ids) for ids in plain]
     if None not in kinds and kinds[0] != kinds[1]:
         raise ValueError(
             f"{what} must be of one kind, got {kinds[0]} and {kinds[1]}: no pair could match. Give "
             "both columns one dtype."
         )
-    index = pd.Index(given[1], dtype=given[1].dtype)
-    places = index.get_indexer(pd.Index(there[1], dtype=there[1].dtype))
-    return given[0], np.append(places, -1)[there[0]]
+    index, others = (pd.Index(ids, dtype=ids.dtype) for ids in plain)
+    return codes[0], np.append(index.get_indexer(others), -1)[codes[1]]
 
 
 def _join(

@@ -156,8 +156,8 @@ class Catalogue:
         right = self.candidates.take(candidates).reset_index(drop=True)
         pairs = pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
         encoder = self.fitted.encoder
-        beside = (*encoder._dropped, *encoder._beside)
-        return validate_frame(encoder, self.fitted.read(pairs), reset=False, droppable=beside)
+        metadata = (*encoder._dropped, *encoder._metadata)
+        return validate_frame(encoder, self.fitted.read(pairs), reset=False, droppable=metadata)
 
     @cached_property
     def item(self) -> str | None:

@@ -13,7 +13,7 @@ from narwhals.typing import IntoDataFrame
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name
 from sklearn_din._warnings import warn_user
-from sklearn_din.serving.ranking import Ranker, rank_candidates
+from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.target import Label
 
 SHOWN_VALUES = 3
@@ -132,9 +132,9 @@ def evaluate_ranking(
     catalogue = _positions(pairs[item], candidates[item], name="candidates")
     _warn_of_absent_users(pairs[user][row < 0], user)
     row, catalogue = row[row >= 0], catalogue[row >= 0]
+    ranker = Ranker(pipeline, candidates, label=label)
     if exclude is not None:
         with_relevant = np.unique(row)
-        ranker = Ranker(pipeline, candidates, label=label)
         excluded = ranker.find_excluded(users.iloc[with_relevant], exclude)
         numbers = np.searchsorted(with_relevant, row) * len(candidates) + catalogue
         is_new = ~np.isin(numbers, excluded)
@@ -149,16 +149,8 @@ def evaluate_ranking(
 
     def score(by: str | None) -> pd.DataFrame:
         """Scores of one ranking, by k."""
-        best = rank_candidates(
-            pipeline,
-            users.iloc[evaluated],
-            candidates,
-            top_k=max(lengths),
-            exclude=exclude,
-            only=only,
-            by=by,
-            label=label,
-        )
+        asked = users.iloc[evaluated]
+        best = ranker.rank(asked, top_k=max(lengths), exclude=exclude, only=only, by=by)
         shown = _positions(best[item], candidates[item], name="candidates")
         is_hit = np.isin(best["row"].to_numpy() * len(candidates) + shown, numbers)
         hit_row, hit_rank = best["row"].to_numpy()[is_hit], best["rank"].to_numpy()[is_hit]
@@ -191,8 +183,7 @@ def _scores_at(
 
 
 def _check_k(k: int | Sequence[int]) -> list[int]:
-    is_list = isinstance(k, Sequence | np.ndarray) and not isinstance(k, str)
-    lengths: list[Any] = list(k) if is_list else [k]  # type: ignore[arg-type]
+    lengths = list(np.array([k] if isinstance(k, str) else k, dtype=object).reshape(-1))
     are_integers = all(isinstance(n, Integral) and not isinstance(n, bool) for n in lengths)
     if not lengths or not are_integers or min(lengths) < 1 or len(set(lengths)) < len(lengths):
         raise ValueError(

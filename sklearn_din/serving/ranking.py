@@ -18,7 +18,7 @@ from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
-from sklearn_din.serving.allowed_pairs import NO_PAIRS, AllowedPairs, pairs_of_frame
+from sklearn_din.serving.allowed_pairs import NO_PAIRS, AllowedPairs, PlacesOfIds, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
 from sklearn_din.training.target import Label, Reading
 
@@ -266,9 +266,7 @@ class Ranker(Generic[IntoDataFrameT]):
             else:
                 order = numbers_to_rank_by[block % n_candidates]
             chosen, rank = _best_of_each_user(block // n_candidates, order, top_k)
-            if by is not None:
-                scores = pairs.logits(block[chosen])
-            logits.append(scores[chosen] if by is None else scores)
+            logits.append(scores[chosen] if by is None else pairs.logits(block[chosen]))
             best.append(block[chosen])
             ranks.append(rank)
         n_without = pairs.n_users - sum(int((rank == 1).sum()) for rank in ranks)
@@ -361,6 +359,7 @@ class _Pairs:
 
     def __init__(self, catalogue: Catalogue, users: Users, reading: Reading) -> None:
         self.catalogue, self.users, self.reading = catalogue, users, reading
+        self.candidates = catalogue.candidates
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
         self.user_rows = catalogue.encode(self._read)
@@ -371,33 +370,27 @@ class _Pairs:
                 "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
             )
 
-    @property
-    def candidates(self) -> pd.DataFrame:
-        """The candidates as they were given."""
-        return self.catalogue.candidates
-
     def of_histories(self) -> np.ndarray:
         """Return the numbers of pairs whose candidate is in the user's history."""
-        if self.catalogue.item is None:
-            raise ValueError(
-                "exclude='history' needs a history that is compared with a column of candidates, "
-                "and the Pipeline has none. Give a frame of pairs, (user, item), instead."
-            )
-        rows, ids = self.catalogue.find_seen(self._read)
-        return self.catalogue.places.pairs(rows, ids)
+        places = self._places("exclude='history'")
+        return places.pairs(*self.catalogue.find_seen(self._read))
 
     def of(self, pairs: Any, *, name: str) -> np.ndarray:
         """Return the numbers of pairs in a frame, or of all users and the items in a list."""
         if not isinstance(pairs, list | tuple | np.ndarray | pd.Series):
             return pairs_of_frame(pairs, frame_of_users(self.users), self.candidates, name=name)
-        if self.catalogue.item is None:
-            raise ValueError(
-                f"{name} as a list of items needs candidates that are compared with a history, "
-                "and the Pipeline has none. Give a frame of pairs, (user, item), instead."
-            )
+        places = self._places(f"{name} as a list of items")
         ids = self.catalogue.ids_of_items(list(pairs))
         rows = np.repeat(np.arange(self.n_users), len(ids))
-        return self.catalogue.places.pairs(rows, np.tile(ids, self.n_users))
+        return places.pairs(rows, np.tile(ids, self.n_users))
+
+    def _places(self, what: str) -> PlacesOfIds:
+        if self.catalogue.item is None:
+            raise ValueError(
+                f"{what} needs candidates that are compared with a history, and the Pipeline has "
+                "none. Give a frame of pairs, (user, item), instead."
+            )
+        return self.catalogue.places
 
     def shortlists(self, n: int, excluded: np.ndarray) -> Iterator[np.ndarray]:
         """Return for each user the numbers of n pairs, which ascend; ``excluded`` are none."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from narwhals.typing import IntoDataFrame
+from pandas.arrays import ArrowExtensionArray
 from sklearn.base import is_regressor
 
 from sklearn_din._frames import CallerFrame
@@ -31,7 +32,9 @@ COLUMN_OF = {"predict_proba": "probability", "decision_function": "decision"}
 PREDICTION = "prediction"
 N_MODELS = 4  # models that a process keeps: the latest ones
 
-Part = tuple[Any, pa.Table]  # rows as the model takes them, and columns that are copied
+Part = tuple[Any, pd.DataFrame]  # rows as the model takes them, and columns that are copied
+
+Frames = TypeVar("Frames", pd.DataFrame, Iterator[pd.DataFrame])
 
 
 def predict_to_parquet(
@@ -97,10 +100,18 @@ def predict_to_parquet(
     names = check_names(columns, name="columns")
     target = Path(path)
     _refuse_existing(target, overwrite=overwrite)
-    n_rows = len(X) if isinstance(X, Scan) else None
+    n_rows = len(X) if isinstance(X, Scan) else 0
     parts = _scan_parts(X, names) if isinstance(X, Scan) else _frame_parts(X, names)
-    with whole_file(target) as partial:
-        _write(model, method, parts, partial, n_rows)
+    shown, writer = Progress("predicting", n_rows), None
+    with whole_file(target) as partial, shown as progress, ExitStack() as files:
+        for rows, kept in parts:
+            predicted = predictions_of(model, method, rows)
+            _check_taken(predicted, names)
+            arrays = {str(name): _arrow_column(kept[name]) for name in names}
+            table = pa.table(arrays | predicted)
+            writer = writer or files.enter_context(pq.ParquetWriter(partial, table.schema))
+            writer.write_table(table.cast(writer.schema))
+            progress.update(len(rows))
         _refuse_existing(target, overwrite=overwrite)
     return target
 
@@ -129,19 +140,11 @@ class PartitionScorer:
     trusted: tuple[str, ...]
     device: str
 
-    @overload
-    def __call__(self, frames: pd.DataFrame) -> pd.DataFrame: ...
-
-    @overload
-    def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]: ...
-
-    def __call__(
-        self, frames: pd.DataFrame | Iterator[pd.DataFrame]
-    ) -> pd.DataFrame | Iterator[pd.DataFrame]:
+    def __call__(self, frames: Frames) -> Frames:
         """Score one frame, or one after the other."""
         if isinstance(frames, pd.DataFrame):
             return self._score(frames)
-        return map(self._score, frames)
+        return cast(Frames, map(self._score, frames))
 
     def meta(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return what comes back for a frame, without rows: Dask's ``meta``.
@@ -234,56 +237,31 @@ def _load(path: str, stamp: tuple[int, int], trusted: tuple[str, ...], device: s
 def _scan_parts(X: Scan, names: Sequence[str]) -> Iterator[Part]:
     check_columns(X.all_dtypes, names, name="X")
     parts = X.parts(list(dict.fromkeys([*X.columns, *names])))
-    empty = Table(X, name="X").frame
-    for _, part in parts if len(X) else [(0, empty)]:
-        yield part[X.columns], _arrow(part, names, {})
+    for _, part in parts if len(X) else [(0, Table(X, name="X").frame)]:
+        yield part[X.columns], part
 
 
 def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, names, name="X")
-    n_rows = len(shown.pandas)
-    # Columns of objects are converted whole: one part may hold integers and another floats. Other
-    # columns have a type already, and are converted part by part to save memory.
-    objects = [name for name in names if shown.pandas[name].dtype == object]
-    whole = {name: _arrow_column(shown.pandas[name]) for name in objects}
+    kept, n_rows = shown.pandas[names].copy(deep=False), len(shown.pandas)
+    for name in names:  # objects whole: one part may hold integers and another floats
+        if kept[name].dtype == object:
+            kept[name] = ArrowExtensionArray(_arrow_column(kept[name]))
     for start in range(0, max(n_rows, 1), FRAME_ROWS):
         stop = min(start + FRAME_ROWS, n_rows)
-        known = {name: column.slice(start, stop - start) for name, column in whole.items()}
-        yield shown.between(start, stop), _arrow(shown.pandas.iloc[start:stop], names, known)
+        yield shown.between(start, stop), kept.iloc[start:stop]
 
 
-def _arrow(
-    part: pd.DataFrame, names: Sequence[str], known: Mapping[str, pa.ChunkedArray]
-) -> pa.Table:
-    arrays = [known[name] if name in known else _arrow_column(part[name]) for name in names]
-    return pa.table(arrays, names=[str(name) for name in names])
-
-
-def _arrow_column(column: pd.Series) -> pa.ChunkedArray:
+def _arrow_column(column: pd.Series) -> pa.Array | pa.ChunkedArray:
     try:
-        return pa.chunked_array(pa.array(column.array, from_pandas=True))
+        return pa.array(column.array, from_pandas=True)
     except pa.ArrowException as error:
         raise ValueError(
             f"columns must hold values of one kind, to be written to a Parquet file, got "
             f"{column.name!r}, of which Arrow says: {error}. Convert that column of X, for example "
             "to text."
         ) from error
-
-
-def _write(model: Any, method: str, parts: Iterator[Part], path: Path, n_rows: int | None) -> None:
-    writer = None
-    with Progress("predicting", n_rows or 0) as progress, ExitStack() as files:
-        for rows, copied in parts:
-            columns = dict(zip(copied.column_names, copied.columns, strict=True))
-            predicted = predictions_of(model, method, rows)
-            _check_taken(predicted, columns)
-            columns |= {name: pa.chunked_array([pa.array(v)]) for name, v in predicted.items()}
-            table = pa.table(columns)
-            if writer is None:
-                writer = files.enter_context(pq.ParquetWriter(path, table.schema))
-            writer.write_table(table.cast(writer.schema))
-            progress.update(len(rows))
 
 
 def _check_taken(predicted: Collection[str], columns: Collection[str]) -> None:

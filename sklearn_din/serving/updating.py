@@ -100,7 +100,7 @@ def update(
     for state in replaced.values():
         state["_replaced"].update(replaced)
     for step, learnt in reversed(renewed):
-        _replace_state(step, learnt)
+        step.__dict__ = vars(learnt)  # in one store
     return model
 
 
@@ -125,8 +125,3 @@ def _copy_to_change(step: Step) -> Step:
     shared = step._now()
     shared._set({})
     return shared
-
-
-def _replace_state(step: Step, learnt: Step) -> None:
-    """Give a step all attributes of another one, in one store."""
-    step.__dict__ = vars(learnt)
