@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Set
 from functools import wraps
@@ -14,6 +13,7 @@ import numpy as np
 import sklearn
 
 from sklearn_din._version import __version__
+from sklearn_din._warnings import warn_user
 
 PARTS = {"parameters", "fitted", "others", "requests", "versions"}
 DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -84,7 +84,9 @@ class EstimatorState:
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
         for name, value in parameters.items():
             parameters[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-        requests = _plain_requests(attributes.pop("_metadata_request", None))
+        asked = attributes.pop("_metadata_request", None)
+        requests = {n: r.requests for n in METHODS if (r := getattr(asked, n, None)) is not None}
+        requests = {name: dict(request) for name, request in requests.items() if request}
         parts = {"fitted": self._get_fitted(attributes), "requests": requests}
         parts |= {"versions": self._versions(), "parameters": parameters, "others": attributes}
         return to_plain(parts)
@@ -108,7 +110,14 @@ class EstimatorState:
     def _restore(self, parts: dict[str, Any]) -> None:
         if any(type(parts[name]) is not dict for name in ("parameters", "others", "requests")):
             raise ValueError("parameters, others and requests must be dicts.")
-        self.__dict__.update(self._all_parameters(parts["parameters"]))
+        names = set(self._get_param_names())  # type: ignore[attr-defined]
+        if parts["parameters"].keys() != names:
+            raise ValueError(
+                f"the state must have the parameters of {type(self).__name__}, and "
+                f"{sorted(parts['parameters'].keys() ^ names)} differ: another version may have "
+                "saved it."
+            )
+        self.__dict__.update(parts["parameters"])
         for name, value in parts["others"].items():
             if type(name) is not str or hasattr(type(self), name):
                 raise ValueError(f"{name!r:.60} cannot be an attribute of its own.")
@@ -132,16 +141,6 @@ class EstimatorState:
         """Check and take over what ``_get_fitted`` gave."""
         raise NotImplementedError
 
-    def _all_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Saved parameters, which must be those that there are."""
-        names = set(self._get_param_names())  # type: ignore[attr-defined]
-        if parameters.keys() != names:
-            raise ValueError(
-                f"the state must have the parameters of {type(self).__name__}, and "
-                f"{sorted(parameters.keys() ^ names)} differ: another version may have saved it."
-            )
-        return parameters
-
     def _restore_requests(self, requests: dict[str, Any]) -> None:
         with sklearn.config_context(enable_metadata_routing=True):
             for method, request in requests.items():
@@ -149,12 +148,6 @@ class EstimatorState:
                 if method not in METHODS or type(request) is not dict or not hasattr(self, name):
                     raise ValueError(f"{type(self).__name__} has no requests for {method!r:.60}.")
                 getattr(self, name)(**request)
-
-
-def _plain_requests(requests: Any) -> dict[str, dict[str, Any]]:
-    """Metadata that each method asks for, as given to ``set_fit_request`` and the like."""
-    asked = {method: getattr(requests, method, None) for method in METHODS}
-    return {name: dict(r.requests) for name, r in asked.items() if r and r.requests}
 
 
 def warn_of_other_versions(
@@ -174,11 +167,9 @@ def warn_of_other_versions(
         if name in present and version.split(".")[:2] != present[name].split(".")[:2]
     ]
     if other:
-        warnings.warn(
+        warn_user(
             f"{what} was saved with {', '.join(other)}. Predictions may differ in their last "
-            "digits or fail: compare some with known ones, or install the versions named.",
-            UserWarning,
-            stacklevel=3,
+            "digits or fail: compare some with known ones, or install the versions named."
         )
 
 

@@ -118,11 +118,6 @@ def check_type(value: Any, *types: type) -> Any:
 # Single values as text, by type: name of the kind, value -> text, text -> value. Of a time zone,
 # the offset is kept.
 _SCALARS: dict[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
-    type(None): ("None", lambda _: "", lambda _: None),
-    bool: ("bool", str, {"True": True, "False": False}.__getitem__),
-    int: ("int", str, int),
-    float: ("float", repr, float),
-    str: ("str", str, str),
     bytes: ("bytes", bytes.hex, bytes.fromhex),
     Decimal: ("Decimal", str, Decimal),
     uuid.UUID: ("UUID", str, uuid.UUID),
@@ -271,9 +266,7 @@ def _items_of(kind: type) -> Callable[[Any], dict[str, Any]]:
 _WRITERS: dict[type, Callable[[Any], Any]] = {
     list: lambda values: [to_plain(item) for item in values],
     dict: _dict_to_plain,
-    tuple: _items_of(tuple),
-    set: _items_of(set),
-    frozenset: _items_of(frozenset),
+    **{kind: _items_of(kind) for kind in (tuple, set, frozenset)},
     np.ndarray: _array_to_plain,
     pd.DataFrame: _frame_to_plain,
     pd.Index: lambda index: {

@@ -110,8 +110,15 @@ def check_times(
         )
     if n_missing := int(missing_rows(times).sum()):
         raise missing_times(name, n_missing)
+    if pd.api.types.is_float_dtype(times):
+        values = times.to_numpy(dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got infinite times. Drop those rows.")
+        return values, None, False
     if is_number:
-        return _numeric_times(times, name), None, False
+        if len(times) and times.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"{name} must fit into int64, got {times.max()}. Use a coarser unit.")
+        return times.to_numpy(dtype=np.int64), None, False
     stamps = datetime_index(times)
     if unit is not None and UNITS_PER_SECOND[unit] > UNITS_PER_SECOND[stamps.unit]:
         stamps = stamps.as_unit(unit)  # type: ignore[arg-type]
@@ -410,17 +417,6 @@ def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
     ticks = moments.cast(pa.int64()).fill_null(pd.NaT.value).to_numpy()
     stamps = pd.DatetimeIndex(ticks.view(f"M8[{kind.unit}]"))
     return stamps if kind.tz is None else stamps.tz_localize("UTC")
-
-
-def _numeric_times(times: pd.Series, name: str) -> np.ndarray:
-    if pd.api.types.is_float_dtype(times):
-        values = times.to_numpy(dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} must be finite, got infinite times. Drop those rows.")
-        return values
-    if len(times) and times.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must fit into int64, got {times.max()}. Use a coarser unit.")
-    return times.to_numpy(dtype=np.int64)
 
 
 def _list_names(names: Iterable[object], limit: int = 20) -> str:

@@ -99,15 +99,25 @@ class TimeSplit(BaseCrossValidator):
         test : ndarray of int
             Positions of the test rows, in the order of their times.
         """
-        _check_parameters(self)
+        test_size = self.test_size
+        check_count(self.n_splits, name="n_splits")
+        is_rows = isinstance(test_size, Integral) and test_size > 0 and test_size is not True
+        is_fraction = isinstance(test_size, float) and 0 < test_size < 1
+        if test_size is not None and not is_rows and not is_fraction:
+            raise ValueError(
+                "test_size must be a number of rows of at least 1, a fraction of the rows between "
+                f"0 and 1, or None, got {test_size!r}."
+            )
         times, unit = _read_times(X, self.time)
         check_consistent_length(times, y, groups)
         gap = _read_gap(self.gap, unit)
+        if times.dtype.kind == "i" and not np.isinf(gap):
+            gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
         order = np.argsort(times, kind="stable")
         times = times[order]
         cuts = self._cuts(times)
         for fold, (start, end) in enumerate(pairwise(cuts)):
-            n_train = np.count_nonzero(times < _earlier(times[start], gap))
+            n_train = np.count_nonzero(times < times[start].item() - gap)  # exact for integers
             if not n_train:
                 raise ValueError(
                     f"fold {fold} has nothing to train on: no row is older than its test block by "
@@ -138,7 +148,16 @@ class TimeSplit(BaseCrossValidator):
                 f"{n_splits} folds need rows of at least {n_splits + 1} different times, got "
                 f"{len(starts)} among {n_rows} rows. Use fewer splits, or finer times."
             )
-        size = _block_size(self.test_size, n_rows, n_splits)
+        size: Any = self.test_size
+        if size is None:
+            size = max(n_rows // (n_splits + 1), 1)
+        elif not isinstance(size, Integral):
+            size = max(round(size * n_rows), 1)
+        if size * n_splits >= n_rows:
+            raise ValueError(
+                f"{n_splits} test blocks of {size} rows leave none of the {n_rows} rows to train "
+                "on first. Use fewer splits or a smaller test_size."
+            )
         targets = n_rows - size * np.arange(n_splits, 0, -1)
         cuts, last = [], 0
         for fold, target in enumerate(targets):
@@ -165,30 +184,6 @@ def row_of_nearest_change(times: np.ndarray, row: int) -> int:
     ends = np.searchsorted(times, time, side="left"), np.searchsorted(times, time, side="right")
     changes = [int(end) for end in ends if 0 < end < len(times)]
     return min(changes, key=lambda change: abs(change - row))
-
-
-def _check_parameters(splitter: TimeSplit) -> None:
-    n_splits, test_size = splitter.n_splits, splitter.test_size
-    check_count(n_splits, name="n_splits")
-    is_rows = isinstance(test_size, Integral) and not isinstance(test_size, bool) and test_size > 0
-    is_fraction = isinstance(test_size, float) and 0 < test_size < 1
-    if test_size is not None and not is_rows and not is_fraction:
-        raise ValueError(
-            "test_size must be a number of rows of at least 1, a fraction of the rows between 0 "
-            f"and 1, or None, got {test_size!r}."
-        )
-
-
-def _block_size(test_size: int | float | None, n_rows: int, n_splits: int) -> int:
-    if test_size is None:
-        return max(n_rows // (n_splits + 1), 1)
-    size = test_size if isinstance(test_size, Integral) else max(round(test_size * n_rows), 1)
-    if size * n_splits >= n_rows:
-        raise ValueError(
-            f"{n_splits} test blocks of {size} rows leave none of the {n_rows} rows to train on "
-            "first. Use fewer splits or a smaller test_size."
-        )
-    return int(size)
 
 
 def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
@@ -226,12 +221,3 @@ def _read_gap(gap: Any, unit: str | None) -> int | float:
     if not length >= 0:
         raise ValueError(f"gap must not be negative or missing, got {gap!r}.")
     return whole
-
-
-def _earlier(time: Any, gap: int | float) -> int | float:
-    """``time - gap``, exact where times are integers: they are compared with a Python int."""
-    if isinstance(time, np.integer):
-        if np.isinf(gap):
-            return -np.inf
-        return int(time) - int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
-    return time - gap

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,17 +34,11 @@ from sklearn_din._validation import (
     position_values,
 )
 from sklearn_din._version import __version__
-from sklearn_din._warnings import warn_of, warn_user
+from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
-from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.notices import (
-    empty_histories,
-    list_padding,
-    log_older_events,
-    odd_ids,
-    unpaired_histories,
-)
+from sklearn_din.encoding.learnt import Learnt, TableStatistics
+from sklearn_din.encoding.notices import warn_of_events, warn_of_training_rows
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
     METADATA,
@@ -57,8 +51,6 @@ from sklearn_din.encoding.roles import (
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
-from sklearn_din.encoding.spelling import note_unshared
-from sklearn_din.encoding.statistics import TableStatistics
 from sklearn_din.encoding.table import Columns, Impressions, dtype_kind
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
@@ -233,8 +225,7 @@ class HistorySequenceEncoder(
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
         check_is_fitted(self, "schema_")
-        learnt = self._learnt
-        return {**learnt.number_scales, **learnt.event_scales}
+        return dict(self._learnt.scales)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
@@ -515,10 +506,11 @@ class HistorySequenceEncoder(
 
     def _fit(self, table: Impressions) -> None:
         """Learn from a table, or take over what the same fit has learnt before."""
-        if table.scan is None or table.scan.cache_dir is None:
+        name = self._store_name(table, "learnt")
+        if table.scan is None or not name:
             self._learn(table)
             return
-        where, name, memory = table.scan.cache_dir, self._name_of_fit(table), table.scan.memory
+        where, memory = table.scan.cache_dir, table.scan.memory
         store = open_store(where, name, memory=memory)
         if store is not None:
             arrays = {array: np.array(store[array]) for array in store.names}
@@ -570,23 +562,16 @@ class HistorySequenceEncoder(
 
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Warn of what was taken differently from how it looks."""
-        counts, n_rows = statistics.counts(), len(table)
-        named = [] if is_auto(self.categorical) else self.categorical  # checked with the roles
         pairs = {} if isinstance(self.histories, str) else self.histories
-        in_pairs = {name for key in pairs for name in as_tuple(key)}
-        of_rows = {name: counts[name] for name in roles.categorical}
-        chosen = {*named, *roles.candidates}
-        warn_of(
-            [
-                *roles.notices,
-                *unpaired_histories(roles.behaviours, counts, roles.categorical, chosen=in_pairs),
-                *note_unshared(roles.behaviours, counts),
-                *list_padding(roles.behaviours, counts),
-                *empty_histories(statistics.totals),
-                *odd_ids(of_rows, table.dtypes, n_rows=n_rows, chosen=chosen),
-            ]
+        warn_of_training_rows(
+            roles,
+            statistics.counts(),
+            table.dtypes,
+            n_rows=len(table),
+            as_ids=[] if is_auto(self.categorical) else self.categorical,  # checked with the roles
+            as_histories={name for key in pairs for name in as_tuple(key)},
         )
-        log_older_events(statistics.totals, max_length=self.max_length, n_rows=n_rows)
+        warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(
@@ -621,24 +606,25 @@ class HistorySequenceEncoder(
         return made
 
     def _encode(self, table: Impressions) -> EncodedFeatures:
-        name = ""
-        if table.scan is not None and table.scan.cache_dir is not None:
-            learnt = {"parameters": self.get_params(deep=False), "learnt": self._learnt_state()}
-            name = f"encoded-{_digest(table.scan, learnt)}"
-        return self._row_encoder().encode(table, name=name)
+        return self._row_encoder().encode(table, name=self._store_name(table, "encoded"))
 
     def _before_other_processes(self, table: Impressions) -> AbstractContextManager[None]:
         """Have the first of several processes encode a scan, which the others then read."""
-        if table.scan is None or "torch.distributed" not in sys.modules:
+        name = self._store_name(table, "learnt")
+        if not name or "torch.distributed" not in sys.modules:
             return nullcontext()
-        encoding = extra("resilient.encoding")
-        return encoding.first_process_first(table, self._name_of_fit(table))
+        return extra("resilient.encoding").first_process_first(table, name)
 
-    def _name_of_fit(self, table: Impressions) -> str:
-        """Name of the store that keeps what is learnt; of no use without a ``cache_dir``."""
+    def _store_name(self, table: Impressions, what: Literal["learnt", "encoded"]) -> str:
+        """Name of the store that keeps what is learnt or encoded; "" without a ``cache_dir``."""
         if table.scan is None or table.scan.cache_dir is None:
             return ""
-        return f"learnt-{_digest(table.scan, {'parameters': self.get_params(deep=False)})}"
+        facts: dict[str, Any] = {"parameters": self.get_params(deep=False)}
+        if what == "encoded":
+            facts["learnt"] = self._learnt_state()
+        text, arrays = split_arrays(to_plain(facts))
+        scan = table.scan.fingerprint()
+        return f"{what}-{digest(__version__, scan, text, *arrays.values())[:32]}"
 
     def _learnt_state(self) -> dict[str, Any]:
         names = ("n_features_in_", "feature_names_in_")
@@ -671,7 +657,7 @@ class HistorySequenceEncoder(
 def _warn_of_new_columns(names: Sequence[str], schema: Schema) -> None:
     kinds = {field.name: KINDS[field.kind] for field in schema.fields if field.name in names}
     for behaviour in schema.behaviours:
-        for name, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+        for name, candidate in behaviour.candidate_of.items():
             if name in kinds:
                 kinds[name] += f" compared with {candidate}" if candidate else ", pooled"
     taken = ", ".join(f"{name} ({kinds.get(name, 'not used')})" for name in names)
@@ -680,9 +666,3 @@ def _warn_of_new_columns(names: Sequence[str], schema: Schema) -> None:
         "is trained from now on, and every row to predict, needs them. Leave them out of X, or "
         f"name them in the encoder's drop={[*names]}, where no feature is to be made of them."
     )
-
-
-def _digest(scan: Scan, facts: Mapping[str, Any]) -> str:
-    """Digest of the rows of a scan and of facts about an encoder."""
-    text, arrays = split_arrays(to_plain(facts))
-    return digest(__version__, scan.fingerprint(), text, *arrays.values())[:32]

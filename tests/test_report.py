@@ -181,7 +181,7 @@ def test_a_changed_unit_is_reported_and_warned_of_once(factor, column):
     ],
 )
 def test_a_unit_has_changed_where_all_deciles_are_the_same_multiple(numbers, factor):
-    at_fit = ColumnProfile.of_sample(np.arange(1.0, 201), rows=200)
+    at_fit = ColumnProfile.of_sample(np.arange(1.0, 201))
     found = at_fit.find_factor(numbers)
     assert found == (None if factor is None else pytest.approx(factor, rel=0.05))
 

@@ -109,8 +109,8 @@ def test_rows_keep_their_histories_and_columns_their_kinship(frame, name):
         assert lists(result[column]) == [None if row is None else before[row] for row in rows]
         assert isinstance(result[column].dtype, WindowDtype)
     item = result["hist_item"].array
-    assert item.same_windows(result["hist_price"].array)
-    assert item.same_windows(result["ago"].array)
+    assert item.fingerprint == result["hist_price"].array.fingerprint
+    assert item.fingerprint == result["ago"].array.fingerprint
 
 
 def test_histories_that_are_all_missing_become_arrows_nulls(frame):
@@ -129,13 +129,13 @@ def test_moving_rows_shares_the_log(frame):
 def test_columns_of_another_call_or_of_other_rows_are_no_kin(frame):
     item = frame["hist_item"].array
     stranger = WindowArray(EventLog({"item": ITEMS}), "item", STARTS, LENGTHS)
-    assert not item.same_windows(stranger)
-    assert not item.same_windows(frame["hist_price"].array[::-1])
+    assert item.fingerprint != stranger.fingerprint
+    assert item.fingerprint != frame["hist_price"].array[::-1].fingerprint
     # After compaction both windows start at 0, yet they show other events.
     log = EventLog({"item": ITEMS})
     first, second = (WindowArray(log, "item", [start], [2]).compact() for start in (0, 4))
     assert first.starts.tolist() == second.starts.tolist()
-    assert not first.same_windows(second)
+    assert first.fingerprint != second.fingerprint
 
 
 def test_compacting_keeps_each_covered_event_once():
@@ -157,7 +157,7 @@ def test_frames_of_different_logs_concat_into_one(frame):
     whole = pd.concat(parts)
     assert lists(whole["hist_item"]) == [CELLS[row] for row in (0, 3, 1, 2)]
     assert whole["ago"].iloc[0].tolist() == [10.0, 9.0]
-    assert whole["hist_item"].array.same_windows(whole["hist_price"].array)
+    assert whole["hist_item"].array.fingerprint == whole["hist_price"].array.fingerprint
     again = [pickle.loads(pickle.dumps(frame)) for _ in range(3)]
     assert len(pd.concat(again)["hist_item"].array.log) == 4
     joined = pd.concat([frame["ago"], frame["hist_price"]], ignore_index=True)

@@ -14,6 +14,7 @@ from sklearn_din.datasets.made_logs import (
     add_dates,
     check_at_least,
     find_past,
+    spread_over_days,
 )
 
 _SKILLS_PER_TOPIC = 5
@@ -177,8 +178,7 @@ def _draw_events(
     is_right = rng.random_sample(user.size) < chance
     first = np.cumsum(length) - length
     gap = 1 + (rng.standard_exponential(user.size) * DAY / 4).astype(np.int64)
-    elapsed = np.cumsum(gap)
-    time = elapsed + (rng.randint(DAY, 60 * DAY, size=length.size) - elapsed[first])[user]
+    time = spread_over_days(gap, first, user, rng)
     answer = np.where(is_right, "right", "wrong")
     columns = {"user": user, "item": item, "skill": skill, "answer": answer, "time": time}
     return pd.DataFrame(columns)

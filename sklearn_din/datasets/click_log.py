@@ -15,6 +15,7 @@ from sklearn_din.datasets.made_logs import (
     check_at_least,
     find_intercept,
     find_past,
+    spread_over_days,
 )
 
 _BASE_RATE = 0.3
@@ -107,15 +108,20 @@ def make_click_log(
     interests = _Interests(n_users, n_categories, rng)
     events = _draw_events(catalogue, interests, mean_length, rng)
     impressions = _draw_impressions(catalogue, interests, events, n_impressions, rng)
-    relevance, offsets = _relevance(events, impressions, recency, max_length)
-    probability = _click_probability(impressions, relevance, offsets, interest_strength)
+    row, event, rank = find_past(impressions, events, max_length)
+    matches = events["category"].to_numpy()[event] == impressions["category"].to_numpy()[row]
+    relevance = matches.astype(np.float32)
+    if recency is not None:
+        relevance *= np.exp2(-rank / recency, dtype=np.float32)
+    interest = np.bincount(row, weights=relevance, minlength=n_impressions)
+    probability = _click_probability(impressions, interest, interest_strength)
     return Bunch(
         events=add_dates(events.sort_values("time", kind="stable", ignore_index=True)),
         impressions=add_dates(impressions),
         y=rng.binomial(1, probability),
         probability=probability,
         relevance=relevance,
-        offsets=offsets,
+        offsets=np.append(0, np.cumsum(np.bincount(row, minlength=n_impressions))),
         DESCR=(
             f"A made click log: {len(events)} events and {len(impressions)} impressions of "
             f"{n_users} users, {n_items} items in {n_categories} categories. The more of the "
@@ -184,9 +190,7 @@ def _draw_events(
     item = catalogue.draw(category, rng)
     gap = 1 + (rng.standard_exponential(user.size) * DAY / 2).astype(np.int64)
     gap[rng.random_sample(user.size) < 0.02] = 0  # two clicks in the same second
-    gap[first] = 0
-    elapsed = np.cumsum(gap)
-    time = elapsed + (rng.randint(DAY, 60 * DAY, size=length.size) - elapsed[first])[user]
+    time = spread_over_days(gap, first, user, rng)
     return pd.DataFrame(
         {"user": user, "item": item, "category": catalogue.category[item], "time": time}
     )
@@ -219,25 +223,10 @@ def _draw_impressions(
     return impressions.sort_values("time", kind="stable", ignore_index=True)
 
 
-def _relevance(
-    events: pd.DataFrame, impressions: pd.DataFrame, recency: float | None, max_length: int
-) -> tuple[Floats, Integers]:
-    """Return the relevance of each impression's newest past events, flat, and the offsets."""
-    row, event, rank = find_past(impressions, events, max_length)
-    matches = events["category"].to_numpy()[event] == impressions["category"].to_numpy()[row]
-    relevance = matches.astype(np.float32)
-    if recency is not None:
-        relevance *= np.exp2(-rank / recency, dtype=np.float32)
-    n_past = np.bincount(row, minlength=len(impressions))
-    return relevance, np.append(0, np.cumsum(n_past))
-
-
 def _click_probability(
-    impressions: pd.DataFrame, relevance: Floats, offsets: Integers, interest_strength: float
+    impressions: pd.DataFrame, interest: np.ndarray, interest_strength: float
 ) -> Floats:
     """Return each impression's probability of a click, by the formula of ``make_click_log``."""
-    row = np.repeat(np.arange(len(impressions)), np.diff(offsets))
-    interest = np.bincount(row, weights=relevance, minlength=len(impressions))
     logit = 1.5 * interest_strength * np.log1p(interest)
     logit -= 0.4 * (np.log(impressions["price"].to_numpy()) - 3.0)
     logit += impressions["device"].map(_DEVICES).to_numpy()

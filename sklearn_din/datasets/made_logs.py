@@ -39,6 +39,14 @@ def add_dates(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(time=_START + frame["time"].to_numpy().astype("timedelta64[s]"))
 
 
+def spread_over_days(
+    gap: Integers, first: Integers, user: Integers, rng: np.random.RandomState
+) -> Integers:
+    """Return times of events, user after user: a random second of sixty days, then gap by gap."""
+    elapsed = np.cumsum(gap)
+    return elapsed + (rng.randint(DAY, 60 * DAY, size=first.size) - elapsed[first])[user]
+
+
 def find_past(
     impressions: pd.DataFrame, events: pd.DataFrame, max_length: int
 ) -> tuple[Integers, Integers, Integers]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Set, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,6 @@ Selection = slice | np.ndarray  # which events
 LISTS = (list, tuple, np.ndarray)
 DURATIONS = (dt.timedelta, np.timedelta64)
 NO_VALUES = np.empty(0, dtype=object)
-CELLS = "a list, a tuple, an array or a missing value"
 
 
 def factorize(values: Values | pd.Series, *, name: str) -> Codes:
@@ -42,12 +41,12 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     try:
         if isinstance(values, pa.ChunkedArray):
             values = pd.Series(pd.arrays.ArrowExtensionArray(values))
-        if isinstance(values, pd.Series) and values.dtype == np.float16:  # no index of these
-            values = values.astype(np.float32)
         if isinstance(values, pd.Series):  # not as a Series: pandas would infer another dtype
             is_numpy = isinstance(values.dtype, np.dtype)
             values = values.to_numpy() if is_numpy else values.array
-        values = python_values(values)  # type: ignore[arg-type]
+        if values.dtype == np.float16:  # pandas has no index of them
+            values = values.astype(np.float32)
+        values = python_values(values)
         codes, distinct = pd.factorize(values)
     except (TypeError, pa.ArrowNotImplementedError) as error:  # lists, dicts: not hashable
         raise ValueError(
@@ -57,7 +56,9 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     refuse_unsure_ids(values, distinct, name=name)
     if not isinstance(distinct, np.ndarray):
         distinct = plain_values(pd.Series(distinct))
-    return _without_nan(codes.astype(np.int32), distinct)
+    if distinct.dtype.kind == "f" and np.isnan(distinct).any():  # a value like others, to Arrow
+        codes, distinct = pd.factorize(np.append(distinct, np.nan)[codes])
+    return codes.astype(np.int32), distinct
 
 
 def seconds_of(values: np.ndarray) -> np.ndarray | None:
@@ -117,14 +118,9 @@ def are_whole(numbers: np.ndarray) -> bool:
     return bool(len(present)) and bool((present == np.floor(present)).all())
 
 
-def is_missing(cell: object) -> bool:
+def is_missing(cell: Any) -> bool:
     """Return whether an object stands for nothing: None, NaN, NaT or NA."""
-    return (
-        cell is None
-        or cell is pd.NA
-        or cell is pd.NaT
-        or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
-    )
+    return cell is None or (pd.api.types.is_scalar(cell) and bool(pd.isna(cell)))
 
 
 def first_present(values: Iterable | pa.ChunkedArray) -> object:
@@ -141,15 +137,6 @@ def _advice(values: Values | pd.Series) -> str:
     if isinstance(first_present(values), list | tuple | np.ndarray) and not is_map:
         return "A column of lists belongs in histories."
     return "Give each part of such a value a column of its own."
-
-
-def _without_nan(codes: np.ndarray, distinct: np.ndarray) -> Codes:
-    """NaN as missing: to polars and Arrow it is a value like others."""
-    if distinct.dtype.kind != "f" or not np.isnan(distinct).any():
-        return codes, distinct
-    is_nan = np.isnan(distinct)
-    positions = np.where(is_nan, -1, np.cumsum(~is_nan) - 1)
-    return np.append(positions, -1)[codes].astype(np.int32), distinct[~is_nan]
 
 
 @dataclass(frozen=True)
@@ -172,7 +159,7 @@ class HistoryCells:
     Examples
     --------
     >>> cells = read_history(pd.Series([["hat", "sock", "hat"], None, ["shoe"]], name="clicks"))
-    >>> cells.spans.lengths, cells.newest(2).spans.index()
+    >>> cells.spans.lengths, cells.spans.newest(2).index()
     (array([3, 0, 1], dtype=int32), array([1, 2, 3]))
     """
 
@@ -181,10 +168,6 @@ class HistoryCells:
     spans: Spans
     row_times: np.ndarray | None = None
     log: tuple[EventLog, str] | None = None
-
-    def newest(self, max_length: int) -> HistoryCells:
-        """Keep the newest ``max_length`` events of each window."""
-        return replace(self, spans=self.spans.newest(max_length))
 
     def expand(self) -> HistoryCells:
         """Lay the windows out one after the other, each event as often as it is seen."""
@@ -233,9 +216,9 @@ class HistoryCells:
                 f"{self.name} holds one value for each event, such as {first!r:.40}, where lists "
                 "of values were learnt. Make each value a list of one."
             )
-        if isinstance(values, pa.ChunkedArray):
-            return _read_arrow(values, self.name, None).codes_of_cells()
-        return _read_objects(values, self.name, None).codes_of_cells()
+        if isinstance(values, np.ndarray):
+            return _read_objects(values, self.name, None).codes_of_cells()
+        return _read_arrow(values, self.name, None).codes_of_cells()
 
     def codes_of_cells(self) -> Codes:
         """Each cell as one list of codes, as of a candidate's genres, and the distinct values."""
@@ -415,8 +398,9 @@ def _join(cells: list, name: str, separator: str | None) -> Values:
 
 def _not_lists(name: str, got: str) -> ValueError:
     return ValueError(
-        f"{name} must hold one history per cell ({CELLS}; or text, with separator='...'), got "
-        f"{got}. Build histories with attach_history, or leave the column out of histories."
+        f"{name} must hold one history per cell (a list, a tuple, an array or a missing value; or "
+        f"text, with separator='...'), got {got}. Build histories with attach_history, or leave "
+        "the column out of histories."
     )
 
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_din._spans import Covered, Spans
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.features.ragged import MOST_EVENTS
-
-
-class HistoryTotals(NamedTuple):
-    """Events of a behaviour in all rows, kept and left out as too old; and rows without any."""
-
-    held: int
-    left_out: int
-    empty: int
-
-    def plus(self, other: HistoryTotals) -> HistoryTotals:
-        """Add those of other rows."""
-        return HistoryTotals(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -44,11 +32,20 @@ class Events:
     n_older: np.ndarray | None = None
 
     @property
-    def totals(self) -> HistoryTotals:
-        """Events of all rows; one that two rows hold counts twice."""
+    def totals(self) -> Counter[str]:
+        """Events ``held`` (one of two rows counts twice) and ``left_out``, and ``empty`` rows."""
         lengths = self.spans.lengths
         held, empty = lengths.sum(dtype=np.int64), np.count_nonzero(lengths == 0)
-        return HistoryTotals(int(held), self.n_left_out, int(empty))
+        return Counter(held=int(held), left_out=self.n_left_out, empty=int(empty))
+
+    def newest_numbers(self, name: str, rows: slice) -> np.ndarray:
+        """Return the newest event's number, or its time elapsed, of some rows that have events."""
+        spans = self.spans.take(rows)
+        is_filled = spans.lengths > 0
+        numbers = self.numbers[name][(spans.starts + spans.lengths - 1)[is_filled]]
+        if name in self.row_times:
+            return (self.row_times[name][rows][is_filled] - numbers).astype(np.float64)
+        return numbers
 
 
 def keep_newest(spans: Spans, max_length: int, *, is_bag: bool) -> tuple[Spans, np.ndarray | None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class HistoryFacts:
 
     A part whose cells are all missing adds no kind. Events with row times read as time elapsed
     until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
+    Histories have equal ``windows`` where one call of ``attach_history`` made them, and equal
+    ``lengths`` where their lengths are equal in every row: hashes, by part.
     """
 
     kinds: set[str] = field(default_factory=set)
@@ -46,6 +49,8 @@ class HistoryFacts:
     any_missing: bool = False
     longest: int = 0
     shortest: int = np.iinfo(np.int32).max
+    windows: dict[int, Hashable] = field(default_factory=dict)
+    lengths: dict[int, Hashable] = field(default_factory=dict)
 
     def update(self, cells: HistoryCells) -> None:
         """Take in the cells of one part."""
@@ -98,8 +103,10 @@ class ColumnFacts:
     any_missing: bool = False
     history: HistoryFacts = field(default_factory=HistoryFacts)
 
-    def update(self, columns: Columns, name: str, *, is_named: bool, is_suspect: bool) -> bool:
-        """Take in one part of the column; return whether it was read as a history.
+    def update(
+        self, columns: Columns, name: str, part: int, *, is_named: bool, is_suspect: bool
+    ) -> None:
+        """Take in one part of the column, the ``part``-th.
 
         ``is_named`` where the user calls it a history, ``is_suspect`` where its name does.
         """
@@ -110,14 +117,15 @@ class ColumnFacts:
         # Missing cells and, with a separator, text: what else is named like a history is none.
         is_split = isinstance(example, str) and columns.separator is not None
         if is_named or kind == "history" or (is_suspect and (example is None or is_split)):
-            self.history.update(columns.history(name))
-            return True
-        if kind == "numbers" and example is not None:
+            cells = columns.history(name)
+            self.history.update(cells)
+            self.history.windows[part] = columns.windows(name)
+            self.history.lengths[part] = hash(cells.spans.lengths.tobytes())
+        elif kind == "numbers" and example is not None:
             self.any_other |= _has_fraction(columns, name)
             self.any_missing |= bool(columns.frame[name].isna().any())
         elif example is not None:
             self.any_other |= kind_of_values(columns.frame[name]) != "integer"
-        return False
 
     @property
     def is_whole(self) -> bool:
@@ -141,16 +149,11 @@ class ColumnFacts:
 class TableFacts:
     """Facts about all columns of a table, from which their roles follow.
 
-    All rows decide, of frames and of scans alike. ``columns`` has those that may be features. Two
-    histories have the same label in ``same_windows`` where one call of ``attach_history`` made
-    them, in ``same_lengths`` where their lengths are equal in every row: a label has a name for the
-    first row of each part.
+    All rows decide, of frames and of scans alike. ``columns`` has those that may be features.
     """
 
     names: tuple[str, ...]
     columns: Mapping[str, ColumnFacts]
-    same_windows: dict[str, dict[int, str]] = field(default_factory=dict)
-    same_lengths: dict[str, dict[int, str]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> ColumnFacts:
         return self.columns[name]
@@ -195,20 +198,16 @@ def gather_facts(
             facts[name].kinds.add(kind)
             facts[name].any_other = not pd.api.types.is_any_real_numeric_dtype(of_values)
 
-    def read(columns: Columns) -> tuple[dict[str, str], dict[str, str]]:
-        lists = [
-            name
-            for name in names
-            if facts[name].update(
-                columns, name, is_named=name in histories, is_suspect=name in suspects
-            )
-        ]
-        return _labels(lists, columns.same_windows), _labels(lists, columns.same_lengths)
+    numbers = count()
 
-    for start, labels in table.map(read, names, "columns"):
-        for known, of_part in zip((facts.same_windows, facts.same_lengths), labels, strict=True):
-            for name, label in of_part.items():
-                known.setdefault(name, {})[start] = label
+    def read(columns: Columns) -> None:
+        number = next(numbers)
+        for name in names:
+            is_named, is_suspect = name in histories, name in suspects
+            facts[name].update(columns, name, number, is_named=is_named, is_suspect=is_suspect)
+
+    for _ in table.map(read, names, "columns"):
+        pass
     return facts
 
 
@@ -233,12 +232,3 @@ def _kind_of_events(cells: HistoryCells) -> str | None:
     if pa.types.is_temporal(kind):
         return "time"
     return "integer" if pa.types.is_integer(kind) else "other"
-
-
-def _labels(names: Collection[str], are_same: Callable[[str, str], bool]) -> dict[str, str]:
-    """Give each name the first name that it is the same as."""
-    labels: dict[str, str] = {}
-    for name in names:
-        heads = (head for head in dict.fromkeys(labels.values()) if are_same(head, name))
-        labels[name] = next(heads, name)
-    return labels

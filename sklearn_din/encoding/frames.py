@@ -44,6 +44,13 @@ class ReadFrame:
         codes = [self.codes, *(events.codes for events in self.events.values())]
         return {name: values for columns in codes for name, (_, values) in columns.items()}
 
+    def single_numbers(self, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        """Return one number for each of some rows: of histories, the newest event's."""
+        numbers = {name: values[rows] for name, values in self.numbers.items()}
+        for events in self.events.values():
+            numbers |= {name: events.newest_numbers(name, rows) for name in events.numbers}
+        return numbers
+
     def count_values(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
         """Yield every column of ids: values, how often each counts, how many are missing.
 
@@ -69,7 +76,8 @@ def read_frame(
     Of histories of times in ``as_numbers_alone``, the elapsed times become plain numbers, one for
     each event and row.
     """
-    alone = [name for name in as_numbers_alone if columns.history(name).row_times is not None]
+    numbers = {name for b in roles.behaviours for name in b.numbers} & {*as_numbers_alone}
+    alone = tuple(sorted(n for n in numbers if columns.history(n).row_times is not None))
 
     def read() -> ReadFrame:
         numbers = {name: columns.numbers(name) for name in roles.numeric}
@@ -77,9 +85,8 @@ def read_frame(
         codes |= {name: columns.lists(name) for name in roles.lists if name not in roles.histories}
         events = {}
         for behaviour in roles.behaviours:
-            names = (*behaviour.histories, *behaviour.numbers)
-            cells = {name: columns.history(name) for name in names}
-            cells |= {name: cells[name].expand() for name in names if name in alone}
+            cells = {name: columns.history(name) for name in behaviour.columns}
+            cells |= {name: cells[name].expand() for name in cells if name in alone}
             events[behaviour.histories] = read_events(
                 list(cells.values()),
                 max_length=max_length,
@@ -89,7 +96,7 @@ def read_frame(
             )
         return ReadFrame(len(columns.frame), numbers, codes, events)
 
-    return columns.once((roles, max_length, tuple(alone)), read)
+    return columns.once((roles, max_length, alone), read)
 
 
 def validate_frame(

@@ -1,8 +1,9 @@
-"""Knowledge of a fitted encoder, which turns values into ids and scaled numbers."""
+"""What an encoder learns: statistics that fold part by part, and what encodes by them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din._warnings import warn_of
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
-from sklearn_din.encoding.profile import ColumnProfile, newest_numbers, rows_to_compare
+from sklearn_din.encoding.notices import far_numbers, note_unknown
+from sklearn_din.encoding.profile import COMPARED_ROWS, SAMPLED_ROWS, ColumnProfile, count_rows
 from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.scaling import EventScale, indicator
-from sklearn_din.encoding.spelling import note_unknown
-from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
+from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
+from sklearn_din.encoding.vocabulary import IdRules, Occurrences, ValueCounts, Vocabulary, plain_ids
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
@@ -38,8 +40,7 @@ class Learnt:
     max_length: int
     roles: Roles
     vocabularies: Mapping[str, Vocabulary]
-    number_scales: Mapping[str, EventScale]
-    event_scales: Mapping[str, EventScale]
+    scales: Mapping[str, EventScale]
     has_missing: tuple[str, ...]
     profiles: Mapping[str, ColumnProfile]
     vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Learnt:
                 n_dims = 0 if vectors is None else len(vectors.mean)
                 grown_from = known.grown_from
                 fields.append(Field(name, kind, owner, *size, n_dims=n_dims, grown_from=grown_from))
-            elif name in self.event_scales:
+            elif name in self.scales:
                 fields.append(Field(name, "numeric_history"))
         return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
 
@@ -71,7 +72,7 @@ class Learnt:
         """Columns of one number, one id or one list of ids per row, by name."""
         columns: dict[str, Column] = {}
         for name, numbers in read.numbers.items():
-            columns[name] = self.number_scales[name].encode(numbers)
+            columns[name] = self.scales[name].encode(numbers)
             if name in self.has_missing:
                 columns[indicator(name)] = np.isnan(numbers).astype(np.float32)
         return columns | {name: self.ids_of(name, codes) for name, codes in read.codes.items()}
@@ -83,10 +84,10 @@ class Learnt:
             values = {name: self.ids_of(name, codes) for name, codes in events.codes.items()}
             row_times = {}
             for name, numbers in events.numbers.items():
-                scale = self.event_scales[name]
-                if name in events.row_times:
-                    times = scale.encode_times(numbers, events.row_times[name])
-                    values[name], row_times[name] = times
+                scale = self.scales[name]
+                if name in events.row_times:  # Ragged takes log1p of the difference
+                    values[name] = numbers / scale.scale
+                    row_times[name] = events.row_times[name] / scale.scale
                 else:
                     values[name] = scale.encode(numbers)
             behaviours[behaviour] = Ragged(values, events.spans, row_times, events.n_older)
@@ -110,7 +111,7 @@ class Learnt:
         read: ReadFrame,
         encoded: Mapping[str, Column],
         behaviours: Mapping[tuple[str, ...], Ragged],
-    ) -> list[str]:
+    ) -> list[str | None]:
         """Return what to say of columns all of whose ids, encoded already, are unknown."""
         ids = dict(encoded)
         for ragged in behaviours.values():
@@ -118,20 +119,15 @@ class Learnt:
         ids = {name: v.distinct.ids if isinstance(v, IdLists) else v for name, v in ids.items()}
         owners = {n: o for n, o in self.roles.owners.items() if n in ids and len(ids[n])}
         unknown = [name for name in owners if ids[name].max() <= UNKNOWN_ID]
-        notices = []
+        notices: list[str | None] = []
         for name in unknown:
             same = [other for other in owners if owners[other] == owners[name]]
             values = pd.unique(plain_ids(read.values()[name], name=name))
             vocabulary = self.vocabularies[owners[name]]
             if np.isin(values.astype(str), vocabulary.rare.astype(str)).any():
                 continue  # seen at fit, too rarely for an id
-            notice = note_unknown(
-                name,
-                values,
-                vocabulary.values,
-                is_compared=len(same) > 1 and set(same) <= set(unknown),
-            )
-            notices += [] if notice is None else [notice]
+            is_compared = len(same) > 1 and set(same) <= set(unknown)
+            notices.append(note_unknown(name, values, vocabulary.values, is_compared=is_compared))
         return notices
 
     def refuse_unknown(self, read: ReadFrame) -> None:
@@ -143,37 +139,21 @@ class Learnt:
 
     def profile(self, read: ReadFrame) -> dict[str, ColumnProfile]:
         """Return what the columns of some rows look like, in the bins of the training rows."""
-        profiles, n_rows = {}, read.n_rows
-        n_empty = {
-            name: events.totals.empty
-            for events in read.events.values()
-            for name in (*events.codes, *events.numbers)
-        }
-        for name, values, counts, n_missing in read.count_values():
-            profiles[name] = self.profiles[name].of_ids(
-                self.ids_of(name, (np.arange(len(values)), values)),
-                counts,
-                missing=n_missing,
-                rows=n_rows,
-                empty=n_empty.get(name, 0),
+        profiles = {
+            name: self.profiles[name].of_ids(
+                self.ids_of(name, (np.arange(len(values)), values)), counts, missing=n_missing
             )
-        numbers = {
-            name: newest_numbers(events, name)
-            for events in read.events.values()
-            for name in events.numbers
+            for name, values, counts, n_missing in read.count_values()
         }
-        for name, values in (read.numbers | numbers).items():
-            profiles[name] = self.profiles[name].of_numbers(
-                values, rows=n_rows, empty=n_empty.get(name, 0)
-            )
-        return profiles
+        for name, numbers in read.single_numbers().items():
+            profiles[name] = self.profiles[name].of_numbers(numbers)
+        totals = {histories: events.totals for histories, events in read.events.items()}
+        return count_rows(profiles, self.roles, totals, read.n_rows)
 
     def find_changed_units(self, read: ReadFrame) -> dict[str, float]:
         """Return the columns whose numbers are a multiple of those at fit, and which."""
-        rows = rows_to_compare(read.n_rows)
-        numbers = {name: values[rows] for name, values in read.numbers.items()}
-        for events in read.events.values():
-            numbers |= {name: newest_numbers(events, name, rows) for name in events.numbers}
+        some = slice(None, None, max(1, read.n_rows // COMPARED_ROWS))
+        numbers = read.single_numbers(some)
         factors = {name: self.profiles[name].find_factor(numbers[name]) for name in numbers}
         return {name: factor for name, factor in factors.items() if factor is not None}
 
@@ -200,7 +180,7 @@ class Learnt:
 
     def join(self, later: Learnt) -> Learnt:
         """Return what is known, and behind it what was learnt of columns that came later."""
-        names = ("vocabularies", "number_scales", "event_scales", "profiles")
+        names = ("vocabularies", "scales", "profiles")
         both: dict[str, Any] = {n: {**getattr(self, n), **getattr(later, n)} for n in names}
         missing = (*self.has_missing, *later.has_missing)
         roles = self.roles.join(later.roles)
@@ -209,25 +189,21 @@ class Learnt:
     def without(self, names: Collection[str]) -> Learnt:
         """Return the same without some columns; a behaviour goes with any of its histories."""
         roles, names = self.roles, {*names}
-        rest = tuple(b for b in roles.behaviours if names.isdisjoint((*b.histories, *b.numbers)))
-        gone = {*roles.histories} - {name for b in rest for name in b.histories}
-        roles = replace(
-            roles,
-            numeric=tuple(name for name in roles.numeric if name not in names),
-            categorical=tuple(name for name in roles.categorical if name not in names),
-            lists=tuple(name for name in roles.lists if name not in names | gone),
-            behaviours=rest,
-        )
-        scaled = {name for b in rest for name in b.numbers}
-        scales = {name: s for name, s in self.event_scales.items() if name in scaled}
-        return replace(self, roles=roles, event_scales=scales)
+        rest = tuple(b for b in roles.behaviours if names.isdisjoint(b.columns))
+        names |= {name for b in roles.behaviours if b not in rest for name in b.columns}
+        columns = {
+            part: tuple(name for name in getattr(roles, part) if name not in names)
+            for part in ("numeric", "categorical", "lists")
+        }
+        roles = replace(roles, behaviours=rest, **columns)
+        scales = {name: scale for name, scale in self.scales.items() if name not in names}
+        return replace(self, roles=roles, scales=scales)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit."""
-        roles, histories = self.roles, [n for b in self.roles.behaviours for n in b.numbers]
-        if self.number_scales.keys() != {*roles.numeric} or self.event_scales.keys() != {
-            *histories
-        }:
+        roles = self.roles
+        numbers = {*roles.numeric, *(name for b in roles.behaviours for name in b.numbers)}
+        if self.scales.keys() != numbers:
             raise ValueError("each column of numbers must have a scale.")
         if not {*self.has_missing} <= {*roles.numeric}:
             raise ValueError("columns with missing numbers must be columns of numbers.")
@@ -235,10 +211,101 @@ class Learnt:
             raise ValueError("each column of ids must have a vocabulary.")
         if not self.vector_scales.keys() <= self.vocabularies.keys():
             raise ValueError("vectors must be those of a vocabulary.")
-        numbers = {*self.number_scales, *self.event_scales}
         kinds = {name: profile.bins.dtype.kind for name, profile in self.profiles.items()}
         if kinds != dict.fromkeys(numbers, "f") | dict.fromkeys(roles.owners, "i"):
             raise ValueError("each column must have a profile of its kind.")
         if not kinds.keys() <= {*self.names}:
             raise ValueError("each column with a role must be one of the columns of fit.")
         self.schema.check()
+
+
+class TableStatistics:
+    """Counts of values, moments of numbers and lengths of histories, gathered part by part.
+
+    ``n_rows`` is that of the whole table; ``totals`` has by behaviour how many events the rows
+    hold.
+    """
+
+    def __init__(self, roles: Roles, n_rows: int) -> None:
+        self._roles = roles
+        self._counts = {name: ValueCounts() for name in roles.owners}
+        self._moments = {name: Moments() for name in roles.numeric}
+        numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
+        self._events = {name: EventNumbers(n_rows) for name in numbers}
+        self.totals = {b.histories: Counter[str]() for b in roles.behaviours}
+        self._n_rows, self._step = n_rows, max(1, n_rows // SAMPLED_ROWS)
+        self._n_missing = dict.fromkeys(roles.owners, 0.0)
+        self._samples = {name: [np.empty(0)] for name in (*roles.numeric, *numbers)}
+
+    def update(self, read: ReadFrame, start: int) -> None:
+        """Take in further rows, of which ``start`` is the first of the table.
+
+        Every so many rows are sampled, wherever the parts begin.
+        """
+        sampled = slice(-start % self._step, None, self._step)
+        for name, values, counts, n_missing in read.count_values():
+            self._counts[name].update(plain_ids(values, name=name), counts)
+            self._n_missing[name] += n_missing
+        for name, numbers in read.numbers.items():
+            self._moments[name].update(numbers)
+        for histories, events in read.events.items():
+            self.totals[histories].update(events.totals)
+            for name in events.numbers:
+                self._events[name].update(name, events, start)
+        for name, numbers in read.single_numbers(sampled).items():
+            self._samples[name].append(np.array(numbers))
+
+    def counts(self) -> dict[str, Occurrences]:
+        """Values of each column of ids and how often they count, in the order of the rows."""
+        return {name: counts.finish() for name, counts in self._counts.items()}
+
+    def counts_by_owner(self) -> dict[str, dict[str, Occurrences]]:
+        """The same by the vocabulary that columns share, then by column."""
+        sources: dict[str, dict[str, Occurrences]] = {}
+        for name, counts in self.counts().items():
+            sources.setdefault(self._roles.owners[name], {})[name] = counts
+        return sources
+
+    def finish(
+        self,
+        rules: IdRules,
+        *,
+        names: Sequence[str],
+        max_length: int,
+        known: Mapping[str, Vocabulary] | None = None,
+    ) -> Learnt:
+        """Return what is learnt.
+
+        No indicator of missing numbers may be named like a column of the table (``names``).
+        Vocabularies that are ``known`` are not learnt.
+        """
+        vocabularies = {
+            owner: (known or {}).get(owner) or Vocabulary.learn(sources, rules)
+            for owner, sources in self.counts_by_owner().items()
+        }
+        scales = {name: EventScale.of(moments) for name, moments in self._moments.items()}
+        scales |= {name: events.finish() for name, events in self._events.items()}
+        samples = {name: np.concatenate(parts) for name, parts in self._samples.items()}
+        scales = {name: scale.resist_outliers(samples[name]) for name, scale in scales.items()}
+        warn_of(far_numbers(scales))
+        missing = [name for name, some in self._moments.items() if some.weight < self._n_rows]
+        return Learnt(
+            tuple(names),
+            max_length,
+            self._roles,
+            vocabularies,
+            scales,
+            tuple(name for name in missing if indicator(name) not in names),
+            self._profiles(vocabularies, samples),
+        )
+
+    def _profiles(
+        self, vocabularies: Mapping[str, Vocabulary], samples: Mapping[str, np.ndarray]
+    ) -> dict[str, ColumnProfile]:
+        """Return what the columns look like."""
+        profiles = {name: ColumnProfile.of_sample(sample) for name, sample in samples.items()}
+        for name, (values, counts) in self.counts().items():
+            ids = vocabularies[self._roles.owners[name]].encode(values, name=name)
+            missing = self._n_missing[name]
+            profiles[name] = ColumnProfile.of_ids_at_fit(ids, counts, missing=missing)
+        return count_rows(profiles, self._roles, self.totals, self._n_rows)

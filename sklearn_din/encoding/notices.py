@@ -1,26 +1,28 @@
-"""Warnings about columns that the encoder takes differently from how they look: once, at fit."""
+"""Warnings about columns that are taken differently from how they look, or written in two ways."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import unix_unit
-from sklearn_din._warnings import ADVICE_FROM, log_once, warn_once
-from sklearn_din.encoding.events import HistoryTotals
+from sklearn_din._validation import spread, unix_unit
+from sklearn_din._warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
+from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
-from sklearn_din.encoding.vocabulary import Occurrences
+from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.schema import Behaviour
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
 LEFT_OUT_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
+FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
 FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
@@ -37,6 +39,7 @@ DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])
 DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
 )
+Pairs = Sequence[tuple[str, str]]  # histories and their candidates
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 
 
@@ -52,10 +55,37 @@ def warn_of_changed_units(factors: Mapping[str, float]) -> None:
         )
 
 
-def warn_once_of(notices: Iterable[str]) -> None:
+def warn_once_of(notices: Iterable[str | None]) -> None:
     """Warn, once each, of rows that are not as those of fit were."""
-    for notice in notices:
+    for notice in filter(None, notices):
         warn_once(notice)
+
+
+def warn_of_training_rows(
+    roles: Roles,
+    counts: Mapping[str, Occurrences],
+    dtypes: Mapping[str, Any],
+    *,
+    n_rows: int,
+    as_ids: Collection[str],
+    as_histories: Collection[str],
+) -> None:
+    """Warn of columns that are taken differently from how they look, but for those that are named.
+
+    ``counts`` has all columns of ids and histories.
+    """
+    pairs = [(h, c) for b in roles.behaviours for h, c in b.candidate_of.items() if c is not None]
+    of_rows = {name: counts[name] for name in roles.categorical}
+    of_rows = {n: of_rows[n] for n in of_rows if n not in as_ids and n not in roles.candidates}
+    warn_of(
+        [
+            *roles.notices,
+            *unpaired_histories(roles.behaviours, counts, roles.categorical, chosen=as_histories),
+            *note_unshared(pairs, counts),
+            *list_padding(pairs, counts),
+            *odd_ids(of_rows, dtypes, n_rows=n_rows),
+        ]
+    )
 
 
 def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
@@ -69,23 +99,18 @@ def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
     ]
 
 
-def empty_histories(totals: Mapping[tuple[str, ...], HistoryTotals]) -> list[str]:
-    """Behaviours of which no training row has an event."""
-    return [
-        f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from it. Do "
-        "the users of these rows have earlier events?"
-        for names, events in totals.items()
-        if not events.held
-    ]
-
-
-def log_older_events(
-    totals: Mapping[tuple[str, ...], HistoryTotals], *, max_length: int, n_rows: int
+def warn_of_events(
+    totals: Mapping[tuple[str, ...], Counter[str]], *, max_length: int, n_rows: int
 ) -> None:
-    """Log which behaviours lose many events to ``max_length``."""
+    """Warn of behaviours without an event, and log which lose many of them to ``max_length``."""
     for names, events in totals.items():
-        at_most = LEFT_OUT_FRACTION * (events.held + events.left_out)
-        if n_rows >= ADVICE_FROM and events.left_out > at_most:
+        if not events["held"]:
+            warn_user(
+                f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from "
+                "it. Do the users of these rows have earlier events?"
+            )
+        n_left_out, n_all = events["left_out"], events["held"] + events["left_out"]
+        if n_rows >= ADVICE_FROM and n_left_out > LEFT_OUT_FRACTION * n_all:
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "
@@ -94,25 +119,17 @@ def log_older_events(
 
 
 def odd_ids(
-    counts: Mapping[str, Occurrences],
-    dtypes: Mapping[str, Any],
-    *,
-    n_rows: int,
-    chosen: Collection[str],
-) -> list[str]:
-    """Columns that became ids by rule and hold numbers, dates, lists or row numbers.
+    counts: Mapping[str, Occurrences], dtypes: Mapping[str, Any], *, n_rows: int
+) -> Iterator[str]:
+    """Yield what to say of ids by rule that are numbers, dates, lists or row numbers.
 
-    ``counts`` has columns with one id per cell, in the order of the rows. Nothing is said of those
-    that the user called ids (``chosen``).
+    ``counts`` has columns with one id per cell, in the order of the rows.
     """
-    notices = []
     for name, (values, _) in counts.items():
-        if name in chosen:
-            continue
         is_integer = pd.api.types.is_integer_dtype(dtypes[name])
         unit = unix_unit(pd.Series(values)) if is_integer and len(values) >= FEW_VALUES else None
         if unit is not None:
-            notices.append(
+            yield (
                 f"{name} holds integers that look like times in {unit} since 1970, such as "
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
@@ -121,36 +138,32 @@ def odd_ids(
             kind, quantity = "values", ""
             if is_integer:
                 kind, quantity = "integers", f"in numeric=[{name!r}] if it is a quantity, "
-            notices.append(
+            yield (
                 f"{name} has {len(values)} different {kind} in {n_rows} rows and is "
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
                 f"{quantity}in categorical to keep it as it is."
             )
         looks_like = _text_that_looks_like(values, name)
         if looks_like:
-            notices.append(
+            yield (
                 f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
                 f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
             )
-    return notices
 
 
-def list_padding(behaviours: Sequence[Behaviour], counts: Mapping[str, Occurrences]) -> list[str]:
-    """Histories in which 0 is by far the most frequent event and never a candidate."""
-    padded = []
-    for behaviour in behaviours:
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
-            values, n_events = counts[history]
-            if candidate is None or values.dtype.kind != "i" or len(values) < FEW_KINDS:
-                continue
-            zeros, others = n_events[values == 0].sum(), n_events[values != 0]
-            if zeros > 2 * others.max(initial=1) and 0 not in counts[candidate].values:
-                padded.append((history, zeros / n_events.sum()))
-    return [
-        f"0 is {share:.0%} of the events of {name} and never the candidate: zeros that pad lists "
-        "to one length count as events. Leave them out, [item for item in cell if item]."
-        for name, share in padded
-    ]
+def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
+    """Yield what to say of histories in which 0 is by far the most frequent event, no candidate."""
+    for history, candidate in pairs:
+        values, n_events = counts[history]
+        if values.dtype.kind != "i" or len(values) < FEW_KINDS:
+            continue
+        zeros, others = n_events[values == 0].sum(), n_events[values != 0]
+        if zeros > 2 * others.max(initial=1) and 0 not in counts[candidate].values:
+            yield (
+                f"0 is {zeros / n_events.sum():.0%} of the events of {history} and never the "
+                "candidate: zeros that pad lists to one length count as events. Leave them out, "
+                "[item for item in cell if item]."
+            )
 
 
 def unpaired_histories(
@@ -159,8 +172,8 @@ def unpaired_histories(
     ids: Sequence[str],
     *,
     chosen: Collection[str],
-) -> list[str]:
-    """Histories that are pooled although they look made to be compared.
+) -> Iterator[str]:
+    """Yield what to say of histories that are pooled although they look made to be compared.
 
     ``counts`` has all columns of ids and histories, ``ids`` names those with one id per cell.
     Nothing is said of those that the user named (``chosen``).
@@ -169,13 +182,12 @@ def unpaired_histories(
     alone = [name for name in alone if name not in chosen]
     likely = {name: _likely_candidate(name, counts, ids) for name in alone}
     lost = [name for name in alone if is_history_name(name) or likely[name] is not None]
-    if not lost:
-        return []
-    pairs = {name: likely[name] or "..." for name in lost}
-    return [
-        f"histories {', '.join(lost)} have no candidate: pooled without attention; name pairs in "
-        f"histories={pairs}, or None for those that are to be pooled."
-    ]
+    if lost:
+        pairs = {name: likely[name] or "..." for name in lost}
+        yield (
+            f"histories {', '.join(lost)} have no candidate: pooled without attention; name pairs "
+            f"in histories={pairs}, or None for those that are to be pooled."
+        )
 
 
 def _likely_candidate(
@@ -212,3 +224,65 @@ def _text_that_looks_like(values: np.ndarray, name: str) -> tuple[str, str, str]
     if all(map(LIST.fullmatch, texts)):
         return "lists", texts[0], "Read histories from Parquet, or make lists of the cells."
     return None
+
+
+def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
+    """Yield what to say of histories that share hardly any id with their candidate."""
+    for pair in pairs:
+        columns = sorted(pair, key=lambda name: len(counts[name].values))
+        few, many = (counts[name].values for name in columns)
+        some = spread(few, SEEN_VALUES)
+        if some.dtype != many.dtype:  # text that spells an integer equals it
+            some, many = (np.array([*map(str, ids)], dtype=object) for ids in (some, many))
+        known = pd.Index(some, dtype=some.dtype).isin(many)
+        if len(few) < FEW_VALUES or known.mean() >= FEW_SHARED:
+            continue
+        respelt = find_respelling(some[~known], many)
+        examples = respelt or (some[0], many[0])
+        hint = "" if respelt is None else ", which seem to be the same"
+        yield (
+            f"{columns[0]} and {columns[1]} share {known.mean():.0%} of their ids, such as "
+            f"{examples[0]!r:.40} and {examples[1]!r:.40}{hint}: next to nothing of a history "
+            "can match its candidate. Write the ids of both in one way, or name the column "
+            "that the history belongs to in histories."
+        )
+
+
+def note_unknown(
+    name: str, values: np.ndarray, known: np.ndarray, *, is_compared: bool
+) -> str | None:
+    """Return what to say of a column none of whose ids was seen at fit.
+
+    New items are no mistake: something is said where the ids would be known in another spelling,
+    and where neither candidates nor histories (``is_compared``) have a known one.
+    """
+    if len(values) < FEW_VALUES or kind_of_ids(values) != kind_of_ids(known):
+        return None  # ids of another kind are said where they are encoded
+    pair = find_respelling(spread(values, SEEN_VALUES), known)
+    if pair is None and not is_compared:
+        return None
+    at_fit = repr(known[0] if pair is None else pair[1])
+    return (
+        f"no id of {name} was seen at fit, where they were such as {at_fit:.40}: all of them "
+        "have the unknown id. Write them as they were written at fit (upper case, leading zeros, "
+        "spaces)."
+    )
+
+
+def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, object] | None:
+    """Find two ids that differ only in how they are written, where most of the values have one.
+
+    Examples
+    --------
+    >>> known = np.array(["7", "42"], dtype=object)
+    >>> find_respelling(np.array(["0007", "0042"], dtype=object), known)
+    ('0007', '7')
+    """
+    plain = {_plain(value): value for value in known.tolist()}
+    pairs = [(value, plain[_plain(value)]) for value in values.tolist() if _plain(value) in plain]
+    return pairs[0] if 2 * len(pairs) > len(values) else None
+
+
+def _plain(value: object) -> str:
+    """Return an id without what people write in several ways."""
+    return str(value).strip().casefold().removesuffix(".0").lstrip("0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._estimator_state import check_array
-from sklearn_din.encoding.events import Events
-from sklearn_din.encoding.vocabulary import choose_frequent
+from sklearn_din.encoding.roles import Roles
 from sklearn_din.features.schema import UNKNOWN_ID
 
 FREQUENT_IDS = 19  # each has a bin of its own, all others share one
@@ -47,8 +47,8 @@ class ColumnProfile:
 
     Examples
     --------
-    >>> at_fit = ColumnProfile.of_sample(np.arange(1.0, 101.0), rows=100)
-    >>> later = at_fit.of_numbers(np.arange(1.0, 101.0) * 365, rows=100)
+    >>> at_fit = ColumnProfile.of_sample(np.arange(1.0, 101.0))
+    >>> later = at_fit.of_numbers(np.arange(1.0, 101.0) * 365)
     >>> round(at_fit.shift_to(at_fit), 3), round(at_fit.shift_to(later), 1)
     (0.0, 4.1)
     """
@@ -62,46 +62,42 @@ class ColumnProfile:
     unknown: float = 0.0
 
     @classmethod
-    def of_ids_at_fit(
-        cls, ids: np.ndarray, counts: np.ndarray, *, missing: float, rows: int, empty: int = 0
-    ) -> ColumnProfile:
+    def of_ids_at_fit(cls, ids: np.ndarray, counts: np.ndarray, *, missing: float) -> ColumnProfile:
         """Profile the training rows: their distinct ids, and how often each counts."""
         known = np.flatnonzero(ids > UNKNOWN_ID)
-        known = known[choose_frequent(counts[known], min_frequency=0, most=FREQUENT_IDS)]
-        frequent = ids[known[np.argsort(-counts[known], kind="stable")]]
+        frequent = ids[known[np.argsort(-counts[known], kind="stable")[:FREQUENT_IDS]]]
         nothing = cls(frequent.astype(np.int32), np.zeros(len(frequent) + 1))
-        return nothing.of_ids(ids, counts, missing=missing, rows=rows, empty=empty)
+        return nothing.of_ids(ids, counts, missing=missing)
 
     @classmethod
-    def of_sample(cls, numbers: np.ndarray, *, rows: int, empty: int = 0) -> ColumnProfile:
+    def of_sample(cls, numbers: np.ndarray) -> ColumnProfile:
         """Profile the training rows by a sample of their numbers."""
         present = numbers[~np.isnan(numbers)]
         bins = _deciles(present) if len(present) else np.empty(0)
-        return cls(bins, np.zeros(2 * len(bins) + 1)).of_numbers(numbers, rows=rows, empty=empty)
+        return cls(bins, np.zeros(2 * len(bins) + 1)).of_numbers(numbers)
 
-    def of_ids(
-        self, ids: np.ndarray, counts: np.ndarray, *, missing: float, rows: int, empty: int = 0
-    ) -> ColumnProfile:
+    def of_ids(self, ids: np.ndarray, counts: np.ndarray, *, missing: float) -> ColumnProfile:
         """Profile other rows in the bins of this one."""
-        is_known = ids > UNKNOWN_ID
-        bin_of = np.full(max(ids.max(initial=0), self.bins.max(initial=0)) + 1, -1)
-        bin_of[self.bins] = np.arange(len(self.bins))
-        places = bin_of[ids[is_known]]
-        n_bins = len(self.in_bins)
-        # -1 is the last one. Of nothing, numpy makes integers.
-        in_bins = np.bincount(places % n_bins, counts[is_known], n_bins).astype(np.float64)
-        unknown, total = float(counts[~is_known].sum()), float(counts.sum())
-        of_rows = float(rows), float(empty)
-        return ColumnProfile(self.bins, in_bins, *of_rows, total + missing, float(missing), unknown)
+        is_known, n_bins = ids > UNKNOWN_ID, len(self.in_bins)
+        places = pd.Index(self.bins).get_indexer(ids[is_known]) % n_bins  # -1 is the last one
+        # Of nothing, numpy makes integers.
+        in_bins = np.bincount(places, counts[is_known], n_bins).astype(np.float64)
+        return ColumnProfile(
+            self.bins,
+            in_bins,
+            cells=float(counts.sum()) + missing,
+            missing=float(missing),
+            unknown=float(counts[~is_known].sum()),
+        )
 
-    def of_numbers(self, numbers: np.ndarray, *, rows: int, empty: int = 0) -> ColumnProfile:
+    def of_numbers(self, numbers: np.ndarray) -> ColumnProfile:
         """Profile other rows in the bins of this one; missing numbers are NaN."""
         present = numbers[~np.isnan(numbers)]
         places = np.searchsorted(self.bins, present, "left")
         places += np.searchsorted(self.bins, present, "right")
         in_bins = np.bincount(places, minlength=len(self.in_bins)).astype(np.float64)
-        of_rows, missing = (float(rows), float(empty)), float(len(numbers) - len(present))
-        return ColumnProfile(self.bins, in_bins, *of_rows, float(len(numbers)), missing)
+        n_cells, n_missing = float(len(numbers)), float(len(numbers) - len(present))
+        return ColumnProfile(self.bins, in_bins, cells=n_cells, missing=n_missing)
 
     def plus(self, other: ColumnProfile) -> ColumnProfile:
         """Add the counts of other rows in the same bins."""
@@ -185,53 +181,18 @@ def compare_profiles(
     return pd.DataFrame(rows, columns=REPORTED).set_index("column")
 
 
-class NumberSample:
-    """Numbers of every so many rows, wherever the parts of a table begin.
-
-    Parameters
-    ----------
-    n_rows : int
-        Of the whole table: every ``n_rows // 2,000``th row is taken.
-
-    Examples
-    --------
-    >>> sample = NumberSample(4)
-    >>> for start, numbers in ((0, np.array([1.0, 2.0])), (2, np.array([np.nan, 4.0]))):
-    ...     sample.update(numbers[sample.rows(start)])
-    >>> sample.finish()
-    array([ 1.,  2., nan,  4.])
-    """
-
-    def __init__(self, n_rows: int) -> None:
-        self._step = max(1, n_rows // SAMPLED_ROWS)
-        self._parts: list[np.ndarray] = []
-
-    def rows(self, start: int) -> slice:
-        """Return which rows are taken of a part that begins with row ``start``."""
-        return slice(-start % self._step, None, self._step)
-
-    def update(self, numbers: np.ndarray) -> None:
-        """Take numbers of those rows."""
-        self._parts.append(numbers.copy())
-
-    def finish(self) -> np.ndarray:
-        """Return all that were taken."""
-        return np.concatenate([np.empty(0), *self._parts])
-
-
-def newest_numbers(events: Events, name: str, rows: slice = slice(None)) -> np.ndarray:
-    """Return the newest event's number, or its time elapsed, of each row that has events."""
-    spans = events.spans.take(rows)
-    is_filled = spans.lengths > 0
-    numbers = events.numbers[name][(spans.starts + spans.lengths - 1)[is_filled]]
-    if name in events.row_times:
-        return (events.row_times[name][rows][is_filled] - numbers).astype(np.float64)
-    return numbers
-
-
-def rows_to_compare(n_rows: int) -> slice:
-    """Return which rows tell whether a unit has changed: some 500 to 1,000."""
-    return slice(None, None, max(1, n_rows // COMPARED_ROWS))
+def count_rows(
+    profiles: Mapping[str, ColumnProfile],
+    roles: Roles,
+    totals: Mapping[tuple[str, ...], Counter[str]],
+    n_rows: int,
+) -> dict[str, ColumnProfile]:
+    """Return the profiles with the number of rows behind them, and how many have no event."""
+    empty = {name: totals[b.histories]["empty"] for b in roles.behaviours for name in b.columns}
+    return {
+        name: replace(profile, rows=float(n_rows), empty=float(empty.get(name, 0)))
+        for name, profile in profiles.items()
+    }
 
 
 def _deciles(numbers: np.ndarray) -> np.ndarray:

@@ -37,8 +37,7 @@ class Roles:
         """Return the owner of each column's vocabulary: of a history, its candidate."""
         owners = {name: name for name in (*self.categorical, *self.lists)}
         for behaviour in self.behaviours:
-            pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-            owners |= {n: n if candidate is None else candidate for n, candidate in pairs}
+            owners |= {n: n if c is None else c for n, c in behaviour.candidate_of.items()}
         return owners
 
     def join(self, later: Roles) -> Roles:
@@ -86,7 +85,11 @@ def assign_roles(
     Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``metadata`` say
     whose the row is, when it was, and where it was shown.
     """
-    _check_histories(histories)
+    if not is_auto(histories) and not isinstance(histories, Mapping):
+        raise ValueError(
+            "histories must be 'auto' or a dict of history and candidate columns, such as "
+            f"{{'hist_item': 'item'}}, got {histories!r}."
+        )
     named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)
     out = {*drop, *metadata}
     pairs = {} if isinstance(histories, str) else histories
@@ -101,7 +104,7 @@ def assign_roles(
     kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
     kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
     kinds |= dict.fromkeys(candidates & finder.lists, "lists")
-    in_use = {name for b in behaviours for name in (*b.histories, *b.numbers)}
+    in_use = {name for b in behaviours for name in b.columns}
 
     def of_kind(*some: str) -> tuple[str, ...]:
         return tuple(n for n in table.names if kinds.get(n) in some and n not in in_use)
@@ -111,14 +114,6 @@ def assign_roles(
     roles = Roles(*kinds_of_roles, lists, notices=tuple(finder.notices))
     _check_output_names(roles, in_use)
     return roles
-
-
-def _check_histories(histories: object) -> None:
-    if not is_auto(histories) and not isinstance(histories, Mapping):
-        raise ValueError(
-            "histories must be 'auto' or a dict of history and candidate columns, such as "
-            f"{{'hist_item': 'item'}}, got {histories!r}."
-        )
 
 
 def _check_named(table: Impressions, **parameters: NamesParameter) -> dict[str, list[str]]:
@@ -195,11 +190,10 @@ class Histories:
             numbers = self._is_of_numbers(name, candidates[name])
             others = (group for group in groups if group not in bags)
             aligned = (g for g in others if self._are_aligned(g[0], name, has_numbers=numbers))
-            group = next(aligned, None)
-            if group is None:
-                groups.append([name])
-            else:
-                group.append(name)
+            group = next(aligned, [])
+            if not group:
+                groups.append(group)
+            group.append(name)
         self._check_separator()
         return [self._behaviour(group, candidates) for group in groups]
 
@@ -245,9 +239,9 @@ class Histories:
                     f"histories must name one candidate, or None, for each history, got {value!r} "
                     f"for {key!r}. Write {{('hist_item', 'hist_category'): ('item', 'category')}}."
                 )
-            there = [candidate for candidate in candidates if candidate is not None]
-            check_columns(self.facts.names, there, name="X (histories)")
             pairs |= dict(zip(names, candidates, strict=True))
+        there = [candidate for candidate in pairs.values() if candidate is not None]
+        check_columns(self.facts.names, there, name="X (histories)")
         return pairs
 
     def _is_history(self, name: str) -> bool:
@@ -352,13 +346,14 @@ class Histories:
         the lengths vary.
         """
         facts = self.facts
-        if facts.same_windows[first] == facts.same_windows[second]:
+        mine, theirs = facts[first].history, facts[second].history
+        if mine.windows == theirs.windows:
             return True
-        if facts.same_lengths[first] != facts.same_lengths[second]:
+        if mine.lengths != theirs.lengths:
             return False
         if has_numbers or self._is_of_numbers(first, None):
             return True
-        vary = facts[first].history.longest > facts[first].history.shortest
+        vary = mine.longest > mine.shortest
         return all(
             (is_history_name(name) and (vary or facts.find_candidate(name) is not None))
             or self._candidate_of_suffix(name) is not None

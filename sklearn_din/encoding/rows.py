@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +13,14 @@ import pandas as pd
 
 from sklearn_din._spans import Spans
 from sklearn_din._validation import key_codes, plain_values, position_values, time_values
+from sklearn_din.encoding.cells import as_numbers, factorize, read_history
+from sklearn_din.encoding.events import keep_newest
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.notices import warn_of_changed_units, warn_once_of
-from sklearn_din.encoding.shared_logs import SharedLogs
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import METADATA, EncodedFeatures
 from sklearn_din.features.lists import Column, DistinctLists, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
@@ -26,6 +28,7 @@ from sklearn_din.features.store import Store, StoreWriter, create_store, open_st
 from sklearn_din.features.vectors import Vectors
 
 SEVERAL_USERS = 20  # of a few, all may be new
+AT_A_TIME = 131_072  # rows, or events of a log
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,18 @@ class RowEncoder:
             with create_store(scan.cache_dir, name, memory=scan.memory) as writer:
                 self._write(table, writer)
                 store = writer.finish()
-        rows = open_rows(store, self.learnt.schema)
-        rows.vectors = self.vectors
-        return rows
+        return open_rows(store, self.learnt.schema)._replace(vectors=self.vectors)
 
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
         roles = self.learnt.roles
-        used = {*roles.numeric, *roles.owners, *self.learnt.event_scales}
+        used = {*roles.owners, *self.learnt.scales}
         used |= {name for name in (self.user, self.time, self.position) if name is not None}
         return [name for name in table.names if name in used]
 
     def read(self, columns: Columns) -> ReadFrame:
         """Read a part by its roles, times elapsed as plain numbers where such were learnt."""
-        scales = self.learnt.event_scales
+        scales = self.learnt.scales
         return read_frame(
             columns,
             self.learnt.roles,
@@ -106,12 +107,10 @@ class RowEncoder:
 
     def _write(self, table: Impressions, writer: StoreWriter) -> None:
         """Write the parts one after the other; logs that rows share once, and their windows."""
-        scan = table.scan
-        is_log_welcome = not self.refuses_unknown  # the log may hold ids that no row here has
-        shared = SharedLogs(scan, self.learnt, is_welcome=is_log_welcome)
+        shared = SharedLogs(table.scan, self.learnt, is_welcome=not self.refuses_unknown)
         sink = RowSink(writer, table.positions, len(table))
         users = UserNumbers(table, self.user) if self.user in table.names else None
-        names = {name for b in shared.behaviours for name in (*b.histories, *b.numbers)}
+        names = {name for behaviour in shared.behaviours for name in behaviour.columns}
         rest = replace(self, learnt=self.learnt.without(names))
         n_events: Counter = Counter()
         for start, part in table.map(rest._encode_part, rest.names_of(table), "encoding"):
@@ -140,6 +139,57 @@ def _count_users(rows: EncodedFeatures) -> int:
     candidates = names & {name for b in rows.schema.behaviours for name in b.candidates}
     shown = [np.unique(rows.columns[name], return_counts=True)[1].max() for name in candidates]
     return min(shown, default=len(rows))
+
+
+class SharedLogs:
+    """Behaviours whose events a scan keeps once, and how they are encoded.
+
+    Only an :class:`AttachedScan` has such ``behaviours``, and they need not be read part by part.
+    The log holds events that no row shows: where it is not ``is_welcome``, it is not used.
+    """
+
+    def __init__(self, scan: Any, learnt: Learnt, *, is_welcome: bool) -> None:
+        self._learnt, self._logs = learnt, dict[Behaviour, Any]()
+        is_attached = is_welcome and hasattr(scan, "find_log") and len(scan) > 0
+        for behaviour in learnt.roles.behaviours if is_attached else ():
+            stored = scan.find_log(behaviour.columns)
+            if stored is None or not stored[0].n_events:
+                continue
+            # Times of the log are subtracted when they are read, as only such a scale allows.
+            times = {stored[0].clock} & {*behaviour.numbers}
+            if all(learnt.scales[name].is_elapsed for name in times):
+                self._logs[behaviour] = stored
+        self.behaviours = tuple(self._logs)
+
+    def events(self, behaviour: Behaviour) -> Iterator[tuple[str, Column]]:
+        """Yield what each history holds of the events of the log, encoded, part by part."""
+        learnt, (log, _) = self._learnt, self._logs[behaviour]
+        for start in range(0, log.n_events, AT_A_TIME):
+            for name in behaviour.columns:
+                values, _ = log.take(name, slice(start, start + AT_A_TIME))
+                column = pd.Series(values, dtype=values.dtype, name=name)
+                if name in learnt.roles.lists:
+                    yield name, learnt.ids_of(name, read_history(column).codes_of_cells())
+                elif name in behaviour.histories:
+                    yield name, learnt.ids_of(name, factorize(column, name=name))
+                else:
+                    numbers, scale = as_numbers(column, name=name), learnt.scales[name]
+                    is_time = name == log.clock
+                    yield name, numbers / scale.scale if is_time else scale.encode(numbers)
+
+    def windows(self, behaviour: Behaviour) -> Iterator[tuple[int, Ragged]]:
+        """Yield the first of some rows, and their windows in the log, without its events."""
+        log, rows = self._logs[behaviour]
+        for start in range(0, len(rows), AT_A_TIME):
+            some = rows[start : start + AT_A_TIME]
+            row_times = {
+                name: log.row_times(some) / self._learnt.scales[name].scale
+                for name in behaviour.numbers
+                if name == log.clock
+            }
+            spans, most = log.spans(some), self._learnt.max_length
+            newest, n_older = keep_newest(spans, most, is_bag=behaviour.is_bag)
+            yield start, Ragged({}, newest, row_times, n_older)
 
 
 class RowSink:
@@ -257,13 +307,13 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
     }
     behaviours = {}
     for behaviour in schema.behaviours:
-        key, names = _key(behaviour), (*behaviour.histories, *behaviour.numbers)
+        key = _key(behaviour)
         spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
-        events = {name: read(event_name(name), name) for name in names}
-        row_times = {n: store[f"row_time {n}"] for n in names if f"row_time {n}" in store}
+        events = {name: read(event_name(name), name) for name in behaviour.columns}
+        row_times = {n: store[f"row_time {n}"] for n in events if f"row_time {n}" in store}
         n_older = None if behaviour.is_bag else store[f"n_older {key}"]
         behaviours[behaviour.histories] = Ragged(events, spans, row_times, n_older)
-    metadata = {name: store.get(name) for name in ("users", "times", "positions")}
+    metadata = {name: store[name] for name in METADATA if name in store}
     return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **metadata)
 
 

@@ -60,19 +60,11 @@ class Moments:
         if weights is not None:
             squares, rest = squares * weights, relative * weights
         correction = float(rest.sum()) ** 2 / weight
-        self.merge(Moments(weight, first, mean, float(squares.sum()) - correction))
-
-    def merge(self, later: Moments) -> None:
-        """Take in the numbers of later rows."""
-        if not later.weight:
-            return
-        if not self.weight:
-            self.first = later.first
-        weight = self.weight + later.weight
-        step = (later.first - self.first) + later.mean - self.mean
-        self.squares += later.squares + step**2 * self.weight * later.weight / weight
-        self.mean += step * later.weight / weight
-        self.weight = weight
+        self.first, before = first, self.weight
+        self.weight += weight
+        step = mean - self.mean
+        self.squares += float(squares.sum()) - correction + step**2 * before * weight / self.weight
+        self.mean += step * weight / self.weight
 
     @property
     def center(self) -> float:
@@ -143,16 +135,6 @@ class EventScale:
             beyond = np.maximum(np.abs(scaled) - LINEAR, 0)
             scaled = np.clip(scaled, -LINEAR, LINEAR) + np.sign(scaled) * np.log1p(beyond)
         return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
-
-    def encode_times(
-        self, times: np.ndarray, row_times: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scale event times and the times of their rows: their differences are then scaled.
-
-        :class:`sklearn_din.features.Ragged` takes the difference and its ``log1p`` when it is
-        read, because one event is seen from several rows.
-        """
-        return times / self.scale, row_times / self.scale
 
 
 class EventNumbers:

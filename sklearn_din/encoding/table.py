@@ -83,16 +83,10 @@ class Columns:
         key, separator = ("history", name), self.separator
         return self.once(key, lambda: read_history(self.column(name), separator=separator))
 
-    def same_windows(self, first: str, second: str) -> bool:
-        """Return whether one call of ``attach_history`` made both columns."""
-        mine, other = self.frame[first].array, self.frame[second].array
-        both = isinstance(mine, WindowArray) and isinstance(other, WindowArray)
-        return both and mine.same_windows(other)
-
-    def same_lengths(self, first: str, second: str) -> bool:
-        """Return whether two histories have equal lengths in every row."""
-        mine, other = self.history(first).spans, self.history(second).spans
-        return np.array_equal(mine.lengths, other.lengths)
+    def windows(self, name: str) -> Hashable:
+        """Return what columns have in common that one call of ``attach_history`` made."""
+        array = self.frame[name].array
+        return array.fingerprint if isinstance(array, WindowArray) else name
 
 
 class OneRow(Columns):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike
 from sklearn_din._digests import digest
 from sklearn_din._estimator_state import check_array
 from sklearn_din._validation import check_exact, spells_integer
+from sklearn_din._warnings import warn_user
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 
@@ -73,15 +73,14 @@ class ValueCounts:
 
     def __init__(self) -> None:
         self._pending: list[Occurrences] = []
-        self._n_joined = self._n_pending = 0
 
     def update(self, values: np.ndarray, counts: np.ndarray) -> None:
         """Count distinct values of a further part; those that count nothing are left out."""
         if not (counts > 0).any():
             return
         self._pending.append(Occurrences(values[counts > 0], counts[counts > 0]))
-        self._n_pending += len(self._pending[-1].values)
-        if self._n_pending > max(2 * self._n_joined, PENDING_VALUES):
+        n_known, *n_new = (len(part.values) for part in self._pending)
+        if sum(n_new) > max(n_known, PENDING_VALUES):
             self.finish()
 
     def finish(self) -> Occurrences:
@@ -89,8 +88,7 @@ class ValueCounts:
         if not self._pending:
             return Occurrences(np.empty(0, dtype=object), np.empty(0))
         if len(self._pending) > 1:
-            self._pending = [Occurrences(*_count_together(self._pending))]
-        self._n_joined = self._n_pending = len(self._pending[0].values)
+            self._pending = [_count_together(self._pending)]
         return self._pending[0]
 
 
@@ -207,11 +205,9 @@ class Vocabulary:
         values = self.as_learnt(values)
         learnt, given = kind_of_ids(self.values), kind_of_ids(values)
         if learnt and given and learnt != given:
-            warnings.warn(
+            warn_user(
                 f"{name} was learnt as {learnt} and now holds {given}: all of them are unknown. "
-                "Give the column the dtype that it had at fit.",
-                UserWarning,
-                stacklevel=2,
+                "Give the column the dtype that it had at fit."
             )
         positions = self.positions(values)
         for place, is_boolean in self._equal_to_booleans.items():
@@ -225,7 +221,7 @@ class Vocabulary:
 
     def as_learnt(self, values: np.ndarray) -> np.ndarray:
         """Let text that spells integers be integers where integers were learnt."""
-        spells = _is_integer(self.values) and values.dtype == object
+        spells = self.values.dtype == np.int64 and values.dtype == object
         return _spelt_integers(values) if spells else values
 
     def positions(self, values: np.ndarray) -> np.ndarray:
@@ -395,50 +391,34 @@ def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None)
     array([ True, False, False,  True])
     """
     chosen = counts >= min_frequency
-    n_left_out = 0 if most is None else int(chosen.sum()) - most
-    if n_left_out > 0:
-        least = np.partition(counts[chosen], n_left_out - 1)[n_left_out - 1]
-        n_left_out -= int((chosen & (counts < least)).sum())
-        last = np.flatnonzero(chosen & (counts == least))[-n_left_out:]
-        chosen &= counts >= least
-        chosen[last] = False
+    if most is not None:
+        chosen[np.argsort(-counts, kind="stable")[most:]] = False
     return chosen
 
 
-def _count_together(parts: Sequence[Occurrences]) -> tuple[np.ndarray, np.ndarray]:
+def _count_together(parts: Sequence[Occurrences]) -> Occurrences:
     arrays = [part.values for part in parts]
     if len({array.dtype for array in arrays}) > 1:
         arrays = [array.astype(object) for array in arrays]
     codes, values = pd.factorize(np.concatenate(arrays), use_na_sentinel=False)
     counts = np.concatenate([part.counts for part in parts])
-    return values, np.bincount(codes, weights=counts, minlength=len(values))
+    return Occurrences(values, np.bincount(codes, weights=counts, minlength=len(values)))
 
 
 def _of_one_kind(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Let text that spells integers join integers; raise where others meet integers."""
-    integers = [name for name, array in arrays.items() if _is_integer(array)]
-    texts = [name for name, array in arrays.items() if _is_text(array)]
-    booleans = [name for name, array in arrays.items() if array.dtype == np.bool_]
-    if integers and booleans:  # Python's True is 1, Arrow's and pandas' is not
-        raise ValueError(_never_match(integers[0], booleans[0], "booleans"))
-    if not integers or not texts:
+    kinds = {name: kind_of_ids(array) for name, array in arrays.items()}
+    integers = [name for name, kind in kinds.items() if kind == "integers"]
+    if not integers:
         return list(arrays.values())
-    arrays = {name: _spelt_integers(a) if name in texts else a for name, a in arrays.items()}
-    for name in texts:
-        if not _is_integer(arrays[name]):
-            raise ValueError(_never_match(integers[0], name, "text"))
+    arrays = {n: _spelt_integers(a) if kinds[n] == "text" else a for n, a in arrays.items()}
+    for name, kind in kinds.items():  # Python's True is 1, Arrow's and pandas' is not
+        if kind in ("booleans", "text") and arrays[name].dtype != np.int64:
+            raise ValueError(
+                f"{integers[0]} holds integers and {name} holds {kind}: they share a vocabulary "
+                "and could never match. Give both columns one dtype."
+            )
     return list(arrays.values())
-
-
-def _never_match(of_integers: str, other: str, kind: str) -> str:
-    return (
-        f"{of_integers} holds integers and {other} holds {kind}: they share a vocabulary and "
-        "could never match. Give both columns one dtype."
-    )
-
-
-def _is_integer(values: np.ndarray) -> bool:
-    return values.dtype == np.int64
 
 
 def _is_text(values: np.ndarray) -> bool:

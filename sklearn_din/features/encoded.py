@@ -20,7 +20,10 @@ OTHER_TOOLS = (
     "In place of permutation_importance take history_importance, of BaggingClassifier a "
     "VotingClassifier of Pipelines."
 )
+METADATA = ("users", "times", "positions")  # of the rows: no features
 SHOWN_NAMES = 3  # columns that an error names
+ARRAYS_IN_MEMORY = 4  # mapped arrays up to a quarter of the memory allowed are read in any order
+POOLS_IN_MEMORY = 8  # beyond that, so much of them is read at a time
 
 
 class EncodedFeatures:
@@ -111,11 +114,9 @@ class EncodedFeatures:
         behaviours: dict[tuple[str, ...], Ragged],
         **others: Any,
     ) -> EncodedFeatures:
-        self = cls.__new__(cls)
-        self.schema, self.columns, self.behaviours = schema, columns, behaviours
-        self.users, self.times, self.positions = None, None, None
-        self.vectors, self.store = {}, None
-        return self._replace(**others)
+        nothing = dict.fromkeys((*METADATA, "store")) | {"vectors": {}}
+        parts = {"schema": schema, "columns": columns, "behaviours": behaviours, **others}
+        return cls._replace(cls.__new__(cls), **nothing | parts)
 
     def _replace(self, **parts: Any) -> EncodedFeatures:
         """Return the same with other parts, which are not checked."""
@@ -167,7 +168,7 @@ class EncodedFeatures:
     @property
     def metadata(self) -> dict[str, np.ndarray]:
         """``users``, ``times`` and ``positions`` of the rows, where given: no features."""
-        values = {name: getattr(self, name) for name in ("users", "times", "positions")}
+        values = {name: getattr(self, name) for name in METADATA}
         return {name: array for name, array in values.items() if array is not None}
 
     @property
@@ -282,3 +283,32 @@ def _check_ids(ids: np.ndarray, *, n_ids: int, name: str) -> None:
             f"{name} must lie in range(0, {n_ids}), got values from {ids.min()} to {ids.max()}. "
             "Was the encoder fitted on another catalogue?"
         )
+
+
+def rows_per_pool(X: EncodedFeatures) -> int | None:
+    """Return how many rows are read at a time, in ascending order of their numbers.
+
+    None where the arrays lie in memory, or are so small beside the budget that all of them may be
+    read in any order.
+    """
+    if X.store is None or X.store.nbytes <= X.store.memory // ARRAYS_IN_MEMORY:
+        return None
+    return max(int(X.store.memory / POOLS_IN_MEMORY / X.store.nbytes * len(X)), 1)
+
+
+def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
+    """Copy some rows of mapped impressions.
+
+    Rows are in ascending order, so each page of a file is read once. Users and times are left out,
+    positions kept; of the events, those that some row holds are copied.
+    """
+    chosen = X[rows]
+    columns = {
+        name: values.copy() if isinstance(values, IdLists) else np.array(values)
+        for name, values in chosen.columns.items()
+    }
+    behaviours = {key: ragged.drop_older().compact() for key, ragged in chosen.behaviours.items()}
+    positions = None if chosen.positions is None else np.array(chosen.positions)
+    return EncodedFeatures._without_checks(
+        X.schema, columns, behaviours, positions=positions, vectors=X.vectors
+    )

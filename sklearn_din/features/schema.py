@@ -135,6 +135,16 @@ class Behaviour:
     numbers: tuple[str, ...] = ()
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """All histories, of ids and of numbers."""
+        return self.histories + self.numbers
+
+    @property
+    def candidate_of(self) -> dict[str, str | None]:
+        """The candidate of each history of ids."""
+        return dict(zip(self.histories, self.candidates, strict=True))
+
+    @property
     def is_bag(self) -> bool:
         """Return whether no history has a candidate to be compared with."""
         return all(candidate is None for candidate in self.candidates)
@@ -200,7 +210,7 @@ class Schema:
         if field.is_history:
             events = self.behaviour_of(field.name)
             behaviour = self.display_name(events)
-            candidate = dict(zip(events.histories, events.candidates, strict=True)).get(field.name)
+            candidate = events.candidate_of.get(field.name)
         return field.name, KINDS[field.kind], n_ids, candidate or "", behaviour
 
     @property
@@ -225,7 +235,7 @@ class Schema:
     def behaviour_of(self, name: str) -> Behaviour:
         """Return the behaviour that the history field ``name`` belongs to."""
         for behaviour in self.behaviours:
-            if name in behaviour.histories + behaviour.numbers:
+            if name in behaviour.columns:
                 return behaviour
         raise KeyError(f"no history {name!r} in the schema")
 
@@ -253,7 +263,7 @@ class Schema:
         return dataclasses.replace(
             self,
             fields=tuple(field for field in self.fields if field.name in names),
-            behaviours=tuple(b for b in self.behaviours if {*b.histories, *b.numbers} <= {*names}),
+            behaviours=tuple(b for b in self.behaviours if {*b.columns} <= {*names}),
         )
 
     def feature_names_out(self) -> list[str]:
@@ -303,7 +313,7 @@ class Schema:
         histories: list[str] = []
         for behaviour in self.behaviours:
             _check_behaviour(behaviour, by_name)
-            histories += [*behaviour.histories, *behaviour.numbers]
+            histories += behaviour.columns
         if sorted(histories) != sorted(field.name for field in self.fields if field.is_history):
             raise ValueError("each history field must belong to one behaviour.")
 
@@ -326,7 +336,7 @@ class Schema:
 def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:
     if len(behaviour.histories) != len(behaviour.candidates):
         raise ValueError("a behaviour needs a candidate, or None, for each history.")
-    pairs = list(zip(behaviour.histories, behaviour.candidates, strict=True))
+    pairs = behaviour.candidate_of.items()
     of_lists = {name for name, field in by_name.items() if field.holds_lists}
     kinds = [(h, "list_history" if h in of_lists else "history") for h, _ in pairs]
     kinds += [(name, "numeric_history") for name in behaviour.numbers]

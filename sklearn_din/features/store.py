@@ -103,10 +103,6 @@ class Store:
         weakref.finalize(array.base, id, self._folder)  # does nothing: the map keeps the folder
         return array
 
-    def get(self, name: str) -> np.ndarray | None:
-        """Return one array, mapped; None where there is none of the name."""
-        return self[name] if name in self.entries else None
-
     def __reduce__(self) -> tuple:
         return Store, (self.path, self.entries, self.facts, self.memory)
 

@@ -122,11 +122,11 @@ class WindowArray(ExtensionArray):
         log, spans = self.log.cut(self.column, self.spans)
         return WindowArray(log, self.column, spans.starts, self.lengths, self.row_times)
 
-    def same_windows(self, other: WindowArray) -> bool:
-        """Return whether both show the same events row by row, as columns of one call do."""
-        return (self.log.token, self.log.part) == (other.log.token, other.log.part) and Spans(
-            self.starts, self.lengths
-        ).same(Spans(other.starts, other.lengths))
+    @property
+    def fingerprint(self) -> int:
+        """Return a hash that columns share which show the same events, as those of one call do."""
+        log, windows = self.log, (self.starts.tobytes(), self.lengths.tobytes())
+        return hash((log.token, log.part, *windows))
 
     def __reduce__(self):
         small = self.compact()

@@ -236,13 +236,18 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
 
     def _fit(self, X: FrameOrEncoded, y: ArrayLike | None) -> EncodedFeatures:
         """Learn, and return the training rows with their numbers."""
+        is_ordered = self.user is not None or self.time is not None
+        if isinstance(X, EncodedFeatures):
+            is_ordered |= X.users is not None or X.times is not None
+        if not is_ordered:
+            raise ValueError(
+                "ItemNeighbours needs to know whose the rows are, or when they were, got "
+                "user=None and time=None. Name the column: ItemNeighbours(user=...)."
+            )
         encoder, taken = None, []
         if isinstance(X, EncodedFeatures):
             encoded = X
-            if X.users is None and X.times is None:
-                self._check_order()
         else:
-            self._check_order()
             encoder = HistorySequenceEncoder(
                 histories=self.histories, user=self.user, time=self.time
             )
@@ -254,13 +259,6 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         tables, numbered = learn_neighbours(encoded, is_click, order=order, taken=taken)
         self.encoder_, self.schema_, self._tables = encoder, encoded.schema, tables
         return numbered
-
-    def _check_order(self) -> None:
-        if self.user is None and self.time is None:
-            raise ValueError(
-                "ItemNeighbours needs to know whose the rows are, or when they were, got "
-                "user=None and time=None. Name the column: ItemNeighbours(user=...)."
-            )
 
     def _with_numbers(self, X: FrameOrEncoded, encoded: EncodedFeatures) -> FrameOrEncoded:
         """Rows of the caller's kind with the numbers: of a frame as they were before scaling."""

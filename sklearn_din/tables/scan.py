@@ -49,7 +49,7 @@ class Scan(ABC):
         cache_dir: Path | None,
     ) -> None:
         self._rows, self.columns = rows, list(columns)
-        self._target, self.memory, self.cache_dir = target, memory, cache_dir
+        self.target, self.memory, self.cache_dir = target, memory, cache_dir
 
     @abstractmethod
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -65,7 +65,7 @@ class Scan(ABC):
 
     def fingerprint(self) -> str:
         """Return a digest of source, rows and columns: equal where the scan reads the same."""
-        facts = json.dumps([self._source(), self.columns, self._target], default=str)
+        facts = json.dumps([self._source(), self.columns, self.target], default=str)
         return digest(facts, repr(self._rows) if isinstance(self._rows, range) else self._rows)
 
     @property
@@ -79,35 +79,30 @@ class Scan(ABC):
         return pd.Series([self._dtype(n) for n in self.columns], index=self.columns, dtype=object)
 
     @property
-    def target(self) -> str | list[str] | None:
-        """Name of the column that ``target_`` reads, or names of several."""
-        return self._target
-
-    @property
     def all_dtypes(self) -> dict[str, ExtensionDtype | np.dtype]:
         """The dtype of all that ``parts`` can read: the columns, and the target last."""
-        return {name: self._dtype(name) for name in self._readable}
+        targets = self.target if isinstance(self.target, list) else [self.target]
+        names = [*self.columns, *(name for name in targets if name is not None)]
+        return {name: self._dtype(name) for name in names}
 
     @property
     def target_(self) -> np.ndarray | pd.DataFrame:
         """The target of each row, in memory: of several columns a frame, which may lack values."""
-        if self._target is None:
+        if self.target is None:
             raise AttributeError(
                 "this scan has no target_: name the column that is to be predicted in "
                 "scan_parquet(..., target=...)."
             )
-        if isinstance(self._target, list):
-            return pd.DataFrame({name: self._column(name) for name in self._target})
-        parts, n_missing = [], 0
-        for _, part in self.parts([self._target]):
-            n_missing += int(missing_rows(part[self._target]).sum())
-            parts.append(plain_values(part[self._target]))
+        if isinstance(self.target, list):
+            return pd.DataFrame({name: self._column(name) for name in self.target})
+        column = self._column(self.target)
+        n_missing = int(missing_rows(column).sum())
         if n_missing:
             raise ValueError(
-                f"the target {self._target!r} must not be missing, got {n_missing} missing "
+                f"the target {self.target!r} must not be missing, got {n_missing} missing "
                 "values. Leave those rows out: scan[mask]."
             )
-        return np.concatenate(parts) if parts else plain_values(self._column(self._target))
+        return plain_values(column)
 
     def in_file_order(self) -> tuple[Self, np.ndarray | None]:
         """Return the same rows in the order of the table, and where each of them is in this view.
@@ -126,7 +121,7 @@ class Scan(ABC):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            check_columns(self._readable, [key], name="the scan")
+            check_columns(self.all_dtypes, [key], name="the scan")
             return self._column(key)
         if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
             check_columns(self.columns, key, name="the scan")
@@ -148,21 +143,16 @@ class Scan(ABC):
         view._rows, view.columns = rows, list(columns)
         return view
 
-    @property
-    def _readable(self) -> list[str]:
-        targets = self._target if isinstance(self._target, list) else [self._target]
-        return list(dict.fromkeys([*self.columns, *(name for name in targets if name is not None)]))
-
     def _check_names(self, columns: Sequence[str] | None) -> list[str]:
         """Return the columns to read, checked; all but the target where none are named."""
         names = self.columns if columns is None else list(columns)
-        check_columns(self._readable, names, name="the scan")
+        check_columns(self.all_dtypes, names, name="the scan")
         return names
 
     def _description(self, n_rows: int) -> tuple[str, str]:
         """Return how scans show their rows, columns and target, and their first columns."""
         of = "" if len(self) == n_rows else f" of {n_rows}"
-        target = "" if self._target is None else f", target {self._target!r}"
+        target = "" if self.target is None else f", target {self.target!r}"
         names = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
         return f"{len(self)}{of} rows x {len(self.columns)} columns{target}", names
 

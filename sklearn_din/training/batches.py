@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from sklearn_din._spans import Rows, row_dtype
-from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.mapped import copy_to_memory, rows_per_pool
+from sklearn_din.features.encoded import EncodedFeatures, copy_to_memory, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 
