@@ -1,4 +1,4 @@
-"""Extras, which stand beside the core: loaded by name, where something of theirs is given."""
+"""Extras, loaded by name where something of theirs is given, and the packages that they need."""
 
 from __future__ import annotations
 
@@ -11,3 +11,14 @@ EXTRAS = ("large", "serving", "inspection", "resilient", "server", "command_line
 def extra(name: str) -> Any:
     """Return a module of an extra, such as "large.sql"; the core imports none of them."""
     return importlib.import_module(f"sklearn_din.{name}")
+
+
+def import_package(name: str, *, purpose: str, extra: str) -> Any:
+    """Import a package that an extra brings; where it is absent, the error says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs {name.partition('.')[0]}, which is not installed. Install it with: "
+            f"pip install 'sklearn-din[{extra}]'"
+        ) from error

@@ -19,10 +19,10 @@ from typing import IO, Any
 import numpy as np
 import sklearn.calibration
 import sklearn.metrics
-import torch
 
 from sklearn_din._text_table import text_table
 from sklearn_din._whole_files import whole_file
+from sklearn_din.training.inputs import check_device, device_for
 from sklearn_din.training.net_state import networks_on
 
 OWN_TYPES = (
@@ -172,12 +172,12 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    device = _check_device(device)
+    check_device(device)
     allowed = [*trusted_types(), *([trusted] if isinstance(trusted, str) else trusted)]
     with open(path, "rb") as file:
         try:
             _check_zip(file)
-            with networks_on(device):
+            with networks_on(device_for(device)):
                 return skops.io.load(file, trusted=allowed)
         except UntrustedTypesFoundException as error:
             names = sorted({*skops.io.get_untrusted_types(file=file)} - {*allowed})
@@ -296,22 +296,6 @@ def _file_error(path: str | os.PathLike[str], problem: str) -> ModelFileError:
         f"{str(path)!r} is no whole, unchanged file that sklearn_din.save wrote: {problem}. Copy "
         "the file again, or save the model again."
     )
-
-
-def _check_device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device must be a torch device such as 'cpu' or 'cuda', or 'auto', got {device!r}."
-        ) from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"load(device={device!r}) needs a GPU that torch can use, and there is none."
-        )
-    return device
 
 
 def _read_schema(file: IO[bytes] | Path) -> dict[str, Any]:

@@ -89,9 +89,9 @@ def test_wherever_the_calibration_stands(calibrate, fitted, frame, y, users, can
     model = calibrate(fitted, frame, y, "sigmoid")
     check_ranking(model, users, candidates)
     pieces = split_pipeline(model, purpose="test")
-    np.testing.assert_allclose(
-        pieces.predict_click(pieces.encode(frame)), model.predict_proba(frame)[:, 1], atol=1e-6
-    )
+    logits = pieces.classifier.decision_function(pieces.transformers.transform(frame))
+    expected = model.predict_proba(frame)[:, 1]
+    np.testing.assert_allclose(pieces.calibration.probability(logits), expected, atol=1e-6)
 
 
 def test_a_calibration_that_turns_the_order_round_turns_the_ranking(

@@ -292,7 +292,7 @@ def test_training_without_validation_rows_is_one_panel():
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[plot\]'"):
         TrainingDisplay(history=history()).plot()
     with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):

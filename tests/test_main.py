@@ -531,11 +531,12 @@ def test_wrong_options_are_refused(refused, log, options, message):
     assert message in refused("log.csv", *NAMES, *options)
 
 
-def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, tmp_path):
-    assert refused("nothing.csv", *NAMES) == "no file nothing.csv: it does not exist."
+def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, log, tmp_path):
+    message = refused("nothing.csv", *NAMES)
+    assert message == "argument log: no file nothing.csv: it does not exist"
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
-    assert "it is a folder, not a file" in refused("predict", ".", "rows", "--output", "o.csv")
-    assert "a log needs --user, --item and --time" in refused("log.csv")
+    assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
+    assert "a log needs --user, --item and --time" in refused(log)
     assert "--user, --drop-missing: only for a log" in refused("--user", "u", "--drop-missing")
 
 
@@ -566,7 +567,8 @@ def test_rows_that_a_model_cannot_score_are_refused(
 def test_what_is_no_model_is_refused(refused, log, tmp_path):
     save(HistorySequenceEncoder(), tmp_path / "encoder")
     arguments = ["log.csv", "--output", "scores.csv"]
-    assert "log.csv is no model" in refused("predict", "log.csv", *arguments)
+    message = refused("predict", "log.csv", *arguments)
+    assert "'log.csv' is no whole, unchanged file that sklearn_din.save wrote" in message
     message = refused("predict", "encoder", *arguments)
     assert "encoder is no model that --save wrote, but a HistorySequenceEncoder" in message
     assert "no file none" in refused("predict", "none", *arguments)

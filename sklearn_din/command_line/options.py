@@ -60,7 +60,7 @@ def main_parser() -> OneLineParser:
     """Return the parser of ``python -m sklearn_din [log]``."""
     parser = OneLineParser(prog="python -m sklearn_din", description=DESCRIPTION)
     parser.add_argument(
-        "log", nargs="?", type=Path, help="CSV, Parquet or a folder of it; embedded log if absent"
+        "log", nargs="?", type=_table, help="CSV, Parquet or a folder of it; embedded log if absent"
     )
     version = importlib.import_module("sklearn_din").__version__
     parser.add_argument("--version", action="version", version=f"sklearn-din {version}")
@@ -106,30 +106,20 @@ def main_parser() -> OneLineParser:
     return parser
 
 
-def predict_parser() -> OneLineParser:
-    """Return the parser of ``python -m sklearn_din predict``."""
-    parser = OneLineParser(
-        prog="python -m sklearn_din predict", description="Score rows with a saved model."
-    )
-    parser.add_argument("model", type=Path, help="a file of --save: load none that you distrust")
-    parser.add_argument("rows", type=Path, help="CSV, Parquet or a folder of it")
-    parser.add_argument("--output", type=Path, required=True, help="the rows and a probability")
-    _add_table_options(parser)
-    return parser
-
-
 def serve_parser() -> OneLineParser:
     """Return the parser of ``python -m sklearn_din serve``."""
     parser = OneLineParser(
         prog="python -m sklearn_din serve", description="Rank a catalogue over HTTP, with a page."
     )
     parser.add_argument(
-        "model", type=Path, help="a file of --save, or of export_onnx: load none that you distrust"
+        "model", type=_file, help="a file of --save, or of export_onnx: load none that you distrust"
     )
     parser.add_argument(
-        "--catalogue", type=Path, required=True, help="the items: CSV, Parquet or a folder of it"
+        "--catalogue", type=_table, required=True, help="the items: CSV, Parquet or a folder of it"
     )
-    parser.add_argument("--history", type=Path, help="clicks of users, whose ids may then be asked")
+    parser.add_argument(
+        "--history", type=_table, help="clicks of users, whose ids may then be asked"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
     parser.add_argument("--port", type=_count(0), default=PORT, help=f"default {PORT}; 0: any")
     parser.add_argument(
@@ -162,7 +152,6 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
     elif not (options.user and options.item and options.time):
         parser.error("a log needs --user, --item and --time: the names of its columns")
     _check_together(options)
-    _check_input(options.log, folder=True)
     if options.serve is not None:
         check_serve_extra()
     outputs = ["picture", "save", "output", "recommendations"]
@@ -172,9 +161,14 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
 
 def read_predict_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of ``predict``."""
-    options = predict_parser().parse_args(arguments, Options())
-    _check_input(options.model)
-    _check_input(options.rows, folder=True)
+    parser = OneLineParser(
+        prog="python -m sklearn_din predict", description="Score rows with a saved model."
+    )
+    parser.add_argument("model", type=_file, help="a file of --save: load none that you distrust")
+    parser.add_argument("rows", type=_table, help="CSV, Parquet or a folder of it")
+    parser.add_argument("--output", type=Path, required=True, help="the rows and a probability")
+    _add_table_options(parser)
+    options = parser.parse_args(arguments, Options())
     _check_outputs({"--output": options.output}, inputs=[options.model, options.rows])
     return options
 
@@ -182,9 +176,6 @@ def read_predict_options(arguments: Sequence[str]) -> Options:
 def read_serve_options(arguments: Sequence[str]) -> Options:
     """Read and check the options of ``serve``."""
     options = serve_parser().parse_args(arguments, Options())
-    _check_input(options.model)
-    for path in (options.catalogue, options.history):
-        _check_input(path, folder=True)
     if options.host not in LOOPBACK and not options.token:
         raise ValueError(
             f"--host {options.host} is seen by other machines, so that writing needs a --token "
@@ -220,6 +211,21 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out rows without user, item, time or label",
     )
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise argparse.ArgumentTypeError(f"no file {text}: it {what}")
+    return path
+
+
+def _table(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() and not any(file.suffix in PARQUET for file in path.rglob("*")):
+        raise argparse.ArgumentTypeError(f"no Parquet file in the folder {text}")
+    return path if path.is_dir() else _file(text)
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -274,16 +280,6 @@ def _check_together(options: Options) -> None:
     taken = [name for name in names if name in made]
     if taken:
         raise ValueError(f"the written table has columns {taken} of its own. Rename the log's.")
-
-
-def _check_input(path: Path | None, *, folder: bool = False) -> None:
-    if path is not None and folder and path.is_dir():
-        if not any(file.suffix in PARQUET for file in path.rglob("*")):
-            raise ValueError(f"no Parquet file in the folder {path}.")
-        return
-    if path is not None and not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise ValueError(f"no file {path}: it {what}.")
 
 
 def _check_outputs(outputs: dict[str, Path | None], *, inputs: Sequence[Path | None]) -> None:

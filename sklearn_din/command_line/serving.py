@@ -92,15 +92,9 @@ def run(
     LOGGER.setLevel(logging.INFO)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn stops gently, then raises them again
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=SECONDS_TO_STOP,
-        )
-    ).run(sockets=[listening])
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    config = uvicorn.Config(app, timeout_graceful_shutdown=SECONDS_TO_STOP, **quiet)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _read_history(options: Options, user: str | None, time: str | None) -> pd.DataFrame:

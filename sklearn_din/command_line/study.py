@@ -19,7 +19,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
-from sklearn_din.saving import ModelFileError, load
+from sklearn_din.saving import load
 from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4
@@ -160,10 +160,7 @@ def add_to_logits(model: Pipeline, log_odds: float) -> None:
 
 def load_model(path: Path) -> Pipeline:
     """Read a Pipeline that ``--save`` wrote."""
-    try:
-        model = load(path)
-    except ModelFileError as error:
-        raise ValueError(f"{path} is no model that --save wrote: {error}") from error
+    model = load(path)
     if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
         raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")
     return model

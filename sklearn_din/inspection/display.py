@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from sklearn_din._extras import import_package
 from sklearn_din._frames import pandas_frame
 from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
@@ -124,7 +125,7 @@ class AttentionDisplay:
         """
         check_choice(by, tuple(COLUMN_BY), name="by")
         fitted = split_pipeline(pipeline, purpose="AttentionDisplay")
-        encoded = fitted.encode(X)
+        encoded = fitted.transformers.transform(X)
         schema = encoded.schema
         table = explain_encoded(fitted, encoded, by=by)
         behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
@@ -136,16 +137,13 @@ class AttentionDisplay:
             own = _own_events(frame[name], table["row"])
             table = table.assign(**{name: _name_unknown(table[name], own, names_of.get(name, {}))})
         weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
-        is_click = fitted.classifier._target.value_name == "probability"
-        display = cls(
-            weights=weights,
-            events=events,
-            candidates=_candidate_labels(fitted, encoded, frame, chosen, names_of),
-            probability=fitted.predict_click(encoded) if is_click else None,
-            by=by,
-            click=fitted.classifier._target.click_name,
-        )
-        return display.plot(ax=ax)
+        target, options = fitted.classifier._target, dict[str, Any]()
+        if target.value_name == "probability":
+            logits = fitted.classifier.decision_function(encoded)
+            options["probability"] = fitted.calibration.probability(logits)
+        labels = _candidate_labels(fitted, encoded, frame, chosen, names_of)
+        options |= {"candidates": labels, "by": by, "click": target.click_name}
+        return cls(weights=weights, events=events, **options).plot(ax=ax)
 
     @classmethod
     def from_predictions(
@@ -195,8 +193,7 @@ class AttentionDisplay:
         array, events = _one_history(table, rows or [0], histories, names_of)
         by = next(by for by, column in COLUMN_BY.items() if column in weights)
         texts = [str(candidate) for candidate in candidates]
-        display = cls(weights=array, events=events, candidates=texts, by=by)
-        return display.plot(ax=ax)
+        return cls(weights=array, events=events, candidates=texts, by=by).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> AttentionDisplay:
         """Draw bars for one impression, a heat map for several.
@@ -216,17 +213,17 @@ class AttentionDisplay:
             width = float(np.clip(4.5 + 0.32 * n_events, 7, 20))
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
         self.figure_, self.ax_ = _new_axes(ax, size, purpose="AttentionDisplay")
-        probability = f"{self.click} probability".strip()
-        if not n_events:
-            _draw_nothing(self.ax_, self._label_candidates(f"{probability} "))
-        elif n_candidates == 1:
-            (candidate,) = self._label_candidates(f"{probability} ")
-            _draw_bars(self.ax_, self.weights[0], self.events, candidate, by=self.by)
-        else:
-            label = "candidates"
-            label += "" if self.probability is None else f" ({probability})"
+        number = f"{self.click} probability".strip()
+        if n_events and n_candidates > 1:
+            label = "candidates" if self.probability is None else f"candidates ({number})"
             shown = self._label_candidates("")
             _draw_heat(self.ax_, self.weights, self.events, shown, label=label, by=self.by)
+            return self
+        labels = self._label_candidates(f"{number} ")
+        if n_events:
+            _draw_bars(self.ax_, self.weights[0], self.events, labels[0], by=self.by)
+        else:
+            _draw_nothing(self.ax_, labels)
         return self
 
     def _label_candidates(self, number: str) -> list[str]:
@@ -466,21 +463,20 @@ def _one_history(
     table: pd.DataFrame, rows: Sequence[int], attributes: Sequence[str], names: Names
 ) -> tuple[np.ndarray, list[str]]:
     """Numbers (n_candidates, n_events), and the events' names, which all rows share."""
-    groups = {row: group.sort_values("position") for row, group in table.groupby("row")}
-    histories, weights = [], []
+    column, weights = next(name for name in COLUMN_BY.values() if name in table), []
+    first: list[str] | None = None
     for row in rows:
-        group = groups.get(row, table[:0])
+        group = table[table["row"] == row].sort_values("position")
         values = group[[*attributes]].itertuples(index=False)
-        histories.append([_event_name(event, attributes, names) for event in values])
-        column = next(column for column in COLUMN_BY.values() if column in table)
-        weights.append(group[column].to_numpy(dtype=float))
-    for row, history in zip(rows, histories, strict=True):
-        if history != histories[0]:
+        history = [_event_name(event, attributes, names) for event in values]
+        first = history if first is None else first
+        if history != first:
             raise ValueError(
                 "the rows must share one history, so that candidates can be compared: row "
-                f"{rows[0]} has {len(histories[0])} events, row {row} has {len(history)} or others."
+                f"{rows[0]} has {len(first)} events, row {row} has {len(history)} or others."
             )
-    return np.stack(weights), histories[0]
+        weights.append(group[column].to_numpy(dtype=float))
+    return np.stack(weights), first or []
 
 
 def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
@@ -513,7 +509,7 @@ def _candidate_labels(
             lists = pd.Series([ids[ids > 0] for ids in X[name]])
             columns[history] = fitted.decode_lists(name, lists)
         elif name is not None:
-            values = fitted.decode(name, X[name])
+            values = fitted.encoder.inverse_transform_ids(name, X[name])
             columns[history] = _name_unknown(values, frame[name], names.get(history, {}))
     return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
 
@@ -590,8 +586,7 @@ def _draw_bars(
     ax.set_ylabel("past events\n(newest at the bottom)")
     ax.set_xlabel(LEGENDS[by])
     ax.set_title(_title(candidate, by=by))
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_heat(
@@ -601,15 +596,12 @@ def _draw_heat(
     from matplotlib.colors import LinearSegmentedColormap
 
     largest = float(np.abs(weights).max()) or 1.0
-    colours = [BELOW_ZERO[by], "white", FOR] if weights.min() < 0 else ["white", FOR]
-    mesh = ax.pcolormesh(
-        weights,
-        cmap=LinearSegmentedColormap.from_list("interest", colours),
-        vmin=-largest if weights.min() < 0 else 0.0,
-        vmax=largest,
-        edgecolors="#e5e7eb",
-        linewidth=0.8,
-    )
+    least, colours = 0.0, ["white", FOR]
+    if weights.min() < 0:
+        least, colours = -largest, [BELOW_ZERO[by], *colours]
+    shades = LinearSegmentedColormap.from_list("interest", colours)
+    mesh = ax.pcolormesh(weights, cmap=shades, vmin=least, vmax=largest)
+    mesh.set(edgecolors="#e5e7eb", linewidth=0.8)
     ax.invert_yaxis()
     _name_ticks(ax.xaxis, events, at=0.5)
     ax.tick_params(axis="x", labelrotation=90 if len(events) > 4 else 0)
@@ -621,8 +613,8 @@ def _draw_heat(
     if weights.size <= NOTED_CELLS:
         for (row, column), weight in np.ndenumerate(weights):
             colour = "white" if abs(weight) > 0.6 * largest else "black"
-            place: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
-            ax.text(column + 0.5, row + 0.5, f"{weight:.2f}", **place)
+            middle: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+            ax.text(column + 0.5, row + 0.5, f"{weight:.2f}", **middle)
 
 
 def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
@@ -635,13 +627,7 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
 
 
 def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs matplotlib, which is not installed. Install it with: "
-            "pip install 'sklearn-din[plot]'"
-        ) from error
+    pyplot = import_package("matplotlib.pyplot", purpose=purpose, extra="plot")
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")
     return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one

@@ -68,7 +68,7 @@ def embeddings(pipeline: BaseEstimator) -> dict[str, pd.DataFrame]:
         name = next(f.name for f in module.schema.fields if f.vocabulary == vocabulary)
         ids, vectors = np.arange(n_ids, dtype=np.int32), fixed.get(vocabulary)
         kinds = [*KIND_OF_ID, *["known"] * (n_ids - FIRST_KNOWN_ID)]
-        values = [*fitted.decode(name, ids)]
+        values = [*fitted.encoder.inverse_transform_ids(name, ids)]
         if vectors is not None:
             ids = np.concatenate([ids, vectors.new_ids])
             kinds += ["new"] * len(vectors.new_ids)

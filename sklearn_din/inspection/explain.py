@@ -90,7 +90,7 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
     """
     check_choice(by, tuple(COLUMN_BY), name="by")
     fitted = split_pipeline(pipeline, purpose="explain")
-    return explain_encoded(fitted, fitted.encode(X), by=by)
+    return explain_encoded(fitted, fitted.transformers.transform(X), by=by)
 
 
 def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
     column = COLUMN_BY[by]
     for name in table.columns.drop([*KEYS, column]):
         are_lists = table[name].dtype == object
-        decode = pipeline.decode_lists if are_lists else pipeline.decode
+        decode = pipeline.decode_lists if are_lists else pipeline.encoder.inverse_transform_ids
         values: Any = decode(name, table[name])
         table[name] = pd.Series(values, index=table.index, dtype=object)
     totals = table[column].abs().groupby([table["row"], table["behaviour"]]).transform("sum")

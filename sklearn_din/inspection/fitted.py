@@ -15,7 +15,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.training.target import Label, Reading
 
 
@@ -75,14 +74,10 @@ class FittedPipeline(NamedTuple):
     classifier: Any
     calibration: Calibration = Calibration()
 
-    def now(self) -> tuple[Any, Any]:
+    def now(self) -> FittedPipeline:
         """Return encoder and classifier of one state, whatever ``update`` does meanwhile."""
         encoder = self.encoder._now()
-        return encoder, self.classifier._now(vars(encoder))
-
-    def encode(self, X: object) -> EncodedFeatures:
-        """Return impressions as the classifier sees them."""
-        return self.transformers.transform(X)
+        return self._replace(encoder=encoder, classifier=self.classifier._now(vars(encoder)))
 
     def read(self, X: Any) -> Any:
         """Return impressions as the encoder is given them: after the steps before it."""
@@ -96,10 +91,6 @@ class FittedPipeline(NamedTuple):
         place = next(number for number, step in enumerate(steps) if step is self.encoder)
         return steps[:place], steps[place + 1 :]
 
-    def predict_click(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the probability of the click for encoded impressions: (n,)."""
-        return self.calibration.probability(self.classifier.decision_function(X))
-
     def reading(self, label: Label | None = None) -> Reading:
         """Return how outputs of the network become one number for each row, calibrated."""
         reading = self.classifier._target.read(label)
@@ -107,20 +98,11 @@ class FittedPipeline(NamedTuple):
             return reading
         return reading._replace(value_of=self.calibration.probability)
 
-    @property
-    def neighbours(self) -> tuple[Any, ...]:
-        """Item neighbours of the classifier, one NeighbourPair per history that has a candidate."""
-        return self.classifier.net_.neighbours_.pairs
-
-    def decode(self, name: str, ids: np.ndarray | pd.Series) -> np.ndarray:
-        """Return the original values of a field's ids, None where unknown or missing."""
-        return self.encoder.inverse_transform_ids(name, ids)
-
     def decode_lists(self, name: str, lists: pd.Series) -> list[list | None]:
         """Return the original values of lists of ids; None where there is no list."""
         given = lists[lists.notna()]
         ids = np.concatenate([np.empty(0, dtype=np.int32), *given])
-        parts = np.split(self.decode(name, ids), np.cumsum(given.map(len)))
+        parts = np.split(self.encoder.inverse_transform_ids(name, ids), np.cumsum(given.map(len)))
         values = dict(zip(given.index, parts, strict=False))
         return [values[row].tolist() if row in values else None for row in lists.index]
 

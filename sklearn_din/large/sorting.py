@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from sklearn_din._extras import import_package
+
 INTEGERS = {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 LEAST_MEMORY = 128 * 2**20  # DuckDB's buffers need so much, whatever the caller allows
 DATABASE_FRACTION = 0.75  # of the memory: the rest is for rows on their way in and out
@@ -55,13 +57,8 @@ def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
     ``memory`` is what it may take in bytes, 128 MiB at least. What does not fit is written to
     ``folder`` and removed in the end. A full disk is an OSError.
     """
-    try:
-        import duckdb
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "tables that are read part by part are sorted by duckdb, which is not installed. "
-            "pip install 'sklearn-din[large]' brings it."
-        ) from error
+    purpose = "sorting of tables that are read part by part"
+    duckdb = import_package("duckdb", purpose=purpose, extra="large")
     with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:
         config: dict[str, Any] = {
             "memory_limit": f"{max(int(memory * DATABASE_FRACTION), LEAST_MEMORY) // 2**20}MiB",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,39 +18,29 @@ from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID
 NO_PAIRS = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class AllowedPairs:
-    """Pairs as numbers: the user's row times ``n_candidates``, plus the candidate's row.
+def pair_blocks(
+    n_users: int, n_candidates: int, only: np.ndarray | None, excluded: np.ndarray, *, size: int
+) -> Iterator[np.ndarray]:
+    """Return pairs as numbers: the user's row times ``n_candidates``, plus the candidate's row.
 
-    ``only`` and ``excluded`` are sorted, each number once; ``only`` is None where every pair may be
-    ranked that is not excluded.
+    They ascend, all those of a user in one block, which holds some ``size`` pairs, or those of one
+    user, or all of ``only``. ``only`` and ``excluded`` are sorted, each number once; ``only`` is
+    None where every pair may be ranked that is not excluded.
 
     Examples
     --------
-    >>> pairs = AllowedPairs(n_users=2, n_candidates=3, only=None, excluded=np.array([1, 3]))
-    >>> [block.tolist() for block in pairs.blocks(4)]
+    >>> blocks = pair_blocks(2, 3, only=None, excluded=np.array([1, 3]), size=4)
+    >>> [block.tolist() for block in blocks]
     [[0, 2], [4, 5]]
     """
-
-    n_users: int
-    n_candidates: int
-    only: np.ndarray | None
-    excluded: np.ndarray
-
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Return the pairs in ascending order, all those of a user in one block.
-
-        A block holds some ``size`` pairs, or those of one user, or all of ``only``.
-        """
-        if self.only is not None:
-            yield np.setdiff1d(self.only, self.excluded, assume_unique=True)
-            return
-        n_pairs = self.n_users * self.n_candidates
-        step = max(1, size // self.n_candidates) * self.n_candidates
-        for start in range(0, n_pairs, step):
-            block = np.arange(start, min(start + step, n_pairs))
-            first, last = np.searchsorted(self.excluded, [start, start + step])
-            yield np.delete(block, self.excluded[first:last] - start) if first < last else block
+    if only is not None:
+        yield np.setdiff1d(only, excluded, assume_unique=True)
+        return
+    n_pairs, step = n_users * n_candidates, max(1, size // n_candidates) * n_candidates
+    for start in range(0, n_pairs, step):
+        block = np.arange(start, min(start + step, n_pairs))
+        first, last = np.searchsorted(excluded, [start, start + step])
+        yield np.delete(block, excluded[first:last] - start) if first < last else block
 
 
 def pairs_of_frame(

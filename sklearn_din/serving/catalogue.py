@@ -63,10 +63,10 @@ class Catalogue:
         names: Sequence[str] = (),
     ) -> None:
         self.fitted, self.candidates, self._names = fitted, candidates, names
-        encoder, self._classifier = fitted.now()
-        self.net = self._classifier.net_
-        self._separator = encoder.separator
-        self._rows = replace(encoder._row_encoder(), user=None, time=None)
+        now = fitted.now()
+        self._classifier, self.net = now.classifier, now.classifier.net_
+        self._separator = now.encoder.separator
+        self._rows = replace(now.encoder._row_encoder(), user=None, time=None)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
         self._user, frame, own = None, candidates, {*candidates.columns}
@@ -92,9 +92,9 @@ class Catalogue:
 
     def suits(self, users: Users) -> bool:
         """Return whether the model is still as it was, and users have the columns that it needs."""
-        encoder, classifier = self.fitted.now()
-        is_same = encoder._learnt is self._rows.learnt and classifier.net_ is self.net
-        is_same &= encoder._look_up_vectors() is self.vectors
+        now = self.fitted.now()
+        is_same = now.encoder._learnt is self._rows.learnt and now.classifier.net_ is self.net
+        is_same &= now.encoder._look_up_vectors() is self.vectors
         return is_same and (self._user is None or {*self._user} == {*users})
 
     def read(self, users: Users) -> Columns:

@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from sklearn_din._extras import import_package
 from sklearn_din._typed_fields import to_dict
 from sklearn_din._validation import check_choice
 from sklearn_din._whole_files import whole_file
@@ -108,14 +109,14 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     >>> probability, logit = session.run(None, {"x0": X[:, 0]})  # doctest: +SKIP
     """
     check_choice(layout, LAYOUTS, name="layout")
-    onnx = _import_onnx()
+    onnx = import_package("onnx", purpose="export_onnx", extra="onnx")
     estimator, calibration = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
-    recipe, neighbours, vectors = "", classifier.net_.neighbours_.pairs, dict[str, Vectors]()
+    recipe, vectors = "", dict[str, Vectors]()
     if isinstance(estimator, Pipeline):
-        pipeline = split_pipeline(estimator, purpose="export_onnx")
+        pipeline = split_pipeline(estimator, purpose="export_onnx").now()
+        classifier = pipeline.classifier
         recipe = json.dumps(recipe_of(pipeline, layout=layout))
-        neighbours = pipeline.neighbours
         vectors = pipeline.encoder._look_up_vectors()
     elif classifier.module_.embeddings.projections:
         raise TypeError(
@@ -129,6 +130,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
             "again."
         )
     graph = Graph(onnx, n_bytes=len(recipe.encode()))
+    neighbours = classifier.net_.neighbours_.pairs
     writer = _NetworkWriter(graph, classifier.module_, neighbours, vectors, layout == "ranking")
     writer.write(classifier._target, calibration)
     model = graph.model()
@@ -137,17 +139,6 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     onnx.checker.check_model(model)
     with whole_file(path) as partial:
         onnx.save_model(model, str(partial))
-
-
-def _import_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            "export_onnx needs the package onnx, which is not installed. "
-            "Install it with: pip install 'sklearn-din[onnx]'"
-        ) from error
-    return onnx
 
 
 class _NetworkWriter:
@@ -679,7 +670,7 @@ def recipe_of(fitted: FittedPipeline, *, layout: str) -> dict[str, Any]:
 def _input_recipes(fitted: FittedPipeline) -> list[dict[str, Any]]:
     """Return how each input is made; those of item neighbours are computed in the graph."""
     scales, schema = fitted.encoder.scales_, fitted.classifier.schema_
-    computed = {name for pair in fitted.neighbours for name in pair.names}
+    computed = {name for pair in fitted.classifier.net_.neighbours_.pairs for name in pair.names}
     inputs, number = [], ""
     for field in schema.fields:
         recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
@@ -695,7 +686,7 @@ def _input_recipes(fitted: FittedPipeline) -> list[dict[str, Any]]:
     for behaviour in schema.behaviours:
         name = behaviour.histories[0]
         inputs.append({"name": mask_name(behaviour), "kind": "mask", "column": name})
-    for pair in fitted.neighbours:
+    for pair in fitted.classifier.net_.neighbours_.pairs:
         name = older_name(pair.history, fitted.classifier.module_.schema)
         older = {"name": name, "kind": "older", "column": pair.history, "most": MOST_EVENTS}
         inputs.append(older | {"vocabulary": schema[pair.history].vocabulary})

@@ -26,6 +26,7 @@ LARGEST = float(np.finfo(np.float32).max)
 LINEAR = 5.0  # as in encoding/scaling.py
 PER_ROW = ("categorical", "list", "numeric", "missing")  # kinds of inputs with one value per row
 KINDS = {str: "text", int: "integers"}
+OTHER_KIND: dict[Any, type] = {str: int, int: str}
 MISSING_TYPES = ("NAType", "NaTType")  # of pandas, which is not imported here
 
 ListsByName = dict[str, list[Any]]
@@ -300,26 +301,26 @@ class _Known:
 
     def __init__(self, values: list[Any]) -> None:
         self._ids = {_key(value): n for n, value in enumerate(values, start=FIRST_KNOWN_ID)}
-        self._is_text = bool(values) and all(isinstance(value, str) for value in values)
-        self._is_integer = bool(values) and all(type(value) is int for value in values)
+        kinds = {type(value) for value in values}
+        self._kind: Any = kinds.pop() if len(kinds) == 1 else None
+        self._other: Any = OTHER_KIND.get(self._kind)
 
     def ids(self, values: Sequence[Any], column: str) -> list[int]:
         """Give each value its id: 1 where it is missing, a negative one where it is unknown."""
         types, known = set(map(type, values)), self._ids.get  # no id is 0
-        if (types == {int} and not self._is_text) or (types == {str} and not self._is_integer):
+        if types in ({int}, {str}) and self._other not in types:
             try:
                 return list(map(self._ids.__getitem__, values))
             except KeyError:
                 return [known(value, 0) or _identify(value) for value in values]
         keys = [None if _is_missing(value) else _plain(value, column) for value in values]
-        if self._is_integer:  # text may spell integers
+        if self._kind is int:  # text may spell integers
             keys = [_integer_if_spelt(key) for key in keys]
-        learnt, given = ("text", int) if self._is_text else ("integers", str)
-        types = {type(key) for key in keys if key is not None}
-        if (self._is_text or self._is_integer) and types == {given}:
+        if {type(key) for key in keys if key is not None} == {self._other}:
+            learnt, given = KINDS[self._kind], KINDS[self._other]
             warnings.warn(
-                f"{column} was learnt as {learnt} and now holds {KINDS[given]}: all of them are "
-                f"unknown. Send the values as {learnt}.",
+                f"{column} was learnt as {learnt} and now holds {given}: all of them are unknown. "
+                f"Send the values as {learnt}.",
                 UserWarning,
                 stacklevel=5,
             )

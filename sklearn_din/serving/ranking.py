@@ -18,7 +18,7 @@ from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
-from sklearn_din.serving.allowed_pairs import NO_PAIRS, AllowedPairs, PlacesOfIds, pairs_of_frame
+from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
 from sklearn_din.training.target import Label, Reading
 
@@ -253,10 +253,11 @@ class Ranker(Generic[IntoDataFrameT]):
         best, ranks = [NO_PAIRS], [NO_PAIRS]
         logits: list[np.ndarray] = []
         sign = -1 if self._fitted.calibration.is_falling else 1
-        allowed = _allow(pairs, exclude, only)
-        blocks = allowed.blocks(PAIRS_PER_BLOCK)
+        chosen, excluded = _allow(pairs, exclude, only)
+        counts = pairs.n_users, n_candidates
+        blocks = pair_blocks(*counts, chosen, excluded, size=PAIRS_PER_BLOCK)
         if self._shortlist is not None and only is None and by is None:
-            blocks = pairs.shortlists(max(self._shortlist, top_k), allowed.excluded)
+            blocks = pairs.shortlists(max(self._shortlist, top_k), excluded)
         for block in blocks:
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
@@ -265,9 +266,9 @@ class Ranker(Generic[IntoDataFrameT]):
                 order = sign * scores.round(5)
             else:
                 order = numbers_to_rank_by[block % n_candidates]
-            chosen, rank = _best_of_each_user(block // n_candidates, order, top_k)
-            logits.append(scores[chosen] if by is None else pairs.logits(block[chosen]))
-            best.append(block[chosen])
+            places, rank = _best_of_each_user(block // n_candidates, order, top_k)
+            logits.append(scores[places] if by is None else pairs.logits(block[places]))
+            best.append(block[places])
             ranks.append(rank)
         n_without = pairs.n_users - sum(int((rank == 1).sum()) for rank in ranks)
         if n_without and only is None:
@@ -280,7 +281,7 @@ class Ranker(Generic[IntoDataFrameT]):
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
-        return _allow(self._pair(users), exclude, None).excluded
+        return _allow(self._pair(users), exclude, None)[1]
 
     def _answer(self, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray) -> IntoDataFrameT:
         """Return pairs by their numbers as a frame."""
@@ -315,8 +316,8 @@ class Ranker(Generic[IntoDataFrameT]):
                 return pairs
 
 
-def _allow(pairs: _Pairs, exclude: Any, only: Any) -> AllowedPairs:
-    """Return the pairs that may be ranked, out of ``exclude`` and ``only`` as they were given."""
+def _allow(pairs: _Pairs, exclude: Any, only: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the numbers of pairs in ``only``, or None, and of those in ``exclude``."""
     excluded, chosen = NO_PAIRS, None
     if isinstance(exclude, str):
         check_choice(exclude, ("history", None), name="exclude, where it is no frame of pairs,")
@@ -330,7 +331,7 @@ def _allow(pairs: _Pairs, exclude: Any, only: Any) -> AllowedPairs:
                 "only must hold pairs of the users and candidates that are given, got none. "
                 "only=None ranks every candidate for every user."
             )
-    return AllowedPairs(pairs.n_users, len(pairs.candidates), chosen, excluded)
+    return chosen, excluded
 
 
 def _best_of_each_user(

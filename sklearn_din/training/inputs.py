@@ -421,7 +421,7 @@ def check_parameters(estimator: BaseEstimator) -> None:
                 )
     if estimator.callbacks:
         _check_callbacks(estimator.callbacks)
-    _check_device(estimator.device)
+    check_device(estimator.device)
 
 
 def _check_callbacks(callbacks: Sequence[Any]) -> None:
@@ -446,12 +446,13 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise where torch has no such device, or this machine has not."""
     if device == "auto":
         return
     try:
         kind = torch.device(device).type
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got {device!r}."
         ) from error
