@@ -55,6 +55,7 @@ FORBIDDEN += ("socket.connect", "ctypes.dlopen", "pickle.find_class", "marshal.l
 OUTCOMES = ("refused", "same predictions", "another model", "refused at predict", "WRONG")
 
 _seen = []
+_is_listening = []
 _is_watching = False
 
 
@@ -387,6 +388,13 @@ FORGERIES = {
 }
 
 
+def listen():
+    """Have what a file runs be noted from now on; Python cannot take it back."""
+    if not _is_listening:
+        _is_listening.append(True)
+        sys.addaudithook(_audit)
+
+
 def _audit(event, arguments):
     if not _is_watching:
         return
@@ -530,7 +538,7 @@ def main():
     parser.add_argument("--mutations", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    sys.addaudithook(_audit)
+    listen()
     with tempfile.TemporaryDirectory() as folder:
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + (3 << 30),) * 2)

@@ -1,26 +1,20 @@
 """Full disks, unwritable folders, no memory, SIGTERM: one line, and nothing half done."""
 
-import contextlib
-import ctypes
 import errno
-import gc
 import os
 import resource
 import signal
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
 
 from sklearn_din import save
 from sklearn_din.__main__ import main
 from sklearn_din.command_line.tables import write_table
 from sklearn_din.serving.export import export_onnx
-from tests.fitted_pipelines import make_frame
 
 SCORES = pd.DataFrame({"item": range(5_000), "probability": 0.5})
 
@@ -173,35 +167,3 @@ def test_a_signal_ends_the_command_line_in_one_line_and_leaves_no_file(
         assert said.startswith(f"ended by {number.name}: ")
         assert list(content(tmp_path)) == ["log.csv"]
     assert [signal.getsignal(its) for its in (signal.SIGTERM, signal.SIGINT)] == handlers
-
-
-def memory_in_use():
-    """Bytes of the process that lie in memory, after what is free has been given back."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # not glibc: freed memory may still count
-        ctypes.CDLL(None).malloc_trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read from /proc")
-@pytest.mark.parametrize(
-    ("act", "n_calls", "most"),
-    [("predict_proba", 60, 40_000), ("fit", 8, 400_000), ("leak", 12, None)],
-    ids=["predict", "few fits: coarse", "a leak is seen"],
-)
-def test_asking_again_and_again_takes_no_memory(act, n_calls, most, fitted):
-    """The first calls warm caches up; ``benchmarks/endurance.py`` asks thousands of times."""
-    frame, y = make_frame()
-    leaks = []
-    call = {
-        "predict_proba": lambda: fitted.predict_proba(frame.head(5)),
-        "fit": lambda: clone(fitted).fit(frame, y),
-        "leak": lambda: leaks.append(bytearray(b"x" * 300_000)),
-    }[act]
-    for _ in range(max(1, n_calls // 10)):
-        call()
-    before = memory_in_use()
-    for _ in range(n_calls):
-        call()
-    growth = (memory_in_use() - before) / n_calls
-    assert growth > 200_000 if most is None else growth < most

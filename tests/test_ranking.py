@@ -45,17 +45,22 @@ def score_each_pair_alone(fitted, users, candidates):
     return scores
 
 
+def assert_scored_as_alone(ranking, fitted, users, candidates):
+    """Each probability is that of the pair alone, found by its item."""
+    expected = score_each_pair_alone(fitted, users, candidates)
+    position = {item: number for number, item in enumerate(candidates["item"])}
+    pairs = expected[ranking["row"], ranking["item"].map(position)]
+    np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("block", [65_536, 7, 1])
 def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monkeypatch, block):
     monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
     users, candidates = users[:4], candidates[:9]
-    expected = score_each_pair_alone(fitted, users, candidates)
     ranking = rank_candidates(fitted, users, candidates, top_k=9)
     assert ranking["row"].tolist() == np.repeat(range(4), 9).tolist()
     assert ranking["rank"].tolist() == list(range(1, 10)) * 4
-    position = {item: j for j, item in enumerate(candidates["item"])}
-    pair = expected[ranking["row"], ranking["item"].map(position)]
-    np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
+    assert_scored_as_alone(ranking, fitted, users, candidates)
     assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
 
 
@@ -305,10 +310,7 @@ def test_an_attribute_that_two_histories_are_compared_with_is_found_in_both():
     candidates = frame[["item", "category"]].drop_duplicates("item")
     users = frame[["hist_item", "hist_category", "seen"]][:3]
     ranking = Ranker(model, candidates).rank(users, top_k=50)
-    expected = score_each_pair_alone(model, users, candidates)
-    place = {item: number for number, item in enumerate(candidates["item"])}
-    pairs = expected[ranking["row"], ranking["item"].map(place)]
-    np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
+    assert_scored_as_alone(ranking, model, users, candidates)
 
 
 def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):
@@ -377,10 +379,7 @@ def test_item_neighbours_as_a_step_behind_the_encoder_count_for_each_pair():
     items = frame.drop_duplicates("item")[["item", "category", "price"]].reset_index(drop=True)
     users = frame.drop(columns=[*items, "user", "time"])[::100].reset_index(drop=True)
     ranking = rank_candidates(model, users, items, top_k=30)
-    expected = score_each_pair_alone(model, users, items)
-    place = {item: number for number, item in enumerate(items["item"])}
-    pairs = expected[ranking["row"], ranking["item"].map(place)]
-    np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
+    assert_scored_as_alone(ranking, model, users, items)
 
 
 @pytest.mark.parametrize("behind", [True, False])
@@ -399,11 +398,7 @@ def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
     users = frame[["user", "shop"]][::50]
     items = frame.drop_duplicates("item")[["item", "hist_shop"]]
     ranking = rank_candidates(model, users, items, top_k=20)
-    now = users.drop(columns="user")
-    expected = score_each_pair_alone(model, now, items)
-    place = {item: number for number, item in enumerate(items["item"])}
-    pair = expected[ranking["row"], ranking["item"].map(place)]
-    np.testing.assert_allclose(ranking["probability"], pair, rtol=0, atol=1e-6)
+    assert_scored_as_alone(ranking, model, users.drop(columns="user"), items)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.model_selection import GroupKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
 from sklearn_din.logs.eventlog import EventLog, join_values
 from sklearn_din.logs.windows import WindowArray, WindowDtype
@@ -55,14 +55,11 @@ def test_cells_read_as_arrays_and_missing_cells_as_none(frame):
 
 ROW_OPERATIONS = {
     "iloc": (lambda f: f.iloc[[3, 0, 0]], [3, 0, 0]),
-    "slice": (lambda f: f.iloc[1:4], [1, 2, 3]),
     "reversed": (lambda f: f.iloc[::-1], [4, 3, 2, 1, 0]),
     "mask": (lambda f: f[f["user"] == 2], [1, 4]),
-    "query": (lambda f: f.query("user == 1"), [0, 2]),
     "copy": (lambda f: f.copy(), [0, 1, 2, 3, 4]),
     "deepcopy": (copy.deepcopy, [0, 1, 2, 3, 4]),
     "sort_values": (lambda f: f.sort_values("user", kind="stable"), [0, 2, 1, 4, 3]),
-    "sort_index": (lambda f: f.sort_index(ascending=False, kind="stable"), [4, 3, 1, 2, 0]),
     "concat": (lambda f: pd.concat([f.iloc[:2], f.iloc[4:]]), [0, 1, 4]),
     "concat empty": (lambda f: pd.concat([f.iloc[:0], f.iloc[:2]]), [0, 1]),
     "merge": (
@@ -82,7 +79,6 @@ ROW_OPERATIONS = {
     "shift": (lambda f: f.shift(1), [None, 0, 1, 2, 3]),
     "drop_duplicates": (lambda f: f.drop_duplicates(subset="user"), [0, 1, 3]),
     "groupby head": (lambda f: f.groupby("user").head(1), [0, 1, 3]),
-    "groupby nth": (lambda f: f.groupby("user").nth(1), [2, 4]),
     "groupby apply": (
         lambda f: f.groupby("user", group_keys=False)[["hist_item", "hist_price", "ago"]].apply(
             lambda g: g.iloc[:1]
@@ -90,8 +86,6 @@ ROW_OPERATIONS = {
         [0, 1, 3],
     ),
     "train_test_split": (lambda f: train_test_split(f, shuffle=False, test_size=2)[1], [3, 4]),
-    "GroupKFold": (lambda f: f.iloc[next(GroupKFold(3).split(f, groups=f["user"]))[0]], [0, 2, 3]),
-    "dropna": (lambda f: f.dropna(), [0, 1, 2, 4]),
     "pickle": (lambda f: pickle.loads(pickle.dumps(f)), [0, 1, 2, 3, 4]),
     "pickle of rows": (lambda f: pickle.loads(pickle.dumps(f.iloc[[4, 2, 1]])), [4, 2, 1]),
 }
@@ -101,7 +95,7 @@ if int(pd.__version__.split(".")[0]) >= 3:  # pandas 2 aggregates no array-value
 
 
 @pytest.mark.parametrize("name", ROW_OPERATIONS)
-def test_rows_keep_their_histories_and_columns_their_kinship(frame, name):
+def test_rows_keep_their_histories_and_columns_the_same_windows(frame, name):
     operation, rows = ROW_OPERATIONS[name]
     result = operation(frame)
     for column in ("hist_item", "hist_price", "ago"):
@@ -126,10 +120,10 @@ def test_moving_rows_shares_the_log(frame):
         assert ROW_OPERATIONS[name][0](frame)["hist_item"].array.log is log
 
 
-def test_columns_of_another_call_or_of_other_rows_are_no_kin(frame):
+def test_columns_of_another_call_or_of_other_rows_have_other_windows(frame):
     item = frame["hist_item"].array
-    stranger = WindowArray(EventLog({"item": ITEMS}), "item", STARTS, LENGTHS)
-    assert item.fingerprint != stranger.fingerprint
+    other = WindowArray(EventLog({"item": ITEMS}), "item", STARTS, LENGTHS)
+    assert item.fingerprint != other.fingerprint
     assert item.fingerprint != frame["hist_price"].array[::-1].fingerprint
     # After compaction both windows start at 0, yet they show other events.
     log = EventLog({"item": ITEMS})
