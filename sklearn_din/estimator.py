@@ -483,7 +483,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
         rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and
-        ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. scikit-learn's own
+        ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
+        ``refit`` they see the gradients alone, no steps and no epoch. scikit-learn's own
         callbacks (progress bars, scores) are given to ``set_callbacks``, from scikit-learn 1.9.
     checkpoint_dir : str, path or None, default=None
         Folder in which ``fit`` keeps, in one file, where it stands: after each validation check

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from sklearn_din import DINClassifier
 from sklearn_din.training.checks import best_check
@@ -92,23 +93,39 @@ def test_which_rows_are_learnt(parameters, learns):
     assert trained.net_.stop_reason_ == "max_epochs"
 
 
-def test_the_pass_is_one_more_epoch_for_callbacks_and_the_last_row_of_the_history():
+def test_the_pass_is_the_last_row_of_the_history_and_no_epoch_of_the_user_s_callbacks():
     seen = []
 
     class Watch(Callback):
-        def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-            seen.append((len(net.history), dataset_valid is None))
+        def on_epoch_begin(self, net, **kwargs):
+            seen.append("epoch")
+
+        def on_grad_computed(self, net, **kwargs):
+            if net.is_refitting_:
+                seen.append("gradients")
 
     history = fit(callbacks=[Watch()]).history_
-    assert seen == [(1, False), (2, False), (3, True)]
+    assert seen == [*["epoch"] * 2, *["gradients"] * 6]
     assert history["epoch"].tolist() == [1, 2, 3]
     assert np.isfinite(history).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: LRScheduler(ReduceLROnPlateau, monitor="valid_loss"),
+        lambda: LRScheduler(OneCycleLR, max_lr=0.02, total_steps=16, step_every="batch"),
+        lambda: EarlyStopping(monitor="valid_loss", patience=1),
+    ],
+)
+def test_schedules_and_monitors_end_before_the_pass(callback):
+    assert len(fit(callbacks=[callback()]).history_) == 3
 
 
 @pytest.mark.parametrize("act", ["callback", "user"])
 def test_a_pass_that_is_ended_leaves_the_best_check(act):
     class Stop(Callback):
-        def on_batch_end(self, net, training=False, **kwargs):
+        def on_grad_computed(self, net, **kwargs):
             if net.is_refitting_ and act == "user":
                 net.presses_.append(1)
             if net.is_refitting_:

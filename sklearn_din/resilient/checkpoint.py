@@ -51,6 +51,8 @@ class Checkpoint(Callback):
     writes.
     """
 
+    sees_refit = True
+
     def __init__(
         self,
         path: Path,

@@ -23,6 +23,8 @@ class CheckTasks(Callback):
     at the end: it holds what ``fit`` was given.
     """
 
+    sees_refit = True
+
     def __init__(
         self,
         estimator: BaseEstimator,

@@ -66,6 +66,8 @@ class EarlyStopping(Callback):
         ``CHECKS_BEFORE_PATIENCE`` do not count.
     """
 
+    sees_refit = True  # the pass over the validation rows
+
     def __init__(self, patience: int) -> None:
         self.patience = patience
 

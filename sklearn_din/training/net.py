@@ -52,6 +52,7 @@ EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
 VALIDATION_BATCH_SIZE = 4_096
 MOST_POSITIONS = 100  # that are told from each other
+OF_EPOCHS = EpochTimer, PassthroughScoring  # of skorch, which write the rows of ``history``
 OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 
 StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
@@ -597,12 +598,18 @@ class DINNet(NeuralNetBinaryClassifier):
             return self.module_(self._on_device(x))
 
     def notify(self, method_name: str, **kwargs: object) -> None:
-        """As skorch does; where several processes train, they stop together."""
-        if self.ranks_ is None:
-            super().notify(method_name, **kwargs)
-            return
-        with self.ranks_.hold_stops(self, method_name):
-            super().notify(method_name, **kwargs)
+        """As skorch does; where several processes train, they stop together.
+
+        Of the pass over the validation rows the user's callbacks see the gradients alone: schedules
+        count the steps of the training, and monitors need validation rows.
+        """
+        ranks = self.ranks_
+        with nullcontext() if ranks is None else ranks.hold_stops(self, method_name):
+            getattr(self, method_name)(self, **kwargs)
+            for _, callback in self.callbacks_:
+                sees_refit = getattr(callback, "sees_refit", isinstance(callback, OF_EPOCHS))
+                if sees_refit or not self.is_refitting_ or method_name == "on_grad_computed":
+                    getattr(callback, method_name)(self, **kwargs)
 
     @torch.no_grad()
     def score(self, X: EncodedFeatures) -> np.ndarray:
