@@ -126,7 +126,12 @@ class EstimatorState:
             if type(parts["fitted"]) is not dict:
                 raise ValueError("what was learnt must be a dict.")
             self._restore_fitted(dict(parts["fitted"]))
-        self._restore_requests(parts["requests"])
+        with sklearn.config_context(enable_metadata_routing=True):
+            for method, request in parts["requests"].items():
+                name = f"set_{method}_request"
+                if method not in METHODS or type(request) is not dict or not hasattr(self, name):
+                    raise ValueError(f"{type(self).__name__} has no requests for {method!r:.60}.")
+                getattr(self, name)(**request)
 
     def _versions(self) -> dict[str, str]:
         """Libraries that matter for what was learnt, and their versions."""
@@ -140,14 +145,6 @@ class EstimatorState:
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
         """Check and take over what ``_get_fitted`` gave."""
         raise NotImplementedError
-
-    def _restore_requests(self, requests: dict[str, Any]) -> None:
-        with sklearn.config_context(enable_metadata_routing=True):
-            for method, request in requests.items():
-                name = f"set_{method}_request"
-                if method not in METHODS or type(request) is not dict or not hasattr(self, name):
-                    raise ValueError(f"{type(self).__name__} has no requests for {method!r:.60}.")
-                getattr(self, name)(**request)
 
 
 def warn_of_other_versions(

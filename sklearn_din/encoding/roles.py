@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import combinations
 
 from sklearn_din._validation import check_columns, check_names
-from sklearn_din.encoding.facts import TableFacts, gather_facts
+from sklearn_din.encoding.facts import ColumnFacts, TableFacts, gather_facts
 from sklearn_din.encoding.table import Impressions, is_history_name
 from sklearn_din.features.schema import Behaviour
 
@@ -158,9 +158,9 @@ class Histories:
 
     ``ids`` and ``numbers`` are columns that the user calls so: a history and its candidate play one
     part, naming either of them names both. Columns that are ``out`` are no features. ``names`` are
-    the columns that are read as histories, in the order of the table, ``lists`` those of histories
-    whose events are lists, and their candidates, ``notices`` sentences about what was taken
-    differently from how it looks.
+    the columns that are read as histories, in the order of the table, ``of_numbers`` those whose
+    events are quantities, ``lists`` those whose events are lists, and their candidates, ``notices``
+    sentences about what was taken differently from how it looks.
     """
 
     facts: TableFacts
@@ -169,6 +169,7 @@ class Histories:
     ids: set[str]
     numbers: set[str]
     names: list[str] = field(default_factory=list)
+    of_numbers: set[str] = field(default_factory=set)
     lists: set[str] = field(default_factory=set)
     notices: list[str] = field(default_factory=list)
 
@@ -183,14 +184,15 @@ class Histories:
         bags = [group for group in groups if all(candidates[name] is None for name in group)]
         self._pair_lists(candidates)
         for name in self.names:
+            if candidates.get(name) is None:
+                candidate = None if name in candidates else self._find_candidate(name)
+                part = self._part(name, candidate)
+                candidates[name] = candidate if part == "compared" else None
+                self.of_numbers |= {name} if part == "numbers" else set()
             if any(name in group for group in groups) or self.facts[name].history.kinds == {"time"}:
                 continue
-            if name not in self.lists:
-                candidates[name] = self._candidate(name)
-            numbers = self._is_of_numbers(name, candidates[name])
             others = (group for group in groups if group not in bags)
-            aligned = (g for g in others if self._are_aligned(g[0], name, has_numbers=numbers))
-            group = next(aligned, [])
+            group = next((group for group in others if self._are_aligned(group[0], name)), [])
             if not group:
                 groups.append(group)
             group.append(name)
@@ -280,30 +282,37 @@ class Histories:
                     f"as {facts[name].example!r:.40}. Give theirs, or make lists of the cells."
                 )
 
-    def _candidate(self, name: str) -> str | None:
-        """Find the column that a history of ids is compared with; None for numbers."""
+    def _find_candidate(self, name: str) -> str | None:
+        """Find the column that a history is named after, where that is no history."""
         candidate = self.facts.find_candidate(name)
         if candidate is None and not is_history_name(name):
             candidate = self._candidate_of_suffix(name)
-        if candidate is None or candidate in {*self.out, *self.names}:
-            return None
-        events, column = self.facts[name].history, self.facts[candidate]
-        rules = (  # the first that holds says whether both are ids
-            (events.has_row_times or column.kind in ("time", "history"), False),
-            (not self.numbers.isdisjoint((name, candidate)), False),
-            (not self.ids.isdisjoint((name, candidate)), True),
-            (events.is_numeric and not events.is_whole, False),
-            (column.kind != "numbers", True),
-            (not column.is_whole, False),
-            (not events.is_numeric, True),
+        return None if candidate in {*self.out, *self.names} else candidate
+
+    def _part(self, name: str, candidate: str | None) -> str:
+        """Return whether a history is compared with the candidate, of numbers, or pooled."""
+        events, same = self.facts[name].history, self.facts.find_candidate(name)
+        column = ColumnFacts() if candidate is None else self.facts[candidate]
+        is_single = candidate is not None and column.kind in ("ids", "numbers")
+        may_match = is_single and not events.has_row_times
+        are_numbers = not self.numbers.isdisjoint((name, same))
+        are_ids = not are_numbers and not self.ids.isdisjoint((name, candidate))
+        is_number = self.facts.columns.get(str(same), ColumnFacts()).kind == "numbers"
+        rules = (  # the first that holds
+            (may_match and are_ids, "compared"),
+            (name in self.ids, "pooled"),
+            (are_numbers or (events.is_numeric and not events.is_whole), "numbers"),
+            (may_match and (column.kind == "ids" or column.is_whole), "compared"),
+            (events.is_numeric or (events.is_integer and is_number), "numbers"),
+            (True, "pooled"),
         )
-        are_ids = next((answer for holds, answer in rules if holds), None)
-        if are_ids is None:
+        part = next(part for holds, part in rules if holds)
+        if part == "compared" and column.kind == "numbers" and events.is_numeric and not are_ids:
             self.notices.append(
                 f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
                 f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric."
             )
-        return None if are_ids is False else candidate
+        return part
 
     def _candidate_of_suffix(self, name: str) -> str | None:
         """Find the column of ids that a list is named after: ``item`` for ``buy_item``.
@@ -326,18 +335,7 @@ class Histories:
         are_ids = facts.kind == "ids" and (is_whole or not events.is_numeric)
         return bool(events.kinds) and are_ids and facts.is_whole == is_whole
 
-    def _is_of_numbers(self, name: str, candidate: str | None) -> bool:
-        """Return whether the events of a history are quantities."""
-        events, same = self.facts[name].history, self.facts.find_candidate(name)
-        if candidate is not None or name in self.ids:
-            return False
-        if events.is_numeric or name in self.numbers or same in self.numbers:
-            return True
-        if same is None or same in self.out:
-            return False
-        return events.is_integer and self.facts[same].kind == "numbers"
-
-    def _are_aligned(self, first: str, second: str, *, has_numbers: bool) -> bool:
+    def _are_aligned(self, first: str, second: str) -> bool:
         """Return whether two histories describe the same events.
 
         Windows of one ``attach_history`` call do. The same columns read back from a file have
@@ -351,7 +349,7 @@ class Histories:
             return True
         if mine.lengths != theirs.lengths:
             return False
-        if has_numbers or self._is_of_numbers(first, None):
+        if not self.of_numbers.isdisjoint((first, second)):
             return True
         vary = mine.longest > mine.shortest
         return all(
@@ -361,8 +359,8 @@ class Histories:
         )
 
     def _behaviour(self, names: Sequence[str], candidates: Mapping[str, str | None]) -> Behaviour:
-        numbers = [name for name in names if self._is_of_numbers(name, candidates[name])]
-        ids = [name for name in names if name not in numbers]
+        numbers = [name for name in names if name in self.of_numbers]
+        ids = [name for name in names if name not in self.of_numbers]
         if not ids:
             raise ValueError(
                 f"{numbers[0]} holds one number per event, and no history of ids says which events "

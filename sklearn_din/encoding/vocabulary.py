@@ -156,7 +156,12 @@ class Vocabulary:
         """
         values, counts = count_columns(sources)
         values = self.as_learnt(values)
-        self._check_kind(values, name=name)
+        learnt, given = kind_of_ids(self.values), kind_of_ids(values)
+        if learnt and len(values) and learnt != given:
+            raise ValueError(
+                f"{name} was learnt as {learnt} and now holds {given or 'values of several kinds'}:"
+                " they could never match. Give the column the dtype that it had at fit."
+            )
         is_new = self.positions(values) < 0
         values, counts = self._add_earlier_counts(values[is_new], counts[is_new])
         most = None if rules.max_ids is None else max(0, rules.max_ids - len(self.values))
@@ -164,7 +169,10 @@ class Vocabulary:
         left = ~chosen & rules.is_remembered(len(self.values) + int(chosen.sum()))
         together, grown_from = self.values, self.grown_from
         if chosen.any():
-            together = _append(self.values, values[chosen], name=name)
+            new = plain_ids(values[chosen], name=name)
+            if len(together) and together.dtype != new.dtype:  # a vocabulary of several kinds
+                new = new.astype(object)
+            together = np.concatenate([together, new]) if len(together) else new
             grown_from = (*grown_from, self.digest)
         rare = values[left].astype(object), counts[left].astype(np.int64)
         return Vocabulary(together, *rare, grown_from)
@@ -278,15 +286,6 @@ class Vocabulary:
         check_array(self.rare_counts, dtype="int64", shape=self.rare.shape, what=what)
         if not self._index.is_unique:
             raise ValueError("a vocabulary must have each value once.")
-
-    def _check_kind(self, values: np.ndarray, *, name: str) -> None:
-        """Raise where new values could never match the known ones: ids must keep their meaning."""
-        learnt, given = kind_of_ids(self.values), kind_of_ids(values)
-        if learnt and len(values) and learnt != given:
-            raise ValueError(
-                f"{name} was learnt as {learnt} and now holds {given or 'values of several kinds'}:"
-                " they could never match. Give the column the dtype that it had at fit."
-            )
 
     def _add_earlier_counts(
         self, values: np.ndarray, counts: np.ndarray
@@ -451,13 +450,3 @@ def sort_order(values: np.ndarray) -> np.ndarray:
     except (TypeError, UnicodeEncodeError):  # values of several types, or without an order
         keys = [f"{type(value).__name__} {value!r}" for value in values]
         return np.argsort(np.array(keys, dtype=object), kind="stable")
-
-
-def _append(known: np.ndarray, new: np.ndarray, *, name: str) -> np.ndarray:
-    """Both arrays as one; an empty vocabulary takes the type of its first values."""
-    new = plain_ids(new, name=name)
-    if not len(known):
-        return new
-    if known.dtype != new.dtype:  # a vocabulary of several kinds
-        new = new.astype(object)
-    return np.concatenate([known, new])
