@@ -1,7 +1,5 @@
 """Python objects as Arrow arrays, where they are of one kind; and which types are lists."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 

@@ -1,7 +1,5 @@
 """The hash by which texts and arrays are told apart."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

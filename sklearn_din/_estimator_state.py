@@ -1,7 +1,5 @@
 """States of estimators: each method sees one, and files get plain values, checked on their way."""
 
-from __future__ import annotations
-
 import os
 import threading
 import weakref

@@ -1,7 +1,5 @@
 """Extras, loaded by name where something of theirs is given, and the packages that they need."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -5,8 +5,6 @@ into text (``{False: 1, True: 5}`` comes back as ``{True: 5}``) and cannot keep 
 single values; reading this form builds values of the types below and nothing else.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import sys

@@ -1,7 +1,5 @@
 """Rows of text as a table: columns side by side, numbers to the right."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 

@@ -1,7 +1,5 @@
 """Dataclasses as dicts of plain values, and back with every field's type checked."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import types

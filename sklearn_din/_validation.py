@@ -1,7 +1,5 @@
 """Checks that every part of the package shares: frames, column names, times, plain values."""
 
-from __future__ import annotations
-
 import datetime as dt
 import difflib
 from collections.abc import Collection, Hashable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Warnings that point at the line of the user's code, and what is said once."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import sys

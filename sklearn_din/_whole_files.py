@@ -1,7 +1,5 @@
 """Files that are there whole or not at all: written under another name, then put in place."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """TimeSplit: cross-validation by time that never cuts through equal times."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 from numbers import Integral, Real

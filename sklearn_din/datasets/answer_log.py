@@ -1,7 +1,5 @@
 """A made log of students' answers: right or wrong, and what the past answers say about the next."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit

@@ -1,7 +1,5 @@
 """A made click log whose true interests, and so the best possible AUC, are known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit

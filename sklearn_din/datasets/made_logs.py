@@ -1,7 +1,5 @@
 """Parts that all made logs share: sizes checked, seconds as dates, log-odds of a given mean."""
 
-from __future__ import annotations
-
 from numbers import Real
 
 import numpy as np

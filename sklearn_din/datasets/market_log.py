@@ -1,7 +1,5 @@
 """A made log of a market, its truth known: clicks are rare, tomorrow's items are new."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit

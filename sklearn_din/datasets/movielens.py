@@ -1,7 +1,5 @@
 """MovieLens ratings, from a local copy or from GroupLens."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """A made log of clicks, purchases and seconds: several things to predict of one impression."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit

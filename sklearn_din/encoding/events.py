@@ -1,7 +1,5 @@
 """The events of one behaviour: aligned histories, and only those that some row holds."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field

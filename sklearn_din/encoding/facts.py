@@ -1,7 +1,5 @@
 """Facts about columns, from which their roles follow: gathered part by part, over all rows."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import count

@@ -1,7 +1,5 @@
 """Frames that an encoder is given, checked; and a part of a table read by its roles."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike

@@ -1,7 +1,5 @@
 """Warnings about columns that are taken differently from how they look, or written in two ways."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Rows of a table encoded: in memory where they are one part, into a store where they are many."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

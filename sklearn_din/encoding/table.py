@@ -1,7 +1,5 @@
 """The rows that an encoder is given, part by part, and the columns of a part, read once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 

@@ -1,7 +1,5 @@
 """Which unknown value an id stands for: negative ids, the same for the same value everywhere."""
 
-from __future__ import annotations
-
 from zlib import crc32
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The one container of arrays on disk: a folder with a manifest, whole or not there."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Fixed vectors of a vocabulary's values, such as text embeddings of items, looked up by ids."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scans: tables that are read part by part, and views of them by row number."""
 
-from __future__ import annotations
-
 import copy
 import json
 from abc import ABC, abstractmethod
