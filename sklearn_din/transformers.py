@@ -534,19 +534,13 @@ class HistorySequenceEncoder(
             metadata=self._metadata,
         )
         statistics = TableStatistics(roles, len(table))
-        histories = {name for b in roles.behaviours for name in b.numbers}
-        used = {*roles.numeric, *roles.owners, *histories, *self._metadata}
-        read_training_rows = partial(self._read_training_rows, roles)
-        for start, read in table.map(read_training_rows, used, "counting"):
+        used = {*statistics.columns, *self._metadata}
+        for start, read in table.map(partial(self._read_training_rows, roles), used, "counting"):
             statistics.update(read, start)
         learnt = statistics.finish(self._id_rules, names=table.names, max_length=self.max_length)
         self._warn(table, roles, statistics)
-        scales = {
-            owner: VectorScale.of(vectors)
-            for owner, (_, vectors) in read_vectors(
-                self.vectors, roles.owners_of_single_ids
-            ).items()
-        }
+        tables = read_vectors(self.vectors, roles.owners_of_single_ids)
+        scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}
         self._learnt = dataclasses.replace(learnt, vector_scales=scales)
         self._look_up_vectors()  # also checks that they belong to values of X
         self._set({"schema_": self._learnt.schema})

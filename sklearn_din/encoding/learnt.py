@@ -222,8 +222,8 @@ class Learnt:
 class TableStatistics:
     """Counts of values, moments of numbers and lengths of histories, gathered part by part.
 
-    ``n_rows`` is that of the whole table; ``totals`` has by behaviour how many events the rows
-    hold.
+    ``n_rows`` is that of the whole table, ``columns`` are those that are read; ``totals`` has by
+    behaviour how many events the rows hold.
     """
 
     def __init__(self, roles: Roles, n_rows: int) -> None:
@@ -236,6 +236,7 @@ class TableStatistics:
         self._n_rows, self._step = n_rows, max(1, n_rows // SAMPLED_ROWS)
         self._n_missing = dict.fromkeys(roles.owners, 0.0)
         self._samples = {name: [np.empty(0)] for name in (*roles.numeric, *numbers)}
+        self.columns = {*roles.owners, *self._samples}
 
     def update(self, read: ReadFrame, start: int) -> None:
         """Take in further rows, of which ``start`` is the first of the table.

@@ -221,15 +221,13 @@ class EncodedFeatures:
                 f"a matrix has one number per cell, and {lists} hold a list of ids for each "
                 "candidate or event. Name them in the encoder's drop."
             )
-        blocks = []
+        blocks = [np.empty((len(self), 0))]
         for field in self.schema.fields:
             if field.is_history:
                 ragged = self.behaviours[self.schema.behaviour_of(field.name).histories]
                 blocks.append(ragged.pad(field.name, self.schema.max_length))
             else:
                 blocks.append(_public(self.columns[field.name])[:, None])
-        if not blocks:
-            return np.empty((len(self), 0), dtype=dtype or np.float64)
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
     def __repr__(self) -> str:
@@ -270,19 +268,16 @@ def _check_arrays(X: EncodedFeatures) -> None:
             if isinstance(values, IdLists) != field.holds_lists:
                 raise ValueError(f"{field.name} must hold {KINDS[field.kind]}, got {values!r:.60}.")
             ids = values.distinct.ids if isinstance(values, IdLists) else values
-            _check_ids(ids, n_ids=field.n_ids, name=field.name)
-
-
-def _check_ids(ids: np.ndarray, *, n_ids: int, name: str) -> None:
-    if ids.dtype != np.int32:
-        raise ValueError(f"{name} must hold int32 ids, got {ids.dtype}. Encode the column first.")
-    if ids.size and ids.min() < 0:
-        ids = ids[~is_identity(ids)]
-    if ids.size and (ids.min() < 0 or ids.max() >= n_ids):
-        raise ValueError(
-            f"{name} must lie in range(0, {n_ids}), got values from {ids.min()} to {ids.max()}. "
-            "Was the encoder fitted on another catalogue?"
-        )
+            if ids.dtype != np.int32:
+                raise ValueError(
+                    f"{field.name} must hold int32 ids, got {ids.dtype}. Encode the column first."
+                )
+            ids = ids[~is_identity(ids)]
+            if ids.size and (ids.min() < 0 or ids.max() >= field.n_ids):
+                raise ValueError(
+                    f"{field.name} must lie in range(0, {field.n_ids}), got values from "
+                    f"{ids.min()} to {ids.max()}. Was the encoder fitted on another catalogue?"
+                )
 
 
 def rows_per_pool(X: EncodedFeatures) -> int | None:

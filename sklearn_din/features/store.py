@@ -156,7 +156,13 @@ class StoreWriter:
         The files are on the disk before the name is: also after a power failure, what has the
         name is whole. Where another process was faster, its folder stays and this one is removed.
         """
-        self._close()
+        with self.disk_errors():
+            for file in self._files.values():
+                file.close()
+        self._files.clear()
+        for array in self._allocated.values():
+            array.flush()
+        self._allocated.clear()
         if self._target is not None:
             self._write_manifest()
             _put(self.folder, self._target)
@@ -197,15 +203,6 @@ class StoreWriter:
         sizes = [int(size) for size in shape]
         self._entries[name] = {"file": file, "dtype": dtype.str, "shape": sizes}
         return self.folder / file
-
-    def _close(self) -> None:
-        with self.disk_errors():
-            for file in self._files.values():
-                file.close()
-        self._files.clear()
-        for array in self._allocated.values():
-            array.flush()
-        self._allocated.clear()
 
     def _write_manifest(self) -> None:
         for entry in self._entries.values():
