@@ -41,6 +41,14 @@ CALIBRATIONS = tuple(
     for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
     if hasattr(sklearn.calibration, name)  # temperatures are of scikit-learn 1.8
 )
+SCORERS = (
+    "sklearn.metrics._scorer._Scorer",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.metrics._scorer._MultimetricScorer",
+    # Scorers of older releases of scikit-learn hold these.
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
+)
 SCHEMA = "schema.json"
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -277,17 +285,6 @@ def trusted_types() -> list[str]:
         if isinstance(kind, type) and hasattr(kind, "get_n_splits")
     }
     return sorted({*OWN_TYPES, *functions, *splitters, *SCORERS, *CALIBRATIONS})
-
-
-SCORERS = (
-    *(
-        f"sklearn.metrics._scorer.{n}"
-        for n in ("_Scorer", "_PassthroughScorer", "_MultimetricScorer")
-    ),
-    # Scorers of older releases of scikit-learn hold these.
-    "sklearn.utils._metadata_requests.MetadataRequest",
-    "sklearn.utils._metadata_requests.MethodMetadataRequest",
-)
 
 
 def _file_error(path: str | os.PathLike[str], problem: str) -> ModelFileError:

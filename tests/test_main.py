@@ -78,7 +78,7 @@ def final_model(own):
 
 def study_of(log, *arguments, names=NAMES):
     options = read_compare_options([str(log), *names, *arguments])
-    return study.read_study(options.log, options)
+    return study.read_study(options)
 
 
 def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(

@@ -123,7 +123,7 @@ def test_predictions_are_those_of_the_pipeline(served, client):
         ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": "2025-01-01Z"}]},
          "time must be a date as text"),
         ("events", {"events": [{"user": None, "item": 1, "category": 1, "time": "2025-01-01"}]},
-         "got none of .'user'."),
+         "an event must have a value for user, got null"),
         ("events", {"events": [{"user": 7, "item": 10**30, "category": 1, "time": "2025-01-01"}]},
          "item must be integers of 64 bits"),
     ],

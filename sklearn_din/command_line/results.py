@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
@@ -19,9 +20,7 @@ from sklearn_din.command_line.study import (
     MODELS,
     Parameters,
     Study,
-    add_to_logits,
     fit_final_model,
-    load_model,
     log_odds_of_sampling,
     make_model,
     make_study,
@@ -33,7 +32,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
-from sklearn_din.saving import save
+from sklearn_din.saving import load, save
 from sklearn_din.serving.ranking import rank_candidates
 
 SHOWN_RECOMMENDATIONS = 20
@@ -47,7 +46,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 def compare(options: Options) -> None:
     """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
-    study = read_study(options.log, options) if options.log else make_study(options)
+    study = read_study(options) if options.log else make_study(options)
     folds = folds_by_user(study, options.folds)
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
@@ -87,14 +86,11 @@ def _print_plan(study: Study, *, n_folds: int, epochs: int | None, has_final: bo
 
 
 def _use_final_model(
-    options: Options,
-    study: Study,
-    parameters: Parameters,
-    picture: Path | None,
-    log_odds: float,
+    options: Options, study: Study, parameters: Parameters, picture: Path | None, log_odds: float
 ) -> Pipeline:
     model = fit_final_model(study, parameters)
-    add_to_logits(model, log_odds)
+    with torch.no_grad():
+        model[-1].module_.output.bias += log_odds  # so every logit has it
     if options.save is not None:
         save(model, options.save)
         print(f"DIN fitted on all rows: {options.save}")
@@ -224,7 +220,10 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
 
 def score_rows(options: Options) -> None:
     """Write rows beside the probability that a saved model gives them."""
-    model = load_model(options.model)
+    model = load(options.model)
+    if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
+        kind = type(model).__name__
+        raise ValueError(f"{options.model} is no model that --save wrote, but a {kind}.")
     builder = model[0] if isinstance(model[0], HistoryBuilder) else None
     names = list(model.feature_names_in_)
     rows = read_table(options.rows, names, options)

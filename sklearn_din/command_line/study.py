@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import CONDITION, Options
@@ -19,7 +17,6 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
-from sklearn_din.saving import load
 from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4
@@ -68,9 +65,9 @@ def make_study(options: Options) -> Study:
     )
 
 
-def read_study(path: Path, options: Options) -> Study:
+def read_study(options: Options) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
-    roles = options
+    roles, path = options, options.log
     needed = [roles.user, roles.item, roles.time, *filter(None, [options.label_column])]
     log = read_table(path, [*roles.columns, *needed], options)
     refuse_histories(log, path)
@@ -150,20 +147,6 @@ def log_odds_of_sampling(options: Options) -> float:
         )
         return 0.0
     return float(np.log(n_negatives * rate / (1 - rate)))
-
-
-def add_to_logits(model: Pipeline, log_odds: float) -> None:
-    """Add a number to every logit of a fitted model: to its last bias."""
-    with torch.no_grad():
-        model[-1].module_.output.bias += log_odds
-
-
-def load_model(path: Path) -> Pipeline:
-    """Read a Pipeline that ``--save`` wrote."""
-    model = load(path)
-    if not isinstance(model, Pipeline) or not hasattr(model, "feature_names_in_"):
-        raise ValueError(f"{path} is no model that --save wrote, but a {type(model).__name__}.")
-    return model
 
 
 def _sample_users(log: pd.DataFrame, options: Options) -> pd.DataFrame:

@@ -27,6 +27,14 @@ DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{
 ZONE = r":\d\d(?:\.\d+)?\s*(?:Z|[+\-]\d\d(?::?\d\d)?)$"
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 LAST_MONTH = 12
+UNPACKING = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+UNREADABLE: dict[type[Exception], str] = {
+    pd.errors.EmptyDataError: "is empty: even the names of its columns are missing.",
+    pd.errors.ParserWarning: "has rows with more values than its header has names. Correct them, "
+    "or name the separator with --sep.",
+    UnicodeDecodeError: "is not text in {encoding}: {error}. Name its --encoding, such as latin-1.",
+    **dict.fromkeys(UNPACKING, "cannot be unpacked: {error}."),
+}
 
 
 def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataFrame:
@@ -156,19 +164,9 @@ def _read_text(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
             if len(separator) > 1:  # to pandas, a regular expression
                 parser = {"sep": re.escape(separator), "engine": "python"}
             return pd.read_csv(path, encoding=encoding, index_col=False, **parser)
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(f"{path} is empty: even the names of its columns are missing.") from error
-    except pd.errors.ParserWarning as error:
-        raise ValueError(
-            f"{path} has rows with more values than its header has names. Correct them, or name "
-            "the separator with --sep."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not text in {encoding}: {error}. Name its --encoding, such as latin-1."
-        ) from error
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}.") from error
+    except tuple(UNREADABLE) as error:
+        problem = next(text for kind, text in UNREADABLE.items() if isinstance(error, kind))
+        raise ValueError(f"{path} {problem.format(encoding=encoding, error=error)}") from error
 
 
 def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encoding: str) -> str:

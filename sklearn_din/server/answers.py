@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.items import Items
+from sklearn_din.server.json_values import Values
 
 MAX_EVENTS = 1_000  # of each history in a request
 
-User = Mapping[str, Any] | str | int  # a value for each column, or an id of the histories
+User = Values | str | int  # a value for each column, or an id of the histories
 
 
 class Answers(ABC):
@@ -46,22 +47,22 @@ class Answers(ABC):
     choices: Mapping[str, list[Any]] = {}
     number = "probability"
     has_reasons = False
-    training: list[dict[str, Any]] = []
+    training: list[Values] = []
     calibration: str | None = None
-    report: list[dict[str, Any]] | None = None
+    report: list[Values] | None = None
 
     @abstractmethod
     def best(
-        self, user: Mapping[str, Any], rows: Sequence[int] | None, top_k: int, exclude: str | None
+        self, user: Values, rows: list[int] | None, top_k: int, exclude: str | None
     ) -> tuple[list[int], list[float]]:
         """Return rows of the catalogue, the best first, and their numbers."""
 
     @abstractmethod
-    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def predict_rows(self, rows: list[Values]) -> list[Any]:
         """Return the number of each row."""
 
     def rank(
-        self, user: User, items: Sequence[Any] | None, top_k: int, exclude: str | None
+        self, user: User, items: list[Any] | None, top_k: int, exclude: str | None
     ) -> dict[str, list[Any]]:
         """Return the best items and their numbers; items of no catalogue are left out."""
         rows = None if items is None else self.items.find(items)
@@ -71,7 +72,7 @@ class Answers(ABC):
         ids = self.items.ids
         return {"items": [ids[row] for row in best], self.plural: numbers}
 
-    def predict(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    def predict(self, rows: list[Values]) -> dict[str, list[Any]]:
         """Return the number of each row: a user beside an item of the catalogue."""
         whole = [self._with_item(self.read_user(row)) for row in rows]
         return {self.plural: self.predict_rows(whole)}
@@ -81,7 +82,7 @@ class Answers(ABC):
         """The key of an answer's numbers."""
         return {"probability": "probabilities", "prediction": "predictions"}[self.number]
 
-    def read_user(self, user: User) -> Mapping[str, Any]:
+    def read_user(self, user: User) -> Values:
         """Return a user with the histories and the columns that are known of the id."""
         log = self.histories
         if not isinstance(user, Mapping):
@@ -101,9 +102,7 @@ class Answers(ABC):
         known = {name: log.last_known(user[log.user], name) for name in names}
         return {**known, **own, **user}
 
-    def user_of_events(
-        self, events: Sequence[Mapping[str, Any]], context: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def user_of_events(self, events: list[Values], context: Values) -> Values:
         """Return a user who did some events: what an event lacks, the catalogue has of its item."""
         whole = [self._with_item(event) for event in events]
         histories = {
@@ -113,22 +112,22 @@ class Answers(ABC):
         others = {name: context.get(name) for name in self.user_columns if name not in histories}
         return {**others, **histories}
 
-    def example_user(self) -> dict[str, Any]:
+    def example_user(self) -> Values:
         """Return a user for the documentation."""
         items = [{self.items.item: item} for item in self.items.ids[:3]]
         return self.user_of_events(items, {name: known[0] for name, known in self.choices.items()})
 
-    def reasons(self, user: Mapping[str, Any], row: int) -> dict[str, list[float] | None]:
+    def reasons(self, user: Values, row: int) -> dict[str, list[float] | None]:
         """Return the weight and the effect of each event for an item of the catalogue."""
         raise ValueError("a file of ONNX tells no reasons. Serve the Pipeline that save wrote.")
 
-    def _with_item(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_item(self, values: Values) -> Values:
         """Return values with what the catalogue has of their item."""
         row = self.items.row_of(values.get(self.items.item))
         return {**({} if row is None else self.items.row(row)), **values}
 
 
-def most_distinct(catalogue: pd.DataFrame, names: Sequence[str]) -> str:
+def most_distinct(catalogue: pd.DataFrame, names: list[str]) -> str:
     """Return the column that tells items from each other: of some, the one of the most values."""
     names = [name for name in dict.fromkeys(names) if name in catalogue]
     if not names:

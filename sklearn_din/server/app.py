@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from sklearn_din._version import __version__
 from sklearn_din.server.guard import Guard
+from sklearn_din.server.json_values import Values
 from sklearn_din.server.page import add_page
 from sklearn_din.server.state import State
 
@@ -28,7 +28,7 @@ MAX_ITEMS, MAX_ROWS, MAX_TOP_K, MAX_CLICKS = 10_000, 1_000, 1_000, 1_000
 class RankRequest(BaseModel):
     """A user, and the items that a retrieval step has chosen."""
 
-    user: dict[str, Any] | str | int = Field(
+    user: Values | str | int = Field(
         description="A value for each column of a user, histories as lists, the oldest event "
         "first; or the id of a user whose history the server knows."
     )
@@ -44,13 +44,13 @@ class RankRequest(BaseModel):
 class PredictRequest(BaseModel):
     """Rows, each a user beside an item."""
 
-    rows: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_ROWS)
+    rows: list[Values] = Field(min_length=1, max_length=MAX_ROWS)
 
 
 class EventsRequest(BaseModel):
     """What users did: user, time and the columns of a history."""
 
-    events: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_CLICKS)
+    events: list[Values] = Field(min_length=1, max_length=MAX_CLICKS)
 
 
 def create_app(
@@ -115,7 +115,7 @@ def create_app(
         return JSONResponse(await state.work(state.add, request.events))
 
     @app.get("/health", summary="Whether the server answers, and by what")
-    async def health() -> dict[str, Any]:
+    async def health() -> Values:
         answers = state.answers
         return {
             "status": "ok" if state.failure is None else "old model",
@@ -147,20 +147,17 @@ async def _say_our_sentence(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error)}, 422)
 
 
-def _describe(app: FastAPI, state: State) -> dict[str, Any]:
+def _describe(app: FastAPI, state: State) -> Values:
     """Return the OpenAPI description, with the model's own columns and examples of now."""
     described = get_openapi(title=app.title, version=app.version, routes=app.routes)
     answers = state.answers
     user, item = answers.example_user(), answers.items.row(0)
     log = answers.histories
     events = [] if log is None else [log.example()]
-    examples: dict[str, dict[str, Any]] = {
-        "RankRequest": {"user": user, "items": answers.items.ids[:3], "top_k": 2},
-        "PredictRequest": {"rows": [{**user, answers.items.item: item[answers.items.item]}]},
-        "EventsRequest": {"events": events},
-    }
-    schemas = described["components"]["schemas"]
-    for name, example in examples.items():
-        schemas[name]["example"] = json.loads(json.dumps(example))
+    schemas, own = described["components"]["schemas"], answers.items.item
+    ranked = {"user": user, "items": answers.items.ids[:3], "top_k": 2}
+    schemas["RankRequest"]["example"] = ranked
+    schemas["PredictRequest"]["example"] = {"rows": [{**user, own: item[own]}]}
+    schemas["EventsRequest"]["example"] = {"events": events}
     schemas["RankRequest"]["properties"]["user"]["x-columns"] = answers.user_columns
     return described

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from sklearn_din.server.answers import Answers, most_distinct
 from sklearn_din.server.items import Items
-from sklearn_din.server.json_values import plain
+from sklearn_din.server.json_values import Values, plain
 from sklearn_din.serving.onnx_server import OnnxServer
 
 
@@ -33,12 +32,7 @@ class OnnxAnswers(Answers):
     """
 
     def __init__(
-        self,
-        path: Path,
-        catalogue: pd.DataFrame,
-        *,
-        label: str | None = None,
-        **shown: Any,
+        self, path: Path, catalogue: pd.DataFrame, *, label: str | None = None, **shown: Any
     ) -> None:
         self._server, self._label = OnnxServer(path), label
         self._server.rank({}, [], label=label)  # another layout is refused
@@ -54,7 +48,7 @@ class OnnxAnswers(Answers):
         self.number = "probability" if self._server.classes_ else "prediction"
 
     def best(
-        self, user: Mapping[str, Any], rows: Sequence[int] | None, top_k: int, exclude: str | None
+        self, user: Values, rows: list[int] | None, top_k: int, exclude: str | None
     ) -> tuple[list[int], list[float]]:
         """Return rows of the catalogue, the best first, and their numbers."""
         if exclude is not None:
@@ -64,7 +58,7 @@ class OnnxAnswers(Answers):
                 if source == self.items.item
                 for event in user.get(name) or []
             }
-            rows = range(len(self.items)) if rows is None else rows
+            rows = [*range(len(self.items))] if rows is None else rows
             rows = [row for row in rows if self.items.ids[row] not in seen]
         columns = self._columns
         if rows is not None:
@@ -73,11 +67,12 @@ class OnnxAnswers(Answers):
         positions = best.tolist()
         return positions if rows is None else [rows[n] for n in positions], numbers.tolist()
 
-    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def predict_rows(self, rows: list[Values]) -> list[Any]:
         """Return the number of each row."""
-        return [self._predict_row(row) for row in rows]
-
-    def _predict_row(self, row: Mapping[str, Any]) -> float:
-        item = {name: [row[name]] for name in self._columns if name in row}
-        user = {name: cell for name, cell in row.items() if name not in item}
-        return self._server.rank(user, item, top_k=1, label=self._label)[1].tolist()[0]
+        numbers = []
+        for row in rows:
+            item = {name: [row[name]] for name in self._columns if name in row}
+            user = {name: cell for name, cell in row.items() if name not in item}
+            _, of_row = self._server.rank(user, item, top_k=1, label=self._label)
+            numbers += of_row.tolist()
+        return numbers

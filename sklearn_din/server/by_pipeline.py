@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,7 @@ from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.server.answers import Answers, most_distinct
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.items import Items
-from sklearn_din.server.json_values import plain
+from sklearn_din.server.json_values import Values, check_keys, plain
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.checks import CHECK
 
@@ -89,7 +88,7 @@ class PipelineAnswers(Answers):
         self.training = classifier.history_[list(CHECK)].to_dict("records")
 
     def best(
-        self, user: Mapping[str, Any], rows: Sequence[int] | None, top_k: int, exclude: str | None
+        self, user: Values, rows: list[int] | None, top_k: int, exclude: str | None
     ) -> tuple[list[int], list[float]]:
         """Return rows of the catalogue, the best first, and their numbers."""
         items = self.items
@@ -97,15 +96,9 @@ class PipelineAnswers(Answers):
         best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude)
         return items.find(plain(best[items.item].tolist())), best.iloc[:, -1].tolist()
 
-    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def predict_rows(self, rows: list[Values]) -> list[Any]:
         """Return the number of each row, of several labels that of the one to rank by."""
-        for row in rows:
-            absent = [name for name in self._needed if name not in row]
-            if absent:
-                raise ValueError(
-                    f"a row must have the keys {self._needed}, got none of {absent}. Where a value "
-                    "is not known, give null."
-                )
+        check_keys(rows, self._needed, what="a row")
         columns = {name: pd.Series([r[name] for r in rows], dtype=object) for name in self._needed}
         frame = pd.DataFrame(columns)
         if self.number == "prediction":
@@ -116,7 +109,7 @@ class PipelineAnswers(Answers):
             probability = probability[list(names).index(self._label)]
         return probability[:, 1].tolist()
 
-    def reasons(self, user: Mapping[str, Any], row: int) -> dict[str, Any]:
+    def reasons(self, user: Values, row: int) -> Values:
         """Return the weight and the effect of each event for an item of the catalogue.
 
         The oldest event comes first; those beyond the encoder's ``max_length`` have none. Where a
@@ -124,7 +117,7 @@ class PipelineAnswers(Answers):
         """
         pair = {**user, **self.items.row(row)}
         frame = pd.DataFrame({n: pd.Series([pair.get(n)], dtype=object) for n in self._needed})
-        reasons: dict[str, Any] = {"weight": None, "effect": None, "notes": []}
+        reasons: Values = {"weight": None, "effect": None, "notes": []}
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
                 table = explain(self._model, frame, by=by)
@@ -136,7 +129,7 @@ class PipelineAnswers(Answers):
         return reasons
 
     @cached_property
-    def report(self) -> list[dict[str, Any]] | None:  # type: ignore[override]
+    def report(self) -> list[Values] | None:  # type: ignore[override]
         """How far the log's newest events are from the training rows, column by column."""
         if self.histories is None:
             return None

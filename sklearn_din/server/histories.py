@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 
 from sklearn_din._validation import check_frame
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.server.json_values import check_spelling, plain
+from sklearn_din.server.json_values import Values, check_keys, check_spelling, plain
 
 RECENT = 2_000  # clicks after which they join the log: until then a post costs the same
 TIMES = "time of each event"  # a history beside those of the model
@@ -102,14 +101,13 @@ class Histories:
         """Return the newest events of the log as rows with the histories that they had."""
         return self._builders[0].transform(self._builders[0].events_.nlargest(n, self.time))
 
-    def add(self, events: Sequence[Mapping[str, Any]]) -> int:
+    def add(self, events: list[Values]) -> int:
         """Remember events and return how many there were that were not remembered already."""
         needed = [self.user, self.time, *self.columns]
-        for event in events:
-            absent = [name for name in needed if name not in event]
-            absent += [name for name in (self.user, self.time) if event.get(name, "") is None]
-            if absent:
-                raise ValueError(f"an event must have the keys {needed}, got none of {absent}.")
+        check_keys(events, needed, what="an event")
+        for name in (self.user, self.time):
+            if any(event[name] is None for event in events):
+                raise ValueError(f"an event must have a value for {name}, got null.")
         frame = pd.DataFrame({n: pd.Series([e[n] for e in events]) for n in needed})
         for name in (self.user, *self.columns):
             check_spelling(frame[name].tolist(), self._example[name].tolist(), name=name)
@@ -129,12 +127,12 @@ class Histories:
             self._builders = log, recent
         return len(new)
 
-    def example(self) -> dict[str, Any]:
+    def example(self) -> Values:
         """Return an event as :meth:`add` takes it."""
         event = self._example.drop(columns=TIMES).iloc[0].to_dict()
         return {str(name): plain(value) for name, value in event.items()}
 
-    def search(self, text: str, n: int) -> list[dict[str, Any]]:
+    def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
         recent = self._builders[1].events_[self.user].value_counts()
         counts = self._n_by_user.add(recent, fill_value=0).sort_values(ascending=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 from sklearn_din._validation import check_frame
 from sklearn_din._warnings import warn_user
-from sklearn_din.server.json_values import check_spelling, plain
+from sklearn_din.server.json_values import Values, check_spelling, plain
 
 PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may hold scripts
 
@@ -65,7 +64,7 @@ class Items:
         """Return the row of an item; None where the catalogue has none."""
         return self._rows.get(item) if isinstance(item, str | int) else None
 
-    def find(self, items: Sequence[Any]) -> list[int]:
+    def find(self, items: list[Any]) -> list[int]:
         """Return the rows of items, those of the catalogue; raise where it has none of them."""
         check_spelling(items, self.ids[:1], name="items")
         rows = [self._rows[item] for item in dict.fromkeys(items) if item in self._rows]
@@ -76,21 +75,21 @@ class Items:
             )
         return rows
 
-    def row(self, row: int) -> dict[str, Any]:
+    def row(self, row: int) -> Values:
         """Return the columns of an item."""
         return {str(name): plain(self.frame[name].iloc[row]) for name in self.frame}
 
-    def search(self, text: str, n: int) -> list[dict[str, Any]]:
+    def search(self, text: str, n: int) -> list[Values]:
         """Return items whose title or id holds a text, in the catalogue's order."""
         is_hit = self._texts.str.contains(text.lower(), regex=False)
         return [self.show(row) for row in np.flatnonzero(is_hit)[:n].tolist()]
 
-    def show(self, row: int) -> dict[str, Any]:
+    def show(self, row: int) -> Values:
         """Return what people see of an item."""
         image = None if self.picture(row) is None else f"page/image/{row}"
         return {"item": self.ids[row], "title": self._titles.iloc[row], "image": image}
 
-    def show_id(self, item: Any) -> dict[str, Any]:
+    def show_id(self, item: Any) -> Values:
         """Return what people see of an id, which need not be in the catalogue."""
         row = self.row_of(item)
         return {"item": item, "title": str(item), "image": None} if row is None else self.show(row)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+Values = dict[str, Any]  # by name: a row, or an answer
 LARGEST = 2**63 - 1
 NAMES = {str: "text", int: "integers", float: "numbers with a fraction", bool: "true or false"}
 
 
-def check_spelling(values: Sequence[Any], known: Sequence[Any], *, name: str) -> None:
+def check_spelling(values: list[Any], known: list[Any], *, name: str) -> None:
     """Raise where values are text and known ones integers, or the other way round.
 
     Examples
@@ -33,6 +33,17 @@ def check_spelling(values: Sequence[Any], known: Sequence[Any], *, name: str) ->
             raise ValueError(
                 f"{name} must be {NAMES[kind]}, such as {known[0]!r:.40}, got {value!r:.40}: "
                 f"{got}. Write them {how} quotes."
+            )
+
+
+def check_keys(rows: list[Values], names: list[str], *, what: str) -> None:
+    """Raise where a row lacks one of some keys."""
+    for row in rows:
+        absent = [name for name in names if name not in row]
+        if absent:
+            raise ValueError(
+                f"{what} must have the keys {names}, got none of {absent}. Where a value is not "
+                "known, give null."
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from sklearn_din.server.answers import MAX_EVENTS, Answers
+from sklearn_din.server.json_values import Values
 from sklearn_din.server.state import State
 from sklearn_din.training.checks import best_check
 
@@ -33,8 +33,8 @@ class PageUser(BaseModel):
 class PageRequest(BaseModel):
     """The strip of events, oldest first, and the columns of the user."""
 
-    events: list[dict[str, Any]] = Field(max_length=MAX_EVENTS)
-    context: dict[str, Any] = {}
+    events: list[Values] = Field(max_length=MAX_EVENTS)
+    context: Values = {}
     exclude: bool = False
     item: str | int | None = None
 
@@ -96,7 +96,7 @@ def _answer_with(response: Response) -> Any:
     return answer
 
 
-def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> dict[str, Any]:
+def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> Values:
     """Return what the page needs to know of the model before anything is chosen."""
     context = [name for name in answers.user_columns if name not in answers.event_columns]
     best = best_check(answers.training)
@@ -115,7 +115,7 @@ def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> dict
     }
 
 
-def _show_user(answers: Answers, user: str | int) -> dict[str, Any]:
+def _show_user(answers: Answers, user: str | int) -> Values:
     """Return the events of a user, each with what people see of its item, and the user's columns.
 
     An id that was typed is text: it is looked up as an integer where the ids are.
@@ -126,20 +126,17 @@ def _show_user(answers: Answers, user: str | int) -> dict[str, Any]:
     id_of_user = log.read_id(user)
     histories, times = log.of(id_of_user)
     own = {source: histories[name] for name, source in answers.event_columns.items()}
-    events = [
-        _show_event(answers, {name: cells[n] for name, cells in own.items()}, time)
-        for n, time in enumerate(times)
-    ]
+    events = []
+    for n, time in enumerate(times):
+        event = {name: cells[n] for name, cells in own.items()}
+        shown = answers.items.show_id(event[answers.items.item])
+        events.append({"event": event, "time": time, **shown})
     whole = answers.read_user(id_of_user)
     context = {n: v for n, v in whole.items() if n in answers.user_columns and n not in histories}
     return {"user": id_of_user, "events": events, "context": context}
 
 
-def _show_event(answers: Answers, event: Mapping[str, Any], time: str | None) -> dict[str, Any]:
-    return {"event": event, "time": time, **answers.items.show_id(event[answers.items.item])}
-
-
-def _rank(answers: Answers, request: PageRequest) -> dict[str, Any]:
+def _rank(answers: Answers, request: PageRequest) -> Values:
     """Return the ten best items with what people see of them."""
     user = answers.user_of_events(request.events, request.context)
     exclude = "history" if request.exclude else None
@@ -151,7 +148,7 @@ def _rank(answers: Answers, request: PageRequest) -> dict[str, Any]:
     return {"best": shown}
 
 
-def _tell_why(answers: Answers, request: PageRequest) -> dict[str, Any]:
+def _tell_why(answers: Answers, request: PageRequest) -> Values:
     """Return the weight and the effect of each event for an item."""
     (row,) = answers.items.find([request.item])
     return answers.reasons(answers.user_of_events(request.events, request.context), row)

@@ -8,13 +8,14 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sklearn_din.server.answers import Answers
+from sklearn_din.server.json_values import Values
 
 SECONDS_BETWEEN_LOOKS = 1.0
 CLICKS_KEPT = 100_000  # of those posted: they join the histories of the next model too
@@ -37,23 +38,23 @@ class State:
 
     def __init__(self, load: Callable[[], Answers], files: Sequence[Path] = ()) -> None:
         self._load, self._files = load, files
-        self.stamp = self._look()
+        self.stamp = [_stamp(path) for path in self._files]
         self.answers = load()
         self.loaded = datetime.now(UTC)
         self.failure: str | None = None
-        self._clicks: deque[Mapping[str, Any]] = deque(maxlen=CLICKS_KEPT)
+        self._clicks: deque[Values] = deque(maxlen=CLICKS_KEPT)
         self._writing = threading.Lock()
         # As many requests at once as there are cores: the others wait, and none waits long
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self._notes = threading.local()
 
-    async def work(self, function: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    async def work(self, function: Callable[..., Values], *given: Any) -> Values:
         """Return what a function returns, in a thread; with what it warned of as "notes"."""
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, self._with_notes, function, *given
         )
 
-    def add(self, events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    def add(self, events: list[Values]) -> dict[str, int]:
         """Let clicks join their users' histories; return how many are new."""
         with self._writing:
             histories = self.answers.histories
@@ -70,7 +71,7 @@ class State:
         """Replace the answers whenever a file was replaced, for ever."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            stamp = self._look()
+            stamp = [_stamp(path) for path in self._files]
             if stamp != self.stamp and None not in stamp:
                 self.stamp = stamp
                 await asyncio.to_thread(self.reload)
@@ -108,14 +109,11 @@ class State:
         """End the threads, when what they do is done."""
         self._pool.shutdown()
 
-    def _with_notes(self, function: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    def _with_notes(self, function: Callable[..., Values], *given: Any) -> Values:
         notes: list[str] = []
         self._notes.said = notes
         answer = function(*given)
         return {**answer, "notes": list(dict.fromkeys(notes))} if notes else answer
-
-    def _look(self) -> Stamp:
-        return [_stamp(path) for path in self._files]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -161,11 +161,8 @@ class Catalogue:
 
     @cached_property
     def item(self) -> str | None:
-        """The column that tells what a candidate is: of those with a history, the most values."""
-        compared = {name for behaviour in self.schema.behaviours for name in behaviour.candidates}
-        single = {*self.schema.names("categorical")}  # no lists, such as a film's genres
-        names = [name for name in self.columns if name in compared & single]
-        return max(names, key=lambda name: self.schema[name].n_ids, default=None)
+        """The column that tells what a candidate is."""
+        return item_column(self.schema, self.columns)
 
     @cached_property
     def places(self) -> PlacesOfIds:
@@ -241,6 +238,14 @@ class Catalogue:
         name = cast(str, self.item)
         cells = OneRow({name: list(values)}).history(name)
         return self._rows.learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
+
+
+def item_column(schema: Schema, names: Collection[str]) -> str | None:
+    """Return the column that tells candidates: of those with a history, the most values."""
+    compared = {name for behaviour in schema.behaviours for name in behaviour.candidates}
+    single = compared.intersection(schema.names("categorical"))  # no lists, such as genres
+    own = [name for name in names if name in single]
+    return max(own, key=lambda name: schema[name].n_ids, default=None)
 
 
 def frame_of_users(users: Users) -> pd.DataFrame:

@@ -508,12 +508,7 @@ def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
 
 
 def neighbour_numbers(
-    pair: NeighbourPair,
-    candidates: Value,
-    events: Value,
-    mask: Value,
-    *,
-    are_shared: bool = False,
+    pair: NeighbourPair, candidates: Value, events: Value, mask: Value, *, are_shared: bool = False
 ) -> Value:
     """Add one history's numbers for its candidate: (n, 13), in the order of their columns.
 

@@ -19,7 +19,7 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
-from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
+from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users, item_column
 from sklearn_din.training.target import Label, Reading
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
@@ -445,11 +445,9 @@ def _check_candidates(
 
 def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
     """Warn where an item has several rows: by the candidate column that has the most ids."""
-    compared = {n for behaviour in schema.behaviours for n in behaviour.candidates if n is not None}
-    items = [name for name in candidates.columns if name in compared]
-    if not items:
+    item = item_column(schema, candidates.columns)
+    if item is None:
         return
-    item = max(items, key=lambda name: schema[name].n_ids)
     copies = candidates[item].duplicated()
     if copies.any():
         warn_user(

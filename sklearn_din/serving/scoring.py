@@ -29,7 +29,7 @@ from sklearn_din.tables.scan import Scan
 FRAME_ROWS = 131_072  # rows of a part, where X is a frame in memory
 # Columns by the method that is asked; the last one of regressors alone
 COLUMN_OF = {"predict_proba": "probability", "decision_function": "decision"}
-PREDICTION = "prediction"
+COLUMN_OF |= {"predict": "prediction"}
 N_MODELS = 4  # models that a process keeps: the latest ones
 
 Part = tuple[Any, pd.DataFrame]  # rows as the model takes them, and columns that are copied
@@ -104,10 +104,10 @@ def predict_to_parquet(
     parts = _scan_parts(X, names) if isinstance(X, Scan) else _frame_parts(X, names)
     shown, writer = Progress("predicting", n_rows), None
     with whole_file(target) as partial, shown as progress, ExitStack() as files:
-        for rows, kept in parts:
+        for rows, copied in parts:
             predicted = predictions_of(model, method, rows)
             _check_taken(predicted, names)
-            arrays = {str(name): _arrow_column(kept[name]) for name in names}
+            arrays = {str(name): _arrow_column(copied[name]) for name in names}
             table = pa.table(arrays | predicted)
             writer = writer or files.enter_context(pq.ParquetWriter(partial, table.schema))
             writer.write_table(table.cast(writer.schema))
@@ -244,13 +244,13 @@ def _scan_parts(X: Scan, names: Sequence[str]) -> Iterator[Part]:
 def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, names, name="X")
-    kept, n_rows = shown.pandas[names].copy(deep=False), len(shown.pandas)
+    copied, n_rows = shown.pandas[names].copy(deep=False), len(shown.pandas)
     for name in names:  # objects whole: one part may hold integers and another floats
-        if kept[name].dtype == object:
-            kept[name] = ArrowExtensionArray(_arrow_column(kept[name]))
+        if copied[name].dtype == object:
+            copied[name] = ArrowExtensionArray(_arrow_column(copied[name]))
     for start in range(0, max(n_rows, 1), FRAME_ROWS):
         stop = min(start + FRAME_ROWS, n_rows)
-        yield shown.between(start, stop), kept.iloc[start:stop]
+        yield shown.between(start, stop), copied.iloc[start:stop]
 
 
 def _arrow_column(column: pd.Series) -> pa.Array | pa.ChunkedArray:
@@ -274,20 +274,19 @@ def _check_taken(predicted: Collection[str], columns: Collection[str]) -> None:
 
 def scoring_method(model: Any) -> str:
     """Return the name of the method that gives a model's scores."""
-    method = next((name for name in COLUMN_OF if hasattr(model, name)), None)
-    if method is None and hasattr(model, "__sklearn_tags__") and is_regressor(model):
-        return "predict"
-    if method is None:
-        raise TypeError(
-            "scoring needs a fitted model with predict_proba or decision_function, got "
-            f"{model!r:.60}. Pass the fitted Pipeline or classifier."
-        )
-    return method
+    has_numbers = hasattr(model, "__sklearn_tags__") and is_regressor(model)
+    for method in COLUMN_OF:
+        if hasattr(model, method) and (has_numbers or method != "predict"):
+            return method
+    raise TypeError(
+        "scoring needs a fitted model with predict_proba or decision_function, got "
+        f"{model!r:.60}. Pass the fitted Pipeline or classifier."
+    )
 
 
 def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
     """Return predictions by name of column; of no rows too, which most models refuse."""
-    name = COLUMN_OF.get(method, PREDICTION)
+    name = COLUMN_OF[method]
     classes = list(getattr(model, "classes_", range(2)))
     if len(rows) == 0:
         shape = (0,) if method == "predict" else (0, len(classes))
