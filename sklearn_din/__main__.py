@@ -6,8 +6,6 @@
 ``python -m sklearn_din serve MODEL --catalogue items.parquet`` answers over HTTP, with a page.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

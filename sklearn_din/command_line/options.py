@@ -1,7 +1,5 @@
 """The options of the command line, checked before any file is read."""
 
-from __future__ import annotations
-
 import argparse
 import codecs
 import importlib.util

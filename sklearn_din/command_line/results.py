@@ -1,7 +1,5 @@
 """The main job: scores cross-validated by user, attention's picture, best items; rows scored."""
 
-from __future__ import annotations
-
 import importlib.util
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The server on the command line: its files, read anew whenever one is replaced."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import socket
@@ -33,7 +31,7 @@ def serve(options: Options) -> None:
     run(state, host=options.host, port=options.port, token=options.token)
 
 
-def serve_study(study: Study, model: Pipeline, probability: np.ndarray, port: int) -> None:
+def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: int) -> None:
     """Show what the main job has fitted, beside the cross-validated probability of each row."""
     from sklearn_din.server.by_pipeline import PipelineAnswers
 

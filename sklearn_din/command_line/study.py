@@ -1,7 +1,5 @@
 """Impressions with their histories and labels, out of a log, and the Pipelines fitted on them."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping
 from typing import NamedTuple

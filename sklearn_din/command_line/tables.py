@@ -3,8 +3,6 @@
 Times are numbers, or dates whose order of day and month is never a silent guess.
 """
 
-from __future__ import annotations
-
 import lzma
 import re
 import warnings

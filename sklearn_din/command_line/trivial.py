@@ -1,7 +1,5 @@
 """Rules that need no network: scored on the models' folds, they stand beside the models."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a request is answered by: one model beside one catalogue and the log of what users did."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The application: its routes, and what is told of bad input."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Sequence

@@ -1,7 +1,5 @@
 """Answers of a file that export_onnx wrote: torch is not imported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Answers of a fitted Pipeline: rankings, and the reasons for them."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What stands before every route: sizes, types, headers, times, and the log."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

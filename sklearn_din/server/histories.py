@@ -1,7 +1,5 @@
 """What users did: a log, and the clicks that have come since."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from typing import Any

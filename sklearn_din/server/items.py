@@ -1,7 +1,5 @@
 """The rows of a catalogue: ids, titles and pictures, found by id or by text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Values that come and go as JSON: how ids are spelt, dates, missing values."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

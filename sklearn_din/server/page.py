@@ -1,7 +1,5 @@
 """The page: its files, and what they ask for."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from typing import Any
 

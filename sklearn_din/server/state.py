@@ -1,7 +1,5 @@
 """What is served now: answers that are replaced in one move when their files were."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """Which pairs of users and candidates may be ranked: all, or those of a frame, without others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

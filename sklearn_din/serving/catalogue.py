@@ -1,7 +1,5 @@
 """Candidates that are encoded once, and the users who are encoded beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
