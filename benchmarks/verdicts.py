@@ -1,0 +1,134 @@
+"""What an item's level alone tells, beside the network and boosted trees that know all levels.
+
+``python -m benchmarks.verdicts [--seeds 5] [--only WORD]`` fits, on real verdicts and on made logs,
+the default way; LightGBM on counts of the history and, point in time, how often each id and the
+user came up and what share of it was 1; and the item's rate, ten rows at the average rate added. It
+prints AUC, GAUC, log loss, and "gauc at once": GAUC where all test rows of a user are asked at the
+moment of the first one, with the history of then. Of rows asked one after the other a user's own
+level changes from row to row: that is right or wrong about the user, and orders no items.
+"""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.default_fit import frames_of
+from benchmarks.tables import print_frame
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_aggregates
+from sklearn_din.metrics import group_roc_auc_score
+
+SETS = ["movies", "MovieLens by time", "market, 2 %", "answers"]
+PRIOR_ROWS = 10
+TREES = {"objective": "binary", "learning_rate": 0.05, "min_data_in_leaf": 50, "num_threads": 1}
+
+
+def ours(X, y, rows, at_once, *, user, seed, parameters):
+    """Click probabilities of two frames by the default way."""
+    encoder = HistorySequenceEncoder(**parameters)
+    classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
+    return [classifier.predict_proba(encoder.transform(Z))[:, 1] for Z in (rows, at_once)]
+
+
+def rate_of_item(X, y, rows, at_once, **_):
+    """The same by how often the item was 1, with ten rows at the average rate."""
+    of_item = pd.Series(y).groupby(X["item"].to_numpy()).agg(["sum", "size"])
+    rates = (of_item["sum"] + PRIOR_ROWS * y.mean()) / (of_item["size"] + PRIOR_ROWS)
+    return [rates.reindex(rows["item"]).fillna(y.mean()).to_numpy()] * 2
+
+
+def lightgbm(X, y, rows, at_once, *, user, seed, parameters):
+    """The same by trees; the last tenth of the rows, or a tenth of the users, stops them."""
+    import lightgbm as lgb
+
+    log = X.assign(label=y)  # labels of test rows are not looked at
+    tables = [columns_of(frame, log, user) for frame in (X, rows, at_once)]
+    if parameters.get("time"):
+        is_late = np.arange(len(X)) >= 0.9 * len(X)
+    else:
+        is_late = (pd.factorize(X[user])[0] + seed) % 10 == 0
+    train, valid = (lgb.Dataset(tables[0][part], y[part]) for part in (~is_late, is_late))
+    stop = lgb.early_stopping(50, verbose=False)
+    trees = lgb.train(TREES | {"seed": seed, "verbose": -1}, train, 2000, [valid], callbacks=[stop])
+    return [trees.predict(table) for table in tables[1:]]
+
+
+def columns_of(X, log, user):
+    """Counts and rates before each row's time, and what its history says of its ids: floats."""
+    ids = [name for name in X if f"hist_{name}" in X]
+    keys = [*ids, user]
+    wanted = {f"{key}_n": (key, None, "count") for key in keys}
+    wanted |= {f"{key}_rate": (key, "label", "mean") for key in keys}
+    columns = attach_aggregates(
+        X[[*keys, "time"]], log[[*keys, "time", "label"]], time="time", aggregates=wanted
+    )[[*wanted]]
+    numbers = X.select_dtypes("number").drop(columns=[*keys, "time"], errors="ignore")
+    events = {name: np.concatenate(X[name].tolist()) for name in X if name.startswith("hist_")}
+    lengths = X[f"hist_{ids[0]}"].map(len).to_numpy()
+    row = np.repeat(np.arange(len(X)), lengths)
+    newest_first = np.cumsum(lengths)[row] - np.arange(len(row))
+    chosen = {"history": np.full(len(row), True)}
+    chosen |= {name: events[f"hist_{name}"] == X[name].to_numpy()[row] for name in ids}
+    for name, which in chosen.items():
+        counts = np.bincount(row[which], minlength=len(X))
+        columns[f"{name}_events"], columns[f"{name}_share"] = counts, counts / lengths.clip(1)
+        last = pd.Series(newest_first[which]).groupby(row[which]).min()
+        columns[f"{name}_last"] = last.reindex(np.arange(len(X))).to_numpy()
+        for other in events.keys() - {f"hist_{key}" for key in ids}:
+            means = pd.Series(events[other][which].astype(float)).groupby(row[which]).mean()
+            columns[f"{other}_of_{name}"] = means.reindex(np.arange(len(X))).to_numpy()
+    return columns.join(numbers).to_numpy(dtype=np.float32, na_value=np.nan)
+
+
+METHODS = {"DINClassifier()": ours, "LightGBM with rates": lightgbm, "item's rate": rate_of_item}
+
+
+def at_once(rows, user):
+    """Return rows with the time and the histories of their user's first one."""
+    of_moment = [name for name in rows if name.startswith("hist_") or name == "time"]
+    order = np.argsort(rows["time"].to_numpy(), kind="stable")
+    users = rows[user].to_numpy()
+    first = pd.Series(order[::-1], index=users[order[::-1]]).groupby(level=0).last()
+    moments = rows[of_moment].iloc[first.reindex(users).to_numpy()]
+    return rows.assign(**{name: moments[name].array for name in of_moment})
+
+
+def measure(name, seed):
+    """Yield measures by method on one set."""
+    X, y, rows, labels, users, parameters = frames_of(name, seed)
+    user = parameters["user"]
+    order = np.argsort(X["time"].to_numpy(), kind="stable")
+    X, y, rows = X.iloc[order].reset_index(drop=True), y[order], rows.reset_index(drop=True)
+    for method, predict in METHODS.items():
+        p, q = predict(X, y, rows, at_once(rows, user), user=user, seed=seed, parameters=parameters)
+        yield {
+            "set": name,
+            "seed": seed,
+            "method": method,
+            "auc": roc_auc_score(labels, p),
+            "gauc": group_roc_auc_score(labels, p, groups=users),
+            "log_loss": log_loss(labels, p),
+            "gauc_at_once": group_roc_auc_score(labels, q, groups=users),
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verdicts")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", default="", help="part of a set's name")
+    options = parser.parse_args()
+    found = []
+    for name in (name for name in SETS if options.only in name):
+        for seed in range(options.seeds):
+            found += measure(name, seed)
+            print(pd.DataFrame(found[-len(METHODS) :]).to_string(header=False), flush=True)
+    table = pd.DataFrame(found).drop(columns="seed").groupby(["set", "method"], sort=False)
+    print_frame(table.mean().map("{:.4f}".format).reset_index(), "Means over seeds")
+    losses = pd.DataFrame(found).pivot(index=["set", "seed"], columns="method", values="log_loss")
+    gained = losses.sub(losses["DINClassifier()"], axis=0).map("{:+.4f}".format)
+    print_frame(gained.reset_index().astype(str), "Log loss above the default's, by seed")
+
+
+if __name__ == "__main__":
+    main()
