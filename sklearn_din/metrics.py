@@ -75,9 +75,10 @@ def group_roc_auc_score(
     Notes
     -----
     Where a group's impressions come at different moments, what is known of the group moves from row
-    to row: that is right or wrong about its level, orders no items, and lowers GAUC. An item's plain
-    rate may then have a higher one than any model that knows the user (``benchmarks/verdicts.py``).
-    To compare rankings, score all of a user's impressions as of one moment.
+    to row: that is right or wrong about its level, orders no items, and lowers GAUC. An item's
+    plain rate may then have a higher one than any model that knows the user
+    (``benchmarks/verdicts.py``). To compare rankings, score all of a user's impressions as of one
+    moment.
 
     Examples
     --------
