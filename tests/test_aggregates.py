@@ -168,12 +168,6 @@ def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
     assert expected["count"].tolist() == [0, 1, 1, 2, 2]
 
 
-def test_times_may_be_datetimes():
-    log = RATINGS.assign(time=pd.to_datetime(RATINGS["time"], unit="h", utc=True))
-    attached = attach_aggregates(log, log, time="time", aggregates=AGGREGATES)
-    assert attached["item_count"].tolist() == [0.0, 0.0, 1.0, 1.0]
-
-
 @pytest.mark.parametrize(
     ("aggregates", "error", "message"),
     [

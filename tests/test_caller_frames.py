@@ -17,7 +17,6 @@ from sklearn_din import (
     rank_candidates,
     sample_negatives,
 )
-from sklearn_din._frames import CallerFrame, pandas_frame
 
 pl = pytest.importorskip("polars")
 
@@ -163,13 +162,6 @@ def test_the_callers_frames_stay_as_they_were(kind):
     assert plain(now) == plain(KINDS[kind](NOW))
 
 
-def test_dates_are_times():
-    dated = pl.from_pandas(CLICKS).with_columns(pl.col("day").cast(pl.Date))
-    attached = attach_history(dated, dated, user="user", time="day", columns="item", elapsed="ago")
-    assert attached["hist_item"].to_list()[3] == ["hat", "tie"]
-    assert attached["ago"].to_list()[3] == [86400.0, 86400.0]
-
-
 def test_a_lazy_frame_is_refused_with_the_remedy():
     lazy = pl.from_pandas(CLICKS).lazy()
     message = r"must be a frame in memory, got the lazy polars LazyFrame. Call .collect\(\)"
@@ -194,12 +186,3 @@ def test_an_arrow_table_keeps_what_it_says_of_its_index():
     assert again.index.tolist() == [7, 8, 9]
     histories = [f"hist_{name}" for name in PAST["columns"]]
     assert again.columns.tolist() == ["user", "time", *histories, "ago"]
-
-
-@pytest.mark.parametrize(
-    "thing", [np.zeros(2), [1], None, {"user": [1]}, "log.csv", pl.Series([1])]
-)
-def test_what_is_no_frame_is_refused(thing):
-    with pytest.raises(TypeError, match=r"^events must be a pandas, polars or Arrow frame, got "):
-        CallerFrame(thing, name="events")
-    assert pandas_frame(thing) is None

@@ -215,11 +215,6 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
     assert [opset.version for opset in model.opset_import] == [onnx_graph.OPSET]
 
 
-def test_a_bare_classifier_has_no_recipe(onnx, path):
-    export_onnx(fitted_classifier(), path)
-    assert not onnx.load(path).metadata_props
-
-
 def test_without_onnx_the_extra_is_named(monkeypatch, path):
     classifier = fitted_classifier()
     monkeypatch.setitem(sys.modules, "onnx", None)

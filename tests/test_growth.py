@@ -119,10 +119,6 @@ def test_values_of_another_kind_are_refused(known, new, kinds):
         grow(learn(known), new)
 
 
-def test_text_that_spells_integers_is_the_integers_that_were_learnt():
-    assert grow(learn([1, 2]), ["2", "7"]).values.tolist() == [1, 2, 7]
-
-
 def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
     empty = Vocabulary(np.empty(0, dtype=object))
     assert grow(empty, [3, 1]).values.dtype == np.int64

@@ -248,13 +248,3 @@ def test_the_onnx_server_knows_a_new_item_again(model, tmp_path):
     expected = model.predict_proba(frame)[:, 1]
     assert expected[-3] > expected[-2] + 0.1
     np.testing.assert_allclose(server.predict(frame.to_dict("list")), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("values", [["boot", "ä\ud800", "7"], [7, -3, 2**40], [True, False]])
-def test_the_onnx_server_gives_unknown_values_the_encoders_ids(values):
-    from sklearn_din.serving.onnx_server import _Known
-
-    known = _Known([])
-    expected = identify(np.array(values, dtype=object)).tolist()
-    known._is_integer = False  # nothing is learnt
-    assert known.ids([*values, None], "item") == [*expected, 1]

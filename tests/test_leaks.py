@@ -5,11 +5,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 
 from sklearn_din import (
     DINClassifier,
@@ -17,7 +14,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     TimeSplit,
     attach_history,
-    sample_negatives,
 )
 from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.training.validation import split_rows
@@ -167,43 +163,3 @@ def test_a_label_planted_in_the_log_is_learnt_only_if_it_lies_in_the_past(delay,
     ).fit(X.iloc[train], y[train])
     auc = roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1])
     assert auc > 0.9 if is_learnt else abs(auc - 0.5) < 0.08
-
-
-def auc_of_column(shown, y, name, groups):
-    """How well one column alone tells positives from negatives that were not trained on."""
-    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
-    scores = cross_val_predict(
-        model, shown[[name]], y, groups=groups, cv=GroupKFold(4), method="decision_function"
-    )
-    return roc_auc_score(y, scores)
-
-
-def make_clicks(n_rows=3_000, n_items=40, popularity=0.0):
-    chance = np.random.default_rng(0)
-    weights = 1.0 / np.arange(1, n_items + 1) ** popularity
-    items = chance.choice(n_items, size=n_rows, p=weights / weights.sum())
-    clicks = pd.DataFrame({"user": chance.integers(200, size=n_rows), "item": items})
-    clicks["category"], clicks["brand"] = items % 5, items % 7
-    clicks["hour"] = chance.integers(24, size=n_rows)
-    return clicks
-
-
-@pytest.mark.parametrize(
-    ("strategy", "popularity"), [("uniform", 0.0), ("popularity", 0.0), ("popularity", 0.8)]
-)
-@pytest.mark.parametrize("n_negatives", [1, 2])
-def test_no_single_column_tells_sampled_negatives_from_clicks(strategy, popularity, n_negatives):
-    clicks = make_clicks(popularity=popularity)
-    shown, y = sample_negatives(
-        clicks,
-        item="item",
-        item_columns=["category", "brand"],
-        strategy=strategy,
-        n_negatives=n_negatives,
-        random_state=0,
-    )
-    events = np.arange(len(shown)) // (1 + n_negatives)
-    for name in ("user", "hour"):  # of the event, not of the item: the same in all its rows
-        assert (shown[name].to_numpy() == clicks[name].to_numpy()[events]).all()
-    for name in ("item", "category", "brand"):
-        assert abs(auc_of_column(shown, y, name, events) - 0.5) < 0.08, name

@@ -190,12 +190,6 @@ def test_histories_without_their_candidates(histories):
         HistorySequenceEncoder(histories=histories).fit(SHOWN)
 
 
-@pytest.mark.parametrize(("drop", "left"), [("price", 2), (["price"], 2), (None, 3), ((), 3)])
-def test_one_name_and_none_may_be_dropped(drop, left):
-    X = HistorySequenceEncoder(drop=drop).fit_transform(SHOWN)
-    assert len(X.schema.fields) == left
-
-
 @pytest.mark.parametrize(
     ("ids", "got"),
     [
@@ -211,20 +205,6 @@ def test_ids_that_are_none(ids, got):
     fitted = HistorySequenceEncoder().fit(SHOWN)
     with says(f"ids must be integers, got {got}. Original values need no decoding."):
         fitted.inverse_transform_ids("item", ids)
-
-
-@pytest.mark.parametrize(
-    "ids",
-    [
-        [3, None],
-        np.array([3.0, np.nan]),
-        pd.array([3, None], dtype="Int32"),
-        pd.Series([3, None], dtype="Int64"),
-    ],
-)
-def test_missing_ids_stand_for_nothing(ids):
-    fitted = HistorySequenceEncoder().fit(SHOWN)
-    assert fitted.inverse_transform_ids("item", ids).tolist() == ["shoe", None]
 
 
 @pytest.mark.parametrize("key", [(3, "item"), (3, 4), 3, [0.5], ["item"]])

@@ -374,6 +374,16 @@ def test_that_they_are_off_is_logged_once(log, caplog):
     assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]
 
 
+def test_that_rows_are_left_out_of_a_growth_is_logged_once(log, caplog):
+    encoded = encode(log[0])
+    learnt, again = learn(encoded, log[1])[0], encoded[np.arange(1000) % len(encoded)]
+    _warnings.log_once.cache_clear()
+    for rows in (again, again, again[:999]):
+        learnt.grow(rows, np.zeros(len(rows), dtype=bool))
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("1,000 of 1,000 rows are not later than those that item neighbours")
+
+
 def test_rows_of_nobody_are_each_of_a_user_of_their_own(log):
     X, y = log
     X = X.assign(user=X["user"].mask(np.arange(len(X)) % 7 == 0))
