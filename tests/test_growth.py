@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 
 from sklearn_din import (
     DINClassifier,
@@ -466,6 +466,20 @@ def test_a_training_that_fails_leaves_all_as_it_was(
 
 
 # update
+
+
+def test_a_schedule_goes_on_in_each_update(model, later, y):
+    rates = []
+
+    class Watch(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            rates.append({group["lr"] for group in net.optimizer_.param_groups})
+
+    schedule = LRScheduler("StepLR", step_size=1, gamma=0.5)
+    model["din"].set_params(callbacks=[schedule, Watch()], lr=0.02)
+    for _ in range(2):
+        update(model, later, y)
+    assert rates == [{0.01}, {0.01}]
 
 
 @pytest.mark.parametrize(("batch_size", "n_parts"), [(10, 8), (80, 3)])

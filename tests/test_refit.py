@@ -122,6 +122,20 @@ def test_schedules_and_monitors_end_before_the_pass(callback):
     assert len(fit(callbacks=[callback()]).history_) == 3
 
 
+@pytest.mark.parametrize("wins", [True, False])
+def test_the_progress_bar_counts_no_epoch_for_the_pass(wins, capsys):
+    noise = np.where((X.times >= 1_900) & (X.times % 2 == 0), 1 - y, y)
+    trained = fit(y if wins else noise, verbose=1, max_epochs=2 if wins else 8, patience=9)
+    *checks, _ = trained.net_.checks_
+    kept = "all" if wins else f"{best_check(checks)['epoch']:g}"
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert (
+        f"trained {len(checks)} of {len(checks)} epochs and the validation rows, kept {kept}:"
+        in last
+    )
+    assert f"{8 * len(checks)}/{8 * len(checks)} " in last
+
+
 @pytest.mark.parametrize("act", ["callback", "user"])
 def test_a_pass_that_is_ended_leaves_the_best_check(act):
     class Stop(Callback):

@@ -466,9 +466,9 @@ class DINNet(NeuralNetBinaryClassifier):
     def _set_rates(self) -> None:
         """Give the optimizer the rates of the parameters."""
         dense, *tables = self.optimizer_.param_groups
-        dense["lr"] = self.lr
+        dense["lr"] = dense["initial_lr"] = self.lr  # the latter for schedules that go on
         for group in tables:
-            group["lr"] = self.embedding_lr or self.lr
+            group["lr"] = group["initial_lr"] = self.embedding_lr or self.lr
 
     def _set_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
         """Give the tables of the optimizer the factors of their L2."""

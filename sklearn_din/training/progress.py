@@ -66,6 +66,7 @@ class ProgressBar(Callback):
         self._n_rows, self._n_epochs = len(net.history), net.n_epochs_
         self._n_checks = self._n_checks_before = len(net.checks_)
         self._bar: tqdm | None = None
+        self._end_of_epochs: int | None = None  # checks before the pass over the validation rows
 
     def on_epoch_begin(
         self, net: DINNet, dataset_train: ImpressionBatches, **kwargs: object
@@ -76,13 +77,14 @@ class ProgressBar(Callback):
             n = dataset_train.n_batches
             self._bar = tqdm(total=n * net.max_epochs, initial=n * (epoch - 1), unit="batch")
         if net.is_refitting_:
+            self._end_of_epochs = len(net.checks_)
             self._bar.set_description("validation rows")
             return
         self._bar.set_description(f"epoch {epoch} of {net.max_epochs}")
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """Move on by one batch; tqdm draws ten times per second at most."""
-        if training and self._bar is not None:
+        if training and self._bar is not None and not net.is_refitting_:
             self._bar.update()
         self._show_latest(net)
 
@@ -94,11 +96,16 @@ class ProgressBar(Callback):
         """Show the check whose weights are kept and close the bar."""
         if self._bar is not None:
             checks = net.checks_[self._n_checks_before :]
-            n_epochs = checks[-1]["epoch"] - self._n_epochs if checks else 0
+            of_epochs = net.checks_[self._n_checks_before : self._end_of_epochs]
+            has_pass = len(of_epochs) < len(checks)
+            n_epochs = of_epochs[-1]["epoch"] - self._n_epochs if of_epochs else 0
             text = f"trained {n_epochs:g} of {net.max_epochs} epochs"
+            if has_pass:
+                text += " and the validation rows"
             best = best_check(checks)
             if best is not None:
-                text += f", kept {best['epoch'] - self._n_epochs:g}"
+                is_all = has_pass and best is checks[-1]
+                text += ", kept all" if is_all else f", kept {best['epoch'] - self._n_epochs:g}"
                 self._show_losses(self._bar, best)
             self._bar.set_description(text)
             self._bar.close()
