@@ -36,15 +36,25 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> Non
             f"{name} must have distinct column names, got {_list_names(twice)} more than once. "
             "Rename or drop the repeated columns."
         )
-    check_columns(frame.columns, columns, name=name)
+    check_columns(frame.columns, columns, name=name, index=frame.index.names)
 
 
-def check_columns(present: Collection[Hashable], columns: Iterable[Hashable], *, name: str) -> None:
-    """Raise unless all ``columns`` are among those ``present`` in what errors call ``name``."""
+def check_columns(
+    present: Collection[Hashable],
+    columns: Iterable[Hashable],
+    *,
+    name: str,
+    index: Collection[Hashable] = (),
+) -> None:
+    """Raise unless all ``columns`` are among those ``present`` in what errors call ``name``.
+
+    ``index`` has the names of a pandas index, in which a column that is not there may be.
+    """
     for column in columns:
         if column not in present:
             close = difflib.get_close_matches(str(column), map(str, present), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
+            hint = "; it is the index: use reset_index()." if column in index else hint
             raise ValueError(
                 f"{name} has no column {column!r}{hint} Its columns are: {_list_names(present)}."
             )
@@ -104,7 +114,7 @@ def check_times(
     if not is_number and getattr(times.dtype, "kind", None) != "M":
         raise TypeError(
             f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
-            "Convert text or dates with pd.to_datetime first."
+            "Convert text or dates with pd.to_datetime first, in polars with .str.to_datetime()."
         )
     if n_missing := int(missing_rows(times).sum()):
         raise missing_times(name, n_missing)
@@ -303,6 +313,20 @@ def refuse_unsure_ids(values: Any, distinct: Any, *, name: str) -> None:
             "would be one id in rows that are read together and two in others. Make all of them "
             "numbers, or all of them text."
         )
+
+
+def note_two_kinds(values: Any, *, name: str) -> str | None:
+    """Return what to say of distinct ids of which one is a number and one the text of it."""
+    if values.dtype != object or "mixed" not in pd.api.types.infer_dtype(values, skipna=True):
+        return None
+    texts = {value for value in values if isinstance(value, str)}
+    twice = next((v for v in values if isinstance(v, Number) and str(v) in texts), None)
+    if twice is None:
+        return None
+    return (
+        f"{name} holds {twice} and '{twice}', which are two ids. Write all in one way, "
+        f"{name} = {name}.astype(str)."
+    )
 
 
 def check_keys(values: np.ndarray, *, name: str) -> None:

@@ -177,6 +177,7 @@ def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
         ({"m": ("user", "rating", "max")}, ValueError, r"with one of mean, sum, count; .* 'max'\)"),
         ({"m": ("usr", "rating", "mean")}, ValueError, "impressions has no column 'usr'"),
         ({"m": ("user", "ratng", "mean")}, ValueError, "events has no column 'ratng'; did you"),
+        ([("user", "rating", "mean")], TypeError, "must be a dict of new columns.* got list"),
         ({"m": ("user", None, "mean")}, ValueError, "'count' alone takes None as column"),
         ({"m": ("user", "item", "mean")}, TypeError,
          r"needs numbers for a mean, but events\['item'\] has dtype .*use 'count'"),

@@ -140,8 +140,8 @@ def test_text_is_split_at_the_separator(dtype):
     ("column", "got"),
     [
         (pd.Series([1, 2], name="clicks"), "dtype int64"),
-        (pd.Series(["a|b"], name="clicks", dtype=object), "string cells, and separator is None"),
-        (pd.Series(["a|b"], name="clicks"), "string cells, and separator is None"),
+        (pd.Series(["a|b"], name="clicks", dtype=object), "'a.b', and separator is None"),
+        (pd.Series(["a|b"], name="clicks"), "text such as 'a.b', and separator is None"),
         (objects([[1], 2]), r"2 \(int\) in row 1"),
         (objects([[1], "ab"]), r"'ab' \(str\) in row 1"),
         (objects([1.5, None]), r"1.5 \(float\) in row 0"),
@@ -150,7 +150,7 @@ def test_text_is_split_at_the_separator(dtype):
     ],
 )
 def test_a_history_of_scalars_is_refused(column, got):
-    message = rf"(?s)clicks must hold one history per cell .* got (large_)?{got}.* attach_history"
+    message = rf"(?s)clicks must hold one history per cell .* got .*{got}.* attach_history"
     with pytest.raises(ValueError, match=message):
         read_history(column)
 

@@ -595,6 +595,12 @@ def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
     assert search.predict(later).shape == y.shape
 
 
+def test_an_update_by_clicks_alone_is_said(model, later, y):
+    days = [later[y == 1]] * 4
+    with pytest.warns(UserWarning, match="rows given to update are clicks: .* sample_negatives"):
+        update(model, pd.concat(days), np.ones(len(days[0]) * 4, dtype=int))
+
+
 def test_update_says_what_it_takes(frame, y, model):
     for wrong in (HistorySequenceEncoder(), StandardScaler(), DINClassifier):
         with pytest.raises(TypeError, match="update needs a DINClassifier, DINRegressor, or"):

@@ -481,6 +481,7 @@ def test_a_parquet_log_has_no_separator_and_dates_are_no_context(refused, clicks
         ("u,i,t\n", "log.csv has no rows, only the names of its columns"),
         ("u,i,t\n1,a,5,6\n", "log.csv has rows with more values than its header has names"),
         ("user,i,t\n1,a,5\n", "log.csv has no column 'u'"),
+        ('u,i,t\n1,"a,5\n', "row 1. Name the separator with --sep, or correct the file."),
     ],
 )
 def test_files_that_cannot_be_read_are_refused(refused, tmp_path, text, message):
@@ -523,6 +524,7 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
         (["--picture", "a.txt"], "--picture must end in one of ."),
         (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
+        (["--serve", "65536"], "--serve: must be a port from 0 (any free one) to 65535"),
         (["--sep", ""], "--sep: must be at least one character"),
         (["--encoding", "utf-99"], "--encoding: must be one that Python knows"),
     ],

@@ -224,6 +224,10 @@ def test_histories_that_a_csv_file_made_text_are_refused(cells):
     message = r"hist_item holds text such as .* where lists .* Parquet.*separator='\|'"
     with pytest.raises(ValueError, match=message):
         HistorySequenceEncoder().fit(frame)
+    message = r"hist_item holds lists as text, .*brackets.*str\.replace"
+    for separator in (",", " "):
+        with pytest.raises(ValueError, match=message):
+            HistorySequenceEncoder(separator=separator).fit(frame)
     with pytest.warns(UserWarning, match="hist_item holds lists as text"):
         HistorySequenceEncoder().fit(frame.rename(columns={"item": "shown"}))
 
@@ -235,7 +239,9 @@ def test_a_separator_alone_applies_to_text_histories():
     with pytest.raises(
         ValueError, match=r"separator=';' splits nothing in hist_item.* '22\|29\|7'"
     ):
-        HistorySequenceEncoder(separator=";").fit(frame)
+        HistorySequenceEncoder(separator=";").fit(frame.iloc[[1, 0, 2]].fillna(""))
+    with pytest.raises(ValueError, match=r"got text such as '22\|29\|7', and separator is None"):
+        HistorySequenceEncoder(histories={"hist_item": "item"}).fit(frame)
 
 
 def trips(frame):

@@ -95,3 +95,16 @@ def test_most_of_the_values_must_have_another_spelling():
     known = np.array(["7", "42", "x"], dtype=object)
     assert find_respelling(np.array(["07", "new"], dtype=object), known) is None
     assert find_respelling(np.array(["07", "X", "new"], dtype=object), known) == ("07", "7")
+
+
+def test_a_number_and_text_that_spells_it_in_one_column_are_said_and_the_advice():
+    log = pd.DataFrame({"item": [1, "1", "A12", 2] * 3, "user": [7, "7", 8, "x"] * 3})
+    log["time"] = range(12)
+    both = "which are two ids. Write all in one way, {0} = {0}.astype(str)."
+    (message,) = said(lambda: attach_history(log, log, user="user", time="time", columns="item"))
+    assert message == "events['user'] holds 7 and '7', " + both.format("events['user']")
+    log["user"] = log["user"].astype(str)
+    (message,) = said(lambda: encoder().fit(log))
+    assert message == "X['item'] holds 1 and '1', " + both.format("X['item']")
+    log["item"] = log["item"].astype(str)
+    assert said(lambda: encoder().fit(log)) == []

@@ -5,6 +5,7 @@ import codecs
 import importlib.util
 import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,7 @@ TABLE_SUFFIXES = (*PARQUET, ".csv", ".csv.gz", ".tsv")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 PORT = 8000
+LAST_PORT = 65_535
 TOKEN_VARIABLE = "SKLEARN_DIN_TOKEN"
 CONDITION = re.compile(r"(?P<column>.+?)\s*(?P<compare>>=|<=|==|!=|>|<)\s*(?P<value>.+)")
 DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
@@ -98,7 +100,7 @@ def main_parser() -> OneLineParser:
     )  # fmt: skip
     results.add_argument("--recommendations", type=Path, help="file for all rows of --top-k")
     results.add_argument(
-        "--serve", type=_count(0), nargs="?", const=PORT, metavar="PORT",
+        "--serve", type=_port, nargs="?", const=PORT, metavar="PORT",
         help=f"DIN on a page of this machine, at port {PORT} or another, until Ctrl-C",
     )  # fmt: skip
     return parser
@@ -119,7 +121,7 @@ def serve_parser() -> OneLineParser:
         "--history", type=_table, help="clicks of users, whose ids may then be asked"
     )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
-    parser.add_argument("--port", type=_count(0), default=PORT, help=f"default {PORT}; 0: any")
+    parser.add_argument("--port", type=_port, default=PORT, help=f"default {PORT}; 0: any")
     parser.add_argument(
         "--token",
         default=os.environ.get(TOKEN_VARIABLE),
@@ -151,7 +153,7 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
         parser.error("a log needs --user, --item and --time: the names of its columns")
     _check_together(options)
     if options.serve is not None:
-        check_serve_extra()
+        check_server(LOOPBACK[0], options.serve)
     outputs = ["picture", "save", "output", "recommendations"]
     _check_outputs({f"--{o}": getattr(options, o) for o in outputs}, inputs=[options.log])
     return options
@@ -184,17 +186,30 @@ def read_serve_options(arguments: Sequence[str]) -> Options:
             "--history and --shortlist need the Pipeline's own file, of save: one of export_onnx "
             "knows neither the columns of user and time nor which items go together."
         )
-    check_serve_extra()
+    check_server(options.host, options.port)
     return options
 
 
-def check_serve_extra() -> None:
-    """Raise where a package of the server is missing."""
+def check_server(host: str, port: int) -> None:
+    """Raise where a package of the server is missing, or it could not listen at the port."""
     absent = [name for name in SERVE_PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
         raise ImportError(
             f"a server needs {', '.join(absent)}, not installed: pip install 'sklearn-din[serve]'."
         )
+    try:
+        listen(host, port).close()
+    except OSError as error:
+        raise ValueError(
+            f"port {port} of {host} cannot be listened at: {error.strerror}. Name another one; 0 "
+            "takes any that is free."
+        ) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
@@ -235,6 +250,14 @@ def _count(least: int) -> Callable[[str], int]:
         return int(text)
 
     return whole_number
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"must be a port from 0 (any free one) to {LAST_PORT}, got {text!r}"
+        )
+    return int(text)
 
 
 def _rate(text: str) -> float:

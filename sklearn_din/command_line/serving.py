@@ -11,7 +11,7 @@ import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import LOOPBACK, Options
+from sklearn_din.command_line.options import LOOPBACK, Options, listen
 from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
@@ -77,8 +77,7 @@ def run(
         sys.modules["torch"].set_num_threads(1)  # several requests share the processors
     hosts = LOOPBACK if host in LOOPBACK else ()
     app = create_app(state, token=token, hosts=hosts, calibration=calibration)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family)
+    listening = listen(host, port)
     # Answers leave at once: asyncio says so only where a socket names its protocol.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     name = f"[{host}]" if ":" in host else host

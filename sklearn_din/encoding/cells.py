@@ -307,8 +307,10 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
     elif pa.types.is_null(cells.type):
         cells = cells.cast(pa.list_(pa.null()))
     elif not is_list(cells.type):
-        hint = ", and separator is None" if _is_text(cells.type) else ""
-        raise _not_lists(name, f"{cells.type} cells{hint}")
+        got = f"{cells.type} cells"
+        if _is_text(cells.type):
+            got = f"text such as {first_present(cells)!r:.40}, and separator is None"
+        raise _not_lists(name, got)
     lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
     values = _trim(pc.list_flatten(cells), separator)
     return HistoryCells(name, _flat_values(values, name), Spans.from_lengths(lengths))

@@ -1,5 +1,6 @@
 """Facts about columns, from which their roles follow: gathered part by part, over all rows."""
 
+import re
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -27,6 +28,8 @@ from sklearn_din.encoding.table import (
     kind_of_values,
 )
 
+LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
+NOT_EMPTY = re.compile(r"[^\s\[\]()]")
 NUMERIC_KINDS = {"float", "integer"}
 
 
@@ -91,8 +94,8 @@ class ColumnFacts:
     """Facts about one column, gathered part by part.
 
     There is more than one kind only where the dtype is object. ``example`` is the first value that
-    is not missing, ``any_other`` says whether there is one that is no whole number,
-    ``any_missing`` is about floats.
+    is not missing (of text one that is not empty, if there is any), ``any_other`` says whether
+    there is one that is no whole number, ``any_missing`` is about floats.
     """
 
     kinds: set[ColumnKind] = field(default_factory=set)
@@ -109,6 +112,9 @@ class ColumnFacts:
         ``is_named`` where the user calls it a history, ``is_suspect`` where its name does.
         """
         kind, example = columns.kind(name), first_present(columns.frame[name])
+        if isinstance(example, str):
+            texts = (value for value in columns.frame[name] if isinstance(value, str))
+            example = next(filter(NOT_EMPTY.search, texts), example)
         self.example = example if self.example is None else self.example
         if example is not None or kind != "ids":
             self.kinds.add(kind)
@@ -129,6 +135,11 @@ class ColumnFacts:
     def is_whole(self) -> bool:
         """Return whether the values are whole numbers, integers or floats: ids, some missing."""
         return not self.any_other and (self.example is not None or self.kind == "ids")
+
+    @property
+    def is_text_of_lists(self) -> bool:
+        """Return whether the first value is text in brackets, as CSV files write lists."""
+        return self.is_text and LIST.fullmatch(str(self.example).strip()) is not None
 
     @property
     def is_text(self) -> bool:

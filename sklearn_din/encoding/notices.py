@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import spread, unix_unit
+from sklearn_din._validation import note_two_kinds, spread, unix_unit
 from sklearn_din._warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
+from sklearn_din.encoding.facts import LIST
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
@@ -38,7 +39,6 @@ DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
 )
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
-LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 
 
 def warn_of_changed_units(factors: Mapping[str, float]) -> None:
@@ -82,6 +82,7 @@ def warn_of_training_rows(
             *note_unshared(pairs, counts),
             *list_padding(pairs, counts),
             *odd_ids(of_rows, dtypes, n_rows=n_rows),
+            *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
         ]
     )
 

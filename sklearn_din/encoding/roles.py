@@ -273,9 +273,16 @@ class Histories:
         return False
 
     def _check_separator(self) -> None:
-        """Refuse a separator that stands in no cell of a text history."""
+        """Refuse lists as text, whose brackets would be in ids, and separators in no cell."""
         facts = self.facts
         for name in self.names:
+            if facts[name].is_text_of_lists:
+                raise ValueError(
+                    f"{name} holds lists as text, such as {facts[name].example!r:.40}: split at "
+                    f"{self.separator!r}, brackets and quotes would be in the ids. Read histories "
+                    f"from Parquet, or take them off, "
+                    f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True)."
+                )
             if facts[name].is_text and facts[name].history.longest <= 1:
                 raise ValueError(
                     f"separator={self.separator!r} splits nothing in {name}, whose cells are such "

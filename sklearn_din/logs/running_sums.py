@@ -21,6 +21,11 @@ def check_aggregates(
     aggregates: Mapping[str, Aggregate], impressions: pd.DataFrame, events: pd.DataFrame
 ) -> AggregatesByKey:
     """Check columns and dtypes, not values, and return the requested aggregates by key."""
+    if not isinstance(aggregates, Mapping):
+        raise TypeError(
+            "aggregates must be a dict of new columns, such as {'user_mean': ('user', 'label', "
+            f"'mean')}}, got {type(aggregates).__name__}."
+        )
     by_key: AggregatesByKey = {}
     for name, specification in aggregates.items():
         keys, column, statistic = _check_aggregate(name, specification, impressions, events)

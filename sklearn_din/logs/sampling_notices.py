@@ -97,16 +97,19 @@ def _ask_log(arrivals: Arrivals) -> bool:
     several = n_events > 1
     late = ((before - 1 / (n_events + 1)) * several).sum() / max(several.sum(), 1)
     is_rare = 1 / n_events.mean() - before.mean() > LATE
-    reason = f"first events lie {max(late, 0):.0%} of the log later than if all items were there"
-    if is_rare and late <= LATE:
-        reason = "most items have too few events to tell when they came up"
-    drawn, other = "of all items of the log", "launched=True: of what came up by then"
+    reason = "items seem to have been there from the beginning of the log"
+    if late > LATE:
+        reason = f"items seem to be launched over time (first events come {late:.0%} of it late)"
+    elif is_rare:
+        reason = "most items have too few events to tell when they were launched"
+    drawn, other = "from all items", "launched=True draws from those with an event by then"
     if is_rare or late > LATE:
-        drawn, other = "that came up before, as the event's own item did", "launched=False: of all"
+        drawn = "from items with an event before it, where the clicked item had one"
+        other = "launched=False draws from all"
     if n_events.sum() >= ADVICE_FROM:
         log_once(
-            f"sample_negatives: {reason}, so negatives are drawn {drawn} ({other}; catalogue= with "
-            "catalogue_time= knows)."
+            f"sample_negatives: {reason}, so the negatives of an event are drawn {drawn}. {other}; "
+            "catalogue_time= says when each was launched."
         )
     return bool(is_rare or late > LATE)
 
@@ -256,7 +259,7 @@ def _warn_of_misplaced_columns(
     personal = [name for name in users if within_items.count_changes(columns[name])]
     if personal:
         warn_user(
-            f"{personal} in item_columns have one value for each {user!r} and several for an "
+            f"{personal} in item_columns have one value for each {user!r} and several for one "
             f"{item!r}: a negative gets the value of another user, which gives the label away. "
             "Leave what describes the user out of item_columns."
         )

@@ -16,9 +16,11 @@ from sklearn_din._validation import (
     check_max_age,
     check_times,
     key_codes,
+    note_two_kinds,
     plain_values,
     python_values,
 )
+from sklearn_din._warnings import warn_of
 
 _INT64 = np.iinfo(np.int64)
 KEY_KINDS = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
@@ -171,7 +173,9 @@ class _KeyCodes:
         parts = []
         for column in columns:
             values = python_values(plain_values(events[column]))
-            codes, uniques = key_codes(values, name=f"events[{column!r}]")
+            name = f"events[{column!r}]"
+            codes, uniques = key_codes(values, name=name)
+            warn_of([note_two_kinds(uniques, name=name)])
             parts.append(codes.astype(np.int64))
             self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
         self._sizes = [len(uniques) for uniques in self._uniques]

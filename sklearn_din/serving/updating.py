@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from sklearn_din._estimator_state import EstimatorState
+from sklearn_din._warnings import warn_user
 from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
 from sklearn_din.training.inputs import ImpressionsLike
 
 Model = TypeVar("Model", bound=BaseEstimator)
+MANY_ROWS = 100  # that are hardly all clicks by chance
 Step = Any  # a Pipeline's step, of any package
 
 
@@ -82,6 +85,7 @@ def update(
     from sklearn_din.training.weight_average import AveragedPass
 
     classifier = classifier_of(model, purpose="update")
+    _warn_of_clicks_alone(classifier, y)
     learner, _ = unwrap(model, purpose="update")
     renewed: list[tuple[Step, Step]] = []  # steps, and the copies that have learnt
     if isinstance(learner, Pipeline):
@@ -102,6 +106,19 @@ def update(
     for step, learnt in reversed(renewed):
         step.__dict__ = vars(learnt)  # in one store
     return model
+
+
+def _warn_of_clicks_alone(classifier: Step, y: ArrayLike) -> None:
+    """Warn where so many rows are all clicks that the model would learn to expect nothing else."""
+    classes, labels = getattr(classifier, "classes_", None), np.asarray(y)
+    if labels.ndim != 1 or len(labels) < MANY_ROWS or not isinstance(classes, np.ndarray):
+        return
+    if (labels == classes[1]).all():
+        warn_user(
+            f"all of the {len(labels)} rows given to update are clicks: from them the model learns "
+            "that everything is clicked. Add the rows that were shown and not clicked, or make "
+            "them by sample_negatives as for fit."
+        )
 
 
 def _learn_and_transform(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]]) -> Any:
