@@ -37,8 +37,7 @@ class OnnxAnswers(Answers):
         columns = self._server.columns_
         self.user_columns = [name for name in columns if name not in catalogue]
         of_items = [name for name in columns if name in catalogue]
-        pairs = {f"hist_{name}": name for name in of_items}
-        self.event_columns = {h: name for h, name in pairs.items() if h in columns}
+        self.event_columns = {f"hist_{n}": n for n in of_items if f"hist_{n}" in columns}
         item = most_distinct(catalogue, [*self.event_columns.values()] or of_items)
         self.items = Items(catalogue, item, **shown)
         frame = self.items.frame

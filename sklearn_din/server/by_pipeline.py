@@ -75,7 +75,8 @@ class PipelineAnswers(Answers):
             builder = _builder_of(self._encoder, self.behaviour)
         if builder is not None:
             self.histories = Histories(builder, history)
-        self.event_columns = _event_columns(self.behaviour, self.histories)
+        of_log = {} if self.histories is None else self.histories.sources
+        self.event_columns = _event_columns(self.behaviour, of_log)
         self.number = "probability" if hasattr(classifier, "predict_proba") else "prediction"
         known = self._encoder.vocabularies_
         self.choices = {
@@ -97,8 +98,7 @@ class PipelineAnswers(Answers):
     def predict_rows(self, rows: list[Values]) -> list[Any]:
         """Return the number of each row, of several labels that of the one to rank by."""
         check_keys(rows, self._needed, what="a row")
-        columns = {name: pd.Series([r[name] for r in rows], dtype=object) for name in self._needed}
-        frame = pd.DataFrame(columns)
+        frame = pd.DataFrame(rows, columns=self._needed, dtype=object)
         if self.number == "prediction":
             return self._model.predict(frame).tolist()
         probability = self._model.predict_proba(frame)
@@ -114,7 +114,7 @@ class PipelineAnswers(Answers):
         network has no weights, or several labels, ``notes`` says why.
         """
         pair = {**user, **self.items.row(row)}
-        frame = pd.DataFrame({n: pd.Series([pair.get(n)], dtype=object) for n in self._needed})
+        frame = pd.DataFrame([pair], columns=self._needed, dtype=object)
         reasons: Values = {"weight": None, "effect": None, "notes": []}
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
@@ -153,21 +153,19 @@ def _first_builder(pipeline: Any) -> HistoryBuilder | None:
     return first if isinstance(first, HistoryBuilder) else None
 
 
-def _event_columns(behaviour: Behaviour | None, histories: Histories | None) -> dict[str, str]:
+def _event_columns(behaviour: Behaviour | None, of_log: dict[str, str]) -> dict[str, str]:
     """Return the columns of an event that each history of a behaviour holds."""
     if behaviour is None:
         return {}
     pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
     sources = {h: c or h.removeprefix("hist_") for h, c in pairs}
     sources |= {name: name.removeprefix("hist_") for name in behaviour.numbers}
-    if histories is None:
-        return sources
-    return {name: histories.sources.get(name, source) for name, source in sources.items()}
+    return {name: of_log.get(name, source) for name, source in sources.items()}
 
 
 def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
     """Return a builder of the histories that an encoder was fitted on."""
-    sources = _event_columns(behaviour, None)
+    sources = _event_columns(behaviour, {})
     elapsed = [name for name in sources if not name.startswith("hist_")]
     if not sources or encoder.user is None or encoder.time is None or len(elapsed) > 1:
         raise ValueError(
