@@ -1,14 +1,10 @@
 """Two processes that train one model, against one, and trainings that are killed and started again.
 
-    python -m benchmarks.data_parallel [equality] [speed] [kills] [--processes 2] [--kills 10]
+    python -m benchmarks.data_parallel [speed] [kills] [--processes 2] [--kills 10]
 
-Without a name, all three parts run one after another.
+Without a name, both parts run. That two processes train the model of one is a test
+(``tests/test_distributed.py``).
 
-- ``equality``: two processes of gloo and one process train the same log for 200 steps and more,
-  with early stopping, in double precision; the largest differences of tables and of other
-  weights. In single precision they are as small until a rectifier's input is so near zero that
-  rounding decides on which side it is: from there on any two trainings differ that round
-  differently, those of one process with other numbers of threads too.
 - ``speed``: rows/s of two processes of one thread each against one process of two threads, in
   turn, three times, each after a small training; medians.
 - ``kills``: as often as ``--kills`` says, a training with checkpoints begins, and one of its
@@ -45,12 +41,11 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.resilient import checkpoint
 
-PARTS = ("equality", "speed", "kills")
+PARTS = ("speed", "kills")
 SECONDS_TO_END = 30.0  # in which the process that was not killed must end
 MINUTES_BETWEEN_WRITES = 1 / 600
 N_MORE = 512  # rows of one more pass
 TRAININGS: Mapping[str, dict] = {
-    "equality": {"max_epochs": 6, "batch_size": 32, "patience": 4},
     "speed": {"max_epochs": 2, "batch_size": 1024, "early_stopping": False},
     "kills": {"max_epochs": 4, "dropout": 0.1},
 }
@@ -64,8 +59,6 @@ def train(part: str, out: Path, folder: Path | None, n_users: int) -> None:
     frame, y = log_and_histories(n_users, n_items=500, n_categories=20)
     X = HistorySequenceEncoder(user="user", time="time").fit(frame).transform(frame)
     checkpoint.MINUTES_BETWEEN_WRITES = MINUTES_BETWEEN_WRITES
-    if part == "equality":
-        torch.set_default_dtype(torch.float64)
     (out / f"begun {rank}").touch()
     if part == "speed":  # what torch imports at the first training of a process is not counted
         DINClassifier(random_state=0, max_epochs=1).fit(X[:200], y[:200])
@@ -139,25 +132,6 @@ class Training:
     def read(self, name: str) -> list[str]:
         """Return what each process wrote under a name."""
         return [path.read_text() for path in sorted(self.out.glob(f"{name} *"))]
-
-
-def equality(out: Path, n_users: int) -> bool:
-    results = []
-    for n_processes in (1, 2):
-        Training("equality", out, n_users).run(n_processes)
-        with np.load(out / "weights 0.npz") as file:
-            results.append({name: file[name] for name in file.files})
-    one, two = results
-    same_stop = bool((one["facts"][1:] == two["facts"][1:]).all())
-    n_epochs, n_checks = one.pop("facts")[1:]
-    differences = {name: float(np.abs(one[name] - two[name]).max()) for name in one}
-    tables = max(value for name, value in differences.items() if "tables" in name)
-    dense = max(value for name, value in differences.items() if "tables" not in name)
-    print(
-        f"{n_epochs:.0f} epochs, {n_checks:.0f} validation checks; the same stopping "
-        f"point: {same_stop}; largest difference in tables {tables:.1e}, elsewhere {dense:.1e}"
-    )
-    return same_stop and max(tables, dense) < 1e-6
 
 
 def speed(out: Path, n_users: int) -> bool:
@@ -235,9 +209,7 @@ def main() -> None:
         out = Path(root) / "out"
         out.mkdir()
         for part in options.parts or PARTS:
-            if part == "equality":
-                results.append(equality(out, options.users))
-            elif part == "speed":
+            if part == "speed":
                 results.append(speed(out, 10 * options.users))
             else:
                 how = options.processes, options.kills, options.seed

@@ -7,12 +7,7 @@ Three questions, of a rival by name and a workload (see ``workloads.py``)::
     fit_predict("torch-rechub", workload)  test scores after early stopping on the validation AUC
 
 ``run_child`` asks them in a child process, with the interpreter named by RIVALS_PYTHON (made as
-``rivals-requirements.txt`` says); the same by hand::
-
-    python -m benchmarks.rivals --rival deepctr-torch --task speed --workload synthetic-100k \
-        --cap 100 --json out.json
-    python -m benchmarks.rivals --rival torch-rechub --task quality --npz movielens.npz --seed 3 \
-        --json out.json --scores scores.npy
+``rivals-requirements.txt`` says).
 """
 
 import argparse

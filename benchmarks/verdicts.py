@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
+from benchmarks.baselines import boosted_trees
 from benchmarks.default_fit import frames_of
 from benchmarks.tables import print_frame
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_aggregates
@@ -21,7 +22,6 @@ from sklearn_din.metrics import group_roc_auc_score
 
 SETS = ["movies", "MovieLens by time", "market, 2 %", "answers"]
 PRIOR_ROWS = 10
-TREES = {"objective": "binary", "learning_rate": 0.05, "min_data_in_leaf": 50, "num_threads": 1}
 
 
 def ours(X, y, rows, at_once, *, user, seed, parameters):
@@ -40,29 +40,27 @@ def rate_of_item(X, y, rows, at_once, **_):
 
 def lightgbm(X, y, rows, at_once, *, user, seed, parameters):
     """The same by trees; the last tenth of the rows, or a tenth of the users, stops them."""
-    import lightgbm as lgb
-
     log = X.assign(label=y)  # labels of test rows are not looked at
-    tables = [columns_of(frame, log, user) for frame in (X, rows, at_once)]
+    train, *tests = [columns_of(frame, log, user) for frame in (X, rows, at_once)]
     if parameters.get("time"):
         is_late = np.arange(len(X)) >= 0.9 * len(X)
     else:
         is_late = (pd.factorize(X[user])[0] + seed) % 10 == 0
-    train, valid = (lgb.Dataset(tables[0][part], y[part]) for part in (~is_late, is_late))
-    stop = lgb.early_stopping(50, verbose=False)
-    trees = lgb.train(TREES | {"seed": seed, "verbose": -1}, train, 2000, [valid], callbacks=[stop])
-    return [trees.predict(table) for table in tables[1:]]
+    chosen = {"train": ~is_late, "valid": is_late}
+    tables = {part: train[of] for part, of in chosen.items()} | {"test": np.concatenate(tests)}
+    labels = {part: {"label": y[of]} for part, of in chosen.items()}
+    return np.split(boosted_trees(tables, labels, seed=seed), 2)
 
 
 def columns_of(X, log, user):
     """Counts and rates before each row's time, and what its history says of its ids: floats."""
     ids = [name for name in X if f"hist_{name}" in X]
     keys = [*ids, user]
-    wanted = {f"{key}_n": (key, None, "count") for key in keys}
-    wanted |= {f"{key}_rate": (key, "label", "mean") for key in keys}
+    statistics = {f"{key}_n": (key, None, "count") for key in keys}
+    statistics |= {f"{key}_rate": (key, "label", "mean") for key in keys}
     columns = attach_aggregates(
-        X[[*keys, "time"]], log[[*keys, "time", "label"]], time="time", aggregates=wanted
-    )[[*wanted]]
+        X[[*keys, "time"]], log[[*keys, "time", "label"]], time="time", aggregates=statistics
+    )[[*statistics]]
     numbers = X.select_dtypes("number").drop(columns=[*keys, "time"], errors="ignore")
     events = {name: np.concatenate(X[name].tolist()) for name in X if name.startswith("hist_")}
     lengths = X[f"hist_{ids[0]}"].map(len).to_numpy()
@@ -118,14 +116,14 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of a set's name")
     options = parser.parse_args()
-    found = []
+    results = []
     for name in (name for name in SETS if options.only in name):
         for seed in range(options.seeds):
-            found += measure(name, seed)
-            print(pd.DataFrame(found[-len(METHODS) :]).to_string(header=False), flush=True)
-    table = pd.DataFrame(found).drop(columns="seed").groupby(["set", "method"], sort=False)
+            results += measure(name, seed)
+            print(pd.DataFrame(results[-len(METHODS) :]).to_string(header=False), flush=True)
+    table = pd.DataFrame(results).drop(columns="seed").groupby(["set", "method"], sort=False)
     print_frame(table.mean().map("{:.4f}".format).reset_index(), "Means over seeds")
-    losses = pd.DataFrame(found).pivot(index=["set", "seed"], columns="method", values="log_loss")
+    losses = pd.DataFrame(results).pivot(index=["set", "seed"], columns="method", values="log_loss")
     gained = losses.sub(losses["DINClassifier()"], axis=0).map("{:+.4f}".format)
     print_frame(gained.reset_index().astype(str), "Log loss above the default's, by seed")
 

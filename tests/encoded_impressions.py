@@ -1,6 +1,7 @@
 """Encoded impressions of a few rows, with every kind of field, and labels for them."""
 
 import numpy as np
+import torch
 
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 
@@ -55,6 +56,12 @@ def make_labels(X, seed=0):
     ids, mask = X["hist_category"], X["hist_category_mask"]
     clicked = ((ids == X["category"][:, None]) & mask).any(axis=1)
     return np.where(rng.random(len(X)) < 0.1, ~clicked, clicked).astype(int)
+
+
+def weights_of(fitted):
+    """All weights of an estimator's network, or of a net's, as one vector."""
+    parameters = fitted.module_.parameters()
+    return torch.nn.utils.parameters_to_vector(parameters).detach().clone()
 
 
 def make_answers(n=8, seed=0):

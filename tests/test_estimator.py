@@ -12,7 +12,7 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_the_average_of_the_best_check_comes_back(clicks):
 
     class Watch(Callback):
         def on_epoch_end(self, net, **kwargs):
-            seen.append(torch.nn.utils.parameters_to_vector(net.module_.parameters()).detach())
+            seen.append(weights_of(net))
 
     classifier = quick(max_epochs=15, patience=2, early_stopping=True, lr=1e-4)
     classifier.set_params(callbacks=[Spoil(6), Watch()]).fit(X, y)
@@ -158,8 +158,7 @@ def test_the_average_of_the_best_check_comes_back(clicks):
     average = seen[0]
     for check, weights in enumerate(seen[: best + 1], start=1):
         average = average + (weights - average) / min(check, AVERAGED_CHECKS)
-    kept = torch.nn.utils.parameters_to_vector(classifier.module_.parameters())
-    torch.testing.assert_close(kept, average, rtol=0, atol=1e-7)
+    torch.testing.assert_close(weights_of(classifier), average, rtol=0, atol=1e-7)
 
 
 def test_a_validation_check_judges_the_weights_that_it_keeps(clicks):

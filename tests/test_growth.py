@@ -33,7 +33,7 @@ from sklearn_din.serving import updating
 from sklearn_din.training import growth
 from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline
 from tests.test_vocabulary import learn, occurrences
 
@@ -63,10 +63,6 @@ def grown_untrained(classifier, X, y):
     grown, tables = copy.deepcopy(classifier), classifier.net_.neighbours_
     grown.net_, grown.schema_ = growth.grow(classifier.net_, tables.extend(schema)), schema
     return grown
-
-
-def weights(classifier):
-    return torch.nn.utils.parameters_to_vector(classifier.module_.parameters()).detach()
 
 
 # the vocabulary
@@ -235,7 +231,7 @@ def test_new_rows_and_the_order_of_batches_come_from_random_state(early_stopping
     model["encode"].partial_fit(later)
     X = model["encode"].transform(later)
     both = [copy.deepcopy(model["din"]).fit(X, y).partial_fit(X, y) for _ in range(2)]
-    assert torch.equal(weights(both[0]), weights(both[1]))
+    assert torch.equal(weights_of(both[0]), weights_of(both[1]))
 
 
 @pytest.mark.parametrize("parameters", [{"interest": "paper"}, {"activation": "dice"}])
@@ -264,7 +260,7 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
     ):
         if len(parts.history_) == 2:
             parts.partial_fit(X, y)
-        torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=0)
+        torch.testing.assert_close(weights_of(parts), weights_of(whole), rtol=0, atol=0)
         assert parts.n_iter_ == whole.n_iter_ == 3
         columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
         pd.testing.assert_frame_equal(parts.history_[columns], whole.history_[columns])
@@ -301,11 +297,11 @@ def test_later_passes_hide_ids_as_fit_does(tmp_path):
         novelty = model["din"].net_.novelty_
         assert novelty.first_seen["item"].tolist()[2:] == [30 * item for item in range(40)]
         assert novelty.n_rows == 1200
-    assert torch.equal(weights(once["din"]), weights(again["din"]))
+    assert torch.equal(weights_of(once["din"]), weights_of(again["din"]))
     first = pipeline().set_params(din__max_epochs=1).fit(shown, y)["din"]
     X = encoder.fit_transform(shown, y)
     twin = DINClassifier(**parameters, embedding_l2=0.0).partial_fit(X, y)
-    assert torch.equal(weights(twin), weights(first))
+    assert torch.equal(weights_of(twin), weights_of(first))
     assert twin.partial_fit(X, y).novelty_ == first.novelty_
 
 
@@ -509,8 +505,23 @@ def test_update_averages_the_weights_along_the_pass_of_partial_fit(
     assert update(model, later, y) is model
     assert [step for _, step in model.steps] == steps
     assert model["din"].callbacks is None
-    np.testing.assert_allclose(weights(model["din"]), weights(twin["din"]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        weights_of(model["din"]), weights_of(twin["din"]), rtol=1e-4, atol=1e-6
+    )
     assert model["din"].schema_ == model["encode"].schema_
+
+
+def asked_between_replacements(monkeypatch, ask):
+    """Ask whenever update has replaced a step; return what is answered."""
+    answers = []
+
+    def replace_in_turn(renewed):
+        for step in reversed(renewed):
+            yield step
+            answers.append(ask())
+
+    monkeypatch.setattr(updating, "reversed", replace_in_turn, raising=False)  # for the builtin
+    return answers
 
 
 @pytest.mark.parametrize("unknown", ["embed", "error"])
@@ -523,14 +534,9 @@ def test_a_model_predicts_between_the_replacements_of_its_steps(unknown, monkeyp
         ("din", DINClassifier(max_epochs=1, random_state=0)),
     ]
     model = Pipeline(steps).fit(shown, y)
-    rows, answers, replace = shown.assign(time=200, page="home"), [], updating._replace_state
+    rows = shown.assign(time=200, page="home")
     old = model.predict_proba(rows)
-
-    def replace_and_predict(step, its_copy):
-        replace(step, its_copy)
-        answers.append(model.predict_proba(rows))
-
-    monkeypatch.setattr(updating, "_replace_state", replace_and_predict)
+    answers = asked_between_replacements(monkeypatch, lambda: model.predict_proba(rows))
     with pytest.warns(UserWarning, match="columns came since fit"):
         update(model, shown.assign(time=shown["time"] + 100, item="z", page="home"), y)
     assert len(answers) == 3
@@ -542,14 +548,9 @@ def test_a_ranker_answers_by_one_model_between_the_replacements(
     model, frame, later, y, monkeypatch
 ):
     users, candidates = frame.drop(columns=CANDIDATE)[:2], later[CANDIDATE].drop_duplicates("item")
-    ranker, replace, answers = Ranker(model, candidates), updating._replace_state, []
+    ranker = Ranker(model, candidates)
     old = ranker.rank(users)
-
-    def replace_and_rank(step, its_copy):
-        replace(step, its_copy)
-        answers.append(ranker.rank(users))
-
-    monkeypatch.setattr(updating, "_replace_state", replace_and_rank)
+    answers = asked_between_replacements(monkeypatch, lambda: ranker.rank(users))
     update(model, later, y)
     pd.testing.assert_frame_equal(answers[0], old)
     pd.testing.assert_frame_equal(answers[1], rank_candidates(model, users, candidates))

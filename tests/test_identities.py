@@ -15,7 +15,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
 from sklearn_din.training.growth import grow
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.network_options import networks
 from tests.padded_network import match
 
@@ -164,7 +164,7 @@ def test_identities_that_match_nothing_change_no_bit_of_any_path(parameters):
         if parameters.get("pooling") != "max":
             tables = [models[0].attention_weights(X) for X in (plain, told)]
             pd.testing.assert_frame_equal(*tables)
-    weights = [torch.nn.utils.parameters_to_vector(m.module_.parameters()) for m in models]
+    weights = list(map(weights_of, models))
     assert torch.equal(*weights)
     assert models[0].novelty_ == models[1].novelty_
     for name, counts in models[0].net_.occurrences_.items():

@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.validation import split_rows
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
 X = make_impressions(400, seed=3)
 y = make_labels(X, seed=3)
@@ -22,10 +22,6 @@ y = make_labels(X, seed=3)
 def classifier(**parameters):
     settings = {"max_epochs": 2, "batch_size": 50, "random_state": 0}
     return DINClassifier(**(settings | parameters))
-
-
-def weights_of(net):
-    return torch.nn.utils.parameters_to_vector(net.module_.parameters()).detach().clone()
 
 
 CASES = {

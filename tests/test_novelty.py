@@ -22,7 +22,7 @@ from sklearn_din.training.novelty import (
     _end_of_beginning,
     measure_novelty,
 )
-from tests.encoded_impressions import make_impressions, make_labels
+from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
 
 def turning(n=400, seed=3, *, still_until=11):
@@ -194,11 +194,6 @@ def test_the_network_sees_nothing_of_a_hidden_id_but_where_it_comes_again():
 
 def quick(**parameters):
     return DINClassifier(**{"max_epochs": 2, "batch_size": 50, "random_state": 0} | parameters)
-
-
-def weights_of(classifier):
-    parameters = classifier.module_.parameters()
-    return torch.nn.utils.parameters_to_vector(parameters).detach()
 
 
 def fitted(X, **parameters):

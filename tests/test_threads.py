@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
-from sklearn_din.datasets import make_click_log
+from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.network.segments import alike_for_all_threads, product_over_rows, sum_of_products
 from sklearn_din.training import threads
 from sklearn_din.training.threads import ThreadChoice, choose_threads, is_fused, sums_are_alike
+from tests.fitted_pipelines import attach_clicks
 
 N_THREADS = 1, 2, 3
 
@@ -27,10 +27,8 @@ def torch_threads():
 
 @pytest.fixture(scope="module")
 def impressions():
-    log = make_click_log(n_users=60, random_state=0)
-    columns = ["item", "category"]
-    frame = attach_history(log.impressions, log.events, user="user", time="time", columns=columns)
-    return HistorySequenceEncoder(user="user", time="time").fit_transform(frame), log.y
+    frame, y = attach_clicks(n_users=60, random_state=0)
+    return HistorySequenceEncoder(user="user", time="time").fit_transform(frame), y
 
 
 def same_bits(compute, set_threads):
