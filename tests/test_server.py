@@ -177,6 +177,18 @@ def test_a_click_joins_the_history_once(client, state):
     assert found == [{"user": 4321, "events": 1}]
 
 
+def test_clicks_without_an_item_leave_the_ids_of_others_integers(client, state):
+    clicks = [event(7, None, "2030-01-02"), event(7, 12, "2030-01-01")]
+    assert client.post("/events", json={"events": clicks[:1]}).json() == {"added": 1}
+    assert client.post("/events", json={"events": clicks}).json()["added"] == 1
+    state.reload()
+    history = state.answers.histories.of(7)[0]["hist_item"]
+    assert str(history[-2:]) == "[12, <NA>]"  # the click that was posted twice counts once
+    assert client.post("/rank", json={"user": 7}).status_code == 200
+    shown = client.post("/page/user", json={"user": 7}).json()["events"]
+    assert [event["event"]["item"] for event in shown[-2:]] == [12, None]
+
+
 def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):
     """The twin: all events at once."""
     _, model, _, clicks = served
@@ -327,6 +339,7 @@ def test_every_kind_of_model_answers_the_same_on_each_way(kind, served):
     assert why["effect"] is None if kind == "labels" else len(why["effect"]) == len(why["weight"])
 
 
+@pytest.mark.filterwarnings("ignore:exclude leaves no candidate")
 def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path, state):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -339,6 +352,11 @@ def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path, state):
         got, expected = (a.rank(user, None, 5, exclude) for a in (answers, state.answers))
         assert got["items"] == expected["items"]
         np.testing.assert_allclose(got["probabilities"], expected["probabilities"], atol=1e-5)
+    ids = answers.items.ids
+    everything = {**user, "hist_item": ids, "hist_category": [1] * len(ids)}
+    for by in (answers, state.answers):
+        with pytest.raises(ValueError, match="the user's history has every item"):
+            by.rank(everything, None, 5, "history")
     rows = [{**user, "item": answers.items.ids[0]}]
     got, expected = (a.predict(rows)["probabilities"] for a in (answers, state.answers))
     np.testing.assert_allclose(got, expected, atol=1e-5)

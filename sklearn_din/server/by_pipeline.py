@@ -93,7 +93,8 @@ class PipelineAnswers(Answers):
         items = self.items
         only = None if rows is None else [items.ids[row] for row in rows]
         best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude)
-        return items.find(plain(best[items.item].tolist())), best.iloc[:, -1].tolist()
+        ids = plain(best[items.item].tolist())
+        return items.find(ids) if ids else [], best.iloc[:, -1].tolist()
 
     def predict_rows(self, rows: list[Values]) -> list[Any]:
         """Return the number of each row, of several labels that of the one to rank by."""

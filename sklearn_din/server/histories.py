@@ -106,9 +106,10 @@ class Histories:
         for name in (self.user, self.time):
             if any(event[name] is None for event in events):
                 raise ValueError(f"an event must have a value for {name}, got null.")
-        frame = pd.DataFrame({n: pd.Series([e[n] for e in events]) for n in needed})
         for name in (self.user, *self.columns):
-            check_spelling(frame[name].tolist(), self._example[name].tolist(), name=name)
+            cells = [event[name] for event in events]
+            check_spelling(cells, self._example[name].tolist(), name=name)
+        frame = pd.DataFrame({name: _series([event[name] for event in events]) for name in needed})
         frame[self.time] = self._read_times(frame[self.time])
         with self._writing:
             log, recent = self._builders
@@ -165,3 +166,9 @@ class Histories:
                 f"{times[read.isna()].tolist() or times.tolist()!r:.60}."
             )
         return read.astype(kind)
+
+
+def _series(cells: list[Any]) -> pd.Series:
+    """Return a column of events; integers stay integers beside missing values."""
+    is_integer = None in cells and pd.api.types.infer_dtype(cells) == "integer"
+    return pd.Series(cells, dtype="Int64" if is_integer else None)

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from sklearn_din.server.answers import MAX_EVENTS, Answers
-from sklearn_din.server.json_values import Values
+from sklearn_din.server.json_values import Values, plain
 from sklearn_din.server.state import State
 from sklearn_din.training.checks import best_check
 
@@ -126,7 +126,7 @@ def _show_user(answers: Answers, user: str | int) -> Values:
     own = {source: histories[name] for name, source in answers.event_columns.items()}
     events = []
     for n, time in enumerate(times):
-        event = {name: cells[n] for name, cells in own.items()}
+        event = {name: plain(cells[n]) for name, cells in own.items()}
         shown = answers.items.show_id(event[answers.items.item])
         events.append({"event": event, "time": time, **shown})
     whole = answers.read_user(id_of_user)

@@ -1,11 +1,12 @@
 """What is served now: answers that are replaced in one move when their files were."""
 
 import asyncio
+import json
 import logging
 import os
 import threading
 import warnings
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ class State:
         self.answers = load()
         self.loaded = datetime.now(UTC)
         self.failure: str | None = None
-        self._clicks: deque[Values] = deque(maxlen=CLICKS_KEPT)
+        self._clicks: dict[tuple[str, int], Values] = {}
         self._writing = threading.Lock()
         # As many requests at once as there are cores: the others wait, and none waits long
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
@@ -62,7 +63,7 @@ class State:
                     "serve a Pipeline that begins with a HistoryBuilder."
                 )
             n_new = histories.add(events)
-            self._clicks.extend(events)
+            self._keep(events)
         return {"added": n_new}
 
     async def look_for_new_files(self) -> None:
@@ -85,12 +86,22 @@ class State:
         with self._writing:
             if answers.histories is not None and self._clicks:
                 try:
-                    answers.histories.add([*self._clicks])
+                    answers.histories.add([*self._clicks.values()])
                 except ValueError as error:  # of another log
                     self._clicks.clear()
                     LOGGER.warning("clicks since the start are forgotten: %s", error)
             self.answers, self.loaded, self.failure = answers, datetime.now(UTC), None
         LOGGER.info("new files are served: %s items", f"{len(answers.items):,}")
+
+    def _keep(self, events: list[Values]) -> None:
+        """Keep clicks for the next model: one that is posted again counts once, as in histories."""
+        copies: Counter[str] = Counter()
+        for event in events:
+            text = json.dumps(event, sort_keys=True)
+            copies[text] += 1
+            self._clicks[text, copies[text]] = event
+        while len(self._clicks) > CLICKS_KEPT:
+            del self._clicks[next(iter(self._clicks))]
 
     def collect_notes(self) -> None:
         """Send warnings to who asked: they may hold values of a request, and no log may."""
