@@ -68,7 +68,8 @@ class Store:
 
     def __post_init__(self) -> None:
         self.parent = None if self.is_temporary else self.path.parent
-        self._folder = _Folder(self.path, is_temporary=self.is_temporary)
+        if self.is_temporary:
+            remove_with(self, self.path)
 
     @property
     def names(self) -> list[str]:
@@ -98,7 +99,7 @@ class Store:
             )
         # Copy-on-write, although it is only read: torch warns of read-only arrays.
         array = np.memmap(path, dtype, "c", shape=shape)
-        weakref.finalize(array.base, id, self._folder)  # does nothing: the map keeps the folder
+        weakref.finalize(array.base, id, self)  # does nothing: the map keeps the store
         return array
 
     def __reduce__(self) -> tuple:
@@ -255,14 +256,6 @@ def open_store(parent: Path | None, name: str, *, memory: int) -> Store | None:
     if manifest is None:
         return None
     return Store(parent / name, manifest["arrays"], manifest["facts"], memory=memory)
-
-
-class _Folder:
-    """Stands for a folder: a temporary one is removed when nobody refers to this any more."""
-
-    def __init__(self, path: Path, *, is_temporary: bool) -> None:
-        if is_temporary:
-            remove_with(self, path)
 
 
 def _n_bytes(entry: dict[str, Any]) -> int:

@@ -104,7 +104,7 @@ def update(
     for state in replaced.values():
         state["_replaced"].update(replaced)
     for step, learnt in reversed(renewed):
-        step.__dict__ = vars(learnt)  # in one store
+        _replace_state(step, learnt)
     return model
 
 
@@ -119,6 +119,11 @@ def _warn_of_clicks_alone(classifier: Step, y: ArrayLike) -> None:
             "that everything is clicked. Add the rows that were shown and not clicked, or make "
             "them by sample_negatives as for fit."
         )
+
+
+def _replace_state(step: Step, learnt: Step) -> None:
+    """Let a step be what its copy has learnt, in one store."""
+    step.__dict__ = vars(learnt)
 
 
 def _learn_and_transform(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]]) -> Any:
