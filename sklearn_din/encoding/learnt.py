@@ -290,6 +290,11 @@ class TableStatistics:
         scales = {name: scale.resist_outliers(samples[name]) for name, scale in scales.items()}
         warn_of(far_numbers(scales))
         missing = [name for name, some in self._moments.items() if some.weight < self._n_rows]
+        profiles = {name: ColumnProfile.of_sample(sample) for name, sample in samples.items()}
+        for name, (values, counts) in self.counts().items():
+            ids = vocabularies[self._roles.owners[name]].encode(values, name=name)
+            n_missing = self._n_missing[name]
+            profiles[name] = ColumnProfile.of_ids_at_fit(ids, counts, missing=n_missing)
         return Learnt(
             tuple(names),
             max_length,
@@ -297,16 +302,5 @@ class TableStatistics:
             vocabularies,
             scales,
             tuple(name for name in missing if indicator(name) not in names),
-            self._profiles(vocabularies, samples),
+            count_rows(profiles, self._roles, self.totals, self._n_rows),
         )
-
-    def _profiles(
-        self, vocabularies: Mapping[str, Vocabulary], samples: Mapping[str, np.ndarray]
-    ) -> dict[str, ColumnProfile]:
-        """Return what the columns look like."""
-        profiles = {name: ColumnProfile.of_sample(sample) for name, sample in samples.items()}
-        for name, (values, counts) in self.counts().items():
-            ids = vocabularies[self._roles.owners[name]].encode(values, name=name)
-            missing = self._n_missing[name]
-            profiles[name] = ColumnProfile.of_ids_at_fit(ids, counts, missing=missing)
-        return count_rows(profiles, self._roles, self.totals, self._n_rows)
