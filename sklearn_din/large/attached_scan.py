@@ -38,12 +38,8 @@ class AttachedScan(Scan):
         Which of them this view has, in its order.
     columns : sequence of str
         Columns of this view.
-    histories : Store or None
-        History columns.
-    numbers : Store or None
-        Columns of numbers: one array for each.
-    digest : str
-        Equal where the further columns are.
+    store : Store
+        The further columns: those of :class:`StoredHistories`, or one array of numbers for each.
 
     See Also
     --------
@@ -69,23 +65,24 @@ class AttachedScan(Scan):
         base: Scan,
         rows: range | np.ndarray,
         columns: Sequence[str],
-        *,
-        histories: Store | None,
-        numbers: Store | None,
-        digest: str,
+        store: Store,
     ) -> None:
         super().__init__(
             rows, columns, target=base.target, memory=base.memory, cache_dir=base.cache_dir
         )
-        self._base, self._numbers, self._digest = base, numbers, digest
-        self._number_names = [] if numbers is None else numbers.names
-        self._histories = None if histories is None else StoredHistories(histories)
-        self._history_names = [] if self._histories is None else self._histories.names
+        self._base, self._store = base, store
+        self._histories = StoredHistories(store) if "schema" in store.facts else None
+        self._new_names = store.names if self._histories is None else self._histories.names
+
+    @classmethod
+    def on(cls, base: Scan, names: Sequence[str], store: Store) -> AttachedScan:
+        """Attach further columns to all rows of a scan."""
+        return cls(base, range(len(base)), [*base.columns, *names], store)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
         """Read the rows in their order, as :meth:`ParquetScan.parts` does."""
         names = self._check_names(columns)
-        new = [name for name in names if name in {*self._number_names, *self._history_names}]
+        new = [name for name in names if name in self._new_names]
         for start, base in self._base_parts([name for name in names if name not in new]):
             yield from self._extend(start, base, new, names)
 
@@ -94,8 +91,8 @@ class AttachedScan(Scan):
 
         None where the columns are not of one call of ``attach_history``.
         """
-        if set(columns) <= set(self._history_names):
-            return None if self._histories is None else (self._histories, self._rows)
+        if self._histories is not None and set(columns) <= set(self._new_names):
+            return self._histories, self._rows
         below = self._base[index_of(self._rows)]
         return below.find_log(columns) if isinstance(below, AttachedScan) else None
 
@@ -105,14 +102,12 @@ class AttachedScan(Scan):
         return f"AttachedScan({shape}; {n_events} events; {names})"
 
     def _source(self) -> object:
-        return [self._base.fingerprint(), self._digest]
+        return [self._base.fingerprint(), self._store.facts["name"]]
 
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
-        if name in self._number_names:
-            return np.dtype(np.float64)
-        if name in self._history_names:
-            return WindowDtype()
-        return self._base.all_dtypes[name]
+        if name not in self._new_names:
+            return self._base.all_dtypes[name]
+        return np.dtype(np.float64) if self._histories is None else WindowDtype()
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
@@ -126,22 +121,18 @@ class AttachedScan(Scan):
         self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield a part with its further columns, in pieces whose events fit the budget."""
-        histories = [name for name in new if name in self._history_names]
         rows = self._rows[start : start + len(base)]
         n_pieces = 1
-        if histories and self._histories is not None:
+        if new and self._histories is not None:
             lengths = self._histories.spans(rows).lengths
-            n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(histories)
+            n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(new)
             n_pieces = min(-(-n_bytes * PARTS_IN_MEMORY // self.memory) or 1, max(len(base), 1))
         edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
         for first, last in pairwise(edges):
-            some = rows[first:last]
-            columns: dict[str, Any] = {}
-            if self._numbers is not None:
-                columns = {
-                    n: np.array(self._numbers[n][index_of(some)]) for n in new if n not in histories
-                }
-            if histories and self._histories is not None:
-                columns |= self._histories.columns(histories, some)
-            part = base.iloc[first:last].assign(**columns)
+            part = base.iloc[first:last].assign(**self._read(new, rows[first:last]))
             yield start + first, part[list(names)]
+
+    def _read(self, names: Sequence[str], rows: RowNumbers) -> dict[str, Any]:
+        if self._histories is not None:
+            return {**self._histories.columns(names, rows)} if names else {}
+        return {name: np.array(self._store[name][index_of(rows)]) for name in names}

@@ -63,6 +63,7 @@ def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
         config: dict[str, Any] = {
             "memory_limit": f"{max(int(memory * DATABASE_FRACTION), LEAST_MEMORY) // 2**20}MiB",
             "temp_directory": spilled,
+            "default_null_order": "nulls_first",
         }
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal():
@@ -78,17 +79,23 @@ def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
 
 
 def sort_rows(
-    batches: Iterator[pa.RecordBatch], schema: pa.Schema, *, memory: int, folder: Path
+    batches: Iterator[pa.RecordBatch],
+    schema: pa.Schema,
+    *,
+    memory: int,
+    folder: Path,
+    query: str = "select * from rows order by all",
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows in the order of their first column, then of the second, and so on to the last.
 
     All columns are part of the order, so that no two different rows are equal in it and the result
     does not depend on the number of threads. Missing values come first. An error that the batches
     raise is raised here as it is; ``memory`` and ``folder`` are those of :func:`open_database`.
+    Another ``query`` of these rows may be asked instead.
     """
     with open_database(memory=memory, folder=folder) as database:
         database.register("rows", batches, schema)
-        yield from database.read("select * from rows order by all nulls first")
+        yield from database.read(query)
 
 
 def plain_integers(array: pa.Array) -> pa.Array:

@@ -19,7 +19,7 @@ from sklearn_din.features.store import create_store
 from sklearn_din.large.parquet_files import ParquetFiles, find_files
 from sklearn_din.large.parquet_scan import ParquetScan
 from sklearn_din.large.sorting import Database, open_database, plain_integers
-from sklearn_din.large.sql import changes, key_kind, read_keys
+from sklearn_din.large.sql import key_kind, read_keys
 from sklearn_din.large.table import arrow_of_column
 from sklearn_din.logs.negative_draws import (
     NegativeDraws,
@@ -57,6 +57,13 @@ select code, time, row from (
     select item, time, row, ({changed}) as is_new
     from events window of_item as (partition by item order by time, row)
 ) join items using (item) where is_new order by code, time, row
+"""
+IN_ORDER = """
+select count(*) filter (is_new) over (rows unbounded preceding) as owner, row, code, time from (
+    select row, code, time, {key} is distinct from lag({key}) over () as is_new from (
+        select * from events join items using (item) where row >= 0 order by {key}, row
+    )
+)
 """
 
 
@@ -137,13 +144,10 @@ def _draw(
             random_state,
             lambda row: events[row : row + 1][request.user or request.item].tolist()[0],
         )
-        owner = "code as owner" if request.user is None else "owner"
-        batches = database.read(
-            f"select {owner}, row, code, time from events join items using (item) where row >= 0 "
-            "order by owner, row"
-        )
-        for owners, rows, items, times in _whole_owners(batches):
-            draws[rows] = sampler.draw(owners, rows, items, times)
+        key = "code" if request.user is None else "owner"
+        for part in _whole_owners(database.read(IN_ORDER.format(key=key))):
+            owners, rows, items, times = (column.to_numpy() for column in part.columns)
+            draws[rows] = sampler.draw(owners - owners[0], rows, items, times)
     sampler.warn(lambda: _read_head(events, request))
     return changed["row"].to_numpy()
 
@@ -240,21 +244,17 @@ def _read(
             raise missing_times(f"events[{name!r}]", number)
 
 
-def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield owners from 0, rows, items and times, so that each owner's events come at once."""
+def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield events so that all those of an owner come at once."""
     rest: list[pa.RecordBatch] = []
     for batch in batches:
         whole = pa.Table.from_batches([*rest, batch])
-        begins_last = int(np.flatnonzero(changes([whole["owner"]], None))[-1])
+        owners = whole["owner"].to_numpy()
+        begins_last = int(np.searchsorted(owners, owners[-1]))
         if begins_last:
-            yield _number_owners(whole[:begins_last])
+            yield whole[:begins_last]
         rest = whole[begins_last:].to_batches()
-    yield _number_owners(pa.Table.from_batches(rest))
-
-
-def _number_owners(events: pa.Table) -> tuple[np.ndarray, ...]:
-    owners = np.cumsum(changes([events["owner"]], None)) - 1
-    return owners, *(events[name].to_numpy() for name in ("row", "code", "time"))
+    yield pa.Table.from_batches(rest)
 
 
 def _read_items(

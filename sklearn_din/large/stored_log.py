@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class ColumnWriter:
 
     Numbers, times and truth values are their own bits; all other values, lists among them, are
     numbered in the order in which they come. ``name`` is the history column, ``column`` the event
-    column, or an empty one of its dtype.
+    column, or an empty one of its dtype. ``n_events`` counts what was written.
     """
 
     def __init__(self, name: str, column: pd.Series) -> None:
@@ -45,7 +46,7 @@ class ColumnWriter:
         # the type of what encode gives
         self.integers = pa.int32() if self.is_coded else plain_integers(pa.nulls(0, self.kind)).type
         self._codes: dict[Any, int] = {}
-        self._n_events, self._has_missing = 0, False
+        self.n_events, self._has_missing = 0, False
 
     def encode(self, column: pd.Series) -> pa.Array:
         """Return a part of the column as integers; where values are numbered, -1 is missing."""
@@ -73,11 +74,11 @@ class ColumnWriter:
         missing = f"missing {self.name}"
         if integers.null_count and not self._has_missing:
             self._has_missing = True
-            writer.append(missing, np.zeros(self._n_events, dtype=bool))
+            writer.append(missing, np.zeros(self.n_events, dtype=bool))
         if self._has_missing:
             writer.append(missing, integers.is_null().to_numpy(zero_copy_only=False))
         writer.append(f"events {self.name}", integers.fill_null(0).to_numpy())
-        self._n_events += len(integers)
+        self.n_events += len(integers)
 
     def finish(self, writer: StoreWriter) -> None:
         """Write the values that were numbered, in their order."""
@@ -185,13 +186,12 @@ def index_of(rows: RowNumbers) -> Rows:
     return np.asarray(rows, dtype=np.int64)
 
 
-def log_facts(
-    columns: Sequence[ColumnWriter], *, clock: str | None, token: str, n_events: int
-) -> dict[str, Any]:
+def log_facts(columns: Sequence[ColumnWriter], *, clock: str | None) -> dict[str, Any]:
     """Return what :class:`StoredHistories` must know of a log.
 
-    ``token`` is equal for history columns of one call alone: logs in another order never share it.
+    The token is equal for history columns of one call alone: logs in another order never share it.
     """
     schema = pa.schema([(column.name, column.kind) for column in columns])
     text = base64.b64encode(schema.serialize()).decode()
-    return {"schema": text, "clock": clock, "token": token, "n_events": n_events}
+    facts = {"schema": text, "clock": clock, "token": uuid.uuid4().hex}
+    return {**facts, "n_events": columns[0].n_events}

@@ -26,13 +26,16 @@ class Table:
     Parameters
     ----------
     source : Scan, or pandas, polars or Arrow frame
-        Its rows are not changed. ``scan`` is the source where it is a scan, ``caller`` a
-        CallerFrame where it is a frame.
+        Its rows are not changed.
     name : str
         How errors call it.
 
     Attributes
     ----------
+    source : Scan or DataFrame
+        All rows.
+    caller : CallerFrame or None
+        The source as it was given, where it is a frame.
     frame : DataFrame
         The frame, or an empty one with the columns and dtypes of the parts.
     memory : int
@@ -42,29 +45,27 @@ class Table:
     """
 
     def __init__(self, source: Any, *, name: str) -> None:
-        self.name, self.memory, self.cache_dir = name, DEFAULT_MEMORY, None
-        self.scan = source if isinstance(source, Scan) else None
-        self.caller: CallerFrame | None = None
-        if self.scan is not None:
-            self.memory, self.cache_dir = self.scan.memory, self.scan.cache_dir
-            kinds = self.scan.all_dtypes
+        self.name, self.source, self.caller = name, source, None
+        self.memory, self.cache_dir = DEFAULT_MEMORY, None
+        if isinstance(source, Scan):
+            self.memory, self.cache_dir = source.memory, source.cache_dir
+            kinds = source.all_dtypes
             self.frame = pd.DataFrame({k: pd.Series([], dtype=kind) for k, kind in kinds.items()})
         else:
             self.caller = CallerFrame(source, name=name)
-            self.frame = self.caller.pandas
+            self.source = self.frame = self.caller.pandas
 
     def __len__(self) -> int:
-        return len(self.frame) if self.scan is None else len(self.scan)
+        return len(self.source)
 
     def parts(self, columns: Sequence[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield the number of the first row, and the rows, of each part."""
         names = list(dict.fromkeys(columns))
-        if self.scan is not None:
-            yield from self.scan.parts(names)
-        else:
-            frame = self.frame[names]
-            for start in range(0, len(frame), PART_ROWS):
-                yield start, frame.iloc[start : start + PART_ROWS]
+        if self.caller is None:
+            yield from self.source.parts(names)
+            return
+        for start in range(0, len(self), PART_ROWS):
+            yield start, self.frame[names].iloc[start : start + PART_ROWS]
 
     def head(self, columns: Sequence[Any], *, present: Hashable) -> pd.DataFrame:
         """Return the first rows in which one of the columns is not missing: a thousand at most."""
@@ -77,8 +78,8 @@ class Table:
     def fingerprint(self, columns: Sequence[Any]) -> str:
         """Return a digest of some columns: equal where they hold the same."""
         names = list(dict.fromkeys(columns))
-        if self.scan is not None:
-            return self.scan.narrow(names).fingerprint()
+        if self.caller is None:
+            return self.source.narrow(names).fingerprint()
         parts: list[Any] = [repr(names)]
         for name in names:
             column = self.frame[name]

@@ -36,11 +36,6 @@ class HistoryRequest:
         return {f"{self.prefix}{column}": column for column in self.columns}
 
     @property
-    def has_age(self) -> bool:
-        """Whether some events may be too old."""
-        return self.max_age is not None and self.max_age != float("inf")
-
-    @property
     def new_names(self) -> list[str]:
         """Names of the new columns, checked."""
         if not isinstance(self.prefix, str):
